@@ -1,0 +1,27 @@
+# Two commands do everything: `make bench` and `make test`. Both set up .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+TORCH := torch>=2.11,<2.14
+
+.PHONY: bench test setup board
+
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (a minute or two)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@
+
+# A verdict other than "accepted" is a result, not a failure of `make`: exit codes 3 and 4 pass.
+bench: setup
+	$(BIN)/llmbench run baseline
+	$(BIN)/llmbench run candidate --variant token_smear --max-pairs 3 || test $$? -ge 3
+	$(BIN)/llmbench leaderboard
+
+test: setup
+	$(BIN)/ruff format --check harness models tests benchmarks
+	$(BIN)/ruff check harness models tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/pytest

@@ -1,0 +1,95 @@
+"""Tune a track's baseline by coordinate search on the dev split; val stays closed.
+
+    python benchmarks/tune.py pocket
+
+Each value of each knob is tried around the best setting so far with one seed, the same for all; a value
+replaces the best where its final dev loss is lower. Every trial is a row of `benchmarks/tune/TRACK.csv`,
+and a trial that has a row is not trained again, so the search can be stopped and started.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from harness.catalog import apply_recipe
+from harness.data import open_split, prepare
+from harness.job import Job, set_up_torch
+from harness.project import Project
+from harness.track import Track, load_track
+from harness.train import DivergedError, train
+
+GRID: dict[str, list[float]] = {
+    "batch_sequences": [8],
+    "muon_lr": [0.01, 0.02, 0.04],
+    "embed_lr": [0.03, 0.1, 0.3],
+    "head_lr": [0.001, 0.003, 0.01],
+    "warmdown_fraction": [0.4, 0.7, 1.0],
+    "scalar_lr": [0.003, 0.01, 0.03],
+    "muon_momentum": [0.9, 0.95],
+    "adam_beta2": [0.95, 0.99],
+    "warmup_fraction": [0.0, 0.05, 0.1],
+    "weight_decay": [0.0, 0.1],
+}
+COLUMNS = [*GRID, "tokens", "dev_loss_nats", "train_s"]
+
+
+def with_knobs(track: Track, knobs: dict[str, float]) -> Track:
+    """The track with other hyperparameters, its budget cut to whole batches."""
+    batch = int(knobs["batch_sequences"])
+    tokens = track.budget.tokens // (batch * track.budget.seq_len) * batch * track.budget.seq_len
+    optim = replace(track.optim, **{key: value for key, value in knobs.items() if key != "batch_sequences"})
+    budget = track.budget.model_copy(update={"batch_sequences": batch, "tokens": tokens})
+    return track.model_copy(update={"optim": optim, "budget": budget})
+
+
+def measure(track: Track) -> tuple[float, float]:
+    """(final dev loss in nats, training seconds) of the base recipe with seed 0."""
+    tokens = {"train": open_split(track, "train"), "dev": open_split(track, "dev")}
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(
+            root=folder, track=track.name, training_digest=track.training_digest, recipe="base",
+            sources={}, seed=0, folder=folder, checkpoint_every_s=1e9,
+        )  # fmt: skip
+        try:
+            result = train(track, apply_recipe({}, track.model, track.optim), tokens, job, lambda event: None)
+        except DivergedError:
+            return float("inf"), 0.0
+    return result.curve[-1].dev_loss_nats, result.train_s
+
+
+def main() -> None:
+    track = load_track(Project.find(), sys.argv[1])
+    prepare(track)
+    set_up_torch(track)
+    path = Path(__file__).parent / "tune" / f"{track.name}.csv"
+    rows = list(csv.DictReader(path.open())) if path.exists() else []
+    seen = {tuple(float(row[key]) for key in GRID): float(row["dev_loss_nats"]) for row in rows}
+    best = {key: float(getattr(track.optim, key, track.budget.batch_sequences)) for key in GRID}
+
+    def trial(knobs: dict[str, float]) -> float:
+        key = tuple(knobs.values())
+        if key not in seen:
+            variation = with_knobs(track, knobs)
+            seen[key], seconds = measure(variation)
+            fresh = not path.exists()
+            with path.open("a", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                if fresh:
+                    writer.writerow(COLUMNS)
+                row = [f"{value:g}" for value in key]
+                writer.writerow([*row, variation.budget.tokens, f"{seen[key]:.4f}", f"{seconds:.1f}"])
+        return seen[key]
+
+    print(f"start {trial(best):.4f} {best}", flush=True)
+    for knob, values in GRID.items():
+        losses = {value: trial({**best, knob: value}) for value in values}
+        best[knob] = min(losses, key=losses.__getitem__)
+        print(f"{knob}: {losses} -> {best[knob]:g}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+"""Runs on this machine: which are there, train the missing ones, resume the interrupted ones.
+
+A run's folder is named by all that its numbers depend on, so what is found there can be reused:
+`runs/TRACK/RECIPE/KEY/seed-N/` with `run.json`, the weights, the log, and a checkpoint while it trains.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from harness.catalog import VariantSource, recipe_sources
+from harness.errors import InterruptedRunError, LlmbenchError
+from harness.job import Job
+from harness.project import Project, sha256
+from harness.provenance import code_digest, collect_provenance
+from harness.results import (
+    Evaluation,
+    FailedRun,
+    FinishedRun,
+    Provenance,
+    RunIdentity,
+    Training,
+    load_run,
+    save_run,
+)
+from harness.track import Track
+
+RUN_FILE = "run.json"
+LOG_FILE = "log.txt"
+
+Observe = Callable[[RunIdentity, dict[str, Any]], None]
+"""Called from the threads that watch the workers: a run and its newest event."""
+
+
+def ignore_events(run: RunIdentity, event: dict[str, Any]) -> None:
+    """The observer for whoever does not watch."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One track on one machine: makes runs, keeps them, finds them again."""
+
+    project: Project
+    track: Track
+    jobs: int
+    """Runs that train at the same time; it moves no result, each run has the track's threads."""
+    observe: Observe = ignore_events
+    checkpoint_every_s: float = 30.0
+    provenance: Provenance = field(init=False)
+    code_digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        provenance = collect_provenance(self.project, threads=self.track.threads, jobs=self.jobs)
+        object.__setattr__(self, "provenance", provenance)
+        object.__setattr__(self, "code_digest", code_digest(self.project))
+
+    def identify(self, recipe: str, seed: int) -> RunIdentity:
+        """The run of `recipe` with `seed`, as it would be made now. Raises LlmbenchError for a bad recipe."""
+        sources = recipe_sources(self.project, recipe)
+        return self._identity(recipe, sources, seed)
+
+    def _identity(self, recipe: str, sources: dict[str, VariantSource], seed: int) -> RunIdentity:
+        return RunIdentity(
+            track=self.track.name,
+            training_digest=self.track.training_digest,
+            recipe=recipe,
+            sources={name: source.digest for name, source in sources.items()},
+            code_digest=self.code_digest,
+            seed=seed,
+            provenance=self.provenance,
+        )
+
+    def folder(self, run: RunIdentity) -> Path:
+        """Where `run` lies: the key covers what its numbers and times depend on, not revision and jobs."""
+        provenance = run.provenance
+        parts = {
+            "training": run.training_digest,
+            "sources": run.sources,
+            "code": run.code_digest,
+            "packages": provenance.packages,
+            "machine": provenance.machine.model_dump(),
+            "threads": provenance.threads,
+        }
+        key = sha256(json.dumps(parts, sort_keys=True).encode())[:12]
+        return self.project.runs / run.track / run.recipe / key / f"seed-{run.seed}"
+
+    def find(self, run: RunIdentity) -> FinishedRun | FailedRun | None:
+        """The stored result of `run`, if it need not be trained again.
+
+        Raises LlmbenchError where the stored file is broken.
+        """
+        path = self.folder(run) / RUN_FILE
+        if not path.exists():
+            return None
+        found = load_run(path)
+        same = (found.training_digest, found.sources, found.code_digest, found.recipe, found.seed)
+        if same != (run.training_digest, run.sources, run.code_digest, run.recipe, run.seed):
+            raise LlmbenchError(f"{path} is not the run that its place names; delete it to train it again")
+        return None if isinstance(found, FailedRun) and found.status in ("error", "interrupted") else found
+
+    def make(self, runs: Sequence[RunIdentity]) -> list[FinishedRun | FailedRun]:
+        """The results of `runs`, in order: found where they are stored, trained where they are not.
+
+        Raises LlmbenchError where a run cannot start, InterruptedRunError on Ctrl-C or SIGTERM; what
+        was finished by then is kept.
+        """
+        workers = _Workers()
+        with workers.stopped_by_signals(), ThreadPoolExecutor(max_workers=self.jobs) as pool:
+            futures = [pool.submit(self._make_one, run, workers) for run in runs]
+            try:
+                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+            except BaseException:
+                for future in futures:
+                    future.cancel()
+                workers.stop()
+                raise
+        return [future.result() for future in futures]
+
+    def _make_one(self, run: RunIdentity, workers: _Workers) -> FinishedRun | FailedRun:
+        folder = self.folder(run)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(folder / ".lock")
+            if not _try_lock(lock):
+                self.observe(run, {"event": "waiting"})  # another llmbench trains this very run
+                lock.acquire()
+        except OSError as error:
+            raise LlmbenchError(
+                f"cannot write {folder}: {error.strerror}; free space or fix the permissions"
+            ) from error
+        try:
+            found = self.find(run)
+            result = self._train_and_evaluate(run, folder, workers) if found is None else found
+            self.observe(run, {"event": "done", "result": result, "reused": found is not None})
+            return result
+        finally:
+            lock.release()
+
+    def _train_and_evaluate(self, run: RunIdentity, folder: Path, workers: _Workers) -> FinishedRun | FailedRun:
+        job = Job(
+            root=str(self.project.root),
+            track=run.track,
+            training_digest=run.training_digest,
+            recipe=run.recipe,
+            sources=run.sources,
+            seed=run.seed,
+            folder=str(folder),
+            checkpoint_every_s=self.checkpoint_every_s,
+        )
+        answer = workers.ask("harness.train", job, folder, lambda event: self.observe(run, event))
+        identity = {name: getattr(run, name) for name in RunIdentity.model_fields}
+        result: FinishedRun | FailedRun
+        if answer["event"] == "trained":
+            training = Training.model_validate_json(answer["training"])
+            self.observe(run, {"event": "evaluating"})
+            answer = workers.ask("harness.evaluate", job, folder, lambda event: self.observe(run, event))
+        match answer["event"]:
+            case "evaluated":
+                evaluation = Evaluation.model_validate_json(answer["evaluation"])
+                result = FinishedRun(**identity, training=training, evaluation=evaluation)
+            case "diverged" | "invalid" | "error" as status:
+                result = FailedRun(**identity, status=status, reason=answer["reason"])
+            case "refused":
+                raise LlmbenchError(answer["message"])
+            case _:
+                raise InterruptedRunError("interrupted")
+        save_run(folder / RUN_FILE, result)
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        return result
+
+
+def _try_lock(lock: filelock.BaseFileLock) -> bool:
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return False
+    return True
+
+
+class _Workers:
+    """The processes that train and evaluate, so that all of them can be asked to stop."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[str]] = set()
+        self._guard = threading.Lock()
+        self._stopping = False
+
+    def ask(self, module: str, job: Job, folder: Path, observe: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """Run one worker to its end; its last event, or an `error` event with what the log ends with."""
+        answer: dict[str, Any] = {}
+        log_path = folder / LOG_FILE
+        with log_path.open("w", encoding="utf-8") as log:
+            with self._guard:
+                if self._stopping:
+                    return {"event": "stopped"}
+                process = subprocess.Popen(
+                    [sys.executable, "-m", module, job.model_dump_json()],
+                    cwd=Path(__file__).resolve().parent.parent,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                )
+                self._running.add(process)
+            assert process.stdout is not None
+            with process.stdout:
+                for line in process.stdout:
+                    answer = json.loads(line)
+                    if answer["event"] == "step":
+                        observe(answer)
+            code = process.wait()
+            with self._guard:
+                self._running.discard(process)
+        if answer.get("event") in ("trained", "evaluated", "diverged", "invalid", "stopped", "refused"):
+            return answer
+        if self._stopping:
+            return {"event": "stopped"}
+        last = [line for line in log_path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        reason = last[-1][:300] if last else f"the process ended with code {code} and no message"
+        return {"event": "error", "reason": f"{reason} (full log: {log_path})"}
+
+    def stop(self) -> None:
+        """Ask every worker to write its checkpoint and end."""
+        with self._guard:
+            self._stopping = True
+            for process in self._running:
+                process.send_signal(signal.SIGTERM)
+
+    @contextmanager
+    def stopped_by_signals(self) -> Iterator[None]:
+        """Within, SIGINT and SIGTERM stop the workers; then InterruptedRunError is raised."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        signals = (signal.SIGINT, signal.SIGTERM)
+        earlier = [signal.signal(number, lambda *_: self.stop()) for number in signals]
+        try:
+            yield
+        finally:
+            for number, handler in zip(signals, earlier, strict=True):
+                signal.signal(number, handler)

@@ -1,0 +1,389 @@
+"""The command line: parse, one call, print, exit code. Results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, EXIT_USAGE, LlmbenchError
+from harness.project import DEFAULT_TRACK, Project
+
+if TYPE_CHECKING:
+    from harness.bench import Bench, Observe
+    from harness.track import Track
+
+app = typer.Typer(
+    name="llmbench",
+    help="Pretraining records that hold: train a baseline and a variant under one budget, let statistics decide.\n\n"
+    "Exit codes: 0 accepted or fine, 2 wrong input, 3 rejected, 4 undecided or not comparable, 1 a bug of ours.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+run_app = typer.Typer(
+    help="Train the record holder, or a candidate against it.", no_args_is_help=True, rich_markup_mode=None
+)
+data_app = typer.Typer(help="Make and inspect a track's tokens.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(run_app, name="run")
+app.add_typer(data_app, name="data")
+
+TrackOption = Annotated[str, typer.Option("--track", help="The contest; `llmbench tracks` lists them.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; logs stay on stderr.")]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", min=1, help="Runs that train at the same time; moves no result. Default: as the cores allow."
+    ),
+]
+VariantOption = Annotated[
+    list[str] | None,
+    typer.Option("--variant", help="A variant to add to the record; repeat it to add several, in order."),
+]
+DECISION_EXITS = {"accepted": EXIT_OK, "rejected": EXIT_REJECTED, "undecided": EXIT_UNDECIDED}
+
+
+@run_app.command("baseline")
+def run_baseline(
+    track: TrackOption = DEFAULT_TRACK,
+    pairs: Annotated[
+        int | None, typer.Option(min=1, help="Seeds to train. Default: what the first look needs.")
+    ] = None,
+    jobs: JobsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the record holder on the track's seeds; what is trained already is reused."""
+    from harness.contest import check_record_sources, record_recipe
+    from harness.leaderboard import read_board
+    from harness.report import runs_table
+    from harness.results import FinishedRun
+
+    project, contest_track = _open(track)
+    board = read_board(project)
+    check_record_sources(project, board, contest_track)
+    recipe, seeds = record_recipe(board, contest_track), contest_track.seeds[: pairs or contest_track.rule.looks[0]]
+    with _watched_bench(project, contest_track, jobs) as bench:
+        _log(f"{recipe} on {track}: {len(seeds)} seeds, {bench.jobs} at a time")
+        runs = bench.make([bench.identify(recipe, seed) for seed in seeds])
+    finished = [run for run in runs if isinstance(run, FinishedRun)]
+    if as_json:
+        _print_json({"track": track, "recipe": recipe, "runs": [run.model_dump(mode="json") for run in runs]})
+    else:
+        _print(runs_table(recipe, finished))
+    if len(finished) < len(runs):
+        raise LlmbenchError(f"{len(runs) - len(finished)} of {len(runs)} runs failed; the lines above say why")
+
+
+@run_app.command("candidate")
+def run_candidate(
+    variant: VariantOption = None,
+    track: TrackOption = DEFAULT_TRACK,
+    max_pairs: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this many pairs. Default: the rule's last look.")
+    ] = None,
+    jobs: JobsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the record plus VARIANT and the record itself in pairs, and judge at each look."""
+    from harness.contest import check_record_sources, choose_arms, remember_candidate, run_contest
+    from harness.leaderboard import read_board
+    from harness.report import compare, comparison_table, evidence, verdict_sentence
+
+    project, contest_track = _open(track)
+    board = read_board(project)
+    arms = choose_arms(board, contest_track, variant or [])
+    check_record_sources(project, board, contest_track)
+    with _watched_bench(project, contest_track, jobs) as bench:
+        _log(f"{arms.candidate} against {arms.record} on {track}, {bench.jobs} runs at a time. {arms.remark}")
+        remember_candidate(project, contest_track, variant or [])
+        contest = run_contest(
+            bench,
+            arms,
+            max_pairs=max_pairs or contest_track.rule.looks[-1],
+            announce=lambda have, want: _log(f"look at {want} pairs: {have} are judged, {want - have} to go"),
+        )
+    verdict, pairs = contest.verdict, contest.pairs[: contest.verdict.pairs]
+    if as_json:
+        _print_json(
+            {
+                "track": track,
+                "record": arms.record,
+                "candidate": arms.candidate,
+                **verdict.model_dump(mode="json"),
+                "failed": [f"{run.recipe} seed {run.seed}: {run.status}: {run.reason}" for run in contest.failed],
+            }
+        )
+    else:
+        if pairs:
+            rows = compare([pair.record for pair in pairs], [pair.candidate for pair in pairs])
+            _print(comparison_table(arms.record, arms.candidate, rows))
+            for name, value in evidence(verdict):
+                _print(f"{name}: {value}")
+        for run in contest.failed:
+            _print(f"{run.recipe} seed {run.seed} {run.status}: {run.reason}")
+        _print(verdict_sentence(verdict))
+        if verdict.next_look is not None:
+            _print(
+                f"The next look needs {verdict.next_look} pairs; go on with --max-pairs {verdict.next_look} or more."
+            )
+        elif verdict.decision == "accepted" and not arms.remark:
+            _print("Next: `llmbench submit`")
+    raise typer.Exit(DECISION_EXITS[verdict.decision])
+
+
+@app.command()
+def submit(
+    variant: VariantOption = None,
+    track: TrackOption = DEFAULT_TRACK,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="File the baseline that opens the track's board.")
+    ] = False,
+    negative: Annotated[
+        bool, typer.Option("--negative", help="File a candidate that did not break the record.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the folder after its number. Default: the variants.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """File the last candidate (or --variant) under submissions/ and print the pull request's text."""
+    from harness.contest import recall_candidate
+    from harness.leaderboard import read_board
+    from harness.submit import file_candidate, file_opening, write_submission
+
+    project, contest_track = _open(track)
+    board, bench = read_board(project), _make_bench(project, contest_track, None)
+    if baseline:
+        filing = file_opening(bench, board)
+    else:
+        filing = file_candidate(bench, board, variant or recall_candidate(project, contest_track), negative=negative)
+    submission, markdown = write_submission(project, contest_track, filing, name)
+    folder = f"submissions/{submission.folder_name}"
+    if as_json:
+        _print_json({"folder": folder, **submission.model_dump(mode="json"), "markdown": markdown})
+    else:
+        sys.stdout.write(markdown)
+        _log(f"Written: {folder} and leaderboard.csv. Commit both and open a pull request with this text.")
+
+
+@app.command()
+def verify(
+    path: Annotated[Path | None, typer.Argument(help="One submission's folder. Default: all, and the CSV.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All submissions and the CSV; the default.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Recompute every number of a submission from its runs, replay its verdict, and check the board."""
+    from harness.leaderboard import read_board
+    from harness.verify import verify_board, verify_folder
+
+    project = Project.find()
+    if path is not None and not all_:
+        folder = path.resolve()
+        if not (folder / "submission.json").is_file():
+            raise LlmbenchError(f"{path} holds no submission.json; name a folder under submissions/")
+        found = {folder.name: verify_folder(project, folder, read_board(project))}
+    else:
+        found = verify_board(project)
+    if as_json:
+        _print_json({"ok": not any(found.values()), "problems": found})
+    else:
+        for name, problems in found.items():
+            _print(f"{'FAILED' if problems else 'ok':7}{name}")
+            for problem in problems:
+                _print(f"       {problem}")
+    raise typer.Exit(EXIT_REJECTED if any(found.values()) else EXIT_OK)
+
+
+@app.command()
+def leaderboard(
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Write leaderboard.csv anew from submissions/.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the records and the negative results of every track."""
+    from harness.leaderboard import make_rows
+    from harness.leaderboard import rebuild as rebuild_csv
+    from harness.report import board_tables
+    from harness.track import load_track, track_names
+
+    project = Project.find()
+    rows = rebuild_csv(project) if rebuild else make_rows(project)
+    if as_json:
+        _print_json({"rows": [row.model_dump(mode="json") for row in rows]})
+        return
+    if not rows:
+        _print("The board is empty. Open it: `llmbench run baseline`, then `llmbench submit --baseline`.")
+    for table in board_tables(rows, {name: load_track(project, name) for name in track_names(project)}):
+        _print(table)
+
+
+@app.command()
+def variants(as_json: JsonOption = False) -> None:
+    """List the variants: what each changes, its source, its cost in statements."""
+    from rich.table import Table
+
+    from harness.catalog import read_variant, variant_names
+
+    project = Project.find()
+    sources = [read_variant(project, name) for name in variant_names(project)]
+    if as_json:
+        _print_json(
+            {
+                "variants": [
+                    {"name": s.name, "statements": s.cost, "summary": s.summary, "sha256": s.digest} for s in sources
+                ]
+            }
+        )
+        return
+    table = Table(header_style="bold")
+    for column in ("variant", "statements", "change and source"):
+        table.add_column(column)
+    for source in sources:
+        table.add_row(source.name, str(source.cost), source.summary)
+    _print(table)
+
+
+@app.command()
+def tracks(as_json: JsonOption = False) -> None:
+    """List the tracks: model, budget, rule, digest."""
+    from rich.table import Table
+
+    from harness.track import load_track, track_names
+
+    project = Project.find()
+    loaded = [load_track(project, name) for name in track_names(project)]
+    if as_json:
+        _print_json({"tracks": [{"digest": one.digest, **one.model_dump(mode="json")} for one in loaded]})
+        return
+    table = Table(header_style="bold")
+    for column in ("track", "what it is", "tokens", "design", "digest"):
+        table.add_column(column)
+    for one in loaded:
+        table.add_row(one.name, one.summary, f"{one.budget.tokens:,}", one.rule.design, one.digest[:12])
+    _print(table)
+
+
+@data_app.command("prepare")
+def data_prepare(
+    track: TrackOption = DEFAULT_TRACK,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make the tokens again where they are cached already.")
+    ] = False,
+) -> None:
+    """Split, tokenize and cache a track's text, and check it against the track's digests."""
+    from harness.data import prepare
+
+    _, contest_track = _open(track)
+    _log(f"preparing the tokens of {track}")
+    _print(str(prepare(contest_track, force=force)))
+
+
+@data_app.command("info")
+def data_info(track: TrackOption = DEFAULT_TRACK, as_json: JsonOption = False) -> None:
+    """Show a track's splits: documents, tokens, bytes, digests, and whether they are cached."""
+    from rich.table import Table
+
+    from harness.data import SPLITS, cache_folder, open_split
+
+    _, contest_track = _open(track)
+    folder, spec = cache_folder(contest_track), contest_track.data
+    cached = folder.exists()
+    for split in SPLITS if cached else ():
+        open_split(contest_track, split)  # proves the digest
+    pins = {split: getattr(spec, split) for split in SPLITS}
+    if as_json:
+        _print_json(
+            {
+                "track": track,
+                "cache": str(folder),
+                "cached": cached,
+                "splits": {n: p.model_dump() for n, p in pins.items()},
+            }
+        )
+        return
+    table = Table(title=f"{track}: {spec.package} {spec.version}", title_justify="left", header_style="bold")
+    for column in ("split", "documents", "tokens", "bytes", "bytes/token", "sha256"):
+        table.add_column(column, justify="left" if column in ("split", "sha256") else "right")
+    for name, pin in pins.items():
+        cells = (
+            f"{pin.documents:,}",
+            f"{pin.tokens:,}",
+            f"{pin.bytes:,}",
+            f"{pin.bytes / pin.tokens:.3f}",
+            pin.sha256[:12],
+        )
+        table.add_row(name, *cells)
+    _print(table)
+    _print(f"cached and intact: {folder}" if cached else "not cached yet; `llmbench data prepare` makes it")
+
+
+def _open(track: str) -> tuple[Project, Track]:
+    from harness.track import load_track
+
+    project = Project.find()
+    return project, load_track(project, track)
+
+
+def _make_bench(project: Project, track: Track, jobs: int | None, observe: Observe | None = None) -> Bench:
+    from harness.bench import Bench, ignore_events
+    from harness.provenance import available_cores
+
+    return Bench(project, track, jobs or max(1, available_cores() // track.threads), observe=observe or ignore_events)
+
+
+@contextmanager
+def _watched_bench(project: Project, track: Track, jobs: int | None) -> Iterator[Bench]:
+    """A bench whose runs are shown on stderr and whose tokens are prepared."""
+    from harness.data import cache_folder, prepare
+    from harness.live import LiveRuns
+
+    if not cache_folder(track).exists():
+        _log(f"preparing the tokens of {track.name} (once)")
+    prepare(track)
+    with LiveRuns(_stderr(), track) as live:
+        yield _make_bench(project, track, jobs, live)
+
+
+def _stderr() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _log(text: str) -> None:
+    _stderr().print(text, highlight=False, soft_wrap=True)
+
+
+def _print(what: Any) -> None:
+    """Text as it is, tables by rich, to standard output."""
+    from rich.console import Console
+
+    is_text = isinstance(what, str)
+    Console().print(what, highlight=False, markup=not is_text, soft_wrap=is_text)
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(document, indent=1) + "\n")
+
+
+def main() -> None:
+    """The one error boundary: an expected error is one sentence and its exit code."""
+    try:
+        app(standalone_mode=True)
+    except LlmbenchError as error:
+        sys.stderr.write(f"llmbench: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("llmbench: interrupted; run the same command again to go on\n")
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        sys.exit(EXIT_USAGE)
+
+
+if __name__ == "__main__":
+    main()

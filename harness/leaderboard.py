@@ -1,0 +1,147 @@
+"""The board: what the submissions' folders say, in order, and `leaderboard.csv`, which is rebuilt from them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import LlmbenchError
+from harness.project import Project, write_atomic
+from harness.submission import FOLDER, Arm, Submission, load_arm_runs, load_submission
+from harness.track import Count, Strict, Track
+
+
+class Row(Strict):
+    """One line of `leaderboard.csv`. Numbers are recomputed from the submission's runs."""
+
+    number: Count
+    date: str
+    track: str
+    track_digest: str
+    """The first twelve digits: rows of different editions of a track are not one contest."""
+    kind: str
+    lane: str
+    recipe: str
+    beaten: str
+    """The recipe that it was measured against; empty for an opening."""
+    pairs: Count
+    val_loss: float
+    """Mean over the candidate's seeds, nats per token."""
+    bits_per_byte: float
+    gain: float | None
+    """Nats per token, record minus candidate."""
+    ci_low: float | None
+    ci_high: float | None
+    p_value: float | None
+    time_ratio: float | None
+    """Training time, candidate / record."""
+    statements: Count
+    """Cost of the recipe."""
+    folder: str
+
+
+@dataclass(frozen=True)
+class Board:
+    """All submissions of a checkout, in the order of their numbers."""
+
+    submissions: tuple[Submission, ...]
+
+    def holder(self, track: Track) -> Submission | None:
+        """The submission whose candidate holds `track` in its present edition; None where nobody opened it."""
+        return self.holder_of(track.name, track.digest)
+
+    def holder_of(self, track: str, digest: str) -> Submission | None:
+        """The holder of one edition of a track."""
+        held = [s for s in self.submissions if s.kind != "negative" and (s.track, s.track_digest) == (track, digest)]
+        return held[-1] if held else None
+
+    def before(self, number: int) -> Board:
+        """The board as it stood when submission `number` came."""
+        return Board(tuple(s for s in self.submissions if s.number < number))
+
+    @property
+    def next_number(self) -> int:
+        return max((submission.number for submission in self.submissions), default=0) + 1
+
+
+def submission_folders(project: Project) -> list[Path]:
+    """The folders under `submissions/`, by number. Raises LlmbenchError for a name of another form."""
+    folders = sorted(path for path in project.submissions.glob("*") if path.is_dir() and not path.name.startswith("."))
+    for folder in folders:
+        if not FOLDER.match(folder.name):
+            raise LlmbenchError(f"{folder} is not named NNNN-name; rename or remove it")
+    return folders
+
+
+def read_board(project: Project) -> Board:
+    """All submissions, their schema checked. Raises LlmbenchError where one is broken or a number comes twice."""
+    submissions = [load_submission(folder) for folder in submission_folders(project)]
+    numbers = [submission.number for submission in submissions]
+    if len(set(numbers)) != len(numbers):
+        twice = next(number for number in numbers if numbers.count(number) > 1)
+        raise LlmbenchError(f"two submissions have the number {twice}; renumber the later one")
+    return Board(tuple(submissions))
+
+
+def record_arm(board: Board, track: Track) -> Arm | None:
+    """The arm that a candidate must beat."""
+    holder = board.holder(track)
+    return holder.candidate if holder else None
+
+
+def make_row(project: Project, submission: Submission) -> Row:
+    """One submission's line, its scores from its runs."""
+    runs = load_arm_runs(project.submissions / submission.folder_name, submission, "candidate")
+    verdict = submission.verdict
+    return Row(
+        number=submission.number,
+        date=submission.date,
+        track=submission.track,
+        track_digest=submission.track_digest[:12],
+        kind=submission.kind,
+        lane=submission.lane,
+        recipe=submission.candidate.recipe,
+        beaten=submission.record.recipe if submission.record else "",
+        pairs=verdict.pairs if verdict else 0,
+        val_loss=round(_mean([run.evaluation.val_loss for run in runs]), 5),
+        bits_per_byte=round(_mean([run.evaluation.bits_per_byte for run in runs]), 5),
+        gain=_rounded(verdict.gain if verdict else None),
+        ci_low=_rounded(verdict.ci_low if verdict else None),
+        ci_high=_rounded(verdict.ci_high if verdict else None),
+        p_value=float(f"{verdict.p_value:.3g}") if verdict and verdict.p_value is not None else None,
+        time_ratio=_rounded(verdict.time_ratio if verdict else None, 3),
+        statements=submission.candidate.statements,
+        folder=submission.folder_name,
+    )
+
+
+def make_rows(project: Project) -> list[Row]:
+    """The whole board as rows."""
+    return [make_row(project, submission) for submission in read_board(project).submissions]
+
+
+def format_csv(rows: Sequence[Row]) -> str:
+    """The exact text of `leaderboard.csv`; an empty cell is a number that there is not."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(Row.model_fields), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row.model_dump() for row in rows)
+    return text.getvalue()
+
+
+def rebuild(project: Project) -> list[Row]:
+    """Write `leaderboard.csv` anew from the submissions."""
+    rows = make_rows(project)
+    write_atomic(project.leaderboard, format_csv(rows))
+    return rows
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _rounded(value: float | None, digits: int = 5) -> float | None:
+    return None if value is None else round(value, digits)

@@ -1,0 +1,88 @@
+"""Where things lie: the folders of one checkout."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import LlmbenchError
+
+DEFAULT_TRACK = "pocket"
+
+
+@dataclass(frozen=True)
+class Project:
+    """One checkout of llmbench, found by its `tracks/` and `models/variants/` folders."""
+
+    root: Path
+
+    @property
+    def tracks(self) -> Path:
+        return self.root / "tracks"
+
+    @property
+    def variants(self) -> Path:
+        return self.root / "models" / "variants"
+
+    @property
+    def submissions(self) -> Path:
+        return self.root / "submissions"
+
+    @property
+    def leaderboard(self) -> Path:
+        return self.root / "leaderboard.csv"
+
+    @property
+    def runs(self) -> Path:
+        """Trained runs of this machine; ignored by git, copied into a submission when one is made."""
+        return self.root / "runs"
+
+    @classmethod
+    def find(cls, start: Path | None = None) -> Project:
+        """The checkout around `start` (default: the working directory).
+
+        Raises LlmbenchError where there is none, or where it is not the one whose code is running:
+        training one checkout's variants with another one's harness would make wrong evidence.
+        """
+        installed = Path(__file__).resolve().parent.parent
+        here = (start or Path.cwd()).resolve()
+        for folder in (here, *here.parents):
+            if (folder / "tracks").is_dir() and (folder / "models" / "variants").is_dir():
+                if folder != installed:
+                    raise LlmbenchError(
+                        f"this llmbench is installed from {installed}, but you are in {folder}; "
+                        f"run `pip install -e .` there, or use that checkout's own .venv"
+                    )
+                return cls(folder)
+        raise LlmbenchError(f"{here} is not inside a checkout of llmbench; change to the folder you cloned")
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal SHA-256 of `data`."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_atomic(path: Path, data: str | bytes) -> None:
+    """Write the whole file or nothing, flushed to disk; a reader never sees half of it.
+
+    Raises LlmbenchError where the disk is full or the folder read-only.
+    """
+    payload = data.encode() if isinstance(data, str) else data
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(payload)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise LlmbenchError(f"cannot write {path}: {error.strerror}; free space or fix the permissions") from error

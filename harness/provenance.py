@@ -1,0 +1,82 @@
+"""Where a run comes from: revision, packages, machine. No user and no host names."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+from harness.project import Project, sha256
+from harness.results import Machine, Provenance
+
+# What a run's numbers depend on besides the track and the variants.
+CODE_FILES = (
+    "models/parts.py",
+    "models/gpt.py",
+    "models/moe.py",
+    "models/optim.py",
+    "harness/data.py",
+    "harness/catalog.py",
+    "harness/job.py",
+    "harness/train.py",
+    "harness/evaluate.py",
+)
+PACKAGES = ("llmbench", "numpy", "safetensors", "tokenizers", "torch")
+
+
+def code_digest(project: Project) -> str:
+    """SHA-256 over the files that every run goes through, so that a pair proves to share them."""
+    return sha256("\n".join(sha256((project.root / file).read_bytes()) for file in CODE_FILES).encode())
+
+
+def collect_provenance(project: Project, *, threads: int, jobs: int) -> Provenance:
+    """This checkout, these packages, this machine."""
+    return Provenance(
+        revision=_git(project, "rev-parse", "HEAD"),
+        dirty=bool(_git(project, "status", "--porcelain", "--", "models", "harness", "tracks")),
+        packages={package: version(package) for package in PACKAGES},
+        machine=this_machine(),
+        threads=threads,
+        jobs=jobs,
+    )
+
+
+def this_machine() -> Machine:
+    """What times and last bits depend on."""
+    return Machine(
+        cpu=_cpu_name(),
+        cores=available_cores(),
+        memory_gib=max(1, round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)),
+        os=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+    )
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu_name() -> str:
+    """Model name of the processor, as /proc/cpuinfo or the platform module tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    if "model name" in fields:
+        # Family and model tell processors apart that share a marketing name.
+        numbers = [
+            f"{key} {fields[field]}" for key, field in (("family", "cpu family"), ("model", "model")) if field in fields
+        ]
+        return " ".join([fields["model name"], *numbers])
+    return platform.processor() or platform.machine()
+
+
+def _git(project: Project, *arguments: str) -> str | None:
+    """Output of one git command, or None outside a repository or without git."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=project.root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

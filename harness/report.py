@@ -1,0 +1,229 @@
+"""Everything that formats: tables for the terminal, Markdown for the pull request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.leaderboard import Row
+from harness.results import FinishedRun
+from harness.submission import Submission
+from harness.track import Track
+from harness.verdict import Verdict, explain
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One line of the Without / With table, as text."""
+
+    metric: str
+    without: str
+    with_: str
+    difference: str
+    better: bool
+    """Whether the candidate's mean is the better one."""
+
+
+def compare(records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]) -> list[Comparison]:
+    """Means over the seeds of both arms."""
+    metrics = (
+        ("val loss (nats/token)", [(run.evaluation.val_loss) for run in (*records, *candidates)], "{:.4f}", 1),
+        ("val accuracy", [100 * run.evaluation.val_accuracy for run in (*records, *candidates)], "{:.2f} %", -1),
+        ("perplexity", [run.evaluation.perplexity for run in (*records, *candidates)], "{:.2f}", 1),
+        ("bits per byte", [run.evaluation.bits_per_byte for run in (*records, *candidates)], "{:.4f}", 1),
+        ("training time", [run.training.train_s for run in (*records, *candidates)], "{:.1f} s", 1),
+    )
+    rows = []
+    for metric, values, form, sign in metrics:
+        without = sum(values[: len(records)]) / len(records)
+        with_ = sum(values[len(records) :]) / len(candidates)
+        difference = form.format(with_ - without)
+        rows.append(
+            Comparison(
+                metric,
+                form.format(without),
+                form.format(with_),
+                difference if difference.startswith("-") else f"+{difference}",
+                better=sign * (with_ - without) < 0,
+            )
+        )
+    return rows
+
+
+def verdict_sentence(verdict: Verdict) -> str:
+    """What was decided, and why, in words."""
+    return f"{verdict.decision.upper()}: {explain(verdict.reasons[0])}"
+
+
+def evidence(verdict: Verdict) -> list[tuple[str, str]]:
+    """The numbers behind a verdict: (name, value)."""
+    percent = 100 * (1 - 2 * verdict.alpha_look)
+    facts = [("pairs", f"{verdict.pairs} (look {verdict.look}, {verdict.design} test)")]
+    if verdict.gain is not None:
+        interval = ""
+        if verdict.ci_low is not None and verdict.ci_high is not None:
+            interval = f", {percent:.2f} % interval [{verdict.ci_low:+.4f}, {verdict.ci_high:+.4f}]"
+        facts.append(("gain", f"{verdict.gain:+.4f}{interval}"))
+    facts.append(("margin", f"{verdict.margin:.4f} ({verdict.added_statements:+d} statements)"))
+    if verdict.p_value is not None:
+        facts.append(("p", f"{verdict.p_value:.2g} (needs {verdict.alpha_look:.2g} at this look)"))
+    if verdict.correlation is not None:
+        facts.append(("correlation of pairs", f"{verdict.correlation:+.2f}"))
+    if verdict.time_ratio is not None:
+        facts.append(("time, candidate / record", f"{verdict.time_ratio:.3f}"))
+    return facts
+
+
+def comparison_table(without: str, with_: str, rows: Sequence[Comparison]) -> Table:
+    """The Without / With table for the terminal; the better value of each line is bold."""
+    from rich.table import Table
+
+    table = Table(title_justify="left", header_style="bold")
+    table.add_column("mean over the pairs")
+    table.add_column(f"Without\n{without}", justify="right")
+    table.add_column(f"With\n{with_}", justify="right")
+    table.add_column("difference", justify="right")
+    for row in rows:
+        cells = (row.without, f"[bold green]{row.with_}[/]") if row.better else (f"[bold]{row.without}[/]", row.with_)
+        table.add_row(row.metric, *cells, row.difference)
+    return table
+
+
+def runs_table(recipe: str, runs: Sequence[FinishedRun]) -> Table:
+    """One line a seed."""
+    from rich.table import Table
+
+    table = Table(title=recipe, title_justify="left", header_style="bold")
+    for column in ("seed", "val loss", "accuracy", "perplexity", "bits/byte", "time", "tokens/s"):
+        table.add_column(column, justify="right")
+    for run in runs:
+        scores = run.evaluation
+        table.add_row(
+            str(run.seed),
+            f"{scores.val_loss:.4f}",
+            f"{100 * scores.val_accuracy:.2f} %",
+            f"{scores.perplexity:.2f}",
+            f"{scores.bits_per_byte:.4f}",
+            f"{run.training.train_s:.1f} s",
+            f"{run.training.tokens / run.training.train_s:,.0f}",
+        )
+    return table
+
+
+def board_tables(rows: Sequence[Row], tracks: dict[str, Track]) -> list[Table]:
+    """For each track its records, newest first, and below them what did not win."""
+    from rich.table import Table
+
+    tables = []
+    for track in sorted({row.track for row in rows}):
+        own = sorted((row for row in rows if row.track == track), key=lambda row: -row.number)
+        for title, kinds in (
+            (f"{track}: records", ("opening", "record")),
+            (f"{track}: negative results", ("negative",)),
+        ):
+            chosen = [row for row in own if row.kind in kinds]
+            if not chosen:
+                continue
+            table = Table(title=title, title_justify="left", header_style="bold")
+            for column, justify in _BOARD_COLUMNS:
+                table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+            for row in chosen:
+                current = track in tracks and tracks[track].digest.startswith(row.track_digest)
+                table.add_row(*_board_cells(row), style=None if current else "dim")
+            tables.append(table)
+    return tables
+
+
+_BOARD_COLUMNS = (
+    ("#", "right"),
+    ("recipe", "left"),
+    ("val loss", "right"),
+    ("gain", "right"),
+    ("p", "right"),
+    ("pairs", "right"),
+    ("time", "right"),
+    ("stmts", "right"),
+    ("date", "left"),
+)
+
+
+def _board_cells(row: Row) -> list[str]:
+    return [
+        str(row.number),
+        row.recipe,
+        f"{row.val_loss:.4f}",
+        "" if row.gain is None else f"{row.gain:+.4f}",
+        "" if row.p_value is None else f"{row.p_value:.2g}",
+        str(row.pairs) if row.pairs else "",
+        "" if row.time_ratio is None else f"x{row.time_ratio:.2f}",
+        str(row.statements),
+        row.date,
+    ]
+
+
+def board_markdown(rows: Sequence[Row]) -> str:
+    """The board as Markdown tables, newest first: what the README shows."""
+    lines = []
+    for track in sorted({row.track for row in rows}):
+        for title, kinds in (("records", ("opening", "record")), ("negative results", ("negative",))):
+            chosen = sorted(
+                (row for row in rows if row.track == track and row.kind in kinds), key=lambda row: -row.number
+            )
+            if not chosen:
+                continue
+            lines += [f"**`{track}`, {title}**", "", "| " + " | ".join(name for name, _ in _BOARD_COLUMNS) + " |"]
+            lines.append("|" + "|".join("---:" if justify == "right" else "---" for _, justify in _BOARD_COLUMNS) + "|")
+            for row in chosen:
+                cells = _board_cells(row)
+                cells[1] = f"[`{row.recipe}`](submissions/{row.folder})"
+                lines.append("| " + " | ".join(cells) + " |")
+            lines.append("")
+    return "\n".join(lines)
+
+
+def submission_markdown(
+    submission: Submission, records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]
+) -> str:
+    """The pull request's text, which is also the submission's README: a function of the runs alone."""
+    candidate, record, verdict = submission.candidate, submission.record, submission.verdict
+    lines = [f"# {submission.number:04d} · {submission.track} · {candidate.recipe}", ""]
+    if record is None or verdict is None:
+        lines += [f"`{candidate.recipe}` opens the track `{submission.track}`.", ""]
+        lines += _seed_table([("val loss", candidates)])
+    else:
+        lines += [f"**{verdict_sentence(verdict)}**", ""]
+        used = verdict.pairs
+        lines += [f"| mean of {used} pairs | Without (`{record.recipe}`) | With (`{candidate.recipe}`) | difference |"]
+        lines += ["|---|---:|---:|---:|"]
+        for row in compare(records[:used], candidates[:used]):
+            without, with_ = (row.without, f"**{row.with_}**") if row.better else (f"**{row.without}**", row.with_)
+            lines.append(f"| {row.metric} | {without} | {with_} | {row.difference} |")
+        lines += ["", "| evidence | |", "|---|---|"]
+        lines += [f"| {name} | {value} |" for name, value in evidence(verdict)]
+        lines += [f"| reasons | {', '.join(f'`{code}`' for code in verdict.reasons)} |", ""]
+        lines += ["![Learning curves of both arms](curves.png)", ""]
+        lines += ["<details><summary>Val loss of every seed</summary>", ""]
+        lines += _seed_table([(f"Without `{record.recipe}`", records), (f"With `{candidate.recipe}`", candidates)])
+        lines += ["</details>", ""]
+    provenance = candidates[0].provenance
+    packages = ", ".join(f"{name} {version}" for name, version in provenance.packages.items())
+    lines += [
+        f"Trained on {provenance.machine.cpu}, {provenance.threads} thread(s) a run, "
+        f"{provenance.jobs} run(s) at a time; {packages}.",
+        "",
+        "Check it: `llmbench verify submissions/" + submission.folder_name + "`",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _seed_table(arms: Sequence[tuple[str, Sequence[FinishedRun]]]) -> list[str]:
+    lines = ["| seed | " + " | ".join(name for name, _ in arms) + " |", "|---:|" + "---:|" * len(arms)]
+    for runs in zip(*(runs for _, runs in arms), strict=True):
+        cells = [str(runs[0].seed), *(f"{run.evaluation.val_loss:.4f}" for run in runs)]
+        lines += ["| " + " | ".join(cells) + " |"]
+    return [*lines, ""]

@@ -1,0 +1,194 @@
+"""The schema of a run, and how it is written and read: raw values only, a status first.
+
+History of `schema_version`:
+1 (2026-11): first version.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from harness.errors import LlmbenchError
+from harness.project import write_atomic
+from harness.track import Count, Positive, Sha256, Strict, explain_validation
+
+SCHEMA_VERSION = 1
+
+Seconds = Annotated[float, Field(ge=0)]
+Nats = Annotated[float, Field(ge=0)]
+
+
+class CurvePoint(Strict):
+    """One point of the learning curve."""
+
+    step: Positive
+    train_s: Seconds
+    """Training clock when the step ended."""
+    train_loss_nats: Nats
+    """Mean per token over the steps since the point before."""
+    dev_loss_nats: Nats
+    """Mean per token on the dev split."""
+
+
+class Training(Strict):
+    """What the training process measured."""
+
+    steps: Positive
+    tokens: Positive
+    num_params: Positive
+    train_s: Seconds
+    """Training steps only; data, start-up, warm-up, dev evaluations and checkpoints are not in it."""
+    warmup_s: Seconds
+    """Steps on dummy data before the clock starts."""
+    wall_s: Seconds
+    """The whole training process, all sessions of a resumed run together."""
+    weights_sha256: Sha256
+    """Of the final weights, as safetensors."""
+    curve: tuple[CurvePoint, ...]
+
+
+class Evaluation(Strict):
+    """What the evaluating process measured on the val split: sums, from which the scores follow."""
+
+    nats: Nats
+    """Sum of the cross-entropy over all predicted tokens."""
+    correct: Count
+    """Tokens whose most probable prediction was right."""
+    tokens: Positive
+    bytes: Positive
+    """UTF-8 bytes of the text that the tokens stand for."""
+    probes: tuple[str, ...]
+    """Names of the probes that the model passed."""
+    eval_s: Seconds
+
+    @property
+    def val_loss(self) -> float:
+        """Mean cross-entropy, nats per token."""
+        return self.nats / self.tokens
+
+    @property
+    def val_accuracy(self) -> float:
+        """Share of tokens predicted right, 0 to 1."""
+        return self.correct / self.tokens
+
+    @property
+    def perplexity(self) -> float:
+        """exp(val_loss)."""
+        return math.exp(self.val_loss) if self.val_loss < 700 else math.inf
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Cross-entropy in bits over the bytes of the text: comparable between tokenizers."""
+        return self.nats / math.log(2) / self.bytes
+
+
+class Machine(Strict):
+    """What times and last bits depend on. No user and no host names."""
+
+    cpu: str
+    cores: Positive
+    memory_gib: Positive
+    os: str
+    python: str
+
+
+class Provenance(Strict):
+    """Where a run comes from."""
+
+    revision: str | None
+    """Git commit of the checkout; None outside a repository."""
+    dirty: bool
+    """Whether models/, harness/ or tracks/ differed from that commit."""
+    packages: dict[str, str]
+    machine: Machine
+    threads: Positive
+    jobs: Positive
+    """Runs that shared the machine; times of runs that did not run alone settle no speed claim."""
+
+
+class RunIdentity(Strict):
+    """What a run is: two runs with equal identity and provenance must give equal results."""
+
+    schema_version: Literal[1] = 1
+    track: str
+    training_digest: Sha256
+    """Of the track, less rule and seed list."""
+    recipe: str
+    """`base`, or `base+first+second`."""
+    sources: dict[str, Sha256]
+    """Variant name -> digest of its file."""
+    code_digest: Sha256
+    """Of the base model, the training loop and the evaluator."""
+    seed: Count
+    provenance: Provenance
+
+
+class FinishedRun(RunIdentity):
+    """Trained, evaluated, all probes passed: the only kind of run that has a score."""
+
+    status: Literal["finished"] = "finished"
+    training: Training
+    evaluation: Evaluation
+
+
+class FailedRun(RunIdentity):
+    """A run without a score, and why. It has no metric field, so it cannot win."""
+
+    status: Literal["diverged", "invalid", "interrupted", "error"]
+    reason: str
+
+
+Run = Annotated[FinishedRun | FailedRun, Field(discriminator="status")]
+
+
+class Pair(NamedTuple):
+    """Record holder and candidate with one seed."""
+
+    record: FinishedRun
+    candidate: FinishedRun
+
+
+_RUN: TypeAdapter[FinishedRun | FailedRun] = TypeAdapter(Run)
+
+
+def dump_json(record: BaseModel) -> str:
+    """One record as the JSON text that is written to files: indented, one line feed at the end."""
+    return record.model_dump_json(indent=1) + "\n"
+
+
+def save_run(path: Path, run: FinishedRun | FailedRun) -> None:
+    """Write one run, whole or not at all."""
+    write_atomic(path, dump_json(run))
+
+
+def load_run(path: Path) -> FinishedRun | FailedRun:
+    """Read one run. Raises LlmbenchError with the file, the key and the fix."""
+    return load_record(path, _RUN)
+
+
+def load_record(path: Path, adapter: TypeAdapter[Any]) -> Any:
+    """Read and check one JSON record of any kind.
+
+    Raises LlmbenchError where the file is missing, truncated, of a newer schema, or breaks the schema.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+    except FileNotFoundError as error:
+        raise LlmbenchError(f"{path} is missing") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise LlmbenchError(f"{path} is not whole JSON ({error}); restore or delete it") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise LlmbenchError(
+            f"{path} has schema version {version}, this llmbench reads up to {SCHEMA_VERSION}; upgrade llmbench"
+        )
+    try:
+        return adapter.validate_json(text)
+    except ValidationError as error:
+        raise LlmbenchError(f"{path}: {explain_validation(error, content)}") from error

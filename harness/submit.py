@@ -1,0 +1,161 @@
+"""Writing a submission: the claim, its runs and its sources, all or nothing."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+
+from harness.bench import Bench
+from harness.catalog import BASE, parse_recipe, recipe_cost, recipe_sources
+from harness.contest import Arms, check_record_sources, choose_arms, judge_stored
+from harness.errors import LlmbenchError, RejectedError, UndecidedError
+from harness.leaderboard import Board, read_board, rebuild
+from harness.plots import curves_png
+from harness.project import Project, sha256
+from harness.report import submission_markdown, verdict_sentence
+from harness.results import FinishedRun, dump_json, save_run
+from harness.submission import Arm, ArmName, Kind, Submission, frozen_source, run_file
+from harness.track import Track
+from harness.verdict import Verdict
+from harness.verify import verify_folder
+
+
+@dataclass(frozen=True)
+class Filing:
+    """What is to be written, decided but not numbered yet."""
+
+    kind: Kind
+    name: str
+    arms: Arms
+    records: tuple[FinishedRun, ...]
+    candidates: tuple[FinishedRun, ...]
+    verdict: Verdict | None
+
+
+def file_opening(bench: Bench, board: Board) -> Filing:
+    """The trained seeds of the base recipe, which open the track. Raises LlmbenchError where that is not to be."""
+    track, holder = bench.track, board.holder(bench.track)
+    if holder is not None:
+        raise LlmbenchError(f"the track {track.name} is open already: {holder.folder_name} holds it")
+    found = [bench.find(bench.identify(BASE, seed)) for seed in track.seeds]
+    runs = tuple(run for run in found if isinstance(run, FinishedRun))
+    if len(runs) < track.rule.looks[0]:
+        raise LlmbenchError(
+            f"{len(runs)} of the {track.rule.looks[0]} seeds of the baseline are trained; "
+            f"run `llmbench run baseline --track {track.name}`"
+        )
+    return Filing("opening", f"{track.name}-baseline", Arms("", BASE), (), runs, None)
+
+
+def file_candidate(bench: Bench, board: Board, variants: Sequence[str], *, negative: bool) -> Filing:
+    """The trained pairs of a candidate, as a record or as a negative result.
+
+    Raises LlmbenchError where nothing is trained, RejectedError or UndecidedError where the record stands.
+    """
+    track, holder = bench.track, board.holder(bench.track)
+    if holder is None:
+        raise LlmbenchError(
+            f"nobody has opened the track {track.name}; file its baseline: `llmbench submit --baseline`"
+        )
+    if not variants:
+        raise LlmbenchError(
+            f"nothing to submit; run `llmbench run candidate --track {track.name} --variant NAME` first"
+        )
+    check_record_sources(bench.project, board, track)
+    arms = choose_arms(board, track, variants)
+    if arms.record != holder.candidate.recipe:
+        raise RejectedError(f"{arms.candidate} holds the record already ({holder.folder_name})")
+    contest = judge_stored(bench, arms, max_pairs=track.rule.looks[-1])
+    verdict, used = contest.verdict, contest.pairs[: contest.verdict.pairs]
+    if contest.failed:
+        raise RejectedError(f"{contest.failed[0].recipe} has no numbers to file: {contest.failed[0].reason}")
+    if not used:
+        raise UndecidedError(f"{arms.candidate}: {verdict_sentence(verdict)} Run `llmbench run candidate` first")
+    if verdict.decision == "undecided":
+        raise UndecidedError(f"{arms.candidate}: {verdict_sentence(verdict)} Run `llmbench run candidate` again")
+    if negative and verdict.decision == "accepted":
+        raise LlmbenchError(f"{arms.candidate} breaks the record; submit it without --negative")
+    if not negative and verdict.decision == "rejected":
+        raise RejectedError(f"{arms.candidate}: {verdict_sentence(verdict)} File it as knowledge with --negative")
+    return Filing(
+        kind="negative" if negative else "record",
+        name=f"{track.name}-{'-'.join(variants)}",
+        arms=arms,
+        records=tuple(pair.record for pair in used),
+        candidates=tuple(pair.candidate for pair in used),
+        verdict=verdict,
+    )
+
+
+def write_submission(project: Project, track: Track, filing: Filing, name: str | None) -> tuple[Submission, str]:
+    """Write the folder under the next free number and rebuild the CSV; the submission and its Markdown.
+
+    The folder is made beside its place, verified, and renamed into it. A lock makes two submits at
+    once take two numbers. Raises LlmbenchError where anything is wrong; then nothing was written.
+    """
+    project.runs.mkdir(exist_ok=True)
+    with filelock.FileLock(project.runs / ".submit.lock"):
+        board = read_board(project)
+        submission = Submission(
+            number=board.next_number,
+            name=name or filing.name,
+            date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+            kind=filing.kind,
+            lane=filing.verdict.lane if filing.verdict else "loss",
+            track=track.name,
+            track_digest=track.digest,
+            record=_arm(project, filing.arms.record, filing.records) if filing.records else None,
+            candidate=_arm(project, filing.arms.candidate, filing.candidates),
+            verdict=filing.verdict,
+        )
+        markdown = submission_markdown(submission, filing.records, filing.candidates)
+        scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=project.submissions))
+        folder = scratch / submission.folder_name
+        try:
+            _fill(project, folder, submission, filing)
+            (folder / "README.md").write_text(markdown, encoding="utf-8")
+            named = [(filing.arms.record, filing.records), (filing.arms.candidate, filing.candidates)]
+            (folder / "curves.png").write_bytes(curves_png([(recipe, runs) for recipe, runs in named if runs]))
+            if problems := verify_folder(project, folder, board):
+                raise LlmbenchError(f"the submission would not verify: {problems[0]}")
+            folder.rename(project.submissions / submission.folder_name)
+        except OSError as error:
+            raise LlmbenchError(f"cannot write the submission: {error.strerror}; nothing was kept of it") from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        rebuild(project)
+    return submission, markdown
+
+
+def _arm(project: Project, recipe: str, runs: Sequence[FinishedRun]) -> Arm:
+    sources = recipe_sources(project, recipe)
+    return Arm(
+        recipe=recipe,
+        sources={variant: source.digest for variant, source in sources.items()},
+        statements=recipe_cost(sources),
+        runs={str(run.seed): sha256(dump_json(run).encode()) for run in runs},
+    )
+
+
+def _fill(project: Project, folder: Path, submission: Submission, filing: Filing) -> None:
+    (folder / "sources").mkdir(parents=True)
+    (folder / "runs").mkdir()
+    (folder / "submission.json").write_text(dump_json(submission), encoding="utf-8")
+    shutil.copyfile(project.tracks / f"{submission.track}.toml", folder / "track.toml")
+    variants = {*parse_recipe(submission.candidate.recipe)}
+    if submission.record is not None:
+        variants |= {*parse_recipe(submission.record.recipe)}
+    for variant in sorted(variants):
+        shutil.copyfile(project.variants / f"{variant}.py", frozen_source(folder, variant))
+    arms: list[tuple[ArmName, Sequence[FinishedRun]]] = [("record", filing.records), ("candidate", filing.candidates)]
+    for arm, runs in arms:
+        for run in runs:
+            save_run(folder / run_file(arm, run.seed), run)
+    if not any((folder / "sources").iterdir()):
+        (folder / "sources").rmdir()

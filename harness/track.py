@@ -1,0 +1,235 @@
+"""A track: one frozen contest, read from `tracks/NAME.toml`, with a digest."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness.errors import LlmbenchError, did_you_mean
+from harness.project import Project, sha256
+from models.parts import ModelConfig, OptimConfig
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Strict(BaseModel):
+    """Base of every record: frozen, nothing unknown, nothing coerced, no NaN and no infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class SplitPin(Strict):
+    """What a split must be, to the byte; a mismatch stops the run."""
+
+    sha256: Sha256
+    """Of the token array as it lies in the cache: little-endian uint16."""
+    tokens: Positive
+    bytes: Positive
+    """UTF-8 bytes of the text: what bits per byte are per."""
+    documents: Positive
+
+
+class DataSpec(Strict):
+    """Where the text comes from and how it is split by document."""
+
+    source: Literal["package"]
+    """`package`: JSON lines inside a pinned PyPI package, nothing is downloaded when a run starts."""
+    package: str
+    version: str
+    file: str
+    """Path of the JSON lines inside the package."""
+    document: tuple[str, ...]
+    """Columns whose values name a document; consecutive rows with the same values are one document."""
+    text: str
+    """Column that holds the text; a document's rows are joined with a line feed."""
+    dev_fraction: Annotated[float, Field(gt=0, lt=0.5)]
+    """Share of the documents for the curve while training."""
+    val_fraction: Annotated[float, Field(gt=0, lt=0.5)]
+    """Share of the documents that only the evaluator opens, once."""
+    tokenizer_sha256: Sha256
+    """Of the byte-level BPE trained on the train split, as `tokenizer.json`."""
+    train: SplitPin
+    dev: SplitPin
+    val: SplitPin
+
+
+class Budget(Strict):
+    """What every run may spend."""
+
+    tokens: Positive
+    """Training tokens; a whole number of batches."""
+    batch_sequences: Positive
+    seq_len: Positive
+    """Positions of a training sequence and of the evaluation context."""
+    dev_evaluations: Positive
+    """Points on the dev curve, the end included."""
+    eval_sequences: Positive
+    """Sequences of one evaluation batch."""
+
+    @property
+    def batch_tokens(self) -> int:
+        return self.batch_sequences * self.seq_len
+
+    @property
+    def num_steps(self) -> int:
+        return self.tokens // self.batch_tokens
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> Budget:
+        if self.tokens % self.batch_tokens:
+            raise ValueError(f"tokens ({self.tokens}) must be a multiple of a batch's {self.batch_tokens} tokens")
+        if self.dev_evaluations > self.num_steps:
+            raise ValueError(f"dev_evaluations ({self.dev_evaluations}) is more than the {self.num_steps} steps")
+        return self
+
+
+class Rule(Strict):
+    """The constants of the verdict; the track file says where each comes from."""
+
+    design: Literal["paired", "welch"]
+    """How seeds are treated; chosen from the track's noise study before any candidate is judged."""
+    alpha: Annotated[float, Field(gt=0, lt=0.5)]
+    """One-sided false-accept rate over all looks together; each look spends an equal share."""
+    looks: tuple[Positive, ...]
+    """Numbers of pairs after which the rule may decide."""
+    futility_alpha: Annotated[float, Field(gt=0, lt=0.5)]
+    """A look stops as hopeless where the gain's one-sided upper bound at this level is not above the margin."""
+    welch_df_from: Positive
+    """Welch design: seeds an arm from which the estimated degrees of freedom count; below, seeds - 1."""
+    loss_per_statement: Annotated[float, Field(ge=0, lt=1)]
+    """Nats that each added statement must bring."""
+    max_slowdown: Annotated[float, Field(gt=0, lt=10)]
+    """Loss lane: largest time ratio candidate / record, minus one."""
+    speed_per_statement: Annotated[float, Field(ge=0, lt=1)]
+    """Speed lane: share of the training time that each added statement must save."""
+    loss_tolerance: Annotated[float, Field(gt=0, lt=10)]
+    """Speed and simplicity lanes: nats by which the candidate's loss may be worse."""
+    time_tolerance: Annotated[float, Field(gt=0, lt=10)]
+    """Simplicity lane: time ratio candidate / record, minus one, that still counts as no slower."""
+
+    @property
+    def alpha_look(self) -> float:
+        """One-sided level of every single look: a union bound over the looks."""
+        return self.alpha / len(self.looks)
+
+    @model_validator(mode="after")
+    def _looks_rise(self) -> Rule:
+        if not self.looks or list(self.looks) != sorted(set(self.looks)) or self.looks[0] < 2:
+            raise ValueError(f"looks ({list(self.looks)}) must rise, starting from 2 or more")
+        return self
+
+    @model_validator(mode="after")
+    def _futility_is_wider(self) -> Rule:
+        if self.futility_alpha < self.alpha_look:  # else a change and its reverse could both be accepted
+            raise ValueError(
+                f"futility_alpha ({self.futility_alpha}) must be at least alpha / looks ({self.alpha_look})"
+            )
+        return self
+
+
+class Track(Strict):
+    """One contest. Two runs may be compared only if their tracks' digests are equal."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+    summary: str
+    device: Literal["cpu"]
+    threads: Positive
+    """Threads of one run; part of the contest, because the last bits of a sum depend on them."""
+    seeds: tuple[Annotated[int, Field(ge=0)], ...]
+    """Public seeds for exploring, in the order they are used."""
+    data: DataSpec
+    model: ModelConfig
+    optim: OptimConfig
+    budget: Budget
+    rule: Rule
+
+    @model_validator(mode="after")
+    def _enough_seeds(self) -> Track:
+        if len(set(self.seeds)) != len(self.seeds) or len(self.seeds) < self.rule.looks[-1]:
+            raise ValueError(
+                f"seeds must be {self.rule.looks[-1]} or more different numbers, one for each pair of the last look"
+            )
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything but the summary: comments and layout of the file do not count."""
+        return self._digest(exclude={"summary"})
+
+    @property
+    def training_digest(self) -> str:
+        """SHA-256 over what a single run depends on: without the rule and the list of seeds."""
+        return self._digest(exclude={"summary", "rule", "seeds"})
+
+    def _digest(self, exclude: set[str]) -> str:
+        canonical = json.dumps(self.model_dump(mode="json", exclude=exclude), sort_keys=True, separators=(",", ":"))
+        return sha256(canonical.encode())
+
+
+def track_names(project: Project) -> list[str]:
+    """Names of the tracks in `tracks/`, sorted."""
+    return sorted(path.stem for path in project.tracks.glob("*.toml"))
+
+
+def load_track(project: Project, name: str) -> Track:
+    """The track called `name`. Raises LlmbenchError with the file, the key and the fix."""
+    path = project.tracks / f"{name}.toml"
+    if name not in track_names(project):
+        raise LlmbenchError(
+            f"there is no track '{name}'{did_you_mean(name, track_names(project))} (`llmbench tracks` lists them)"
+        )
+    return parse_track(path)
+
+
+def parse_track(path: Path, name: str | None = None) -> Track:
+    """Parse one track file strictly; `name` is what it must say it is called (default: the file's name).
+
+    Raises LlmbenchError with the file, the key and the fix.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise LlmbenchError(f"{path}: not a readable TOML file: {error}") from error
+    try:
+        track = Track.model_validate_json(json.dumps(content, default=str))  # TOML arrays become tuples
+    except ValidationError as error:
+        raise LlmbenchError(f"{path}: {explain_validation(error, content)}") from error
+    if track.name != (name or path.stem):
+        raise LlmbenchError(f"{path}: name is '{track.name}'; set it to '{name or path.stem}'")
+    return track
+
+
+def explain_validation(error: ValidationError, content: object) -> str:
+    """The first problem that pydantic found, as a sentence with the key and the fix."""
+    problem = error.errors()[0]
+    location = ".".join(str(part) for part in problem["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = _siblings(error, problem["loc"], content)
+        return f"unknown key '{location}'{did_you_mean(str(problem['loc'][-1]), known)}; remove or rename it{more}"
+    if problem["type"] in ("missing", "missing_keyword_only", "missing_argument"):
+        return f"key '{location}' is missing; add it{more}"
+    message = problem["msg"].removeprefix("Value error, ")
+    found = "" if problem["type"] == "value_error" else f", found {problem['input']!r}"[:120]
+    return f"{location + ': ' if location else ''}{message[0].lower() + message[1:]}{found}{more}"
+
+
+def _siblings(error: ValidationError, location: tuple[Any, ...], content: object) -> list[str]:
+    """Names that the record at `location` does know: its other missing keys come first."""
+    missing = [str(p["loc"][-1]) for p in error.errors() if p["loc"][:-1] == location[:-1] and "missing" in p["type"]]
+    kinds: dict[str, Any] = {
+        "": Track,
+        "data": DataSpec,
+        "model": ModelConfig,
+        "optim": OptimConfig,
+        "budget": Budget,
+        "rule": Rule,
+    }
+    kind = kinds.get(".".join(str(part) for part in location[:-1]), SplitPin)
+    return missing + list(getattr(kind, "model_fields", None) or getattr(kind, "__dataclass_fields__", {}))

@@ -1,0 +1,227 @@
+"""The training loop. It is given train and dev tokens and never opens val.
+
+Shapes: B sequences, T positions, V vocabulary; a batch holds T + 1 tokens a sequence.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from harness.catalog import Recipe
+from harness.data import Batches, derive_seed, eval_batches, open_split
+from harness.errors import LlmbenchError
+from harness.job import Emit, Job, draw_parameters, run_worker, set_up_torch
+from harness.project import sha256, write_atomic
+from harness.results import CurvePoint, Training
+from harness.track import Track
+
+
+class DivergedError(Exception):
+    """The loss is no longer a finite number."""
+
+
+class StopRequestedError(Exception):
+    """SIGINT or SIGTERM; the checkpoint is written."""
+
+
+def train(track: Track, recipe: Recipe, tokens: dict[str, Any], job: Job, emit: Emit) -> Training:
+    """Train one recipe with one seed, from its checkpoint where there is one.
+
+    The clock covers training steps only, the gathering of their batch included. Dev evaluations,
+    checkpoints and a warm-up on dummy data are outside it; `wall_s` covers everything.
+
+    Raises DivergedError, StopRequestedError.
+    """
+    stop = _StopFlag()
+    started = time.perf_counter()
+    budget, num_steps = track.budget, track.budget.num_steps
+    model = recipe.build()
+    draw_parameters(model, job.seed)
+    optimizers = build_optimizers(recipe, model)
+    batches = Batches(tokens["train"], budget.seq_len, budget.batch_sequences, job.seed)
+    dev = eval_batches(tokens["dev"], budget.seq_len, budget.eval_sequences)
+    dev_steps = {round(num_steps * (i + 1) / budget.dev_evaluations) for i in range(budget.dev_evaluations)}
+    state = _Checkpoint(Path(job.folder) / "checkpoint.pt", model, optimizers)
+    state.load()
+    warmup_s = warm_up(model, batches.batch(0))
+    saved = time.perf_counter()
+
+    for step in range(state.step, num_steps):
+        tick = time.perf_counter()
+        torch.manual_seed(derive_seed("dropout", job.seed, step))
+        lr_scale = recipe.parts.schedule(step, num_steps, recipe.parts.optim)
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            group["lr"] = group["initial_lr"] * lr_scale
+        tokens_BT1 = torch.from_numpy(batches.batch(step))
+        logits_BTV, aux_loss = model(tokens_BT1[:, :-1])
+        loss = cross_entropy(logits_BTV, tokens_BT1[:, 1:])
+        (loss if aux_loss is None else loss + aux_loss).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        state.loss_sum += loss.item()
+        state.loss_steps += 1
+        state.step = step + 1
+        state.train_s += time.perf_counter() - tick
+
+        if not math.isfinite(state.loss_sum):
+            raise DivergedError(f"the training loss is not finite at step {state.step} of {num_steps}")
+        if state.step in dev_steps:
+            state.end_interval(mean_loss(model, dev))
+        emit({"event": "step", "step": state.step, "loss": loss.item(), "train_s": state.train_s})
+        if stop.requested or time.perf_counter() - saved > job.checkpoint_every_s or state.step == num_steps:
+            state.save(wall_s=time.perf_counter() - started)
+            saved = time.perf_counter()
+        if stop.requested and state.step < num_steps:
+            raise StopRequestedError
+
+    weights = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+    write_atomic(Path(job.folder) / "weights.safetensors", weights)
+    return Training(
+        steps=state.step,
+        tokens=state.step * budget.batch_tokens,
+        num_params=sum(parameter.numel() for parameter in model.parameters()),
+        train_s=state.train_s,
+        warmup_s=warmup_s,
+        wall_s=state.earlier_wall_s + time.perf_counter() - started,
+        weights_sha256=sha256(weights),
+        curve=tuple(CurvePoint.model_validate(point) for point in state.curve),
+    )
+
+
+def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+    """Mean nats per token, in float32."""
+    return F.cross_entropy(logits_BTV.flatten(0, -2).float(), targets_BT.flatten())
+
+
+@torch.no_grad()
+def mean_loss(model: nn.Module, batches: list[Any]) -> float:
+    """Mean nats per token over `batches`, in evaluation mode."""
+    model.eval()
+    nats, count = 0.0, 0
+    for batch in batches:
+        tokens_BT1 = torch.from_numpy(batch)
+        targets_BT = tokens_BT1[:, 1:]
+        nats += cross_entropy(model(tokens_BT1[:, :-1]).logits_BTV, targets_BT).item() * targets_BT.numel()
+        count += targets_BT.numel()
+    model.train()
+    return nats / count
+
+
+def build_optimizers(recipe: Recipe, model: nn.Module) -> list[Optimizer]:
+    """The recipe's optimizers, proved to cover every parameter exactly once."""
+    optimizers = recipe.parts.optimizer(model, recipe.parts.optim)
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    covered = [parameter for group in groups for parameter in group["params"]]
+    if len(covered) != len(set(covered)) or set(covered) != set(model.parameters()):
+        raise LlmbenchError("the optimizers do not cover every parameter exactly once; fix `optimizer` in the variant")
+    for group in groups:
+        group["initial_lr"] = group["lr"]
+    return optimizers
+
+
+def warm_up(model: nn.Module, like_BT1: Any) -> float:
+    """One forward and backward pass on dummy tokens; returns its seconds and leaves no trace."""
+    tick = time.perf_counter()
+    logits_BTV, aux_loss = model(torch.zeros(like_BT1[:, :-1].shape, dtype=torch.int64))
+    (logits_BTV.sum() if aux_loss is None else logits_BTV.sum() + aux_loss).backward()
+    model.zero_grad(set_to_none=True)
+    return time.perf_counter() - tick
+
+
+class _StopFlag:
+    """Turns SIGINT and SIGTERM into a question that the loop asks between two steps."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._request)
+
+    def _request(self, *_: object) -> None:
+        self.requested = True
+
+
+class _Checkpoint:
+    """Everything that changes during a run, so that a resumed run equals an uninterrupted one.
+
+    Random streams are keyed by step, so no generator's state is among it.
+    """
+
+    def __init__(self, path: Path, model: nn.Module, optimizers: list[Optimizer]) -> None:
+        self.path, self.model, self.optimizers = path, model, optimizers
+        self.step, self.train_s, self.earlier_wall_s = 0, 0.0, 0.0
+        self.loss_sum, self.loss_steps = 0.0, 0
+        self.curve: list[dict[str, Any]] = []
+
+    def end_interval(self, dev_loss: float) -> None:
+        """Add a point to the curve; the next training mean starts here."""
+        if not math.isfinite(dev_loss):
+            raise DivergedError(f"the dev loss is not finite at step {self.step}")
+        self.curve.append(
+            {
+                "step": self.step,
+                "train_s": self.train_s,
+                "train_loss_nats": self.loss_sum / self.loss_steps,
+                "dev_loss_nats": dev_loss,
+            }
+        )
+        self.loss_sum, self.loss_steps = 0.0, 0
+
+    def save(self, wall_s: float) -> None:
+        buffer = io.BytesIO()
+        progress = {
+            "step": self.step,
+            "train_s": self.train_s,
+            "wall_s": self.earlier_wall_s + wall_s,
+            "loss_sum": self.loss_sum,
+            "loss_steps": self.loss_steps,
+            "curve": self.curve,
+        }
+        optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
+        torch.save({"progress": progress, "model": self.model.state_dict(), "optimizers": optimizers}, buffer)
+        write_atomic(self.path, buffer.getvalue())
+
+    def load(self) -> None:
+        """Continue from the checkpoint file where there is one."""
+        if not self.path.exists():
+            return
+        try:
+            content = torch.load(self.path, weights_only=True)
+        except (OSError, RuntimeError, ValueError, EOFError) as error:
+            raise LlmbenchError(f"the checkpoint {self.path} is broken; delete it to train this run anew") from error
+        self.model.load_state_dict(content["model"])
+        for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        progress = content["progress"]
+        self.step, self.train_s, self.earlier_wall_s = progress["step"], progress["train_s"], progress["wall_s"]
+        self.loss_sum, self.loss_steps, self.curve = progress["loss_sum"], progress["loss_steps"], progress["curve"]
+
+
+def work(job: Job, emit: Emit) -> None:
+    """Train one job and answer with `trained`, `diverged` or `stopped`."""
+    track, recipe = job.load()
+    set_up_torch(track)
+    tokens = {"train": open_split(track, "train"), "dev": open_split(track, "dev")}
+    try:
+        training = train(track, recipe, tokens, job, emit)
+    except DivergedError as error:
+        emit({"event": "diverged", "reason": str(error)})
+    except StopRequestedError:
+        emit({"event": "stopped"})
+    else:
+        emit({"event": "trained", "training": training.model_dump_json()})
+
+
+if __name__ == "__main__":
+    run_worker(work)

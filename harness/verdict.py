@@ -1,0 +1,310 @@
+"""The rule: pairs in, verdict out. The same pure function in `run`, `submit`, `verify` and in the study.
+
+A verdict falls at a look, after a declared number of pairs. There the candidate is accepted, or rejected as
+hopeless, or waits for the next look; what the last look does not accept is rejected. Earlier looks are
+replayed first, so a verdict once fallen stays, and nobody gains by asking again with more pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from harness.errors import LlmbenchError, did_you_mean
+from harness.looks import Criterion, Finding, Quantity, Replay, find, replay
+from harness.results import FinishedRun, Pair
+from harness.stats import Design, pair_correlation, seed_problems, sign_flip_p, value_problems
+from harness.track import Count, Rule, Strict
+
+Lane = Literal["loss", "speed", "simplicity"]
+Decision = Literal["accepted", "rejected", "undecided"]
+
+SHORTEST_S = 1e-6  # a clock that shows less than a microsecond of training did not run
+
+REASONS = {
+    # accepted
+    "gain_shown": "The gain exceeds its margin at the level of this look, and nothing else got worse than allowed.",
+    "simpler_and_no_worse": "Fewer statements, and neither loss nor time is worse than the tolerances.",
+    # rejected
+    "hopeless": "The gain looks too small for any later look to accept it, so the contest stops here.",
+    "not_shown": "After the last look the gain is not shown to exceed its margin.",
+    "loss_worse": "The val loss is not shown to be within the track's tolerance of the record's.",
+    "too_slow": "The candidate is not shown to be as fast as the lane demands.",
+    "not_simpler": "The simplicity lane takes only candidates with fewer statements than the record.",
+    "candidate_failed": "A run of the candidate diverged, broke a probe's rule or crashed, so it has no score.",
+    # undecided: more evidence
+    "record_failed": "A run of the record diverged, broke a probe's rule or crashed; there is nothing to compare with.",
+    "too_few_pairs": "There are fewer pairs than the first look needs.",
+    "needs_more_pairs": "This look neither accepts nor excludes the candidate; the next look needs more pairs.",
+    "too_few_values": "A test needs at least two values in each arm (one, where the deviation is known).",
+    "zero_variance": "The values do not scatter at all, so there is no noise to measure the gain against.",
+    # undecided: not comparable
+    "mixed_tracks": "The runs were trained under different tracks, or different versions of one.",
+    "mixed_code": "The runs were trained by different versions of the base model, the loop or the evaluator.",
+    "mixed_machines": "The runs come from different machines; times do not travel, and losses differ in the last bits.",
+    "mixed_threads": "The runs used different numbers of threads.",
+    "mixed_packages": "The runs used different package versions.",
+    "mixed_recipes": "One arm holds runs of different recipes or of different sources.",
+    "mixed_seeds": "The two runs of a pair have different seeds.",
+    "repeated_seeds": "A seed occurs twice in one arm; a repeat is not a new measurement.",
+    "mixed_load": "The runs of a pair shared their machine with different numbers of runs, so their times differ.",
+    "shared_machine": "Time is judged only on runs that had the machine to themselves (one job).",
+    "no_time": "A run's training clock shows no time at all.",
+    "not_finite": "A value is NaN, infinite or absurdly large.",
+    "unequal_lengths": "Paired arms must have equally many values.",
+    "bad_sigma": "The known deviation must be a positive number.",
+    "bad_alpha": "The level alpha must lie between 1e-12 and 0.5.",
+    # remarks, after the reason that decided
+    "fewer_statements": "The candidate has fewer statements than the record; in this lane that earns no credit.",
+    "pairs_left_over": "The verdict fell at an earlier look; pairs beyond that look are not used.",
+    "sign_flip_disagrees": "The exact sign-flip test, which does not assume normal noise, does not reach alpha.",
+}
+
+
+class Guard(Strict):
+    """A condition beside the lane's own gain."""
+
+    quantity: Quantity
+    """`loss` in nats per token; `time` as the logarithm of the time ratio record / candidate."""
+    gain: float
+    margin: float
+    ci_low: float | None
+    ci_high: float | None
+    p_value: float | None
+    passed: bool
+
+
+class Verdict(Strict):
+    """What the rule says about a set of pairs, and the numbers behind it.
+
+    `gain`, `margin` and the interval are in nats per token in the lanes `loss` and `simplicity`, and the
+    logarithm of the time ratio record / candidate in the lane `speed`. They are None before the first look
+    and where pairs must not be compared.
+    """
+
+    decision: Decision
+    lane: Lane
+    reasons: tuple[str, ...]
+    """Stable codes, the deciding ones first; `explain` says them in words."""
+    details: tuple[str, ...] = ()
+    """For pairs that must not be compared: which values differ."""
+    pairs: Count
+    """Pairs used: those of the look, in the order given."""
+    look: Count
+    """Which look this was, from 1; 0 before the first."""
+    next_look: int | None
+    """Pairs that the next look needs; None where the verdict is final or more pairs would not help."""
+    design: Design
+    gain: float | None = None
+    margin: float
+    ci_low: float | None = None
+    """Lower end of the two-sided interval at level 1 - 2 alpha_look: above the margin where the gain is shown."""
+    ci_high: float | None = None
+    p_value: float | None = None
+    """One-sided, at this look; None where the values do not scatter."""
+    alpha_look: float
+    sign_flip_p: float | None = None
+    """Exact one-sided p under flips of sign, from seven pairs on; a check, not part of the rule."""
+    correlation: float | None = None
+    """Of the two arms' val losses over the pairs used; None below three pairs."""
+    time_ratio: float | None = None
+    """Candidate / record, geometric mean over the pairs used."""
+    added_statements: int
+    guards: tuple[Guard, ...] = ()
+
+
+def judge(pairs: Sequence[Pair], rule: Rule, *, added_statements: int, lane: Lane = "loss") -> Verdict:
+    """The verdict on `pairs`, given in the order in which their seeds were declared.
+
+    `added_statements` is the candidate's cost minus the record's. In the lanes `loss` and `speed` each added
+    one raises the margin and removed ones earn nothing. A look uses the first pairs up to its number; pairs
+    between two looks are not used until the next one is complete. Never raises on finite numbers.
+    """
+    base: dict[str, Any] = {
+        "lane": lane,
+        "margin": _margin(rule, lane, added_statements),
+        "design": "paired" if lane == "speed" else rule.design,
+        "alpha_look": rule.alpha_look,
+        "added_statements": added_statements,
+    }
+    unused = base | {"pairs": 0, "look": 0, "next_look": None}
+    if problems := comparability_problems(pairs, lane):
+        return Verdict(decision="undecided", reasons=tuple(problems), details=tuple(problems.values()), **unused)
+    if lane == "simplicity" and added_statements >= 0:
+        return Verdict(decision="rejected", reasons=("not_simpler",), **unused)
+    if len(pairs) < rule.looks[0]:
+        return Verdict(decision="undecided", reasons=("too_few_pairs",), **unused | {"next_look": rule.looks[0]})
+    criteria = _criteria(pairs, rule, lane, base["margin"])
+    return _report(pairs, rule, criteria, replay(criteria, rule), base)
+
+
+def failed_verdict(
+    arm: Literal["record", "candidate"], reason: str, rule: Rule, *, added_statements: int, lane: Lane = "loss"
+) -> Verdict:
+    """The verdict where a run has no score: a candidate that fails is rejected, without any number."""
+    return Verdict(
+        decision="rejected" if arm == "candidate" else "undecided",
+        lane=lane,
+        reasons=(f"{arm}_failed",),
+        details=(reason,),
+        pairs=0,
+        look=0,
+        next_look=None,
+        design="paired" if lane == "speed" else rule.design,
+        margin=_margin(rule, lane, added_statements),
+        alpha_look=rule.alpha_look,
+        added_statements=added_statements,
+    )
+
+
+def explain(code: str) -> str:
+    """One sentence for a reason code. Raises LlmbenchError for a code that does not exist."""
+    if code not in REASONS:
+        raise LlmbenchError(f"there is no reason code '{code}'{did_you_mean(code, REASONS)}")
+    return REASONS[code]
+
+
+def comparability_problems(pairs: Sequence[Pair], lane: Lane) -> dict[str, str]:
+    """Reason code -> what differs, for everything that forbids a comparison; empty where nothing does."""
+    runs = [run for pair in pairs for run in pair]
+    problems: dict[str, str] = {}
+    for code, key in _SAME_EVERYWHERE.items():
+        _note_difference(problems, code, [key(run) for run in runs])
+    for arm in ([pair.record for pair in pairs], [pair.candidate for pair in pairs]):
+        _note_difference(problems, "mixed_recipes", [(run.recipe, tuple(sorted(run.sources.items()))) for run in arm])
+    for pair in pairs:
+        _note_difference(problems, "mixed_load", [run.provenance.jobs for run in pair])
+    seeds = [pair.record.seed for pair in pairs], [pair.candidate.seed for pair in pairs]
+    for code in seed_problems(*seeds, paired=True):
+        problems[code] = f"record's seeds {seeds[0]}, candidate's {seeds[1]}"
+    if lane != "loss" and any(run.provenance.jobs != 1 for run in runs):
+        problems["shared_machine"] = f"jobs: {sorted({run.provenance.jobs for run in runs})}"
+    if any(run.training.train_s < SHORTEST_S for run in runs):
+        problems["no_time"] = f"train_s below {SHORTEST_S}"
+    if value_problems([run.evaluation.val_loss for run in runs], [run.training.train_s for run in runs]):
+        problems["not_finite"] = "val loss or training time beyond 1e100"
+    return problems
+
+
+_SAME_EVERYWHERE: dict[str, Callable[[FinishedRun], Any]] = {
+    "mixed_tracks": lambda run: (run.track, run.training_digest),
+    "mixed_code": lambda run: run.code_digest,
+    "mixed_machines": lambda run: run.provenance.machine,
+    "mixed_threads": lambda run: run.provenance.threads,
+    "mixed_packages": lambda run: run.provenance.packages,
+}
+
+
+def _note_difference(problems: dict[str, str], code: str, values: Sequence[Any]) -> None:
+    """Note the first value that differs from the first of all, both named."""
+    for value in values:
+        if value != values[0]:
+            one, other = values[0], value
+            if isinstance(one, dict):  # packages: only those that differ
+                one, other = (sorted(a.items() - b.items()) for a, b in ((one, other), (other, one)))
+            problems.setdefault(code, f"{one} and {other}")
+            return
+
+
+def _margin(rule: Rule, lane: Lane, added_statements: int) -> float:
+    """What the lane's own gain must exceed: the price of the added statements, or minus the tolerance."""
+    if lane == "simplicity":
+        return -rule.loss_tolerance
+    price = rule.loss_per_statement if lane == "loss" else rule.speed_per_statement
+    return price * max(0, added_statements)
+
+
+def _criteria(pairs: Sequence[Pair], rule: Rule, lane: Lane, margin: float) -> tuple[Criterion, Criterion]:
+    """The lane's own gain first, then its guard. Times are always paired: neighbours share the machine's mood."""
+    import numpy as np
+
+    losses = np.array([[run.evaluation.val_loss for run in pair] for pair in pairs]).T
+    log_times = np.log([[run.training.train_s for run in pair] for pair in pairs]).T
+
+    def loss(margin: float, missed: str, hopeless: str) -> Criterion:
+        arms = {"record": losses[0], "candidate": losses[1]}
+        return Criterion(quantity="loss", **arms, margin=margin, design=rule.design, missed=missed, hopeless=hopeless)
+
+    def time(margin: float, missed: str, hopeless: str, *, tested: bool = True) -> Criterion:
+        arms = {"record": log_times[0], "candidate": log_times[1]}
+        return Criterion(
+            quantity="time", **arms, margin=margin, design="paired", tested=tested, missed=missed, hopeless=hopeless
+        )
+
+    if lane == "loss":
+        slowest = -math.log1p(rule.max_slowdown)
+        return loss(margin, "not_shown", "hopeless"), time(slowest, "too_slow", "too_slow", tested=False)
+    if lane == "speed":
+        return time(margin, "not_shown", "hopeless"), loss(-rule.loss_tolerance, "loss_worse", "loss_worse")
+    slowest = -math.log1p(rule.time_tolerance)
+    return loss(margin, "loss_worse", "loss_worse"), time(slowest, "too_slow", "too_slow")
+
+
+def _report(
+    pairs: Sequence[Pair], rule: Rule, criteria: tuple[Criterion, Criterion], state: Replay, base: dict[str, Any]
+) -> Verdict:
+    """The verdict with its numbers, at the look where it fell or waits."""
+    look, decision = int(state.look), _DECISIONS[int(state.decision)]
+    used, is_last = pairs[: rule.looks[look - 1]], look == len(rule.looks)
+    own, guard = criteria
+    findings = [find(criterion, len(used), rule) for criterion in criteria]
+    flips = sign_flip_p(own.record[: len(used)].tolist(), own.candidate[: len(used)].tolist(), margin=own.margin)
+    remarks = {
+        "fewer_statements": base["lane"] != "simplicity" and base["added_statements"] < 0,
+        "pairs_left_over": decision != "undecided" and len(pairs) > len(used),
+        "sign_flip_disagrees": decision == "accepted" and flips is not None and flips > rule.alpha,
+    }
+    log_speedup = next(float(f.estimate.gain) for c, f in zip(criteria, findings, strict=True) if c.quantity == "time")
+    fields: dict[str, Any] = base | _numbers(findings[0])
+    return Verdict(
+        decision=decision,
+        reasons=_deciding(base["lane"], decision, criteria, findings, is_last=is_last)
+        + tuple(code for code, holds in remarks.items() if holds),
+        pairs=len(used),
+        look=look,
+        next_look=rule.looks[look] if decision == "undecided" and not is_last else None,
+        sign_flip_p=flips,
+        correlation=pair_correlation(
+            [pair.record.evaluation.val_loss for pair in used], [pair.candidate.evaluation.val_loss for pair in used]
+        ),
+        time_ratio=math.exp(-log_speedup),
+        guards=(
+            Guard(
+                quantity=guard.quantity,
+                margin=guard.margin,
+                passed=bool(findings[1].passes),
+                **_numbers(findings[1]),
+            ),
+        ),
+        **fields,
+    )
+
+
+_DECISIONS: dict[int, Decision] = {1: "accepted", -1: "rejected", 0: "undecided"}
+
+
+def _deciding(
+    lane: Lane, decision: Decision, criteria: Sequence[Criterion], findings: Sequence[Finding], *, is_last: bool
+) -> tuple[str, ...]:
+    """The codes that decided, or that say what is missing."""
+    if decision == "accepted":
+        return ("simpler_and_no_worse",) if lane == "simplicity" else ("gain_shown",)
+    both = list(zip(criteria, findings, strict=True))
+    flat = ("zero_variance",) * any(bool(c.tested and f.estimate.standard_error == 0) for c, f in both)
+    if decision == "undecided":
+        return flat if is_last else ("needs_more_pairs", *flat)
+    if is_last:
+        return tuple(c.missed for c, f in both if not f.passes) + flat
+    return tuple(c.hopeless for c, f in both if f.hopeless) + flat
+
+
+def _numbers(finding: Finding) -> dict[str, Any]:
+    """One finding's gain, interval and p as plain numbers; without scatter there is only a gain."""
+    scatters = bool(finding.estimate.standard_error > 0)
+    return {
+        "gain": float(finding.estimate.gain),
+        "ci_low": float(finding.low) if scatters else None,
+        "ci_high": float(finding.high) if scatters else None,
+        "p_value": float(finding.p) if scatters else None,
+    }

@@ -1,0 +1,1 @@
+"""The player's side: models, optimizers and variants. Imports torch and itself, never harness."""

@@ -1,0 +1,163 @@
+"""The dense base model: pre-norm blocks, rotary positions, causal attention, squared-ReLU feed-forward.
+
+Shapes: B batch, T position, D model width, H query heads, G key heads, K head width, F feed-forward
+width, V vocabulary. Every module that owns a parameter draws it in `reset_parameters`, PyTorch's
+convention, which is how the harness gives each parameter a random stream of its own.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.moe import MixtureOfExperts
+from models.optim import linear_schedule, muon_and_adamw
+from models.parts import ModelConfig, OptimConfig, Output, Parts
+
+
+class Linear(nn.Linear):
+    """A matrix without bias; starts at variance 1/(3 fan-in), PyTorch's default, or at zero.
+
+    A residual branch whose last matrix starts at zero leaves the stream as it is (arXiv:1901.09321).
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, zero: bool = False) -> None:
+        self.zero = zero
+        super().__init__(in_features, out_features, bias=False)
+
+    def reset_parameters(self) -> None:
+        if self.zero:
+            nn.init.zeros_(self.weight)
+        else:
+            nn.init.normal_(self.weight, std=(3 * self.in_features) ** -0.5)
+
+
+class Embedding(nn.Embedding):
+    """tokens_BT -> x_BTD, rows of unit variance."""
+
+
+class Rotary(nn.Module):
+    """Rotary positions on queries and keys (arXiv:2104.09864), halves paired instead of neighbours."""
+
+    def __init__(self, head_dim: int, base: float) -> None:
+        super().__init__()
+        frequency_J = base ** -torch.linspace(0, 1, head_dim // 2 + 1, dtype=torch.float32)[:-1]
+        self.register_buffer("frequency_J", frequency_J, persistent=False)
+        self.frequency_J: Tensor
+
+    def forward(self, q_BTHK: Tensor, k_BTGK: Tensor) -> tuple[Tensor, Tensor]:
+        position_T = torch.arange(q_BTHK.size(1), dtype=torch.float32, device=q_BTHK.device)
+        angle_T1J = torch.outer(position_T, self.frequency_J)[:, None, :]
+        cos_T1J, sin_T1J = angle_T1J.cos(), angle_T1J.sin()
+        return _rotate(q_BTHK, cos_T1J, sin_T1J), _rotate(k_BTGK, cos_T1J, sin_T1J)
+
+
+def _rotate(x_BTHK: Tensor, cos_T1J: Tensor, sin_T1J: Tensor) -> Tensor:
+    first, second = x_BTHK.float().chunk(2, dim=-1)
+    rotated = torch.cat((first * cos_T1J - second * sin_T1J, second * cos_T1J + first * sin_T1J), dim=-1)
+    return rotated.type_as(x_BTHK)
+
+
+class Attention(nn.Module):
+    """Causal scaled-dot-product attention; key heads may be fewer than query heads (arXiv:2305.13245)."""
+
+    def __init__(self, parts: Parts, layer: int) -> None:
+        super().__init__()
+        config = parts.model
+        self.head_dim, self.dropout = config.head_dim, config.dropout
+        self.query = Linear(config.dim, config.num_heads * self.head_dim)
+        self.key = Linear(config.dim, config.num_kv_heads * self.head_dim)
+        self.value = Linear(config.dim, config.num_kv_heads * self.head_dim)
+        self.query_key = parts.query_key(parts, layer)
+        self.out = Linear(config.num_heads * self.head_dim, config.dim, zero=True)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        q_BTHK = self.query(x_BTD).unflatten(-1, (-1, self.head_dim))
+        k_BTGK = self.key(x_BTD).unflatten(-1, (-1, self.head_dim))
+        v_BTGK = self.value(x_BTD).unflatten(-1, (-1, self.head_dim))
+        q_BTHK, k_BTGK = self.query_key(q_BTHK, k_BTGK)
+        y_BHTK = F.scaled_dot_product_attention(
+            q_BTHK.transpose(1, 2),
+            k_BTGK.transpose(1, 2),
+            v_BTGK.transpose(1, 2),
+            is_causal=True,
+            enable_gqa=q_BTHK.size(2) != k_BTGK.size(2),
+        )
+        y_BTD: Tensor = self.out(y_BHTK.transpose(1, 2).flatten(-2))
+        return F.dropout(y_BTD, self.dropout, self.training)
+
+
+class FeedForward(nn.Module):
+    """Two matrices with a squared ReLU between them (arXiv:2109.08668)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.up = Linear(config.dim, config.ffn_dim)
+        self.down = Linear(config.ffn_dim, config.dim, zero=True)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        y_BTD: Tensor = self.down(F.relu(self.up(x_BTD)).square())
+        return F.dropout(y_BTD, self.dropout, self.training)
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each normalised before and added to the residual stream after."""
+
+    def __init__(self, parts: Parts, layer: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(parts.model.dim, eps=1e-6)
+        self.attention = parts.attention(parts, layer)
+        self.feed_forward_norm = nn.RMSNorm(parts.model.dim, eps=1e-6)
+        self.feed_forward = parts.feed_forward(parts, layer)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD))
+        return x_BTD + self.feed_forward(self.feed_forward_norm(x_BTD))
+
+
+class Head(nn.Module):
+    """x_BTD -> logits_BTV; starts at zero, that is at the uniform distribution."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(config.dim, eps=1e-6)
+        self.out = Linear(config.dim, config.vocab_size, zero=True)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        logits_BTV: Tensor = self.out(self.norm(x_BTD))
+        return logits_BTV
+
+
+class GPT(nn.Module):
+    """The components of a Parts, put together."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        self.embedding = parts.embedding(parts)
+        self.blocks = nn.ModuleList([parts.block(parts, layer) for layer in range(parts.model.num_layers)])
+        self.head = parts.head(parts)
+
+    def forward(self, tokens_BT: Tensor) -> Output:
+        x_BTD = self.embedding(tokens_BT)
+        for block in self.blocks:
+            x_BTD = block(x_BTD)
+        aux_losses = [module.aux_loss for module in self.modules() if isinstance(module, MixtureOfExperts)]
+        return Output(self.head(x_BTD), torch.stack(aux_losses).sum() if aux_losses else None)
+
+
+def base(model: ModelConfig, optim: OptimConfig) -> Parts:
+    """The recipe `base`: what the first variant of a recipe is applied to."""
+    return Parts(
+        model=model,
+        optim=optim,
+        embedding=lambda parts: Embedding(parts.model.vocab_size, parts.model.dim),
+        query_key=lambda parts, layer: Rotary(parts.model.head_dim, parts.model.rope_base),
+        attention=Attention,
+        feed_forward=lambda parts, layer: (MixtureOfExperts if parts.model.num_experts else FeedForward)(parts.model),
+        block=Block,
+        head=lambda parts: Head(parts.model),
+        optimizer=muon_and_adamw,
+        schedule=linear_schedule,
+    )

@@ -1,0 +1,1 @@
+"""One idea a file. The catalog finds them here by name."""
