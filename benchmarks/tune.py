@@ -2,9 +2,9 @@
 
     python benchmarks/tune.py pocket
 
-Each value of each knob is tried around the best setting so far with one seed, the same for all; a value
-replaces the best where its final dev loss is lower. Every trial is a row of `benchmarks/tune/TRACK.csv`,
-and a trial that has a row is not trained again, so the search can be stopped and started.
+Knob after knob, the values next to the best so far are tried with one seed, the same for all; a value
+replaces the best where its final dev loss is lower. Every trial is a row of `benchmarks/tune/TRACK.csv`, and a
+trial that has a row is not trained again, so the search can be stopped and started.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,17 +24,18 @@ from harness.track import Track, load_track
 from harness.train import DivergedError, train
 
 GRID: dict[str, list[float]] = {
-    "batch_sequences": [8],
-    "muon_lr": [0.01, 0.02, 0.04],
-    "embed_lr": [0.03, 0.1, 0.3],
-    "head_lr": [0.001, 0.003, 0.01],
-    "warmdown_fraction": [0.4, 0.7, 1.0],
-    "scalar_lr": [0.003, 0.01, 0.03],
-    "muon_momentum": [0.9, 0.95],
-    "adam_beta2": [0.95, 0.99],
-    "warmup_fraction": [0.0, 0.05, 0.1],
-    "weight_decay": [0.0, 0.1],
+    "batch_sequences": [8],  # smaller batches win by up to 0.06 nats and cost a fifth more time: see the table
+    "muon_lr": [0.005, 0.007, 0.01, 0.014, 0.02, 0.028, 0.04],
+    "embed_lr": [0.01, 0.03, 0.1, 0.2, 0.3, 1.0],
+    "head_lr": [0.001, 0.003, 0.006, 0.01, 0.02, 0.03, 0.06],
+    "scalar_lr": [0.003, 0.01, 0.02, 0.03, 0.1],
+    "warmdown_fraction": [0.3, 0.5, 0.7, 0.85, 1.0],
+    "muon_momentum": [0.85, 0.9, 0.95],
+    "adam_beta2": [0.9, 0.95, 0.99],
+    "warmup_fraction": [0.0, 0.02, 0.05, 0.1],
+    "weight_decay": [0.0, 0.05, 0.1, 0.2],
 }
+NUM_SWEEPS = 2
 COLUMNS = [*GRID, "tokens", "dev_loss_nats", "train_s"]
 
 
@@ -85,10 +87,22 @@ def main() -> None:
         return seen[key]
 
     print(f"start {trial(best):.4f} {best}", flush=True)
-    for knob, values in GRID.items():
-        losses = {value: trial({**best, knob: value}) for value in values}
-        best[knob] = min(losses, key=losses.__getitem__)
-        print(f"{knob}: {losses} -> {best[knob]:g}", flush=True)
+    for sweep in range(NUM_SWEEPS):
+        for knob, values in GRID.items():
+            climb(knob, values, best, trial)
+            print(f"sweep {sweep + 1} {knob} -> {best[knob]:g}: {trial(best):.4f}", flush=True)
+
+
+def climb(knob: str, values: list[float], best: dict[str, float], trial: Callable[[dict[str, float]], float]) -> None:
+    """Move one knob to its better neighbour until neither neighbour is better."""
+    while True:
+        place = values.index(best[knob])
+        neighbours = values[max(0, place - 1) : place + 2]
+        losses = {value: trial({**best, knob: value}) for value in neighbours}
+        winner = min(losses, key=losses.__getitem__)
+        if winner == best[knob]:
+            return
+        best[knob] = winner
 
 
 if __name__ == "__main__":

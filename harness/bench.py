@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,10 +97,7 @@ class Bench:
         return self.project.runs / run.track / run.recipe / key / f"seed-{run.seed}"
 
     def find(self, run: RunIdentity) -> FinishedRun | FailedRun | None:
-        """The stored result of `run`, if it need not be trained again.
-
-        Raises LlmbenchError where the stored file is broken.
-        """
+        """The stored result of `run`. Raises LlmbenchError where the stored file is broken."""
         path = self.folder(run) / RUN_FILE
         if not path.exists():
             return None
@@ -108,10 +105,12 @@ class Bench:
         same = (found.training_digest, found.sources, found.code_digest, found.recipe, found.seed)
         if same != (run.training_digest, run.sources, run.code_digest, run.recipe, run.seed):
             raise LlmbenchError(f"{path} is not the run that its place names; delete it to train it again")
-        return None if isinstance(found, FailedRun) and found.status in ("error", "interrupted") else found
+        return found
 
     def make(self, runs: Sequence[RunIdentity]) -> list[FinishedRun | FailedRun]:
         """The results of `runs`, in order: found where they are stored, trained where they are not.
+
+        Once a run has failed, no further one is started: the list then ends early.
 
         Raises LlmbenchError where a run cannot start, InterruptedRunError on Ctrl-C or SIGTERM; what
         was finished by then is kept.
@@ -120,15 +119,14 @@ class Bench:
         with workers.stopped_by_signals(), ThreadPoolExecutor(max_workers=self.jobs) as pool:
             futures = [pool.submit(self._make_one, run, workers) for run in runs]
             try:
-                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-                for future in done:
-                    future.result()
+                for future in as_completed(futures):
+                    if not future.cancelled() and isinstance(future.result(), FailedRun):
+                        _cancel(futures)
             except BaseException:
-                for future in futures:
-                    future.cancel()
+                _cancel(futures)
                 workers.stop()
                 raise
-        return [future.result() for future in futures]
+        return [future.result() for future in futures if not future.cancelled()]
 
     def _make_one(self, run: RunIdentity, workers: _Workers) -> FinishedRun | FailedRun:
         folder = self.folder(run)
@@ -144,8 +142,9 @@ class Bench:
             ) from error
         try:
             found = self.find(run)
-            result = self._train_and_evaluate(run, folder, workers) if found is None else found
-            self.observe(run, {"event": "done", "result": result, "reused": found is not None})
+            reused = found is not None and found.status != "error"  # a crash may have had a passing cause
+            result = found if found is not None and reused else self._train_and_evaluate(run, folder, workers)
+            self.observe(run, {"event": "done", "result": result, "reused": reused})
             return result
         finally:
             lock.release()
@@ -177,10 +176,19 @@ class Bench:
             case "refused":
                 raise LlmbenchError(answer["message"])
             case _:
-                raise InterruptedRunError("interrupted")
+                raise InterruptedRunError(
+                    "interrupted; finished runs are kept and started ones have a checkpoint, "
+                    "run the same command again to go on"
+                )
         save_run(folder / RUN_FILE, result)
         (folder / "checkpoint.pt").unlink(missing_ok=True)
         return result
+
+
+def _cancel(futures: Sequence[Future[Any]]) -> None:
+    """Those that have not started yet."""
+    for future in futures:
+        future.cancel()
 
 
 def _try_lock(lock: filelock.BaseFileLock) -> bool:

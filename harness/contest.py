@@ -121,12 +121,9 @@ def judge_stored(bench: Bench, arms: Arms, *, max_pairs: int, lane: Lane = "loss
 
 
 def _judge_runs(bench: Bench, arms: Arms, runs: Sequence[FinishedRun | FailedRun], added: int, lane: Lane) -> Contest:
-    pairs = [
-        Pair(record, candidate)
-        for record, candidate in zip(runs[::2], runs[1::2], strict=True)
-        if isinstance(record, FinishedRun) and isinstance(candidate, FinishedRun)
-    ]
+    finished = [run for run in runs if isinstance(run, FinishedRun)]
     failed = tuple(run for run in runs if isinstance(run, FailedRun))
+    pairs = [] if failed else [Pair(*pair) for pair in zip(finished[::2], finished[1::2], strict=True)]
     if failed:
         arm: ArmName = "record" if failed[0].recipe == arms.record else "candidate"
         verdict = failed_verdict(arm, failed[0].reason, bench.track.rule, added_statements=added, lane=lane)

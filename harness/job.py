@@ -106,8 +106,10 @@ def draw_parameters(model: nn.Module, seed: int) -> None:
     from harness.data import derive_seed
 
     owners: dict[str, str] = {}
+    done: set[nn.Parameter] = set()  # a tied parameter is drawn by its first owner
     for prefix, module in model.named_modules():
-        own = dict(module.named_parameters(prefix=prefix, recurse=False))
+        own = {n: p for n, p in module.named_parameters(prefix=prefix, recurse=False) if p not in done}
+        done |= set(own.values())
         if own and not callable(getattr(module, "reset_parameters", None)):
             raise LlmbenchError(
                 f"{type(module).__name__} owns {', '.join(own)} but has no reset_parameters(); define it, "

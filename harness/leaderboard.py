@@ -133,10 +133,73 @@ def format_csv(rows: Sequence[Row]) -> str:
 
 
 def rebuild(project: Project) -> list[Row]:
-    """Write `leaderboard.csv` anew from the submissions."""
+    """Write `leaderboard.csv` and the README's board anew from the submissions."""
     rows = make_rows(project)
     write_atomic(project.leaderboard, format_csv(rows))
+    if project.readme.exists():
+        write_atomic(project.readme, with_board(project.readme.read_text(encoding="utf-8"), rows))
     return rows
+
+
+BOARD_START, BOARD_END = "<!-- board: written by `llmbench leaderboard --rebuild` -->\n", "<!-- end of board -->"
+
+
+def with_board(text: str, rows: Sequence[Row]) -> str:
+    """A README's text with the board between its two marks; unchanged where it has no marks."""
+    before, start, rest = text.partition(BOARD_START)
+    _, end, after = rest.partition(BOARD_END)
+    return "".join((before, start, board_markdown(rows), end, after)) if start and end else text
+
+
+def board_markdown(rows: Sequence[Row]) -> str:
+    """The board as Markdown tables, for each track its records, newest first, then what did not win."""
+    lines = []
+    for track in sorted({row.track for row in rows}):
+        for title, kinds in SECTIONS:
+            chosen = sorted((row for row in rows if (row.track, row.kind in kinds) == (track, True)), key=newest_first)
+            if chosen:
+                lines += [f"**`{track}`, {title}**", "", "| " + " | ".join(name for name, _ in COLUMNS) + " |"]
+                lines += ["|" + "|".join("---:" if justify == "right" else "---" for _, justify in COLUMNS) + "|"]
+                for row in chosen:
+                    number, recipe, *rest = cells(row)
+                    linked = f"[`{recipe}`](submissions/{row.folder})"
+                    lines += ["| " + " | ".join((number, linked, *rest)) + " |"]
+                lines.append("")
+    return "\n".join(lines)
+
+
+SECTIONS = (("records", ("opening", "record")), ("negative results", ("negative",)))
+COLUMNS = (
+    ("#", "right"),
+    ("recipe", "left"),
+    ("val loss", "right"),
+    ("gain", "right"),
+    ("p", "right"),
+    ("pairs", "right"),
+    ("time", "right"),
+    ("statements", "right"),
+    ("date", "left"),
+)
+
+
+def newest_first(row: Row) -> int:
+    """Sort key."""
+    return -row.number
+
+
+def cells(row: Row) -> list[str]:
+    """A row as the board shows it, one text a column."""
+    return [
+        str(row.number),
+        row.recipe,
+        f"{row.val_loss:.4f}",
+        "" if row.gain is None else f"{row.gain:+.4f}",
+        "" if row.p_value is None else f"{row.p_value:.2g}",
+        str(row.pairs) if row.pairs else "",
+        "" if row.time_ratio is None else f"x{row.time_ratio:.2f}",
+        str(row.statements),
+        row.date,
+    ]
 
 
 def _mean(values: Sequence[float]) -> float:

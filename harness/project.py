@@ -36,6 +36,10 @@ class Project:
         return self.root / "leaderboard.csv"
 
     @property
+    def readme(self) -> Path:
+        return self.root / "README.md"
+
+    @property
     def runs(self) -> Path:
         """Trained runs of this machine; ignored by git, copied into a submission when one is made."""
         return self.root / "runs"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.leaderboard import Row
+from harness.leaderboard import COLUMNS, SECTIONS, Row, cells, newest_first
 from harness.results import FinishedRun
 from harness.submission import Submission
 from harness.track import Track
@@ -115,74 +115,23 @@ def runs_table(recipe: str, runs: Sequence[FinishedRun]) -> Table:
 
 
 def board_tables(rows: Sequence[Row], tracks: dict[str, Track]) -> list[Table]:
-    """For each track its records, newest first, and below them what did not win."""
+    """For each track its records, newest first, and below them what did not win; old editions are dim."""
     from rich.table import Table
 
     tables = []
     for track in sorted({row.track for row in rows}):
-        own = sorted((row for row in rows if row.track == track), key=lambda row: -row.number)
-        for title, kinds in (
-            (f"{track}: records", ("opening", "record")),
-            (f"{track}: negative results", ("negative",)),
-        ):
-            chosen = [row for row in own if row.kind in kinds]
+        for title, kinds in SECTIONS:
+            chosen = sorted((row for row in rows if (row.track, row.kind in kinds) == (track, True)), key=newest_first)
             if not chosen:
                 continue
-            table = Table(title=title, title_justify="left", header_style="bold")
-            for column, justify in _BOARD_COLUMNS:
+            table = Table(title=f"{track}: {title}", title_justify="left", header_style="bold")
+            for column, justify in COLUMNS:
                 table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
             for row in chosen:
                 current = track in tracks and tracks[track].digest.startswith(row.track_digest)
-                table.add_row(*_board_cells(row), style=None if current else "dim")
+                table.add_row(*cells(row), style=None if current else "dim")
             tables.append(table)
     return tables
-
-
-_BOARD_COLUMNS = (
-    ("#", "right"),
-    ("recipe", "left"),
-    ("val loss", "right"),
-    ("gain", "right"),
-    ("p", "right"),
-    ("pairs", "right"),
-    ("time", "right"),
-    ("stmts", "right"),
-    ("date", "left"),
-)
-
-
-def _board_cells(row: Row) -> list[str]:
-    return [
-        str(row.number),
-        row.recipe,
-        f"{row.val_loss:.4f}",
-        "" if row.gain is None else f"{row.gain:+.4f}",
-        "" if row.p_value is None else f"{row.p_value:.2g}",
-        str(row.pairs) if row.pairs else "",
-        "" if row.time_ratio is None else f"x{row.time_ratio:.2f}",
-        str(row.statements),
-        row.date,
-    ]
-
-
-def board_markdown(rows: Sequence[Row]) -> str:
-    """The board as Markdown tables, newest first: what the README shows."""
-    lines = []
-    for track in sorted({row.track for row in rows}):
-        for title, kinds in (("records", ("opening", "record")), ("negative results", ("negative",))):
-            chosen = sorted(
-                (row for row in rows if row.track == track and row.kind in kinds), key=lambda row: -row.number
-            )
-            if not chosen:
-                continue
-            lines += [f"**`{track}`, {title}**", "", "| " + " | ".join(name for name, _ in _BOARD_COLUMNS) + " |"]
-            lines.append("|" + "|".join("---:" if justify == "right" else "---" for _, justify in _BOARD_COLUMNS) + "|")
-            for row in chosen:
-                cells = _board_cells(row)
-                cells[1] = f"[`{row.recipe}`](submissions/{row.folder})"
-                lines.append("| " + " | ".join(cells) + " |")
-            lines.append("")
-    return "\n".join(lines)
 
 
 def submission_markdown(

@@ -47,6 +47,8 @@ class Training(Strict):
     """Steps on dummy data before the clock starts."""
     wall_s: Seconds
     """The whole training process, all sessions of a resumed run together."""
+    ended: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
+    """UTC time at the end of training: shows which runs were interleaved."""
     weights_sha256: Sha256
     """Of the final weights, as safetensors."""
     curve: tuple[CurvePoint, ...]

@@ -207,10 +207,11 @@ def parse_track(path: Path, name: str | None = None) -> Track:
 
 def explain_validation(error: ValidationError, content: object) -> str:
     """The first problem that pydantic found, as a sentence with the key and the fix."""
-    problem = error.errors()[0]
+    unknown = ("extra_forbidden", "unexpected_keyword_argument")  # first: a misspelt key also makes one missing
+    problem = min(error.errors(), key=lambda problem: problem["type"] not in unknown)
     location = ".".join(str(part) for part in problem["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    if problem["type"] in unknown:
         known = _siblings(error, problem["loc"], content)
         return f"unknown key '{location}'{did_you_mean(str(problem['loc'][-1]), known)}; remove or rename it{more}"
     if problem["type"] in ("missing", "missing_keyword_only", "missing_argument"):

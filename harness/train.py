@@ -8,7 +8,9 @@ from __future__ import annotations
 import io
 import math
 import signal
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,14 @@ class StopRequestedError(Exception):
     """SIGINT or SIGTERM; the checkpoint is written."""
 
 
-def train(track: Track, recipe: Recipe, tokens: dict[str, Any], job: Job, emit: Emit) -> Training:
+def train(
+    track: Track,
+    recipe: Recipe,
+    tokens: dict[str, Any],
+    job: Job,
+    emit: Emit,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Training:
     """Train one recipe with one seed, from its checkpoint where there is one.
 
     The clock covers training steps only, the gathering of their batch included. Dev evaluations,
@@ -43,7 +52,6 @@ def train(track: Track, recipe: Recipe, tokens: dict[str, Any], job: Job, emit: 
 
     Raises DivergedError, StopRequestedError.
     """
-    stop = _StopFlag()
     started = time.perf_counter()
     budget, num_steps = track.budget, track.budget.num_steps
     model = recipe.build()
@@ -80,13 +88,14 @@ def train(track: Track, recipe: Recipe, tokens: dict[str, Any], job: Job, emit: 
         if state.step in dev_steps:
             state.end_interval(mean_loss(model, dev))
         emit({"event": "step", "step": state.step, "loss": loss.item(), "train_s": state.train_s})
-        if stop.requested or time.perf_counter() - saved > job.checkpoint_every_s or state.step == num_steps:
+        stop = should_stop()
+        if stop or time.perf_counter() - saved > job.checkpoint_every_s or state.step == num_steps:
             state.save(wall_s=time.perf_counter() - started)
             saved = time.perf_counter()
-        if stop.requested and state.step < num_steps:
+        if stop and state.step < num_steps:
             raise StopRequestedError
 
-    weights = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+    weights = save({name: tensor.clone() for name, tensor in model.state_dict().items()})  # tied ones twice
     write_atomic(Path(job.folder) / "weights.safetensors", weights)
     return Training(
         steps=state.step,
@@ -95,6 +104,7 @@ def train(track: Track, recipe: Recipe, tokens: dict[str, Any], job: Job, emit: 
         train_s=state.train_s,
         warmup_s=warmup_s,
         wall_s=state.earlier_wall_s + time.perf_counter() - started,
+        ended=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         weights_sha256=sha256(weights),
         curve=tuple(CurvePoint.model_validate(point) for point in state.curve),
     )
@@ -138,18 +148,6 @@ def warm_up(model: nn.Module, like_BT1: Any) -> float:
     (logits_BTV.sum() if aux_loss is None else logits_BTV.sum() + aux_loss).backward()
     model.zero_grad(set_to_none=True)
     return time.perf_counter() - tick
-
-
-class _StopFlag:
-    """Turns SIGINT and SIGTERM into a question that the loop asks between two steps."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._request)
-
-    def _request(self, *_: object) -> None:
-        self.requested = True
 
 
 class _Checkpoint:
@@ -210,11 +208,14 @@ class _Checkpoint:
 
 def work(job: Job, emit: Emit) -> None:
     """Train one job and answer with `trained`, `diverged` or `stopped`."""
+    stop = threading.Event()  # SIGINT and SIGTERM become a question that the loop asks between two steps
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     track, recipe = job.load()
     set_up_torch(track)
     tokens = {"train": open_split(track, "train"), "dev": open_split(track, "dev")}
     try:
-        training = train(track, recipe, tokens, job, emit)
+        training = train(track, recipe, tokens, job, emit, stop.is_set)
     except DivergedError as error:
         emit({"event": "diverged", "reason": str(error)})
     except StopRequestedError:

@@ -34,7 +34,21 @@ class Linear(nn.Linear):
 
 
 class Embedding(nn.Embedding):
-    """tokens_BT -> x_BTD, rows of unit variance."""
+    """tokens_BT -> x_BTD of unit variance.
+
+    A tied matrix is small, as the logits need it, and scaled up on the way in (arXiv:1706.03762, 3.4).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.scale = config.dim**0.5 if config.tie_embeddings else 1.0
+        super().__init__(config.vocab_size, config.dim)
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=1 / self.scale)
+
+    def forward(self, input: Tensor) -> Tensor:
+        x_BTD = super().forward(input)
+        return x_BTD * self.scale if self.scale != 1.0 else x_BTD
 
 
 class Rotary(nn.Module):
@@ -138,6 +152,10 @@ class GPT(nn.Module):
         self.embedding = parts.embedding(parts)
         self.blocks = nn.ModuleList([parts.block(parts, layer) for layer in range(parts.model.num_layers)])
         self.head = parts.head(parts)
+        if parts.model.tie_embeddings:
+            table = next(module for module in self.embedding.modules() if isinstance(module, nn.Embedding))
+            head = next(module for module in self.head.modules() if isinstance(module, Linear))
+            head.weight = table.weight
 
     def forward(self, tokens_BT: Tensor) -> Output:
         x_BTD = self.embedding(tokens_BT)
@@ -152,7 +170,7 @@ def base(model: ModelConfig, optim: OptimConfig) -> Parts:
     return Parts(
         model=model,
         optim=optim,
-        embedding=lambda parts: Embedding(parts.model.vocab_size, parts.model.dim),
+        embedding=lambda parts: Embedding(parts.model),
         query_key=lambda parts, layer: Rotary(parts.model.head_dim, parts.model.rope_base),
         attention=Attention,
         feed_forward=lambda parts, layer: (MixtureOfExperts if parts.model.num_experts else FeedForward)(parts.model),

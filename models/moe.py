@@ -13,7 +13,7 @@ from models.parts import ModelConfig
 
 
 class MixtureOfExperts(nn.Module):
-    """Each token goes to its `top_k` experts, weighted by the router's renormalised probabilities.
+    """Each token goes to its `top_k` experts, weighted by the router's probabilities, renormalised over them.
 
     `aux_loss` holds the load-balancing loss of the last forward pass, weighted: E times the sum over
     experts of (share of assignments) x (mean router probability), 1 where balanced (Switch
@@ -31,7 +31,8 @@ class MixtureOfExperts(nn.Module):
         x_ND = x_BTD.flatten(0, -2)
         probability_NE = self.router(x_ND).float().softmax(-1)
         weight_Nk, expert_Nk = probability_NE.topk(self.top_k, dim=-1)
-        weight_Nk = weight_Nk / weight_Nk.sum(-1, keepdim=True)
+        if self.top_k > 1:  # a single expert keeps its probability, or the router would learn nothing from it
+            weight_Nk = weight_Nk / weight_Nk.sum(-1, keepdim=True)
 
         num_experts = probability_NE.size(-1)
         load_E = torch.bincount(expert_Nk.flatten(), minlength=num_experts)

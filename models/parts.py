@@ -22,7 +22,8 @@ if TYPE_CHECKING:  # the track file is checked against these classes without loa
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-_STRICT: dict[str, Any] = {"extra": "forbid", "strict": True}  # read by pydantic when a track is parsed
+# Read by pydantic when a track is parsed.
+_STRICT: dict[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,8 @@ class ModelConfig:
     """Key and value heads G; below num_heads they are grouped (arXiv:2305.13245)."""
     ffn_dim: int
     """Hidden width of the feed-forward, of each expert where there are experts."""
+    tie_embeddings: bool = False
+    """Whether the head's matrix is the token embedding's (arXiv:1608.05859)."""
     rope_base: float = 10_000.0
     """Base of the rotary angles (arXiv:2104.09864)."""
     dropout: float = 0.0

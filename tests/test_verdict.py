@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,7 +16,7 @@ from hypothesis import strategies as st
 from harness.errors import LlmbenchError
 from harness.results import Evaluation, FinishedRun, Machine, Pair, Provenance, Training
 from harness.track import Rule
-from harness.verdict import REASONS, Lane, Verdict, explain, judge
+from harness.verdict import REASONS, Lane, Verdict, explain, failed_verdict, judge
 
 settings.register_profile("gate", deadline=None, derandomize=True)  # slow machines and luck must not fail it
 settings.load_profile("gate")
@@ -60,6 +64,7 @@ def make_run(recipe: str, seed: int, val_loss: float, train_s: float = 10.0, **c
             train_s=train_s,
             warmup_s=0.0,
             wall_s=train_s,
+            ended="2026-11-22T12:00:00Z",
             weights_sha256="e" * 64,
             curve=(),
         ),
@@ -86,12 +91,11 @@ steps = st.integers(1, 1024).map(lambda k: k / 1024)
 
 
 @st.composite
-def contests(draw: st.DrawFn, largest: int = 9) -> list[Pair]:
-    """Pairs of which about half hold a clear gain, so that every decision occurs."""
-    num = draw(st.integers(0, largest))
-    gain = draw(st.sampled_from([-0.25, 0.0, 0.125, 0.5]))
-    base = draw(losses)
-    noise = st.integers(-32, 32).map(lambda k: k / 1024)
+def contests(draw: st.DrawFn, largest: int = 9, gains: Sequence[float] = (0.125, 0.0, 0.5, -0.25)) -> list[Pair]:
+    """Pairs with one of `gains` in much or little noise, with equal or with random times."""
+    num = draw(st.sampled_from([n for n in (3, 5, 8, 8, 9, 4, 2, 0) if n <= largest]))
+    gain, size = draw(st.sampled_from(gains)), draw(st.sampled_from([4, 32]))
+    base, noise = draw(losses), st.integers(-size, size).map(lambda k: k / 1024)
     record = [base + draw(noise) for _ in range(num)]
     candidate = [base - gain + draw(noise) for _ in range(num)]
     times = [(draw(seconds), draw(seconds)) for _ in range(num)] if draw(st.booleans()) else None
@@ -99,7 +103,7 @@ def contests(draw: st.DrawFn, largest: int = 9) -> list[Pair]:
 
 
 rules = st.sampled_from([RULE, WELCH])
-lanes = st.sampled_from(["loss", "speed", "simplicity"])
+lanes = st.sampled_from(["loss", "loss", "speed", "simplicity"])
 statements = st.integers(-40, 40)
 
 
@@ -157,13 +161,13 @@ def test_permuting_pairs_within_the_look_changes_nothing(
     assert after.p_value == (None if before.p_value is None else pytest.approx(before.p_value, rel=1e-9, abs=1e-12))
 
 
-@given(pairs=contests(), rule=rules, lane=lanes, added=statements, more=steps)
+@settings(max_examples=200)
+@given(pairs=contests(gains=[0.0625, 0.125]), rule=rules, lane=lanes, added=statements, more=steps)
 def test_a_larger_gain_never_turns_accept_into_reject(
     pairs: list[Pair], rule: Rule, lane: Lane, added: int, more: float
 ) -> None:
-    before = judge(pairs, rule, added_statements=added, lane=lane)
     better = moved(pairs, lambda run: run.evaluation.val_loss - more, arms="candidate")
-    after = judge(better, rule, added_statements=added, lane=lane)
+    before, after = (judge(both, rule, added_statements=added, lane=lane) for both in (pairs, better))
     order = ["rejected", "undecided", "accepted"]
     assert after.decision == "accepted" or before.decision != "accepted"
     if before.look == after.look:
@@ -188,7 +192,7 @@ def test_a_verdict_once_fallen_stays(pairs: list[Pair], more: list[Pair], rule: 
     assert (later.look, later.pairs, later.p_value) == (first.look, first.pairs, first.p_value)
 
 
-finite = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
+finite = st.one_of(st.just(0.0), st.floats(0, 16), st.floats(min_value=0, allow_nan=False, allow_infinity=False))
 
 
 @settings(max_examples=200)
@@ -282,6 +286,7 @@ def test_each_reason_code_has_its_contest(code: str, decision: str, pairs: list[
         assert verdict.gain is None
 
 
+FROM_FAILED_RUNS = {"candidate_failed", "record_failed"}
 FROM_NUMBERS = {
     "too_few_values",
     "unequal_lengths",
@@ -291,10 +296,19 @@ FROM_NUMBERS = {
 
 
 def test_every_reason_code_is_tested_and_explained() -> None:
-    assert {case[0] for case in CASES} | FROM_NUMBERS == set(REASONS)
+    assert {case[0] for case in CASES} | FROM_FAILED_RUNS | FROM_NUMBERS == set(REASONS)
     assert all(explain(code).endswith(".") for code in REASONS)
     with pytest.raises(LlmbenchError, match="did you mean 'hopeless'"):
         explain("hopless")
+
+
+def test_a_failed_candidate_is_rejected_and_a_failed_record_undecided() -> None:
+    candidate = failed_verdict("candidate", "loss is NaN at step 7", RULE, added_statements=4)
+    record = failed_verdict("record", "loss is NaN at step 7", RULE, added_statements=4)
+    assert (candidate.decision, candidate.reasons) == ("rejected", ("candidate_failed",))
+    assert (record.decision, record.reasons) == ("undecided", ("record_failed",))
+    assert candidate.details == ("loss is NaN at step 7",)
+    assert candidate.gain is None
 
 
 def test_looks_escalate_and_pairs_between_them_are_not_used() -> None:
@@ -335,3 +349,47 @@ def test_welch_degrees_of_freedom_count_only_from_the_declared_seeds() -> None:
 def test_a_rule_under_which_both_directions_could_win_is_refused() -> None:
     with pytest.raises(ValueError, match="futility_alpha"):
         Rule(**(RULE.model_dump() | {"futility_alpha": 0.001}))
+
+
+@pytest.fixture(scope="module")
+def study() -> ModuleType:
+    """`benchmarks/verdict.py`, which is a script and no package."""
+    path = Path(__file__).parent.parent / "benchmarks" / "verdict.py"
+    spec = importlib.util.spec_from_file_location("verdict_study", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("rule", [RULE, WELCH], ids=["paired", "welch"])
+@pytest.mark.parametrize("gain", [0.0, 2.0])
+def test_the_study_decides_as_judge_does(study: ModuleType, rule: Rule, gain: float) -> None:
+    contests = study.NOISES[0].contests(study.np.random.default_rng(7), 100)
+    assert study.cross_check(rule, study.Contests(contests.record, contests.candidate - gain)) == 100
+
+
+@pytest.mark.parametrize("rule", [RULE, WELCH], ids=["paired", "welch"])
+def test_one_percent_false_accepts_and_ninety_percent_power_under_normal_noise(study: ModuleType, rule: Rule) -> None:
+    apply, num = study.by_rule(rule), 40_000
+    for noise in study.NOISES[:3]:  # the candidate as noisy as the record, three and six times as noisy
+        assert apply(noise.contests(study.np.random.default_rng(8), num)).accepted < 0.01 + 3 * (0.01 / num) ** 0.5
+    contests = study.NOISES[0].contests(study.np.random.default_rng(9), num)
+    two_deviations = 2 * 2**0.5
+    found = apply(study.Contests(contests.record, contests.candidate - two_deviations))
+    assert found.accepted > 0.9
+    assert found.runs / 2 < 7
+
+
+def test_the_study_reads_placebo_pairs_and_refuses_other_files(study: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("seed,record,candidate\n" + "".join(f"{s},3.{s},3.{s}5\n" for s in range(1, 10)))
+    record, candidate = study.read_pairs(path)
+    contests = study.placebo_contests(record, candidate, 50)
+    assert contests.record.shape == (50, 9)
+    assert all(len(set(contest)) == 9 for contest in contests.record.round(9).tolist())
+    path.write_text("seed,loss\n1,3.0\n")
+    with pytest.raises(LlmbenchError, match="expected columns"):
+        study.read_pairs(path)

@@ -1,0 +1,143 @@
+"""What tests share: this checkout, a track of milliseconds, and a whole contest trained once."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.catalog import Recipe, apply_recipe, recipe_sources
+from harness.job import Job
+from harness.project import Project
+from harness.track import Track, load_track
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def project() -> Project:
+    return Project(ROOT)
+
+
+@pytest.fixture(scope="session")
+def smoke(project: Project) -> Track:
+    return load_track(project, "smoke")
+
+
+@pytest.fixture(scope="session")
+def tiny(smoke: Track) -> Track:
+    """The smoke model with a budget of milliseconds; its tokens are made up, so nothing is cached."""
+    budget = smoke.budget.model_copy(
+        update={"tokens": 8 * 4 * 16, "batch_sequences": 4, "seq_len": 16, "eval_sequences": 8}
+    )
+    return smoke.model_copy(update={"budget": budget})
+
+
+@pytest.fixture(scope="session")
+def tiny_tokens() -> dict[str, Any]:
+    """Random tokens with some order in them, so that there is something to learn."""
+    generator = np.random.default_rng(0)
+    noise = generator.integers(0, 256, 4000)
+    tokens_N = ((np.cumsum(noise % 3) + noise // 128) % 512).astype("<u2")
+    return {"train": tokens_N[:3000], "dev": tokens_N[3000:]}
+
+
+@pytest.fixture
+def job(tmp_path: Path, tiny: Track) -> Job:
+    return Job(
+        root=str(ROOT),
+        track="smoke",
+        training_digest=tiny.training_digest,
+        recipe="base",
+        sources={},
+        seed=0,
+        folder=str(tmp_path),
+        checkpoint_every_s=1e9,
+    )
+
+
+@pytest.fixture(scope="session")
+def build_recipe(project: Project) -> Callable[[str, Track], Recipe]:
+    """A recipe by name, applied to a track's base."""
+
+    def build(recipe: str, track: Track) -> Recipe:
+        return apply_recipe(recipe_sources(project, recipe), track.model, track.optim)
+
+    return build
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A copy of the checkout with a board of its own, driven through the command line."""
+
+    root: Path
+
+    def __call__(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "harness.cli", *arguments],
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            env={**os.environ, "NO_COLOR": "1", "COLUMNS": "120"},
+            **options,
+        )
+
+    def json(self, *arguments: str) -> Any:
+        """The one JSON document that the command prints."""
+        return json.loads(self(*arguments, "--json").stdout)
+
+    def copy(self, target: Path) -> Sandbox:
+        shutil.copytree(self.root, target, symlinks=True)
+        return Sandbox(target)
+
+
+def make_sandbox(root: Path) -> Sandbox:
+    for folder in ("harness", "models", "tracks"):
+        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "submissions").mkdir()
+    track = root / "tracks" / "smoke.toml"
+    # A level at which three pairs can decide: what is tested is the way of a claim, not the statistics.
+    text = re.sub(r"(?m)^alpha = .*$", "alpha = 0.45", track.read_text())
+    text = re.sub(r"(?m)^futility_alpha = .*$", "futility_alpha = 0.45", text)
+    track.write_text(re.sub(r"(?m)^max_slowdown = .*$", "max_slowdown = 9.0", text))
+    return Sandbox(root)
+
+
+@pytest.fixture(scope="session")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
+    """An empty board; for tests that leave no trace in it."""
+    return make_sandbox(tmp_path_factory.mktemp("empty") / "llmbench")
+
+
+@dataclass(frozen=True)
+class FiledContest:
+    """The whole way, once, for real: baseline, candidate, submission."""
+
+    sandbox: Sandbox
+    candidate: dict[str, Any]
+    submitted: subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="session")
+def filed(tmp_path_factory: pytest.TempPathFactory) -> FiledContest:
+    """A sandbox whose board holds the baseline and token smearing, trained here."""
+    sandbox = make_sandbox(tmp_path_factory.mktemp("filed") / "llmbench")
+    baseline = sandbox("run", "baseline", "--track", "smoke")
+    assert baseline.returncode == 0, baseline.stderr
+    opening = sandbox("submit", "--baseline", "--track", "smoke")
+    assert opening.returncode == 0, opening.stderr
+    candidate = sandbox("run", "candidate", "--variant", "token_smear", "--track", "smoke", "--json")
+    submitted = sandbox("submit", "--track", "smoke")
+    return FiledContest(sandbox, {"code": candidate.returncode, **json.loads(candidate.stdout)}, submitted)

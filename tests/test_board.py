@@ -1,0 +1,293 @@
+"""The way of a claim: trained for real, submitted, verified, and refused once a number is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import FiledContest, Sandbox
+
+CANDIDATE = ("run", "candidate", "--variant", "token_smear", "--track", "smoke")
+
+
+def one_sentence(text: str) -> bool:
+    """No traceback, one line of error."""
+    lines = [line for line in text.splitlines() if line.startswith("llmbench: ")]
+    return len(lines) == 1 and "Traceback" not in text
+
+
+def test_a_candidate_prints_one_json_document_with_the_verdict(filed: FiledContest) -> None:
+    candidate = filed.candidate
+    assert candidate["decision"] == "accepted", candidate
+    assert candidate["code"] == 0
+    assert candidate["pairs"] == 3
+    assert candidate["gain"] > candidate["margin"] > 0
+    assert 0 < candidate["p_value"] < candidate["alpha_look"]
+    assert -1 <= candidate["correlation"] <= 1
+    assert candidate["reasons"][0] == "gain_shown"
+
+
+def test_submit_writes_a_folder_that_verifies(filed: FiledContest) -> None:
+    sandbox = filed.sandbox
+    assert filed.submitted.returncode == 0, filed.submitted.stderr
+    assert "| val loss (nats/token) |" in filed.submitted.stdout
+    folder = sandbox.root / "submissions" / "0002-smoke-token_smear"
+    assert {path.name for path in folder.iterdir()} == {
+        *("submission.json", "track.toml", "README.md", "curves.png", "runs", "sources"),
+    }
+    assert sandbox("verify").returncode == 0
+    assert sandbox("verify", str(folder)).returncode == 0
+    rows = sandbox.json("leaderboard")["rows"]
+    assert [(row["kind"], row["recipe"]) for row in rows] == [("opening", "base"), ("record", "base+token_smear")]
+    assert rows[0]["val_loss"] - rows[1]["val_loss"] == pytest.approx(rows[1]["gain"], abs=2e-5)
+
+
+def test_the_record_is_the_next_baseline(filed: FiledContest) -> None:
+    assert filed.sandbox.json("run", "baseline", "--track", "smoke")["recipe"] == "base+token_smear"
+
+
+def test_a_variant_of_the_record_is_measured_again_and_cannot_be_filed_again(filed: FiledContest) -> None:
+    again = filed.sandbox.json(*CANDIDATE)
+    assert (again["record"], again["candidate"]) == ("base", "base+token_smear")
+    assert again["gain"] == filed.candidate["gain"]
+    refused = filed.sandbox("submit", "--variant", "token_smear", "--track", "smoke")
+    assert refused.returncode == 3
+    assert "holds the record already" in refused.stderr
+    assert one_sentence(refused.stderr)
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    if isinstance(value, dict):
+        return [leaf for key, inner in value.items() for leaf in leaves(inner, (*path, key))]
+    if isinstance(value, list):
+        return [leaf for key, inner in enumerate(value) for leaf in leaves(inner, (*path, key))]
+    return [path]
+
+
+def mutated(value: Any) -> Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return "x" if value is None else f"{value}x"
+
+
+def problems(sandbox: Sandbox) -> dict[str, list[str]]:
+    return {name: found for name, found in sandbox.json("verify")["problems"].items() if found}
+
+
+def test_every_leaf_of_a_submission_is_guarded(filed: FiledContest, tmp_path: Path) -> None:
+    """One number, word or digest changed anywhere in a claim, and the claim is refused."""
+    from harness.leaderboard import read_board
+    from harness.project import Project
+    from harness.verify import verify_board
+
+    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
+    project = Project(sandbox.root)
+    assert not any(verify_board(project).values())
+    files = ["submission.json", "runs/record-seed-0.json", "runs/candidate-seed-2.json"]
+    for file in files:
+        path = sandbox.root / "submissions" / "0002-smoke-token_smear" / file
+        text = path.read_text()
+        for leaf in leaves(json.loads(text)):
+            content = json.loads(text)
+            holder = content
+            for key in leaf[:-1]:
+                holder = holder[key]
+            holder[leaf[-1]] = mutated(holder[leaf[-1]])
+            path.write_text(json.dumps(content, indent=1) + "\n")
+            assert any(verify_board(project).values()), f"{file}: {leaf} may be changed"
+        path.write_text(text)
+    assert len(read_board(project).submissions) == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "words"),
+    [
+        ("leaderboard.csv", "base", "bass", "leaderboard.csv differs"),
+        ("submissions/0002-smoke-token_smear/README.md", "val loss", "val  loss", "README.md is not what the runs say"),
+        ("submissions/0002-smoke-token_smear/sources/token_smear.py", "zeros_", "ones_", "is not the source"),
+        ("submissions/0002-smoke-token_smear/track.toml", "tokens = 65536", "tokens = 32768", "is not the track"),
+        ("submissions/0002-smoke-token_smear/runs/record-seed-1.json", "{", "", "is not whole JSON"),
+        ("submissions/0001-smoke-baseline/submission.json", '"seed', '"sead', "submission.json"),
+    ],
+)
+def test_a_hand_edit_is_refused_in_a_sentence(
+    filed: FiledContest, tmp_path: Path, file: str, old: str, new: str, words: str
+) -> None:
+    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
+    path = sandbox.root / file
+    assert old in path.read_text() or old == '"seed'
+    path.write_text(path.read_text().replace(old, new, 1) if old != '"seed' else path.read_text()[:-20])
+    refused = sandbox("verify")
+    assert refused.returncode == 3
+    assert "Traceback" not in refused.stderr
+    assert words in refused.stdout
+
+
+def test_a_rebuilt_csv_verifies_again(filed: FiledContest, tmp_path: Path) -> None:
+    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
+    before = (sandbox.root / "leaderboard.csv").read_text()
+    (sandbox.root / "leaderboard.csv").write_text("nonsense")
+    assert sandbox("verify").returncode == 3
+    assert sandbox("leaderboard", "--rebuild").returncode == 0
+    assert (sandbox.root / "leaderboard.csv").read_text() == before
+
+
+def test_a_claim_against_a_record_that_moved_on_is_stale(filed: FiledContest, tmp_path: Path) -> None:
+    """The same claim under the next number: by then the record is another."""
+    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
+    old = sandbox.root / "submissions" / "0002-smoke-token_smear"
+    new = sandbox.root / "submissions" / "0003-smoke-token_smear"
+    shutil.copytree(old, new)
+    path = new / "submission.json"
+    path.write_text(path.read_text().replace('"number": 2', '"number": 3'))
+    assert any("is stale" in problem for problem in problems(sandbox)["0003-smoke-token_smear"])
+
+
+def test_a_record_whose_source_changed_holds_no_new_contest(filed: FiledContest, tmp_path: Path) -> None:
+    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
+    path = sandbox.root / "models" / "variants" / "token_smear.py"
+    path.write_text(path.read_text().replace("zeros_", "ones_"))
+    refused = sandbox("run", "candidate", "--variant", "qk_norm", "--track", "smoke")
+    assert refused.returncode == 2
+    assert "is not the file that holds the record" in refused.stderr
+    assert one_sentence(refused.stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("run", "candidate", "--variant", "nosuch"), 2, "there is no variant 'nosuch'"),
+        (("run", "candidate"), 2, "--variant token_smear"),
+        (("run", "baseline", "--track", "smok"), 2, "did you mean 'smoke'"),
+        (("submit", "--track", "smoke"), 2, "submit --baseline"),
+        (("submit", "--baseline", "--track", "smoke"), 2, "run baseline"),
+        (("verify", "nowhere"), 2, "holds no submission.json"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_exit_code_two(
+    sandbox: Sandbox, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    done = sandbox(*arguments)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert one_sentence(done.stderr)
+
+
+HEAD = '"""An idea (somebody, 2026)."""\nfrom dataclasses import replace\nimport torch\nfrom torch import nn\n'
+FUTURE = (
+    HEAD
+    + """
+class Peek(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+    def forward(self, x):
+        return self.inner(x) + x.roll(-1, dims=1)
+def apply(parts):
+    return replace(parts, block=lambda final, layer: Peek(parts.block(final, layer)))
+"""
+)
+EXPLODE = (
+    HEAD
+    + """
+def apply(parts):
+    return replace(parts, optim=replace(parts.optim, head_lr=1e38, scalar_lr=1e38))
+"""
+)
+CRASH = (
+    HEAD
+    + """
+class Crash(nn.Module):
+    def forward(self, x):
+        raise RuntimeError("shapes do not fit")
+def apply(parts):
+    return replace(parts, feed_forward=lambda final, layer: Crash())
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ("def apply(parts:\n", 2, "syntax error"),
+        (HEAD + "def apply(parts):\n    return 3\n", 2, "returned int, not Parts"),
+        (HEAD + "import os\ndef apply(parts):\n    return parts\n", 2, "imports 'os'"),
+        (FUTURE, 3, "invalid: causality"),
+        (EXPLODE, 3, "diverged: the training loss is not finite"),
+        (CRASH, 3, "shapes do not fit"),
+    ],
+)
+def test_a_bad_variant_ends_in_a_sentence_and_gets_no_number(
+    filed: FiledContest, tmp_path: Path, text: str, code: int, words: str
+) -> None:
+    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
+    (sandbox.root / "models" / "variants" / "idea.py").write_text(text)
+    done = sandbox("run", "candidate", "--variant", "idea", "--track", "smoke", "--json")
+    assert done.returncode == code, done.stderr + done.stdout
+    assert words in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr + done.stdout
+    if code == 3:
+        verdict = json.loads(done.stdout)
+        assert (verdict["decision"], verdict["reasons"]) == ("rejected", ["candidate_failed"])
+        assert verdict["gain"] is verdict["p_value"] is None
+        assert sandbox("submit", "--track", "smoke").returncode == 3
+
+
+def test_a_truncated_run_file_is_named_and_the_others_are_kept(filed: FiledContest, tmp_path: Path) -> None:
+    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
+    runs = sorted((sandbox.root / "runs" / "smoke" / "base+token_smear").glob("*/seed-*/run.json"))
+    runs[1].write_text(runs[1].read_text()[:300])
+    refused = sandbox(*CANDIDATE)
+    assert refused.returncode == 2
+    assert str(runs[1]) in refused.stderr
+    assert one_sentence(refused.stderr)
+    runs[1].unlink()
+    mended = sandbox.json(*CANDIDATE)
+    assert mended["gain"] == filed.candidate["gain"]
+
+
+def losses(sandbox: Sandbox, *arguments: str) -> list[tuple[int, float, str]]:
+    runs = sandbox.json("run", "baseline", "--track", "smoke", *arguments)["runs"]
+    return [(run["seed"], run["evaluation"]["nats"], run["training"]["weights_sha256"]) for run in runs]
+
+
+def test_an_interruption_keeps_what_is_finished_and_changes_no_result(
+    sandbox: Sandbox, filed: FiledContest, tmp_path: Path
+) -> None:
+    """Ctrl-C in the middle, then the same command again: the very numbers of the undisturbed runs."""
+    torn = sandbox.copy(tmp_path / "torn")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness.cli", "run", "baseline", "--track", "smoke", "--jobs", "1"],
+        cwd=torn.root,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(torn.root.glob("runs/smoke/base/*/seed-1/log.txt")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again to go on" in stderr
+    assert "Traceback" not in stderr
+    assert len(list(torn.root.glob("runs/smoke/base/*/seed-0/run.json"))) == 1
+    assert not list(torn.root.glob("runs/smoke/base/*/seed-2/run.json"))
+    opening = filed.sandbox.root / "submissions" / "0001-smoke-baseline" / "runs"
+    undisturbed = [json.loads(path.read_text()) for path in sorted(opening.glob("*.json"))]
+    assert losses(torn, "--jobs", "1") == [
+        (run["seed"], run["evaluation"]["nats"], run["training"]["weights_sha256"]) for run in undisturbed
+    ]

@@ -1,0 +1,134 @@
+"""Variants and recipes: what is refused before it runs, how recipes compose, what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.catalog import (
+    Recipe,
+    VariantSource,
+    apply_recipe,
+    check_source,
+    count_statements_of,
+    parse_recipe,
+    read_variant,
+    variant_names,
+)
+from harness.errors import LlmbenchError
+from harness.project import Project
+from harness.track import Track
+
+HEAD = '"""An idea (somebody, 2026)."""\nfrom dataclasses import replace\nfrom torch import nn\n'
+IDENTITY = HEAD + "def apply(parts):\n    return parts\n"
+
+
+def source(name: str, text: str) -> VariantSource:
+    return VariantSource(name, Path(f"models/variants/{name}.py"), text)
+
+
+def apply_texts(track: Track, **texts: str) -> Recipe:
+    return apply_recipe({name: source(name, text) for name, text in texts.items()}, track.model, track.optim)
+
+
+def test_every_committed_variant_keeps_the_contract_and_builds(
+    project: Project, smoke: Track, build_recipe: Callable[[str, Track], Recipe]
+) -> None:
+    for name in variant_names(project):
+        assert read_variant(project, name).summary.endswith(".")
+        assert sum(p.numel() for p in build_recipe(f"base+{name}", smoke).build().parameters()) > 0
+
+
+def test_an_unknown_variant_suggests_the_nearest(project: Project) -> None:
+    with pytest.raises(LlmbenchError, match="did you mean 'token_smear'"):
+        read_variant(project, "token_smeer")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (IDENTITY + "import os\n", "imports 'os'"),
+        (IDENTITY + "from os import path\n", "imports 'os'"),
+        (IDENTITY + "def f():\n    import subprocess\n", "imports 'subprocess'"),
+        (IDENTITY + "from harness import data\n", "imports 'harness'"),
+        (IDENTITY + "from . import other\n", r"imports '\.'"),
+        (IDENTITY + "x = __import__('os')\n", "uses '__import__'"),
+        (IDENTITY + "x = eval('1')\n", "uses 'eval'"),
+        (IDENTITY + "x = open('y')\n", "uses 'open'"),
+        ("def apply(parts):\n    return parts\n", "docstring"),
+        (HEAD, "def apply"),
+        (HEAD + "def apply(parts:\n", ":4: syntax error"),
+        (HEAD + "x = '\0'\n", "syntax error"),
+    ],
+)
+def test_a_source_that_breaks_the_contract_is_refused_with_the_line(text: str, words: str) -> None:
+    with pytest.raises(LlmbenchError, match=words):
+        check_source(text, Path("models/variants/idea.py"))
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("return None", "returned NoneType, not Parts"),
+        ("return replace(parts, nonsense=1)", "failed: TypeError"),
+        ("raise RuntimeError('boom')", "failed: RuntimeError: boom"),
+        ("return replace(parts, model=replace(parts.model, vocab_size=7))", "vocab_size, which belongs to the track"),
+    ],
+)
+def test_an_apply_that_fails_is_the_variants_error(smoke: Track, body: str, words: str) -> None:
+    with pytest.raises(LlmbenchError, match=words):
+        apply_texts(smoke, idea=f"{HEAD}def apply(parts):\n    {body}\n")
+
+
+WRAP = (
+    HEAD
+    + """
+class Scale(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+    def forward(self, x):
+        return self.inner(x)
+def apply(parts):
+    return replace(parts, feed_forward=lambda final, layer: Scale(parts.feed_forward(final, layer)))
+"""
+)
+REPLACE = HEAD + "def apply(parts):\n    return replace(parts, feed_forward=lambda final, layer: nn.Identity())\n"
+
+
+def test_variants_that_wrap_one_component_stack(smoke: Track) -> None:
+    model = apply_texts(smoke, one=WRAP, two=WRAP).build()
+    assert "blocks.0.feed_forward.inner.inner.up.weight" in dict(model.named_parameters())
+
+
+def test_a_wrapper_may_follow_a_replacement(smoke: Track) -> None:
+    apply_texts(smoke, one=REPLACE, two=WRAP).build()
+
+
+@pytest.mark.parametrize("first", [REPLACE, WRAP])
+def test_a_replacement_of_what_another_changed_is_a_conflict_that_names_both(smoke: Track, first: str) -> None:
+    with pytest.raises(LlmbenchError, match="'one' and 'two' conflict: both replace feed_forward"):
+        apply_texts(smoke, one=first, two=REPLACE).build()
+
+
+def test_a_change_that_nothing_uses_is_an_error(smoke: Track) -> None:
+    attention = HEAD + "def apply(parts):\n    return replace(parts, attention=lambda final, layer: nn.Identity())\n"
+    mixing = HEAD + "def apply(parts):\n    return replace(parts, query_key=lambda final, layer: nn.Identity())\n"
+    with pytest.raises(LlmbenchError, match="'one' changes query_key, which nothing"):
+        apply_texts(smoke, one=mixing, two=attention).build()
+
+
+def test_no_formatting_hides_a_statement() -> None:
+    plain = "def f(x):\n    y = x\n    z = y\n    return z\n"
+    packed = "def f(x): y = x; z = y; return z"
+    assert count_statements_of(plain) == count_statements_of(packed) == 4
+    documented = '"""Doc."""\ndef f(x):\n    """Doc."""\n    # a comment\n    y = x\n    z = y\n    return z\n'
+    assert count_statements_of(documented) == 4
+
+
+@pytest.mark.parametrize("recipe", ["", "token_smear", "base+", "base++a", "base+a+a"])
+def test_a_malformed_recipe_is_refused(recipe: str) -> None:
+    with pytest.raises(LlmbenchError, match="recipe"):
+        parse_recipe(recipe)

@@ -1,0 +1,71 @@
+"""Tracks: parsed strictly, with errors that name file, key and fix, and digests that mean something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.errors import LlmbenchError
+from harness.project import Project
+from harness.track import Track, load_track, parse_track, track_names
+
+SMOKE = (Path(__file__).resolve().parent.parent / "tracks" / "smoke.toml").read_text()
+
+
+def parse(folder: Path, text: str) -> Track:
+    path = folder / "smoke.toml"
+    path.write_text(text)
+    return parse_track(path)
+
+
+def test_every_committed_track_parses(project: Project) -> None:
+    assert {"pocket", "smoke"} <= set(track_names(project))
+    for name in track_names(project):
+        assert load_track(project, name).name == name
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("num_layers = 2", "num_layer = 2", ["model.num_layer", "did you mean 'num_layers'"]),
+        ("num_layers = 2", 'num_layers = "2"', ["model.num_layers", "integer", "'2'"]),
+        ("muon_lr = 0.02", "muon_lr = 0.02\nmuon_speed = 1", ["optim.muon_speed", "unknown key"]),
+        ("threads = 1", "", ["'threads'", "missing"]),
+        ("threads = 1", "threads = 1.5", ["threads", "integer"]),
+        ("dim = 64", "dim = 65", ["dim (65)", "num_heads (2)"]),
+        ("tokens = 65536", "tokens = 65537", ["65537", "multiple"]),
+        ("looks = [3, 5, 8]", "looks = [5, 3, 8]", ["looks", "rise"]),
+        ("muon_lr = 0.02", "muon_lr = nan", ["muon_lr"]),
+        ("tokens = 35092", "tokens = -1", ["data.val.tokens", "greater than 0"]),
+        ("[model]", "[model", ["TOML"]),
+        ('name = "smoke"', 'name = "other"', ["name is 'other'", "'smoke'"]),
+    ],
+)
+def test_a_wrong_key_is_named_with_the_file_and_the_fix(tmp_path: Path, old: str, new: str, words: list[str]) -> None:
+    assert old in SMOKE
+    with pytest.raises(LlmbenchError) as caught:
+        parse(tmp_path, SMOKE.replace(old, new))
+    message = str(caught.value)
+    assert "smoke.toml" in message
+    assert "\n" not in message.replace("TOML file: ", "")
+    for word in words:
+        assert word in message
+
+
+def test_an_unknown_track_suggests_the_nearest(project: Project) -> None:
+    with pytest.raises(LlmbenchError, match="did you mean 'smoke'"):
+        load_track(project, "smok")
+
+
+def test_the_digest_ignores_comments_and_layout_but_no_value(tmp_path: Path, smoke: Track) -> None:
+    assert parse(tmp_path, "# another comment\n" + SMOKE.replace(" = ", "=")).digest == smoke.digest
+    assert parse(tmp_path, SMOKE.replace("muon_lr = 0.02", "muon_lr = 0.021")).digest != smoke.digest
+
+
+def test_the_training_digest_leaves_out_what_no_single_run_depends_on(tmp_path: Path, smoke: Track) -> None:
+    other_rule = parse(tmp_path, SMOKE.replace("alpha = 0.01\n", "alpha = 0.02\n", 1))
+    assert other_rule.digest != smoke.digest
+    assert other_rule.training_digest == smoke.training_digest
+    other_budget = parse(tmp_path, SMOKE.replace("tokens = 65536", "tokens = 131072"))
+    assert other_budget.training_digest != smoke.training_digest
