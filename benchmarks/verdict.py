@@ -203,7 +203,15 @@ def _pairs(record: Array, candidate: Array) -> list[Pair]:
     machine = Machine(cpu="simulated", cores=1, memory_gib=1, os="none", python="none")
     provenance = Provenance(revision=None, dirty=False, packages={}, machine=machine, threads=1, jobs=1)
     training = Training(
-        steps=1, tokens=1, num_params=1, train_s=1.0, warmup_s=0.0, wall_s=1.0, weights_sha256="0" * 64, curve=()
+        steps=1,
+        tokens=1,
+        num_params=1,
+        train_s=1.0,
+        warmup_s=0.0,
+        wall_s=1.0,
+        ended="2000-01-01T00:00:00Z",
+        weights_sha256="0" * 64,
+        curve=(),
     )
 
     def run(recipe: str, seed: int, loss: float) -> FinishedRun:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ import filelock
 
 from harness.catalog import VariantSource, recipe_sources
 from harness.errors import InterruptedRunError, LlmbenchError
-from harness.job import Job
+from harness.job import GiveUp, Job
 from harness.project import Project, sha256
 from harness.provenance import code_digest, collect_provenance
 from harness.results import (
@@ -107,17 +107,22 @@ class Bench:
             raise LlmbenchError(f"{path} is not the run that its place names; delete it to train it again")
         return found
 
-    def make(self, runs: Sequence[RunIdentity]) -> list[FinishedRun | FailedRun]:
+    def make(
+        self, runs: Sequence[RunIdentity], give_ups: Mapping[tuple[str, int], GiveUp] | None = None
+    ) -> list[FinishedRun | FailedRun]:
         """The results of `runs`, in order: found where they are stored, trained where they are not.
 
-        Once a run has failed, no further one is started: the list then ends early.
+        Once a run has failed, no further one is started: the list then ends early. `give_ups` holds
+        milestones by (recipe, seed).
 
         Raises LlmbenchError where a run cannot start, InterruptedRunError on Ctrl-C or SIGTERM; what
         was finished by then is kept.
         """
         workers = _Workers()
         with workers.stopped_by_signals(), ThreadPoolExecutor(max_workers=self.jobs) as pool:
-            futures = [pool.submit(self._make_one, run, workers) for run in runs]
+            futures = [
+                pool.submit(self._make_one, run, workers, (give_ups or {}).get((run.recipe, run.seed))) for run in runs
+            ]
             try:
                 for future in as_completed(futures):
                     if not future.cancelled() and isinstance(future.result(), FailedRun):
@@ -128,7 +133,7 @@ class Bench:
                 raise
         return [future.result() for future in futures if not future.cancelled()]
 
-    def _make_one(self, run: RunIdentity, workers: _Workers) -> FinishedRun | FailedRun:
+    def _make_one(self, run: RunIdentity, workers: _Workers, give_up: GiveUp | None) -> FinishedRun | FailedRun:
         folder = self.folder(run)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -142,14 +147,17 @@ class Bench:
             ) from error
         try:
             found = self.find(run)
-            reused = found is not None and found.status != "error"  # a crash may have had a passing cause
-            result = found if found is not None and reused else self._train_and_evaluate(run, folder, workers)
+            # A crash may have had a passing cause, and a milestone belongs to one contest.
+            reused = found is not None and found.status not in ("error", "hopeless")
+            result = found if found is not None and reused else self._train_and_evaluate(run, folder, workers, give_up)
             self.observe(run, {"event": "done", "result": result, "reused": reused})
             return result
         finally:
             lock.release()
 
-    def _train_and_evaluate(self, run: RunIdentity, folder: Path, workers: _Workers) -> FinishedRun | FailedRun:
+    def _train_and_evaluate(
+        self, run: RunIdentity, folder: Path, workers: _Workers, give_up: GiveUp | None
+    ) -> FinishedRun | FailedRun:
         job = Job(
             root=str(self.project.root),
             track=run.track,
@@ -159,6 +167,7 @@ class Bench:
             seed=run.seed,
             folder=str(folder),
             checkpoint_every_s=self.checkpoint_every_s,
+            give_up=give_up,
         )
         answer = workers.ask("harness.train", job, folder, lambda event: self.observe(run, event))
         identity = {name: getattr(run, name) for name in RunIdentity.model_fields}
@@ -171,7 +180,7 @@ class Bench:
             case "evaluated":
                 evaluation = Evaluation.model_validate_json(answer["evaluation"])
                 result = FinishedRun(**identity, training=training, evaluation=evaluation)
-            case "diverged" | "invalid" | "error" as status:
+            case "diverged" | "hopeless" | "invalid" | "error" as status:
                 result = FailedRun(**identity, status=status, reason=answer["reason"])
             case "refused":
                 raise LlmbenchError(answer["message"])
@@ -233,7 +242,7 @@ class _Workers:
             code = process.wait()
             with self._guard:
                 self._running.discard(process)
-        if answer.get("event") in ("trained", "evaluated", "diverged", "invalid", "stopped", "refused"):
+        if answer.get("event") in ("trained", "evaluated", "diverged", "hopeless", "invalid", "stopped", "refused"):
             return answer
         if self._stopping:
             return {"event": "stopped"}

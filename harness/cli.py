@@ -46,6 +46,12 @@ VariantOption = Annotated[
     list[str] | None,
     typer.Option("--variant", help="A variant to add to the record; repeat it to add several, in order."),
 ]
+ConfirmOption = Annotated[
+    bool,
+    typer.Option(
+        "--confirm", help="Use the confirmation seeds, which the candidate's source decides, not the public ones."
+    ),
+]
 DECISION_EXITS = {"accepted": EXIT_OK, "rejected": EXIT_REJECTED, "undecided": EXIT_UNDECIDED}
 
 
@@ -84,6 +90,7 @@ def run_baseline(
 def run_candidate(
     variant: VariantOption = None,
     track: TrackOption = DEFAULT_TRACK,
+    confirm: ConfirmOption = False,
     max_pairs: Annotated[
         int | None, typer.Option(min=1, help="Stop after this many pairs. Default: the rule's last look.")
     ] = None,
@@ -91,9 +98,17 @@ def run_candidate(
     as_json: JsonOption = False,
 ) -> None:
     """Train the record plus VARIANT and the record itself in pairs, and judge at each look."""
-    from harness.contest import check_record_sources, choose_arms, remember_candidate, run_contest
+    from harness.contest import (
+        LastCandidate,
+        check_record_sources,
+        choose_arms,
+        contest_seeds,
+        remember_candidate,
+        run_contest,
+    )
     from harness.leaderboard import read_board
-    from harness.report import compare, comparison_table, evidence, verdict_sentence
+    from harness.ledger import attempt_number, attempt_sentence, record_attempt
+    from harness.report import compare, comparison_table, evidence, look_line, verdict_sentence
 
     project, contest_track = _open(track)
     board = read_board(project)
@@ -101,13 +116,17 @@ def run_candidate(
     check_record_sources(project, board, contest_track)
     with _watched_bench(project, contest_track, jobs) as bench:
         _log(f"{arms.candidate} against {arms.record} on {track}, {bench.jobs} runs at a time. {arms.remark}")
-        remember_candidate(project, contest_track, variant or [])
+        remember_candidate(project, contest_track, LastCandidate(variants=tuple(variant or ()), confirm=confirm))
         contest = run_contest(
             bench,
             arms,
+            seeds=contest_seeds(project, contest_track, arms, confirm=confirm),
             max_pairs=max_pairs or contest_track.rule.looks[-1],
-            announce=lambda have, want: _log(f"look at {want} pairs: {have} are judged, {want - have} to go"),
+            announce=lambda pairs, look: _log(look_line(pairs, look, bench.jobs)),
         )
+        sources = bench.identify(arms.candidate, 0).sources
+        record_attempt(project, board, contest_track, contest, sources)
+        attempt = attempt_number(project, board, contest_track, sources)
     verdict, pairs = contest.verdict, contest.pairs[: contest.verdict.pairs]
     if as_json:
         _print_json(
@@ -115,6 +134,7 @@ def run_candidate(
                 "track": track,
                 "record": arms.record,
                 "candidate": arms.candidate,
+                "attempt": attempt,
                 **verdict.model_dump(mode="json"),
                 "failed": [f"{run.recipe} seed {run.seed}: {run.status}: {run.reason}" for run in contest.failed],
             }
@@ -127,6 +147,7 @@ def run_candidate(
                 _print(f"{name}: {value}")
         for run in contest.failed:
             _print(f"{run.recipe} seed {run.seed} {run.status}: {run.reason}")
+        _print(attempt_sentence(attempt, arms, board, contest_track))
         _print(verdict_sentence(verdict))
         if verdict.next_look is not None:
             _print(
@@ -147,13 +168,14 @@ def submit(
     negative: Annotated[
         bool, typer.Option("--negative", help="File a candidate that did not break the record.")
     ] = False,
+    confirm: ConfirmOption = False,
     name: Annotated[
         str | None, typer.Option(help="Name of the folder after its number. Default: the variants.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """File the last candidate (or --variant) under submissions/ and print the pull request's text."""
-    from harness.contest import recall_candidate
+    from harness.contest import LastCandidate, recall_candidate
     from harness.leaderboard import read_board
     from harness.submit import file_candidate, file_opening, write_submission
 
@@ -162,7 +184,9 @@ def submit(
     if baseline:
         filing = file_opening(bench, board)
     else:
-        filing = file_candidate(bench, board, variant or recall_candidate(project, contest_track), negative=negative)
+        named = LastCandidate(variants=tuple(variant or ()), confirm=confirm)
+        last = named if variant else recall_candidate(project, contest_track)
+        filing = file_candidate(bench, board, last, negative=negative)
     submission, markdown = write_submission(project, contest_track, filing, name)
     folder = f"submissions/{submission.folder_name}"
     if as_json:
@@ -198,6 +222,106 @@ def verify(
             for problem in problems:
                 _print(f"       {problem}")
     raise typer.Exit(EXIT_REJECTED if any(found.values()) else EXIT_OK)
+
+
+@app.command()
+def judge(
+    file: Annotated[Path, typer.Argument(help="JSON (candidate, and record or target) or CSV (arm,seed,value).")],
+    as_json: JsonOption = False,
+) -> None:
+    """Apply one fixed test to anyone's per-seed numbers, whatever trained them.
+
+    JSON keys: candidate (a list), and record (a list) or target (a number); optional paired (false),
+    margin (0), alpha (0.01), sigma (none), lower_is_better (true). A CSV has the columns arm,seed,value.
+    """
+    from harness.judge import judge_file
+    from harness.verdict import explain
+
+    judgement = judge_file(file)
+    if as_json:
+        _print_json(judgement.model_dump(mode="json"))
+    else:
+        for name, value in judgement.model_dump().items():
+            _print(f"{name}: {', '.join(value) if name == 'reasons' else value}")
+        for code in judgement.reasons:
+            _print(explain(code))
+    raise typer.Exit(DECISION_EXITS[judgement.decision])
+
+
+@app.command()
+def explain(
+    code: Annotated[str | None, typer.Argument(help="A reason code. Default: all of them.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say in plain words what a verdict's reason code means."""
+    from harness.verdict import REASONS
+    from harness.verdict import explain as explain_code
+
+    reasons = REASONS if code is None else {code: explain_code(code)}
+    if as_json:
+        _print_json({"reasons": reasons})
+    for name, sentence in reasons.items() if not as_json else ():
+        _print(f"{name}: {sentence}")
+
+
+@app.command()
+def noise(
+    track: TrackOption = DEFAULT_TRACK,
+    pairs: Annotated[int, typer.Option(min=3, help="Placebo pairs to train.")] = 8,
+    save: Annotated[bool, typer.Option("--save", help="Keep the runs under benchmarks/noise/, for `plan`.")] = False,
+    stored: Annotated[bool, typer.Option("--stored", help="Train nothing: report on the kept runs.")] = False,
+    jobs: JobsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a placebo against the record: what luck alone does, and what the rule makes of it."""
+    from harness.contest import record_recipe
+    from harness.leaderboard import read_board
+    from harness.noise import placebo_arms, save_study, stored_pairs, study, study_seeds
+    from harness.report import noise_lines
+    from harness.results import Pair, finished_runs
+
+    project, contest_track = _open(track)
+    if stored:
+        measured = stored_pairs(project, contest_track)
+    else:
+        arms = placebo_arms(record_recipe(read_board(project), contest_track), contest_track.rule)
+        with _watched_bench(project, contest_track, jobs) as bench:
+            seeds = study_seeds(contest_track, pairs)
+            runs = bench.make(
+                [bench.identify(recipe, seed) for seed in seeds for recipe in (arms.record, arms.candidate)]
+            )
+        finished = finished_runs(runs)
+        measured = [Pair(*pair) for pair in zip(finished[::2], finished[1::2], strict=True)]
+    report = study(measured, contest_track.rule)
+    if save and not stored:
+        _log(f"kept under {save_study(project, contest_track, measured)}")
+    if as_json:
+        _print_json({"track": track, **report.model_dump(mode="json")})
+    else:
+        for line in noise_lines(report, contest_track):
+            _print(line)
+
+
+@app.command()
+def plan(
+    gain: Annotated[float, typer.Option(min=0, help="The gain in val loss that you expect, nats per token.")],
+    track: TrackOption = DEFAULT_TRACK,
+    statements: Annotated[int, typer.Option(min=0, help="Statements that the variant adds.")] = 0,
+    jobs: JobsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how many pairs a gain needs on a track, and how long that takes on this machine."""
+    from harness.noise import make_plan
+    from harness.report import plan_lines
+
+    project, contest_track = _open(track)
+    bench = _make_bench(project, contest_track, jobs)
+    found = make_plan(bench, gain - statements * contest_track.rule.loss_per_statement)
+    if as_json:
+        _print_json({"track": track, "gain": gain, "statements": statements, **found.model_dump(mode="json")})
+    else:
+        for line in plan_lines(found, gain, contest_track):
+            _print(line)
 
 
 @app.command()

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from harness.bench import Bench
 from harness.catalog import format_recipe, parse_recipe, recipe_cost, recipe_sources
 from harness.errors import LlmbenchError
+from harness.job import GiveUp
 from harness.leaderboard import Board
 from harness.project import Project, write_atomic
 from harness.results import FailedRun, FinishedRun, Pair
-from harness.submission import ArmName
-from harness.track import Track
+from harness.submission import confirmation_seeds
+from harness.track import Strict, Track
 from harness.verdict import Lane, Verdict, failed_verdict, judge
 
 
@@ -75,6 +77,14 @@ def check_record_sources(project: Project, board: Board, track: Track) -> None:
             )
 
 
+def contest_seeds(project: Project, track: Track, arms: Arms, *, confirm: bool) -> list[int]:
+    """The public seeds for exploring; for confirming, seeds that the candidate's source decides."""
+    if not confirm:
+        return list(track.seeds)
+    digests = {name: source.digest for name, source in recipe_sources(project, arms.candidate).items()}
+    return confirmation_seeds(track.digest, digests, track.rule.looks[-1])
+
+
 def added_statements(project: Project, arms: Arms) -> int:
     """Cost of the candidate beyond the record's."""
     cost = {recipe: recipe_cost(recipe_sources(project, recipe)) for recipe in (arms.record, arms.candidate)}
@@ -85,34 +95,45 @@ def run_contest(
     bench: Bench,
     arms: Arms,
     *,
+    seeds: Sequence[int],
     max_pairs: int,
     lane: Lane = "loss",
-    announce: Callable[[int, int], None] = lambda have, want: None,
+    announce: Callable[[Sequence[Pair], int], None] = lambda pairs, look: None,
 ) -> Contest:
     """Train pairs up to each look and judge there, until the verdict is in or `max_pairs` is reached.
 
-    `announce(have, want)` is called before each look with the pairs that are judged and will be trained.
+    `announce(pairs, look)` is called before each look with the pairs that there are and the number it needs.
     A candidate whose run fails is rejected at once.
     """
     track, added = bench.track, added_statements(bench.project, arms)
-    contest = judge_stored(bench, arms, max_pairs=0, lane=lane)
+    contest = judge_stored(bench, arms, (), lane=lane)
     for look in track.rule.looks:
         if look > max_pairs or (look > track.rule.looks[0] and contest.verdict.next_look is None):
             break
-        announce(len(contest.pairs), look)
-        wanted = [
-            bench.identify(recipe, seed) for seed in track.seeds[:look] for recipe in (arms.record, arms.candidate)
-        ]
-        contest = _judge_runs(bench, arms, bench.make(wanted), added, lane)
+        announce(contest.pairs, look)
+        wanted = [bench.identify(recipe, seed) for seed in seeds[:look] for recipe in (arms.record, arms.candidate)]
+        contest = _judge_runs(bench, arms, bench.make(wanted, _milestones(bench, arms, seeds[0])), added, lane)
         if contest.failed:
             break
     return contest
 
 
-def judge_stored(bench: Bench, arms: Arms, *, max_pairs: int, lane: Lane = "loss") -> Contest:
+def _milestones(bench: Bench, arms: Arms, seed: int) -> dict[tuple[str, int], GiveUp]:
+    """Where the candidate's first run may be given up: known once the record's run of that seed is there."""
+    rule = bench.track.rule
+    record = bench.find(bench.identify(arms.record, seed))
+    if not isinstance(record, FinishedRun):
+        return {}
+    steps = rule.milestone * record.training.steps
+    point = min(record.training.curve, key=lambda point: abs(point.step - steps))
+    limit = point.dev_loss_nats + rule.milestone_deficit
+    return {(arms.candidate, seed): GiveUp(step=point.step, dev_loss_nats=limit)}
+
+
+def judge_stored(bench: Bench, arms: Arms, seeds: Sequence[int], *, lane: Lane = "loss") -> Contest:
     """What the rule says of the pairs that are trained already; nothing is trained."""
     runs: list[FinishedRun | FailedRun] = []
-    for seed in bench.track.seeds[:max_pairs]:
+    for seed in seeds:
         found = [bench.find(bench.identify(recipe, seed)) for recipe in (arms.record, arms.candidate)]
         if any(run is None for run in found):
             break
@@ -125,25 +146,39 @@ def _judge_runs(bench: Bench, arms: Arms, runs: Sequence[FinishedRun | FailedRun
     failed = tuple(run for run in runs if isinstance(run, FailedRun))
     pairs = [] if failed else [Pair(*pair) for pair in zip(finished[::2], finished[1::2], strict=True)]
     if failed:
-        arm: ArmName = "record" if failed[0].recipe == arms.record else "candidate"
-        verdict = failed_verdict(arm, failed[0].reason, bench.track.rule, added_statements=added, lane=lane)
+        code: Literal["candidate_failed", "hopeless_start", "record_failed"] = "candidate_failed"
+        if failed[0].recipe == arms.record:
+            code = "record_failed"
+        elif failed[0].status == "hopeless":
+            code = "hopeless_start"
+        verdict = failed_verdict(code, failed[0].reason, bench.track.rule, added_statements=added, lane=lane)
     else:
         verdict = judge(pairs, bench.track.rule, added_statements=added, lane=lane)
     return Contest(arms, tuple(pairs), failed, verdict)
 
 
-def remember_candidate(project: Project, track: Track, variants: Sequence[str]) -> None:
-    """Note what `submit` means when it is not told."""
-    write_atomic(project.runs / track.name / "last-candidate.json", json.dumps({"variants": list(variants)}) + "\n")
+class LastCandidate(Strict):
+    """What `submit` means when it is not told."""
+
+    variants: tuple[str, ...]
+    confirm: bool
 
 
-def recall_candidate(project: Project, track: Track) -> list[str]:
-    """The variants of the last `run candidate` on this track; empty where there was none."""
-    path = project.runs / track.name / "last-candidate.json"
+def remember_candidate(project: Project, track: Track, last: LastCandidate) -> None:
+    """Note the candidate that was run last on this track."""
+    write_atomic(_last_candidate(project, track), last.model_dump_json() + "\n")
+
+
+def recall_candidate(project: Project, track: Track) -> LastCandidate:
+    """The last `run candidate` on this track; no variants where there was none."""
+    path = _last_candidate(project, track)
     if not path.exists():
-        return []
+        return LastCandidate(variants=(), confirm=False)
     try:
-        variants = json.loads(path.read_text(encoding="utf-8"))["variants"]
-        return [str(variant) for variant in variants]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return LastCandidate.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise LlmbenchError(f"{path} is broken; delete it and name the candidate with --variant") from error
+
+
+def _last_candidate(project: Project, track: Track) -> Path:
+    return project.runs / track.name / "last-candidate.json"

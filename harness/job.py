@@ -12,10 +12,17 @@ from typing import TYPE_CHECKING, Any
 from harness.catalog import Recipe, apply_recipe, recipe_sources
 from harness.errors import LlmbenchError
 from harness.project import Project, sha256
-from harness.track import Count, Sha256, Strict, Track, load_track
+from harness.track import Count, Positive, Sha256, Strict, Track, load_track
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+class GiveUp(Strict):
+    """Where a run may end early: it is hopeless if its dev loss at `step` exceeds `dev_loss_nats`."""
+
+    step: Positive
+    dev_loss_nats: float
 
 
 class Job(Strict):
@@ -30,6 +37,7 @@ class Job(Strict):
     folder: str
     """The run's own folder: checkpoint and weights."""
     checkpoint_every_s: float = 30.0
+    give_up: GiveUp | None = None
 
     def load(self) -> tuple[Track, Recipe]:
         """The track and the recipe, proved to be those that the job names."""

@@ -35,7 +35,8 @@ class Criterion:
     margin: float
     design: Design
     tested: bool = True
-    """Whether the gain must be significant; otherwise the mean gain must reach the margin."""
+    """Whether the gain must be significant. Otherwise the mean gain must reach the margin, and an early stop needs
+    significance: a guard on wall time must not end a contest because the machine was busy for a while."""
     missed: str
     """Reason code where the last look does not show it."""
     hopeless: str
@@ -79,7 +80,8 @@ def find(criterion: Criterion, num_pairs: int, rule: Rule) -> Finding:
     low, high = bounds(found, rule.alpha_look)
     p = p_value(found, criterion.margin)
     passes = p <= rule.alpha_look if criterion.tested else found.gain >= criterion.margin
-    hopeless = ~passes & (bounds(found, rule.futility_alpha)[1] <= criterion.margin)
+    best = bounds(found, rule.futility_alpha)[1] if criterion.tested else high
+    hopeless = ~passes & (best <= criterion.margin)
     return Finding(found, low, high, p, passes, hopeless, ~passes & ~hopeless & (found.standard_error == 0))
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.leaderboard import COLUMNS, SECTIONS, Row, cells, newest_first
-from harness.results import FinishedRun
+from harness.noise import NoiseReport, Plan
+from harness.results import FinishedRun, Pair
 from harness.submission import Submission
 from harness.track import Track
 from harness.verdict import Verdict, explain
@@ -52,6 +54,15 @@ def compare(records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]) -
             )
         )
     return rows
+
+
+def look_line(pairs: Sequence[Pair], look: int, jobs: int) -> str:
+    """What the next look needs and, once a pair is known, what it costs."""
+    if not pairs:
+        return f"first look: {look} pairs"
+    run_s = statistics.median(run.training.wall_s + run.evaluation.eval_s for pair in pairs for run in pair)
+    minutes = 2 * (look - len(pairs)) * run_s / jobs / 60
+    return f"undecided after {len(pairs)} pairs; the next look needs {look}, about {minutes:.1f} minutes more"
 
 
 def verdict_sentence(verdict: Verdict) -> str:
@@ -153,6 +164,7 @@ def submission_markdown(
             lines.append(f"| {row.metric} | {without} | {with_} | {row.difference} |")
         lines += ["", "| evidence | |", "|---|---|"]
         lines += [f"| {name} | {value} |" for name, value in evidence(verdict)]
+        lines += [f"| attempt since the last record | {submission.attempt} |"]
         lines += [f"| reasons | {', '.join(f'`{code}`' for code in verdict.reasons)} |", ""]
         lines += ["![Learning curves of both arms](curves.png)", ""]
         lines += ["<details><summary>Val loss of every seed</summary>", ""]
@@ -176,3 +188,46 @@ def _seed_table(arms: Sequence[tuple[str, Sequence[FinishedRun]]]) -> list[str]:
         cells = [str(runs[0].seed), *(f"{run.evaluation.val_loss:.4f}" for run in runs)]
         lines += ["| " + " | ".join(cells) + " |"]
     return [*lines, ""]
+
+
+def noise_lines(report: NoiseReport, track: Track) -> list[str]:
+    """A noise study for the terminal."""
+    correlation = "none" if report.correlation is None else f"{report.correlation:+.2f}"
+    advice = (
+        "as the track declares" if report.design == track.rule.design else f"the track declares {track.rule.design}"
+    )
+    lines = [
+        f"placebo pairs: {report.pairs} on {track.name}, mean gain {report.mean_gain:+.4f} (luck alone)",
+        f"spread between seeds: {report.seed_sd:.4f} nats; of the paired difference: {report.paired_sd:.4f}",
+        f"correlation of the pairs: {correlation}; design: {report.design} ({advice})",
+        f"false accepts of the rule on resampled placebo pairs: {100 * report.false_accepts:.2f} %",
+        "smallest gain found with a power of 0.9, by one look alone:",
+    ]
+    for found in report.detectable:
+        sizes = [(name, getattr(found, name)) for name in ("paired", "welch")]
+        lines.append(
+            f"  {found.pairs} pairs: " + ", ".join(f"{n} {'none' if g is None else f'{g:.4f}'}" for n, g in sizes)
+        )
+    return lines
+
+
+def plan_lines(plan: Plan, gain: float, track: Track) -> list[str]:
+    """A plan for the terminal."""
+    lines = [
+        f"a gain of {gain:g} nats on {track.name}: accepted with a chance of {100 * plan.power:.0f} %, "
+        f"after {plan.mean_pairs:.1f} pairs on average"
+    ]
+    if plan.pairs_needed is None:
+        lines.append(f"no look up to {track.rule.looks[-1]} pairs finds it with a power of 0.9 by itself")
+    else:
+        lines.append(f"the look at {plan.pairs_needed} pairs finds it with a power of 0.9")
+    if plan.run_s is None or plan.mean_s is None or plan.last_look_s is None:
+        lines.append(
+            f"how long that takes here is not known yet; train one: `llmbench run baseline --track {track.name}`"
+        )
+    else:
+        lines.append(
+            f"on this machine, {plan.run_s:.0f} s a run and {plan.jobs} at a time, both arms trained anew: "
+            f"about {plan.mean_s / 60:.0f} minutes, at most {plan.last_look_s / 60:.0f}"
+        )
+    return lines

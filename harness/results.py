@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -141,7 +142,7 @@ class FinishedRun(RunIdentity):
 class FailedRun(RunIdentity):
     """A run without a score, and why. It has no metric field, so it cannot win."""
 
-    status: Literal["diverged", "invalid", "interrupted", "error"]
+    status: Literal["diverged", "hopeless", "invalid", "interrupted", "error"]
     reason: str
 
 
@@ -153,6 +154,14 @@ class Pair(NamedTuple):
 
     record: FinishedRun
     candidate: FinishedRun
+
+
+def finished_runs(runs: Sequence[FinishedRun | FailedRun]) -> list[FinishedRun]:
+    """`runs`, all of which must have finished. Raises LlmbenchError with the reason of the first that did not."""
+    for run in runs:
+        if isinstance(run, FailedRun):
+            raise LlmbenchError(f"{run.recipe} with seed {run.seed} {run.status}: {run.reason}")
+    return [run for run in runs if isinstance(run, FinishedRun)]
 
 
 _RUN: TypeAdapter[FinishedRun | FailedRun] = TypeAdapter(Run)

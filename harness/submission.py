@@ -6,13 +6,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
 from harness.catalog import count_statements_of
+from harness.data import derive_seed
 from harness.errors import LlmbenchError
 from harness.project import sha256
 from harness.results import FinishedRun, Pair, load_record, load_run
@@ -54,6 +57,8 @@ class Submission(Strict):
     record: Arm | None
     """The arm that held the record; None in an opening."""
     candidate: Arm
+    attempt: Positive
+    """The how-manieth different candidate on this track since its last record; 1 in an opening."""
     verdict: Verdict | None
     """None in an opening."""
 
@@ -69,6 +74,12 @@ class Submission(Strict):
 
 _SUBMISSION: TypeAdapter[Submission] = TypeAdapter(Submission)
 FOLDER = re.compile(r"^\d{4}-[a-z0-9][a-z0-9_+-]*$")
+
+
+def confirmation_seeds(track_digest: str, sources: Mapping[str, str], count: int) -> list[int]:
+    """Seeds that nobody could pick: they follow from the track and the candidate's sources alone."""
+    key = json.dumps(sorted(sources.items()))
+    return [derive_seed("confirmation", track_digest, key, index) % 2**31 for index in range(count)]
 
 
 def run_file(arm: ArmName, seed: int) -> str:

@@ -13,9 +13,10 @@ import filelock
 
 from harness.bench import Bench
 from harness.catalog import BASE, parse_recipe, recipe_cost, recipe_sources
-from harness.contest import Arms, check_record_sources, choose_arms, judge_stored
+from harness.contest import Arms, LastCandidate, check_record_sources, choose_arms, contest_seeds, judge_stored
 from harness.errors import LlmbenchError, RejectedError, UndecidedError
 from harness.leaderboard import Board, read_board, rebuild
+from harness.ledger import attempt_number
 from harness.plots import curves_png
 from harness.project import Project, sha256
 from harness.report import submission_markdown, verdict_sentence
@@ -35,6 +36,7 @@ class Filing:
     arms: Arms
     records: tuple[FinishedRun, ...]
     candidates: tuple[FinishedRun, ...]
+    attempt: int
     verdict: Verdict | None
 
 
@@ -50,15 +52,15 @@ def file_opening(bench: Bench, board: Board) -> Filing:
             f"{len(runs)} of the {track.rule.looks[0]} seeds of the baseline are trained; "
             f"run `llmbench run baseline --track {track.name}`"
         )
-    return Filing("opening", f"{track.name}-baseline", Arms("", BASE), (), runs, None)
+    return Filing("opening", f"{track.name}-baseline", Arms("", BASE), (), runs, 1, None)
 
 
-def file_candidate(bench: Bench, board: Board, variants: Sequence[str], *, negative: bool) -> Filing:
+def file_candidate(bench: Bench, board: Board, last: LastCandidate, *, negative: bool) -> Filing:
     """The trained pairs of a candidate, as a record or as a negative result.
 
     Raises LlmbenchError where nothing is trained, RejectedError or UndecidedError where the record stands.
     """
-    track, holder = bench.track, board.holder(bench.track)
+    track, holder, variants = bench.track, board.holder(bench.track), last.variants
     if holder is None:
         raise LlmbenchError(
             f"nobody has opened the track {track.name}; file its baseline: `llmbench submit --baseline`"
@@ -71,7 +73,8 @@ def file_candidate(bench: Bench, board: Board, variants: Sequence[str], *, negat
     arms = choose_arms(board, track, variants)
     if arms.record != holder.candidate.recipe:
         raise RejectedError(f"{arms.candidate} holds the record already ({holder.folder_name})")
-    contest = judge_stored(bench, arms, max_pairs=track.rule.looks[-1])
+    seeds = contest_seeds(bench.project, track, arms, confirm=last.confirm)
+    contest = judge_stored(bench, arms, seeds)
     verdict, used = contest.verdict, contest.pairs[: contest.verdict.pairs]
     if contest.failed:
         raise RejectedError(f"{contest.failed[0].recipe} has no numbers to file: {contest.failed[0].reason}")
@@ -89,6 +92,7 @@ def file_candidate(bench: Bench, board: Board, variants: Sequence[str], *, negat
         arms=arms,
         records=tuple(pair.record for pair in used),
         candidates=tuple(pair.candidate for pair in used),
+        attempt=attempt_number(bench.project, board, track, used[0].candidate.sources),
         verdict=verdict,
     )
 
@@ -112,6 +116,7 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
             track_digest=track.digest,
             record=_arm(project, filing.arms.record, filing.records) if filing.records else None,
             candidate=_arm(project, filing.arms.candidate, filing.candidates),
+            attempt=filing.attempt,
             verdict=filing.verdict,
         )
         markdown = submission_markdown(submission, filing.records, filing.candidates)

@@ -92,6 +92,8 @@ class Budget(Strict):
 class Rule(Strict):
     """The constants of the verdict; the track file says where each comes from."""
 
+    placebo: str
+    """The variant that changes nothing but one matrix's start; `llmbench noise` measures luck with it."""
     design: Literal["paired", "welch"]
     """How seeds are treated; chosen from the track's noise study before any candidate is judged."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)]
@@ -106,6 +108,10 @@ class Rule(Strict):
     """Nats that each added statement must bring."""
     max_slowdown: Annotated[float, Field(gt=0, lt=10)]
     """Loss lane: largest time ratio candidate / record, minus one."""
+    milestone: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the steps after which the candidate's first run may be given up."""
+    milestone_deficit: Annotated[float, Field(gt=0)]
+    """Nats of dev loss by which it must be behind the record's run of the same seed for that."""
     speed_per_statement: Annotated[float, Field(ge=0, lt=1)]
     """Speed lane: share of the training time that each added statement must save."""
     loss_tolerance: Annotated[float, Field(gt=0, lt=10)]

@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from harness.catalog import Recipe
 from harness.data import Batches, derive_seed, eval_batches, open_split
 from harness.errors import LlmbenchError
-from harness.job import Emit, Job, draw_parameters, run_worker, set_up_torch
+from harness.job import Emit, GiveUp, Job, draw_parameters, run_worker, set_up_torch
 from harness.project import sha256, write_atomic
 from harness.results import CurvePoint, Training
 from harness.track import Track
@@ -31,6 +31,10 @@ from harness.track import Track
 
 class DivergedError(Exception):
     """The loss is no longer a finite number."""
+
+
+class HopelessError(Exception):
+    """The run is so far behind at its milestone that its contest ends here."""
 
 
 class StopRequestedError(Exception):
@@ -50,7 +54,7 @@ def train(
     The clock covers training steps only, the gathering of their batch included. Dev evaluations,
     checkpoints and a warm-up on dummy data are outside it; `wall_s` covers everything.
 
-    Raises DivergedError, StopRequestedError.
+    Raises DivergedError, HopelessError, StopRequestedError.
     """
     started = time.perf_counter()
     budget, num_steps = track.budget, track.budget.num_steps
@@ -87,6 +91,8 @@ def train(
             raise DivergedError(f"the training loss is not finite at step {state.step} of {num_steps}")
         if state.step in dev_steps:
             state.end_interval(mean_loss(model, dev))
+            if job.give_up is not None and state.step == job.give_up.step:
+                check_milestone(state.curve[-1]["dev_loss_nats"], job.give_up)
         emit({"event": "step", "step": state.step, "loss": loss.item(), "train_s": state.train_s})
         stop = should_stop()
         if stop or time.perf_counter() - saved > job.checkpoint_every_s or state.step == num_steps:
@@ -108,6 +114,14 @@ def train(
         weights_sha256=sha256(weights),
         curve=tuple(CurvePoint.model_validate(point) for point in state.curve),
     )
+
+
+def check_milestone(dev_loss_nats: float, give_up: GiveUp) -> None:
+    """Raises HopelessError where the dev loss exceeds the limit."""
+    if dev_loss_nats > give_up.dev_loss_nats:
+        raise HopelessError(
+            f"dev loss {dev_loss_nats:.4f} at step {give_up.step}, where {give_up.dev_loss_nats:.4f} was the limit"
+        )
 
 
 def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
@@ -218,6 +232,8 @@ def work(job: Job, emit: Emit) -> None:
         training = train(track, recipe, tokens, job, emit, stop.is_set)
     except DivergedError as error:
         emit({"event": "diverged", "reason": str(error)})
+    except HopelessError as error:
+        emit({"event": "hopeless", "reason": str(error)})
     except StopRequestedError:
         emit({"event": "stopped"})
     else:

@@ -33,6 +33,7 @@ REASONS = {
     "too_slow": "The candidate is not shown to be as fast as the lane demands.",
     "not_simpler": "The simplicity lane takes only candidates with fewer statements than the record.",
     "candidate_failed": "A run of the candidate diverged, broke a probe's rule or crashed, so it has no score.",
+    "hopeless_start": "At the milestone of its first pair the candidate was too far behind to go on.",
     # undecided: more evidence
     "record_failed": "A run of the record diverged, broke a probe's rule or crashed; there is nothing to compare with.",
     "too_few_pairs": "There are fewer pairs than the first look needs.",
@@ -50,6 +51,7 @@ REASONS = {
     "repeated_seeds": "A seed occurs twice in one arm; a repeat is not a new measurement.",
     "mixed_load": "The runs of a pair shared their machine with different numbers of runs, so their times differ.",
     "shared_machine": "Time is judged only on runs that had the machine to themselves (one job).",
+    "not_interleaved": "Time is judged only where the two runs of each pair were trained one right after the other.",
     "no_time": "A run's training clock shows no time at all.",
     "not_finite": "A value is NaN, infinite or absurdly large.",
     "unequal_lengths": "Paired arms must have equally many values.",
@@ -140,13 +142,18 @@ def judge(pairs: Sequence[Pair], rule: Rule, *, added_statements: int, lane: Lan
 
 
 def failed_verdict(
-    arm: Literal["record", "candidate"], reason: str, rule: Rule, *, added_statements: int, lane: Lane = "loss"
+    code: Literal["candidate_failed", "hopeless_start", "record_failed"],
+    reason: str,
+    rule: Rule,
+    *,
+    added_statements: int,
+    lane: Lane = "loss",
 ) -> Verdict:
     """The verdict where a run has no score: a candidate that fails is rejected, without any number."""
     return Verdict(
-        decision="rejected" if arm == "candidate" else "undecided",
+        decision="undecided" if code == "record_failed" else "rejected",
         lane=lane,
-        reasons=(f"{arm}_failed",),
+        reasons=(code,),
         details=(reason,),
         pairs=0,
         look=0,
@@ -178,8 +185,8 @@ def comparability_problems(pairs: Sequence[Pair], lane: Lane) -> dict[str, str]:
     seeds = [pair.record.seed for pair in pairs], [pair.candidate.seed for pair in pairs]
     for code in seed_problems(*seeds, paired=True):
         problems[code] = f"record's seeds {seeds[0]}, candidate's {seeds[1]}"
-    if lane != "loss" and any(run.provenance.jobs != 1 for run in runs):
-        problems["shared_machine"] = f"jobs: {sorted({run.provenance.jobs for run in runs})}"
+    if lane != "loss":
+        _note_timing(problems, runs)
     if any(run.training.train_s < SHORTEST_S for run in runs):
         problems["no_time"] = f"train_s below {SHORTEST_S}"
     if value_problems([run.evaluation.val_loss for run in runs], [run.training.train_s for run in runs]):
@@ -205,6 +212,17 @@ def _note_difference(problems: dict[str, str], code: str, values: Sequence[Any])
                 one, other = (sorted(a.items() - b.items()) for a, b in ((one, other), (other, one)))
             problems.setdefault(code, f"{one} and {other}")
             return
+
+
+def _note_timing(problems: dict[str, str], runs: Sequence[FinishedRun]) -> None:
+    """Note what makes times incomparable: company on the machine, or arms that ran hours apart."""
+    if any(run.provenance.jobs != 1 for run in runs):
+        problems["shared_machine"] = f"jobs: {sorted({run.provenance.jobs for run in runs})}"
+    in_time = sorted(runs, key=lambda run: (run.training.ended, run.seed))  # ISO times sort as text
+    for first, second in zip(in_time[::2], in_time[1::2], strict=True):
+        if first.seed != second.seed:
+            detail = f"seed {first.seed} ended {first.training.ended}, then seed {second.seed} {second.training.ended}"
+            problems.setdefault("not_interleaved", detail)
 
 
 def _margin(rule: Rule, lane: Lane, added_statements: int) -> float:

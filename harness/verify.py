@@ -15,6 +15,7 @@ from typing import Any
 from harness.catalog import check_source, format_recipe, parse_recipe
 from harness.errors import LlmbenchError
 from harness.leaderboard import Board, format_csv, make_rows, submission_folders
+from harness.ledger import board_attempts
 from harness.project import Project, sha256
 from harness.report import submission_markdown
 from harness.results import FinishedRun, dump_json
@@ -22,6 +23,7 @@ from harness.submission import (
     Arm,
     ArmName,
     Submission,
+    confirmation_seeds,
     file_digest,
     frozen_cost,
     frozen_source,
@@ -94,6 +96,7 @@ def _problems(project: Project, folder: Path, submission: Submission, earlier: B
         arms.insert(0, ("record", submission.record))
     for name, arm in arms:
         yield from _arm_problems(folder, submission, name, arm)
+    yield from _seed_problems(folder, submission)
     yield from _standing_problems(submission, earlier)
     yield from _verdict_problems(folder, submission)
     yield from _markdown_problems(folder, submission)
@@ -175,6 +178,17 @@ def _budget_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str
             yield f"{where}: {key} is {found}, the track's is {wanted}"
 
 
+def _seed_problems(folder: Path, submission: Submission) -> Iterator[str]:
+    """Nobody picked the seeds: they are the track's first public ones, or the candidate's confirmation seeds."""
+    seeds = submission.candidate.seeds
+    public = load_frozen_track(folder, submission).seeds
+    confirming = confirmation_seeds(submission.track_digest, submission.candidate.sources, len(seeds))
+    if submission.record is not None and submission.record.seeds != seeds:
+        yield f"{folder.name}: the arms have different seeds, {submission.record.seeds} and {seeds}"
+    if tuple(seeds) != public[: len(seeds)] and seeds != confirming:
+        yield f"{folder.name}: seeds {seeds} are neither the track's first {len(seeds)} nor the confirmation seeds"
+
+
 def _standing_problems(submission: Submission, earlier: Board) -> Iterator[str]:
     """The submission beat the record that stood when its number came."""
     name = submission.folder_name
@@ -201,6 +215,9 @@ def _standing_problems(submission: Submission, earlier: Board) -> Iterator[str]:
             f"{name} is stale: it was measured against {submission.record.recipe}, "
             f"the record is {holder.candidate.recipe} ({holder.folder_name}); run the candidate again"
         )
+    known = len(board_attempts(earlier, submission.track, submission.track_digest))
+    if submission.attempt <= known:
+        yield f"{name} calls itself attempt {submission.attempt}, but the board shows {known} before it"
     if (submission.kind == "record") != (submission.verdict.decision == "accepted"):
         yield f"{name} is filed as {submission.kind}, but its verdict is {submission.verdict.decision}"
 

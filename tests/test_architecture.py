@@ -31,6 +31,8 @@ ORDER = [
     "submission",
     "leaderboard",
     "contest",
+    "ledger",
+    "noise",
     "report",
     "plots",
     "live",

@@ -1,0 +1,228 @@
+"""What luck alone does on a track: seed spread, paired spread, correlation, and what a gain then costs.
+
+A placebo changes nothing but one matrix's start, so its pairs show the noise that every verdict has to
+rise above. The track declares its design from this study before any candidate is judged.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.bench import RUN_FILE, Bench
+from harness.contest import Arms
+from harness.errors import LlmbenchError
+from harness.looks import Criterion, replay
+from harness.project import Project
+from harness.results import FinishedRun, Pair, load_run, save_run
+from harness.stats import Design, pair_correlation, power
+from harness.track import Rule, Strict, Track
+
+DESIGNS: tuple[Design, Design] = ("paired", "welch")
+# Above it the paired test needs fewer runs than Welch's at eight pairs, below it more (benchmarks/verdict).
+PAIRED_FROM_CORRELATION = 0.4
+NUM_RESAMPLES = 20_000
+TARGET_POWER = 0.9
+
+
+class Detectable(Strict):
+    """The smallest gain that one look finds with a power of 0.9, nats per token."""
+
+    pairs: int
+    paired: float | None
+    welch: float | None
+
+
+class NoiseReport(Strict):
+    """The noise study of one track."""
+
+    pairs: int
+    mean_gain: float
+    """Of the placebo: zero but for luck."""
+    seed_sd: float
+    """Of one run's val loss over seeds, both arms pooled; nats per token."""
+    paired_sd: float
+    """Of the difference of a pair."""
+    correlation: float | None
+    design: Design
+    """What the track should declare."""
+    false_accepts: float
+    """Share of resampled placebo contests that the rule, as the track declares it, accepts."""
+    detectable: tuple[Detectable, ...]
+
+
+def study(pairs: Sequence[Pair], rule: Rule) -> NoiseReport:
+    """The report on placebo pairs. Raises LlmbenchError below three pairs, which show no noise."""
+    if len(pairs) < 3:
+        raise LlmbenchError(f"a noise study needs 3 pairs or more, there are {len(pairs)}; give --pairs")
+    record, candidate = _losses(pairs)
+    gains = [one - other for one, other in zip(record, candidate, strict=True)]
+    seed_sd = statistics.fmean([statistics.variance(record), statistics.variance(candidate)]) ** 0.5
+    paired_sd, correlation = statistics.stdev(gains), pair_correlation(record, candidate)
+    return NoiseReport(
+        pairs=len(pairs),
+        mean_gain=statistics.fmean(gains),
+        seed_sd=seed_sd,
+        paired_sd=paired_sd,
+        correlation=correlation,
+        design="paired" if correlation is not None and correlation > PAIRED_FROM_CORRELATION else "welch",
+        false_accepts=accepts(record, candidate, rule, gain=0.0).accepted,
+        detectable=tuple(
+            Detectable(
+                pairs=look,
+                paired=_smallest_gain(paired_sd, look, rule, "paired"),
+                welch=_smallest_gain(seed_sd, look, rule, "welch"),
+            )
+            for look in rule.looks
+        ),
+    )
+
+
+def _losses(pairs: Sequence[Pair]) -> tuple[list[float], list[float]]:
+    """Val losses of the record and of the candidate."""
+    return [p.record.evaluation.val_loss for p in pairs], [p.candidate.evaluation.val_loss for p in pairs]
+
+
+class Resampled(NamedTuple):
+    """What the rule does with contests drawn from measured noise."""
+
+    accepted: float
+    """Share of the contests."""
+    pairs: float
+    """Mean number of pairs until the decision."""
+
+
+def accepts(record: Sequence[float], candidate: Sequence[float], rule: Rule, *, gain: float) -> Resampled:
+    """Contests of resampled placebo pairs whose candidate is better by `gain`, judged by the rule.
+
+    Pairs are drawn with replacement and their arms swapped at random: under no effect the arms are
+    exchangeable. The mean placebo gain, which is luck too, is thereby taken out.
+    """
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    values_SA = np.array([record, candidate]).T
+    drawn_CSA = values_SA[generator.integers(0, len(values_SA), (NUM_RESAMPLES, rule.looks[-1]))]
+    swap_CS1 = generator.integers(0, 2, (*drawn_CSA.shape[:2], 1)).astype(bool)
+    drawn_CSA = np.where(swap_CS1, drawn_CSA[..., ::-1], drawn_CSA)
+    criterion = Criterion(
+        quantity="loss",
+        record=drawn_CSA[..., 0],
+        candidate=drawn_CSA[..., 1] - gain,
+        margin=0.0,
+        design=rule.design,
+        missed="not_shown",
+        hopeless="hopeless",
+    )
+    done = replay([criterion], rule)
+    pairs = np.array([0, *rule.looks])[done.look]
+    return Resampled(float((done.decision == 1).mean()), float(pairs.mean()))
+
+
+def _smallest_gain(sd: float, pairs: int, rule: Rule, design: Design) -> float | None:
+    """By bisection on the power of one look; None where not even 100 deviations are found."""
+    low, high = 0.0, 100 * sd
+    if power(high, sd, pairs, alpha=rule.alpha_look, design=design) < TARGET_POWER:
+        return None
+    for _ in range(40):
+        middle = (low + high) / 2
+        if power(middle, sd, pairs, alpha=rule.alpha_look, design=design) < TARGET_POWER:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def study_folder(project: Project, track: Track) -> Path:
+    """Where a track's noise study is kept with its runs."""
+    return project.root / "benchmarks" / "noise" / track.name
+
+
+def stored_pairs(project: Project, track: Track) -> list[Pair]:
+    """The committed study of this edition of the track; empty where there is none.
+
+    Raises LlmbenchError where a file is broken.
+    """
+    pairs = []
+    folder = study_folder(project, track)
+    for path in sorted(folder.glob("record-seed-*.json"), key=lambda path: int(path.stem.rsplit("-", 1)[1])):
+        runs = [load_run(path), load_run(path.with_name(path.name.replace("record", "candidate")))]
+        finished = [run for run in runs if isinstance(run, FinishedRun)]
+        if len(finished) == 2 and all(run.training_digest == track.training_digest for run in finished):
+            pairs.append(Pair(*finished))
+    return pairs
+
+
+def placebo_arms(record: str, rule: Rule) -> Arms:
+    """The record against itself with the track's placebo."""
+    return Arms(record, f"{record}+{rule.placebo}")
+
+
+def study_seeds(track: Track, count: int) -> list[int]:
+    """The public seeds first, then further ones: a study may take more seeds than any contest."""
+    further = range(max(track.seeds) + 1, max(track.seeds) + 1 + count)
+    return [*track.seeds, *further][:count]
+
+
+def save_study(project: Project, track: Track, pairs: Sequence[Pair]) -> Path:
+    """Keep the runs of a study; earlier files of the same seeds are replaced."""
+    folder = study_folder(project, track)
+    for pair in pairs:
+        save_run(folder / f"record-seed-{pair.record.seed}.json", pair.record)
+        save_run(folder / f"candidate-seed-{pair.candidate.seed}.json", pair.candidate)
+    return folder
+
+
+class Plan(Strict):
+    """What to expect of a contest."""
+
+    power: float
+    """Chance that the rule accepts the gain at one of its looks."""
+    mean_pairs: float
+    """Pairs until the decision, on average."""
+    pairs_needed: int | None
+    """The first look that alone finds the gain with a power of 0.9; None where none does."""
+    run_s: float | None
+    """Seconds of one whole run on this machine; None where no run of the track is stored here."""
+    jobs: int
+    mean_s: float | None
+    """Seconds until the decision, on average."""
+    last_look_s: float | None
+    """Seconds if it takes all looks."""
+
+
+def make_plan(bench: Bench, net_gain: float) -> Plan:
+    """What the rule would do with a gain of `net_gain` nats beyond its price, from the stored noise study.
+
+    Raises LlmbenchError where the track has no study.
+    """
+    track, rule = bench.track, bench.track.rule
+    pairs = stored_pairs(bench.project, track)
+    if len(pairs) < 3:
+        raise LlmbenchError(
+            f"the track {track.name} has no noise study; make one: `llmbench noise --save --track {track.name}`"
+        )
+    report = study(pairs, rule)
+    expected = accepts(*_losses(pairs), rule, gain=net_gain)
+    sd = report.paired_sd if rule.design == "paired" else report.seed_sd
+    found = [n for n in rule.looks if power(net_gain, sd, n, alpha=rule.alpha_look, design=rule.design) >= TARGET_POWER]
+    run_s = _run_seconds(bench)
+    return Plan(
+        power=expected.accepted,
+        mean_pairs=expected.pairs,
+        pairs_needed=found[0] if found else None,
+        run_s=run_s,
+        jobs=bench.jobs,
+        mean_s=None if run_s is None else 2 * expected.pairs * run_s / bench.jobs,
+        last_look_s=None if run_s is None else 2 * rule.looks[-1] * run_s / bench.jobs,
+    )
+
+
+def _run_seconds(bench: Bench) -> float | None:
+    """Median wall time of this track's finished runs here, evaluation included."""
+    paths = bench.project.runs.glob(f"{bench.track.name}/*/*/seed-*/{RUN_FILE}")
+    runs = [run for run in map(load_run, paths) if isinstance(run, FinishedRun)]
+    own = [run for run in runs if run.training_digest == bench.track.training_digest]
+    return statistics.median([run.training.wall_s + run.evaluation.eval_s for run in own]) if own else None
