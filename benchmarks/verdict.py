@@ -68,11 +68,13 @@ class Noise:
     ratio: float = 1.0
     """Candidate's standard deviation over the record's."""
 
-    def contests(self, rng: np.random.Generator, num: int, correlation: float = 0.0) -> Contests:
+    def contests(
+        self, rng: np.random.Generator, num: int, correlation: float = 0.0, num_pairs: int = NUM_PAIRS
+    ) -> Contests:
         """Independent contests whose arms share the part of their noise that gives the correlation."""
-        own, shared = math.sqrt(1 - correlation), math.sqrt(correlation)
-        common = self.draw(rng, (num, NUM_PAIRS)) * shared if correlation else 0.0
-        record, candidate = (own * self.draw(rng, (num, NUM_PAIRS)) + common for _ in range(2))
+        own, shared, size = math.sqrt(1 - correlation), math.sqrt(correlation), (num, num_pairs)
+        common = self.draw(rng, size) * shared if correlation else 0.0
+        record, candidate = (own * self.draw(rng, size) + common for _ in range(2))
         return Contests(record, candidate * self.ratio)
 
 
@@ -207,6 +209,7 @@ def _pairs(record: Array, candidate: Array) -> list[Pair]:
         tokens=1,
         num_params=1,
         train_s=1.0,
+        cpu_s=1.0,
         warmup_s=0.0,
         wall_s=1.0,
         ended="2000-01-01T00:00:00Z",
@@ -245,18 +248,37 @@ def read_pairs(path: Path) -> tuple[list[float], list[float]]:
     return record, candidate
 
 
-def placebo_contests(record: Sequence[float], candidate: Sequence[float], num: int) -> Contests:
+def placebo_contests(
+    rng: np.random.Generator, record: Sequence[float], candidate: Sequence[float], num: int
+) -> Contests:
     """Contests drawn from measured placebo pairs: seeds without repeats, arms swapped at random.
 
     A placebo changes nothing, so its arms are exchangeable and every swap is an equally likely outcome.
     """
-    rng = np.random.default_rng(SEED + 3)
     arms = np.array([record, candidate]) - np.mean([record, candidate])
     arms /= np.sqrt(arms.var(axis=1, ddof=1).mean())  # the known sigma is one
     size = min(NUM_PAIRS, len(record))
     seeds = rng.permuted(np.tile(np.arange(len(record)), (num, 1)), axis=1)[:, :size]
     swap = rng.integers(0, 2, seeds.shape)
     return Contests(arms[swap, seeds], arms[1 - swap, seeds])
+
+
+def placebo_note(rule: Rule, name: str, row: dict[str, float], num_pairs: int, correlation: float) -> str:
+    """How far a figure from so few pairs can be trusted: the same resampling of normal noise, many times over."""
+    rng = np.random.default_rng(SEED + 4)
+    drawn = [NOISES[0].contests(rng, 1, correlation, num_pairs) for _ in range(200)]
+    resampled = [
+        placebo_contests(rng, normal.record[0].tolist(), normal.candidate[0].tolist(), 2_000) for normal in drawn
+    ]
+    ranges = []
+    for label, apply in rules(rule).items():
+        if label.startswith("this rule"):
+            low, high = np.percentile([100 * apply(contests).accepted for contests in resampled], [5, 95])
+            ranges.append(f"{label} {100 * row[label]:.2f} % (normal noise: {low:.2f} to {high:.2f} %)")
+    return (
+        f"- {name}: {num_pairs} measured pairs, correlation {correlation:.2f}. False accepts when they are resampled: "
+        f"{'; '.join(ranges)}. In brackets, the central 90 % of what as many pairs of normal noise give."
+    )
 
 
 def markdown(
@@ -325,16 +347,18 @@ def markdown(
 
 def _reading(false: dict[str, dict[str, float]]) -> list[str]:
     """What the first table says, in words that follow its numbers."""
-    worst = {source: max(row[name] for name in row if name.startswith("this rule")) for source, row in false.items()}
+    rows = {noise.name: false[noise.name] for noise in NOISES}
+    worst = {source: max(row[name] for name in row if name.startswith("this rule")) for source, row in rows.items()}
     kept = [source for source, share in worst.items() if share <= 0.01]
     broken = sorted(set(worst) - set(kept), key=lambda source: -worst[source])
     lines = [f"Under either design the rule keeps its promise for: {'; '.join(kept)}."]
     if broken:
-        lines.append(
+        lines += [
+            "",
             f"It breaks for: {'; '.join(f'{source} ({100 * worst[source]:.1f} %)' for source in broken)}. A candidate "
             "that is usually a little better and now and then much worse has no gain on the mean, and few seeds "
-            "show only its good side; no test of a mean from eight seeds can know."
-        )
+            "show only its good side; no test of a mean from eight seeds can know.",
+        ]
     return lines
 
 
@@ -379,21 +403,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--track", default=DEFAULT_TRACK, help="the track whose rule is studied")
     options = parser.parse_args(arguments)
     rule, num = load_track(Project.find(), options.track).rule, options.contests
-    measured, notes = {}, []
+    measured: dict[str, Contests] = {}
+    placebos: dict[str, tuple[int, float]] = {}
     for path in options.pairs:
-        record, candidate = read_pairs(path)
-        name = f"placebo pairs, {path.stem}"
-        measured[name] = placebo_contests(record, candidate, num)
-        correlation = pair_correlation(record, candidate)
-        notes.append(f"- {name}: {len(record)} measured pairs, correlation {correlation:.2f}.")
+        arms = read_pairs(path)
+        measured[f"placebo, {path.stem}"] = placebo_contests(np.random.default_rng(SEED + 3), *arms, num)
+        placebos[f"placebo, {path.stem}"] = len(arms[0]), max(0.0, pair_correlation(*arms) or 0.0)
     small = NOISES[0].contests(np.random.default_rng(SEED), CHECKED)
     compared = sum(
         cross_check(rule.model_copy(update={"design": design}), Contests(small.record, small.candidate - gain))
         for design in ("paired", "welch")
         for gain in (0.0, 2.0)
     )
-    notes.append(f"- {compared} of the simulated contests were judged again by `verdict.judge`: no difference.")
     false, curves = false_accepts(rule, num, measured), power_curves(rule, num)
+    notes = [placebo_note(rule, name, false[name], *about) for name, about in placebos.items()]
+    notes.append(f"- {compared} of the simulated contests were judged again by `verdict.judge`: no difference.")
     write_atomic(FOLDER / "README.md", markdown(rule, num, false, curves, design_by_correlation(rule, num), notes))
     picture(FOLDER / "verdict.png", false, curves)
     sys.stdout.write(f"wrote {FOLDER / 'README.md'} and {FOLDER / 'verdict.png'}\n")

@@ -142,9 +142,15 @@ def judge_stored(bench: Bench, arms: Arms, seeds: Sequence[int], *, lane: Lane =
 
 
 def _judge_runs(bench: Bench, arms: Arms, runs: Sequence[FinishedRun | FailedRun], added: int, lane: Lane) -> Contest:
-    finished = [run for run in runs if isinstance(run, FinishedRun)]
+    pairs = []
+    for record, candidate in zip(runs[::2], runs[1::2], strict=False):
+        if not isinstance(record, FinishedRun) or not isinstance(candidate, FinishedRun):
+            break
+        pairs.append(Pair(record, candidate))
+    verdict = judge(pairs, bench.track.rule, added_statements=added, lane=lane)
     failed = tuple(run for run in runs if isinstance(run, FailedRun))
-    pairs = [] if failed else [Pair(*pair) for pair in zip(finished[::2], finished[1::2], strict=True)]
+    if verdict.decision != "undecided":  # a verdict once fallen stays, whatever became of later runs
+        return Contest(arms, tuple(pairs), (), verdict)
     if failed:
         code: Literal["candidate_failed", "hopeless_start", "record_failed"] = "candidate_failed"
         if failed[0].recipe == arms.record:
@@ -152,8 +158,6 @@ def _judge_runs(bench: Bench, arms: Arms, runs: Sequence[FinishedRun | FailedRun
         elif failed[0].status == "hopeless":
             code = "hopeless_start"
         verdict = failed_verdict(code, failed[0].reason, bench.track.rule, added_statements=added, lane=lane)
-    else:
-        verdict = judge(pairs, bench.track.rule, added_statements=added, lane=lane)
     return Contest(arms, tuple(pairs), failed, verdict)
 
 

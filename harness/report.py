@@ -200,7 +200,7 @@ def noise_lines(report: NoiseReport, track: Track) -> list[str]:
         f"placebo pairs: {report.pairs} on {track.name}, mean gain {report.mean_gain:+.4f} (luck alone)",
         f"spread between seeds: {report.seed_sd:.4f} nats; of the paired difference: {report.paired_sd:.4f}",
         f"correlation of the pairs: {correlation}; design: {report.design} ({advice})",
-        f"false accepts of the rule on resampled placebo pairs: {100 * report.false_accepts:.2f} %",
+        f"false accepts of the rule on shuffled placebo pairs: {100 * report.false_accepts:.2f} %",
         "smallest gain found with a power of 0.9, by one look alone:",
     ]
     for found in report.detectable:

@@ -44,6 +44,8 @@ class Training(Strict):
     num_params: Positive
     train_s: Seconds
     """Training steps only; data, start-up, warm-up, dev evaluations and checkpoints are not in it."""
+    cpu_s: Seconds
+    """Processor time of the same steps, all threads together: less moved by what else the machine does."""
     warmup_s: Seconds
     """Steps on dummy data before the clock starts."""
     wall_s: Seconds

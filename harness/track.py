@@ -92,7 +92,7 @@ class Budget(Strict):
 class Rule(Strict):
     """The constants of the verdict; the track file says where each comes from."""
 
-    placebo: str
+    noise_variant: str
     """The variant that changes nothing but one matrix's start; `llmbench noise` measures luck with it."""
     design: Literal["paired", "welch"]
     """How seeds are treated; chosen from the track's noise study before any candidate is judged."""

@@ -70,7 +70,7 @@ def train(
     saved = time.perf_counter()
 
     for step in range(state.step, num_steps):
-        tick = time.perf_counter()
+        tick, cpu_tick = time.perf_counter(), time.process_time()
         torch.manual_seed(derive_seed("dropout", job.seed, step))
         lr_scale = recipe.parts.schedule(step, num_steps, recipe.parts.optim)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
@@ -86,6 +86,7 @@ def train(
         state.loss_steps += 1
         state.step = step + 1
         state.train_s += time.perf_counter() - tick
+        state.cpu_s += time.process_time() - cpu_tick
 
         if not math.isfinite(state.loss_sum):
             raise DivergedError(f"the training loss is not finite at step {state.step} of {num_steps}")
@@ -108,6 +109,7 @@ def train(
         tokens=state.step * budget.batch_tokens,
         num_params=sum(parameter.numel() for parameter in model.parameters()),
         train_s=state.train_s,
+        cpu_s=state.cpu_s,
         warmup_s=warmup_s,
         wall_s=state.earlier_wall_s + time.perf_counter() - started,
         ended=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -172,7 +174,7 @@ class _Checkpoint:
 
     def __init__(self, path: Path, model: nn.Module, optimizers: list[Optimizer]) -> None:
         self.path, self.model, self.optimizers = path, model, optimizers
-        self.step, self.train_s, self.earlier_wall_s = 0, 0.0, 0.0
+        self.step, self.train_s, self.cpu_s, self.earlier_wall_s = 0, 0.0, 0.0, 0.0
         self.loss_sum, self.loss_steps = 0.0, 0
         self.curve: list[dict[str, Any]] = []
 
@@ -195,6 +197,7 @@ class _Checkpoint:
         progress = {
             "step": self.step,
             "train_s": self.train_s,
+            "cpu_s": self.cpu_s,
             "wall_s": self.earlier_wall_s + wall_s,
             "loss_sum": self.loss_sum,
             "loss_steps": self.loss_steps,
@@ -216,7 +219,8 @@ class _Checkpoint:
         for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         progress = content["progress"]
-        self.step, self.train_s, self.earlier_wall_s = progress["step"], progress["train_s"], progress["wall_s"]
+        self.step, self.train_s, self.cpu_s = progress["step"], progress["train_s"], progress["cpu_s"]
+        self.earlier_wall_s = progress["wall_s"]
         self.loss_sum, self.loss_steps, self.curve = progress["loss_sum"], progress["loss_steps"], progress["curve"]
 
 

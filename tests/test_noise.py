@@ -34,7 +34,7 @@ def test_the_study_finds_the_noise_and_the_design(correlation: float, design: st
     assert report.design == design
 
 
-def test_the_rule_keeps_its_promise_on_resampled_placebos_and_finds_real_gains() -> None:
+def test_the_rule_keeps_its_promise_on_shuffled_placebos_and_finds_real_gains() -> None:
     pairs = placebo_pairs(60, 0.5)
     assert study(pairs, RULE).false_accepts <= 0.015
     losses = [[run.evaluation.val_loss for run in arm] for arm in zip(*pairs, strict=True)]

@@ -37,6 +37,7 @@ FINISHED: dict[str, Any] = {
         "tokens": 64,
         "num_params": 10,
         "train_s": 1.5,
+        "cpu_s": 1.4,
         "warmup_s": 0.1,
         "wall_s": 2.0,
         "ended": "2026-11-22T12:00:00Z",

@@ -24,7 +24,7 @@ settings.load_profile("gate")
 TOKENS = 1024  # a power of two: losses survive nats -> val_loss to the bit
 
 RULE = Rule(
-    placebo="placebo",
+    noise_variant="placebo",
     design="paired",
     alpha=0.01,
     looks=(3, 5, 8),
@@ -70,6 +70,7 @@ def make_run(
             tokens=1,
             num_params=1,
             train_s=train_s,
+            cpu_s=1.0,
             warmup_s=0.0,
             wall_s=train_s,
             ended=ended,
@@ -422,7 +423,7 @@ def test_the_study_reads_placebo_pairs_and_refuses_other_files(study: ModuleType
     path = tmp_path / "pairs.csv"
     path.write_text("seed,record,candidate\n" + "".join(f"{s},3.{s},3.{s}5\n" for s in range(1, 10)))
     record, candidate = study.read_pairs(path)
-    contests = study.placebo_contests(record, candidate, 50)
+    contests = study.placebo_contests(study.np.random.default_rng(1), record, candidate, 50)
     assert contests.record.shape == (50, 9)
     assert all(len(set(contest)) == 9 for contest in contests.record.round(9).tolist())
     path.write_text("seed,loss\n1,3.0\n")
