@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from harness.catalog import Recipe, apply_recipe, recipe_sources
-from harness.job import Job
+from harness.job import Job, set_up_torch
 from harness.project import Project
 from harness.track import Track, load_track
 
@@ -27,6 +27,12 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session")
 def project() -> Project:
     return Project(ROOT)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _torch_as_in_a_run(smoke: Track) -> None:
+    """The track's threads: more of them would fight with whatever else runs here."""
+    set_up_torch(smoke)
 
 
 @pytest.fixture(scope="session")

@@ -64,7 +64,7 @@ def test_the_digest_ignores_comments_and_layout_but_no_value(tmp_path: Path, smo
 
 
 def test_the_training_digest_leaves_out_what_no_single_run_depends_on(tmp_path: Path, smoke: Track) -> None:
-    other_rule = parse(tmp_path, SMOKE.replace("alpha = 0.01\n", "alpha = 0.02\n", 1))
+    other_rule = parse(tmp_path, SMOKE.replace("\nalpha = 0.01", "\nalpha = 0.02"))
     assert other_rule.digest != smoke.digest
     assert other_rule.training_digest == smoke.training_digest
     other_budget = parse(tmp_path, SMOKE.replace("tokens = 65536", "tokens = 131072"))
