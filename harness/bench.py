@@ -56,6 +56,8 @@ class Bench:
     track: Track
     jobs: int
     """Runs that train at the same time; it moves no result, each run has the track's threads."""
+    timed_contest: str = ""
+    """Names the contest whose times are to be compared: its runs are trained for it, next to each other."""
     observe: Observe = ignore_events
     checkpoint_every_s: float = 30.0
     provenance: Provenance = field(init=False)
@@ -93,6 +95,8 @@ class Bench:
             "machine": provenance.machine.model_dump(),
             "threads": provenance.threads,
         }
+        if self.timed_contest:
+            parts["contest"] = self.timed_contest
         key = sha256(json.dumps(parts, sort_keys=True).encode())[:12]
         return self.project.runs / run.track / run.recipe / key / f"seed-{run.seed}"
 

@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, EXIT_USAGE, LlmbenchError
+from harness.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_REJECTED,
+    EXIT_UNDECIDED,
+    EXIT_USAGE,
+    LlmbenchError,
+    did_you_mean,
+)
 from harness.project import DEFAULT_TRACK, Project
 
 if TYPE_CHECKING:
     from harness.bench import Bench, Observe
+    from harness.entry import Arms, Entry
     from harness.track import Track
 
 app = typer.Typer(
@@ -52,6 +61,13 @@ ConfirmOption = Annotated[
         "--confirm", help="Use the confirmation seeds, which the candidate's source decides, not the public ones."
     ),
 ]
+LaneOption = Annotated[
+    str, typer.Option("--lane", help="What is claimed: loss, speed (same loss in less time) or simplicity (less code).")
+]
+WithoutOption = Annotated[
+    list[str] | None,
+    typer.Option("--without", help="Simplicity lane: a variant to take out of the record; repeat it for several."),
+]
 DECISION_EXITS = {"accepted": EXIT_OK, "rejected": EXIT_REJECTED, "undecided": EXIT_UNDECIDED}
 
 
@@ -65,14 +81,14 @@ def run_baseline(
     as_json: JsonOption = False,
 ) -> None:
     """Train the record holder on the track's seeds; what is trained already is reused."""
-    from harness.contest import check_record_sources, record_recipe
+    from harness.entry import check_record_sources, record_recipe
     from harness.leaderboard import read_board
     from harness.report import runs_table
     from harness.results import FinishedRun
 
     project, contest_track = _open(track)
     board = read_board(project)
-    check_record_sources(project, board, contest_track)
+    check_record_sources(project, board.holder(contest_track))
     recipe, seeds = record_recipe(board, contest_track), contest_track.seeds[: pairs or contest_track.rule.looks[0]]
     with _watched_bench(project, contest_track, jobs) as bench:
         _log(f"{recipe} on {track}: {len(seeds)} seeds, {bench.jobs} at a time")
@@ -90,6 +106,8 @@ def run_baseline(
 def run_candidate(
     variant: VariantOption = None,
     track: TrackOption = DEFAULT_TRACK,
+    lane: LaneOption = "loss",
+    without: WithoutOption = None,
     confirm: ConfirmOption = False,
     max_pairs: Annotated[
         int | None, typer.Option(min=1, help="Stop after this many pairs. Default: the rule's last look.")
@@ -98,25 +116,19 @@ def run_candidate(
     as_json: JsonOption = False,
 ) -> None:
     """Train the record plus VARIANT and the record itself in pairs, and judge at each look."""
-    from harness.contest import (
-        LastCandidate,
-        check_record_sources,
-        choose_arms,
-        contest_seeds,
-        remember_candidate,
-        run_contest,
-    )
+    from harness.contest import run_contest
+    from harness.entry import check_record_sources, choose_arms, contest_seeds, remember_entry
     from harness.leaderboard import read_board
     from harness.ledger import attempt_number, attempt_sentence, record_attempt
     from harness.report import compare, comparison_table, evidence, look_line, verdict_sentence
 
     project, contest_track = _open(track)
-    board = read_board(project)
-    arms = choose_arms(board, contest_track, variant or [])
-    check_record_sources(project, board, contest_track)
-    with _watched_bench(project, contest_track, jobs) as bench:
-        _log(f"{arms.candidate} against {arms.record} on {track}, {bench.jobs} runs at a time. {arms.remark}")
-        remember_candidate(project, contest_track, LastCandidate(variants=tuple(variant or ()), confirm=confirm))
+    board, entry = read_board(project), _entry(variant, without, lane, confirm)
+    arms = choose_arms(board, contest_track, entry)
+    check_record_sources(project, board.standing(contest_track, arms.lane))
+    with _watched_bench(project, contest_track, jobs, arms) as bench:
+        _log(f"{arms.candidate} against {arms.record} on {track}, {bench.jobs} run(s) at a time. {arms.remark}")
+        remember_entry(project, contest_track, entry)
         contest = run_contest(
             bench,
             arms,
@@ -168,6 +180,8 @@ def submit(
     negative: Annotated[
         bool, typer.Option("--negative", help="File a candidate that did not break the record.")
     ] = False,
+    lane: LaneOption = "loss",
+    without: WithoutOption = None,
     confirm: ConfirmOption = False,
     name: Annotated[
         str | None, typer.Option(help="Name of the folder after its number. Default: the variants.")
@@ -175,18 +189,21 @@ def submit(
     as_json: JsonOption = False,
 ) -> None:
     """File the last candidate (or --variant) under submissions/ and print the pull request's text."""
-    from harness.contest import LastCandidate, recall_candidate
+    from harness.entry import choose_arms, recall_entry
     from harness.leaderboard import read_board
     from harness.submit import file_candidate, file_opening, write_submission
 
     project, contest_track = _open(track)
-    board, bench = read_board(project), _make_bench(project, contest_track, None)
+    board = read_board(project)
     if baseline:
-        filing = file_opening(bench, board)
+        filing = file_opening(_make_bench(project, contest_track), board)
     else:
-        named = LastCandidate(variants=tuple(variant or ()), confirm=confirm)
-        last = named if variant else recall_candidate(project, contest_track)
-        filing = file_candidate(bench, board, last, negative=negative)
+        named = variant or without
+        entry = _entry(variant, without, lane, confirm) if named else recall_entry(project, contest_track)
+        if not entry.added and not entry.removed:
+            raise LlmbenchError(f"nothing to submit; run `llmbench run candidate --track {track} --variant NAME` first")
+        arms = choose_arms(board, contest_track, entry)
+        filing = file_candidate(_make_bench(project, contest_track, arms=arms), board, entry, negative=negative)
     submission, markdown = write_submission(project, contest_track, filing, name)
     folder = f"submissions/{submission.folder_name}"
     if as_json:
@@ -274,7 +291,7 @@ def noise(
     as_json: JsonOption = False,
 ) -> None:
     """Train a placebo against the record: what luck alone does, and what the rule makes of it."""
-    from harness.contest import record_recipe
+    from harness.entry import record_recipe
     from harness.leaderboard import read_board
     from harness.noise import placebo_arms, save_study, stored_pairs, study, study_seeds
     from harness.report import noise_lines
@@ -286,6 +303,7 @@ def noise(
     else:
         arms = placebo_arms(record_recipe(read_board(project), contest_track), contest_track.rule)
         with _watched_bench(project, contest_track, jobs) as bench:
+            _log(f"{pairs} pairs of {arms.candidate} against {arms.record} on {track}, {bench.jobs} runs at a time")
             seeds = study_seeds(contest_track, pairs)
             runs = bench.make(
                 [bench.identify(recipe, seed) for seed in seeds for recipe in (arms.record, arms.candidate)]
@@ -453,15 +471,39 @@ def _open(track: str) -> tuple[Project, Track]:
     return project, load_track(project, track)
 
 
-def _make_bench(project: Project, track: Track, jobs: int | None, observe: Observe | None = None) -> Bench:
+def _entry(variant: list[str] | None, without: list[str] | None, lane: str, confirm: bool) -> Entry:
+    from harness.entry import Entry
+    from harness.verdict import LANES
+
+    if lane not in LANES:
+        raise LlmbenchError(f"there is no lane '{lane}'{did_you_mean(lane, LANES)}; lanes are {', '.join(LANES)}")
+    chosen = next(known for known in LANES if known == lane)
+    return Entry(added=tuple(variant or ()), removed=tuple(without or ()), lane=chosen, confirm=confirm)
+
+
+def _make_bench(
+    project: Project, track: Track, jobs: int | None = None, arms: Arms | None = None, observe: Observe | None = None
+) -> Bench:
+    """A bench that uses the cores there are; where times are compared, for one run at a time."""
     from harness.bench import Bench, ignore_events
     from harness.provenance import available_cores
 
-    return Bench(project, track, jobs or max(1, available_cores() // track.threads), observe=observe or ignore_events)
+    timed = arms is not None and arms.lane != "loss"
+    if timed and jobs not in (None, 1):
+        raise LlmbenchError(
+            f"the lane {arms.lane if arms else ''} compares times of runs that ran alone; leave --jobs out"
+        )
+    return Bench(
+        project,
+        track,
+        jobs=1 if timed else jobs or max(1, available_cores() // track.threads),
+        timed_contest=f"{arms.record} against {arms.candidate}" if timed and arms else "",
+        observe=observe or ignore_events,
+    )
 
 
 @contextmanager
-def _watched_bench(project: Project, track: Track, jobs: int | None) -> Iterator[Bench]:
+def _watched_bench(project: Project, track: Track, jobs: int | None, arms: Arms | None = None) -> Iterator[Bench]:
     """A bench whose runs are shown on stderr and whose tokens are prepared."""
     from harness.data import cache_folder, prepare
     from harness.live import LiveRuns
@@ -470,7 +512,7 @@ def _watched_bench(project: Project, track: Track, jobs: int | None) -> Iterator
         _log(f"preparing the tokens of {track.name} (once)")
     prepare(track)
     with LiveRuns(_stderr(), track) as live:
-        yield _make_bench(project, track, jobs, live)
+        yield _make_bench(project, track, jobs, arms, live)
 
 
 def _stderr() -> Any:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from harness.errors import LlmbenchError
 from harness.project import Project, write_atomic
-from harness.submission import FOLDER, Arm, Submission, load_arm_runs, load_submission
+from harness.submission import FOLDER, Submission, load_arm_runs, load_submission
 from harness.track import Count, Strict, Track
+from harness.verdict import Lane
 
 
 class Row(Strict):
@@ -58,6 +59,20 @@ class Board:
         held = [s for s in self.submissions if s.kind != "negative" and (s.track, s.track_digest) == (track, digest)]
         return held[-1] if held else None
 
+    def standing(self, track: Track, lane: Lane) -> Submission | None:
+        """The submission that a candidate of `lane` must beat."""
+        return self.standing_of(track.name, track.digest, lane)
+
+    def standing_of(self, track: str, digest: str, lane: Lane) -> Submission | None:
+        """The holder; in the simplicity lane the last one that was measured to lower the loss.
+
+        Measured against that one, many small removals cannot walk the record backwards.
+        """
+        if lane != "simplicity":
+            return self.holder_of(track, digest)
+        own = Board(tuple(s for s in self.submissions if s.lane == "loss"))
+        return own.holder_of(track, digest)
+
     def before(self, number: int) -> Board:
         """The board as it stood when submission `number` came."""
         return Board(tuple(s for s in self.submissions if s.number < number))
@@ -84,12 +99,6 @@ def read_board(project: Project) -> Board:
         twice = next(number for number in numbers if numbers.count(number) > 1)
         raise LlmbenchError(f"two submissions have the number {twice}; renumber the later one")
     return Board(tuple(submissions))
-
-
-def record_arm(board: Board, track: Track) -> Arm | None:
-    """The arm that a candidate must beat."""
-    holder = board.holder(track)
-    return holder.candidate if holder else None
 
 
 def make_row(project: Project, submission: Submission) -> Row:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from harness.contest import Arms, Contest
+from harness.contest import Contest
+from harness.entry import Arms
 from harness.errors import LlmbenchError
 from harness.leaderboard import Board
 from harness.project import Project
@@ -38,6 +39,8 @@ class Attempt(Strict):
 def record_attempt(project: Project, board: Board, track: Track, contest: Contest, sources: Mapping[str, str]) -> None:
     """Append one judged candidate to this machine's ledger."""
     holder = board.holder(track)
+    if holder is not None and holder.candidate.recipe == contest.arms.candidate:
+        return  # the record measured again is no attempt on it
     attempt = Attempt(
         date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
         track_digest=track.digest,

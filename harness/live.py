@@ -51,6 +51,8 @@ class LiveRuns:
             task = self._task(run)
             match event["event"]:
                 case "step":
+                    if event["step"] == 1 and not self.console.is_terminal:
+                        self._line(run, "training")  # in a log the bar does not show that something happens
                     rate = event["step"] * self.track.budget.batch_tokens / max(event["train_s"], 1e-9)
                     note = f"loss {event['loss']:.3f}  {rate:,.0f} tok/s"
                     self._progress.update(task, completed=event["step"], note=note)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.bench import RUN_FILE, Bench
-from harness.contest import Arms
+from harness.entry import Arms
 from harness.errors import LlmbenchError
 from harness.looks import Criterion, replay
 from harness.project import Project

@@ -13,7 +13,8 @@ import filelock
 
 from harness.bench import Bench
 from harness.catalog import BASE, parse_recipe, recipe_cost, recipe_sources
-from harness.contest import Arms, LastCandidate, check_record_sources, choose_arms, contest_seeds, judge_stored
+from harness.contest import judge_stored
+from harness.entry import Arms, Entry, check_record_sources, choose_arms, contest_seeds
 from harness.errors import LlmbenchError, RejectedError, UndecidedError
 from harness.leaderboard import Board, read_board, rebuild
 from harness.ledger import attempt_number
@@ -55,28 +56,29 @@ def file_opening(bench: Bench, board: Board) -> Filing:
     return Filing("opening", f"{track.name}-baseline", Arms("", BASE), (), runs, 1, None)
 
 
-def file_candidate(bench: Bench, board: Board, last: LastCandidate, *, negative: bool) -> Filing:
+def file_candidate(bench: Bench, board: Board, entry: Entry, *, negative: bool) -> Filing:
     """The trained pairs of a candidate, as a record or as a negative result.
 
     Raises LlmbenchError where nothing is trained, RejectedError or UndecidedError where the record stands.
     """
-    track, holder, variants = bench.track, board.holder(bench.track), last.variants
+    track, holder = bench.track, board.holder(bench.track)
     if holder is None:
         raise LlmbenchError(
             f"nobody has opened the track {track.name}; file its baseline: `llmbench submit --baseline`"
         )
-    if not variants:
+    if not entry.added and not entry.removed:
         raise LlmbenchError(
             f"nothing to submit; run `llmbench run candidate --track {track.name} --variant NAME` first"
         )
-    check_record_sources(bench.project, board, track)
-    arms = choose_arms(board, track, variants)
-    if arms.record != holder.candidate.recipe:
+    standing = board.standing(track, entry.lane)
+    check_record_sources(bench.project, standing)
+    arms = choose_arms(board, track, entry)
+    if standing is None or arms.record != standing.candidate.recipe:
         raise RejectedError(f"{arms.candidate} holds the record already ({holder.folder_name})")
-    seeds = contest_seeds(bench.project, track, arms, confirm=last.confirm)
+    seeds = contest_seeds(bench.project, track, arms, confirm=entry.confirm)
     contest = judge_stored(bench, arms, seeds)
     verdict, used = contest.verdict, contest.pairs[: contest.verdict.pairs]
-    if contest.failed:
+    if contest.failed and not used:
         raise RejectedError(f"{contest.failed[0].recipe} has no numbers to file: {contest.failed[0].reason}")
     if not used:
         raise UndecidedError(f"{arms.candidate}: {verdict_sentence(verdict)} Run `llmbench run candidate` first")
@@ -88,7 +90,7 @@ def file_candidate(bench: Bench, board: Board, last: LastCandidate, *, negative:
         raise RejectedError(f"{arms.candidate}: {verdict_sentence(verdict)} File it as knowledge with --negative")
     return Filing(
         kind="negative" if negative else "record",
-        name=f"{track.name}-{'-'.join(variants)}",
+        name="-".join((track.name, *entry.added, *(f"without-{name}" for name in entry.removed))),
         arms=arms,
         records=tuple(pair.record for pair in used),
         candidates=tuple(pair.candidate for pair in used),

@@ -18,6 +18,7 @@ from harness.stats import Design, pair_correlation, seed_problems, sign_flip_p, 
 from harness.track import Count, Rule, Strict
 
 Lane = Literal["loss", "speed", "simplicity"]
+LANES: tuple[Lane, ...] = ("loss", "speed", "simplicity")
 Decision = Literal["accepted", "rejected", "undecided"]
 
 SHORTEST_S = 1e-6  # a clock that shows less than a microsecond of training did not run
@@ -41,6 +42,7 @@ REASONS = {
     "too_few_values": "A test needs at least two values in each arm (one, where the deviation is known).",
     "zero_variance": "The values do not scatter at all, so there is no noise to measure the gain against.",
     # undecided: not comparable
+    "stale_record": "The record has moved on since the candidate was measured; run the candidate again.",
     "mixed_tracks": "The runs were trained under different tracks, or different versions of one.",
     "mixed_code": "The runs were trained by different versions of the base model, the loop or the evaluator.",
     "mixed_machines": "The runs come from different machines; times do not travel, and losses differ in the last bits.",

@@ -34,6 +34,7 @@ from harness.submission import (
     run_file,
 )
 from harness.track import Track
+from harness.verdict import explain
 
 READERS_FILES = {"README.md", "curves.png"}
 
@@ -192,7 +193,7 @@ def _seed_problems(folder: Path, submission: Submission) -> Iterator[str]:
 def _standing_problems(submission: Submission, earlier: Board) -> Iterator[str]:
     """The submission beat the record that stood when its number came."""
     name = submission.folder_name
-    holder = earlier.holder_of(submission.track, submission.track_digest)
+    holder = earlier.standing_of(submission.track, submission.track_digest, submission.lane)
     if any(other.number == submission.number for other in earlier.submissions):
         yield f"{name}: its number is taken; submit it again"
     if submission.kind == "opening":
@@ -212,8 +213,8 @@ def _standing_problems(submission: Submission, earlier: Board) -> Iterator[str]:
         yield f"{name}: nobody has opened this edition of the track {submission.track}; file its baseline first"
     elif (holder.candidate.recipe, holder.candidate.sources) != (submission.record.recipe, submission.record.sources):
         yield (
-            f"{name} is stale: it was measured against {submission.record.recipe}, "
-            f"the record is {holder.candidate.recipe} ({holder.folder_name}); run the candidate again"
+            f"{name}: stale_record: {explain('stale_record')} It was measured against "
+            f"{submission.record.recipe}, the record is {holder.candidate.recipe} ({holder.folder_name})"
         )
     known = len(board_attempts(earlier, submission.track, submission.track_digest))
     if submission.attempt <= known:

@@ -30,6 +30,7 @@ ORDER = [
     "judge",
     "submission",
     "leaderboard",
+    "entry",
     "contest",
     "ledger",
     "noise",

@@ -151,7 +151,7 @@ def test_a_claim_against_a_record_that_moved_on_is_stale(filed: FiledContest, tm
     shutil.copytree(old, new)
     path = new / "submission.json"
     path.write_text(path.read_text().replace('"number": 2', '"number": 3'))
-    assert any("is stale" in problem for problem in problems(sandbox)["0003-smoke-token_smear"])
+    assert any("stale_record" in problem for problem in problems(sandbox)["0003-smoke-token_smear"])
 
 
 def test_a_record_whose_source_changed_holds_no_new_contest(filed: FiledContest, tmp_path: Path) -> None:
@@ -205,6 +205,13 @@ def apply(parts):
     return replace(parts, optim=replace(parts.optim, head_lr=1e38, scalar_lr=1e38))
 """
 )
+ASLEEP = (
+    HEAD
+    + """
+def apply(parts):
+    return replace(parts, optim=replace(parts.optim, head_lr=1e-9))
+"""
+)
 CRASH = (
     HEAD
     + """
@@ -225,6 +232,7 @@ def apply(parts):
         (HEAD + "import os\ndef apply(parts):\n    return parts\n", 2, "imports 'os'"),
         (FUTURE, 3, "invalid: causality"),
         (EXPLODE, 3, "diverged: the training loss is not finite"),
+        (ASLEEP, 3, "hopeless: dev loss"),
         (CRASH, 3, "shapes do not fit"),
     ],
 )
@@ -239,7 +247,9 @@ def test_a_bad_variant_ends_in_a_sentence_and_gets_no_number(
     assert "Traceback" not in done.stderr + done.stdout
     if code == 3:
         verdict = json.loads(done.stdout)
-        assert (verdict["decision"], verdict["reasons"]) == ("rejected", ["candidate_failed"])
+        reason = "hopeless_start" if text == ASLEEP else "candidate_failed"
+        assert (verdict["decision"], verdict["reasons"]) == ("rejected", [reason])
+        assert verdict["attempt"] == 1
         assert verdict["gain"] is verdict["p_value"] is None
         assert sandbox("submit", "--track", "smoke").returncode == 3
 
@@ -291,3 +301,90 @@ def test_an_interruption_keeps_what_is_finished_and_changes_no_result(
     assert losses(torn, "--jobs", "1") == [
         (run["seed"], run["evaluation"]["nats"], run["training"]["weights_sha256"]) for run in undisturbed
     ]
+
+
+def test_seeds_cannot_be_picked(filed: FiledContest) -> None:
+    from harness.submission import confirmation_seeds, load_submission
+    from harness.verify import _seed_problems
+
+    folder = filed.sandbox.root / "submissions" / "0002-smoke-token_smear"
+    submission = load_submission(folder)
+    assert list(_seed_problems(folder, submission)) == []
+
+    def with_seeds(seeds: list[int]) -> list[str]:
+        runs = {str(seed): "0" * 64 for seed in seeds}
+        arms = {name: getattr(submission, name).model_copy(update={"runs": runs}) for name in ("record", "candidate")}
+        return list(_seed_problems(folder, submission.model_copy(update=arms)))
+
+    derived = confirmation_seeds(submission.track_digest, submission.candidate.sources, 8)
+    assert len(set(derived)) == 8
+    assert derived != confirmation_seeds(submission.track_digest, {"token_smear": "0" * 64}, 8)
+    assert with_seeds([0, 1, 2, 3, 4]) == with_seeds(derived[:5]) == []
+    for picked in ([0, 1, 3], [2, 1, 0], [7], derived[1:4]):
+        assert any("are neither" in problem for problem in with_seeds(picked))
+
+
+def test_every_attempt_is_counted_until_the_record_moves(filed: FiledContest, tmp_path: Path) -> None:
+    from harness.contest import Contest
+    from harness.entry import Arms
+    from harness.leaderboard import read_board
+    from harness.ledger import attempt_number, record_attempt
+    from harness.project import Project
+    from harness.track import load_track
+    from harness.verdict import failed_verdict
+
+    project = Project(filed.sandbox.copy(tmp_path / "llmbench").root)
+    track, board = load_track(project, "smoke"), read_board(project)
+    verdict = failed_verdict("candidate_failed", "why", track.rule, added_statements=1)
+    contest = Contest(Arms("base+token_smear", "base+token_smear+x"), (), (), verdict)
+    first, second = {"x": "1" * 64}, {"x": "2" * 64}
+    assert attempt_number(project, board, track, first) == 1
+    record_attempt(project, board, track, contest, first)
+    record_attempt(project, board, track, contest, first)
+    assert attempt_number(project, board, track, first) == 1
+    assert attempt_number(project, board, track, second) == 2
+    assert (
+        attempt_number(project, board.before(2), track, second) == 2
+    )  # that record had one attempt before it: its own
+
+
+def test_each_lane_has_its_own_contest(filed: FiledContest) -> None:
+    from harness.entry import Arms, Entry, choose_arms
+    from harness.errors import LlmbenchError
+    from harness.leaderboard import read_board
+    from harness.project import Project
+    from harness.track import load_track
+
+    project = Project(filed.sandbox.root)
+    track, board = load_track(project, "smoke"), read_board(project)
+    record = "base+token_smear"
+    for lane in ("loss", "speed"):
+        arms = choose_arms(board, track, Entry(added=("qk_norm",), lane=lane))  # type: ignore[arg-type]
+        assert arms == Arms(record, "base+token_smear+qk_norm", lane)  # type: ignore[arg-type]
+    simpler = choose_arms(board, track, Entry(removed=("token_smear",), lane="simplicity"))
+    assert simpler == Arms(record, "base", "simplicity")
+    wrong = [
+        Entry(added=("qk_norm",), lane="simplicity"),
+        Entry(removed=("token_smear",)),
+        Entry(removed=("qk_norm",), lane="simplicity"),
+        Entry(added=("qk_norm", "token_smear")),
+        Entry(added=("qk_norm", "qk_norm")),
+        Entry(),
+    ]
+    for entry in wrong:
+        with pytest.raises(LlmbenchError):
+            choose_arms(board, track, entry)
+
+
+def test_small_removals_cannot_walk_the_record_backwards(filed: FiledContest) -> None:
+    """A record of the simplicity lane holds the track, but the next removal is measured against the best loss."""
+    from harness.leaderboard import Board, read_board
+    from harness.project import Project
+
+    best = read_board(Project(filed.sandbox.root)).submissions[-1]
+    removal = best.model_copy(update={"number": 3, "lane": "simplicity", "candidate": best.record})
+    board = Board((best, removal))
+    key = (best.track, best.track_digest)
+    assert board.holder_of(*key) == removal
+    assert board.standing_of(*key, "loss") == board.standing_of(*key, "speed") == removal
+    assert board.standing_of(*key, "simplicity") == best

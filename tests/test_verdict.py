@@ -297,6 +297,7 @@ def test_each_reason_code_has_its_contest(code: str, decision: str, pairs: list[
 
 
 FROM_FAILED_RUNS = {"candidate_failed", "hopeless_start", "record_failed"}
+FROM_THE_BOARD = {"stale_record"}  # tests/test_board.py
 FROM_NUMBERS = {
     "too_few_values",
     "unequal_lengths",
@@ -306,7 +307,7 @@ FROM_NUMBERS = {
 
 
 def test_every_reason_code_is_tested_and_explained() -> None:
-    assert {case[0] for case in CASES} | FROM_FAILED_RUNS | FROM_NUMBERS == set(REASONS)
+    assert {case[0] for case in CASES} | FROM_FAILED_RUNS | FROM_THE_BOARD | FROM_NUMBERS == set(REASONS)
     assert all(explain(code).endswith(".") for code in REASONS)
     with pytest.raises(LlmbenchError, match="did you mean 'hopeless'"):
         explain("hopless")
