@@ -38,7 +38,12 @@ from harness.results import (
 from harness.track import Track
 
 RUN_FILE = "run.json"
-LOG_FILE = "log.txt"
+# A crash may have had a passing cause, and a milestone belongs to one contest.
+RETRIED = ("error", "hopeless", "interrupted")
+
+INTERRUPTED = (
+    "interrupted; finished runs are kept and started ones have a checkpoint, run the same command again to go on"
+)
 
 Observe = Callable[[RunIdentity, dict[str, Any]], None]
 """Called from the threads that watch the workers: a run and its newest event."""
@@ -85,7 +90,7 @@ class Bench:
         )
 
     def folder(self, run: RunIdentity) -> Path:
-        """Where `run` lies: the key covers what its numbers and times depend on, not revision and jobs."""
+        """Where `run` lies: the key covers all that its numbers and times depend on."""
         provenance = run.provenance
         parts = {
             "training": run.training_digest,
@@ -94,6 +99,7 @@ class Bench:
             "packages": provenance.packages,
             "machine": provenance.machine.model_dump(),
             "threads": provenance.threads,
+            "jobs": provenance.jobs,
         }
         if self.timed_contest:
             parts["contest"] = self.timed_contest
@@ -142,17 +148,20 @@ class Bench:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(folder / ".lock")
-            if not _try_lock(lock):
+            waiting = not _try_lock(lock, timeout=0)
+            if waiting:
                 self.observe(run, {"event": "waiting"})  # another llmbench trains this very run
-                lock.acquire()
+            while waiting:
+                workers.raise_if_stopped()
+                waiting = not _try_lock(lock, timeout=0.5)
         except OSError as error:
             raise LlmbenchError(
                 f"cannot write {folder}: {error.strerror}; free space or fix the permissions"
             ) from error
         try:
+            workers.raise_if_stopped()
             found = self.find(run)
-            # A crash may have had a passing cause, and a milestone belongs to one contest.
-            reused = found is not None and found.status not in ("error", "hopeless")
+            reused = found is not None and found.status not in RETRIED
             result = found if found is not None and reused else self._train_and_evaluate(run, folder, workers, give_up)
             self.observe(run, {"event": "done", "result": result, "reused": reused})
             return result
@@ -181,20 +190,22 @@ class Bench:
             self.observe(run, {"event": "evaluating"})
             answer = workers.ask("harness.evaluate", job, folder, lambda event: self.observe(run, event))
         match answer["event"]:
+            case "evaluated" if answer["weights_sha256"] != training.weights_sha256:
+                raise LlmbenchError(
+                    f"{folder} holds other weights than those that were trained; delete it and run again"
+                )
             case "evaluated":
                 evaluation = Evaluation.model_validate_json(answer["evaluation"])
                 result = FinishedRun(**identity, training=training, evaluation=evaluation)
-            case "diverged" | "hopeless" | "invalid" | "error" as status:
+            case "diverged" | "hopeless" | "invalid" | "interrupted" | "error" as status:
                 result = FailedRun(**identity, status=status, reason=answer["reason"])
             case "refused":
                 raise LlmbenchError(answer["message"])
             case _:
-                raise InterruptedRunError(
-                    "interrupted; finished runs are kept and started ones have a checkpoint, "
-                    "run the same command again to go on"
-                )
+                raise InterruptedRunError(INTERRUPTED)
         save_run(folder / RUN_FILE, result)
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        if result.status not in RETRIED:
+            (folder / "checkpoint.pt").unlink(missing_ok=True)
         return result
 
 
@@ -204,9 +215,9 @@ def _cancel(futures: Sequence[Future[Any]]) -> None:
         future.cancel()
 
 
-def _try_lock(lock: filelock.BaseFileLock) -> bool:
+def _try_lock(lock: filelock.BaseFileLock, timeout: float) -> bool:
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=timeout)
     except filelock.Timeout:
         return False
     return True
@@ -217,13 +228,13 @@ class _Workers:
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[str]] = set()
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()  # a signal may call stop() within stop()
         self._stopping = False
 
     def ask(self, module: str, job: Job, folder: Path, observe: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         """Run one worker to its end; its last event, or an `error` event with what the log ends with."""
         answer: dict[str, Any] = {}
-        log_path = folder / LOG_FILE
+        log_path = folder / f"{module.rpartition('.')[2]}.log"
         with log_path.open("w", encoding="utf-8") as log:
             with self._guard:
                 if self._stopping:
@@ -235,6 +246,7 @@ class _Workers:
                     stdout=subprocess.PIPE,
                     stderr=log,
                     text=True,
+                    start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on
                 )
                 self._running.add(process)
             assert process.stdout is not None
@@ -250,9 +262,16 @@ class _Workers:
             return answer
         if self._stopping:
             return {"event": "stopped"}
+        if code < 0:
+            return {"event": "interrupted", "reason": f"killed by signal {-code}, perhaps for want of memory"}
         last = [line for line in log_path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         reason = last[-1][:300] if last else f"the process ended with code {code} and no message"
         return {"event": "error", "reason": f"{reason} (full log: {log_path})"}
+
+    def raise_if_stopped(self) -> None:
+        """Raises InterruptedRunError once the workers were asked to stop."""
+        if self._stopping:
+            raise InterruptedRunError(INTERRUPTED)
 
     def stop(self) -> None:
         """Ask every worker to write its checkpoint and end."""

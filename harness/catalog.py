@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -23,14 +24,36 @@ if TYPE_CHECKING:
     from models.parts import ModelConfig, OptimConfig, Parts
 
 BASE = "base"
+NAME = re.compile(r"^[a-z][a-z0-9_]*$")
 
 # Modules without side effects; with torch and models.* this is all that an idea about training needs.
 PURE_MODULES = frozenset(
     {"__future__", "abc", "collections", "dataclasses", "enum", "functools", "itertools", "math", "operator", "typing"}
 )
+# The base's own modules, which every run's code digest covers. Another file of the player's side would be in no
+# digest and cost nothing.
+BASE_MODULES = frozenset({"models.gpt", "models.moe", "models.optim", "models.parts"})
 # Built-ins that reach past the imports.
 FORBIDDEN_NAMES = frozenset(
-    {"__import__", "breakpoint", "compile", "eval", "exec", "globals", "input", "locals", "open", "print", "vars"}
+    {"__builtins__", "__import__", "breakpoint", "compile", "delattr", "eval", "exec", "getattr", "globals", "input"}
+    | {"locals", "open", "print", "setattr", "vars"}
+)
+# Attributes that lead from an allowed module to files, processes or the interpreter, as in `torch.os.system`.
+FORBIDDEN_ATTRIBUTES = frozenset(
+    {
+        "builtins",
+        "ctypes",
+        "distributed",
+        "from_file",
+        "gc",
+        "hub",
+        "importlib",
+        "inspect",
+        "io",
+        "load",
+        "multiprocessing",
+    }
+    | {"os", "pathlib", "pickle", "save", "shutil", "socket", "subprocess", "sys", "tempfile", "threading", "urllib"}
 )
 
 
@@ -94,6 +117,8 @@ def format_recipe(variants: tuple[str, ...]) -> str:
 
 def read_variant(project: Project, name: str) -> VariantSource:
     """One variant's source. Raises LlmbenchError where it is missing or breaks the contract."""
+    if name in variant_names(project) and not NAME.match(name):
+        raise LlmbenchError(f"models/variants/{name}.py: name it in lower case, digits and underscores")
     if name not in variant_names(project):
         raise LlmbenchError(
             f"there is no variant '{name}'{did_you_mean(name, variant_names(project))} "
@@ -101,7 +126,7 @@ def read_variant(project: Project, name: str) -> VariantSource:
         )
     path = project.variants / f"{name}.py"
     try:
-        source = VariantSource(name, path, path.read_text(encoding="utf-8"))
+        source = VariantSource(name, path, path.read_bytes().decode("utf-8"))  # the bytes that are digested
         check_source(source.text, path.relative_to(project.root))
     except (OSError, UnicodeDecodeError) as error:
         raise LlmbenchError(f"{path} cannot be read: {error}") from error
@@ -119,25 +144,36 @@ def check_source(text: str, path: Path) -> None:
     if not (ast.get_docstring(tree) or "").partition("\n")[0].strip():
         raise LlmbenchError(f"{path}: add a docstring whose first line states the change and its source")
     for node in ast.walk(tree):
-        for module in _imported_modules(node):
-            top = module.partition(".")[0]
-            if top not in {*PURE_MODULES, "torch", "models"}:
-                raise LlmbenchError(
-                    f"{path}:{node.lineno}: imports '{module}'; a variant may import torch, models.* "  # type: ignore[attr-defined]
-                    f"and {', '.join(sorted(PURE_MODULES - {'__future__'}))}"
-                )
-        if isinstance(node, ast.Name) and node.id in FORBIDDEN_NAMES:
-            raise LlmbenchError(f"{path}:{node.lineno}: uses '{node.id}'; a variant only builds a model, remove it")
+        _check_node(node, path)
     if not any(isinstance(node, ast.FunctionDef) and node.name == "apply" for node in tree.body):
         raise LlmbenchError(f"{path}: define `def apply(parts: Parts) -> Parts` at the top level")
 
 
-def _imported_modules(node: ast.AST) -> list[str]:
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom):
-        return [("." * node.level) + (node.module or "")]
-    return []
+def _check_node(node: ast.AST, path: Path) -> None:
+    """Raises LlmbenchError where one node of the syntax tree reaches past torch and the base."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        modules = [alias.name for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            modules = [("." * node.level) + (node.module or "")]
+            for alias in node.names:
+                _check_attribute(alias.name, node.lineno, path)
+        for module in modules:
+            if module not in BASE_MODULES and module.partition(".")[0] not in {*PURE_MODULES, "torch"}:
+                raise LlmbenchError(
+                    f"{path}:{node.lineno}: imports '{module}'; a variant may import torch, "
+                    f"{', '.join(sorted(BASE_MODULES))} and {', '.join(sorted(PURE_MODULES - {'__future__'}))}"
+                )
+            for part in module.split("."):
+                _check_attribute(part, node.lineno, path)
+    elif isinstance(node, ast.Name) and node.id in FORBIDDEN_NAMES:
+        raise LlmbenchError(f"{path}:{node.lineno}: uses '{node.id}'; a variant only builds a model, remove it")
+    elif isinstance(node, ast.Attribute):
+        _check_attribute(node.attr, node.lineno, path)
+
+
+def _check_attribute(name: str, line: int, path: Path) -> None:
+    if name in FORBIDDEN_ATTRIBUTES or (name.startswith("__") and name not in ("__init__", "__future__")):
+        raise LlmbenchError(f"{path}:{line}: reaches for '{name}'; a variant only builds a model, remove it")
 
 
 def recipe_sources(project: Project, recipe: str) -> dict[str, VariantSource]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from harness.bench import Bench
 from harness.entry import Arms, added_statements
 from harness.job import GiveUp
 from harness.results import FailedRun, FinishedRun, Pair, RunIdentity
-from harness.verdict import Verdict, failed_verdict, judge
+from harness.verdict import FailureCode, Verdict, failed_verdict, judge
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,10 @@ def _judge_runs(bench: Bench, arms: Arms, runs: Sequence[FinishedRun | FailedRun
     verdict = judge(pairs, rule, added_statements=added, lane=arms.lane)
     failed = tuple(run for run in runs if isinstance(run, FailedRun))
     if failed and verdict.decision == "undecided":  # a verdict once fallen stays, whatever became of later runs
-        code: Literal["candidate_failed", "hopeless_start", "record_failed"] = "candidate_failed"
-        if failed[0].recipe == arms.record:
+        code: FailureCode = "candidate_failed"
+        if failed[0].status == "interrupted":
+            code = "run_interrupted"
+        elif failed[0].recipe == arms.record:
             code = "record_failed"
         elif failed[0].status == "hopeless":
             code = "hopeless_start"

@@ -234,7 +234,8 @@ def open_split(track: Track, name: SplitName) -> NDArray[np.uint16]:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise LlmbenchError(
-            f"the cached tokens {path} cannot be read ({error.strerror}); run `llmbench data prepare`"
+            f"the cached tokens {path} cannot be read ({error.strerror}); "
+            f"run `llmbench data prepare --force --track {track.name}`"
         ) from error
     if found != pin.sha256:
         raise LlmbenchError(

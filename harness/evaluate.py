@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from harness.catalog import Recipe
 from harness.data import derive_seed, eval_batches, open_split
 from harness.job import Emit, Job, draw_parameters, run_worker, set_up_torch
+from harness.project import sha256
 from harness.results import Evaluation
 
 # Far above what another order of summation moves a float32 logit by, far below what a leak needs to help.
@@ -103,7 +104,8 @@ def work(job: Job, emit: Emit) -> None:
     track, recipe = job.load()
     set_up_torch(track)
     model = recipe.build().eval()
-    model.load_state_dict(load_file(Path(job.folder) / "weights.safetensors"), strict=True)
+    weights = (Path(job.folder) / "weights.safetensors").read_bytes()
+    model.load_state_dict(load(weights), strict=True)
     torch.manual_seed(derive_seed("probe tokens"))
     vocab_size = track.model.vocab_size
     probe_tokens_BT = torch.randint(vocab_size, (2, track.budget.seq_len))
@@ -115,7 +117,8 @@ def work(job: Job, emit: Emit) -> None:
     except ProbeFailedError as error:
         emit({"event": "invalid", "reason": str(error)})
     else:
-        emit({"event": "evaluated", "evaluation": evaluation.model_dump_json()})
+        digest = sha256(weights)
+        emit({"event": "evaluated", "evaluation": evaluation.model_dump_json(), "weights_sha256": digest})
 
 
 if __name__ == "__main__":

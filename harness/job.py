@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.catalog import Recipe, apply_recipe, recipe_sources
 from harness.errors import LlmbenchError
-from harness.project import Project, sha256
+from harness.project import Project
 from harness.track import Count, Positive, Sha256, Strict, Track, load_track
 
 if TYPE_CHECKING:
@@ -135,8 +135,3 @@ def draw_parameters(model: nn.Module, seed: int) -> None:
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(drawn[name])
-
-
-def weights_digest(path: Path) -> str:
-    """SHA-256 of a weights file."""
-    return sha256(path.read_bytes())

@@ -156,7 +156,9 @@ class Track(Strict):
     rule: Rule
 
     @model_validator(mode="after")
-    def _enough_seeds(self) -> Track:
+    def _fits_together(self) -> Track:
+        if self.model.vocab_size > 2**16:
+            raise ValueError(f"model.vocab_size ({self.model.vocab_size}) must be {2**16} or less: tokens are uint16")
         if len(set(self.seeds)) != len(self.seeds) or len(self.seeds) < self.rule.looks[-1]:
             raise ValueError(
                 f"seeds must be {self.rule.looks[-1]} or more different numbers, one for each pair of the last look"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import pickle
 import signal
 import threading
 import time
@@ -64,9 +65,9 @@ def train(
     batches = Batches(tokens["train"], budget.seq_len, budget.batch_sequences, job.seed)
     dev = eval_batches(tokens["dev"], budget.seq_len, budget.eval_sequences)
     dev_steps = {round(num_steps * (i + 1) / budget.dev_evaluations) for i in range(budget.dev_evaluations)}
+    warmup_s = warm_up(model, batches.batch(0))
     state = _Checkpoint(Path(job.folder) / "checkpoint.pt", model, optimizers)
     state.load()
-    warmup_s = warm_up(model, batches.batch(0))
     saved = time.perf_counter()
 
     for step in range(state.step, num_steps):
@@ -96,6 +97,8 @@ def train(
                 check_milestone(state.curve[-1]["dev_loss_nats"], job.give_up)
         emit({"event": "step", "step": state.step, "loss": loss.item(), "train_s": state.train_s})
         stop = should_stop()
+        if state.step == num_steps:
+            state.ended = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if stop or time.perf_counter() - saved > job.checkpoint_every_s or state.step == num_steps:
             state.save(wall_s=time.perf_counter() - started)
             saved = time.perf_counter()
@@ -112,7 +115,7 @@ def train(
         cpu_s=state.cpu_s,
         warmup_s=warmup_s,
         wall_s=state.earlier_wall_s + time.perf_counter() - started,
-        ended=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        ended=state.ended,
         weights_sha256=sha256(weights),
         curve=tuple(CurvePoint.model_validate(point) for point in state.curve),
     )
@@ -160,9 +163,11 @@ def build_optimizers(recipe: Recipe, model: nn.Module) -> list[Optimizer]:
 def warm_up(model: nn.Module, like_BT1: Any) -> float:
     """One forward and backward pass on dummy tokens; returns its seconds and leaves no trace."""
     tick = time.perf_counter()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}  # a buffer may have moved
     logits_BTV, aux_loss = model(torch.zeros(like_BT1[:, :-1].shape, dtype=torch.int64))
     (logits_BTV.sum() if aux_loss is None else logits_BTV.sum() + aux_loss).backward()
     model.zero_grad(set_to_none=True)
+    model.load_state_dict(before)
     return time.perf_counter() - tick
 
 
@@ -177,6 +182,7 @@ class _Checkpoint:
         self.step, self.train_s, self.cpu_s, self.earlier_wall_s = 0, 0.0, 0.0, 0.0
         self.loss_sum, self.loss_steps = 0.0, 0
         self.curve: list[dict[str, Any]] = []
+        self.ended = ""
 
     def end_interval(self, dev_loss: float) -> None:
         """Add a point to the curve; the next training mean starts here."""
@@ -198,10 +204,11 @@ class _Checkpoint:
             "step": self.step,
             "train_s": self.train_s,
             "cpu_s": self.cpu_s,
-            "wall_s": self.earlier_wall_s + wall_s,
+            "earlier_wall_s": self.earlier_wall_s + wall_s,
             "loss_sum": self.loss_sum,
             "loss_steps": self.loss_steps,
             "curve": self.curve,
+            "ended": self.ended,
         }
         optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
         torch.save({"progress": progress, "model": self.model.state_dict(), "optimizers": optimizers}, buffer)
@@ -213,15 +220,13 @@ class _Checkpoint:
             return
         try:
             content = torch.load(self.path, weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError) as error:
+            self.model.load_state_dict(content["model"])
+            for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
+            for name, value in content["progress"].items():
+                setattr(self, name, value)
+        except (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
             raise LlmbenchError(f"the checkpoint {self.path} is broken; delete it to train this run anew") from error
-        self.model.load_state_dict(content["model"])
-        for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        progress = content["progress"]
-        self.step, self.train_s, self.cpu_s = progress["step"], progress["train_s"], progress["cpu_s"]
-        self.earlier_wall_s = progress["wall_s"]
-        self.loss_sum, self.loss_steps, self.curve = progress["loss_sum"], progress["loss_steps"], progress["curve"]
 
 
 def work(job: Job, emit: Emit) -> None:

@@ -18,6 +18,7 @@ from harness.stats import Design, pair_correlation, seed_problems, sign_flip_p, 
 from harness.track import Count, Rule, Strict
 
 Lane = Literal["loss", "speed", "simplicity"]
+FailureCode = Literal["candidate_failed", "hopeless_start", "record_failed", "run_interrupted"]
 LANES: tuple[Lane, ...] = ("loss", "speed", "simplicity")
 Decision = Literal["accepted", "rejected", "undecided"]
 
@@ -37,6 +38,7 @@ REASONS = {
     "hopeless_start": "At the milestone of its first pair the candidate was too far behind to go on.",
     # undecided: more evidence
     "record_failed": "A run of the record diverged, broke a probe's rule or crashed; there is nothing to compare with.",
+    "run_interrupted": "A run was killed from outside, perhaps for want of memory; run the candidate again.",
     "too_few_pairs": "There are fewer pairs than the first look needs.",
     "needs_more_pairs": "This look neither accepts nor excludes the candidate; the next look needs more pairs.",
     "too_few_values": "A test needs at least two values in each arm (one, where the deviation is known).",
@@ -144,7 +146,7 @@ def judge(pairs: Sequence[Pair], rule: Rule, *, added_statements: int, lane: Lan
 
 
 def failed_verdict(
-    code: Literal["candidate_failed", "hopeless_start", "record_failed"],
+    code: FailureCode,
     reason: str,
     rule: Rule,
     *,
@@ -153,7 +155,7 @@ def failed_verdict(
 ) -> Verdict:
     """The verdict where a run has no score: a candidate that fails is rejected, without any number."""
     return Verdict(
-        decision="undecided" if code == "record_failed" else "rejected",
+        decision="rejected" if code in ("candidate_failed", "hopeless_start") else "undecided",
         lane=lane,
         reasons=(code,),
         details=(reason,),

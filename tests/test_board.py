@@ -286,7 +286,7 @@ def test_an_interruption_keeps_what_is_finished_and_changes_no_result(
         start_new_session=True,
     )
     deadline = time.monotonic() + 60
-    while not list(torn.root.glob("runs/smoke/base/*/seed-1/log.txt")) and time.monotonic() < deadline:
+    while not list(torn.root.glob("runs/smoke/base/*/seed-1/train.log")) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(1.0)
     os.killpg(process.pid, signal.SIGINT)

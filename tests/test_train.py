@@ -69,9 +69,37 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 def test_a_broken_checkpoint_is_named(
     build_recipe: Build, tiny: Track, tiny_tokens: dict[str, Any], job: Job, tmp_path: Path
 ) -> None:
-    (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 half a file")
-    with pytest.raises(LlmbenchError, match=r"checkpoint\.pt is broken; delete it"):
-        run(build_recipe("base", tiny), tiny, tiny_tokens, job)
+    for content in (b"PK\x03\x04 half a file", b"garbage", b""):
+        (tmp_path / "checkpoint.pt").write_bytes(content)
+        with pytest.raises(LlmbenchError, match=r"checkpoint\.pt is broken; delete it"):
+            run(build_recipe("base", tiny), tiny, tiny_tokens, job)
+
+
+def test_a_resumed_run_keeps_a_models_buffers(
+    build_recipe: Build, tiny: Track, tiny_tokens: dict[str, Any], job: Job, tmp_path: Path
+) -> None:
+    """A buffer that moves with every forward pass: neither warm-up nor resuming may move it."""
+    built = build_recipe("base", tiny)
+
+    class Counter(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+            self.register_buffer("passes", torch.zeros(()))
+
+        def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                self.passes += 1
+            return self.inner(x_BTD) * (1 + 0.01 * self.passes)
+
+    head = built.parts.head
+    recipe = replace(built, parts=replace(built.parts, head=lambda final: Counter(head(final))))
+    whole = run(recipe, tiny, tiny_tokens, in_folder(job, tmp_path / "whole"))
+    torn = in_folder(job, tmp_path / "torn")
+    questions = iter([False, False, True])
+    with pytest.raises(StopRequestedError):
+        run(recipe, tiny, tiny_tokens, torn, should_stop=lambda: next(questions))
+    assert fingerprint(run(recipe, tiny, tiny_tokens, torn)) == fingerprint(whole)
 
 
 def starts(recipe: Recipe, seed: int = 0) -> dict[str, torch.Tensor]:

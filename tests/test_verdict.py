@@ -296,7 +296,7 @@ def test_each_reason_code_has_its_contest(code: str, decision: str, pairs: list[
         assert verdict.gain is None
 
 
-FROM_FAILED_RUNS = {"candidate_failed", "hopeless_start", "record_failed"}
+FROM_FAILED_RUNS = {"candidate_failed", "hopeless_start", "record_failed", "run_interrupted"}
 FROM_THE_BOARD = {"stale_record"}  # tests/test_board.py
 FROM_NUMBERS = {
     "too_few_values",
@@ -326,7 +326,12 @@ def test_a_busy_machine_costs_more_pairs_and_no_early_rejection() -> None:
 
 @pytest.mark.parametrize(
     ("code", "decision"),
-    [("candidate_failed", "rejected"), ("hopeless_start", "rejected"), ("record_failed", "undecided")],
+    [
+        ("candidate_failed", "rejected"),
+        ("hopeless_start", "rejected"),
+        ("record_failed", "undecided"),
+        ("run_interrupted", "undecided"),
+    ],
 )
 def test_a_failed_run_gives_a_verdict_without_numbers(code: Any, decision: str) -> None:
     verdict = failed_verdict(code, "loss is NaN at step 7", RULE, added_statements=4)

@@ -1,8 +1,8 @@
 """Token smearing: add a learned fraction of the previous token's embedding to each token's own.
 
 Source: the smear module of modded-nanogpt (github.com/KellerJordan/modded-nanogpt, 2025), here with
-one learned fraction a channel instead of a gate; it starts at zero, that is at the base model. The
-previous token is what attention spends its first head on, so handing it over frees that head.
+one learned fraction a channel instead of a gate; it starts at zero, that is at the base model. The idea:
+what the previous token was need not be fetched by an attention head.
 """
 
 from dataclasses import replace
