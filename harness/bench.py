@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -118,21 +118,19 @@ class Bench:
         return found
 
     def make(
-        self, runs: Sequence[RunIdentity], give_ups: Mapping[tuple[str, int], GiveUp] | None = None
+        self, runs: Sequence[RunIdentity], milestone: Callable[[RunIdentity], GiveUp | None] = lambda run: None
     ) -> list[FinishedRun | FailedRun]:
         """The results of `runs`, in order: found where they are stored, trained where they are not.
 
-        Once a run has failed, no further one is started: the list then ends early. `give_ups` holds
-        milestones by (recipe, seed).
+        Once a run has failed, no further one is started: the list then ends early. `milestone` is
+        asked when a run starts.
 
         Raises LlmbenchError where a run cannot start, InterruptedRunError on Ctrl-C or SIGTERM; what
         was finished by then is kept.
         """
         workers = _Workers()
         with workers.stopped_by_signals(), ThreadPoolExecutor(max_workers=self.jobs) as pool:
-            futures = [
-                pool.submit(self._make_one, run, workers, (give_ups or {}).get((run.recipe, run.seed))) for run in runs
-            ]
+            futures = [pool.submit(self._make_one, run, workers, milestone) for run in runs]
             try:
                 for future in as_completed(futures):
                     if not future.cancelled() and isinstance(future.result(), FailedRun):
@@ -143,7 +141,9 @@ class Bench:
                 raise
         return [future.result() for future in futures if not future.cancelled()]
 
-    def _make_one(self, run: RunIdentity, workers: _Workers, give_up: GiveUp | None) -> FinishedRun | FailedRun:
+    def _make_one(
+        self, run: RunIdentity, workers: _Workers, milestone: Callable[[RunIdentity], GiveUp | None]
+    ) -> FinishedRun | FailedRun:
         folder = self.folder(run)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -162,7 +162,11 @@ class Bench:
             workers.raise_if_stopped()
             found = self.find(run)
             reused = found is not None and found.status not in RETRIED
-            result = found if found is not None and reused else self._train_and_evaluate(run, folder, workers, give_up)
+            result = (
+                found
+                if found is not None and reused
+                else self._train_and_evaluate(run, folder, workers, milestone(run))
+            )
             self.observe(run, {"event": "done", "result": result, "reused": reused})
             return result
         finally:

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.errors import (
-    EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_REJECTED,
     EXIT_UNDECIDED,
-    EXIT_USAGE,
     LlmbenchError,
     did_you_mean,
 )
@@ -30,6 +28,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="llmbench",
     help="Pretraining records that hold: train a baseline and a variant under one budget, let statistics decide.\n\n"
+    "First steps: `llmbench run baseline`, then `llmbench run candidate --variant NAME` with a name out of "
+    "`llmbench variants`, then `llmbench submit`.\n\n"
     "Exit codes: 0 accepted or fine, 2 wrong input, 3 rejected, 4 undecided or not comparable, 1 a bug of ours.",
     no_args_is_help=True,
     add_completion=True,
@@ -89,7 +89,10 @@ def run_baseline(
     project, contest_track = _open(track)
     board = read_board(project)
     check_record_sources(project, board.holder(contest_track))
-    recipe, seeds = record_recipe(board, contest_track), contest_track.seeds[: pairs or contest_track.rule.looks[0]]
+    recipe, count = record_recipe(board, contest_track), pairs or contest_track.rule.looks[0]
+    if count > len(contest_track.seeds):
+        raise LlmbenchError(f"the track {track} has {len(contest_track.seeds)} seeds; ask for that many or fewer")
+    seeds = contest_track.seeds[:count]
     with _watched_bench(project, contest_track, jobs) as bench:
         _log(f"{recipe} on {track}: {len(seeds)} seeds, {bench.jobs} at a time")
         runs = bench.make([bench.identify(recipe, seed) for seed in seeds])
@@ -116,6 +119,7 @@ def run_candidate(
     as_json: JsonOption = False,
 ) -> None:
     """Train the record plus VARIANT and the record itself in pairs, and judge at each look."""
+    from harness.catalog import recipe_sources
     from harness.contest import run_contest
     from harness.entry import check_record_sources, choose_arms, contest_seeds, remember_entry
     from harness.leaderboard import read_board
@@ -126,6 +130,11 @@ def run_candidate(
     board, entry = read_board(project), _entry(variant, without, lane, confirm)
     arms = choose_arms(board, contest_track, entry)
     check_record_sources(project, board.standing(contest_track, arms.lane))
+    sources = {name: source.digest for name, source in recipe_sources(project, arms.candidate).items()}
+    attempt = attempt_number(project, board, contest_track, sources)
+    first_look, last_look = contest_track.rule.looks[0], contest_track.rule.looks[-1]
+    if max_pairs is not None and max_pairs < first_look:
+        raise LlmbenchError(f"the first look needs {first_look} pairs; give --max-pairs {first_look} or more")
     with _watched_bench(project, contest_track, jobs, arms) as bench:
         _log(f"{arms.candidate} against {arms.record} on {track}, {bench.jobs} run(s) at a time. {arms.remark}")
         remember_entry(project, contest_track, entry)
@@ -133,12 +142,10 @@ def run_candidate(
             bench,
             arms,
             seeds=contest_seeds(project, contest_track, arms, confirm=confirm),
-            max_pairs=max_pairs or contest_track.rule.looks[-1],
+            max_pairs=max_pairs or last_look,
             announce=lambda pairs, look: _log(look_line(pairs, look, bench.jobs)),
         )
-        sources = bench.identify(arms.candidate, 0).sources
-        record_attempt(project, board, contest_track, contest, sources)
-        attempt = attempt_number(project, board, contest_track, sources)
+    record_attempt(project, board, contest_track, contest, sources)
     verdict, pairs = contest.verdict, contest.pairs[: contest.verdict.pairs]
     if as_json:
         _print_json(
@@ -159,6 +166,8 @@ def run_candidate(
                 _print(f"{name}: {value}")
         for run in contest.failed:
             _print(f"{run.recipe} seed {run.seed} {run.status}: {run.reason}")
+        for detail in verdict.details if not contest.failed else ():
+            _print(f"differs: {detail}")
         _print(attempt_sentence(attempt, arms, board, contest_track))
         _print(verdict_sentence(verdict))
         if verdict.next_look is not None:
@@ -198,6 +207,10 @@ def submit(
     if baseline:
         filing = file_opening(_make_bench(project, contest_track), board)
     else:
+        if not (variant or without) and (confirm or lane != "loss"):
+            raise LlmbenchError(
+                "--lane and --confirm go with --variant or --without; without those the last run counts"
+            )
         named = variant or without
         entry = _entry(variant, without, lane, confirm) if named else recall_entry(project, contest_track)
         if not entry.added and not entry.removed:
@@ -220,17 +233,16 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Recompute every number of a submission from its runs, replay its verdict, and check the board."""
-    from harness.leaderboard import read_board
-    from harness.verify import verify_board, verify_folder
+    from harness.verify import readable_board, verify_board, verify_folder
 
     project = Project.find()
-    if path is not None and not all_:
-        folder = path.resolve()
-        if not (folder / "submission.json").is_file():
-            raise LlmbenchError(f"{path} holds no submission.json; name a folder under submissions/")
-        found = {folder.name: verify_folder(project, folder, read_board(project))}
-    else:
+    if path is None or all_:
         found = verify_board(project)
+    else:
+        folder = path.resolve()
+        if folder.parent != project.submissions or not folder.is_dir():
+            raise LlmbenchError(f"{path} is not a folder under submissions/; name one, or leave it out to check all")
+        found = {folder.name: verify_folder(project, folder, readable_board(project))}
     if as_json:
         _print_json({"ok": not any(found.values()), "problems": found})
     else:
@@ -244,17 +256,34 @@ def verify(
 @app.command()
 def judge(
     file: Annotated[Path, typer.Argument(help="JSON (candidate, and record or target) or CSV (arm,seed,value).")],
+    target: Annotated[float | None, typer.Option(help="A fixed number to beat, instead of a record.")] = None,
+    paired: Annotated[
+        bool | None, typer.Option("--paired/--unpaired", help="Pair values by place, or by seed.")
+    ] = None,
+    margin: Annotated[float | None, typer.Option(help="What the gain must exceed.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="One-sided level. Default: 0.01.")] = None,
+    sigma: Annotated[float | None, typer.Option(help="Known deviation of a single value: a z-test.")] = None,
+    lower_is_better: Annotated[bool | None, typer.Option("--lower-is-better/--higher-is-better")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Apply one fixed test to anyone's per-seed numbers, whatever trained them.
 
     JSON keys: candidate (a list), and record (a list) or target (a number); optional paired (false),
     margin (0), alpha (0.01), sigma (none), lower_is_better (true). A CSV has the columns arm,seed,value.
+    Options override what the file says.
     """
     from harness.judge import judge_file
     from harness.verdict import explain
 
-    judgement = judge_file(file)
+    options = {
+        "target": target,
+        "paired": paired,
+        "margin": margin,
+        "alpha": alpha,
+        "sigma": sigma,
+        "lower_is_better": lower_is_better,
+    }
+    judgement = judge_file(file, {key: value for key, value in options.items() if value is not None})
     if as_json:
         _print_json(judgement.model_dump(mode="json"))
     else:
@@ -300,6 +329,10 @@ def noise(
     project, contest_track = _open(track)
     if stored:
         measured = stored_pairs(project, contest_track)
+        if not measured:
+            raise LlmbenchError(
+                f"{track} has no kept study of this edition; make one: `llmbench noise --save --track {track}`"
+            )
     else:
         arms = placebo_arms(record_recipe(read_board(project), contest_track), contest_track.rule)
         with _watched_bench(project, contest_track, jobs) as bench:
@@ -351,7 +384,6 @@ def leaderboard(
     from harness.leaderboard import make_rows
     from harness.leaderboard import rebuild as rebuild_csv
     from harness.report import board_tables
-    from harness.track import load_track, track_names
 
     project = Project.find()
     rows = rebuild_csv(project) if rebuild else make_rows(project)
@@ -360,7 +392,7 @@ def leaderboard(
         return
     if not rows:
         _print("The board is empty. Open it: `llmbench run baseline`, then `llmbench submit --baseline`.")
-    for table in board_tables(rows, {name: load_track(project, name) for name in track_names(project)}):
+    for table in board_tables(rows):
         _print(table)
 
 
@@ -544,11 +576,6 @@ def main() -> None:
     except LlmbenchError as error:
         sys.stderr.write(f"llmbench: {error}\n")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("llmbench: interrupted; run the same command again to go on\n")
-        sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        sys.exit(EXIT_USAGE)
 
 
 if __name__ == "__main__":

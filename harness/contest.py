@@ -41,35 +41,46 @@ def run_contest(
         if look > max_pairs or (look > looks[0] and contest.verdict.next_look is None):
             break
         announce(contest.pairs, look)
-        wanted = [run for place, seed in enumerate(seeds[:look]) for run in _pair(bench, arms, seed, place)]
-        contest = _judge_runs(bench, arms, bench.make(wanted, _milestones(bench, arms, seeds[0])))
+        runs = bench.make(_in_order(bench, arms, seeds[:look]), lambda run: _milestone(bench, arms, run, seeds[0]))
+        contest = _judge_runs(bench, arms, runs)
         if contest.failed:
             break
     return contest
 
 
 def judge_stored(bench: Bench, arms: Arms, seeds: Sequence[int]) -> Contest:
-    """What the rule says of the pairs that are trained already; nothing is trained."""
-    found = [bench.find(run) for place, seed in enumerate(seeds) for run in _pair(bench, arms, seed, place)]
-    return _judge_runs(bench, arms, [run for run in found if run is not None])
+    """What the rule says of the pairs that are trained already, up to the first gap; nothing is trained."""
+    runs: list[FinishedRun | FailedRun] = []
+    for seed in seeds:
+        found = [bench.find(bench.identify(recipe, seed)) for recipe in (arms.record, arms.candidate)]
+        runs += [run for run in found if run is not None]
+        if None in found:
+            break
+    return _judge_runs(bench, arms, runs)
 
 
-def _pair(bench: Bench, arms: Arms, seed: int, place: int) -> list[RunIdentity]:
-    """One seed's two runs in the order in which they are trained: which arm goes first alternates."""
-    recipes = (arms.record, arms.candidate) if place % 2 == 0 else (arms.candidate, arms.record)
-    return [bench.identify(recipe, seed) for recipe in recipes]
+def _in_order(bench: Bench, arms: Arms, seeds: Sequence[int]) -> list[RunIdentity]:
+    """The order of training. Where times are compared, pair by pair, and which arm goes first alternates.
+
+    Otherwise the record first: it is there already more often than not, and its runs tell where a
+    candidate's first run may be given up.
+    """
+    if bench.timed_contest:
+        order = [(arms.record, arms.candidate)[:: 1 - 2 * (place % 2)] for place in range(len(seeds))]
+        return [bench.identify(recipe, seed) for recipes, seed in zip(order, seeds, strict=True) for recipe in recipes]
+    return [bench.identify(recipe, seed) for recipe in (arms.record, arms.candidate) for seed in seeds]
 
 
-def _milestones(bench: Bench, arms: Arms, seed: int) -> dict[tuple[str, int], GiveUp]:
-    """Where the candidate's first run may be given up: known once the record's run of that seed is there."""
-    rule = bench.track.rule
-    record = bench.find(bench.identify(arms.record, seed))
+def _milestone(bench: Bench, arms: Arms, run: RunIdentity, first_seed: int) -> GiveUp | None:
+    """Where the candidate's first run may be given up, if the record's run of its seed is there by now."""
+    if (run.recipe, run.seed) != (arms.candidate, first_seed):
+        return None
+    rule, record = bench.track.rule, bench.find(bench.identify(arms.record, first_seed))
     if not isinstance(record, FinishedRun):
-        return {}
+        return None
     steps = rule.milestone * record.training.steps
     point = min(record.training.curve, key=lambda point: abs(point.step - steps))
-    limit = point.dev_loss_nats + rule.milestone_deficit
-    return {(arms.candidate, seed): GiveUp(step=point.step, dev_loss_nats=limit)}
+    return GiveUp(step=point.step, dev_loss_nats=point.dev_loss_nats + rule.milestone_deficit)
 
 
 def _judge_runs(bench: Bench, arms: Arms, runs: Sequence[FinishedRun | FailedRun]) -> Contest:

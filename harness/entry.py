@@ -53,7 +53,7 @@ def choose_arms(board: Board, track: Track, entry: Entry) -> Arms:
     held = parse_recipe(record)
     names = (*entry.added, *entry.removed)
     if not names or len(set(names)) != len(names):
-        raise LlmbenchError("name each variant once, for example `--variant token_smear`")
+        raise LlmbenchError("name each variant once: `--variant NAME` (`llmbench variants` lists them)")
     if (entry.lane == "simplicity") != bool(entry.removed) or (entry.removed and entry.added):
         raise LlmbenchError("the simplicity lane takes `--without NAME` alone, the other lanes `--variant NAME` alone")
     again = [name for name in entry.added if name in held]

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 EXIT_OK = 0  # accepted, or nothing wrong
-EXIT_CRASH = 1  # a bug of ours, never a verdict
+# 1 is left to a crash, which is a bug of ours and never a verdict.
 EXIT_USAGE = 2  # the input is wrong
 EXIT_REJECTED = 3
 EXIT_UNDECIDED = 4  # too little evidence, or results that must not be compared

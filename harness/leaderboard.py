@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import LlmbenchError
-from harness.project import Project, write_atomic
-from harness.submission import FOLDER, Submission, load_arm_runs, load_submission
+from harness.project import Project, read_text, write_atomic
+from harness.submission import FOLDER, Submission, judge_submission, load_arm_runs, load_submission
 from harness.track import Count, Strict, Track
 from harness.verdict import Lane
 
@@ -64,14 +64,17 @@ class Board:
         return self.standing_of(track.name, track.digest, lane)
 
     def standing_of(self, track: str, digest: str, lane: Lane) -> Submission | None:
-        """The holder; in the simplicity lane the last one that was measured to lower the loss.
+        """The holder; in the simplicity lane the last one that won by its loss or its speed.
 
         Measured against that one, many small removals cannot walk the record backwards.
         """
-        if lane != "simplicity":
-            return self.holder_of(track, digest)
-        own = Board(tuple(s for s in self.submissions if s.lane == "loss"))
-        return own.holder_of(track, digest)
+        rivals = self.submissions if lane != "simplicity" else [s for s in self.submissions if s.lane != "simplicity"]
+        return Board(tuple(rivals)).holder_of(track, digest)
+
+    def edition(self, track: str) -> str | None:
+        """Digest of the edition of `track` that was opened last; None where none was."""
+        openings = [s.track_digest for s in self.submissions if s.kind == "opening" and s.track == track]
+        return openings[-1] if openings else None
 
     def before(self, number: int) -> Board:
         """The board as it stood when submission `number` came."""
@@ -84,6 +87,8 @@ class Board:
 
 def submission_folders(project: Project) -> list[Path]:
     """The folders under `submissions/`, by number. Raises LlmbenchError for a name of another form."""
+    if project.submissions.exists() and not project.submissions.is_dir():
+        raise LlmbenchError(f"{project.submissions} is not a folder; move it away")
     folders = sorted(path for path in project.submissions.glob("*") if path.is_dir() and not path.name.startswith("."))
     for folder in folders:
         if not FOLDER.match(folder.name):
@@ -104,7 +109,7 @@ def read_board(project: Project) -> Board:
 def make_row(project: Project, submission: Submission) -> Row:
     """One submission's line, its scores from its runs."""
     runs = load_arm_runs(project.submissions / submission.folder_name, submission, "candidate")
-    verdict = submission.verdict
+    verdict = judge_submission(project.submissions / submission.folder_name, submission)
     return Row(
         number=submission.number,
         date=submission.date,
@@ -146,7 +151,7 @@ def rebuild(project: Project) -> list[Row]:
     rows = make_rows(project)
     write_atomic(project.leaderboard, format_csv(rows))
     if project.readme.exists():
-        write_atomic(project.readme, with_board(project.readme.read_text(encoding="utf-8"), rows))
+        write_atomic(project.readme, with_board(read_text(project.readme), rows))
     return rows
 
 
@@ -160,24 +165,36 @@ def with_board(text: str, rows: Sequence[Row]) -> str:
     return "".join((before, start, board_markdown(rows), end, after)) if start and end else text
 
 
-def board_markdown(rows: Sequence[Row]) -> str:
-    """The board as Markdown tables, for each track its records, newest first, then what did not win."""
-    lines = []
+def sections(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
+    """(track, title, rows): for each track its records, newest first, what did not win, and earlier editions."""
+    found = []
     for track in sorted({row.track for row in rows}):
-        for title, kinds in SECTIONS:
-            chosen = sorted((row for row in rows if (row.track, row.kind in kinds) == (track, True)), key=newest_first)
+        own = sorted((row for row in rows if row.track == track), key=lambda row: -row.number)
+        edition = next((row.track_digest for row in own if row.kind == "opening"), None)
+        current = [row for row in own if row.track_digest == edition]
+        for title, chosen in (
+            ("records", [row for row in current if row.kind != "negative"]),
+            ("negative results", [row for row in current if row.kind == "negative"]),
+            ("earlier editions", [row for row in own if row.track_digest != edition]),
+        ):
             if chosen:
-                lines += [f"**`{track}`, {title}**", "", "| " + " | ".join(name for name, _ in COLUMNS) + " |"]
-                lines += ["|" + "|".join("---:" if justify == "right" else "---" for _, justify in COLUMNS) + "|"]
-                for row in chosen:
-                    number, recipe, *rest = cells(row)
-                    linked = f"[`{recipe}`](submissions/{row.folder})"
-                    lines += ["| " + " | ".join((number, linked, *rest)) + " |"]
-                lines.append("")
+                found.append((track, title, chosen))
+    return found
+
+
+def board_markdown(rows: Sequence[Row]) -> str:
+    """The board as Markdown tables."""
+    lines = []
+    for track, title, chosen in sections(rows):
+        lines += [f"**`{track}`, {title}**", "", "| " + " | ".join(name for name, _ in COLUMNS) + " |"]
+        lines += ["|" + "|".join("---:" if justify == "right" else "---" for _, justify in COLUMNS) + "|"]
+        for row in chosen:
+            number, recipe, *rest = cells(row)
+            lines += ["| " + " | ".join((number, f"[`{recipe}`](submissions/{row.folder})", *rest)) + " |"]
+        lines.append("")
     return "\n".join(lines)
 
 
-SECTIONS = (("records", ("opening", "record")), ("negative results", ("negative",)))
 COLUMNS = (
     ("#", "right"),
     ("recipe", "left"),
@@ -189,11 +206,6 @@ COLUMNS = (
     ("statements", "right"),
     ("date", "left"),
 )
-
-
-def newest_first(row: Row) -> int:
-    """Sort key."""
-    return -row.number
 
 
 def cells(row: Row) -> list[str]:

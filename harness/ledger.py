@@ -17,7 +17,7 @@ from harness.contest import Contest
 from harness.entry import Arms
 from harness.errors import LlmbenchError
 from harness.leaderboard import Board
-from harness.project import Project
+from harness.project import Project, read_text
 from harness.track import Count, Sha256, Strict, Track
 
 
@@ -53,10 +53,13 @@ def record_attempt(project: Project, board: Board, track: Track, contest: Contes
         gain=contest.verdict.gain,
     )
     path = _ledger(project, track)
+    line = attempt.model_dump_json() + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        earlier = path.read_bytes() if path.exists() else b""
+        torn = bool(earlier) and not earlier.endswith(b"\n")  # a kill in the middle of a line
         with path.open("a", encoding="utf-8") as file:
-            file.write(attempt.model_dump_json() + "\n")
+            file.write("\n" * torn + line)
     except OSError as error:
         raise LlmbenchError(f"cannot write {path}: {error.strerror}; free space or fix the permissions") from error
 
@@ -102,7 +105,7 @@ def _read(path: Path) -> list[Attempt]:
     if not path.exists():
         return []
     attempts = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         try:
             attempts.append(Attempt.model_validate_json(line))
         except ValidationError as error:

@@ -124,14 +124,20 @@ def accepts(record: Sequence[float], candidate: Sequence[float], rule: Rule, *, 
     return Shuffled(float((done.decision == 1).mean()), float(pairs.mean()))
 
 
+def look_power(gain: float, sd: float, pairs: int, rule: Rule, design: Design) -> float:
+    """Chance that one look alone accepts. About: Welch's own degrees of freedom vary from contest to contest."""
+    df = pairs - 1 if design == "welch" and pairs < rule.welch_df_from else None
+    return power(gain, sd, pairs, alpha=rule.alpha_look, design=design, df=df)
+
+
 def _smallest_gain(sd: float, pairs: int, rule: Rule, design: Design) -> float | None:
     """By bisection on the power of one look; None where not even 100 deviations are found."""
     low, high = 0.0, 100 * sd
-    if power(high, sd, pairs, alpha=rule.alpha_look, design=design) < TARGET_POWER:
+    if look_power(high, sd, pairs, rule, design) < TARGET_POWER:
         return None
     for _ in range(40):
         middle = (low + high) / 2
-        if power(middle, sd, pairs, alpha=rule.alpha_look, design=design) < TARGET_POWER:
+        if look_power(middle, sd, pairs, rule, design) < TARGET_POWER:
             low = middle
         else:
             high = middle
@@ -210,7 +216,7 @@ def make_plan(bench: Bench, net_gain: float) -> Plan:
     report = study(pairs, rule)
     expected = accepts(*_losses(pairs), rule, gain=net_gain)
     sd = report.paired_sd if rule.design == "paired" else report.seed_sd
-    found = [n for n in rule.looks if power(net_gain, sd, n, alpha=rule.alpha_look, design=rule.design) >= TARGET_POWER]
+    found = [n for n in rule.looks if look_power(net_gain, sd, n, rule, rule.design) >= TARGET_POWER]
     run_s = _run_seconds(bench)
     return Plan(
         power=expected.accepted,

@@ -69,6 +69,32 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes. Raises LlmbenchError where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise LlmbenchError(f"{path} is missing") from error
+    except OSError as error:
+        raise LlmbenchError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def read_text(path: Path) -> str:
+    """A file's text, line ends as they are. Raises LlmbenchError where it cannot be read as UTF-8."""
+    try:
+        return read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise LlmbenchError(f"{path} is not UTF-8 text: {error}") from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it. Raises LlmbenchError where that cannot be done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LlmbenchError(f"cannot make the folder {path}: {error.strerror}; fix the permissions") from error
+
+
 def write_atomic(path: Path, data: str | bytes) -> None:
     """Write the whole file or nothing, flushed to disk; a reader never sees half of it.
 

@@ -35,7 +35,7 @@ def collect_provenance(project: Project, *, threads: int, jobs: int) -> Provenan
     """This checkout, these packages, this machine."""
     return Provenance(
         revision=_git(project, "rev-parse", "HEAD"),
-        dirty=bool(_git(project, "status", "--porcelain", "--", "models", "harness", "tracks")),
+        dirty=bool(_git(project, "status", "--porcelain", "--", "models", "harness", "tracks", ":!models/variants")),
         packages={package: version(package) for package in PACKAGES},
         machine=this_machine(),
         threads=threads,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.leaderboard import COLUMNS, SECTIONS, Row, cells, newest_first
+from harness.leaderboard import COLUMNS, Row, cells, sections
 from harness.noise import NoiseReport, Plan
 from harness.results import FinishedRun, Pair
 from harness.submission import Submission
@@ -67,7 +67,7 @@ def look_line(pairs: Sequence[Pair], look: int, jobs: int) -> str:
 
 def verdict_sentence(verdict: Verdict) -> str:
     """What was decided, and why, in words."""
-    return f"{verdict.decision.upper()}: {explain(verdict.reasons[0])}"
+    return f"{verdict.decision.upper()}: {' '.join(explain(code) for code in verdict.reasons)}"
 
 
 def evidence(verdict: Verdict) -> list[tuple[str, str]]:
@@ -125,23 +125,18 @@ def runs_table(recipe: str, runs: Sequence[FinishedRun]) -> Table:
     return table
 
 
-def board_tables(rows: Sequence[Row], tracks: dict[str, Track]) -> list[Table]:
-    """For each track its records, newest first, and below them what did not win; old editions are dim."""
+def board_tables(rows: Sequence[Row]) -> list[Table]:
+    """The board for the terminal; earlier editions of a track are dim."""
     from rich.table import Table
 
     tables = []
-    for track in sorted({row.track for row in rows}):
-        for title, kinds in SECTIONS:
-            chosen = sorted((row for row in rows if (row.track, row.kind in kinds) == (track, True)), key=newest_first)
-            if not chosen:
-                continue
-            table = Table(title=f"{track}: {title}", title_justify="left", header_style="bold")
-            for column, justify in COLUMNS:
-                table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
-            for row in chosen:
-                current = track in tracks and tracks[track].digest.startswith(row.track_digest)
-                table.add_row(*cells(row), style=None if current else "dim")
-            tables.append(table)
+    for track, title, chosen in sections(rows):
+        table = Table(title=f"{track}: {title}", title_justify="left", header_style="bold")
+        for column, justify in COLUMNS:
+            table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        for row in chosen:
+            table.add_row(*cells(row), style="dim" if title == "earlier editions" else None)
+        tables.append(table)
     return tables
 
 

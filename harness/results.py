@@ -43,7 +43,7 @@ class Training(Strict):
     tokens: Positive
     num_params: Positive
     train_s: Seconds
-    """Training steps only; data, start-up, warm-up, dev evaluations and checkpoints are not in it."""
+    """Training steps only, gathering their batches included; start-up, warm-up, dev evaluations and checkpoints not."""
     cpu_s: Seconds
     """Processor time of the same steps, all threads together: less moved by what else the machine does."""
     warmup_s: Seconds
@@ -108,7 +108,7 @@ class Provenance(Strict):
     revision: str | None
     """Git commit of the checkout; None outside a repository."""
     dirty: bool
-    """Whether models/, harness/ or tracks/ differed from that commit."""
+    """Whether harness/, tracks/ or models/ differed from that commit; variants aside, which have their own digests."""
     packages: dict[str, str]
     machine: Machine
     threads: Positive

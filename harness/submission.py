@@ -17,11 +17,13 @@ from pydantic import Field, TypeAdapter
 from harness.catalog import count_statements_of
 from harness.data import derive_seed
 from harness.errors import LlmbenchError
-from harness.project import sha256
+from harness.project import read_bytes, read_text, sha256
 from harness.results import FinishedRun, Pair, load_record, load_run
 from harness.track import Count, Positive, Sha256, Strict, Track, parse_track
 from harness.verdict import Lane, Verdict, judge
 
+Seed = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,18})$")]
+"""A seed as JSON writes the key of an object."""
 Kind = Literal["opening", "record", "negative"]
 ArmName = Literal["record", "candidate"]
 
@@ -34,7 +36,7 @@ class Arm(Strict):
     """Variant name -> digest of its frozen file."""
     statements: Count
     """Cost of the recipe: statements of its variants."""
-    runs: dict[str, Sha256]
+    runs: Annotated[dict[Seed, Sha256], Field(min_length=1)]
     """Seed -> digest of the run's file, in the order in which the seeds were used."""
 
     @property
@@ -61,6 +63,8 @@ class Submission(Strict):
     """The how-manieth different candidate on this track since its last record; 1 in an opening."""
     verdict: Verdict | None
     """None in an opening."""
+    files: dict[Literal["curves.png", "track.toml"], Sha256]
+    """Digests of the files that cannot be made again from the runs."""
 
     @property
     def folder_name(self) -> str:
@@ -73,11 +77,12 @@ class Submission(Strict):
 
 
 _SUBMISSION: TypeAdapter[Submission] = TypeAdapter(Submission)
+NAME = re.compile(r"^[a-z0-9][a-z0-9_+-]*$")
 FOLDER = re.compile(r"^\d{4}-[a-z0-9][a-z0-9_+-]*$")
 
 
 def confirmation_seeds(track_digest: str, sources: Mapping[str, str], count: int) -> list[int]:
-    """Seeds that nobody could pick: they follow from the track and the candidate's sources alone."""
+    """Seeds that follow from the track and the candidate's sources: any edit of a source draws new ones."""
     key = json.dumps(sorted(sources.items()))
     return [derive_seed("confirmation", track_digest, key, index) % 2**31 for index in range(count)]
 
@@ -134,14 +139,9 @@ def frozen_source(folder: Path, variant: str) -> Path:
 
 def frozen_cost(folder: Path, arm: Arm) -> int:
     """Statements of an arm's recipe, counted on the frozen sources."""
-    return sum(
-        count_statements_of(frozen_source(folder, variant).read_text(encoding="utf-8")) for variant in arm.sources
-    )
+    return sum(count_statements_of(read_text(frozen_source(folder, variant))) for variant in arm.sources)
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file. Raises LlmbenchError where it is missing."""
-    try:
-        return sha256(path.read_bytes())
-    except OSError as error:
-        raise LlmbenchError(f"{path} cannot be read: {error.strerror}") from error
+    """SHA-256 of a file. Raises LlmbenchError where it cannot be read."""
+    return sha256(read_bytes(path))

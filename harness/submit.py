@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from harness.errors import LlmbenchError, RejectedError, UndecidedError
 from harness.leaderboard import Board, read_board, rebuild
 from harness.ledger import attempt_number
 from harness.plots import curves_png
-from harness.project import Project, sha256
+from harness.project import Project, make_folder, read_bytes, sha256, write_atomic
 from harness.report import submission_markdown, verdict_sentence
 from harness.results import FinishedRun, dump_json, save_run
+from harness.submission import NAME as SUBMISSION_NAME
 from harness.submission import Arm, ArmName, Kind, Submission, frozen_source, run_file
 from harness.track import Track
 from harness.verdict import Verdict
@@ -66,10 +66,6 @@ def file_candidate(bench: Bench, board: Board, entry: Entry, *, negative: bool) 
         raise LlmbenchError(
             f"nobody has opened the track {track.name}; file its baseline: `llmbench submit --baseline`"
         )
-    if not entry.added and not entry.removed:
-        raise LlmbenchError(
-            f"nothing to submit; run `llmbench run candidate --track {track.name} --variant NAME` first"
-        )
     standing = board.standing(track, entry.lane)
     check_record_sources(bench.project, standing)
     arms = choose_arms(board, track, entry)
@@ -77,7 +73,10 @@ def file_candidate(bench: Bench, board: Board, entry: Entry, *, negative: bool) 
         raise RejectedError(f"{arms.candidate} holds the record already ({holder.folder_name})")
     seeds = contest_seeds(bench.project, track, arms, confirm=entry.confirm)
     contest = judge_stored(bench, arms, seeds)
-    verdict, used = contest.verdict, contest.pairs[: contest.verdict.pairs]
+    used = contest.pairs[: contest.verdict.pairs]
+    if len(used) < len(contest.pairs):  # judged again without what no look used: what is filed is the whole evidence
+        contest = judge_stored(bench, arms, seeds[: len(used)])
+    verdict = contest.verdict
     if contest.failed and not used:
         raise RejectedError(f"{contest.failed[0].recipe} has no numbers to file: {contest.failed[0].reason}")
     if not used:
@@ -88,6 +87,12 @@ def file_candidate(bench: Bench, board: Board, entry: Entry, *, negative: bool) 
         raise LlmbenchError(f"{arms.candidate} breaks the record; submit it without --negative")
     if not negative and verdict.decision == "rejected":
         raise RejectedError(f"{arms.candidate}: {verdict_sentence(verdict)} File it as knowledge with --negative")
+    if entry.lane == "simplicity" and recipe_cost(recipe_sources(bench.project, arms.candidate)) >= (
+        holder.candidate.statements
+    ):
+        raise RejectedError(
+            f"{arms.candidate} has no fewer statements than the present record, {holder.candidate.recipe}"
+        )
     return Filing(
         kind="negative" if negative else "record",
         name="-".join((track.name, *entry.added, *(f"without-{name}" for name in entry.removed))),
@@ -105,9 +110,15 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
     The folder is made beside its place, verified, and renamed into it. A lock makes two submits at
     once take two numbers. Raises LlmbenchError where anything is wrong; then nothing was written.
     """
-    project.runs.mkdir(exist_ok=True)
+    if name is not None and not SUBMISSION_NAME.match(name):
+        raise LlmbenchError(f"the name '{name}' must be lower case letters, digits, '-', '_' and '+'; choose another")
+    make_folder(project.runs)
+    make_folder(project.submissions)
     with filelock.FileLock(project.runs / ".submit.lock"):
         board = read_board(project)
+        named = [(filing.arms.record, filing.records), (filing.arms.candidate, filing.candidates)]
+        picture = curves_png([(recipe, runs) for recipe, runs in named if runs])
+        rules = read_bytes(project.tracks / f"{track.name}.toml")
         submission = Submission(
             number=board.next_number,
             name=name or filing.name,
@@ -120,22 +131,21 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
             candidate=_arm(project, filing.arms.candidate, filing.candidates),
             attempt=filing.attempt,
             verdict=filing.verdict,
+            files={"curves.png": sha256(picture), "track.toml": sha256(rules)},
         )
         markdown = submission_markdown(submission, filing.records, filing.candidates)
-        scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=project.submissions))
-        folder = scratch / submission.folder_name
+        texts = {"submission.json": dump_json(submission).encode(), "README.md": markdown.encode()}
         try:
-            _fill(project, folder, submission, filing)
-            (folder / "README.md").write_text(markdown, encoding="utf-8")
-            named = [(filing.arms.record, filing.records), (filing.arms.candidate, filing.candidates)]
-            (folder / "curves.png").write_bytes(curves_png([(recipe, runs) for recipe, runs in named if runs]))
-            if problems := verify_folder(project, folder, board):
-                raise LlmbenchError(f"the submission would not verify: {problems[0]}")
-            folder.rename(project.submissions / submission.folder_name)
+            with tempfile.TemporaryDirectory(prefix=".new-", dir=project.submissions) as scratch:
+                folder = Path(scratch) / submission.folder_name
+                for file, content in {**texts, "curves.png": picture, "track.toml": rules}.items():
+                    write_atomic(folder / file, content)
+                _write_evidence(project, folder, filing)
+                if problems := verify_folder(project, folder, board):
+                    raise LlmbenchError(f"the submission would not verify: {problems[0]}")
+                folder.rename(project.submissions / submission.folder_name)
         except OSError as error:
             raise LlmbenchError(f"cannot write the submission: {error.strerror}; nothing was kept of it") from error
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
         rebuild(project)
     return submission, markdown
 
@@ -150,19 +160,13 @@ def _arm(project: Project, recipe: str, runs: Sequence[FinishedRun]) -> Arm:
     )
 
 
-def _fill(project: Project, folder: Path, submission: Submission, filing: Filing) -> None:
-    (folder / "sources").mkdir(parents=True)
-    (folder / "runs").mkdir()
-    (folder / "submission.json").write_text(dump_json(submission), encoding="utf-8")
-    shutil.copyfile(project.tracks / f"{submission.track}.toml", folder / "track.toml")
-    variants = {*parse_recipe(submission.candidate.recipe)}
-    if submission.record is not None:
-        variants |= {*parse_recipe(submission.record.recipe)}
-    for variant in sorted(variants):
-        shutil.copyfile(project.variants / f"{variant}.py", frozen_source(folder, variant))
+def _write_evidence(project: Project, folder: Path, filing: Filing) -> None:
+    """The sources of both arms and all runs."""
+    for variant in sorted(
+        {*parse_recipe(filing.candidates[0].recipe), *(filing.records[0].sources if filing.records else ())}
+    ):
+        write_atomic(frozen_source(folder, variant), read_bytes(project.variants / f"{variant}.py"))
     arms: list[tuple[ArmName, Sequence[FinishedRun]]] = [("record", filing.records), ("candidate", filing.candidates)]
     for arm, runs in arms:
         for run in runs:
             save_run(folder / run_file(arm, run.seed), run)
-    if not any((folder / "sources").iterdir()):
-        (folder / "sources").rmdir()

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from harness.errors import LlmbenchError, did_you_mean
 from harness.looks import Criterion, Finding, Quantity, Replay, find, replay
@@ -91,7 +93,7 @@ class Verdict(Strict):
 
     decision: Decision
     lane: Lane
-    reasons: tuple[str, ...]
+    reasons: Annotated[tuple[str, ...], Field(min_length=1)]
     """Stable codes, the deciding ones first; `explain` says them in words."""
     details: tuple[str, ...] = ()
     """For pairs that must not be compared: which values differ."""

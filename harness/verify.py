@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from harness.catalog import check_source, format_recipe, parse_recipe
+from harness.catalog import BASE, check_source, parse_recipe
+from harness.entry import check_record_sources
 from harness.errors import LlmbenchError
-from harness.leaderboard import Board, format_csv, make_rows, submission_folders
+from harness.leaderboard import Board, format_csv, make_rows, with_board
 from harness.ledger import board_attempts
-from harness.project import Project, sha256
+from harness.project import Project, read_bytes, read_text
 from harness.report import submission_markdown
 from harness.results import FinishedRun, dump_json
 from harness.submission import (
@@ -33,62 +36,96 @@ from harness.submission import (
     load_submission,
     run_file,
 )
-from harness.track import Track
+from harness.track import Track, load_track
 from harness.verdict import explain
 
-READERS_FILES = {"README.md", "curves.png"}
+# What every evaluation must have passed.
+REQUIRED_PROBES = {"causality", "shape", "finiteness"}
 
 
 def verify_folder(project: Project, folder: Path, board: Board) -> list[str]:
     """All problems of one submission; `board` is the board it must be judged against."""
+    found: list[str] = []
     try:
         submission = load_submission(folder)
-        return list(_problems(project, folder, submission, board.before(submission.number)))
+        found.extend(_problems(folder, submission, board.before(submission.number)))
+        if not found:  # what people read is made from the numbers, so only where those hold
+            found.extend(_markdown_problems(folder, submission))
     except LlmbenchError as error:
-        return [str(error)]
-
-
-def verify_board(project: Project) -> dict[str, list[str]]:
-    """Folder or file name -> its problems, for all submissions and `leaderboard.csv`."""
-    found: dict[str, list[str]] = {}
-    readable: list[Submission] = []
-    for folder in submission_folders(project):
-        found[folder.name] = verify_folder(project, folder, Board(tuple(readable)))
-        try:
-            readable.append(load_submission(folder))
-        except LlmbenchError:
-            continue
-    try:
-        found[project.leaderboard.name] = list(_csv_problems(project))
-    except LlmbenchError as error:
-        found[project.leaderboard.name] = [f"cannot be rebuilt: {error}"]
+        found.append(str(error))
     return found
 
 
-def _csv_problems(project: Project) -> Iterator[str]:
-    rebuilt = format_csv(make_rows(project))
+def readable_board(project: Project) -> Board:
+    """The submissions whose `submission.json` can be read."""
+    readable = []
+    for folder in _folders(project):
+        with suppress(LlmbenchError):
+            readable.append(load_submission(folder))
+    return Board(tuple(readable))
+
+
+def verify_board(project: Project) -> dict[str, list[str]]:
+    """Folder or file name -> its problems: all submissions, their order, the tracks and `leaderboard.csv`."""
+    board = readable_board(project)
+    found = {folder.name: verify_folder(project, folder, board) for folder in _folders(project)}
+    numbers = [submission.number for submission in board.submissions]
+    if numbers != list(range(1, len(numbers) + 1)):
+        found["submissions"] = [f"the numbers are {numbers}, not 1 to {len(numbers)}: one is missing or taken twice"]
+    for track in sorted({submission.track for submission in board.submissions}):
+        found[f"tracks/{track}.toml"] = _checked(_edition_problems(project, board, track))
+    found[project.leaderboard.name] = _checked(_csv_problems(project))
+    return found
+
+
+def _folders(project: Project) -> list[Path]:
+    paths = project.submissions.glob("*") if project.submissions.is_dir() else []
+    return sorted(path for path in paths if not path.name.startswith("."))
+
+
+def _checked(problems: Iterator[str]) -> list[str]:
+    """The problems, an error among them."""
+    found: list[str] = []
     try:
-        stored = project.leaderboard.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        yield f"{project.leaderboard.name} cannot be read ({error}); run `llmbench leaderboard --rebuild`"
-        return
-    if stored == rebuilt:
-        return
-    pairs = zip(stored.splitlines() + [""] * 9999, rebuilt.splitlines(), strict=False)
-    line = next(
-        (number for number, (old, new) in enumerate(pairs, start=1) if old != new), len(rebuilt.splitlines()) + 1
-    )
-    yield (
-        f"{project.leaderboard.name} differs from what the submissions say, from line {line} on; "
-        f"run `llmbench leaderboard --rebuild` and never edit it by hand"
-    )
+        found.extend(problems)
+    except LlmbenchError as error:
+        found.append(str(error))
+    return found
 
 
-def _problems(project: Project, folder: Path, submission: Submission, earlier: Board) -> Iterator[str]:
+def _edition_problems(project: Project, board: Board, track: str) -> Iterator[str]:
+    """The track is the edition that the board opened last, and the record's variants are still here."""
+    current = load_track(project, track)
+    if board.edition(track) != current.digest:
+        yield (
+            "is not the edition that the board opened last; restore it, or open this one: "
+            f"`llmbench run baseline --track {track}`, `llmbench submit --baseline --track {track}`"
+        )
+    check_record_sources(project, board.holder(current))
+
+
+def _csv_problems(project: Project) -> Iterator[str]:
+    """The CSV and the README's board are what the submissions say, byte for byte."""
+    rows = make_rows(project)
+    stored, rebuilt = read_bytes(project.leaderboard), format_csv(rows).encode()
+    if stored != rebuilt:
+        lines = enumerate(zip_longest(stored.splitlines(), rebuilt.splitlines()), start=1)
+        line = next((number for number, (old, new) in lines if old != new), "its line ends")
+        yield (
+            f"{project.leaderboard.name} differs from what the submissions say (line {line}); "
+            f"run `llmbench leaderboard --rebuild` and never edit it by hand"
+        )
+    if project.readme.exists():
+        text = read_text(project.readme)
+        if with_board(text, rows) != text:
+            yield "the board in README.md differs from what the submissions say; run `llmbench leaderboard --rebuild`"
+
+
+def _problems(folder: Path, submission: Submission, earlier: Board) -> Iterator[str]:
     """Problems in the order in which a reader would want to know them."""
     if folder.name != submission.folder_name:
         yield f"{folder.name}/submission.json calls itself {submission.folder_name}; rename the folder"
-    if (folder / "submission.json").read_text(encoding="utf-8") != dump_json(submission):
+    if read_bytes(folder / "submission.json") != dump_json(submission).encode():
         yield f"{folder.name}/submission.json is not written as llmbench writes it; it was edited by hand"
     yield from _file_problems(folder, submission)
     yield from _track_problems(folder, submission)
@@ -98,27 +135,31 @@ def _problems(project: Project, folder: Path, submission: Submission, earlier: B
     for name, arm in arms:
         yield from _arm_problems(folder, submission, name, arm)
     yield from _seed_problems(folder, submission)
-    yield from _standing_problems(submission, earlier)
+    yield from _standing_problems(folder, submission, earlier)
     yield from _verdict_problems(folder, submission)
-    yield from _markdown_problems(folder, submission)
 
 
 def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
     """The folder holds what the submission names and nothing else."""
     arms: list[tuple[ArmName, Arm | None]] = [("record", submission.record), ("candidate", submission.candidate)]
-    expected = {"submission.json", "track.toml", *READERS_FILES}
+    expected = {"submission.json", "README.md", "curves.png", "track.toml"}
     for name, arm in arms:
         if arm is not None:
             expected |= {run_file(name, seed) for seed in arm.seeds}
             expected |= {f"sources/{variant}.py" for variant in arm.sources}
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     for missing in sorted(expected - present):
         yield f"{folder.name}/{missing} is missing"
+    for file, digest in submission.files.items():
+        if file in present and file_digest(folder / file) != digest:
+            yield f"{folder.name}/{file} is not the file whose digest the submission states; it was changed"
     for extra in sorted(present - expected):
         yield f"{folder.name}/{extra} does not belong to a submission; remove it"
 
 
 def _track_problems(folder: Path, submission: Submission) -> Iterator[str]:
+    if set(submission.files) != {"curves.png", "track.toml"}:
+        yield f"{folder.name}/submission.json: files does not state the digests of curves.png and track.toml"
     if load_frozen_track(folder, submission).digest != submission.track_digest:
         yield f"{folder.name}/track.toml is not the track whose digest the submission states"
 
@@ -132,21 +173,22 @@ def _arm_problems(folder: Path, submission: Submission, name: ArmName, arm: Arm)
         path = frozen_source(folder, variant)
         if file_digest(path) != digest:
             yield f"{folder.name}/sources/{variant}.py is not the source that {name}.sources states"
-        check_source(path.read_text(encoding="utf-8"), path.relative_to(folder.parent))
+        check_source(read_text(path), path.relative_to(folder.parent))
     if frozen_cost(folder, arm) != arm.statements:
         yield f"{where}.statements is {arm.statements}, the sources have {frozen_cost(folder, arm)}"
-    if not arm.runs:
-        yield f"{where}.runs is empty"
     track = load_frozen_track(folder, submission)
     for seed, run in zip(arm.runs, load_arm_runs(folder, submission, name), strict=True):
         path = folder / run_file(name, int(seed))
         where = f"{folder.name}/{run_file(name, int(seed))}"
         if file_digest(path) != arm.runs[seed]:
             yield f"{where} is not the run whose digest the submission states; it was changed"
-        if path.read_text(encoding="utf-8") != dump_json(run):
+        if read_bytes(path) != dump_json(run).encode():
             yield f"{where} is not written as llmbench writes it; it was edited by hand"
         yield from _run_problems(where, run, arm, int(seed), submission.track)
         yield from _budget_problems(where, run, track)
+    weights = [run.training.weights_sha256 for run in load_arm_runs(folder, submission, name)]
+    if len(set(weights)) != len(weights):
+        yield f"{folder.name}: two seeds of the {name} arm end in the same weights; one is a copy"
 
 
 def _run_problems(where: str, run: FinishedRun, arm: Arm, seed: int, track: str) -> Iterator[str]:
@@ -157,6 +199,10 @@ def _run_problems(where: str, run: FinishedRun, arm: Arm, seed: int, track: str)
             yield f"{where}: {key} is {getattr(run, key)!r}, the submission states {value!r}"
     curve = run.training.curve
     steps = [point.step for point in curve]
+    if not set(run.evaluation.probes) >= REQUIRED_PROBES:
+        yield f"{where}: the evaluation passed {run.evaluation.probes}, not all of {sorted(REQUIRED_PROBES)}"
+    if run.evaluation.correct > run.evaluation.tokens:
+        yield f"{where}: more tokens are correct than there are"
     if not curve or steps != sorted(set(steps)) or steps[-1] != run.training.steps:
         yield f"{where}: the curve does not rise to the last step"
     elif curve[-1].train_s > run.training.train_s:
@@ -190,22 +236,31 @@ def _seed_problems(folder: Path, submission: Submission) -> Iterator[str]:
         yield f"{folder.name}: seeds {seeds} are neither the track's first {len(seeds)} nor the confirmation seeds"
 
 
-def _standing_problems(submission: Submission, earlier: Board) -> Iterator[str]:
+def _standing_problems(folder: Path, submission: Submission, earlier: Board) -> Iterator[str]:
     """The submission beat the record that stood when its number came."""
-    name = submission.folder_name
-    holder = earlier.standing_of(submission.track, submission.track_digest, submission.lane)
-    if any(other.number == submission.number for other in earlier.submissions):
-        yield f"{name}: its number is taken; submit it again"
+    name, track, digest = submission.folder_name, submission.track, submission.track_digest
+    edition = earlier.edition(track)
     if submission.kind == "opening":
-        if holder is not None:
-            yield f"{name} opens a track that {holder.folder_name} holds already"
-        if (
-            submission.record is not None
-            or submission.verdict is not None
-            or submission.candidate.recipe != format_recipe(())
-        ):
-            yield f"{name}: an opening has the base recipe, no record arm and no verdict"
+        if digest in {s.track_digest for s in earlier.submissions if s.track == track}:
+            yield f"{name} opens an edition of {track} that was opened before"
+        plain = (
+            submission.record,
+            submission.verdict,
+            submission.attempt,
+            submission.lane,
+            submission.candidate.recipe,
+        )
+        if plain != (None, None, 1, "loss", BASE):
+            yield f"{name}: an opening has the base recipe, no record arm, no verdict, attempt 1 and the lane loss"
+        if len(submission.candidate.runs) < load_frozen_track(folder, submission).rule.looks[0]:
+            yield f"{name}: an opening needs as many seeds as the track's first look"
         return
+    if edition != digest:
+        yield f"{name} was measured on another edition of {track} than the one opened last; run it again"
+    holder = earlier.standing_of(track, digest, submission.lane)
+    present = earlier.holder_of(track, digest)
+    if submission.lane == "simplicity" and present and submission.candidate.statements >= present.candidate.statements:
+        yield f"{name}: not_simpler: it has no fewer statements than the present record, {present.folder_name}"
     if submission.record is None or submission.verdict is None:
         yield f"{name}: a {submission.kind} result needs a record arm and a verdict"
         return
@@ -249,11 +304,6 @@ def _differences(stored: Any, recomputed: Any, path: str) -> Iterator[str]:
 
 
 def _markdown_problems(folder: Path, submission: Submission) -> Iterator[str]:
-    path = folder / "README.md"
-    if not path.exists():
-        return  # named as missing already
-    written = submission_markdown(
-        submission, load_arm_runs(folder, submission, "record"), load_arm_runs(folder, submission, "candidate")
-    )
-    if sha256(path.read_bytes()) != sha256(written.encode()):
+    arms = [load_arm_runs(folder, submission, arm) for arm in ("record", "candidate")]
+    if read_bytes(folder / "README.md") != submission_markdown(submission, *arms).encode():
         yield f"{folder.name}/README.md is not what the runs say; it was edited by hand"

@@ -112,7 +112,6 @@ class Sandbox:
 def make_sandbox(root: Path) -> Sandbox:
     for folder in ("harness", "models", "tracks"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (root / "submissions").mkdir()
     track = root / "tracks" / "smoke.toml"
     # A level at which three pairs can decide: what is tested is the way of a claim, not the statistics.
     text = re.sub(r"(?m)^alpha = .*$", "alpha = 0.45", track.read_text())

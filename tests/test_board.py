@@ -65,55 +65,118 @@ def test_a_variant_of_the_record_is_measured_again_and_cannot_be_filed_again(fil
     assert one_sentence(refused.stderr)
 
 
-def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    if isinstance(value, dict):
-        return [leaf for key, inner in value.items() for leaf in leaves(inner, (*path, key))]
-    if isinstance(value, list):
-        return [leaf for key, inner in enumerate(value) for leaf in leaves(inner, (*path, key))]
-    return [path]
-
-
-def mutated(value: Any) -> Any:
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, int | float):
-        return value + 1
-    return "x" if value is None else f"{value}x"
-
-
 def problems(sandbox: Sandbox) -> dict[str, list[str]]:
     return {name: found for name, found in sandbox.json("verify")["problems"].items() if found}
 
 
-def test_every_leaf_of_a_submission_is_guarded(filed: FiledContest, tmp_path: Path) -> None:
-    """One number, word or digest changed anywhere in a claim, and the claim is refused."""
-    from harness.leaderboard import read_board
-    from harness.project import Project
-    from harness.verify import verify_board
+def changes(value: Any) -> list[Any]:
+    """Other values that a leaf, a list or an object may be changed to by hand."""
+    if isinstance(value, dict):
+        return [{}, {**value, "x": 1}, *({k: v for k, v in value.items() if k != key} for key in value)]
+    if isinstance(value, list):
+        return [[], value[1:], [*value, *value[-1:]]] if value else [["x"]]
+    if isinstance(value, bool):
+        return [not value, None]
+    if isinstance(value, int | float):
+        return [value + 1, 0 if value else -1, str(value), None]
+    return ["x"] if value is None else [f"{value}x", "", None]
 
-    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
-    project = Project(sandbox.root)
+
+def nodes(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Paths of all leaves, lists and objects."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(found for key, one in inner for found in nodes(one, (*path, key)))]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "0001-smoke-baseline/submission.json",
+        "0001-smoke-baseline/runs/candidate-seed-1.json",
+        "0002-smoke-token_smear/submission.json",
+        "0002-smoke-token_smear/runs/record-seed-0.json",
+        "0002-smoke-token_smear/runs/candidate-seed-2.json",
+    ],
+)
+def test_every_value_of_a_submission_is_guarded(filed: FiledContest, tmp_path: Path, file: str) -> None:
+    """One number, word, list or key changed anywhere in a claim, and the claim is refused in a sentence."""
+    from harness.project import Project
+    from harness.verify import readable_board, verify_board, verify_folder
+
+    project = Project(filed.sandbox.copy(tmp_path / "llmbench").root)
     assert not any(verify_board(project).values())
-    files = ["submission.json", "runs/record-seed-0.json", "runs/candidate-seed-2.json"]
-    for file in files:
-        path = sandbox.root / "submissions" / "0002-smoke-token_smear" / file
-        text = path.read_text()
-        for leaf in leaves(json.loads(text)):
-            content = json.loads(text)
-            holder = content
-            for key in leaf[:-1]:
-                holder = holder[key]
-            holder[leaf[-1]] = mutated(holder[leaf[-1]])
+    path = project.submissions / file
+    folder = project.submissions / file.split("/")[0]
+    text = path.read_text()
+    for node in nodes(json.loads(text))[1:]:
+        content = json.loads(text)
+        holder = content
+        for key in node[:-1]:
+            holder = holder[key]
+        original = holder[node[-1]]
+        for change in changes(original):
+            holder[node[-1]] = change
             path.write_text(json.dumps(content, indent=1) + "\n")
-            assert any(verify_board(project).values()), f"{file}: {leaf} may be changed"
-        path.write_text(text)
-    assert len(read_board(project).submissions) == 2
+            found = verify_folder(project, folder, readable_board(project))
+            assert found, f"{node} may be changed from {original} to {change}"
+    path.write_text(text.replace("\n", "\r\n"))
+    assert verify_folder(project, folder, readable_board(project))
+
+
+@pytest.mark.parametrize("file", ["README.md", "curves.png", "track.toml", "sources/token_smear.py", "submission.json"])
+def test_a_file_of_a_submission_may_not_be_touched(filed: FiledContest, tmp_path: Path, file: str) -> None:
+    from harness.project import Project
+    from harness.verify import readable_board, verify_folder
+
+    project = Project(filed.sandbox.copy(tmp_path / "llmbench").root)
+    folder = project.submissions / "0002-smoke-token_smear"
+    path = folder / file
+    content = path.read_bytes()
+
+    def problems() -> list[str]:
+        return verify_folder(project, folder, readable_board(project))
+
+    assert problems() == []
+    for broken in (content + b"\n", content[:-1], b"", b"\xff\xfe", content.replace(b"\n", b"\r\n")):
+        path.write_bytes(broken)
+        assert problems(), broken[-30:]
+    path.unlink()
+    assert problems()
+    path.mkdir()
+    assert problems()
+    path.rmdir()
+    path.write_bytes(content)
+    (folder / "notes.txt").write_text("hello")
+    assert problems() == [f"{folder.name}/notes.txt does not belong to a submission; remove it"]
+
+
+def test_a_board_cannot_rest_on_a_track_that_somebody_made_easier(filed: FiledContest, tmp_path: Path) -> None:
+    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
+    path = sandbox.root / "tracks" / "smoke.toml"
+    path.write_text(path.read_text().replace("alpha = 0.45", "alpha = 0.3"))
+    assert "is not the edition that the board opened last" in problems(sandbox)["tracks/smoke.toml"][0]
+
+
+def test_a_board_whose_record_cannot_be_built_any_more_is_refused(filed: FiledContest, tmp_path: Path) -> None:
+    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
+    path = sandbox.root / "models" / "variants" / "token_smear.py"
+    path.write_text(path.read_text() + "# a remark\n")
+    assert "is not the file that holds the record" in problems(sandbox)["tracks/smoke.toml"][0]
+    path.unlink()
+    assert "there is no variant" in problems(sandbox)["tracks/smoke.toml"][0]
+
+
+def test_a_submission_that_vanished_is_missed(filed: FiledContest, tmp_path: Path) -> None:
+    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
+    shutil.rmtree(sandbox.root / "submissions" / "0001-smoke-baseline")
+    assert "one is missing or taken twice" in problems(sandbox)["submissions"][0]
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new", "words"),
     [
         ("leaderboard.csv", "base", "bass", "leaderboard.csv differs"),
+        ("leaderboard.csv", "\n", "\r\n", "leaderboard.csv differs"),
         ("submissions/0002-smoke-token_smear/README.md", "val loss", "val  loss", "README.md is not what the runs say"),
         ("submissions/0002-smoke-token_smear/sources/token_smear.py", "zeros_", "ones_", "is not the source"),
         ("submissions/0002-smoke-token_smear/track.toml", "tokens = 65536", "tokens = 32768", "is not the track"),
@@ -127,7 +190,8 @@ def test_a_hand_edit_is_refused_in_a_sentence(
     sandbox = filed.sandbox.copy(tmp_path / "llmbench")
     path = sandbox.root / file
     assert old in path.read_text() or old == '"seed'
-    path.write_text(path.read_text().replace(old, new, 1) if old != '"seed' else path.read_text()[:-20])
+    content = path.read_text().replace(old, new, 1) if old != '"seed' else path.read_text()[:-20]
+    path.write_text(content, newline="")
     refused = sandbox("verify")
     assert refused.returncode == 3
     assert "Traceback" not in refused.stderr
@@ -168,11 +232,14 @@ def test_a_record_whose_source_changed_holds_no_new_contest(filed: FiledContest,
     ("arguments", "code", "words"),
     [
         (("run", "candidate", "--variant", "nosuch"), 2, "there is no variant 'nosuch'"),
-        (("run", "candidate"), 2, "--variant token_smear"),
+        (("run", "candidate"), 2, "--variant NAME"),
         (("run", "baseline", "--track", "smok"), 2, "did you mean 'smoke'"),
         (("submit", "--track", "smoke"), 2, "submit --baseline"),
         (("submit", "--baseline", "--track", "smoke"), 2, "run baseline"),
-        (("verify", "nowhere"), 2, "holds no submission.json"),
+        (("verify", "nowhere"), 2, "not a folder under submissions/"),
+        (("run", "candidate", "--variant", "qk_norm", "--max-pairs", "2"), 2, "--max-pairs 3 or more"),
+        (("run", "candidate", "--variant", "qk_norm", "--lane", "sped"), 2, "did you mean 'speed'"),
+        (("run", "baseline", "--track", "smoke", "--pairs", "99"), 2, "has 8 seeds"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_exit_code_two(
