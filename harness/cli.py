@@ -47,9 +47,7 @@ TrackOption = Annotated[str, typer.Option("--track", help="The contest; `llmbenc
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; logs stay on stderr.")]
 JobsOption = Annotated[
     int | None,
-    typer.Option(
-        "--jobs", min=1, help="Runs that train at the same time; moves no result. Default: as the cores allow."
-    ),
+    typer.Option("--jobs", min=1, help="Runs at a time; moves no loss, but times. Default: as the cores allow."),
 ]
 VariantOption = Annotated[
     list[str] | None,
@@ -127,7 +125,7 @@ def run_candidate(
     from harness.report import compare, comparison_table, evidence, look_line, verdict_sentence
 
     project, contest_track = _open(track)
-    board, entry = read_board(project), _entry(variant, without, lane, confirm)
+    board, entry = read_board(project), _entry(variant, without, lane, confirm, jobs)
     arms = choose_arms(board, contest_track, entry)
     check_record_sources(project, board.standing(contest_track, arms.lane))
     sources = {name: source.digest for name, source in recipe_sources(project, arms.candidate).items()}
@@ -195,6 +193,7 @@ def submit(
     name: Annotated[
         str | None, typer.Option(help="Name of the folder after its number. Default: the variants.")
     ] = None,
+    jobs: JobsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """File the last candidate (or --variant) under submissions/ and print the pull request's text."""
@@ -205,18 +204,19 @@ def submit(
     project, contest_track = _open(track)
     board = read_board(project)
     if baseline:
-        filing = file_opening(_make_bench(project, contest_track), board)
+        filing = file_opening(_make_bench(project, contest_track, jobs), board)
     else:
         if not (variant or without) and (confirm or lane != "loss"):
             raise LlmbenchError(
                 "--lane and --confirm go with --variant or --without; without those the last run counts"
             )
-        named = variant or without
-        entry = _entry(variant, without, lane, confirm) if named else recall_entry(project, contest_track)
+        named = _entry(variant, without, lane, confirm, jobs)
+        entry = named if named.added or named.removed else recall_entry(project, contest_track)
         if not entry.added and not entry.removed:
             raise LlmbenchError(f"nothing to submit; run `llmbench run candidate --track {track} --variant NAME` first")
         arms = choose_arms(board, contest_track, entry)
-        filing = file_candidate(_make_bench(project, contest_track, arms=arms), board, entry, negative=negative)
+        bench = _make_bench(project, contest_track, jobs or entry.jobs, arms)
+        filing = file_candidate(bench, board, entry, arms, negative=negative)
     submission, markdown = write_submission(project, contest_track, filing, name)
     folder = f"submissions/{submission.folder_name}"
     if as_json:
@@ -503,14 +503,14 @@ def _open(track: str) -> tuple[Project, Track]:
     return project, load_track(project, track)
 
 
-def _entry(variant: list[str] | None, without: list[str] | None, lane: str, confirm: bool) -> Entry:
+def _entry(variant: list[str] | None, without: list[str] | None, lane: str, confirm: bool, jobs: int | None) -> Entry:
     from harness.entry import Entry
     from harness.verdict import LANES
 
     if lane not in LANES:
         raise LlmbenchError(f"there is no lane '{lane}'{did_you_mean(lane, LANES)}; lanes are {', '.join(LANES)}")
     chosen = next(known for known in LANES if known == lane)
-    return Entry(added=tuple(variant or ()), removed=tuple(without or ()), lane=chosen, confirm=confirm)
+    return Entry(added=tuple(variant or ()), removed=tuple(without or ()), lane=chosen, confirm=confirm, jobs=jobs)
 
 
 def _make_bench(

@@ -10,7 +10,7 @@ from harness.errors import LlmbenchError
 from harness.leaderboard import Board
 from harness.project import Project, write_atomic
 from harness.submission import Submission, confirmation_seeds
-from harness.track import Strict, Track
+from harness.track import Positive, Strict, Track
 from harness.verdict import Lane
 
 
@@ -22,6 +22,8 @@ class Entry(Strict):
     lane: Lane = "loss"
     confirm: bool = False
     """Whether to use the confirmation seeds instead of the public ones."""
+    jobs: Positive | None = None
+    """Runs at a time, where the user chose: runs under another load are other runs."""
 
 
 @dataclass(frozen=True)

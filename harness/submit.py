@@ -13,7 +13,7 @@ import filelock
 from harness.bench import Bench
 from harness.catalog import BASE, parse_recipe, recipe_cost, recipe_sources
 from harness.contest import judge_stored
-from harness.entry import Arms, Entry, check_record_sources, choose_arms, contest_seeds
+from harness.entry import Arms, Entry, check_record_sources, contest_seeds
 from harness.errors import LlmbenchError, RejectedError, UndecidedError
 from harness.leaderboard import Board, read_board, rebuild
 from harness.ledger import attempt_number
@@ -56,7 +56,7 @@ def file_opening(bench: Bench, board: Board) -> Filing:
     return Filing("opening", f"{track.name}-baseline", Arms("", BASE), (), runs, 1, None)
 
 
-def file_candidate(bench: Bench, board: Board, entry: Entry, *, negative: bool) -> Filing:
+def file_candidate(bench: Bench, board: Board, entry: Entry, arms: Arms, *, negative: bool) -> Filing:
     """The trained pairs of a candidate, as a record or as a negative result.
 
     Raises LlmbenchError where nothing is trained, RejectedError or UndecidedError where the record stands.
@@ -68,7 +68,6 @@ def file_candidate(bench: Bench, board: Board, entry: Entry, *, negative: bool) 
         )
     standing = board.standing(track, entry.lane)
     check_record_sources(bench.project, standing)
-    arms = choose_arms(board, track, entry)
     if standing is None or arms.record != standing.candidate.recipe:
         raise RejectedError(f"{arms.candidate} holds the record already ({holder.folder_name})")
     seeds = contest_seeds(bench.project, track, arms, confirm=entry.confirm)
