@@ -399,9 +399,8 @@ def leaderboard(
 @app.command()
 def variants(as_json: JsonOption = False) -> None:
     """List the variants: what each changes, its source, its cost in statements."""
-    from rich.table import Table
-
     from harness.catalog import read_variant, variant_names
+    from harness.report import new_table
 
     project = Project.find()
     sources = [read_variant(project, name) for name in variant_names(project)]
@@ -414,7 +413,7 @@ def variants(as_json: JsonOption = False) -> None:
             }
         )
         return
-    table = Table(header_style="bold")
+    table = new_table()
     for column in ("variant", "statements", "change and source"):
         table.add_column(column)
     for source in sources:
@@ -425,8 +424,7 @@ def variants(as_json: JsonOption = False) -> None:
 @app.command()
 def tracks(as_json: JsonOption = False) -> None:
     """List the tracks: model, budget, rule, digest."""
-    from rich.table import Table
-
+    from harness.report import new_table
     from harness.track import load_track, track_names
 
     project = Project.find()
@@ -434,7 +432,7 @@ def tracks(as_json: JsonOption = False) -> None:
     if as_json:
         _print_json({"tracks": [{"digest": one.digest, **one.model_dump(mode="json")} for one in loaded]})
         return
-    table = Table(header_style="bold")
+    table = new_table()
     for column in ("track", "what it is", "tokens", "design", "digest"):
         table.add_column(column)
     for one in loaded:
@@ -460,9 +458,8 @@ def data_prepare(
 @data_app.command("info")
 def data_info(track: TrackOption = DEFAULT_TRACK, as_json: JsonOption = False) -> None:
     """Show a track's splits: documents, tokens, bytes, digests, and whether they are cached."""
-    from rich.table import Table
-
     from harness.data import SPLITS, cache_folder, open_split
+    from harness.report import new_table
 
     _, contest_track = _open(track)
     folder, spec = cache_folder(contest_track), contest_track.data
@@ -480,7 +477,7 @@ def data_info(track: TrackOption = DEFAULT_TRACK, as_json: JsonOption = False) -
             }
         )
         return
-    table = Table(title=f"{track}: {spec.package} {spec.version}", title_justify="left", header_style="bold")
+    table = new_table(f"{track}: {spec.package} {spec.version}")
     for column in ("split", "documents", "tokens", "bytes", "bytes/token", "sha256"):
         table.add_column(column, justify="left" if column in ("split", "sha256") else "right")
     for name, pin in pins.items():

@@ -203,7 +203,7 @@ COLUMNS = (
     ("p", "right"),
     ("pairs", "right"),
     ("time", "right"),
-    ("statements", "right"),
+    ("stmts", "right"),
     ("date", "left"),
 )
 

@@ -89,11 +89,25 @@ def evidence(verdict: Verdict) -> list[tuple[str, str]]:
     return facts
 
 
-def comparison_table(without: str, with_: str, rows: Sequence[Comparison]) -> Table:
-    """The Without / With table for the terminal; the better value of each line is bold."""
+def new_table(title: str | None = None) -> Table:
+    """An empty table in the style of all tables: no frame, one rule below the head."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title_justify="left", header_style="bold")
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+
+
+def comparison_table(without: str, with_: str, rows: Sequence[Comparison]) -> Table:
+    """The Without / With table for the terminal; the better value of each line is bold."""
+    table = new_table()
     table.add_column("mean over the pairs")
     table.add_column(f"Without\n{without}", justify="right")
     table.add_column(f"With\n{with_}", justify="right")
@@ -106,9 +120,7 @@ def comparison_table(without: str, with_: str, rows: Sequence[Comparison]) -> Ta
 
 def runs_table(recipe: str, runs: Sequence[FinishedRun]) -> Table:
     """One line a seed."""
-    from rich.table import Table
-
-    table = Table(title=recipe, title_justify="left", header_style="bold")
+    table = new_table(recipe)
     for column in ("seed", "val loss", "accuracy", "perplexity", "bits/byte", "time", "tokens/s"):
         table.add_column(column, justify="right")
     for run in runs:
@@ -127,13 +139,12 @@ def runs_table(recipe: str, runs: Sequence[FinishedRun]) -> Table:
 
 def board_tables(rows: Sequence[Row]) -> list[Table]:
     """The board for the terminal; earlier editions of a track are dim."""
-    from rich.table import Table
-
     tables = []
     for track, title, chosen in sections(rows):
-        table = Table(title=f"{track}: {title}", title_justify="left", header_style="bold")
+        table = new_table(f"{track}: {title}")
         for column, justify in COLUMNS:
-            table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+            # Eighty columns hold the board if only the recipe may wrap.
+            table.add_column(column, justify=justify, overflow="fold", no_wrap=column != "recipe")  # type: ignore[arg-type]
         for row in chosen:
             table.add_row(*cells(row), style="dim" if title == "earlier editions" else None)
         tables.append(table)
