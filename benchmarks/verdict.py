@@ -1,21 +1,19 @@
 """How often the rule errs and what it costs, against four other rules, on simulated and on real noise.
 
-    python benchmarks/verdict.py [--pairs pocket.csv --pairs smoke.csv] [--contests 200000]
+    python benchmarks/verdict.py --placebo pocket --placebo smoke [--contests 200000]
 
 writes benchmarks/verdict/README.md and verdict.png. All rules but the known sigma run through
 `harness.looks.replay`, the code that judges submissions; a sample of the simulated contests is judged again
 by `harness.verdict.judge`, and any difference stops the study.
 
-`--pairs` adds measured noise: a CSV (columns seed,record,candidate) or JSON (a list of such objects) of pairs
-whose candidate is a placebo. Unit of a gain: the standard deviation of the paired difference.
+`--placebo` adds the measured noise of a track's kept study. Unit of a gain: the standard deviation of the paired
+difference.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
-import json
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -28,9 +26,10 @@ from numpy.typing import NDArray
 
 from harness.errors import LlmbenchError
 from harness.looks import Criterion, replay
+from harness.noise import stored_pairs
 from harness.project import DEFAULT_TRACK, Project, write_atomic
 from harness.results import Evaluation, FinishedRun, Machine, Pair, Provenance, Training
-from harness.stats import known_sigma, p_value, pair_correlation, seed_problems
+from harness.stats import known_sigma, p_value, pair_correlation
 from harness.track import Rule, load_track
 from harness.verdict import judge
 
@@ -234,18 +233,12 @@ def _pairs(record: Array, candidate: Array) -> list[Pair]:
     return [Pair(run("base", seed, r), run("base+idea", seed, c)) for seed, (r, c) in enumerate(losses)]
 
 
-def read_pairs(path: Path) -> tuple[list[float], list[float]]:
-    """Record's and candidate's losses of a file of placebo pairs. Raises LlmbenchError where it is not one."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        rows = json.loads(text) if path.suffix == ".json" else list(csv.DictReader(text.splitlines()))
-        seeds = [int(row["seed"]) for row in rows]
-        record, candidate = ([float(row[arm]) for row in rows] for arm in ("record", "candidate"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LlmbenchError(f"{path}: expected columns seed,record,candidate with numbers ({error})") from error
-    if seed_problems(seeds, seeds, paired=True) or len(seeds) < 8:
-        raise LlmbenchError(f"{path}: needs 8 or more pairs with different seeds, has {len(seeds)}")
-    return record, candidate
+def measured_pairs(project: Project, track: str) -> tuple[list[float], list[float]]:
+    """Record's and candidate's losses of a track's kept noise study. Raises LlmbenchError below eight pairs."""
+    pairs = stored_pairs(project, load_track(project, track))
+    if len(pairs) < 8:
+        raise LlmbenchError(f"{track} has {len(pairs)} kept placebo pairs; make 8 or more: `llmbench noise --save`")
+    return [pair.record.evaluation.val_loss for pair in pairs], [pair.candidate.evaluation.val_loss for pair in pairs]
 
 
 def placebo_contests(
@@ -398,17 +391,18 @@ def picture(path: Path, false: dict[str, dict[str, float]], curves: dict[str, li
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study. Raises LlmbenchError for a wrong file, RuntimeError where study and judge disagree."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--pairs", type=Path, action="append", default=[], help="placebo pairs: seed,record,candidate")
+    parser.add_argument("--placebo", action="append", default=[], help="a track whose kept noise study to add")
     parser.add_argument("--contests", type=int, default=200_000, help="simulated contests a cell")
     parser.add_argument("--track", default=DEFAULT_TRACK, help="the track whose rule is studied")
     options = parser.parse_args(arguments)
-    rule, num = load_track(Project.find(), options.track).rule, options.contests
+    project, num = Project.find(), options.contests
+    rule = load_track(project, options.track).rule
     measured: dict[str, Contests] = {}
     placebos: dict[str, tuple[int, float]] = {}
-    for path in options.pairs:
-        arms = read_pairs(path)
-        measured[f"placebo, {path.stem}"] = placebo_contests(np.random.default_rng(SEED + 3), *arms, num)
-        placebos[f"placebo, {path.stem}"] = len(arms[0]), max(0.0, pair_correlation(*arms) or 0.0)
+    for track in options.placebo:
+        arms = measured_pairs(project, track)
+        measured[f"placebo, {track}"] = placebo_contests(np.random.default_rng(SEED + 3), *arms, num)
+        placebos[f"placebo, {track}"] = len(arms[0]), max(0.0, pair_correlation(*arms) or 0.0)
     small = NOISES[0].contests(np.random.default_rng(SEED), CHECKED)
     compared = sum(
         cross_check(rule.model_copy(update={"design": design}), Contests(small.record, small.candidate - gain))
