@@ -166,7 +166,7 @@ def run_candidate(
             _print(f"{run.recipe} seed {run.seed} {run.status}: {run.reason}")
         for detail in verdict.details if not contest.failed else ():
             _print(f"differs: {detail}")
-        _print(attempt_sentence(attempt, arms, board, contest_track))
+        _print(arms.remark or attempt_sentence(attempt, arms, board, contest_track))
         _print(verdict_sentence(verdict))
         if verdict.next_look is not None:
             _print(
