@@ -199,7 +199,7 @@ def submit(
     """File the last candidate (or --variant) under submissions/ and print the pull request's text."""
     from harness.entry import choose_arms, recall_entry
     from harness.leaderboard import read_board
-    from harness.submit import file_candidate, file_opening, write_submission
+    from harness.submit import file_candidate, file_opening, require_holder, write_submission
 
     project, contest_track = _open(track)
     board = read_board(project)
@@ -210,6 +210,7 @@ def submit(
             raise LlmbenchError(
                 "--lane and --confirm go with --variant or --without; without those the last run counts"
             )
+        require_holder(board, contest_track)
         named = _entry(variant, without, lane, confirm, jobs)
         entry = named if named.added or named.removed else recall_entry(project, contest_track)
         if not entry.added and not entry.removed:

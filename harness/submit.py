@@ -56,16 +56,23 @@ def file_opening(bench: Bench, board: Board) -> Filing:
     return Filing("opening", f"{track.name}-baseline", Arms("", BASE), (), runs, 1, None)
 
 
+def require_holder(board: Board, track: Track) -> Submission:
+    """The submission that holds the track. Raises LlmbenchError where nobody has opened it."""
+    holder = board.holder(track)
+    if holder is None:
+        raise LlmbenchError(
+            f"nobody has opened the track {track.name}; file its baseline: "
+            f"`llmbench submit --baseline --track {track.name}`"
+        )
+    return holder
+
+
 def file_candidate(bench: Bench, board: Board, entry: Entry, arms: Arms, *, negative: bool) -> Filing:
     """The trained pairs of a candidate, as a record or as a negative result.
 
     Raises LlmbenchError where nothing is trained, RejectedError or UndecidedError where the record stands.
     """
-    track, holder = bench.track, board.holder(bench.track)
-    if holder is None:
-        raise LlmbenchError(
-            f"nobody has opened the track {track.name}; file its baseline: `llmbench submit --baseline`"
-        )
+    track, holder = bench.track, require_holder(board, bench.track)
     standing = board.standing(track, entry.lane)
     check_record_sources(bench.project, standing)
     if standing is None or arms.record != standing.candidate.recipe:

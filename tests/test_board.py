@@ -115,6 +115,8 @@ def test_every_value_of_a_submission_is_guarded(filed: FiledContest, tmp_path: P
             holder = holder[key]
         original = holder[node[-1]]
         for change in changes(original):
+            if json.dumps(change) == json.dumps(original):
+                continue
             holder[node[-1]] = change
             path.write_text(json.dumps(content, indent=1) + "\n")
             found = verify_folder(project, folder, readable_board(project))
