@@ -1,0 +1,40 @@
+"""How much the two runs of a pair share, along training and at its end.
+
+    python benchmarks/correlation.py benchmarks/noise/pocket submissions/0003-pocket-qk_norm/runs ...
+
+prints a Markdown table. A folder holds `record-seed-N.json` and `candidate-seed-N.json`.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from pathlib import Path
+
+from harness.results import FinishedRun, finished_runs, load_run
+from harness.stats import pair_correlation
+
+
+def read_arm(folder: Path, arm: str) -> list[FinishedRun]:
+    """One arm's runs by seed. Raises LlmbenchError where one is broken or has failed."""
+    paths = sorted(folder.glob(f"{arm}-seed-*.json"), key=lambda path: int(path.stem.rpartition("-")[2]))
+    return finished_runs([load_run(path) for path in paths])
+
+
+def main() -> None:
+    print("| pairs of | n | correlation of dev loss along training | of val loss | seed spread | paired spread |")
+    print("|---|---:|---|---:|---:|---:|")
+    for folder in map(Path, sys.argv[1:]):
+        record, candidate = read_arm(folder, "record"), read_arm(folder, "candidate")
+        curves = [[[point.dev_loss_nats for point in run.training.curve] for run in arm] for arm in (record, candidate)]
+        along = [pair_correlation(*column) for column in zip(*(zip(*arm, strict=True) for arm in curves), strict=True)]
+        losses = [[run.evaluation.val_loss for run in arm] for arm in (record, candidate)]
+        seed_sd = statistics.fmean(map(statistics.variance, losses)) ** 0.5
+        paired_sd = statistics.stdev(one - other for one, other in zip(*losses, strict=True))
+        cells = [f"`{record[0].recipe}`, `{candidate[0].recipe}`", str(len(record))]
+        cells += [" ".join(f"{value or 0:+.2f}" for value in along), f"{pair_correlation(*losses) or 0:+.2f}"]
+        print("| " + " | ".join([*cells, f"{seed_sd:.4f}", f"{paired_sd:.4f}"]) + " |")
+
+
+if __name__ == "__main__":
+    main()
