@@ -1,7 +1,4 @@
-"""Requery: re-draw the first layer's attention and change nothing else (source: this project's study of noise).
-
-A milder placebo: docs/rule.md compares what its pairs share with what those of `placebo` share.
-"""
+"""Re-draw the first layer's attention and change nothing else (an experiment on the noise)."""
 
 from dataclasses import replace
 
