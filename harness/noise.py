@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -231,7 +232,10 @@ def make_plan(bench: Bench, net_gain: float) -> Plan:
 
 def _run_seconds(bench: Bench) -> float | None:
     """Median wall time of this track's finished runs here, evaluation included."""
-    paths = bench.project.runs.glob(f"{bench.track.name}/*/*/seed-*/{RUN_FILE}")
-    runs = [run for run in map(load_run, paths) if isinstance(run, FinishedRun)]
-    own = [run for run in runs if run.training_digest == bench.track.training_digest]
-    return statistics.median([run.training.wall_s + run.evaluation.eval_s for run in own]) if own else None
+    seconds = []
+    for path in bench.project.runs.glob(f"{bench.track.name}/*/*/seed-*/{RUN_FILE}"):
+        with suppress(LlmbenchError):  # a broken file is told of by whoever needs its numbers
+            run = load_run(path)
+            if isinstance(run, FinishedRun) and run.training_digest == bench.track.training_digest:
+                seconds.append(run.training.wall_s + run.evaluation.eval_s)
+    return statistics.median(seconds) if seconds else None
