@@ -227,5 +227,5 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _rounded(value: float | None, digits: int = 5) -> float | None:
+def _rounded(value: float | None, digits: int = 6) -> float | None:
     return None if value is None else round(value, digits)
