@@ -1,0 +1,188 @@
+"""What would make a track's pairs share more luck: a longer warm-down, averaged weights, a larger val split?
+
+    python benchmarks/smoothing.py train pocket 0.7 1.0     # eight pairs at each warm-down, two runs side by side
+    python benchmarks/smoothing.py report pocket
+
+Each run trains the base or its placebo and scores three sets of weights: the last ones, and the uniform averages over the
+last tenth and the last quarter of the steps. Every score is a row of `benchmarks/smoothing/TRACK.csv`; a run that
+has rows is not trained again.
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.catalog import Recipe, apply_recipe, recipe_sources
+from harness.data import eval_batches, open_split, prepare
+from harness.job import Job, set_up_torch
+from harness.project import Project
+from harness.stats import pair_correlation
+from harness.track import Track, load_track
+
+SHARES = (0.1, 0.25)
+NUM_SEEDS = 8
+COLUMNS = ("warmdown", "recipe", "seed", "weights", "val_loss", "val_loss_even", "val_loss_odd", "dev_loss")
+
+
+class Averages:
+    """Uniform averages of a model's parameters over the last shares of the steps, taken after each optimizer step."""
+
+    def __init__(self, num_steps: int) -> None:
+        self.starts = {share: round(num_steps * (1 - share)) for share in SHARES}
+        self.step, self.model = 0, None
+        self.sums: dict[float, list[Any]] = {}
+
+    def watch(self, recipe: Recipe) -> Recipe:
+        """The recipe, its last optimizer's steps watched."""
+        build = recipe.parts.optimizer
+
+        def build_watched(model: Any, config: Any) -> list[Any]:
+            optimizers = build(model, config)
+            self.model = model
+            optimizers[-1].register_step_post_hook(self._add)
+            return optimizers
+
+        return replace(recipe, parts=replace(recipe.parts, optimizer=build_watched))
+
+    def _add(self, *_: Any) -> None:
+        for share, start in self.starts.items():
+            if self.step >= start:
+                now = [parameter.detach() for parameter in self.model.parameters()]
+                if share in self.sums:
+                    for total, value in zip(self.sums[share], now, strict=True):
+                        total += value
+                else:
+                    self.sums[share] = [value.clone() for value in now]
+        self.step += 1
+
+    def use(self, share: float) -> None:
+        """Put an average into the model."""
+        import torch
+
+        with torch.no_grad():
+            for parameter, total in zip(self.model.parameters(), self.sums[share], strict=True):
+                parameter.copy_(total / (self.step - self.starts[share]))
+
+
+def train_one(track: Track, recipe_name: str, seed: int) -> list[dict[str, Any]]:
+    """The rows of one run."""
+    from harness.train import mean_loss, train
+
+    set_up_torch(track)
+    project = Project.find()
+    recipe = apply_recipe(recipe_sources(project, recipe_name), track.model, track.optim)
+    averages = Averages(track.budget.num_steps)
+    tokens = {"train": open_split(track, "train"), "dev": open_split(track, "dev")}
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(
+            root=folder, track=track.name, training_digest=track.training_digest, recipe=recipe_name,
+            sources={}, seed=seed, folder=folder, checkpoint_every_s=1e9,
+        )  # fmt: skip
+        train(track, averages.watch(recipe), tokens, job, lambda event: None)
+    windows = eval_batches(open_split(track, "val"), track.budget.seq_len, 1)
+    dev = eval_batches(tokens["dev"], track.budget.seq_len, track.budget.eval_sequences)
+    rows = []
+    for share in (0.0, *SHARES):
+        if share:
+            averages.use(share)
+        losses = [mean_loss(averages.model, [window]) for window in windows[:-1]]  # the last window is a short one
+        rows.append(
+            {
+                "warmdown": track.optim.warmdown_fraction,
+                "recipe": recipe_name,
+                "seed": seed,
+                "weights": f"average of the last {share:.0%}" if share else "last",
+                "val_loss": statistics.fmean(losses),
+                "val_loss_even": statistics.fmean(losses[::2]),
+                "val_loss_odd": statistics.fmean(losses[1::2]),
+                "dev_loss": mean_loss(averages.model, dev),
+            }
+        )
+    return rows
+
+
+def train_all(name: str, warmdowns: list[float]) -> None:
+    """Train what the table lacks, two runs side by side."""
+    track = load_track(Project.find(), name)
+    prepare(track)
+    path = table(name)
+    done = {(float(row["warmdown"]), row["recipe"], int(row["seed"])) for row in read(name)}
+    asked = [
+        (track.model_copy(update={"optim": replace(track.optim, warmdown_fraction=warmdown)}), recipe, seed)
+        for warmdown in warmdowns
+        for seed in range(NUM_SEEDS)
+        for recipe in ("base", f"base+{track.rule.noise_variant}")
+        if (warmdown, recipe, seed) not in done
+    ]
+    with ProcessPoolExecutor(max_workers=2) as pool, path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if not file.tell():
+            writer.writeheader()
+        for rows in pool.map(train_one, *zip(*asked, strict=True)) if asked else ():
+            writer.writerows(rows)
+            file.flush()
+            print(f"warm-down {rows[0]['warmdown']}: {rows[0]['recipe']} seed {rows[0]['seed']}", flush=True)
+
+
+def table(name: str) -> Path:
+    """Where a track's scores are kept."""
+    path = Path(__file__).parent / "smoothing" / f"{name}.csv"
+    path.parent.mkdir(exist_ok=True)
+    return path
+
+
+def read(name: str) -> list[dict[str, str]]:
+    """All scores of a track."""
+    path = table(name)
+    return list(csv.DictReader(path.open())) if path.exists() else []
+
+
+def report(name: str) -> None:
+    """One line for each warm-down and kind of weights, as Markdown.
+
+    The share of val: the paired gain's variance that comes from which windows val happens to hold, from the
+    difference of the gains on its even and odd windows; the rest would stay with an endless val split.
+    """
+    rows = read(name)
+    print("| warm-down | weights | pairs | val loss | correlation | seed spread | paired spread | of it from val's size |")
+    print("|---:|---|---:|---:|---:|---:|---:|---:|")
+    for warmdown, weights in dict.fromkeys((row["warmdown"], row["weights"]) for row in rows):
+        arms: dict[bool, dict[str, dict[str, str]]] = {True: {}, False: {}}
+        for row in rows:
+            if (row["warmdown"], row["weights"]) == (warmdown, weights):
+                arms[row["recipe"] == "base"][row["seed"]] = row
+        seeds = [seed for seed in arms[True] if seed in arms[False]]
+
+        def values(base: bool, column: str, seeds: list[str] = seeds, arms: Any = arms) -> list[float]:
+            return [float(arms[base][seed][column]) for seed in seeds]
+
+        def gains(column: str, values: Any = values) -> list[float]:
+            return [one - other for one, other in zip(values(True, column), values(False, column), strict=True)]
+
+        base, placebo = values(True, "val_loss"), values(False, "val_loss")
+        seed_sd = statistics.fmean(map(statistics.variance, (base, placebo))) ** 0.5
+        halves = [even - odd for even, odd in zip(gains("val_loss_even"), gains("val_loss_odd"), strict=True)]
+        from_val = statistics.fmean(half**2 for half in halves) ** 0.5 / 2
+        cells = [warmdown, weights, str(len(seeds)), f"{statistics.fmean(base):.4f}"]
+        cells += [f"{pair_correlation(base, placebo) or 0:+.2f}", f"{seed_sd:.4f}"]
+        cells += [f"{statistics.stdev(gains('val_loss')):.4f}", f"{from_val:.4f}"]
+        print("| " + " | ".join(cells) + " |")
+
+
+def main() -> None:
+    command, name, *warmdowns = sys.argv[1:]
+    if command == "train":
+        train_all(name, [float(warmdown) for warmdown in warmdowns])
+    else:
+        report(name)
+
+
+if __name__ == "__main__":
+    main()
