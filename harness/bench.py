@@ -20,7 +20,7 @@ from typing import Any
 
 import filelock
 
-from harness.catalog import VariantSource, recipe_sources
+from harness.catalog import recipe_sources
 from harness.errors import InterruptedRunError, LlmbenchError
 from harness.job import GiveUp, Job
 from harness.project import Project, sha256
@@ -35,6 +35,7 @@ from harness.results import (
     load_run,
     save_run,
 )
+from harness.sources import VariantSource
 from harness.track import Track
 
 RUN_FILE = "run.json"

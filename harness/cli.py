@@ -400,8 +400,8 @@ def leaderboard(
 @app.command()
 def variants(as_json: JsonOption = False) -> None:
     """List the variants: what each changes, its source, its cost in statements."""
-    from harness.catalog import read_variant, variant_names
     from harness.report import new_table
+    from harness.sources import read_variant, variant_names
 
     project = Project.find()
     sources = [read_variant(project, name) for name in variant_names(project)]

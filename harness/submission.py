@@ -14,11 +14,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from harness.catalog import count_statements_of
 from harness.data import derive_seed
 from harness.errors import LlmbenchError
 from harness.project import read_bytes, read_text, sha256
 from harness.results import FinishedRun, Pair, load_record, load_run
+from harness.sources import count_statements_of
 from harness.track import Count, Positive, Sha256, Strict, Track, parse_track
 from harness.verdict import Lane, Verdict, judge
 

@@ -14,7 +14,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from harness.catalog import BASE, check_source, parse_recipe
+from harness.catalog import BASE, parse_recipe
 from harness.entry import check_record_sources
 from harness.errors import LlmbenchError
 from harness.leaderboard import Board, format_csv, make_rows, with_board
@@ -22,6 +22,7 @@ from harness.ledger import board_attempts
 from harness.project import Project, read_bytes, read_text
 from harness.report import submission_markdown
 from harness.results import FinishedRun, dump_json
+from harness.sources import check_source
 from harness.submission import (
     Arm,
     ArmName,

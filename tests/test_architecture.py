@@ -17,6 +17,7 @@ ORDER = [
     "project",
     "track",
     "data",
+    "sources",
     "catalog",
     "results",
     "job",

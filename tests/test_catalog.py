@@ -7,18 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.catalog import (
-    Recipe,
-    VariantSource,
-    apply_recipe,
-    check_source,
-    count_statements_of,
-    parse_recipe,
-    read_variant,
-    variant_names,
-)
+from harness.catalog import Recipe, apply_recipe, parse_recipe
 from harness.errors import LlmbenchError
 from harness.project import Project
+from harness.sources import VariantSource, check_source, count_statements_of, read_variant, variant_names
 from harness.track import Track
 
 HEAD = '"""An idea (somebody, 2026)."""\nfrom dataclasses import replace\nfrom torch import nn\n'

@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness.catalog import VariantSource, apply_recipe, check_source
+from harness.catalog import apply_recipe
 from harness.leaderboard import make_rows, with_board
 from harness.project import Project
+from harness.sources import VariantSource, check_source
 from harness.track import Track
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch import nn
 
-from harness.catalog import Recipe, variant_names
+from harness.catalog import Recipe
 from harness.errors import LlmbenchError
 from harness.job import Job, canonical_name, draw_parameters
 from harness.project import Project
 from harness.results import Training
+from harness.sources import variant_names
 from harness.track import Track
 from harness.train import DivergedError, StopRequestedError, build_optimizers, train
 
