@@ -1,0 +1,48 @@
+"""The command line: parse, one call, print, exit code. Results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from harness.cli.board import explain, judge, leaderboard, verify
+from harness.cli.catalogue import data_info, data_prepare, tracks, variants
+from harness.cli.claim import run_baseline, run_candidate, submit
+from harness.cli.study import noise, plan
+from harness.errors import LlmbenchError
+
+app = typer.Typer(
+    name="llmbench",
+    help="Pretraining records that hold: train a baseline and a variant under one budget, let statistics decide.\n\n"
+    "First steps: `llmbench run baseline`, then `llmbench run candidate --variant NAME` with a name out of "
+    "`llmbench variants`, then `llmbench submit`.\n\n"
+    "Exit codes: 0 accepted or fine, 2 wrong input, 3 rejected, 4 undecided or not comparable, 1 a bug of ours.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (submit, verify, judge, explain, noise, plan, leaderboard, variants, tracks):
+    app.command()(command)
+
+run_app = typer.Typer(
+    help="Train the record holder, or a candidate against it.", no_args_is_help=True, rich_markup_mode=None
+)
+run_app.command("baseline")(run_baseline)
+run_app.command("candidate")(run_candidate)
+app.add_typer(run_app, name="run")
+
+data_app = typer.Typer(help="Make and inspect a track's tokens.", no_args_is_help=True, rich_markup_mode=None)
+data_app.command("prepare")(data_prepare)
+data_app.command("info")(data_info)
+app.add_typer(data_app, name="data")
+
+
+def main() -> None:
+    """The one error boundary: an expected error is one sentence and its exit code."""
+    try:
+        app(standalone_mode=True)
+    except LlmbenchError as error:
+        sys.stderr.write(f"llmbench: {error}\n")
+        sys.exit(error.exit_code)

@@ -1,0 +1,5 @@
+"""So that `python -m harness.cli` is llmbench."""
+
+from harness.cli import main
+
+main()

@@ -1,0 +1,193 @@
+"""Commands that make a claim: train the record holder, train a candidate against it, file the result."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.options import (
+    DECISION_EXITS,
+    ConfirmOption,
+    JobsOption,
+    JsonOption,
+    LaneOption,
+    TrackOption,
+    VariantOption,
+    WithoutOption,
+    log,
+    make_bench,
+    make_entry,
+    open_track,
+    show,
+    show_json,
+    watched_bench,
+)
+from harness.errors import LlmbenchError
+from harness.project import DEFAULT_TRACK
+
+if TYPE_CHECKING:
+    from harness.contest import Contest
+
+
+def run_baseline(
+    track: TrackOption = DEFAULT_TRACK,
+    pairs: Annotated[
+        int | None, typer.Option(min=1, help="Seeds to train. Default: what the first look needs.")
+    ] = None,
+    jobs: JobsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the record holder on the track's seeds; what is trained already is reused."""
+    from harness.entry import check_record_sources, record_recipe
+    from harness.leaderboard import read_board
+    from harness.report import runs_table
+    from harness.results import FinishedRun
+
+    project, contest_track = open_track(track)
+    board = read_board(project)
+    check_record_sources(project, board.holder(contest_track))
+    recipe, count = record_recipe(board, contest_track), pairs or contest_track.rule.looks[0]
+    if count > len(contest_track.seeds):
+        raise LlmbenchError(f"the track {track} has {len(contest_track.seeds)} seeds; ask for that many or fewer")
+    seeds = contest_track.seeds[:count]
+    with watched_bench(project, contest_track, jobs) as bench:
+        log(f"{recipe} on {track}: {len(seeds)} seeds, {bench.jobs} at a time")
+        runs = bench.make([bench.identify(recipe, seed) for seed in seeds])
+    finished = [run for run in runs if isinstance(run, FinishedRun)]
+    if as_json:
+        show_json({"track": track, "recipe": recipe, "runs": [run.model_dump(mode="json") for run in runs]})
+    else:
+        show(runs_table(recipe, finished))
+    if len(finished) < len(runs):
+        raise LlmbenchError(f"{len(runs) - len(finished)} of {len(runs)} runs failed; the lines above say why")
+
+
+def run_candidate(
+    variant: VariantOption = None,
+    track: TrackOption = DEFAULT_TRACK,
+    lane: LaneOption = "loss",
+    without: WithoutOption = None,
+    confirm: ConfirmOption = False,
+    max_pairs: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this many pairs. Default: the rule's last look.")
+    ] = None,
+    jobs: JobsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the record plus VARIANT and the record itself in pairs, and judge at each look."""
+    from harness.catalog import recipe_sources
+    from harness.contest import run_contest
+    from harness.entry import check_record_sources, choose_arms, contest_seeds, remember_entry
+    from harness.leaderboard import read_board
+    from harness.ledger import attempt_number, attempt_sentence, record_attempt
+    from harness.report import look_line
+
+    project, contest_track = open_track(track)
+    board, entry = read_board(project), make_entry(variant, without, lane, confirm, jobs)
+    arms = choose_arms(board, contest_track, entry)
+    check_record_sources(project, board.standing(contest_track, arms.lane))
+    sources = {name: source.digest for name, source in recipe_sources(project, arms.candidate).items()}
+    attempt = attempt_number(project, board, contest_track, sources)
+    first_look, last_look = contest_track.rule.looks[0], contest_track.rule.looks[-1]
+    if max_pairs is not None and max_pairs < first_look:
+        raise LlmbenchError(f"the first look needs {first_look} pairs; give --max-pairs {first_look} or more")
+    with watched_bench(project, contest_track, jobs, arms) as bench:
+        log(f"{arms.candidate} against {arms.record} on {track}, {bench.jobs} run(s) at a time. {arms.remark}")
+        remember_entry(project, contest_track, entry)
+        contest = run_contest(
+            bench,
+            arms,
+            seeds=contest_seeds(project, contest_track, arms, confirm=confirm),
+            max_pairs=max_pairs or last_look,
+            announce=lambda pairs, look: log(look_line(pairs, look, bench.jobs)),
+        )
+    record_attempt(project, board, contest_track, contest, sources)
+    verdict = contest.verdict
+    if as_json:
+        show_json(
+            {
+                "track": track,
+                "record": arms.record,
+                "candidate": arms.candidate,
+                "attempt": attempt,
+                **verdict.model_dump(mode="json"),
+                "failed": [f"{run.recipe} seed {run.seed}: {run.status}: {run.reason}" for run in contest.failed],
+            }
+        )
+    else:
+        _show_contest(contest, arms.remark or attempt_sentence(attempt, arms, board, contest_track))
+    raise typer.Exit(DECISION_EXITS[verdict.decision])
+
+
+def _show_contest(contest: Contest, remark: str) -> None:
+    """The table of the pairs, the evidence, what failed, the verdict, and what to do next."""
+    from harness.report import compare, comparison_table, evidence, verdict_sentence
+
+    arms, verdict = contest.arms, contest.verdict
+    pairs = contest.pairs[: verdict.pairs]
+    if pairs:
+        rows = compare([pair.record for pair in pairs], [pair.candidate for pair in pairs])
+        show(comparison_table(arms.record, arms.candidate, rows))
+        for name, value in evidence(verdict):
+            show(f"{name}: {value}")
+    for run in contest.failed:
+        show(f"{run.recipe} seed {run.seed} {run.status}: {run.reason}")
+    for detail in verdict.details if not contest.failed else ():
+        show(f"differs: {detail}")
+    show(remark)
+    show(verdict_sentence(verdict))
+    if verdict.next_look is not None:
+        show(f"The next look needs {verdict.next_look} pairs; go on with --max-pairs {verdict.next_look} or more.")
+    elif verdict.decision == "accepted" and not arms.remark:
+        show("Next: `llmbench submit`")
+
+
+def submit(
+    variant: VariantOption = None,
+    track: TrackOption = DEFAULT_TRACK,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="File the baseline that opens the track's board.")
+    ] = False,
+    negative: Annotated[
+        bool, typer.Option("--negative", help="File a candidate that did not break the record.")
+    ] = False,
+    lane: LaneOption = "loss",
+    without: WithoutOption = None,
+    confirm: ConfirmOption = False,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the folder after its number. Default: the variants.")
+    ] = None,
+    jobs: JobsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """File the last candidate (or --variant) under submissions/ and print the pull request's text."""
+    from harness.entry import choose_arms, recall_entry
+    from harness.leaderboard import read_board
+    from harness.submit import file_candidate, file_opening, require_holder, write_submission
+
+    project, contest_track = open_track(track)
+    board = read_board(project)
+    if baseline:
+        filing = file_opening(make_bench(project, contest_track, jobs), board)
+    else:
+        if not (variant or without) and (confirm or lane != "loss"):
+            raise LlmbenchError(
+                "--lane and --confirm go with --variant or --without; without those the last run counts"
+            )
+        require_holder(board, contest_track)
+        named = make_entry(variant, without, lane, confirm, jobs)
+        entry = named if named.added or named.removed else recall_entry(project, contest_track)
+        if not entry.added and not entry.removed:
+            raise LlmbenchError(f"nothing to submit; run `llmbench run candidate --track {track} --variant NAME` first")
+        arms = choose_arms(board, contest_track, entry)
+        bench = make_bench(project, contest_track, jobs or entry.jobs, arms)
+        filing = file_candidate(bench, board, entry, arms, negative=negative)
+    submission, markdown = write_submission(project, contest_track, filing, name)
+    folder = f"submissions/{submission.folder_name}"
+    if as_json:
+        show_json({"folder": folder, **submission.model_dump(mode="json"), "markdown": markdown})
+    else:
+        sys.stdout.write(markdown)
+        log(f"Written: {folder} and leaderboard.csv. Commit both and open a pull request with this text.")

@@ -1,0 +1,119 @@
+"""What the commands share: options, the opened track, a bench, and how to print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, LlmbenchError, did_you_mean
+from harness.project import Project
+
+if TYPE_CHECKING:
+    from harness.bench import Bench, Observe
+    from harness.entry import Arms, Entry
+    from harness.track import Track
+
+TrackOption = Annotated[str, typer.Option("--track", help="The contest; `llmbench tracks` lists them.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; logs stay on stderr.")]
+JobsOption = Annotated[
+    int | None,
+    typer.Option("--jobs", min=1, help="Runs at a time; moves no loss, but times. Default: as the cores allow."),
+]
+VariantOption = Annotated[
+    list[str] | None,
+    typer.Option("--variant", help="A variant to add to the record; repeat it to add several, in order."),
+]
+ConfirmOption = Annotated[
+    bool,
+    typer.Option(
+        "--confirm", help="Use the confirmation seeds, which the candidate's source decides, not the public ones."
+    ),
+]
+LaneOption = Annotated[
+    str, typer.Option("--lane", help="What is claimed: loss, speed (same loss in less time) or simplicity (less code).")
+]
+WithoutOption = Annotated[
+    list[str] | None,
+    typer.Option("--without", help="Simplicity lane: a variant to take out of the record; repeat it for several."),
+]
+DECISION_EXITS = {"accepted": EXIT_OK, "rejected": EXIT_REJECTED, "undecided": EXIT_UNDECIDED}
+
+
+def open_track(track: str) -> tuple[Project, Track]:
+    from harness.track import load_track
+
+    project = Project.find()
+    return project, load_track(project, track)
+
+
+def make_entry(
+    variant: list[str] | None, without: list[str] | None, lane: str, confirm: bool, jobs: int | None
+) -> Entry:
+    from harness.entry import Entry
+    from harness.verdict import LANES
+
+    if lane not in LANES:
+        raise LlmbenchError(f"there is no lane '{lane}'{did_you_mean(lane, LANES)}; lanes are {', '.join(LANES)}")
+    chosen = next(known for known in LANES if known == lane)
+    return Entry(added=tuple(variant or ()), removed=tuple(without or ()), lane=chosen, confirm=confirm, jobs=jobs)
+
+
+def make_bench(
+    project: Project, track: Track, jobs: int | None = None, arms: Arms | None = None, observe: Observe | None = None
+) -> Bench:
+    """A bench that uses the cores there are; where times are compared, for one run at a time."""
+    from harness.bench import Bench, ignore_events
+    from harness.provenance import available_cores
+
+    timed = arms is not None and arms.lane != "loss"
+    if timed and jobs not in (None, 1):
+        raise LlmbenchError(
+            f"the lane {arms.lane if arms else ''} compares times of runs that ran alone; leave --jobs out"
+        )
+    return Bench(
+        project,
+        track,
+        jobs=1 if timed else jobs or max(1, available_cores() // track.threads),
+        timed_contest=f"{arms.record} against {arms.candidate}" if timed and arms else "",
+        observe=observe or ignore_events,
+    )
+
+
+@contextmanager
+def watched_bench(project: Project, track: Track, jobs: int | None, arms: Arms | None = None) -> Iterator[Bench]:
+    """A bench whose runs are shown on stderr and whose tokens are prepared."""
+    from harness.data import cache_folder, prepare
+    from harness.live import LiveRuns
+
+    if not cache_folder(track).exists():
+        log(f"preparing the tokens of {track.name} (once)")
+    prepare(track)
+    with LiveRuns(stderr_console(), track) as live:
+        yield make_bench(project, track, jobs, arms, live)
+
+
+def stderr_console() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def log(text: str) -> None:
+    stderr_console().print(text, highlight=False, soft_wrap=True)
+
+
+def show(what: Any) -> None:
+    """Text as it is, tables by rich, to standard output."""
+    from rich.console import Console
+
+    is_text = isinstance(what, str)
+    Console().print(what, highlight=False, markup=not is_text, soft_wrap=is_text)
+
+
+def show_json(document: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(document, indent=1) + "\n")
