@@ -193,6 +193,7 @@ class Bench:
         if answer["event"] == "trained":
             training = Training.model_validate_json(answer["training"])
             self.observe(run, {"event": "evaluating"})
+            job = job.model_copy(update={"final_dev_loss": training.curve[-1].dev_loss_nats})
             answer = workers.ask("harness.evaluate", job, folder, lambda event: self.observe(run, event))
         match answer["event"]:
             case "evaluated" if answer["weights_sha256"] != training.weights_sha256:

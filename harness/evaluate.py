@@ -1,124 +1,178 @@
-"""The metric and the probes, in a process of their own: the only one that opens val.
+"""The scorer: the only process that opens val. It computes the loss itself and never runs a variant's code.
 
-Shapes: B sequences, T positions, V vocabulary.
+The model answers from processes of its own, see `serve`. All of val is scored in one session, and then again in a
+fresh one: in another order, with other neighbours, and with other tokens from a random place on in every row. A
+loss that moves before that place comes from something that the model must not know. The model cannot tell the two
+passes apart, and whatever it remembers of the first ends with its process.
+
+Shapes: B sequences, T positions, V vocabulary, N rows of the whole split.
 """
 
 from __future__ import annotations
 
+import secrets
 import time
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from safetensors.torch import load
-from torch import Tensor, nn
+import numpy as np
+from numpy.typing import NDArray
 
-from harness.catalog import Recipe
-from harness.data import derive_seed, eval_batches, open_split
-from harness.job import Emit, Job, draw_parameters, run_worker, set_up_torch
-from harness.project import sha256
+from harness.data import eval_batches, open_split
+from harness.job import Emit, Job, run_worker
+from harness.project import read_bytes, sha256
 from harness.results import Evaluation
+from harness.serve import ProbeFailedError, Session, model_sessions
+from harness.track import Track
 
-# Far above what another order of summation moves a float32 logit by, far below what a leak needs to help.
-MAX_LOGIT_SHIFT = 1e-4
-NUM_CUTS = 8
+PROBES = ("batch_independence", "causality", "finiteness", "shape", "statelessness", "weights")
+# Relative to the loss, or nats where it is below one: far above what another order of summation moves a float32 loss
+# by, far below what a leak needs to be worth something.
+MAX_SHIFT = 1e-4
+# What the same weights may differ by between the training and the evaluating process, nats.
+MAX_DEV_SHIFT = 1e-3
+NUM_FRESH_BATCHES = 2
+
+Batch = NDArray[np.int64]
 
 
-class ProbeFailedError(Exception):
-    """The model breaks a rule that the score depends on; the message starts with the probe's name."""
+def evaluate(
+    track: Track, val: Sequence[Batch], dev: Sequence[Batch], final_dev_loss: float | None, sessions: Iterator[Session]
+) -> Evaluation:
+    """Probe and score a model; `sessions` are four: two of fresh weights, two of the trained ones.
 
-
-@torch.no_grad()
-def evaluate(model: nn.Module, batches: list[Any], vocab_size: int, num_bytes: int) -> Evaluation:
-    """Cross-entropy in float32 from full logits, summed over every predicted token.
-
-    Raises ProbeFailedError where the logits are not one finite distribution a position.
+    Raises ProbeFailedError where the model breaks a rule.
     """
+    few = val[:NUM_FRESH_BATCHES]
+    fresh = [nats_BT for nats_BT, _ in score(next(sessions), few)]
+    probe(next(sessions), few, fresh)
+
+    session = next(sessions)
     started = time.perf_counter()
-    nats, correct, count = 0.0, 0, 0
-    for batch in batches:
-        tokens_BT1 = torch.from_numpy(batch)
-        targets_BT = tokens_BT1[:, 1:]
-        logits_BTV = checked_logits(model, tokens_BT1[:, :-1], vocab_size)
-        nats += F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none").double().sum().item()
-        correct += int((logits_BTV.argmax(-1) == targets_BT).sum())
-        count += targets_BT.numel()
-    seconds = time.perf_counter() - started
-    return Evaluation(nats=nats, correct=correct, tokens=count, bytes=num_bytes, probes=PROBES, eval_s=seconds)
-
-
-def checked_logits(model: nn.Module, tokens_BT: Tensor, vocab_size: int) -> Tensor:
-    """Float32 logits_BTV. Raises ProbeFailedError where shape or values are not what was agreed."""
-    logits_BTV = model(tokens_BT)[0].float()
-    if logits_BTV.shape != (*tokens_BT.shape, vocab_size):
-        raise ProbeFailedError(f"shape: logits are {tuple(logits_BTV.shape)}, not {(*tokens_BT.shape, vocab_size)}")
-    if not bool(torch.isfinite(logits_BTV).all()):
-        raise ProbeFailedError("finiteness: a logit is not a finite number")
-    return logits_BTV
-
-
-@torch.no_grad()
-def probe_causality(model: nn.Module, tokens_BT: Tensor, vocab_size: int) -> None:
-    """Changing the tokens after position t moves no logit at or before t.
-
-    Raises ProbeFailedError otherwise.
-    """
-    logits_BTV = checked_logits(model, tokens_BT, vocab_size)
-    length = tokens_BT.size(1)
-    cuts = sorted({1, length - 1, *(length * i // NUM_CUTS for i in range(1, NUM_CUTS))} - {0})
-    for cut in cuts:
-        changed_BT = tokens_BT.clone()
-        step_BT = torch.randint(1, vocab_size, changed_BT[:, cut:].shape)
-        changed_BT[:, cut:] = (changed_BT[:, cut:] + step_BT) % vocab_size
-        shift = (checked_logits(model, changed_BT, vocab_size) - logits_BTV)[:, :cut].abs().max().item()
-        if shift > MAX_LOGIT_SHIFT:
+    scores = list(score(session, val))
+    eval_s = time.perf_counter() - started
+    if final_dev_loss is not None:
+        dev_loss = float(np.concatenate([nats_BT.ravel() for nats_BT, _ in score(session, dev)]).mean())
+        if abs(dev_loss - final_dev_loss) > MAX_DEV_SHIFT:
             raise ProbeFailedError(
-                f"causality: changing the tokens from position {cut} on moves an earlier logit by {shift:.3g}; "
-                f"the model sees the future"
+                f"weights: the saved weights have dev loss {dev_loss:.4f}, training ended with {final_dev_loss:.4f}; "
+                f"the model keeps something outside its parameters and persistent buffers"
             )
+    probe(next(sessions), val, [nats_BT for nats_BT, _ in scores])
+    return Evaluation(
+        nats=float(sum(nats_BT.sum() for nats_BT, _ in scores)),
+        correct=sum(int(correct_BT.sum()) for _, correct_BT in scores),
+        tokens=sum(nats_BT.size for nats_BT, _ in scores),
+        bytes=track.data.val.bytes,
+        probes=PROBES,
+        confinement=session.confinement or (),
+        eval_s=eval_s,
+    )
 
 
-PROBES = ("causality", "shape", "finiteness")
+def score(session: Session, batches: Sequence[Batch]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
+    """For each tokens_BT1: nats_BT of every predicted token, and whether the most probable one was right."""
+    for tokens_BT1 in batches:
+        targets_BT = tokens_BT1[:, 1:]
+        logits_BTV = session.ask(tokens_BT1[:, :-1])
+        nats_BT = np.stack([token_nats(*row) for row in zip(logits_BTV, targets_BT, strict=True)])
+        yield nats_BT, logits_BTV.argmax(-1) == targets_BT
 
 
-def run_probes(model: nn.Module, tokens_BT: Tensor, vocab_size: int) -> None:
-    """All probes that need no val tokens; those named in PROBES but not here run in `checked_logits`."""
-    torch.manual_seed(derive_seed("probes"))
-    probe_causality(model, tokens_BT, vocab_size)
+def token_nats(logits_TV: NDArray[np.float32], targets_T: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Cross-entropy of each position: the logarithm of the summed exponentials less the target's logit, in nats.
+
+    >>> np.round(token_nats(np.log([[0.5, 0.25, 0.25]]), np.array([0])) / np.log(2), 6)  # one bit
+    array([1.])
+    """
+    shifted_TV = logits_TV - logits_TV.max(-1, keepdims=True)
+    target_T = np.take_along_axis(shifted_TV, targets_T[:, None], -1)[:, 0]
+    return np.log(np.exp(shifted_TV).sum(-1, dtype=np.float64)) - target_T
 
 
-def fresh_model(recipe: Recipe) -> nn.Module:
-    """An untrained model with every parameter random: matrices that start at zero would hide a leak."""
-    model = recipe.build().eval()
-    draw_parameters(model, seed=0)
-    torch.manual_seed(derive_seed("fresh"))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    return model
+def probe(session: Session, batches: Sequence[Batch], nats: Sequence[NDArray[np.float64]]) -> None:
+    """Score `batches` again in a fresh session, rearranged and changed; `nats` are their losses in the first one.
+
+    Raises ProbeFailedError with the rule's name where a loss moves that must not.
+    """
+    generator = np.random.default_rng(secrets.randbits(64))  # nobody can prepare for it
+    size = max(len(batch) for batch in batches)
+    for length in dict.fromkeys(batch.shape[1] - 1 for batch in batches):
+        places = [
+            (b, row) for b, batch in enumerate(batches) if batch.shape[1] - 1 == length for row in range(len(batch))
+        ]
+        order = generator.permutation(len(places))
+        # Every boundary is tried before one is tried twice, those at the ends first: a leak may sit at a single one.
+        cuts = [length - 1, 1, *generator.permutation(np.arange(2, length - 1)).tolist()]
+        for start in range(0, len(order) if length > 1 else 0, size):
+            chosen = [places[i] for i in order[start : start + size]]
+            _probe_rows(session, batches, nats, chosen, [cuts[(start + i) % len(cuts)] for i in range(len(chosen))])
+
+
+def _probe_rows(
+    session: Session,
+    batches: Sequence[Batch],
+    nats: Sequence[NDArray[np.float64]],
+    places: list[tuple[int, int]],
+    cuts: list[int],
+) -> None:
+    """One batch of rows out of other batches, each with tokens of its neighbour from its cut on."""
+    rows_BT1 = np.stack([batches[b][row] for b, row in places])
+    changed_BT1 = rows_BT1.copy()
+    donors_BT1 = np.roll(rows_BT1, 1, axis=0) if len(places) > 1 else batches[0][:1, : rows_BT1.shape[1]]
+    for row, cut in enumerate(cuts):
+        changed_BT1[row, cut:] = donors_BT1[row, cut:]
+        if changed_BT1[row, cut] == rows_BT1[row, cut]:  # any other token that occurs
+            changed_BT1[row, cut] = next(token for token in rows_BT1.flat if token != rows_BT1[row, cut])
+    logits_BTV = session.ask(changed_BT1[:, :-1])
+    for row, (b, place) in enumerate(places):
+        before_T = slice(0, cuts[row])
+        again_T = token_nats(logits_BTV[row, before_T], rows_BT1[row, 1:][before_T])
+        if (shift := _largest_shift(nats[b][place, before_T], again_T)) > MAX_SHIFT:
+            _name_and_raise(session, batches, nats, places, row, f"{shift:.2g} from position {cuts[row]} on")
+
+
+def _largest_shift(nats_T: NDArray[np.float64], again_T: NDArray[np.float64]) -> float:
+    return float((np.abs(again_T - nats_T) / np.maximum(1.0, nats_T)).max())
+
+
+def _name_and_raise(
+    session: Session,
+    batches: Sequence[Batch],
+    nats: Sequence[NDArray[np.float64]],
+    places: list[tuple[int, int]],
+    row: int,
+    shift: str,
+) -> None:
+    """Find out what moved a row's loss: the same question again, other neighbours, or other tokens later on."""
+    b, place = places[row]
+    ((same_BT, _),) = score(session, [batches[b]])
+    if _largest_shift(nats[b][place], same_BT[place]) > MAX_SHIFT:
+        raise ProbeFailedError("statelessness: the same batch gives other losses in another order of batches")
+    ((beside_BT, _),) = score(session, [np.stack([batches[other][at] for other, at in places])])
+    if _largest_shift(nats[b][place], beside_BT[row]) > MAX_SHIFT:
+        raise ProbeFailedError("batch_independence: a sequence's loss depends on the other sequences of its batch")
+    raise ProbeFailedError(
+        f"causality: other tokens later on move the loss before them (by {shift}); it sees the future"
+    )
 
 
 def work(job: Job, emit: Emit) -> None:
-    """Probe and evaluate one trained job; answer with `evaluated` or `invalid`."""
-    track, recipe = job.load()
-    set_up_torch(track)
-    model = recipe.build().eval()
-    weights = (Path(job.folder) / "weights.safetensors").read_bytes()
-    model.load_state_dict(load(weights), strict=True)
-    torch.manual_seed(derive_seed("probe tokens"))
-    vocab_size = track.model.vocab_size
-    probe_tokens_BT = torch.randint(vocab_size, (2, track.budget.seq_len))
+    """Probe and score one trained job; answer with `evaluated` or `invalid`."""
+    track = job.load_track()
+    digest = sha256(read_bytes(job.weights))
+    val, dev = (_windows(track, split) for split in ("val", "dev"))
     try:
-        run_probes(fresh_model(recipe), probe_tokens_BT, vocab_size)
-        run_probes(model, probe_tokens_BT, vocab_size)
-        val = eval_batches(open_split(track, "val"), track.budget.seq_len, track.budget.eval_sequences)
-        evaluation = evaluate(model, val, vocab_size, track.data.val.bytes)
+        with model_sessions(job, track, ("fresh", "fresh", "trained", "trained")) as sessions:
+            evaluation = evaluate(track, val, dev, job.final_dev_loss, sessions)
     except ProbeFailedError as error:
         emit({"event": "invalid", "reason": str(error)})
     else:
-        digest = sha256(weights)
         emit({"event": "evaluated", "evaluation": evaluation.model_dump_json(), "weights_sha256": digest})
+
+
+def _windows(track: Track, split: Any) -> list[Batch]:
+    return eval_batches(open_split(track, split), track.budget.seq_len, track.budget.eval_sequences)
 
 
 if __name__ == "__main__":

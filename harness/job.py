@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.catalog import Recipe, apply_recipe, recipe_sources
+from harness.confine import confine, interpreter_paths, package_folders
+from harness.data import SplitName, cache_folder, derive_seed
 from harness.errors import LlmbenchError
 from harness.project import Project
 from harness.track import Count, Positive, Sha256, Strict, Track, load_track
@@ -38,18 +40,38 @@ class Job(Strict):
     """The run's own folder: checkpoint and weights."""
     checkpoint_every_s: float = 30.0
     give_up: GiveUp | None = None
+    final_dev_loss: float | None = None
+    """Nats per token on the dev split where training ended; the evaluator must find the same."""
 
-    def load(self) -> tuple[Track, Recipe]:
-        """The track and the recipe, proved to be those that the job names."""
-        project = Project(Path(self.root))
-        track = load_track(project, self.track)
-        sources = recipe_sources(project, self.recipe)
+    @property
+    def weights(self) -> Path:
+        """The final weights."""
+        return Path(self.folder) / "weights.safetensors"
+
+    def load_track(self) -> Track:
+        """The track, proved to be the one that the job names."""
+        track = load_track(Project(Path(self.root)), self.track)
         if track.training_digest != self.training_digest:
             raise LlmbenchError(f"tracks/{self.track}.toml changed while its runs were being trained; start again")
+        return track
+
+    def confine(self, track: Track, splits: tuple[SplitName, ...], *, writes: bool) -> tuple[str, ...]:
+        """Confine this process to the interpreter, the sources, `splits` and the run's folder.
+
+        Call it before any of the variant's code runs. Returns what is in force.
+        """
+        cache, root = cache_folder(track), Path(self.root)
+        readable = interpreter_paths([*package_folders(track.data.package), cache])
+        readable += [root / "harness", root / "models", *(cache / f"{split}.bin" for split in splits), self.weights]
+        return confine(readable, [Path(self.folder)] if writes else [])
+
+    def load_recipe(self, track: Track) -> Recipe:
+        """The recipe, its sources proved to be those that the job names. This runs the variants' code."""
+        sources = recipe_sources(Project(Path(self.root)), self.recipe)
         for name, source in sources.items():
             if source.digest != self.sources[name]:
                 raise LlmbenchError(f"variant '{name}' changed while its runs were being trained; start again")
-        return track, apply_recipe(sources, track.model, track.optim)
+        return apply_recipe(sources, track.model, track.optim)
 
 
 Emit = Callable[[dict[str, Any]], None]
@@ -78,7 +100,7 @@ def set_up_torch(track: Track) -> None:
     import torch
 
     torch.set_num_threads(track.threads)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms, without importing the compiler
     keep_freed_memory()
 
 
@@ -110,8 +132,6 @@ def draw_parameters(model: nn.Module, seed: int) -> None:
     Raises LlmbenchError where a module has none, or where two parameters would share a stream.
     """
     import torch
-
-    from harness.data import derive_seed
 
     owners: dict[str, str] = {}
     done: set[nn.Parameter] = set()  # a tied parameter is drawn by its first owner

@@ -20,6 +20,7 @@ CODE_FILES = (
     "harness/data.py",
     "harness/catalog.py",
     "harness/job.py",
+    "harness/serve.py",
     "harness/train.py",
     "harness/evaluate.py",
 )

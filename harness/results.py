@@ -54,6 +54,8 @@ class Training(Strict):
     """UTC time at the end of training: shows which runs were interleaved."""
     weights_sha256: Sha256
     """Of the final weights, as safetensors."""
+    confinement: tuple[str, ...]
+    """What kept the training process from other files, the network and new processes; empty where nothing did."""
     curve: tuple[CurvePoint, ...]
 
 
@@ -69,6 +71,8 @@ class Evaluation(Strict):
     """UTF-8 bytes of the text that the tokens stand for."""
     probes: tuple[str, ...]
     """Names of the probes that the model passed."""
+    confinement: tuple[str, ...]
+    """What kept the model's process from other files, the network and new processes; empty where nothing did."""
     eval_s: Seconds
 
     @property

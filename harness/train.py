@@ -38,6 +38,10 @@ class HopelessError(Exception):
     """The run is so far behind at its milestone that its contest ends here."""
 
 
+class RuleBrokenError(Exception):
+    """The recipe did what the harness owns; the message starts with the rule's name."""
+
+
 class StopRequestedError(Exception):
     """SIGINT or SIGTERM; the checkpoint is written."""
 
@@ -49,13 +53,14 @@ def train(
     job: Job,
     emit: Emit,
     should_stop: Callable[[], bool] = lambda: False,
+    confinement: tuple[str, ...] = (),
 ) -> Training:
     """Train one recipe with one seed, from its checkpoint where there is one.
 
     The clock covers training steps only, the gathering of their batch included. Dev evaluations,
     checkpoints and a warm-up on dummy data are outside it; `wall_s` covers everything.
 
-    Raises DivergedError, HopelessError, StopRequestedError.
+    Raises DivergedError, HopelessError, RuleBrokenError, StopRequestedError.
     """
     started = time.perf_counter()
     budget, num_steps = track.budget, track.budget.num_steps
@@ -65,9 +70,10 @@ def train(
     batches = Batches(tokens["train"], budget.seq_len, budget.batch_sequences, job.seed)
     dev = eval_batches(tokens["dev"], budget.seq_len, budget.eval_sequences)
     dev_steps = {round(num_steps * (i + 1) / budget.dev_evaluations) for i in range(budget.dev_evaluations)}
-    warmup_s = warm_up(model, batches.batch(0))
+    warmup_s = warm_up(model, batches.batch(0), track.model.vocab_size)
     state = _Checkpoint(Path(job.folder) / "checkpoint.pt", model, optimizers)
     state.load()
+    model.register_forward_pre_hook(state.count_tokens)
     saved = time.perf_counter()
 
     for step in range(state.step, num_steps):
@@ -92,7 +98,7 @@ def train(
         if not math.isfinite(state.loss_sum):
             raise DivergedError(f"the training loss is not finite at step {state.step} of {num_steps}")
         if state.step in dev_steps:
-            state.end_interval(mean_loss(model, dev))
+            state.end_interval(dev_loss(model, dev))
             if job.give_up is not None and state.step == job.give_up.step:
                 check_milestone(state.curve[-1]["dev_loss_nats"], job.give_up)
         emit({"event": "step", "step": state.step, "loss": loss.item(), "train_s": state.train_s})
@@ -105,11 +111,17 @@ def train(
         if stop and state.step < num_steps:
             raise StopRequestedError
 
+    if state.tokens != budget.tokens:
+        raise RuleBrokenError(f"budget: {state.tokens} tokens passed the model in training, not {budget.tokens}")
+    if not cover_everything(optimizers, model):
+        raise RuleBrokenError(
+            "coverage: parameters and what the optimizers cover have parted in the course of training"
+        )
     weights = save({name: tensor.clone() for name, tensor in model.state_dict().items()})  # tied ones twice
-    write_atomic(Path(job.folder) / "weights.safetensors", weights)
+    write_atomic(job.weights, weights)
     return Training(
         steps=state.step,
-        tokens=state.step * budget.batch_tokens,
+        tokens=state.tokens,
         num_params=sum(parameter.numel() for parameter in model.parameters()),
         train_s=state.train_s,
         cpu_s=state.cpu_s,
@@ -117,6 +129,7 @@ def train(
         wall_s=state.earlier_wall_s + time.perf_counter() - started,
         ended=state.ended,
         weights_sha256=sha256(weights),
+        confinement=confinement,
         curve=tuple(CurvePoint.model_validate(point) for point in state.curve),
     )
 
@@ -132,6 +145,21 @@ def check_milestone(dev_loss_nats: float, give_up: GiveUp) -> None:
 def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
     """Mean nats per token, in float32."""
     return F.cross_entropy(logits_BTV.flatten(0, -2).float(), targets_BT.flatten())
+
+
+def dev_loss(model: nn.Module, dev: list[Any]) -> float:
+    """Mean nats per token on dev. Raises RuleBrokenError where that moves a parameter or a buffer."""
+    before = {name: tensor.clone() for name, tensor in named_tensors(model)}
+    loss = mean_loss(model, dev)
+    for name, tensor in named_tensors(model):
+        if name not in before or not torch.equal(tensor, before[name]):
+            raise RuleBrokenError(f"evaluation_mode: the dev evaluation moved {name}; nothing may learn from dev")
+    return loss
+
+
+def named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """All parameters and buffers, those that are not saved included."""
+    return [*model.named_parameters(), *model.named_buffers()]
 
 
 @torch.no_grad()
@@ -151,20 +179,34 @@ def mean_loss(model: nn.Module, batches: list[Any]) -> float:
 def build_optimizers(recipe: Recipe, model: nn.Module) -> list[Optimizer]:
     """The recipe's optimizers, proved to cover every parameter exactly once."""
     optimizers = recipe.parts.optimizer(model, recipe.parts.optim)
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    covered = [parameter for group in groups for parameter in group["params"]]
-    if len(covered) != len(set(covered)) or set(covered) != set(model.parameters()):
+    if not cover_everything(optimizers, model):
         raise LlmbenchError("the optimizers do not cover every parameter exactly once; fix `optimizer` in the variant")
-    for group in groups:
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         group["initial_lr"] = group["lr"]
     return optimizers
 
 
-def warm_up(model: nn.Module, like_BT1: Any) -> float:
-    """One forward and backward pass on dummy tokens; returns its seconds and leaves no trace."""
+def cover_everything(optimizers: list[Optimizer], model: nn.Module) -> bool:
+    """Whether the optimizers cover every parameter of the model exactly once."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    covered = [parameter for group in groups for parameter in group["params"]]
+    return len(covered) == len(set(covered)) and set(covered) == set(model.parameters())
+
+
+def warm_up(model: nn.Module, like_BT1: Any, vocab_size: int) -> float:
+    """One forward and backward pass on dummy tokens; returns its seconds and leaves no trace.
+
+    Raises LlmbenchError where the model returns something other than logits for every position.
+    """
     tick = time.perf_counter()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}  # a buffer may have moved
-    logits_BTV, aux_loss = model(torch.zeros(like_BT1[:, :-1].shape, dtype=torch.int64))
+    tokens_BT = torch.zeros(like_BT1[:, :-1].shape, dtype=torch.int64)
+    output = model(tokens_BT)
+    if not isinstance(output, tuple) or len(output) != 2 or output[0].shape != (*tokens_BT.shape, vocab_size):
+        raise LlmbenchError(
+            f"the model must return Output(logits_BTV, aux_loss) with logits of shape {(*tokens_BT.shape, vocab_size)}"
+        )
+    logits_BTV, aux_loss = output
     (logits_BTV.sum() if aux_loss is None else logits_BTV.sum() + aux_loss).backward()
     model.zero_grad(set_to_none=True)
     model.load_state_dict(before)
@@ -179,10 +221,15 @@ class _Checkpoint:
 
     def __init__(self, path: Path, model: nn.Module, optimizers: list[Optimizer]) -> None:
         self.path, self.model, self.optimizers = path, model, optimizers
-        self.step, self.train_s, self.cpu_s, self.earlier_wall_s = 0, 0.0, 0.0, 0.0
+        self.step, self.tokens, self.train_s, self.cpu_s, self.earlier_wall_s = 0, 0, 0.0, 0.0, 0.0
         self.loss_sum, self.loss_steps = 0.0, 0
         self.curve: list[dict[str, Any]] = []
         self.ended = ""
+
+    def count_tokens(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """A hook before every forward pass: what the model sees in training is what its budget pays for."""
+        if model.training:
+            self.tokens += inputs[0].numel()
 
     def end_interval(self, dev_loss: float) -> None:
         """Add a point to the curve; the next training mean starts here."""
@@ -202,6 +249,7 @@ class _Checkpoint:
         buffer = io.BytesIO()
         progress = {
             "step": self.step,
+            "tokens": self.tokens,
             "train_s": self.train_s,
             "cpu_s": self.cpu_s,
             "earlier_wall_s": self.earlier_wall_s + wall_s,
@@ -234,15 +282,19 @@ def work(job: Job, emit: Emit) -> None:
     stop = threading.Event()  # SIGINT and SIGTERM become a question that the loop asks between two steps
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    track, recipe = job.load()
+    track = job.load_track()
+    confinement = job.confine(track, ("train", "dev"), writes=True)
+    recipe = job.load_recipe(track)
     set_up_torch(track)
     tokens = {"train": open_split(track, "train"), "dev": open_split(track, "dev")}
     try:
-        training = train(track, recipe, tokens, job, emit, stop.is_set)
+        training = train(track, recipe, tokens, job, emit, stop.is_set, confinement)
     except DivergedError as error:
         emit({"event": "diverged", "reason": str(error)})
     except HopelessError as error:
         emit({"event": "hopeless", "reason": str(error)})
+    except RuleBrokenError as error:
+        emit({"event": "invalid", "reason": str(error)})
     except StopRequestedError:
         emit({"event": "stopped"})
     else:

