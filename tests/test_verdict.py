@@ -14,9 +14,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import LlmbenchError
+from harness.reasons import REASONS, explain
 from harness.results import Evaluation, FinishedRun, Machine, Pair, Provenance, Training
 from harness.track import Rule
-from harness.verdict import REASONS, Lane, Verdict, explain, failed_verdict, judge
+from harness.verdict import Lane, Verdict, failed_verdict, judge
 
 settings.register_profile("gate", deadline=None, derandomize=True)  # slow machines and luck must not fail it
 settings.load_profile("gate")
