@@ -143,6 +143,7 @@ def _pairs(record: Array, candidate: Array) -> list[Pair]:
         wall_s=1.0,
         ended="2000-01-01T00:00:00Z",
         weights_sha256="0" * 64,
+        confinement=(),
         curve=(),
     )
 
@@ -156,7 +157,7 @@ def _pairs(record: Array, candidate: Array) -> list[Pair]:
             seed=seed,
             provenance=provenance,
             training=training,
-            evaluation=Evaluation(nats=loss, correct=0, tokens=1, bytes=1, probes=(), eval_s=0.0),
+            evaluation=Evaluation(nats=loss, correct=0, tokens=1, bytes=1, probes=(), confinement=(), eval_s=0.0),
         )
 
     losses = zip(record.tolist(), candidate.tolist(), strict=True)

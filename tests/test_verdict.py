@@ -75,9 +75,12 @@ def make_run(
             wall_s=train_s,
             ended=ended,
             weights_sha256="e" * 64,
+            confinement=(),
             curve=(),
         ),
-        "evaluation": Evaluation(nats=val_loss * TOKENS, correct=0, tokens=TOKENS, bytes=1, probes=(), eval_s=0.0),
+        "evaluation": Evaluation(
+            nats=val_loss * TOKENS, correct=0, tokens=TOKENS, bytes=1, probes=(), confinement=(), eval_s=0.0
+        ),
     }
     return FinishedRun(**(fields | changes))
 
