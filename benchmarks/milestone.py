@@ -1,16 +1,20 @@
-"""How far apart luck alone puts two runs halfway: what the early end of a contest costs in power.
+"""What the early end of a contest costs in power: how far behind candidates were at the milestone, and how they ended.
 
     python benchmarks/milestone.py pocket
 
-reads the kept noise study and prints the spread of dev-loss differences at the track's milestone.
+reads every kept pair of the track, placebos and real candidates (`benchmarks/noise/`, `submissions/`), and prints a
+Markdown table. Distances are candidate minus record, dev loss at the milestone and val loss at the end. A candidate
+that was given up has no end and is in no kept pair, so the table cannot show what it would have regained.
 """
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import sys
 
-from harness.noise import stored_pairs
+from correlation import read_arm
+
 from harness.project import Project
 from harness.results import FinishedRun
 from harness.track import load_track
@@ -19,21 +23,38 @@ from harness.track import load_track
 def main() -> None:
     project = Project.find()
     track = load_track(project, sys.argv[1])
-    pairs = stored_pairs(project, track)
+    share, limit = track.rule.milestone, track.rule.milestone_deficit
 
-    def at_milestone(run: FinishedRun) -> float:
-        step = track.rule.milestone * run.training.steps
+    def halfway(run: FinishedRun) -> float:
+        step = share * run.training.steps
         return min(run.training.curve, key=lambda point: abs(point.step - step)).dev_loss_nats
 
-    behind = [at_milestone(pair.candidate) - at_milestone(pair.record) for pair in pairs]
-    final = [pair.candidate.evaluation.val_loss - pair.record.evaluation.val_loss for pair in pairs]
-    anyone = [at_milestone(one.candidate) - at_milestone(other.record) for one in pairs for other in pairs]
-    regained = [half - end for half, end in zip(behind, final, strict=True)]
-    print(f"{len(pairs)} placebo pairs of {track.name}, at {100 * track.rule.milestone:.0f} % of the steps")
-    print(f"pairs apart: deviation {statistics.stdev(behind):.4f}, at most {max(map(abs, behind)):.4f} nats")
-    print(f"any two runs apart: deviation {statistics.stdev(anyone):.4f}, at most {max(map(abs, anyone)):.4f} nats")
-    print(f"distance at the milestone minus distance at the end: deviation {statistics.stdev(regained):.4f} nats")
-    print(f"given up beyond {track.rule.milestone_deficit} nats")
+    print(
+        f"| pairs of | n | behind at {share:.0%}: mean | most | any two runs apart: most | regained after: deviation |"
+    )
+    print("|---|---:|---:|---:|---:|---:|")
+    ends: list[tuple[float, float]] = []  # (behind at the milestone, behind at the end)
+    for folder in [*sorted(project.root.glob("benchmarks/noise/*")), *sorted(project.submissions.glob("*/runs"))]:
+        records, candidates = read_arm(folder, "record"), read_arm(folder, "candidate")
+        if not records or records[0].track != track.name:
+            continue
+        behind = [halfway(one) - halfway(other) for one, other in zip(candidates, records, strict=True)]
+        final = [
+            one.evaluation.val_loss - other.evaluation.val_loss for one, other in zip(candidates, records, strict=True)
+        ]
+        apart = max(abs(halfway(one) - halfway(other)) for one, other in itertools.product(candidates, records))
+        regained = statistics.stdev(half - end for half, end in zip(behind, final, strict=True))
+        cells = [f"`{records[0].recipe}`, `{candidates[0].recipe}`", str(len(behind))]
+        cells += [f"{statistics.fmean(behind):+.4f}", f"{max(behind):+.4f}", f"{apart:.4f}", f"{regained:.4f}"]
+        print("| " + " | ".join(cells) + " |")
+        ends += zip(behind, final, strict=True)
+    won = [half for half, end in ends if end < 0]
+    lost = [sum(half > limit for half in some) for some in ([half for half, _ in ends], won)]
+    print(
+        f"\nMore than {limit} nats behind: {lost[0]} of {len(ends)} candidates, "
+        f"{lost[1]} of the {len(won)} that ended ahead. "
+        f"The furthest behind that ended ahead: {max(won, default=0):+.4f} nats."
+    )
 
 
 if __name__ == "__main__":

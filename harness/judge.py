@@ -84,7 +84,7 @@ class Judgement(Strict):
     n: Count
     """The candidate's values."""
     reasons: tuple[str, ...]
-    """Codes for `verdict.explain`."""
+    """Codes for `reasons.explain`."""
 
 
 def read_numbers(path: Path, options: Mapping[str, object] | None = None) -> Numbers:

@@ -80,8 +80,8 @@ class LiveRuns:
 
 
 def _name(run: RunIdentity, track: Track) -> str:
-    pair = track.seeds.index(run.seed) + 1 if run.seed in track.seeds else "?"
-    return f"pair {pair} seed {run.seed} {run.recipe}"
+    pair = f"pair {track.seeds.index(run.seed) + 1} " if run.seed in track.seeds else ""
+    return f"{pair}seed {run.seed} {run.recipe}"
 
 
 def _outcome(result: Any, *, reused: bool) -> str:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from harness.leaderboard import COLUMNS, Row, cells, sections
 from harness.noise import NoiseReport, Plan
+from harness.reasons import explain
 from harness.results import FinishedRun, Pair
 from harness.submission import Submission
 from harness.track import Track
-from harness.verdict import Verdict, explain
+from harness.verdict import Verdict
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,66 +8,21 @@ replayed first, so a verdict once fallen stays, and nobody gains by asking again
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from harness.errors import LlmbenchError, did_you_mean
+from harness.comparability import comparability_problems
 from harness.looks import Criterion, Finding, Quantity, Replay, find, replay
-from harness.results import FinishedRun, Pair
-from harness.stats import Design, pair_correlation, seed_problems, sign_flip_p, value_problems
+from harness.results import Pair
+from harness.stats import Design, pair_correlation, sign_flip_p
 from harness.track import Count, Rule, Strict
 
 Lane = Literal["loss", "speed", "simplicity"]
 FailureCode = Literal["candidate_failed", "hopeless_start", "record_failed", "run_interrupted"]
 LANES: tuple[Lane, ...] = ("loss", "speed", "simplicity")
 Decision = Literal["accepted", "rejected", "undecided"]
-
-SHORTEST_S = 1e-6  # a clock that shows less than a microsecond of training did not run
-
-REASONS = {
-    # accepted
-    "gain_shown": "The gain exceeds its margin at the level of this look, and nothing else got worse than allowed.",
-    "simpler_and_no_worse": "Fewer statements, and neither loss nor time is worse than the tolerances.",
-    # rejected
-    "hopeless": "The gain looks too small for any later look to accept it, so the contest stops here.",
-    "not_shown": "After the last look the gain is not shown to exceed its margin.",
-    "loss_worse": "The val loss is not shown to be within the track's tolerance of the record's.",
-    "too_slow": "The candidate is not shown to be as fast as the lane demands.",
-    "not_simpler": "The simplicity lane takes only candidates with fewer statements than the record.",
-    "candidate_failed": "A run of the candidate diverged, broke a probe's rule or crashed, so it has no score.",
-    "hopeless_start": "At the milestone of its first pair the candidate was too far behind to go on.",
-    # undecided: more evidence
-    "record_failed": "A run of the record diverged, broke a probe's rule or crashed; there is nothing to compare with.",
-    "run_interrupted": "A run was killed from outside, perhaps for want of memory; run the candidate again.",
-    "too_few_pairs": "There are fewer pairs than the first look needs.",
-    "needs_more_pairs": "This look neither accepts nor excludes the candidate; the next look needs more pairs.",
-    "too_few_values": "A test needs at least two values in each arm (one, where the deviation is known).",
-    "zero_variance": "The values do not scatter at all, so there is no noise to measure the gain against.",
-    # undecided: not comparable
-    "stale_record": "The record has moved on since the candidate was measured; run the candidate again.",
-    "mixed_tracks": "The runs were trained under different tracks, or different versions of one.",
-    "mixed_code": "The runs were trained by different versions of the base model, the loop or the evaluator.",
-    "mixed_machines": "The runs come from different machines; times do not travel, and losses differ in the last bits.",
-    "mixed_threads": "The runs used different numbers of threads.",
-    "mixed_packages": "The runs used different package versions.",
-    "mixed_recipes": "One arm holds runs of different recipes or of different sources.",
-    "mixed_seeds": "The two runs of a pair have different seeds.",
-    "repeated_seeds": "A seed occurs twice in one arm; a repeat is not a new measurement.",
-    "mixed_load": "The runs of a pair shared their machine with different numbers of runs, so their times differ.",
-    "shared_machine": "Time is judged only on runs that had the machine to themselves (one job).",
-    "not_interleaved": "Time is judged only where the two runs of each pair were trained one right after the other.",
-    "no_time": "A run's training clock shows no time at all.",
-    "not_finite": "A value is NaN, infinite or absurdly large.",
-    "unequal_lengths": "Paired arms must have equally many values.",
-    "bad_sigma": "The known deviation must be a positive number.",
-    "bad_alpha": "The level alpha must lie between 1e-12 and 0.5.",
-    # remarks, after the reason that decided
-    "fewer_statements": "The candidate has fewer statements than the record; in this lane that earns no credit.",
-    "pairs_left_over": "The verdict fell at an earlier look; pairs beyond that look are not used.",
-    "sign_flip_disagrees": "The exact sign-flip test, which does not assume normal noise, does not reach alpha.",
-}
 
 
 class Guard(Strict):
@@ -94,7 +49,7 @@ class Verdict(Strict):
     decision: Decision
     lane: Lane
     reasons: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Stable codes, the deciding ones first; `explain` says them in words."""
+    """Stable codes, the deciding ones first; `reasons.explain` says them in words."""
     details: tuple[str, ...] = ()
     """For pairs that must not be compared: which values differ."""
     pairs: Count
@@ -137,7 +92,7 @@ def judge(pairs: Sequence[Pair], rule: Rule, *, added_statements: int, lane: Lan
         "added_statements": added_statements,
     }
     unused = base | {"pairs": 0, "look": 0, "next_look": None}
-    if problems := comparability_problems(pairs, lane):
+    if problems := comparability_problems(pairs, timed=lane != "loss"):
         return Verdict(decision="undecided", reasons=tuple(problems), details=tuple(problems.values()), **unused)
     if lane == "simplicity" and added_statements >= 0:
         return Verdict(decision="rejected", reasons=("not_simpler",), **unused)
@@ -169,66 +124,6 @@ def failed_verdict(
         alpha_look=rule.alpha_look,
         added_statements=added_statements,
     )
-
-
-def explain(code: str) -> str:
-    """One sentence for a reason code. Raises LlmbenchError for a code that does not exist."""
-    if code not in REASONS:
-        raise LlmbenchError(f"there is no reason code '{code}'{did_you_mean(code, REASONS)}")
-    return REASONS[code]
-
-
-def comparability_problems(pairs: Sequence[Pair], lane: Lane) -> dict[str, str]:
-    """Reason code -> what differs, for everything that forbids a comparison; empty where nothing does."""
-    runs = [run for pair in pairs for run in pair]
-    problems: dict[str, str] = {}
-    for code, key in _SAME_EVERYWHERE.items():
-        _note_difference(problems, code, [key(run) for run in runs])
-    for arm in ([pair.record for pair in pairs], [pair.candidate for pair in pairs]):
-        _note_difference(problems, "mixed_recipes", [(run.recipe, tuple(sorted(run.sources.items()))) for run in arm])
-    for pair in pairs:
-        _note_difference(problems, "mixed_load", [run.provenance.jobs for run in pair])
-    seeds = [pair.record.seed for pair in pairs], [pair.candidate.seed for pair in pairs]
-    for code in seed_problems(*seeds, paired=True):
-        problems[code] = f"record's seeds {seeds[0]}, candidate's {seeds[1]}"
-    if lane != "loss":
-        _note_timing(problems, runs)
-    if any(run.training.train_s < SHORTEST_S for run in runs):
-        problems["no_time"] = f"train_s below {SHORTEST_S}"
-    if value_problems([run.evaluation.val_loss for run in runs], [run.training.train_s for run in runs]):
-        problems["not_finite"] = "val loss or training time beyond 1e100"
-    return problems
-
-
-_SAME_EVERYWHERE: dict[str, Callable[[FinishedRun], Any]] = {
-    "mixed_tracks": lambda run: (run.track, run.training_digest),
-    "mixed_code": lambda run: run.code_digest,
-    "mixed_machines": lambda run: run.provenance.machine,
-    "mixed_threads": lambda run: run.provenance.threads,
-    "mixed_packages": lambda run: run.provenance.packages,
-}
-
-
-def _note_difference(problems: dict[str, str], code: str, values: Sequence[Any]) -> None:
-    """Note the first value that differs from the first of all, both named."""
-    for value in values:
-        if value != values[0]:
-            one, other = values[0], value
-            if isinstance(one, dict):  # packages: only those that differ
-                one, other = (sorted(a.items() - b.items()) for a, b in ((one, other), (other, one)))
-            problems.setdefault(code, f"{one} and {other}")
-            return
-
-
-def _note_timing(problems: dict[str, str], runs: Sequence[FinishedRun]) -> None:
-    """Note what makes times incomparable: company on the machine, or arms that ran hours apart."""
-    if any(run.provenance.jobs != 1 for run in runs):
-        problems["shared_machine"] = f"jobs: {sorted({run.provenance.jobs for run in runs})}"
-    in_time = sorted(runs, key=lambda run: (run.training.ended, run.seed))  # ISO times sort as text
-    for first, second in zip(in_time[::2], in_time[1::2], strict=True):
-        if first.seed != second.seed:
-            detail = f"seed {first.seed} ended {first.training.ended}, then seed {second.seed} {second.training.ended}"
-            problems.setdefault("not_interleaved", detail)
 
 
 def _margin(rule: Rule, lane: Lane, added_statements: int) -> float:

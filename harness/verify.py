@@ -20,6 +20,7 @@ from harness.errors import LlmbenchError
 from harness.leaderboard import Board, format_csv, make_rows, with_board
 from harness.ledger import board_attempts
 from harness.project import Project, read_bytes, read_text
+from harness.reasons import explain
 from harness.report import submission_markdown
 from harness.results import FinishedRun, dump_json
 from harness.sources import check_source
@@ -38,7 +39,6 @@ from harness.submission import (
     run_file,
 )
 from harness.track import Track, load_track
-from harness.verdict import explain
 
 # What every evaluation must have passed.
 REQUIRED_PROBES = {"causality", "shape", "finiteness"}

@@ -29,6 +29,8 @@ ORDER = [
     "bench",
     "stats",
     "looks",
+    "reasons",
+    "comparability",
     "verdict",
     "judge",
     "submission",

@@ -13,7 +13,7 @@ from scipy import stats as scipy_stats
 
 from harness.errors import LlmbenchError
 from harness.judge import Judgement, Numbers, judge_file, judge_numbers, read_numbers
-from harness.verdict import REASONS
+from harness.reasons import REASONS
 
 
 def judged(**fields: Any) -> Judgement:

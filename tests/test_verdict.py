@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from collections.abc import Callable, Sequence
+import importlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,9 +13,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import LlmbenchError
+from harness.reasons import REASONS, explain
 from harness.results import Evaluation, FinishedRun, Machine, Pair, Provenance, Training
 from harness.track import Rule
-from harness.verdict import REASONS, Lane, Verdict, explain, failed_verdict, judge
+from harness.verdict import Lane, Verdict, failed_verdict, judge
 
 settings.register_profile("gate", deadline=None, derandomize=True)  # slow machines and luck must not fail it
 settings.load_profile("gate")
@@ -75,9 +75,12 @@ def make_run(
             wall_s=train_s,
             ended=ended,
             weights_sha256="e" * 64,
+            confinement=(),
             curve=(),
         ),
-        "evaluation": Evaluation(nats=val_loss * TOKENS, correct=0, tokens=TOKENS, bytes=1, probes=(), eval_s=0.0),
+        "evaluation": Evaluation(
+            nats=val_loss * TOKENS, correct=0, tokens=TOKENS, bytes=1, probes=(), confinement=(), eval_s=0.0
+        ),
     }
     return FinishedRun(**(fields | changes))
 
@@ -394,23 +397,18 @@ def test_a_rule_under_which_both_directions_could_win_is_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def study() -> ModuleType:
-    """`benchmarks/verdict.py`, which is a script and no package."""
-    path = Path(__file__).parent.parent / "benchmarks" / "verdict.py"
-    spec = importlib.util.spec_from_file_location("verdict_study", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def study() -> Iterator[ModuleType]:
+    """`benchmarks/verdict.py`, a script that imports its neighbours."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
+        yield importlib.import_module("verdict")
 
 
 @pytest.mark.parametrize("rule", [RULE, WELCH], ids=["paired", "welch"])
 @pytest.mark.parametrize("gain", [0.0, 2.0])
 def test_the_study_decides_as_judge_does(study: ModuleType, rule: Rule, gain: float) -> None:
     contests = study.NOISES[0].contests(study.np.random.default_rng(7), 100)
-    assert study.cross_check(rule, study.Contests(contests.record, contests.candidate - gain)) == 100
+    assert study.cross_check(rule, study.better(contests, gain)) == 100
 
 
 @pytest.mark.parametrize("rule", [RULE, WELCH], ids=["paired", "welch"])
@@ -419,8 +417,7 @@ def test_one_percent_false_accepts_and_ninety_percent_power_under_normal_noise(s
     for noise in study.NOISES[:3]:  # the candidate as noisy as the record, three and six times as noisy
         assert apply(noise.contests(study.np.random.default_rng(8), num)).accepted < 0.01 + 3 * (0.01 / num) ** 0.5
     contests = study.NOISES[0].contests(study.np.random.default_rng(9), num)
-    two_deviations = 2 * 2**0.5
-    found = apply(study.Contests(contests.record, contests.candidate - two_deviations))
+    found = apply(study.better(contests, 2 * study.UNIT))
     assert found.accepted > 0.9
     assert found.runs / 2 < 7
 

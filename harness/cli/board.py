@@ -77,7 +77,7 @@ def judge(
     Options override what the file says.
     """
     from harness.judge import judge_file
-    from harness.verdict import explain
+    from harness.reasons import explain
 
     options = {
         "target": target,
@@ -103,8 +103,8 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Say in plain words what a verdict's reason code means."""
-    from harness.verdict import REASONS
-    from harness.verdict import explain as explain_code
+    from harness.reasons import REASONS
+    from harness.reasons import explain as explain_code
 
     reasons = REASONS if code is None else {code: explain_code(code)}
     if as_json:

@@ -45,6 +45,7 @@ DECISION_EXITS = {"accepted": EXIT_OK, "rejected": EXIT_REJECTED, "undecided": E
 
 
 def open_track(track: str) -> tuple[Project, Track]:
+    """The checkout around the working directory and its track of that name. Raises LlmbenchError."""
     from harness.track import load_track
 
     project = Project.find()
@@ -54,6 +55,7 @@ def open_track(track: str) -> tuple[Project, Track]:
 def make_entry(
     variant: list[str] | None, without: list[str] | None, lane: str, confirm: bool, jobs: int | None
 ) -> Entry:
+    """The options that name a candidate, as one record. Raises LlmbenchError for a lane that does not exist."""
     from harness.entry import Entry
     from harness.verdict import LANES
 
@@ -98,12 +100,14 @@ def watched_bench(project: Project, track: Track, jobs: int | None, arms: Arms |
 
 
 def stderr_console() -> Any:
+    """Rich's console for all that is not a result."""
     from rich.console import Console
 
     return Console(stderr=True)
 
 
 def log(text: str) -> None:
+    """One line to standard error."""
     stderr_console().print(text, highlight=False, soft_wrap=True)
 
 
@@ -116,4 +120,5 @@ def show(what: Any) -> None:
 
 
 def show_json(document: dict[str, Any]) -> None:
+    """The one document of `--json`, to standard output."""
     sys.stdout.write(json.dumps(document, indent=1) + "\n")
