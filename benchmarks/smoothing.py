@@ -3,8 +3,8 @@
     python benchmarks/smoothing.py train pocket 0.7 1.0     # eight pairs at each warm-down, two runs side by side
     python benchmarks/smoothing.py report pocket
 
-Each run trains the base or its placebo and scores three sets of weights: the last ones, and the uniform averages over the
-last tenth and the last quarter of the steps. Every score is a row of `benchmarks/smoothing/TRACK.csv`; a run that
+Each run trains the base or its placebo and scores three sets of weights: the last ones, and the uniform averages
+over the last tenth and the last quarter of the steps. Every score is a row of `benchmarks/smoothing/TRACK.csv`; a run that
 has rows is not trained again.
 """
 
@@ -151,7 +151,9 @@ def report(name: str) -> None:
     difference of the gains on its even and odd windows; the rest would stay with an endless val split.
     """
     rows = read(name)
-    print("| warm-down | weights | pairs | val loss | correlation | seed spread | paired spread | of it from val's size |")
+    print(
+        "| warm-down | weights | pairs | val loss | correlation | seed spread | paired spread | of it from val's size |"
+    )
     print("|---:|---|---:|---:|---:|---:|---:|---:|")
     for warmdown, weights in dict.fromkeys((row["warmdown"], row["weights"]) for row in rows):
         arms: dict[bool, dict[str, dict[str, str]]] = {True: {}, False: {}}
