@@ -42,6 +42,7 @@ ORDER = [
     "report",
     "plots",
     "live",
+    "evidence",
     "verify",
     "submit",
     "cli.options",
