@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
     "errors",
     "project",
+    "repository",
     "track",
     "confine",
     "data",
@@ -43,6 +44,7 @@ ORDER = [
     "plots",
     "live",
     "evidence",
+    "flags",
     "verify",
     "submit",
     "cli.options",
