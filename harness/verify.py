@@ -55,8 +55,8 @@ def verify_board(project: Project) -> dict[str, list[str]]:
     if numbers != list(range(1, len(numbers) + 1)):
         found["submissions"] = [f"the numbers are {numbers}, not 1 to {len(numbers)}: one is missing or taken twice"]
     for track in sorted({submission.track for submission in board.submissions}):
-        found[f"tracks/{track}.toml"] = _checked(_edition_problems(project, board, track))
-    found[project.leaderboard.name] = _checked(_csv_problems(project))
+        found[f"tracks/{track}.toml"] = collect(_edition_problems(project, board, track))
+    found[project.leaderboard.name] = collect(_csv_problems(project))
     return found
 
 
@@ -65,7 +65,7 @@ def _folders(project: Project) -> list[Path]:
     return sorted(path for path in paths if not path.name.startswith("."))
 
 
-def _checked(problems: Iterator[str]) -> list[str]:
+def collect(problems: Iterator[str]) -> list[str]:
     """The problems, an error among them."""
     found: list[str] = []
     try:
