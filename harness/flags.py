@@ -36,6 +36,9 @@ UNTIMED_S = 1.0
 # `ended` is cut to whole seconds and leaves out the writing of the weights: together under two seconds.
 OVERLAP_S = 2.0
 
+# What `harness.confine` reports where all of it is in force.
+CONFINED = ("landlock", "seccomp")
+
 
 class Flag(NamedTuple):
     """One oddity of one submission."""
@@ -189,6 +192,13 @@ def _name(run: FinishedRun) -> str:
     return f"{run.recipe} seed {run.seed}"
 
 
+def _unconfined(case: Case) -> Iterator[str]:
+    """Landlock keeps files away, seccomp the network and other processes; the run says which were in force."""
+    free = [run for run in case.runs if not {*CONFINED} <= {*run.training.confinement} & {*run.evaluation.confinement}]
+    if free:
+        yield f"{len(free)} of {len(case.runs)} runs"
+
+
 class Mark(NamedTuple):
     """A kind of flag."""
 
@@ -231,5 +241,10 @@ FLAGS = {
     "no_revision": Mark(
         "Runs were trained outside a git repository, so nothing says which code they ran but their digests.",
         _no_revision,
+    ),
+    "unconfined": Mark(
+        "Runs were not kept from other files, the network or new processes, because their kernel could not: read the "
+        "variant, and train it again where a kernel can.",
+        _unconfined,
     ),
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.flags import FLAGS, PEAK_FLOPS_PER_THREAD, Case, find_flags, flag_submissions
+from harness.flags import CONFINED, FLAGS, PEAK_FLOPS_PER_THREAD, Case, find_flags, flag_submissions
 from harness.project import Project
 from harness.results import CurvePoint, FinishedRun
 from harness.submission import Arm, Submission
@@ -23,18 +23,24 @@ def trained(run: FinishedRun, **changes: Any) -> FinishedRun:
     return run.model_copy(update={"training": run.training.model_copy(update=changes)})
 
 
+def scored(run: FinishedRun, **changes: Any) -> FinishedRun:
+    return run.model_copy(update={"evaluation": run.evaluation.model_copy(update=changes)})
+
+
 def arm(recipe: str, *, minute: int, **changes: Any) -> list[FinishedRun]:
     """Three runs of 100 s, one an hour, alone on their machine; 5 s of each are not timed; seed deviation 0.01."""
-    return [
+    runs = [
         trained(
             make_run(recipe, seed, 3.6 + seed / 100, 95.0, f"2026-11-22T1{seed}:{minute:02d}:00Z", **changes),
             wall_s=100.0,
             num_params=PARAMS,
+            confinement=CONFINED,
             tokens=TOKENS,
             curve=(CurvePoint(step=1, train_s=1.0, train_loss_nats=4.0, dev_loss_nats=len(recipe) + seed / 100),),
         )
         for seed in range(3)
     ]
+    return [scored(run, confinement=CONFINED) for run in runs]
 
 
 def make_case(track: Track, *, gain: float = 0.05, lane: Lane = "loss", **changes: Any) -> Case:
@@ -135,6 +141,13 @@ EDGES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         ),
     ],
     "dirty_tree": [({"candidates": arm("base+idea", minute=20, dirty=True)}, {})],
+    "unconfined": [
+        (
+            {"candidates": first(IDEA, confinement=("landlock",))},
+            {"candidates": first(IDEA, confinement=CONFINED[::-1])},
+        ),
+        ({"candidates": [scored(IDEA[0], confinement=()), *IDEA[1:]]}, {}),
+    ],
     "no_revision": [({"records": arm("base", minute=10, revision=None)}, {})],
 }
 
