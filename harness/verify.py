@@ -139,7 +139,7 @@ def _standing_problems(folder: Path, submission: Submission, earlier: Board) -> 
 def stale_problem(submission: Submission, board: Board) -> str | None:
     """How `board` has moved on from what the submission was measured against; None where it has not."""
     name, track, arm = submission.folder_name, submission.track, submission.record
-    if arm is None:
+    if arm is None or submission.kind not in ("record", "negative"):
         return None
     if board.edition(track) != submission.track_digest:
         return f"{name} was measured on another edition of {track} than the one opened last; run it again"
