@@ -239,7 +239,7 @@ FLAGS = {
         _dirty_tree,
     ),
     "no_revision": Mark(
-        "Runs were trained outside a git repository, so nothing says which code they ran but their digests.",
+        "Runs were trained outside a git repository, so only their digests say which code they ran.",
         _no_revision,
     ),
     "unconfined": Mark(

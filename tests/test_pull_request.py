@@ -136,7 +136,7 @@ def test_a_good_pull_request_passes_and_its_verdict_is_in_the_summary(pull_reque
     assert len(pull_request.git("worktree", "list").splitlines()) == 1
     # A flag is shown and counted, and refuses nothing: the sandbox that trained these runs was no repository.
     assert "For review, 0002-smoke-token_smear: no_revision (6 of 6 runs)" in judged.stdout
-    assert "0 failed, 2 flags for review" in judged.stdout
+    assert re.search(r" 0 failed, [1-9]\d* flags for review", judged.stdout)
 
 
 Spoil = Callable[[Repository], None]
