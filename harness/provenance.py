@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+from harness.errors import LlmbenchError
 from harness.project import Project, sha256
+from harness.repository import git
 from harness.results import Machine, Provenance
 
 # What a run's numbers depend on besides the track and the variants.
@@ -77,7 +78,6 @@ def _cpu_name() -> str:
 def _git(project: Project, *arguments: str) -> str | None:
     """Output of one git command, or None outside a repository or without git."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=project.root, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+        return git(project.root, *arguments).decode().strip()
+    except LlmbenchError:
         return None
-    return done.stdout.strip()

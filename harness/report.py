@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.flags import FLAGS, Flag
 from harness.leaderboard import COLUMNS, Row, cells, sections
 from harness.noise import NoiseReport, Plan
 from harness.reasons import explain
@@ -195,6 +196,38 @@ def _seed_table(arms: Sequence[tuple[str, Sequence[FinishedRun]]]) -> list[str]:
         cells = [str(runs[0].seed), *(f"{run.evaluation.val_loss:.4f}" for run in runs)]
         lines += ["| " + " | ".join(cells) + " |"]
     return [*lines, ""]
+
+
+def check_lines(found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]]) -> list[str]:
+    """What `verify` found for the terminal: for each name its problems and its flags, and a count at the end."""
+    lines = []
+    for name, problems in found.items():
+        lines.append(f"{'FAILED' if problems else 'ok':7}{name}")
+        lines += [f"       {problem}" for problem in problems]
+        lines += [f"       for review: {_flag_sentence(flag)}" for flag in flags.get(name, ())]
+    return [*lines, _check_counts(found, flags)]
+
+
+def check_markdown(found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]]) -> str:
+    """What `verify` found as Markdown, for the summary of a CI job."""
+    lines = ["| checked | result | problems | flags |", "|---|---|---:|---:|"]
+    for name, problems in found.items():
+        counts = f"{len(problems) or ''} | {len(flags.get(name, ())) or ''}"
+        lines.append(f"| {name} | {'**failed**' if problems else 'ok'} | {counts} |")
+    lines += ["", f"{_check_counts(found, flags)}.", ""]
+    lines += [f"- **{problem}**" for problems in found.values() for problem in problems]
+    lines += [f"- For review, {name}: {_flag_sentence(flag)}" for name, own in flags.items() for flag in own]
+    return "\n".join(lines) + "\n"
+
+
+def _check_counts(found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]]) -> str:
+    """`5 checked, 0 failed, 1 flag for review`."""
+    failed, count = sum(map(bool, found.values())), sum(map(len, flags.values()))
+    return f"{len(found)} checked, {failed} failed, {count} flag{'' if count == 1 else 's'} for review"
+
+
+def _flag_sentence(flag: Flag) -> str:
+    return f"{flag.name} ({flag.detail}). {FLAGS[flag.name].sentence}"
 
 
 def noise_lines(report: NoiseReport, track: Track) -> list[str]:

@@ -373,8 +373,8 @@ def test_an_interruption_keeps_what_is_finished_and_changes_no_result(
 
 
 def test_seeds_cannot_be_picked(filed: FiledContest) -> None:
+    from harness.evidence import _seed_problems
     from harness.submission import confirmation_seeds, load_submission
-    from harness.verify import _seed_problems
 
     folder = filed.sandbox.root / "submissions" / "0002-smoke-token_smear"
     submission = load_submission(folder)

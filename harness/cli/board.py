@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.options import DECISION_EXITS, JsonOption, show, show_json
 from harness.errors import EXIT_OK, EXIT_REJECTED, LlmbenchError
 from harness.project import Project
+
+if TYPE_CHECKING:
+    from harness.changes import Review
+    from harness.flags import Flag
+
+    Problems = Mapping[str, Sequence[str]]
+    Flags = Mapping[str, Sequence[Flag]]
 
 
 def leaderboard(
@@ -35,27 +45,60 @@ def leaderboard(
 def verify(
     path: Annotated[Path | None, typer.Argument(help="One submission's folder. Default: all, and the CSV.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="All submissions and the CSV; the default.")] = False,
+    base: Annotated[
+        str | None, typer.Option(help="Also: what differs from this git revision is one submission and no more.")
+    ] = None,
     as_json: JsonOption = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a CI job's summary.")] = False,
 ) -> None:
     """Recompute every number of a submission from its runs, replay its verdict, and check the board."""
+    from harness.changes import review_changes
+    from harness.flags import flag_submissions
     from harness.verify import readable_board, verify_board, verify_folder
 
-    project = Project.find()
-    if path is None or all_:
+    project, review = Project.find(), None
+    if path is not None and (all_ or base):
+        raise LlmbenchError("--all and --base check the whole board; leave the folder out")
+    if base is not None:
+        review = review_changes(project, base)
+        found = review.problems
+    elif path is None:
         found = verify_board(project)
     else:
         folder = path.resolve()
         if folder.parent != project.submissions or not folder.is_dir():
             raise LlmbenchError(f"{path} is not a folder under submissions/; name one, or leave it out to check all")
         found = {folder.name: verify_folder(project, folder, readable_board(project))}
+    flags = flag_submissions(project, readable_board(project), found)
     if as_json:
-        show_json({"ok": not any(found.values()), "problems": found})
+        document = {"ok": not any(found.values()), "problems": found, "num_flags": sum(map(len, flags.values()))}
+        document["flags"] = {name: [flag._asdict() for flag in own] for name, own in flags.items()}
+        show_json(document | (asdict(review) if review else {}))
+    elif as_markdown:
+        _write_check(project, found, flags, review)
     else:
-        for name, problems in found.items():
-            show(f"{'FAILED' if problems else 'ok':7}{name}")
-            for problem in problems:
-                show(f"       {problem}")
-    raise typer.Exit(EXIT_REJECTED if any(found.values()) else EXIT_OK)
+        _show_check(found, flags, review)
+    code = EXIT_REJECTED if any(found.values()) else EXIT_OK
+    raise typer.Exit(review.exit_code if review else code)
+
+
+def _show_check(found: Problems, flags: Flags, review: Review | None) -> None:
+    from harness.report import check_lines
+
+    for line in [*([review.summary] if review else []), *check_lines(found, flags)]:
+        show(line)
+
+
+def _write_check(project: Project, found: Problems, flags: Flags, review: Review | None) -> None:
+    """The check as Markdown, and what is new if it holds: its README, whose picture no summary shows."""
+    from harness.project import read_text
+    from harness.report import check_markdown
+
+    texts = [check_markdown(found, flags)]
+    if review is not None:
+        texts.insert(0, f"**{review.summary}**\n")
+        texts += [read_text(project.submissions / name / "README.md") for name in review.new if not found[name]]
+    sys.stdout.write("\n".join(texts))
 
 
 def judge(
@@ -99,14 +142,16 @@ def judge(
 
 
 def explain(
-    code: Annotated[str | None, typer.Argument(help="A reason code. Default: all of them.")] = None,
+    code: Annotated[str | None, typer.Argument(help="A reason code, or a flag's name. Default: all of them.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say in plain words what a verdict's reason code means."""
+    """Say in plain words what a verdict's reason code, or a flag for review, means."""
+    from harness.flags import FLAGS
     from harness.reasons import REASONS
     from harness.reasons import explain as explain_code
 
-    reasons = REASONS if code is None else {code: explain_code(code)}
+    flags = {name: mark.sentence for name, mark in FLAGS.items()}
+    reasons = REASONS | flags if code is None else {code: flags.get(code) or explain_code(code)}
     if as_json:
         show_json({"reasons": reasons})
     for name, sentence in reasons.items() if not as_json else ():

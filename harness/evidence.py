@@ -1,0 +1,179 @@
+"""Checks of one submission against its own files: its runs, its frozen sources, its frozen track.
+
+Nothing outside its folder is read, so nothing here depends on what else the board holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.catalog import parse_recipe
+from harness.project import read_bytes, read_text
+from harness.report import submission_markdown
+from harness.results import FinishedRun, dump_json
+from harness.sources import check_source
+from harness.submission import (
+    Arm,
+    ArmName,
+    Submission,
+    confirmation_seeds,
+    file_digest,
+    frozen_cost,
+    frozen_source,
+    judge_submission,
+    load_arm_runs,
+    load_frozen_track,
+    run_file,
+)
+from harness.track import Track
+
+# What every evaluation must have passed.
+REQUIRED_PROBES = {"causality", "shape", "finiteness"}
+
+
+def evidence_problems(folder: Path, submission: Submission) -> Iterator[str]:
+    """Problems in the order in which a reader would want to know them."""
+    if folder.name != submission.folder_name:
+        yield f"{folder.name}/submission.json calls itself {submission.folder_name}; rename the folder"
+    if read_bytes(folder / "submission.json") != dump_json(submission).encode():
+        yield f"{folder.name}/submission.json is not written as llmbench writes it; it was edited by hand"
+    yield from _file_problems(folder, submission)
+    yield from _track_problems(folder, submission)
+    arms: list[tuple[ArmName, Arm]] = [("candidate", submission.candidate)]
+    if submission.record is not None:
+        arms.insert(0, ("record", submission.record))
+    for name, arm in arms:
+        yield from _arm_problems(folder, submission, name, arm)
+    yield from _seed_problems(folder, submission)
+    yield from _verdict_problems(folder, submission)
+
+
+def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
+    """The folder holds what the submission names and nothing else."""
+    arms: list[tuple[ArmName, Arm | None]] = [("record", submission.record), ("candidate", submission.candidate)]
+    expected = {"submission.json", "README.md", "curves.png", "track.toml"}
+    for name, arm in arms:
+        if arm is not None:
+            expected |= {run_file(name, seed) for seed in arm.seeds}
+            expected |= {f"sources/{variant}.py" for variant in arm.sources}
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    for missing in sorted(expected - present):
+        yield f"{folder.name}/{missing} is missing"
+    for file, digest in submission.files.items():
+        if file in present and file_digest(folder / file) != digest:
+            yield f"{folder.name}/{file} is not the file whose digest the submission states; it was changed"
+    for extra in sorted(present - expected):
+        yield f"{folder.name}/{extra} does not belong to a submission; remove it"
+
+
+def _track_problems(folder: Path, submission: Submission) -> Iterator[str]:
+    if set(submission.files) != {"curves.png", "track.toml"}:
+        yield f"{folder.name}/submission.json: files does not state the digests of curves.png and track.toml"
+    if load_frozen_track(folder, submission).digest != submission.track_digest:
+        yield f"{folder.name}/track.toml is not the track whose digest the submission states"
+
+
+def _arm_problems(folder: Path, submission: Submission, name: ArmName, arm: Arm) -> Iterator[str]:
+    """Digests, sources and the identity of every run of one arm."""
+    where = f"{folder.name}/submission.json: {name}"
+    if set(parse_recipe(arm.recipe)) != set(arm.sources):
+        yield f"{where}.sources does not name the variants of {arm.recipe}"
+    for variant, digest in arm.sources.items():
+        path = frozen_source(folder, variant)
+        if file_digest(path) != digest:
+            yield f"{folder.name}/sources/{variant}.py is not the source that {name}.sources states"
+        check_source(read_text(path), path.relative_to(folder.parent))
+    if frozen_cost(folder, arm) != arm.statements:
+        yield f"{where}.statements is {arm.statements}, the sources have {frozen_cost(folder, arm)}"
+    track = load_frozen_track(folder, submission)
+    for seed, run in zip(arm.runs, load_arm_runs(folder, submission, name), strict=True):
+        path = folder / run_file(name, int(seed))
+        where = f"{folder.name}/{run_file(name, int(seed))}"
+        if file_digest(path) != arm.runs[seed]:
+            yield f"{where} is not the run whose digest the submission states; it was changed"
+        if read_bytes(path) != dump_json(run).encode():
+            yield f"{where} is not written as llmbench writes it; it was edited by hand"
+        yield from _run_problems(where, run, arm, int(seed), submission.track)
+        yield from _budget_problems(where, run, track)
+    weights = [run.training.weights_sha256 for run in load_arm_runs(folder, submission, name)]
+    if len(set(weights)) != len(weights):
+        yield f"{folder.name}: two seeds of the {name} arm end in the same weights; one is a copy"
+
+
+def _run_problems(where: str, run: FinishedRun, arm: Arm, seed: int, track: str) -> Iterator[str]:
+    """The run is the one that the submission states, and its curve hangs together."""
+    stated: dict[str, Any] = {"track": track, "recipe": arm.recipe, "sources": arm.sources, "seed": seed}
+    for key, value in stated.items():
+        if getattr(run, key) != value:
+            yield f"{where}: {key} is {getattr(run, key)!r}, the submission states {value!r}"
+    curve = run.training.curve
+    steps = [point.step for point in curve]
+    if not set(run.evaluation.probes) >= REQUIRED_PROBES:
+        yield f"{where}: the evaluation passed {run.evaluation.probes}, not all of {sorted(REQUIRED_PROBES)}"
+    if run.evaluation.correct > run.evaluation.tokens:
+        yield f"{where}: more tokens are correct than there are"
+    if not curve or steps != sorted(set(steps)) or steps[-1] != run.training.steps:
+        yield f"{where}: the curve does not rise to the last step"
+    elif curve[-1].train_s > run.training.train_s:
+        yield f"{where}: the curve's clock runs past train_s"
+
+
+def _budget_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
+    """The run spent the track's budget and was scored on the track's whole val split."""
+    if run.training_digest != track.training_digest:
+        yield f"{where} was trained under another edition of the track"
+    spent = {
+        "training.steps": (run.training.steps, track.budget.num_steps),
+        "training.tokens": (run.training.tokens, track.budget.tokens),
+        "evaluation.tokens": (run.evaluation.tokens, track.data.val.tokens - 1),
+        "evaluation.bytes": (run.evaluation.bytes, track.data.val.bytes),
+        "provenance.threads": (run.provenance.threads, track.threads),
+    }
+    for key, (found, wanted) in spent.items():
+        if found != wanted:
+            yield f"{where}: {key} is {found}, the track's is {wanted}"
+
+
+def _seed_problems(folder: Path, submission: Submission) -> Iterator[str]:
+    """Nobody picked the seeds: they are the track's first public ones, or the candidate's confirmation seeds."""
+    seeds = submission.candidate.seeds
+    public = load_frozen_track(folder, submission).seeds
+    confirming = confirmation_seeds(submission.track_digest, submission.candidate.sources, len(seeds))
+    if submission.record is not None and submission.record.seeds != seeds:
+        yield f"{folder.name}: the arms have different seeds, {submission.record.seeds} and {seeds}"
+    if tuple(seeds) != public[: len(seeds)] and seeds != confirming:
+        yield f"{folder.name}: seeds {seeds} are neither the track's first {len(seeds)} nor the confirmation seeds"
+
+
+def _verdict_problems(folder: Path, submission: Submission) -> Iterator[str]:
+    recomputed = judge_submission(folder, submission)
+    stored = submission.verdict
+    if (recomputed is None) != (stored is None):
+        yield f"{folder.name}/submission.json: verdict does not belong to this kind of submission"
+    elif recomputed is not None and stored is not None:
+        for path in _differences(stored.model_dump(), recomputed.model_dump(), "verdict"):
+            yield f"{folder.name}/submission.json: {path}"
+
+
+def _differences(stored: Any, recomputed: Any, path: str) -> Iterator[str]:
+    """Leaves that differ; floats may differ in the last bits, as two versions of a library do."""
+    if isinstance(stored, dict) and isinstance(recomputed, dict):
+        for key in recomputed:
+            yield from _differences(stored.get(key), recomputed[key], f"{path}.{key}")
+    elif isinstance(stored, list | tuple) and isinstance(recomputed, list | tuple) and len(stored) == len(recomputed):
+        for index, (one, other) in enumerate(zip(stored, recomputed, strict=True)):
+            yield from _differences(one, other, f"{path}.{index}")
+    elif isinstance(stored, float) and isinstance(recomputed, float):
+        if not math.isclose(stored, recomputed, rel_tol=1e-9, abs_tol=1e-12):
+            yield f"{path} is {stored}, recomputed from the runs it is {recomputed}"
+    elif stored != recomputed:
+        yield f"{path} is {stored!r}, recomputed from the runs it is {recomputed!r}"
+
+
+def markdown_problems(folder: Path, submission: Submission) -> Iterator[str]:
+    arms = [load_arm_runs(folder, submission, arm) for arm in ("record", "candidate")]
+    if read_bytes(folder / "README.md") != submission_markdown(submission, *arms).encode():
+        yield f"{folder.name}/README.md is not what the runs say; it was edited by hand"

@@ -1,0 +1,69 @@
+"""Questions to git about one checkout. Paths are relative to its root, with slashes."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Literal
+
+from harness.errors import LlmbenchError
+
+ChangeKind = Literal["added", "changed", "deleted"]
+
+
+def git(root: Path, *arguments: str) -> bytes:
+    """What one git command writes to stdout. Raises LlmbenchError where there is no git, or where it fails."""
+    try:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=True).stdout
+    except OSError as error:
+        raise LlmbenchError(f"git cannot be run: {error.strerror}; install it") from error
+    except subprocess.CalledProcessError as error:
+        message = error.stderr.decode(errors="backslashreplace").strip().partition("\n")[0]
+        raise LlmbenchError(f"git {arguments[0]} failed: {message or f'exit code {error.returncode}'}") from error
+
+
+def find_commit(root: Path, revision: str) -> str:
+    """The full id of the commit that `revision` names. Raises LlmbenchError where there is none, or no repository."""
+    try:
+        top = Path(_text(git(root, "rev-parse", "--show-toplevel")).strip())
+    except LlmbenchError as error:
+        raise LlmbenchError(f"{root} cannot be asked for revisions ({error}); use a clone made by git") from error
+    if top.resolve() != root.resolve():
+        raise LlmbenchError(f"{root} is not a git repository of its own, it lies inside {top}; use a clone made by git")
+    try:
+        return _text(git(root, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")).strip()
+    except LlmbenchError as error:
+        raise LlmbenchError(f"there is no revision '{revision}' here; fetch it, or name another") from error
+
+
+def is_ancestor(root: Path, commit: str) -> bool:
+    """Whether HEAD goes back to `commit`."""
+    return not git(root, "rev-list", "--max-count=1", commit, "--not", "HEAD", "--")
+
+
+def changed_files(root: Path, commit: str) -> dict[str, ChangeKind]:
+    """What the working tree has otherwise than `commit`: tracked files, and untracked ones that are not ignored."""
+    options = ("--name-status", "--no-renames", "--no-ext-diff", "--ignore-submodules=none", "-z")
+    fields = _text(git(root, "diff", *options, commit, "--")).split("\0")[:-1]
+    letters = dict(zip(fields[1::2], fields[::2], strict=True))
+    kinds: dict[str, ChangeKind] = {"A": "added", "D": "deleted"}
+    changes = {path: kinds.get(letter, "changed") for path, letter in letters.items()}
+    for path in _text(git(root, "ls-files", "--others", "--exclude-standard", "-z")).split("\0")[:-1]:
+        changes[path] = "changed" if path in changes else "added"  # deleted from the index alone
+    return dict(sorted(changes.items()))
+
+
+def read_at(root: Path, commit: str, path: str) -> bytes | None:
+    """A file's bytes at `commit`; None where there was none."""
+    if not git(root, "ls-tree", commit, "--", path):
+        return None
+    return git(root, "cat-file", "blob", f"{commit}:{path}")
+
+
+def files_at(root: Path, commit: str, folder: str) -> list[str]:
+    """Paths of all files under `folder` at `commit`; none where there was no such folder."""
+    return _text(git(root, "ls-tree", "-r", "--name-only", "-z", commit, "--", f"{folder}/")).split("\0")[:-1]
+
+
+def _text(output: bytes) -> str:
+    return output.decode(errors="backslashreplace")
