@@ -4,8 +4,8 @@
     python benchmarks/smoothing.py report pocket
 
 Each run trains the base or its placebo and scores three sets of weights: the last ones, and the uniform averages
-over the last tenth and the last quarter of the steps. Every score is a row of `benchmarks/smoothing/TRACK.csv`; a run that
-has rows is not trained again.
+over the last tenth and the last quarter of the steps. Every score is a row of `benchmarks/smoothing/TRACK.csv`; a run
+that has rows is not trained again.
 """
 
 from __future__ import annotations

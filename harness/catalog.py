@@ -75,6 +75,8 @@ class Recipe:
 
     parts: Parts
     traces: tuple[_Traced, ...]
+    renew: Callable[[], Recipe]
+    """The same recipe applied anew: its models share no object with this one's."""
 
     def build(self) -> nn.Module:
         """The model, its parameters not yet drawn. Raises LlmbenchError where two variants conflict."""
@@ -131,4 +133,4 @@ def apply_recipe(sources: dict[str, VariantSource], model: ModelConfig, optim: O
                 traces.append(trace)
                 changed = replace(changed, **{field.name: trace})  # type: ignore[arg-type]
         parts = changed
-    return Recipe(parts, tuple(traces))
+    return Recipe(parts, tuple(traces), lambda: apply_recipe(sources, model, optim))

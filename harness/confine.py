@@ -34,10 +34,11 @@ _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 _ALLOW, _REFUSE, _UNKNOWN = 0x7FFF0000, 0x00050000 | 1, 0x00050000 | 38  # SECCOMP_RET_ERRNO with EPERM, ENOSYS
 _CLONE_THREAD = 0x10000
 # Architecture -> (audit number, calls that are refused, clone, clone3); numbers from the kernel's syscall tables.
-# Refused: socket; execve, execveat, fork, vfork; ptrace, process_vm_readv, _writev, pidfd_getfd, kill; io_uring_setup.
+# Refused: socket; execve, execveat, fork, vfork; ptrace, process_vm_readv, _writev, pidfd_getfd, kill; io_uring_setup;
+# and what outlives a process: shmget, shmat, semget, msgget, mq_open, add_key, keyctl.
 _CALLS = {
-    "x86_64": (0xC000003E, (41, 59, 322, 57, 58, 101, 310, 311, 438, 62, 425), 56, 435),
-    "aarch64": (0xC00000B7, (198, 221, 281, 117, 270, 271, 438, 129, 425), 220, 435),
+    "x86_64": (0xC000003E, (41, 59, 322, 57, 58, 101, 310, 311, 438, 62, 425, 29, 30, 64, 68, 240, 248, 250), 56, 435),
+    "aarch64": (0xC00000B7, (198, 221, 281, 117, 270, 271, 438, 129, 425, 194, 196, 190, 186, 180, 217, 219), 220, 435),
 }
 
 

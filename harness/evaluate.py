@@ -32,6 +32,8 @@ MAX_SHIFT = 1e-4
 # What the same weights may differ by between the training and the evaluating process, nats.
 MAX_DEV_SHIFT = 1e-3
 NUM_FRESH_BATCHES = 2
+# One row in so many keeps all of its tokens, so that its last position is compared too.
+WHOLE_EVERY = 8
 
 Batch = NDArray[np.int64]
 
@@ -106,7 +108,9 @@ def probe(session: Session, batches: Sequence[Batch], nats: Sequence[NDArray[np.
         cuts = [length - 1, 1, *generator.permutation(np.arange(2, length - 1)).tolist()]
         for start in range(0, len(order) if length > 1 else 0, size):
             chosen = [places[i] for i in order[start : start + size]]
-            _probe_rows(session, batches, nats, chosen, [cuts[(start + i) % len(cuts)] for i in range(len(chosen))])
+            own = [cuts[place % len(cuts)] for place in range(start, start + len(chosen))]
+            own[1::WHOLE_EVERY] = [length] * len(own[1::WHOLE_EVERY])
+            _probe_rows(session, batches, nats, chosen, own)
 
 
 def _probe_rows(

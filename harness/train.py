@@ -29,6 +29,9 @@ from harness.project import sha256, write_atomic
 from harness.results import CurvePoint, Training
 from harness.track import Track
 
+# What two models with the same weights may differ by, nats: nothing on a CPU, the order of sums elsewhere.
+MAX_COPY_SHIFT = 1e-3
+
 
 class DivergedError(Exception):
     """The loss is no longer a finite number."""
@@ -68,6 +71,7 @@ def train(
     draw_parameters(model, job.seed)
     optimizers = build_optimizers(recipe, model)
     batches = Batches(tokens["train"], budget.seq_len, budget.batch_sequences, job.seed)
+    judged = recipe.renew().build()
     dev = eval_batches(tokens["dev"], budget.seq_len, budget.eval_sequences)
     dev_steps = {round(num_steps * (i + 1) / budget.dev_evaluations) for i in range(budget.dev_evaluations)}
     warmup_s = warm_up(model, batches.batch(0), track.model.vocab_size)
@@ -98,7 +102,7 @@ def train(
         if not math.isfinite(state.loss_sum):
             raise DivergedError(f"the training loss is not finite at step {state.step} of {num_steps}")
         if state.step in dev_steps:
-            state.end_interval(dev_loss(model, dev))
+            state.end_interval(dev_loss(model, judged, dev, batches.batch(step)))
             if job.give_up is not None and state.step == job.give_up.step:
                 check_milestone(state.curve[-1]["dev_loss_nats"], job.give_up)
         emit({"event": "step", "step": state.step, "loss": loss.item(), "train_s": state.train_s})
@@ -147,19 +151,23 @@ def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
     return F.cross_entropy(logits_BTV.flatten(0, -2).float(), targets_BT.flatten())
 
 
-def dev_loss(model: nn.Module, dev: list[Any]) -> float:
-    """Mean nats per token on dev. Raises RuleBrokenError where that moves a parameter or a buffer."""
-    before = {name: tensor.clone() for name, tensor in named_tensors(model)}
-    loss = mean_loss(model, dev)
-    for name, tensor in named_tensors(model):
-        if name not in before or not torch.equal(tensor, before[name]):
+def dev_loss(model: nn.Module, judged: nn.Module, dev: list[Any], tokens_BT1: Any) -> float:
+    """Mean nats per token on dev, of a second model with the same weights: the one that trains never sees dev.
+
+    Raises RuleBrokenError where the two differ on a batch that was trained on, or where dev moves the second.
+    """
+    judged.load_state_dict(model.state_dict(), strict=True)
+    if abs(mean_loss(model, [tokens_BT1]) - mean_loss(judged, [tokens_BT1])) > MAX_COPY_SHIFT:
+        raise RuleBrokenError(
+            "weights: the model that trains and one with its saved weights give different losses; keep what it learns "
+            "in parameters and persistent buffers"
+        )
+    loss = mean_loss(judged, dev)
+    trained = model.state_dict()
+    for name, tensor in judged.state_dict().items():
+        if not torch.equal(tensor, trained[name]):
             raise RuleBrokenError(f"evaluation_mode: the dev evaluation moved {name}; nothing may learn from dev")
     return loss
-
-
-def named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """All parameters and buffers, those that are not saved included."""
-    return [*model.named_parameters(), *model.named_buffers()]
 
 
 @torch.no_grad()
@@ -202,7 +210,8 @@ def warm_up(model: nn.Module, like_BT1: Any, vocab_size: int) -> float:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}  # a buffer may have moved
     tokens_BT = torch.zeros(like_BT1[:, :-1].shape, dtype=torch.int64)
     output = model(tokens_BT)
-    if not isinstance(output, tuple) or len(output) != 2 or output[0].shape != (*tokens_BT.shape, vocab_size):
+    is_pair = isinstance(output, tuple) and len(output) == 2 and isinstance(output[0], Tensor)
+    if not is_pair or output[0].shape != (*tokens_BT.shape, vocab_size):
         raise LlmbenchError(
             f"the model must return Output(logits_BTV, aux_loss) with logits of shape {(*tokens_BT.shape, vocab_size)}"
         )

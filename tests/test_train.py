@@ -94,7 +94,8 @@ def test_a_resumed_run_keeps_a_models_buffers(
             return self.inner(x_BTD) * (1 + 0.01 * self.passes)
 
     head = built.parts.head
-    recipe = replace(built, parts=replace(built.parts, head=lambda final: Counter(head(final))))
+    counting = replace(built.parts, head=lambda final: Counter(head(final)))
+    recipe = replace(built, parts=counting, renew=lambda: replace(built, parts=counting))
     whole = run(recipe, tiny, tiny_tokens, in_folder(job, tmp_path / "whole"))
     torn = in_folder(job, tmp_path / "torn")
     questions = iter([False, False, True])
