@@ -178,9 +178,9 @@ def _attribute_problems(node: ast.Attribute) -> Iterator[str]:
     owner = node.value.id if isinstance(node.value, ast.Name) else ""
     if isinstance(node.ctx, ast.Load):
         from_super = isinstance(node.value, ast.Call) and _is_bare_super(node.value)
-        if node.attr == "__init__":
+        if node.attr in ("__init__", "forward"):
             if not from_super:
-                yield "calls '__init__' of something else; write super().__init__()"
+                yield f"reaches for '{node.attr}' of something else; write super().{node.attr}(), or call the object"
         else:
             private = owner in FIRST_ARGUMENTS or from_super or node.attr in ("_asdict", "_replace")
             yield from reach_problems(node.attr, private=private)

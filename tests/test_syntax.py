@@ -208,6 +208,7 @@ REACHES = {
     "x = torch.ones(1).register_hook(1)": "reaches for 'register_hook'",
     "x = torch.ones(1).register_post_accumulate_grad_hook(1)": "reaches for 'register_post_accumulate_grad_hook'",
     "nn.Module.__init__(1)": "write super().__init__()",
+    "x = nn.Linear(1, 1).forward(torch.ones(1))": "write super().forward(), or call the object",
     # seeds, the backward pass, global settings
     "torch.manual_seed(1)": "'torch.manual_seed': seeds and random streams",
     "x = torch.Generator()": "'torch.Generator': seeds and random streams",
