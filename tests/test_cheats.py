@@ -31,6 +31,7 @@ from harness.train import DivergedError, RuleBrokenError, train
 from tests.conftest import ROOT
 
 CHEATS = {path.stem: path for path in sorted((ROOT / "tests" / "cheats").glob("*.py"))}
+UNCAUGHT = {path.stem: path for path in sorted((ROOT / "tests" / "cheats" / "uncaught").glob("*.py"))}
 HONEST = {path.stem: path for path in sorted((ROOT / "tests" / "honest").glob("*.py"))}
 
 
@@ -101,6 +102,13 @@ EXPECTED = {
     "trains_in_evaluation_mode": Caught("'eval': the harness switches"),
     "weights_in_the_source": Caught("constants, a variant may have 256"),
     "works_in_the_dev_evaluation": Caught(run="evaluation_mode: "),
+}
+# Holes that are known and not closed yet. Closing one makes its test fail here: then it leaves this table.
+OPEN = {
+    "accuracy_instead_of_logits": "an output without a shape ends the run by a traceback",
+    "first_of_the_row_below": "the probe never compares the last position of a row",
+    "learns_from_dev": "the model that trains is the one that evaluates dev, and may remember it",
+    "remembers_across_processes": "seccomp lets the kernel's shared memory pass",
 }
 NEEDS_CONFINEMENT = sorted(name for name, caught in EXPECTED.items() if "ermission" in caught.run)
 RUN_HERE = sorted(name for name, caught in EXPECTED.items() if caught.run and name not in NEEDS_CONFINEMENT)
@@ -187,7 +195,15 @@ def open_job(job: Job, path: Path) -> OpenJob:
     return OpenJob(**job.model_dump(), text=path.read_text())
 
 
-@pytest.mark.parametrize("name", RUN_HERE)
+def marked(names: list[str]) -> list[Any]:
+    """The names as parameters, those of open holes expected to fail."""
+    return [
+        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=OPEN[name])) if name in OPEN else name
+        for name in names
+    ]
+
+
+@pytest.mark.parametrize("name", marked(RUN_HERE))
 def test_what_a_run_shows_ends_it_by_name(name: str, job: Job, tiny: Track, splits: dict[str, Any]) -> None:
     assert EXPECTED[name].run in run_through(open_job(job, CHEATS[name]), tiny, splits)
     assert run_through(open_job(job, CHEATS[name]), tiny, splits) != ""  # of a checkpoint, too
@@ -196,6 +212,13 @@ def test_what_a_run_shows_ends_it_by_name(name: str, job: Job, tiny: Track, spli
 @pytest.mark.parametrize("name", HONEST)
 def test_an_honest_idea_earns_its_score(name: str, job: Job, tiny: Track, splits: dict[str, Any]) -> None:
     assert run_through(open_job(job, HONEST[name]), tiny, splits) == ""
+
+
+@pytest.mark.parametrize("name", UNCAUGHT)
+def test_what_the_threat_model_calls_uncaught_is_so(name: str, job: Job, tiny: Track, splits: dict[str, Any]) -> None:
+    assert f"`{name}`" in (ROOT / "docs" / "threat-model.md").read_text()
+    check_source(UNCAUGHT[name].read_text(), Path("models/variants/idea.py"))
+    assert run_through(open_job(job, UNCAUGHT[name]), tiny, splits) == ""
 
 
 # Applies each cheat in a process that is confined as a worker is, and prints what came of it, a line each.
@@ -220,21 +243,34 @@ for source in sources:
 """
 
 
-@pytest.mark.parametrize("worker", ["train", "serve"])
-def test_what_reaches_past_the_process_fails_by_name(worker: str, job: Job, smoke: Track) -> None:
+@pytest.fixture(scope="module", params=["train", "serve"])
+def answers(request: pytest.FixtureRequest, smoke: Track, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What came of each cheat that reaches past its process, in one process confined as that worker is."""
     prepare(smoke)  # there is a val split to read
-    job = job.model_copy(update={"training_digest": smoke.training_digest})
+    job = Job(
+        root=str(ROOT),
+        track="smoke",
+        training_digest=smoke.training_digest,
+        recipe="base",
+        sources={},
+        seed=0,
+        folder=str(tmp_path_factory.mktemp("run")),
+    )
     paths = [str(CHEATS[name]) for name in NEEDS_CONFINEMENT]
     done = subprocess.run(
-        [sys.executable, "-c", APPLY, job.model_dump_json(), worker, *paths],
+        [sys.executable, "-c", APPLY, job.model_dump_json(), request.param, *paths],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    in_force, *answers = done.stdout.splitlines()
+    in_force, *lines = done.stdout.splitlines()
     if set(in_force.split()) != {"landlock", "seccomp"}:
         pytest.skip("this kernel confines no process")
-    found = dict(zip(NEEDS_CONFINEMENT, answers, strict=True))
-    assert {name: EXPECTED[name].run in answer for name, answer in found.items()} == dict.fromkeys(found, True), found
+    return dict(zip(NEEDS_CONFINEMENT, lines, strict=True))
+
+
+@pytest.mark.parametrize("name", marked(NEEDS_CONFINEMENT))
+def test_what_reaches_past_the_process_fails_by_name(name: str, answers: dict[str, str]) -> None:
+    assert EXPECTED[name].run in answers[name]
