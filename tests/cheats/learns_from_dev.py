@@ -7,15 +7,17 @@ from torch import nn
 
 from models.moe import MixtureOfExperts
 
+SEEN = []
+
 
 class Watch(nn.Module):
     def __init__(self, inner):
         super().__init__()
-        self.inner, self.seen = inner, []
+        self.inner = inner
 
     def forward(self, tokens_BT):
         if not self.training:
-            self.seen.append(tokens_BT)
+            SEEN.append(tokens_BT)
         return self.inner(tokens_BT)
 
 
@@ -28,9 +30,9 @@ class Replay(MixtureOfExperts):
 
     def forward(self, x_BTD):
         y_BTD = super().forward(x_BTD)
-        embedding, head = self.built
-        if self.training and embedding.seen:
-            tokens_BT = torch.cat([tokens_BT for tokens_BT in embedding.seen if len(tokens_BT) == 8])
+        if self.training and SEEN:
+            embedding, head = self.built
+            tokens_BT = torch.cat([tokens_BT for tokens_BT in SEEN if tokens_BT.shape == SEEN[0].shape])
             logits_BTV = head(embedding(tokens_BT[:, :-1]))
             loss = nn.functional.cross_entropy(logits_BTV.flatten(0, 1), tokens_BT[:, 1:].flatten())
             self.aux_loss = self.aux_loss + loss
@@ -38,20 +40,20 @@ class Replay(MixtureOfExperts):
 
 
 def apply(parts):
-    built = [None, None]
+    builds = []
 
     def embedding(final):
-        built[0] = Watch(parts.embedding(final))
-        return built[0]
+        builds.append([Watch(parts.embedding(final))])
+        return builds[-1][0]
 
     def head(final):
-        built[1] = parts.head(final)
-        return built[1]
+        builds[-1].append(parts.head(final))
+        return builds[-1][1]
 
     return replace(
         parts,
         model=replace(parts.model, num_experts=1, top_k=1),
         embedding=embedding,
         head=head,
-        feed_forward=lambda final, layer: Replay(final.model, built),
+        feed_forward=lambda final, layer: Replay(final.model, builds[-1]),
     )
