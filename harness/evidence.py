@@ -14,7 +14,6 @@ from harness.catalog import parse_recipe
 from harness.project import read_bytes, read_text
 from harness.report import submission_markdown
 from harness.results import FinishedRun, dump_json
-from harness.sources import check_source
 from harness.submission import (
     Arm,
     ArmName,
@@ -28,6 +27,7 @@ from harness.submission import (
     load_frozen_track,
     run_file,
 )
+from harness.syntax import check_source
 from harness.track import Track
 
 # What every evaluation must have passed.

@@ -10,11 +10,10 @@ import pytest
 from harness.catalog import Recipe, apply_recipe, parse_recipe
 from harness.errors import LlmbenchError
 from harness.project import Project
-from harness.sources import VariantSource, check_source, count_statements_of, read_variant, variant_names
+from harness.sources import VariantSource, count_statements_of, read_variant, variant_names
 from harness.track import Track
 
 HEAD = '"""An idea (somebody, 2026)."""\nfrom dataclasses import replace\nfrom torch import nn\n'
-IDENTITY = HEAD + "def apply(parts):\n    return parts\n"
 
 
 def source(name: str, text: str) -> VariantSource:
@@ -36,36 +35,6 @@ def test_every_committed_variant_keeps_the_contract_and_builds(
 def test_an_unknown_variant_suggests_the_nearest(project: Project) -> None:
     with pytest.raises(LlmbenchError, match="did you mean 'token_smear'"):
         read_variant(project, "token_smeer")
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (IDENTITY + "import os\n", "imports 'os'"),
-        (IDENTITY + "from os import path\n", "imports 'os'"),
-        (IDENTITY + "def f():\n    import subprocess\n", "imports 'subprocess'"),
-        (IDENTITY + "from harness import data\n", "imports 'harness'"),
-        (IDENTITY + "from . import other\n", r"imports '\.'"),
-        (IDENTITY + "x = __import__('os')\n", "uses '__import__'"),
-        (IDENTITY + "x = eval('1')\n", "uses 'eval'"),
-        (IDENTITY + "x = open('y')\n", "uses 'open'"),
-        (IDENTITY + "from models.helpers import x\n", r"imports 'models\.helpers'"),
-        (IDENTITY + "from models.variants.other import x\n", r"imports 'models\.variants\.other'"),
-        (IDENTITY + "import models\n", "imports 'models'"),
-        (IDENTITY + "from torch import os\n", "reaches for 'os'"),
-        (IDENTITY + "import torch.hub\n", "reaches for 'hub'"),
-        (IDENTITY + "from dataclasses import sys\n", "reaches for 'sys'"),
-        (IDENTITY + "x = nn.functional.os\n", "reaches for 'os'"),
-        (IDENTITY + "x = nn.Linear.__subclasses__()\n", "reaches for '__subclasses__'"),
-        ("def apply(parts):\n    return parts\n", "docstring"),
-        (HEAD, "def apply"),
-        (HEAD + "def apply(parts:\n", ":4: syntax error"),
-        (HEAD + "x = '\0'\n", "syntax error"),
-    ],
-)
-def test_a_source_that_breaks_the_contract_is_refused_with_the_line(text: str, words: str) -> None:
-    with pytest.raises(LlmbenchError, match=words):
-        check_source(text, Path("models/variants/idea.py"))
 
 
 @pytest.mark.parametrize(

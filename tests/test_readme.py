@@ -10,7 +10,8 @@ from pathlib import Path
 from harness.catalog import apply_recipe
 from harness.leaderboard import make_rows, with_board
 from harness.project import Project
-from harness.sources import VariantSource, check_source
+from harness.sources import VariantSource
+from harness.syntax import check_source
 from harness.track import Track
 
 ROOT = Path(__file__).resolve().parent.parent
