@@ -157,7 +157,11 @@ def dev_loss(model: nn.Module, judged: nn.Module, dev: list[Any], tokens_BT1: An
     Raises RuleBrokenError where the two differ on a batch that was trained on, or where dev moves the second.
     """
     judged.load_state_dict(model.state_dict(), strict=True)
-    if abs(mean_loss(model, [tokens_BT1]) - mean_loss(judged, [tokens_BT1])) > MAX_COPY_SHIFT:
+    losses = []
+    for either in (model, judged):
+        torch.manual_seed(0)  # a model that rolls dice in evaluation is for the probes to name
+        losses.append(mean_loss(either, [tokens_BT1]))
+    if abs(losses[0] - losses[1]) > MAX_COPY_SHIFT:
         raise RuleBrokenError(
             "weights: the model that trains and one with its saved weights give different losses; keep what it learns "
             "in parameters and persistent buffers"
@@ -172,13 +176,15 @@ def dev_loss(model: nn.Module, judged: nn.Module, dev: list[Any], tokens_BT1: An
 
 @torch.no_grad()
 def mean_loss(model: nn.Module, batches: list[Any]) -> float:
-    """Mean nats per token over `batches`, in evaluation mode."""
+    """Mean nats per token over `batches`, in evaluation mode. Raises RuleBrokenError for logits of another shape."""
     model.eval()
     nats, count = 0.0, 0
     for batch in batches:
         tokens_BT1 = torch.from_numpy(batch)
-        targets_BT = tokens_BT1[:, 1:]
-        nats += cross_entropy(model(tokens_BT1[:, :-1]).logits_BTV, targets_BT).item() * targets_BT.numel()
+        logits_BTV, targets_BT = model(tokens_BT1[:, :-1])[0], tokens_BT1[:, 1:]
+        if logits_BTV.shape[:-1] != targets_BT.shape:
+            raise RuleBrokenError(f"shape: logits for {tuple(logits_BTV.shape[:-1])}, not {tuple(targets_BT.shape)}")
+        nats += cross_entropy(logits_BTV, targets_BT).item() * targets_BT.numel()
         count += targets_BT.numel()
     model.train()
     return nats / count
