@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from harness.catalog import BASE, parse_recipe
+from harness.challenge import challenge_problems
 from harness.entry import check_record_sources
 from harness.errors import LlmbenchError
 from harness.leaderboard import Board, format_csv, make_rows, with_board
-from harness.ledger import board_attempts
+from harness.ledger import board_attempts, candidate_key
 from harness.project import Project, read_bytes, read_text
 from harness.reasons import explain
 from harness.report import submission_markdown
-from harness.results import FinishedRun, dump_json
+from harness.results import FinishedRun, RunIdentity, dump_json
 from harness.sources import check_source
 from harness.submission import (
     Arm,
@@ -35,6 +36,7 @@ from harness.submission import (
     judge_submission,
     load_arm_runs,
     load_frozen_track,
+    load_runs,
     load_submission,
     run_file,
 )
@@ -49,7 +51,9 @@ def verify_folder(project: Project, folder: Path, board: Board) -> list[str]:
     found: list[str] = []
     try:
         submission = load_submission(folder)
-        found.extend(_problems(folder, submission, board.before(submission.number)))
+        earlier = board.before(submission.number)
+        found.extend(_problems(folder, submission, earlier))
+        found.extend(challenge_problems(project, folder, submission, earlier))
         if not found:  # what people read is made from the numbers, so only where those hold
             found.extend(_markdown_problems(folder, submission))
     except LlmbenchError as error:
@@ -178,26 +182,34 @@ def _arm_problems(folder: Path, submission: Submission, name: ArmName, arm: Arm)
     if frozen_cost(folder, arm) != arm.statements:
         yield f"{where}.statements is {arm.statements}, the sources have {frozen_cost(folder, arm)}"
     track = load_frozen_track(folder, submission)
-    for seed, run in zip(arm.runs, load_arm_runs(folder, submission, name), strict=True):
+    for seed, run in zip(arm.runs, load_runs(folder, submission, name), strict=True):
         path = folder / run_file(name, int(seed))
         where = f"{folder.name}/{run_file(name, int(seed))}"
         if file_digest(path) != arm.runs[seed]:
             yield f"{where} is not the run whose digest the submission states; it was changed"
         if read_bytes(path) != dump_json(run).encode():
             yield f"{where} is not written as llmbench writes it; it was edited by hand"
-        yield from _run_problems(where, run, arm, int(seed), submission.track)
-        yield from _budget_problems(where, run, track)
+        yield from _identity_problems(where, run, arm, int(seed), track)
+        if isinstance(run, FinishedRun):
+            yield from _run_problems(where, run)
+            yield from _budget_problems(where, run, track)
     weights = [run.training.weights_sha256 for run in load_arm_runs(folder, submission, name)]
     if len(set(weights)) != len(weights):
         yield f"{folder.name}: two seeds of the {name} arm end in the same weights; one is a copy"
 
 
-def _run_problems(where: str, run: FinishedRun, arm: Arm, seed: int, track: str) -> Iterator[str]:
-    """The run is the one that the submission states, and its curve hangs together."""
-    stated: dict[str, Any] = {"track": track, "recipe": arm.recipe, "sources": arm.sources, "seed": seed}
+def _identity_problems(where: str, run: RunIdentity, arm: Arm, seed: int, track: Track) -> Iterator[str]:
+    """The run is the one that the submission states."""
+    stated: dict[str, Any] = {"track": track.name, "recipe": arm.recipe, "sources": arm.sources, "seed": seed}
     for key, value in stated.items():
         if getattr(run, key) != value:
             yield f"{where}: {key} is {getattr(run, key)!r}, the submission states {value!r}"
+    if run.training_digest != track.training_digest:
+        yield f"{where} was trained under another edition of the track"
+
+
+def _run_problems(where: str, run: FinishedRun) -> Iterator[str]:
+    """The run passed the probes, and its curve hangs together."""
     curve = run.training.curve
     steps = [point.step for point in curve]
     if not set(run.evaluation.probes) >= REQUIRED_PROBES:
@@ -212,8 +224,6 @@ def _run_problems(where: str, run: FinishedRun, arm: Arm, seed: int, track: str)
 
 def _budget_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
     """The run spent the track's budget and was scored on the track's whole val split."""
-    if run.training_digest != track.training_digest:
-        yield f"{where} was trained under another edition of the track"
     spent = {
         "training.steps": (run.training.steps, track.budget.num_steps),
         "training.tokens": (run.training.tokens, track.budget.tokens),
@@ -227,7 +237,12 @@ def _budget_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str
 
 
 def _seed_problems(folder: Path, submission: Submission) -> Iterator[str]:
-    """Nobody picked the seeds: they are the track's first public ones, or the candidate's confirmation seeds."""
+    """Nobody picked the seeds: they are the track's first public ones, or the candidate's confirmation seeds.
+
+    Those of a challenge follow from its record.
+    """
+    if submission.kind == "challenge":
+        return
     seeds = submission.candidate.seeds
     public = load_frozen_track(folder, submission).seeds
     confirming = confirmation_seeds(submission.track_digest, submission.candidate.sources, len(seeds))
@@ -256,6 +271,8 @@ def _standing_problems(folder: Path, submission: Submission, earlier: Board) -> 
         if len(submission.candidate.runs) < load_frozen_track(folder, submission).rule.looks[0]:
             yield f"{name}: an opening needs as many seeds as the track's first look"
         return
+    if submission.kind == "challenge":
+        return  # it stands against the record that it names, whatever stands now
     if edition != digest:
         yield f"{name} was measured on another edition of {track} than the one opened last; run it again"
     holder = earlier.standing_of(track, digest, submission.lane)
@@ -272,9 +289,9 @@ def _standing_problems(folder: Path, submission: Submission, earlier: Board) -> 
             f"{name}: stale_record: {explain('stale_record')} It was measured against "
             f"{submission.record.recipe}, the record is {holder.candidate.recipe} ({holder.folder_name})"
         )
-    known = len(board_attempts(earlier, submission.track, submission.track_digest))
-    if submission.attempt <= known:
-        yield f"{name} calls itself attempt {submission.attempt}, but the board shows {known} before it"
+    others = board_attempts(earlier, track, digest) - {candidate_key(submission.candidate.sources)}
+    if submission.attempt <= len(others):
+        yield f"{name} calls itself attempt {submission.attempt}, but the board shows {len(others)} before it"
     if (submission.kind == "record") != (submission.verdict.decision == "accepted"):
         yield f"{name} is filed as {submission.kind}, but its verdict is {submission.verdict.decision}"
 

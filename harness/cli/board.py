@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import DECISION_EXITS, JsonOption, show, show_json
+from harness.cli.again import rerun
+from harness.cli.options import DECISION_EXITS, JobsOption, JsonOption, MaxPairsOption, show, show_json
 from harness.errors import EXIT_OK, EXIT_REJECTED, LlmbenchError
 from harness.project import Project
 
@@ -35,12 +36,26 @@ def leaderboard(
 def verify(
     path: Annotated[Path | None, typer.Argument(help="One submission's folder. Default: all, and the CSV.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="All submissions and the CSV; the default.")] = False,
+    again: Annotated[
+        bool, typer.Option("--rerun", help="Then train the claim again on fresh seeds, and judge whether it holds.")
+    ] = False,
+    max_pairs: MaxPairsOption = None,
+    jobs: JobsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Recompute every number of a submission from its runs, replay its verdict, and check the board."""
+    """Recompute every number of a submission from its runs, replay its verdict, and check the board.
+
+    With --rerun both arms of one submission are then trained on this machine, on seeds that follow from its
+    sources and runs. The claim is `confirmed` (exit code 0) where the rule accepts the re-run too, `refuted` (3)
+    where the re-run excludes it, else `open` (4): too weak to tell. An opening's own seeds are trained again.
+    """
     from harness.verify import readable_board, verify_board, verify_folder
 
     project = Project.find()
+    if again and (path is None or all_):
+        raise LlmbenchError("--rerun trains one claim again; name it: `llmbench verify submissions/NNNN-name --rerun`")
+    if not again and (max_pairs is not None or jobs is not None):
+        raise LlmbenchError("--max-pairs and --jobs are about training; they go with --rerun")
     if path is None or all_:
         found = verify_board(project)
     else:
@@ -48,6 +63,8 @@ def verify(
         if folder.parent != project.submissions or not folder.is_dir():
             raise LlmbenchError(f"{path} is not a folder under submissions/; name one, or leave it out to check all")
         found = {folder.name: verify_folder(project, folder, readable_board(project))}
+        if again and not any(found.values()):
+            rerun(project, folder, max_pairs, jobs, as_json=as_json)
     if as_json:
         show_json({"ok": not any(found.values()), "problems": found})
     else:
