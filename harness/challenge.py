@@ -99,7 +99,7 @@ def _like_its_record(submission: Submission, target: Submission) -> Iterator[str
         return [one.track, one.track_digest, one.lane, *((arm.recipe, arm.sources) for arm in arms if arm)]
 
     if claim(submission) != claim(target):
-        yield f"{submission.folder_name} does not compare what {target.folder_name} compared: track, lane or arms differ"
+        yield f"{submission.folder_name} does not compare what {target.folder_name} compared; track, lane or arm differ"
 
 
 def _own_seeds(folder: Path, submission: Submission, target: Submission, earlier: Board) -> Iterator[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
 from harness.track import Rule
-from harness.verdict import Verdict
+from harness.verdict import Guard, Verdict
 
 Outcome = Literal["confirmed", "refuted", "open"]
 State = Literal["", "disputed", "retracted"]
@@ -34,11 +35,16 @@ def outcome_of_record(claim: Verdict, again: Verdict) -> Outcome:
     """
     if again.decision != "rejected":
         return "confirmed" if again.decision == "accepted" else "open"
-    below_claim = again.ci_high is not None and claim.gain is not None and again.ci_high < claim.gain
-    bounds = [(again.ci_high, again.margin)]
-    bounds += [(guard.ci_high, guard.margin) for guard in again.guards if guard.quantity == "loss"]
-    excluded = any(high is not None and high <= margin for high, margin in bounds)
-    return "refuted" if below_claim or excluded or "candidate_failed" in again.reasons else "open"
+    upper = _upper(again)
+    excluded = upper <= again.margin or (claim.gain is not None and upper < claim.gain)
+    worse = any(guard.quantity == "loss" and _upper(guard) <= guard.margin for guard in again.guards)
+    return "refuted" if excluded or worse or "candidate_failed" in again.reasons else "open"
+
+
+def _upper(found: Verdict | Guard) -> float:
+    """Upper end of the two-sided interval: the gain itself where nothing scatters, infinite where there is no gain."""
+    end = found.gain if found.ci_high is None else found.ci_high
+    return math.inf if end is None else end
 
 
 def outcome_of_negative(again: Verdict) -> Outcome:
