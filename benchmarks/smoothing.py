@@ -151,7 +151,9 @@ def report(name: str) -> None:
     difference of the gains on its even and odd windows; the rest would stay with an endless val split.
     """
     rows = read(name)
-    print("| warm-down | weights | pairs | val loss | correlation | seed spread | paired spread | of it from val's size |")
+    print(
+        "| warm-down | weights | pairs | val loss | correlation | seed spread | paired spread | of it from val's size |"
+    )
     print("|---:|---|---:|---:|---:|---:|---:|---:|")
     for warmdown, weights in dict.fromkeys((row["warmdown"], row["weights"]) for row in rows):
         arms: dict[bool, dict[str, dict[str, str]]] = {True: {}, False: {}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.comparability import comparability_problems
 from harness.contest import Contest
 from harness.entry import Arms
 from harness.errors import LlmbenchError
@@ -15,7 +16,7 @@ from harness.results import FinishedRun, Pair
 from harness.stats import welch_t
 from harness.submission import Submission, fresh_seeds
 from harness.track import Rule, Track, load_track
-from harness.verdict import Verdict, comparability_problems
+from harness.verdict import Verdict
 
 # A run that failed in these ways failed by itself; a crash or a kill may have had a cause from outside.
 OWN_FAILURES = ("diverged", "invalid")
@@ -106,7 +107,7 @@ def compare_repeat(stored: Sequence[FinishedRun], again: Sequence[FinishedRun], 
     track's loss tolerance, else open, for what differs may be the cause.
     """
     pairs = [Pair(then, now) for then, now in zip(stored, again, strict=True)]
-    found = comparability_problems(pairs, "loss")
+    found = comparability_problems(pairs, timed=False)
     differs = {code: detail for code, detail in found.items() if code != "mixed_load"}  # load moves times alone
     losses = ([run.evaluation.val_loss for run in runs] for runs in (stored, again))
     means = welch_t(*losses, alpha=rule.alpha_look)
