@@ -62,14 +62,14 @@ def challenge(
             raise RejectedError(
                 f"{target.folder_name} does not verify, so there is no claim to challenge: {problems[0]}"
             )
-        index = len(board.challenges(number)) + 1
+        index, limit = len(board.challenges(number)) + 1, pairs_limit(max_pairs, track.rule)
         again = track_again(track, target, challenge_purpose(index))
         with watched_bench(project, again, jobs, arms) as bench:
-            contest = watched_contest(bench, arms, again.seeds, pairs_limit(max_pairs, track.rule))
+            contest = watched_contest(bench, arms, again.seeds, limit)
         outcome = outcome_of(target, board, contest)
         filing = file_challenge(bench, target, outcome, index, contest)
         submission, markdown = write_submission(project, track, filing, None)
-    state = read_board(project).state(number)
+        state = read_board(project).state(number)
     folder = f"submissions/{submission.folder_name}"
     if as_json:
         show_json({"folder": folder, "state": state, **_findings(target, contest, outcome), "markdown": markdown})
@@ -83,18 +83,18 @@ def challenge(
 
 def rerun(project: Project, folder: Path, max_pairs: int | None, jobs: int | None, *, as_json: bool) -> None:
     """Train the claim in `folder`, which verified, on fresh seeds; print what comes of it and exit with its code."""
-    from harness.leaderboard import read_board
     from harness.rerun import claim_arms, claim_track, outcome_of, track_again
     from harness.submission import load_submission
+    from harness.verify import readable_board
 
     submission = load_submission(folder)
     track = claim_track(project, submission)
     if submission.kind == "opening":
         _repeat(project, folder, submission, max_pairs, jobs, as_json=as_json)
-    arms, again = claim_arms(submission), track_again(track, submission)
+    arms, again, limit = claim_arms(submission), track_again(track, submission), pairs_limit(max_pairs, track.rule)
     with watched_bench(project, again, jobs, arms) as bench:
-        contest = watched_contest(bench, arms, again.seeds, pairs_limit(max_pairs, track.rule))
-    outcome = outcome_of(submission, read_board(project), contest)
+        contest = watched_contest(bench, arms, again.seeds, limit)
+    outcome = outcome_of(submission, readable_board(project), contest)
     if as_json:
         findings = _findings(submission, contest, outcome)
         show_json({"ok": outcome == "confirmed", "problems": {folder.name: []}, "rerun": findings})
