@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -98,19 +99,24 @@ FOLDER = re.compile(r"^\d{4}-[a-z0-9][a-z0-9_+-]*$")
 
 def confirmation_seeds(track_digest: str, sources: Mapping[str, str], count: int) -> list[int]:
     """Seeds that follow from the track and the candidate's sources: any edit of a source draws new ones."""
-    return _derived_seeds("confirmation", track_digest, sources, count)
+    return list(itertools.islice(_derived_seeds("confirmation", track_digest, sources), count))
 
 
 def fresh_seeds(submission: Submission, purpose: str, count: int) -> list[int]:
     """Seeds that follow from a claim's sources and runs, for training it again; never those of the claim itself."""
-    own, digests = submission.candidate.seeds, submission.candidate.sources | submission.candidate.runs
-    drawn = dict.fromkeys(_derived_seeds(purpose, submission.track_digest, digests, count + len(own)))
-    return [seed for seed in drawn if seed not in own][:count]
+    digests = submission.candidate.sources | submission.candidate.runs
+    taken, drawn = [*submission.candidate.seeds], _derived_seeds(purpose, submission.track_digest, digests)
+    num = len(taken)
+    while len(taken) < num + count:
+        if (seed := next(drawn)) not in taken:
+            taken.append(seed)
+    return taken[num:]
 
 
-def _derived_seeds(purpose: str, track_digest: str, digests: Mapping[str, str], count: int) -> list[int]:
+def _derived_seeds(purpose: str, track_digest: str, digests: Mapping[str, str]) -> Iterator[int]:
+    """An endless row of seeds that nobody picked."""
     key = json.dumps(sorted(digests.items()))
-    return [derive_seed(purpose, track_digest, key, index) % 2**31 for index in range(count)]
+    return (derive_seed(purpose, track_digest, key, index) % 2**31 for index in itertools.count())
 
 
 def run_file(arm: ArmName, seed: int) -> str:
