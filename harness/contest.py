@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from harness.bench import Bench
 from harness.entry import Arms, added_statements
 from harness.job import GiveUp
+from harness.pairing import judge_arms
 from harness.results import FailedRun, FinishedRun, Pair, RunIdentity
-from harness.verdict import FailureCode, Verdict, failed_verdict, judge
+from harness.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -84,24 +85,8 @@ def _milestone(bench: Bench, arms: Arms, run: RunIdentity, first_seed: int) -> G
 
 
 def _judge_runs(bench: Bench, arms: Arms, runs: Sequence[FinishedRun | FailedRun]) -> Contest:
-    """The verdict on the unbroken row of finished pairs, then on the first failure, if there is one."""
-    rule, added = bench.track.rule, added_statements(bench.project, arms)
-    by_arm = {(run.recipe, run.seed): run for run in runs}
-    pairs = []
-    for seed in dict.fromkeys(run.seed for run in runs):
-        record, candidate = by_arm.get((arms.record, seed)), by_arm.get((arms.candidate, seed))
-        if not isinstance(record, FinishedRun) or not isinstance(candidate, FinishedRun):
-            break
-        pairs.append(Pair(record, candidate))
-    verdict = judge(pairs, rule, added_statements=added, lane=arms.lane)
-    failed = tuple(run for run in runs if isinstance(run, FailedRun))
-    if failed and verdict.decision == "undecided":  # a verdict once fallen stays, whatever became of later runs
-        code: FailureCode = "candidate_failed"
-        if failed[0].status == "interrupted":
-            code = "run_interrupted"
-        elif failed[0].recipe == arms.record:
-            code = "record_failed"
-        elif failed[0].status == "hopeless":
-            code = "hopeless_start"
-        verdict = failed_verdict(code, failed[0].reason, rule, added_statements=added, lane=arms.lane)
-    return Contest(arms, tuple(pairs), failed, verdict)
+    """What the rule says of the runs that there are."""
+    records, candidates = ([run for run in runs if run.recipe == recipe] for recipe in (arms.record, arms.candidate))
+    added = added_statements(bench.project, arms)
+    judged = judge_arms(records, candidates, bench.track.rule, added_statements=added, lane=arms.lane)
+    return Contest(arms, *judged)

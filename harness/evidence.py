@@ -13,7 +13,7 @@ from typing import Any
 from harness.catalog import parse_recipe
 from harness.project import read_bytes, read_text
 from harness.report import submission_markdown
-from harness.results import FinishedRun, dump_json
+from harness.results import FinishedRun, RunIdentity, dump_json
 from harness.submission import (
     Arm,
     ArmName,
@@ -25,13 +25,14 @@ from harness.submission import (
     judge_submission,
     load_arm_runs,
     load_frozen_track,
+    load_runs,
     run_file,
 )
 from harness.syntax import check_source
 from harness.track import Track
 
 # What every evaluation must have passed.
-REQUIRED_PROBES = {"causality", "shape", "finiteness"}
+REQUIRED_PROBES = {"batch_independence", "causality", "finiteness", "shape", "statelessness", "weights"}
 
 
 def evidence_problems(folder: Path, submission: Submission) -> Iterator[str]:
@@ -89,26 +90,34 @@ def _arm_problems(folder: Path, submission: Submission, name: ArmName, arm: Arm)
     if frozen_cost(folder, arm) != arm.statements:
         yield f"{where}.statements is {arm.statements}, the sources have {frozen_cost(folder, arm)}"
     track = load_frozen_track(folder, submission)
-    for seed, run in zip(arm.runs, load_arm_runs(folder, submission, name), strict=True):
+    for seed, run in zip(arm.runs, load_runs(folder, submission, name), strict=True):
         path = folder / run_file(name, int(seed))
         where = f"{folder.name}/{run_file(name, int(seed))}"
         if file_digest(path) != arm.runs[seed]:
             yield f"{where} is not the run whose digest the submission states; it was changed"
         if read_bytes(path) != dump_json(run).encode():
             yield f"{where} is not written as llmbench writes it; it was edited by hand"
-        yield from _run_problems(where, run, arm, int(seed), submission.track)
-        yield from _budget_problems(where, run, track)
+        yield from _identity_problems(where, run, arm, int(seed), track)
+        if isinstance(run, FinishedRun):
+            yield from _run_problems(where, run)
+            yield from _budget_problems(where, run, track)
     weights = [run.training.weights_sha256 for run in load_arm_runs(folder, submission, name)]
     if len(set(weights)) != len(weights):
         yield f"{folder.name}: two seeds of the {name} arm end in the same weights; one is a copy"
 
 
-def _run_problems(where: str, run: FinishedRun, arm: Arm, seed: int, track: str) -> Iterator[str]:
-    """The run is the one that the submission states, and its curve hangs together."""
-    stated: dict[str, Any] = {"track": track, "recipe": arm.recipe, "sources": arm.sources, "seed": seed}
+def _identity_problems(where: str, run: RunIdentity, arm: Arm, seed: int, track: Track) -> Iterator[str]:
+    """The run is the one that the submission states."""
+    stated: dict[str, Any] = {"track": track.name, "recipe": arm.recipe, "sources": arm.sources, "seed": seed}
     for key, value in stated.items():
         if getattr(run, key) != value:
             yield f"{where}: {key} is {getattr(run, key)!r}, the submission states {value!r}"
+    if run.training_digest != track.training_digest:
+        yield f"{where} was trained under another edition of the track"
+
+
+def _run_problems(where: str, run: FinishedRun) -> Iterator[str]:
+    """The run passed the probes, and its curve hangs together."""
     curve = run.training.curve
     steps = [point.step for point in curve]
     if not set(run.evaluation.probes) >= REQUIRED_PROBES:
@@ -123,8 +132,6 @@ def _run_problems(where: str, run: FinishedRun, arm: Arm, seed: int, track: str)
 
 def _budget_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
     """The run spent the track's budget and was scored on the track's whole val split."""
-    if run.training_digest != track.training_digest:
-        yield f"{where} was trained under another edition of the track"
     spent = {
         "training.steps": (run.training.steps, track.budget.num_steps),
         "training.tokens": (run.training.tokens, track.budget.tokens),
@@ -138,7 +145,12 @@ def _budget_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str
 
 
 def _seed_problems(folder: Path, submission: Submission) -> Iterator[str]:
-    """Nobody picked the seeds: they are the track's first public ones, or the candidate's confirmation seeds."""
+    """Nobody picked the seeds: they are the track's first public ones, or the candidate's confirmation seeds.
+
+    Those of a challenge follow from its record.
+    """
+    if submission.kind == "challenge":
+        return
     seeds = submission.candidate.seeds
     public = load_frozen_track(folder, submission).seeds
     confirming = confirmation_seeds(submission.track_digest, submission.candidate.sources, len(seeds))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import LlmbenchError
+from harness.outcome import Outcome, State, state_after
 from harness.project import Project, read_text, write_atomic
 from harness.submission import FOLDER, Submission, judge_submission, load_arm_runs, load_submission
 from harness.track import Count, Strict, Track
@@ -24,14 +25,16 @@ class Row(Strict):
     track_digest: str
     """The first twelve digits: rows of different editions of a track are not one contest."""
     kind: str
+    state: str
+    """Of a record: empty, `disputed` or `retracted`. Of a challenge: `confirms N`, `refutes N` or `leaves N open`."""
     lane: str
     recipe: str
     beaten: str
     """The recipe that it was measured against; empty for an opening."""
     pairs: Count
-    val_loss: float
-    """Mean over the candidate's seeds, nats per token."""
-    bits_per_byte: float
+    val_loss: float | None
+    """Mean over the candidate's seeds, nats per token; None in a challenge where no run of the candidate finished."""
+    bits_per_byte: float | None
     gain: float | None
     """Nats per token, record minus candidate."""
     ci_low: float | None
@@ -42,6 +45,9 @@ class Row(Strict):
     statements: Count
     """Cost of the recipe."""
     folder: str
+
+
+HOLDING = ("opening", "record")  # kinds of submission that can hold a track
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,20 @@ class Board:
         return self.holder_of(track.name, track.digest)
 
     def holder_of(self, track: str, digest: str) -> Submission | None:
-        """The holder of one edition of a track."""
-        held = [s for s in self.submissions if s.kind != "negative" and (s.track, s.track_digest) == (track, digest)]
-        return held[-1] if held else None
+        """The holder of one edition of a track: its last record that was not retracted.
+
+        A record that was built on a retracted one stands: it beat that very recipe, on evidence of its own.
+        """
+        held = (s for s in reversed(self.submissions) if (s.track, s.track_digest) == (track, digest))
+        return next((s for s in held if s.kind in HOLDING and self.state(s.number) != "retracted"), None)
+
+    def challenges(self, number: int) -> list[Submission]:
+        """The challenges of record `number`, in order."""
+        return [s for s in self.submissions if s.challenge is not None and s.challenge.number == number]
+
+    def state(self, number: int) -> State:
+        """What its challenges have made of record `number`."""
+        return state_after([s.challenge.outcome for s in self.challenges(number) if s.challenge is not None])
 
     def standing(self, track: Track, lane: Lane) -> Submission | None:
         """The submission that a candidate of `lane` must beat."""
@@ -106,7 +123,7 @@ def read_board(project: Project) -> Board:
     return Board(tuple(submissions))
 
 
-def make_row(project: Project, submission: Submission) -> Row:
+def make_row(project: Project, submission: Submission, state: str) -> Row:
     """One submission's line, its scores from its runs."""
     runs = load_arm_runs(project.submissions / submission.folder_name, submission, "candidate")
     verdict = judge_submission(project.submissions / submission.folder_name, submission)
@@ -116,12 +133,13 @@ def make_row(project: Project, submission: Submission) -> Row:
         track=submission.track,
         track_digest=submission.track_digest[:12],
         kind=submission.kind,
+        state=state,
         lane=submission.lane,
         recipe=submission.candidate.recipe,
         beaten=submission.record.recipe if submission.record else "",
         pairs=verdict.pairs if verdict else 0,
-        val_loss=round(_mean([run.evaluation.val_loss for run in runs]), 5),
-        bits_per_byte=round(_mean([run.evaluation.bits_per_byte for run in runs]), 5),
+        val_loss=_mean([run.evaluation.val_loss for run in runs]),
+        bits_per_byte=_mean([run.evaluation.bits_per_byte for run in runs]),
         gain=_rounded(verdict.gain if verdict else None),
         ci_low=_rounded(verdict.ci_low if verdict else None),
         ci_high=_rounded(verdict.ci_high if verdict else None),
@@ -134,7 +152,16 @@ def make_row(project: Project, submission: Submission) -> Row:
 
 def make_rows(project: Project) -> list[Row]:
     """The whole board as rows."""
-    return [make_row(project, submission) for submission in read_board(project).submissions]
+    board = read_board(project)
+    return [make_row(project, submission, _state_of(board, submission)) for submission in board.submissions]
+
+
+def _state_of(board: Board, submission: Submission) -> str:
+    """What a row says of a record's state, or of the record that a challenge re-ran."""
+    if submission.challenge is None:
+        return board.state(submission.number)
+    effects: dict[Outcome, str] = {"confirmed": "confirms {}", "refuted": "refutes {}", "open": "leaves {} open"}
+    return effects[submission.challenge.outcome].format(submission.challenge.number)
 
 
 def format_csv(rows: Sequence[Row]) -> str:
@@ -166,15 +193,17 @@ def with_board(text: str, rows: Sequence[Row]) -> str:
 
 
 def sections(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
-    """(track, title, rows): for each track its records, newest first, what did not win, and earlier editions."""
+    """(track, title, rows): for each track what stands, newest first, what fell or did not win, earlier editions."""
     found = []
     for track in sorted({row.track for row in rows}):
         own = sorted((row for row in rows if row.track == track), key=lambda row: -row.number)
         edition = next((row.track_digest for row in own if row.kind == "opening"), None)
         current = [row for row in own if row.track_digest == edition]
         for title, chosen in (
-            ("records", [row for row in current if row.kind != "negative"]),
+            ("records", [row for row in current if row.kind in HOLDING and row.state != "retracted"]),
+            ("retracted records", [row for row in current if row.state == "retracted"]),
             ("negative results", [row for row in current if row.kind == "negative"]),
+            ("challenges", [row for row in current if row.kind == "challenge"]),
             ("earlier editions", [row for row in own if row.track_digest != edition]),
         ):
             if chosen:
@@ -189,8 +218,9 @@ def board_markdown(rows: Sequence[Row]) -> str:
         lines += [f"**`{track}`, {title}**", "", "| " + " | ".join(name for name, _ in COLUMNS) + " |"]
         lines += ["|" + "|".join("---:" if justify == "right" else "---" for _, justify in COLUMNS) + "|"]
         for row in chosen:
-            number, recipe, *rest = cells(row)
-            lines += ["| " + " | ".join((number, f"[`{recipe}`](submissions/{row.folder})", *rest)) + " |"]
+            number, _, *rest = cells(row)
+            recipe = f"[`{row.recipe}`](submissions/{row.folder}){_remark(row)}"
+            lines += ["| " + " | ".join((number, recipe, *rest)) + " |"]
         lines.append("")
     return "\n".join(lines)
 
@@ -212,8 +242,8 @@ def cells(row: Row) -> list[str]:
     """A row as the board shows it, one text a column."""
     return [
         str(row.number),
-        row.recipe,
-        f"{row.val_loss:.4f}",
+        row.recipe + _remark(row),
+        "" if row.val_loss is None else f"{row.val_loss:.4f}",
         "" if row.gain is None else f"{row.gain:+.4f}",
         "" if row.p_value is None else f"{row.p_value:.2g}",
         str(row.pairs) if row.pairs else "",
@@ -223,8 +253,12 @@ def cells(row: Row) -> list[str]:
     ]
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _remark(row: Row) -> str:
+    return f" ({row.state})" if row.state else ""
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(sum(values) / len(values), 5) if values else None
 
 
 def _rounded(value: float | None, digits: int = 6) -> float | None:

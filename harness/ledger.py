@@ -71,18 +71,18 @@ def attempt_number(project: Project, board: Board, track: Track, sources: Mappin
     tried = board_attempts(board, track.name, track.digest)
     for attempt in _read(_ledger(project, track)):
         if (attempt.track_digest, attempt.holder) == (track.digest, number):
-            tried.add(_key(attempt.sources))
-    return len(tried - {_key(sources)}) + 1
+            tried.add(candidate_key(attempt.sources))
+    return len(tried - {candidate_key(sources)}) + 1
 
 
 def board_attempts(board: Board, track: str, digest: str) -> set[str]:
-    """The candidates that the board itself shows to have been tried in vain since the last record."""
+    """The candidates that the board itself shows to have been tried in vain since the last record that stands."""
     holder = board.holder_of(track, digest)
     since = holder.number if holder else 0
     return {
-        _key(s.candidate.sources)
+        candidate_key(s.candidate.sources)
         for s in board.submissions
-        if s.kind == "negative" and s.number > since and (s.track, s.track_digest) == (track, digest)
+        if s.kind in ("negative", "record") and s.number > since and (s.track, s.track_digest) == (track, digest)
     }
 
 
@@ -93,7 +93,8 @@ def attempt_sentence(number: int, arms: Arms, board: Board, track: Track) -> str
     return f"{arms.candidate}: attempt {number} on {track.name} {since}"
 
 
-def _key(sources: Mapping[str, str]) -> str:
+def candidate_key(sources: Mapping[str, str]) -> str:
+    """What makes two candidates the same one: their sources."""
     return json.dumps(sorted(sources.items()))
 
 

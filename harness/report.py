@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from harness.flags import FLAGS, Flag
 from harness.leaderboard import COLUMNS, Row, cells, sections
 from harness.noise import NoiseReport, Plan
+from harness.outcome import Outcome
 from harness.reasons import explain
+from harness.rerun import Repeat
 from harness.results import FinishedRun, Pair
 from harness.submission import Submission
 from harness.track import Track
@@ -70,6 +72,35 @@ def look_line(pairs: Sequence[Pair], look: int, jobs: int) -> str:
 def verdict_sentence(verdict: Verdict) -> str:
     """What was decided, and why, in words."""
     return f"{verdict.decision.upper()}: {' '.join(explain(code) for code in verdict.reasons)}"
+
+
+def outcome_sentence(outcome: Outcome, again: Verdict) -> str:
+    """What a re-run says of a claim, and where it is too weak to tell, what would help."""
+    if outcome == "confirmed":
+        return "CONFIRMED: trained again on seeds that nobody picked, the claim holds."
+    if outcome == "refuted":
+        return "REFUTED: trained again on seeds that nobody picked, the claim does not hold."
+    if again.next_look is not None:
+        more = f"{again.next_look - again.pairs} more pairs would help: --max-pairs {again.next_look} or more."
+    elif again.decision == "undecided":
+        more = "The runs came to no comparison; the lines above say why."
+    else:
+        more = "The track declares no further look, so more pairs would not help."
+    return f"OPEN: the re-run is too weak to tell, it neither shows the claim nor excludes it. {more}"
+
+
+def repeat_lines(repeat: Repeat) -> list[str]:
+    """What training an opening's seeds again gave, for the terminal."""
+    if not repeat.differs:
+        equal = "the same to the bit" if repeat.outcome == "confirmed" else "other numbers"
+        return [f"{repeat.outcome.upper()}: the same code on the same machine and packages gave {equal}."]
+    lines = [f"differs: {code}: {detail}" for code, detail in repeat.differs.items()]
+    if repeat.gain is not None and repeat.ci_low is not None and repeat.ci_high is not None:
+        lines.append(
+            f"mean val loss now lower by {repeat.gain:+.4f}, interval [{repeat.ci_low:+.4f}, {repeat.ci_high:+.4f}]"
+        )
+    means = "lie within the track's loss tolerance" if repeat.outcome == "confirmed" else "are not shown to agree"
+    return [*lines, f"{repeat.outcome.upper()}: bits cannot be compared; the mean losses {means}."]
 
 
 def evidence(verdict: Verdict) -> list[tuple[str, str]]:
@@ -156,29 +187,15 @@ def board_tables(rows: Sequence[Row]) -> list[Table]:
 def submission_markdown(
     submission: Submission, records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]
 ) -> str:
-    """The pull request's text, which is also the submission's README: a function of the runs alone."""
+    """The pull request's text, which is also the submission's README: a function of the finished runs alone."""
     candidate, record, verdict = submission.candidate, submission.record, submission.verdict
     lines = [f"# {submission.number:04d} · {submission.track} · {candidate.recipe}", ""]
     if record is None or verdict is None:
         lines += [f"`{candidate.recipe}` opens the track `{submission.track}`.", ""]
         lines += _seed_table([("val loss", candidates)])
     else:
-        lines += [f"**{verdict_sentence(verdict)}**", ""]
-        used = verdict.pairs
-        lines += [f"| mean of {used} pairs | Without (`{record.recipe}`) | With (`{candidate.recipe}`) | difference |"]
-        lines += ["|---|---:|---:|---:|"]
-        for row in compare(records[:used], candidates[:used]):
-            without, with_ = (row.without, f"**{row.with_}**") if row.better else (f"**{row.without}**", row.with_)
-            lines.append(f"| {row.metric} | {without} | {with_} | {row.difference} |")
-        lines += ["", "| evidence | |", "|---|---|"]
-        lines += [f"| {name} | {value} |" for name, value in evidence(verdict)]
-        lines += [f"| attempt since the last record | {submission.attempt} |"]
-        lines += [f"| reasons | {', '.join(f'`{code}`' for code in verdict.reasons)} |", ""]
-        lines += ["![Learning curves of both arms](curves.png)", ""]
-        lines += ["<details><summary>Val loss of every seed</summary>", ""]
-        lines += _seed_table([(f"Without `{record.recipe}`", records), (f"With `{candidate.recipe}`", candidates)])
-        lines += ["</details>", ""]
-    provenance = candidates[0].provenance
+        lines += _contest_markdown(submission, record.recipe, verdict, records, candidates)
+    provenance = records[0].provenance if records else candidates[0].provenance
     packages = ", ".join(f"{name} {version}" for name, version in provenance.packages.items())
     lines += [
         f"Trained on {provenance.machine.cpu}, {provenance.threads} thread(s) a run, "
@@ -188,6 +205,41 @@ def submission_markdown(
         "",
     ]
     return "\n".join(lines)
+
+
+def _contest_markdown(
+    submission: Submission,
+    record: str,
+    verdict: Verdict,
+    records: Sequence[FinishedRun],
+    candidates: Sequence[FinishedRun],
+) -> list[str]:
+    """The two arms of a claim, its verdict and the numbers behind it."""
+    candidate, used = submission.candidate.recipe, verdict.pairs
+    counted = f"| attempt since the last record | {submission.attempt} |"
+    lines = []
+    if submission.challenge is not None:
+        number, outcome = submission.challenge.number, submission.challenge.outcome
+        lines += [f"**Challenge of record {number}, trained again on seeds that nobody picked: {outcome}.**", ""]
+        counted = f"| challenge of record {number} | {submission.attempt} |"
+    lines += [f"**{verdict_sentence(verdict)}**", ""]
+    if used:
+        lines += [f"| mean of {used} pairs | Without (`{record}`) | With (`{candidate}`) | difference |"]
+        lines += ["|---|---:|---:|---:|"]
+        for row in compare(records[:used], candidates[:used]):
+            without, with_ = (row.without, f"**{row.with_}**") if row.better else (f"**{row.without}**", row.with_)
+            lines.append(f"| {row.metric} | {without} | {with_} | {row.difference} |")
+        lines.append("")
+    lines += ["| evidence | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in evidence(verdict)]
+    lines += [counted, f"| reasons | {', '.join(f'`{code}`' for code in verdict.reasons)} |", ""]
+    lines += [f"{detail}\n" for detail in verdict.details]
+    lines += ["![Learning curves of both arms](curves.png)", ""]
+    if used:
+        lines += ["<details><summary>Val loss of every seed</summary>", ""]
+        lines += _seed_table([(f"Without `{record}`", records[:used]), (f"With `{candidate}`", candidates[:used])])
+        lines += ["</details>", ""]
+    return lines
 
 
 def _seed_table(arms: Sequence[tuple[str, Sequence[FinishedRun]]]) -> list[str]:

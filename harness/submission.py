@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,15 +17,17 @@ from pydantic import Field, TypeAdapter
 
 from harness.data import derive_seed
 from harness.errors import LlmbenchError
+from harness.outcome import Outcome, rule_again
+from harness.pairing import judge_arms
 from harness.project import read_bytes, read_text, sha256
-from harness.results import FinishedRun, Pair, load_record, load_run
+from harness.results import FailedRun, FinishedRun, load_record, load_run
 from harness.sources import count_statements_of
 from harness.track import Count, Positive, Sha256, Strict, Track, parse_track
-from harness.verdict import Lane, Verdict, judge
+from harness.verdict import Lane, Verdict
 
 Seed = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,18})$")]
 """A seed as JSON writes the key of an object."""
-Kind = Literal["opening", "record", "negative"]
+Kind = Literal["opening", "record", "negative", "challenge"]
 ArmName = Literal["record", "candidate"]
 
 
@@ -44,6 +47,14 @@ class Arm(Strict):
         return [int(seed) for seed in self.runs]
 
 
+class Challenge(Strict):
+    """What a record's re-run on seeds that nobody picked said of it."""
+
+    number: Positive
+    """The record that was trained again."""
+    outcome: Outcome
+
+
 class Submission(Strict):
     """A claim. Nothing in it is trusted: `verify` recomputes it from the runs and the frozen sources."""
 
@@ -52,7 +63,7 @@ class Submission(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_+-]*$")]
     date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     kind: Kind
-    """`opening` starts a track's board, `record` breaks the record, `negative` did not break it."""
+    """`opening` starts a track's board, `record` breaks the record, `negative` did not, `challenge` re-ran a record."""
     lane: Lane
     track: str
     track_digest: Sha256
@@ -60,11 +71,16 @@ class Submission(Strict):
     """The arm that held the record; None in an opening."""
     candidate: Arm
     attempt: Positive
-    """The how-manieth different candidate on this track since its last record; 1 in an opening."""
+    """The how-manieth different candidate on this track since its last record; 1 in an opening.
+
+    In a challenge the how-manieth challenge of its record.
+    """
     verdict: Verdict | None
     """None in an opening."""
     files: dict[Literal["curves.png", "track.toml"], Sha256]
     """Digests of the files that cannot be made again from the runs."""
+    challenge: Challenge | None = Field(default=None, exclude_if=lambda challenge: challenge is None)
+    """In a challenge, and only there."""
 
     @property
     def folder_name(self) -> str:
@@ -83,8 +99,24 @@ FOLDER = re.compile(r"^\d{4}-[a-z0-9][a-z0-9_+-]*$")
 
 def confirmation_seeds(track_digest: str, sources: Mapping[str, str], count: int) -> list[int]:
     """Seeds that follow from the track and the candidate's sources: any edit of a source draws new ones."""
-    key = json.dumps(sorted(sources.items()))
-    return [derive_seed("confirmation", track_digest, key, index) % 2**31 for index in range(count)]
+    return list(itertools.islice(_derived_seeds("confirmation", track_digest, sources), count))
+
+
+def fresh_seeds(submission: Submission, purpose: str, count: int) -> list[int]:
+    """Seeds that follow from a claim's sources and runs, for training it again; never those of the claim itself."""
+    digests = submission.candidate.sources | submission.candidate.runs
+    taken, drawn = [*submission.candidate.seeds], _derived_seeds(purpose, submission.track_digest, digests)
+    num = len(taken)
+    while len(taken) < num + count:
+        if (seed := next(drawn)) not in taken:
+            taken.append(seed)
+    return taken[num:]
+
+
+def _derived_seeds(purpose: str, track_digest: str, digests: Mapping[str, str]) -> Iterator[int]:
+    """An endless row of seeds that nobody picked."""
+    key = json.dumps(sorted(digests.items()))
+    return (derive_seed(purpose, track_digest, key, index) % 2**31 for index in itertools.count())
 
 
 def run_file(arm: ArmName, seed: int) -> str:
@@ -98,17 +130,26 @@ def load_submission(folder: Path) -> Submission:
     return submission
 
 
-def load_arm_runs(folder: Path, submission: Submission, arm: ArmName) -> list[FinishedRun]:
-    """An arm's runs in the order of its seeds. Raises LlmbenchError where one is broken or has failed."""
+def load_runs(folder: Path, submission: Submission, arm: ArmName) -> list[FinishedRun | FailedRun]:
+    """An arm's runs in the order of its seeds.
+
+    Raises LlmbenchError where one is broken or has failed; only a challenge may hold a candidate's run that failed.
+    """
     runs = []
     side = submission.record if arm == "record" else submission.candidate
+    may_fail = submission.kind == "challenge" and arm == "candidate"
     for seed in side.seeds if side else []:
         path = folder / run_file(arm, seed)
         run = load_run(path)
-        if not isinstance(run, FinishedRun):
+        if isinstance(run, FailedRun) and not may_fail:
             raise LlmbenchError(f"{path} is a run that {run.status}; only finished runs can be submitted")
         runs.append(run)
     return runs
+
+
+def load_arm_runs(folder: Path, submission: Submission, arm: ArmName) -> list[FinishedRun]:
+    """The finished runs of `load_runs`, which raises the same errors."""
+    return [run for run in load_runs(folder, submission, arm) if isinstance(run, FinishedRun)]
 
 
 def load_frozen_track(folder: Path, submission: Submission) -> Track:
@@ -120,16 +161,15 @@ def judge_submission(folder: Path, submission: Submission) -> Verdict | None:
     """The verdict, from the runs and the frozen track alone; None for an opening."""
     if submission.record is None:
         return None
-    records = load_arm_runs(folder, submission, "record")
-    candidates = load_arm_runs(folder, submission, "candidate")
-    if len(records) != len(candidates):
-        raise LlmbenchError(
-            f"{folder.name}: {len(records)} record runs and {len(candidates)} candidate runs are no pairs"
-        )
-    pairs = [Pair(record, candidate) for record, candidate in zip(records, candidates, strict=True)]
-    track = load_frozen_track(folder, submission)
-    added = frozen_cost(folder, submission.candidate) - frozen_cost(folder, submission.record)
-    return judge(pairs, track.rule, added_statements=added, lane=submission.lane)
+    records, candidates = (load_runs(folder, submission, arm) for arm in ("record", "candidate"))
+    rule = load_frozen_track(folder, submission).rule
+    return judge_arms(
+        records,
+        candidates,
+        rule_again(rule) if submission.kind == "challenge" else rule,
+        added_statements=frozen_cost(folder, submission.candidate) - frozen_cost(folder, submission.record),
+        lane=submission.lane,
+    ).verdict
 
 
 def frozen_source(folder: Path, variant: str) -> Path:

@@ -12,17 +12,19 @@ import filelock
 
 from harness.bench import Bench
 from harness.catalog import BASE, parse_recipe, recipe_cost, recipe_sources
-from harness.contest import judge_stored
+from harness.contest import Contest, judge_stored
 from harness.entry import Arms, Entry, check_record_sources, contest_seeds
 from harness.errors import LlmbenchError, RejectedError, UndecidedError
 from harness.leaderboard import Board, read_board, rebuild
 from harness.ledger import attempt_number
+from harness.outcome import Outcome
 from harness.plots import curves_png
 from harness.project import Project, make_folder, read_bytes, sha256, write_atomic
 from harness.report import submission_markdown, verdict_sentence
-from harness.results import FinishedRun, dump_json, save_run
+from harness.rerun import OWN_FAILURES
+from harness.results import FailedRun, FinishedRun, dump_json, save_run
 from harness.submission import NAME as SUBMISSION_NAME
-from harness.submission import Arm, ArmName, Kind, Submission, frozen_source, run_file
+from harness.submission import Arm, ArmName, Challenge, Kind, Submission, frozen_source, run_file
 from harness.track import Track
 from harness.verdict import Verdict
 from harness.verify import verify_folder
@@ -36,9 +38,10 @@ class Filing:
     name: str
     arms: Arms
     records: tuple[FinishedRun, ...]
-    candidates: tuple[FinishedRun, ...]
+    candidates: tuple[FinishedRun | FailedRun, ...]
     attempt: int
     verdict: Verdict | None
+    challenge: Challenge | None = None
 
 
 def file_opening(bench: Bench, board: Board) -> Filing:
@@ -110,6 +113,30 @@ def file_candidate(bench: Bench, board: Board, entry: Entry, arms: Arms, *, nega
     )
 
 
+def file_challenge(bench: Bench, target: Submission, outcome: Outcome, attempt: int, contest: Contest) -> Filing:
+    """A record trained again, with all the runs that its verdict rests on: a run that failed by itself is one.
+
+    Raises UndecidedError where the re-run has not come to a verdict, or a run failed for another cause.
+    """
+    failed, pairs, verdict = contest.failed[:1], contest.pairs, contest.verdict
+    if verdict.decision == "undecided" or any(run.status not in OWN_FAILURES for run in failed):
+        raise UndecidedError(
+            f"{target.folder_name}: {verdict_sentence(verdict)} Nothing is filed; what is trained is kept, run the "
+            f"challenge again with more pairs or in better health"
+        )
+    beside = [bench.find(bench.identify(contest.arms.record, run.seed)) for run in failed]
+    return Filing(
+        kind="challenge",
+        name=f"challenge-{target.number:04d}",
+        arms=contest.arms,
+        records=(*(pair.record for pair in pairs), *(run for run in beside if isinstance(run, FinishedRun))),
+        candidates=(*(pair.candidate for pair in pairs), *failed),
+        attempt=attempt,
+        verdict=verdict,
+        challenge=Challenge(number=target.number, outcome=outcome),
+    )
+
+
 def write_submission(project: Project, track: Track, filing: Filing, name: str | None) -> tuple[Submission, str]:
     """Write the folder under the next free number and rebuild the CSV; the submission and its Markdown.
 
@@ -122,7 +149,8 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
     make_folder(project.submissions)
     with filelock.FileLock(project.runs / ".submit.lock"):
         board = read_board(project)
-        named = [(filing.arms.record, filing.records), (filing.arms.candidate, filing.candidates)]
+        candidates = [run for run in filing.candidates if isinstance(run, FinishedRun)]
+        named = [(filing.arms.record, filing.records), (filing.arms.candidate, candidates)]
         picture = curves_png([(recipe, runs) for recipe, runs in named if runs])
         rules = read_bytes(project.tracks / f"{track.name}.toml")
         submission = Submission(
@@ -138,8 +166,9 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
             attempt=filing.attempt,
             verdict=filing.verdict,
             files={"curves.png": sha256(picture), "track.toml": sha256(rules)},
+            challenge=filing.challenge,
         )
-        markdown = submission_markdown(submission, filing.records, filing.candidates)
+        markdown = submission_markdown(submission, filing.records, candidates)
         texts = {"submission.json": dump_json(submission).encode(), "README.md": markdown.encode()}
         try:
             with tempfile.TemporaryDirectory(prefix=".new-", dir=project.submissions) as scratch:
@@ -156,7 +185,7 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
     return submission, markdown
 
 
-def _arm(project: Project, recipe: str, runs: Sequence[FinishedRun]) -> Arm:
+def _arm(project: Project, recipe: str, runs: Sequence[FinishedRun | FailedRun]) -> Arm:
     sources = recipe_sources(project, recipe)
     return Arm(
         recipe=recipe,
@@ -172,7 +201,10 @@ def _write_evidence(project: Project, folder: Path, filing: Filing) -> None:
         {*parse_recipe(filing.candidates[0].recipe), *(filing.records[0].sources if filing.records else ())}
     ):
         write_atomic(frozen_source(folder, variant), read_bytes(project.variants / f"{variant}.py"))
-    arms: list[tuple[ArmName, Sequence[FinishedRun]]] = [("record", filing.records), ("candidate", filing.candidates)]
+    arms: list[tuple[ArmName, Sequence[FinishedRun | FailedRun]]] = [
+        ("record", filing.records),
+        ("candidate", filing.candidates),
+    ]
     for arm, runs in arms:
         for run in runs:
             save_run(folder / run_file(arm, run.seed), run)

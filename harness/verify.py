@@ -13,11 +13,12 @@ from itertools import zip_longest
 from pathlib import Path
 
 from harness.catalog import BASE
+from harness.challenge import challenge_problems
 from harness.entry import check_record_sources
 from harness.errors import LlmbenchError
 from harness.evidence import evidence_problems, markdown_problems
 from harness.leaderboard import Board, format_csv, make_rows, with_board
-from harness.ledger import board_attempts
+from harness.ledger import board_attempts, candidate_key
 from harness.project import Project, read_bytes, read_text
 from harness.reasons import explain
 from harness.submission import Submission, load_frozen_track, load_submission
@@ -29,8 +30,10 @@ def verify_folder(project: Project, folder: Path, board: Board) -> list[str]:
     found: list[str] = []
     try:
         submission = load_submission(folder)
+        earlier = board.before(submission.number)
         found.extend(evidence_problems(folder, submission))
-        found.extend(_standing_problems(folder, submission, board.before(submission.number)))
+        found.extend(_standing_problems(folder, submission, earlier))
+        found.extend(challenge_problems(project, folder, submission, earlier))
         if not found:  # what people read is made from the numbers, so only where those hold
             found.extend(markdown_problems(folder, submission))
     except LlmbenchError as error:
@@ -121,6 +124,8 @@ def _standing_problems(folder: Path, submission: Submission, earlier: Board) -> 
         if len(submission.candidate.runs) < load_frozen_track(folder, submission).rule.looks[0]:
             yield f"{name}: an opening needs as many seeds as the track's first look"
         return
+    if submission.kind == "challenge":
+        return  # it stands against the record that it names, whatever stands now
     present = earlier.holder_of(track, digest)
     if submission.lane == "simplicity" and present and submission.candidate.statements >= present.candidate.statements:
         yield f"{name}: not_simpler: it has no fewer statements than the present record, {present.folder_name}"
@@ -129,9 +134,9 @@ def _standing_problems(folder: Path, submission: Submission, earlier: Board) -> 
         return
     if stale := stale_problem(submission, earlier):
         yield stale
-    known = len(board_attempts(earlier, submission.track, submission.track_digest))
-    if submission.attempt <= known:
-        yield f"{name} calls itself attempt {submission.attempt}, but the board shows {known} before it"
+    others = board_attempts(earlier, track, digest) - {candidate_key(submission.candidate.sources)}
+    if submission.attempt <= len(others):
+        yield f"{name} calls itself attempt {submission.attempt}, but the board shows {len(others)} before it"
     if (submission.kind == "record") != (submission.verdict.decision == "accepted"):
         yield f"{name} is filed as {submission.kind}, but its verdict is {submission.verdict.decision}"
 

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from harness.cli.again import challenge
 from harness.cli.board import explain, judge, leaderboard, verify
 from harness.cli.catalogue import data_info, data_prepare, tracks, variants
 from harness.cli.claim import run_baseline, run_candidate, submit
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (submit, verify, judge, explain, noise, plan, leaderboard, variants, tracks):
+for command in (submit, verify, challenge, judge, explain, noise, plan, leaderboard, variants, tracks):
     app.command()(command)
 
 run_app = typer.Typer(

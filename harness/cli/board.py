@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import DECISION_EXITS, JsonOption, show, show_json
+from harness.cli.again import rerun
+from harness.cli.options import DECISION_EXITS, JobsOption, JsonOption, MaxPairsOption, show, show_json
 from harness.errors import EXIT_OK, EXIT_REJECTED, LlmbenchError
 from harness.project import Project
 
@@ -48,10 +49,20 @@ def verify(
     base: Annotated[
         str | None, typer.Option(help="Also: what differs from this git revision is one submission and no more.")
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--rerun", help="Then train the claim again on fresh seeds, and judge whether it holds.")
+    ] = False,
+    max_pairs: MaxPairsOption = None,
+    jobs: JobsOption = None,
     as_json: JsonOption = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a CI job's summary.")] = False,
 ) -> None:
-    """Recompute every number of a submission from its runs, replay its verdict, and check the board."""
+    """Recompute every number of a submission from its runs, replay its verdict, and check the board.
+
+    With --rerun both arms of one submission are then trained on this machine, on seeds that follow from its
+    sources and runs. The claim is `confirmed` (exit code 0) where the rule accepts the re-run too, `refuted` (3)
+    where the re-run excludes it, else `open` (4): too weak to tell. An opening's own seeds are trained again.
+    """
     from harness.changes import review_changes
     from harness.flags import flag_submissions
     from harness.verify import readable_board, verify_board, verify_folder
@@ -59,6 +70,10 @@ def verify(
     project, review = Project.find(), None
     if path is not None and (all_ or base):
         raise LlmbenchError("--all and --base check the whole board; leave the folder out")
+    if again and path is None:
+        raise LlmbenchError("--rerun trains one claim again; name it: `llmbench verify submissions/NNNN-name --rerun`")
+    if not again and (max_pairs is not None or jobs is not None):
+        raise LlmbenchError("--max-pairs and --jobs are about training; they go with --rerun")
     if base is not None:
         review = review_changes(project, base)
         found = review.problems
@@ -69,6 +84,8 @@ def verify(
         if folder.parent != project.submissions or not folder.is_dir():
             raise LlmbenchError(f"{path} is not a folder under submissions/; name one, or leave it out to check all")
         found = {folder.name: verify_folder(project, folder, readable_board(project))}
+        if again and not any(found.values()):
+            rerun(project, folder, max_pairs, jobs, as_json=as_json)
     flags = flag_submissions(project, readable_board(project), found)
     if as_json:
         document = {"ok": not any(found.values()), "problems": found, "num_flags": sum(map(len, flags.values()))}

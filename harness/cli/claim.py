@@ -13,6 +13,7 @@ from harness.cli.options import (
     JobsOption,
     JsonOption,
     LaneOption,
+    MaxPairsOption,
     TrackOption,
     VariantOption,
     WithoutOption,
@@ -20,9 +21,12 @@ from harness.cli.options import (
     make_bench,
     make_entry,
     open_track,
+    pairs_limit,
     show,
     show_json,
+    show_pairs,
     watched_bench,
+    watched_contest,
 )
 from harness.errors import LlmbenchError
 from harness.project import DEFAULT_TRACK
@@ -70,19 +74,15 @@ def run_candidate(
     lane: LaneOption = "loss",
     without: WithoutOption = None,
     confirm: ConfirmOption = False,
-    max_pairs: Annotated[
-        int | None, typer.Option(min=1, help="Stop after this many pairs. Default: the rule's last look.")
-    ] = None,
+    max_pairs: MaxPairsOption = None,
     jobs: JobsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train the record plus VARIANT and the record itself in pairs, and judge at each look."""
     from harness.catalog import recipe_sources
-    from harness.contest import run_contest
     from harness.entry import check_record_sources, choose_arms, contest_seeds, remember_entry
     from harness.leaderboard import read_board
     from harness.ledger import attempt_number, attempt_sentence, record_attempt
-    from harness.report import look_line
 
     project, contest_track = open_track(track)
     board, entry = read_board(project), make_entry(variant, without, lane, confirm, jobs)
@@ -90,19 +90,11 @@ def run_candidate(
     check_record_sources(project, board.standing(contest_track, arms.lane))
     sources = {name: source.digest for name, source in recipe_sources(project, arms.candidate).items()}
     attempt = attempt_number(project, board, contest_track, sources)
-    first_look, last_look = contest_track.rule.looks[0], contest_track.rule.looks[-1]
-    if max_pairs is not None and max_pairs < first_look:
-        raise LlmbenchError(f"the first look needs {first_look} pairs; give --max-pairs {first_look} or more")
+    limit = pairs_limit(max_pairs, contest_track.rule)
     with watched_bench(project, contest_track, jobs, arms) as bench:
-        log(f"{arms.candidate} against {arms.record} on {track}, {bench.jobs} run(s) at a time. {arms.remark}")
         remember_entry(project, contest_track, entry)
-        contest = run_contest(
-            bench,
-            arms,
-            seeds=contest_seeds(project, contest_track, arms, confirm=confirm),
-            max_pairs=max_pairs or last_look,
-            announce=lambda pairs, look: log(look_line(pairs, look, bench.jobs)),
-        )
+        seeds = contest_seeds(project, contest_track, arms, confirm=confirm)
+        contest = watched_contest(bench, arms, seeds, limit)
     record_attempt(project, board, contest_track, contest, sources)
     verdict = contest.verdict
     if as_json:
@@ -122,20 +114,11 @@ def run_candidate(
 
 
 def _show_contest(contest: Contest, remark: str) -> None:
-    """The table of the pairs, the evidence, what failed, the verdict, and what to do next."""
-    from harness.report import compare, comparison_table, evidence, verdict_sentence
+    """The pairs and their evidence, the verdict, and what to do next."""
+    from harness.report import verdict_sentence
 
     arms, verdict = contest.arms, contest.verdict
-    pairs = contest.pairs[: verdict.pairs]
-    if pairs:
-        rows = compare([pair.record for pair in pairs], [pair.candidate for pair in pairs])
-        show(comparison_table(arms.record, arms.candidate, rows))
-        for name, value in evidence(verdict):
-            show(f"{name}: {value}")
-    for run in contest.failed:
-        show(f"{run.recipe} seed {run.seed} {run.status}: {run.reason}")
-    for detail in verdict.details if not contest.failed else ():
-        show(f"differs: {detail}")
+    show_pairs(contest)
     show(remark)
     show(verdict_sentence(verdict))
     if verdict.next_look is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +15,9 @@ from harness.project import Project
 
 if TYPE_CHECKING:
     from harness.bench import Bench, Observe
+    from harness.contest import Contest
     from harness.entry import Arms, Entry
-    from harness.track import Track
+    from harness.track import Rule, Track
 
 TrackOption = Annotated[str, typer.Option("--track", help="The contest; `llmbench tracks` lists them.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; logs stay on stderr.")]
@@ -40,6 +41,9 @@ LaneOption = Annotated[
 WithoutOption = Annotated[
     list[str] | None,
     typer.Option("--without", help="Simplicity lane: a variant to take out of the record; repeat it for several."),
+]
+MaxPairsOption = Annotated[
+    int | None, typer.Option("--max-pairs", min=1, help="Stop after this many pairs. Default: the rule's last look.")
 ]
 DECISION_EXITS = {"accepted": EXIT_OK, "rejected": EXIT_REJECTED, "undecided": EXIT_UNDECIDED}
 
@@ -97,6 +101,44 @@ def watched_bench(project: Project, track: Track, jobs: int | None, arms: Arms |
     prepare(track)
     with LiveRuns(stderr_console(), track) as live:
         yield make_bench(project, track, jobs, arms, live)
+
+
+def pairs_limit(max_pairs: int | None, rule: Rule) -> int:
+    """How many pairs a contest may train: the rule's last look unless the user wants fewer."""
+    if max_pairs is not None and max_pairs < rule.looks[0]:
+        raise LlmbenchError(f"the first look needs {rule.looks[0]} pairs; give --max-pairs {rule.looks[0]} or more")
+    return max_pairs or rule.looks[-1]
+
+
+def watched_contest(bench: Bench, arms: Arms, seeds: Sequence[int], max_pairs: int) -> Contest:
+    """Train and judge look by look; what each look costs is announced before it."""
+    from harness.contest import run_contest
+    from harness.report import look_line
+
+    log(f"{arms.candidate} against {arms.record} on {bench.track.name}, {bench.jobs} run(s) at a time. {arms.remark}")
+    return run_contest(
+        bench,
+        arms,
+        seeds=seeds,
+        max_pairs=max_pairs,
+        announce=lambda pairs, look: log(look_line(pairs, look, bench.jobs)),
+    )
+
+
+def show_pairs(contest: Contest) -> None:
+    """The table of the pairs, the evidence, what failed, and what must not be compared."""
+    from harness.report import compare, comparison_table, evidence
+
+    arms, verdict = contest.arms, contest.verdict
+    if pairs := contest.pairs[: verdict.pairs]:
+        rows = compare([pair.record for pair in pairs], [pair.candidate for pair in pairs])
+        show(comparison_table(arms.record, arms.candidate, rows))
+        for name, value in evidence(verdict):
+            show(f"{name}: {value}")
+    for run in contest.failed:
+        show(f"{run.recipe} seed {run.seed} {run.status}: {run.reason}")
+    for detail in verdict.details if not contest.failed else ():
+        show(f"differs: {detail}")
 
 
 def stderr_console() -> Any:
