@@ -29,14 +29,14 @@ def rule_again(rule: Rule) -> Rule:
 def outcome_of_record(claim: Verdict, again: Verdict) -> Outcome:
     """What the re-run of a record says of its claim.
 
-    Refuted takes a rejection and one thing more: a run of the candidate that failed, an interval that lies
-    below the claimed gain or not above the margin, or a val loss that is shown to be worse than the lane allows.
+    Refuted takes a rejection and one thing more: a run of the candidate that failed, an interval that lies below
+    the claimed gain (as every one does that is not above the margin), or a val loss shown to be worse than the lane
+    allows.
     A guard on time that fails here refutes nothing, because times do not travel between machines.
     """
     if again.decision != "rejected":
         return "confirmed" if again.decision == "accepted" else "open"
-    upper = _upper(again)
-    excluded = upper <= again.margin or (claim.gain is not None and upper < claim.gain)
+    excluded = claim.gain is not None and _upper(again) < claim.gain
     worse = any(guard.quantity == "loss" and _upper(guard) <= guard.margin for guard in again.guards)
     return "refuted" if excluded or worse or "candidate_failed" in again.reasons else "open"
 

@@ -156,6 +156,20 @@ def test_other_seeds_arms_or_outcomes_are_named(disputed: tuple[Sandbox, list[di
     assert "was edited by hand" in found('"challenge": {', '"challenge":{')
 
 
+def test_a_challenge_on_seeds_of_another_is_refused(
+    disputed: tuple[Sandbox, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    """The second challenge passed off as the first: trained for real, but on seeds that somebody picked."""
+    project = Project(disputed[0].copy(tmp_path / "llmbench").root)
+    shutil.rmtree(project.submissions / "0003-challenge-0002")
+    folder = (project.submissions / "0004-challenge-0002").rename(project.submissions / "0003-challenge-0002")
+    path = folder / "submission.json"
+    path.write_text(path.read_text().replace('"number": 4', '"number": 3').replace('"attempt": 2', '"attempt": 1'))
+    found = verify_folder(project, folder, readable_board(project))
+    assert len(found) == 1
+    assert "are not those of challenge 1 of 0002-smoke-lucky" in found[0]
+
+
 def test_a_candidate_that_fails_on_fresh_seeds_is_refuted_and_filed_with_the_failure(
     disputed: tuple[Sandbox, list[dict[str, Any]]], tmp_path: Path
 ) -> None:

@@ -91,6 +91,14 @@ def test_a_guard_on_time_refutes_nothing_and_a_guard_on_loss_does() -> None:
     assert outcome_of_record(fast, worse) == "refuted"
 
 
+def test_a_rerun_does_not_stop_on_a_hunch() -> None:
+    """Three pairs without a gain in much noise: the rule gives up, and the interval still holds the claimed gain."""
+    pairs = spread(-0.01, 0.05, 3)
+    hasty, patient = verdict_on(pairs, RULE), verdict_on(pairs)
+    assert (hasty.reasons, outcome_of_record(CLAIM, hasty)) == (("hopeless",), "open")
+    assert (patient.decision, patient.next_look) == ("undecided", 5)
+
+
 @given(contests(), rules)
 def test_a_rerun_stops_early_only_where_it_settles_the_claim(pairs: list[Pair], rule: Rule) -> None:
     """Otherwise what was stopped would stay open for ever, since a verdict once fallen stays."""
