@@ -155,23 +155,23 @@ class Bench:
             while waiting:
                 workers.raise_if_stopped()
                 waiting = not _try_lock(lock, timeout=0.5)
+            try:
+                workers.raise_if_stopped()
+                found = self.find(run)
+                reused = found is not None and found.status not in RETRIED
+                result = (
+                    found
+                    if found is not None and reused
+                    else self._train_and_evaluate(run, folder, workers, milestone(run))
+                )
+                self.observe(run, {"event": "done", "result": result, "reused": reused})
+                return result
+            finally:
+                lock.release()
         except OSError as error:
             raise LlmbenchError(
                 f"cannot write {folder}: {error.strerror}; free space or fix the permissions"
             ) from error
-        try:
-            workers.raise_if_stopped()
-            found = self.find(run)
-            reused = found is not None and found.status not in RETRIED
-            result = (
-                found
-                if found is not None and reused
-                else self._train_and_evaluate(run, folder, workers, milestone(run))
-            )
-            self.observe(run, {"event": "done", "result": result, "reused": reused})
-            return result
-        finally:
-            lock.release()
 
     def _train_and_evaluate(
         self, run: RunIdentity, folder: Path, workers: _Workers, give_up: GiveUp | None
@@ -187,6 +187,8 @@ class Bench:
             checkpoint_every_s=self.checkpoint_every_s,
             give_up=give_up,
         )
+        for torn in folder.glob(".*.*"):  # by a worker that was killed while it wrote
+            torn.unlink(missing_ok=True)
         answer = workers.ask("harness.train", job, folder, lambda event: self.observe(run, event))
         identity = {name: getattr(run, name) for name in RunIdentity.model_fields}
         result: FinishedRun | FailedRun
@@ -258,6 +260,8 @@ class _Workers:
             assert process.stdout is not None
             with process.stdout:
                 for line in process.stdout:
+                    if not line.endswith("\n"):
+                        break  # killed in the middle of a word
                     answer = json.loads(line)
                     if answer["event"] == "step":
                         observe(answer)

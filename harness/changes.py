@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from harness.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, LlmbenchError, UndecidedError
+from harness.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, LlmbenchError, UndecidedError, one_line
 from harness.leaderboard import Board, read_board, with_board
 from harness.project import Project, write_atomic
 from harness.provenance import code_digest
@@ -198,4 +198,4 @@ def _summary(changes: Mapping[str, ChangeKind], new: Sequence[str], revision: st
         return f"nothing differs from {revision}"
     paths = list(changes)
     more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
-    return f"no new submission since {revision}; changed: {', '.join(paths[:5])}{more}"
+    return one_line(f"no new submission since {revision}; changed: {', '.join(paths[:5])}{more}")

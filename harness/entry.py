@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.catalog import format_recipe, parse_recipe, recipe_cost, recipe_sources
 from harness.errors import LlmbenchError
 from harness.leaderboard import Board
-from harness.project import Project, write_atomic
+from harness.project import Project, read_text, write_atomic
 from harness.submission import Submission, confirmation_seeds
 from harness.track import Positive, Strict, Track
 from harness.verdict import Lane
@@ -109,8 +109,8 @@ def recall_entry(project: Project, track: Track) -> Entry:
     if not path.exists():
         return Entry()
     try:
-        return Entry.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return Entry.model_validate_json(read_text(path))
+    except ValueError as error:
         raise LlmbenchError(f"{path} is broken; delete it and name the candidate with --variant") from error
 
 

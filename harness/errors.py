@@ -18,6 +18,9 @@ class LlmbenchError(Exception):
 
     exit_code = EXIT_USAGE
 
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
 
 class RejectedError(LlmbenchError):
     """A claim that does not hold."""
@@ -35,6 +38,11 @@ class InterruptedRunError(LlmbenchError):
     """Ctrl-C or SIGTERM: what is finished is kept."""
 
     exit_code = EXIT_INTERRUPTED
+
+
+def one_line(text: str) -> str:
+    """`text` as a terminal or a log may show it: what came out of a stranger's file starts no line and no command."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -71,7 +71,7 @@ def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
 
 
 def _track_problems(folder: Path, submission: Submission) -> Iterator[str]:
-    if set(submission.files) != {"curves.png", "track.toml"}:
+    if list(submission.files) != ["curves.png", "track.toml"]:
         yield f"{folder.name}/submission.json: files does not state the digests of curves.png and track.toml"
     if load_frozen_track(folder, submission).digest != submission.track_digest:
         yield f"{folder.name}/track.toml is not the track whose digest the submission states"
@@ -80,7 +80,7 @@ def _track_problems(folder: Path, submission: Submission) -> Iterator[str]:
 def _arm_problems(folder: Path, submission: Submission, name: ArmName, arm: Arm) -> Iterator[str]:
     """Digests, sources and the identity of every run of one arm."""
     where = f"{folder.name}/submission.json: {name}"
-    if set(parse_recipe(arm.recipe)) != set(arm.sources):
+    if parse_recipe(arm.recipe) != tuple(arm.sources):
         yield f"{where}.sources does not name the variants of {arm.recipe}"
     for variant, digest in arm.sources.items():
         path = frozen_source(folder, variant)
@@ -89,8 +89,8 @@ def _arm_problems(folder: Path, submission: Submission, name: ArmName, arm: Arm)
         check_source(read_text(path), path.relative_to(folder.parent))
     if frozen_cost(folder, arm) != arm.statements:
         yield f"{where}.statements is {arm.statements}, the sources have {frozen_cost(folder, arm)}"
-    track = load_frozen_track(folder, submission)
-    for seed, run in zip(arm.runs, load_runs(folder, submission, name), strict=True):
+    track, runs = load_frozen_track(folder, submission), load_runs(folder, submission, name)
+    for seed, run in zip(arm.runs, runs, strict=True):
         path = folder / run_file(name, int(seed))
         where = f"{folder.name}/{run_file(name, int(seed))}"
         if file_digest(path) != arm.runs[seed]:
@@ -101,9 +101,12 @@ def _arm_problems(folder: Path, submission: Submission, name: ArmName, arm: Arm)
         if isinstance(run, FinishedRun):
             yield from _run_problems(where, run)
             yield from _budget_problems(where, run, track)
-    weights = [run.training.weights_sha256 for run in load_arm_runs(folder, submission, name)]
-    if len(set(weights)) != len(weights):
+    finished = [run for run in runs if isinstance(run, FinishedRun)]
+    if len({run.training.weights_sha256 for run in finished}) != len(finished):
         yield f"{folder.name}: two seeds of the {name} arm end in the same weights; one is a copy"
+    ended = max((run.training.ended for run in finished), default="")
+    if ended > f"{submission.date}T24":  # ISO times sort as text
+        yield f"{folder.name}: date is {submission.date}, but a run of the {name} arm ended {ended}"
 
 
 def _identity_problems(where: str, run: RunIdentity, arm: Arm, seed: int, track: Track) -> Iterator[str]:

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from harness.errors import LlmbenchError, did_you_mean
+from harness.project import read_text
+from harness.results import parse_json
 from harness.stats import (
     Outcome,
     TestName,
@@ -23,7 +25,7 @@ from harness.stats import (
     two_sample_z,
     welch_t,
 )
-from harness.track import Count, Strict, explain_validation
+from harness.track import LONGEST_QUOTE, Count, Strict, explain_validation
 from harness.verdict import Decision
 
 Parsed = TypeVar("Parsed")
@@ -92,16 +94,14 @@ def read_numbers(path: Path, options: Mapping[str, object] | None = None) -> Num
 
     Raises LlmbenchError with the file, the place and the fix.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LlmbenchError(f"{path} cannot be read as text ({error}); check the path and the encoding") from error
+    text = read_text(path).removeprefix("\ufeff")  # spreadsheets start their files with a byte order mark
     content = (_from_csv(path, text) if path.suffix.lower() == ".csv" else _from_json(path, text)) | dict(options or {})
     known = list(Numbers.model_fields)
     for key in content:
         if key not in known:
+            name = key[:LONGEST_QUOTE]
             raise LlmbenchError(
-                f"{path}: unknown key '{key}'{did_you_mean(key, known)}; known keys are {', '.join(known)}"
+                f"{path}: unknown key '{name}'{did_you_mean(name, known)}; known keys are {', '.join(known)}"
             )
     try:
         return TypeAdapter(Numbers).validate_json(json.dumps(content))
@@ -152,8 +152,8 @@ def _test(numbers: Numbers, candidate: list[float], record: list[float] | None, 
 def _from_json(path: Path, text: str) -> dict[str, Any]:
     """The object that a JSON file holds."""
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise LlmbenchError(f"{path} is not whole JSON: {error}") from error
     if not isinstance(content, dict):
         raise LlmbenchError(f"{path} must hold one JSON object with 'candidate' and 'record' or 'target'")
@@ -166,13 +166,17 @@ def _from_csv(path: Path, text: str) -> dict[str, Any]:
     arms: dict[Literal["record", "candidate"], list[tuple[int, float]]] = {"record": [], "candidate": []}
     try:
         if sorted(rows.fieldnames or ()) != sorted(CSV_COLUMNS):
-            raise LlmbenchError(f"{path}: the first line must be '{','.join(CSV_COLUMNS)}', found {rows.fieldnames}")
+            raise LlmbenchError(
+                f"{path}: the first line must be '{','.join(CSV_COLUMNS)}', found {rows.fieldnames}"[:800]
+            )
         for row in rows:
             where = f"{path}, line {rows.line_num}"
             if None in row or None in row.values():
                 raise LlmbenchError(f"{where}: expected {len(CSV_COLUMNS)} values, one for each column")
             if row["arm"] not in arms:
-                raise LlmbenchError(f"{where}: arm must be 'record' or 'candidate', found '{row['arm']}'")
+                raise LlmbenchError(
+                    f"{where}: arm must be 'record' or 'candidate', found '{row['arm'][:LONGEST_QUOTE]}'"
+                )
             arms[row["arm"]].append((_number(int, row["seed"], where), _number(float, row["value"], where)))
     except csv.Error as error:
         raise LlmbenchError(f"{path}, line {rows.line_num}: not a CSV line: {error}") from error
@@ -192,4 +196,4 @@ def _number(kind: Callable[[str], Parsed], text: str, where: str) -> Parsed:
         return kind(text)
     except ValueError as error:
         what = "a whole number" if kind is int else "a number"
-        raise LlmbenchError(f"{where}: '{text}' is not {what}") from error
+        raise LlmbenchError(f"{where}: '{text[:LONGEST_QUOTE]}' is not {what}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +71,10 @@ def sha256(data: bytes) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's bytes. Raises LlmbenchError where it cannot be read."""
+    """A file's bytes. Raises LlmbenchError where it cannot be read, or is a folder, a pipe or a device."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise LlmbenchError(f"{path} is not a file; move it away")
         return path.read_bytes()
     except FileNotFoundError as error:
         raise LlmbenchError(f"{path} is missing") from error
@@ -84,7 +87,7 @@ def read_text(path: Path) -> str:
     try:
         return read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise LlmbenchError(f"{path} is not UTF-8 text: {error}") from error
+        raise LlmbenchError(f"{path} is not UTF-8 text: {error}; restore it") from error
 
 
 def make_folder(path: Path) -> None:

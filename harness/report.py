@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.errors import one_line
 from harness.flags import FLAGS, Flag
 from harness.leaderboard import COLUMNS, Row, cells, sections
 from harness.noise import NoiseReport, Plan
@@ -257,7 +258,7 @@ def check_lines(found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence
         lines.append(f"{'FAILED' if problems else 'ok':7}{name}")
         lines += [f"       {problem}" for problem in problems]
         lines += [f"       for review: {_flag_sentence(flag)}" for flag in flags.get(name, ())]
-    return [*lines, _check_counts(found, flags)]
+    return [one_line(line) for line in (*lines, _check_counts(found, flags))]  # names of files are a stranger's words
 
 
 def check_markdown(found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]]) -> str:
@@ -269,7 +270,7 @@ def check_markdown(found: Mapping[str, Sequence[str]], flags: Mapping[str, Seque
     lines += ["", f"{_check_counts(found, flags)}.", ""]
     lines += [f"- **{problem}**" for problems in found.values() for problem in problems]
     lines += [f"- For review, {name}: {_flag_sentence(flag)}" for name, own in flags.items() for flag in own]
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(one_line, lines)) + "\n"
 
 
 def _check_counts(found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]]) -> str:

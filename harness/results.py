@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from harness.errors import LlmbenchError
-from harness.project import write_atomic
-from harness.track import Count, Positive, Sha256, Strict, explain_validation
+from harness.project import read_text, write_atomic
+from harness.track import LONGEST_QUOTE, Count, Positive, Sha256, Strict, explain_validation
 
 SCHEMA_VERSION = 1
 
@@ -188,17 +188,32 @@ def load_run(path: Path) -> FinishedRun | FailedRun:
     return load_record(path, _RUN)
 
 
+def parse_json(text: str) -> Any:
+    """One JSON document. Raises ValueError where it is broken, nested absurdly deep, or names a key twice."""
+    try:
+        return json.loads(text, object_pairs_hook=_each_key_once)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. Of two values of one key most readers take the last, people the first."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
+        raise ValueError(f"the key '{twice[:LONGEST_QUOTE]}' stands twice in one object")
+    return found
+
+
 def load_record(path: Path, adapter: TypeAdapter[Any]) -> Any:
     """Read and check one JSON record of any kind.
 
     Raises LlmbenchError where the file is missing, truncated, of a newer schema, or breaks the schema.
     """
+    text = read_text(path)
     try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text)
-    except FileNotFoundError as error:
-        raise LlmbenchError(f"{path} is missing") from error
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise LlmbenchError(f"{path} is not whole JSON ({error}); restore or delete it") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import LlmbenchError, did_you_mean
-from harness.project import Project, sha256
+from harness.project import Project, read_text, sha256
 from harness.syntax import PARSE_ERRORS, check_source
 
 NAME = re.compile(r"^[a-z][a-z0-9_]*$")
@@ -70,9 +70,6 @@ def read_variant(project: Project, name: str) -> VariantSource:
             f"(`llmbench variants` lists them; a new one is a file models/variants/{name}.py)"
         )
     path = project.variants / f"{name}.py"
-    try:
-        source = VariantSource(name, path, path.read_bytes().decode("utf-8"))  # the bytes that are digested
-        check_source(source.text, path.relative_to(project.root))
-    except (OSError, UnicodeDecodeError) as error:
-        raise LlmbenchError(f"{path} cannot be read: {error}") from error
+    source = VariantSource(name, path, read_text(path))
+    check_source(source.text, path.relative_to(project.root))
     return source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -148,6 +149,8 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
     make_folder(project.runs)
     make_folder(project.submissions)
     with filelock.FileLock(project.runs / ".submit.lock"):
+        for left in project.submissions.glob(".new-*"):  # by a submit that was killed
+            shutil.rmtree(left, ignore_errors=True)
         board = read_board(project)
         candidates = [run for run in filing.candidates if isinstance(run, FinishedRun)]
         named = [(filing.arms.record, filing.records), (filing.arms.candidate, candidates)]

@@ -10,12 +10,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import LlmbenchError, did_you_mean
-from harness.project import Project, sha256
+from harness.project import Project, read_text, sha256
 from models.parts import ModelConfig, OptimConfig
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
+
+
+LONGEST_QUOTE = 120  # characters of a stranger's file in an error
+# tomllib's time and memory grow with the square of a dotted key: 100 kB took 10 GB (measured 2026-11).
+LONGEST_FILE, LONGEST_LINE = 50_000, 1_000
 
 
 class Strict(BaseModel):
@@ -200,12 +205,16 @@ def parse_track(path: Path, name: str | None = None) -> Track:
 
     Raises LlmbenchError with the file, the key and the fix.
     """
+    text = read_text(path)
+    if len(text) > LONGEST_FILE or max(map(len, text.splitlines()), default=0) > LONGEST_LINE:
+        raise LlmbenchError(f"{path} is no track: longer than {LONGEST_FILE} characters, or {LONGEST_LINE} in a line")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise LlmbenchError(f"{path}: not a readable TOML file: {error}") from error
+        content = tomllib.loads(text)
+        text = json.dumps(content, default=str)  # TOML arrays become tuples
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets
+        raise LlmbenchError(f"{path} is not readable TOML ({error}); restore it") from error
     try:
-        track = Track.model_validate_json(json.dumps(content, default=str))  # TOML arrays become tuples
+        track = Track.model_validate_json(text)
     except ValidationError as error:
         raise LlmbenchError(f"{path}: {explain_validation(error, content)}") from error
     if track.name != (name or path.stem):
@@ -217,15 +226,15 @@ def explain_validation(error: ValidationError, content: object) -> str:
     """The first problem that pydantic found, as a sentence with the key and the fix."""
     unknown = ("extra_forbidden", "unexpected_keyword_argument")  # first: a misspelt key also makes one missing
     problem = min(error.errors(), key=lambda problem: problem["type"] not in unknown)
-    location = ".".join(str(part) for part in problem["loc"])
+    location = ".".join(str(part) for part in problem["loc"])[:LONGEST_QUOTE]
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] in unknown:
-        known = _siblings(error, problem["loc"], content)
-        return f"unknown key '{location}'{did_you_mean(str(problem['loc'][-1]), known)}; remove or rename it{more}"
+        meant = did_you_mean(str(problem["loc"][-1])[:LONGEST_QUOTE], _siblings(error, problem["loc"], content))
+        return f"unknown key '{location}'{meant}; remove or rename it{more}"
     if problem["type"] in ("missing", "missing_keyword_only", "missing_argument"):
         return f"key '{location}' is missing; add it{more}"
     message = problem["msg"].removeprefix("Value error, ")
-    found = "" if problem["type"] == "value_error" else f", found {problem['input']!r}"[:120]
+    found = "" if problem["type"] == "value_error" else f", found {problem['input']!r}"[:LONGEST_QUOTE]
     return f"{location + ': ' if location else ''}{message[0].lower() + message[1:]}{found}{more}"
 
 

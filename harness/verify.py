@@ -17,7 +17,7 @@ from harness.challenge import challenge_problems
 from harness.entry import check_record_sources
 from harness.errors import LlmbenchError
 from harness.evidence import evidence_problems, markdown_problems
-from harness.leaderboard import Board, format_csv, make_rows, with_board
+from harness.leaderboard import BOARD_END, BOARD_START, Board, format_csv, make_rows, with_board
 from harness.ledger import board_attempts, candidate_key
 from harness.project import Project, read_bytes, read_text
 from harness.reasons import explain
@@ -27,7 +27,8 @@ from harness.track import load_track
 
 def verify_folder(project: Project, folder: Path, board: Board) -> list[str]:
     """All problems of one submission; `board` is the board it must be judged against."""
-    found: list[str] = []
+    links = [path.relative_to(folder.parent) for path in (folder, *sorted(folder.rglob("*"))) if path.is_symlink()]
+    found = [f"{link.as_posix()} is a link; a submission holds its files itself" for link in links]
     try:
         submission = load_submission(folder)
         earlier = board.before(submission.number)
@@ -102,7 +103,9 @@ def _csv_problems(project: Project) -> Iterator[str]:
         )
     if project.readme.exists():
         text = read_text(project.readme)
-        if with_board(text, rows) != text:
+        if text.count(BOARD_START) != 1 or text.count(BOARD_END) != 1:
+            yield "README.md has lost the two marks between which the board stands, or has them twice; restore them"
+        elif with_board(text, rows) != text:
             yield "the board in README.md differs from what the submissions say; run `llmbench leaderboard --rebuild`"
 
 
@@ -137,7 +140,7 @@ def _standing_problems(folder: Path, submission: Submission, earlier: Board) -> 
     others = board_attempts(earlier, track, digest) - {candidate_key(submission.candidate.sources)}
     if submission.attempt <= len(others):
         yield f"{name} calls itself attempt {submission.attempt}, but the board shows {len(others)} before it"
-    if (submission.kind == "record") != (submission.verdict.decision == "accepted"):
+    if submission.verdict.decision != {"record": "accepted", "negative": "rejected"}[submission.kind]:
         yield f"{name} is filed as {submission.kind}, but its verdict is {submission.verdict.decision}"
 
 

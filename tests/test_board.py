@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -67,62 +66,6 @@ def test_a_variant_of_the_record_is_measured_again_and_cannot_be_filed_again(fil
 
 def problems(sandbox: Sandbox) -> dict[str, list[str]]:
     return {name: found for name, found in sandbox.json("verify")["problems"].items() if found}
-
-
-def changes(value: Any) -> list[Any]:
-    """Other values that a leaf, a list or an object may be changed to by hand."""
-    if isinstance(value, dict):
-        return [{}, {**value, "x": 1}, *({k: v for k, v in value.items() if k != key} for key in value)]
-    if isinstance(value, list):
-        return [[], value[1:], [*value, *value[-1:]]] if value else [["x"]]
-    if isinstance(value, bool):
-        return [not value, None]
-    if isinstance(value, int | float):
-        return [value + 1, 0 if value else -1, str(value), None]
-    return ["x"] if value is None else [f"{value}x", "", None]
-
-
-def nodes(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Paths of all leaves, lists and objects."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(found for key, one in inner for found in nodes(one, (*path, key)))]
-
-
-@pytest.mark.parametrize(
-    "file",
-    [
-        "0001-smoke-baseline/submission.json",
-        "0001-smoke-baseline/runs/candidate-seed-1.json",
-        "0002-smoke-token_smear/submission.json",
-        "0002-smoke-token_smear/runs/record-seed-0.json",
-        "0002-smoke-token_smear/runs/candidate-seed-2.json",
-    ],
-)
-def test_every_value_of_a_submission_is_guarded(filed: FiledContest, tmp_path: Path, file: str) -> None:
-    """One number, word, list or key changed anywhere in a claim, and the claim is refused in a sentence."""
-    from harness.project import Project
-    from harness.verify import readable_board, verify_board, verify_folder
-
-    project = Project(filed.sandbox.copy(tmp_path / "llmbench").root)
-    assert not any(verify_board(project).values())
-    path = project.submissions / file
-    folder = project.submissions / file.split("/")[0]
-    text = path.read_text()
-    for node in nodes(json.loads(text))[1:]:
-        content = json.loads(text)
-        holder = content
-        for key in node[:-1]:
-            holder = holder[key]
-        original = holder[node[-1]]
-        for change in changes(original):
-            if json.dumps(change) == json.dumps(original):
-                continue
-            holder[node[-1]] = change
-            path.write_text(json.dumps(content, indent=1) + "\n")
-            found = verify_folder(project, folder, readable_board(project))
-            assert found, f"{node} may be changed from {original} to {change}"
-    path.write_text(text.replace("\n", "\r\n"))
-    assert verify_folder(project, folder, readable_board(project))
 
 
 @pytest.mark.parametrize("file", ["README.md", "curves.png", "track.toml", "sources/token_smear.py", "submission.json"])
