@@ -182,6 +182,8 @@ def prepare(track: Track, *, force: bool = False) -> Path:
             if force and folder.exists():
                 shutil.rmtree(folder)
             if not folder.exists():
+                for left in folder.parent.glob(f".{folder.name}.*"):  # by a preparation that was killed
+                    shutil.rmtree(left, ignore_errors=True)
                 scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
                 try:
                     _make(track, scratch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,9 @@ from harness.track import Count, Positive, Sha256, Strict, Track, load_track
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class GiveUp(Strict):
@@ -77,17 +81,31 @@ class Job(Strict):
 Emit = Callable[[dict[str, Any]], None]
 
 
+def end_with_parent() -> None:
+    """Have the kernel end this process when its parent dies, however that comes about. Linux only.
+
+    Elsewhere the closed pipe ends it at its next word.
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "prctl"):
+        libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+
+
 def run_worker(work: Callable[[Job, Emit], None]) -> None:
     """Read the job, do the work, and turn an expected error into an event.
 
     The events' stream is kept apart: whatever else is printed in this process goes to stderr.
     """
+    end_with_parent()
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def emit(event: dict[str, Any]) -> None:
         events.write(json.dumps(event) + "\n")
 
+    emit({"event": "started"})  # or end here: the parent may have died while this process began
     try:
         work(Job.model_validate_json(sys.argv[1]), emit)
     except LlmbenchError as error:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from harness.data import derive_seed
 from harness.errors import LlmbenchError
-from harness.job import Job, draw_parameters, set_up_torch
+from harness.job import Job, draw_parameters, end_with_parent, set_up_torch
 from harness.track import Track
 
 if TYPE_CHECKING:
@@ -186,6 +186,7 @@ def _load_model(job: Job, recipe: Recipe, weights: Weights) -> nn.Module:
 
 def main() -> None:
     """Fork one process a session, each when the one before has ended."""
+    end_with_parent()
     import torch  # noqa: F401  # once, for all sessions
 
     job = Job.model_validate_json(sys.argv[1])
@@ -195,6 +196,7 @@ def main() -> None:
     for place, (weights, (requests, answers)) in enumerate(sessions):
         child = os.fork()
         if child == 0:
+            end_with_parent()
             for _, ends in sessions[place + 1 :]:
                 for end in ends:
                     os.close(end)

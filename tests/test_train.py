@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
 from torch import nn
 
 from harness.catalog import Recipe
@@ -21,6 +22,7 @@ from harness.results import Training
 from harness.sources import variant_names
 from harness.track import Track
 from harness.train import DivergedError, StopRequestedError, build_optimizers, train
+from tests.damage import REFUSED, damaged, fuzz, outcome
 
 Build = Callable[[str, Track], Recipe]
 
@@ -74,6 +76,27 @@ def test_a_broken_checkpoint_is_named(
         (tmp_path / "checkpoint.pt").write_bytes(content)
         with pytest.raises(LlmbenchError, match=r"checkpoint\.pt is broken; delete it"):
             run(build_recipe("base", tiny), tiny, tiny_tokens, job)
+
+
+def test_a_damaged_checkpoint_is_never_taken_up(
+    build_recipe: Build, tiny: Track, tiny_tokens: dict[str, Any], job: Job, tmp_path: Path
+) -> None:
+    recipe, path = build_recipe("base", tiny), tmp_path / "checkpoint.pt"
+
+    def one_step() -> None:
+        with pytest.raises(StopRequestedError):
+            run(recipe, tiny, tiny_tokens, job, should_stop=lambda: True)
+
+    one_step()
+    original = path.read_bytes()
+
+    @fuzz(40)
+    @given(content=damaged(original))
+    def check(content: bytes) -> None:
+        path.write_bytes(content)
+        assert (outcome(one_step) is REFUSED) == (content != original)
+
+    check()
 
 
 def test_a_resumed_run_keeps_a_models_buffers(
