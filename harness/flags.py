@@ -21,6 +21,7 @@ from harness.project import Project
 from harness.results import FinishedRun
 from harness.submission import Submission, load_arm_runs, load_frozen_track
 from harness.track import Track
+from harness.verdict import Lane
 
 # Two 512-bit units for fused multiply-adds, 16 float32 each, at 4 GHz: 64 operations a cycle is the most that a
 # core of today's CPUs does (stackoverflow.com/questions/15655835). Training reaches a sixth of it on `pocket`.
@@ -76,15 +77,21 @@ def read_case(project: Project, submission: Submission, board: Board) -> Case:
     if holder is not None:
         with suppress(LlmbenchError):  # a holder that cannot be read is a problem of its own
             known = load_arm_runs(project.submissions / holder.folder_name, holder, "candidate")
-    before = [s.verdict for s in earlier.submissions if (s.track, s.lane, s.kind) == (track, lane, "record")]
     return Case(
         submission=submission,
         track=load_frozen_track(folder, submission),
         records=load_arm_runs(folder, submission, "record"),
         candidates=load_arm_runs(folder, submission, "candidate"),
         known=known,
-        accepted=[verdict.gain for verdict in before if verdict is not None and verdict.gain is not None],
+        accepted=accepted_gains(earlier, track, lane),
     )
+
+
+def accepted_gains(board: Board, track: str, lane: Lane) -> list[float]:
+    """The gains of all records of one lane on a track, in every edition, but for those that were retracted."""
+    records = [s for s in board.submissions if (s.track, s.lane, s.kind) == (track, lane, "record")]
+    verdicts = [s.verdict for s in records if board.state(s.number) != "retracted"]
+    return [verdict.gain for verdict in verdicts if verdict is not None and verdict.gain is not None]
 
 
 def flag_submissions(project: Project, board: Board, found: Mapping[str, Sequence[str]]) -> dict[str, list[Flag]]:
@@ -146,7 +153,7 @@ def _below_flops_floor(case: Case) -> Iterator[str]:
 
 
 def _untimed_work(case: Case) -> Iterator[str]:
-    if not case.records:
+    if not case.records or not case.candidates:
         return
     (usual, _), (share, wall_s) = _untimed(case.records), _untimed(case.candidates)
     if share > UNTIMED_RATIO * usual and (share - usual) * wall_s > UNTIMED_S:

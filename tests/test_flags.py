@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from harness.flags import CONFINED, FLAGS, PEAK_FLOPS_PER_THREAD, Case, find_flags, flag_submissions
+from harness.flags import CONFINED, FLAGS, PEAK_FLOPS_PER_THREAD, Case, accepted_gains, find_flags, flag_submissions
+from harness.leaderboard import Board
 from harness.project import Project
 from harness.results import CurvePoint, FinishedRun
-from harness.submission import Arm, Submission
+from harness.submission import Arm, Challenge, Submission
 from harness.track import Track, load_track
 from harness.verdict import Lane, Verdict
 from harness.verify import readable_board, verify_board
@@ -182,6 +183,19 @@ def test_an_opening_has_nothing_to_be_compared_with(track: Track) -> None:
     case = make_case(track, records=[], known=[], candidates=each(IDEA, train_s=50.0))
     opening = case.submission.model_copy(update={"kind": "opening", "record": None, "verdict": None})
     assert names(Case(opening, track, (), case.candidates, (), ())) == []
+
+
+def test_a_challenge_whose_candidate_has_no_finished_run_is_no_crash(track: Track) -> None:
+    assert names(make_case(track, candidates=[])) == []
+
+
+def test_a_retracted_gain_is_no_history(track: Track) -> None:
+    record = make_case(track, gain=0.3).submission
+    refuted = Challenge(number=record.number, outcome="refuted")
+    refutations = [record.model_copy(update={"number": n, "kind": "challenge", "challenge": refuted}) for n in (3, 4)]
+    boards = [Board((record, *refutations[:count])) for count in range(3)]
+    assert [accepted_gains(board, track.name, "loss") for board in boards] == [[0.3], [0.3], []]
+    assert accepted_gains(boards[0], track.name, "speed") == accepted_gains(boards[0], "other", "loss") == []
 
 
 def test_one_flag_names_the_first_and_counts_the_rest(track: Track) -> None:

@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.errors import LlmbenchError
 from harness.leaderboard import BOARD_START, rebuild
 from harness.project import Project
 from harness.report import submission_markdown
+from harness.repository import find_commit
 from harness.results import dump_json
 from harness.submission import load_arm_runs, load_submission
 from tests.conftest import ROOT, FiledContest, Sandbox
@@ -177,7 +179,10 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     "judge": (lambda it: (it.root / ".ci/verify-pull-request").write_text("exit 0\n"), "`.ci/verify-pull-request`"),
     "readme": (lambda it: it.edit("README.md"), f"README.md was changed outside its board: {STRAY}"),
     "readme's board": (board_cell, "the board in README.md differs from what the submissions say"),
-    "csv": (lambda it: it.edit("leaderboard.csv", "record,loss", "record,speed"), "leaderboard.csv differs"),
+    "csv": (
+        lambda it: it.edit("leaderboard.csv", "token_smear,base,3,", "token_smear,base,5,"),
+        "leaderboard.csv differs",
+    ),
     "old submission": (
         lambda it: it.edit("submissions/0001-smoke-baseline/README.md"),
         "submissions/0001-smoke-baseline/README.md was changed: what is filed stays as it is",
@@ -317,6 +322,11 @@ def test_a_folder_that_is_no_repository_is_told_to_use_a_clone(sandbox: Sandbox)
     refused = sandbox("verify", "--base", "main")
     assert refused.returncode == 2
     assert "use a clone made by git" in refused.stderr
+
+
+def test_a_folder_inside_another_repository_is_not_compared_with_it(template: Repository) -> None:
+    with pytest.raises(LlmbenchError, match="is not a git repository of its own"):
+        find_commit(template.root / "harness", "main")
 
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
