@@ -60,7 +60,7 @@ class Case:
     known: Sequence[FinishedRun]
     """The runs that earned the record which the submission was measured against."""
     accepted: Sequence[float]
-    """The gains that the track accepted before, in the submission's lane."""
+    """The gains that the track accepted before, in the submission's lane, and that were not retracted."""
 
     @property
     def runs(self) -> list[FinishedRun]:
@@ -76,7 +76,8 @@ def read_case(project: Project, submission: Submission, board: Board) -> Case:
     if holder is not None:
         with suppress(LlmbenchError):  # a holder that cannot be read is a problem of its own
             known = load_arm_runs(project.submissions / holder.folder_name, holder, "candidate")
-    before = [s.verdict for s in earlier.submissions if (s.track, s.lane, s.kind) == (track, lane, "record")]
+    stood = [s for s in earlier.submissions if earlier.state(s.number) != "retracted"]
+    before = [s.verdict for s in stood if (s.track, s.lane, s.kind) == (track, lane, "record")]
     return Case(
         submission=submission,
         track=load_frozen_track(folder, submission),
