@@ -177,7 +177,7 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     "judge": (lambda it: (it.root / ".ci/verify-pull-request").write_text("exit 0\n"), "`.ci/verify-pull-request`"),
     "readme": (lambda it: it.edit("README.md"), f"README.md was changed outside its board: {STRAY}"),
     "readme's board": (board_cell, "the board in README.md differs from what the submissions say"),
-    "csv": (lambda it: it.edit("leaderboard.csv", "record,loss", "record,speed"), "leaderboard.csv differs"),
+    "csv": (lambda it: it.edit("leaderboard.csv", "record,,loss", "record,,speed"), "leaderboard.csv differs"),
     "old submission": (
         lambda it: it.edit("submissions/0001-smoke-baseline/README.md"),
         "submissions/0001-smoke-baseline/README.md was changed: what is filed stays as it is",
