@@ -106,7 +106,8 @@ def submission_folders(project: Project) -> list[Path]:
     """The folders under `submissions/`, by number. Raises LlmbenchError for a name of another form."""
     if project.submissions.exists() and not project.submissions.is_dir():
         raise LlmbenchError(f"{project.submissions} is not a folder; move it away")
-    folders = sorted(path for path in project.submissions.glob("*") if path.is_dir() and not path.name.startswith("."))
+    paths = project.submissions.iterdir() if project.submissions.exists() else ()  # a glob hides what is forbidden
+    folders = sorted(path for path in paths if path.is_dir() and not path.name.startswith("."))
     for folder in folders:
         if not FOLDER.match(folder.name):
             raise LlmbenchError(f"{folder} is not named NNNN-name; rename or remove it")

@@ -79,7 +79,7 @@ def read_bytes(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise LlmbenchError(f"{path} is missing") from error
     except OSError as error:
-        raise LlmbenchError(f"{path} cannot be read: {error.strerror}") from error
+        raise LlmbenchError(f"{path} cannot be read: {error.strerror}; restore it or fix its permissions") from error
 
 
 def read_text(path: Path) -> str:

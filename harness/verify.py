@@ -65,7 +65,7 @@ def verify_board(project: Project) -> dict[str, list[str]]:
 
 
 def _folders(project: Project) -> list[Path]:
-    paths = project.submissions.glob("*") if project.submissions.is_dir() else []
+    paths = project.submissions.iterdir() if project.submissions.is_dir() else ()
     return sorted(path for path in paths if not path.name.startswith("."))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import random
 import resource
 import shutil
@@ -238,6 +239,25 @@ def test_a_killed_preparation_leaves_no_tokens_that_are_taken_for_whole(
     wait_for(lambda: list(tmp_path.glob("llmbench/data/.*/tokenizer.json")), process)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    assert list(tmp_path.glob("llmbench/data/.*/tokenizer.json"))
     prepare(smoke)
+    assert not list(tmp_path.glob("llmbench/data/.*/tokenizer.json"))
     for split in ("train", "dev", "val"):
         open_split(smoke, split)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root goes everywhere")
+@pytest.mark.parametrize("folder", ["submissions", "runs", "runs/smoke", "tracks", "models/variants"])
+def test_a_folder_that_is_closed_ends_a_command_in_a_sentence(filed: FiledContest, tmp_path: Path, folder: str) -> None:
+    """None of them may pass for an empty one."""
+    own = filed.sandbox.copy(tmp_path / "llmbench")
+    closed = own.root / folder
+    mode = closed.stat().st_mode
+    closed.chmod(0)
+    try:
+        done = own("submit", "--variant", "qk_norm", "--track", "smoke")
+    finally:
+        closed.chmod(mode)
+    assert done.returncode == 2, done.stderr
+    assert sum(line.startswith("llmbench: ") for line in done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr

@@ -68,9 +68,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Project:
         shutil.copytree(folder, project.submissions / folder.name)
     shutil.copy(ROOT / "README.md", project.readme)
     rebuild(project)
-    for path in (ROOT / "benchmarks" / "noise" / "smoke").glob("*-seed-[0-3].json"):
-        study_folder(project, load_track(project, "smoke")).mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, study_folder(project, load_track(project, "smoke")) / path.name)
+    for path in (ROOT / "benchmarks" / "noise" / "pocket").glob("*-seed-[0-3].json"):
+        study_folder(project, load_track(project, "pocket")).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, study_folder(project, load_track(project, "pocket")) / path.name)
     (root / "numbers.json").write_text('{"candidate": [3.27, 3.28, 3.275, 3.276], "record": [3.29, 3.285, 3.28, 3.3]}')
     (root / "numbers.csv").write_text(
         "arm,seed,value\n"
@@ -88,7 +88,7 @@ def subjects(project: Project) -> dict[str, Subject]:
     identity = bench.identify("base", 0)
     run = bench.folder(identity) / RUN_FILE
     if not run.exists():
-        content = json.loads(sorted(study_folder(project, smoke).glob("record-*"))[0].read_text())
+        content = json.loads(sorted(study_folder(project, pocket).glob("record-*"))[0].read_text())
         run.parent.mkdir(parents=True)
         run.write_text(json.dumps({**content, **identity.model_dump(mode="json")}))
         remember_entry(project, smoke, Entry(added=("token_smear",), jobs=2))
@@ -146,7 +146,7 @@ def subjects(project: Project) -> dict[str, Subject]:
         "numbers.json": Subject(numbers["json"], lambda: judge_file(numbers["json"]), always),
         "numbers.csv": Subject(numbers["csv"], lambda: judge_file(numbers["csv"]), always),
         "noise study": Subject(
-            study_folder(project, smoke) / "record-seed-1.json", lambda: stored_pairs(project, smoke), always
+            study_folder(project, pocket) / "record-seed-1.json", lambda: stored_pairs(project, pocket), always
         ),
     }
 

@@ -42,6 +42,7 @@ FINISHED: dict[str, Any] = {
         "wall_s": 2.0,
         "ended": "2026-11-22T12:00:00Z",
         "weights_sha256": "c" * 64,
+        "confinement": ["landlock"],
         "curve": [{"step": 2, "train_s": 1.5, "train_loss_nats": 5.5, "dev_loss_nats": 5.25}],
     },
     "evaluation": {
@@ -50,6 +51,7 @@ FINISHED: dict[str, Any] = {
         "tokens": 100,
         "bytes": 250,
         "probes": ["causality"],
+        "confinement": [],
         "eval_s": 0.5,
     },
 }

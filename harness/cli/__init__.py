@@ -11,7 +11,7 @@ from harness.cli.board import explain, judge, leaderboard, verify
 from harness.cli.catalogue import data_info, data_prepare, tracks, variants
 from harness.cli.claim import run_baseline, run_candidate, submit
 from harness.cli.study import noise, plan
-from harness.errors import LlmbenchError
+from harness.errors import EXIT_USAGE, LlmbenchError, one_line
 
 app = typer.Typer(
     name="llmbench",
@@ -47,3 +47,7 @@ def main() -> None:
     except LlmbenchError as error:
         sys.stderr.write(f"llmbench: {error}\n")
         sys.exit(error.exit_code)
+    except PermissionError as error:  # a folder on the way, of which no reader of a file knows
+        sys.stderr.write(one_line(f"llmbench: cannot reach {error.filename}: {error.strerror}; fix the permissions"))
+        sys.stderr.write("\n")
+        sys.exit(EXIT_USAGE)
