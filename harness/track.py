@@ -1,4 +1,4 @@
-"""A track: one frozen contest, read from `tracks/NAME.toml`, with a digest."""
+"""A track: one frozen contest, read from `tracks/NAME.toml`, with a digest. `[data]` is in harness/dataspec.py."""
 
 from __future__ import annotations
 
@@ -7,61 +7,20 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from harness.dataspec import Count as Count  # what all records are made of, for whoever imports it from here
+from harness.dataspec import DataSpec, FilesData, HubData, HubTokenizer, PackageData, SplitPin, TrainedTokenizer
+from harness.dataspec import Positive as Positive
+from harness.dataspec import Sha256 as Sha256
+from harness.dataspec import Strict as Strict
 from harness.errors import LlmbenchError, did_you_mean
 from harness.project import Project, read_text, sha256
 from models.parts import ModelConfig, OptimConfig
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-
-
 LONGEST_QUOTE = 120  # characters of a stranger's file in an error
 # tomllib's time and memory grow with the square of a dotted key: 100 kB took 10 GB (measured 2026-11).
 LONGEST_FILE, LONGEST_LINE = 50_000, 1_000
-
-
-class Strict(BaseModel):
-    """Base of every record: frozen, nothing unknown, nothing coerced, no NaN and no infinity."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class SplitPin(Strict):
-    """What a split must be, to the byte; a mismatch stops the run."""
-
-    sha256: Sha256
-    """Of the token array as it lies in the cache: little-endian uint16."""
-    tokens: Positive
-    bytes: Positive
-    """UTF-8 bytes of the text: what bits per byte are per."""
-    documents: Positive
-
-
-class DataSpec(Strict):
-    """Where the text comes from and how it is split by document."""
-
-    source: Literal["package"]
-    """`package`: JSON lines inside a pinned PyPI package, nothing is downloaded when a run starts."""
-    package: str
-    version: str
-    file: str
-    """Path of the JSON lines inside the package."""
-    document: tuple[str, ...]
-    """Columns whose values name a document; consecutive rows with the same values are one document."""
-    text: str
-    """Column that holds the text; a document's rows are joined with a line feed."""
-    dev_fraction: Annotated[float, Field(gt=0, lt=0.5)]
-    """Share of the documents for the curve while training."""
-    val_fraction: Annotated[float, Field(gt=0, lt=0.5)]
-    """Share of the documents that only the evaluator opens, once."""
-    tokenizer_sha256: Sha256
-    """Of the byte-level BPE trained on the train split, as `tokenizer.json`."""
-    train: SplitPin
-    dev: SplitPin
-    val: SplitPin
 
 
 class Budget(Strict):
@@ -162,8 +121,8 @@ class Track(Strict):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Track:
-        if self.model.vocab_size > 2**16:
-            raise ValueError(f"model.vocab_size ({self.model.vocab_size}) must be {2**16} or less: tokens are uint16")
+        if self.model.vocab_size > 2**32:
+            raise ValueError(f"model.vocab_size ({self.model.vocab_size}) must be {2**32} or less: tokens are uint32")
         if len(set(self.seeds)) != len(self.seeds) or len(self.seeds) < self.rule.looks[-1]:
             raise ValueError(
                 f"seeds must be {self.rule.looks[-1]} or more different numbers, one for each pair of the last look"
@@ -222,32 +181,48 @@ def parse_track(path: Path, name: str | None = None) -> Track:
     return track
 
 
+# The records behind the tables of a track file. Pydantic puts the tag of a union into a location, no file has it.
+_TABLES: dict[tuple[str, ...], Any] = {
+    (): Track,
+    ("data", "package"): PackageData,
+    ("data", "hub"): HubData,
+    ("data", "files"): FilesData,
+    ("data", "hub", "tokenizer", "hub"): HubTokenizer,
+    ("data", "hub", "tokenizer", "trained"): TrainedTokenizer,
+    ("data", "files", "tokenizer", "hub"): HubTokenizer,
+    ("data", "files", "tokenizer", "trained"): TrainedTokenizer,
+    ("model",): ModelConfig,
+    ("optim",): OptimConfig,
+    ("budget",): Budget,
+    ("rule",): Rule,
+}
+
+
 def explain_validation(error: ValidationError, content: object) -> str:
     """The first problem that pydantic found, as a sentence with the key and the fix."""
     unknown = ("extra_forbidden", "unexpected_keyword_argument")  # first: a misspelt key also makes one missing
     problem = min(error.errors(), key=lambda problem: problem["type"] not in unknown)
-    location = ".".join(str(part) for part in problem["loc"])[:LONGEST_QUOTE]
+    location = ".".join(_keys(problem["loc"]))[:LONGEST_QUOTE]
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] in unknown:
-        meant = did_you_mean(str(problem["loc"][-1])[:LONGEST_QUOTE], _siblings(error, problem["loc"], content))
+        meant = did_you_mean(str(problem["loc"][-1])[:LONGEST_QUOTE], _siblings(error, problem["loc"]))
         return f"unknown key '{location}'{meant}; remove or rename it{more}"
-    if problem["type"] in ("missing", "missing_keyword_only", "missing_argument"):
-        return f"key '{location}' is missing; add it{more}"
+    if problem["type"] in ("missing", "missing_keyword_only", "missing_argument", "union_tag_not_found"):
+        key = f"{location}.source" if problem["type"] == "union_tag_not_found" else location
+        return f"key '{key}' is missing; add it{more}"
     message = problem["msg"].removeprefix("Value error, ")
     found = "" if problem["type"] == "value_error" else f", found {problem['input']!r}"[:LONGEST_QUOTE]
     return f"{location + ': ' if location else ''}{message[0].lower() + message[1:]}{found}{more}"
 
 
-def _siblings(error: ValidationError, location: tuple[Any, ...], content: object) -> list[str]:
+def _keys(location: tuple[Any, ...]) -> list[str]:
+    """The keys of a location as they stand in the file: without the tags of unions."""
+    tags = {len(table) - 1 for table in _TABLES if len(table) > 1 and location[: len(table)] == table}
+    return [str(part) for place, part in enumerate(location) if place not in tags]
+
+
+def _siblings(error: ValidationError, location: tuple[Any, ...]) -> list[str]:
     """Names that the record at `location` does know: its other missing keys come first."""
     missing = [str(p["loc"][-1]) for p in error.errors() if p["loc"][:-1] == location[:-1] and "missing" in p["type"]]
-    kinds: dict[str, Any] = {
-        "": Track,
-        "data": DataSpec,
-        "model": ModelConfig,
-        "optim": OptimConfig,
-        "budget": Budget,
-        "rule": Rule,
-    }
-    kind = kinds.get(".".join(str(part) for part in location[:-1]), SplitPin)
+    kind = _TABLES.get(location[:-1], SplitPin)
     return missing + list(getattr(kind, "model_fields", None) or getattr(kind, "__dataclass_fields__", {}))

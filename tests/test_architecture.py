@@ -16,6 +16,7 @@ ORDER = [
     "errors",
     "project",
     "repository",
+    "dataspec",
     "track",
     "confine",
     "data",

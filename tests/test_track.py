@@ -58,6 +58,26 @@ def test_an_unknown_track_suggests_the_nearest(project: Project) -> None:
         load_track(project, "smok")
 
 
+@pytest.mark.parametrize(
+    ("name", "digest", "training_digest"),
+    [
+        (
+            "pocket",
+            "f948fcdbd8dead4649c8a8bb06fcc01d0e905dbe8c46628e66e94f632a86fbb8",
+            "4af0c72146696d6c2dad4c4cced10c29dd944bf1d830cce40c9089d7974ae629",
+        ),
+        (
+            "smoke",
+            "e6834ea8bb5bfc134105bd685c3f2f9919b869721c20263347dc582fb635352e",
+            "619a6f217aa127eb83f2af2e89b7c1a9a8b3fbefda8dfb8550f7aeb94b71d93c",
+        ),
+    ],
+)
+def test_a_wider_schema_moves_no_digest(project: Project, name: str, digest: str, training_digest: str) -> None:
+    track = load_track(project, name)
+    assert (track.digest, track.training_digest) == (digest, training_digest)
+
+
 def test_the_digest_ignores_comments_and_layout_but_no_value(tmp_path: Path, smoke: Track) -> None:
     assert parse(tmp_path, "# another comment\n" + SMOKE.replace(" = ", "=")).digest == smoke.digest
     assert parse(tmp_path, SMOKE.replace("muon_lr = 0.02", "muon_lr = 0.021")).digest != smoke.digest
