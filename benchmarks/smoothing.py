@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.catalog import Recipe, apply_recipe, recipe_sources
-from harness.data import eval_batches, open_split, prepare
+from harness.data import eval_batches, open_split
 from harness.job import Job, set_up_torch
+from harness.prepare import prepare
 from harness.project import Project
 from harness.stats import pair_correlation
 from harness.track import Track, load_track

@@ -18,7 +18,7 @@ Three sources, told apart by `source`. All take `dev_fraction` and `val_fraction
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -31,8 +31,22 @@ Repository = Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
 """A repository of the Hugging Face hub: `owner/name`."""
 SplitName = Literal["train", "dev", "val"]
 SPLITS: tuple[SplitName, ...] = ("train", "dev", "val")
+PINS = ("tokenizer_sha256", *SPLITS)
+"""The keys of `[data]` that say what the tokens must be."""
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+def is_commit(revision: str) -> bool:
+    """Whether a revision of the hub is a commit: a branch or a tag may move."""
+    return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+
+
+class Revision(NamedTuple):
+    """A state of a repository of the hub."""
+
+    kind: Literal["dataset", "model"]
+    repository: str
+    name: str
+    """Commit, branch or tag."""
 
 
 class Strict(BaseModel):
@@ -72,6 +86,11 @@ class HubTokenizer(Strict):
     separator: str = "<|endoftext|>"
     """The token that goes before each document of text."""
 
+    @property
+    def state(self) -> Revision:
+        """The repository at its revision."""
+        return Revision("model", self.repository, self.revision)
+
 
 TokenizerSpec = Annotated[TrainedTokenizer | HubTokenizer, Field(discriminator="source")]
 
@@ -94,6 +113,11 @@ class Splits(Strict):
         """Whether the track says what its tokens must be; otherwise it can train, but nothing can be filed."""
         return self.tokenizer_sha256 is not None
 
+    @property
+    def revisions(self) -> dict[str, Revision]:
+        """Each revision of the hub that the tokens depend on, by its key."""
+        return {}
+
     def pin(self, split: SplitName) -> SplitPin:
         """The pin of one split. Raises LlmbenchError where there is none."""
         pin: SplitPin | None = getattr(self, split)
@@ -103,10 +127,16 @@ class Splits(Strict):
 
     @model_validator(mode="after")
     def _all_pins_or_none(self) -> Splits:
-        pins = {"tokenizer_sha256": self.tokenizer_sha256, **{split: getattr(self, split) for split in SPLITS}}
-        absent = [name for name, pin in pins.items() if pin is None]
-        if absent and len(absent) < len(pins):
+        absent = [key for key in PINS if getattr(self, key) is None]
+        if absent and len(absent) < len(PINS):
             raise ValueError(f"{', '.join(absent)} missing beside the other pins; `llmbench data pin` writes all four")
+        return self
+
+    @model_validator(mode="after")
+    def _pinned_at_commits(self) -> Splits:
+        for key, revision in self.revisions.items() if self.pinned else ():
+            if not is_commit(revision.name):
+                raise ValueError(f"{key} '{revision.name}' may move; a pinned track names a commit of 40 digits")
         return self
 
 
@@ -123,6 +153,11 @@ class PackageData(Splits):
     text: str
     """Column that holds the text; a document's rows are joined with a line feed."""
 
+    @property
+    def title(self) -> str:
+        """The source in a few words."""
+        return f"{self.package} {self.version}"
+
 
 class StreamedData(Splits):
     """A corpus that is read once, from its beginning, row by row, and never held in memory."""
@@ -136,15 +171,17 @@ class StreamedData(Splits):
     """The same for val. Reading goes on until dev and val have theirs, too."""
 
     @property
-    def revisions(self) -> dict[str, str]:
-        """Key and value of each revision of the hub that the tokens depend on."""
-        return {"tokenizer.revision": self.tokenizer.revision} if isinstance(self.tokenizer, HubTokenizer) else {}
+    def revisions(self) -> dict[str, Revision]:
+        """The tokenizer's."""
+        return {"tokenizer.revision": self.tokenizer.state} if isinstance(self.tokenizer, HubTokenizer) else {}
 
     @model_validator(mode="after")
     def _pinned_at_commits(self) -> StreamedData:
         for key, revision in self.revisions.items() if self.pinned else ():
-            if not _COMMIT.fullmatch(revision):
-                raise ValueError(f"{key} '{revision}' may move; a pinned track names a commit of 40 hexadecimal digits")
+            if not is_commit(revision.name):
+                raise ValueError(
+                    f"{key} '{revision.name}' may move; a pinned track names a commit of 40 hexadecimal digits"
+                )
         return self
 
 
@@ -167,9 +204,14 @@ class HubData(StreamedData):
     """Or the column that holds its tokens, made with `tokenizer`. Rows are taken as they are, without separators."""
 
     @property
-    def revisions(self) -> dict[str, str]:
+    def title(self) -> str:
+        """The source in a few words."""
+        return f"{self.repository} {self.config or ''}".rstrip() + f" at {self.revision[:12]}"
+
+    @property
+    def revisions(self) -> dict[str, Revision]:
         """Also the corpus's own."""
-        return {"revision": self.revision, **super().revisions}
+        return {"revision": Revision("dataset", self.repository, self.revision), **super().revisions}
 
     @model_validator(mode="after")
     def _one_column(self) -> HubData:
@@ -192,6 +234,11 @@ class FilesData(StreamedData):
     """Column that holds a document's text; for JSON lines and parquet."""
     document: Literal["file", "paragraph", "line"] | None = None
     """For text: what a document is; paragraphs are set apart by a blank line. Line ends are read as line feeds."""
+
+    @property
+    def title(self) -> str:
+        """The source in a few words."""
+        return ", ".join(self.files)
 
     @model_validator(mode="after")
     def _fits_the_format(self) -> FilesData:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.catalog import Recipe, apply_recipe, recipe_sources
-from harness.confine import confine, interpreter_paths, package_folders
-from harness.data import SplitName, cache_folder, derive_seed
+from harness.confine import carve, confine, interpreter_paths
+from harness.corpus import private_paths
+from harness.data import MANIFEST, cache_folder, derive_seed, with_found_pins
+from harness.dataspec import SplitName
 from harness.errors import LlmbenchError
 from harness.project import Project
 from harness.track import Count, Positive, Sha256, Strict, Track, load_track
@@ -54,7 +56,7 @@ class Job(Strict):
 
     def load_track(self) -> Track:
         """The track, proved to be the one that the job names."""
-        track = load_track(Project(Path(self.root)), self.track)
+        track = with_found_pins(load_track(Project(Path(self.root)), self.track))
         if track.training_digest != self.training_digest:
             raise LlmbenchError(f"tracks/{self.track}.toml changed while its runs were being trained; start again")
         return track
@@ -64,9 +66,10 @@ class Job(Strict):
 
         Call it before any of the variant's code runs. Returns what is in force.
         """
-        cache, root = cache_folder(track), Path(self.root)
-        readable = interpreter_paths([*package_folders(track.data.package), cache])
-        readable += [root / "harness", root / "models", *(cache / f"{split}.bin" for split in splits), self.weights]
+        cache, root = cache_folder(track), Path(self.root).resolve()
+        denied = [path.resolve() for path in (*private_paths(track.data), cache.parent)]
+        readable = [*interpreter_paths(denied), *carve(root / "harness", denied), *carve(root / "models", denied)]
+        readable += [cache / MANIFEST, *(cache / f"{split}.bin" for split in splits), self.weights]
         return confine(readable, [Path(self.folder)] if writes else [])
 
     def load_recipe(self, track: Track) -> Recipe:

@@ -71,6 +71,15 @@ def require_holder(board: Board, track: Track) -> Submission:
     return holder
 
 
+def require_pinned(track: Track) -> None:
+    """Raises LlmbenchError where the track's file does not say what its tokens must be."""
+    if not track.data.pinned:
+        raise LlmbenchError(
+            f"the track {track.name} is not pinned, so nobody could make the same tokens; "
+            f"run `llmbench data pin --track {track.name}` and commit its file first"
+        )
+
+
 def file_candidate(bench: Bench, board: Board, entry: Entry, arms: Arms, *, negative: bool) -> Filing:
     """The trained pairs of a candidate, as a record or as a negative result.
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from harness.catalog import Recipe, apply_recipe, recipe_sources
+from harness.dataspec import PINS
 from harness.job import Job, set_up_torch
 from harness.project import Project
 from harness.track import Track, load_track
@@ -56,6 +57,19 @@ def tiny_tokens() -> dict[str, Any]:
     noise = generator.integers(0, 256, 4000)
     tokens_N = ((np.cumsum(noise % 3) + noise // 128) % 512).astype("<u2")
     return {"train": tokens_N[:3000], "dev": tokens_N[3000:]}
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def bare(smoke: Track) -> Track:
+    """The smoke track without its pins."""
+    return smoke.model_copy(update={"data": smoke.data.model_copy(update=dict.fromkeys(PINS))})
 
 
 @pytest.fixture

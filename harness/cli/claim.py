@@ -148,9 +148,10 @@ def submit(
     """File the last candidate (or --variant) under submissions/ and print the pull request's text."""
     from harness.entry import choose_arms, recall_entry
     from harness.leaderboard import read_board
-    from harness.submit import file_candidate, file_opening, require_holder, write_submission
+    from harness.submit import file_candidate, file_opening, require_holder, require_pinned, write_submission
 
     project, contest_track = open_track(track)
+    require_pinned(contest_track)
     board = read_board(project)
     if baseline:
         filing = file_opening(make_bench(project, contest_track, jobs), board)

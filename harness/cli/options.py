@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -74,6 +75,7 @@ def make_bench(
 ) -> Bench:
     """A bench that uses the cores there are; where times are compared, for one run at a time."""
     from harness.bench import Bench, ignore_events
+    from harness.data import with_found_pins
     from harness.provenance import available_cores
 
     timed = arms is not None and arms.lane != "loss"
@@ -83,7 +85,7 @@ def make_bench(
         )
     return Bench(
         project,
-        track,
+        with_found_pins(track),
         jobs=1 if timed else jobs or max(1, available_cores() // track.threads),
         timed_contest=f"{arms.record} against {arms.candidate}" if timed and arms else "",
         observe=observe or ignore_events,
@@ -93,12 +95,14 @@ def make_bench(
 @contextmanager
 def watched_bench(project: Project, track: Track, jobs: int | None, arms: Arms | None = None) -> Iterator[Bench]:
     """A bench whose runs are shown on stderr and whose tokens are prepared."""
-    from harness.data import cache_folder, prepare
     from harness.live import LiveRuns
 
-    if not cache_folder(track).exists():
-        log(f"preparing the tokens of {track.name} (once)")
-    prepare(track)
+    prepare_tokens(track)
+    if not track.data.pinned:
+        log(
+            f"{track.name} is not pinned: it can be trained, but nothing can be filed "
+            f"(`llmbench data pin --track {track.name}`)"
+        )
     with LiveRuns(stderr_console(), track) as live:
         yield make_bench(project, track, jobs, arms, live)
 
@@ -139,6 +143,15 @@ def show_pairs(contest: Contest) -> None:
         show(f"{run.recipe} seed {run.seed} {run.status}: {run.reason}")
     for detail in verdict.details if not contest.failed else ():
         show(f"differs: {detail}")
+
+
+def prepare_tokens(track: Track, *, force: bool = False) -> Path:
+    """Make the track's tokens where they are not there, with progress on stderr; returns their folder."""
+    from harness.live import LivePreparation
+    from harness.prepare import prepare
+
+    with LivePreparation(stderr_console(), track.name) as live:
+        return prepare(track, force=force, observe=live)
 
 
 def stderr_console() -> Any:
