@@ -107,16 +107,21 @@ def grow(
             split: stack.enter_context(_Writer(folder / f"{split}.bin", made, limits[split], dtype))
             for split, made in progress.splits.items()
         }
-        for chunk in _chunks(corpus.documents(progress.position)):
+
+        def finished() -> bool:
+            return limits["train"] is not None and all(writers[split].full for split in SPLITS if limits[split])
+
+        for chunk in () if finished() else _chunks(corpus.documents(progress.position)):
             wanted = [document for document in chunk if not writers[document.split].full]
             for document, tokens_N in zip(wanted, _encode(vocabulary, wanted), strict=True):
-                writers[document.split].append(tokens_N, vocabulary)
+                if not finished():  # in the middle of a chunk too: what is made must not depend on the chunks
+                    writers[document.split].append(tokens_N, vocabulary)
             splits = {split: writer.flush() for split, writer in writers.items()}
             progress = Progress(origin=progress.origin, position=corpus.position(), splits=splits)
             write_atomic(folder / PROGRESS, progress.model_dump_json())
             documents = sum(made.documents for made in splits.values())
             observe(Step("making tokens", documents, splits["train"].tokens, limits["train"]))
-            if limits["train"] is not None and all(writers[split].full for split in SPLITS if limits[split]):
+            if finished():
                 break
     for split, made in progress.splits.items():
         if made.documents == 0:

@@ -106,7 +106,7 @@ class StreamedCorpus:
     def _bytes(self, content: Any) -> bytes:
         if isinstance(content, str) == self.is_text and isinstance(content, str | list):
             return content.encode() if isinstance(content, str) else repr(content).encode()
-        kind = "text" if self.is_text else "a list of tokens"
+        kind = "text" if self.is_text else "list of tokens"
         raise LlmbenchError(f"column '{self.column}' of {self.spec.title} holds no {kind}: {str(content)[:60]}")
 
 

@@ -46,7 +46,7 @@ def hub_errors(state: Revision) -> Iterator[None]:
         raise _unreachable(what, error) from error
     except (EntryNotFoundError, FileNotFoundError) as error:
         raise LlmbenchError(
-            f"{what} lacks a file at revision {revision}: {one_line(error)}; {page}/tree/{revision} lists its files"
+            f"{what} lacks a file that the track asks for ({one_line(error)}); {page}/tree/{revision} lists what it has"
         ) from error
     except HfHubHTTPError as error:
         raise LlmbenchError(f"the hub refused to hand out {what}: {one_line(error)}; try again later") from error
