@@ -19,6 +19,8 @@ from urllib.parse import unquote, urlsplit
 
 COMMIT = "c0ffee" * 6 + "abcd"
 """The only commit of every repository; `main` stands for it."""
+GATED = ".gated"
+"""A file that closes its repository to whoever has not been let in."""
 
 _API = re.compile(
     r"/api/(?P<kind>datasets|models)/(?P<name>[^/]+/[^/]+)/(?P<call>revision|tree|paths-info)/(?P<rest>.*)"
@@ -39,6 +41,8 @@ class _Handler(BaseHTTPRequestHandler):
                 repository, (revision, _, inside) = self.root / kind / found["name"], found["rest"].partition("/")
                 if not repository.is_dir():
                     return self._refuse("RepoNotFound")
+                if (repository / GATED).exists():
+                    return self._refuse("GatedRepo", 403)
                 if revision not in (COMMIT, "main"):
                     return self._refuse("RevisionNotFound")
                 return answer(repository, inside, found.groupdict().get("call"))
@@ -73,8 +77,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_json(self, document: Any) -> None:
         self._send(200, {"Content-Type": "application/json"}, json.dumps(document).encode())
 
-    def _refuse(self, code: str) -> None:
-        self._send(404, {"X-Error-Code": code, "X-Repo-Commit": COMMIT}, b"")
+    def _refuse(self, code: str, status: int = 404) -> None:
+        self._send(status, {"X-Error-Code": code, "X-Repo-Commit": COMMIT}, b"")
 
     def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response(status)

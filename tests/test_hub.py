@@ -19,7 +19,7 @@ import pytest
 
 from harness.tokens import train_tokenizer
 from tests.conftest import ROOT, TEXTS, Sandbox, make_sandbox
-from tests.hub import COMMIT, serve_hub
+from tests.hub import COMMIT, GATED, serve_hub
 
 TEXT, IDS = "owner/corpus", "owner/tokenized"
 PACKED = [TEXTS[start : start + 3] for start in range(0, len(TEXTS), 3)]
@@ -70,6 +70,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         (root / "datasets" / name / "README.md").write_text(
             "---\nconfigs:\n- config_name: fine\n  data_files: fine/data/*.parquet\n---\n"
         )
+    (root / "datasets" / "owner" / "gated").mkdir()
+    (root / "datasets" / "owner" / "gated" / GATED).touch()
     with serve_hub(root) as address:
         yield Hub(make_sandbox(root / "llmbench"), address, root)
 
@@ -148,6 +150,7 @@ FAILURES: list[tuple[str, str, dict[str, str], list[str]]] = [
     ("offline", data(), {"HF_HUB_OFFLINE": "1"}, ["HF_HUB_OFFLINE", "unset it"]),
     ("revision", data(revision=f'"{"0" * 40}"'), {}, [f"{TEXT} has no revision 0000", "commits/main"]),
     ("repository", data(repository="owner/nothing", text='"text"'), {}, ["no dataset owner/nothing", "check the name"]),
+    ("gated", data(repository="owner/gated", text='"text"'), {}, ["owner/gated is gated", "hf auth login"]),
     ("column", data(text='"body"'), {}, ["no column 'body'", "it has text, number"]),
     ("type", data(text='"number"'), {}, ["column 'number'", "no text"]),
     ("rows", data(text=None, ids='"text"'), {}, ["column 'text'", "no list of tokens"]),
