@@ -45,7 +45,7 @@ def pin_track(project: Project, track: Track, *, force: bool = False, observe: O
 
 def pinned_text(text: str, pins: dict[str, str]) -> str:
     """A track file with `pins` in its table [data]: in the place of older ones, else behind the table's last key."""
-    lines = text.splitlines()
+    lines = text.rstrip("\n").split("\n")  # a carriage return stays where it is
     start = next((place for place, line in enumerate(lines) if _DATA.fullmatch(line)), len(lines))
     end = next((place for place in range(start + 1, len(lines)) if _TABLE.fullmatch(lines[place])), len(lines))
     while end > start and not lines[end - 1].split("#")[0].strip():
@@ -65,11 +65,14 @@ def _toml(pin: str | SplitPin) -> str:
     return f'{{ sha256 = "{pin.sha256}", tokens = {pin.tokens}, bytes = {pin.bytes}, documents = {pin.documents} }}'
 
 
-def _parse(text: str, name: str) -> Track:
+def _parse(text: str, name: str) -> Track | None:
     with tempfile.TemporaryDirectory(prefix="llmbench-") as scratch:
         path = Path(scratch) / f"{name}.toml"
         path.write_text(text, encoding="utf-8")
-        return parse_track(path)
+        try:
+            return parse_track(path)
+        except LlmbenchError:
+            return None
 
 
 def _check_revisions(track: Track) -> None:

