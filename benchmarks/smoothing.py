@@ -74,7 +74,10 @@ class Averages:
 
 def train_one(track: Track, recipe_name: str, seed: int) -> list[dict[str, Any]]:
     """The rows of one run."""
-    from harness.train import mean_loss, train
+    import torch
+
+    from harness.devset import mean_loss
+    from harness.train import train
 
     set_up_torch(track)
     project = Project.find()
@@ -87,8 +90,11 @@ def train_one(track: Track, recipe_name: str, seed: int) -> list[dict[str, Any]]
             sources={}, seed=seed, folder=folder, checkpoint_every_s=1e9,
         )  # fmt: skip
         train(track, averages.watch(recipe), tokens, job, lambda event: None)
-    windows = eval_batches(open_split(track, "val"), track.budget.seq_len, 1)
-    dev = eval_batches(tokens["dev"], track.budget.seq_len, track.budget.eval_sequences)
+    windows = [torch.from_numpy(one) for one in eval_batches(open_split(track, "val"), track.budget.seq_len, 1)]
+    dev = [
+        torch.from_numpy(batch)
+        for batch in eval_batches(tokens["dev"], track.budget.seq_len, track.budget.eval_sequences)
+    ]
     rows = []
     for share in (0.0, *SHARES):
         if share:

@@ -15,6 +15,7 @@ from harness.confine import carve, confine, interpreter_paths
 from harness.corpus import private_paths
 from harness.data import MANIFEST, cache_folder, derive_seed, with_found_pins
 from harness.dataspec import SplitName
+from harness.device import device_files
 from harness.errors import LlmbenchError
 from harness.project import Project
 from harness.track import Count, Positive, Sha256, Strict, Track, load_track
@@ -70,7 +71,8 @@ class Job(Strict):
         denied = [path.resolve() for path in (*private_paths(track.data), cache.parent)]
         readable = [*interpreter_paths(denied), *carve(root / "harness", denied), *carve(root / "models", denied)]
         readable += [cache / MANIFEST, *(cache / f"{split}.bin" for split in splits), self.weights]
-        return confine(readable, [Path(self.folder)] if writes else [])
+        devices = device_files() if track.device == "cuda" else []
+        return confine(readable, [Path(self.folder)] if writes else [], devices)
 
     def load_recipe(self, track: Track) -> Recipe:
         """The recipe, its sources proved to be those that the job names. This runs the variants' code."""
@@ -117,11 +119,15 @@ def run_worker(work: Callable[[Job, Emit], None]) -> None:
 
 
 def set_up_torch(track: Track) -> None:
-    """Fix what a run's last bits depend on: threads and deterministic kernels."""
+    """Fix what a run's last bits depend on: threads and deterministic kernels.
+
+    On a GPU a run repeats to the last bits only by luck: its deterministic kernels are slower, some are missing.
+    """
     import torch
 
     torch.set_num_threads(track.threads)
-    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms, without importing the compiler
+    if track.device == "cpu":
+        torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms, without importing the compiler
     keep_freed_memory()
 
 

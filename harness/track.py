@@ -108,7 +108,8 @@ class Track(Strict):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     summary: str
-    device: Literal["cpu"]
+    device: Literal["cpu", "cuda"]
+    """Where every run trains and is evaluated; `cuda` is one NVIDIA GPU."""
     threads: Positive
     """Threads of one run; part of the contest, because the last bits of a sum depend on them."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...]

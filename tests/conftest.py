@@ -55,6 +55,12 @@ def tiny(smoke: Track) -> Track:
 
 
 @pytest.fixture(scope="session")
+def tiny_mixture(tiny: Track) -> Track:
+    """`tiny` with four experts a layer."""
+    return tiny.model_copy(update={"model": replace(tiny.model, num_experts=4, top_k=2)})
+
+
+@pytest.fixture(scope="session")
 def tiny_tokens() -> dict[str, Any]:
     """Random tokens with some order in them, so that there is something to learn."""
     generator = np.random.default_rng(0)

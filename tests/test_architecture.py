@@ -18,6 +18,7 @@ ORDER = [
     "repository",
     "dataspec",
     "track",
+    "device",
     "confine",
     "hub",
     "corpus",
@@ -34,6 +35,7 @@ ORDER = [
     "results",
     "job",
     "serve",
+    "devset",
     "train",
     "evaluate",
     "provenance",
@@ -71,8 +73,8 @@ ORDER = [
     "cli",
     "cli.__main__",
 ]
-# Everything but the one that trains: it runs as a worker of its own.
-WITHOUT_TORCH = [name for name in ORDER if name != "train"]
+# Everything but what trains: it runs as a worker of its own.
+WITHOUT_TORCH = [name for name in ORDER if name not in ("devset", "train")]
 
 
 def path_of(name: str) -> Path:
