@@ -37,7 +37,7 @@ from harness.results import (
     save_run,
 )
 from harness.sources import VariantSource
-from harness.track import Track
+from harness.track import Track, settings_of
 
 RUN_FILE = "run.json"
 # A crash may have had a passing cause, and a milestone belongs to one contest.
@@ -183,6 +183,7 @@ class Bench:
             root=str(self.project.root),
             track=run.track,
             training_digest=run.training_digest,
+            settings=settings_of(self.track),
             recipe=run.recipe,
             sources=run.sources,
             seed=run.seed,

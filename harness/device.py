@@ -52,19 +52,9 @@ class Device:
         return tensor.pin_memory().to(self.name, non_blocking=True) if self.name == "cuda" else tensor
 
 
-def open_device(track: Track) -> Device:
-    """The track's device on this machine. Raises LlmbenchError where the machine has none of it."""
-    if track.device == "cpu":
-        return Device("cpu")
-    require_cuda(track)
-    import torch
-
-    return Device("cuda", bf16=torch.cuda.is_bf16_supported(including_emulation=False), steps_between_waits=10)
-
-
-def require_cuda(track: Track) -> None:
+def require_device(track: Track) -> None:
     """Raises LlmbenchError where the track needs a CUDA device and this machine has none that torch can use."""
-    if track.device != "cuda":
+    if track.device == "cpu":
         return
     import torch
 
@@ -75,14 +65,25 @@ def require_cuda(track: Track) -> None:
         )
 
 
-def gpu_name(track: Track) -> str | None:
-    """Name and training precision of the GPU, as a run records it; None on a CPU track."""
+def open_device(track: Track) -> Device:
+    """The track's device on this machine. Raises LlmbenchError where the machine has none of it."""
+    require_device(track)
     if track.device == "cpu":
-        return None
-    device = open_device(track)
+        return Device("cpu")
     import torch
 
-    return f"{torch.cuda.get_device_name()}, {'bfloat16' if device.bf16 else 'float32'}"
+    return Device("cuda", bf16=torch.cuda.is_bf16_supported(including_emulation=False), steps_between_waits=10)
+
+
+def gpu_name(track: Track) -> str | None:
+    """Name of the GPU and precision of training on it, as a run records it; None on a CPU track."""
+    device = open_device(track)
+    if device.name == "cpu":
+        return None
+    import torch
+
+    precision = "bfloat16" if device.bf16 else "float32 (it has no bfloat16)"
+    return f"{torch.cuda.get_device_name()}, {precision}"
 
 
 def device_files() -> list[Path]:

@@ -40,6 +40,8 @@ class Job(Strict):
     root: str
     track: str
     training_digest: Sha256
+    settings: tuple[str, ...] = ()
+    """Of an exploratory track."""
     recipe: str
     sources: dict[str, Sha256]
     seed: Count
@@ -57,7 +59,7 @@ class Job(Strict):
 
     def load_track(self) -> Track:
         """The track, proved to be the one that the job names."""
-        track = with_found_pins(load_track(Project(Path(self.root)), self.track))
+        track = with_found_pins(load_track(Project(Path(self.root)), self.track, self.settings))
         if track.training_digest != self.training_digest:
             raise LlmbenchError(f"tracks/{self.track}.toml changed while its runs were being trained; start again")
         return track

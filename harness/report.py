@@ -140,14 +140,18 @@ def new_table(title: str | None = None) -> Table:
 
 
 def comparison_table(without: str, with_: str, rows: Sequence[Comparison]) -> Table:
-    """The Without / With table for the terminal; the better value of each line is bold."""
+    """The Without / With table for the terminal; a star is at the better value of each line."""
     table = new_table()
-    table.add_column("mean over the pairs")
+    table.add_column("mean over the pairs\n* the better one")
     table.add_column(f"Without\n{without}", justify="right")
     table.add_column(f"With\n{with_}", justify="right")
     table.add_column("difference", justify="right")
     for row in rows:
-        cells = (row.without, f"[bold green]{row.with_}[/]") if row.better else (f"[bold]{row.without}[/]", row.with_)
+        cells = (
+            (f"{row.without}  ", f"[bold green]{row.with_} *[/]")
+            if row.better
+            else (f"[bold]{row.without} *[/]", f"{row.with_}  ")
+        )
         table.add_row(row.metric, *cells, row.difference)
     return table
 
@@ -167,6 +171,26 @@ def runs_table(recipe: str, runs: Sequence[FinishedRun]) -> Table:
             f"{scores.bits_per_byte:.4f}",
             f"{run.training.train_s:.1f} s",
             f"{run.training.tokens / run.training.train_s:,.0f}",
+        )
+    return table
+
+
+def experts_table(recipe: str, runs: Sequence[FinishedRun]) -> Table | None:
+    """How each layer's router spreads the dev split over its experts, means over the runs; None without experts."""
+    layers = [run.training.experts for run in runs if run.training.experts is not None]
+    if not layers or len(layers) < len(runs):
+        return None
+    table = new_table(f"{recipe}: share of the assignments that each expert gets on dev")
+    for column in ("layer", "balance", "lightest", "heaviest", "all, in order"):
+        table.add_column(column, justify="left" if column.startswith("all") else "right")
+    for place, same in enumerate(zip(*layers, strict=True)):
+        shares = [statistics.fmean(share) for share in zip(*(layer.load for layer in same), strict=True)]
+        table.add_row(
+            str(place + 1),
+            f"{statistics.fmean(layer.balance for layer in same):.3f}",
+            f"{100 * min(shares):.1f} %",
+            f"{100 * max(shares):.1f} %",
+            " ".join(f"{100 * share:.0f}" for share in shares),
         )
     return table
 
@@ -198,8 +222,9 @@ def submission_markdown(
         lines += _contest_markdown(submission, record.recipe, verdict, records, candidates)
     provenance = records[0].provenance if records else candidates[0].provenance
     packages = ", ".join(f"{name} {version}" for name, version in provenance.packages.items())
+    machine = f"{provenance.machine.gpu}; " if provenance.machine.gpu else ""
     lines += [
-        f"Trained on {provenance.machine.cpu}, {provenance.threads} thread(s) a run, "
+        f"Trained on {machine}{provenance.machine.cpu}, {provenance.threads} thread(s) a run, "
         f"{provenance.jobs} run(s) at a time; {packages}.",
         "",
         "Check it: `llmbench verify submissions/" + submission.folder_name + "`",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ from harness.dataspec import Sha256 as Sha256
 from harness.dataspec import Strict as Strict
 from harness.errors import LlmbenchError, did_you_mean
 from harness.project import Project, read_text, sha256
+from harness.settings import apply_setting
 from models.parts import ModelConfig, OptimConfig
 
 LONGEST_QUOTE = 120  # characters of a stranger's file in an error
@@ -103,6 +105,23 @@ class Rule(Strict):
         return self
 
 
+class Reported(Strict):
+    """A result that somebody else reports for this system: shown beside the track, never a row of ours."""
+
+    what: str
+    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    source: str
+    """Where it stands: a repository's page, an issue."""
+    train_loss: Annotated[float, Field(ge=0)] | None = None
+    val_loss: Annotated[float, Field(ge=0)] | None = None
+    """Nats per token."""
+    val_accuracy: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Per cent."""
+    perplexity: Annotated[float, Field(ge=1)] | None = None
+    time: str | None = None
+    """As it was written; on which hardware is in `what`."""
+
+
 class Track(Strict):
     """One contest. Two runs may be compared only if their tracks' digests are equal."""
 
@@ -119,6 +138,8 @@ class Track(Strict):
     optim: OptimConfig
     budget: Budget
     rule: Rule
+    reported: tuple[Reported, ...] = ()
+    """What others report for this system; in no digest."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Track:
@@ -132,17 +153,38 @@ class Track(Strict):
 
     @property
     def digest(self) -> str:
-        """SHA-256 over everything but the summary: comments and layout of the file do not count."""
-        return self._digest(exclude={"summary"})
+        """SHA-256 over everything but the summary and what others report: comments and layout do not count."""
+        return self._digest(exclude={*_BESIDE})
 
     @property
     def training_digest(self) -> str:
         """SHA-256 over what a single run depends on: without the rule and the list of seeds."""
-        return self._digest(exclude={"summary", "rule", "seeds"})
+        return self._digest(exclude={*_BESIDE, "rule", "seeds"})
 
     def _digest(self, exclude: set[str]) -> str:
-        canonical = json.dumps(self.model_dump(mode="json", exclude=exclude), sort_keys=True, separators=(",", ":"))
-        return sha256(canonical.encode())
+        """Keys that are absent do not count, so that an optional key that comes later moves no digest."""
+        content = self.model_dump(mode="json", exclude=exclude, exclude_none=True)
+        return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+
+
+# What stands beside the contest.
+_BESIDE = ("summary", "reported", "settings")
+
+
+class ExploratoryTrack(Track):
+    """A track with settings of the user's own: it can train and be looked at, and nothing of it enters the board."""
+
+    settings: tuple[str, ...]
+    """`key=value` each, as the user gave them."""
+
+
+EXPLORATORY = "exploratory-"
+"""What the names of exploratory tracks begin with, so that their runs lie apart."""
+
+
+def settings_of(track: Track) -> tuple[str, ...]:
+    """The user's settings of an exploratory track; none of a contest."""
+    return track.settings if isinstance(track, ExploratoryTrack) else ()
 
 
 def track_names(project: Project) -> list[str]:
@@ -150,17 +192,18 @@ def track_names(project: Project) -> list[str]:
     return sorted(path.stem for path in project.tracks.glob("*.toml"))
 
 
-def load_track(project: Project, name: str) -> Track:
-    """The track called `name`. Raises LlmbenchError with the file, the key and the fix."""
+def load_track(project: Project, name: str, settings: Sequence[str] = ()) -> Track:
+    """The track called `name`; with settings, an exploratory one. Raises LlmbenchError with file, key and fix."""
+    name = name.removeprefix(EXPLORATORY) if settings else name
     path = project.tracks / f"{name}.toml"
-    if name not in track_names(project):
+    if not path.is_file():
         raise LlmbenchError(
             f"there is no track '{name}'{did_you_mean(name, track_names(project))} (`llmbench tracks` lists them)"
         )
-    return parse_track(path)
+    return parse_track(path, settings=settings)
 
 
-def parse_track(path: Path, name: str | None = None) -> Track:
+def parse_track(path: Path, name: str | None = None, settings: Sequence[str] = ()) -> Track:
     """Parse one track file strictly; `name` is what it must say it is called (default: the file's name).
 
     Raises LlmbenchError with the file, the key and the fix.
@@ -168,18 +211,22 @@ def parse_track(path: Path, name: str | None = None) -> Track:
     text = read_text(path)
     if len(text) > LONGEST_FILE or max(map(len, text.splitlines()), default=0) > LONGEST_LINE:
         raise LlmbenchError(f"{path} is no track: longer than {LONGEST_FILE} characters, or {LONGEST_LINE} in a line")
+    kind: type[Track] = Track
+    name, where = name or path.stem, str(path)
     try:
         content = tomllib.loads(text)
-        text = json.dumps(content, default=str)  # TOML arrays become tuples
+        if content.get("name", name) != name:
+            raise LlmbenchError(f"{path}: name is '{str(content['name'])[:LONGEST_QUOTE]}'; set it to '{name}'")
+        if settings:
+            kind, where = ExploratoryTrack, f"{path} with --set {' --set '.join(settings)}"
+            content |= {"name": f"{EXPLORATORY}{name}", "settings": list(settings)}
+        for setting in settings:
+            apply_setting(content, setting)
+        return kind.model_validate_json(json.dumps(content, default=str))  # TOML arrays become tuples
+    except ValidationError as error:
+        raise LlmbenchError(f"{where}: {explain_validation(error, content)}") from error
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets
         raise LlmbenchError(f"{path} is not readable TOML ({error}); restore it") from error
-    try:
-        track = Track.model_validate_json(text)
-    except ValidationError as error:
-        raise LlmbenchError(f"{path}: {explain_validation(error, content)}") from error
-    if track.name != (name or path.stem):
-        raise LlmbenchError(f"{path}: name is '{track.name}'; set it to '{name or path.stem}'")
-    return track
 
 
 # The records behind the tables of a track file. Pydantic puts the tag of a union into a location, no file has it.

@@ -17,6 +17,7 @@ ORDER = [
     "project",
     "repository",
     "dataspec",
+    "settings",
     "track",
     "device",
     "confine",
