@@ -175,26 +175,6 @@ def runs_table(recipe: str, runs: Sequence[FinishedRun]) -> Table:
     return table
 
 
-def experts_table(recipe: str, runs: Sequence[FinishedRun]) -> Table | None:
-    """How each layer's router spreads the dev split over its experts, means over the runs; None without experts."""
-    layers = [run.training.experts for run in runs if run.training.experts is not None]
-    if not layers or len(layers) < len(runs):
-        return None
-    table = new_table(f"{recipe}: share of the assignments that each expert gets on dev")
-    for column in ("layer", "balance", "lightest", "heaviest", "all, in order"):
-        table.add_column(column, justify="left" if column.startswith("all") else "right")
-    for place, same in enumerate(zip(*layers, strict=True)):
-        shares = [statistics.fmean(share) for share in zip(*(layer.load for layer in same), strict=True)]
-        table.add_row(
-            str(place + 1),
-            f"{statistics.fmean(layer.balance for layer in same):.3f}",
-            f"{100 * min(shares):.1f} %",
-            f"{100 * max(shares):.1f} %",
-            " ".join(f"{100 * share:.0f}" for share in shares),
-        )
-    return table
-
-
 def board_tables(rows: Sequence[Row]) -> list[Table]:
     """The board for the terminal; earlier editions of a track are dim."""
     tables = []

@@ -59,6 +59,7 @@ ORDER = [
     "noise",
     "flags",
     "report",
+    "describe",
     "plots",
     "live",
     "evidence",

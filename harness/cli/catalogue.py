@@ -46,21 +46,34 @@ def variants(as_json: JsonOption = False) -> None:
     show(table)
 
 
-def tracks(as_json: JsonOption = False) -> None:
-    """List the tracks: model, budget, rule, digest."""
+def tracks(
+    name: Annotated[str | None, typer.Argument(help="One track, with what others report for it. Default: all.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the tracks: model, budget, rule, digest; or show one."""
+    from harness.describe import reported_table, track_lines
     from harness.report import new_table
     from harness.track import load_track, track_names
 
     project = Project.find()
-    loaded = [load_track(project, name) for name in track_names(project)]
+    loaded = [load_track(project, one) for one in (track_names(project) if name is None else (name,))]
     if as_json:
         show_json({"tracks": [{"digest": one.digest, **one.model_dump(mode="json")} for one in loaded]})
         return
+    if name is not None:
+        for line in track_lines(loaded[0]):
+            show(line)
+        if loaded[0].reported:
+            show(reported_table(loaded[0]))
+            for source in dict.fromkeys(row.source for row in loaded[0].reported):
+                show(f"source: {source}")
+        return
     table = new_table()
-    for column in ("track", "what it is", "tokens", "design", "digest"):
+    for column in ("track", "what it is", "tokens", "device", "design", "digest"):
         table.add_column(column)
     for one in loaded:
-        table.add_row(one.name, one.summary, f"{one.budget.tokens:,}", one.rule.design, one.digest[:12])
+        cells = (f"{one.budget.tokens:,}", one.device, one.rule.design, one.digest[:12])
+        table.add_row(one.name, one.summary, *cells)
     show(table)
 
 

@@ -47,9 +47,10 @@ def run_baseline(
     as_json: JsonOption = False,
 ) -> None:
     """Train the record holder on the track's seeds; what is trained already is reused."""
+    from harness.describe import experts_table
     from harness.entry import check_record_sources, record_recipe
     from harness.leaderboard import read_board
-    from harness.report import experts_table, runs_table
+    from harness.report import runs_table
     from harness.results import FinishedRun
 
     project, plain_track = open_track(track)
