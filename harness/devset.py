@@ -5,6 +5,8 @@ Shapes: B sequences, T positions, V vocabulary, E experts; a batch holds T + 1 t
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -72,15 +74,15 @@ def expert_layers(model: nn.Module, judged: nn.Module, dev: list[Tensor]) -> tup
         return None
     judged.load_state_dict(model.state_dict(), strict=True)
     judged.eval()
-    loads_E = [torch.zeros_like(layer.load_E) for layer in layers]
+    counts_E: list[Any] = [0] * len(layers)
     balances, count = [0.0] * len(layers), 0
     for tokens_BT1 in dev:
         judged(tokens_BT1[:, :-1])
         for place, layer in enumerate(layers):
-            loads_E[place] = loads_E[place] + layer.load_E
+            counts_E[place] = counts_E[place] + layer.count_E
             balances[place] += layer.balance_loss.item() * tokens_BT1[:, 1:].numel()
         count += tokens_BT1[:, 1:].numel()
     return tuple(
-        ExpertLayer(load=tuple((load_E / load_E.sum()).tolist()), balance=balance / count)
-        for load_E, balance in zip(loads_E, balances, strict=True)
+        ExpertLayer(load=tuple((count_E / count_E.sum()).tolist()), balance=balance / count)
+        for count_E, balance in zip(counts_E, balances, strict=True)
     )

@@ -16,8 +16,9 @@ from models.parts import ModelConfig
 class MixtureOfExperts(nn.Module):
     """Each token goes to its `top_k` experts, weighted by the router's probabilities, renormalised over them.
 
-    After a forward pass `load_E` holds the assignments of each expert and `balance_loss` the load-balancing loss.
-    A subclass may add experts without matrices: further columns of `scores`, which this class's `combine` leaves out.
+    After a forward pass `count_E` holds the assignments of each expert, `balance_loss` the load-balancing loss, and
+    `aux_loss` what of it is added to the training loss. A subclass may add experts without matrices: further columns
+    of `scores`, which this class's `combine` leaves out.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -26,7 +27,8 @@ class MixtureOfExperts(nn.Module):
         self.balance_weight, self.dropout = config.balance_weight, config.dropout
         self.router = nn.Linear(config.dim, config.num_experts, bias=False)
         self.experts = Experts(config.num_experts, config.dim, config.ffn_dim)
-        self.balance_loss, self.load_E = torch.zeros(()), torch.zeros(config.num_experts)
+        self.aux_loss = self.balance_loss = torch.zeros(())
+        self.count_E = torch.zeros(config.num_experts)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         x_ND = x_BTD.flatten(0, -2)
@@ -36,15 +38,11 @@ class MixtureOfExperts(nn.Module):
         if self.top_k > 1:  # a single expert keeps its probability, or the router would learn nothing from it
             weight_Nk = weight_Nk / weight_Nk.sum(-1, keepdim=True)
         ids_E = torch.arange(probability_NE.size(-1), device=x_ND.device)
-        self.load_E = (expert_Nk.flatten()[:, None] == ids_E).sum(0)  # bincount would wait for a GPU
-        self.balance_loss = self.balance(self.load_E / expert_Nk.numel(), probability_NE.mean(0))
+        self.count_E = (expert_Nk.flatten()[:, None] == ids_E).sum(0)  # bincount would wait for a GPU
+        self.balance_loss = self.balance(self.count_E / expert_Nk.numel(), probability_NE.mean(0))
+        self.aux_loss = self.balance_weight * self.balance_loss
         y_ND = self.combine(x_ND, weight_Nk.type_as(x_ND), expert_Nk)
         return F.dropout(y_ND.view_as(x_BTD), self.dropout, self.training)
-
-    @property
-    def aux_loss(self) -> Tensor:
-        """What the last forward pass adds to the training loss."""
-        return self.balance_weight * self.balance_loss
 
     def scores(self, x_ND: Tensor) -> Tensor:
         """x_ND -> the router's logits_NE."""
@@ -63,7 +61,7 @@ class MixtureOfExperts(nn.Module):
         # Sorted by expert, the assignments of each expert are one slice: one pair of products an expert.
         order_A = expert_Nk.flatten().argsort(stable=True)
         token_A = order_A // self.top_k
-        y_AD = self.experts(x_ND.index_select(0, token_A), self.load_E)
+        y_AD = self.experts(x_ND.index_select(0, token_A), self.count_E)
         y_AD = y_AD.type_as(x_ND) * weight_Nk.flatten()[order_A, None]
         return torch.zeros_like(x_ND).index_add(0, token_A, y_AD)
 
@@ -81,29 +79,29 @@ class Experts(nn.Module):
         nn.init.normal_(self.up_EDF, std=(3 * self.up_EDF.size(1)) ** -0.5)
         nn.init.zeros_(self.down_EFD)
 
-    def forward(self, x_AD: Tensor, load_E: Tensor) -> Tensor:
-        """Rows sorted by expert, `load_E[e]` rows for expert e -> their outputs in the same order.
+    def forward(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
+        """Rows sorted by expert, `count_E[e]` rows for expert e -> their outputs in the same order.
 
-        Where `load_E` is longer than there are experts, the rows that remain give zeros, and cost no product.
+        Where `count_E` is longer than there are experts, the rows that remain give zeros, and cost no product.
         """
-        return self.grouped(x_AD, load_E) if self._can_group(x_AD) else self.one_by_one(x_AD, load_E)
+        return self.grouped(x_AD, count_E) if self._can_group(x_AD) else self.one_by_one(x_AD, count_E)
 
-    def one_by_one(self, x_AD: Tensor, load_E: Tensor) -> Tensor:
+    def one_by_one(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
         """A pair of products an expert: the fastest on a CPU, where a product of some hundred rows fills a core."""
-        num_experts, load = len(self.up_EDF), load_E.tolist()
-        *slices, rest = torch.split(x_AD, [*load[:num_experts], sum(load[num_experts:])])
+        num_experts, counts = len(self.up_EDF), count_E.tolist()
+        *slices, rest = torch.split(x_AD, [*counts[:num_experts], sum(counts[num_experts:])])
         outputs = [
             F.relu(rows @ up).square() @ down for rows, up, down in zip(slices, self.up_EDF, self.down_EFD, strict=True)
         ]
         return torch.cat([*outputs, torch.zeros_like(rest, dtype=outputs[0].dtype)])
 
-    def grouped(self, x_AD: Tensor, load_E: Tensor) -> Tensor:
+    def grouped(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
         """One grouped product for all experts, in bfloat16, its sizes on the GPU: nothing waits for it.
 
         docs.pytorch.org/docs/stable/generated/torch.nn.functional.grouped_mm.html. Rows that no expert takes are
         not written, on the way back neither, so that they are masked at both ends.
         """
-        end_E = load_E[: len(self.up_EDF)].cumsum(0).to(torch.int32)
+        end_E = count_E[: len(self.up_EDF)].cumsum(0).to(torch.int32)
         taken_A1 = torch.arange(len(x_AD), device=x_AD.device)[:, None] < end_E[-1]
         x_AD = x_AD.where(taken_A1, 0).bfloat16()
         hidden_AF = F.relu(F.grouped_mm(x_AD, self.up_EDF.bfloat16(), offs=end_E)).square()

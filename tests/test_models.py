@@ -171,7 +171,7 @@ def test_zero_compute_experts_equal_their_slow_definition_gradients_included(pro
     recipe = apply_recipe(recipe_sources(project, "base+zero_compute_expert"), config, OPTIM)
     moe = randomize(recipe.parts.experts(recipe.parts, 0))
     assert_equal_with_gradients(moe, slow_free_experts)
-    assert moe.load_E[moe.num_experts :].min() > 0, "this input reaches no expert of some kind"
+    assert moe.count_E[moe.num_experts :].min() > 0, "this input reaches no expert of some kind"
 
 
 def assert_equal_with_gradients(moe: nn.Module, slow: Any) -> None:
@@ -213,7 +213,7 @@ def test_no_token_is_dropped_however_unbalanced_the_routing() -> None:
         moe.router.weight[2:] = 0
         moe.router.weight[:2] = 9 * torch.ones(32)
     output_BTD = moe(torch.ones(3, 7, 32))
-    assert moe.load_E.tolist() == [21, 21, 0, 0]
+    assert moe.count_E.tolist() == [21, 21, 0, 0]
     assert (output_BTD.abs().sum(-1) > 0).all()
 
 

@@ -36,7 +36,7 @@ class ZeroComputeExperts(MixtureOfExperts):
         return super().balance(torch.where(is_free_E, FREE_WEIGHT, 1.0) * share_E, probability_E)
 
     def combine(self, x_ND: Tensor, weight_Nk: Tensor, expert_Nk: Tensor) -> Tensor:
-        weight_NE = weight_Nk.new_zeros(len(x_ND), len(self.load_E)).scatter(1, expert_Nk, weight_Nk)
+        weight_NE = weight_Nk.new_zeros(len(x_ND), len(self.count_E)).scatter(1, expert_Nk, weight_Nk)
         _, copy_N1, constant_NC = torch.split(weight_NE[:, self.num_experts :], [1, 1, NUM_CONSTANTS], dim=1)
         kept_NC = self.mix(x_ND).sigmoid()  # a softmax over two, of which one logit suffices
         scale_N1 = copy_N1 + (constant_NC * kept_NC).sum(1, keepdim=True)
