@@ -138,8 +138,9 @@ def watched_bench(project: Project, track: Track, jobs: int | None, arms: Arms |
         )
     with LiveRuns(stderr_console(), track) as live:
         bench = make_bench(project, track, jobs, arms, live)
-        if gpu := bench.provenance.machine.gpu:
-            log(f"training on {gpu}; evaluation in float32")
+        gpu = bench.provenance.machine.gpu
+        if gpu or exploratory_line(track):
+            log(f"training on {gpu or 'the CPU, float32'}; evaluation in float32")
         yield bench
 
 
