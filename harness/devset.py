@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from harness.results import ExpertLayer
 from models.moe import MixtureOfExperts
 
-
 # What two models with the same weights may differ by, nats: nothing on a CPU, the order of sums elsewhere.
 MAX_COPY_SHIFT = 1e-3
 
