@@ -26,7 +26,7 @@ from tune import measure
 
 import harness.job
 from harness.catalog import apply_recipe
-from harness.data import prepare
+from harness.prepare import prepare
 from harness.project import Project
 from harness.track import Track, load_track
 from models.optim import orthogonalize

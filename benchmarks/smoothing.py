@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.catalog import Recipe, apply_recipe, recipe_sources
-from harness.data import eval_batches, open_split, prepare
+from harness.data import eval_batches, open_split
 from harness.job import Job, set_up_torch
+from harness.prepare import prepare
 from harness.project import Project
 from harness.stats import pair_correlation
 from harness.track import Track, load_track
@@ -73,7 +74,10 @@ class Averages:
 
 def train_one(track: Track, recipe_name: str, seed: int) -> list[dict[str, Any]]:
     """The rows of one run."""
-    from harness.train import mean_loss, train
+    import torch
+
+    from harness.devset import mean_loss
+    from harness.train import train
 
     set_up_torch(track)
     project = Project.find()
@@ -86,8 +90,11 @@ def train_one(track: Track, recipe_name: str, seed: int) -> list[dict[str, Any]]
             sources={}, seed=seed, folder=folder, checkpoint_every_s=1e9,
         )  # fmt: skip
         train(track, averages.watch(recipe), tokens, job, lambda event: None)
-    windows = eval_batches(open_split(track, "val"), track.budget.seq_len, 1)
-    dev = eval_batches(tokens["dev"], track.budget.seq_len, track.budget.eval_sequences)
+    windows = [torch.from_numpy(one) for one in eval_batches(open_split(track, "val"), track.budget.seq_len, 1)]
+    dev = [
+        torch.from_numpy(batch)
+        for batch in eval_batches(tokens["dev"], track.budget.seq_len, track.budget.eval_sequences)
+    ]
     rows = []
     for share in (0.0, *SHARES):
         if share:

@@ -17,8 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.catalog import apply_recipe
-from harness.data import open_split, prepare
+from harness.data import open_split
 from harness.job import Job, set_up_torch
+from harness.prepare import prepare
 from harness.project import Project
 from harness.track import Track, load_track
 from harness.train import DivergedError, train

@@ -21,6 +21,7 @@ from typing import Any
 import filelock
 
 from harness.catalog import recipe_sources
+from harness.device import gpu_name
 from harness.errors import InterruptedRunError, LlmbenchError
 from harness.job import GiveUp, Job
 from harness.project import Project, sha256
@@ -36,7 +37,7 @@ from harness.results import (
     save_run,
 )
 from harness.sources import VariantSource
-from harness.track import Track
+from harness.track import Track, settings_of
 
 RUN_FILE = "run.json"
 # A crash may have had a passing cause, and a milestone belongs to one contest.
@@ -70,7 +71,9 @@ class Bench:
     code_digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        provenance = collect_provenance(self.project, threads=self.track.threads, jobs=self.jobs)
+        provenance = collect_provenance(
+            self.project, threads=self.track.threads, jobs=self.jobs, gpu=gpu_name(self.track)
+        )
         object.__setattr__(self, "provenance", provenance)
         object.__setattr__(self, "code_digest", code_digest(self.project))
 
@@ -180,6 +183,7 @@ class Bench:
             root=str(self.project.root),
             track=run.track,
             training_digest=run.training_digest,
+            settings=settings_of(self.track),
             recipe=run.recipe,
             sources=run.sources,
             seed=run.seed,

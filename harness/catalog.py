@@ -102,7 +102,7 @@ class Recipe:
         )
 
 
-MODEL_COMPONENTS = ("embedding", "query_key", "attention", "feed_forward", "block", "head")
+MODEL_COMPONENTS = ("embedding", "query_key", "attention", "feed_forward", "experts", "block", "head")
 
 
 def apply_recipe(sources: dict[str, VariantSource], model: ModelConfig, optim: OptimConfig) -> Recipe:

@@ -22,6 +22,7 @@ from harness.errors import LlmbenchError
 # linux/landlock.h. Write: write file, read file, remove file, make regular file, truncate.
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
 _WRITE = _READ_FILE | 1 << 1 | 1 << 5 | 1 << 8 | 1 << 14
+_DEVICE = _READ_FILE | 1 << 1 | 1 << 15  # read, write, and control it (ioctl): what a driver's files are for
 _FILE_RIGHTS = 1 << 0 | 1 << 1 | _READ_FILE | 1 << 14 | 1 << 15  # all that make sense on something other than a folder
 # Rights that each version of the interface knows; what a version does not know it cannot refuse.
 _HANDLED = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}
@@ -42,17 +43,18 @@ _CALLS = {
 }
 
 
-def confine(readable: Iterable[Path], writable: Iterable[Path]) -> tuple[str, ...]:
+def confine(readable: Iterable[Path], writable: Iterable[Path], devices: Iterable[Path] = ()) -> tuple[str, ...]:
     """Confine this process and its future threads for good; returns the names of what is in force.
 
-    Call it while the process has one thread. `readable` and `writable` are files or folders.
+    Call it while the process has one thread. `readable` and `writable` are files or folders, `devices` a driver's
+    files.
     Raises LlmbenchError where the kernel has a mechanism but refuses to apply it.
     """
     if platform.system() != "Linux":
         return ()
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    in_force = ("landlock",) if _restrict_files(libc, readable, writable) else ()
+    in_force = ("landlock",) if _restrict_files(libc, readable, writable, devices) else ()
     return (*in_force, "seccomp") if _restrict_calls(libc) else in_force
 
 
@@ -85,7 +87,9 @@ def package_folders(package: str) -> list[Path]:
     return [Path(str(found.locate_file(top))).resolve() for top in tops]
 
 
-def _restrict_files(libc: ctypes.CDLL, readable: Iterable[Path], writable: Iterable[Path]) -> bool:
+def _restrict_files(
+    libc: ctypes.CDLL, readable: Iterable[Path], writable: Iterable[Path], devices: Iterable[Path]
+) -> bool:
     version = libc.syscall(_CREATE_RULESET, None, 0, 1)
     if version < 1:
         return False
@@ -93,7 +97,7 @@ def _restrict_files(libc: ctypes.CDLL, readable: Iterable[Path], writable: Itera
     attributes = struct.pack("=Q", handled)
     ruleset = _call(libc, _CREATE_RULESET, attributes, len(attributes), 0)
     try:
-        for paths, rights in ((readable, _READ_FILE), (writable, _WRITE)):
+        for paths, rights in ((readable, _READ_FILE), (writable, _WRITE), (devices, _DEVICE)):
             for path in paths:
                 _allow_path(libc, ruleset, path, rights & handled)
         _allow_path(libc, ruleset, Path("/dev/null"), _WRITE & handled)

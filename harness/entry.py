@@ -24,6 +24,8 @@ class Entry(Strict):
     """Whether to use the confirmation seeds instead of the public ones."""
     jobs: Positive | None = None
     """Runs at a time, where the user chose: runs under another load are other runs."""
+    settings: tuple[str, ...] = ()
+    """Of an exploratory run, of which nothing can be filed."""
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def evaluate(
         nats=float(sum(nats_BT.sum() for nats_BT, _ in scores)),
         correct=sum(int(correct_BT.sum()) for _, correct_BT in scores),
         tokens=sum(nats_BT.size for nats_BT, _ in scores),
-        bytes=track.data.val.bytes,
+        bytes=track.data.pin("val").bytes,
         probes=PROBES,
         confinement=session.confinement or (),
         eval_s=eval_s,

@@ -138,8 +138,8 @@ def _budget_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str
     spent = {
         "training.steps": (run.training.steps, track.budget.num_steps),
         "training.tokens": (run.training.tokens, track.budget.tokens),
-        "evaluation.tokens": (run.evaluation.tokens, track.data.val.tokens - 1),
-        "evaluation.bytes": (run.evaluation.bytes, track.data.val.bytes),
+        "evaluation.tokens": (run.evaluation.tokens, track.data.pin("val").tokens - 1),
+        "evaluation.bytes": (run.evaluation.bytes, track.data.pin("val").bytes),
         "provenance.threads": (run.provenance.threads, track.threads),
     }
     for key, (found, wanted) in spent.items():

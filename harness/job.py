@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.catalog import Recipe, apply_recipe, recipe_sources
-from harness.confine import confine, interpreter_paths, package_folders
-from harness.data import SplitName, cache_folder, derive_seed
+from harness.confine import carve, confine, interpreter_paths
+from harness.corpus import private_paths
+from harness.data import MANIFEST, cache_folder, derive_seed, with_found_pins
+from harness.dataspec import SplitName
+from harness.device import device_files
 from harness.errors import LlmbenchError
 from harness.project import Project
 from harness.track import Count, Positive, Sha256, Strict, Track, load_track
@@ -37,6 +40,8 @@ class Job(Strict):
     root: str
     track: str
     training_digest: Sha256
+    settings: tuple[str, ...] = ()
+    """Of an exploratory track."""
     recipe: str
     sources: dict[str, Sha256]
     seed: Count
@@ -54,7 +59,7 @@ class Job(Strict):
 
     def load_track(self) -> Track:
         """The track, proved to be the one that the job names."""
-        track = load_track(Project(Path(self.root)), self.track)
+        track = with_found_pins(load_track(Project(Path(self.root)), self.track, self.settings))
         if track.training_digest != self.training_digest:
             raise LlmbenchError(f"tracks/{self.track}.toml changed while its runs were being trained; start again")
         return track
@@ -64,10 +69,12 @@ class Job(Strict):
 
         Call it before any of the variant's code runs. Returns what is in force.
         """
-        cache, root = cache_folder(track), Path(self.root)
-        readable = interpreter_paths([*package_folders(track.data.package), cache])
-        readable += [root / "harness", root / "models", *(cache / f"{split}.bin" for split in splits), self.weights]
-        return confine(readable, [Path(self.folder)] if writes else [])
+        cache, root = cache_folder(track), Path(self.root).resolve()
+        denied = [path.resolve() for path in (*private_paths(track.data), cache.parent)]
+        readable = [*interpreter_paths(denied), *carve(root / "harness", denied), *carve(root / "models", denied)]
+        readable += [cache / MANIFEST, *(cache / f"{split}.bin" for split in splits), self.weights]
+        devices = device_files() if track.device == "cuda" else []
+        return confine(readable, [Path(self.folder)] if writes else [], devices)
 
     def load_recipe(self, track: Track) -> Recipe:
         """The recipe, its sources proved to be those that the job names. This runs the variants' code."""
@@ -114,11 +121,15 @@ def run_worker(work: Callable[[Job, Emit], None]) -> None:
 
 
 def set_up_torch(track: Track) -> None:
-    """Fix what a run's last bits depend on: threads and deterministic kernels."""
+    """Fix what a run's last bits depend on: threads and deterministic kernels.
+
+    On a GPU a run repeats to the last bits only by luck: its deterministic kernels are slower, some are missing.
+    """
     import torch
 
     torch.set_num_threads(track.threads)
-    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms, without importing the compiler
+    if track.device == "cpu":
+        torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms, without importing the compiler
     keep_freed_memory()
 
 

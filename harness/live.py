@@ -1,4 +1,4 @@
-"""What a person sees while runs train: one line a run on a terminal, one line an event in a log.
+"""What a person sees while tokens are made and runs train: one line a run on a terminal, one line an event in a log.
 
 Everything goes to standard error, so that standard output stays a document.
 """
@@ -6,12 +6,14 @@ Everything goes to standard error, so that standard output stays a document.
 from __future__ import annotations
 
 import threading
+import time
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
+from harness.arrays import Step
 from harness.results import FinishedRun, RunIdentity
 from harness.track import Track
 
@@ -77,6 +79,44 @@ class LiveRuns:
 
     def _line(self, run: RunIdentity, text: str) -> None:
         self.console.print(f"{_name(run, self.track)}: {text}", highlight=False, soft_wrap=True)
+
+
+class LivePreparation:
+    """The observer of a preparation: a bar on a terminal, a line now and then in a log."""
+
+    SILENCE_S = 20.0  # between two lines of a log
+
+    def __init__(self, console: Console, name: str) -> None:
+        self.console, self.name = console, name
+        self._told = float("-inf")
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task(name, total=None)
+
+    def __enter__(self) -> LivePreparation:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def __call__(self, step: Step) -> None:
+        """Show one step."""
+        goal = f" of {step.of:,}" if step.of is not None else ""
+        text = f"{self.name}: {step.doing}, {step.documents:,} documents, {step.tokens:,}{goal} tokens to train on"
+        self._progress.update(self._task, description=text, completed=step.tokens, total=step.of)
+        if not self.console.is_terminal and time.monotonic() - self._told >= self.SILENCE_S:
+            self._told = time.monotonic()
+            self.console.print(text, highlight=False, soft_wrap=True)
 
 
 def _name(run: RunIdentity, track: Track) -> str:

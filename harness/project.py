@@ -12,6 +12,8 @@ from pathlib import Path
 from harness.errors import LlmbenchError
 
 DEFAULT_TRACK = "pocket"
+CHECKOUT = Path(__file__).resolve().parent.parent
+"""The checkout whose code is running."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,12 @@ class Project:
         Raises LlmbenchError where there is none, or where it is not the one whose code is running:
         training one checkout's variants with another one's harness would make wrong evidence.
         """
-        installed = Path(__file__).resolve().parent.parent
         here = (start or Path.cwd()).resolve()
         for folder in (here, *here.parents):
             if (folder / "tracks").is_dir() and (folder / "models" / "variants").is_dir():
-                if folder != installed:
+                if folder != CHECKOUT:
                     raise LlmbenchError(
-                        f"this llmbench is installed from {installed}, but you are in {folder}; "
+                        f"this llmbench is installed from {CHECKOUT}, but you are in {folder}; "
                         f"run `pip install -e .` there, or use that checkout's own .venv"
                     )
                 return cls(folder)
@@ -68,6 +69,12 @@ class Project:
 def sha256(data: bytes) -> str:
     """Hexadecimal SHA-256 of `data`."""
     return hashlib.sha256(data).hexdigest()
+
+
+def file_stamp(path: Path) -> str:
+    """Size and time of the last change: what differs when somebody has touched a file."""
+    status = path.stat()
+    return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
 
 
 def read_bytes(path: Path) -> bytes:

@@ -20,8 +20,10 @@ CODE_FILES = (
     "models/optim.py",
     "harness/data.py",
     "harness/catalog.py",
+    "harness/device.py",
     "harness/job.py",
     "harness/serve.py",
+    "harness/devset.py",
     "harness/train.py",
     "harness/evaluate.py",
 )
@@ -33,19 +35,19 @@ def code_digest(project: Project) -> str:
     return sha256("\n".join(sha256((project.root / file).read_bytes()) for file in CODE_FILES).encode())
 
 
-def collect_provenance(project: Project, *, threads: int, jobs: int) -> Provenance:
+def collect_provenance(project: Project, *, threads: int, jobs: int, gpu: str | None = None) -> Provenance:
     """This checkout, these packages, this machine."""
     return Provenance(
         revision=_git(project, "rev-parse", "HEAD"),
         dirty=bool(_git(project, "status", "--porcelain", "--", "models", "harness", "tracks", ":!models/variants")),
         packages={package: version(package) for package in PACKAGES},
-        machine=this_machine(),
+        machine=this_machine(gpu),
         threads=threads,
         jobs=jobs,
     )
 
 
-def this_machine() -> Machine:
+def this_machine(gpu: str | None = None) -> Machine:
     """What times and last bits depend on."""
     return Machine(
         cpu=_cpu_name(),
@@ -53,6 +55,7 @@ def this_machine() -> Machine:
         memory_gib=max(1, round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)),
         os=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
+        gpu=gpu,
     )
 
 

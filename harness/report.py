@@ -140,14 +140,18 @@ def new_table(title: str | None = None) -> Table:
 
 
 def comparison_table(without: str, with_: str, rows: Sequence[Comparison]) -> Table:
-    """The Without / With table for the terminal; the better value of each line is bold."""
+    """The Without / With table for the terminal; a star is at the better value of each line."""
     table = new_table()
-    table.add_column("mean over the pairs")
+    table.add_column("mean over the pairs\n* the better one")
     table.add_column(f"Without\n{without}", justify="right")
     table.add_column(f"With\n{with_}", justify="right")
     table.add_column("difference", justify="right")
     for row in rows:
-        cells = (row.without, f"[bold green]{row.with_}[/]") if row.better else (f"[bold]{row.without}[/]", row.with_)
+        cells = (
+            (f"{row.without}  ", f"[bold green]{row.with_} *[/]")
+            if row.better
+            else (f"[bold]{row.without} *[/]", f"{row.with_}  ")
+        )
         table.add_row(row.metric, *cells, row.difference)
     return table
 
@@ -198,8 +202,9 @@ def submission_markdown(
         lines += _contest_markdown(submission, record.recipe, verdict, records, candidates)
     provenance = records[0].provenance if records else candidates[0].provenance
     packages = ", ".join(f"{name} {version}" for name, version in provenance.packages.items())
+    machine = f"{provenance.machine.gpu}; " if provenance.machine.gpu else ""
     lines += [
-        f"Trained on {provenance.machine.cpu}, {provenance.threads} thread(s) a run, "
+        f"Trained on {machine}{provenance.machine.cpu}, {provenance.threads} thread(s) a run, "
         f"{provenance.jobs} run(s) at a time; {packages}.",
         "",
         "Check it: `llmbench verify submissions/" + submission.folder_name + "`",

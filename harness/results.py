@@ -1,7 +1,8 @@
 """The schema of a run, and how it is written and read: raw values only, a status first.
 
 History of `schema_version`:
-1 (2026-11): first version.
+1 (2026-11): first version. Fields that came later are optional and are not written where they say nothing, so that a
+    record written before them is written again byte for byte.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, TypeAdapter, ValidationError, model_serializer
 
 from harness.errors import LlmbenchError
 from harness.project import read_text, write_atomic
@@ -22,6 +23,12 @@ SCHEMA_VERSION = 1
 
 Seconds = Annotated[float, Field(ge=0)]
 Nats = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _leave_out(content: dict[str, Any], name: str) -> dict[str, Any]:
+    """A record's content without the field `name` where that is None."""
+    return {key: value for key, value in content.items() if key != name or value is not None}
 
 
 class CurvePoint(Strict):
@@ -34,6 +41,15 @@ class CurvePoint(Strict):
     """Mean per token over the steps since the point before."""
     dev_loss_nats: Nats
     """Mean per token on the dev split."""
+
+
+class ExpertLayer(Strict):
+    """How one layer's router spread the dev split over its experts at the end of training."""
+
+    load: Annotated[tuple[Share, ...], Field(min_length=1)]
+    """Share of the assignments that each expert got, in its order; experts without matrices last."""
+    balance: Annotated[float, Field(ge=0)]
+    """The load-balancing loss without its weight: 1 where balanced."""
 
 
 class Training(Strict):
@@ -57,6 +73,12 @@ class Training(Strict):
     confinement: tuple[str, ...]
     """What kept the training process from other files, the network and new processes; empty where nothing did."""
     curve: tuple[CurvePoint, ...]
+    experts: tuple[ExpertLayer, ...] | None = None
+    """Layer by layer; None in a model without experts."""
+
+    @model_serializer(mode="wrap")
+    def _without_unsaid(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _leave_out(dump(self), "experts")
 
 
 class Evaluation(Strict):
@@ -104,6 +126,12 @@ class Machine(Strict):
     memory_gib: Positive
     os: str
     python: str
+    gpu: str | None = None
+    """Name and training precision; None on a CPU track."""
+
+    @model_serializer(mode="wrap")
+    def _without_unsaid(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _leave_out(dump(self), "gpu")
 
 
 class Provenance(Strict):

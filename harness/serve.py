@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from harness.data import derive_seed
+from harness.device import open_device
 from harness.errors import LlmbenchError
 from harness.job import Job, draw_parameters, end_with_parent, set_up_torch
 from harness.track import Track
@@ -154,7 +155,8 @@ def serve(job: Job, track: Track, weights: Weights, requests: BinaryIO, answers:
     confinement = json.dumps(job.confine(track, (), writes=False)).encode()
     send(_TEXT, [len(confinement)], confinement)
     try:
-        model = _load_model(job, job.load_recipe(track), weights)
+        device = open_device(track)
+        model = _load_model(job, job.load_recipe(track), weights).to(device.name)
     except LlmbenchError as error:
         send(_REFUSAL, [len(str(error).encode())], str(error).encode())
         return
@@ -163,7 +165,7 @@ def serve(job: Job, track: Track, weights: Weights, requests: BinaryIO, answers:
         tokens_BT = np.frombuffer(requests.read(8 * batch * positions), dtype="<i8").reshape(batch, positions)
         torch.manual_seed(derive_seed("evaluation"))
         with torch.no_grad():
-            logits_BTV = model(torch.from_numpy(tokens_BT.copy()))[0].float().contiguous().cpu()
+            logits_BTV = model(device.tensor(tokens_BT.copy()))[0].float().contiguous().cpu()
         send(_LOGITS, logits_BTV.shape, memoryview(logits_BTV.numpy()).cast("B"))
 
 

@@ -26,7 +26,7 @@ from harness.rerun import OWN_FAILURES
 from harness.results import FailedRun, FinishedRun, dump_json, save_run
 from harness.submission import NAME as SUBMISSION_NAME
 from harness.submission import Arm, ArmName, Challenge, Kind, Submission, frozen_source, run_file
-from harness.track import Track
+from harness.track import ExploratoryTrack, Track, settings_of
 from harness.verdict import Verdict
 from harness.verify import verify_folder
 
@@ -43,6 +43,15 @@ class Filing:
     attempt: int
     verdict: Verdict | None
     challenge: Challenge | None = None
+
+
+def refuse_exploration(track: Track, settings: Sequence[str]) -> None:
+    """Raises LlmbenchError where runs are exploratory: by their track's type, or by the settings of their entry."""
+    if settings or isinstance(track, ExploratoryTrack):
+        given = " ".join(f"--set {setting}" for setting in settings or settings_of(track))
+        raise LlmbenchError(
+            f"runs with {given} are exploratory and can never enter the board; run the contest without --set first"
+        )
 
 
 def file_opening(bench: Bench, board: Board) -> Filing:
@@ -69,6 +78,15 @@ def require_holder(board: Board, track: Track) -> Submission:
             f"`llmbench submit --baseline --track {track.name}`"
         )
     return holder
+
+
+def require_pinned(track: Track) -> None:
+    """Raises LlmbenchError where the track's file does not say what its tokens must be."""
+    if not track.data.pinned:
+        raise LlmbenchError(
+            f"the track {track.name} is not pinned, so nobody could make the same tokens; "
+            f"run `llmbench data pin --track {track.name}` and commit its file first"
+        )
 
 
 def file_candidate(bench: Bench, board: Board, entry: Entry, arms: Arms, *, negative: bool) -> Filing:
@@ -148,6 +166,7 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
         raise LlmbenchError(f"the name '{name}' must be lower case letters, digits, '-', '_' and '+'; choose another")
     make_folder(project.runs)
     make_folder(project.submissions)
+    refuse_exploration(track, ())
     with filelock.FileLock(project.runs / ".submit.lock"):
         for left in project.submissions.glob(".new-*"):  # by a submit that was killed
             shutil.rmtree(left, ignore_errors=True)

@@ -1,67 +1,28 @@
-"""A track: one frozen contest, read from `tracks/NAME.toml`, with a digest."""
+"""A track: one frozen contest, read from `tracks/NAME.toml`, with a digest. `[data]` is in harness/dataspec.py."""
 
 from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from harness.dataspec import Count as Count  # what all records are made of, for whoever imports it from here
+from harness.dataspec import DataSpec, FilesData, HubData, HubTokenizer, PackageData, SplitPin, TrainedTokenizer
+from harness.dataspec import Positive as Positive
+from harness.dataspec import Sha256 as Sha256
+from harness.dataspec import Strict as Strict
 from harness.errors import LlmbenchError, did_you_mean
 from harness.project import Project, read_text, sha256
+from harness.settings import apply_setting
 from models.parts import ModelConfig, OptimConfig
-
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-
 
 LONGEST_QUOTE = 120  # characters of a stranger's file in an error
 # tomllib's time and memory grow with the square of a dotted key: 100 kB took 10 GB (measured 2026-11).
 LONGEST_FILE, LONGEST_LINE = 50_000, 1_000
-
-
-class Strict(BaseModel):
-    """Base of every record: frozen, nothing unknown, nothing coerced, no NaN and no infinity."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class SplitPin(Strict):
-    """What a split must be, to the byte; a mismatch stops the run."""
-
-    sha256: Sha256
-    """Of the token array as it lies in the cache: little-endian uint16."""
-    tokens: Positive
-    bytes: Positive
-    """UTF-8 bytes of the text: what bits per byte are per."""
-    documents: Positive
-
-
-class DataSpec(Strict):
-    """Where the text comes from and how it is split by document."""
-
-    source: Literal["package"]
-    """`package`: JSON lines inside a pinned PyPI package, nothing is downloaded when a run starts."""
-    package: str
-    version: str
-    file: str
-    """Path of the JSON lines inside the package."""
-    document: tuple[str, ...]
-    """Columns whose values name a document; consecutive rows with the same values are one document."""
-    text: str
-    """Column that holds the text; a document's rows are joined with a line feed."""
-    dev_fraction: Annotated[float, Field(gt=0, lt=0.5)]
-    """Share of the documents for the curve while training."""
-    val_fraction: Annotated[float, Field(gt=0, lt=0.5)]
-    """Share of the documents that only the evaluator opens, once."""
-    tokenizer_sha256: Sha256
-    """Of the byte-level BPE trained on the train split, as `tokenizer.json`."""
-    train: SplitPin
-    dev: SplitPin
-    val: SplitPin
 
 
 class Budget(Strict):
@@ -144,12 +105,30 @@ class Rule(Strict):
         return self
 
 
+class Reported(Strict):
+    """A result that somebody else reports for this system: shown beside the track, never a row of ours."""
+
+    what: str
+    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    source: str
+    """Where it stands: a repository's page, an issue."""
+    train_loss: Annotated[float, Field(ge=0)] | None = None
+    val_loss: Annotated[float, Field(ge=0)] | None = None
+    """Nats per token."""
+    val_accuracy: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Per cent."""
+    perplexity: Annotated[float, Field(ge=1)] | None = None
+    time: str | None = None
+    """As it was written; on which hardware is in `what`."""
+
+
 class Track(Strict):
     """One contest. Two runs may be compared only if their tracks' digests are equal."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     summary: str
-    device: Literal["cpu"]
+    device: Literal["cpu", "cuda"]
+    """Where every run trains and is evaluated; `cuda` is one NVIDIA GPU."""
     threads: Positive
     """Threads of one run; part of the contest, because the last bits of a sum depend on them."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...]
@@ -159,11 +138,13 @@ class Track(Strict):
     optim: OptimConfig
     budget: Budget
     rule: Rule
+    reported: tuple[Reported, ...] = ()
+    """What others report for this system; in no digest."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Track:
-        if self.model.vocab_size > 2**16:
-            raise ValueError(f"model.vocab_size ({self.model.vocab_size}) must be {2**16} or less: tokens are uint16")
+        if self.model.vocab_size > 2**32:
+            raise ValueError(f"model.vocab_size ({self.model.vocab_size}) must be {2**32} or less: tokens are uint32")
         if len(set(self.seeds)) != len(self.seeds) or len(self.seeds) < self.rule.looks[-1]:
             raise ValueError(
                 f"seeds must be {self.rule.looks[-1]} or more different numbers, one for each pair of the last look"
@@ -172,17 +153,38 @@ class Track(Strict):
 
     @property
     def digest(self) -> str:
-        """SHA-256 over everything but the summary: comments and layout of the file do not count."""
-        return self._digest(exclude={"summary"})
+        """SHA-256 over everything but the summary and what others report: comments and layout do not count."""
+        return self._digest(exclude={*_BESIDE})
 
     @property
     def training_digest(self) -> str:
         """SHA-256 over what a single run depends on: without the rule and the list of seeds."""
-        return self._digest(exclude={"summary", "rule", "seeds"})
+        return self._digest(exclude={*_BESIDE, "rule", "seeds"})
 
     def _digest(self, exclude: set[str]) -> str:
-        canonical = json.dumps(self.model_dump(mode="json", exclude=exclude), sort_keys=True, separators=(",", ":"))
-        return sha256(canonical.encode())
+        """Keys that are absent do not count, so that an optional key that comes later moves no digest."""
+        content = self.model_dump(mode="json", exclude=exclude, exclude_none=True)
+        return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+
+
+# What stands beside the contest.
+_BESIDE = ("summary", "reported", "settings")
+
+
+class ExploratoryTrack(Track):
+    """A track with settings of the user's own: it can train and be looked at, and nothing of it enters the board."""
+
+    settings: tuple[str, ...]
+    """`key=value` each, as the user gave them."""
+
+
+EXPLORATORY = "exploratory-"
+"""What the names of exploratory tracks begin with, so that their runs lie apart."""
+
+
+def settings_of(track: Track) -> tuple[str, ...]:
+    """The user's settings of an exploratory track; none of a contest."""
+    return track.settings if isinstance(track, ExploratoryTrack) else ()
 
 
 def track_names(project: Project) -> list[str]:
@@ -190,17 +192,18 @@ def track_names(project: Project) -> list[str]:
     return sorted(path.stem for path in project.tracks.glob("*.toml"))
 
 
-def load_track(project: Project, name: str) -> Track:
-    """The track called `name`. Raises LlmbenchError with the file, the key and the fix."""
+def load_track(project: Project, name: str, settings: Sequence[str] = ()) -> Track:
+    """The track called `name`; with settings, an exploratory one. Raises LlmbenchError with file, key and fix."""
+    name = name.removeprefix(EXPLORATORY) if settings else name
     path = project.tracks / f"{name}.toml"
-    if name not in track_names(project):
+    if not path.is_file():
         raise LlmbenchError(
             f"there is no track '{name}'{did_you_mean(name, track_names(project))} (`llmbench tracks` lists them)"
         )
-    return parse_track(path)
+    return parse_track(path, settings=settings)
 
 
-def parse_track(path: Path, name: str | None = None) -> Track:
+def parse_track(path: Path, name: str | None = None, settings: Sequence[str] = ()) -> Track:
     """Parse one track file strictly; `name` is what it must say it is called (default: the file's name).
 
     Raises LlmbenchError with the file, the key and the fix.
@@ -208,46 +211,66 @@ def parse_track(path: Path, name: str | None = None) -> Track:
     text = read_text(path)
     if len(text) > LONGEST_FILE or max(map(len, text.splitlines()), default=0) > LONGEST_LINE:
         raise LlmbenchError(f"{path} is no track: longer than {LONGEST_FILE} characters, or {LONGEST_LINE} in a line")
+    kind: type[Track] = Track
+    name, where = name or path.stem, str(path)
     try:
         content = tomllib.loads(text)
-        text = json.dumps(content, default=str)  # TOML arrays become tuples
+        if content.get("name", name) != name:
+            raise LlmbenchError(f"{path}: name is '{str(content['name'])[:LONGEST_QUOTE]}'; set it to '{name}'")
+        if settings:
+            kind, where = ExploratoryTrack, f"{path} with --set {' --set '.join(settings)}"
+            content |= {"name": f"{EXPLORATORY}{name}", "settings": list(settings)}
+        for setting in settings:
+            apply_setting(content, setting)
+        return kind.model_validate_json(json.dumps(content, default=str))  # TOML arrays become tuples
+    except ValidationError as error:
+        raise LlmbenchError(f"{where}: {explain_validation(error, content)}") from error
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets
         raise LlmbenchError(f"{path} is not readable TOML ({error}); restore it") from error
-    try:
-        track = Track.model_validate_json(text)
-    except ValidationError as error:
-        raise LlmbenchError(f"{path}: {explain_validation(error, content)}") from error
-    if track.name != (name or path.stem):
-        raise LlmbenchError(f"{path}: name is '{track.name}'; set it to '{name or path.stem}'")
-    return track
+
+
+# The records behind the tables of a track file. Pydantic puts the tag of a union into a location, no file has it.
+_TABLES: dict[tuple[str, ...], Any] = {
+    (): Track,
+    ("data", "package"): PackageData,
+    ("data", "hub"): HubData,
+    ("data", "files"): FilesData,
+    ("data", "hub", "tokenizer", "hub"): HubTokenizer,
+    ("data", "hub", "tokenizer", "trained"): TrainedTokenizer,
+    ("data", "files", "tokenizer", "hub"): HubTokenizer,
+    ("data", "files", "tokenizer", "trained"): TrainedTokenizer,
+    ("model",): ModelConfig,
+    ("optim",): OptimConfig,
+    ("budget",): Budget,
+    ("rule",): Rule,
+}
 
 
 def explain_validation(error: ValidationError, content: object) -> str:
     """The first problem that pydantic found, as a sentence with the key and the fix."""
     unknown = ("extra_forbidden", "unexpected_keyword_argument")  # first: a misspelt key also makes one missing
     problem = min(error.errors(), key=lambda problem: problem["type"] not in unknown)
-    location = ".".join(str(part) for part in problem["loc"])[:LONGEST_QUOTE]
+    location = ".".join(_keys(problem["loc"]))[:LONGEST_QUOTE]
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] in unknown:
-        meant = did_you_mean(str(problem["loc"][-1])[:LONGEST_QUOTE], _siblings(error, problem["loc"], content))
+        meant = did_you_mean(str(problem["loc"][-1])[:LONGEST_QUOTE], _siblings(error, problem["loc"]))
         return f"unknown key '{location}'{meant}; remove or rename it{more}"
-    if problem["type"] in ("missing", "missing_keyword_only", "missing_argument"):
-        return f"key '{location}' is missing; add it{more}"
+    if problem["type"] in ("missing", "missing_keyword_only", "missing_argument", "union_tag_not_found"):
+        key = f"{location}.source" if problem["type"] == "union_tag_not_found" else location
+        return f"key '{key}' is missing; add it{more}"
     message = problem["msg"].removeprefix("Value error, ")
     found = "" if problem["type"] == "value_error" else f", found {problem['input']!r}"[:LONGEST_QUOTE]
     return f"{location + ': ' if location else ''}{message[0].lower() + message[1:]}{found}{more}"
 
 
-def _siblings(error: ValidationError, location: tuple[Any, ...], content: object) -> list[str]:
+def _keys(location: tuple[Any, ...]) -> list[str]:
+    """The keys of a location as they stand in the file: without the tags of unions."""
+    tags = {len(table) - 1 for table in _TABLES if len(table) > 1 and location[: len(table)] == table}
+    return [str(part) for place, part in enumerate(location) if place not in tags]
+
+
+def _siblings(error: ValidationError, location: tuple[Any, ...]) -> list[str]:
     """Names that the record at `location` does know: its other missing keys come first."""
     missing = [str(p["loc"][-1]) for p in error.errors() if p["loc"][:-1] == location[:-1] and "missing" in p["type"]]
-    kinds: dict[str, Any] = {
-        "": Track,
-        "data": DataSpec,
-        "model": ModelConfig,
-        "optim": OptimConfig,
-        "budget": Budget,
-        "rule": Rule,
-    }
-    kind = kinds.get(".".join(str(part) for part in location[:-1]), SplitPin)
+    kind = _TABLES.get(location[:-1], SplitPin)
     return missing + list(getattr(kind, "model_fields", None) or getattr(kind, "__dataclass_fields__", {}))

@@ -16,22 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from harness.catalog import Recipe
 from harness.data import Batches, derive_seed, eval_batches, open_split
+from harness.device import Device, open_device
+from harness.devset import RuleBrokenError, cross_entropy, dev_loss, expert_layers
 from harness.errors import LlmbenchError
 from harness.job import Emit, GiveUp, Job, draw_parameters, run_worker, set_up_torch
 from harness.project import read_bytes, sha256, write_atomic
 from harness.results import CurvePoint, Training
 from harness.track import Track
-
-# What two models with the same weights may differ by, nats: nothing on a CPU, the order of sums elsewhere.
-MAX_COPY_SHIFT = 1e-3
-
 
 DIGEST_BYTES = 32  # of SHA-256
 
@@ -42,10 +39,6 @@ class DivergedError(Exception):
 
 class HopelessError(Exception):
     """The run is so far behind at its milestone that its contest ends here."""
-
-
-class RuleBrokenError(Exception):
-    """The recipe did what the harness owns; the message starts with the rule's name."""
 
 
 class StopRequestedError(Exception):
@@ -60,53 +53,65 @@ def train(
     emit: Emit,
     should_stop: Callable[[], bool] = lambda: False,
     confinement: tuple[str, ...] = (),
+    device: Device | None = None,
 ) -> Training:
     """Train one recipe with one seed, from its checkpoint where there is one.
 
     The clock covers training steps only, the gathering of their batch included. Dev evaluations,
-    checkpoints and a warm-up on dummy data are outside it; `wall_s` covers everything.
+    checkpoints and a warm-up on dummy data are outside it; `wall_s` covers everything. A GPU works on while the loop
+    prepares the next steps: it is waited for, and its loss looked at, at some steps only.
 
     Raises DivergedError, HopelessError, RuleBrokenError, StopRequestedError.
     """
     started = time.perf_counter()
     budget, num_steps = track.budget, track.budget.num_steps
+    device = device or open_device(track)
     model = recipe.build()
     draw_parameters(model, job.seed)
+    model.to(device.name)
     optimizers = build_optimizers(recipe, model)
     batches = Batches(tokens["train"], budget.seq_len, budget.batch_sequences, job.seed)
-    judged = recipe.renew().build()
-    dev = eval_batches(tokens["dev"], budget.seq_len, budget.eval_sequences)
+    judged = recipe.renew().build().to(device.name)
+    dev = [device.tensor(batch) for batch in eval_batches(tokens["dev"], budget.seq_len, budget.eval_sequences)]
     dev_steps = {round(num_steps * (i + 1) / budget.dev_evaluations) for i in range(budget.dev_evaluations)}
-    warmup_s = warm_up(model, batches.batch(0), track.model.vocab_size)
+    warmup_s = warm_up(model, device, batches.batch(0), track.model.vocab_size)
     state = _Checkpoint(Path(job.folder) / "checkpoint.pt", model, optimizers)
     state.load()
     model.register_forward_pre_hook(state.count_tokens)
-    saved = time.perf_counter()
+    unread: list[Tensor] = []
+    saved = tick = time.perf_counter()
+    cpu_tick = time.process_time()
 
     for step in range(state.step, num_steps):
-        tick, cpu_tick = time.perf_counter(), time.process_time()
         torch.manual_seed(derive_seed("dropout", job.seed, step))
         lr_scale = recipe.parts.schedule(step, num_steps, recipe.parts.optim)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = group["initial_lr"] * lr_scale
-        tokens_BT1 = torch.from_numpy(batches.batch(step))
-        logits_BTV, aux_loss = model(tokens_BT1[:, :-1])
-        loss = cross_entropy(logits_BTV, tokens_BT1[:, 1:])
+        tokens_BT1 = device.tensor(batches.batch(step))
+        with device.autocast():
+            logits_BTV, aux_loss = model(tokens_BT1[:, :-1])
+            loss = cross_entropy(logits_BTV, tokens_BT1[:, 1:])
         (loss if aux_loss is None else loss + aux_loss).backward()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        state.loss_sum += loss.item()
-        state.loss_steps += 1
+        unread.append(loss.detach())
         state.step = step + 1
+        if state.step % device.steps_between_waits and state.step not in dev_steps:
+            continue
+
+        device.wait()
         state.train_s += time.perf_counter() - tick
         state.cpu_s += time.process_time() - cpu_tick
-
+        for loss in unread:
+            state.loss_sum += loss.item()
+        state.loss_steps += len(unread)
+        unread.clear()
         if not math.isfinite(state.loss_sum):
             raise DivergedError(f"the training loss is not finite at step {state.step} of {num_steps}")
         if state.step in dev_steps:
             paid = state.tokens
-            loss_on_dev = dev_loss(model, judged, dev, batches.batch(step))
+            loss_on_dev = dev_loss(model, judged, dev, tokens_BT1)
             state.tokens = paid  # the harness's own comparison of the two models is on the house
             state.end_interval(loss_on_dev)
             if job.give_up is not None and state.step == job.give_up.step:
@@ -120,6 +125,7 @@ def train(
             saved = time.perf_counter()
         if stop and state.step < num_steps:
             raise StopRequestedError
+        tick, cpu_tick = time.perf_counter(), time.process_time()
 
     if state.tokens != budget.tokens:
         raise RuleBrokenError(f"budget: {state.tokens} tokens passed the model in training, not {budget.tokens}")
@@ -127,7 +133,7 @@ def train(
         raise RuleBrokenError(
             "coverage: parameters and what the optimizers cover have parted in the course of training"
         )
-    weights = save({name: tensor.clone() for name, tensor in model.state_dict().items()})  # tied ones twice
+    weights = save({name: tensor.cpu().clone() for name, tensor in model.state_dict().items()})  # tied ones twice
     write_atomic(job.weights, weights)
     return Training(
         steps=state.step,
@@ -141,6 +147,7 @@ def train(
         weights_sha256=sha256(weights),
         confinement=confinement,
         curve=tuple(CurvePoint.model_validate(point) for point in state.curve),
+        experts=expert_layers(model, judged, dev),
     )
 
 
@@ -150,50 +157,6 @@ def check_milestone(dev_loss_nats: float, give_up: GiveUp) -> None:
         raise HopelessError(
             f"dev loss {dev_loss_nats:.4f} at step {give_up.step}, where {give_up.dev_loss_nats:.4f} was the limit"
         )
-
-
-def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """Mean nats per token, in float32."""
-    return F.cross_entropy(logits_BTV.flatten(0, -2).float(), targets_BT.flatten())
-
-
-def dev_loss(model: nn.Module, judged: nn.Module, dev: list[Any], tokens_BT1: Any) -> float:
-    """Mean nats per token on dev, of a second model with the same weights: the one that trains never sees dev.
-
-    Raises RuleBrokenError where the two differ on a batch that was trained on, or where dev moves the second.
-    """
-    judged.load_state_dict(model.state_dict(), strict=True)
-    losses = []
-    for either in (model, judged):
-        torch.manual_seed(0)  # a model that rolls dice in evaluation is for the probes to name
-        losses.append(mean_loss(either, [tokens_BT1]))
-    if abs(losses[0] - losses[1]) > MAX_COPY_SHIFT:
-        raise RuleBrokenError(
-            "weights: the model that trains and one with its saved weights give different losses; keep what it learns "
-            "in parameters and persistent buffers"
-        )
-    loss = mean_loss(judged, dev)
-    trained = model.state_dict()
-    for name, tensor in judged.state_dict().items():
-        if not torch.equal(tensor, trained[name]):
-            raise RuleBrokenError(f"evaluation_mode: the dev evaluation moved {name}; nothing may learn from dev")
-    return loss
-
-
-@torch.no_grad()
-def mean_loss(model: nn.Module, batches: list[Any]) -> float:
-    """Mean nats per token over `batches`, in evaluation mode. Raises RuleBrokenError for logits of another shape."""
-    model.eval()
-    nats, count = 0.0, 0
-    for batch in batches:
-        tokens_BT1 = torch.from_numpy(batch)
-        logits_BTV, targets_BT = model(tokens_BT1[:, :-1])[0], tokens_BT1[:, 1:]
-        if logits_BTV.shape[:-1] != targets_BT.shape:
-            raise RuleBrokenError(f"shape: logits for {tuple(logits_BTV.shape[:-1])}, not {tuple(targets_BT.shape)}")
-        nats += cross_entropy(logits_BTV, targets_BT).item() * targets_BT.numel()
-        count += targets_BT.numel()
-    model.train()
-    return nats / count
 
 
 def build_optimizers(recipe: Recipe, model: nn.Module) -> list[Optimizer]:
@@ -213,15 +176,16 @@ def cover_everything(optimizers: list[Optimizer], model: nn.Module) -> bool:
     return len(covered) == len(set(covered)) and set(covered) == set(model.parameters())
 
 
-def warm_up(model: nn.Module, like_BT1: Any, vocab_size: int) -> float:
+def warm_up(model: nn.Module, device: Device, like_BT1: Any, vocab_size: int) -> float:
     """One forward and backward pass on dummy tokens; returns its seconds and leaves no trace.
 
     Raises LlmbenchError where the model returns something other than logits for every position.
     """
     tick = time.perf_counter()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}  # a buffer may have moved
-    tokens_BT = torch.zeros(like_BT1[:, :-1].shape, dtype=torch.int64)
-    output = model(tokens_BT)
+    tokens_BT = torch.zeros(like_BT1[:, :-1].shape, dtype=torch.int64, device=device.name)
+    with device.autocast():
+        output = model(tokens_BT)
     is_pair = isinstance(output, tuple) and len(output) == 2 and isinstance(output[0], Tensor)
     if not is_pair or output[0].shape != (*tokens_BT.shape, vocab_size):
         raise LlmbenchError(
@@ -231,6 +195,7 @@ def warm_up(model: nn.Module, like_BT1: Any, vocab_size: int) -> float:
     (logits_BTV.sum() if aux_loss is None else logits_BTV.sum() + aux_loss).backward()
     model.zero_grad(set_to_none=True)
     model.load_state_dict(before)
+    device.wait()
     return time.perf_counter() - tick
 
 

@@ -165,6 +165,10 @@ class GPT(nn.Module):
         return Output(self.head(x_BTD), torch.stack(aux_losses).sum() if aux_losses else None)
 
 
+def _feed_forward(parts: Parts, layer: int) -> nn.Module:
+    return parts.experts(parts, layer) if parts.model.num_experts else FeedForward(parts.model)
+
+
 def base(model: ModelConfig, optim: OptimConfig) -> Parts:
     """The recipe `base`: what the first variant of a recipe is applied to."""
     return Parts(
@@ -173,7 +177,8 @@ def base(model: ModelConfig, optim: OptimConfig) -> Parts:
         embedding=lambda parts: Embedding(parts.model),
         query_key=lambda parts, layer: Rotary(parts.model.head_dim, parts.model.rope_base),
         attention=Attention,
-        feed_forward=lambda parts, layer: (MixtureOfExperts if parts.model.num_experts else FeedForward)(parts.model),
+        feed_forward=_feed_forward,
+        experts=lambda parts, layer: MixtureOfExperts(parts.model),
         block=Block,
         head=lambda parts: Head(parts.model),
         optimizer=muon_and_adamw,

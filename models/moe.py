@@ -1,6 +1,7 @@
 """Top-k mixture-of-experts feed-forward; no token is dropped.
 
-Shapes: N tokens (batch times position), D model width, F expert width, E experts, k experts a token.
+Shapes: N tokens (batch times position), D model width, F expert width, E experts, k experts a token, A = N k
+assignments of a token to an expert.
 """
 
 from __future__ import annotations
@@ -15,36 +16,54 @@ from models.parts import ModelConfig
 class MixtureOfExperts(nn.Module):
     """Each token goes to its `top_k` experts, weighted by the router's probabilities, renormalised over them.
 
-    `aux_loss` holds the load-balancing loss of the last forward pass, weighted: E times the sum over
-    experts of (share of assignments) x (mean router probability), 1 where balanced (Switch
-    Transformer, arXiv:2101.03961, equations 4 to 6; top-k as in ST-MoE, arXiv:2202.08906).
+    After a forward pass `count_E` holds the assignments of each expert, `balance_loss` the load-balancing loss, and
+    `aux_loss` what of it is added to the training loss. A subclass may add experts without matrices: further columns
+    of `scores`, which this class's `combine` leaves out.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.top_k, self.balance_weight, self.dropout = config.top_k, config.balance_weight, config.dropout
+        self.num_experts, self.top_k = config.num_experts, config.top_k
+        self.balance_weight, self.dropout = config.balance_weight, config.dropout
         self.router = nn.Linear(config.dim, config.num_experts, bias=False)
         self.experts = Experts(config.num_experts, config.dim, config.ffn_dim)
-        self.aux_loss = torch.zeros(())
+        self.aux_loss = self.balance_loss = torch.zeros(())
+        self.count_E = torch.zeros(config.num_experts)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         x_ND = x_BTD.flatten(0, -2)
-        probability_NE = self.router(x_ND).float().softmax(-1)
+        with torch.autocast(x_ND.device.type, enabled=False):  # float32, as in arXiv:2101.03961, section 2.4
+            probability_NE = self.scores(x_ND.float()).softmax(-1)
         weight_Nk, expert_Nk = probability_NE.topk(self.top_k, dim=-1)
         if self.top_k > 1:  # a single expert keeps its probability, or the router would learn nothing from it
             weight_Nk = weight_Nk / weight_Nk.sum(-1, keepdim=True)
-
-        num_experts = probability_NE.size(-1)
-        load_E = torch.bincount(expert_Nk.flatten(), minlength=num_experts)
-        share_E = load_E.float() / expert_Nk.numel()
-        self.aux_loss = self.balance_weight * num_experts * (share_E * probability_NE.mean(0)).sum()
-
-        # Sorted by expert, the assignments of each expert are one slice: one pair of products an expert.
-        order = expert_Nk.flatten().argsort(stable=True)
-        token = order // self.top_k
-        y = self.experts(x_ND[token], load_E.tolist()) * weight_Nk.flatten()[order, None].type_as(x_ND)
-        y_ND = torch.zeros_like(x_ND).index_add(0, token, y)
+        ids_E = torch.arange(probability_NE.size(-1), device=x_ND.device)
+        self.count_E = (expert_Nk.flatten()[:, None] == ids_E).sum(0)  # bincount would wait for a GPU
+        self.balance_loss = self.balance(self.count_E / expert_Nk.numel(), probability_NE.mean(0))
+        self.aux_loss = self.balance_weight * self.balance_loss
+        y_ND = self.combine(x_ND, weight_Nk.type_as(x_ND), expert_Nk)
         return F.dropout(y_ND.view_as(x_BTD), self.dropout, self.training)
+
+    def scores(self, x_ND: Tensor) -> Tensor:
+        """x_ND -> the router's logits_NE."""
+        logits_NE: Tensor = self.router(x_ND)
+        return logits_NE
+
+    def balance(self, share_E: Tensor, probability_E: Tensor) -> Tensor:
+        """E times the sum over experts of (share of assignments) x (mean router probability), 1 where balanced.
+
+        Switch Transformer, arXiv:2101.03961, equations 4 to 6; top-k as in ST-MoE, arXiv:2202.08906.
+        """
+        return len(share_E) * (share_E * probability_E).sum()
+
+    def combine(self, x_ND: Tensor, weight_Nk: Tensor, expert_Nk: Tensor) -> Tensor:
+        """The weighted sum y_ND of each token's experts, those with matrices."""
+        # Sorted by expert, the assignments of each expert are one slice: one pair of products an expert.
+        order_A = expert_Nk.flatten().argsort(stable=True)
+        token_A = order_A // self.top_k
+        y_AD = self.experts(x_ND.index_select(0, token_A), self.count_E)
+        y_AD = y_AD.type_as(x_ND) * weight_Nk.flatten()[order_A, None]
+        return torch.zeros_like(x_ND).index_add(0, token_A, y_AD)
 
 
 class Experts(nn.Module):
@@ -60,12 +79,40 @@ class Experts(nn.Module):
         nn.init.normal_(self.up_EDF, std=(3 * self.up_EDF.size(1)) ** -0.5)
         nn.init.zeros_(self.down_EFD)
 
-    def forward(self, x: Tensor, load: list[int]) -> Tensor:
-        """Rows sorted by expert, `load[e]` rows for expert e -> their outputs in the same order."""
-        slices = torch.split(x, load)
-        return torch.cat(
-            [
-                F.relu(rows @ up).square() @ down
-                for rows, up, down in zip(slices, self.up_EDF, self.down_EFD, strict=True)
-            ]
+    def forward(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
+        """Rows sorted by expert, `count_E[e]` rows for expert e -> their outputs in the same order.
+
+        Where `count_E` is longer than there are experts, the rows that remain give zeros, and cost no product.
+        """
+        return self.grouped(x_AD, count_E) if self._can_group(x_AD) else self.one_by_one(x_AD, count_E)
+
+    def one_by_one(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
+        """A pair of products an expert: the fastest on a CPU, where a product of some hundred rows fills a core."""
+        num_experts, counts = len(self.up_EDF), count_E.tolist()
+        *slices, rest = torch.split(x_AD, [*counts[:num_experts], sum(counts[num_experts:])])
+        outputs = [
+            F.relu(rows @ up).square() @ down for rows, up, down in zip(slices, self.up_EDF, self.down_EFD, strict=True)
+        ]
+        return torch.cat([*outputs, torch.zeros_like(rest, dtype=outputs[0].dtype)])
+
+    def grouped(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
+        """One grouped product for all experts, in bfloat16, its sizes on the GPU: nothing waits for it.
+
+        docs.pytorch.org/docs/stable/generated/torch.nn.functional.grouped_mm.html. Rows that no expert takes are
+        not written, on the way back neither, so that they are masked at both ends.
+        """
+        end_E = count_E[: len(self.up_EDF)].cumsum(0).to(torch.int32)
+        taken_A1 = torch.arange(len(x_AD), device=x_AD.device)[:, None] < end_E[-1]
+        x_AD = x_AD.where(taken_A1, 0).bfloat16()
+        hidden_AF = F.relu(F.grouped_mm(x_AD, self.up_EDF.bfloat16(), offs=end_E)).square()
+        return F.grouped_mm(hidden_AF, self.down_EFD.bfloat16(), offs=end_E).where(taken_A1, 0)
+
+    def _can_group(self, x_AD: Tensor) -> bool:
+        """bfloat16 is wanted, the GPU has the kernel (compute capability 8.0), and rows are whole 16 bytes."""
+        return (
+            x_AD.is_cuda
+            and torch.is_autocast_enabled("cuda")
+            and torch.get_autocast_dtype("cuda") == torch.bfloat16
+            and torch.cuda.get_device_capability(x_AD.device) >= (8, 0)
+            and all(size % 8 == 0 for size in self.up_EDF.shape[1:])
         )

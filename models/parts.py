@@ -94,6 +94,8 @@ class OptimConfig:
     adam_eps: float = 1e-10
     weight_decay: float = 0.0
     """Decoupled (arXiv:1711.05101), on every matrix and on no gain."""
+    muon_weight_decay: float | None = None
+    """Of the matrices that Muon moves, where it is another one."""
     warmup_fraction: float = 0.0
     """Share of the steps over which the learning rate rises linearly."""
     warmdown_fraction: float = 0.0
@@ -126,7 +128,9 @@ class Parts:
     attention: Callable[[Parts, int], nn.Module]
     """x_BTD -> x_BTD, causal"""
     feed_forward: Callable[[Parts, int], nn.Module]
-    """x_BTD -> x_BTD"""
+    """x_BTD -> x_BTD; the base builds `experts` where the model has some"""
+    experts: Callable[[Parts, int], nn.Module]
+    """x_BTD -> x_BTD, a `models.moe.MixtureOfExperts`; a dense model has none"""
     block: Callable[[Parts, int], nn.Module]
     """x_BTD -> x_BTD, residual connections included"""
     head: Callable[[Parts], nn.Module]

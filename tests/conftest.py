@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,15 @@ import numpy as np
 import pytest
 
 from harness.catalog import Recipe, apply_recipe, recipe_sources
+from harness.dataspec import PINS, FilesData, TrainedTokenizer
 from harness.job import Job, set_up_torch
 from harness.project import Project
 from harness.track import Track, load_track
 
 ROOT = Path(__file__).resolve().parent.parent
+WORDS = ["the", "a", "dog", "cat", "tree", "river", "sees", "finds", "loves", "and", "or", "in", "naïve", "日本", "🙂"]
+TEXTS = [f"{number}: " + " ".join(random.Random(number).choices(WORDS, k=40 + number % 17)) for number in range(120)]
+"""A corpus of documents that all differ."""
 
 
 @pytest.fixture(scope="session")
@@ -50,12 +55,57 @@ def tiny(smoke: Track) -> Track:
 
 
 @pytest.fixture(scope="session")
+def tiny_mixture(tiny: Track) -> Track:
+    """`tiny` with four experts a layer."""
+    return tiny.model_copy(update={"model": replace(tiny.model, num_experts=4, top_k=2)})
+
+
+@pytest.fixture(scope="session")
 def tiny_tokens() -> dict[str, Any]:
     """Random tokens with some order in them, so that there is something to learn."""
     generator = np.random.default_rng(0)
     noise = generator.integers(0, 256, 4000)
     tokens_N = ((np.cumsum(noise % 3) + noise // 128) % 512).astype("<u2")
     return {"train": tokens_N[:3000], "dev": tokens_N[3000:]}
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def bare(smoke: Track) -> Track:
+    """The smoke track without its pins."""
+    return smoke.model_copy(update={"data": smoke.data.model_copy(update=dict.fromkeys(PINS))})
+
+
+MakeTrack = Callable[..., Track]
+
+
+@pytest.fixture
+def files_track(tmp_path: Path, own_cache: Path, bare: Track) -> MakeTrack:
+    """Makes an unpinned track whose text is TEXTS, one document a file; keywords are fields of its data."""
+    (tmp_path / "corpus").mkdir()
+    for number, text in enumerate(TEXTS):
+        (tmp_path / "corpus" / f"{number:03}.txt").write_text(text)
+
+    def make(**fields: Any) -> Track:
+        data: dict[str, Any] = {
+            "source": "files",
+            "files": (str(tmp_path / "corpus" / "*.txt"),),
+            "format": "text",
+            "document": "file",
+            "tokenizer": TrainedTokenizer(source="trained"),
+            "dev_fraction": 0.1,
+            "val_fraction": 0.2,
+        }
+        model = replace(bare.model, vocab_size=300)
+        return bare.model_copy(update={"data": FilesData(**{**data, **fields}), "model": model})
+
+    return make
 
 
 @pytest.fixture
@@ -88,7 +138,9 @@ class Sandbox:
 
     root: Path
 
-    def __call__(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *arguments: str, environment: dict[str, str] | None = None, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "harness.cli", *arguments],
             cwd=self.root,
@@ -96,13 +148,13 @@ class Sandbox:
             text=True,
             timeout=300,
             check=False,
-            env={**os.environ, "NO_COLOR": "1", "COLUMNS": "120"},
+            env={**os.environ, "NO_COLOR": "1", "COLUMNS": "120", **(environment or {})},
             **options,
         )
 
-    def json(self, *arguments: str) -> Any:
+    def json(self, *arguments: str, **options: Any) -> Any:
         """The one JSON document that the command prints."""
-        return json.loads(self(*arguments, "--json").stdout)
+        return json.loads(self(*arguments, "--json", **options).stdout)
 
     def copy(self, target: Path) -> Sandbox:
         shutil.copytree(self.root, target, symlinks=True)

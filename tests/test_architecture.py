@@ -16,9 +16,18 @@ ORDER = [
     "errors",
     "project",
     "repository",
+    "dataspec",
+    "settings",
     "track",
+    "device",
     "confine",
+    "hub",
+    "corpus",
+    "tokens",
+    "arrays",
     "data",
+    "prepare",
+    "pin",
     "allowed",
     "lexical",
     "syntax",
@@ -27,6 +36,7 @@ ORDER = [
     "results",
     "job",
     "serve",
+    "devset",
     "train",
     "evaluate",
     "provenance",
@@ -49,6 +59,7 @@ ORDER = [
     "noise",
     "flags",
     "report",
+    "describe",
     "plots",
     "live",
     "evidence",
@@ -64,8 +75,8 @@ ORDER = [
     "cli",
     "cli.__main__",
 ]
-# Everything but the one that trains: it runs as a worker of its own.
-WITHOUT_TORCH = [name for name in ORDER if name != "train"]
+# Everything but what trains: it runs as a worker of its own.
+WITHOUT_TORCH = [name for name in ORDER if name not in ("devset", "train")]
 
 
 def path_of(name: str) -> Path:

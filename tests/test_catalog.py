@@ -24,12 +24,24 @@ def apply_texts(track: Track, **texts: str) -> Recipe:
     return apply_recipe({name: source(name, text) for name, text in texts.items()}, track.model, track.optim)
 
 
+NEED_EXPERTS = {"zero_compute_expert"}
+
+
 def test_every_committed_variant_keeps_the_contract_and_builds(
-    project: Project, smoke: Track, build_recipe: Callable[[str, Track], Recipe]
+    project: Project, tiny: Track, tiny_mixture: Track, build_recipe: Callable[[str, Track], Recipe]
 ) -> None:
     for name in variant_names(project):
         assert read_variant(project, name).summary.endswith(".")
-        assert sum(p.numel() for p in build_recipe(f"base+{name}", smoke).build().parameters()) > 0
+        for track in (tiny_mixture,) if name in NEED_EXPERTS else (tiny, tiny_mixture):
+            assert sum(p.numel() for p in build_recipe(f"base+{name}", track).build().parameters()) > 0
+
+
+def test_a_variant_of_the_experts_says_on_a_dense_track_that_it_needs_them(
+    tiny: Track, build_recipe: Callable[[str, Track], Recipe]
+) -> None:
+    for name in NEED_EXPERTS:
+        with pytest.raises(LlmbenchError, match=f"'{name}' changes experts, .* use it on a track that has it"):
+            build_recipe(f"base+{name}", tiny).build()
 
 
 def test_an_unknown_variant_suggests_the_nearest(project: Project) -> None:

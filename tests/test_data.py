@@ -1,67 +1,20 @@
-"""Data: bytes are conserved, splits are disjoint, batches are a function of step and seed."""
+"""Data: batches are a function of step and seed, and a cached split is what its track pins."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
 
-from harness.data import (
-    SEPARATOR_ID,
-    SPLITS,
-    Batches,
-    Document,
-    cache_folder,
-    derive_seed,
-    encode,
-    eval_batches,
-    open_split,
-    prepare,
-    split_documents,
-    token_bytes,
-    train_tokenizer,
-)
+from harness import data
+from harness.data import Batches, derive_seed, eval_batches, open_split, with_found_pins
 from harness.errors import LlmbenchError
+from harness.prepare import prepare
 from harness.track import Track
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return train_tokenizer(["the cat sat on the mat, the dog did not", "naïve café, 日本語 and emoji 🙂"] * 8, 300)
-
-
-@settings(max_examples=150, deadline=None, derandomize=True)
-@given(texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=40), min_size=1, max_size=5))
-def test_the_bytes_of_the_tokens_are_the_bytes_of_the_text(tokenizer: Tokenizer, texts: list[str]) -> None:
-    table = token_bytes(tokenizer)
-    tokens_N = encode(tokenizer, [Document(str(i), text) for i, text in enumerate(texts)])
-    assert b"".join(table[token] for token in tokens_N.tolist()) == "".join(texts).encode()
-    assert int((tokens_N == SEPARATOR_ID).sum()) == len(texts)
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_the_cached_split_holds_the_bytes_and_documents_that_the_track_pins(smoke: Track, split: Any) -> None:
-    table = token_bytes(Tokenizer.from_file(str(prepare(smoke) / "tokenizer.json")))
-    tokens_N, pin = open_split(smoke, split), getattr(smoke.data, split)
-    assert sum(len(table[token]) for token in tokens_N.tolist()) == pin.bytes
-    assert int((tokens_N == SEPARATOR_ID).sum()) == pin.documents
-    assert len(tokens_N) == pin.tokens
-
-
-@settings(max_examples=50, deadline=None, derandomize=True)
-@given(names=st.sets(st.text(max_size=8), min_size=4, max_size=60))
-def test_splits_are_disjoint_and_complete(smoke: Track, names: set[str]) -> None:
-    documents = [Document(name, name) for name in sorted(names)]
-    splits = split_documents(documents, smoke.data)
-    held = [document.name for split in SPLITS for document in splits[split]]
-    assert sorted(held) == sorted(names)
 
 
 def test_batches_are_a_function_of_step_and_seed() -> None:
@@ -93,37 +46,59 @@ def test_seed_streams_differ_by_every_part_of_their_key() -> None:
     assert len({derive_seed(*key) for key in keys}) == len(keys)
 
 
-@pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return tmp_path
-
-
 def test_a_corrupted_cache_is_named_with_the_way_out(own_cache: Path, smoke: Track) -> None:
-    folder = prepare(smoke)
-    path = folder / "train.bin"
-    broken = bytearray(path.read_bytes())
-    broken[1000] ^= 1
-    path.write_bytes(bytes(broken))
+    path = prepare(smoke) / "train.bin"
+    damage(path)
     with pytest.raises(LlmbenchError, match="data prepare --force"):
         open_split(smoke, "train")
     open_split(smoke, "val")
     prepare(smoke, force=True)
-    assert len(open_split(smoke, "train")) == smoke.data.train.tokens
+    assert len(open_split(smoke, "train")) == smoke.data.pin("train").tokens
 
 
-def test_a_wrong_pin_stops_and_leaves_no_cache(own_cache: Path, smoke: Track) -> None:
-    wrong = smoke.data.val.model_copy(update={"bytes": smoke.data.val.bytes - 1})
-    track = smoke.model_copy(update={"data": smoke.data.model_copy(update={"val": wrong})})
-    with pytest.raises(LlmbenchError, match=r"pins data\.val"):
-        prepare(track)
-    assert not cache_folder(track).exists()
+def damage(path: Path) -> None:
+    broken = bytearray(path.read_bytes())
+    broken[1000] ^= 1
+    path.write_bytes(bytes(broken))
 
 
-def test_two_processes_may_prepare_at_once(own_cache: Path, smoke: Track) -> None:
-    command = [sys.executable, "-m", "harness.cli", "data", "prepare", "--track", "smoke"]
-    root = Path(__file__).resolve().parent.parent
-    both = [subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL) for _ in range(2)]
-    assert [process.wait() for process in both] == [0, 0]
-    assert len(open_split(smoke, "dev")) == smoke.data.dev.tokens
-    assert [path.name for path in cache_folder(smoke).parent.glob(".*")] == []
+def test_a_missing_split_is_named_with_the_way_out(own_cache: Path, smoke: Track) -> None:
+    (prepare(smoke) / "dev.bin").unlink()
+    prepare(smoke)
+    with pytest.raises(LlmbenchError, match="data prepare --force"):
+        open_split(smoke, "dev")
+
+
+def test_a_large_split_is_hashed_once_and_again_when_it_was_touched(
+    own_cache: Path, smoke: Track, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "HASHED_EACH_TIME", 1000)
+    path = prepare(smoke) / "train.bin"
+    before = path.stat()
+    damage(path)
+    with pytest.raises(LlmbenchError, match="digest"):
+        open_split(smoke, "train")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # who takes that trouble is found by --check alone
+    open_split(smoke, "train")
+    with pytest.raises(LlmbenchError, match="digest"):
+        open_split(smoke, "train", check=True)
+
+
+def test_a_copied_cache_is_vouched_for_after_one_look(
+    own_cache: Path, smoke: Track, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "HASHED_EACH_TIME", 1000)
+    path = prepare(smoke) / "train.bin"
+    path.touch()
+    prepare(smoke)
+    monkeypatch.setattr(data, "file_digest", lambda path: pytest.fail(f"hashed {path} again"))
+    open_split(smoke, "train")
+
+
+def test_an_unpinned_track_is_told_apart_by_its_data(own_cache: Path, smoke: Track, bare: Track) -> None:
+    assert not with_found_pins(bare).data.pinned
+    with pytest.raises(LlmbenchError, match="data pin"):
+        open_split(bare, "dev")
+    prepare(bare)
+    assert with_found_pins(bare) == smoke
+    assert with_found_pins(bare).training_digest == smoke.training_digest != bare.training_digest

@@ -18,12 +18,13 @@ import pytest
 from hypothesis import given
 
 from harness.bench import RUN_FILE, Bench
-from harness.data import cache_folder, open_split, prepare
+from harness.data import cache_folder, open_split
 from harness.entry import Entry, recall_entry, remember_entry
 from harness.judge import judge_file
 from harness.leaderboard import BOARD_END, BOARD_START, make_rows, read_board, rebuild
 from harness.ledger import attempt_number
 from harness.noise import stored_pairs, study_folder
+from harness.prepare import prepare
 from harness.project import Project, sha256
 from harness.sources import read_variant
 from harness.track import Track, load_track

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from harness.catalog import apply_recipe, recipe_sources
 from harness.job import draw_parameters
+from harness.project import Project
 from models.gpt import GPT, Attention, Rotary, base
-from models.moe import MixtureOfExperts
+from models.moe import Experts, MixtureOfExperts
 from models.optim import linear_schedule, muon_and_adamw, orthogonalize
 from models.parts import ModelConfig, OptimConfig
 
@@ -131,18 +134,87 @@ def slow_mixture(moe: MixtureOfExperts, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("top_k", [1, 2, 4])
 def test_the_mixture_equals_its_slow_definition_gradients_included(top_k: int) -> None:
-    moe = MixtureOfExperts(replace(SMALL, num_experts=4, top_k=top_k))
-    randomize(moe)
-    x_BTD = torch.randn(3, 5, 32, generator=torch.Generator().manual_seed(1))
+    assert_equal_with_gradients(randomize(MixtureOfExperts(replace(SMALL, num_experts=4, top_k=top_k))), slow_mixture)
+
+
+def slow_free_experts(moe: nn.Module, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
+    """MoE++'s zero, copy and constant experts beside the real ones, token by token."""
+    rows, real, outputs, probabilities = x_BTD.flatten(0, 1), moe.num_experts, [], []
+    counts = torch.zeros(real + 4)
+    for row in rows:
+        probability_E = torch.cat((moe.router.weight @ row, moe.free_router.weight @ row)).softmax(0)
+        weight_k, expert_k = probability_E.topk(moe.top_k)
+        output_D = torch.zeros_like(row)
+        for weight, expert in zip(weight_k / weight_k.sum(), expert_k.tolist(), strict=True):
+            counts[expert] += 1
+            if expert < real:
+                hidden_F = (row @ moe.experts.up_EDF[expert]).relu().square()
+                output_D = output_D + weight * (hidden_F @ moe.experts.down_EFD[expert])
+            elif expert == real + 1:
+                output_D = output_D + weight * row
+            elif expert > real + 1:
+                kept, constant_D = (
+                    (moe.mix.weight @ row).sigmoid()[expert - real - 2],
+                    moe.constant_CD[expert - real - 2],
+                )
+                output_D = output_D + weight * (kept * row + (1 - kept) * constant_D)
+        outputs.append(output_D)
+        probabilities.append(probability_E)
+    share_E = counts / counts.sum() * torch.tensor([1.0] * real + [0.75] * 4)
+    aux_loss = moe.balance_weight * len(counts) * (share_E * torch.stack(probabilities).mean(0)).sum()
+    return torch.stack(outputs).view_as(x_BTD), aux_loss
+
+
+@pytest.mark.parametrize("top_k", [2, 3])
+def test_zero_compute_experts_equal_their_slow_definition_gradients_included(project: Project, top_k: int) -> None:
+    config = replace(SMALL, num_experts=3, top_k=top_k)
+    recipe = apply_recipe(recipe_sources(project, "base+zero_compute_expert"), config, OPTIM)
+    moe = randomize(recipe.parts.experts(recipe.parts, 0))
+    assert_equal_with_gradients(moe, slow_free_experts)
+    assert moe.count_E[moe.num_experts :].min() > 0, "this input reaches no expert of some kind"
+
+
+def assert_equal_with_gradients(moe: nn.Module, slow: Any) -> None:
+    """The module and its definition give the same output, balance loss and gradients on some tokens."""
+    x_BTD = torch.randn(3, 9, 32, generator=torch.Generator().manual_seed(1))
     results = []
-    for forward in (lambda x: (moe(x), moe.aux_loss), lambda x: slow_mixture(moe, x)):
+    for forward in (lambda x: (moe(x), moe.aux_loss), lambda x: slow(moe, x)):
         moe.zero_grad()
         inputs = x_BTD.clone().requires_grad_()
         output, aux_loss = forward(inputs)
         (output.square().mean() + aux_loss).backward()
         results.append([output, aux_loss, inputs.grad, *(parameter.grad for parameter in moe.parameters())])
-    for fast, slow in zip(*results, strict=True):
-        torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-5)
+    for fast, right in zip(*results, strict=True):
+        torch.testing.assert_close(fast, right, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("load", [[5, 0, 11, 8], [0, 0, 0, 1], [4, 0, 3, 2, 6, 1]])
+def test_grouped_products_equal_one_product_an_expert_gradients_included(load: list[int]) -> None:
+    """On a CPU torch computes the grouped product by a loop: the call and its masks are tested here, no GPU kernel."""
+    experts = randomize(Experts(4, 16, 24))
+    x_AD = torch.randn(sum(load), 16, generator=torch.Generator().manual_seed(1))
+    weight_AD = torch.randn(sum(load), 16, generator=torch.Generator().manual_seed(2))
+    results = []
+    for products in (experts.grouped, experts.one_by_one):
+        experts.zero_grad()
+        inputs = x_AD.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output_AD = products(inputs, torch.tensor(load))
+        (output_AD.float() * weight_AD).sum().backward()
+        results.append([output_AD.float(), inputs.grad, *(parameter.grad for parameter in experts.parameters())])
+    for grouped, single in zip(*results, strict=True):
+        torch.testing.assert_close(grouped, single, rtol=0.02, atol=0.02 * single.abs().max().item())
+    assert not results[0][0][sum(load[:4]) :].any()
+
+
+def test_no_token_is_dropped_however_unbalanced_the_routing() -> None:
+    moe = randomize(MixtureOfExperts(replace(SMALL, num_experts=4, top_k=2)))
+    with torch.no_grad():
+        moe.router.weight[2:] = 0
+        moe.router.weight[:2] = 9 * torch.ones(32)
+    output_BTD = moe(torch.ones(3, 7, 32))
+    assert moe.count_E.tolist() == [21, 21, 0, 0]
+    assert (output_BTD.abs().sum(-1) > 0).all()
 
 
 def test_balanced_routing_has_a_balance_loss_of_its_weight() -> None:

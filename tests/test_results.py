@@ -51,7 +51,7 @@ FINISHED: dict[str, Any] = {
         "tokens": 100,
         "bytes": 250,
         "probes": ["causality"],
-        "confinement": [],
+        "confinement": ["landlock"],
         "eval_s": 0.5,
     },
 }
@@ -127,3 +127,16 @@ def test_an_interrupted_write_leaves_the_old_file(path: Path, monkeypatch: pytes
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert [other.name for other in path.parent.iterdir()] == ["run.json"]
+
+
+def test_a_field_that_came_later_is_written_only_where_it_says_something() -> None:
+    """So a record of before the field was there is written again byte for byte."""
+    before = {"schema_version": 1, **FINISHED}
+    assert json.loads(dump_json(FinishedRun.model_validate_json(json.dumps(before)))) == before
+    layer = {"load": [0.25, 0.75], "balance": 1.5}
+    training = {**FINISHED["training"], "experts": [layer]}
+    machine = {**FINISHED["provenance"]["machine"], "gpu": "a GPU, bfloat16"}
+    told = {**before, "training": training, "provenance": {**FINISHED["provenance"], "machine": machine}}
+    run = FinishedRun.model_validate_json(json.dumps(told))
+    assert run.training.experts is not None
+    assert json.loads(dump_json(run)) == told

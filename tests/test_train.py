@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given
+from safetensors.torch import load_file
 from torch import nn
 
 from harness.catalog import Recipe
+from harness.device import Device
 from harness.errors import LlmbenchError
 from harness.job import Job, canonical_name, draw_parameters
 from harness.project import Project
@@ -133,10 +135,10 @@ def starts(recipe: Recipe, seed: int = 0) -> dict[str, torch.Tensor]:
     return {canonical_name(name): parameter.detach() for name, parameter in model.named_parameters()}
 
 
-def test_a_variant_moves_no_other_parameters_start(build_recipe: Build, project: Project, tiny: Track) -> None:
-    base = starts(build_recipe("base", tiny))
+def test_a_variant_moves_no_other_parameters_start(build_recipe: Build, project: Project, tiny_mixture: Track) -> None:
+    base = starts(build_recipe("base", tiny_mixture))
     for name in set(variant_names(project)) - {"placebo", "requery"}:  # which are made to
-        changed = starts(build_recipe(f"base+{name}", tiny))
+        changed = starts(build_recipe(f"base+{name}", tiny_mixture))
         for key, value in base.items():
             assert torch.equal(changed[key], value), f"{name} moves the start of {key}"
 
@@ -181,9 +183,35 @@ def test_training_learns_and_spends_exactly_the_budget(
     assert 0 < training.train_s <= training.wall_s
 
 
-def test_a_mixture_of_experts_trains(build_recipe: Build, tiny: Track, tiny_tokens: dict[str, Any], job: Job) -> None:
-    track = tiny.model_copy(update={"model": replace(tiny.model, num_experts=4, top_k=2)})
-    assert run(build_recipe("base", track), track, tiny_tokens, job).steps == track.budget.num_steps
+@pytest.mark.parametrize("variants", ["", "+zero_compute_expert", "+qk_norm+token_smear+zero_compute_expert"])
+def test_a_mixture_trains_and_tells_how_its_routers_spread_the_tokens(
+    build_recipe: Build, tiny_mixture: Track, tiny_tokens: dict[str, Any], job: Job, variants: str
+) -> None:
+    training = run(build_recipe(f"base{variants}", tiny_mixture), tiny_mixture, tiny_tokens, job)
+    assert training.curve[-1].dev_loss_nats < math.log(tiny_mixture.model.vocab_size) - 0.05
+    assert training.experts is not None
+    assert len(training.experts) == tiny_mixture.model.num_layers
+    for layer in training.experts:
+        assert len(layer.load) == tiny_mixture.model.num_experts + (4 if "zero" in variants else 0)
+        assert sum(layer.load) == pytest.approx(1, abs=1e-6)
+        assert layer.balance == pytest.approx(1, abs=0.5)  # far from 4, where one expert gets everything
+
+
+def test_bfloat16_products_train_with_float32_weights_and_evaluation(
+    build_recipe: Build, tiny_mixture: Track, tiny_tokens: dict[str, Any], job: Job, tmp_path: Path
+) -> None:
+    """What a GPU does, as far as a CPU can show it: autocast, and a loop that looks up at some steps only."""
+    recipe, device = build_recipe("base+zero_compute_expert", tiny_mixture), Device("cpu", bf16=True)
+    exact = run(recipe, tiny_mixture, tiny_tokens, in_folder(job, tmp_path / "exact"))
+    rounded = run(recipe, tiny_mixture, tiny_tokens, in_folder(job, tmp_path / "rounded"), device=device)
+    seldom = replace(device, steps_between_waits=3)
+    assert fingerprint(rounded) == fingerprint(
+        run(recipe, tiny_mixture, tiny_tokens, in_folder(job, tmp_path / "seldom"), device=seldom)
+    )
+    assert rounded.weights_sha256 != exact.weights_sha256
+    assert rounded.curve[-1].dev_loss_nats == pytest.approx(exact.curve[-1].dev_loss_nats, abs=0.05)
+    weights = load_file(tmp_path / "rounded" / "weights.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
 
 
 def test_a_loss_that_is_not_finite_diverges(

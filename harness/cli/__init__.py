@@ -8,7 +8,7 @@ import typer
 
 from harness.cli.again import challenge
 from harness.cli.board import explain, judge, leaderboard, verify
-from harness.cli.catalogue import data_info, data_prepare, tracks, variants
+from harness.cli.catalogue import data_info, data_pin, data_prepare, tracks, variants
 from harness.cli.claim import run_baseline, run_candidate, submit
 from harness.cli.study import noise, plan
 from harness.errors import EXIT_USAGE, LlmbenchError, one_line
@@ -36,6 +36,7 @@ app.add_typer(run_app, name="run")
 
 data_app = typer.Typer(help="Make and inspect a track's tokens.", no_args_is_help=True, rich_markup_mode=None)
 data_app.command("prepare")(data_prepare)
+data_app.command("pin")(data_pin)
 data_app.command("info")(data_info)
 app.add_typer(data_app, name="data")
 

@@ -6,8 +6,20 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import JsonOption, TrackOption, log, open_track, show, show_json
+from harness.cli.options import (
+    JsonOption,
+    TrackOption,
+    log,
+    open_track,
+    prepare_tokens,
+    show,
+    show_json,
+    stderr_console,
+)
+from harness.errors import LlmbenchError
 from harness.project import DEFAULT_TRACK, Project
+
+ForceOption = Annotated[bool, typer.Option("--force", help="Make the tokens again where they are cached already.")]
 
 
 def variants(as_json: JsonOption = False) -> None:
@@ -34,70 +46,102 @@ def variants(as_json: JsonOption = False) -> None:
     show(table)
 
 
-def tracks(as_json: JsonOption = False) -> None:
-    """List the tracks: model, budget, rule, digest."""
+def tracks(
+    name: Annotated[str | None, typer.Argument(help="One track, with what others report for it. Default: all.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the tracks: model, budget, rule, digest; or show one."""
+    from harness.describe import reported_table, track_lines
     from harness.report import new_table
     from harness.track import load_track, track_names
 
     project = Project.find()
-    loaded = [load_track(project, name) for name in track_names(project)]
+    loaded = [load_track(project, one) for one in (track_names(project) if name is None else (name,))]
     if as_json:
         show_json({"tracks": [{"digest": one.digest, **one.model_dump(mode="json")} for one in loaded]})
         return
+    if name is not None:
+        for line in track_lines(loaded[0]):
+            show(line)
+        if loaded[0].reported:
+            show(reported_table(loaded[0]))
+            for source in dict.fromkeys(row.source for row in loaded[0].reported):
+                show(f"source: {source}")
+        return
     table = new_table()
-    for column in ("track", "what it is", "tokens", "design", "digest"):
+    for column in ("track", "what it is", "tokens", "device", "design", "digest"):
         table.add_column(column)
     for one in loaded:
-        table.add_row(one.name, one.summary, f"{one.budget.tokens:,}", one.rule.design, one.digest[:12])
+        cells = (f"{one.budget.tokens:,}", one.device, one.rule.design, one.digest[:12])
+        table.add_row(one.name, one.summary, *cells)
     show(table)
 
 
-def data_prepare(
-    track: TrackOption = DEFAULT_TRACK,
-    force: Annotated[
-        bool, typer.Option("--force", help="Make the tokens again where they are cached already.")
-    ] = False,
-) -> None:
+def data_prepare(track: TrackOption = DEFAULT_TRACK, force: ForceOption = False) -> None:
     """Split, tokenize and cache a track's text, and check it against the track's digests."""
-    from harness.data import prepare
-
     _, contest_track = open_track(track)
     log(f"preparing the tokens of {track}")
-    show(str(prepare(contest_track, force=force)))
+    show(str(prepare_tokens(contest_track, force=force)))
 
 
-def data_info(track: TrackOption = DEFAULT_TRACK, as_json: JsonOption = False) -> None:
-    """Show a track's splits: documents, tokens, bytes, digests, and whether they are cached."""
-    from harness.data import SPLITS, cache_folder, open_split
+def data_pin(
+    track: TrackOption = DEFAULT_TRACK,
+    force: Annotated[bool, typer.Option("--force", help="Replace the pins that the track has.")] = False,
+) -> None:
+    """Make a track's tokens and write their digests into its file."""
+    from harness.live import LivePreparation
+    from harness.pin import pin_track
+
+    project, contest_track = open_track(track)
+    with LivePreparation(stderr_console(), track) as live:
+        pin_track(project, contest_track, force=force, observe=live)
+    log(f"tracks/{track}.toml is pinned; commit it. `llmbench data info --track {track}` shows what it pins.")
+
+
+def data_info(
+    track: TrackOption = DEFAULT_TRACK,
+    check: Annotated[bool, typer.Option("--check", help="Hash every cached split again; opens val, too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a track's source and splits: documents, tokens, bytes, digests, and whether they are cached."""
+    from harness.data import cache_folder, open_split, read_manifest, token_dtype, with_found_pins
+    from harness.dataspec import PINS, SPLITS
     from harness.report import new_table
 
     _, contest_track = open_track(track)
-    folder, spec = cache_folder(contest_track), contest_track.data
-    cached = folder.exists()
-    for split in SPLITS if cached else ():
-        open_split(contest_track, split)  # proves the digest
-    pins = {split: getattr(spec, split) for split in SPLITS}
+    folder, manifest, found = cache_folder(contest_track), read_manifest(contest_track), with_found_pins(contest_track)
+    if check and manifest is None:
+        raise LlmbenchError(f"nothing is cached for {track}; run `llmbench data prepare --track {track}`")
+    for split in SPLITS if check else ():
+        open_split(found, split, check=True)
+    spec = found.data
+    pins = {split: spec.pin(split) for split in SPLITS} if spec.pinned else {}
     if as_json:
         show_json(
             {
                 "track": track,
+                "source": spec.model_dump(mode="json", exclude={*PINS}, exclude_none=True),
+                "pinned": contest_track.data.pinned,
                 "cache": str(folder),
-                "cached": cached,
-                "splits": {n: p.model_dump() for n, p in pins.items()},
+                "cached": manifest is not None,
+                "checked": check,
+                "origin": manifest.origin if manifest else {},
+                "dtype": token_dtype(found),
+                "tokenizer_sha256": spec.tokenizer_sha256,
+                "splits": {split: pin.model_dump() for split, pin in pins.items()},
             }
         )
         return
-    table = new_table(f"{track}: {spec.package} {spec.version}")
+    table = new_table(f"{track}: {spec.title}")
     for column in ("split", "documents", "tokens", "bytes", "bytes/token", "sha256"):
         table.add_column(column, justify="left" if column in ("split", "sha256") else "right")
-    for name, pin in pins.items():
-        cells = (
-            f"{pin.documents:,}",
-            f"{pin.tokens:,}",
-            f"{pin.bytes:,}",
-            f"{pin.bytes / pin.tokens:.3f}",
-            pin.sha256[:12],
-        )
-        table.add_row(name, *cells)
+    for split, pin in pins.items():
+        cells = (f"{pin.documents:,}", f"{pin.tokens:,}", f"{pin.bytes:,}", f"{pin.bytes / pin.tokens:.3f}")
+        table.add_row(split, *cells, pin.sha256[:12])
     show(table)
-    show(f"cached and intact: {folder}" if cached else "not cached yet; `llmbench data prepare` makes it")
+    if not contest_track.data.pinned:
+        show(f"not pinned: it can be trained, but nothing can be filed; `llmbench data pin --track {track}` pins it")
+    if manifest is None:
+        show(f"not cached yet; `llmbench data prepare --track {track}` makes it")
+    else:
+        show(f"cached{' and intact' if check else ''}: {folder}")

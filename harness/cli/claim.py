@@ -14,9 +14,11 @@ from harness.cli.options import (
     JsonOption,
     LaneOption,
     MaxPairsOption,
+    SetOption,
     TrackOption,
     VariantOption,
     WithoutOption,
+    exploratory_line,
     log,
     make_bench,
     make_entry,
@@ -41,18 +43,21 @@ def run_baseline(
         int | None, typer.Option(min=1, help="Seeds to train. Default: what the first look needs.")
     ] = None,
     jobs: JobsOption = None,
+    settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train the record holder on the track's seeds; what is trained already is reused."""
+    from harness.describe import experts_table
     from harness.entry import check_record_sources, record_recipe
     from harness.leaderboard import read_board
     from harness.report import runs_table
     from harness.results import FinishedRun
 
-    project, contest_track = open_track(track)
+    project, plain_track = open_track(track)
+    contest_track = open_track(track, settings)[1] if settings else plain_track
     board = read_board(project)
-    check_record_sources(project, board.holder(contest_track))
-    recipe, count = record_recipe(board, contest_track), pairs or contest_track.rule.looks[0]
+    check_record_sources(project, board.holder(plain_track))
+    recipe, count = record_recipe(board, plain_track), pairs or contest_track.rule.looks[0]
     if count > len(contest_track.seeds):
         raise LlmbenchError(f"the track {track} has {len(contest_track.seeds)} seeds; ask for that many or fewer")
     seeds = contest_track.seeds[:count]
@@ -61,9 +66,14 @@ def run_baseline(
         runs = bench.make([bench.identify(recipe, seed) for seed in seeds])
     finished = [run for run in runs if isinstance(run, FinishedRun)]
     if as_json:
-        show_json({"track": track, "recipe": recipe, "runs": [run.model_dump(mode="json") for run in runs]})
+        dumped = [run.model_dump(mode="json") for run in runs]
+        show_json({"track": track, "exploratory": bool(settings), "recipe": recipe, "runs": dumped})
     else:
         show(runs_table(recipe, finished))
+        if table := experts_table(recipe, finished):
+            show(table)
+        if line := exploratory_line(contest_track):
+            show(line)
     if len(finished) < len(runs):
         raise LlmbenchError(f"{len(runs) - len(finished)} of {len(runs)} runs failed; the lines above say why")
 
@@ -76,6 +86,7 @@ def run_candidate(
     confirm: ConfirmOption = False,
     max_pairs: MaxPairsOption = None,
     jobs: JobsOption = None,
+    settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train the record plus VARIANT and the record itself in pairs, and judge at each look."""
@@ -84,32 +95,36 @@ def run_candidate(
     from harness.leaderboard import read_board
     from harness.ledger import attempt_number, attempt_sentence, record_attempt
 
-    project, contest_track = open_track(track)
-    board, entry = read_board(project), make_entry(variant, without, lane, confirm, jobs)
-    arms = choose_arms(board, contest_track, entry)
-    check_record_sources(project, board.standing(contest_track, arms.lane))
+    project, plain_track = open_track(track)
+    contest_track = open_track(track, settings)[1] if settings else plain_track
+    board, entry = read_board(project), make_entry(variant, without, lane, confirm, jobs, settings)
+    arms = choose_arms(board, plain_track, entry)
+    check_record_sources(project, board.standing(plain_track, arms.lane))
     sources = {name: source.digest for name, source in recipe_sources(project, arms.candidate).items()}
-    attempt = attempt_number(project, board, contest_track, sources)
+    attempt = attempt_number(project, board, plain_track, sources)
     limit = pairs_limit(max_pairs, contest_track.rule)
     with watched_bench(project, contest_track, jobs, arms) as bench:
-        remember_entry(project, contest_track, entry)
+        remember_entry(project, plain_track, entry)
         seeds = contest_seeds(project, contest_track, arms, confirm=confirm)
         contest = watched_contest(bench, arms, seeds, limit)
-    record_attempt(project, board, contest_track, contest, sources)
+    exploring = exploratory_line(contest_track)
+    if not exploring:
+        record_attempt(project, board, plain_track, contest, sources)
     verdict = contest.verdict
     if as_json:
         show_json(
             {
                 "track": track,
+                "exploratory": bool(settings),
                 "record": arms.record,
                 "candidate": arms.candidate,
-                "attempt": attempt,
+                "attempt": None if exploring else attempt,
                 **verdict.model_dump(mode="json"),
                 "failed": [f"{run.recipe} seed {run.seed}: {run.status}: {run.reason}" for run in contest.failed],
             }
         )
     else:
-        _show_contest(contest, arms.remark or attempt_sentence(attempt, arms, board, contest_track))
+        _show_contest(contest, exploring or arms.remark or attempt_sentence(attempt, arms, board, plain_track))
     raise typer.Exit(DECISION_EXITS[verdict.decision])
 
 
@@ -123,7 +138,7 @@ def _show_contest(contest: Contest, remark: str) -> None:
     show(verdict_sentence(verdict))
     if verdict.next_look is not None:
         show(f"The next look needs {verdict.next_look} pairs; go on with --max-pairs {verdict.next_look} or more.")
-    elif verdict.decision == "accepted" and not arms.remark:
+    elif verdict.decision == "accepted" and not arms.remark and not remark.startswith("EXPLORATORY"):
         show("Next: `llmbench submit`")
 
 
@@ -148,9 +163,17 @@ def submit(
     """File the last candidate (or --variant) under submissions/ and print the pull request's text."""
     from harness.entry import choose_arms, recall_entry
     from harness.leaderboard import read_board
-    from harness.submit import file_candidate, file_opening, require_holder, write_submission
+    from harness.submit import (
+        file_candidate,
+        file_opening,
+        refuse_exploration,
+        require_holder,
+        require_pinned,
+        write_submission,
+    )
 
     project, contest_track = open_track(track)
+    require_pinned(contest_track)
     board = read_board(project)
     if baseline:
         filing = file_opening(make_bench(project, contest_track, jobs), board)
@@ -159,9 +182,10 @@ def submit(
             raise LlmbenchError(
                 "--lane and --confirm go with --variant or --without; without those the last run counts"
             )
-        require_holder(board, contest_track)
         named = make_entry(variant, without, lane, confirm, jobs)
         entry = named if named.added or named.removed else recall_entry(project, contest_track)
+        refuse_exploration(contest_track, entry.settings)
+        require_holder(board, contest_track)
         if not entry.added and not entry.removed:
             raise LlmbenchError(f"nothing to submit; run `llmbench run candidate --track {track} --variant NAME` first")
         arms = choose_arms(board, contest_track, entry)

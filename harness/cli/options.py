@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -45,19 +46,41 @@ WithoutOption = Annotated[
 MaxPairsOption = Annotated[
     int | None, typer.Option("--max-pairs", min=1, help="Stop after this many pairs. Default: the rule's last look.")
 ]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Explore with another value of the track, as model.num_layers=2; repeat it. Enters no board.",
+    ),
+]
 DECISION_EXITS = {"accepted": EXIT_OK, "rejected": EXIT_REJECTED, "undecided": EXIT_UNDECIDED}
 
 
-def open_track(track: str) -> tuple[Project, Track]:
-    """The checkout around the working directory and its track of that name. Raises LlmbenchError."""
+def open_track(track: str, settings: Sequence[str] = ()) -> tuple[Project, Track]:
+    """The checkout around the working directory and its track of that name, with settings. Raises LlmbenchError."""
     from harness.track import load_track
 
     project = Project.find()
-    return project, load_track(project, track)
+    return project, load_track(project, track, settings)
+
+
+def exploratory_line(track: Track) -> str | None:
+    """What is said of an exploratory track's runs, before and after them; None of a contest."""
+    from harness.track import EXPLORATORY, settings_of
+
+    given = " ".join(f"--set {setting}" for setting in settings_of(track))
+    name = track.name.removeprefix(EXPLORATORY)
+    return f"EXPLORATORY: {name} with {given}; these runs enter no board and count as no attempt." if given else None
 
 
 def make_entry(
-    variant: list[str] | None, without: list[str] | None, lane: str, confirm: bool, jobs: int | None
+    variant: list[str] | None,
+    without: list[str] | None,
+    lane: str,
+    confirm: bool,
+    jobs: int | None,
+    settings: list[str] | None = None,
 ) -> Entry:
     """The options that name a candidate, as one record. Raises LlmbenchError for a lane that does not exist."""
     from harness.entry import Entry
@@ -66,7 +89,14 @@ def make_entry(
     if lane not in LANES:
         raise LlmbenchError(f"there is no lane '{lane}'{did_you_mean(lane, LANES)}; lanes are {', '.join(LANES)}")
     chosen = next(known for known in LANES if known == lane)
-    return Entry(added=tuple(variant or ()), removed=tuple(without or ()), lane=chosen, confirm=confirm, jobs=jobs)
+    return Entry(
+        added=tuple(variant or ()),
+        removed=tuple(without or ()),
+        lane=chosen,
+        confirm=confirm,
+        jobs=jobs,
+        settings=tuple(settings or ()),
+    )
 
 
 def make_bench(
@@ -74,6 +104,7 @@ def make_bench(
 ) -> Bench:
     """A bench that uses the cores there are; where times are compared, for one run at a time."""
     from harness.bench import Bench, ignore_events
+    from harness.data import with_found_pins
     from harness.provenance import available_cores
 
     timed = arms is not None and arms.lane != "loss"
@@ -83,8 +114,8 @@ def make_bench(
         )
     return Bench(
         project,
-        track,
-        jobs=1 if timed else jobs or max(1, available_cores() // track.threads),
+        with_found_pins(track),
+        jobs=1 if timed else jobs or (1 if track.device == "cuda" else max(1, available_cores() // track.threads)),
         timed_contest=f"{arms.record} against {arms.candidate}" if timed and arms else "",
         observe=observe or ignore_events,
     )
@@ -93,14 +124,24 @@ def make_bench(
 @contextmanager
 def watched_bench(project: Project, track: Track, jobs: int | None, arms: Arms | None = None) -> Iterator[Bench]:
     """A bench whose runs are shown on stderr and whose tokens are prepared."""
-    from harness.data import cache_folder, prepare
+    from harness.device import require_device
     from harness.live import LiveRuns
 
-    if not cache_folder(track).exists():
-        log(f"preparing the tokens of {track.name} (once)")
-    prepare(track)
+    require_device(track)
+    if line := exploratory_line(track):
+        log(line)
+    prepare_tokens(track)
+    if not track.data.pinned:
+        log(
+            f"{track.name} is not pinned: it can be trained, but nothing can be filed "
+            f"(`llmbench data pin --track {track.name}`)"
+        )
     with LiveRuns(stderr_console(), track) as live:
-        yield make_bench(project, track, jobs, arms, live)
+        bench = make_bench(project, track, jobs, arms, live)
+        gpu = bench.provenance.machine.gpu
+        if gpu or exploratory_line(track):
+            log(f"training on {gpu or 'the CPU, float32'}; evaluation in float32")
+        yield bench
 
 
 def pairs_limit(max_pairs: int | None, rule: Rule) -> int:
@@ -127,6 +168,7 @@ def watched_contest(bench: Bench, arms: Arms, seeds: Sequence[int], max_pairs: i
 
 def show_pairs(contest: Contest) -> None:
     """The table of the pairs, the evidence, what failed, and what must not be compared."""
+    from harness.describe import experts_table
     from harness.report import compare, comparison_table, evidence
 
     arms, verdict = contest.arms, contest.verdict
@@ -135,10 +177,21 @@ def show_pairs(contest: Contest) -> None:
         show(comparison_table(arms.record, arms.candidate, rows))
         for name, value in evidence(verdict):
             show(f"{name}: {value}")
+        if table := experts_table(arms.candidate, [pair.candidate for pair in pairs]):
+            show(table)
     for run in contest.failed:
         show(f"{run.recipe} seed {run.seed} {run.status}: {run.reason}")
     for detail in verdict.details if not contest.failed else ():
         show(f"differs: {detail}")
+
+
+def prepare_tokens(track: Track, *, force: bool = False) -> Path:
+    """Make the track's tokens where they are not there, with progress on stderr; returns their folder."""
+    from harness.live import LivePreparation
+    from harness.prepare import prepare
+
+    with LivePreparation(stderr_console(), track.name) as live:
+        return prepare(track, force=force, observe=live)
 
 
 def stderr_console() -> Any:

@@ -1,0 +1,92 @@
+"""Where a run computes: its track's device, and the precision of its products there.
+
+A CPU computes in float32. A CUDA device trains with bfloat16 products where it has them in hardware (autocast:
+weights, gradients and optimizer stay float32), else in float32, as on a T4. Evaluations are float32 everywhere, so
+that scores of two devices differ by what was trained and not by how it was scored.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import LlmbenchError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from harness.track import Track
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device, opened."""
+
+    name: str
+    """As torch calls it: `cpu` or `cuda`."""
+    bf16: bool = False
+    """Whether training multiplies in bfloat16."""
+    steps_between_waits: int = 1
+    """Training steps after which the loop waits for the device, reads the clock and looks at the loss."""
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Within, training multiplies in this device's precision."""
+        import torch
+
+        return torch.autocast(self.name, dtype=torch.bfloat16, enabled=self.bf16)
+
+    def wait(self) -> None:
+        """Return when the device has done all that it was asked: before a clock is read."""
+        import torch
+
+        if self.name == "cuda":
+            torch.cuda.synchronize()
+
+    def tensor(self, batch: Any) -> Tensor:
+        """A numpy batch on this device; the copy goes on while the host goes on."""
+        import torch
+
+        tensor = torch.from_numpy(batch)
+        return tensor.pin_memory().to(self.name, non_blocking=True) if self.name == "cuda" else tensor
+
+
+def require_device(track: Track) -> None:
+    """Raises LlmbenchError where the track needs a CUDA device and this machine has none that torch can use."""
+    if track.device == "cpu":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise LlmbenchError(
+            f"the track {track.name} needs a CUDA GPU, and torch {torch.__version__} finds none here; run it where one "
+            f"is, or explore it without: `--set device=cpu` (and smaller sizes, as `--set model.num_layers=2`)"
+        )
+
+
+def open_device(track: Track) -> Device:
+    """The track's device on this machine. Raises LlmbenchError where the machine has none of it."""
+    require_device(track)
+    if track.device == "cpu":
+        return Device("cpu")
+    import torch
+
+    return Device("cuda", bf16=torch.cuda.is_bf16_supported(including_emulation=False), steps_between_waits=10)
+
+
+def gpu_name(track: Track) -> str | None:
+    """Name of the GPU and precision of training on it, as a run records it; None on a CPU track."""
+    device = open_device(track)
+    if device.name == "cpu":
+        return None
+    import torch
+
+    precision = "bfloat16" if device.bf16 else "float32 (it has no bfloat16)"
+    return f"{torch.cuda.get_device_name()}, {precision}"
+
+
+def device_files() -> list[Path]:
+    """The files through which a confined process reaches NVIDIA's driver (also where Windows hosts Linux: dxg)."""
+    nodes = [*Path("/dev").glob("nvidia*"), Path("/dev/dxg"), Path("/proc/driver/nvidia"), Path("/proc/devices")]
+    return [path for path in nodes if path.exists()]

@@ -1,0 +1,84 @@
+"""Writing a track's pins into its file, and nothing else of it."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+from harness.arrays import Observe, ignore_steps
+from harness.data import Manifest, read_manifest
+from harness.dataspec import PINS, SplitPin, is_commit
+from harness.errors import LlmbenchError
+from harness.hub import resolve_commit
+from harness.prepare import check_pins, prepare
+from harness.project import Project, read_text, write_atomic
+from harness.track import Track, parse_track
+
+_DATA = re.compile(r"\s*\[data\]\s*(#.*)?")
+_TABLE = re.compile(r"\s*\[{1,2}[\w.-]+\]{1,2}\s*(#.*)?")
+_PIN = re.compile(rf"(?P<key>{'|'.join(PINS)})\s*=[^#]*(?P<comment>#.*)?")
+
+
+def pin_track(project: Project, track: Track, *, force: bool = False, observe: Observe = ignore_steps) -> Manifest:
+    """Make the track's tokens and write what they are into its file; returns what was made.
+
+    Raises LlmbenchError where the file pins something else and not `force`, or names a revision that may move.
+    """
+    _check_revisions(track)
+    bare = track.model_copy(update={"data": track.data.model_copy(update=dict.fromkeys(PINS))})
+    prepare(bare, observe=observe)
+    manifest = read_manifest(bare)
+    if manifest is None:
+        raise LlmbenchError(f"the tokens of {track.name} vanished; run `llmbench data pin --track {track.name}` again")
+    if not force:
+        check_pins(track, manifest)
+    pins = {key: _toml(pin) for key, pin in manifest.pins.items()}
+    path = project.tracks / f"{track.name}.toml"
+    text = pinned_text(read_text(path), pins)
+    if _parse(text, track.name) != track.model_copy(update={"data": track.data.model_copy(update=manifest.pins)}):
+        lines = "\n".join(f"{key} = {value}" for key, value in pins.items())
+        raise LlmbenchError(f"{path} is laid out in a way that cannot be edited; write this below [data]:\n{lines}")
+    write_atomic(path, text)
+    return manifest
+
+
+def pinned_text(text: str, pins: dict[str, str]) -> str:
+    """A track file with `pins` in its table [data]: in the place of older ones, else behind the table's last key."""
+    lines = text.rstrip("\n").split("\n")  # a carriage return stays where it is
+    start = next((place for place, line in enumerate(lines) if _DATA.fullmatch(line)), len(lines))
+    end = next((place for place in range(start + 1, len(lines)) if _TABLE.fullmatch(lines[place])), len(lines))
+    while end > start and not lines[end - 1].split("#")[0].strip():
+        end -= 1  # what stands there belongs to the next table
+    missing = dict(pins)
+    for place in range(start, end):
+        if found := _PIN.fullmatch(lines[place]):
+            comment = f"  {found['comment']}" if found["comment"] else ""
+            lines[place] = f"{found['key']} = {missing.pop(found['key'])}{comment}"
+    lines[end:end] = [f"{key} = {value}" for key, value in missing.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(pin: str | SplitPin) -> str:
+    if isinstance(pin, str):
+        return f'"{pin}"'
+    return f'{{ sha256 = "{pin.sha256}", tokens = {pin.tokens}, bytes = {pin.bytes}, documents = {pin.documents} }}'
+
+
+def _parse(text: str, name: str) -> Track | None:
+    with tempfile.TemporaryDirectory(prefix="llmbench-") as scratch:
+        path = Path(scratch) / f"{name}.toml"
+        path.write_text(text, encoding="utf-8")
+        try:
+            return parse_track(path)
+        except LlmbenchError:
+            return None
+
+
+def _check_revisions(track: Track) -> None:
+    for key, state in track.data.revisions.items():
+        if not is_commit(state.name):
+            raise LlmbenchError(
+                f"data.{key} is '{state.name}', which may move; write the commit that it stands for today, "
+                f"{resolve_commit(state)}, into tracks/{track.name}.toml"
+            )
