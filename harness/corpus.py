@@ -22,6 +22,9 @@ from harness.errors import LlmbenchError
 from harness.hub import cache_folders, hub_errors, one_line, resolve_commit
 from harness.project import CHECKOUT, file_stamp
 
+BAD_ROWS = (ValueError, TypeError, KeyError, NotImplementedError, StopIteration)
+"""What `datasets` and pyarrow raise where a configuration or a split is not there, and for what is no parquet, JSON or
+UTF-8, or has rows of another shape; an empty JSON file is the end of an iterator to them."""
 BUILDERS = {"text": "text", "jsonl": "json", "parquet": "parquet"}
 """What `datasets` calls the formats of files."""
 
@@ -179,7 +182,7 @@ def _reading(spec: HubData | FilesData) -> Iterator[None]:
         if error.errno == errno.ENOSPC:
             raise
         raise LlmbenchError(f"{spec.title} cannot be read: {one_line(error)}; check the files") from error
-    except ValueError as error:  # a configuration or split that is not there, or what is no parquet, JSON or UTF-8
+    except BAD_ROWS as error:
         raise LlmbenchError(f"{spec.title} cannot be read as the track says: {one_line(error)}") from error
 
 

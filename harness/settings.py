@@ -44,6 +44,6 @@ def _read(text: str) -> Any:
     """`2` -> 2, `[1, 2]` -> [1, 2], `cpu` -> "cpu"."""
     try:
         content = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
     return content["value"] if content.keys() == {"value"} else text

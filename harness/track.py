@@ -218,7 +218,7 @@ def parse_track(path: Path, name: str | None = None, settings: Sequence[str] = (
         if content.get("name", name) != name:
             raise LlmbenchError(f"{path}: name is '{str(content['name'])[:LONGEST_QUOTE]}'; set it to '{name}'")
         if settings:
-            kind, where = ExploratoryTrack, f"{path} with --set {' --set '.join(settings)}"
+            kind, where = ExploratoryTrack, f"{path} with --set {' --set '.join(settings)[:LONGEST_QUOTE]}"
             content |= {"name": f"{EXPLORATORY}{name}", "settings": list(settings)}
         for setting in settings:
             apply_setting(content, setting)
@@ -226,7 +226,7 @@ def parse_track(path: Path, name: str | None = None, settings: Sequence[str] = (
     except ValidationError as error:
         raise LlmbenchError(f"{where}: {explain_validation(error, content)}") from error
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets
-        raise LlmbenchError(f"{path} is not readable TOML ({error}); restore it") from error
+        raise LlmbenchError(f"{where} is not readable TOML ({error}); restore it") from error
 
 
 # The records behind the tables of a track file. Pydantic puts the tag of a union into a location, no file has it.

@@ -8,7 +8,6 @@ import os
 import random
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -22,10 +21,8 @@ import pytest
 
 from harness.bench import _Workers
 from harness.catalog import Recipe
-from harness.data import open_split
 from harness.errors import LlmbenchError
 from harness.job import Job
-from harness.prepare import prepare
 from harness.submission import load_submission
 from harness.track import Track
 from harness.train import StopRequestedError, train
@@ -229,22 +226,6 @@ def test_a_submit_that_was_killed_leaves_nothing_that_counts(filed: FiledContest
     assert own("submit", "--variant", "token_smear", "--track", "smoke").returncode == 0
     assert load_submission(own.root / "submissions" / "0002-smoke-token_smear").number == 2
     assert not torn.parent.exists()
-
-
-def test_a_killed_preparation_leaves_no_tokens_that_are_taken_for_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, smoke: Track
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    command = [sys.executable, "-m", "harness.cli", "data", "prepare", "--track", "smoke"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-    wait_for(lambda: list(tmp_path.glob("llmbench/data/*.partial/tokenizer.json")), process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert list(tmp_path.glob("llmbench/data/.*/tokenizer.json"))
-    prepare(smoke)
-    assert not list(tmp_path.glob("llmbench/data/.*/tokenizer.json"))
-    for split in ("train", "dev", "val"):
-        open_split(smoke, split)  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root goes everywhere")

@@ -68,6 +68,7 @@ def commands(path: Path) -> list[str]:
     text = path.read_text()
     if path == NOTEBOOK:
         text = fill_in("\n".join(cell["text"] for cell in cells("code") + cells("markdown")), settings())
+    text = text.replace("\\\n", " ").replace("NNNN", "0001")
     return re.findall(r"(?<![\w/-])llmbench ([a-z][^`\n|&;]*)", text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ def forge(project: Project, edit: Edit, *, kind: str = "record", judge_again: bo
 
     It is filed as `kind`. Returns what `verify` still finds.
     """
+    for challenge in project.submissions.glob("*-challenge-*"):  # its seeds follow from the runs that are forged here
+        shutil.rmtree(challenge)
     folder = newest(project, "record")
     claim = json.loads((folder / "submission.json").read_text()) | {"kind": kind}
     for arm in ("record", "candidate"):

@@ -18,16 +18,14 @@ import pytest
 from hypothesis import given
 
 from harness.bench import RUN_FILE, Bench
-from harness.data import cache_folder, open_split
 from harness.entry import Entry, recall_entry, remember_entry
 from harness.judge import judge_file
 from harness.leaderboard import BOARD_END, BOARD_START, make_rows, read_board, rebuild
 from harness.ledger import attempt_number
 from harness.noise import stored_pairs, study_folder
-from harness.prepare import prepare
 from harness.project import Project, sha256
 from harness.sources import read_variant
-from harness.track import Track, load_track
+from harness.track import load_track
 from harness.verify import readable_board, verify_board, verify_folder
 from tests.conftest import ROOT, Sandbox
 from tests.damage import REFUSED, STRANGE, damaged, fuzz, is_sentence, outcome, retyped
@@ -237,33 +235,6 @@ def test_a_link_in_a_submission_is_refused_wherever_it_leads(checkout: Project) 
         assert any("is a link" in problem for problem in problems), problems
         path.unlink()
         moved.rename(path)
-
-
-@pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, smoke: Track) -> Path:
-    """A token cache to damage."""
-    made = prepare(smoke)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return Path(shutil.copytree(made, cache_folder(smoke)))
-
-
-def test_damaged_tokens_are_never_taken_for_the_tracks(own_cache: Path, smoke: Track) -> None:
-    path = own_cache / "dev.bin"
-    original = path.read_bytes()
-    subject = Subject(path, lambda: open_split(smoke, "dev"), lambda found, content: content == original)
-
-    @fuzz(150)
-    @given(content=damaged(original))
-    def check(content: bytes) -> None:
-        subject.check(content)
-
-    check()
-    for kind in ("folder", "loop", "link", "nothing"):
-        path.unlink(missing_ok=True)
-        no_file(path, kind)
-        assert outcome(subject.read) is REFUSED, kind
-        if kind == "folder":
-            path.rmdir()
 
 
 def test_names_and_keys_of_a_stranger_start_no_line_of_the_log(sandbox: Sandbox, tmp_path: Path) -> None:
