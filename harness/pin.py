@@ -37,8 +37,8 @@ def pin_track(project: Project, track: Track, *, force: bool = False, observe: O
     path = project.tracks / f"{track.name}.toml"
     text = pinned_text(read_text(path), pins)
     if _parse(text, track.name) != track.model_copy(update={"data": track.data.model_copy(update=manifest.pins)}):
-        lines = "\n".join(f"{key} = {value}" for key, value in pins.items())
-        raise LlmbenchError(f"{path} is laid out in a way that cannot be edited; write this below [data]:\n{lines}")
+        lines = " and ".join(f"{key} = {value}" for key, value in pins.items())
+        raise LlmbenchError(f"{path} is laid out in a way that cannot be edited; write these below [data]: {lines}")
     write_atomic(path, text)
     return manifest
 

@@ -93,6 +93,6 @@ def test_a_file_that_cannot_be_edited_is_left_alone_and_its_lines_are_told(own_p
     dotted += 'data.document = ["book", "chapter"]\ndata.dev_fraction = 0.005\ndata.val_fraction = 0.02\n'
     path.write_text(head + dotted + "[model]" + tail.partition("[model]")[2])
     before = path.read_text()
-    with pytest.raises(LlmbenchError, match=r"write this below \[data\]:\ntokenizer_sha256 = "):
+    with pytest.raises(LlmbenchError, match=r"write these below \[data\]: tokenizer_sha256 = "):
         pin_track(own_project, load_track(own_project, "smoke"))
     assert path.read_text() == before

@@ -51,6 +51,9 @@ def test_the_base_itself_would_pass_as_a_variant() -> None:
         text = text.replace("super().forward(input)", "super().forward(tokens)")
         text = text.replace("                head.weight = table.weight\n", "                pass\n")
         text = text.replace("            head.weight = table.weight\n", "            pass\n")
+        text = text.replace(
+            "torch.cuda.is_bf16_supported(including_emulation=False)", "True"
+        )  # the base knows hardware
         assert refusal(text + APPLY) == "", name
 
 
