@@ -63,7 +63,7 @@ MODULES = {
             ger gradient greater greater_equal grid_sampler grid_sampler_2d grid_sampler_3d group_norm gt half
             hamming_window hann_window hardshrink heaviside hinge_embedding_loss histc histogram histogramdd hsplit
             hstack hypot i0 igamma igammac iinfo imag index_add index_copy index_fill index_put index_reduce
-            index_select inf inner instance_norm int int16 int32 int64 int8 inverse get_autocast_dtype is_autocast_enabled is_complex is_conj is_floating_point
+            index_select inf inner instance_norm int int16 int32 int64 int8 inverse is_complex is_conj is_floating_point
             is_neg is_nonzero is_same_size is_signed is_tensor isclose isfinite isin isinf isnan isneginf isposinf
             isreal istft kaiser_window kl_div kron kthvalue layer_norm lcm ldexp le lerp less less_equal lgamma linspace
             lobpcg log log10 log1p log2 log_softmax logaddexp logaddexp2 logcumsumexp logdet logical_and logical_not
