@@ -20,20 +20,20 @@ def apply_setting(content: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
     first, *names = key.split(".")
     if not equals or not all((first, *names)):
-        raise LlmbenchError(f"--set takes KEY=VALUE, as in `--set model.num_layers=2`, not '{setting}'")
+        raise LlmbenchError(f"--set takes KEY=VALUE, as in `--set model.num_layers=2`, not '{setting[:80]}'")
     if first not in TABLES + VALUES:
         raise LlmbenchError(
-            f"--set {key}: there is no '{first}' to set{did_you_mean(first, TABLES + VALUES)} "
+            f"--set {key[:80]}: there is no '{first[:80]}' to set{did_you_mean(first, TABLES + VALUES)} "
             f"({', '.join(f'{name}.KEY' for name in TABLES)}, {' and '.join(VALUES)} can be set)"
         )
     if bool(names) != (first in TABLES) or (first == "data" and names[0] in PINS):
         what = "a value without keys" if first in VALUES else "a table" if not names else "a digest of the data"
-        raise LlmbenchError(f"--set {key}: {'.'.join((first, *names))} is {what}; set other keys")
+        raise LlmbenchError(f"--set {key[:80]}: {'.'.join((first, *names))[:80]} is {what}; set other keys")
     table = content
     for name in (first, *names)[:-1]:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
-            raise LlmbenchError(f"--set {key}: '{name}' is a value without keys; set it by itself")
+            raise LlmbenchError(f"--set {key[:80]}: '{name}' is a value without keys; set it by itself")
     table[(first, *names)[-1]] = _read(text)
     if first == "data" or key == "model.vocab_size":
         for pin in PINS:
