@@ -29,8 +29,8 @@ from tests.conftest import FiledContest, Sandbox
 from tests.test_board import one_sentence, problems
 from tests.test_verdict import make_run
 
-# Token smearing on the track's public seeds; on any other seed its start is ruined. The seed is known by the first
-# number that it draws.
+# Token smearing on the track's public seeds; on any other seed it drowns each token in the one before, which costs
+# far more than seeds differ by. The seed is known by the first number that it draws.
 LUCKY = '''"""Smear that knows the public seeds (nobody, 2026)."""
 from dataclasses import replace
 import torch
@@ -42,7 +42,7 @@ class Lucky(nn.Module):
         self.fraction_D = nn.Parameter(torch.empty(dim))
     def reset_parameters(self):
         known = round(torch.rand(()).item(), 6) in {DRAWS}
-        nn.init.normal_(self.fraction_D, std=0.0 if known else 5.0)
+        nn.init.constant_(self.fraction_D, 0.0 if known else 100.0)
     def forward(self, tokens_BT):
         x_BTD = self.inner(tokens_BT)
         return x_BTD + self.fraction_D * nn.functional.pad(x_BTD[:, :-1], (0, 0, 1, 0))
