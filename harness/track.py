@@ -258,7 +258,7 @@ def explain_validation(error: ValidationError, content: object) -> str:
     if problem["type"] in ("missing", "missing_keyword_only", "missing_argument", "union_tag_not_found"):
         key = f"{location}.source" if problem["type"] == "union_tag_not_found" else location
         return f"key '{key}' is missing; add it{more}"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ")[: 4 * LONGEST_QUOTE]
     found = "" if problem["type"] == "value_error" else f", found {problem['input']!r}"[:LONGEST_QUOTE]
     return f"{location + ': ' if location else ''}{message[0].lower() + message[1:]}{found}{more}"
 

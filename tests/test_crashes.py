@@ -48,6 +48,7 @@ def wait_for(what: Callable[[], Any], process: subprocess.Popen[Any], patience_s
         time.sleep(0.01)
 
 
+@pytest.mark.skipif(shutil.which("ps") is None, reason="nothing lists the processes")
 def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bits(
     kills: ModuleType, filed: FiledContest, tmp_path: Path
 ) -> None:
