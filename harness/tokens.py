@@ -7,7 +7,8 @@ and bits per byte mean the same whatever the vocabulary is.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import LlmbenchError
@@ -33,7 +34,8 @@ class Vocabulary:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self.tokenizer, self.name = tokenizer, name
-        self.table = token_bytes(tokenizer, name)
+        with refusing_panics(name):
+            self.table = token_bytes(tokenizer, name)
         self.lengths_V = np.array([len(spelled) for spelled in self.table])
         self.separator = separator
 
@@ -50,7 +52,8 @@ class Vocabulary:
                 f"{self.name} has no special token '{self.separator}'; name its own as data.tokenizer.separator"
             )
         encoded = []
-        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        with refusing_panics(self.name):
+            encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         for text, encoding in zip(texts, encodings, strict=True):
             ids: list[int] = encoding.ids
             if b"".join([self.table[token] for token in ids]) != text.encode():
@@ -107,9 +110,21 @@ def load_tokenizer(serialized: bytes, name: str) -> Tokenizer:
     from tokenizers import Tokenizer
 
     try:
-        return Tokenizer.from_buffer(serialized)
+        with refusing_panics(name):
+            return Tokenizer.from_buffer(serialized)
     except ValueError as error:
         raise LlmbenchError(f"{name} is not a tokenizer.json that `tokenizers` can read: {error}") from error
+
+
+@contextmanager
+def refusing_panics(name: str) -> Iterator[None]:
+    """A damaged file can make the Rust code of `tokenizers` panic, which is no Exception and whose class has no home."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise LlmbenchError(f"{name} makes `tokenizers` panic ({error}); it is damaged, so fetch it again") from error
 
 
 def token_bytes(tokenizer: Tokenizer, name: str) -> list[bytes]:

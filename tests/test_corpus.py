@@ -87,7 +87,7 @@ def test_a_package_is_read_on_where_reading_stopped(smoke: Track) -> None:
     assert first + list(open_corpus(smoke.data).documents(corpus.position())) == list(corpus.documents())
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=50)
 @given(names=st.sets(st.text(max_size=8), min_size=4, max_size=60))
 def test_the_splits_of_a_package_are_disjoint_and_complete(smoke: Track, names: set[str]) -> None:
     splits = split_documents(sorted(names), smoke.data)

@@ -82,7 +82,9 @@ def test_a_damaged_tokenizer_is_refused_or_still_spells_every_text() -> None:
         assert found is REFUSED or found == [text.encode() for text in TEXTS]
 
     check()
-    for content in STRANGE:
+    panics = original.replace(b'"continuing_subword_prefix":null', b'"continuing_subword_prefix":"longer than all"')
+    assert panics != original
+    for content in (*STRANGE, panics):
         assert outcome(lambda content=content: read(content)) is REFUSED
 
 

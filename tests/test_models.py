@@ -62,7 +62,7 @@ def test_a_tied_head_shares_the_embeddings_matrix_and_start() -> None:
     assert model.embedding(torch.arange(64)).std().item() == pytest.approx(1, rel=0.05)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20)
 @given(
     heads=st.sampled_from([(1, 1), (2, 1), (4, 2), (4, 4), (6, 3)]),
     head_dim=st.sampled_from([2, 8]),
@@ -249,7 +249,7 @@ def test_the_optimizers_cover_every_parameter_once(num_experts: int) -> None:
     assert set(covered) == set(model.parameters())
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(num_steps=st.integers(1, 300), warmup=st.floats(0, 1), warmdown=st.floats(0, 1))
 def test_the_schedule_wastes_no_step_and_never_exceeds_one(num_steps: int, warmup: float, warmdown: float) -> None:
     config = replace(OPTIM, warmup_fraction=warmup, warmdown_fraction=warmdown)

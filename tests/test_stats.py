@@ -27,9 +27,6 @@ from harness.stats import (
     welch_t,
 )
 
-settings.register_profile("gate", deadline=None, derandomize=True)  # slow machines and luck must not fail it
-settings.load_profile("gate")
-
 TwoArms = Callable[..., Outcome]
 TWO_ARMS: list[TwoArms] = [paired_t, welch_t, lambda r, c, **more: two_sample_z(r, c, sigma=0.25, **more)]
 NAMES = ["paired_t", "welch_t", "two_sample_z"]

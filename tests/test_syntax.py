@@ -310,13 +310,13 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return Project(root)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(content=st.binary(max_size=300))
 def test_random_bytes_are_refused_in_one_sentence(scratch: Project, content: bytes) -> None:
     check_bytes(scratch, content)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(file=st.sampled_from(FILES), cut=st.floats(0, 1), noise=st.binary(max_size=3), keep=st.booleans())
 def test_a_torn_or_damaged_file_passes_or_is_refused_in_one_sentence(
     scratch: Project, file: bytes, cut: float, noise: bytes, keep: bool
@@ -362,7 +362,7 @@ WORDS = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(words=st.lists(WORDS, max_size=25))
 def test_random_programs_pass_or_are_refused_in_one_sentence(words: list[str]) -> None:
     refusal(f"{HEAD}{''.join(words)}\n{APPLY}")

@@ -22,7 +22,7 @@ def vocabulary() -> Vocabulary:
     return vocabulary_of(train_tokenizer(TEXTS, 300))
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=40), min_size=1, max_size=5))
 def test_the_bytes_of_the_tokens_are_the_bytes_of_the_text(vocabulary: Vocabulary, texts: list[str]) -> None:
     for text, tokens_N in zip(texts, vocabulary.encode(texts), strict=True):
