@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from harness.corpus import Corpus, Document
-from harness.dataspec import SPLITS, Count, Sha256, SplitName, Strict
+from harness.dataspec import SPLITS, Count, OneEach, Sha256, SplitName, Strict
 from harness.errors import LlmbenchError
 from harness.project import sha256, write_atomic
 from harness.tokens import Vocabulary
@@ -48,7 +48,7 @@ class Progress(Strict):
     """What the documents come from, see `Corpus.origin`; and the version of the library that the position is of."""
     position: Any
     """Of the corpus, see `Corpus.position`; None at its beginning."""
-    splits: dict[SplitName, Made]
+    splits: Annotated[dict[SplitName, Made], OneEach]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from harness.confine import package_folders
 from harness.dataspec import SPLITS, DataSpec, FilesData, HubData, PackageData, SplitName, StreamedData
 from harness.errors import LlmbenchError
-from harness.hub import cache_folders, hub_errors, one_line, resolve_commit
+from harness.hub import cache_folders, hub_errors, reason_of, resolve_commit
 from harness.project import CHECKOUT, file_stamp
 
 BAD_ROWS = (ValueError, TypeError, KeyError, NotImplementedError, StopIteration)
@@ -181,9 +181,9 @@ def _reading(spec: HubData | FilesData) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise
-        raise LlmbenchError(f"{spec.title} cannot be read: {one_line(error)}; check the files") from error
+        raise LlmbenchError(f"{spec.title} cannot be read: {reason_of(error)}; check the files") from error
     except BAD_ROWS as error:
-        raise LlmbenchError(f"{spec.title} cannot be read as the track says: {one_line(error)}") from error
+        raise LlmbenchError(f"{spec.title} cannot be read as the track says: {reason_of(error)}") from error
 
 
 def load_package(spec: PackageData) -> dict[str, str]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from harness.dataspec import PINS, Sha256, SplitName, SplitPin, Strict
+from harness.dataspec import PINS, OneEach, Sha256, SplitName, SplitPin, Strict
 from harness.dataspec import SPLITS as SPLITS
 from harness.errors import LlmbenchError
 from harness.project import file_stamp, sha256
@@ -33,8 +33,8 @@ class Manifest(Strict):
     """What was made: `manifest.json` beside the cached tokens."""
 
     tokenizer_sha256: Sha256
-    splits: dict[SplitName, SplitPin]
-    stamps: dict[SplitName, str]
+    splits: Annotated[dict[SplitName, SplitPin], OneEach]
+    stamps: Annotated[dict[SplitName, str], OneEach]
     """`file_stamp` of each array when its digest was taken: as long as it stands, so does the digest."""
     origin: dict[str, str]
     """What the documents come from: commit, files or package."""

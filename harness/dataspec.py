@@ -18,9 +18,9 @@ Three sources, told apart by `source`. All take `dev_fraction` and `val_fraction
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from harness.errors import LlmbenchError
 
@@ -33,6 +33,16 @@ SplitName = Literal["train", "dev", "val"]
 SPLITS: tuple[SplitName, ...] = ("train", "dev", "val")
 PINS = ("tokenizer_sha256", *SPLITS)
 """The keys of `[data]` that say what the tokens must be."""
+
+
+def _one_each(found: dict[SplitName, Any]) -> dict[SplitName, Any]:
+    if set(found) != set(SPLITS):
+        raise ValueError(f"must have {', '.join(SPLITS)}, found {', '.join(found)}")
+    return found
+
+
+OneEach = AfterValidator(_one_each)
+"""Annotates a dictionary that has an entry for every split."""
 
 
 def is_commit(revision: str) -> bool:
@@ -247,4 +257,5 @@ class FilesData(StreamedData):
         return self
 
 
-DataSpec = Annotated[PackageData | HubData | FilesData, Field(discriminator="source")]
+AnyData = PackageData | HubData | FilesData
+DataSpec = Annotated[AnyData, Field(discriminator="source")]

@@ -46,22 +46,22 @@ def hub_errors(state: Revision) -> Iterator[None]:
         raise _unreachable(what, error) from error
     except (EntryNotFoundError, FileNotFoundError) as error:
         raise LlmbenchError(
-            f"{what} lacks a file that the track asks for ({one_line(error)}); {page}/tree/{revision} lists what it has"
+            f"{what} lacks a file that is asked for ({reason_of(error)}); {page}/tree/{revision} lists what it has"
         ) from error
     except HfHubHTTPError as error:
-        raise LlmbenchError(f"the hub refused to hand out {what}: {one_line(error)}; try again later") from error
+        raise LlmbenchError(f"the hub refused to hand out {what}: {reason_of(error)}; try again later") from error
     except (HTTPError, ConnectionError, TimeoutError) as error:
         raise _unreachable(what, error) from error
 
 
 def _unreachable(what: str, error: BaseException) -> LlmbenchError:
     return LlmbenchError(
-        f"the Hugging Face hub did not answer for {what} ({one_line(error)}); check the network and run the same "
+        f"the Hugging Face hub did not answer for {what} ({reason_of(error)}); check the network and run the same "
         f"command again: what is done is kept"
     )
 
 
-def one_line(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """A library's message, its line breaks taken out, at most 200 characters of it."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 

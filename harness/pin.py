@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from harness.arrays import Observe, ignore_steps
 from harness.data import Manifest, read_manifest
-from harness.dataspec import PINS, SplitPin, is_commit
+from harness.dataspec import PINS, AnyData, SplitPin, StreamedData, is_commit
 from harness.errors import LlmbenchError
 from harness.hub import resolve_commit
 from harness.prepare import check_pins, prepare
@@ -17,16 +18,19 @@ from harness.track import Track, parse_track
 
 _DATA = re.compile(r"\s*\[data\]\s*(#.*)?")
 _TABLE = re.compile(r"\s*\[{1,2}[\w.-]+\]{1,2}\s*(#.*)?")
+_REVISION = re.compile(r"\brevision\s*=\s*(\"[^\"]*\"|'[^']*')")
 _PIN = re.compile(rf"(?P<key>{'|'.join(PINS)})\s*=[^#]*(?P<comment>#.*)?")
 
 
 def pin_track(project: Project, track: Track, *, force: bool = False, observe: Observe = ignore_steps) -> Manifest:
     """Make the track's tokens and write what they are into its file; returns what was made.
 
-    Raises LlmbenchError where the file pins something else and not `force`, or names a revision that may move.
+    A branch or a tag of the hub becomes the commit that it stands for today. Raises LlmbenchError where the file pins
+    something else and not `force`.
     """
-    _check_revisions(track)
-    bare = track.model_copy(update={"data": track.data.model_copy(update=dict.fromkeys(PINS))})
+    moving = {key: state for key, state in track.data.revisions.items() if not is_commit(state.name)}
+    commits = {key: resolve_commit(state) for key, state in moving.items()}
+    bare = track.model_copy(update={"data": _bare(track.data, commits)})
     prepare(bare, observe=observe)
     manifest = read_manifest(bare)
     if manifest is None:
@@ -35,16 +39,30 @@ def pin_track(project: Project, track: Track, *, force: bool = False, observe: O
         check_pins(track, manifest)
     pins = {key: _toml(pin) for key, pin in manifest.pins.items()}
     path = project.tracks / f"{track.name}.toml"
-    text = pinned_text(read_text(path), pins)
-    if _parse(text, track.name) != track.model_copy(update={"data": track.data.model_copy(update=manifest.pins)}):
-        lines = " and ".join(f"{key} = {value}" for key, value in pins.items())
-        raise LlmbenchError(f"{path} is laid out in a way that cannot be edited; write these below [data]: {lines}")
+    text = pinned_text(read_text(path), pins, commits)
+    if _parse(text, track.name) != bare.model_copy(update={"data": bare.data.model_copy(update=manifest.pins)}):
+        values = {key: _toml(commit) for key, commit in commits.items()} | pins
+        missing = "; ".join(f"{key} = {value}" for key, value in values.items())
+        raise LlmbenchError(f"{path} is laid out in a way that cannot be edited; write below [data]: {missing}")
     write_atomic(path, text)
     return manifest
 
 
-def pinned_text(text: str, pins: dict[str, str]) -> str:
-    """A track file with `pins` in its table [data]: in the place of older ones, else behind the table's last key."""
+def _bare(spec: AnyData, commits: dict[str, str]) -> AnyData:
+    """`[data]` without pins, at `commits`."""
+    changed: dict[str, Any] = dict.fromkeys(PINS)
+    if "revision" in commits:
+        changed["revision"] = commits["revision"]
+    if "tokenizer.revision" in commits and isinstance(spec, StreamedData):
+        changed["tokenizer"] = spec.tokenizer.model_copy(update={"revision": commits["tokenizer.revision"]})
+    return spec.model_copy(update=changed)
+
+
+def pinned_text(text: str, pins: dict[str, str], commits: dict[str, str]) -> str:
+    """A track file with `pins` in its table [data], in the place of older ones, else behind the table's last key.
+
+    `commits` take the place of the revisions in [data] and in its tokenizer.
+    """
     lines = text.rstrip("\n").split("\n")  # a carriage return stays where it is
     start = next((place for place, line in enumerate(lines) if _DATA.fullmatch(line)), len(lines))
     end = next((place for place in range(start + 1, len(lines)) if _TABLE.fullmatch(lines[place])), len(lines))
@@ -55,6 +73,14 @@ def pinned_text(text: str, pins: dict[str, str]) -> str:
         if found := _PIN.fullmatch(lines[place]):
             comment = f"  {found['comment']}" if found["comment"] else ""
             lines[place] = f"{found['key']} = {missing.pop(found['key'])}{comment}"
+    table = ""
+    for place, line in enumerate(lines):
+        table = line.strip() if _TABLE.fullmatch(line) else table
+        if table.startswith(("[data]", "[data.tokenizer]")):
+            is_tokenizer = table.startswith("[data.t") or line.lstrip().startswith("tokenizer")
+            if commit := commits.get("tokenizer.revision" if is_tokenizer else "revision"):
+                code, hash_, comment = line.partition("#")
+                lines[place] = _REVISION.sub(f'revision = "{commit}"', code) + hash_ + comment
     lines[end:end] = [f"{key} = {value}" for key, value in missing.items()]
     return "\n".join(lines) + "\n"
 
@@ -73,12 +99,3 @@ def _parse(text: str, name: str) -> Track | None:
             return parse_track(path)
         except LlmbenchError:
             return None
-
-
-def _check_revisions(track: Track) -> None:
-    for key, state in track.data.revisions.items():
-        if not is_commit(state.name):
-            raise LlmbenchError(
-                f"data.{key} is '{state.name}', which may move; write the commit that it stands for today, "
-                f"{resolve_commit(state)}, into tracks/{track.name}.toml"
-            )

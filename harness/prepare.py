@@ -38,9 +38,10 @@ def prepare(track: Track, *, force: bool = False, observe: Observe = ignore_step
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder.with_suffix(".lock")):
-            if force or _outdated(track):
-                shutil.rmtree(folder, ignore_errors=True)
+            if force:
                 shutil.rmtree(partial, ignore_errors=True)
+            if force or not (folder / MANIFEST).exists() or _outdated(track):
+                shutil.rmtree(folder, ignore_errors=True)
             if not folder.exists():
                 partial.mkdir(exist_ok=True)
                 _make(track, partial, observe)

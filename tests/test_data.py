@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import data
-from harness.data import Batches, derive_seed, eval_batches, open_split, with_found_pins
+from harness.data import MANIFEST, Batches, cache_folder, derive_seed, eval_batches, open_split, with_found_pins
 from harness.errors import LlmbenchError
 from harness.prepare import prepare
 from harness.track import Track
@@ -67,6 +67,15 @@ def test_a_missing_split_is_named_with_the_way_out(own_cache: Path, smoke: Track
     prepare(smoke)
     with pytest.raises(LlmbenchError, match="data prepare --force"):
         open_split(smoke, "dev")
+
+
+@pytest.mark.parametrize("damage", ["{", '{"splits": {}}', "[]", "\xff"])
+def test_a_broken_manifest_is_named_with_the_way_out(own_cache: Path, bare: Track, damage: str) -> None:
+    folder = cache_folder(bare)
+    folder.mkdir(parents=True)
+    (folder / MANIFEST).write_text(damage, encoding="latin-1")
+    with pytest.raises(LlmbenchError, match=r"manifest\.json cannot be read; .*data prepare --force"):
+        with_found_pins(bare)
 
 
 def test_a_large_split_is_hashed_once_and_again_when_it_was_touched(

@@ -226,16 +226,14 @@ def test_a_hub_out_of_reach_is_said_at_once(hub: Hub, environment: dict[str, str
         assert word in sentence
 
 
-def test_a_branch_is_refused_where_it_is_pinned_and_its_commit_named(hub: Hub) -> None:
-    path = hub.write_track("branch", data(revision='"main"'))
+def test_a_branch_trains_and_becomes_its_commit_when_it_is_pinned(hub: Hub) -> None:
+    branch = tokenizer_of("owner/tokenizer").replace(COMMIT, "main")
+    path = hub.write_track("branch", data(revision='"main"', tokenizer=branch))
     assert hub("data", "prepare", "--track", "branch").returncode == 0
-    done = hub("data", "pin", "--track", "branch")
-    assert done.returncode == 2
-    assert (
-        f"data.revision is 'main', which may move; write the commit that it stands for today, {COMMIT}" in done.stderr
-    )
-    path.write_text(path.read_text().replace('"main"', f'"{COMMIT}"'))
     assert hub("data", "pin", "--track", "branch").returncode == 0
+    pinned = tomllib.loads(path.read_text())["data"]
+    assert pinned["revision"] == pinned["tokenizer"]["revision"] == COMMIT
+    assert hub("data", "prepare", "--track", "branch", cache="far", HF_ENDPOINT="http://127.0.0.1:9").returncode == 2
     path.write_text(path.read_text().replace(f'revision = "{COMMIT}"', 'revision = "main"', 1))
     done = hub("data", "info", "--track", "branch")
     assert done.returncode == 2

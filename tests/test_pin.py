@@ -31,7 +31,7 @@ def without_pins(text: str) -> str:
     ],
 )
 def test_pins_go_behind_the_last_key_of_data(text: str) -> None:
-    pinned = pinned_text(text, VALUES)
+    pinned = pinned_text(text, VALUES, {})
     assert tomllib.loads(pinned)["data"] == tomllib.loads(text)["data"] | {
         "tokenizer_sha256": "new",
         "train": {"a": 1},
@@ -47,7 +47,7 @@ def pin_lines() -> list[str]:
 
 def test_older_pins_are_replaced_where_they_stand() -> None:
     text = "[data]\nval = { a = 9 }  # the last one\nsource = 1\n\n[model]\nval = 2\n"
-    assert pinned_text(text, VALUES).splitlines() == [
+    assert pinned_text(text, VALUES, {}).splitlines() == [
         "[data]",
         "val = { a = 3 }  # the last one",
         "source = 1",
@@ -56,6 +56,31 @@ def test_older_pins_are_replaced_where_they_stand() -> None:
         "[model]",
         "val = 2",
     ]
+
+
+def test_a_branch_becomes_the_commit_that_it_stands_for_and_nothing_else_does() -> None:
+    commits = {"revision": "aaa", "tokenizer.revision": "bbb"}
+    inline = """revision = "main"
+[data]
+revision = 'main'  # not revision = "main" but a commit
+tokenizer = { source = "hub", revision = "main" }
+[model]
+revision = "main"
+"""
+    table = "[data]\nrevision = 'main'\n\n[data.tokenizer]\nrevision = 'main'\n"
+    assert pinned_text(inline, {}, commits).splitlines() == [
+        'revision = "main"',
+        "[data]",
+        'revision = "aaa"  # not revision = "main" but a commit',
+        'tokenizer = { source = "hub", revision = "bbb" }',
+        "[model]",
+        'revision = "main"',
+    ]
+    assert tomllib.loads(pinned_text(table, {}, commits))["data"] == {
+        "revision": "aaa",
+        "tokenizer": {"revision": "bbb"},
+    }
+    assert pinned_text(inline, {}, {}) == inline
 
 
 @pytest.fixture
@@ -93,6 +118,6 @@ def test_a_file_that_cannot_be_edited_is_left_alone_and_its_lines_are_told(own_p
     dotted += 'data.document = ["book", "chapter"]\ndata.dev_fraction = 0.005\ndata.val_fraction = 0.02\n'
     path.write_text(head + dotted + "[model]" + tail.partition("[model]")[2])
     before = path.read_text()
-    with pytest.raises(LlmbenchError, match=r"write these below \[data\]: tokenizer_sha256 = "):
+    with pytest.raises(LlmbenchError, match=r"write below \[data\]: tokenizer_sha256 = "):
         pin_track(own_project, load_track(own_project, "smoke"))
     assert path.read_text() == before

@@ -76,7 +76,7 @@ class Stop:
 
 
 @pytest.mark.parametrize(
-    "limits", [{}, {"train_tokens": 6000}, {"train_tokens": 4000, "dev_tokens": 400, "val_tokens": 900}]
+    "limits", [{}, {"train_tokens": 3000}, {"train_tokens": 4000, "dev_tokens": 400, "val_tokens": 900}]
 )
 def test_interrupted_and_resumed_the_tokens_are_the_same(
     files_track: MakeTrack, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,12 @@ def test_a_wrong_source_is_named_with_the_fix(tmp_path: Path, data: str, old: st
         parse(tmp_path, with_data(data.replace(old, new, 1)))
     for word in words:
         assert word in str(caught.value)
+
+
+def test_the_examples_of_the_page_on_data_parse(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parent.parent / "docs" / "data.md").read_text()
+    examples = re.findall(r"```toml\n\[data\]\n(.*?)```", page, re.DOTALL)
+    assert [parse(tmp_path, with_data(example)).data.source for example in examples] == ["hub", "files"]
 
 
 def test_an_unknown_track_suggests_the_nearest(project: Project) -> None:
