@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TORCH := torch>=2.11,<2.14
 
-.PHONY: bench test setup board
+.PHONY: bench benchmarks test setup
 
 setup: .venv/.installed
 
@@ -21,8 +21,12 @@ bench: setup
 	$(BIN)/llmbench run candidate --variant token_smear --max-pairs 3 || case $$? in 3|4) ;; *) exit 1 ;; esac
 	$(BIN)/llmbench leaderboard
 
+# Ratios of speed; on a quiet machine, for about twenty minutes.
+benchmarks: setup
+	$(BIN)/python benchmarks/speed.py pocket
+
 test: setup
 	$(BIN)/ruff format --check harness models tests benchmarks
 	$(BIN)/ruff check harness models tests benchmarks
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder

@@ -167,7 +167,7 @@ MODULES = {
 }
 # The base's own modules, which every run's code digest covers. Another file of the player's side would be in no
 # digest and cost nothing. Their public names are free, but not torch under another name.
-BASE_MODULES = frozenset({"models.gpt", "models.moe", "models.optim", "models.parts"})
+BASE_MODULES = frozenset({"models.gpt", "models.kernels", "models.moe", "models.optim", "models.parts"})
 NOT_OF_THE_BASE = frozenset({"torch", "nn", "F"})
 
 # Built-ins that only compute. Any other is refused, also those of a later Python.

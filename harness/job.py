@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -130,14 +131,25 @@ def set_up_torch(track: Track) -> None:
     torch.set_num_threads(track.threads)
     if track.device == "cpu":
         torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms, without importing the compiler
+        leave_out_the_compiler()
     keep_freed_memory()
+
+
+def leave_out_the_compiler() -> None:
+    """Keep optimizers from importing torch's compiler, 1.5 s a run, only to tell it to leave them alone."""
+    import torch
+
+    for method in vars(torch.optim.Optimizer).values():
+        if function := getattr(method, "__wrapped__", None):
+            function.__dynamo_disable = function  # what torch._disable_dynamo looks for before it imports
+    torch.optim.Adam.step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))  # type: ignore[method-assign]
 
 
 def keep_freed_memory() -> None:
     """Tell glibc to keep freed memory for the next step instead of returning it to the kernel.
 
-    Otherwise every activation of some megabytes is mapped and zeroed anew, step after step: keeping it
-    gave 1.14 times the tokens a second on `pocket` (one core, measured 2026-11). No effect elsewhere.
+    Otherwise every activation of some megabytes is mapped and zeroed anew, step after step
+    (`python benchmarks/speed.py` measures what that costs). No effect elsewhere.
     """
     import ctypes
 

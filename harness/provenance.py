@@ -16,6 +16,7 @@ from harness.results import Machine, Provenance
 CODE_FILES = (
     "models/parts.py",
     "models/gpt.py",
+    "models/kernels.py",
     "models/moe.py",
     "models/optim.py",
     "harness/data.py",

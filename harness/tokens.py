@@ -118,7 +118,7 @@ def load_tokenizer(serialized: bytes, name: str) -> Tokenizer:
 
 @contextmanager
 def refusing_panics(name: str) -> Iterator[None]:
-    """A damaged file can make the Rust code of `tokenizers` panic, which is no Exception and whose class has no home."""
+    """A damaged file can make the Rust code of `tokenizers` panic: outside Exception, of no public class."""
     try:
         yield
     except BaseException as error:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.kernels import RMSNorm, causal_attention
 from models.moe import MixtureOfExperts
 from models.optim import linear_schedule, muon_and_adamw
 from models.parts import ModelConfig, OptimConfig, Output, Parts
@@ -91,14 +92,7 @@ class Attention(nn.Module):
         k_BTGK = self.key(x_BTD).unflatten(-1, (-1, self.head_dim))
         v_BTGK = self.value(x_BTD).unflatten(-1, (-1, self.head_dim))
         q_BTHK, k_BTGK = self.query_key(q_BTHK, k_BTGK)
-        y_BHTK = F.scaled_dot_product_attention(
-            q_BTHK.transpose(1, 2),
-            k_BTGK.transpose(1, 2),
-            v_BTGK.transpose(1, 2),
-            is_causal=True,
-            enable_gqa=q_BTHK.size(2) != k_BTGK.size(2),
-        )
-        y_BTD: Tensor = self.out(y_BHTK.transpose(1, 2).flatten(-2))
+        y_BTD: Tensor = self.out(causal_attention(q_BTHK, k_BTGK, v_BTGK).flatten(-2))
         return F.dropout(y_BTD, self.dropout, self.training)
 
 
@@ -121,9 +115,9 @@ class Block(nn.Module):
 
     def __init__(self, parts: Parts, layer: int) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(parts.model.dim, eps=1e-6)
+        self.attention_norm = RMSNorm(parts.model.dim)
         self.attention = parts.attention(parts, layer)
-        self.feed_forward_norm = nn.RMSNorm(parts.model.dim, eps=1e-6)
+        self.feed_forward_norm = RMSNorm(parts.model.dim)
         self.feed_forward = parts.feed_forward(parts, layer)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
@@ -136,7 +130,7 @@ class Head(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(config.dim, eps=1e-6)
+        self.norm = RMSNorm(config.dim)
         self.out = Linear(config.dim, config.vocab_size, zero=True)
 
     def forward(self, x_BTD: Tensor) -> Tensor:

@@ -14,6 +14,9 @@ from models.parts import OptimConfig
 # A matrix with a side below this has too few directions for orthogonalising to mean much (assumption):
 # gates and routers go to AdamW, as in modded-nanogpt.
 MIN_MUON_SIDE = 16
+# From this ratio of sides n/m on, it is cheaper to iterate on the Gram matrix alone: 2 n/m + 17 products of m x m,
+# where iterating on the matrix takes 10 n/m + 5.
+LONG = 2
 
 
 class Muon(Optimizer):
@@ -52,18 +55,40 @@ def orthogonalize(matrices: Tensor, num_iterations: int = 5) -> Tensor:
     """Each matrix of a stack, with its singular values moved to roughly [0.7, 1.2]; keeps (..., m, n).
 
     The quintic's coefficients are Jordan's, chosen for slope at zero. bfloat16 on a GPU that has it; float32 on a
-    CPU, where it is three times as fast as bfloat16 (measured on two x86-64 cores).
+    CPU, where bfloat16 is slower (`python benchmarks/speed.py`).
     """
     has_bf16 = matrices.is_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
     x = (matrices.bfloat16() if has_bf16 else matrices.float()).flatten(0, -3)
     wide = x.size(-2) <= x.size(-1)
     x = x if wide else x.mT
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(num_iterations):
-        gram = torch.bmm(x, x.mT)
-        quadratic = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
-        x = torch.baddbmm(x, quadratic, x, beta=3.4445)
+    if not has_bf16 and x.size(-1) >= LONG * x.size(-2):
+        x = torch.bmm(_gram_polynomial(torch.bmm(x, x.mT), num_iterations), x)
+    else:
+        for _ in range(num_iterations):
+            gram = torch.bmm(x, x.mT)
+            x = torch.baddbmm(x, _quadratic(gram), x, beta=3.4445)
     return (x if wide else x.mT).reshape(matrices.shape).type_as(matrices)
+
+
+def _quadratic(gram: Tensor) -> Tensor:
+    return torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+
+
+def _gram_polynomial(gram: Tensor, num_iterations: int) -> Tensor:
+    """What all iterations together multiply a long matrix by, told from its small Gram matrix alone.
+
+    It squares the singular values, so bfloat16 has too few digits for it.
+    """
+    product = None
+    for remaining in reversed(range(num_iterations)):
+        factor = _quadratic(gram)
+        factor.diagonal(dim1=-2, dim2=-1).add_(3.4445)
+        product = factor if product is None else torch.bmm(factor, product)
+        if remaining:
+            gram = torch.bmm(torch.bmm(factor, gram), factor)
+    assert product is not None
+    return product
 
 
 def muon_and_adamw(model: nn.Module, config: OptimConfig) -> list[Optimizer]:

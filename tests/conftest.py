@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import random
 import re
 import shutil
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -193,8 +195,21 @@ class FiledContest:
 
 @pytest.fixture(scope="session")
 def filed(tmp_path_factory: pytest.TempPathFactory) -> FiledContest:
-    """A sandbox whose board holds the baseline and token smearing, trained here."""
-    sandbox = make_sandbox(tmp_path_factory.mktemp("filed") / "llmbench")
+    """A sandbox whose board holds the baseline and token smearing, trained here.
+
+    Trained by the first of the suite's processes that asks for it; each works on a copy of its own.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with filelock.FileLock(shared / "filed.lock"):
+        if not (shared / "filed.pickle").exists():
+            (shared / "filed.pickle").write_bytes(pickle.dumps(file_contest(shared / "filed" / "llmbench")))
+        contest: FiledContest = pickle.loads((shared / "filed.pickle").read_bytes())
+    return replace(contest, sandbox=contest.sandbox.copy(tmp_path_factory.mktemp("filed") / "llmbench"))
+
+
+def file_contest(root: Path) -> FiledContest:
+    sandbox = make_sandbox(root)
     baseline = sandbox("run", "baseline", "--track", "smoke")
     assert baseline.returncode == 0, baseline.stderr
     opening = sandbox("submit", "--baseline", "--track", "smoke")
@@ -202,3 +217,14 @@ def filed(tmp_path_factory: pytest.TempPathFactory) -> FiledContest:
     candidate = sandbox("run", "candidate", "--variant", "token_smear", "--track", "smoke", "--json")
     submitted = sandbox("submit", "--track", "smoke")
     return FiledContest(sandbox, {"code": candidate.returncode, **json.loads(candidate.stdout)}, submitted)
+
+
+SLOWEST = ("test_board", "test_hub", "test_challenge", "test_docs", "test_fuzz_data", "test_lanes", "test_explore")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests stay in one process, for its fixtures' sake; the slow files come first, so that none ends late."""
+    places = {name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from harness.catalog import apply_recipe, recipe_sources
 from harness.job import draw_parameters
 from harness.project import Project
+from models import optim
 from models.gpt import GPT, Attention, Rotary, base
 from models.moe import Experts, MixtureOfExperts
 from models.optim import linear_schedule, muon_and_adamw, orthogonalize
@@ -238,6 +239,18 @@ def test_orthogonalize_moves_singular_values_near_one_and_keeps_directions(shape
     turned = u.mT @ updates @ vh.mT
     off_diagonal = turned - torch.diag_embed(turned.diagonal(dim1=-2, dim2=-1))
     assert off_diagonal.abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 96), (2, 128, 24)])
+def test_a_long_matrix_is_iterated_on_its_gram_matrix_with_the_same_result(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    by_gram = orthogonalize(matrices)
+    monkeypatch.setattr(optim, "LONG", float("inf"))
+    directly = orthogonalize(matrices)
+    assert not torch.equal(by_gram, directly)  # two ways it is
+    torch.testing.assert_close(by_gram, directly, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("num_experts", [0, 4])

@@ -1,0 +1,100 @@
+"""Operations with a gradient written by hand, where a CPU is faster with it than with what autograd composes.
+
+`python benchmarks/throughput.py pocket` measures what each is worth. On a GPU PyTorch's own kernels are used.
+
+Shapes: B batch, T position, H query heads, G key heads, K head width, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+# Queries that share one product: small enough that little of it lies above the diagonal, and that it stays in cache.
+QUERY_BLOCK = 64
+# Attention weights are kept for the way back; above this many positions they would fill the memory.
+MAX_KEPT_POSITIONS = 512
+
+
+class RMSNorm(nn.RMSNorm):
+    """x_BTD divided by its root mean square, times a gain (arXiv:1910.07467)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda:
+            return super().forward(x)
+        normed: Tensor = _RMSNorm.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
+        return normed
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain_D: Tensor, eps: float) -> Tensor:
+        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.size(-1)).add_(eps).rsqrt_()
+        normed = x * inverse
+        ctx.save_for_backward(normed, inverse, gain_D)
+        return normed * gain_D
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        normed, inverse, gain_D = ctx.saved_tensors
+        gain_grad_D = (grad * normed).flatten(0, -2).sum(0)
+        grad = grad * gain_D
+        along = (grad * normed).sum(-1, keepdim=True).div_(-normed.size(-1))
+        return grad.addcmul_(normed, along).mul_(inverse), gain_grad_D, None
+
+
+def causal_attention(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor) -> Tensor:
+    """Softmax attention of each position to those up to it, scaled by K ** -0.5 (arXiv:1706.03762); y_BTHK."""
+    q_BHTK, k_BGTK, v_BGTK = (x.transpose(1, 2) for x in (q_BTHK, k_BTGK, v_BTGK))
+    groups = q_BHTK.size(1) // k_BGTK.size(1)
+    if q_BHTK.is_cuda or q_BHTK.size(2) > MAX_KEPT_POSITIONS:
+        y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BGTK, is_causal=True, enable_gqa=groups > 1)
+    else:
+        if groups > 1:  # arXiv:2305.13245
+            k_BGTK, v_BGTK = (x.repeat_interleave(groups, dim=1) for x in (k_BGTK, v_BGTK))
+        flat = _CausalAttention.apply(*(x.flatten(0, 1) for x in (q_BHTK, k_BGTK, v_BGTK)))  # type: ignore[no-untyped-call]
+        y_BHTK = flat.unflatten(0, q_BHTK.shape[:2])
+    return y_BHTK.transpose(1, 2)
+
+
+class _CausalAttention(torch.autograd.Function):
+    """Shapes: N sequences times heads, Q positions of a block of queries, S those that it sees."""
+
+    @staticmethod
+    def forward(ctx: Any, q_NTK: Tensor, k_NTK: Tensor, v_NTK: Tensor) -> Tensor:
+        y_NTK = torch.empty_like(q_NTK)
+        weights = []
+        for start, end in _blocks(q_NTK.size(1)):
+            mask_QS = q_NTK.new_full((end - start, end), -torch.inf).triu(start + 1)
+            scores_NQS = torch.baddbmm(mask_QS, q_NTK[:, start:end], k_NTK[:, :end].mT, alpha=q_NTK.size(-1) ** -0.5)
+            weights.append(scores_NQS.softmax(-1))
+            y_NTK[:, start:end] = torch.bmm(weights[-1], v_NTK[:, :end])
+        ctx.save_for_backward(q_NTK, k_NTK, v_NTK, y_NTK, *weights)
+        return y_NTK
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_NTK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q_NTK, k_NTK, v_NTK, y_NTK, *weights = ctx.saved_tensors
+        scale = q_NTK.size(-1) ** -0.5
+        q_grad, k_grad, v_grad = torch.empty_like(q_NTK), torch.zeros_like(k_NTK), torch.zeros_like(v_NTK)
+        along_NT1 = (grad_NTK * y_NTK).sum(-1, keepdim=True)
+        for (start, end), weights_NQS in zip(_blocks(q_NTK.size(1)), weights, strict=True):
+            grad_NQK = grad_NTK[:, start:end]
+            v_grad[:, :end].baddbmm_(weights_NQS.mT, grad_NQK)
+            scores_grad_NQS = torch.bmm(grad_NQK, v_NTK[:, :end].mT).sub_(along_NT1[:, start:end]).mul_(weights_NQS)
+            q_grad[:, start:end] = torch.bmm(scores_grad_NQS, k_NTK[:, :end]).mul_(scale)
+            k_grad[:, :end].baddbmm_(scores_grad_NQS.mT, q_NTK[:, start:end], alpha=scale)
+        return q_grad, k_grad, v_grad
+
+
+def _blocks(length: int) -> list[tuple[int, int]]:
+    return [(start, min(start + QUERY_BLOCK, length)) for start in range(0, length, QUERY_BLOCK)]
