@@ -7,6 +7,7 @@ that scores of two devices differ by what was trained and not by how it was scor
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,21 @@ class Device:
 
         if self.name == "cuda":
             torch.cuda.synchronize()
+
+    def peak_memory_mib(self) -> int:
+        """Largest memory so far: on a GPU what torch allocated there, else what this process held of the machine's."""
+        if self.name == "cuda":
+            import torch
+
+            return max(1, torch.cuda.max_memory_allocated() >> 20)
+        try:
+            status = Path("/proc/self/status").read_text()  # Linux; its getrusage would count the parent's peak too
+            return int(status.partition("VmHWM:")[2].split()[0]) >> 10
+        except (OSError, IndexError, ValueError):
+            import resource
+
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            return max(1, peak >> (20 if sys.platform == "darwin" else 10))
 
     def tensor(self, batch: Any) -> Tensor:
         """A numpy batch on this device; the copy goes on while the host goes on."""

@@ -89,7 +89,7 @@ def token_nats(logits_TV: NDArray[np.float32], targets_T: NDArray[np.int64]) -> 
     """
     shifted_TV = logits_TV - logits_TV.max(-1, keepdims=True)
     target_T = np.take_along_axis(shifted_TV, targets_T[:, None], -1)[:, 0]
-    return np.log(np.exp(shifted_TV).sum(-1, dtype=np.float64)) - target_T
+    return np.log(np.exp(shifted_TV, out=shifted_TV).sum(-1, dtype=np.float64)) - target_T
 
 
 def probe(session: Session, batches: Sequence[Batch], nats: Sequence[NDArray[np.float64]]) -> None:

@@ -26,9 +26,9 @@ Nats = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-def _leave_out(content: dict[str, Any], name: str) -> dict[str, Any]:
-    """A record's content without the field `name` where that is None."""
-    return {key: value for key, value in content.items() if key != name or value is not None}
+def _leave_out(content: dict[str, Any], *names: str) -> dict[str, Any]:
+    """A record's content without those of the fields `names` that are None."""
+    return {key: value for key, value in content.items() if key not in names or value is not None}
 
 
 class CurvePoint(Strict):
@@ -66,6 +66,8 @@ class Training(Strict):
     """Steps on dummy data before the clock starts."""
     wall_s: Seconds
     """The whole training process, all sessions of a resumed run together."""
+    peak_memory_mib: Positive | None = None
+    """Largest resident memory of the training process, or on a GPU what torch allocated there; None before 2026-11-22."""
     ended: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
     """UTC time at the end of training: shows which runs were interleaved."""
     weights_sha256: Sha256
@@ -78,7 +80,7 @@ class Training(Strict):
 
     @model_serializer(mode="wrap")
     def _without_unsaid(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _leave_out(dump(self), "experts")
+        return _leave_out(dump(self), "experts", "peak_memory_mib")
 
 
 class Evaluation(Strict):

@@ -143,6 +143,7 @@ def train(
         cpu_s=state.cpu_s,
         warmup_s=warmup_s,
         wall_s=state.earlier_wall_s + time.perf_counter() - started,
+        peak_memory_mib=device.peak_memory_mib(),
         ended=state.ended,
         weights_sha256=sha256(weights),
         confinement=confinement,
