@@ -67,7 +67,7 @@ class Training(Strict):
     wall_s: Seconds
     """The whole training process, all sessions of a resumed run together."""
     peak_memory_mib: Positive | None = None
-    """Largest resident memory of the training process, or on a GPU what torch allocated there; None before 2026-11-22."""
+    """Largest resident memory of the training process, or on a GPU what torch allocated there."""
     ended: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
     """UTC time at the end of training: shows which runs were interleaved."""
     weights_sha256: Sha256
