@@ -48,10 +48,10 @@ STYLE: Any = {
     "svg.hashsalt": "llmbench",
     "text.color": INK,
     "text.parse_math": False,  # a stranger's name may hold a dollar sign
-    "xtick.color": FAINT,
+    "xtick.bottom": False,
     "xtick.labelcolor": INK,
-    "ytick.color": FAINT,
     "ytick.labelcolor": INK,
+    "ytick.left": False,
 }
 WIDTH = 5.6  # inches; at a phone's width its text is still 8 pixels high
 LONGEST_LABEL = 30  # characters
@@ -82,6 +82,7 @@ Arms = Sequence[tuple[str, Sequence[FinishedRun]]]
 def draw_curves(arms: Arms) -> Figure:
     """Dev loss against tokens, the mean of each arm and the band of its seeds; of pairs the gain below."""
     import pandas as pd
+    from matplotlib.ticker import MaxNLocator
 
     frame = pd.concat([curve_frame(name, runs) for name, runs in arms])
     figure = _new_figure(4.4 if len(arms) == 2 else 2.9)
@@ -104,6 +105,7 @@ def draw_curves(arms: Arms) -> Figure:
         grid[1, 0].axhline(0, color=INK, linewidth=0.8, linestyle=":")
         grid[1, 0].set_ylabel("gain of each pair")
     grid[-1, 0].set_xlabel("training tokens")
+    grid[-1, 0].xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
     grid[-1, 0].xaxis.set_major_formatter(lambda value, _: _count(value))
     figure.align_ylabels()
     return figure

@@ -1,0 +1,94 @@
+"""The board as a static site: files on disk that need no network, no server and, but to sort and filter, no script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import LlmbenchError
+from harness.leaderboard import format_csv
+from harness.plots import draw_cost, draw_curves, draw_history, to_svg
+from harness.project import Project, read_text, write_atomic
+from harness.site.content import PLOT_WIDTH, read_submissions, read_tracks
+
+HERE = Path(__file__).resolve().parent
+MANIFEST = "llmbench-site.txt"
+"""Names every file of the site, one a line: what a later writing may replace or remove."""
+FIRST_LINE = "Written by `llmbench leaderboard --html`, which may replace or remove these files:"
+
+
+def render_site(project: Project) -> dict[str, str]:
+    """Path inside the site -> text of every file; the same board gives the same bytes.
+
+    Raises LlmbenchError where a submission or a track is broken.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,  # names, recipes, reasons and sources are strangers' words
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    submissions = read_submissions(project)
+    tracks = read_tracks(project, submissions)
+    shared = {"tracks": tracks, "submissions": submissions, "PLOT_WIDTH": PLOT_WIDTH}
+    files = {name: read_text(HERE / name) for name in ("style.css", "board.js")}
+    files["leaderboard.csv"] = format_csv([page.row for page in submissions])
+
+    def render(path: str, template: str, **content: Any) -> None:
+        root = "../" * path.count("/")
+        files[path] = environment.get_template(template).render(path=path, root=root, **shared, **content)
+
+    for page in submissions:
+        if page.picture is not None:
+            files[page.picture] = to_svg(lambda arms=page.curves: draw_curves(arms))  # type: ignore[misc]
+        render(page.page, "submission.html", page=page)
+    for track in tracks:
+        rows, added = [page.row for page in track.current], {p.row.number: p.added_statements for p in track.current}
+        if track.history is not None:
+            files[track.history] = to_svg(lambda rows=rows: draw_history(rows))  # type: ignore[misc]
+        if track.cost is not None:
+            price = track.track.rule.loss_per_statement
+            files[track.cost] = to_svg(lambda rows=rows, added=added, price=price: draw_cost(rows, added, price))  # type: ignore[misc]
+        render(track.page, "track.html", page=track)
+    render("index.html", "index.html")
+    return files
+
+
+def write_site(project: Project, folder: Path) -> dict[str, str]:
+    """Write the site into `folder`; the files that it now holds.
+
+    All is rendered before anything is written, each file is replaced as a whole, what a page links to before the
+    page: whenever it is stopped, every page there is leads somewhere. What is not of the site stays untouched.
+    Raises LlmbenchError where the folder holds something else, or cannot be written.
+    """
+    old = _own_files(folder)
+    files = render_site(project)
+    manifest = folder / MANIFEST
+    write_atomic(manifest, _manifest({*old, *files}))  # first: a site that was cut off can be written again
+    for path, text in files.items():
+        write_atomic(folder / path, text)
+    for path in sorted({*old} - {*files}):
+        (folder / path).unlink(missing_ok=True)
+    write_atomic(manifest, _manifest(files))
+    return files
+
+
+def _manifest(files: Mapping[str, str] | set[str]) -> str:
+    return "\n".join((FIRST_LINE, *sorted(files), ""))
+
+
+def _own_files(folder: Path) -> list[str]:
+    """The files of the site that is in `folder`; none in a new or empty folder. Raises LlmbenchError for any other."""
+    manifest = folder / MANIFEST
+    if manifest.is_file():
+        first, *paths = read_text(manifest).splitlines()
+        inside = [path for path in paths if (folder / path).resolve().is_relative_to(folder.resolve())]
+        if first == FIRST_LINE and inside == paths:
+            return paths
+    elif not folder.exists() or (folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())):
+        return []
+    raise LlmbenchError(f"{folder} holds something that is not a site of llmbench; name a new or empty folder")
