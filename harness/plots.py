@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime
 import io
 import re
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -54,9 +53,10 @@ STYLE: Any = {
     "ytick.left": False,
 }
 WIDTH = 5.6  # inches; at a phone's width its text is still 8 pixels high
-LONGEST_LABEL = 30  # characters
+LONGEST_LABEL = 36  # characters
+MOST_NAMES = 12  # points; beyond them what did not win has only its number
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-_LONG_FRACTION = re.compile(r"-?\d+\.\d{2,}")
+_FRACTION = re.compile(r"-?\d+\.\d+")
 
 
 def curve_frame(arm: str, runs: Sequence[FinishedRun]) -> pd.DataFrame:
@@ -66,14 +66,15 @@ def curve_frame(arm: str, runs: Sequence[FinishedRun]) -> pd.DataFrame:
     rows = [
         {
             "arm": arm,
-            "seed": run.seed,
+            "seed": str(run.seed),
             "tokens": point.step * (run.training.tokens // run.training.steps),
             "dev_loss": point.dev_loss_nats,
         }
         for run in runs
         for point in run.training.curve
     ]
-    return pd.DataFrame(rows, columns=["arm", "seed", "tokens", "dev_loss"])
+    columns = {"arm": str, "seed": str, "tokens": float, "dev_loss": float}
+    return pd.DataFrame(rows, columns=list(columns)).astype(columns)
 
 
 Arms = Sequence[tuple[str, Sequence[FinishedRun]]]
@@ -90,13 +91,15 @@ def draw_curves(arms: Arms) -> Figure:
     for (name, _), color in zip(arms, (RECORD, CANDIDATE) if len(arms) == 2 else (CANDIDATE,), strict=True):
         by_tokens = frame[frame["arm"] == name].groupby("tokens")["dev_loss"]
         mean = by_tokens.mean()
-        label = f"{_short(name)}: {mean.iloc[-1]:.4f}" if len(mean) else _short(name)
+        label = f"{_tail(one_line(name))}: {mean.iloc[-1]:.4f}" if len(mean) else _tail(one_line(name))
         grid[0, 0].plot(mean.index, mean, color=color, marker="o", markersize=3, label=label)
         grid[0, 0].fill_between(mean.index, by_tokens.min(), by_tokens.max(), color=color, alpha=0.22, linewidth=0)
     grid[0, 0].set_ylabel("dev loss (nats/token)")
     grid[0, 0].legend()
     if len(arms) == 2:
-        table = frame.pivot_table(index=["tokens", "seed"], columns="arm", values="dev_loss")
+        table = frame.pivot_table(index=["tokens", "seed"], columns="arm", values="dev_loss").reindex(
+            columns=[name for name, _ in arms]
+        )
         gain = (table[arms[0][0]] - table[arms[1][0]]).dropna()
         for _, one in gain.groupby("seed"):
             grid[1, 0].plot(one.index.get_level_values("tokens"), one, color=FAINT, linewidth=0.8, alpha=0.6)
@@ -212,26 +215,38 @@ def to_svg(draw: Callable[[], Figure]) -> str:
 
 
 def _compact(svg: str) -> str:
-    """Half of matplotlib's SVG, which looks the same: tenths of a point, nothing that cannot be seen or referred to."""
+    """A third of matplotlib's SVG, which looks the same: tenths of a point, nothing unseen, each style said once."""
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
     root = ElementTree.fromstring(svg)
     root.remove(root.find(f"{{{SVG}}}metadata"))  # type: ignore[arg-type]
-    for parent in list(root.iter()):
-        for child in [child for child in parent if child.get("style") == "fill: none"]:
-            parent.remove(child)
     for element in root.iter():
-        if element.tag == f"{{{SVG}}}g":
-            element.attrib.pop("id", None)
         for name in {"d", "x", "y", "transform", "width", "height"} & {*element.attrib}:
-            element.set(name, _LONG_FRACTION.sub(lambda found: f"{float(found[0]):.1f}", element.attrib[name]))
+            element.set(
+                name, _FRACTION.sub(lambda found: f"{float(found[0]):.1f}".removesuffix(".0"), element.attrib[name])
+            )
         if "d" in element.attrib:
             element.set("d", " ".join(element.attrib["d"].split()))
-        if element.tag != f"{{{SVG}}}text":
-            element.text = (element.text or "").strip()
-        element.tail = None
+        if element.get("transform", "").startswith("rotate(-0 "):
+            del element.attrib["transform"]
+    _flatten(root)
     _name_styles(root)
-    return ElementTree.tostring(root, encoding="unicode") + "\n"
+    return ElementTree.tostring(root, encoding="unicode", short_empty_elements=True) + "\n"
+
+
+def _flatten(parent: ElementTree.Element) -> None:
+    """Put what a group holds in its place, and drop what cannot be seen; a group here has nothing but a name."""
+    children = list(parent)
+    parent[:] = []
+    if parent.tag != f"{{{SVG}}}text":
+        parent.text = (parent.text or "").strip()
+    for child in children:
+        child.tail = None
+        _flatten(child)
+        if child.tag == f"{{{SVG}}}g" and not {*child.attrib} - {"id"}:
+            parent.extend(child)
+        elif child.get("style") != "fill: none":
+            parent.append(child)
 
 
 def _name_styles(root: ElementTree.Element) -> None:
@@ -279,8 +294,14 @@ def _new_figure(height: float) -> Figure:
     return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
-def _short(text: str) -> str:
-    return textwrap.shorten(one_line(text), LONGEST_LABEL, placeholder="…") if len(text) > LONGEST_LABEL else text
+def _head(text: str) -> str:
+    """`text` as a label: its beginning."""
+    return text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…"
+
+
+def _tail(text: str) -> str:
+    """`text` as a label: its end, which is where two recipes differ."""
+    return text if len(text) <= LONGEST_LABEL else "…" + text[1 - LONGEST_LABEL :]
 
 
 def _count(value: float) -> str:
@@ -338,14 +359,16 @@ def _place_labels(
     taken = [Bbox([ends.min(axis=0), ends.max(axis=0)]).padded(3) for ends in boxes]
     frame = axes.get_window_extent()
     for x, y, row in points:
-        color = CANDIDATE if row.kind in HOLDING and row.state != "retracted" else FAINT
         places = [
             (6, 4, "left", "bottom"),
             (6, -4, "left", "top"),
             (-6, -4, "right", "top"),
             (-6, 4, "right", "bottom"),
         ]
-        for text in (f"{row.number} {_short(change_of(row))}", str(row.number)):
+        won = row.kind in HOLDING and row.state != "retracted"
+        names = [f"{row.number} {_head(one_line(change_of(row)))}"] if won or len(points) <= MOST_NAMES else []
+        color = INK if won else FAINT
+        for text in (*names, str(row.number)):
             for dx, dy, ha, va in places:
                 label: Any = axes.annotate(
                     text, (x, y), (dx, dy), textcoords="offset points", ha=ha, va=va, fontsize=8, color=color

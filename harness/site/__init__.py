@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from harness.errors import LlmbenchError
 from harness.leaderboard import format_csv
 from harness.plots import draw_cost, draw_curves, draw_history, to_svg
 from harness.project import Project, read_text, write_atomic
-from harness.site.content import PLOT_WIDTH, read_submissions, read_tracks
+from harness.site.content import PLOT_WIDTH, SubmissionPage, TrackPage, read_submissions, read_tracks
 
 HERE = Path(__file__).resolve().parent
 MANIFEST = "llmbench-site.txt"
@@ -21,8 +22,33 @@ FIRST_LINE = "Written by `llmbench leaderboard --html`, which may replace or rem
 def render_site(project: Project) -> dict[str, str]:
     """Path inside the site -> text of every file; the same board gives the same bytes.
 
-    Raises LlmbenchError where a submission or a track is broken.
+    In the order in which they may be written: what a page links to comes before it. Raises LlmbenchError where a
+    submission or a track is broken.
     """
+    submissions = read_submissions(project)
+    tracks = read_tracks(project, submissions)
+    files = {name: read_text(HERE / name) for name in ("style.css", "board.js")}
+    files["leaderboard.csv"] = format_csv([page.row for page in submissions])
+    return files | draw_pictures(submissions, tracks) | render_pages(submissions, tracks)
+
+
+def draw_pictures(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackPage]) -> dict[str, str]:
+    """Path -> SVG of every picture."""
+    files = {}
+    for page in submissions:
+        if page.picture is not None:
+            files[page.picture] = to_svg(partial(draw_curves, page.curves))
+    for track in tracks:
+        rows, added = [page.row for page in track.current], {p.row.number: p.added_statements for p in track.current}
+        if track.history is not None:
+            files[track.history] = to_svg(partial(draw_history, rows))
+        if track.cost is not None:
+            files[track.cost] = to_svg(partial(draw_cost, rows, added, track.track.rule.loss_per_statement))
+    return files
+
+
+def render_pages(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackPage]) -> dict[str, str]:
+    """Path -> HTML of every page, the first page last."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -32,30 +58,14 @@ def render_site(project: Project) -> dict[str, str]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    submissions = read_submissions(project)
-    tracks = read_tracks(project, submissions)
-    shared = {"tracks": tracks, "submissions": submissions, "PLOT_WIDTH": PLOT_WIDTH}
-    files = {name: read_text(HERE / name) for name in ("style.css", "board.js")}
-    files["leaderboard.csv"] = format_csv([page.row for page in submissions])
+    environment.globals |= {"tracks": tracks, "submissions": submissions, "PLOT_WIDTH": PLOT_WIDTH}
 
-    def render(path: str, template: str, **content: Any) -> None:
-        root = "../" * path.count("/")
-        files[path] = environment.get_template(template).render(path=path, root=root, **shared, **content)
+    def render(template: str, path: str, **content: Any) -> str:
+        return environment.get_template(template).render(path=path, root="../" * path.count("/"), **content)
 
-    for page in submissions:
-        if page.picture is not None:
-            files[page.picture] = to_svg(lambda arms=page.curves: draw_curves(arms))  # type: ignore[misc]
-        render(page.page, "submission.html", page=page)
-    for track in tracks:
-        rows, added = [page.row for page in track.current], {p.row.number: p.added_statements for p in track.current}
-        if track.history is not None:
-            files[track.history] = to_svg(lambda rows=rows: draw_history(rows))  # type: ignore[misc]
-        if track.cost is not None:
-            price = track.track.rule.loss_per_statement
-            files[track.cost] = to_svg(lambda rows=rows, added=added, price=price: draw_cost(rows, added, price))  # type: ignore[misc]
-        render(track.page, "track.html", page=track)
-    render("index.html", "index.html")
-    return files
+    files = {page.page: render("submission.html", page.page, page=page) for page in submissions}
+    files |= {track.page: render("track.html", track.page, page=track) for track in tracks}
+    return files | {"index.html": render("index.html", "index.html")}
 
 
 def write_site(project: Project, folder: Path) -> dict[str, str]:

@@ -3,16 +3,13 @@
 
 const boards = [...document.querySelectorAll("table.board")];
 
-function key(row, column) {
-  const cell = row.cells[column];
-  return cell.dataset.v === undefined ? cell.textContent.trim() : Number(cell.dataset.v);
-}
+const text = (row, column) => row.cells[column].textContent.trim();
 
 // Rows without a value stay last in either direction; equal ones keep their order.
 function sort(table, column, descending) {
   const numeric = table.tHead.rows[0].cells[column].dataset.sort === "number";
   const body = table.tBodies[0];
-  const rows = [...body.rows].map((row) => [key(row, column), row]);
+  const rows = [...body.rows].map((row) => [text(row, column).replace("×", ""), row]);
   rows.sort(([a], [b]) => {
     if (a === "" || b === "") return (a === "") - (b === "");
     const order = numeric ? a - b : a.localeCompare(b, "en");
@@ -49,9 +46,9 @@ if (controls) {
     let count = 0;
     for (const row of rows) {
       const track = row.closest("table").dataset.track;
-      const text = `#${row.textContent.trim()} ${track}`.toLowerCase().replace(/\s+/g, " ");
-      const number = `#${row.cells[0].textContent.trim()}`;
-      const matches = words.every((word) => word.startsWith("#") ? word === number : text.includes(word));
+      const all = `${row.textContent.trim()} ${track}`.toLowerCase().replace(/\s+/g, " ");
+      const number = `#${text(row, 0)}`;
+      const matches = words.every((word) => word.startsWith("#") ? word === number : all.includes(word));
       row.hidden = !(matches && shown.has(row.dataset.result));
       count += !row.hidden;
     }

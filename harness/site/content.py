@@ -158,7 +158,7 @@ class SubmissionPage:
     @property
     def linked(self) -> list[tuple[str, str]]:
         """(variant, page that shows its source) of the others."""
-        return [(name, page) for name, page in self._pages.items() if page not in (None, self.page)]  # type: ignore[misc]
+        return [(name, page) for name, page in self._pages.items() if page not in (None, self.page)]
 
     @property
     def _pages(self) -> dict[str, str | None]:
