@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -22,7 +23,7 @@ from harness.site import MANIFEST, render_pages, render_site, write_site
 from harness.site.content import read_submissions, read_tracks
 from harness.submission import judge_submission, load_runs, load_submission
 from tests.boards import NEGATIVE, RECORD, copy_board, edit, make_board
-from tests.conftest import FiledContest
+from tests.conftest import ROOT, FiledContest
 
 Files = dict[str, str]
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>&amp;' {{ 7 * 7 }} </pre></title>"
@@ -245,6 +246,15 @@ def snapshot(folder: Path) -> Files:
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_an_installed_llmbench_has_what_the_site_is_made_of() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][
+        "harness.site"
+    ]
+    packed = {path for pattern in patterns for path in site_module.HERE.glob(pattern)}
+    there = {path for path in site_module.HERE.rglob("*.*") if path.suffix not in (".py", ".pyc")}
+    assert packed == there
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, files: Files) -> dict[str, Any]:
     """Rendering that takes no time, for tests of the writing; its value under `files` may be replaced."""
@@ -300,14 +310,24 @@ def test_an_interrupted_writing_leaves_only_whole_pages_whose_links_resolve(
     assert {path: text for path, text in snapshot(folder).items() if path != MANIFEST} == files
 
 
+def test_a_folder_that_cannot_be_written_is_named(project: Project, quick: dict[str, Any], tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("mine")
+    for folder in (blocked, blocked / "site"):
+        with pytest.raises(LlmbenchError, match=str(blocked)):
+            write_site(project, folder)
+    assert blocked.read_text() == "mine"
+
+
 @pytest.mark.parametrize("content", ["notes.txt", "index.html", MANIFEST])
 def test_a_folder_that_is_no_site_of_ours_is_not_touched(
     project: Project, quick: dict[str, Any], tmp_path: Path, content: str
 ) -> None:
-    (tmp_path / content).write_text("mine\n../../outside\n")
-    with pytest.raises(LlmbenchError, match="not a site of llmbench; name a new or empty folder"):
-        write_site(project, tmp_path)
-    assert snapshot(tmp_path) == {content: "mine\n../../outside\n"}
+    for text in ("mine\n../../outside\n", ""):
+        (tmp_path / content).write_text(text)
+        with pytest.raises(LlmbenchError, match="not a site of llmbench; name a new or empty folder"):
+            write_site(project, tmp_path)
+        assert snapshot(tmp_path) == {content: text}
 
 
 def test_a_manifest_cannot_name_files_outside_its_folder(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,28 +77,33 @@ def write_site(project: Project, folder: Path) -> dict[str, str]:
     """
     old = _own_files(folder)
     files = render_site(project)
-    manifest = folder / MANIFEST
-    write_atomic(manifest, _manifest({*old, *files}))  # first: a site that was cut off can be written again
+    write_atomic(folder / MANIFEST, _manifest({*old, *files}))  # first: a site that was cut off can be written again
     for path, text in files.items():
         write_atomic(folder / path, text)
-    for path in sorted({*old} - {*files}):
-        (folder / path).unlink(missing_ok=True)
-    write_atomic(manifest, _manifest(files))
+    try:
+        for path in sorted({*old} - {*files}):
+            (folder / path).unlink(missing_ok=True)
+    except OSError as error:
+        raise LlmbenchError(f"cannot remove {folder / path}: {error.strerror}; fix the permissions") from error
+    write_atomic(folder / MANIFEST, _manifest({*files}))
     return files
 
 
-def _manifest(files: Mapping[str, str] | set[str]) -> str:
+def _manifest(files: set[str]) -> str:
     return "\n".join((FIRST_LINE, *sorted(files), ""))
 
 
 def _own_files(folder: Path) -> list[str]:
     """The files of the site that is in `folder`; none in a new or empty folder. Raises LlmbenchError for any other."""
     manifest = folder / MANIFEST
-    if manifest.is_file():
-        first, *paths = read_text(manifest).splitlines()
-        inside = [path for path in paths if (folder / path).resolve().is_relative_to(folder.resolve())]
-        if first == FIRST_LINE and inside == paths:
-            return paths
-    elif not folder.exists() or (folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())):
-        return []
+    try:
+        if manifest.is_file():
+            first, *paths = read_text(manifest).splitlines() or [""]
+            inside = [path for path in paths if (folder / path).resolve().is_relative_to(folder.resolve())]
+            if first == FIRST_LINE and inside == paths:
+                return paths
+        elif not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
+            return []  # hidden files may be there: a branch for pages has its .git
+    except OSError as error:
+        raise LlmbenchError(f"{folder} cannot be read: {error.strerror}; name a new or empty folder") from error
     raise LlmbenchError(f"{folder} holds something that is not a site of llmbench; name a new or empty folder")
