@@ -1,18 +1,62 @@
-"""Pictures, drawn with matplotlib from the runs' own curves."""
+"""Pictures, drawn with matplotlib: learning curves, a track's history, what a gain costs.
+
+The same input gives the same bytes. An SVG wears the colours of its reader's theme; a PNG is a white sheet.
+"""
 
 from __future__ import annotations
 
+import datetime
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
+from harness.errors import LlmbenchError, one_line
+from harness.leaderboard import HOLDING, Row
 from harness.results import FinishedRun
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, told apart with any colour vision.
-COLORS = ("#0072B2", "#D55E00")
+# Okabe and Ito's palette (jfly.uni-koeln.de/color, 2008), told apart with any colour vision; its lighter half for
+# dark pages, where it keeps three times the page's contrast.
+RECORD, CANDIDATE, INK, FAINT = "#0072b2", "#d55e00", "#24292f", "#6a737d"
+ON_DARK = {RECORD: "#56b4e9", CANDIDATE: "#e69f00", INK: "#d5dae1", FAINT: "#9aa4af"}
+
+STYLE: Any = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": FAINT,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # matplotlib's own, so that every machine measures the same text
+    "font.size": 9,
+    "grid.alpha": 0.2,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "svg.fonttype": "none",  # text stays text: small, searchable, read aloud
+    "svg.hashsalt": "llmbench",
+    "text.color": INK,
+    "text.parse_math": False,  # a stranger's name may hold a dollar sign
+    "xtick.bottom": False,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "ytick.left": False,
+}
+WIDTH = 5.6  # inches; at a phone's width its text is still 8 pixels high
+LONGEST_LABEL = 36  # characters
+MOST_NAMES = 12  # points; beyond them what did not win has only its number
+SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_FRACTION = re.compile(r"-?\d+\.\d+")
 
 
 def curve_frame(arm: str, runs: Sequence[FinishedRun]) -> pd.DataFrame:
@@ -22,46 +66,319 @@ def curve_frame(arm: str, runs: Sequence[FinishedRun]) -> pd.DataFrame:
     rows = [
         {
             "arm": arm,
-            "seed": run.seed,
+            "seed": str(run.seed),
             "tokens": point.step * (run.training.tokens // run.training.steps),
             "dev_loss": point.dev_loss_nats,
         }
         for run in runs
         for point in run.training.curve
     ]
-    return pd.DataFrame(rows)
+    columns = {"arm": str, "seed": str, "tokens": float, "dev_loss": float}
+    return pd.DataFrame(rows, columns=list(columns)).astype(columns)
 
 
-def curves_png(arms: Sequence[tuple[str, Sequence[FinishedRun]]]) -> bytes:
+Arms = Sequence[tuple[str, Sequence[FinishedRun]]]
+
+
+def draw_curves(arms: Arms) -> Figure:
     """Dev loss against tokens, the mean of each arm and the band of its seeds; of pairs the gain below."""
     import pandas as pd
-    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     frame = pd.concat([curve_frame(name, runs) for name, runs in arms])
-    figure = Figure(figsize=(7, 5 if len(arms) == 2 else 3.6), dpi=130, layout="constrained")
-    grid: Any = figure.subplots(len(arms), 1, sharex=True, squeeze=False, height_ratios=[3, 1.4][: len(arms)])
-    curves = grid[0, 0]
-    for (name, _), color in zip(arms, COLORS, strict=False):
+    figure = _new_figure(4.4 if len(arms) == 2 else 2.9)
+    grid: Any = figure.subplots(len(arms), 1, sharex=True, squeeze=False, height_ratios=[1.7, 1][: len(arms)])
+    for (name, _), color in zip(arms, (RECORD, CANDIDATE) if len(arms) == 2 else (CANDIDATE,), strict=True):
         by_tokens = frame[frame["arm"] == name].groupby("tokens")["dev_loss"]
         mean = by_tokens.mean()
-        curves.plot(mean.index, mean, color=color, marker="o", markersize=3, label=f"{name}: {mean.iloc[-1]:.4f}")
-        curves.fill_between(mean.index, by_tokens.min(), by_tokens.max(), color=color, alpha=0.2, linewidth=0)
-    curves.set_ylabel("dev loss (nats/token)")
-    curves.legend(frameon=False)
+        label = f"{_tail(one_line(name))}: {mean.iloc[-1]:.4f}" if len(mean) else _tail(one_line(name))
+        grid[0, 0].plot(mean.index, mean, color=color, marker="o", markersize=3, label=label)
+        grid[0, 0].fill_between(mean.index, by_tokens.min(), by_tokens.max(), color=color, alpha=0.22, linewidth=0)
+    grid[0, 0].set_ylabel("dev loss (nats/token)")
+    grid[0, 0].legend()
     if len(arms) == 2:
-        table = frame.pivot_table(index=["tokens", "seed"], columns="arm", values="dev_loss")
-        gain = table[arms[0][0]] - table[arms[1][0]]
+        table = frame.pivot_table(index=["tokens", "seed"], columns="arm", values="dev_loss").reindex(
+            columns=[name for name, _ in arms]
+        )
+        gain = (table[arms[0][0]] - table[arms[1][0]]).dropna()
         for _, one in gain.groupby("seed"):
-            grid[1, 0].plot(one.index.get_level_values("tokens"), one, color="0.6", linewidth=1)
+            grid[1, 0].plot(one.index.get_level_values("tokens"), one, color=FAINT, linewidth=0.8, alpha=0.6)
         mean = gain.groupby("tokens").mean()
-        grid[1, 0].plot(mean.index, mean, color="0.2", marker="o", markersize=3)
-        grid[1, 0].axhline(0, color="0.2", linewidth=0.8, linestyle=":")
+        grid[1, 0].plot(mean.index, mean, color=INK, marker="o", markersize=3)
+        grid[1, 0].axhline(0, color=INK, linewidth=0.8, linestyle=":")
         grid[1, 0].set_ylabel("gain of each pair")
-    for axes in grid.flat:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
     grid[-1, 0].set_xlabel("training tokens")
-    grid[-1, 0].xaxis.set_major_formatter(lambda value, _: f"{value / 1000:.0f}k")
-    png = io.BytesIO()
-    figure.savefig(png, format="png", metadata={"Software": None})
-    return png.getvalue()
+    grid[-1, 0].xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
+    grid[-1, 0].xaxis.set_major_formatter(lambda value, _: _count(value))
+    figure.align_ylabels()
+    return figure
+
+
+def curves_png(arms: Arms) -> bytes:
+    """`draw_curves` as the picture of a submission."""
+    return to_png(lambda: draw_curves(arms))
+
+
+def draw_history(rows: Sequence[Row]) -> Figure:
+    """One edition of a track: the record's val loss as labelled stairs, what did not win as hollow points.
+
+    Where a record of the lane `speed` was set, the record's training time below: the product of the measured ratios,
+    because times of two machines are not comparable.
+    """
+    rows = sorted((row for row in rows if row.kind != "challenge"), key=lambda row: row.number)
+    times = _relative_times(rows)
+    panels: list[tuple[str, Mapping[int, float]]] = [
+        ("val loss (nats/token)", {row.number: row.val_loss for row in rows if row.val_loss is not None})
+    ]
+    if any(row.kind == "record" and row.lane == "speed" for row in rows):
+        panels.append(("training time, opening = 1", times))
+    places = _places(rows)
+    figure = _new_figure(2.9 * len(panels))
+    grid: Any = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
+    first, last = int(min(places.values())), max(places.values())
+    end = last + 0.12 * (last - first)
+    for axes, (label, values) in zip(grid[:, 0], panels, strict=True):
+        shown = [row for row in rows if row.number in values]
+        steps = [row for row in shown if row.kind in HOLDING and row.state != "retracted"]
+        x = [places[row.number] for row in steps]
+        y = [values[row.number] for row in steps]
+        if steps:
+            axes.step([*x, end], [*y, y[-1]], where="post", color=CANDIDATE, linewidth=1.4)
+        axes.plot(x, y, "o", color=CANDIDATE, markersize=5)
+        others = [row for row in shown if row not in steps]
+        for state, marker in (("retracted", "x"), ("", "o")):
+            own = [row for row in others if (row.state == "retracted") == bool(state)]
+            at = [places[row.number] for row in own], [values[row.number] for row in own]
+            axes.plot(*at, marker, markerfacecolor="none", markeredgecolor=FAINT, markersize=5, linestyle="none")
+        axes.set_ylabel(label)
+        axes.set_xlim(first - 0.04 * (end - first), end)
+        axes.margins(y=0.18)
+        stairs = [(x0, y0, x1, y1) for x0, y0, x1, y1 in zip(x, y, [*x[1:], end], [*y[1:], *y[-1:]], strict=True)]
+        lines = [line for x0, y0, x1, y1 in stairs for line in ((x0, y0, x1, y0), (x1, y0, x1, y1))]
+        _place_labels(axes, [(places[row.number], values[row.number], row) for row in (*steps, *others)], lines)
+    _date_axis(grid[-1, 0], first, last)
+    figure.align_ylabels()
+    return figure
+
+
+def draw_cost(rows: Sequence[Row], added: Mapping[int, int], loss_per_statement: float) -> Figure:
+    """Gain in nats against added statements, with its interval; the line is the price that a gain must exceed.
+
+    `added` maps a row's number to the statements that its candidate has beyond the record. Gains of the lane `speed`
+    are times and left out.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    rows = [row for row in rows if row.kind != "challenge" and row.lane != "speed" and row.gain is not None]
+    rows.sort(key=lambda row: row.number)
+    figure = _new_figure(2.9)
+    axes = figure.subplots()
+    right = max([10, *(added[row.number] for row in rows)]) * 1.12
+    left = min([0, *(added[row.number] for row in rows)]) * 1.12 - 0.03 * right
+    axes.plot([left, 0, right], [0, 0, loss_per_statement * right], color=INK, linewidth=0.9, linestyle="--")
+    axes.fill_between([left, 0, right], [0, 0, loss_per_statement * right], -1e9, color=FAINT, alpha=0.1, linewidth=0)
+    ends = [0.0, loss_per_statement * right]
+    whiskers: list[tuple[float, float, float, float]] = []
+    for row in rows:
+        x, y, won = added[row.number], row.gain or 0.0, row.kind == "record"
+        color = CANDIDATE if won and row.state != "retracted" else FAINT
+        if row.ci_low is not None and row.ci_high is not None:
+            whiskers.append((x, row.ci_low, x, row.ci_high))
+            axes.plot([x, x], [row.ci_low, row.ci_high], color=color, linewidth=1, alpha=0.7)
+            ends += [row.ci_low, row.ci_high]
+        marker = "x" if row.state == "retracted" else "o"
+        axes.plot(x, y, marker, color=color, markerfacecolor=color if won else "none", markersize=5)
+        ends.append(y)
+    axes.set_xlim(left, right)
+    margin = 0.08 * (max(ends) - min(ends)) or 0.01
+    axes.set_ylim(min(ends) - margin, max(ends) + margin)
+    axes.set_xlabel("added statements")
+    axes.set_ylabel("gain (nats/token)")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    _place_labels(axes, [(added[row.number], row.gain or 0.0, row) for row in rows], whiskers)
+    return figure
+
+
+def change_of(row: Row) -> str:
+    """What a row's recipe changes against the one it was measured against: `+idea`, `-idea`; an opening's recipe."""
+    ours, theirs = row.recipe.split("+"), row.beaten.split("+")
+    changed = [f"+{name}" for name in ours if name not in theirs] + [f"-{name}" for name in theirs if name not in ours]
+    return " ".join(changed) if row.beaten and changed else row.recipe
+
+
+def to_svg(draw: Callable[[], Figure]) -> str:
+    """A picture as SVG, in light colours where nothing says that its reader's theme is dark."""
+    text = io.StringIO()
+    with _style():
+        draw().savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _compact(text.getvalue())
+
+
+def _compact(svg: str) -> str:
+    """A third of matplotlib's SVG, which looks the same: tenths of a point, nothing unseen, each style said once."""
+    ElementTree.register_namespace("", SVG)
+    ElementTree.register_namespace("xlink", XLINK)
+    root = ElementTree.fromstring(svg)
+    root.remove(root.find(f"{{{SVG}}}metadata"))  # type: ignore[arg-type]
+    for element in root.iter():
+        for name in {"d", "x", "y", "transform", "width", "height"} & {*element.attrib}:
+            element.set(
+                name, _FRACTION.sub(lambda found: f"{float(found[0]):.1f}".removesuffix(".0"), element.attrib[name])
+            )
+        if "d" in element.attrib:
+            element.set("d", " ".join(element.attrib["d"].split()))
+        if element.get("transform", "").startswith("rotate(-0 "):
+            del element.attrib["transform"]
+    _flatten(root)
+    _name_styles(root)
+    return ElementTree.tostring(root, encoding="unicode", short_empty_elements=True) + "\n"
+
+
+def _flatten(parent: ElementTree.Element) -> None:
+    """Put what a group holds in its place, and drop what cannot be seen; a group here has nothing but a name."""
+    children = list(parent)
+    parent[:] = []
+    if parent.tag != f"{{{SVG}}}text":
+        parent.text = (parent.text or "").strip()
+    for child in children:
+        child.tail = None
+        _flatten(child)
+        if child.tag == f"{{{SVG}}}g" and not {*child.attrib} - {"id"}:
+            parent.extend(child)
+        elif child.get("style") != "fill: none":
+            parent.append(child)
+
+
+def _name_styles(root: ElementTree.Element) -> None:
+    """Turn every element's own style into a class, which the reader's theme can colour and which is said once."""
+    styled = [element for element in root.iter() if "style" in element.attrib]
+    names = {style: f"s{place}" for place, style in enumerate(dict.fromkeys(e.attrib["style"] for e in styled))}
+    for element in styled:
+        element.set("class", names[element.attrib.pop("style")])
+    sheet = root.find(f".//{{{SVG}}}style")
+    assert sheet is not None, "matplotlib writes one"
+    light = {name: style.replace("'DejaVu Sans', sans-serif", "system-ui, sans-serif") for style, name in names.items()}
+    dark = {name: re.sub("#[0-9a-f]{6}", lambda found: ON_DARK.get(found[0], found[0]), s) for name, s in light.items()}
+    rules, dark_rules = (
+        "".join(f".{name}{{{style}}}" for name, style in theme.items())
+        for theme in (light, {name: style for name, style in dark.items() if style != light[name]})
+    )
+    sheet.text = f"{sheet.text}{rules}@media (prefers-color-scheme:dark){{{dark_rules}}}"
+
+
+def to_png(draw: Callable[[], Figure]) -> bytes:
+    """A picture as PNG, 1,008 pixels wide on white; 64 colours make it a third as large."""
+    from PIL import Image
+
+    png, small = io.BytesIO(), io.BytesIO()
+    with _style():
+        draw().savefig(png, format="png", dpi=180, facecolor="white", metadata={"Software": None})
+    Image.open(png).convert("RGB").quantize(64).save(small, format="png", optimize=True)
+    return small.getvalue()
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """Our style over matplotlib's own, whatever the user's settings are."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def _new_figure(height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def _head(text: str) -> str:
+    """`text` as a label: its beginning."""
+    return text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…"
+
+
+def _tail(text: str) -> str:
+    """`text` as a label: its end, which is where two recipes differ."""
+    return text if len(text) <= LONGEST_LABEL else "…" + text[1 - LONGEST_LABEL :]
+
+
+def _count(value: float) -> str:
+    """`430k`, `1.2M`."""
+    size, unit = next(((s, u) for s, u in ((1e9, "B"), (1e6, "M"), (1e3, "k")) if abs(value) >= s), (1, ""))
+    return f"{value / size:.3g}{unit}"
+
+
+def _places(rows: Sequence[Row]) -> dict[int, float]:
+    """Number -> days since year 1. Submissions of one day are spread over it in their order."""
+    found = {}
+    for row in rows:
+        day = [other.number for other in rows if other.date == row.date]
+        try:
+            ordinal = datetime.date.fromisoformat(row.date).toordinal()
+        except ValueError as error:
+            raise LlmbenchError(f"{row.folder}/submission.json: no calendar has the date {row.date}") from error
+        found[row.number] = ordinal + (day.index(row.number) + 1) / (len(day) + 1)
+    return found
+
+
+def _date_axis(axes: Axes, first: float, last: float) -> None:
+    """At most five whole days."""
+    step = (int(last) - int(first)) // 5 + 1
+    days = range(int(first), int(last) + 1, step)
+    axes.set_xticks(list(days), [datetime.date.fromordinal(day).isoformat() for day in days])
+
+
+def _relative_times(rows: Sequence[Row]) -> dict[int, float]:
+    """Number -> training time of the recipe, where the opening's is 1."""
+    by_recipe: dict[str, float] = {}
+    found = {}
+    for row in rows:
+        ratio = 1.0 if row.kind == "opening" else by_recipe.get(row.beaten, 1.0) * (row.time_ratio or 1.0)
+        found[row.number] = ratio
+        if row.kind in HOLDING:
+            by_recipe[row.recipe] = ratio
+    return found
+
+
+def _place_labels(
+    axes: Axes,
+    points: Sequence[tuple[float, float, Row]],
+    lines: Sequence[tuple[float, float, float, float]],
+) -> None:
+    """`2 +idea` beside each point, clear of points, labels and upright or level `lines` (x0, y0, x1, y1).
+
+    Where there is no room only its number stands there, or nothing. The first points choose first.
+    """
+    from matplotlib.transforms import Bbox
+
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # the layout decides where things are
+    corners = [*((x, y, x, y) for x, y, _ in points), *lines]
+    boxes = [axes.transData.transform(((x0, y0), (x1, y1))) for x0, y0, x1, y1 in corners]
+    taken = [Bbox([ends.min(axis=0), ends.max(axis=0)]).padded(3) for ends in boxes]
+    frame = axes.get_window_extent()
+    for x, y, row in points:
+        places = [
+            (6, 4, "left", "bottom"),
+            (6, -4, "left", "top"),
+            (-6, -4, "right", "top"),
+            (-6, 4, "right", "bottom"),
+        ]
+        won = row.kind in HOLDING and row.state != "retracted"
+        names = [f"{row.number} {_head(one_line(change_of(row)))}"] if won or len(points) <= MOST_NAMES else []
+        color = INK if won else FAINT
+        for text in (*names, str(row.number)):
+            for dx, dy, ha, va in places:
+                label: Any = axes.annotate(
+                    text, (x, y), (dx, dy), textcoords="offset points", ha=ha, va=va, fontsize=8, color=color
+                )
+                box = label.get_window_extent()
+                inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+                if inside and not any(box.overlaps(other) for other in taken):
+                    taken.append(box)
+                    break
+                label.remove()
+            else:
+                continue
+            break

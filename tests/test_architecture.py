@@ -61,6 +61,8 @@ ORDER = [
     "report",
     "describe",
     "plots",
+    "site.content",
+    "site",
     "live",
     "evidence",
     "verify",

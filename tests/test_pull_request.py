@@ -334,7 +334,7 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_a_workflow_cannot_be_turned_against_the_project(path: Path) -> None:
-    """It reads only, holds no secret, pins every action by its commit, and ends."""
+    """It reads only, holds no secret, pins actions by their commits, and ends; what publishes runs nothing of ours."""
     text = path.read_text()
     workflow: dict[Any, Any] = yaml.safe_load(text)
     assert workflow["permissions"] == {"contents": "read"}
@@ -342,12 +342,17 @@ def test_a_workflow_cannot_be_turned_against_the_project(path: Path) -> None:
     assert "pull_request_target" not in text
     assert "${{ github.head_ref" not in text
     for job in workflow["jobs"].values():
-        assert "permissions" not in job
+        if "permissions" in job:
+            assert job["permissions"] == {"pages": "write", "id-token": "write"}
+            assert [step["uses"].partition("@")[0] for step in job["steps"]] == ["actions/deploy-pages"]
+            assert {*workflow[True]} <= {"push", "workflow_dispatch"}, "no stranger starts it"  # YAML 1.1: on is true
         assert job["timeout-minutes"] <= 120
         for step in job["steps"]:
             assert "${{" not in step.get("run", "")
             if "uses" in step:
-                assert re.fullmatch(r"actions/(checkout|setup-python)@[0-9a-f]{40}", step["uses"])
+                assert re.fullmatch(
+                    r"actions/(checkout|setup-python|upload-pages-artifact|deploy-pages)@[0-9a-f]{40}", step["uses"]
+                )
             if "checkout" in step.get("uses", ""):
                 assert step["with"]["persist-credentials"] is False
 

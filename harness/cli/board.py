@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.again import rerun
-from harness.cli.options import DECISION_EXITS, JobsOption, JsonOption, MaxPairsOption, show, show_json
+from harness.cli.options import DECISION_EXITS, JobsOption, JsonOption, MaxPairsOption, log, show, show_json
 from harness.errors import EXIT_OK, EXIT_REJECTED, LlmbenchError
 from harness.project import Project
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 def leaderboard(
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Write leaderboard.csv anew from submissions/.")] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="DIR", help="Write the board as a static site into this folder.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the records and the negative results of every track."""
@@ -34,8 +37,15 @@ def leaderboard(
 
     project = Project.find()
     rows = rebuild_csv(project) if rebuild else make_rows(project)
+    if html is not None:
+        from harness.site import write_site
+
+        files = write_site(project, html)
+        size_kb = sum(len(text.encode()) for text in files.values()) / 1000
+        log(f"{html / 'index.html'}: {len(rows)} submissions, {len(files)} files, {size_kb:.0f} kB")
     if as_json:
         show_json({"rows": [row.model_dump(mode="json") for row in rows]})
+    if as_json or html is not None:
         return
     if not rows:
         show("The board is empty. Open it: `llmbench run baseline`, then `llmbench submit --baseline`.")
