@@ -22,6 +22,11 @@ class Contest:
     failed: tuple[FailedRun, ...]
     verdict: Verdict
 
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """A sentence for each run that failed."""
+        return tuple(f"{run.recipe} seed {run.seed}: {run.status}: {run.reason}" for run in self.failed)
+
 
 def run_contest(
     bench: Bench,

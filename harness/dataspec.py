@@ -62,7 +62,9 @@ class Revision(NamedTuple):
 class Strict(BaseModel):
     """Base of every record: frozen, nothing unknown, nothing coerced, no NaN and no infinity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, use_attribute_docstrings=True, extra="forbid", strict=True, allow_inf_nan=False
+    )
 
 
 class SplitPin(Strict):

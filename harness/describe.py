@@ -1,21 +1,122 @@
-"""What is shown of a track, and of a mixture's routers."""
+"""What is shown of a track, a variant, a machine, and of a mixture's routers."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from harness.report import new_table
+from harness.doctor import Diagnosis, TrackOutlook
+from harness.leaderboard import Row
+from harness.report import duration, new_table
 from harness.results import FinishedRun
+from harness.sources import VariantSource
+from harness.standings import Standing
 from harness.track import Track
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def track_lines(track: Track) -> list[str]:
+def tracks_table(tracks: Sequence[Track], holders: Sequence[Row | None]) -> Table:
+    """All tracks, a line each."""
+    table = new_table()
+    for column in ("track", "what it is", "record"):
+        table.add_column(column, overflow="fold", no_wrap=column == "track")
+    for column in ("val loss", "looks"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for track, holder in zip(tracks, holders, strict=True):
+        loss = "" if holder is None or holder.val_loss is None else f"{holder.val_loss:.4f}"
+        recipe = "open it" if holder is None else f"{holder.number}: {holder.recipe}"
+        table.add_row(track.name, track.summary, recipe, loss, "/".join(map(str, track.rule.looks)))
+    return table
+
+
+def variants_table(sources: Sequence[VariantSource], found: Mapping[str, Sequence[Standing]]) -> Table:
+    """All variants, a line each."""
+    table = new_table()
+    table.add_column("variant", no_wrap=True)
+    table.add_column("stmts", justify="right")
+    table.add_column("change and source")
+    table.add_column("standing", overflow="fold")
+    for source in sources:
+        standing = "; ".join(_short_standing(one) for one in found.get(source.name, ())[:2])
+        table.add_row(source.name, str(source.cost), source.summary, standing or "not judged")
+    return table
+
+
+def variant_lines(source: VariantSource, found: Sequence[Standing]) -> list[str]:
+    """One variant in words: its docstring, its cost, its standing, how to judge it."""
+    lines = [
+        *source.docstring.splitlines(),
+        "",
+        f"cost: {source.cost} statements",
+        f"file: models/variants/{source.path.name}",
+    ]
+    lines.append(f"digest: {source.digest}")
+    for one in found:
+        gain = "" if one.gain is None else f", gain {one.gain:+.4f}"
+        p = "" if one.p_value is None else f", p {one.p_value:.2g}"
+        lines.append(f"submission {one.number:04d}: {_short_standing(one)}{gain}{p}")
+    return [*lines, f"judge it: llmbench run candidate --variant {source.name}"]
+
+
+def _short_standing(one: Standing) -> str:
+    """`holds pocket`, `negative on pocket`, `record on pocket, retracted`."""
+    if one.removed:
+        return f"taken out on {one.track}" if one.kind == "record" else f"stays on {one.track}"
+    if one.holds and one.kind == "record":
+        return f"holds {one.track}" + (f", {one.state}" if one.state else "")
+    return f"{one.kind} on {one.track}" + (f", {one.state}" if one.state else "")
+
+
+def doctor_lines(found: Diagnosis) -> list[str]:
+    """A machine in words."""
+    precision = "bfloat16" if found.bf16 else "float32: it has no bfloat16"
+    gpu = f"{found.gpu}, {found.gpu_memory_gib or 0:.0f} GiB, trains in {precision}" if found.gpu else "none for CUDA"
+    confined = " and ".join(found.confinement) or "none: variants run unconfined here, and their runs say so"
+    packages = ", ".join(f"{name} {version}" for name, version in found.packages.items())
+    return [
+        f"python       {found.python}; {packages}",
+        f"processor    {found.cpu}, {found.cores} core{'' if found.cores == 1 else 's'}",
+        f"memory       {found.memory_gib} GiB",
+        f"GPU          {gpu}",
+        f"disk         {found.disk_free_gib:.0f} GiB free",
+        f"confinement  {confined}",
+        f"products     {found.cpu_flops_per_s / 1e9:.0f} GFLOP/s on one thread"
+        + (f", {found.gpu_flops_per_s / 1e12:.0f} TFLOP/s on the GPU" if found.gpu_flops_per_s else ""),
+    ]
+
+
+def outlook_lines(outlooks: Sequence[TrackOutlook]) -> list[str]:
+    """What stands in the way of tracks, and what to know of them: a line each, with the tracks that it is about."""
+    found: dict[str, list[str]] = {}
+    for outlook in outlooks:
+        for reason in (*outlook.hindrances, *outlook.remarks):
+            found.setdefault(reason, []).append(outlook.track)
+    return [f"{reason}: {', '.join(tracks)}" for reason, tracks in found.items()]
+
+
+def outlook_table(outlooks: Sequence[TrackOutlook]) -> Table:
+    """What each track would take here."""
+    table = new_table()
+    for column in ("track", "here", "a run", "at a time", "a verdict", "from"):
+        table.add_column(column, justify="left" if column in ("track", "here", "from") else "right", no_wrap=True)
+    for one in outlooks:
+        times = (one.run_s, one.first_look_s, one.last_look_s)
+        run, first, last = ("" if seconds is None else duration(seconds) for seconds in times)
+        verdict = f"{first} to {last}" if first else ""
+        here = "yes" if one.runnable else "no"
+        table.add_row(
+            one.track, here, run, str(one.jobs), verdict, one.source or "", style=None if here == "yes" else "dim"
+        )
+    return table
+
+
+def track_lines(track: Track, holder: Row | None) -> list[str]:
     """One track in words."""
+    rule = track.rule
+    record = f"{holder.number:04d}, {holder.recipe}, val loss {holder.val_loss}" if holder else "none: nobody opened it"
     model, optim, budget, data = track.model, track.optim, track.budget, track.data
     experts = f", {model.num_experts} experts a layer, each token in {model.top_k}" if model.num_experts else ""
     embeddings = "tied" if model.tie_embeddings else "separate"
@@ -29,7 +130,10 @@ def track_lines(track: Track) -> list[str]:
         f"{budget.tokens:,} in all",
         f"data: {data.title}, {'pinned' if data.pinned else 'not pinned: it can train, but nothing can be filed'}",
         f"device: {track.device}, {track.threads} thread(s) a run",
-        f"rule: {track.rule.design}, looks after {', '.join(map(str, track.rule.looks))} pairs",
+        f"rule: {rule.design}, looks after {', '.join(map(str, rule.looks))} pairs",
+        f"a record needs: a gain above {rule.loss_per_statement:g} nats for each added statement at a level of "
+        f"{rule.alpha:g} over all looks, in at most {1 + rule.max_slowdown:g} times the time",
+        f"record: {record}",
         f"digest: {track.digest}",
     ]
 

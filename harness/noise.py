@@ -218,7 +218,7 @@ def make_plan(bench: Bench, net_gain: float) -> Plan:
     expected = accepts(*_losses(pairs), rule, gain=net_gain)
     sd = report.paired_sd if rule.design == "paired" else report.seed_sd
     found = [n for n in rule.looks if look_power(net_gain, sd, n, rule, rule.design) >= TARGET_POWER]
-    run_s = _run_seconds(bench)
+    run_s = kept_run_seconds(bench.project, track)
     return Plan(
         power=expected.accepted,
         mean_pairs=expected.pairs,
@@ -230,12 +230,12 @@ def make_plan(bench: Bench, net_gain: float) -> Plan:
     )
 
 
-def _run_seconds(bench: Bench) -> float | None:
-    """Median wall time of this track's finished runs here, evaluation included."""
+def kept_run_seconds(project: Project, track: Track) -> float | None:
+    """Median wall time of this track's finished runs here, evaluation included; None where none is kept."""
     seconds = []
-    for path in bench.project.runs.glob(f"{bench.track.name}/*/*/seed-*/{RUN_FILE}"):
+    for path in project.runs.glob(f"{track.name}/*/*/seed-*/{RUN_FILE}"):
         with suppress(LlmbenchError):  # a broken file is told of by whoever needs its numbers
             run = load_run(path)
-            if isinstance(run, FinishedRun) and run.training_digest == bench.track.training_digest:
+            if isinstance(run, FinishedRun) and run.training_digest == track.training_digest:
                 seconds.append(run.training.wall_s + run.evaluation.eval_s)
     return statistics.median(seconds) if seconds else None

@@ -11,6 +11,7 @@ from harness.errors import LlmbenchError
 from harness.project import Project, sha256
 from harness.repository import git
 from harness.results import Machine, Provenance
+from harness.track import Track
 
 # What a run's numbers depend on besides the track and the variants.
 CODE_FILES = (
@@ -63,6 +64,11 @@ def this_machine(gpu: str | None = None) -> Machine:
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_jobs(track: Track) -> int:
+    """Runs of `track` that this machine trains at a time: one on a GPU, else as many as its cores hold."""
+    return 1 if track.device == "cuda" else max(1, available_cores() // track.threads)
 
 
 def _cpu_name() -> str:

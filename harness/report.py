@@ -123,6 +123,18 @@ def evidence(verdict: Verdict) -> list[tuple[str, str]]:
     return facts
 
 
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`, `9 days`."""
+    for size, unit in ((1.0, "s"), (60.0, "min"), (3600.0, "h")):
+        if seconds < _ENDS[unit]:
+            amount = seconds / size
+            return f"{amount:.1f} {unit}" if unit == "h" and amount < 10 else f"{amount:.0f} {unit}"
+    return f"{seconds / 86400:.0f} days"
+
+
+_ENDS = {"s": 99.5, "min": 99.5 * 60, "h": 48 * 3600.0}
+
+
 def new_table(title: str | None = None) -> Table:
     """An empty table in the style of all tables: no frame, one rule below the head."""
     from rich.box import SIMPLE_HEAD
@@ -189,6 +201,36 @@ def board_tables(rows: Sequence[Row]) -> list[Table]:
     return tables
 
 
+def submission_title(submission: Submission) -> str:
+    """One line for a commit and a pull request: what is filed, and what came of it."""
+    verdict, recipe = submission.verdict, submission.candidate.recipe
+    if submission.challenge is not None:
+        return f"{submission.track}: challenge of record {submission.challenge.number}, {submission.challenge.outcome}"
+    if verdict is None:
+        return f"{submission.track}: {recipe} opens the track"
+    gain = "" if verdict.gain is None else f", gain {verdict.gain:+.4f}"
+    what = "breaks the record" if submission.kind == "record" else "does not break the record"
+    return f"{submission.track}: {recipe} {what}{gain}"
+
+
+def claim_sentence(submission: Submission, verdict: Verdict) -> str:
+    """What was measured, in a sentence: the gain with its interval, over how many pairs, at what cost."""
+    candidate, record = submission.candidate.recipe, submission.record.recipe if submission.record else ""
+    if verdict.gain is None:
+        return f"`{candidate}` against `{record}` on `{submission.track}`: there is no gain to report."
+    interval = ""
+    if verdict.ci_low is not None and verdict.ci_high is not None:
+        percent = 100 * (1 - 2 * verdict.alpha_look)
+        interval = f" ({percent:.2f} % interval {verdict.ci_low:+.4f} to {verdict.ci_high:+.4f})"
+    what = "logarithm of the time ratio" if verdict.lane == "speed" else "nats per token of val loss"
+    cost = abs(verdict.added_statements)
+    more = "more" if verdict.added_statements >= 0 else "fewer"
+    return (
+        f"Against `{record}` on `{submission.track}`, `{candidate}` gains **{verdict.gain:+.4f}** {what}{interval} "
+        f"over {verdict.pairs} pairs, for {cost} statement{'' if cost == 1 else 's'} {more}."
+    )
+
+
 def submission_markdown(
     submission: Submission, records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]
 ) -> str:
@@ -197,17 +239,20 @@ def submission_markdown(
     lines = [f"# {submission.number:04d} · {submission.track} · {candidate.recipe}", ""]
     if record is None or verdict is None:
         lines += [f"`{candidate.recipe}` opens the track `{submission.track}`.", ""]
-        lines += _seed_table([("val loss", candidates)])
+        lines += ["![Learning curves](curves.png)", "", *_seed_table([(candidate.recipe, candidates)])]
     else:
         lines += _contest_markdown(submission, record.recipe, verdict, records, candidates)
     provenance = records[0].provenance if records else candidates[0].provenance
     packages = ", ".join(f"{name} {version}" for name, version in provenance.packages.items())
     machine = f"{provenance.machine.gpu}; " if provenance.machine.gpu else ""
+    where = f"submissions/{submission.folder_name}"
     lines += [
         f"Trained on {machine}{provenance.machine.cpu}, {provenance.threads} thread(s) a run, "
         f"{provenance.jobs} run(s) at a time; {packages}.",
         "",
-        "Check it: `llmbench verify submissions/" + submission.folder_name + "`",
+        "Train it again, on seeds that nobody picked (without `--rerun` only the numbers are checked, in seconds):",
+        "",
+        f"```\nllmbench verify {where} --rerun\n```",
         "",
     ]
     return "\n".join(lines)
@@ -228,31 +273,45 @@ def _contest_markdown(
         number, outcome = submission.challenge.number, submission.challenge.outcome
         lines += [f"**Challenge of record {number}, trained again on seeds that nobody picked: {outcome}.**", ""]
         counted = f"| challenge of record {number} | {submission.attempt} |"
-    lines += [f"**{verdict_sentence(verdict)}**", ""]
+    lines += [f"**{verdict_sentence(verdict)}**", "", claim_sentence(submission, verdict), ""]
     if used:
-        lines += [f"| mean of {used} pairs | Without (`{record}`) | With (`{candidate}`) | difference |"]
-        lines += ["|---|---:|---:|---:|"]
+        lines += [f"| mean of {used} pairs | Without (`{record}`) | With (`{candidate}`) | difference | better |"]
+        lines += ["|---|---:|---:|---:|---|"]
         for row in compare(records[:used], candidates[:used]):
             without, with_ = (row.without, f"**{row.with_}**") if row.better else (f"**{row.without}**", row.with_)
-            lines.append(f"| {row.metric} | {without} | {with_} | {row.difference} |")
+            winner = "With" if row.better else "Without"
+            lines.append(f"| {row.metric} | {without} | {with_} | {row.difference} | {winner} |")
         lines.append("")
-    lines += ["| evidence | |", "|---|---|"]
+    lines += ["![Learning curves of both arms](curves.png)", "", "| evidence | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in evidence(verdict)]
     lines += [counted, f"| reasons | {', '.join(f'`{code}`' for code in verdict.reasons)} |", ""]
     lines += [f"{detail}\n" for detail in verdict.details]
-    lines += ["![Learning curves of both arms](curves.png)", ""]
+    new = [name for name in submission.candidate.sources if name not in record.split("+")]
+    if new:
+        lines += [f"Source: {', '.join(f'[`{name}.py`](sources/{name}.py)' for name in new)}", ""]
     if used:
-        lines += ["<details><summary>Val loss of every seed</summary>", ""]
-        lines += _seed_table([(f"Without `{record}`", records[:used]), (f"With `{candidate}`", candidates[:used])])
+        lines += ["<details><summary>Every run</summary>", ""]
+        lines += _seed_table([(record, records[:used]), (candidate, candidates[:used])])
         lines += ["</details>", ""]
     return lines
 
 
 def _seed_table(arms: Sequence[tuple[str, Sequence[FinishedRun]]]) -> list[str]:
-    lines = ["| seed | " + " | ".join(name for name, _ in arms) + " |", "|---:|" + "---:|" * len(arms)]
+    """One line a run: its seed, its recipe and its raw scores."""
+    names = ("val loss", "val accuracy", "perplexity", "bits/byte", "time", "weights")
+    lines = [f"| seed | recipe | {' | '.join(names)} |", f"|---:|---|{'---:|' * (len(names) - 1)}---|"]
     for runs in zip(*(runs for _, runs in arms), strict=True):
-        cells = [str(runs[0].seed), *(f"{run.evaluation.val_loss:.4f}" for run in runs)]
-        lines += ["| " + " | ".join(cells) + " |"]
+        for (recipe, _), run in zip(arms, runs, strict=True):
+            scores = run.evaluation
+            cells = (
+                f"{scores.val_loss:.5f}",
+                f"{100 * scores.val_accuracy:.2f} %",
+                f"{scores.perplexity:.2f}",
+                f"{scores.bits_per_byte:.4f}",
+                f"{run.training.train_s:.1f} s",
+                f"`{run.training.weights_sha256[:12]}`",
+            )
+            lines.append(f"| {run.seed} | `{recipe}` | {' | '.join(cells)} |")
     return [*lines, ""]
 
 

@@ -36,9 +36,14 @@ class VariantSource:
         return count_statements_of(self.text)
 
     @property
+    def docstring(self) -> str:
+        """The module's docstring."""
+        return ast.get_docstring(ast.parse(self.text)) or ""
+
+    @property
     def summary(self) -> str:
         """First line of the docstring: the change and its source."""
-        return (ast.get_docstring(ast.parse(self.text)) or "").partition("\n")[0]
+        return self.docstring.partition("\n")[0]
 
 
 def count_statements_of(text: str) -> int:

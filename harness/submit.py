@@ -25,7 +25,7 @@ from harness.report import submission_markdown, verdict_sentence
 from harness.rerun import OWN_FAILURES
 from harness.results import FailedRun, FinishedRun, dump_json, save_run
 from harness.submission import NAME as SUBMISSION_NAME
-from harness.submission import Arm, ArmName, Challenge, Kind, Submission, frozen_source, run_file
+from harness.submission import Arm, ArmName, Challenge, Kind, Submission, frozen_source, load_arm_runs, run_file
 from harness.track import ExploratoryTrack, Track, settings_of
 from harness.verdict import Verdict
 from harness.verify import verify_folder
@@ -205,6 +205,18 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
             raise LlmbenchError(f"cannot write the submission: {error.strerror}; nothing was kept of it") from error
         rebuild(project)
     return submission, markdown
+
+
+def rewrite_readmes(project: Project) -> None:
+    """Write each submission's README anew from its runs, where this version of llmbench words it differently."""
+    for submission in read_board(project).submissions:
+        folder = project.submissions / submission.folder_name
+        text = submission_markdown(submission, *(load_arm_runs(folder, submission, arm) for arm in _ARMS))
+        if read_bytes(folder / "README.md") != text.encode():
+            write_atomic(folder / "README.md", text)
+
+
+_ARMS: tuple[ArmName, ArmName] = ("record", "candidate")
 
 
 def _arm(project: Project, recipe: str, runs: Sequence[FinishedRun | FailedRun]) -> Arm:

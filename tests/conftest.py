@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import jsonschema
 import numpy as np
 import pytest
 from hypothesis import settings
 
 from harness.catalog import Recipe, apply_recipe, recipe_sources
 from harness.dataspec import PINS, FilesData, TrainedTokenizer
+from harness.documents import DOCUMENTS, json_schema
 from harness.job import Job, set_up_torch
 from harness.project import Project
 from harness.track import Track, load_track
@@ -138,6 +140,14 @@ def build_recipe(project: Project) -> Callable[[str, Track], Recipe]:
     return build
 
 
+def valid_document(text: str, *arguments: str) -> Any:
+    """The one JSON document that `llmbench ARGUMENTS --json` printed. Raises where it breaks the command's schema."""
+    command = next(name for name in (" ".join(arguments[:2]), arguments[0]) if name in DOCUMENTS)
+    document = json.loads(text)
+    jsonschema.validate(document, json_schema(command), jsonschema.Draft202012Validator)
+    return document
+
+
 @dataclass(frozen=True)
 class Sandbox:
     """A copy of the checkout with a board of its own, driven through the command line."""
@@ -159,8 +169,8 @@ class Sandbox:
         )
 
     def json(self, *arguments: str, **options: Any) -> Any:
-        """The one JSON document that the command prints."""
-        return json.loads(self(*arguments, "--json", **options).stdout)
+        """The one JSON document that the command prints, proved to keep the command's schema."""
+        return valid_document(self(*arguments, "--json", **options).stdout, *arguments)
 
     def copy(self, target: Path) -> Sandbox:
         shutil.copytree(self.root, target, symlinks=True)
@@ -216,7 +226,8 @@ def file_contest(root: Path) -> FiledContest:
     assert opening.returncode == 0, opening.stderr
     candidate = sandbox("run", "candidate", "--variant", "token_smear", "--track", "smoke", "--json")
     submitted = sandbox("submit", "--track", "smoke")
-    return FiledContest(sandbox, {"code": candidate.returncode, **json.loads(candidate.stdout)}, submitted)
+    document = valid_document(candidate.stdout, "run", "candidate")
+    return FiledContest(sandbox, {"code": candidate.returncode, **document}, submitted)
 
 
 SLOWEST = ("test_board", "test_hub", "test_challenge", "test_docs", "test_fuzz_data", "test_lanes", "test_explore")

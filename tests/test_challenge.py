@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from harness.submission import Challenge, Submission, fresh_seeds, load_arm_runs
 from harness.track import Track, load_track
 from harness.verdict import failed_verdict
 from harness.verify import readable_board, verify_folder
-from tests.conftest import FiledContest, Sandbox
+from tests.conftest import FiledContest, Sandbox, valid_document
 from tests.test_board import one_sentence, problems
 from tests.test_verdict import make_run
 
@@ -81,7 +80,9 @@ def disputed(filed: FiledContest, tmp_path_factory: pytest.TempPathFactory) -> t
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [3, 3], answers
-    return sandbox, sorted((json.loads(out) for out, _ in answers), key=lambda answer: answer["folder"])
+    return sandbox, sorted(
+        (valid_document(out, "challenge") for out, _ in answers), key=lambda answer: answer["folder"]
+    )
 
 
 def test_two_challenges_at_once_take_two_numbers_and_seeds_of_their_own(
@@ -220,7 +221,7 @@ def test_a_record_that_holds_is_confirmed_on_seeds_of_its_own(filed: FiledContes
     name = "0002-smoke-token_smear"
     done = filed.sandbox("verify", f"submissions/{name}", "--rerun", "--json")
     assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
+    document = valid_document(done.stdout, "verify")
     found = document["rerun"]
     assert (document["ok"], found["outcome"]) == (True, "confirmed")
     assert found["claim"]["decision"] == found["again"]["decision"] == "accepted"

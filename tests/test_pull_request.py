@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -23,7 +22,7 @@ from harness.report import submission_markdown
 from harness.repository import find_commit
 from harness.results import dump_json
 from harness.submission import load_arm_runs, load_submission
-from tests.conftest import ROOT, FiledContest, Sandbox
+from tests.conftest import ROOT, FiledContest, Sandbox, valid_document
 
 CLAIM, VARIANT = "submissions/0002-smoke-token_smear", "models/variants/token_smear.py"
 GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
@@ -285,7 +284,7 @@ def test_what_is_not_committed_counts_too(pull_request: Repository) -> None:
     (pull_request.root / "runs").mkdir()
     (pull_request.root / "runs" / "ignored").write_text("by .gitignore")
     found = pull_request.verify("--base", "main", "--json")
-    document = json.loads(found.stdout)
+    document = valid_document(found.stdout, "verify")
     assert found.returncode == 3
     assert document["new"] == ["0002-smoke-token_smear"]
     assert len(document["problems"]["changes"]) == 3

@@ -8,7 +8,7 @@ import typer
 
 from harness.cli.again import challenge
 from harness.cli.board import explain, judge, leaderboard, verify
-from harness.cli.catalogue import data_info, data_pin, data_prepare, tracks, variants
+from harness.cli.catalogue import data_info, data_pin, data_prepare, doctor, schema, tracks, variants
 from harness.cli.claim import run_baseline, run_candidate, submit
 from harness.cli.study import noise, plan
 from harness.errors import EXIT_USAGE, LlmbenchError, one_line
@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (submit, verify, challenge, judge, explain, noise, plan, leaderboard, variants, tracks):
+for command in (submit, verify, challenge, judge, explain, noise, plan, leaderboard, variants, tracks, doctor, schema):
     app.command()(command)
 
 run_app = typer.Typer(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,7 @@ from harness.project import Project
 
 if TYPE_CHECKING:
     from harness.contest import Contest
+    from harness.documents import Rerun
     from harness.outcome import Outcome
     from harness.submission import Submission
 
@@ -48,6 +49,7 @@ def challenge(
     Exit codes: 0 the record is confirmed, 3 refuted, 4 open (too weak to tell) or undecided.
     """
     from harness.challenge import challenge_purpose, challenged_record, one_challenge
+    from harness.documents import Challenge, fields_of
     from harness.leaderboard import read_board
     from harness.rerun import claim_arms, claim_track, outcome_of, track_again
     from harness.submit import file_challenge, write_submission
@@ -72,7 +74,8 @@ def challenge(
         state = read_board(project).state(number)
     folder = f"submissions/{submission.folder_name}"
     if as_json:
-        show_json({"folder": folder, "state": state, **_findings(target, contest, outcome), "markdown": markdown})
+        findings = fields_of(_findings(target, contest, outcome))
+        show_json(Challenge(folder=folder, state=state, markdown=markdown, **findings))
     else:
         sys.stdout.write(markdown)
         _show_outcome(target, contest, outcome)
@@ -83,6 +86,7 @@ def challenge(
 
 def rerun(project: Project, folder: Path, max_pairs: int | None, jobs: int | None, *, as_json: bool) -> None:
     """Train the claim in `folder`, which verified, on fresh seeds; print what comes of it and exit with its code."""
+    from harness.documents import Verify
     from harness.rerun import claim_arms, claim_track, outcome_of, track_again
     from harness.submission import load_submission
     from harness.verify import readable_board
@@ -97,7 +101,7 @@ def rerun(project: Project, folder: Path, max_pairs: int | None, jobs: int | Non
     outcome = outcome_of(submission, readable_board(project), contest)
     if as_json:
         findings = _findings(submission, contest, outcome)
-        show_json({"ok": outcome == "confirmed", "problems": {folder.name: []}, "rerun": findings})
+        show_json(Verify(ok=outcome == "confirmed", problems={folder.name: ()}, rerun=findings))
     else:
         show_pairs(contest)
         _show_outcome(submission, contest, outcome)
@@ -108,6 +112,7 @@ def _repeat(
     project: Project, folder: Path, opening: Submission, max_pairs: int | None, jobs: int | None, *, as_json: bool
 ) -> None:
     """An opening claims no gain: its own seeds are trained once more, and the numbers compared."""
+    from harness.documents import Rerun, Verify
     from harness.report import repeat_lines
     from harness.rerun import claim_arms, claim_track, compare_repeat, track_again
     from harness.results import FailedRun, FinishedRun
@@ -128,24 +133,26 @@ def _repeat(
     finished = [run for run in runs if isinstance(run, FinishedRun)]
     repeat = compare_repeat(load_arm_runs(folder, opening, "candidate")[: len(seeds)], finished, track.rule)
     if as_json:
-        findings = {"claim": None, "again": None, "seeds": list(seeds), **asdict(repeat)}
-        show_json({"ok": repeat.outcome == "confirmed", "problems": {folder.name: []}, "rerun": findings})
+        findings = Rerun(claim=None, again=None, seeds=tuple(seeds), **asdict(repeat))
+        show_json(Verify(ok=repeat.outcome == "confirmed", problems={folder.name: ()}, rerun=findings))
     else:
         for line in repeat_lines(repeat):
             show(line)
     raise typer.Exit(OUTCOME_EXITS[repeat.outcome])
 
 
-def _findings(submission: Submission, contest: Contest, outcome: Outcome) -> dict[str, Any]:
+def _findings(submission: Submission, contest: Contest, outcome: Outcome) -> Rerun:
     """A re-run for machines: the outcome, both verdicts, the seeds."""
+    from harness.documents import Rerun
+
     runs = [*(pair.candidate for pair in contest.pairs), *contest.failed]
-    return {
-        "outcome": outcome,
-        "claim": submission.verdict.model_dump(mode="json") if submission.verdict else None,
-        "again": contest.verdict.model_dump(mode="json"),
-        "seeds": list(dict.fromkeys(run.seed for run in runs)),
-        "failed": [f"{run.recipe} seed {run.seed}: {run.status}: {run.reason}" for run in contest.failed],
-    }
+    return Rerun(
+        outcome=outcome,
+        claim=submission.verdict,
+        again=contest.verdict,
+        seeds=tuple(dict.fromkeys(run.seed for run in runs)),
+        failed=contest.failures,
+    )
 
 
 def _show_outcome(submission: Submission, contest: Contest, outcome: Outcome) -> None:

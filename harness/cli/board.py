@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,18 +23,25 @@ if TYPE_CHECKING:
 
 
 def leaderboard(
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Write leaderboard.csv anew from submissions/.")] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Write leaderboard.csv and all texts made of runs anew.")
+    ] = False,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="DIR", help="Write the board as a static site into this folder.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the records and the negative results of every track."""
+    from harness.documents import Leaderboard
     from harness.leaderboard import make_rows
     from harness.leaderboard import rebuild as rebuild_csv
     from harness.report import board_tables
 
     project = Project.find()
+    if rebuild:
+        from harness.submit import rewrite_readmes
+
+        rewrite_readmes(project)
     rows = rebuild_csv(project) if rebuild else make_rows(project)
     if html is not None:
         from harness.site import write_site
@@ -44,7 +50,7 @@ def leaderboard(
         size_kb = sum(len(text.encode()) for text in files.values()) / 1000
         log(f"{html / 'index.html'}: {len(rows)} submissions, {len(files)} files, {size_kb:.0f} kB")
     if as_json:
-        show_json({"rows": [row.model_dump(mode="json") for row in rows]})
+        show_json(Leaderboard(rows=tuple(rows)))
     if as_json or html is not None:
         return
     if not rows:
@@ -74,6 +80,7 @@ def verify(
     where the re-run excludes it, else `open` (4): too weak to tell. An opening's own seeds are trained again.
     """
     from harness.changes import review_changes
+    from harness.documents import FlagFound, Verify, joined
     from harness.flags import flag_submissions
     from harness.verify import readable_board, verify_board, verify_folder
 
@@ -98,9 +105,19 @@ def verify(
             rerun(project, folder, max_pairs, jobs, as_json=as_json)
     flags = flag_submissions(project, readable_board(project), found)
     if as_json:
-        document = {"ok": not any(found.values()), "problems": found, "num_flags": sum(map(len, flags.values()))}
-        document["flags"] = {name: [flag._asdict() for flag in own] for name, own in flags.items()}
-        show_json(document | (asdict(review) if review else {}))
+        marks = {name: tuple(FlagFound(**flag._asdict()) for flag in own) for name, own in flags.items()}
+        seen: dict[str, Any] = {}
+        if review is not None:
+            seen = {"base": review.base, "new": review.new, "summary": review.summary, "stale": review.stale}
+        show_json(
+            Verify(
+                ok=not any(found.values()),
+                problems=joined(found),
+                num_flags=sum(map(len, flags.values())),
+                flags=marks,
+                **seen,
+            )
+        )
     elif as_markdown:
         _write_check(project, found, flags, review)
     else:
@@ -146,6 +163,7 @@ def judge(
     margin (0), alpha (0.01), sigma (none), lower_is_better (true). A CSV has the columns arm,seed,value.
     Options override what the file says.
     """
+    from harness.documents import Judge, fields_of
     from harness.judge import judge_file
     from harness.reasons import explain
 
@@ -159,7 +177,7 @@ def judge(
     }
     judgement = judge_file(file, {key: value for key, value in options.items() if value is not None})
     if as_json:
-        show_json(judgement.model_dump(mode="json"))
+        show_json(Judge(**fields_of(judgement)))
     else:
         for name, value in judgement.model_dump().items():
             show(f"{name}: {', '.join(value) if name == 'reasons' else value}")
@@ -180,6 +198,8 @@ def explain(
     flags = {name: mark.sentence for name, mark in FLAGS.items()}
     reasons = REASONS | flags if code is None else {code: flags.get(code) or explain_code(code)}
     if as_json:
-        show_json({"reasons": reasons})
+        from harness.documents import Explain
+
+        show_json(Explain(reasons=reasons))
     for name, sentence in reasons.items() if not as_json else ():
         show(f"{name}: {sentence}")

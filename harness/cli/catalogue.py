@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -9,6 +10,8 @@ import typer
 from harness.cli.options import (
     JsonOption,
     TrackOption,
+    complete_tracks,
+    complete_variants,
     log,
     open_track,
     prepare_tokens,
@@ -22,79 +25,130 @@ from harness.project import DEFAULT_TRACK, Project
 ForceOption = Annotated[bool, typer.Option("--force", help="Make the tokens again where they are cached already.")]
 
 
-def variants(as_json: JsonOption = False) -> None:
-    """List the variants: what each changes, its source, its cost in statements."""
-    from harness.report import new_table
-    from harness.sources import read_variant, variant_names
+def complete_commands() -> list[str]:
+    """Commands that have a schema, for the shell."""
+    from harness.documents import DOCUMENTS
+
+    return list(DOCUMENTS)
+
+
+def variants(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One variant, with its whole docstring. Default: all.", autocompletion=complete_variants),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the variants: what each changes, its source, its cost in statements, what the board says of it."""
+    from harness.describe import variant_lines, variants_table
+    from harness.documents import VariantEntry, Variants
+    from harness.leaderboard import read_board
+    from harness.sources import VariantSource, read_variant, variant_names
+    from harness.standings import standings
 
     project = Project.find()
-    sources = [read_variant(project, name) for name in variant_names(project)]
+    board, sources, broken = read_board(project), list[VariantSource](), dict[str, str]()
+    for one in variant_names(project) if name is None else (name,):
+        try:
+            sources.append(read_variant(project, one))
+        except LlmbenchError as error:
+            if name is not None:
+                raise
+            broken[one] = str(error)
+    found = standings(project, board)
     if as_json:
-        show_json(
-            {
-                "variants": [
-                    {"name": s.name, "statements": s.cost, "summary": s.summary, "sha256": s.digest} for s in sources
-                ]
-            }
-        )
+        entries = [
+            VariantEntry(
+                name=s.name,
+                statements=s.cost,
+                summary=s.summary,
+                sha256=s.digest,
+                standings=tuple(found.get(s.name, ())),
+            )
+            for s in sources
+        ]
+        show_json(Variants(variants=tuple(entries), broken=broken))
         return
-    table = new_table()
-    for column in ("variant", "statements", "change and source"):
-        table.add_column(column)
-    for source in sources:
-        table.add_row(source.name, str(source.cost), source.summary)
-    show(table)
+    if name is not None:
+        for line in variant_lines(sources[0], found.get(name, ())):
+            show(line)
+        return
+    show(variants_table(sources, found))
+    for one, reason in broken.items():
+        show(f"{one} is refused: {reason}")
 
 
 def tracks(
-    name: Annotated[str | None, typer.Argument(help="One track, with what others report for it. Default: all.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One track, with what others report for it. Default: all.", autocompletion=complete_tracks),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the tracks: model, budget, rule, digest; or show one."""
-    from harness.describe import reported_table, track_lines
-    from harness.report import new_table
+    """List the tracks: what each is, its budget, who holds it; or show one with its rule and digest."""
+    from harness.describe import reported_table, track_lines, tracks_table
+    from harness.documents import TrackEntry, Tracks
+    from harness.leaderboard import read_board
+    from harness.standings import holder_of
     from harness.track import load_track, track_names
 
     project = Project.find()
+    board = read_board(project)
     loaded = [load_track(project, one) for one in (track_names(project) if name is None else (name,))]
+    holders = [holder_of(project, board, one) for one in loaded]
     if as_json:
-        show_json({"tracks": [{"digest": one.digest, **one.model_dump(mode="json")} for one in loaded]})
+        entries = [
+            TrackEntry(
+                name=one.name,
+                digest=one.digest,
+                holder=holder.number if holder else None,
+                recipe=holder.recipe if holder else None,
+                val_loss=holder.val_loss if holder else None,
+                track=one,
+            )
+            for one, holder in zip(loaded, holders, strict=True)
+        ]
+        show_json(Tracks(tracks=tuple(entries)))
         return
-    if name is not None:
-        for line in track_lines(loaded[0]):
-            show(line)
-        if loaded[0].reported:
-            show(reported_table(loaded[0]))
-            for source in dict.fromkeys(row.source for row in loaded[0].reported):
-                show(f"source: {source}")
+    if name is None:
+        show(tracks_table(loaded, holders))
         return
-    table = new_table()
-    for column in ("track", "what it is", "tokens", "device", "design", "digest"):
-        table.add_column(column)
-    for one in loaded:
-        cells = (f"{one.budget.tokens:,}", one.device, one.rule.design, one.digest[:12])
-        table.add_row(one.name, one.summary, *cells)
-    show(table)
+    for line in track_lines(loaded[0], holders[0]):
+        show(line)
+    if loaded[0].reported:
+        show(reported_table(loaded[0]))
+        for source in dict.fromkeys(row.source for row in loaded[0].reported):
+            show(f"source: {source}")
 
 
-def data_prepare(track: TrackOption = DEFAULT_TRACK, force: ForceOption = False) -> None:
+def data_prepare(track: TrackOption = DEFAULT_TRACK, force: ForceOption = False, as_json: JsonOption = False) -> None:
     """Split, tokenize and cache a track's text, and check it against the track's digests."""
+    from harness.documents import DataPrepare
+
     _, contest_track = open_track(track)
     log(f"preparing the tokens of {track}")
-    show(str(prepare_tokens(contest_track, force=force)))
+    folder = str(prepare_tokens(contest_track, force=force))
+    if as_json:
+        show_json(DataPrepare(track=track, cache=folder))
+    else:
+        show(folder)
 
 
 def data_pin(
     track: TrackOption = DEFAULT_TRACK,
     force: Annotated[bool, typer.Option("--force", help="Replace the pins that the track has.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a track's tokens and write their digests into its file."""
+    from harness.documents import DataPin
     from harness.live import LivePreparation
     from harness.pin import pin_track
 
     project, contest_track = open_track(track)
     with LivePreparation(stderr_console(), track) as live:
-        pin_track(project, contest_track, force=force, observe=live)
+        pinned = pin_track(project, contest_track, force=force, observe=live)
+    if as_json:
+        show_json(DataPin(track=track, tokenizer_sha256=pinned.tokenizer_sha256, splits=pinned.splits))
     log(f"tracks/{track}.toml is pinned; commit it. `llmbench data info --track {track}` shows what it pins.")
 
 
@@ -106,6 +160,7 @@ def data_info(
     """Show a track's source and splits: documents, tokens, bytes, digests, and whether they are cached."""
     from harness.data import cache_folder, open_split, read_manifest, token_dtype, with_found_pins
     from harness.dataspec import PINS, SPLITS
+    from harness.documents import DataInfo
     from harness.report import new_table
 
     _, contest_track = open_track(track)
@@ -118,18 +173,18 @@ def data_info(
     pins = {split: spec.pin(split) for split in SPLITS} if spec.pinned else {}
     if as_json:
         show_json(
-            {
-                "track": track,
-                "source": spec.model_dump(mode="json", exclude={*PINS}, exclude_none=True),
-                "pinned": contest_track.data.pinned,
-                "cache": str(folder),
-                "cached": manifest is not None,
-                "checked": check,
-                "origin": manifest.origin if manifest else {},
-                "dtype": token_dtype(found),
-                "tokenizer_sha256": spec.tokenizer_sha256,
-                "splits": {split: pin.model_dump() for split, pin in pins.items()},
-            }
+            DataInfo(
+                track=track,
+                source=spec.model_dump(mode="json", exclude={*PINS}, exclude_none=True),
+                pinned=contest_track.data.pinned,
+                cache=str(folder),
+                cached=manifest is not None,
+                checked=check,
+                origin=manifest.origin if manifest else {},
+                dtype="<u2" if token_dtype(found) == "<u2" else "<u4",
+                tokenizer_sha256=spec.tokenizer_sha256,
+                splits=pins,
+            )
         )
         return
     table = new_table(f"{track}: {spec.title}")
@@ -145,3 +200,49 @@ def data_info(
         show(f"not cached yet; `llmbench data prepare --track {track}` makes it")
     else:
         show(f"cached{' and intact' if check else ''}: {folder}")
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what this machine can run: its parts, which tracks train here, about how long a run and a verdict take.
+
+    Times come from the runs that are kept under runs/ where there are any of the track; else from the rate at which
+    this machine multiplies matrices and the operations that the track takes, which is right within a factor of two.
+    """
+    from harness.describe import doctor_lines, outlook_lines, outlook_table
+    from harness.doctor import diagnose
+    from harness.documents import Doctor, fields_of
+
+    project = Project.find()
+    with stderr_console().status("looking at this machine") as status:
+        found = diagnose(project, lambda doing: status.update(doing))
+    if as_json:
+        show_json(Doctor(**fields_of(found)))
+        return
+    for line in doctor_lines(found):
+        show(line)
+    show("")
+    show(outlook_table(found.tracks))
+    for line in outlook_lines(found.tracks):
+        show(line)
+
+
+def schema(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(help="A command, as `run candidate`. Default: all of them.", autocompletion=complete_commands),
+    ] = None,
+    as_json: JsonOption = False,  # every command takes it; a schema is JSON anyway
+) -> None:
+    """Print JSON Schema of what a command prints with --json; of all commands where none is named.
+
+    Every document carries `schema_version`. A new field is no new version; a field that goes, or that comes to mean
+    something else, is one.
+    """
+    import json
+
+    from harness.documents import DOCUMENTS, Schema, json_schema
+
+    if command:
+        sys.stdout.write(json.dumps(json_schema(" ".join(command)), indent=1) + "\n")
+    else:
+        show_json(Schema(commands={name: json_schema(name) for name in DOCUMENTS}))

@@ -48,6 +48,7 @@ def run_baseline(
 ) -> None:
     """Train the record holder on the track's seeds; what is trained already is reused."""
     from harness.describe import experts_table
+    from harness.documents import RunBaseline
     from harness.entry import check_record_sources, record_recipe
     from harness.leaderboard import read_board
     from harness.report import runs_table
@@ -66,8 +67,7 @@ def run_baseline(
         runs = bench.make([bench.identify(recipe, seed) for seed in seeds])
     finished = [run for run in runs if isinstance(run, FinishedRun)]
     if as_json:
-        dumped = [run.model_dump(mode="json") for run in runs]
-        show_json({"track": track, "exploratory": bool(settings), "recipe": recipe, "runs": dumped})
+        show_json(RunBaseline(track=track, exploratory=bool(settings), recipe=recipe, runs=tuple(runs)))
     else:
         show(runs_table(recipe, finished))
         if table := experts_table(recipe, finished):
@@ -91,6 +91,7 @@ def run_candidate(
 ) -> None:
     """Train the record plus VARIANT and the record itself in pairs, and judge at each look."""
     from harness.catalog import recipe_sources
+    from harness.documents import RunCandidate, fields_of
     from harness.entry import check_record_sources, choose_arms, contest_seeds, remember_entry
     from harness.leaderboard import read_board
     from harness.ledger import attempt_number, attempt_sentence, record_attempt
@@ -113,15 +114,15 @@ def run_candidate(
     verdict = contest.verdict
     if as_json:
         show_json(
-            {
-                "track": track,
-                "exploratory": bool(settings),
-                "record": arms.record,
-                "candidate": arms.candidate,
-                "attempt": None if exploring else attempt,
-                **verdict.model_dump(mode="json"),
-                "failed": [f"{run.recipe} seed {run.seed}: {run.status}: {run.reason}" for run in contest.failed],
-            }
+            RunCandidate(
+                track=track,
+                exploratory=bool(settings),
+                record=arms.record,
+                candidate=arms.candidate,
+                attempt=None if exploring else attempt,
+                failed=contest.failures,
+                **fields_of(verdict),
+            )
         )
     else:
         _show_contest(contest, exploring or arms.remark or attempt_sentence(attempt, arms, board, plain_track))
@@ -158,11 +159,16 @@ def submit(
         str | None, typer.Option(help="Name of the folder after its number. Default: the variants.")
     ] = None,
     jobs: JobsOption = None,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Then branch, commit, push and open the pull request with `gh`.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """File the last candidate (or --variant) under submissions/ and print the pull request's text."""
+    from harness.documents import Submit
     from harness.entry import choose_arms, recall_entry
     from harness.leaderboard import read_board
+    from harness.pull_request import find_remote, open_pull_request
     from harness.submit import (
         file_candidate,
         file_opening,
@@ -174,6 +180,8 @@ def submit(
 
     project, contest_track = open_track(track)
     require_pinned(contest_track)
+    if open_:
+        find_remote(project)  # before anything is filed
     board = read_board(project)
     if baseline:
         filing = file_opening(make_bench(project, contest_track, jobs), board)
@@ -193,8 +201,27 @@ def submit(
         filing = file_candidate(bench, board, entry, arms, negative=negative)
     submission, markdown = write_submission(project, contest_track, filing, name)
     folder = f"submissions/{submission.folder_name}"
+    opened = open_pull_request(project, submission, markdown) if open_ else None
     if as_json:
-        show_json({"folder": folder, **submission.model_dump(mode="json"), "markdown": markdown})
+        show_json(
+            Submit(
+                folder=folder,
+                submission=submission,
+                markdown=markdown,
+                branch=opened.branch if opened else None,
+                pull_request=opened.address if opened else None,
+                commands=opened.commands if opened else (),
+            )
+        )
+        return
+    sys.stdout.write(markdown)
+    log(f"Written: {folder} and leaderboard.csv.")
+    if opened is None:
+        log("Commit both and open a pull request with this text; `llmbench submit --open` does that.")
+    elif opened.address is not None:
+        log(f"Opened: {opened.address} from the branch {opened.branch}")
     else:
-        sys.stdout.write(markdown)
-        log(f"Written: {folder} and leaderboard.csv. Commit both and open a pull request with this text.")
+        log("GitHub's command-line tool `gh` is not installed, so nothing was pushed. By hand:")
+        for command in opened.commands:
+            log(f"  {command}")
+        log(f"or, after the push, in a browser: {opened.page}" if opened.page else "")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,10 +16,36 @@ from harness.project import Project
 if TYPE_CHECKING:
     from harness.bench import Bench, Observe
     from harness.contest import Contest
+    from harness.documents import Document
     from harness.entry import Arms, Entry
     from harness.track import Rule, Track
 
-TrackOption = Annotated[str, typer.Option("--track", help="The contest; `llmbench tracks` lists them.")]
+
+def complete_tracks() -> list[str]:
+    """Names of tracks for the shell; none where there is no checkout around."""
+    with suppress(LlmbenchError):
+        return sorted(path.stem for path in Project.find().tracks.glob("*.toml"))
+    return []
+
+
+def complete_variants() -> list[str]:
+    """Names of variants for the shell."""
+    with suppress(LlmbenchError):
+        return sorted(path.stem for path in Project.find().variants.glob("[a-z]*.py"))
+    return []
+
+
+def complete_submissions() -> list[str]:
+    """Folders under submissions/ for the shell."""
+    with suppress(LlmbenchError):
+        return sorted(f"submissions/{path.name}" for path in Project.find().submissions.glob("[0-9]*"))
+    return []
+
+
+TrackOption = Annotated[
+    str,
+    typer.Option("--track", help="The contest; `llmbench tracks` lists them.", autocompletion=complete_tracks),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; logs stay on stderr.")]
 JobsOption = Annotated[
     int | None,
@@ -28,7 +53,11 @@ JobsOption = Annotated[
 ]
 VariantOption = Annotated[
     list[str] | None,
-    typer.Option("--variant", help="A variant to add to the record; repeat it to add several, in order."),
+    typer.Option(
+        "--variant",
+        help="A variant to add to the record; repeat it to add several, in order.",
+        autocompletion=complete_variants,
+    ),
 ]
 ConfirmOption = Annotated[
     bool,
@@ -37,11 +66,20 @@ ConfirmOption = Annotated[
     ),
 ]
 LaneOption = Annotated[
-    str, typer.Option("--lane", help="What is claimed: loss, speed (same loss in less time) or simplicity (less code).")
+    str,
+    typer.Option(
+        "--lane",
+        help="What is claimed: loss, speed (same loss in less time) or simplicity (less code).",
+        autocompletion=lambda: ["loss", "speed", "simplicity"],
+    ),
 ]
 WithoutOption = Annotated[
     list[str] | None,
-    typer.Option("--without", help="Simplicity lane: a variant to take out of the record; repeat it for several."),
+    typer.Option(
+        "--without",
+        help="Simplicity lane: a variant to take out of the record; repeat it for several.",
+        autocompletion=complete_variants,
+    ),
 ]
 MaxPairsOption = Annotated[
     int | None, typer.Option("--max-pairs", min=1, help="Stop after this many pairs. Default: the rule's last look.")
@@ -105,7 +143,7 @@ def make_bench(
     """A bench that uses the cores there are; where times are compared, for one run at a time."""
     from harness.bench import Bench, ignore_events
     from harness.data import with_found_pins
-    from harness.provenance import available_cores
+    from harness.provenance import default_jobs
 
     timed = arms is not None and arms.lane != "loss"
     if timed and jobs not in (None, 1):
@@ -115,7 +153,7 @@ def make_bench(
     return Bench(
         project,
         with_found_pins(track),
-        jobs=1 if timed else jobs or (1 if track.device == "cuda" else max(1, available_cores() // track.threads)),
+        jobs=1 if timed else jobs or default_jobs(track),
         timed_contest=f"{arms.record} against {arms.candidate}" if timed and arms else "",
         observe=observe or ignore_events,
     )
@@ -214,6 +252,6 @@ def show(what: Any) -> None:
     Console().print(what, highlight=False, markup=not is_text, soft_wrap=is_text)
 
 
-def show_json(document: dict[str, Any]) -> None:
+def show_json(document: Document) -> None:
     """The one document of `--json`, to standard output."""
-    sys.stdout.write(json.dumps(document, indent=1) + "\n")
+    sys.stdout.write(document.model_dump_json(indent=1) + "\n")

@@ -30,6 +30,7 @@ def noise(
     as_json: JsonOption = False,
 ) -> None:
     """Train a placebo against the record: what luck alone does, and what the rule makes of it."""
+    from harness.documents import Noise, fields_of
     from harness.entry import record_recipe
     from harness.leaderboard import read_board
     from harness.noise import placebo_arms, save_study, stored_pairs, study, study_seeds
@@ -57,7 +58,7 @@ def noise(
     if save and not stored:
         log(f"kept under {save_study(project, contest_track, measured)}")
     if as_json:
-        show_json({"track": track, **report.model_dump(mode="json")})
+        show_json(Noise(track=track, **fields_of(report)))
     else:
         for line in noise_lines(report, contest_track):
             show(line)
@@ -71,6 +72,7 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Say how many pairs a gain needs on a track, and how long that takes on this machine."""
+    from harness.documents import Plan, fields_of
     from harness.noise import make_plan
     from harness.report import plan_lines
 
@@ -78,7 +80,7 @@ def plan(
     bench = make_bench(project, contest_track, jobs)
     found = make_plan(bench, gain - statements * contest_track.rule.loss_per_statement)
     if as_json:
-        show_json({"track": track, "gain": gain, "statements": statements, **found.model_dump(mode="json")})
+        show_json(Plan(track=track, gain=gain, statements=statements, **fields_of(found)))
     else:
         for line in plan_lines(found, gain, contest_track):
             show(line)
