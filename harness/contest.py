@@ -34,11 +34,12 @@ def run_contest(
     *,
     seeds: Sequence[int],
     max_pairs: int,
-    announce: Callable[[Sequence[Pair], int], None] = lambda pairs, look: None,
+    announce: Callable[[Sequence[Pair], int, Verdict], None] = lambda pairs, look, verdict: None,
 ) -> Contest:
     """Train pairs up to each look and judge there, until the verdict is in or `max_pairs` is reached.
 
-    `announce(pairs, look)` is called before each look with the pairs that there are and the number it needs.
+    `announce(pairs, look, verdict)` is called before each look with the pairs that there are, the number it needs, and
+    what the rule said of them at the look before.
     A candidate whose run fails is rejected at once.
     """
     looks = bench.track.rule.looks
@@ -46,7 +47,7 @@ def run_contest(
     for look in looks:
         if look > max_pairs or (look > looks[0] and contest.verdict.next_look is None):
             break
-        announce(contest.pairs, look)
+        announce(contest.pairs, look, contest.verdict)
         runs = bench.make(_in_order(bench, arms, seeds[:look]), lambda run: _milestone(bench, arms, run, seeds[0]))
         contest = _judge_runs(bench, arms, runs)
         if contest.failed:

@@ -1,84 +1,189 @@
-"""What a person sees while tokens are made and runs train: one line a run on a terminal, one line an event in a log.
+"""What a person sees while tokens are made and runs train: a small board on a terminal, lines in a log.
 
 Everything goes to standard error, so that standard output stays a document.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from harness.arrays import Step
+from harness.entry import Arms
+from harness.report import duration
 from harness.results import FinishedRun, RunIdentity
 from harness.track import Track
 
+LOG_EVERY_S = 60.0  # between two lines of one run in a log
+BLOCKS = "▁▂▃▄▅▆▇█"
+SPARK_WIDTH = 16  # characters
+OTHERS = 54  # characters of a line without its name: on a narrow terminal the name gives way
+
+
+def sparkline(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
+    """The values as blocks from left to right, each a mean over its share of them; the scale is their own range."""
+    if not values:
+        return ""
+    width = min(width, len(values))
+    edges = [len(values) * place // width for place in range(width + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
+    low, high = min(means), max(means)
+    scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BLOCKS[round((mean - low) * scale)] for mean in means)
+
+
+@dataclass
+class _Watched:
+    """One run that trains."""
+
+    losses: list[float] = field(default_factory=list)
+    step: int = 0
+    rate: float = 0.0
+    """Tokens a second of the training clock."""
+    note: str = "starting"
+    told: float = field(default_factory=time.monotonic)
+    """When a log was last told of it."""
+
 
 class LiveRuns:
-    """The observer of a Bench; use it as a context manager around the training."""
+    """The observer of a Bench; use it as a context manager around the training.
 
-    def __init__(self, console: Console, track: Track) -> None:
-        self.console, self.track = console, track
-        self._tasks: dict[tuple[str, int], TaskID] = {}
+    With the arms of a contest it also shows how its gain forms, pair by pair.
+    """
+
+    def __init__(self, console: Console, track: Track, arms: Arms | None = None) -> None:
+        self.console, self.track, self.arms = console, track, arms
+        self._running: dict[tuple[str, int], _Watched] = {}
+        self._losses: dict[str, dict[int, float]] = {}
         self._told: set[tuple[str, int]] = set()
-        self._guard = threading.Lock()
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(compact=True),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
+        self._guard = threading.RLock()
+        self._live = Live(
+            console=console, get_renderable=self._render, transient=True, auto_refresh=True, refresh_per_second=4
         )
 
     def __enter__(self) -> LiveRuns:
-        self._progress.start()
+        if self.console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._live.stop()
 
     def __call__(self, run: RunIdentity, event: dict[str, Any]) -> None:
         """Show one event. Called from several threads."""
         with self._guard:
-            task = self._task(run)
+            key = (run.recipe, run.seed)
             match event["event"]:
                 case "step":
-                    if event["step"] == 1 and not self.console.is_terminal:
-                        self._line(run, "training")  # in a log the bar does not show that something happens
-                    rate = event["step"] * self.track.budget.batch_tokens / max(event["train_s"], 1e-9)
-                    note = f"loss {event['loss']:.3f}  {rate:,.0f} tok/s"
-                    self._progress.update(task, completed=event["step"], note=note)
+                    self._step(run, self._running.setdefault(key, _Watched()), event)
                 case "evaluating":
-                    self._progress.update(task, completed=self.track.budget.num_steps, note="evaluating")
+                    self._running.setdefault(key, _Watched()).note = "evaluating"
                 case "waiting":
-                    self._progress.update(task, note="waiting: another llmbench trains this run")
+                    self._running.setdefault(key, _Watched()).note = "another llmbench trains it"
                     self._line(run, "another llmbench trains this run; waiting for it")
                 case "done":
-                    self._progress.update(task, completed=self.track.budget.num_steps, visible=False)
-                    if (run.recipe, run.seed) not in self._told:  # a later look asks for the same runs again
+                    self._running.pop(key, None)
+                    if key not in self._told:  # a later look asks for the same runs again
+                        self._told.add(key)
                         self._line(run, _outcome(event["result"], reused=event["reused"]))
-                        self._told.add((run.recipe, run.seed))
+                        self._end_pair(event["result"])
 
-    def _task(self, run: RunIdentity) -> TaskID:
-        key = (run.recipe, run.seed)
-        if key not in self._tasks:
-            self._tasks[key] = self._progress.add_task(
-                _name(run, self.track), total=self.track.budget.num_steps, note="starting"
+    def _step(self, run: RunIdentity, watched: _Watched, event: dict[str, Any]) -> None:
+        watched.step, watched.note = event["step"], ""
+        watched.losses.append(event["loss"])
+        watched.rate = event["step"] * self.track.budget.batch_tokens / max(event["train_s"], 1e-9)
+        if self.console.is_terminal:
+            return
+        if len(watched.losses) == 1:
+            self._line(run, "training")
+        elif time.monotonic() - watched.told >= LOG_EVERY_S:
+            watched.told = time.monotonic()
+            left = duration(self._seconds_left(watched))
+            total = self.track.budget.num_steps
+            self._line(
+                run, f"step {watched.step}/{total}, loss {event['loss']:.3f}, {watched.rate:,.0f} tok/s, {left} left"
             )
-        return self._tasks[key]
+
+    def _end_pair(self, result: Any) -> None:
+        """Note a score; where it completes a pair of the contest, say how the gain forms."""
+        if self.arms is None or not isinstance(result, FinishedRun):
+            return
+        self._losses.setdefault(result.recipe, {})[result.seed] = result.evaluation.val_loss
+        gains = self._gains()
+        if result.seed in gains and result.recipe in (self.arms.record, self.arms.candidate) and len(gains) > 1:
+            self._say(self._gain_line(gains))
+
+    def _gains(self) -> dict[int, float]:
+        """Seed -> record minus candidate, of the pairs that are complete."""
+        if self.arms is None:
+            return {}
+        record, candidate = (self._losses.get(arm, {}) for arm in (self.arms.record, self.arms.candidate))
+        return {seed: loss - candidate[seed] for seed, loss in record.items() if seed in candidate}
+
+    def _gain_line(self, gains: dict[int, float]) -> str:
+        mean = sum(gains.values()) / len(gains)
+        return f"{len(gains)} pairs, gain so far {mean:+.4f} ({', '.join(f'{gain:+.4f}' for gain in gains.values())})"
+
+    def _seconds_left(self, watched: _Watched) -> float:
+        steps = self.track.budget.num_steps - watched.step
+        return steps * self.track.budget.batch_tokens / max(watched.rate, 1e-9)
+
+    def _render(self) -> RenderableType:
+        """A line a run that trains, and below them the contest."""
+        with self._guard:
+            table = Table.grid(padding=(0, 1))
+            for _ in range(6):
+                table.add_column(no_wrap=True)
+            wide = self.console.width >= 100
+            for (recipe, seed), watched in self._running.items():
+                loss = f"loss {watched.losses[-1]:.3f}" if watched.losses else ""
+                left = f"{duration(self._seconds_left(watched))} left" if watched.step and not watched.note else ""
+                bar = ProgressBar(total=self.track.budget.num_steps, completed=watched.step, width=20 if wide else 10)
+                name = Text(_name(recipe, seed, self.track))
+                name.truncate(max(12, self.console.width - (70 if wide else OTHERS)), overflow="ellipsis")
+                cells = (
+                    name,
+                    bar,
+                    Text(sparkline(watched.losses, SPARK_WIDTH if wide else 8), style="cyan"),
+                    Text(watched.note or loss),
+                    Text(f"{watched.rate:,.0f} tok/s" if watched.rate else ""),
+                    Text(left, style="dim"),
+                )
+                table.add_row(*cells)
+            return table if self.arms is None else Group(table, Text(self._contest_line(self.arms), style="bold"))
+
+    def _contest_line(self, arms: Arms) -> str:
+        """How far the contest is on its way to the next look, and what its pairs say so far."""
+        gains, looks = self._gains(), self.track.rule.looks
+        goal = next((look for look in looks if look > len(gains)), looks[-1])
+        done = sum(len(self._losses.get(arm, {})) for arm in (arms.record, arms.candidate))
+        started = sum(watched.step for watched in self._running.values())
+        steps = max(0, (2 * goal - done) * self.track.budget.num_steps - started)
+        rate = sum(watched.rate for watched in self._running.values()) / self.track.budget.batch_tokens
+        left = f", about {duration(steps / rate)} left" if rate > 0 else ""
+        return f"{len(gains)} of {goal} pairs to the next look{left}" + (
+            f"; gain so far {sum(gains.values()) / len(gains):+.4f}" if gains else ""
+        )
 
     def _line(self, run: RunIdentity, text: str) -> None:
-        self.console.print(f"{_name(run, self.track)}: {text}", highlight=False, soft_wrap=True)
+        self._say(f"{_name(run.recipe, run.seed, self.track)}: {text}")
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
 
 
 class LivePreparation:
@@ -119,9 +224,9 @@ class LivePreparation:
             self.console.print(text, highlight=False, soft_wrap=True)
 
 
-def _name(run: RunIdentity, track: Track) -> str:
-    pair = f"pair {track.seeds.index(run.seed) + 1} " if run.seed in track.seeds else ""
-    return f"{pair}seed {run.seed} {run.recipe}"
+def _name(recipe: str, seed: int, track: Track) -> str:
+    pair = f"pair {track.seeds.index(seed) + 1} " if seed in track.seeds else ""
+    return f"{pair}seed {seed} {recipe}"
 
 
 def _outcome(result: Any, *, reused: bool) -> str:

@@ -70,6 +70,13 @@ def look_line(pairs: Sequence[Pair], look: int, jobs: int) -> str:
     return f"undecided after {len(pairs)} pairs; the next look needs {look}, about {minutes:.1f} minutes more"
 
 
+def look_verdict_line(verdict: Verdict) -> str:
+    """Where a contest stands at a look that did not decide it."""
+    facts = dict(evidence(verdict))
+    shown = [f"{name} {facts[name]}" for name in ("gain", "margin", "p") if name in facts]
+    return f"look {verdict.look}, {verdict.pairs} pairs: {', '.join(shown)}: {verdict.decision}"
+
+
 def verdict_sentence(verdict: Verdict) -> str:
     """What was decided, and why, in words."""
     return f"{verdict.decision.upper()}: {' '.join(explain(code) for code in verdict.reasons)}"

@@ -67,6 +67,7 @@ ORDER = [
     "site",
     "live",
     "trackers",
+    "trackers",
     "evidence",
     "verify",
     "changes",

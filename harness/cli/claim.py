@@ -13,6 +13,7 @@ from harness.cli.options import (
     JobsOption,
     JsonOption,
     LaneOption,
+    LogOption,
     MaxPairsOption,
     SetOption,
     TrackOption,
@@ -44,6 +45,7 @@ def run_baseline(
     ] = None,
     jobs: JobsOption = None,
     settings: SetOption = None,
+    log_to: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train the record holder on the track's seeds; what is trained already is reused."""
@@ -53,6 +55,7 @@ def run_baseline(
     from harness.leaderboard import read_board
     from harness.report import runs_table
     from harness.results import FinishedRun
+    from harness.trackers import open_logbook
 
     project, plain_track = open_track(track)
     contest_track = open_track(track, settings)[1] if settings else plain_track
@@ -62,7 +65,8 @@ def run_baseline(
     if count > len(contest_track.seeds):
         raise LlmbenchError(f"the track {track} has {len(contest_track.seeds)} seeds; ask for that many or fewer")
     seeds = contest_track.seeds[:count]
-    with watched_bench(project, contest_track, jobs) as bench:
+    logbook = open_logbook(log_to or (), project, contest_track, log)
+    with logbook, watched_bench(project, contest_track, jobs, also=logbook) as bench:
         log(f"{recipe} on {track}: {len(seeds)} seeds, {bench.jobs} at a time")
         runs = bench.make([bench.identify(recipe, seed) for seed in seeds])
     finished = [run for run in runs if isinstance(run, FinishedRun)]
@@ -87,6 +91,7 @@ def run_candidate(
     max_pairs: MaxPairsOption = None,
     jobs: JobsOption = None,
     settings: SetOption = None,
+    log_to: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train the record plus VARIANT and the record itself in pairs, and judge at each look."""
@@ -95,6 +100,7 @@ def run_candidate(
     from harness.entry import check_record_sources, choose_arms, contest_seeds, remember_entry
     from harness.leaderboard import read_board
     from harness.ledger import attempt_number, attempt_sentence, record_attempt
+    from harness.trackers import open_logbook
 
     project, plain_track = open_track(track)
     contest_track = open_track(track, settings)[1] if settings else plain_track
@@ -104,10 +110,12 @@ def run_candidate(
     sources = {name: source.digest for name, source in recipe_sources(project, arms.candidate).items()}
     attempt = attempt_number(project, board, plain_track, sources)
     limit = pairs_limit(max_pairs, contest_track.rule)
-    with watched_bench(project, contest_track, jobs, arms) as bench:
+    logbook = open_logbook(log_to or (), project, contest_track, log)
+    with logbook, watched_bench(project, contest_track, jobs, arms, also=logbook) as bench:
         remember_entry(project, plain_track, entry)
         seeds = contest_seeds(project, contest_track, arms, confirm=confirm)
         contest = watched_contest(bench, arms, seeds, limit)
+        logbook.judged(bench.identify(arms.candidate, seeds[0]), contest.verdict)
     exploring = exploratory_line(contest_track)
     if not exploring:
         record_attempt(project, board, plain_track, contest, sources)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from harness.contest import Contest
     from harness.documents import Document
     from harness.entry import Arms, Entry
+    from harness.results import RunIdentity
     from harness.track import Rule, Track
+    from harness.verdict import Verdict
 
 
 def complete_tracks() -> list[str]:
@@ -92,6 +94,15 @@ SetOption = Annotated[
         help="Explore with another value of the track, as model.num_layers=2; repeat it. Enters no board.",
     ),
 ]
+LogOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log",
+        metavar="TRACKER",
+        help="Also send curves and scores to tensorboard, trackio or wandb; repeat it for several.",
+        autocompletion=lambda: ["tensorboard", "trackio", "wandb"],
+    ),
+]
 DECISION_EXITS = {"accepted": EXIT_OK, "rejected": EXIT_REJECTED, "undecided": EXIT_UNDECIDED}
 
 
@@ -160,8 +171,10 @@ def make_bench(
 
 
 @contextmanager
-def watched_bench(project: Project, track: Track, jobs: int | None, arms: Arms | None = None) -> Iterator[Bench]:
-    """A bench whose runs are shown on stderr and whose tokens are prepared."""
+def watched_bench(
+    project: Project, track: Track, jobs: int | None, arms: Arms | None = None, also: Observe | None = None
+) -> Iterator[Bench]:
+    """A bench whose runs are shown on stderr, and told to `also`, and whose tokens are prepared."""
     from harness.device import require_device
     from harness.live import LiveRuns
 
@@ -174,8 +187,14 @@ def watched_bench(project: Project, track: Track, jobs: int | None, arms: Arms |
             f"{track.name} is not pinned: it can be trained, but nothing can be filed "
             f"(`llmbench data pin --track {track.name}`)"
         )
-    with LiveRuns(stderr_console(), track) as live:
-        bench = make_bench(project, track, jobs, arms, live)
+    with LiveRuns(stderr_console(), track, arms) as live:
+
+        def observe(run: RunIdentity, event: dict[str, Any]) -> None:
+            live(run, event)
+            if also is not None:
+                also(run, event)
+
+        bench = make_bench(project, track, jobs, arms, observe)
         gpu = bench.provenance.machine.gpu
         if gpu or exploratory_line(track):
             log(f"training on {gpu or 'the CPU, float32'}; evaluation in float32")
@@ -192,16 +211,16 @@ def pairs_limit(max_pairs: int | None, rule: Rule) -> int:
 def watched_contest(bench: Bench, arms: Arms, seeds: Sequence[int], max_pairs: int) -> Contest:
     """Train and judge look by look; what each look costs is announced before it."""
     from harness.contest import run_contest
-    from harness.report import look_line
+    from harness.report import look_line, look_verdict_line
+    from harness.results import Pair
+
+    def announce(pairs: Sequence[Pair], look: int, verdict: Verdict) -> None:
+        if pairs:
+            log(look_verdict_line(verdict))
+        log(look_line(pairs, look, bench.jobs))
 
     log(f"{arms.candidate} against {arms.record} on {bench.track.name}, {bench.jobs} run(s) at a time. {arms.remark}")
-    return run_contest(
-        bench,
-        arms,
-        seeds=seeds,
-        max_pairs=max_pairs,
-        announce=lambda pairs, look: log(look_line(pairs, look, bench.jobs)),
-    )
+    return run_contest(bench, arms, seeds=seeds, max_pairs=max_pairs, announce=announce)
 
 
 def show_pairs(contest: Contest) -> None:
