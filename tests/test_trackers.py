@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import math
 import shutil
 import sqlite3
+import struct
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,24 +68,35 @@ def read_tensorboard(logged: Logged) -> Points:
     return {tag: {e.step: e.value for e in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
 
 
+def wandb_records(data: bytes) -> Iterator[bytes]:
+    """The records of an offline run's file: LevelDB's log format (github.com/google/leveldb, doc/log_format.md)."""
+    place, whole = 7, b""  # W&B's own header comes first
+    while place + 7 <= len(data):
+        if (room := 32_768 - place % 32_768) < 7:  # the rest of a block is padding
+            place += room
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, place)  # kind: 1 whole, 2 first, 3 middle, 4 last
+        whole += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):
+            yield whole
+            whole = b""
+
+
 def read_wandb(logged: Logged) -> Points:
     from wandb.proto.wandb_internal_pb2 import Record
-    from wandb.sdk.internal.datastore import DataStore
 
-    store, points = DataStore(), Points()
-    store.open_for_scan(str(next(logged.sandbox.root.glob("runs/logs/wandb/offline-run-*/*.wandb"))))
-    while (data := store.scan_data()) is not None:
+    points = Points()
+    for data in wandb_records(next(logged.sandbox.root.glob("runs/logs/wandb/offline-run-*/*.wandb")).read_bytes()):
         record = Record()
         record.ParseFromString(data)
-        row = {item.key or "/".join(item.nested_key): float(item.value_json) for item in record.history.item}
+        row = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
         for name in row.keys() - {"step"}:
-            points.setdefault(name, {})[int(row["step"])] = row[name]
+            points.setdefault(name, {})[row["step"]] = row[name]
     return points
 
 
 def read_trackio(logged: Logged) -> Points:
-    import json
-
     points = Points()
     with sqlite3.connect(next((logged.home / "trackio").rglob("*.db"))) as database:
         for step, metrics in database.execute("select step, metrics from metrics"):
