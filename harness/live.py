@@ -53,8 +53,8 @@ class _Watched:
     rate: float = 0.0
     """Tokens a second of the training clock."""
     note: str = "starting"
-    told: float = field(default_factory=time.monotonic)
-    """When a log was last told of it."""
+    told: float = 0.0
+    """When a log was last told of it, on the monotonic clock."""
 
 
 class LiveRuns:
@@ -108,10 +108,12 @@ class LiveRuns:
         watched.rate = event["step"] * self.track.budget.batch_tokens / max(event["train_s"], 1e-9)
         if self.console.is_terminal:
             return
+        now = time.monotonic()
         if len(watched.losses) == 1:
+            watched.told = now
             self._line(run, "training")
-        elif time.monotonic() - watched.told >= LOG_EVERY_S:
-            watched.told = time.monotonic()
+        elif now - watched.told >= LOG_EVERY_S:
+            watched.told = now
             left = duration(self._seconds_left(watched))
             total = self.track.budget.num_steps
             self._line(
@@ -169,7 +171,8 @@ class LiveRuns:
     def _contest_line(self, arms: Arms) -> str:
         """How far the contest is on its way to the next look, and what its pairs say so far."""
         gains, looks = self._gains(), self.track.rule.looks
-        goal = next((look for look in looks if look > len(gains)), looks[-1])
+        seeds = {seed for _, seed in (*self._running, *self._told)}  # those of a later look start once it is needed
+        goal = next((look for look in looks if look >= len(seeds)), looks[-1])
         done = sum(len(self._losses.get(arm, {})) for arm in (arms.record, arms.candidate))
         started = sum(watched.step for watched in self._running.values())
         steps = max(0, (2 * goal - done) * self.track.budget.num_steps - started)

@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.again import rerun
-from harness.cli.options import DECISION_EXITS, JobsOption, JsonOption, MaxPairsOption, log, show, show_json
-from harness.errors import EXIT_OK, EXIT_REJECTED, LlmbenchError
+from harness.cli.options import (
+    DECISION_EXITS,
+    JobsOption,
+    JsonOption,
+    MaxPairsOption,
+    complete_submissions,
+    log,
+    show,
+    show_json,
+)
+from harness.errors import EXIT_OK, EXIT_REJECTED, LlmbenchError, did_you_mean
 from harness.project import Project
 
 if TYPE_CHECKING:
@@ -60,7 +69,10 @@ def leaderboard(
 
 
 def verify(
-    path: Annotated[Path | None, typer.Argument(help="One submission's folder. Default: all, and the CSV.")] = None,
+    path: Annotated[
+        Path | None,
+        typer.Argument(help="One submission's folder. Default: all, and the CSV.", autocompletion=complete_submissions),
+    ] = None,
     all_: Annotated[bool, typer.Option("--all", help="All submissions and the CSV; the default.")] = False,
     base: Annotated[
         str | None, typer.Option(help="Also: what differs from this git revision is one submission and no more.")
@@ -99,7 +111,10 @@ def verify(
     else:
         folder = path.resolve()
         if folder.parent != project.submissions or not folder.is_dir():
-            raise LlmbenchError(f"{path} is not a folder under submissions/; name one, or leave it out to check all")
+            meant = did_you_mean(folder.name, (own.name for own in project.submissions.glob("[0-9]*")))
+            raise LlmbenchError(
+                f"{path} is not a folder under submissions/{meant}; name one, or leave it out to check all"
+            )
         found = {folder.name: verify_folder(project, folder, readable_board(project))}
         if again and not any(found.values()):
             rerun(project, folder, max_pairs, jobs, as_json=as_json)

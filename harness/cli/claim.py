@@ -28,6 +28,7 @@ from harness.cli.options import (
     show,
     show_json,
     show_pairs,
+    show_verdict,
     watched_bench,
     watched_contest,
 )
@@ -139,12 +140,10 @@ def run_candidate(
 
 def _show_contest(contest: Contest, remark: str) -> None:
     """The pairs and their evidence, the verdict, and what to do next."""
-    from harness.report import verdict_sentence
-
     arms, verdict = contest.arms, contest.verdict
     show_pairs(contest)
     show(remark)
-    show(verdict_sentence(verdict))
+    show_verdict(verdict)
     if verdict.next_look is not None:
         show(f"The next look needs {verdict.next_look} pairs; go on with --max-pairs {verdict.next_look} or more.")
     elif verdict.decision == "accepted" and not arms.remark and not remark.startswith("EXPLORATORY"):

@@ -271,6 +271,17 @@ def show(what: Any) -> None:
     Console().print(what, highlight=False, markup=not is_text, soft_wrap=is_text)
 
 
+def show_verdict(verdict: Verdict) -> None:
+    """What was decided, and why; in its colour where there are colours."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from harness.report import verdict_sentence
+
+    style = {"accepted": "bold green", "rejected": "bold red", "undecided": "bold yellow"}[verdict.decision]
+    Console().print(Text(verdict_sentence(verdict), style=style), soft_wrap=True)
+
+
 def show_json(document: Document) -> None:
     """The one document of `--json`, to standard output."""
     sys.stdout.write(document.model_dump_json(indent=1) + "\n")
