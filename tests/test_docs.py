@@ -18,8 +18,10 @@ import pytest
 import typer
 import yaml
 
+from harness import errors
 from harness.catalog import apply_recipe
 from harness.cli import app
+from harness.documents import json_schema
 from harness.job import Job
 from harness.project import Project
 from harness.sources import VariantSource, read_variant
@@ -33,7 +35,9 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 TOPICS = ROOT / "docs" / "topics.md"
 NOTEBOOK = ROOT / "notebooks" / "free_gpu.ipynb"
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
-PAGES = [CONTRIBUTING, *sorted((ROOT / "docs").glob("*.md"))]
+AGENTS = ROOT / "AGENTS.md"
+VARIANTS = ROOT / "docs" / "variants.md"
+PAGES = [CONTRIBUTING, AGENTS, *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def name_of(path: Path) -> str:
@@ -69,7 +73,7 @@ def commands(path: Path) -> list[str]:
     if path == NOTEBOOK:
         text = fill_in("\n".join(cell["text"] for cell in cells("code") + cells("markdown")), settings())
     text = text.replace("\\\n", " ").replace("NNNN", "0001")
-    return re.findall(r"(?<![\w/-])llmbench ([a-z][^`\n|&;]*)", text)
+    return re.findall(r"(?<![\w/-])llmbench ([a-z][^`\n|&;>]*)", text)
 
 
 def parse(words: list[str]) -> None:
@@ -86,7 +90,7 @@ def parse(words: list[str]) -> None:
 @pytest.mark.parametrize("path", [*PAGES, *FORMS, NOTEBOOK], ids=name_of)
 def test_every_command_and_option_exists(path: Path) -> None:
     for command in commands(path):
-        parse(shlex.split(command))
+        parse(shlex.split(command, comments=True))
 
 
 def test_commands_are_found_and_a_wrong_option_is_noticed() -> None:
@@ -126,13 +130,39 @@ def read_example(text: str, folder: Path) -> VariantSource:
     return read_variant(Project(folder), "example")
 
 
-@pytest.mark.parametrize("text", blocks(CONTRIBUTING, "python") + blocks(TOPICS, "python"))
+@pytest.mark.parametrize("text", [text for page in (CONTRIBUTING, VARIANTS, TOPICS) for text in blocks(page, "python")])
 def test_every_example_passes_the_check_builds_and_trains(
     text: str, tmp_path: Path, smoke: Track, tiny: Track, tiny_tokens: dict[str, Any], job: Job
 ) -> None:
     source = read_example(text, tmp_path / "project")
     recipe = apply_recipe({"example": source}, smoke.model, smoke.optim)
     assert train(tiny, recipe, tiny_tokens, job, lambda event: None).steps == tiny.budget.num_steps
+
+
+def test_the_fields_and_exit_codes_that_agents_read_are_those_of_the_program() -> None:
+    text = AGENTS.read_text()
+    fields_ = re.findall(r"`(\w+)`", "".join(re.findall(r"(?m)^\| (`.*?) \|", text)))
+    known = json_schema("run candidate")["properties"]
+    assert len(fields_) >= 12
+    assert set(fields_) <= known.keys()
+    for command, keys in (("doctor", "TrackOutlook"), ("leaderboard", "Row"), ("variants", "VariantEntry")):
+        named = re.search(rf"llmbench {command} --json +# (?:tracks|rows|variants)\[\]: ([\w, ]+)", text)
+        assert named, command
+        assert set(named[1].split(", ")) <= json_schema(command)["$defs"][keys]["properties"].keys()
+    assert {"power", "mean_s"} <= json_schema("plan")["properties"].keys()
+    codes = {int(code) for code in re.findall(r"(?m)^\| (\d+) \|", text)}
+    assert codes == {1} | {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+
+
+def test_the_glossary_is_sorted_and_says_each_word_once() -> None:
+    words = re.findall(r"(?m)^\| ([a-z][^|]*?) \|", (ROOT / "docs" / "glossary.md").read_text())
+    assert words[0] == "word"
+    assert words[1:] == sorted(set(words[1:]))
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    text = README.read_text()
+    assert [name_of(page) for page in PAGES if f"]({name_of(page)})" not in text] == []
 
 
 def topic_rows() -> dict[str, list[str]]:

@@ -70,6 +70,11 @@ def test_each_run_has_its_curve_its_rate_and_its_time_left_in_one_line(pocket: T
     assert lines[2].rstrip().endswith(f"gain so far {sum(gains) / 2:+.4f}")
 
 
+def test_the_readme_shows_what_the_program_shows(pocket: Track) -> None:
+    lines = [line.rstrip() for line in screen(pocket, 80, no_color=True, color_system=None)]
+    assert "\n".join(("```", *lines, "```")) in (ROOT / "README.md").read_text()
+
+
 def test_without_colour_no_colour_is_sent(pocket: Track, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     assert re.search(r"\x1b\[[\d;]*3[0-7]m", "\n".join(screen(pocket, 80, color_system="standard")))
