@@ -134,7 +134,7 @@ class LiveRuns:
         if self.arms is None:
             return {}
         record, candidate = (self._losses.get(arm, {}) for arm in (self.arms.record, self.arms.candidate))
-        return {seed: loss - candidate[seed] for seed, loss in record.items() if seed in candidate}
+        return {seed: record[seed] - candidate[seed] for seed in sorted(record.keys() & candidate.keys())}
 
     def _gain_line(self, gains: dict[int, float]) -> str:
         mean = sum(gains.values()) / len(gains)
