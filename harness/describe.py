@@ -113,10 +113,16 @@ def outlook_table(outlooks: Sequence[TrackOutlook]) -> Table:
     return table
 
 
-def track_lines(track: Track, holder: Row | None) -> list[str]:
+def holder_line(holder: Row | None) -> str:
+    """Who holds a track."""
+    if holder is None:
+        return "record: none, nobody opened it"
+    return f"record: {holder.number:04d}, {holder.recipe}, val loss {holder.val_loss}"
+
+
+def track_lines(track: Track) -> list[str]:
     """One track in words."""
     rule = track.rule
-    record = f"{holder.number:04d}, {holder.recipe}, val loss {holder.val_loss}" if holder else "none: nobody opened it"
     model, optim, budget, data = track.model, track.optim, track.budget, track.data
     experts = f", {model.num_experts} experts a layer, each token in {model.top_k}" if model.num_experts else ""
     embeddings = "tied" if model.tie_embeddings else "separate"
@@ -133,7 +139,6 @@ def track_lines(track: Track, holder: Row | None) -> list[str]:
         f"rule: {rule.design}, looks after {', '.join(map(str, rule.looks))} pairs",
         f"a record needs: a gain above {rule.loss_per_statement:g} nats for each added statement at a level of "
         f"{rule.alpha:g} over all looks, in at most {1 + rule.max_slowdown:g} times the time",
-        f"record: {record}",
         f"digest: {track.digest}",
     ]
 

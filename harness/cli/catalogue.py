@@ -86,7 +86,7 @@ def tracks(
     as_json: JsonOption = False,
 ) -> None:
     """List the tracks: what each is, its budget, who holds it; or show one with its rule and digest."""
-    from harness.describe import reported_table, track_lines, tracks_table
+    from harness.describe import holder_line, reported_table, track_lines, tracks_table
     from harness.documents import TrackEntry, Tracks
     from harness.leaderboard import read_board
     from harness.standings import holder_of
@@ -113,7 +113,7 @@ def tracks(
     if name is None:
         show(tracks_table(loaded, holders))
         return
-    for line in track_lines(loaded[0], holders[0]):
+    for line in (*track_lines(loaded[0]), holder_line(holders[0])):
         show(line)
     if loaded[0].reported:
         show(reported_table(loaded[0]))
