@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import filelock
 
@@ -14,12 +13,12 @@ from harness.outcome import outcome_of_record
 from harness.project import Project, make_folder
 from harness.rerun import OWN_FAILURES
 from harness.results import FailedRun
-from harness.submission import Arm, Submission, fresh_seeds, judge_submission, load_runs
+from harness.submission import Arm, Claim, Submission, fresh_seeds
 
 
 def challenged_record(board: Board, number: int) -> Submission:
     """The record that `number` names. Raises LlmbenchError where it is none that can be challenged."""
-    target = next((s for s in board.submissions if s.number == number), None)
+    target = board.find(number)
     if target is None:
         raise LlmbenchError(f"there is no submission {number}; `llmbench leaderboard` lists them")
     if target.kind != "record":
@@ -61,8 +60,9 @@ def one_challenge(project: Project, number: int, waiting: Callable[[], None]) ->
         lock.release()
 
 
-def challenge_problems(project: Project, folder: Path, submission: Submission, earlier: Board) -> Iterator[str]:
+def challenge_problems(project: Project, claim: Claim, earlier: Board) -> Iterator[str]:
     """What is wrong with a challenge, and with a record that files again what a challenge retracted."""
+    submission = claim.submission
     name = submission.folder_name
     if (submission.kind == "challenge") != (submission.challenge is not None):
         yield f"{name}/submission.json: challenge belongs to the kind challenge and to no other"
@@ -75,16 +75,15 @@ def challenge_problems(project: Project, folder: Path, submission: Submission, e
             yield f"{name}: {error}"
         else:
             yield from _like_its_record(submission, target)
-            yield from _own_seeds(folder, submission, target, earlier)
-            yield from _outcome(project, folder, submission, target)
+            yield from _own_seeds(claim, target, earlier)
+            yield from _outcome(claim, Claim(project.submissions / target.folder_name, target))
 
 
 def _refiled(submission: Submission, earlier: Board) -> Iterator[str]:
     """The runs that earned a record which was retracted earn no second one."""
-    key = submission.track_digest, submission.candidate.sources
-    for old in earlier.submissions:
+    for old in earlier.same(submission):
         shared = set(old.candidate.seeds) & set(submission.candidate.seeds)
-        if shared and key == (old.track_digest, old.candidate.sources) and earlier.state(old.number) == "retracted":
+        if shared and earlier.state(old.number) == "retracted":
             yield (
                 f"{submission.folder_name} rests on seeds of {old.folder_name}, which was retracted; measure it on "
                 f"others with --confirm"
@@ -102,15 +101,15 @@ def _like_its_record(submission: Submission, target: Submission) -> Iterator[str
         yield f"{submission.folder_name} does not compare what {target.folder_name} compared; track, lane or arm differ"
 
 
-def _own_seeds(folder: Path, submission: Submission, target: Submission, earlier: Board) -> Iterator[str]:
+def _own_seeds(claim: Claim, target: Submission, earlier: Board) -> Iterator[str]:
     """Nobody picked the seeds: they follow from the record and from the how-manieth challenge of it this is."""
+    submission, runs = claim.submission, claim.candidates
     name, index = submission.folder_name, len(earlier.challenges(target.number)) + 1
     if submission.attempt != index:
         yield f"{name} calls itself challenge {submission.attempt} of {target.folder_name}, it is challenge {index}"
     seeds, records = submission.candidate.seeds, submission.record.seeds if submission.record else []
     if seeds != fresh_seeds(target, challenge_purpose(index), len(seeds)):
         yield f"{name}: seeds {seeds} are not those of challenge {index} of {target.folder_name}"
-    runs = load_runs(folder, submission, "candidate")
     failed = [run for run in runs if isinstance(run, FailedRun)]
     if any(run.status not in OWN_FAILURES for run in failed) or failed not in ([], runs[-1:]):
         yield f"{name}: only the last run may have failed, and only by itself: {', '.join(OWN_FAILURES)}"
@@ -118,14 +117,13 @@ def _own_seeds(folder: Path, submission: Submission, target: Submission, earlier
         yield f"{name}: the arms have different seeds, {records} and {seeds}"
 
 
-def _outcome(project: Project, folder: Path, submission: Submission, target: Submission) -> Iterator[str]:
+def _outcome(claim: Claim, target: Claim) -> Iterator[str]:
     """The outcome is what the runs in both folders say."""
-    claim = judge_submission(project.submissions / target.folder_name, target)
-    again = judge_submission(folder, submission)
-    if claim is None or again is None or again.decision == "undecided":
+    submission, first, again = claim.submission, target.verdict, claim.verdict
+    if first is None or again is None or again.decision == "undecided":
         yield f"{submission.folder_name}: an undecided re-run settles nothing; train more pairs before filing it"
         return
-    outcome = outcome_of_record(claim, again)
+    outcome = outcome_of_record(first, again)
     if submission.challenge is not None and submission.challenge.outcome != outcome:
         yield (
             f"{submission.folder_name}/submission.json: challenge.outcome is {submission.challenge.outcome!r}, "

@@ -13,13 +13,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from harness.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, LlmbenchError, UndecidedError, one_line
+from harness.flags import Flag
 from harness.leaderboard import Board, read_board, with_board
 from harness.project import Project, write_atomic
 from harness.provenance import code_digest
 from harness.repository import ChangeKind, changed_files, files_at, find_commit, is_ancestor, read_at
 from harness.sources import read_variant
 from harness.submission import Submission, load_arm_runs, load_submission
-from harness.verify import collect, stale_problem, verify_board, verify_folder
+from harness.verify import check_board, collect, stale_problem, verify_folder
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Review:
     """`changes`, or the name of a folder or file -> what is wrong with it."""
     stale: tuple[str, ...]
     """Those of the problems that say that the board has moved on since."""
+    flags: dict[str, list[Flag]]
+    """Submission without problems -> what a reviewer should look at."""
 
     @property
     def exit_code(self) -> int:
@@ -68,9 +71,11 @@ def review_changes(project: Project, revision: str) -> Review:
     for name in new:
         moved_on, found[name] = _judge_new(project, name, board)
         stale += moved_on
-    if not stale:  # else the rest of the board can only repeat it
-        found = {**found, **verify_board(project), **found}  # the changes are read first
-    return Review(commit, tuple(new), _summary(changes, new, revision), found, tuple(stale))
+    # Where the board has moved on, the rest of it can only repeat that.
+    checked = {} if stale else check_board(project)
+    found = {**found, **{name: one.problems for name, one in checked.items()}, **found}  # the changes are read first
+    flags = {name: one.flags for name, one in checked.items() if one.row and not found[name]}
+    return Review(commit, tuple(new), _summary(changes, new, revision), found, tuple(stale), flags)
 
 
 def _used_variants(project: Project, new: Sequence[str]) -> set[str]:
@@ -163,9 +168,9 @@ def _new_folders(changes: Mapping[str, ChangeKind], filed: Sequence[str]) -> lis
 
 def _moved_on(submission: Submission, board: Board) -> Iterator[str]:
     """The board has taken the submission's number, or it has another record by now."""
-    taken = next((s.folder_name for s in board.submissions if s.number == submission.number), None)
-    if taken:
-        yield f"{submission.folder_name}: its number is that of {taken} by now; {_renumber(board)}"
+    taken = board.find(submission.number)
+    if taken is not None:
+        yield f"{submission.folder_name}: its number is that of {taken.folder_name} by now; {_renumber(board)}"
     if stale := stale_problem(submission, board):
         yield stale
 

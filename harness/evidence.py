@@ -7,25 +7,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from harness.catalog import parse_recipe
+from harness.errors import LlmbenchError
 from harness.project import read_bytes, read_text
 from harness.report import submission_markdown
 from harness.results import FinishedRun, RunIdentity, dump_json
 from harness.submission import (
     Arm,
     ArmName,
+    Claim,
     Submission,
     confirmation_seeds,
     file_digest,
-    frozen_cost,
+    finished,
     frozen_source,
-    judge_submission,
-    load_arm_runs,
-    load_frozen_track,
-    load_runs,
     run_file,
 )
 from harness.syntax import check_source
@@ -35,21 +34,20 @@ from harness.track import Track
 REQUIRED_PROBES = {"batch_independence", "causality", "finiteness", "shape", "statelessness", "weights"}
 
 
-def evidence_problems(folder: Path, submission: Submission) -> Iterator[str]:
+def evidence_problems(claim: Claim) -> Iterator[str]:
     """Problems in the order in which a reader would want to know them."""
+    folder, submission = claim.folder, claim.submission
     if folder.name != submission.folder_name:
         yield f"{folder.name}/submission.json calls itself {submission.folder_name}; rename the folder"
     if read_bytes(folder / "submission.json") != dump_json(submission).encode():
         yield f"{folder.name}/submission.json is not written as llmbench writes it; it was edited by hand"
     yield from _file_problems(folder, submission)
-    yield from _track_problems(folder, submission)
-    arms: list[tuple[ArmName, Arm]] = [("candidate", submission.candidate)]
+    yield from _track_problems(claim)
     if submission.record is not None:
-        arms.insert(0, ("record", submission.record))
-    for name, arm in arms:
-        yield from _arm_problems(folder, submission, name, arm)
-    yield from _seed_problems(folder, submission)
-    yield from _verdict_problems(folder, submission)
+        yield from _arm_problems(claim, "record", submission.record)
+    yield from _arm_problems(claim, "candidate", submission.candidate)
+    yield from _seed_problems(claim)
+    yield from _verdict_problems(claim)
 
 
 def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
@@ -70,15 +68,17 @@ def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
         yield f"{folder.name}/{extra} does not belong to a submission; remove it"
 
 
-def _track_problems(folder: Path, submission: Submission) -> Iterator[str]:
+def _track_problems(claim: Claim) -> Iterator[str]:
+    folder, submission = claim.folder, claim.submission
     if list(submission.files) != ["curves.png", "track.toml"]:
         yield f"{folder.name}/submission.json: files does not state the digests of curves.png and track.toml"
-    if load_frozen_track(folder, submission).digest != submission.track_digest:
+    if claim.track.digest != submission.track_digest:
         yield f"{folder.name}/track.toml is not the track whose digest the submission states"
 
 
-def _arm_problems(folder: Path, submission: Submission, name: ArmName, arm: Arm) -> Iterator[str]:
+def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
     """Digests, sources and the identity of every run of one arm."""
+    folder = claim.folder
     where = f"{folder.name}/submission.json: {name}"
     if parse_recipe(arm.recipe) != tuple(arm.sources):
         yield f"{where}.sources does not name the variants of {arm.recipe}"
@@ -86,10 +86,11 @@ def _arm_problems(folder: Path, submission: Submission, name: ArmName, arm: Arm)
         path = frozen_source(folder, variant)
         if file_digest(path) != digest:
             yield f"{folder.name}/sources/{variant}.py is not the source that {name}.sources states"
-        check_source(read_text(path), path.relative_to(folder.parent))
-    if frozen_cost(folder, arm) != arm.statements:
-        yield f"{where}.statements is {arm.statements}, the sources have {frozen_cost(folder, arm)}"
-    track, runs = load_frozen_track(folder, submission), load_runs(folder, submission, name)
+        _check_frozen(read_text(path), path.relative_to(folder.parent))
+    if (cost := claim.cost(arm)) != arm.statements:
+        yield f"{where}.statements is {arm.statements}, the sources have {cost}"
+    track, runs = claim.track, claim.records if name == "record" else claim.candidates
+    training_digest = track.training_digest
     for seed, run in zip(arm.runs, runs, strict=True):
         path = folder / run_file(name, int(seed))
         where = f"{folder.name}/{run_file(name, int(seed))}"
@@ -98,15 +99,30 @@ def _arm_problems(folder: Path, submission: Submission, name: ArmName, arm: Arm)
         if read_bytes(path) != dump_json(run).encode():
             yield f"{where} is not written as llmbench writes it; it was edited by hand"
         yield from _identity_problems(where, run, arm, int(seed), track)
+        if run.training_digest != training_digest:
+            yield f"{where} was trained under another edition of the track"
         if isinstance(run, FinishedRun):
             yield from _run_problems(where, run)
             yield from _budget_problems(where, run, track)
-    finished = [run for run in runs if isinstance(run, FinishedRun)]
-    if len({run.training.weights_sha256 for run in finished}) != len(finished):
+    whole = finished(runs)
+    if len({run.training.weights_sha256 for run in whole}) != len(whole):
         yield f"{folder.name}: two seeds of the {name} arm end in the same weights; one is a copy"
-    ended = max((run.training.ended for run in finished), default="")
-    if ended > f"{submission.date}T24":  # ISO times sort as text
-        yield f"{folder.name}: date is {submission.date}, but a run of the {name} arm ended {ended}"
+    ended = max((run.training.ended for run in whole), default="")
+    if ended > f"{claim.submission.date}T24":  # ISO times sort as text
+        yield f"{folder.name}: date is {claim.submission.date}, but a run of the {name} arm ended {ended}"
+
+
+def _check_frozen(text: str, where: Path) -> None:
+    """`check_source`, once for all submissions that hold the same text."""
+    try:
+        _check_once(text)
+    except LlmbenchError:
+        check_source(text, where)  # again, for an error that names the file
+
+
+@lru_cache(maxsize=256)
+def _check_once(text: str) -> None:
+    check_source(text, Path("source.py"))
 
 
 def _identity_problems(where: str, run: RunIdentity, arm: Arm, seed: int, track: Track) -> Iterator[str]:
@@ -115,8 +131,6 @@ def _identity_problems(where: str, run: RunIdentity, arm: Arm, seed: int, track:
     for key, value in stated.items():
         if getattr(run, key) != value:
             yield f"{where}: {key} is {getattr(run, key)!r}, the submission states {value!r}"
-    if run.training_digest != track.training_digest:
-        yield f"{where} was trained under another edition of the track"
 
 
 def _run_problems(where: str, run: FinishedRun) -> Iterator[str]:
@@ -147,15 +161,15 @@ def _budget_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str
             yield f"{where}: {key} is {found}, the track's is {wanted}"
 
 
-def _seed_problems(folder: Path, submission: Submission) -> Iterator[str]:
+def _seed_problems(claim: Claim) -> Iterator[str]:
     """Nobody picked the seeds: they are the track's first public ones, or the candidate's confirmation seeds.
 
     Those of a challenge follow from its record.
     """
+    folder, submission = claim.folder, claim.submission
     if submission.kind == "challenge":
         return
-    seeds = submission.candidate.seeds
-    public = load_frozen_track(folder, submission).seeds
+    seeds, public = submission.candidate.seeds, claim.track.seeds
     confirming = confirmation_seeds(submission.track_digest, submission.candidate.sources, len(seeds))
     if submission.record is not None and submission.record.seeds != seeds:
         yield f"{folder.name}: the arms have different seeds, {submission.record.seeds} and {seeds}"
@@ -163,9 +177,8 @@ def _seed_problems(folder: Path, submission: Submission) -> Iterator[str]:
         yield f"{folder.name}: seeds {seeds} are neither the track's first {len(seeds)} nor the confirmation seeds"
 
 
-def _verdict_problems(folder: Path, submission: Submission) -> Iterator[str]:
-    recomputed = judge_submission(folder, submission)
-    stored = submission.verdict
+def _verdict_problems(claim: Claim) -> Iterator[str]:
+    folder, recomputed, stored = claim.folder, claim.verdict, claim.submission.verdict
     if (recomputed is None) != (stored is None):
         yield f"{folder.name}/submission.json: verdict does not belong to this kind of submission"
     elif recomputed is not None and stored is not None:
@@ -188,7 +201,7 @@ def _differences(stored: Any, recomputed: Any, path: str) -> Iterator[str]:
         yield f"{path} is {stored!r}, recomputed from the runs it is {recomputed!r}"
 
 
-def markdown_problems(folder: Path, submission: Submission) -> Iterator[str]:
-    arms = [load_arm_runs(folder, submission, arm) for arm in ("record", "candidate")]
-    if read_bytes(folder / "README.md") != submission_markdown(submission, *arms).encode():
-        yield f"{folder.name}/README.md is not what the runs say; it was edited by hand"
+def markdown_problems(claim: Claim) -> Iterator[str]:
+    text = submission_markdown(claim.submission, finished(claim.records), finished(claim.candidates))
+    if read_bytes(claim.folder / "README.md") != text.encode():
+        yield f"{claim.folder.name}/README.md is not what the runs say; it was edited by hand"

@@ -10,7 +10,7 @@ import datetime
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from harness.errors import LlmbenchError
 from harness.leaderboard import Board
 from harness.project import Project
 from harness.results import FinishedRun
-from harness.submission import Submission, load_arm_runs, load_frozen_track
+from harness.submission import Claim, Submission, finished, load_arm_runs
 from harness.track import Track
 from harness.verdict import Lane
 
@@ -68,9 +68,9 @@ class Case:
         return [*self.records, *self.candidates]
 
 
-def read_case(project: Project, submission: Submission, board: Board) -> Case:
+def read_case(project: Project, claim: Claim, board: Board) -> Case:
     """A submission whose files are in order, and what the board held before it."""
-    folder, earlier = project.submissions / submission.folder_name, board.before(submission.number)
+    submission, earlier = claim.submission, board.before(claim.submission.number)
     track, lane = submission.track, submission.lane
     holder = earlier.standing_of(track, submission.track_digest, lane)
     known: list[FinishedRun] = []
@@ -79,9 +79,9 @@ def read_case(project: Project, submission: Submission, board: Board) -> Case:
             known = load_arm_runs(project.submissions / holder.folder_name, holder, "candidate")
     return Case(
         submission=submission,
-        track=load_frozen_track(folder, submission),
-        records=load_arm_runs(folder, submission, "record"),
-        candidates=load_arm_runs(folder, submission, "candidate"),
+        track=claim.track,
+        records=finished(claim.records),
+        candidates=finished(claim.candidates),
         known=known,
         accepted=accepted_gains(earlier, track, lane),
     )
@@ -89,18 +89,8 @@ def read_case(project: Project, submission: Submission, board: Board) -> Case:
 
 def accepted_gains(board: Board, track: str, lane: Lane) -> list[float]:
     """The gains of all records of one lane on a track, in every edition, but for those that were retracted."""
-    records = [s for s in board.submissions if (s.track, s.lane, s.kind) == (track, lane, "record")]
-    verdicts = [s.verdict for s in records if board.state(s.number) != "retracted"]
+    verdicts = [s.verdict for s in board.records(track, lane) if board.state(s.number) != "retracted"]
     return [verdict.gain for verdict in verdicts if verdict is not None and verdict.gain is not None]
-
-
-def flag_submissions(project: Project, board: Board, found: Mapping[str, Sequence[str]]) -> dict[str, list[Flag]]:
-    """Folder name -> flags, for every submission that `found` (folder name -> problems) says is in order."""
-    return {
-        submission.folder_name: find_flags(read_case(project, submission, board))
-        for submission in board.submissions
-        if submission.folder_name in found and not found[submission.folder_name]
-    }
 
 
 def find_flags(case: Case) -> list[Flag]:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from harness.cores import answer_all
 from harness.errors import LlmbenchError
 from harness.outcome import Outcome, State, state_after
 from harness.project import Project, read_text, write_atomic
-from harness.submission import FOLDER, Submission, judge_submission, load_arm_runs, load_submission
+from harness.submission import FOLDER, Claim, Submission, candidate_key, finished, load_submission
 from harness.track import Count, Strict, Track
 from harness.verdict import Lane
 
@@ -50,27 +57,68 @@ class Row(Strict):
 HOLDING = ("opening", "record")  # kinds of submission that can hold a track
 
 
-@dataclass(frozen=True)
-class Board:
-    """All submissions of a checkout, in the order of their numbers."""
+class _History:
+    """Where to look: places of submissions in a board, by what is asked of them. Each list rises."""
 
-    submissions: tuple[Submission, ...]
+    def __init__(self, submissions: Sequence[Submission]) -> None:
+        self.holding: dict[tuple[str, str], list[int]] = defaultdict(list)
+        """(track, digest of the edition) -> what may hold it."""
+        self.attempts: dict[tuple[str, str], list[int]] = defaultdict(list)
+        """(track, digest of the edition) -> what was tried on it."""
+        self.openings: dict[str, list[int]] = defaultdict(list)
+        self.records: dict[tuple[str, Lane], list[int]] = defaultdict(list)
+        self.challenges: dict[int, list[int]] = defaultdict(list)
+        """Number of the record -> its challenges."""
+        self.keys = [candidate_key(submission.candidate.sources) for submission in submissions]
+        self.same: dict[tuple[str, str], list[int]] = defaultdict(list)
+        """(digest of the edition, candidate's key) -> submissions of that very candidate."""
+        for place, submission in enumerate(submissions):
+            edition = submission.track, submission.track_digest
+            if submission.kind in HOLDING:
+                self.holding[edition].append(place)
+            if submission.kind in ("negative", "record"):
+                self.attempts[edition].append(place)
+            if submission.kind == "opening":
+                self.openings[submission.track].append(place)
+            if submission.kind == "record":
+                self.records[submission.track, submission.lane].append(place)
+            if submission.challenge is not None:
+                self.challenges[submission.challenge.number].append(place)
+            self.same[submission.track_digest, self.keys[place]].append(place)
+
+
+class Board:
+    """All submissions of a checkout, in the order of their numbers; or those that there were at some time."""
+
+    def __init__(self, submissions: Iterable[Submission], *, of: Board | None = None) -> None:
+        """`of` is the board whose first submissions these are: what was there before shares its index."""
+        self.submissions = tuple(submissions) if of else tuple(sorted(submissions, key=_number))
+        self._whole: Board = of._whole if of else self
+
+    @cached_property
+    def _history(self) -> _History:
+        return _History(self.submissions)
+
+    def _chosen(self, places: Sequence[int], since: int = 0) -> list[Submission]:
+        """Those of `places` that lie on this board, from the place `since` on."""
+        chosen = places[bisect_left(places, since) : bisect_left(places, len(self.submissions))]
+        return [self.submissions[place] for place in chosen]
 
     def holder(self, track: Track) -> Submission | None:
         """The submission whose candidate holds `track` in its present edition; None where nobody opened it."""
         return self.holder_of(track.name, track.digest)
 
-    def holder_of(self, track: str, digest: str) -> Submission | None:
-        """The holder of one edition of a track: its last record that was not retracted.
+    def holder_of(self, track: str, digest: str, *, without: Lane | None = None) -> Submission | None:
+        """The holder of one edition of a track: its last record that was not retracted, nor won in `without`.
 
         A record that was built on a retracted one stands: it beat that very recipe, on evidence of its own.
         """
-        held = (s for s in reversed(self.submissions) if (s.track, s.track_digest) == (track, digest))
-        return next((s for s in held if s.kind in HOLDING and self.state(s.number) != "retracted"), None)
+        held = reversed(self._chosen(self._whole._history.holding.get((track, digest), ())))
+        return next((s for s in held if s.lane != without and self.state(s.number) != "retracted"), None)
 
     def challenges(self, number: int) -> list[Submission]:
         """The challenges of record `number`, in order."""
-        return [s for s in self.submissions if s.challenge is not None and s.challenge.number == number]
+        return self._chosen(self._whole._history.challenges.get(number, ()))
 
     def state(self, number: int) -> State:
         """What its challenges have made of record `number`."""
@@ -85,21 +133,51 @@ class Board:
 
         Measured against that one, many small removals cannot walk the record backwards.
         """
-        rivals = self.submissions if lane != "simplicity" else [s for s in self.submissions if s.lane != "simplicity"]
-        return Board(tuple(rivals)).holder_of(track, digest)
+        return self.holder_of(track, digest, without="simplicity" if lane == "simplicity" else None)
 
     def edition(self, track: str) -> str | None:
         """Digest of the edition of `track` that was opened last; None where none was."""
-        openings = [s.track_digest for s in self.submissions if s.kind == "opening" and s.track == track]
-        return openings[-1] if openings else None
+        openings = self.openings(track)
+        return openings[-1].track_digest if openings else None
+
+    def openings(self, track: str) -> list[Submission]:
+        """What opened the editions of `track`, in order."""
+        return self._chosen(self._whole._history.openings.get(track, ()))
+
+    def records(self, track: str, lane: Lane) -> list[Submission]:
+        """The records of `track` in one lane, in every edition, retracted ones among them."""
+        return self._chosen(self._whole._history.records.get((track, lane), ()))
+
+    def same(self, submission: Submission) -> list[Submission]:
+        """What was filed of the same candidate on the same edition."""
+        key = submission.track_digest, candidate_key(submission.candidate.sources)
+        return self._chosen(self._whole._history.same.get(key, ()))
+
+    def attempts(self, track: str, digest: str) -> set[str]:
+        """The candidates that were tried in vain since the last record that stands, by their keys."""
+        holder, history = self.holder_of(track, digest), self._whole._history
+        places = history.attempts.get((track, digest), ())
+        since = bisect_right(self.submissions, holder.number, key=_number) if holder else 0
+        chosen = places[bisect_left(places, since) : bisect_left(places, len(self.submissions))]
+        return {history.keys[place] for place in chosen}
+
+    def find(self, number: int) -> Submission | None:
+        """The submission with that number."""
+        place = bisect_left(self.submissions, number, key=_number)
+        found = self.submissions[place : place + 1]
+        return found[0] if found and found[0].number == number else None
 
     def before(self, number: int) -> Board:
         """The board as it stood when submission `number` came."""
-        return Board(tuple(s for s in self.submissions if s.number < number))
+        return Board(self.submissions[: bisect_left(self.submissions, number, key=_number)], of=self)
 
     @property
     def next_number(self) -> int:
-        return max((submission.number for submission in self.submissions), default=0) + 1
+        return self.submissions[-1].number + 1 if self.submissions else 1
+
+
+def _number(submission: Submission) -> int:
+    return submission.number
 
 
 def submission_folders(project: Project) -> list[Path]:
@@ -111,30 +189,34 @@ def submission_folders(project: Project) -> list[Path]:
     for folder in folders:
         if not FOLDER.match(folder.name):
             raise LlmbenchError(f"{folder} is not named NNNN-name; rename or remove it")
-    return folders
+    return sorted(folders, key=lambda folder: folder_number(folder) or 0)
+
+
+def folder_number(folder: Path) -> int | None:
+    """The number that a folder's name begins with; None where it has another form."""
+    match = FOLDER.match(folder.name)
+    return int(match[1]) if match else None
 
 
 def read_board(project: Project) -> Board:
     """All submissions, their schema checked. Raises LlmbenchError where one is broken or a number comes twice."""
-    submissions = [load_submission(folder) for folder in submission_folders(project)]
-    numbers = [submission.number for submission in submissions]
-    if len(set(numbers)) != len(numbers):
-        twice = next(number for number in numbers if numbers.count(number) > 1)
-        raise LlmbenchError(f"two submissions have the number {twice}; renumber the later one")
-    return Board(tuple(submissions))
+    board = Board(load_submission(folder) for folder in submission_folders(project))
+    for one, other in itertools.pairwise(board.submissions):
+        if one.number == other.number:
+            raise LlmbenchError(f"two submissions have the number {one.number}; renumber the later one")
+    return board
 
 
-def make_row(project: Project, submission: Submission, state: str) -> Row:
+def make_row(board: Board, claim: Claim) -> Row:
     """One submission's line, its scores from its runs."""
-    runs = load_arm_runs(project.submissions / submission.folder_name, submission, "candidate")
-    verdict = judge_submission(project.submissions / submission.folder_name, submission)
+    submission, runs, verdict = claim.submission, finished(claim.candidates), claim.verdict
     return Row(
         number=submission.number,
         date=submission.date,
         track=submission.track,
         track_digest=submission.track_digest[:12],
         kind=submission.kind,
-        state=state,
+        state=_state_of(board, submission),
         lane=submission.lane,
         recipe=submission.candidate.recipe,
         beaten=submission.record.recipe if submission.record else "",
@@ -154,7 +236,27 @@ def make_row(project: Project, submission: Submission, state: str) -> Row:
 def make_rows(project: Project) -> list[Row]:
     """The whole board as rows."""
     board = read_board(project)
-    return [make_row(project, submission, _state_of(board, submission)) for submission in board.submissions]
+    return answer_all(lambda s: make_row(board, Claim(project.submissions / s.folder_name, s)), board.submissions)
+
+
+def stored_rows(project: Project) -> list[Row]:
+    """The board as `leaderboard.csv` has it, which `verify` proves; made anew where it is not about these folders."""
+    names = [folder.name for folder in submission_folders(project)]
+    if names and project.leaderboard.exists():
+        with suppress(ValidationError, csv.Error):
+            rows = [_parse_row(line) for line in csv.DictReader(io.StringIO(read_text(project.leaderboard)))]
+            if [row.folder for row in rows] == names:
+                return rows
+    return make_rows(project)
+
+
+_NUMBERS = {name for name, field in Row.model_fields.items() if field.annotation == float | None}
+
+
+def _parse_row(cells: dict[str, str]) -> Row:
+    """One line of the CSV. Raises ValidationError where it is none."""
+    content = {key: None if key in _NUMBERS and not cell else cell for key, cell in cells.items()}
+    return Row.model_validate(content, strict=False)
 
 
 def _state_of(board: Board, submission: Submission) -> str:

@@ -7,7 +7,6 @@ appended to. Together with the board's negative results it says the how-manieth 
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from harness.entry import Arms
 from harness.errors import LlmbenchError
 from harness.leaderboard import Board
 from harness.project import Project, read_text
+from harness.submission import candidate_key
 from harness.track import Count, Sha256, Strict, Track
 
 
@@ -68,22 +68,11 @@ def attempt_number(project: Project, board: Board, track: Track, sources: Mappin
     """The how-manieth different candidate `sources` is since the track's last record; from 1."""
     holder = board.holder(track)
     number = holder.number if holder else 0
-    tried = board_attempts(board, track.name, track.digest)
+    tried = board.attempts(track.name, track.digest)
     for attempt in _read(_ledger(project, track)):
         if (attempt.track_digest, attempt.holder) == (track.digest, number):
             tried.add(candidate_key(attempt.sources))
     return len(tried - {candidate_key(sources)}) + 1
-
-
-def board_attempts(board: Board, track: str, digest: str) -> set[str]:
-    """The candidates that the board itself shows to have been tried in vain since the last record that stands."""
-    holder = board.holder_of(track, digest)
-    since = holder.number if holder else 0
-    return {
-        candidate_key(s.candidate.sources)
-        for s in board.submissions
-        if s.kind in ("negative", "record") and s.number > since and (s.track, s.track_digest) == (track, digest)
-    }
 
 
 def attempt_sentence(number: int, arms: Arms, board: Board, track: Track) -> str:
@@ -91,11 +80,6 @@ def attempt_sentence(number: int, arms: Arms, board: Board, track: Track) -> str
     holder = board.holder(track)
     since = f"since record {holder.number}" if holder else "before any record"
     return f"{arms.candidate}: attempt {number} on {track.name} {since}"
-
-
-def candidate_key(sources: Mapping[str, str]) -> str:
-    """What makes two candidates the same one: their sources."""
-    return json.dumps(sorted(sources.items()))
 
 
 def _ledger(project: Project, track: Track) -> Path:

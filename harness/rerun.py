@@ -84,7 +84,9 @@ def outcome_of(claim: Submission, board: Board, contest: Contest) -> Outcome:
     if claim.challenge is None:
         return outcome_of_record(_verdict(claim), contest.verdict)
     number = claim.challenge.number
-    record = next(earlier for earlier in board.submissions if earlier.number == number)
+    record = board.find(number)
+    if record is None:
+        raise LlmbenchError(f"{claim.folder_name} challenges {number}, which is not on the board")
     return outcome_of_challenge(claim.challenge.outcome, outcome_of_record(_verdict(record), contest.verdict))
 
 

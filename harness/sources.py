@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from harness.errors import LlmbenchError, did_you_mean
@@ -46,6 +47,7 @@ class VariantSource:
         return self.docstring.partition("\n")[0]
 
 
+@lru_cache(maxsize=256)
 def count_statements_of(text: str) -> int:
     """Number of statements in a source text, without docstrings. Raises LlmbenchError where it is not Python."""
     try:

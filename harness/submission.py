@@ -9,7 +9,9 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,7 +24,7 @@ from harness.pairing import judge_arms
 from harness.project import read_bytes, read_text, sha256
 from harness.results import FailedRun, FinishedRun, load_record, load_run
 from harness.sources import count_statements_of
-from harness.track import Count, Positive, Sha256, Strict, Track, parse_track
+from harness.track import Count, Positive, Sha256, Strict, Track, parse_track_text
 from harness.verdict import Lane, Verdict
 
 Seed = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,18})$")]
@@ -94,12 +96,17 @@ class Submission(Strict):
 
 _SUBMISSION: TypeAdapter[Submission] = TypeAdapter(Submission)
 NAME = re.compile(r"^[a-z0-9][a-z0-9_+-]*$")
-FOLDER = re.compile(r"^\d{4}-[a-z0-9][a-z0-9_+-]*$")
+FOLDER = re.compile(r"^(\d{4,})-[a-z0-9][a-z0-9_+-]*$")
 
 
 def confirmation_seeds(track_digest: str, sources: Mapping[str, str], count: int) -> list[int]:
     """Seeds that follow from the track and the candidate's sources: any edit of a source draws new ones."""
     return list(itertools.islice(_derived_seeds("confirmation", track_digest, sources), count))
+
+
+def candidate_key(sources: Mapping[str, str]) -> str:
+    """What makes two candidates the same one: their sources."""
+    return json.dumps(sorted(sources.items()))
 
 
 def fresh_seeds(submission: Submission, purpose: str, count: int) -> list[int]:
@@ -115,7 +122,7 @@ def fresh_seeds(submission: Submission, purpose: str, count: int) -> list[int]:
 
 def _derived_seeds(purpose: str, track_digest: str, digests: Mapping[str, str]) -> Iterator[int]:
     """An endless row of seeds that nobody picked."""
-    key = json.dumps(sorted(digests.items()))
+    key = candidate_key(digests)
     return (derive_seed(purpose, track_digest, key, index) % 2**31 for index in itertools.count())
 
 
@@ -149,37 +156,83 @@ def load_runs(folder: Path, submission: Submission, arm: ArmName) -> list[Finish
 
 def load_arm_runs(folder: Path, submission: Submission, arm: ArmName) -> list[FinishedRun]:
     """The finished runs of `load_runs`, which raises the same errors."""
-    return [run for run in load_runs(folder, submission, arm) if isinstance(run, FinishedRun)]
+    return finished(load_runs(folder, submission, arm))
 
 
 def load_frozen_track(folder: Path, submission: Submission) -> Track:
     """The track as it was when the claim was made."""
-    return parse_track(folder / "track.toml", name=submission.track)
+    path = folder / "track.toml"
+    text = read_text(path)
+    try:
+        return _parse_frozen(text, submission.track)
+    except LlmbenchError:
+        return parse_track_text(text, path, submission.track)  # for an error that names the file
+
+
+@lru_cache(maxsize=64)
+def _parse_frozen(text: str, name: str) -> Track:
+    """All submissions of an edition hold the same text."""
+    return parse_track_text(text, Path("track.toml"), name)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A submission with what its folder holds, read and judged once however many checks ask for it.
+
+    Every property raises LlmbenchError where its files are broken.
+    """
+
+    folder: Path
+    submission: Submission
+
+    @cached_property
+    def track(self) -> Track:
+        """As it was when the claim was made."""
+        return load_frozen_track(self.folder, self.submission)
+
+    @cached_property
+    def records(self) -> list[FinishedRun | FailedRun]:
+        """The record arm's runs; none in an opening."""
+        return load_runs(self.folder, self.submission, "record")
+
+    @cached_property
+    def candidates(self) -> list[FinishedRun | FailedRun]:
+        """The candidate's runs."""
+        return load_runs(self.folder, self.submission, "candidate")
+
+    @cached_property
+    def verdict(self) -> Verdict | None:
+        """From the runs, the frozen sources and the frozen track alone; None for an opening."""
+        submission = self.submission
+        if submission.record is None:
+            return None
+        records, candidates, rule = self.records, self.candidates, self.track.rule
+        return judge_arms(
+            records,
+            candidates,
+            rule_again(rule) if submission.kind == "challenge" else rule,
+            added_statements=self.cost(submission.candidate) - self.cost(submission.record),
+            lane=submission.lane,
+        ).verdict
+
+    def cost(self, arm: Arm) -> int:
+        """Statements of an arm's recipe, counted on the frozen sources."""
+        return sum(count_statements_of(read_text(frozen_source(self.folder, variant))) for variant in arm.sources)
+
+
+def finished(runs: Iterable[FinishedRun | FailedRun]) -> list[FinishedRun]:
+    """Those that have a score."""
+    return [run for run in runs if isinstance(run, FinishedRun)]
 
 
 def judge_submission(folder: Path, submission: Submission) -> Verdict | None:
-    """The verdict, from the runs and the frozen track alone; None for an opening."""
-    if submission.record is None:
-        return None
-    records, candidates = (load_runs(folder, submission, arm) for arm in ("record", "candidate"))
-    rule = load_frozen_track(folder, submission).rule
-    return judge_arms(
-        records,
-        candidates,
-        rule_again(rule) if submission.kind == "challenge" else rule,
-        added_statements=frozen_cost(folder, submission.candidate) - frozen_cost(folder, submission.record),
-        lane=submission.lane,
-    ).verdict
+    """The verdict of `Claim`."""
+    return Claim(folder, submission).verdict
 
 
 def frozen_source(folder: Path, variant: str) -> Path:
     """Where a variant's source is frozen."""
     return folder / "sources" / f"{variant}.py"
-
-
-def frozen_cost(folder: Path, arm: Arm) -> int:
-    """Statements of an arm's recipe, counted on the frozen sources."""
-    return sum(count_statements_of(read_text(frozen_source(folder, variant))) for variant in arm.sources)
 
 
 def file_digest(path: Path) -> str:

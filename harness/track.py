@@ -208,7 +208,11 @@ def parse_track(path: Path, name: str | None = None, settings: Sequence[str] = (
 
     Raises LlmbenchError with the file, the key and the fix.
     """
-    text = read_text(path)
+    return parse_track_text(read_text(path), path, name, settings)
+
+
+def parse_track_text(text: str, path: Path, name: str | None = None, settings: Sequence[str] = ()) -> Track:
+    """`parse_track` of a text that was read from `path`."""
     if len(text) > LONGEST_FILE or max(map(len, text.splitlines()), default=0) > LONGEST_LINE:
         raise LlmbenchError(f"{path} is no track: longer than {LONGEST_FILE} characters, or {LONGEST_LINE} in a line")
     kind: type[Track] = Track

@@ -7,66 +7,111 @@ training them again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
 from harness.catalog import BASE
 from harness.challenge import challenge_problems
+from harness.cores import answer_all
 from harness.entry import check_record_sources
 from harness.errors import LlmbenchError
 from harness.evidence import evidence_problems, markdown_problems
-from harness.leaderboard import BOARD_END, BOARD_START, Board, format_csv, make_rows, with_board
-from harness.ledger import board_attempts, candidate_key
+from harness.flags import Flag, find_flags, read_case
+from harness.leaderboard import (
+    BOARD_END,
+    BOARD_START,
+    Board,
+    Row,
+    folder_number,
+    format_csv,
+    make_row,
+    make_rows,
+    read_board,
+    with_board,
+)
 from harness.project import Project, read_bytes, read_text
 from harness.reasons import explain
-from harness.submission import Submission, load_frozen_track, load_submission
+from harness.submission import Claim, Submission, candidate_key, load_submission
 from harness.track import load_track
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What one look at a folder of submissions/, or at a file beside it, found."""
+
+    problems: list[str]
+    flags: list[Flag] = field(default_factory=list)
+    """Of a submission without problems."""
+    row: Row | None = None
+    """A submission's line on the board; None where its files are too broken to make one."""
+
+
+def check_folder(project: Project, folder: Path, board: Board) -> Checked:
+    """One submission; `board` is the one that it must be judged against. Its own runs are read and judged once."""
+    links = [path.relative_to(folder.parent) for path in (folder, *sorted(folder.rglob("*"))) if path.is_symlink()]
+    found = [f"{link.as_posix()} is a link; a submission holds its files itself" for link in links]
+    row, flags = None, []
+    try:
+        claim = Claim(folder, load_submission(folder))
+        earlier = board.before(claim.submission.number)
+        found.extend(evidence_problems(claim))
+        found.extend(_standing_problems(claim, earlier))
+        found.extend(challenge_problems(project, claim, earlier))
+        if not found:  # what people read is made from the numbers, so only where those hold
+            found.extend(markdown_problems(claim))
+        row = make_row(board, claim)
+        if not found:
+            flags = find_flags(read_case(project, claim, earlier))
+    except LlmbenchError as error:
+        found.append(str(error))
+    return Checked(found, flags, row)
 
 
 def verify_folder(project: Project, folder: Path, board: Board) -> list[str]:
     """All problems of one submission; `board` is the board it must be judged against."""
-    links = [path.relative_to(folder.parent) for path in (folder, *sorted(folder.rglob("*"))) if path.is_symlink()]
-    found = [f"{link.as_posix()} is a link; a submission holds its files itself" for link in links]
-    try:
-        submission = load_submission(folder)
-        earlier = board.before(submission.number)
-        found.extend(evidence_problems(folder, submission))
-        found.extend(_standing_problems(folder, submission, earlier))
-        found.extend(challenge_problems(project, folder, submission, earlier))
-        if not found:  # what people read is made from the numbers, so only where those hold
-            found.extend(markdown_problems(folder, submission))
-    except LlmbenchError as error:
-        found.append(str(error))
-    return found
+    return check_folder(project, folder, board).problems
 
 
-def readable_board(project: Project) -> Board:
-    """The submissions whose `submission.json` can be read."""
-    readable = []
+def readable_board(project: Project, until: Path | None = None) -> Board:
+    """The submissions whose `submission.json` can be read; with `until`, only those numbered up to that folder."""
+    readable, last = [], folder_number(until) if until else None
     for folder in _folders(project):
-        with suppress(LlmbenchError):
-            readable.append(load_submission(folder))
-    return Board(tuple(readable))
+        if last is None or (folder_number(folder) or 0) <= last:
+            with suppress(LlmbenchError):
+                readable.append(load_submission(folder))
+    return Board(readable)
+
+
+def check_board(project: Project) -> dict[str, Checked]:
+    """Folder or file name -> what is found: all submissions, their order, the tracks and `leaderboard.csv`."""
+    board = readable_board(project)
+    folders = _folders(project)
+    checks = answer_all(lambda folder: check_folder(project, folder, board), folders)
+    found = {folder.name: checked for folder, checked in zip(folders, checks, strict=True)}
+    rows = [checked.row for checked in found.values()]
+    numbers = [submission.number for submission in board.submissions]
+    if numbers != list(range(1, len(numbers) + 1)):
+        gap = next(place for place, number in enumerate(numbers, start=1) if place != number)
+        text = f"the numbers do not run from 1 to {len(numbers)}: {gap} is missing or one before it is taken twice"
+        found["submissions"] = Checked([text])
+    for track in sorted({submission.track for submission in board.submissions}):
+        found[f"tracks/{track}.toml"] = Checked(collect(_edition_problems(project, board, track)))
+    found[project.leaderboard.name] = Checked(collect(_csv_problems(project, rows)))
+    return found
 
 
 def verify_board(project: Project) -> dict[str, list[str]]:
-    """Folder or file name -> its problems: all submissions, their order, the tracks and `leaderboard.csv`."""
-    board = readable_board(project)
-    found = {folder.name: verify_folder(project, folder, board) for folder in _folders(project)}
-    numbers = [submission.number for submission in board.submissions]
-    if numbers != list(range(1, len(numbers) + 1)):
-        found["submissions"] = [f"the numbers are {numbers}, not 1 to {len(numbers)}: one is missing or taken twice"]
-    for track in sorted({submission.track for submission in board.submissions}):
-        found[f"tracks/{track}.toml"] = collect(_edition_problems(project, board, track))
-    found[project.leaderboard.name] = collect(_csv_problems(project))
-    return found
+    """The problems that `check_board` finds."""
+    return {name: checked.problems for name, checked in check_board(project).items()}
 
 
 def _folders(project: Project) -> list[Path]:
     paths = project.submissions.iterdir() if project.submissions.is_dir() else ()
-    return sorted(path for path in paths if not path.name.startswith("."))
+    visible = (path for path in paths if not path.name.startswith("."))
+    return sorted(visible, key=lambda path: (folder_number(path) or 0, path.name))
 
 
 def collect(problems: Iterator[str]) -> list[str]:
@@ -90,9 +135,12 @@ def _edition_problems(project: Project, board: Board, track: str) -> Iterator[st
     check_record_sources(project, board.holder(current))
 
 
-def _csv_problems(project: Project) -> Iterator[str]:
-    """The CSV and the README's board are what the submissions say, byte for byte."""
-    rows = make_rows(project)
+def _csv_problems(project: Project, checked: Sequence[Row | None]) -> Iterator[str]:
+    """The CSV and the README's board are what the submissions say, byte for byte. `checked` are all rows."""
+    read_board(project)
+    rows = [row for row in checked if row is not None]
+    if len(rows) < len(checked):
+        rows = make_rows(project)  # which says what is broken
     stored, rebuilt = read_bytes(project.leaderboard), format_csv(rows).encode()
     if stored != rebuilt:
         lines = enumerate(zip_longest(stored.splitlines(), rebuilt.splitlines()), start=1)
@@ -109,11 +157,12 @@ def _csv_problems(project: Project) -> Iterator[str]:
             yield "the board in README.md differs from what the submissions say; run `llmbench leaderboard --rebuild`"
 
 
-def _standing_problems(folder: Path, submission: Submission, earlier: Board) -> Iterator[str]:
+def _standing_problems(claim: Claim, earlier: Board) -> Iterator[str]:
     """The submission beat the record that stood when its number came."""
+    submission = claim.submission
     name, track, digest = submission.folder_name, submission.track, submission.track_digest
     if submission.kind == "opening":
-        if digest in {s.track_digest for s in earlier.submissions if s.track == track}:
+        if digest in {opening.track_digest for opening in earlier.openings(track)}:
             yield f"{name} opens an edition of {track} that was opened before"
         plain = (
             submission.record,
@@ -124,7 +173,7 @@ def _standing_problems(folder: Path, submission: Submission, earlier: Board) -> 
         )
         if plain != (None, None, 1, "loss", BASE):
             yield f"{name}: an opening has the base recipe, no record arm, no verdict, attempt 1 and the lane loss"
-        if len(submission.candidate.runs) < load_frozen_track(folder, submission).rule.looks[0]:
+        if len(submission.candidate.runs) < claim.track.rule.looks[0]:
             yield f"{name}: an opening needs as many seeds as the track's first look"
         return
     if submission.kind == "challenge":
@@ -137,7 +186,7 @@ def _standing_problems(folder: Path, submission: Submission, earlier: Board) -> 
         return
     if stale := stale_problem(submission, earlier):
         yield stale
-    others = board_attempts(earlier, track, digest) - {candidate_key(submission.candidate.sources)}
+    others = earlier.attempts(track, digest) - {candidate_key(submission.candidate.sources)}
     if submission.attempt <= len(others):
         yield f"{name} calls itself attempt {submission.attempt}, but the board shows {len(others)} before it"
     if submission.verdict.decision != {"record": "accepted", "negative": "rejected"}[submission.kind]:

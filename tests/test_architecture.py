@@ -40,6 +40,7 @@ ORDER = [
     "train",
     "evaluate",
     "provenance",
+    "cores",
     "bench",
     "stats",
     "looks",

@@ -359,12 +359,10 @@ def test_a_record_that_beat_a_retracted_one_stands(filed: FiledContest) -> None:
 
 
 def test_a_retracted_record_counts_as_an_attempt_in_vain(filed: FiledContest) -> None:
-    from harness.ledger import board_attempts
-
     refuted = challenge_of(2, "refuted")
     for board, attempts in ((board_of(filed, refuted), 0), (board_of(filed, refuted, refuted), 1)):
         first = board.submissions[0]
-        assert len(board_attempts(board, first.track, first.track_digest)) == attempts
+        assert len(board.attempts(first.track, first.track_digest)) == attempts
 
 
 def test_fresh_seeds_differ_by_purpose_and_by_run_and_are_never_the_claims_own(filed: FiledContest) -> None:

@@ -42,8 +42,8 @@ def leaderboard(
 ) -> None:
     """Show the records and the negative results of every track."""
     from harness.documents import Leaderboard
-    from harness.leaderboard import make_rows
     from harness.leaderboard import rebuild as rebuild_csv
+    from harness.leaderboard import stored_rows
     from harness.report import board_tables
 
     project = Project.find()
@@ -51,7 +51,7 @@ def leaderboard(
         from harness.submit import rewrite_readmes
 
         rewrite_readmes(project)
-    rows = rebuild_csv(project) if rebuild else make_rows(project)
+    rows = rebuild_csv(project) if rebuild else stored_rows(project)
     if html is not None:
         from harness.site import write_site
 
@@ -93,8 +93,7 @@ def verify(
     """
     from harness.changes import review_changes
     from harness.documents import FlagFound, Verify, joined
-    from harness.flags import flag_submissions
-    from harness.verify import readable_board, verify_board, verify_folder
+    from harness.verify import check_board, check_folder, readable_board
 
     project, review = Project.find(), None
     if path is not None and (all_ or base):
@@ -105,9 +104,9 @@ def verify(
         raise LlmbenchError("--max-pairs and --jobs are about training; they go with --rerun")
     if base is not None:
         review = review_changes(project, base)
-        found = review.problems
+        found, flags = review.problems, review.flags
     elif path is None:
-        found = verify_board(project)
+        checked = check_board(project)
     else:
         folder = path.resolve()
         if folder.parent != project.submissions or not folder.is_dir():
@@ -115,10 +114,12 @@ def verify(
             raise LlmbenchError(
                 f"{path} is not a folder under submissions/{meant}; name one, or leave it out to check all"
             )
-        found = {folder.name: verify_folder(project, folder, readable_board(project))}
-        if again and not any(found.values()):
+        checked = {folder.name: check_folder(project, folder, readable_board(project, until=folder))}
+        if again and not checked[folder.name].problems:
             rerun(project, folder, max_pairs, jobs, as_json=as_json)
-    flags = flag_submissions(project, readable_board(project), found)
+    if review is None:
+        found = {name: one.problems for name, one in checked.items()}
+        flags = {name: one.flags for name, one in checked.items() if one.row and not one.problems}
     if as_json:
         marks = {name: tuple(FlagFound(**flag._asdict()) for flag in own) for name, own in flags.items()}
         seen: dict[str, Any] = {}
