@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.catalog import format_recipe, parse_recipe, recipe_cost, recipe_sources
 from harness.errors import LlmbenchError
+from harness.executor import ExecutorName
 from harness.leaderboard import Board
 from harness.project import Project, read_text, write_atomic
 from harness.submission import Submission, confirmation_seeds
@@ -24,6 +25,8 @@ class Entry(Strict):
     """Whether to use the confirmation seeds instead of the public ones."""
     jobs: Positive | None = None
     """Runs at a time, where the user chose: runs under another load are other runs."""
+    executor: ExecutorName = "local"
+    """Where the runs were made, which is where they are kept apart."""
     settings: tuple[str, ...] = ()
     """Of an exploratory run, of which nothing can be filed."""
 

@@ -92,6 +92,8 @@ class LiveRuns:
                     self._step(run, self._running.setdefault(key, _Watched()), event)
                 case "evaluating":
                     self._running.setdefault(key, _Watched()).note = "evaluating"
+                case "lost":
+                    self._line(run, f"lost ({event['reason']}); it starts again")
                 case "waiting":
                     self._running.setdefault(key, _Watched()).note = "another llmbench trains it"
                     self._line(run, "another llmbench trains this run; waiting for it")

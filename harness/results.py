@@ -218,6 +218,11 @@ def load_run(path: Path) -> FinishedRun | FailedRun:
     return load_record(path, _RUN)
 
 
+def load_run_text(text: str) -> FinishedRun | FailedRun:
+    """One run out of JSON that this program wrote."""
+    return _RUN.validate_json(text)
+
+
 def parse_json(text: str) -> Any:
     """One JSON document. Raises ValueError where it is broken, nested absurdly deep, or names a key twice."""
     try:

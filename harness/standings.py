@@ -8,7 +8,7 @@ from harness.catalog import parse_recipe
 from harness.errors import LlmbenchError
 from harness.leaderboard import Board, Row, make_row
 from harness.project import Project
-from harness.submission import Submission
+from harness.submission import Claim, Submission
 from harness.track import Count, Strict, Track, load_track
 
 
@@ -33,7 +33,7 @@ class Standing(Strict):
 def holder_of(project: Project, board: Board, track: Track) -> Row | None:
     """The board's row of the submission that holds `track`; None where nobody opened its present edition."""
     holder = board.holder(track)
-    return make_row(project, holder, board.state(holder.number)) if holder else None
+    return make_row(board, Claim(project.submissions / holder.folder_name, holder)) if holder else None
 
 
 def standings(project: Project, board: Board) -> dict[str, list[Standing]]:

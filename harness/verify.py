@@ -95,8 +95,9 @@ def check_board(project: Project) -> dict[str, Checked]:
     numbers = [submission.number for submission in board.submissions]
     if numbers != list(range(1, len(numbers) + 1)):
         gap = next(place for place, number in enumerate(numbers, start=1) if place != number)
-        text = f"the numbers do not run from 1 to {len(numbers)}: {gap} is missing or one before it is taken twice"
-        found["submissions"] = Checked([text])
+        found["submissions"] = Checked(
+            [f"the numbers do not run from 1 to {len(numbers)}: about {gap} one is missing or taken twice"]
+        )
     for track in sorted({submission.track for submission in board.submissions}):
         found[f"tracks/{track}.toml"] = Checked(collect(_edition_problems(project, board, track)))
     found[project.leaderboard.name] = Checked(collect(_csv_problems(project, rows)))

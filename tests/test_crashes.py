@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from harness.bench import _Workers
 from harness.catalog import Recipe
 from harness.errors import LlmbenchError
+from harness.executor import LocalExecutor
 from harness.job import Job
 from harness.submission import load_submission
 from harness.track import Track
@@ -86,9 +86,9 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bits(
     assert not checkpoints()
 
 
-def test_a_word_that_a_killed_worker_left_half_said_is_no_answer(job: Job, tmp_path: Path) -> None:
+def test_a_word_that_a_killed_worker_left_half_said_is_no_answer(tiny: Track, job: Job, tmp_path: Path) -> None:
     seen: list[dict[str, Any]] = []
-    answer = _Workers().ask("tests.torn_worker", job, tmp_path, seen.append)
+    answer = LocalExecutor(tiny, 1).ask("tests.torn_worker", job, tmp_path, seen.append)
     assert [event["event"] for event in seen] == ["step"]
     assert answer == {"event": "interrupted", "reason": "killed by signal 9, perhaps for want of memory"}
 

@@ -10,6 +10,7 @@ import typer
 from harness.cli.options import (
     DECISION_EXITS,
     ConfirmOption,
+    ExecutorOption,
     JobsOption,
     JsonOption,
     LaneOption,
@@ -33,10 +34,13 @@ from harness.cli.options import (
     watched_contest,
 )
 from harness.errors import LlmbenchError
-from harness.project import DEFAULT_TRACK
+from harness.project import DEFAULT_TRACK, Project
 
 if TYPE_CHECKING:
+    from harness.bench import Bench
     from harness.contest import Contest
+    from harness.entry import Arms
+    from harness.track import Track
 
 
 def run_baseline(
@@ -45,6 +49,7 @@ def run_baseline(
         int | None, typer.Option(min=1, help="Seeds to train. Default: what the first look needs.")
     ] = None,
     jobs: JobsOption = None,
+    executor: ExecutorOption = "local",
     settings: SetOption = None,
     log_to: LogOption = None,
     as_json: JsonOption = False,
@@ -67,7 +72,7 @@ def run_baseline(
         raise LlmbenchError(f"the track {track} has {len(contest_track.seeds)} seeds; ask for that many or fewer")
     seeds = contest_track.seeds[:count]
     logbook = open_logbook(log_to or (), project, contest_track, log)
-    with logbook, watched_bench(project, contest_track, jobs, also=logbook) as bench:
+    with logbook, watched_bench(project, contest_track, jobs, also=logbook, executor=executor) as bench:
         log(f"{recipe} on {track}: {len(seeds)} seeds, {bench.jobs} at a time")
         runs = bench.make([bench.identify(recipe, seed) for seed in seeds])
     finished = [run for run in runs if isinstance(run, FinishedRun)]
@@ -91,6 +96,7 @@ def run_candidate(
     confirm: ConfirmOption = False,
     max_pairs: MaxPairsOption = None,
     jobs: JobsOption = None,
+    executor: ExecutorOption = "local",
     settings: SetOption = None,
     log_to: LogOption = None,
     as_json: JsonOption = False,
@@ -105,14 +111,14 @@ def run_candidate(
 
     project, plain_track = open_track(track)
     contest_track = open_track(track, settings)[1] if settings else plain_track
-    board, entry = read_board(project), make_entry(variant, without, lane, confirm, jobs, settings)
+    board, entry = read_board(project), make_entry(variant, without, lane, confirm, jobs, settings, executor)
     arms = choose_arms(board, plain_track, entry)
     check_record_sources(project, board.standing(plain_track, arms.lane))
     sources = {name: source.digest for name, source in recipe_sources(project, arms.candidate).items()}
     attempt = attempt_number(project, board, plain_track, sources)
     limit = pairs_limit(max_pairs, contest_track.rule)
     logbook = open_logbook(log_to or (), project, contest_track, log)
-    with logbook, watched_bench(project, contest_track, jobs, arms, also=logbook) as bench:
+    with logbook, watched_bench(project, contest_track, jobs, arms, logbook, executor) as bench:
         remember_entry(project, plain_track, entry)
         seeds = contest_seeds(project, contest_track, arms, confirm=confirm)
         contest = watched_contest(bench, arms, seeds, limit)
@@ -166,6 +172,7 @@ def submit(
         str | None, typer.Option(help="Name of the folder after its number. Default: the variants.")
     ] = None,
     jobs: JobsOption = None,
+    executor: ExecutorOption = "local",
     open_: Annotated[
         bool, typer.Option("--open", help="Then branch, commit, push and open the pull request with `gh`.")
     ] = False,
@@ -191,20 +198,20 @@ def submit(
         find_remote(project)  # before anything is filed
     board = read_board(project)
     if baseline:
-        filing = file_opening(make_bench(project, contest_track, jobs), board)
+        filing = file_opening(_finding_bench(project, contest_track, jobs, executor), board)
     else:
         if not (variant or without) and (confirm or lane != "loss"):
             raise LlmbenchError(
                 "--lane and --confirm go with --variant or --without; without those the last run counts"
             )
-        named = make_entry(variant, without, lane, confirm, jobs)
+        named = make_entry(variant, without, lane, confirm, jobs, executor=executor)
         entry = named if named.added or named.removed else recall_entry(project, contest_track)
         refuse_exploration(contest_track, entry.settings)
         require_holder(board, contest_track)
         if not entry.added and not entry.removed:
             raise LlmbenchError(f"nothing to submit; run `llmbench run candidate --track {track} --variant NAME` first")
         arms = choose_arms(board, contest_track, entry)
-        bench = make_bench(project, contest_track, jobs or entry.jobs, arms)
+        bench = _finding_bench(project, contest_track, jobs or entry.jobs, entry.executor, arms)
         filing = file_candidate(bench, board, entry, arms, negative=negative)
     submission, markdown = write_submission(project, contest_track, filing, name)
     folder = f"submissions/{submission.folder_name}"
@@ -232,3 +239,8 @@ def submit(
         for command in opened.commands:
             log(f"  {command}")
         log(f"or, after the push, in a browser: {opened.page}" if opened.page else "")
+
+
+def _finding_bench(project: Project, track: Track, jobs: int | None, executor: str, arms: Arms | None = None) -> Bench:
+    """A bench that finds runs and makes none, so it asks no cluster how many at a time."""
+    return make_bench(project, track, jobs or (None if executor == "local" else 1), arms, executor=executor)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from harness.contest import Contest
     from harness.documents import Document
     from harness.entry import Arms, Entry
+    from harness.executor import Executor, ExecutorName
     from harness.results import RunIdentity
     from harness.track import Rule, Track
     from harness.verdict import Verdict
@@ -52,6 +53,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 JobsOption = Annotated[
     int | None,
     typer.Option("--jobs", min=1, help="Runs at a time; moves no loss, but times. Default: as the cores allow."),
+]
+ExecutorOption = Annotated[
+    str, typer.Option("--executor", help="Where runs are made: local, or ray, on a running Ray cluster (docs/ray.md).")
 ]
 VariantOption = Annotated[
     list[str] | None,
@@ -130,6 +134,7 @@ def make_entry(
     confirm: bool,
     jobs: int | None,
     settings: list[str] | None = None,
+    executor: str = "local",
 ) -> Entry:
     """The options that name a candidate, as one record. Raises LlmbenchError for a lane that does not exist."""
     from harness.entry import Entry
@@ -144,27 +149,53 @@ def make_entry(
         lane=chosen,
         confirm=confirm,
         jobs=jobs,
+        executor=known_executor(executor),
         settings=tuple(settings or ()),
     )
 
 
+def known_executor(name: str) -> ExecutorName:
+    """`name`, where runs can be made. Raises LlmbenchError for any other."""
+    from harness.executor import EXECUTORS
+
+    for known in EXECUTORS:
+        if known == name:
+            return known
+    raise LlmbenchError(
+        f"there is no executor '{name}'{did_you_mean(name, EXECUTORS)}; executors are {', '.join(EXECUTORS)}"
+    )
+
+
 def make_bench(
-    project: Project, track: Track, jobs: int | None = None, arms: Arms | None = None, observe: Observe | None = None
+    project: Project,
+    track: Track,
+    jobs: int | None = None,
+    arms: Arms | None = None,
+    observe: Observe | None = None,
+    executor: str = "local",
 ) -> Bench:
-    """A bench that uses the cores there are; where times are compared, for one run at a time."""
+    """A bench that uses the cores, GPUs or cluster there are; where times are compared, for one run at a time."""
     from harness.bench import Bench, ignore_events
     from harness.data import with_found_pins
-    from harness.provenance import default_jobs
+    from harness.executor import LocalExecutor
 
     timed = arms is not None and arms.lane != "loss"
+    if timed and known_executor(executor) != "local":
+        raise LlmbenchError(
+            f"the lane {arms.lane if arms else ''} compares times on one machine; leave --executor {executor} out"
+        )
     if timed and jobs not in (None, 1):
         raise LlmbenchError(
             f"the lane {arms.lane if arms else ''} compares times of runs that ran alone; leave --jobs out"
         )
+    kind: type[Executor] = LocalExecutor
+    if known_executor(executor) == "ray":
+        from harness.cluster import RayExecutor as kind  # noqa: N813
     return Bench(
         project,
         with_found_pins(track),
-        jobs=1 if timed else jobs or default_jobs(track),
+        jobs=1 if timed else jobs or kind.room(track),
+        executor=kind,
         timed_contest=f"{arms.record} against {arms.candidate}" if timed and arms else "",
         observe=observe or ignore_events,
     )
@@ -172,16 +203,24 @@ def make_bench(
 
 @contextmanager
 def watched_bench(
-    project: Project, track: Track, jobs: int | None, arms: Arms | None = None, also: Observe | None = None
+    project: Project,
+    track: Track,
+    jobs: int | None,
+    arms: Arms | None = None,
+    also: Observe | None = None,
+    executor: str = "local",
 ) -> Iterator[Bench]:
     """A bench whose runs are shown on stderr, and told to `also`, and whose tokens are prepared."""
     from harness.device import require_device
     from harness.live import LiveRuns
 
-    require_device(track)
+    here = known_executor(executor) == "local"
+    if here:
+        require_device(track)
     if line := exploratory_line(track):
         log(line)
-    prepare_tokens(track)
+    if here or not track.data.pinned:  # the machines of a cluster make their own, here they tell runs apart
+        prepare_tokens(track)
     if not track.data.pinned:
         log(
             f"{track.name} is not pinned: it can be trained, but nothing can be filed "
@@ -194,9 +233,9 @@ def watched_bench(
             if also is not None:
                 also(run, event)
 
-        bench = make_bench(project, track, jobs, arms, observe)
+        bench = make_bench(project, track, jobs, arms, observe, executor)
         gpu = bench.provenance.machine.gpu
-        if gpu or exploratory_line(track):
+        if here and (gpu or exploratory_line(track)):
             log(f"training on {gpu or 'the CPU, float32'}; evaluation in float32")
         yield bench
 
