@@ -153,7 +153,7 @@ class RayExecutor(Executor):
             raise LlmbenchError(f"a machine of the cluster failed: {error.cause}") from error
         except errors.RayError as error:
             self.raise_if_stopped()
-            answer = {"event": "lost", "reason": str(error).strip().partition("\n")[0]}
+            answer = {"event": "lost", "reason": str(error).strip().partition("\n")[0].partition(". ")[0]}
         finally:
             with self._guard:
                 self._running.discard(events)

@@ -194,11 +194,13 @@ def runs_table(recipe: str, runs: Sequence[FinishedRun]) -> Table:
     return table
 
 
-def board_tables(rows: Sequence[Row]) -> list[Table]:
-    """The board for the terminal; earlier editions of a track are dim."""
+def board_tables(rows: Sequence[Row], newest: int | None = None) -> list[Table]:
+    """The board for the terminal, the `newest` of each table; earlier editions of a track are dim."""
     tables = []
-    for track, title, chosen in sections(rows):
-        table = new_table(f"{track}: {title}")
+    for track, title, found in sections(rows):
+        chosen = found[:newest]
+        more = f" (the newest {len(chosen)} of {len(found):,}; --all shows every one)"
+        table = new_table(f"{track}: {title}{more if len(chosen) < len(found) else ''}")
         for column, justify in COLUMNS:
             # Eighty columns hold the board if only the recipe may wrap.
             table.add_column(column, justify=justify, overflow="fold", no_wrap=column != "recipe")  # type: ignore[arg-type]

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     Flags = Mapping[str, Sequence[Flag]]
 
 
+NEWEST = 20  # rows of a table that a terminal shows
+
+
 def leaderboard(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Write leaderboard.csv and all texts made of runs anew.")
@@ -38,9 +41,10 @@ def leaderboard(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="DIR", help="Write the board as a static site into this folder.")
     ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every row. Default: the newest twenty of each table.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the records and the negative results of every track."""
+    """Show the records and the negative results of every track, as leaderboard.csv has them."""
     from harness.documents import Leaderboard
     from harness.leaderboard import rebuild as rebuild_csv
     from harness.leaderboard import stored_rows
@@ -64,7 +68,7 @@ def leaderboard(
         return
     if not rows:
         show("The board is empty. Open it: `llmbench run baseline`, then `llmbench submit --baseline`.")
-    for table in board_tables(rows):
+    for table in board_tables(rows, newest=None if all_ else NEWEST):
         show(table)
 
 

@@ -1,0 +1,116 @@
+"""A board that grows: what one check reads, the order of five-digit numbers, and the same findings on all cores."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from harness import cores
+from harness.leaderboard import format_csv, make_rows, read_board, rebuild, stored_rows
+from harness.project import Project
+from harness.verify import check_board, check_folder, readable_board
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    """`benchmarks/board.py`, which makes boards of any size."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        return importlib.import_module("board")
+
+
+@pytest.fixture(scope="module")
+def grown(generator: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Sixty submissions on eight tracks; for tests that leave no trace in it."""
+    board = generator.Board(tmp_path_factory.mktemp("grown") / "llmbench")
+    board.fill(60)
+    return board.project  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def opened(grown: Project) -> Any:
+    """Counts the files under submissions/ that this process opens."""
+    seen: Counter[str] = Counter()
+    watching = [True]
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if watching and event == "open" and str(arguments[0]).startswith(str(grown.submissions)):
+            seen[str(Path(arguments[0]).relative_to(grown.submissions))] += 1
+
+    sys.addaudithook(watch)  # for good, so it only can be told to look away
+    yield seen
+    watching.clear()
+
+
+def test_a_generated_board_verifies(grown: Project) -> None:
+    assert {name: found.problems for name, found in check_board(grown).items() if found.problems} == {}
+    kinds = Counter(submission.kind for submission in read_board(grown).submissions)
+    assert set(kinds) == {"opening", "record", "negative", "challenge"}
+
+
+def test_a_check_of_one_submission_reads_no_run_of_the_others_and_nothing_that_came_later(
+    grown: Project, opened: Counter[str]
+) -> None:
+    board = read_board(grown)
+    claim = next(s for s in reversed(board.submissions[:50]) if s.kind == "record")
+    holder = board.before(claim.number).holder_of(claim.track, claim.track_digest)
+    assert holder is not None
+    folder = grown.submissions / claim.folder_name
+    opened.clear()
+    assert check_folder(grown, folder, readable_board(grown, until=folder)).problems == []
+    others = {path: count for path, count in opened.items() if not path.startswith(claim.folder_name)}
+    earlier = {f"{s.folder_name}/submission.json" for s in board.before(claim.number).submissions}
+    known = {f"{holder.folder_name}/runs/candidate-seed-{seed}.json" for seed in holder.candidate.seeds}
+    assert set(others) == earlier | known
+    assert set(others.values()) == {1}
+
+
+def test_a_check_of_all_reads_the_runs_of_each_a_fixed_number_of_times(grown: Project, opened: Counter[str]) -> None:
+    """A board in which everything is read for everything else grows with its square."""
+    opened.clear()
+    check_board(grown)
+    submissions = Counter(path.split("/")[0] for path in opened)
+    assert len(submissions) == 60
+    assert max(count for path, count in opened.items() if path.endswith("submission.json")) <= 6
+    own = [count for path, count in opened.items() if "/runs/record" in path]
+    assert max(own) <= 4
+
+
+def test_several_processes_find_what_one_finds(grown: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = check_board(grown), make_rows(grown)
+    monkeypatch.setattr(cores, "FEW", 1)
+    monkeypatch.setattr(cores, "available_cores", lambda: 2)
+    assert (check_board(grown), make_rows(grown)) == alone
+
+
+def test_the_board_is_shown_from_the_csv_unless_it_is_about_other_folders(grown: Project, tmp_path: Path) -> None:
+    rows = make_rows(grown)
+    assert stored_rows(grown) == rows
+    text = grown.leaderboard.read_text()
+    try:
+        for other in (text.rsplit("\n", 2)[0] + "\n", text.replace("0002-", "0003-"), "", "number\n1\n"):
+            grown.leaderboard.write_text(other)
+            assert stored_rows(grown) == rows
+        grown.leaderboard.write_text(text.replace(rows[0].date, "2001-01-01", 1))
+        assert stored_rows(grown)[0].date == "2001-01-01"
+        assert check_board(grown)["leaderboard.csv"].problems
+    finally:
+        rebuild(grown)
+    assert grown.leaderboard.read_text() == text == format_csv(rows)
+
+
+def test_numbers_of_five_digits_come_after_those_of_four(generator: ModuleType, tmp_path: Path) -> None:
+    board = generator.Board(tmp_path / "llmbench")
+    board.number = 9_997
+    board.fill(5)
+    assert [s.number for s in read_board(board.project).submissions] == [9_998, 9_999, 10_000, 10_001, 10_002]
+    assert [row.number for row in stored_rows(board.project)] == [9_998, 9_999, 10_000, 10_001, 10_002]
+    found = check_board(board.project)
+    assert [name for name, checked in found.items() if checked.problems] == ["submissions"]  # the first is not 1
