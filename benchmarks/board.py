@@ -261,31 +261,32 @@ def judge(records: list[FinishedRun], runs: list[FinishedRun], rule: Rule, added
 
 
 def timed(project: Project, *arguments: str) -> tuple[float, float]:
-    """One command in the scratch checkout: wall seconds, and peak memory in MiB over all commands so far."""
+    """One command in the scratch checkout: its wall and its processor seconds, all of its processes together."""
     command = [sys.executable, "-m", "harness.cli", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(project.root), "NO_COLOR": "1", "COLUMNS": "120"}
-    begun = time.perf_counter()
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(command, cwd=project.root, env=environment, capture_output=True, text=True, check=False)
-    wall_s = time.perf_counter() - begun
+    wall_s, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode != 0:
         sys.exit(f"{' '.join(arguments)} ended with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
-    return wall_s, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return wall_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def measure(project: Project, repeats: int) -> dict[str, float]:
-    """Median wall seconds of each command."""
-    newest = max((path for path in project.submissions.iterdir()), key=lambda path: int(path.name.split("-")[0]))
+def measure(project: Project, repeats: int) -> dict[str, str]:
+    """Median wall and processor seconds of each command."""
+    newest = max(project.submissions.iterdir(), key=lambda path: int(path.name.split("-")[0]))
     commands = {
-        "verify --all": ("verify", "--all"),
-        "leaderboard --rebuild": ("leaderboard", "--rebuild"),
-        "leaderboard": ("leaderboard",),
-        "verify of the newest": ("verify", f"submissions/{newest.name}"),
+        "`verify --all`": ("verify", "--all"),
+        "`leaderboard --rebuild`": ("leaderboard", "--rebuild"),
+        "`leaderboard`": ("leaderboard",),
+        "`verify` of the newest": ("verify", f"submissions/{newest.name}"),
     }
-    found: dict[str, list[float]] = {name: [] for name in commands}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for _ in range(repeats):
         for name, arguments in commands.items():
-            found[name].append(timed(project, *arguments)[0])
-    return {name: statistics.median(times) for name, times in found.items()}
+            found[name].append(timed(project, *arguments))
+    medians = {name: map(statistics.median, zip(*times, strict=True)) for name, times in found.items()}
+    return {name: "{:.2f} s ({:.2f} s)".format(*both) for name, both in medians.items()}
 
 
 def main() -> None:
@@ -305,7 +306,7 @@ def main() -> None:
             found = measure(board.project, options.repeats)
         if not lines:
             lines = ["| submissions | " + " | ".join(found) + " |", "|---:|" + "---:|" * len(found)]
-        lines.append(f"| {count:,} | " + " | ".join(f"{wall_s:.2f} s" for wall_s in found.values()) + " |")
+        lines.append(f"| {count:,} | " + " | ".join(found.values()) + " |")
         print(lines[-1], flush=True)
     print("\n".join(lines))
 

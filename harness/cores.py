@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
 
 from harness.provenance import available_cores
@@ -28,6 +26,9 @@ def answer_all(ask: Callable[[Thing], Answer], things: Sequence[Thing]) -> list[
     cores = available_cores()
     if len(things) < FEW or cores == 1 or sys.platform != "linux":
         return [ask(thing) for thing in things]
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
     _ask = ask
     try:
         with ProcessPoolExecutor(cores, multiprocessing.get_context("fork"), _end_quietly) as pool:

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 from harness.errors import one_line
 from harness.flags import FLAGS, Flag
 from harness.leaderboard import COLUMNS, Row, cells, sections
-from harness.noise import NoiseReport, Plan
 from harness.outcome import Outcome
 from harness.reasons import explain
-from harness.rerun import Repeat
 from harness.results import FinishedRun, Pair
 from harness.submission import Submission
 from harness.track import Track
@@ -21,6 +19,9 @@ from harness.verdict import Verdict
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from harness.noise import NoiseReport, Plan
+    from harness.rerun import Repeat
 
 
 @dataclass(frozen=True)
