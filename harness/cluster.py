@@ -10,14 +10,15 @@ import io
 import logging
 import os
 import socket
+import sys
 import threading
 import zipfile
 from typing import Any
 
-from harness import node
 from harness.errors import InterruptedRunError, LlmbenchError
 from harness.executor import INTERRUPTED, Executor, Watch
 from harness.job import Job
+from harness.node import run_on_node
 from harness.once import Request
 from harness.project import CHECKOUT, Project, sha256, write_atomic
 from harness.provenance import code_digest
@@ -82,10 +83,10 @@ class RayExecutor(Executor):
         project = Project(CHECKOUT)
         archive = pack(project)
         self._archive, self._digest, self._code = self._ray.put(archive), sha256(archive), code_digest(project)
-        self._ray.cloudpickle.register_pickle_by_value(node)  # the machines have no llmbench to import it from
-        self._task = self._ray.remote(node.run_on_node).options(
-            **resources(track), num_returns="streaming", max_retries=0
-        )
+        self._ray.cloudpickle.register_pickle_by_value(
+            sys.modules[run_on_node.__module__]
+        )  # the machines have no llmbench to import it from
+        self._task = self._ray.remote(run_on_node).options(**resources(track), num_returns="streaming", max_retries=0)
         self._running: set[Any] = set()
         self._guard = threading.RLock()  # a signal may call stop() within stop()
 
