@@ -83,9 +83,8 @@ class RayExecutor(Executor):
         project = Project(CHECKOUT)
         archive = pack(project)
         self._archive, self._digest, self._code = self._ray.put(archive), sha256(archive), code_digest(project)
-        self._ray.cloudpickle.register_pickle_by_value(
-            sys.modules[run_on_node.__module__]
-        )  # the machines have no llmbench to import it from
+        # The machines have no llmbench to import it from.
+        self._ray.cloudpickle.register_pickle_by_value(sys.modules[run_on_node.__module__])
         self._task = self._ray.remote(run_on_node).options(**resources(track), num_returns="streaming", max_retries=0)
         self._running: set[Any] = set()
         self._guard = threading.RLock()  # a signal may call stop() within stop()
