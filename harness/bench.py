@@ -135,10 +135,24 @@ class Bench:
                 raise
         return [future.result() for future in futures if not future.cancelled()]
 
-    def _make_anew(
-        self, run: RunIdentity, folder: Path, executor: Executor, give_up: GiveUp | None
-    ) -> FinishedRun | FailedRun:
-        job = Job(
+    def rehearse(self, run: RunIdentity) -> bool:
+        """Whether `run` gets as far as its first step: seconds, and nothing is kept.
+
+        Raises LlmbenchError where it may not start, InterruptedRunError on Ctrl-C or SIGTERM.
+        """
+        if self.executor is not LocalExecutor:
+            return True  # this machine may have no GPU for it
+        executor, folder = self.executor(self.track, 1), self.folder(run)
+        folder.mkdir(parents=True, exist_ok=True)
+        with executor.stopped_by_signals():
+            answer = executor.ask("harness.rehearse", self._job(run, folder, None), folder, lambda event: None)
+        executor.raise_if_stopped()
+        if answer["event"] == "refused":
+            raise LlmbenchError(answer["message"])
+        return bool(answer["event"] == "rehearsed")
+
+    def _job(self, run: RunIdentity, folder: Path, give_up: GiveUp | None) -> Job:
+        return Job(
             root=str(self.project.root),
             track=run.track,
             training_digest=run.training_digest,
@@ -150,6 +164,11 @@ class Bench:
             checkpoint_every_s=self.checkpoint_every_s,
             give_up=give_up,
         )
+
+    def _make_anew(
+        self, run: RunIdentity, folder: Path, executor: Executor, give_up: GiveUp | None
+    ) -> FinishedRun | FailedRun:
+        job = self._job(run, folder, give_up)
         result = executor.make(run, job, lambda event: self.observe(run, event))
         save_run(folder / RUN_FILE, result)
         if result.status not in RETRIED:

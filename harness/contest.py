@@ -40,10 +40,14 @@ def run_contest(
 
     `announce(pairs, look, verdict)` is called before each look with the pairs that there are, the number it needs, and
     what the rule said of them at the look before.
-    A candidate whose run fails is rejected at once.
+    A candidate whose run fails is rejected at once, and one that cannot even start before the record is trained.
     """
     looks = bench.track.rule.looks
     contest = judge_stored(bench, arms, ())
+    if not _can_start(bench, arms, seeds[: looks[0]]):
+        contest = _judge_runs(bench, arms, bench.make([bench.identify(arms.candidate, seeds[0])]))
+        if contest.failed:
+            return contest
     for look in looks:
         if look > max_pairs or (look > looks[0] and contest.verdict.next_look is None):
             break
@@ -64,6 +68,13 @@ def judge_stored(bench: Bench, arms: Arms, seeds: Sequence[int]) -> Contest:
         if None in found:
             break
     return _judge_runs(bench, arms, runs)
+
+
+def _can_start(bench: Bench, arms: Arms, seeds: Sequence[int]) -> bool:
+    """Whether the candidate gets as far as its first step; not asked where nothing is lost if it does not."""
+    first = bench.identify(arms.candidate, seeds[0])
+    records_are_there = all(bench.find(bench.identify(arms.record, seed)) is not None for seed in seeds)
+    return records_are_there or bench.find(first) is not None or bench.rehearse(first)
 
 
 def _in_order(bench: Bench, arms: Arms, seeds: Sequence[int]) -> list[RunIdentity]:

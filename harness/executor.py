@@ -27,6 +27,7 @@ from harness.track import Track
 INTERRUPTED = (
     "interrupted; finished runs are kept and started ones have a checkpoint, run the same command again to go on"
 )
+FINAL_EVENTS = ("rehearsed", "trained", "evaluated", "diverged", "hopeless", "invalid", "stopped", "refused")
 ExecutorName = Literal["local", "ray"]
 EXECUTORS: tuple[ExecutorName, ...] = ("local", "ray")
 
@@ -193,7 +194,7 @@ class LocalExecutor(Executor):
             code = process.wait()
             with self._guard:
                 self._running.discard(process)
-        if answer.get("event") in ("trained", "evaluated", "diverged", "hopeless", "invalid", "stopped", "refused"):
+        if answer.get("event") in FINAL_EVENTS:
             return answer
         if self.stopping:
             return {"event": "stopped"}

@@ -38,6 +38,7 @@ ORDER = [
     "serve",
     "devset",
     "train",
+    "rehearse",
     "evaluate",
     "provenance",
     "cores",
@@ -89,7 +90,7 @@ ORDER = [
     "cli.__main__",
 ]
 # Everything but what trains: it runs as a worker of its own.
-WITHOUT_TORCH = [name for name in ORDER if name not in ("devset", "train")]
+WITHOUT_TORCH = [name for name in ORDER if name not in ("devset", "train", "rehearse")]
 
 
 def path_of(name: str) -> Path:

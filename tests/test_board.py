@@ -266,6 +266,24 @@ def test_a_bad_variant_ends_in_a_sentence_and_gets_no_number(
         assert sandbox("submit", "--track", "smoke").returncode == 3
 
 
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [(CRASH, 3, "shapes do not fit"), (None, 2, "changes experts, which nothing in this recipe uses")],
+)
+def test_a_variant_that_cannot_start_costs_no_run_of_the_record(
+    filed: FiledContest, tmp_path: Path, text: str | None, code: int, words: str
+) -> None:
+    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
+    shutil.rmtree(sandbox.root / "runs")
+    if text:
+        (sandbox.root / "models" / "variants" / "idea.py").write_text(text)
+    variant = "idea" if text else "zero_compute_expert"
+    done = sandbox("run", "candidate", "--variant", variant, "--track", "smoke")
+    assert done.returncode == code
+    assert words in done.stdout + done.stderr
+    assert not list(sandbox.root.glob("runs/smoke/base+token_smear/*/seed-*/run.json"))
+
+
 def test_a_truncated_run_file_is_named_and_the_others_are_kept(filed: FiledContest, tmp_path: Path) -> None:
     sandbox = filed.sandbox.copy(tmp_path / "llmbench")
     runs = sorted((sandbox.root / "runs" / "smoke" / "base+token_smear").glob("*/seed-*/run.json"))
