@@ -192,7 +192,13 @@ def runs_table(recipe: str, runs: Sequence[FinishedRun]) -> Table:
             f"{run.training.train_s:.1f} s",
             f"{run.training.tokens / run.training.train_s:,.0f}",
         )
+    table.caption = _memory_remark(runs)
     return table
+
+
+def _memory_remark(runs: Sequence[FinishedRun]) -> str | None:
+    peaks = [run.training.peak_memory_mib for run in runs if run.training.peak_memory_mib is not None]
+    return f"at most {max(peaks):,} MiB of memory a run" if peaks else None
 
 
 def board_tables(rows: Sequence[Row], newest: int | None = None) -> list[Table]:
@@ -256,9 +262,10 @@ def submission_markdown(
     packages = ", ".join(f"{name} {version}" for name, version in provenance.packages.items())
     machine = f"{provenance.machine.gpu}; " if provenance.machine.gpu else ""
     where = f"submissions/{submission.folder_name}"
+    memory = _memory_remark([*records, *candidates])
     lines += [
         f"Trained on {machine}{provenance.machine.cpu}, {provenance.threads} thread(s) a run, "
-        f"{provenance.jobs} run(s) at a time; {packages}.",
+        f"{provenance.jobs} run(s) at a time{f', {memory}' if memory else ''}; {packages}.",
         "",
         "Train it again, on seeds that nobody picked (without `--rerun` only the numbers are checked, in seconds):",
         "",
