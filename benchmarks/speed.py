@@ -148,7 +148,10 @@ def flops_per_token(track: Track, *, causal: bool) -> float:
     That convention counts all T positions for every query; `causal` counts those that it sees.
     """
     parameters = dict(apply_recipe({}, track.model, track.optim).build().named_parameters())
-    weights = sum(p.numel() for name, p in parameters.items() if p.ndim > 1 and not name.startswith("embedding"))
+    tied = track.model.tie_embeddings  # then the head has no matrix of its own, and the embedding's is its
+    counted = {name: p.numel() for name, p in parameters.items() if p.ndim > 1 and (tied or "embedding" not in name)}
+    at_work = track.model.top_k / track.model.num_experts if track.model.num_experts else 1.0
+    weights = sum(count * (at_work if ".experts." in name else 1.0) for name, count in counted.items())
     attention = 12 * track.model.num_layers * track.model.num_heads * track.model.head_dim * track.budget.seq_len
     return 6 * weights + attention / (2 if causal else 1)
 
