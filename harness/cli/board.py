@@ -45,7 +45,6 @@ def leaderboard(
     as_json: JsonOption = False,
 ) -> None:
     """Show the records and the negative results of every track, as leaderboard.csv has them."""
-    from harness.documents import Leaderboard
     from harness.leaderboard import rebuild as rebuild_csv
     from harness.leaderboard import stored_rows
     from harness.report import board_tables
@@ -63,6 +62,8 @@ def leaderboard(
         size_kb = sum(len(text.encode()) for text in files.values()) / 1000
         log(f"{html / 'index.html'}: {len(rows)} submissions, {len(files)} files, {size_kb:.0f} kB")
     if as_json:
+        from harness.documents import Leaderboard
+
         show_json(Leaderboard(rows=tuple(rows)))
     if as_json or html is not None:
         return
