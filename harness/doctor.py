@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from harness.catalog import apply_recipe
 from harness.data import read_manifest
 from harness.dataspec import SplitName
+from harness.executor import LocalExecutor
 from harness.noise import kept_run_seconds
 from harness.project import CHECKOUT, Project
-from harness.provenance import default_jobs, this_machine
+from harness.provenance import this_machine
 from harness.track import Count, Positive, Strict, Track, load_track, track_names
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def track_work(track: Track) -> Work:
 def _outlook(
     project: Project, track: Track, rates: _Rates, memory_gib: float, gpu_memory_gib: float | None
 ) -> TrackOutlook:
-    work, looks, jobs = track_work(track), track.rule.looks, default_jobs(track)
+    work, looks, jobs = track_work(track), track.rule.looks, LocalExecutor.room(track)
     source: Source
     rate = rates.gpu if track.device == "cuda" else rates.cpu * track.threads
     run_s, source = kept_run_seconds(project, track), "kept runs"
