@@ -29,4 +29,4 @@ test: setup
 	$(BIN)/ruff format --check harness models tests benchmarks
 	$(BIN)/ruff check harness models tests benchmarks
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder

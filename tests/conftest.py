@@ -230,12 +230,10 @@ def file_contest(root: Path) -> FiledContest:
     return FiledContest(sandbox, {"code": candidate.returncode, **document}, submitted)
 
 
-SLOWEST = ("test_board", "test_hub", "test_challenge", "test_docs", "test_fuzz_data", "test_lanes", "test_explore")
+SLOWEST = ("test_board", "test_challenge", "test_hub", "test_docs", "test_lanes", "test_fuzz_data", "test_explore")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests stay in one process, for its fixtures' sake; the slow files come first, so that none ends late."""
+    """Slow files come first, so that no process of the suite ends long after the others."""
     places = {name: place for place, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.stem))

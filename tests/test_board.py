@@ -335,16 +335,16 @@ def test_an_interruption_keeps_what_is_finished_and_changes_no_result(
 
 def test_seeds_cannot_be_picked(filed: FiledContest) -> None:
     from harness.evidence import _seed_problems
-    from harness.submission import confirmation_seeds, load_submission
+    from harness.submission import Claim, confirmation_seeds, load_submission
 
     folder = filed.sandbox.root / "submissions" / "0002-smoke-token_smear"
     submission = load_submission(folder)
-    assert list(_seed_problems(folder, submission)) == []
+    assert list(_seed_problems(Claim(folder, submission))) == []
 
     def with_seeds(seeds: list[int]) -> list[str]:
         runs = {str(seed): "0" * 64 for seed in seeds}
         arms = {name: getattr(submission, name).model_copy(update={"runs": runs}) for name in ("record", "candidate")}
-        return list(_seed_problems(folder, submission.model_copy(update=arms)))
+        return list(_seed_problems(Claim(folder, submission.model_copy(update=arms))))
 
     derived = confirmation_seeds(submission.track_digest, submission.candidate.sources, 8)
     assert len(set(derived)) == 8

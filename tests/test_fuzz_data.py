@@ -103,7 +103,7 @@ def test_a_damaged_corpus_is_read_or_refused_in_a_sentence(tmp_path: Path, write
     if path.suffix == ".jsonl":
         ours |= retyped(original.splitlines()[0])
 
-    @fuzz(60)
+    @fuzz(40)
     @given(content=ours)
     def check(content: bytes) -> None:
         path.write_bytes(content)
