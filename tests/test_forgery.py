@@ -27,8 +27,12 @@ def forge(project: Project, edit: Edit, *, kind: str = "record", judge_again: bo
 
     It is filed as `kind`. Returns what `verify` still finds.
     """
-    for challenge in project.submissions.glob("*-challenge-*"):  # its seeds follow from the runs that are forged here
-        shutil.rmtree(challenge)
+    first = min(path.name for path in project.submissions.glob("*-challenge-*"))
+    for path in project.submissions.iterdir():
+        if (
+            path.name >= first
+        ):  # a challenge's seeds follow from the runs that are forged here; what comes after it goes too
+            shutil.rmtree(path)
     folder = newest(project, "record")
     claim = json.loads((folder / "submission.json").read_text()) | {"kind": kind}
     for arm in ("record", "candidate"):
