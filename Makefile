@@ -21,7 +21,7 @@ bench: setup
 	$(BIN)/llmbench run candidate --variant token_smear --max-pairs 3 || case $$? in 3|4) ;; *) exit 1 ;; esac
 	$(BIN)/llmbench leaderboard
 
-# Ratios of speed; on a quiet machine, for about twenty minutes.
+# Ratios of speed: nothing else should run meanwhile.
 benchmarks: setup
 	$(BIN)/python benchmarks/speed.py pocket
 

@@ -33,7 +33,9 @@ from harness.project import Project
 from harness.track import load_track
 
 def tell(run, event):
-    print(json.dumps([run.recipe, event["event"], event.get("step", 0)]), flush=True)
+    # One write a line: two threads tell.
+    sys.stdout.write(json.dumps([run.recipe, event["event"], event.get("step", 0)]) + chr(10))
+    sys.stdout.flush()
 
 project = Project.find()
 track, every_s, *recipes = sys.argv[1:]
