@@ -55,7 +55,7 @@ def in_a_terminal(browser: Browser, *arguments: str) -> bytes:
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False, env=environment)
     screen = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     screen.print(Text(f"$ llmbench {' '.join(arguments)}", style="bold"))
-    screen.print(Text.from_ansi(done.stderr + done.stdout))
+    screen.print(Text.from_ansi(done.stdout))  # progress goes to stderr
     page = browser.new_page(viewport={"width": 1160, "height": 400}, device_scale_factor=1.5)
     page.set_content(f"<body style='margin:0'>{screen.export_svg(title='llmbench', theme=MONOKAI)}</body>")
     return page.locator("svg").screenshot()
