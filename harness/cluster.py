@@ -35,7 +35,7 @@ def connect() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise LlmbenchError('there is no Ray here; install it: `pip install "llmbench[ray]"`') from error
+        raise LlmbenchError('there is no Ray here; install it in the checkout: `pip install -e ".[ray]"`') from error
     if not ray.is_initialized():
         try:
             _knock(os.environ.get("RAY_ADDRESS", ""))
