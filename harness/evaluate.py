@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data import eval_batches, open_split
-from harness.job import Emit, Job, run_worker
+from harness.job import Emit, Job
 from harness.project import read_bytes, sha256
 from harness.results import Evaluation
 from harness.serve import ProbeFailedError, Session, model_sessions
@@ -165,9 +165,10 @@ def work(job: Job, emit: Emit) -> None:
     """Probe and score one trained job; answer with `evaluated` or `invalid`."""
     track = job.load_track()
     digest = sha256(read_bytes(job.weights))
-    val, dev = (_windows(track, split) for split in ("val", "dev"))
     try:
+        # The model's processes are forked first: their memory is this one's before it has seen val.
         with model_sessions(job, track, ("fresh", "fresh", "trained", "trained")) as sessions:
+            val, dev = (_windows(track, split) for split in ("val", "dev"))
             evaluation = evaluate(track, val, dev, job.final_dev_loss, sessions)
     except ProbeFailedError as error:
         emit({"event": "invalid", "reason": str(error)})
@@ -177,7 +178,3 @@ def work(job: Job, emit: Emit) -> None:
 
 def _windows(track: Track, split: Any) -> list[Batch]:
     return eval_batches(open_split(track, split), track.budget.seq_len, track.budget.eval_sequences)
-
-
-if __name__ == "__main__":
-    run_worker(work)

@@ -5,12 +5,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import signal
-import subprocess
-import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +20,7 @@ from harness.job import Job
 from harness.provenance import default_jobs
 from harness.results import Evaluation, FailedRun, FinishedRun, RunIdentity, Training
 from harness.track import Track
+from harness.zygote import Request, Zygote, zygote
 
 INTERRUPTED = (
     "interrupted; finished runs are kept and started ones have a checkpoint, run the same command again to go on"
@@ -110,7 +108,7 @@ class LocalExecutor(Executor):
         self._gpus: queue.SimpleQueue[str] = queue.SimpleQueue()
         for place in range(jobs if gpus else 0):  # more runs than GPUs share them evenly
             self._gpus.put(gpus[place % len(gpus)])
-        self._running: set[subprocess.Popen[str]] = set()
+        self._running: set[Zygote] = set()
         self._guard = threading.RLock()  # a signal may call stop() within stop()
 
     @staticmethod
@@ -165,36 +163,28 @@ class LocalExecutor(Executor):
         self, module: str, job: Job, folder: Path, observe: Watch, environment: dict[str, str] | None = None
     ) -> dict[str, Any]:
         """Run one worker to its end; its last event, or an `error` event with what the log ends with."""
-        answer: dict[str, Any] = {}
-        log_path = folder / f"{module.rpartition('.')[2]}.log"
-        with log_path.open("w", encoding="utf-8") as log:
+        log_path, answer = folder / f"{module.rpartition('.')[2]}.log", {"event": ""}
+        log_path.write_text("")
+        # torch makes this folder where it first imports its compiler: too late, a confined worker may not.
+        variables = {"TORCHINDUCTOR_CACHE_DIR": str(folder), **os.environ, **(environment or {})}
+        with zygote(log_path) as parent:
             with self._guard:
                 if self.stopping:
                     return {"event": "stopped"}
-                process = subprocess.Popen(
-                    [sys.executable, "-m", module, job.model_dump_json()],
-                    cwd=Path(__file__).resolve().parent.parent,
-                    # torch makes this folder where it first imports its compiler: too late, a confined worker may not.
-                    env={"TORCHINDUCTOR_CACHE_DIR": str(folder), **os.environ, **(environment or {})},
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    text=True,
-                    start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on
-                )
-                self._running.add(process)
-            assert process.stdout is not None
-            with process.stdout:
-                for line in process.stdout:
-                    if not line.endswith("\n"):
-                        break  # killed in the middle of a word
-                    answer = json.loads(line)
-                    if answer["event"] == "step":
-                        observe(answer)
-            code = process.wait()
-            with self._guard:
-                self._running.discard(process)
-        if answer.get("event") in FINAL_EVENTS:
+                parent.start(Request(module=module, job=job, log=str(log_path), environment=variables))
+                self._running.add(parent)
+            try:
+                for event in parent.events():
+                    if event["event"] == "ended":
+                        code = event["code"]
+                        break
+                    answer = event
+                    if event["event"] == "step":
+                        observe(event)
+            finally:
+                with self._guard:
+                    self._running.discard(parent)
+        if answer["event"] in FINAL_EVENTS:
             return answer
         if self.stopping:
             return {"event": "stopped"}
@@ -207,5 +197,5 @@ class LocalExecutor(Executor):
     def stop(self) -> None:
         with self._guard:
             super().stop()
-            for process in self._running:
-                process.send_signal(signal.SIGTERM)
+            for parent in self._running:
+                parent.stop()

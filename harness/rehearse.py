@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from harness.data import Batches, open_split
 from harness.device import open_device
-from harness.job import Emit, Job, draw_parameters, run_worker, set_up_torch
+from harness.job import Emit, Job, draw_parameters, set_up_torch
 from harness.train import build_optimizers, warm_up
 
 
@@ -25,7 +25,3 @@ def work(job: Job, emit: Emit) -> None:
     batch_BT1 = Batches(open_split(track, "train"), budget.seq_len, budget.batch_sequences, job.seed).batch(0)
     warm_up(model, device, batch_BT1, track.model.vocab_size)
     emit({"event": "rehearsed"})
-
-
-if __name__ == "__main__":
-    run_worker(work)

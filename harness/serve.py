@@ -11,17 +11,15 @@ import json
 import os
 import signal
 import struct
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from harness.data import derive_seed
 from harness.device import open_device
 from harness.errors import LlmbenchError
-from harness.job import Job, draw_parameters, end_with_parent, set_up_torch
+from harness.job import Job, close_all_but, draw_parameters, exit_code, fork, set_up_torch
 from harness.track import Track
 
 if TYPE_CHECKING:
@@ -92,24 +90,12 @@ class Session:
 def model_sessions(job: Job, track: Track, order: Sequence[Weights]) -> Iterator[Iterator[Session]]:
     """Sessions of the job's model, one after the other; asking for the next one ends the one before.
 
+    They are forked from this process: call it before it knows what a model must not, and while it has one thread.
     A model that is killed from outside takes this process along, by the same signal.
     """
     pipes = [(os.pipe(), os.pipe()) for _ in order]
     theirs = [(requests[0], answers[1]) for requests, answers in pipes]
-    server = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "harness.serve",
-            job.model_dump_json(),
-            json.dumps(list(zip(order, theirs, strict=True))),
-        ],
-        cwd=Path(__file__).resolve().parent.parent,
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # threads started before a fork would not survive it
-        stdin=subprocess.DEVNULL,
-        stdout=sys.stderr,
-        pass_fds=[end for ends in theirs for end in ends],
-    )
+    server = fork(lambda: _serve_one_by_one(job, track, list(zip(order, theirs, strict=True))))
     for end in (end for ends in theirs for end in ends):
         os.close(end)
     with ExitStack() as stack:
@@ -129,9 +115,12 @@ def _one_by_one(sessions: list[Session]) -> Iterator[Session]:
         session.close()
 
 
-def _follow(server: subprocess.Popen[bytes]) -> None:
-    if server.wait() < 0:
-        signal.raise_signal(-server.returncode)
+def _follow(child: int) -> int:
+    """Wait for a forked process to end; its exit code, unless a signal killed it: that then kills this one too."""
+    code = exit_code(child)
+    if code < 0:
+        signal.raise_signal(-code)
+    return code
 
 
 def _open(descriptor: int, mode: str) -> Any:
@@ -186,32 +175,18 @@ def _load_model(job: Job, recipe: Recipe, weights: Weights) -> nn.Module:
     return model
 
 
-def main() -> None:
+def _serve_one_by_one(job: Job, track: Track, sessions: Sequence[tuple[Weights, tuple[int, int]]]) -> None:
     """Fork one process a session, each when the one before has ended."""
-    end_with_parent()
-    import torch  # noqa: F401  # once, for all sessions
-
-    job = Job.model_validate_json(sys.argv[1])
-    track = job.load_track()
+    close_all_but(*(end for _, ends in sessions for end in ends))
     set_up_torch(track)
-    sessions: list[tuple[Weights, tuple[int, int]]] = json.loads(sys.argv[2])
-    for place, (weights, (requests, answers)) in enumerate(sessions):
-        child = os.fork()
-        if child == 0:
-            end_with_parent()
-            for _, ends in sessions[place + 1 :]:
-                for end in ends:
-                    os.close(end)
-            serve(job, track, weights, _open(requests, "rb"), _open(answers, "wb"))
-            os._exit(0)  # torch takes its time to tidy up
-        os.close(requests)
-        os.close(answers)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if code < 0:
-            signal.raise_signal(-code)
-        if code > 0:
+    for weights, ends in sessions:
+
+        def session(weights: Weights = weights, ends: tuple[int, int] = ends) -> None:
+            close_all_but(*ends)
+            serve(job, track, weights, _open(ends[0], "rb"), _open(ends[1], "wb"))
+
+        child = fork(session)
+        for end in ends:
+            os.close(end)
+        if code := _follow(child):
             sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()

@@ -25,7 +25,7 @@ from harness.data import Batches, derive_seed, eval_batches, open_split
 from harness.device import Device, open_device
 from harness.devset import RuleBrokenError, cross_entropy, dev_loss, expert_layers
 from harness.errors import LlmbenchError
-from harness.job import Emit, GiveUp, Job, draw_parameters, run_worker, set_up_torch
+from harness.job import Emit, GiveUp, Job, draw_parameters, set_up_torch
 from harness.project import read_bytes, sha256, write_atomic
 from harness.results import CurvePoint, Training
 from harness.track import Track
@@ -292,7 +292,3 @@ def work(job: Job, emit: Emit) -> None:
         emit({"event": "stopped"})
     else:
         emit({"event": "trained", "training": training.model_dump_json()})
-
-
-if __name__ == "__main__":
-    run_worker(work)

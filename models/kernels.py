@@ -1,6 +1,6 @@
 """Operations with a gradient written by hand, where a CPU is faster with it than with what autograd composes.
 
-`python benchmarks/throughput.py pocket` measures what each is worth. On a GPU PyTorch's own kernels are used.
+`python benchmarks/speed.py pocket` measures what each is worth. On a GPU PyTorch's own kernels are used.
 
 Shapes: B batch, T position, H query heads, G key heads, K head width, D width.
 """

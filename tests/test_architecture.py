@@ -42,6 +42,7 @@ ORDER = [
     "evaluate",
     "provenance",
     "cores",
+    "zygote",
     "executor",
     "bench",
     "once",

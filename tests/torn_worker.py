@@ -2,8 +2,12 @@
 
 import os
 import signal
-import sys
+from typing import Any
 
-sys.stdout.write('{"event": "step", "step": 1, "loss": 1.0, "train_s": 1.0}\n{"event": "trained", "training": "{')
-sys.stdout.flush()
-os.kill(os.getpid(), signal.SIGKILL)
+
+def work(job: Any, emit: Any) -> None:
+    emit({"event": "step", "step": 1, "loss": 1.0, "train_s": 1.0})
+    events = next(cell.cell_contents for cell in emit.__closure__)
+    events.write('{"event": "trained", "training": "{')
+    events.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
