@@ -166,18 +166,19 @@ class Batches:
         return self._order[1]
 
 
-def eval_batches(tokens_N: Tokens, seq_len: int, sequences: int) -> list[NDArray[np.int64]]:
-    """tokens_BT1 batches that predict every token but the first exactly once, in order.
+def eval_batches(tokens_N: Tokens, seq_len: int, sequences: int) -> list[Tokens]:
+    """tokens_BT1 batches that predict every token but the first exactly once, in order: views, nothing is copied.
 
     The last window may be shorter; it is a batch of its own.
     """
     import numpy as np
 
     num_windows = (len(tokens_N) - 1) // seq_len
-    starts = np.arange(num_windows) * seq_len
-    index_NT1 = starts[:, None] + np.arange(seq_len + 1)
-    batches = [tokens_N[index_NT1[i : i + sequences]].astype(np.int64) for i in range(0, num_windows, sequences)]
+    batches: list[Any] = []
+    if num_windows:
+        windows_NT1 = np.lib.stride_tricks.sliding_window_view(tokens_N, seq_len + 1)[::seq_len]
+        batches += [windows_NT1[i : i + sequences] for i in range(0, num_windows, sequences)]
     rest = tokens_N[num_windows * seq_len :]
     if len(rest) > 1:
-        batches.append(rest[None].astype(np.int64))
+        batches.append(rest[None])
     return batches

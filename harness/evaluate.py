@@ -35,7 +35,7 @@ NUM_FRESH_BATCHES = 2
 # One row in so many keeps all of its tokens, so that its last position is compared too.
 WHOLE_EVERY = 8
 
-Batch = NDArray[np.int64]
+Batch = NDArray[np.integer[Any]]
 
 
 def evaluate(
@@ -46,12 +46,16 @@ def evaluate(
     Raises ProbeFailedError where the model breaks a rule.
     """
     few = val[:NUM_FRESH_BATCHES]
-    fresh = [nats_BT for nats_BT, _ in score(next(sessions), few)]
+    fresh = [nats_BT.astype(np.float32) for nats_BT, _ in score(next(sessions), few)]
     probe(next(sessions), few, fresh)
 
     session = next(sessions)
     started = time.perf_counter()
-    scores = list(score(session, val))
+    nats, correct, kept = 0.0, 0, []
+    for nats_BT, correct_BT in score(session, val):
+        nats += float(nats_BT.sum())
+        correct += int(correct_BT.sum())
+        kept.append(nats_BT.astype(np.float32))  # to compare with, so its digits suffice
     eval_s = time.perf_counter() - started
     if final_dev_loss is not None:
         dev_loss = float(np.concatenate([nats_BT.ravel() for nats_BT, _ in score(session, dev)]).mean())
@@ -60,11 +64,11 @@ def evaluate(
                 f"weights: the saved weights have dev loss {dev_loss:.4f}, training ended with {final_dev_loss:.4f}; "
                 f"the model keeps something outside its parameters and persistent buffers"
             )
-    probe(next(sessions), val, [nats_BT for nats_BT, _ in scores])
+    probe(next(sessions), val, kept)
     return Evaluation(
-        nats=float(sum(nats_BT.sum() for nats_BT, _ in scores)),
-        correct=sum(int(correct_BT.sum()) for _, correct_BT in scores),
-        tokens=sum(nats_BT.size for nats_BT, _ in scores),
+        nats=nats,
+        correct=correct,
+        tokens=sum(nats_BT.size for nats_BT in kept),
         bytes=track.data.pin("val").bytes,
         probes=PROBES,
         confinement=session.confinement or (),
@@ -74,7 +78,8 @@ def evaluate(
 
 def score(session: Session, batches: Sequence[Batch]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
     """For each tokens_BT1: nats_BT of every predicted token, and whether the most probable one was right."""
-    for tokens_BT1 in batches:
+    for batch in batches:
+        tokens_BT1 = batch.astype(np.int64)
         targets_BT = tokens_BT1[:, 1:]
         logits_BTV = session.ask(tokens_BT1[:, :-1])
         nats_BT = np.stack([token_nats(*row) for row in zip(logits_BTV, targets_BT, strict=True)])
@@ -92,7 +97,7 @@ def token_nats(logits_TV: NDArray[np.float32], targets_T: NDArray[np.int64]) -> 
     return np.log(np.exp(shifted_TV, out=shifted_TV).sum(-1, dtype=np.float64)) - target_T
 
 
-def probe(session: Session, batches: Sequence[Batch], nats: Sequence[NDArray[np.float64]]) -> None:
+def probe(session: Session, batches: Sequence[Batch], nats: Sequence[NDArray[np.float32]]) -> None:
     """Score `batches` again in a fresh session, rearranged and changed; `nats` are their losses in the first one.
 
     Raises ProbeFailedError with the rule's name where a loss moves that must not.
@@ -116,12 +121,12 @@ def probe(session: Session, batches: Sequence[Batch], nats: Sequence[NDArray[np.
 def _probe_rows(
     session: Session,
     batches: Sequence[Batch],
-    nats: Sequence[NDArray[np.float64]],
+    nats: Sequence[NDArray[np.float32]],
     places: list[tuple[int, int]],
     cuts: list[int],
 ) -> None:
     """One batch of rows out of other batches, each with tokens of its neighbour from its cut on."""
-    rows_BT1 = np.stack([batches[b][row] for b, row in places])
+    rows_BT1 = np.stack([batches[b][row] for b, row in places]).astype(np.int64)
     changed_BT1 = rows_BT1.copy()
     donors_BT1 = np.roll(rows_BT1, 1, axis=0) if len(places) > 1 else batches[0][:1, : rows_BT1.shape[1]]
     for row, cut in enumerate(cuts):
@@ -136,14 +141,14 @@ def _probe_rows(
             _name_and_raise(session, batches, nats, places, row, f"{shift:.2g} from position {cuts[row]} on")
 
 
-def _largest_shift(nats_T: NDArray[np.float64], again_T: NDArray[np.float64]) -> float:
+def _largest_shift(nats_T: NDArray[np.float32], again_T: NDArray[np.float64]) -> float:
     return float((np.abs(again_T - nats_T) / np.maximum(1.0, nats_T)).max())
 
 
 def _name_and_raise(
     session: Session,
     batches: Sequence[Batch],
-    nats: Sequence[NDArray[np.float64]],
+    nats: Sequence[NDArray[np.float32]],
     places: list[tuple[int, int]],
     row: int,
     shift: str,
@@ -176,5 +181,5 @@ def work(job: Job, emit: Emit) -> None:
         emit({"event": "evaluated", "evaluation": evaluation.model_dump_json(), "weights_sha256": digest})
 
 
-def _windows(track: Track, split: Any) -> list[Batch]:
+def _windows(track: Track, split: Any) -> Sequence[Batch]:
     return eval_batches(open_split(track, split), track.budget.seq_len, track.budget.eval_sequences)

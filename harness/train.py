@@ -72,7 +72,10 @@ def train(
     optimizers = build_optimizers(recipe, model)
     batches = Batches(tokens["train"], budget.seq_len, budget.batch_sequences, job.seed)
     judged = recipe.renew().build().to(device.name)
-    dev = [device.tensor(batch) for batch in eval_batches(tokens["dev"], budget.seq_len, budget.eval_sequences)]
+    dev = [
+        device.tensor(batch.astype("int64"))
+        for batch in eval_batches(tokens["dev"], budget.seq_len, budget.eval_sequences)
+    ]
     dev_steps = {round(num_steps * (i + 1) / budget.dev_evaluations) for i in range(budget.dev_evaluations)}
     warmup_s = warm_up(model, device, batches.batch(0), track.model.vocab_size)
     state = _Checkpoint(Path(job.folder) / "checkpoint.pt", model, optimizers)
