@@ -96,9 +96,13 @@ class Recipe:
                 f"variants '{unused.variant}' and '{rivals[-1].variant}' conflict: both replace {unused.component}; "
                 f"leave one out, or let '{rivals[-1].variant}' wrap `parts.{unused.component}`"
             )
+        if unused.component == "experts" and not self.parts.model.num_experts:
+            raise LlmbenchError(
+                f"variant '{unused.variant}' changes experts, and the model of this track has none; leave it out, or "
+                f"use it on a mixture-of-experts track (one with model.num_experts)"
+            )
         raise LlmbenchError(
-            f"variant '{unused.variant}' changes {unused.component}, which nothing in this recipe uses; "
-            f"leave it out, or use it on a track that has it"
+            f"variant '{unused.variant}' changes {unused.component}, which nothing in this recipe uses; leave it out"
         )
 
 
