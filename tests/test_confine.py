@@ -91,6 +91,64 @@ def test_a_confined_process_reaches_what_it_was_given_and_nothing_else(tmp_path:
     assert refused == files | calls
 
 
+# As a process that compiles: programs first, none from then on, not even from a thread that was there before.
+COMPILER = """
+import json, subprocess, sys, threading
+from pathlib import Path
+from harness.confine import confine, forbid_programs, interpreter_paths
+from harness.errors import LlmbenchError
+folder = Path(sys.argv[1])
+in_force = confine([*interpreter_paths([]), folder / "given"], [folder / "own"], programs=True)
+found = []
+
+def attempt(*command):
+    try:
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        found.append(done.returncode == 0)
+    except OSError:
+        found.append(False)
+
+def in_a_thread():
+    forbidden.wait()
+    attempt("true")
+
+forbidden = threading.Event()
+thread = threading.Thread(target=in_a_thread)
+thread.start()
+attempt("mkdir", folder / "own" / "new")
+attempt("cat", folder / "given")
+attempt("cat", folder / "other")
+attempt(sys.executable, "-c", "import socket; socket.socket()")
+sleeper = subprocess.Popen(["sleep", "1"])
+try:
+    forbid_programs()
+except LlmbenchError as error:
+    found.append(str(error))
+sleeper.wait()
+forbid_programs()
+attempt("true")
+forbidden.set()
+thread.join()
+print(json.dumps([in_force, found]))
+"""
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="confinement is Linux's")
+def test_what_compiles_may_start_programs_that_are_confined_too_and_none_afterwards(tmp_path: Path) -> None:
+    for name in ("given", "other"):
+        (tmp_path / name).write_text("text")
+    (tmp_path / "own").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILER, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    in_force, found = json.loads(done.stdout.splitlines()[-1])
+    if set(in_force) != {"landlock", "seccomp"}:
+        pytest.skip("this kernel confines no process")
+    left_over = "a program that was started while the model was compiled still runs; let it end"
+    assert found == [True, True, False, False, left_over, False, False]
+
+
 def test_carving_covers_everything_but_what_is_denied(tmp_path: Path) -> None:
     for name in ("a/x/1", "a/x/2", "a/y/1", "b/1", "1"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
