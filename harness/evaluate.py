@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data import eval_batches, open_split
-from harness.job import Emit, Job
+from harness.job import Emit, Job, keep_freed_memory
 from harness.project import read_bytes, sha256
 from harness.results import Evaluation
 from harness.serve import ProbeFailedError, Session, model_sessions
@@ -169,6 +169,7 @@ def _name_and_raise(
 def work(job: Job, emit: Emit) -> None:
     """Probe and score one trained job; answer with `evaluated` or `invalid`."""
     track = job.load_track()
+    keep_freed_memory()
     digest = sha256(read_bytes(job.weights))
     try:
         # The model's processes are forked first: their memory is this one's before it has seen val.
