@@ -115,11 +115,11 @@ class Machines:
     def raylet(self, node: Any) -> int:
         return int(node.all_processes["raylet"][0].process.pid)
 
-    def training(self, words: str = "harness.train") -> tuple[Any, int] | None:
-        """(machine, process) of a run that trains."""
+    def training(self, words: str = "harness.zygote") -> tuple[Any, int] | None:
+        """(machine, process) of a run that trains: of all that are told by `words` the youngest, which trains."""
         for node in self.nodes:
             if found := below(self.raylet(node), words):
-                return node, found[0]
+                return node, max(found)
         return None
 
     def remove(self, node: Any) -> None:
@@ -175,7 +175,7 @@ def undisturbed(box: Box, machines: Machines) -> str:
 CASES: dict[str, Callable[[Box, Machines], str]] = {
     "undisturbed": undisturbed,
     "Ray's worker killed": killed("ray::run_on_node"),
-    "the training process killed": killed("harness.train"),
+    "the training process killed": killed("harness.zygote"),
     "a machine killed": machine_lost,
     "Ctrl-C": interrupted,
 }

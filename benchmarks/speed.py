@@ -71,6 +71,13 @@ def plain_on_all_cores(track: Track) -> float:
     return train_plainly(track, torch.from_numpy(open_split(track, "train").astype("int64")), STEPS)
 
 
+def plain_compiled(track: Track) -> float:
+    """Tokens a second of the plain loop compiled, once that is done; the first round fills the compiler's cache."""
+    torch.set_num_threads(track.threads)
+    train_N = torch.from_numpy(open_split(track, "train").astype("int64"))
+    return train_plainly(track, train_N, STEPS, compiled=True)
+
+
 def without_kept_memory(track: Track) -> float:
     harness.job.keep_freed_memory = lambda: None
     return ours(track)
@@ -121,12 +128,14 @@ LEVERS: dict[str, Callable[[Track], float]] = {
     "Muon in float32, not in bfloat16 (`models/optim.py`)": with_bf16,
 }
 ARMS: dict[str, Callable[[Track], float]] = {
-    function.__name__: function for function in (matrix_rate, ours, plain, plain_on_all_cores, *LEVERS.values())
+    function.__name__: function
+    for function in (matrix_rate, ours, plain, plain_on_all_cores, plain_compiled, *LEVERS.values())
 }
 
 
-def start(track: Track, arm: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, __file__, track.name, arm], stdout=subprocess.PIPE, text=True)
+def start(track: Track, arm: str, **variables: str) -> subprocess.Popen[str]:
+    command = [sys.executable, __file__, track.name, arm]
+    return subprocess.Popen(command, env={**os.environ, **variables}, stdout=subprocess.PIPE, text=True)
 
 
 def answer(process: subprocess.Popen[str]) -> float:
@@ -196,6 +205,10 @@ def main() -> None:
     count = sum(p.numel() for p in PlainGPT(track.model, 1).parameters())
     assert count == sum(p.numel() for p in apply_recipe({}, track.model, track.optim).build().parameters())
 
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        answer(start(track, "plain_compiled", TORCHINDUCTOR_CACHE_DIR=folder))
+        compile_s = time.perf_counter() - started
     rounds: list[dict[str, float]] = []
     for number in range(ROUNDS):
         arms = [*ARMS, "side_by_side"]
@@ -228,6 +241,8 @@ def main() -> None:
         "| the plain loop's share, counted in full | "
         f"{ratio('plain', 'matrix_rate', flops_per_token(track, causal=False))} |",
         f"| tokens a second over a plain loop on as many threads (AdamW only) | {ratio('ours', 'plain')} |",
+        f"| a plain loop compiled, once that is done, over the same loop | {ratio('plain_compiled', 'plain')} |",
+        f"| seconds until {STEPS} steps of the compiled loop are done that nobody compiled before | {compile_s:.0f} |",
         "| runs side by side that fill the cores, over one plain loop as PyTorch sets itself up | "
         f"{ratio('side_by_side', 'plain_on_all_cores')} |",
         "",
