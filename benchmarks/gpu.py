@@ -3,8 +3,8 @@
     python benchmarks/gpu.py             # blueberry-8m and moe-24gb
     python benchmarks/gpu.py pocket      # any track, where it is at home
 
-Three loops over one model and the same shapes, one after the other, several rounds: llmbench's training loop as it
-trains, a plain PyTorch loop (dense tracks; eager, AdamW, bfloat16 where the GPU has it), and the plain loop compiled.
+Loops over one model and the same shapes, one after the other, several rounds: llmbench's training loop as it trains,
+eager and compiled, and a plain PyTorch loop (dense tracks; AdamW, bfloat16 where the GPU has it), eager and compiled.
 Printed are medians with the smallest and largest of the rounds. Random tokens train as fast as text, so nothing is
 downloaded.
 """
@@ -61,7 +61,9 @@ def ours(track: Track, device: Device) -> float:
     cut = budget.model_copy(update={"tokens": (STEPS + WARMUP) * budget.batch_tokens, "dev_evaluations": 1})
     track = track.model_copy(update={"budget": cut})
     seen: dict[int, float] = {0: 0.0}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = f"{scratch}/seed-0"
+        Path(folder).mkdir()
         job = Job(
             root=folder, track=track.name, training_digest=track.training_digest, recipe="base",
             sources={}, seed=0, folder=folder, checkpoint_every_s=1e9,
@@ -99,7 +101,9 @@ def report(track: Track) -> None:
     """One track's table."""
     set_up_torch(track)
     device = open_device(track)
-    arms: dict[str, Callable[[], float]] = {"llmbench's loop": lambda: ours(track, device)}
+    arms: dict[str, Callable[[], float]] = {"llmbench's loop, eager": lambda: ours(track, device)}
+    if device.name == "cuda":
+        arms["llmbench's loop, compiled"] = lambda: ours(track.model_copy(update={"compile": True}), device)
     if not track.model.num_experts:
         arms["a plain loop, eager"] = lambda: plain(track, device, compiled=False)
         if device.name == "cuda":

@@ -21,7 +21,7 @@ from harness.data import MANIFEST, cache_folder, derive_seed, with_found_pins
 from harness.dataspec import SplitName
 from harness.device import device_files
 from harness.errors import LlmbenchError
-from harness.project import Project
+from harness.project import Project, make_folder
 from harness.track import Count, Positive, Sha256, Strict, Track, load_track
 
 if TYPE_CHECKING:
@@ -57,6 +57,11 @@ class Job(Strict):
     """Nats per token on the dev split where training ended; the evaluator must find the same."""
 
     @property
+    def compiled(self) -> Path:
+        """What `torch.compile` makes of the recipe's model: one folder for all of its seeds."""
+        return Path(self.folder).parent / "compiled"
+
+    @property
     def weights(self) -> Path:
         """The final weights."""
         return Path(self.folder) / "weights.safetensors"
@@ -71,13 +76,17 @@ class Job(Strict):
     def confine(self, track: Track, splits: tuple[SplitName, ...], *, writes: bool) -> tuple[str, ...]:
         """Confine this process to the interpreter, the sources, `splits` and the run's folder.
 
-        Call it before any of the variant's code runs. Returns what is in force.
+        Call it before any of the variant's code runs. One that writes on a track that compiles may start programs,
+        until `forbid_programs`. Returns what is in force.
         """
         cache, root = cache_folder(track), Path(self.root).resolve()
         denied = [path.resolve() for path in (*private_paths(track.data), cache.parent)]
         readable = [*interpreter_paths(denied), *carve(root / "harness", denied), *carve(root / "models", denied)]
         readable += [cache / MANIFEST, *(cache / f"{split}.bin" for split in splits), self.weights]
         devices = device_files() if track.device == "cuda" else []
+        if writes and track.compile:
+            make_folder(self.compiled)
+            return confine(readable, [Path(self.folder), self.compiled], devices, programs=True)
         return confine(readable, [Path(self.folder)] if writes else [], devices)
 
     def load_recipe(self, track: Track) -> Recipe:

@@ -8,7 +8,7 @@ from typing import Any
 from harness.dataspec import PINS
 from harness.errors import LlmbenchError, did_you_mean
 
-TABLES, VALUES = ("model", "optim", "budget", "data"), ("device", "threads")
+TABLES, VALUES = ("model", "optim", "budget", "data"), ("device", "threads", "compile")
 """What can be set; seeds and rule are what makes a contest."""
 
 
@@ -24,7 +24,7 @@ def apply_setting(content: dict[str, Any], setting: str) -> None:
     if first not in TABLES + VALUES:
         raise LlmbenchError(
             f"--set {key[:80]}: there is no '{first[:80]}' to set{did_you_mean(first, TABLES + VALUES)} "
-            f"({', '.join(f'{name}.KEY' for name in TABLES)}, {' and '.join(VALUES)} can be set)"
+            f"({', '.join(f'{name}.KEY' for name in TABLES)}, {', '.join(VALUES)} can be set)"
         )
     if bool(names) != (first in TABLES) or (first == "data" and names[0] in PINS):
         what = "a value without keys" if first in VALUES else "a table" if not names else "a digest of the data"

@@ -131,6 +131,8 @@ class Track(Strict):
     """Where every run trains and is evaluated; `cuda` is one NVIDIA GPU."""
     threads: Positive
     """Threads of one run; part of the contest, because the last bits of a sum depend on them."""
+    compile: bool | None = None
+    """Whether training compiles the model with `torch.compile`; part of the contest: last bits depend on it."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...]
     """Public seeds for exploring, in the order they are used."""
     data: DataSpec

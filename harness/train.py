@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import pickle
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -21,12 +23,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from harness.catalog import Recipe
+from harness.confine import forbid_programs
 from harness.data import Batches, derive_seed, eval_batches, open_split
 from harness.device import Device, open_device
 from harness.devset import RuleBrokenError, cross_entropy, dev_loss, expert_layers
 from harness.errors import LlmbenchError
 from harness.job import Emit, GiveUp, Job, draw_parameters, set_up_torch
-from harness.project import read_bytes, sha256, write_atomic
+from harness.project import make_folder, read_bytes, sha256, write_atomic
 from harness.results import CurvePoint, Training
 from harness.track import Track
 
@@ -69,6 +72,8 @@ def train(
     model = recipe.build()
     draw_parameters(model, job.seed)
     model.to(device.name)
+    if track.compile:
+        compile_forward(model, job.compiled)
     optimizers = build_optimizers(recipe, model)
     batches = Batches(tokens["train"], budget.seq_len, budget.batch_sequences, job.seed)
     judged = recipe.renew().build().to(device.name)
@@ -78,6 +83,8 @@ def train(
     ]
     dev_steps = {round(num_steps * (i + 1) / budget.dev_evaluations) for i in range(budget.dev_evaluations)}
     warmup_s = warm_up(model, device, batches.batch(0), track.model.vocab_size)
+    if track.compile:
+        forbid_compiling(confinement)
     state = _Checkpoint(Path(job.folder) / "checkpoint.pt", model, optimizers)
     state.load()
     model.register_forward_pre_hook(state.count_tokens)
@@ -180,6 +187,43 @@ def cover_everything(optimizers: list[Optimizer], model: nn.Module) -> bool:
     return len(covered) == len(set(covered)) and set(covered) == set(model.parameters())
 
 
+def compile_forward(model: nn.Module, folder: Path) -> None:
+    """Have training compile the model's forward and backward pass; what evaluates it stays eager.
+
+    What the compiler makes is kept in `folder`, so that another seed takes seconds where the first took a minute.
+    """
+    make_folder(folder)
+    tempfile.tempdir = str(folder)
+    os.environ["TMPDIR"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    os.environ["TRITON_CACHE_DIR"] = str(folder / "triton")
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # more would be processes that stay
+    import torch._dynamo  # a second: only where it is asked for
+
+    eager = model.forward
+    compiled = torch.compile(eager, dynamic=False)
+
+    def forward(tokens_BT: Tensor) -> Any:
+        if not model.training:
+            return eager(tokens_BT)
+        try:
+            return compiled(tokens_BT)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            why = " ".join(str(error).split())[:300]
+            raise RuleBrokenError(
+                f"compile: the model does not compile once and for all; keep what changes from step to step in "
+                f"tensors, and Python out of their values ({why})"
+            ) from error
+
+    model.forward = forward
+
+
+def forbid_compiling(confinement: tuple[str, ...]) -> None:
+    """From here on what was compiled is used: a model that would be compiled again breaks the rule `compile`."""
+    torch._dynamo.config.error_on_recompile = True
+    if "seccomp" in confinement:
+        forbid_programs()
+
+
 def warm_up(model: nn.Module, device: Device, like_BT1: Any, vocab_size: int) -> float:
     """One forward and backward pass on dummy tokens; returns its seconds and leaves no trace.
 
@@ -187,7 +231,7 @@ def warm_up(model: nn.Module, device: Device, like_BT1: Any, vocab_size: int) ->
     """
     tick = time.perf_counter()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}  # a buffer may have moved
-    tokens_BT = torch.zeros(like_BT1[:, :-1].shape, dtype=torch.int64, device=device.name)
+    tokens_BT = torch.zeros(like_BT1.shape, dtype=torch.int64, device=device.name)[:, :-1]  # in memory as a batch is
     with device.autocast():
         output = model(tokens_BT)
     is_pair = isinstance(output, tuple) and len(output) == 2 and isinstance(output[0], Tensor)
