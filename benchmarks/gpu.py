@@ -12,6 +12,7 @@ downloaded.
 from __future__ import annotations
 
 import argparse
+import shutil
 import statistics
 import tempfile
 import time
@@ -34,6 +35,7 @@ from harness.train import train
 ROUNDS = 3
 STEPS = 40
 WARMUP = 10
+SCRATCH = tempfile.mkdtemp(prefix="llmbench-gpu-")
 
 
 def matrix_rate(device: Device) -> float:
@@ -61,15 +63,13 @@ def ours(track: Track, device: Device) -> float:
     cut = budget.model_copy(update={"tokens": (STEPS + WARMUP) * budget.batch_tokens, "dev_evaluations": 1})
     track = track.model_copy(update={"budget": cut})
     seen: dict[int, float] = {0: 0.0}
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = f"{scratch}/seed-0"
-        Path(folder).mkdir()
-        job = Job(
-            root=folder, track=track.name, training_digest=track.training_digest, recipe="base",
-            sources={}, seed=0, folder=folder, checkpoint_every_s=1e9,
-        )  # fmt: skip
-        recipe = apply_recipe({}, track.model, track.optim)
-        train(track, recipe, tokens, job, lambda event: seen.update({event["step"]: event["train_s"]}), device=device)
+    folder = tempfile.mkdtemp(dir=SCRATCH)
+    job = Job(
+        root=folder, track=track.name, training_digest=track.training_digest, recipe="base",
+        sources={}, seed=0, folder=folder, checkpoint_every_s=1e9,
+    )  # fmt: skip
+    recipe = apply_recipe({}, track.model, track.optim)
+    train(track, recipe, tokens, job, lambda event: seen.update({event["step"]: event["train_s"]}), device=device)
     first, last = min(step for step in seen if step >= WARMUP), max(seen)
     return (last - first) * budget.batch_tokens / (seen[last] - seen[first])
 
@@ -143,8 +143,11 @@ def main() -> None:
     parser.add_argument("tracks", nargs="*", default=["blueberry-8m", "moe-24gb"])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as `llmbench run --set`")
     options = parser.parse_args()
-    for name in options.tracks:
-        report(load_track(Project(Path(CHECKOUT)), name, options.set))
+    try:
+        for name in options.tracks:
+            report(load_track(Project(Path(CHECKOUT)), name, options.set))
+    finally:
+        shutil.rmtree(SCRATCH)
 
 
 if __name__ == "__main__":
