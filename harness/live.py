@@ -188,7 +188,7 @@ class LiveRuns:
         self._say(f"{_name(run.recipe, run.seed, self.track)}: {text}")
 
     def _say(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class LivePreparation:

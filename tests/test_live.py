@@ -97,6 +97,13 @@ def test_a_log_has_a_line_an_event_and_one_now_and_then(pocket: Track, monkeypat
     assert re.fullmatch(r"pair 3 seed 2 base: step \d+/210, loss \d\.\d{3}, 6,144 tok/s, \d+ s left", progress[0])
 
 
+def test_a_reason_is_shown_letter_for_letter(pocket: Track) -> None:
+    text, run = StringIO(), SimpleNamespace(recipe="base", seed=2)
+    with LiveRuns(Console(file=text), pocket, ARMS) as watching:
+        watching(run, {"event": "lost", "reason": "no [bold] word is markup"})  # type: ignore[arg-type]
+    assert "lost (no [bold] word is markup)" in text.getvalue()
+
+
 @given(st.lists(st.floats(-1e6, 1e6), max_size=300), st.integers(1, 40))
 def test_a_sparkline_has_its_width_and_keeps_the_order(values: list[float], width: int) -> None:
     line = sparkline(values, width)
