@@ -56,7 +56,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         gpu = gpu_name(self.track) if self.executor is LocalExecutor else None
-        provenance = collect_provenance(self.project, threads=self.track.threads, jobs=self.jobs, gpu=gpu)
+        provenance = collect_provenance(self.project, self.track, jobs=self.jobs, gpu=gpu)
         object.__setattr__(self, "provenance", provenance)
         object.__setattr__(self, "code_digest", code_digest(self.project))
 

@@ -1,6 +1,6 @@
 """Runs on the machines of a Ray cluster that is there already: `--executor ray`, see docs/ray.md.
 
-Each run is one task with the track's threads, or a GPU. Its machine gets this checkout's sources, makes an ordinary
+Each run is one task with the track's threads, and its GPUs. Its machine gets this checkout's sources, makes an ordinary
 local run of them, and sends back the record and the weights. What is lost with a machine is asked for again.
 """
 
@@ -57,7 +57,7 @@ def _knock(address: str) -> None:
 
 def resources(track: Track) -> dict[str, int]:
     """What one run takes of a machine."""
-    return {"num_cpus": track.threads, "num_gpus": 1 if track.device == "cuda" else 0}
+    return {"num_cpus": track.num_threads, "num_gpus": track.num_processes if track.device == "cuda" else 0}
 
 
 def pack(project: Project) -> bytes:

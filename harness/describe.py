@@ -126,6 +126,7 @@ def track_lines(track: Track) -> list[str]:
     model, optim, budget, data = track.model, track.optim, track.budget, track.data
     experts = f", {model.num_experts} experts a layer, each token in {model.top_k}" if model.num_experts else ""
     embeddings = "tied" if model.tie_embeddings else "separate"
+    processes = f"{track.processes} processes of " if track.processes else ""
     return [
         f"{track.name}: {track.summary}",
         f"model: width {model.dim}, {model.num_layers} layers, {model.num_heads} heads with {model.num_kv_heads} key "
@@ -135,7 +136,7 @@ def track_lines(track: Track) -> list[str]:
         f"budget: {budget.num_steps:,} steps of {budget.batch_sequences} x {budget.seq_len:,} tokens, "
         f"{budget.tokens:,} in all",
         f"data: {data.title}, {'pinned' if data.pinned else 'not pinned: it can train, but nothing can be filed'}",
-        f"device: {track.device}, {track.threads} thread(s) a run",
+        f"device: {track.device}, {processes}{track.threads} thread(s) a run",
         f"rule: {rule.design}, looks after {', '.join(map(str, rule.looks))} pairs",
         f"a record needs: a gain above {rule.loss_per_statement:g} nats for each added statement at a level of "
         f"{rule.alpha:g} over all looks, in at most {1 + rule.max_slowdown:g} times the time",

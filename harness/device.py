@@ -69,7 +69,7 @@ class Device:
 
 
 def require_device(track: Track) -> None:
-    """Raises LlmbenchError where the track needs a CUDA device and this machine has none that torch can use."""
+    """Raises LlmbenchError where the track needs more CUDA devices than torch can use on this machine."""
     if track.device == "cpu":
         return
     import torch
@@ -78,6 +78,11 @@ def require_device(track: Track) -> None:
         raise LlmbenchError(
             f"the track {track.name} needs a CUDA GPU, and torch {torch.__version__} finds none here; run it where one "
             f"is, or explore it without: `--set device=cpu` (and smaller sizes, as `--set model.num_layers=2`)"
+        )
+    if torch.cuda.device_count() < track.num_processes:
+        raise LlmbenchError(
+            f"a run of {track.name} takes {track.num_processes} GPUs, one a process, and torch finds "
+            f"{torch.cuda.device_count()} here; run it where there are as many, or explore it with `--set processes=1`"
         )
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from harness.ranks import RunEndedError
 from harness.results import ExpertLayer
 from models.moe import MixtureOfExperts
 
@@ -19,7 +20,7 @@ from models.moe import MixtureOfExperts
 MAX_COPY_SHIFT = 1e-3
 
 
-class RuleBrokenError(Exception):
+class RuleBrokenError(RunEndedError):
     """The recipe did what the harness owns; the message starts with the rule's name."""
 
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from harness.catalog import apply_recipe
 from harness.data import read_manifest
 from harness.dataspec import SplitName
-from harness.executor import LocalExecutor
+from harness.executor import LocalExecutor, alike_gpus
 from harness.noise import kept_run_seconds
 from harness.project import CHECKOUT, Project
-from harness.provenance import this_machine
+from harness.provenance import available_cores, this_machine
 from harness.track import Count, Positive, Strict, Track, load_track, track_names
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ _SCORED: tuple[SplitName, ...] = ("dev", "val")
 
 
 class Work(NamedTuple):
-    """What one run of a track's base recipe takes."""
+    """What one run of a track's base recipe takes; memory is each process's."""
 
     num_params: int
     train_flops: float
@@ -178,7 +178,9 @@ def track_work(track: Track) -> Work:
     forward = 2 * (num_params - looked_up - idle_experts) + attention  # a token
     pinned = track.data.pinned  # else nobody knows yet how large the splits are
     dev_tokens, val_tokens = (track.data.pin(split).tokens if pinned else 0 for split in _SCORED)
-    logits = 3 * budget.batch_tokens * model.vocab_size  # they, their gradient and the softmax between
+    logits = (
+        3 * budget.batch_tokens // track.num_processes * model.vocab_size
+    )  # they, their gradient and the softmax between
     return Work(
         num_params,
         3.0 * forward * budget.tokens,
@@ -195,7 +197,8 @@ def _outlook(
     rate = rates.gpu if track.device == "cuda" else rates.cpu * track.threads
     run_s, source = kept_run_seconds(project, track), "kept runs"
     if run_s is None and rate is not None:
-        run_s, source = START_S + (work.train_flops + work.eval_flops) / (UTILISATION * rate), "matrix rate"
+        flops = work.train_flops / track.num_processes + work.eval_flops
+        run_s, source = START_S + flops / (UTILISATION * rate), "matrix rate"
     hindrances = tuple(_hindrances(track, work, memory_gib, gpu_memory_gib))
     first_s, last_s = (None if run_s is None else run_s * math.ceil(2 * n / jobs) for n in (looks[0], looks[-1]))
     return TrackOutlook(
@@ -218,11 +221,17 @@ def _hindrances(track: Track, work: Work, memory_gib: float, gpu_memory_gib: flo
     """Why the track cannot train here."""
     if track.device == "cuda" and gpu_memory_gib is None:
         return ["needs a CUDA GPU"]
-    held = gpu_memory_gib if track.device == "cuda" and gpu_memory_gib is not None else memory_gib
+    if track.device == "cuda" and len(alike_gpus()) < track.num_processes:
+        return [f"needs {track.num_processes} GPUs of one kind, there are {len(alike_gpus())}"]
+    held = memory_gib / track.num_processes
+    if track.device == "cuda" and gpu_memory_gib is not None:
+        held = gpu_memory_gib
     return [f"needs {work.memory_gib:.0f} GiB or more, there are {held:.0f}"] if work.memory_gib > held else []
 
 
 def _remarks(track: Track) -> list[str]:
     """What to know before it trains."""
     remarks = ["downloads its text first"] if track.data.source == "hub" and read_manifest(track) is None else []
+    if track.num_threads > available_cores():
+        remarks.append(f"the {track.num_threads} threads of a run share {available_cores()} core(s)")
     return remarks if track.data.pinned else [*remarks, "not pinned: nothing can be filed"]

@@ -155,6 +155,7 @@ def _budget_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str
         "evaluation.tokens": (run.evaluation.tokens, track.data.pin("val").tokens - 1),
         "evaluation.bytes": (run.evaluation.bytes, track.data.pin("val").bytes),
         "provenance.threads": (run.provenance.threads, track.threads),
+        "provenance.processes": (run.provenance.processes, track.processes),
     }
     for key, (found, wanted) in spent.items():
         if found != wanted:

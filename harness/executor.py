@@ -95,25 +95,33 @@ def alike_gpus() -> list[str]:
     return [name for name, kind in zip(names, kinds, strict=False) if kind == kinds[0]] or ["0"]
 
 
+def share_out(gpus: Sequence[str], track: Track) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES says of the GPUs of each run that has room at a time; of one run where none has."""
+    size = track.num_processes
+    places = [",".join(gpus[i : i + size]) for i in range(0, len(gpus) - size + 1, size)]
+    return places or [",".join(gpus)] * bool(gpus)
+
+
 class LocalExecutor(Executor):
     """Worker processes of this machine."""
 
     name = "local"
 
     def __init__(self, track: Track, jobs: int, gpus: Sequence[str] | None = None) -> None:
-        """Each run has one of `gpus` to itself; default: those of this machine on a CUDA track, else none."""
+        """Each run has one of `gpus` a process to itself; default: those of this machine on a CUDA track, else none."""
         super().__init__(track, jobs)
         if gpus is None:
             gpus = alike_gpus() if track.device == "cuda" else ()
+        places = share_out(gpus, track)
         self._gpus: queue.SimpleQueue[str] = queue.SimpleQueue()
-        for place in range(jobs if gpus else 0):  # more runs than GPUs share them evenly
-            self._gpus.put(gpus[place % len(gpus)])
+        for place in range(jobs if places else 0):  # more runs than GPUs share them evenly
+            self._gpus.put(places[place % len(places)])
         self._running: set[Zygote] = set()
         self._guard = threading.RLock()  # a signal may call stop() within stop()
 
     @staticmethod
     def room(track: Track) -> int:
-        return len(alike_gpus()) if track.device == "cuda" else default_jobs(track)
+        return len(share_out(alike_gpus(), track)) if track.device == "cuda" else default_jobs(track)
 
     def make(self, run: RunIdentity, job: Job, watch: Watch) -> FinishedRun | FailedRun:
         with self.device() as environment:
@@ -121,15 +129,15 @@ class LocalExecutor(Executor):
 
     @contextmanager
     def device(self) -> Iterator[dict[str, str]]:
-        """Lends a GPU: what a worker's environment says of it; nothing on a CPU track."""
+        """Lends a run its GPUs: what a worker's environment says of it; nothing on a CPU track."""
         if self.track.device == "cpu":
             yield {}
             return
-        gpu = self._gpus.get()
+        gpus = self._gpus.get()
         try:
-            yield {"CUDA_VISIBLE_DEVICES": gpu}
+            yield {"CUDA_VISIBLE_DEVICES": gpus}
         finally:
-            self._gpus.put(gpu)
+            self._gpus.put(gpus)
 
     def _train_and_evaluate(
         self, run: RunIdentity, job: Job, watch: Watch, environment: dict[str, str]
@@ -137,7 +145,8 @@ class LocalExecutor(Executor):
         folder = Path(job.folder)
         for torn in folder.glob(".*.*"):  # by a worker that was killed while it wrote
             torn.unlink(missing_ok=True)
-        answer = self.ask("harness.train", job, folder, watch, environment)
+        trainer = "harness.train" if self.track.num_processes == 1 else "harness.launch"
+        answer = self.ask(trainer, job, folder, watch, environment)
         identity = {name: getattr(run, name) for name in RunIdentity.model_fields}
         if answer["event"] == "trained":
             training = Training.model_validate_json(answer["training"])

@@ -132,12 +132,12 @@ def _identical_curves(case: Case) -> Iterator[str]:
 
 def _below_flops_floor(case: Case) -> Iterator[str]:
     """Forward and backward take 6 operations a parameter and token (arXiv:2001.08361, section 2.1)."""
-    model = case.track.model
+    model, processes = case.track.model, case.track.num_processes
     looked_up = 0 if model.tie_embeddings else model.vocab_size * model.dim
     idle_experts = max(0, model.num_experts - model.top_k) * model.num_layers * 2 * model.dim * model.ffn_dim
     for run in case.runs:
         multiplied = max(0, run.training.num_params - looked_up - idle_experts)
-        floor_s = 6 * multiplied * run.training.tokens / (PEAK_FLOPS_PER_THREAD * run.provenance.threads)
+        floor_s = 6 * multiplied * run.training.tokens / (PEAK_FLOPS_PER_THREAD * run.provenance.threads * processes)
         if run.training.train_s < floor_s:
             yield f"{_name(run)} took {run.training.train_s:.3g} s, its floor is {floor_s:.3g} s"
 

@@ -23,9 +23,11 @@ CODE_FILES = (
     "harness/data.py",
     "harness/catalog.py",
     "harness/device.py",
+    "harness/ranks.py",
     "harness/job.py",
     "harness/serve.py",
     "harness/devset.py",
+    "harness/checkpoint.py",
     "harness/train.py",
     "harness/evaluate.py",
 )
@@ -37,14 +39,15 @@ def code_digest(project: Project) -> str:
     return sha256("\n".join(sha256((project.root / file).read_bytes()) for file in CODE_FILES).encode())
 
 
-def collect_provenance(project: Project, *, threads: int, jobs: int, gpu: str | None = None) -> Provenance:
-    """This checkout, these packages, this machine."""
+def collect_provenance(project: Project, track: Track, *, jobs: int, gpu: str | None = None) -> Provenance:
+    """This checkout, these packages, this machine, and how it trains a run of `track`."""
     return Provenance(
         revision=_git(project, "rev-parse", "HEAD"),
         dirty=bool(_git(project, "status", "--porcelain", "--", "models", "harness", "tracks", ":!models/variants")),
         packages={package: version(package) for package in PACKAGES},
         machine=this_machine(gpu),
-        threads=threads,
+        threads=track.threads,
+        processes=track.processes,
         jobs=jobs,
     )
 
@@ -68,7 +71,7 @@ def available_cores() -> int:
 
 def default_jobs(track: Track) -> int:
     """Runs of `track` that this machine trains at a time: one on a GPU, else as many as its cores hold."""
-    return 1 if track.device == "cuda" else max(1, available_cores() // track.threads)
+    return 1 if track.device == "cuda" else max(1, available_cores() // track.num_threads)
 
 
 def _cpu_name() -> str:

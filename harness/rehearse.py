@@ -8,6 +8,7 @@ from __future__ import annotations
 from harness.data import Batches, open_split
 from harness.device import open_device
 from harness.job import Emit, Job, draw_parameters, set_up_torch
+from harness.ranks import Ranks
 from harness.train import build_optimizers, warm_up
 
 
@@ -23,5 +24,6 @@ def work(job: Job, emit: Emit) -> None:
     model.to(device.name)
     build_optimizers(recipe, model)
     batch_BT1 = Batches(open_split(track, "train"), budget.seq_len, budget.batch_sequences, job.seed).batch(0)
+    batch_BT1 = Ranks(size=track.num_processes).share(batch_BT1)
     warm_up(model, device, batch_BT1, track.model.vocab_size)
     emit({"event": "rehearsed"})

@@ -264,7 +264,7 @@ def submission_markdown(
     where = f"submissions/{submission.folder_name}"
     memory = _memory_remark([*records, *candidates])
     lines += [
-        f"Trained on {machine}{provenance.machine.cpu}, {provenance.threads} thread(s) a run, "
+        f"Trained on {machine}{provenance.machine.cpu}, {provenance.crew} a run, "
         f"{provenance.jobs} run(s) at a time{f', {memory}' if memory else ''}; {packages}.",
         "",
         "Train it again, on seeds that nobody picked (without `--rerun` only the numbers are checked, in seconds):",

@@ -146,8 +146,20 @@ class Provenance(Strict):
     packages: dict[str, str]
     machine: Machine
     threads: Positive
+    """Of each process."""
+    processes: Positive | None = None
+    """That trained the run together, each on a GPU of its own on a CUDA track; None where one did."""
     jobs: Positive
     """Runs that shared the machine; times of runs that did not run alone settle no speed claim."""
+
+    @property
+    def crew(self) -> str:
+        """Who trained a run, in words."""
+        return f"{f'{self.processes} processes of ' if self.processes is not None else ''}{self.threads} thread(s)"
+
+    @model_serializer(mode="wrap")
+    def _without_unsaid(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _leave_out(dump(self), "processes")
 
 
 class RunIdentity(Strict):

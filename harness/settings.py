@@ -8,7 +8,7 @@ from typing import Any
 from harness.dataspec import PINS
 from harness.errors import LlmbenchError, did_you_mean
 
-TABLES, VALUES = ("model", "optim", "budget", "data"), ("device", "threads", "compile")
+TABLES, VALUES = ("model", "optim", "budget", "data"), ("device", "threads", "compile", "processes")
 """What can be set; seeds and rule are what makes a contest."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from harness.dataspec import Count as Count  # what all records are made of, for whoever imports it from here
 from harness.dataspec import DataSpec, FilesData, HubData, HubTokenizer, PackageData, SplitPin, TrainedTokenizer
@@ -128,9 +128,11 @@ class Track(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     summary: str
     device: Literal["cpu", "cuda"]
-    """Where every run trains and is evaluated; `cuda` is one NVIDIA GPU."""
+    """Where every run trains and is evaluated; `cuda` is one NVIDIA GPU a process."""
     threads: Positive
-    """Threads of one run; part of the contest, because the last bits of a sum depend on them."""
+    """Threads of each process; part of the contest, because the last bits of a sum depend on them."""
+    processes: Annotated[Positive | None, AfterValidator(lambda count: None if count == 1 else count)] = None
+    """Processes that train one run together, each on an equal share of every batch; one where it is left out."""
     compile: bool | None = None
     """Whether training compiles the model with `torch.compile`; part of the contest: last bits depend on it."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...]
@@ -151,7 +153,24 @@ class Track(Strict):
             raise ValueError(
                 f"seeds must be {self.rule.looks[-1]} or more different numbers, one for each pair of the last look"
             )
+        if self.compile and self.num_processes > 1:
+            raise ValueError("compile and processes do not go together yet; leave one of them out")
+        if self.budget.batch_sequences % self.num_processes:
+            raise ValueError(
+                f"budget.batch_sequences ({self.budget.batch_sequences}) must be a multiple of processes "
+                f"({self.num_processes}): each takes an equal share of a batch"
+            )
         return self
+
+    @property
+    def num_processes(self) -> int:
+        """Processes that train one run together."""
+        return 1 if self.processes is None else self.processes
+
+    @property
+    def num_threads(self) -> int:
+        """Threads of one run, all of its processes together."""
+        return self.threads * self.num_processes
 
     @property
     def digest(self) -> str:

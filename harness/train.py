@@ -5,10 +5,8 @@ Shapes: B sequences, T positions, V vocabulary; a batch holds T + 1 tokens a seq
 
 from __future__ import annotations
 
-import io
 import math
 import os
-import pickle
 import signal
 import tempfile
 import threading
@@ -23,28 +21,24 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from harness.catalog import Recipe
+from harness.checkpoint import Checkpoint, DivergedError
 from harness.confine import forbid_programs
 from harness.data import Batches, derive_seed, eval_batches, open_split
 from harness.device import Device, open_device
 from harness.devset import RuleBrokenError, cross_entropy, dev_loss, expert_layers
 from harness.errors import LlmbenchError
 from harness.job import Emit, GiveUp, Job, draw_parameters, set_up_torch
-from harness.project import make_folder, read_bytes, sha256, write_atomic
+from harness.project import make_folder, sha256, write_atomic
+from harness.ranks import ALONE, Ranks, RunEndedError, open_ranks
 from harness.results import CurvePoint, Training
-from harness.track import Track
-
-DIGEST_BYTES = 32  # of SHA-256
+from harness.track import Budget, Track
 
 
-class DivergedError(Exception):
-    """The loss is no longer a finite number."""
-
-
-class HopelessError(Exception):
+class HopelessError(RunEndedError):
     """The run is so far behind at its milestone that its contest ends here."""
 
 
-class StopRequestedError(Exception):
+class StopRequestedError(RunEndedError):
     """SIGINT or SIGTERM; the checkpoint is written."""
 
 
@@ -57,12 +51,14 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     confinement: tuple[str, ...] = (),
     device: Device | None = None,
+    ranks: Ranks = ALONE,
 ) -> Training:
     """Train one recipe with one seed, from its checkpoint where there is one.
 
     The clock covers training steps only, the gathering of their batch included. Dev evaluations,
     checkpoints and a warm-up on dummy data are outside it; `wall_s` covers everything. A GPU works on while the loop
-    prepares the next steps: it is waited for, and its loss looked at, at some steps only.
+    prepares the next steps: it is waited for, and its loss looked at, at some steps only. Each process of a run calls
+    this; the first one looks, tells and writes, and all end alike.
 
     Raises DivergedError, HopelessError, RuleBrokenError, StopRequestedError.
     """
@@ -76,90 +72,127 @@ def train(
         compile_forward(model, job.compiled)
     optimizers = build_optimizers(recipe, model)
     batches = Batches(tokens["train"], budget.seq_len, budget.batch_sequences, job.seed)
-    judged = recipe.renew().build().to(device.name)
-    dev = [
-        device.tensor(batch.astype("int64"))
-        for batch in eval_batches(tokens["dev"], budget.seq_len, budget.eval_sequences)
-    ]
-    dev_steps = {round(num_steps * (i + 1) / budget.dev_evaluations) for i in range(budget.dev_evaluations)}
-    warmup_s = warm_up(model, device, batches.batch(0), track.model.vocab_size)
+    warmup_s = warm_up(model, device, ranks.share(batches.batch(0)), track.model.vocab_size)
     if track.compile:
         forbid_compiling(confinement)
-    state = _Checkpoint(Path(job.folder) / "checkpoint.pt", model, optimizers)
+    state = Checkpoint(Path(job.folder) / "checkpoint.pt", model, optimizers, started)
     state.load()
     model.register_forward_pre_hook(state.count_tokens)
+    together = ranks.spread(model)
+    referee = _Referee(budget, recipe, tokens["dev"], device, state, job, emit, should_stop)
     unread: list[Tensor] = []
-    saved = tick = time.perf_counter()
-    cpu_tick = time.process_time()
 
+    state.start_clock()
     for step in range(state.step, num_steps):
-        torch.manual_seed(derive_seed("dropout", job.seed, step))
+        torch.manual_seed(derive_seed("dropout", job.seed, step, *ranks.key))
         lr_scale = recipe.parts.schedule(step, num_steps, recipe.parts.optim)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = group["initial_lr"] * lr_scale
-        tokens_BT1 = device.tensor(batches.batch(step))
+        tokens_BT1 = device.tensor(ranks.share(batches.batch(step)))
         with device.autocast():
-            logits_BTV, aux_loss = model(tokens_BT1[:, :-1])
+            logits_BTV, aux_loss = together(tokens_BT1[:, :-1])
             loss = cross_entropy(logits_BTV, tokens_BT1[:, 1:])
         (loss if aux_loss is None else loss + aux_loss).backward()
+        if ranks.size > 1:  # an optimizer that draws draws the same in each process
+            torch.manual_seed(derive_seed("optimizer", job.seed, step))
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         unread.append(loss.detach())
         state.step = step + 1
-        if state.step % device.steps_between_waits and state.step not in dev_steps:
+        if state.step % device.steps_between_waits and state.step not in referee.dev_steps:
             continue
 
         device.wait()
-        state.train_s += time.perf_counter() - tick
-        state.cpu_s += time.process_time() - cpu_tick
-        for loss in unread:
-            state.loss_sum += loss.item()
-        state.loss_steps += len(unread)
-        unread.clear()
+        loss_nats = state.read(unread, ranks)
         if not math.isfinite(state.loss_sum):
             raise DivergedError(f"the training loss is not finite at step {state.step} of {num_steps}")
-        if state.step in dev_steps:
-            paid = state.tokens
-            loss_on_dev = dev_loss(model, judged, dev, tokens_BT1)
-            state.tokens = paid  # the harness's own comparison of the two models is on the house
-            state.end_interval(loss_on_dev)
+        if ranks.of_first(referee.look, loss_nats, tokens_BT1) and state.step < num_steps:
+            raise StopRequestedError
+        state.start_clock()
+
+    check_rules(track, state, ranks)
+    peak_memory_mib = max(ranks.gather(device.peak_memory_mib()))
+    return ranks.of_first(referee.finish, warmup_s, peak_memory_mib, confinement)
+
+
+class _Referee:
+    """What the first process of a run does beside training: it scores on dev, tells, saves, and writes the result."""
+
+    def __init__(
+        self,
+        budget: Budget,
+        recipe: Recipe,
+        dev_tokens: Any,
+        device: Device,
+        state: Checkpoint,
+        job: Job,
+        emit: Emit,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.num_steps, self.state, self.job = budget.num_steps, state, job
+        self.emit, self.should_stop = emit, should_stop
+        self.judged = recipe.renew().build().to(device.name)
+        batches = eval_batches(dev_tokens, budget.seq_len, budget.eval_sequences)
+        self.dev = [device.tensor(batch.astype("int64")) for batch in batches]
+        count = budget.dev_evaluations
+        self.dev_steps = {round(budget.num_steps * (i + 1) / count) for i in range(count)}
+
+    def look(self, loss_nats: float, tokens_BT1: Tensor) -> bool:
+        """Dev, event and checkpoint after a step, where they are due; whether the run is asked to stop.
+
+        Raises DivergedError, HopelessError, RuleBrokenError.
+        """
+        state, job, is_last = self.state, self.job, self.state.step == self.num_steps
+        if state.step in self.dev_steps:
+            state.end_interval(dev_loss(state.model, self.judged, self.dev, tokens_BT1))
             if job.give_up is not None and state.step == job.give_up.step:
                 check_milestone(state.curve[-1]["dev_loss_nats"], job.give_up)
-        emit({"event": "step", "step": state.step, "loss": loss.item(), "train_s": state.train_s})
-        stop = should_stop()
-        if state.step == num_steps:
+        self.emit({"event": "step", "step": state.step, "loss": loss_nats, "train_s": state.train_s})
+        stop = self.should_stop()
+        if is_last:
             state.ended = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        if stop or time.perf_counter() - saved > job.checkpoint_every_s or state.step == num_steps:
-            state.save(wall_s=time.perf_counter() - started)
-            saved = time.perf_counter()
-        if stop and state.step < num_steps:
-            raise StopRequestedError
-        tick, cpu_tick = time.perf_counter(), time.process_time()
+        if stop or is_last or time.perf_counter() - state.saved > job.checkpoint_every_s:
+            state.save()
+        return stop
 
-    if state.tokens != budget.tokens:
-        raise RuleBrokenError(f"budget: {state.tokens} tokens passed the model in training, not {budget.tokens}")
-    if not cover_everything(optimizers, model):
+    def finish(self, warmup_s: float, peak_memory_mib: int, confinement: tuple[str, ...]) -> Training:
+        """Write the weights, and say how they came about."""
+        state, model = self.state, self.state.model
+        weights = save({name: tensor.cpu().clone() for name, tensor in model.state_dict().items()})  # tied ones twice
+        write_atomic(self.job.weights, weights)
+        return Training(
+            steps=state.step,
+            tokens=state.tokens,
+            num_params=sum(parameter.numel() for parameter in model.parameters()),
+            train_s=state.train_s,
+            cpu_s=state.cpu_s,
+            warmup_s=warmup_s,
+            wall_s=state.wall_s,
+            peak_memory_mib=peak_memory_mib,
+            ended=state.ended,
+            weights_sha256=sha256(weights),
+            confinement=confinement,
+            curve=tuple(CurvePoint.model_validate(point) for point in state.curve),
+            experts=expert_layers(model, self.judged, self.dev),
+        )
+
+
+def check_rules(track: Track, state: Checkpoint, ranks: Ranks) -> None:
+    """Raises RuleBrokenError where a run that came to its end did not keep what it promised at its start."""
+    if state.tokens != track.budget.tokens:
+        raise RuleBrokenError(f"budget: {state.tokens} tokens passed the model in training, not {track.budget.tokens}")
+    if not cover_everything(state.optimizers, state.model):
         raise RuleBrokenError(
             "coverage: parameters and what the optimizers cover have parted in the course of training"
         )
-    weights = save({name: tensor.cpu().clone() for name, tensor in model.state_dict().items()})  # tied ones twice
-    write_atomic(job.weights, weights)
-    return Training(
-        steps=state.step,
-        tokens=state.tokens,
-        num_params=sum(parameter.numel() for parameter in model.parameters()),
-        train_s=state.train_s,
-        cpu_s=state.cpu_s,
-        warmup_s=warmup_s,
-        wall_s=state.earlier_wall_s + time.perf_counter() - started,
-        peak_memory_mib=device.peak_memory_mib(),
-        ended=state.ended,
-        weights_sha256=sha256(weights),
-        confinement=confinement,
-        curve=tuple(CurvePoint.model_validate(point) for point in state.curve),
-        experts=expert_layers(model, judged, dev),
-    )
+    if ranks.size > 1 and track.device == "cpu":  # GPUs may round differently
+        weights = save({name: parameter.detach().clone() for name, parameter in state.model.named_parameters()})
+        if len(set(ranks.gather(sha256(weights)))) > 1:
+            raise RuleBrokenError(
+                "processes: their weights have parted in the course of training; let what moves a parameter follow "
+                "from its gradient alone"
+            )
 
 
 def check_milestone(dev_loss_nats: float, give_up: GiveUp) -> None:
@@ -247,95 +280,26 @@ def warm_up(model: nn.Module, device: Device, like_BT1: Any, vocab_size: int) ->
     return time.perf_counter() - tick
 
 
-class _Checkpoint:
-    """Everything that changes during a run, so that a resumed run equals an uninterrupted one.
-
-    Random streams are keyed by step, so no generator's state is among it.
-    """
-
-    def __init__(self, path: Path, model: nn.Module, optimizers: list[Optimizer]) -> None:
-        self.path, self.model, self.optimizers = path, model, optimizers
-        self.step, self.tokens, self.train_s, self.cpu_s, self.earlier_wall_s = 0, 0, 0.0, 0.0, 0.0
-        self.loss_sum, self.loss_steps = 0.0, 0
-        self.curve: list[dict[str, Any]] = []
-        self.ended = ""
-
-    def count_tokens(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        """A hook before every forward pass, in whatever mode: what the model sees is what its budget pays for."""
-        self.tokens += inputs[0].numel()
-
-    def end_interval(self, dev_loss: float) -> None:
-        """Add a point to the curve; the next training mean starts here."""
-        if not math.isfinite(dev_loss):
-            raise DivergedError(f"the dev loss is not finite at step {self.step}")
-        self.curve.append(
-            {
-                "step": self.step,
-                "train_s": self.train_s,
-                "train_loss_nats": self.loss_sum / self.loss_steps,
-                "dev_loss_nats": dev_loss,
-            }
-        )
-        self.loss_sum, self.loss_steps = 0.0, 0
-
-    def save(self, wall_s: float) -> None:
-        buffer = io.BytesIO()
-        progress = {
-            "step": self.step,
-            "tokens": self.tokens,
-            "train_s": self.train_s,
-            "cpu_s": self.cpu_s,
-            "earlier_wall_s": self.earlier_wall_s + wall_s,
-            "loss_sum": self.loss_sum,
-            "loss_steps": self.loss_steps,
-            "curve": self.curve,
-            "ended": self.ended,
-        }
-        optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
-        torch.save({"progress": progress, "model": self.model.state_dict(), "optimizers": optimizers}, buffer)
-        payload = buffer.getvalue()
-        write_atomic(self.path, bytes.fromhex(sha256(payload)) + payload)
-
-    def load(self) -> None:
-        """Continue from the checkpoint file where there is one.
-
-        Its digest comes first: torch loads 97 of 100 flipped bits without a word (measured 2026-11).
-        """
-        if not self.path.exists():
-            return
-        data = read_bytes(self.path)
-        try:
-            if bytes.fromhex(sha256(data[DIGEST_BYTES:])) != data[:DIGEST_BYTES]:
-                raise ValueError("its digest is another")
-            content = torch.load(io.BytesIO(data[DIGEST_BYTES:]), weights_only=True)
-            self.model.load_state_dict(content["model"])
-            for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
-                optimizer.load_state_dict(state)
-            for name, value in content["progress"].items():
-                setattr(self, name, value)
-        except (RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise LlmbenchError(f"the checkpoint {self.path} is broken; delete it to train this run anew") from error
-
-
 def work(job: Job, emit: Emit) -> None:
     """Train one job and answer with `trained`, `diverged` or `stopped`."""
     stop = threading.Event()  # SIGINT and SIGTERM become a question that the loop asks between two steps
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     track = job.load_track()
-    confinement = job.confine(track, ("train", "dev"), writes=True)
-    recipe = job.load_recipe(track)
-    set_up_torch(track)
-    tokens = {"train": open_split(track, "train"), "dev": open_split(track, "dev")}
-    try:
-        training = train(track, recipe, tokens, job, emit, stop.is_set, confinement)
-    except DivergedError as error:
-        emit({"event": "diverged", "reason": str(error)})
-    except HopelessError as error:
-        emit({"event": "hopeless", "reason": str(error)})
-    except RuleBrokenError as error:
-        emit({"event": "invalid", "reason": str(error)})
-    except StopRequestedError:
-        emit({"event": "stopped"})
-    else:
-        emit({"event": "trained", "training": training.model_dump_json()})
+    with open_ranks(track) as ranks:
+        confinement = job.confine(track, ("train", "dev"), writes=True)
+        recipe = job.load_recipe(track)
+        set_up_torch(track)
+        tokens = {"train": open_split(track, "train"), "dev": open_split(track, "dev")}
+        try:
+            training = train(track, recipe, tokens, job, emit, stop.is_set, confinement, ranks=ranks)
+        except DivergedError as error:
+            emit({"event": "diverged", "reason": str(error)})
+        except HopelessError as error:
+            emit({"event": "hopeless", "reason": str(error)})
+        except RuleBrokenError as error:
+            emit({"event": "invalid", "reason": str(error)})
+        except StopRequestedError:
+            emit({"event": "stopped"})
+        else:
+            emit({"event": "trained", "training": training.model_dump_json()})

@@ -20,6 +20,7 @@ ORDER = [
     "settings",
     "track",
     "device",
+    "ranks",
     "confine",
     "hub",
     "corpus",
@@ -37,11 +38,13 @@ ORDER = [
     "job",
     "serve",
     "devset",
+    "checkpoint",
     "train",
     "rehearse",
     "evaluate",
     "provenance",
     "cores",
+    "launch",
     "zygote",
     "executor",
     "bench",
@@ -91,7 +94,7 @@ ORDER = [
     "cli.__main__",
 ]
 # Everything but what trains: it runs as a worker of its own.
-WITHOUT_TORCH = [name for name in ORDER if name not in ("devset", "train", "rehearse")]
+WITHOUT_TORCH = [name for name in ORDER if name not in ("devset", "checkpoint", "train", "rehearse")]
 
 
 def path_of(name: str) -> Path:

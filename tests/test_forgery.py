@@ -74,6 +74,7 @@ CAUGHT: dict[str, tuple[Edit, str]] = {
     "part of val": (setting("evaluation.tokens", lambda n: n // 2), "evaluation.tokens is"),
     "more bytes": (setting("evaluation.bytes", lambda n: 2 * n), "evaluation.bytes is"),
     "more threads": (setting("provenance.threads", 4), "provenance.threads is"),
+    "more processes": (setting("provenance.processes", 2), "provenance.processes is"),
     "another track": (setting("training_digest", "0" * 64), "another edition of the track"),
     "a skipped probe": (setting("evaluation.probes", ["shape"]), "the evaluation passed"),
     "impossible accuracy": (setting("evaluation.correct", lambda n: 10**9), "more tokens are correct"),
