@@ -27,6 +27,7 @@ CODE_FILES = (
     "harness/job.py",
     "harness/serve.py",
     "harness/devset.py",
+    "harness/compiler.py",
     "harness/checkpoint.py",
     "harness/train.py",
     "harness/evaluate.py",

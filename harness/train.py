@@ -6,9 +6,7 @@ Shapes: B sequences, T positions, V vocabulary; a batch holds T + 1 tokens a seq
 from __future__ import annotations
 
 import math
-import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -22,13 +20,13 @@ from torch.optim import Optimizer
 
 from harness.catalog import Recipe
 from harness.checkpoint import Checkpoint, DivergedError
-from harness.confine import forbid_programs
+from harness.compiler import compile_forward, forbid_compiling
 from harness.data import Batches, derive_seed, eval_batches, open_split
 from harness.device import Device, open_device
 from harness.devset import RuleBrokenError, cross_entropy, dev_loss, expert_layers
 from harness.errors import LlmbenchError
 from harness.job import Emit, GiveUp, Job, draw_parameters, set_up_torch
-from harness.project import make_folder, sha256, write_atomic
+from harness.project import sha256, write_atomic
 from harness.ranks import ALONE, Ranks, RunEndedError, open_ranks
 from harness.results import CurvePoint, Training
 from harness.track import Budget, Track
@@ -218,43 +216,6 @@ def cover_everything(optimizers: list[Optimizer], model: nn.Module) -> bool:
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     covered = [parameter for group in groups for parameter in group["params"]]
     return len(covered) == len(set(covered)) and set(covered) == set(model.parameters())
-
-
-def compile_forward(model: nn.Module, folder: Path) -> None:
-    """Have training compile the model's forward and backward pass; what evaluates it stays eager.
-
-    What the compiler makes is kept in `folder`, so that another seed takes seconds where the first took a minute.
-    """
-    make_folder(folder)
-    tempfile.tempdir = str(folder)
-    os.environ["TMPDIR"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
-    os.environ["TRITON_CACHE_DIR"] = str(folder / "triton")
-    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # more would be processes that stay
-    import torch._dynamo  # a second: only where it is asked for
-
-    eager = model.forward
-    compiled = torch.compile(eager, dynamic=False)
-
-    def forward(tokens_BT: Tensor) -> Any:
-        if not model.training:
-            return eager(tokens_BT)
-        try:
-            return compiled(tokens_BT)
-        except torch._dynamo.exc.TorchDynamoException as error:
-            why = " ".join(str(error).split())[:300]
-            raise RuleBrokenError(
-                f"compile: the model does not compile once and for all; keep what changes from step to step in "
-                f"tensors, and Python out of their values ({why})"
-            ) from error
-
-    model.forward = forward
-
-
-def forbid_compiling(confinement: tuple[str, ...]) -> None:
-    """From here on what was compiled is used: a model that would be compiled again breaks the rule `compile`."""
-    torch._dynamo.config.error_on_recompile = True
-    if "seccomp" in confinement:
-        forbid_programs()
 
 
 def warm_up(model: nn.Module, device: Device, like_BT1: Any, vocab_size: int) -> float:

@@ -38,6 +38,7 @@ ORDER = [
     "job",
     "serve",
     "devset",
+    "compiler",
     "checkpoint",
     "train",
     "rehearse",
@@ -94,7 +95,7 @@ ORDER = [
     "cli.__main__",
 ]
 # Everything but what trains: it runs as a worker of its own.
-WITHOUT_TORCH = [name for name in ORDER if name not in ("devset", "checkpoint", "train", "rehearse")]
+WITHOUT_TORCH = [name for name in ORDER if name not in ("devset", "compiler", "checkpoint", "train", "rehearse")]
 
 
 def path_of(name: str) -> Path:

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from harness.compiler import compile_forward, forbid_compiling
 from harness.device import Device
 from harness.devset import RuleBrokenError
-from harness.train import compile_forward, forbid_compiling, warm_up
+from harness.train import warm_up
 from models.parts import Output
 from tests.conftest import make_sandbox
 
