@@ -17,14 +17,17 @@ from pydantic import ValidationError
 from harness.cores import answer_all
 from harness.errors import LlmbenchError
 from harness.outcome import Outcome, State, state_after
-from harness.project import Project, read_text, write_atomic
+from harness.project import Project, read_text, write_changed
 from harness.submission import FOLDER, Claim, Submission, candidate_key, finished, load_submission
 from harness.track import Count, Strict, Track
 from harness.verdict import Lane
 
 
 class Row(Strict):
-    """One line of `leaderboard.csv`. Numbers are recomputed from the submission's runs."""
+    """One line of `leaderboard.csv`: scores from the submission's runs, and the numbers of its verdict.
+
+    Whether that is the verdict on those runs, `verify` says, which judges every one anew.
+    """
 
     number: Count
     date: str
@@ -208,8 +211,8 @@ def read_board(project: Project) -> Board:
 
 
 def make_row(board: Board, claim: Claim) -> Row:
-    """One submission's line, its scores from its runs."""
-    submission, runs, verdict = claim.submission, finished(claim.candidates), claim.verdict
+    """One submission's line. Raises LlmbenchError where a run of its candidate is broken."""
+    submission, runs, verdict = claim.submission, finished(claim.candidates), claim.submission.verdict
     return Row(
         number=submission.number,
         date=submission.date,
@@ -278,10 +281,14 @@ def format_csv(rows: Sequence[Row]) -> str:
 
 def rebuild(project: Project) -> list[Row]:
     """Write `leaderboard.csv` and the README's board anew from the submissions."""
-    rows = make_rows(project)
-    write_atomic(project.leaderboard, format_csv(rows))
+    return write_board(project, make_rows(project))
+
+
+def write_board(project: Project, rows: list[Row]) -> list[Row]:
+    """`leaderboard.csv` and the README's board, where they are not these rows already."""
+    write_changed(project.leaderboard, format_csv(rows))
     if project.readme.exists():
-        write_atomic(project.readme, with_board(read_text(project.readme), rows))
+        write_changed(project.readme, with_board(read_text(project.readme), rows))
     return rows
 
 

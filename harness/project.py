@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +98,19 @@ def read_text(path: Path) -> str:
         raise LlmbenchError(f"{path} is not UTF-8 text: {error}; restore it") from error
 
 
+def entries_of(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Everything under a folder. Links are not followed, and a folder that may not be listed holds nothing."""
+    try:
+        with os.scandir(folder) as found:
+            entries = list(found)
+    except OSError:
+        return
+    for entry in entries:
+        yield entry
+        if entry.is_dir(follow_symlinks=False):
+            yield from entries_of(Path(entry.path))
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it. Raises LlmbenchError where that cannot be done."""
     try:
@@ -126,3 +140,13 @@ def write_atomic(path: Path, data: str | bytes) -> None:
             raise
     except OSError as error:
         raise LlmbenchError(f"cannot write {path}: {error.strerror}; free space or fix the permissions") from error
+
+
+def write_changed(path: Path, text: str) -> None:
+    """`write_atomic`, which raises the same errors; a file that says this already stays as it is."""
+    try:
+        same = path.read_bytes() == text.encode()
+    except OSError:
+        same = False
+    if not same:
+        write_atomic(path, text)

@@ -51,13 +51,13 @@ class VariantSource:
 def count_statements_of(text: str) -> int:
     """Number of statements in a source text, without docstrings. Raises LlmbenchError where it is not Python."""
     try:
-        tree = ast.parse(text)
+        nodes = list(ast.walk(ast.parse(text)))
     except PARSE_ERRORS as error:
         raise LlmbenchError(f"the statements of this source cannot be counted: {error}") from error
-    statements = sum(isinstance(node, ast.stmt) for node in ast.walk(tree))
+    statements = sum(isinstance(node, ast.stmt) for node in nodes)
     owners = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings = sum(
-        isinstance(node, owners) and ast.get_docstring(node, clean=False) is not None for node in ast.walk(tree)
+        isinstance(node, owners) and ast.get_docstring(node, clean=False) is not None for node in nodes
     )
     return statements - docstrings
 

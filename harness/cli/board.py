@@ -45,16 +45,16 @@ def leaderboard(
     as_json: JsonOption = False,
 ) -> None:
     """Show the records and the negative results of every track, as leaderboard.csv has them."""
-    from harness.leaderboard import rebuild as rebuild_csv
     from harness.leaderboard import stored_rows
     from harness.report import board_tables
 
     project = Project.find()
     if rebuild:
-        from harness.submit import rewrite_readmes
+        from harness.submit import rebuild_texts
 
-        rewrite_readmes(project)
-    rows = rebuild_csv(project) if rebuild else stored_rows(project)
+        rows = rebuild_texts(project)
+    else:
+        rows = stored_rows(project)
     if html is not None:
         from harness.site import write_site
 
