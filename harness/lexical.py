@@ -32,7 +32,7 @@ class File:
     ambiguous: frozenset[str]
     """Names that two imports bind differently."""
     nodes: tuple[ast.AST, ...]
-    """Every node, as `ast.walk` gives them."""
+    """Every node, as `ast.walk` gives them; but for contexts, which only repeat where a name stands."""
     parent: dict[ast.AST, ast.AST]
     first_arguments: frozenset[ast.AST]
     """The first argument of every method, where it is called self, ctx or cls."""
@@ -46,7 +46,7 @@ class File:
         nodes: list[ast.AST] = [tree]
         parent: dict[ast.AST, ast.AST] = {}
         for node in nodes:  # which grows: once through the tree, because that is what takes the time
-            children = list(ast.iter_child_nodes(node))
+            children = [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr_context)]
             parent.update(dict.fromkeys(children, node))
             nodes += children
         classes = [node for node in nodes if isinstance(node, ast.ClassDef)]

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -264,15 +265,24 @@ def read_record(path: Path, adapter: TypeAdapter[Record]) -> OnFile[Record]:
     Raises LlmbenchError where the file is missing, truncated, of a newer schema, or breaks the schema.
     """
     text = read_text(path)
+    return _verbatim(text, adapter) or OnFile(_parse_record(text, path, adapter), text, verbatim=False)
+
+
+@lru_cache(maxsize=256)
+def _verbatim(text: str, adapter: TypeAdapter[Record]) -> OnFile[Record] | None:
+    """A record that is written as llmbench writes it; all that were measured against the same runs hold the same.
+
+    No key stands twice in it, which is all that the schema does not see.
+    """
     with suppress(ValidationError):
         record = adapter.validate_json(text)
-        if dump_json(record) == text:  # no key stands twice, which is all that the schema does not see
+        if dump_json(record) == text:
             return OnFile(record, text, verbatim=True)
-    return OnFile(_check_record(text, path, adapter), text, verbatim=False)
+    return None
 
 
-def _check_record(text: str, path: Path, adapter: TypeAdapter[Record]) -> Record:
-    """A record that llmbench did not write like this: whole JSON and its schema, or the sentence that says what not."""
+def _parse_record(text: str, path: Path, adapter: TypeAdapter[Record]) -> Record:
+    """Any other record. Raises LlmbenchError where it is not whole JSON, of a newer schema, or breaks the schema."""
     try:
         content = parse_json(text)
     except ValueError as error:

@@ -111,7 +111,10 @@ EDGES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         ({"gain": 0.11}, {"gain": 0.09}),
         ({"gain": 0.31, "accepted": (0.1, 0.3)}, {"gain": 0.29, "accepted": (0.1, 0.3)}),
         # Times scatter by 1 % here; the runs that earned the record count as well as those measured again.
-        ({"gain": 0.01, "lane": "speed"}, {"gain": 0.01, "lane": "speed", "known": lambda: first(RECORD, train_s=94.0)}),
+        (
+            {"gain": 0.01, "lane": "speed"},
+            {"gain": 0.01, "lane": "speed", "known": lambda: first(RECORD, train_s=94.0)},
+        ),
     ],
     "identical_curves": [
         (
