@@ -150,8 +150,7 @@ def verify(
 def _show_check(found: Problems, flags: Flags, review: Review | None) -> None:
     from harness.report import check_lines
 
-    for line in [*([review.summary] if review else []), *check_lines(found, flags)]:
-        show(line)
+    show("\n".join([*([review.summary] if review else []), *check_lines(found, flags)]))
 
 
 def _write_check(project: Project, found: Problems, flags: Flags, review: Review | None) -> None:
