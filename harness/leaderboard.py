@@ -203,7 +203,12 @@ def folder_number(folder: Path) -> int | None:
 
 def read_board(project: Project) -> Board:
     """All submissions, their schema checked. Raises LlmbenchError where one is broken or a number comes twice."""
-    board = Board(load_submission(folder) for folder in submission_folders(project))
+    return make_board(load_submission(folder) for folder in submission_folders(project))
+
+
+def make_board(submissions: Iterable[Submission]) -> Board:
+    """All submissions of a checkout. Raises LlmbenchError where a number comes twice."""
+    board = Board(submissions)
     for one, other in itertools.pairwise(board.submissions):
         if one.number == other.number:
             raise LlmbenchError(f"two submissions have the number {one.number}; renumber the later one")

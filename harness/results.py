@@ -264,8 +264,12 @@ def read_record(path: Path, adapter: TypeAdapter[Record]) -> OnFile[Record]:
 
     Raises LlmbenchError where the file is missing, truncated, of a newer schema, or breaks the schema.
     """
-    text = read_text(path)
-    return _verbatim(text, adapter) or OnFile(_parse_record(text, path, adapter), text, verbatim=False)
+    return parse_record(read_text(path), path, adapter)
+
+
+def parse_record(text: str, path: Path, adapter: TypeAdapter[Record]) -> OnFile[Record]:
+    """`read_record` of a text that was read from `path`."""
+    return _verbatim(text, adapter) or OnFile(_parse_other(text, path, adapter), text, verbatim=False)
 
 
 @lru_cache(maxsize=256)
@@ -281,7 +285,7 @@ def _verbatim(text: str, adapter: TypeAdapter[Record]) -> OnFile[Record] | None:
     return None
 
 
-def _parse_record(text: str, path: Path, adapter: TypeAdapter[Record]) -> Record:
+def _parse_other(text: str, path: Path, adapter: TypeAdapter[Record]) -> Record:
     """Any other record. Raises LlmbenchError where it is not whole JSON, of a newer schema, or breaks the schema."""
     try:
         content = parse_json(text)

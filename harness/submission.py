@@ -22,7 +22,7 @@ from harness.errors import LlmbenchError
 from harness.outcome import Outcome, rule_again
 from harness.pairing import judge_arms
 from harness.project import read_bytes, read_text, sha256
-from harness.results import FailedRun, FinishedRun, OnFile, read_record, read_run
+from harness.results import FailedRun, FinishedRun, OnFile, parse_record, read_record, read_run
 from harness.sources import count_statements_of
 from harness.track import Count, Positive, Sha256, Strict, Track, parse_track_text
 from harness.verdict import Lane, Verdict
@@ -134,6 +134,11 @@ def run_file(arm: ArmName, seed: int) -> str:
 def load_submission(folder: Path) -> Submission:
     """Read and check `submission.json`. Raises LlmbenchError with the file, the key and the fix."""
     return read_record(folder / "submission.json", _SUBMISSION).record
+
+
+def parse_submission(text: str, path: Path) -> Submission:
+    """`load_submission` of a text that was read from `path`."""
+    return parse_record(text, path, _SUBMISSION).record
 
 
 def read_runs(folder: Path, submission: Submission, arm: ArmName) -> list[OnFile[FinishedRun | FailedRun]]:
