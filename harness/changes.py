@@ -13,10 +13,11 @@ from pathlib import Path
 
 from harness.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, LlmbenchError, UndecidedError, one_line
 from harness.flags import Flag
-from harness.leaderboard import Board, make_board, with_board
+from harness.leaderboard import Board, make_board
 from harness.project import Project
 from harness.provenance import code_digest
 from harness.repository import ChangeKind, changed_files, files_at, find_commit, is_ancestor, read_all_at, read_at
+from harness.rows import with_board
 from harness.sources import read_variant
 from harness.submission import Submission, load_arm_runs, load_submission, parse_submission
 from harness.verify import check_board, collect, stale_problem, verify_folder

@@ -96,7 +96,6 @@ class Submission(Strict):
 
 _SUBMISSION: TypeAdapter[Submission] = TypeAdapter(Submission)
 NAME = re.compile(r"^[a-z0-9][a-z0-9_+-]*$")
-FOLDER = re.compile(r"^(\d{4,})-[a-z0-9][a-z0-9_+-]*$")
 
 
 def confirmation_seeds(track_digest: str, sources: Mapping[str, str], count: int) -> list[int]:

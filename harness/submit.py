@@ -17,7 +17,7 @@ from harness.contest import Contest, judge_stored
 from harness.cores import answer_all
 from harness.entry import Arms, Entry, check_record_sources, contest_seeds
 from harness.errors import LlmbenchError, RejectedError, UndecidedError
-from harness.leaderboard import Board, Row, make_row, read_board, rebuild, write_board
+from harness.leaderboard import Board, make_row, read_board, rebuild, write_board
 from harness.ledger import attempt_number
 from harness.outcome import Outcome
 from harness.plots import curves_png
@@ -25,6 +25,7 @@ from harness.project import Project, make_folder, read_bytes, sha256, write_atom
 from harness.report import submission_markdown, verdict_sentence
 from harness.rerun import OWN_FAILURES
 from harness.results import FailedRun, FinishedRun, dump_json, save_run
+from harness.rows import Row
 from harness.submission import NAME as SUBMISSION_NAME
 from harness.submission import Arm, ArmName, Challenge, Claim, Kind, Submission, finished, frozen_source, run_file
 from harness.track import ExploratoryTrack, Track, settings_of

@@ -20,20 +20,10 @@ from harness.entry import check_record_sources
 from harness.errors import LlmbenchError
 from harness.evidence import evidence_problems, markdown_problems
 from harness.flags import Flag, find_flags, read_case
-from harness.leaderboard import (
-    BOARD_END,
-    BOARD_START,
-    Board,
-    Row,
-    folder_number,
-    format_csv,
-    make_row,
-    make_rows,
-    read_board,
-    with_board,
-)
-from harness.project import Project, entries_of, read_bytes, read_text
+from harness.leaderboard import Board, make_row, make_rows, read_board
+from harness.project import Project, entries_of, folder_number, read_bytes, read_text
 from harness.reasons import explain
+from harness.rows import BOARD_END, BOARD_START, Row, format_csv, with_board
 from harness.submission import Claim, Submission, candidate_key, load_submission
 from harness.track import load_track
 

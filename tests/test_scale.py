@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from harness import cores
-from harness.leaderboard import format_csv, make_rows, read_board, rebuild, stored_rows
+from harness.leaderboard import make_rows, read_board, rebuild
 from harness.project import Project
+from harness.rows import format_csv, stored_rows
 from harness.verify import check_board, check_folder, readable_board
 from tests.conftest import ROOT
 

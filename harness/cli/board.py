@@ -45,16 +45,20 @@ def leaderboard(
     as_json: JsonOption = False,
 ) -> None:
     """Show the records and the negative results of every track, as leaderboard.csv has them."""
-    from harness.leaderboard import stored_rows
-    from harness.report import board_tables
+    from harness.rows import stored_rows
+    from harness.tables import board_tables
 
     project = Project.find()
     if rebuild:
         from harness.submit import rebuild_texts
 
         rows = rebuild_texts(project)
+    elif (stored := stored_rows(project)) is not None:
+        rows = stored
     else:
-        rows = stored_rows(project)
+        from harness.leaderboard import make_rows
+
+        rows = make_rows(project)
     if html is not None:
         from harness.site import write_site
 
