@@ -36,7 +36,10 @@ NEWEST = 20  # rows of a table that a terminal shows
 
 def leaderboard(
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Write leaderboard.csv and all texts made of runs anew.")
+        bool,
+        typer.Option(
+            "--rebuild", help="Write leaderboard.csv and all texts anew from the submissions, which `verify` checks."
+        ),
     ] = False,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="DIR", help="Write the board as a static site into this folder.")
