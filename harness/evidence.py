@@ -57,7 +57,9 @@ def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
         if arm is not None:
             expected |= {run_file(name, seed) for seed in arm.seeds}
             expected |= {f"sources/{variant}.py" for variant in arm.sources}
-    present = {entry.path[len(f"{folder}/") :] for entry in entries_of(folder) if not entry.is_dir()}
+    present = {
+        entry.path[len(f"{folder}/") :] for entry in entries_of(folder) if not entry.is_dir(follow_symlinks=False)
+    }
     for missing in sorted(expected - present):
         yield f"{folder.name}/{missing} is missing"
     for file, digest in submission.files.items():

@@ -8,6 +8,7 @@ import re
 import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,9 +168,7 @@ def write_atomic(path: Path, data: str | bytes) -> None:
 
 def write_changed(path: Path, text: str) -> None:
     """`write_atomic`, which raises the same errors; a file that says this already stays as it is."""
-    try:
-        same = path.read_bytes() == text.encode()
-    except OSError:
-        same = False
-    if not same:
-        write_atomic(path, text)
+    with suppress(LlmbenchError):  # what cannot be read is written
+        if read_bytes(path) == text.encode():
+            return
+    write_atomic(path, text)
