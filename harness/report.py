@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.errors import one_line
@@ -13,25 +12,13 @@ from harness.outcome import Outcome
 from harness.reasons import explain
 from harness.results import FinishedRun, Pair
 from harness.submission import Submission
-from harness.tables import memory_remark
+from harness.tables import Comparison, memory_remark
 from harness.track import Track
 from harness.verdict import Verdict
 
 if TYPE_CHECKING:
     from harness.noise import NoiseReport, Plan
     from harness.rerun import Repeat
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One line of the Without / With table, as text."""
-
-    metric: str
-    without: str
-    with_: str
-    difference: str
-    better: bool
-    """Whether the candidate's mean is the better one."""
 
 
 def compare(records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]) -> list[Comparison]:

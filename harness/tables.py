@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.rows import COLUMNS, Row, cells, sections
@@ -10,8 +11,19 @@ from harness.rows import COLUMNS, Row, cells, sections
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from harness.report import Comparison
     from harness.results import FinishedRun
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One line of the Without / With table, as text."""
+
+    metric: str
+    without: str
+    with_: str
+    difference: str
+    better: bool
+    """Whether the candidate's mean is the better one."""
 
 
 def new_table(title: str | None = None) -> Table:
