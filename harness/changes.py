@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from harness.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, LlmbenchError, UndecidedError, one_line
 from harness.flags import Flag
-from harness.leaderboard import Board, read_board, with_board
-from harness.project import Project, write_atomic
+from harness.leaderboard import Board, make_board
+from harness.project import Project
 from harness.provenance import code_digest
-from harness.repository import ChangeKind, changed_files, files_at, find_commit, is_ancestor, read_at
+from harness.repository import ChangeKind, changed_files, files_at, find_commit, is_ancestor, read_all_at, read_at
+from harness.rows import with_board
 from harness.sources import read_variant
-from harness.submission import Submission, load_arm_runs, load_submission
+from harness.submission import Submission, load_arm_runs, load_submission, parse_submission
 from harness.verify import check_board, collect, stale_problem, verify_folder
 
 
@@ -149,14 +149,11 @@ def _outside_the_board(project: Project, commit: str) -> bool:
 
 def _board_at(project: Project, commit: str, revision: str) -> Board:
     """The board as it stands at `commit`. Raises LlmbenchError where it cannot be read."""
-    with TemporaryDirectory(prefix="llmbench-") as scratch:
-        for path in files_at(project.root, commit, "submissions"):
-            if path.count("/") == 2 and path.endswith("/submission.json"):
-                write_atomic(Path(scratch) / path, read_at(project.root, commit, path) or b"")
-        try:
-            return read_board(Project(Path(scratch)))
-        except LlmbenchError as error:
-            raise LlmbenchError(f"the board of {revision} cannot be read: {error}") from error
+    files = read_all_at(project.root, commit, "submissions", "submission.json")
+    try:
+        return make_board(parse_submission(data.decode(errors="replace"), Path(path)) for path, data in files.items())
+    except LlmbenchError as error:
+        raise LlmbenchError(f"the board of {revision} cannot be read: {error}") from error
 
 
 def _new_folders(changes: Mapping[str, ChangeKind], filed: Sequence[str]) -> list[str]:

@@ -26,14 +26,17 @@ def answer_all(ask: Callable[[Thing], Answer], things: Sequence[Thing]) -> list[
     cores = available_cores()
     if len(things) < FEW or cores == 1 or sys.platform != "linux":
         return [ask(thing) for thing in things]
+    import gc
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
-    _ask = ask
+    _ask, first = ask, ask(things[0])  # what asking loads is loaded before the fork
+    gc.freeze()  # or every child's collector would walk, and so copy, all that was loaded before the fork
     try:
         with ProcessPoolExecutor(cores, multiprocessing.get_context("fork"), _end_quietly) as pool:
-            return list(pool.map(_answer, things, chunksize=max(1, len(things) // (16 * cores))))
+            return [first, *pool.map(_answer, things[1:], chunksize=max(1, len(things) // (16 * cores)))]
     finally:
+        gc.unfreeze()
         _ask = None
 
 

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from harness.doctor import Diagnosis, TrackOutlook
-from harness.leaderboard import Row
-from harness.report import duration, new_table
+from harness.report import duration
 from harness.results import FinishedRun
+from harness.rows import Row
 from harness.sources import VariantSource
 from harness.standings import Standing
+from harness.tables import new_table
 from harness.track import Track
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from harness.dataspec import Sha256, SplitName, SplitPin
 from harness.doctor import Diagnosis
 from harness.errors import LlmbenchError, did_you_mean
 from harness.judge import Judgement
-from harness.leaderboard import Row
 from harness.noise import NoiseReport
 from harness.noise import Plan as NoisePlan
 from harness.outcome import Outcome, State
 from harness.results import Run
+from harness.rows import Row
 from harness.standings import Standing
 from harness.submission import Submission
 from harness.track import Count, Strict, Track

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.catalog import parse_recipe
 from harness.errors import LlmbenchError
-from harness.project import read_bytes, read_text
+from harness.project import entries_of, read_bytes, sha256
 from harness.report import submission_markdown
 from harness.results import FinishedRun, RunIdentity, dump_json
 from harness.submission import (
@@ -24,7 +24,6 @@ from harness.submission import (
     confirmation_seeds,
     file_digest,
     finished,
-    frozen_source,
     run_file,
 )
 from harness.syntax import check_source
@@ -58,7 +57,9 @@ def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
         if arm is not None:
             expected |= {run_file(name, seed) for seed in arm.seeds}
             expected |= {f"sources/{variant}.py" for variant in arm.sources}
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    present = {
+        entry.path[len(f"{folder}/") :] for entry in entries_of(folder) if not entry.is_dir(follow_symlinks=False)
+    }
     for missing in sorted(expected - present):
         yield f"{folder.name}/{missing} is missing"
     for file, digest in submission.files.items():
@@ -72,7 +73,7 @@ def _track_problems(claim: Claim) -> Iterator[str]:
     folder, submission = claim.folder, claim.submission
     if list(submission.files) != ["curves.png", "track.toml"]:
         yield f"{folder.name}/submission.json: files does not state the digests of curves.png and track.toml"
-    if claim.track.digest != submission.track_digest:
+    if claim.frozen.digest != submission.track_digest:
         yield f"{folder.name}/track.toml is not the track whose digest the submission states"
 
 
@@ -83,28 +84,26 @@ def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
     if parse_recipe(arm.recipe) != tuple(arm.sources):
         yield f"{where}.sources does not name the variants of {arm.recipe}"
     for variant, digest in arm.sources.items():
-        path = frozen_source(folder, variant)
-        if file_digest(path) != digest:
-            yield f"{folder.name}/sources/{variant}.py is not the source that {name}.sources states"
-        _check_frozen(read_text(path), path.relative_to(folder.parent))
+        text, file = claim.source(variant), f"{folder.name}/sources/{variant}.py"
+        if sha256(text.encode()) != digest:
+            yield f"{file} is not the source that {name}.sources states"
+        _check_frozen(text, Path(file))
     if (cost := claim.cost(arm)) != arm.statements:
         yield f"{where}.statements is {arm.statements}, the sources have {cost}"
-    track, runs = claim.track, claim.records if name == "record" else claim.candidates
-    training_digest = track.training_digest
-    for seed, run in zip(arm.runs, runs, strict=True):
-        path = folder / run_file(name, int(seed))
+    track, files = claim.track, claim.record_files if name == "record" else claim.candidate_files
+    for (seed, digest), (run, text, verbatim) in zip(arm.runs.items(), files, strict=True):
         where = f"{folder.name}/{run_file(name, int(seed))}"
-        if file_digest(path) != arm.runs[seed]:
+        if sha256(text.encode()) != digest:
             yield f"{where} is not the run whose digest the submission states; it was changed"
-        if read_bytes(path) != dump_json(run).encode():
+        if not verbatim:
             yield f"{where} is not written as llmbench writes it; it was edited by hand"
         yield from _identity_problems(where, run, arm, int(seed), track)
-        if run.training_digest != training_digest:
+        if run.training_digest != claim.frozen.training_digest:
             yield f"{where} was trained under another edition of the track"
         if isinstance(run, FinishedRun):
             yield from _run_problems(where, run)
             yield from _budget_problems(where, run, track)
-    whole = finished(runs)
+    whole = finished(file.record for file in files)
     if len({run.training.weights_sha256 for run in whole}) != len(whole):
         yield f"{folder.name}: two seeds of the {name} arm end in the same weights; one is a copy"
     ended = max((run.training.ended for run in whole), default="")
@@ -171,10 +170,11 @@ def _seed_problems(claim: Claim) -> Iterator[str]:
     if submission.kind == "challenge":
         return
     seeds, public = submission.candidate.seeds, claim.track.seeds
-    confirming = confirmation_seeds(submission.track_digest, submission.candidate.sources, len(seeds))
     if submission.record is not None and submission.record.seeds != seeds:
         yield f"{folder.name}: the arms have different seeds, {submission.record.seeds} and {seeds}"
-    if tuple(seeds) != public[: len(seeds)] and seeds != confirming:
+    if tuple(seeds) == public[: len(seeds)]:
+        return
+    if seeds != confirmation_seeds(submission.track_digest, submission.candidate.sources, len(seeds)):
         yield f"{folder.name}: seeds {seeds} are neither the track's first {len(seeds)} nor the confirmation seeds"
 
 

@@ -58,8 +58,8 @@ class Case:
     track: Track
     records: Sequence[FinishedRun]
     candidates: Sequence[FinishedRun]
-    known: Sequence[FinishedRun]
-    """The runs that earned the record which the submission was measured against."""
+    known: Callable[[], Sequence[FinishedRun]]
+    """Reads the runs that earned the record which the submission was measured against."""
     accepted: Sequence[float]
     """The gains that the track accepted before, in the submission's lane."""
 
@@ -73,10 +73,13 @@ def read_case(project: Project, claim: Claim, board: Board) -> Case:
     submission, earlier = claim.submission, board.before(claim.submission.number)
     track, lane = submission.track, submission.lane
     holder = earlier.standing_of(track, submission.track_digest, lane)
-    known: list[FinishedRun] = []
-    if holder is not None:
-        with suppress(LlmbenchError):  # a holder that cannot be read is a problem of its own
-            known = load_arm_runs(project.submissions / holder.folder_name, holder, "candidate")
+
+    def known() -> list[FinishedRun]:
+        if holder is not None:
+            with suppress(LlmbenchError):  # a holder that cannot be read is a problem of its own
+                return load_arm_runs(project.submissions / holder.folder_name, holder, "candidate")
+        return []
+
     return Case(
         submission=submission,
         track=claim.track,
@@ -108,9 +111,11 @@ def _gain_beyond_history(case: Case) -> Iterator[str]:
     verdict = case.submission.verdict
     if verdict is None or verdict.gain is None:
         return
-    spread = max(_seed_spread(case.records, verdict.lane), _seed_spread(case.known, verdict.lane))
-    largest = max(case.accepted, default=0.0)
-    if verdict.gain > max(largest, HISTORIC_DEVIATIONS * spread):
+    largest, spread = max(case.accepted, default=0.0), _seed_spread(case.records, verdict.lane)
+    if verdict.gain <= max(largest, HISTORIC_DEVIATIONS * spread):
+        return  # before other submissions' files are read
+    spread = max(spread, _seed_spread(case.known(), verdict.lane))
+    if verdict.gain > HISTORIC_DEVIATIONS * spread:
         yield f"gain {verdict.gain:.4g}, largest so far {largest:.4g}, seed spread {spread:.4g}"
 
 
@@ -121,11 +126,8 @@ def _seed_spread(runs: Sequence[FinishedRun], lane: str) -> float:
 
 
 def _identical_curves(case: Case) -> Iterator[str]:
-    for one, other in itertools.combinations(case.runs, 2):
-        first, second = (
-            [(point.step, point.train_loss_nats, point.dev_loss_nats) for point in run.training.curve]
-            for run in (one, other)
-        )
+    curves = [[(p.step, p.train_loss_nats, p.dev_loss_nats) for p in run.training.curve] for run in case.runs]
+    for (one, first), (other, second) in itertools.combinations(zip(case.runs, curves, strict=True), 2):
         if one.seed != other.seed and first == second:
             yield f"{_name(one)} and {_name(other)}"
 

@@ -2,59 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from functools import cached_property
-from pathlib import Path
-
-from pydantic import ValidationError
 
 from harness.cores import answer_all
 from harness.errors import LlmbenchError
 from harness.outcome import Outcome, State, state_after
-from harness.project import Project, read_text, write_atomic
-from harness.submission import FOLDER, Claim, Submission, candidate_key, finished, load_submission
-from harness.track import Count, Strict, Track
+from harness.project import Project, read_text, submission_folders, write_changed
+from harness.rows import HOLDING, Row, format_csv, with_board
+from harness.submission import Claim, Submission, candidate_key, finished, load_submission
+from harness.track import Track
 from harness.verdict import Lane
-
-
-class Row(Strict):
-    """One line of `leaderboard.csv`. Numbers are recomputed from the submission's runs."""
-
-    number: Count
-    date: str
-    track: str
-    track_digest: str
-    """The first twelve digits: rows of different editions of a track are not one contest."""
-    kind: str
-    state: str
-    """Of a record: empty, `disputed` or `retracted`. Of a challenge: `confirms N`, `refutes N` or `leaves N open`."""
-    lane: str
-    recipe: str
-    beaten: str
-    """The recipe that it was measured against; empty for an opening."""
-    pairs: Count
-    val_loss: float | None
-    """Mean over the candidate's seeds, nats per token; None in a challenge where no run of the candidate finished."""
-    bits_per_byte: float | None
-    gain: float | None
-    """Nats per token, record minus candidate."""
-    ci_low: float | None
-    ci_high: float | None
-    p_value: float | None
-    time_ratio: float | None
-    """Training time, candidate / record."""
-    statements: Count
-    """Cost of the recipe."""
-    folder: str
-
-
-HOLDING = ("opening", "record")  # kinds of submission that can hold a track
 
 
 class _History:
@@ -180,27 +141,14 @@ def _number(submission: Submission) -> int:
     return submission.number
 
 
-def submission_folders(project: Project) -> list[Path]:
-    """The folders under `submissions/`, by number. Raises LlmbenchError for a name of another form."""
-    if project.submissions.exists() and not project.submissions.is_dir():
-        raise LlmbenchError(f"{project.submissions} is not a folder; move it away")
-    paths = project.submissions.iterdir() if project.submissions.exists() else ()  # a glob hides what is forbidden
-    folders = sorted(path for path in paths if path.is_dir() and not path.name.startswith("."))
-    for folder in folders:
-        if not FOLDER.match(folder.name):
-            raise LlmbenchError(f"{folder} is not named NNNN-name; rename or remove it")
-    return sorted(folders, key=lambda folder: folder_number(folder) or 0)
-
-
-def folder_number(folder: Path) -> int | None:
-    """The number that a folder's name begins with; None where it has another form."""
-    match = FOLDER.match(folder.name)
-    return int(match[1]) if match else None
-
-
 def read_board(project: Project) -> Board:
     """All submissions, their schema checked. Raises LlmbenchError where one is broken or a number comes twice."""
-    board = Board(load_submission(folder) for folder in submission_folders(project))
+    return make_board(load_submission(folder) for folder in submission_folders(project))
+
+
+def make_board(submissions: Iterable[Submission]) -> Board:
+    """All submissions of a checkout. Raises LlmbenchError where a number comes twice."""
+    board = Board(submissions)
     for one, other in itertools.pairwise(board.submissions):
         if one.number == other.number:
             raise LlmbenchError(f"two submissions have the number {one.number}; renumber the later one")
@@ -208,8 +156,8 @@ def read_board(project: Project) -> Board:
 
 
 def make_row(board: Board, claim: Claim) -> Row:
-    """One submission's line, its scores from its runs."""
-    submission, runs, verdict = claim.submission, finished(claim.candidates), claim.verdict
+    """One submission's line. Raises LlmbenchError where a run of its candidate is broken."""
+    submission, runs, verdict = claim.submission, finished(claim.candidates), claim.submission.verdict
     return Row(
         number=submission.number,
         date=submission.date,
@@ -239,26 +187,6 @@ def make_rows(project: Project) -> list[Row]:
     return answer_all(lambda s: make_row(board, Claim(project.submissions / s.folder_name, s)), board.submissions)
 
 
-def stored_rows(project: Project) -> list[Row]:
-    """The board as `leaderboard.csv` has it, which `verify` proves; made anew where it is not about these folders."""
-    names = [folder.name for folder in submission_folders(project)]
-    if names and project.leaderboard.exists():
-        with suppress(ValidationError, csv.Error):
-            rows = [_parse_row(line) for line in csv.DictReader(io.StringIO(read_text(project.leaderboard)))]
-            if [row.folder for row in rows] == names:
-                return rows
-    return make_rows(project)
-
-
-_NUMBERS = {name for name, field in Row.model_fields.items() if field.annotation == float | None}
-
-
-def _parse_row(cells: dict[str, str]) -> Row:
-    """One line of the CSV. Raises ValidationError where it is none."""
-    content = {key: None if key in _NUMBERS and not cell else cell for key, cell in cells.items()}
-    return Row.model_validate(content, strict=False)
-
-
 def _state_of(board: Board, submission: Submission) -> str:
     """What a row says of a record's state, or of the record that a challenge re-ran."""
     if submission.challenge is None:
@@ -267,97 +195,17 @@ def _state_of(board: Board, submission: Submission) -> str:
     return effects[submission.challenge.outcome].format(submission.challenge.number)
 
 
-def format_csv(rows: Sequence[Row]) -> str:
-    """The exact text of `leaderboard.csv`; an empty cell is a number that there is not."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(Row.model_fields), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(row.model_dump() for row in rows)
-    return text.getvalue()
-
-
 def rebuild(project: Project) -> list[Row]:
     """Write `leaderboard.csv` and the README's board anew from the submissions."""
-    rows = make_rows(project)
-    write_atomic(project.leaderboard, format_csv(rows))
+    return write_board(project, make_rows(project))
+
+
+def write_board(project: Project, rows: list[Row]) -> list[Row]:
+    """`leaderboard.csv` and the README's board, where they are not these rows already."""
+    write_changed(project.leaderboard, format_csv(rows))
     if project.readme.exists():
-        write_atomic(project.readme, with_board(read_text(project.readme), rows))
+        write_changed(project.readme, with_board(read_text(project.readme), rows))
     return rows
-
-
-BOARD_START, BOARD_END = "<!-- board: written by `llmbench leaderboard --rebuild` -->\n", "<!-- end of board -->"
-
-
-def with_board(text: str, rows: Sequence[Row]) -> str:
-    """A README's text with the board between its two marks; unchanged where it has no marks."""
-    before, start, rest = text.partition(BOARD_START)
-    _, end, after = rest.partition(BOARD_END)
-    return "".join((before, start, board_markdown(rows), end, after)) if start and end else text
-
-
-def sections(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
-    """(track, title, rows): for each track what stands, newest first, what fell or did not win, earlier editions."""
-    found = []
-    for track in sorted({row.track for row in rows}):
-        own = sorted((row for row in rows if row.track == track), key=lambda row: -row.number)
-        edition = next((row.track_digest for row in own if row.kind == "opening"), None)
-        current = [row for row in own if row.track_digest == edition]
-        for title, chosen in (
-            ("records", [row for row in current if row.kind in HOLDING and row.state != "retracted"]),
-            ("retracted records", [row for row in current if row.state == "retracted"]),
-            ("negative results", [row for row in current if row.kind == "negative"]),
-            ("challenges", [row for row in current if row.kind == "challenge"]),
-            ("earlier editions", [row for row in own if row.track_digest != edition]),
-        ):
-            if chosen:
-                found.append((track, title, chosen))
-    return found
-
-
-def board_markdown(rows: Sequence[Row]) -> str:
-    """The board as Markdown tables."""
-    lines = []
-    for track, title, chosen in sections(rows):
-        lines += [f"**`{track}`, {title}**", "", "| " + " | ".join(name for name, _ in COLUMNS) + " |"]
-        lines += ["|" + "|".join("---:" if justify == "right" else "---" for _, justify in COLUMNS) + "|"]
-        for row in chosen:
-            number, _, *rest = cells(row)
-            recipe = f"[`{row.recipe}`](submissions/{row.folder}){_remark(row)}"
-            lines += ["| " + " | ".join((number, recipe, *rest)) + " |"]
-        lines.append("")
-    return "\n".join(lines)
-
-
-COLUMNS = (
-    ("#", "right"),
-    ("recipe", "left"),
-    ("val loss", "right"),
-    ("gain", "right"),
-    ("p", "right"),
-    ("pairs", "right"),
-    ("time", "right"),
-    ("stmts", "right"),
-    ("date", "left"),
-)
-
-
-def cells(row: Row) -> list[str]:
-    """A row as the board shows it, one text a column."""
-    return [
-        str(row.number),
-        row.recipe + _remark(row),
-        "" if row.val_loss is None else f"{row.val_loss:.4f}",
-        "" if row.gain is None else f"{row.gain:+.4f}",
-        "" if row.p_value is None else f"{row.p_value:.2g}",
-        str(row.pairs) if row.pairs else "",
-        "" if row.time_ratio is None else f"x{row.time_ratio:.2f}",
-        str(row.statements),
-        row.date,
-    ]
-
-
-def _remark(row: Row) -> str:
-    return f" ({row.state})" if row.state else ""
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -31,6 +31,8 @@ class File:
     """Name in the file -> the dotted name that it stands for."""
     ambiguous: frozenset[str]
     """Names that two imports bind differently."""
+    nodes: tuple[ast.AST, ...]
+    """Every node, as `ast.walk` gives them; but for contexts, which only repeat where a name stands."""
     parent: dict[ast.AST, ast.AST]
     first_arguments: frozenset[ast.AST]
     """The first argument of every method, where it is called self, ctx or cls."""
@@ -41,7 +43,12 @@ class File:
 
     @classmethod
     def of(cls, tree: ast.Module) -> File:
-        nodes = list(ast.walk(tree))
+        nodes: list[ast.AST] = [tree]
+        parent: dict[ast.AST, ast.AST] = {}
+        for node in nodes:  # which grows: once through the tree, because that is what takes the time
+            children = [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr_context)]
+            parent.update(dict.fromkeys(children, node))
+            nodes += children
         classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
         pairs = [pair for node in nodes for pair in _imported(node)]
         imported = dict(pairs)
@@ -51,7 +58,8 @@ class File:
         return cls(
             imported=imported,
             ambiguous=frozenset(name for name, path in pairs if imported[name] != path),
-            parent={child: node for node in nodes for child in ast.iter_child_nodes(node)},
+            nodes=tuple(nodes),
+            parent=parent,
             first_arguments=frozenset(argument for argument in firsts if argument.arg in FIRST_ARGUMENTS),
             types=frozenset(node for root in nodes for place in _type_places(root) for node in _type_nodes(place)),
             classes=frozenset(node.name for node in classes if times_bound[node.name] == 1),

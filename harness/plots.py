@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from harness.errors import LlmbenchError, one_line
-from harness.leaderboard import HOLDING, Row
 from harness.results import FinishedRun
+from harness.rows import HOLDING, Row
 
 if TYPE_CHECKING:
     import pandas as pd

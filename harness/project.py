@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +100,41 @@ def read_text(path: Path) -> str:
         raise LlmbenchError(f"{path} is not UTF-8 text: {error}; restore it") from error
 
 
+def entries_of(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Everything under a folder. Links are not followed, and a folder that may not be listed holds nothing."""
+    try:
+        with os.scandir(folder) as found:
+            entries = list(found)
+    except OSError:
+        return
+    for entry in entries:
+        yield entry
+        if entry.is_dir(follow_symlinks=False):
+            yield from entries_of(Path(entry.path))
+
+
+FOLDER = re.compile(r"^(\d{4,})-[a-z0-9][a-z0-9_+-]*$")
+"""What a folder under submissions/ is called: its number and its name."""
+
+
+def submission_folders(project: Project) -> list[Path]:
+    """The folders under `submissions/`, by number. Raises LlmbenchError for a name of another form."""
+    if project.submissions.exists() and not project.submissions.is_dir():
+        raise LlmbenchError(f"{project.submissions} is not a folder; move it away")
+    paths = project.submissions.iterdir() if project.submissions.exists() else ()  # a glob hides what is forbidden
+    folders = sorted(path for path in paths if path.is_dir() and not path.name.startswith("."))
+    for folder in folders:
+        if not FOLDER.match(folder.name):
+            raise LlmbenchError(f"{folder} is not named NNNN-name; rename or remove it")
+    return sorted(folders, key=lambda folder: folder_number(folder) or 0)
+
+
+def folder_number(folder: Path) -> int | None:
+    """The number that a folder's name begins with; None where it has another form."""
+    match = FOLDER.match(folder.name)
+    return int(match[1]) if match else None
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it. Raises LlmbenchError where that cannot be done."""
     try:
@@ -126,3 +164,11 @@ def write_atomic(path: Path, data: str | bytes) -> None:
             raise
     except OSError as error:
         raise LlmbenchError(f"cannot write {path}: {error.strerror}; free space or fix the permissions") from error
+
+
+def write_changed(path: Path, text: str) -> None:
+    """`write_atomic`, which raises the same errors; a file that says this already stays as it is."""
+    with suppress(LlmbenchError):  # what cannot be read is written
+        if read_bytes(path) == text.encode():
+            return
+    write_atomic(path, text)

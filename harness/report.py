@@ -1,39 +1,24 @@
-"""Everything that formats: tables for the terminal, Markdown for the pull request."""
+"""Everything in words: lines for the terminal, Markdown for the pull request. Its tables are in tables.py."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.errors import one_line
 from harness.flags import FLAGS, Flag
-from harness.leaderboard import COLUMNS, Row, cells, sections
 from harness.outcome import Outcome
 from harness.reasons import explain
 from harness.results import FinishedRun, Pair
 from harness.submission import Submission
+from harness.tables import Comparison, memory_remark
 from harness.track import Track
 from harness.verdict import Verdict
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from harness.noise import NoiseReport, Plan
     from harness.rerun import Repeat
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One line of the Without / With table, as text."""
-
-    metric: str
-    without: str
-    with_: str
-    difference: str
-    better: bool
-    """Whether the candidate's mean is the better one."""
 
 
 def compare(records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]) -> list[Comparison]:
@@ -143,80 +128,6 @@ def duration(seconds: float) -> str:
 _ENDS = {"s": 99.5, "min": 99.5 * 60, "h": 48 * 3600.0}
 
 
-def new_table(title: str | None = None) -> Table:
-    """An empty table in the style of all tables: no frame, one rule below the head."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    return Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        header_style="bold",
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-
-
-def comparison_table(without: str, with_: str, rows: Sequence[Comparison]) -> Table:
-    """The Without / With table for the terminal; a star is at the better value of each line."""
-    table = new_table()
-    table.add_column("mean over the pairs\n* the better one")
-    table.add_column(f"Without\n{without}", justify="right")
-    table.add_column(f"With\n{with_}", justify="right")
-    table.add_column("difference", justify="right")
-    for row in rows:
-        cells = (
-            (f"{row.without}  ", f"[bold green]{row.with_} *[/]")
-            if row.better
-            else (f"[bold]{row.without} *[/]", f"{row.with_}  ")
-        )
-        table.add_row(row.metric, *cells, row.difference)
-    return table
-
-
-def runs_table(recipe: str, runs: Sequence[FinishedRun]) -> Table:
-    """One line a seed."""
-    table = new_table(recipe)
-    for column in ("seed", "val loss", "accuracy", "perplexity", "bits/byte", "time", "tokens/s"):
-        table.add_column(column, justify="right")
-    for run in runs:
-        scores = run.evaluation
-        table.add_row(
-            str(run.seed),
-            f"{scores.val_loss:.4f}",
-            f"{100 * scores.val_accuracy:.2f} %",
-            f"{scores.perplexity:.2f}",
-            f"{scores.bits_per_byte:.4f}",
-            f"{run.training.train_s:.1f} s",
-            f"{run.training.tokens / run.training.train_s:,.0f}",
-        )
-    table.caption = _memory_remark(runs)
-    return table
-
-
-def _memory_remark(runs: Sequence[FinishedRun]) -> str | None:
-    peaks = [run.training.peak_memory_mib for run in runs if run.training.peak_memory_mib is not None]
-    return f"at most {max(peaks):,} MiB of memory a run" if peaks else None
-
-
-def board_tables(rows: Sequence[Row], newest: int | None = None) -> list[Table]:
-    """The board for the terminal, the `newest` of each table; earlier editions of a track are dim."""
-    tables = []
-    for track, title, found in sections(rows):
-        chosen = found[:newest]
-        more = f" (the newest {len(chosen)} of {len(found):,}; --all shows every one)"
-        table = new_table(f"{track}: {title}{more if len(chosen) < len(found) else ''}")
-        for column, justify in COLUMNS:
-            # Eighty columns hold the board if only the recipe may wrap.
-            table.add_column(column, justify=justify, overflow="fold", no_wrap=column != "recipe")  # type: ignore[arg-type]
-        for row in chosen:
-            table.add_row(*cells(row), style="dim" if title == "earlier editions" else None)
-        tables.append(table)
-    return tables
-
-
 def submission_title(submission: Submission) -> str:
     """One line for a commit and a pull request: what is filed, and what came of it."""
     verdict, recipe = submission.verdict, submission.candidate.recipe
@@ -262,7 +173,7 @@ def submission_markdown(
     packages = ", ".join(f"{name} {version}" for name, version in provenance.packages.items())
     machine = f"{provenance.machine.gpu}; " if provenance.machine.gpu else ""
     where = f"submissions/{submission.folder_name}"
-    memory = _memory_remark([*records, *candidates])
+    memory = memory_remark([*records, *candidates])
     lines += [
         f"Trained on {machine}{provenance.machine.cpu}, {provenance.crew} a run, "
         f"{provenance.jobs} run(s) at a time{f', {memory}' if memory else ''}; {packages}.",

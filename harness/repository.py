@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 from pathlib import Path
 from typing import Literal
@@ -11,10 +12,10 @@ from harness.errors import LlmbenchError
 ChangeKind = Literal["added", "changed", "deleted"]
 
 
-def git(root: Path, *arguments: str) -> bytes:
+def git(root: Path, *arguments: str, stdin: bytes = b"") -> bytes:
     """What one git command writes to stdout. Raises LlmbenchError where there is no git, or where it fails."""
     try:
-        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=True).stdout
+        return subprocess.run(["git", *arguments], cwd=root, input=stdin, capture_output=True, check=True).stdout
     except OSError as error:
         raise LlmbenchError(f"git cannot be run: {error.strerror}; install it") from error
     except subprocess.CalledProcessError as error:
@@ -58,6 +59,27 @@ def read_at(root: Path, commit: str, path: str) -> bytes | None:
     if not git(root, "ls-tree", commit, "--", path):
         return None
     return git(root, "cat-file", "blob", f"{commit}:{path}")
+
+
+def read_all_at(root: Path, commit: str, folder: str, name: str) -> dict[str, bytes]:
+    """Path -> bytes at `commit` of the file `name` in each folder of `folder`, by two processes for all of them.
+
+    Raises LlmbenchError where git does not have them, as in a partial clone without its origin.
+    """
+    blobs = {}
+    for line in _text(git(root, "ls-tree", "-r", "-z", commit, "--", f"{folder}/")).split("\0")[:-1]:
+        (_, kind, blob), path = line.partition("\t")[0].split(), line.partition("\t")[2]
+        if kind == "blob" and path.count("/") == folder.count("/") + 2 and path.endswith(f"/{name}"):
+            blobs[path] = blob
+    wanted = "".join(f"{blob}\n" for blob in blobs.values()).encode()
+    stream, found = io.BytesIO(git(root, "cat-file", "--batch", stdin=wanted)), {}
+    for path in blobs:  # each is "BLOB blob SIZE", a line end, its bytes, a line end
+        head = stream.readline().split()
+        if head[-1] == b"missing":
+            raise LlmbenchError(f"git does not have {path} of {commit}; fetch it")
+        found[path] = stream.read(int(head[2]))
+        stream.readline()
+    return found
 
 
 def files_at(root: Path, commit: str, folder: str) -> list[str]:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, TypeAdapter, ValidationError, model_serializer
 
@@ -204,6 +206,18 @@ class Pair(NamedTuple):
     candidate: FinishedRun
 
 
+Record = TypeVar("Record", bound=BaseModel)
+
+
+class OnFile(NamedTuple, Generic[Record]):
+    """A record and the file that it was read from."""
+
+    record: Record
+    text: str
+    verbatim: bool
+    """Whether the file is, byte for byte, what `dump_json` writes of the record."""
+
+
 def finished_runs(runs: Sequence[FinishedRun | FailedRun]) -> list[FinishedRun]:
     """`runs`, all of which must have finished. Raises LlmbenchError with the reason of the first that did not."""
     for run in runs:
@@ -225,9 +239,14 @@ def save_run(path: Path, run: FinishedRun | FailedRun) -> None:
     write_atomic(path, dump_json(run))
 
 
-def load_run(path: Path) -> FinishedRun | FailedRun:
+def read_run(path: Path) -> OnFile[FinishedRun | FailedRun]:
     """Read one run. Raises LlmbenchError with the file, the key and the fix."""
-    return load_record(path, _RUN)
+    return read_record(path, _RUN)
+
+
+def load_run(path: Path) -> FinishedRun | FailedRun:
+    """The run of `read_run`, which raises the same errors."""
+    return read_run(path).record
 
 
 def load_run_text(text: str) -> FinishedRun | FailedRun:
@@ -252,12 +271,34 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def load_record(path: Path, adapter: TypeAdapter[Any]) -> Any:
+def read_record(path: Path, adapter: TypeAdapter[Record]) -> OnFile[Record]:
     """Read and check one JSON record of any kind.
 
     Raises LlmbenchError where the file is missing, truncated, of a newer schema, or breaks the schema.
     """
-    text = read_text(path)
+    return parse_record(read_text(path), path, adapter)
+
+
+def parse_record(text: str, path: Path, adapter: TypeAdapter[Record]) -> OnFile[Record]:
+    """`read_record` of a text that was read from `path`."""
+    return _verbatim(text, adapter) or OnFile(_parse_other(text, path, adapter), text, verbatim=False)
+
+
+@lru_cache(maxsize=256)
+def _verbatim(text: str, adapter: TypeAdapter[Record]) -> OnFile[Record] | None:
+    """A record that is written as llmbench writes it; all that were measured against the same runs hold the same.
+
+    No key stands twice in it, which is all that the schema does not see.
+    """
+    with suppress(ValidationError):
+        record = adapter.validate_json(text)
+        if dump_json(record) == text:
+            return OnFile(record, text, verbatim=True)
+    return None
+
+
+def _parse_other(text: str, path: Path, adapter: TypeAdapter[Record]) -> Record:
+    """Any other record. Raises LlmbenchError where it is not whole JSON, of a newer schema, or breaks the schema."""
     try:
         content = parse_json(text)
     except ValueError as error:

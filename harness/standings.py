@@ -6,8 +6,9 @@ from collections import defaultdict
 
 from harness.catalog import parse_recipe
 from harness.errors import LlmbenchError
-from harness.leaderboard import Board, Row, make_row
+from harness.leaderboard import Board, make_row
 from harness.project import Project
+from harness.rows import Row
 from harness.submission import Claim, Submission
 from harness.track import Count, Strict, Track, load_track
 

@@ -10,10 +10,10 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter
 
@@ -22,7 +22,7 @@ from harness.errors import LlmbenchError
 from harness.outcome import Outcome, rule_again
 from harness.pairing import judge_arms
 from harness.project import read_bytes, read_text, sha256
-from harness.results import FailedRun, FinishedRun, load_record, load_run
+from harness.results import FailedRun, FinishedRun, OnFile, parse_record, read_record, read_run
 from harness.sources import count_statements_of
 from harness.track import Count, Positive, Sha256, Strict, Track, parse_track_text
 from harness.verdict import Lane, Verdict
@@ -96,7 +96,6 @@ class Submission(Strict):
 
 _SUBMISSION: TypeAdapter[Submission] = TypeAdapter(Submission)
 NAME = re.compile(r"^[a-z0-9][a-z0-9_+-]*$")
-FOLDER = re.compile(r"^(\d{4,})-[a-z0-9][a-z0-9_+-]*$")
 
 
 def confirmation_seeds(track_digest: str, sources: Mapping[str, str], count: int) -> list[int]:
@@ -133,25 +132,33 @@ def run_file(arm: ArmName, seed: int) -> str:
 
 def load_submission(folder: Path) -> Submission:
     """Read and check `submission.json`. Raises LlmbenchError with the file, the key and the fix."""
-    submission: Submission = load_record(folder / "submission.json", _SUBMISSION)
-    return submission
+    return read_record(folder / "submission.json", _SUBMISSION).record
 
 
-def load_runs(folder: Path, submission: Submission, arm: ArmName) -> list[FinishedRun | FailedRun]:
+def parse_submission(text: str, path: Path) -> Submission:
+    """`load_submission` of a text that was read from `path`."""
+    return parse_record(text, path, _SUBMISSION).record
+
+
+def read_runs(folder: Path, submission: Submission, arm: ArmName) -> list[OnFile[FinishedRun | FailedRun]]:
     """An arm's runs in the order of its seeds.
 
     Raises LlmbenchError where one is broken or has failed; only a challenge may hold a candidate's run that failed.
     """
-    runs = []
+    files = []
     side = submission.record if arm == "record" else submission.candidate
     may_fail = submission.kind == "challenge" and arm == "candidate"
     for seed in side.seeds if side else []:
-        path = folder / run_file(arm, seed)
-        run = load_run(path)
-        if isinstance(run, FailedRun) and not may_fail:
-            raise LlmbenchError(f"{path} is a run that {run.status}; only finished runs can be submitted")
-        runs.append(run)
-    return runs
+        file = read_run(path := folder / run_file(arm, seed))
+        if isinstance(file.record, FailedRun) and not may_fail:
+            raise LlmbenchError(f"{path} is a run that {file.record.status}; only finished runs can be submitted")
+        files.append(file)
+    return files
+
+
+def load_runs(folder: Path, submission: Submission, arm: ArmName) -> list[FinishedRun | FailedRun]:
+    """The runs of `read_runs`, which raises the same errors."""
+    return [file.record for file in read_runs(folder, submission, arm)]
 
 
 def load_arm_runs(folder: Path, submission: Submission, arm: ArmName) -> list[FinishedRun]:
@@ -159,20 +166,35 @@ def load_arm_runs(folder: Path, submission: Submission, arm: ArmName) -> list[Fi
     return finished(load_runs(folder, submission, arm))
 
 
-def load_frozen_track(folder: Path, submission: Submission) -> Track:
-    """The track as it was when the claim was made."""
+class Frozen(NamedTuple):
+    """A submission's own track, and its digests, which are not made anew for every check."""
+
+    track: Track
+    digest: str
+    training_digest: str
+
+
+def load_frozen(folder: Path, submission: Submission) -> Frozen:
+    """The track as it was when the claim was made. Raises LlmbenchError where its file is broken."""
     path = folder / "track.toml"
     text = read_text(path)
     try:
         return _parse_frozen(text, submission.track)
     except LlmbenchError:
-        return parse_track_text(text, path, submission.track)  # for an error that names the file
+        parse_track_text(text, path, submission.track)  # for an error that names the file
+        raise
 
 
 @lru_cache(maxsize=64)
-def _parse_frozen(text: str, name: str) -> Track:
+def _parse_frozen(text: str, name: str) -> Frozen:
     """All submissions of an edition hold the same text."""
-    return parse_track_text(text, Path("track.toml"), name)
+    track = parse_track_text(text, Path("track.toml"), name)
+    return Frozen(track, track.digest, track.training_digest)
+
+
+def load_frozen_track(folder: Path, submission: Submission) -> Track:
+    """The track of `load_frozen`, which raises the same errors."""
+    return load_frozen(folder, submission).track
 
 
 @dataclass(frozen=True)
@@ -184,21 +206,34 @@ class Claim:
 
     folder: Path
     submission: Submission
+    _sources: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
+    def frozen(self) -> Frozen:
+        """The track as it was when the claim was made."""
+        return load_frozen(self.folder, self.submission)
+
+    @property
     def track(self) -> Track:
-        """As it was when the claim was made."""
-        return load_frozen_track(self.folder, self.submission)
+        return self.frozen.track
 
     @cached_property
-    def records(self) -> list[FinishedRun | FailedRun]:
+    def record_files(self) -> list[OnFile[FinishedRun | FailedRun]]:
         """The record arm's runs; none in an opening."""
-        return load_runs(self.folder, self.submission, "record")
+        return read_runs(self.folder, self.submission, "record")
 
     @cached_property
-    def candidates(self) -> list[FinishedRun | FailedRun]:
+    def candidate_files(self) -> list[OnFile[FinishedRun | FailedRun]]:
         """The candidate's runs."""
-        return load_runs(self.folder, self.submission, "candidate")
+        return read_runs(self.folder, self.submission, "candidate")
+
+    @property
+    def records(self) -> list[FinishedRun | FailedRun]:
+        return [file.record for file in self.record_files]
+
+    @property
+    def candidates(self) -> list[FinishedRun | FailedRun]:
+        return [file.record for file in self.candidate_files]
 
     @cached_property
     def verdict(self) -> Verdict | None:
@@ -215,9 +250,15 @@ class Claim:
             lane=submission.lane,
         ).verdict
 
+    def source(self, variant: str) -> str:
+        """A variant's frozen text."""
+        if variant not in self._sources:
+            self._sources[variant] = read_text(frozen_source(self.folder, variant))
+        return self._sources[variant]
+
     def cost(self, arm: Arm) -> int:
         """Statements of an arm's recipe, counted on the frozen sources."""
-        return sum(count_statements_of(read_text(frozen_source(self.folder, variant))) for variant in arm.sources)
+        return sum(count_statements_of(self.source(variant)) for variant in arm.sources)
 
 
 def finished(runs: Iterable[FinishedRun | FailedRun]) -> list[FinishedRun]:

@@ -14,18 +14,20 @@ import filelock
 from harness.bench import Bench
 from harness.catalog import BASE, parse_recipe, recipe_cost, recipe_sources
 from harness.contest import Contest, judge_stored
+from harness.cores import answer_all
 from harness.entry import Arms, Entry, check_record_sources, contest_seeds
 from harness.errors import LlmbenchError, RejectedError, UndecidedError
-from harness.leaderboard import Board, read_board, rebuild
+from harness.leaderboard import Board, make_row, read_board, rebuild, write_board
 from harness.ledger import attempt_number
 from harness.outcome import Outcome
 from harness.plots import curves_png
-from harness.project import Project, make_folder, read_bytes, sha256, write_atomic
+from harness.project import Project, make_folder, read_bytes, sha256, write_atomic, write_changed
 from harness.report import submission_markdown, verdict_sentence
 from harness.rerun import OWN_FAILURES
 from harness.results import FailedRun, FinishedRun, dump_json, save_run
+from harness.rows import Row
 from harness.submission import NAME as SUBMISSION_NAME
-from harness.submission import Arm, ArmName, Challenge, Kind, Submission, frozen_source, load_arm_runs, run_file
+from harness.submission import Arm, ArmName, Challenge, Claim, Kind, Submission, finished, frozen_source, run_file
 from harness.track import ExploratoryTrack, Track, settings_of
 from harness.verdict import Verdict
 from harness.verify import verify_folder
@@ -207,16 +209,17 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
     return submission, markdown
 
 
-def rewrite_readmes(project: Project) -> None:
-    """Write each submission's README anew from its runs, where this version of llmbench words it differently."""
-    for submission in read_board(project).submissions:
-        folder = project.submissions / submission.folder_name
-        text = submission_markdown(submission, *(load_arm_runs(folder, submission, arm) for arm in _ARMS))
-        if read_bytes(folder / "README.md") != text.encode():
-            write_atomic(folder / "README.md", text)
+def rebuild_texts(project: Project) -> list[Row]:
+    """Write anew what is made of runs: the board and each submission's README, whose wording may be an older one."""
+    board = read_board(project)
 
+    def remake(submission: Submission) -> Row:
+        claim = Claim(project.submissions / submission.folder_name, submission)
+        text = submission_markdown(submission, finished(claim.records), finished(claim.candidates))
+        write_changed(claim.folder / "README.md", text)
+        return make_row(board, claim)
 
-_ARMS: tuple[ArmName, ArmName] = ("record", "candidate")
+    return write_board(project, answer_all(remake, board.submissions))
 
 
 def _arm(project: Project, recipe: str, runs: Sequence[FinishedRun | FailedRun]) -> Arm:

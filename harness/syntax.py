@@ -54,11 +54,11 @@ def check_source(text: str, path: Path) -> None:
     if not (ast.get_docstring(tree) or "").partition("\n")[0].strip():
         raise LlmbenchError(f"{path}: add a docstring whose first line states the change and its source")
     file = File.of(tree)
-    found = [(getattr(node, "lineno", 1), problem) for node in ast.walk(tree) for problem in _problems(file, node)]
+    found = [(getattr(node, "lineno", 1), problem) for node in file.nodes for problem in _problems(file, node)]
     if found:
         line, problem = min(found, key=lambda pair: pair[0])
         raise LlmbenchError(f"{path}:{line}: {problem}")
-    _check_literals(tree, path)
+    _check_literals(file, path)
     if not any(isinstance(node, ast.FunctionDef) and node.name == "apply" for node in tree.body):
         raise LlmbenchError(f"{path}: define `def apply(parts: Parts) -> Parts` at the top level")
 
@@ -86,10 +86,10 @@ def _parse(text: str, path: Path) -> ast.Module:
     return tree
 
 
-def _check_literals(tree: ast.Module, path: Path) -> None:
+def _check_literals(file: File, path: Path) -> None:
     """Raises LlmbenchError where constants could carry more than an idea: knowledge of a text, or weights."""
-    dropped = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings among them
-    constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and node not in dropped]
+    dropped = {node.value for node in file.nodes if isinstance(node, ast.Expr)}  # docstrings among them
+    constants = [node for node in file.nodes if isinstance(node, ast.Constant) and node not in dropped]
     texts = [node.value for node in constants if isinstance(node.value, str | bytes)]
     size = sum(len(text.encode(errors="replace") if isinstance(text, str) else text) for text in texts)
     if size > MAX_STRING_BYTES:

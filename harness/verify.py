@@ -20,20 +20,10 @@ from harness.entry import check_record_sources
 from harness.errors import LlmbenchError
 from harness.evidence import evidence_problems, markdown_problems
 from harness.flags import Flag, find_flags, read_case
-from harness.leaderboard import (
-    BOARD_END,
-    BOARD_START,
-    Board,
-    Row,
-    folder_number,
-    format_csv,
-    make_row,
-    make_rows,
-    read_board,
-    with_board,
-)
-from harness.project import Project, read_bytes, read_text
+from harness.leaderboard import Board, make_row, make_rows, read_board
+from harness.project import Project, entries_of, folder_number, read_bytes, read_text
 from harness.reasons import explain
+from harness.rows import BOARD_END, BOARD_START, Row, format_csv, with_board
 from harness.submission import Claim, Submission, candidate_key, load_submission
 from harness.track import load_track
 
@@ -51,8 +41,9 @@ class Checked:
 
 def check_folder(project: Project, folder: Path, board: Board) -> Checked:
     """One submission; `board` is the one that it must be judged against. Its own runs are read and judged once."""
-    links = [path.relative_to(folder.parent) for path in (folder, *sorted(folder.rglob("*"))) if path.is_symlink()]
-    found = [f"{link.as_posix()} is a link; a submission holds its files itself" for link in links]
+    linked = sorted(entry.path for entry in entries_of(folder) if entry.is_symlink())
+    links = [str(folder)] * folder.is_symlink() + linked
+    found = [f"{link[len(f'{folder.parent}/') :]} is a link; a submission holds its files itself" for link in links]
     row, flags = None, []
     try:
         claim = Claim(folder, load_submission(folder))
@@ -100,7 +91,8 @@ def check_board(project: Project) -> dict[str, Checked]:
         )
     for track in sorted({submission.track for submission in board.submissions}):
         found[f"tracks/{track}.toml"] = Checked(collect(_edition_problems(project, board, track)))
-    found[project.leaderboard.name] = Checked(collect(_csv_problems(project, rows)))
+    sound = not any(checked.problems for checked in found.values())
+    found[project.leaderboard.name] = Checked(collect(_csv_problems(project, rows, sound=sound)))
     return found
 
 
@@ -136,12 +128,16 @@ def _edition_problems(project: Project, board: Board, track: str) -> Iterator[st
     check_record_sources(project, board.holder(current))
 
 
-def _csv_problems(project: Project, checked: Sequence[Row | None]) -> Iterator[str]:
-    """The CSV and the README's board are what the submissions say, byte for byte. `checked` are all rows."""
-    read_board(project)
+def _csv_problems(project: Project, checked: Sequence[Row | None], *, sound: bool) -> Iterator[str]:
+    """The CSV and the README's board are what the submissions say, byte for byte. `checked` are all rows.
+
+    Where the submissions are not `sound`, an error says why there can be no board.
+    """
+    if not sound:
+        read_board(project)
     rows = [row for row in checked if row is not None]
     if len(rows) < len(checked):
-        rows = make_rows(project)  # which says what is broken
+        rows = make_rows(project)
     stored, rebuilt = read_bytes(project.leaderboard), format_csv(rows).encode()
     if stored != rebuilt:
         lines = enumerate(zip_longest(stored.splitlines(), rebuilt.splitlines()), start=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from harness.errors import LlmbenchError
 from harness.project import Project
 from harness.sources import VariantSource, count_statements_of, read_variant, variant_names
 from harness.track import Track
+from tests.conftest import ROOT
 
 HEAD = '"""An idea (somebody, 2026)."""\nfrom dataclasses import replace\nfrom torch import nn\n'
 
@@ -107,6 +109,16 @@ def test_no_formatting_hides_a_statement() -> None:
     assert count_statements_of(plain) == count_statements_of(packed) == 4
     documented = '"""Doc."""\ndef f(x):\n    """Doc."""\n    # a comment\n    y = x\n    z = y\n    return z\n'
     assert count_statements_of(documented) == 4
+
+
+def test_a_statement_counts_wherever_it_stands() -> None:
+    """In all of harness: what `ast.walk` finds in places that the count does not look into."""
+    for path in ROOT.glob("harness/*.py"):
+        text = path.read_text()
+        nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.stmt)]
+        owners = (ast.Module, ast.ClassDef, ast.FunctionDef)
+        documented = sum(isinstance(n, owners) and ast.get_docstring(n) is not None for n in [ast.parse(text), *nodes])
+        assert count_statements_of(text) == len(nodes) - documented, path
 
 
 @pytest.mark.parametrize("recipe", ["", "token_smear", "base+", "base++a", "base+a+a"])

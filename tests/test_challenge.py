@@ -15,11 +15,12 @@ import torch
 from harness.contest import Contest
 from harness.data import derive_seed
 from harness.errors import LlmbenchError, UndecidedError
-from harness.leaderboard import Board, make_rows, read_board, rebuild, sections
+from harness.leaderboard import Board, make_rows, read_board, rebuild
 from harness.outcome import Outcome
 from harness.project import Project
 from harness.rerun import claim_arms, compare_repeat, outcome_of, track_again
 from harness.results import FailedRun, FinishedRun, RunIdentity
+from harness.rows import sections
 from harness.submission import Challenge, Submission, fresh_seeds, load_arm_runs, load_submission
 from harness.track import Track, load_track
 from harness.verdict import failed_verdict

@@ -74,7 +74,7 @@ def make_case(track: Track, *, gain: float = 0.05, lane: Lane = "loss", **change
         verdict=verdict,
         files={},
     )
-    fields: dict[str, Any] = {"records": records, "candidates": candidates, "known": records, "accepted": ()}
+    fields: dict[str, Any] = {"records": records, "candidates": candidates, "known": lambda: records, "accepted": ()}
     return Case(submission=submission, track=track, **fields | changes)
 
 
@@ -111,7 +111,10 @@ EDGES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         ({"gain": 0.11}, {"gain": 0.09}),
         ({"gain": 0.31, "accepted": (0.1, 0.3)}, {"gain": 0.29, "accepted": (0.1, 0.3)}),
         # Times scatter by 1 % here; the runs that earned the record count as well as those measured again.
-        ({"gain": 0.01, "lane": "speed"}, {"gain": 0.01, "lane": "speed", "known": first(RECORD, train_s=94.0)}),
+        (
+            {"gain": 0.01, "lane": "speed"},
+            {"gain": 0.01, "lane": "speed", "known": lambda: first(RECORD, train_s=94.0)},
+        ),
     ],
     "identical_curves": [
         (
@@ -180,9 +183,9 @@ def test_what_is_looked_up_or_idle_needs_no_multiplication(track: Track) -> None
 
 
 def test_an_opening_has_nothing_to_be_compared_with(track: Track) -> None:
-    case = make_case(track, records=[], known=[], candidates=each(IDEA, train_s=50.0))
+    case = make_case(track, records=[], known=lambda: [], candidates=each(IDEA, train_s=50.0))
     opening = case.submission.model_copy(update={"kind": "opening", "record": None, "verdict": None})
-    assert names(Case(opening, track, (), case.candidates, (), ())) == []
+    assert names(Case(opening, track, (), case.candidates, lambda: (), ())) == []
 
 
 def test_a_challenge_whose_candidate_has_no_finished_run_is_no_crash(track: Track) -> None:

@@ -20,10 +20,11 @@ from hypothesis import given
 from harness.bench import RUN_FILE, Bench
 from harness.entry import Entry, recall_entry, remember_entry
 from harness.judge import judge_file
-from harness.leaderboard import BOARD_END, BOARD_START, make_rows, read_board, rebuild
+from harness.leaderboard import make_rows, read_board, rebuild
 from harness.ledger import attempt_number
 from harness.noise import stored_pairs, study_folder
 from harness.project import Project, sha256
+from harness.rows import BOARD_END, BOARD_START
 from harness.sources import read_variant
 from harness.track import load_track
 from harness.verify import readable_board, verify_board, verify_folder

@@ -15,10 +15,11 @@ from PIL import Image
 
 from harness import plots
 from harness.errors import LlmbenchError
-from harness.leaderboard import Row, make_rows
+from harness.leaderboard import make_rows
 from harness.plots import change_of, curves_png, draw_cost, draw_curves, draw_history, to_png, to_svg
 from harness.project import Project
 from harness.results import FinishedRun
+from harness.rows import Row
 from harness.submission import load_arm_runs, load_submission
 from tests.boards import NEGATIVE
 

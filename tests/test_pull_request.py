@@ -16,11 +16,12 @@ import pytest
 import yaml
 
 from harness.errors import LlmbenchError
-from harness.leaderboard import BOARD_START, rebuild
+from harness.leaderboard import rebuild
 from harness.project import Project
 from harness.report import submission_markdown
 from harness.repository import find_commit
 from harness.results import dump_json
+from harness.rows import BOARD_START
 from harness.submission import load_arm_runs, load_submission
 from tests.conftest import ROOT, FiledContest, Sandbox, valid_document
 

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from harness.catalog import apply_recipe
-from harness.leaderboard import make_rows, with_board
+from harness.leaderboard import make_rows
 from harness.project import Project
+from harness.rows import with_board
 from harness.sources import VariantSource
 from harness.syntax import check_source
 from harness.track import Track

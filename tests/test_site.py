@@ -16,9 +16,10 @@ import pytest
 
 from harness import site as site_module
 from harness.errors import LlmbenchError
-from harness.leaderboard import format_csv, make_rows
+from harness.leaderboard import make_rows
 from harness.project import Project
 from harness.reasons import explain
+from harness.rows import format_csv
 from harness.site import MANIFEST, render_pages, render_site, write_site
 from harness.site.content import read_submissions, read_tracks
 from harness.submission import judge_submission, load_runs, load_submission

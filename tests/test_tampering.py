@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from pydantic_core import to_json
 
-from harness.leaderboard import BOARD_END, BOARD_START, read_board
+from harness.leaderboard import read_board
 from harness.project import Project
+from harness.rows import BOARD_END, BOARD_START
 from harness.verify import readable_board, verify_board, verify_folder
 from tests.conftest import ROOT
 

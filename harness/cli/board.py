@@ -36,7 +36,10 @@ NEWEST = 20  # rows of a table that a terminal shows
 
 def leaderboard(
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Write leaderboard.csv and all texts made of runs anew.")
+        bool,
+        typer.Option(
+            "--rebuild", help="Write leaderboard.csv and all texts anew from the submissions, which `verify` checks."
+        ),
     ] = False,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="DIR", help="Write the board as a static site into this folder.")
@@ -45,16 +48,20 @@ def leaderboard(
     as_json: JsonOption = False,
 ) -> None:
     """Show the records and the negative results of every track, as leaderboard.csv has them."""
-    from harness.leaderboard import rebuild as rebuild_csv
-    from harness.leaderboard import stored_rows
-    from harness.report import board_tables
+    from harness.rows import stored_rows
+    from harness.tables import board_tables
 
     project = Project.find()
     if rebuild:
-        from harness.submit import rewrite_readmes
+        from harness.submit import rebuild_texts
 
-        rewrite_readmes(project)
-    rows = rebuild_csv(project) if rebuild else stored_rows(project)
+        rows = rebuild_texts(project)
+    elif (stored := stored_rows(project)) is not None:
+        rows = stored
+    else:
+        from harness.leaderboard import make_rows
+
+        rows = make_rows(project)
     if html is not None:
         from harness.site import write_site
 
@@ -150,8 +157,7 @@ def verify(
 def _show_check(found: Problems, flags: Flags, review: Review | None) -> None:
     from harness.report import check_lines
 
-    for line in [*([review.summary] if review else []), *check_lines(found, flags)]:
-        show(line)
+    show("\n".join([*([review.summary] if review else []), *check_lines(found, flags)]))
 
 
 def _write_check(project: Project, found: Problems, flags: Flags, review: Review | None) -> None:

@@ -161,7 +161,7 @@ def data_info(
     from harness.data import cache_folder, open_split, read_manifest, token_dtype, with_found_pins
     from harness.dataspec import PINS, SPLITS
     from harness.documents import DataInfo
-    from harness.report import new_table
+    from harness.tables import new_table
 
     _, contest_track = open_track(track)
     folder, manifest, found = cache_folder(contest_track), read_manifest(contest_track), with_found_pins(contest_track)

@@ -59,8 +59,8 @@ def run_baseline(
     from harness.documents import RunBaseline
     from harness.entry import check_record_sources, record_recipe
     from harness.leaderboard import read_board
-    from harness.report import runs_table
     from harness.results import FinishedRun
+    from harness.tables import runs_table
     from harness.trackers import open_logbook
 
     project, plain_track = open_track(track)

@@ -265,7 +265,8 @@ def watched_contest(bench: Bench, arms: Arms, seeds: Sequence[int], max_pairs: i
 def show_pairs(contest: Contest) -> None:
     """The table of the pairs, the evidence, what failed, and what must not be compared."""
     from harness.describe import experts_table
-    from harness.report import compare, comparison_table, evidence
+    from harness.report import compare, evidence
+    from harness.tables import comparison_table
 
     arms, verdict = contest.arms, contest.verdict
     if pairs := contest.pairs[: verdict.pairs]:

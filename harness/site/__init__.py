@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import LlmbenchError
-from harness.leaderboard import format_csv
 from harness.plots import draw_cost, draw_curves, draw_history, to_svg
 from harness.project import Project, read_text, write_atomic
+from harness.rows import format_csv
 from harness.site.content import PLOT_WIDTH, SubmissionPage, TrackPage, read_submissions, read_tracks
 
 HERE = Path(__file__).resolve().parent

@@ -8,14 +8,16 @@ from functools import cached_property
 
 from harness.describe import track_lines
 from harness.errors import LlmbenchError
-from harness.leaderboard import Board, Row, make_rows, read_board
+from harness.leaderboard import Board, make_rows, read_board
 from harness.plots import change_of
 from harness.project import Project, read_text
 from harness.reasons import explain
-from harness.report import Comparison, compare, evidence, verdict_sentence
+from harness.report import compare, evidence, verdict_sentence
 from harness.results import FailedRun, FinishedRun
+from harness.rows import Row
 from harness.sources import NAME as VARIANT
 from harness.submission import ArmName, Submission, frozen_source, judge_submission, load_frozen_track, load_runs
+from harness.tables import Comparison
 from harness.track import Track, load_track, track_names
 from harness.verdict import Verdict
 
