@@ -42,7 +42,7 @@ def test_a_variant_of_the_experts_says_on_a_dense_track_that_it_needs_them(
     tiny: Track, build_recipe: Callable[[str, Track], Recipe]
 ) -> None:
     for name in NEED_EXPERTS:
-        with pytest.raises(LlmbenchError, match=f"'{name}' changes experts, .* use it on a track that has it"):
+        with pytest.raises(LlmbenchError, match=f"'{name}' changes experts, .* use it on a mixture-of-experts track"):
             build_recipe(f"base+{name}", tiny).build()
 
 
