@@ -51,7 +51,7 @@ def complete_records() -> list[str]:
     from harness.rows import stored_rows
 
     with suppress(LlmbenchError):
-        return [str(row.number) for row in stored_rows(Project.find()) if row.kind == "record"]
+        return [str(row.number) for row in stored_rows(Project.find()) or () if row.kind == "record"]
     return []
 
 
