@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 def tracks_table(tracks: Sequence[Track], holders: Sequence[Row | None]) -> Table:
     """All tracks, a line each."""
     table = new_table()
-    for column in ("track", "what it is", "record"):
-        table.add_column(column, overflow="fold", no_wrap=column == "track")
-    for column in ("val loss", "looks"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("track", no_wrap=True)
+    table.add_column("what it is")
+    table.add_column("record", overflow="fold", max_width=20)
+    table.add_column("val loss", justify="right", no_wrap=True)
     for track, holder in zip(tracks, holders, strict=True):
         loss = "" if holder is None or holder.val_loss is None else f"{holder.val_loss:.4f}"
-        recipe = "open it" if holder is None else f"{holder.number}: {holder.recipe}"
-        table.add_row(track.name, track.summary, recipe, loss, "/".join(map(str, track.rule.looks)))
+        recipe = "not opened yet" if holder is None else f"{holder.number}: {holder.recipe}"
+        table.add_row(track.name, track.summary, recipe, loss)
     return table
 
 
@@ -38,28 +38,23 @@ def variants_table(sources: Sequence[VariantSource], found: Mapping[str, Sequenc
     table = new_table()
     table.add_column("variant", no_wrap=True)
     table.add_column("stmts", justify="right")
-    table.add_column("change and source")
-    table.add_column("standing", overflow="fold")
+    table.add_column("change and source", overflow="fold")
+    table.add_column("standing", overflow="fold", max_width=16)
     for source in sources:
         standing = "; ".join(_short_standing(one) for one in found.get(source.name, ())[:2])
         table.add_row(source.name, str(source.cost), source.summary, standing or "not judged")
     return table
 
 
-def variant_lines(source: VariantSource, found: Sequence[Standing]) -> list[str]:
-    """One variant in words: its docstring, its cost, its standing, how to judge it."""
-    lines = [
-        *source.docstring.splitlines(),
-        "",
-        f"cost: {source.cost} statements",
-        f"file: models/variants/{source.path.name}",
-    ]
-    lines.append(f"digest: {source.digest}")
+def variant_facts(source: VariantSource, found: Sequence[Standing]) -> list[tuple[str, str]]:
+    """One variant's cost, its standing, how to judge it: (name, value)."""
+    facts = [("cost", f"{source.cost} statements"), ("file", f"models/variants/{source.path.name}")]
+    facts.append(("digest", source.digest))
     for one in found:
         gain = "" if one.gain is None else f", gain {one.gain:+.4f}"
         p = "" if one.p_value is None else f", p {one.p_value:.2g}"
-        lines.append(f"submission {one.number:04d}: {_short_standing(one)}{gain}{p}")
-    return [*lines, f"judge it: llmbench run candidate --variant {source.name}"]
+        facts.append((f"submission {one.number:04d}", f"{_short_standing(one)}{gain}{p}"))
+    return [*facts, ("judge it", f"`llmbench run candidate --variant {source.name}`")]
 
 
 def _short_standing(one: Standing) -> str:
@@ -84,7 +79,7 @@ def doctor_lines(found: Diagnosis) -> list[str]:
         f"GPU          {gpu}",
         f"disk         {found.disk_free_gib:.0f} GiB free",
         f"confinement  {confined}",
-        f"products     {found.cpu_flops_per_s / 1e9:.0f} GFLOP/s on one thread"
+        f"matrix rate  {found.cpu_flops_per_s / 1e9:.0f} GFLOP/s on one thread"
         + (f", {found.gpu_flops_per_s / 1e12:.0f} TFLOP/s on the GPU" if found.gpu_flops_per_s else ""),
     ]
 
@@ -102,7 +97,11 @@ def outlook_table(outlooks: Sequence[TrackOutlook]) -> Table:
     """What each track would take here."""
     table = new_table()
     for column in ("track", "here", "a run", "at a time", "a verdict", "from"):
-        table.add_column(column, justify="left" if column in ("track", "here", "from") else "right", no_wrap=True)
+        table.add_column(
+            column,
+            justify="left" if column in ("track", "here", "from") else "right",
+            no_wrap=column in ("track", "here"),
+        )
     for one in outlooks:
         times = (one.run_s, one.first_look_s, one.last_look_s)
         run, first, last = ("" if seconds is None else duration(seconds) for seconds in times)

@@ -9,13 +9,13 @@ import subprocess
 import sys
 import time
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from harness.catalog import apply_recipe
 from harness.data import read_manifest
 from harness.dataspec import SplitName
 from harness.executor import LocalExecutor, alike_gpus
-from harness.noise import kept_run_seconds
+from harness.noise import Source, kept_run_seconds
 from harness.project import CHECKOUT, Project
 from harness.provenance import available_cores, this_machine
 from harness.track import Count, Positive, Strict, Track, load_track, track_names
@@ -30,8 +30,6 @@ START_S = 5.0
 # Passes over val: the score, and the probes' repetitions with other tokens, neighbours and order.
 VAL_PASSES = 3
 MEASURED_S = 0.3  # of products, until their rate is believed
-
-Source = Literal["kept runs", "matrix rate"]
 
 
 class TrackOutlook(Strict):
@@ -189,6 +187,22 @@ def track_work(track: Track) -> Work:
     )
 
 
+def run_seconds(project: Project, track: Track) -> tuple[float | None, Source | None]:
+    """Seconds of one whole run here and how they are known; (None, None) on a machine without the track's device."""
+    if (kept_s := kept_run_seconds(project, track)) is not None:
+        return kept_s, "kept runs"
+    import torch
+
+    if track.device == "cuda" and not torch.cuda.is_available():
+        return None, None
+    rate = _matrix_rate("cuda", 4096) if track.device == "cuda" else _matrix_rate("cpu", 512) * track.threads
+    return _estimate(track_work(track), rate, track), "matrix rate"
+
+
+def _estimate(work: Work, rate: float, track: Track) -> float:
+    return START_S + (work.train_flops / track.num_processes + work.eval_flops) / (UTILISATION * rate)
+
+
 def _outlook(
     project: Project, track: Track, rates: _Rates, memory_gib: float, gpu_memory_gib: float | None
 ) -> TrackOutlook:
@@ -197,8 +211,7 @@ def _outlook(
     rate = rates.gpu if track.device == "cuda" else rates.cpu * track.threads
     run_s, source = kept_run_seconds(project, track), "kept runs"
     if run_s is None and rate is not None:
-        flops = work.train_flops / track.num_processes + work.eval_flops
-        run_s, source = START_S + flops / (UTILISATION * rate), "matrix rate"
+        run_s, source = _estimate(work, rate, track), "matrix rate"
     hindrances = tuple(_hindrances(track, work, memory_gib, gpu_memory_gib))
     first_s, last_s = (None if run_s is None else run_s * math.ceil(2 * n / jobs) for n in (looks[0], looks[-1]))
     return TrackOutlook(

@@ -9,7 +9,7 @@ from harness.catalog import format_recipe, parse_recipe, recipe_cost, recipe_sou
 from harness.errors import LlmbenchError
 from harness.executor import ExecutorName
 from harness.leaderboard import Board
-from harness.project import Project, read_text, write_atomic
+from harness.project import DEFAULT_TRACK, Project, read_text, write_atomic
 from harness.submission import Submission, confirmation_seeds
 from harness.track import Positive, Strict, Track
 from harness.verdict import Lane
@@ -121,3 +121,12 @@ def recall_entry(project: Project, track: Track) -> Entry:
 
 def _last_entry(project: Project, track: Track) -> Path:
     return project.runs / track.name / "last-entry.json"
+
+
+def run_command(track: Track | None, entry: Entry) -> str:
+    """The command line that trains and judges `entry` on `track`, None for the default one."""
+    words = ["llmbench run candidate"]
+    words += [f"--variant {name}" for name in entry.added] + [f"--without {name}" for name in entry.removed]
+    words += [f"--track {track.name}"] if track and track.name != DEFAULT_TRACK else []
+    words += [f"--lane {entry.lane}"] if entry.lane != "loss" else []
+    return " ".join([*words, *(["--confirm"] if entry.confirm else [])])

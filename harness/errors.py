@@ -46,6 +46,6 @@ def one_line(text: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the nearest of `known`, else an empty string."""
+    """`" (did you mean 'x'?)"` for the nearest of `known`, else an empty string."""
     nearest = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean '{nearest[0]}'?" if nearest else ""
+    return f" (did you mean '{nearest[0]}'?)" if nearest else ""

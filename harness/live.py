@@ -6,6 +6,7 @@ Everything goes to standard error, so that standard output stays a document.
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -24,24 +25,30 @@ from harness.arrays import Step
 from harness.entry import Arms
 from harness.report import duration
 from harness.results import FinishedRun, RunIdentity
+from harness.terminal import put
 from harness.track import Track
 
 LOG_EVERY_S = 60.0  # between two lines of one run in a log
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 16  # characters
-OTHERS = 54  # characters of a line without its name: on a narrow terminal the name gives way
+LAYOUTS = ((100, 20, 16, 70), (72, 10, 8, 54), (0, 0, 8, 31))
+"""From this many columns on: characters of the bar, of the curve, and of a line without its name."""
 
 
 def sparkline(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
-    """The values as blocks from left to right, each a mean over its share of them; the scale is their own range."""
+    """The values as blocks from left to right, each a mean over its share of them.
+
+    The scale is their own range, by its root: a loss falls at first so far that the rest would look level.
+    """
     if not values:
         return ""
     width = min(width, len(values))
     edges = [len(values) * place // width for place in range(width + 1)]
     means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
     low, high = min(means), max(means)
-    scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
-    return "".join(BLOCKS[round((mean - low) * scale)] for mean in means)
+    if not high > low:
+        return BLOCKS[0] * width
+    return "".join(BLOCKS[round((len(BLOCKS) - 1) * math.sqrt((mean - low) / (high - low)))] for mean in means)
 
 
 @dataclass
@@ -147,27 +154,24 @@ class LiveRuns:
         return steps * self.track.budget.batch_tokens / max(watched.rate, 1e-9)
 
     def _render(self) -> RenderableType:
-        """A line a run that trains, and below them the contest."""
+        """A line a run that trains, and below them the contest; a narrow terminal gets neither bars nor rates."""
         with self._guard:
+            width = self.console.width
+            bar, curve, others = next(layout for least, *layout in LAYOUTS if width >= least)
             table = Table.grid(padding=(0, 1))
-            for _ in range(6):
-                table.add_column(no_wrap=True)
-            wide = self.console.width >= 100
-            for (recipe, seed), watched in self._running.items():
+            names = _names([*self._running], self.track, max(12, width - others))
+            for name, watched in zip(names, self._running.values(), strict=True):
                 loss = f"loss {watched.losses[-1]:.3f}" if watched.losses else ""
                 left = f"{duration(self._seconds_left(watched))} left" if watched.step and not watched.note else ""
-                bar = ProgressBar(total=self.track.budget.num_steps, completed=watched.step, width=20 if wide else 10)
-                name = Text(_name(recipe, seed, self.track))
-                name.truncate(max(12, self.console.width - (70 if wide else OTHERS)), overflow="ellipsis")
-                cells = (
-                    name,
-                    bar,
-                    Text(sparkline(watched.losses, SPARK_WIDTH if wide else 8), style="cyan"),
-                    Text(watched.note or loss),
-                    Text(f"{watched.rate:,.0f} tok/s" if watched.rate else ""),
-                    Text(left, style="dim"),
-                )
+                progress = ProgressBar(total=self.track.budget.num_steps, completed=watched.step, width=bar)
+                cells: list[RenderableType] = [Text(name), Text(sparkline(watched.losses, curve), style="cyan")]
+                cells += [Text(watched.note or loss), Text(left, style="dim")]
+                if bar:
+                    cells.insert(1, progress)
+                    cells.insert(4, Text(f"{watched.rate:,.0f} tok/s" if watched.rate else ""))
                 table.add_row(*cells)
+            for column in table.columns:
+                column.no_wrap = True
             return table if self.arms is None else Group(table, Text(self._contest_line(self.arms), style="bold"))
 
     def _contest_line(self, arms: Arms) -> str:
@@ -188,7 +192,7 @@ class LiveRuns:
         self._say(f"{_name(run.recipe, run.seed, self.track)}: {text}")
 
     def _say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        put(self.console, text)
 
 
 class LivePreparation:
@@ -226,12 +230,24 @@ class LivePreparation:
         self._progress.update(self._task, description=text, completed=step.tokens, total=step.of)
         if not self.console.is_terminal and time.monotonic() - self._told >= self.SILENCE_S:
             self._told = time.monotonic()
-            self.console.print(text, highlight=False, soft_wrap=True)
+            put(self.console, text)
 
 
 def _name(recipe: str, seed: int, track: Track) -> str:
     pair = f"pair {track.seeds.index(seed) + 1} " if seed in track.seeds else ""
     return f"{pair}seed {seed} {recipe}"
+
+
+def _names(runs: Sequence[tuple[str, int]], track: Track, room: int) -> list[str]:
+    """All in at most `room` characters: in full, else without seeds, else with the recipes' ends, where they differ."""
+    names = [_name(recipe, seed, track) for recipe, seed in runs]
+    if any(len(name) > room for name in names):
+        names = [name.replace(f" seed {seed}", "", 1) for name, (_, seed) in zip(names, runs, strict=True)]
+    for place, (name, (recipe, _)) in enumerate(zip(names, runs, strict=True)):
+        if len(name) > room:
+            head = name.removesuffix(recipe)[: room - 2]
+            names[place] = f"{head}…{recipe[len(head) + 1 - room :]}"
+    return names
 
 
 def _outcome(result: Any, *, reused: bool) -> str:

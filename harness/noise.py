@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from harness.bench import RUN_FILE, Bench
 from harness.entry import Arms
@@ -185,6 +185,10 @@ def save_study(project: Project, track: Track, pairs: Sequence[Pair]) -> Path:
     return folder
 
 
+Source = Literal["kept runs", "matrix rate"]
+"""How the seconds of a run are known."""
+
+
 class Plan(Strict):
     """What to expect of a contest."""
 
@@ -195,7 +199,8 @@ class Plan(Strict):
     pairs_needed: int | None
     """The first look that alone finds the gain with a power of 0.9; None where none does."""
     run_s: float | None
-    """Seconds of one whole run on this machine; None where no run of the track is stored here."""
+    """Seconds of one whole run on this machine; None where neither a kept run nor an estimate tells."""
+    source: Source | None
     jobs: int
     mean_s: float | None
     """Seconds until the decision, on average."""
@@ -203,8 +208,10 @@ class Plan(Strict):
     """Seconds if it takes all looks."""
 
 
-def make_plan(bench: Bench, net_gain: float) -> Plan:
+def make_plan(bench: Bench, net_gain: float, run_s: float | None, source: Source | None) -> Plan:
     """What the rule would do with a gain of `net_gain` nats beyond its price, from the stored noise study.
+
+    A run takes `run_s` seconds here, as `source` tells.
 
     Raises LlmbenchError where the track has no study.
     """
@@ -218,12 +225,12 @@ def make_plan(bench: Bench, net_gain: float) -> Plan:
     expected = accepts(*_losses(pairs), rule, gain=net_gain)
     sd = report.paired_sd if rule.design == "paired" else report.seed_sd
     found = [n for n in rule.looks if look_power(net_gain, sd, n, rule, rule.design) >= TARGET_POWER]
-    run_s = kept_run_seconds(bench.project, track)
     return Plan(
         power=expected.accepted,
         mean_pairs=expected.pairs,
         pairs_needed=found[0] if found else None,
         run_s=run_s,
+        source=source,
         jobs=bench.jobs,
         mean_s=None if run_s is None else 2 * expected.pairs * run_s / bench.jobs,
         last_look_s=None if run_s is None else 2 * rule.looks[-1] * run_s / bench.jobs,

@@ -135,8 +135,10 @@ def draw_history(rows: Sequence[Row]) -> Figure:
     places = _places(rows)
     figure = _new_figure(2.9 * len(panels))
     grid: Any = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
-    first, last = int(min(places.values())), max(places.values())
-    end = last + 0.12 * (last - first)
+    first, last = min(places.values()), max(places.values())
+    one_day = int(first) == int(last)
+    first = first if one_day else int(first)
+    end = last + (0.12 * (last - first) or 0.12)
     for axes, (label, values) in zip(grid[:, 0], panels, strict=True):
         shown = [row for row in rows if row.number in values]
         steps = [row for row in shown if row.kind in HOLDING and row.state != "retracted"]
@@ -156,7 +158,11 @@ def draw_history(rows: Sequence[Row]) -> Figure:
         stairs = [(x0, y0, x1, y1) for x0, y0, x1, y1 in zip(x, y, [*x[1:], end], [*y[1:], *y[-1:]], strict=True)]
         lines = [line for x0, y0, x1, y1 in stairs for line in ((x0, y0, x1, y0), (x1, y0, x1, y1))]
         _place_labels(axes, [(places[row.number], values[row.number], row) for row in (*steps, *others)], lines)
-    _date_axis(grid[-1, 0], first, last)
+    if one_day:
+        grid[-1, 0].set_xticks([])
+        grid[-1, 0].set_xlabel(f"submissions of {rows[0].date}, in their order")
+    else:
+        _date_axis(grid[-1, 0], first, last)
     figure.align_ylabels()
     return figure
 

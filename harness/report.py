@@ -17,6 +17,7 @@ from harness.track import Track
 from harness.verdict import Verdict
 
 if TYPE_CHECKING:
+    from harness.judge import Judgement
     from harness.noise import NoiseReport, Plan
     from harness.rerun import Repeat
 
@@ -52,8 +53,8 @@ def look_line(pairs: Sequence[Pair], look: int, jobs: int) -> str:
     if not pairs:
         return f"first look: {look} pairs"
     run_s = statistics.median(run.training.wall_s + run.evaluation.eval_s for pair in pairs for run in pair)
-    minutes = 2 * (look - len(pairs)) * run_s / jobs / 60
-    return f"undecided after {len(pairs)} pairs; the next look needs {look}, about {minutes:.1f} minutes more"
+    more_s = 2 * (look - len(pairs)) * run_s / jobs
+    return f"undecided after {len(pairs)} pairs; the next look needs {look}, about {duration(more_s)} more"
 
 
 def look_verdict_line(verdict: Verdict) -> str:
@@ -114,6 +115,19 @@ def evidence(verdict: Verdict) -> list[tuple[str, str]]:
     if verdict.time_ratio is not None:
         facts.append(("time, candidate / record", f"{verdict.time_ratio:.3f}"))
     return facts
+
+
+def judgement_facts(judgement: Judgement) -> list[tuple[str, str]]:
+    """A fixed test's numbers, to four digits: (name, value). `--json` has all digits."""
+    facts: list[tuple[str, str]] = [("test", judgement.test)]
+    if judgement.p_value is not None:
+        facts.append(("p", f"{judgement.p_value:.4g}"))
+    if judgement.gain is not None:
+        interval = ""
+        if judgement.ci_low is not None and judgement.ci_high is not None:
+            interval = f", interval [{judgement.ci_low:+.4g}, {judgement.ci_high:+.4g}]"
+        facts.append(("gain", f"{judgement.gain:+.4g}{interval}"))
+    return [*facts, ("values", str(judgement.n)), ("reasons", ", ".join(judgement.reasons))]
 
 
 def duration(seconds: float) -> str:
@@ -307,12 +321,10 @@ def plan_lines(plan: Plan, gain: float, track: Track) -> list[str]:
     else:
         lines.append(f"the look at {plan.pairs_needed} pairs finds it with a power of 0.9")
     if plan.run_s is None or plan.mean_s is None or plan.last_look_s is None:
-        lines.append(
-            f"how long that takes here is not known yet; train one: `llmbench run baseline --track {track.name}`"
-        )
+        lines.append(f"how long that takes is not known here: {track.name} needs a CUDA GPU")
     else:
         lines.append(
-            f"on this machine, {plan.run_s:.0f} s a run and {plan.jobs} at a time, both arms trained anew: "
-            f"about {plan.mean_s / 60:.0f} minutes, at most {plan.last_look_s / 60:.0f}"
+            f"on this machine, {duration(plan.run_s)} a run (from {plan.source}) and {plan.jobs} at a time, "
+            f"both arms trained anew: about {duration(plan.mean_s)}, at most {duration(plan.last_look_s)}"
         )
     return lines

@@ -23,8 +23,8 @@ def apply_setting(content: dict[str, Any], setting: str) -> None:
         raise LlmbenchError(f"--set takes KEY=VALUE, as in `--set model.num_layers=2`, not '{setting[:80]}'")
     if first not in TABLES + VALUES:
         raise LlmbenchError(
-            f"--set {key[:80]}: there is no '{first[:80]}' to set{did_you_mean(first, TABLES + VALUES)} "
-            f"({', '.join(f'{name}.KEY' for name in TABLES)}, {', '.join(VALUES)} can be set)"
+            f"--set {key[:80]}: there is no '{first[:80]}' to set{did_you_mean(first, TABLES + VALUES)}; "
+            f"{', '.join(f'{name}.KEY' for name in TABLES)}, {', '.join(VALUES)} can be set"
         )
     if bool(names) != (first in TABLES) or (first == "data" and names[0] in PINS):
         what = "a value without keys" if first in VALUES else "a table" if not names else "a digest of the data"

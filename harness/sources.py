@@ -73,8 +73,8 @@ def read_variant(project: Project, name: str) -> VariantSource:
         raise LlmbenchError(f"models/variants/{name}.py: name it in lower case, digits and underscores")
     if name not in variant_names(project):
         raise LlmbenchError(
-            f"there is no variant '{name}'{did_you_mean(name, variant_names(project))} "
-            f"(`llmbench variants` lists them; a new one is a file models/variants/{name}.py)"
+            f"there is no variant '{name}'{did_you_mean(name, variant_names(project))}; "
+            f"`llmbench variants` lists them, a new one is a file models/variants/{name}.py"
         )
     path = project.variants / f"{name}.py"
     source = VariantSource(name, path, read_text(path))

@@ -15,7 +15,7 @@ from harness.bench import Bench
 from harness.catalog import BASE, parse_recipe, recipe_cost, recipe_sources
 from harness.contest import Contest, judge_stored
 from harness.cores import answer_all
-from harness.entry import Arms, Entry, check_record_sources, contest_seeds
+from harness.entry import Arms, Entry, check_record_sources, contest_seeds, run_command
 from harness.errors import LlmbenchError, RejectedError, UndecidedError
 from harness.leaderboard import Board, make_row, read_board, rebuild, write_board
 from harness.ledger import attempt_number
@@ -109,10 +109,11 @@ def file_candidate(bench: Bench, board: Board, entry: Entry, arms: Arms, *, nega
     verdict = contest.verdict
     if contest.failed and not used:
         raise RejectedError(f"{contest.failed[0].recipe} has no numbers to file: {contest.failed[0].reason}")
+    command = run_command(track, entry)
     if not used:
-        raise UndecidedError(f"{arms.candidate}: {verdict_sentence(verdict)} Run `llmbench run candidate` first")
+        raise UndecidedError(f"{arms.candidate}: {verdict_sentence(verdict)} Run `{command}` first")
     if verdict.decision == "undecided":
-        raise UndecidedError(f"{arms.candidate}: {verdict_sentence(verdict)} Run `llmbench run candidate` again")
+        raise UndecidedError(f"{arms.candidate}: {verdict_sentence(verdict)} Run `{command}` again")
     if negative and verdict.decision == "accepted":
         raise LlmbenchError(f"{arms.candidate} breaks the record; submit it without --negative")
     if not negative and verdict.decision == "rejected":

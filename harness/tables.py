@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -42,20 +43,58 @@ def new_table(title: str | None = None) -> Table:
     )
 
 
-def board_tables(rows: Sequence[Row], newest: int | None = None) -> list[Table]:
-    """The board for the terminal, the `newest` of each table; earlier editions of a track are dim."""
+def facts_table(facts: Sequence[tuple[str, str]]) -> Table:
+    """Names and what there is to say of each, below one another."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for name, value in facts:
+        table.add_row(Text(name), Text(value))
+    table.columns[0].no_wrap, table.columns[1].overflow = True, "fold"
+    return table
+
+
+LEAST_RECIPE = 16  # characters
+GIVE_WAY = ("date", "stmts", "time", "pairs")
+
+
+def board_tables(rows: Sequence[Row], width: int, newest: int | None = None) -> list[Table]:
+    """The board for a terminal of `width` characters, the `newest` of each table; earlier editions of a track are dim.
+
+    All tables have the same columns. Only the recipe wraps; where even that leaves no room, columns give way.
+    """
+    shown = [(track, title, found, [cells(row) for row in found[:newest]]) for track, title, found in sections(rows)]
+    columns = [(name, justify, place) for place, (name, justify) in enumerate(COLUMNS)]
+    needs = {
+        name: max([len(name), *(len(line[place]) for *_, lines in shown for line in lines)])
+        for name, _, place in columns
+    }
+    for name in ("", *GIVE_WAY):
+        columns = [column for column in columns if column[0] != name]
+        room = width + 1 - sum(needs[name] + 2 for name, *_ in columns if name != "recipe") - 2
+        if room >= LEAST_RECIPE:
+            break
+    needs["recipe"] = min(needs["recipe"], max(room, LEAST_RECIPE))
     tables = []
-    for track, title, found in sections(rows):
-        chosen = found[:newest]
-        more = f" (the newest {len(chosen)} of {len(found):,}; --all shows every one)"
-        table = new_table(f"{track}: {title}{more if len(chosen) < len(found) else ''}")
-        for column, justify in COLUMNS:
-            # Eighty columns hold the board if only the recipe may wrap.
-            table.add_column(column, justify=justify, overflow="fold", no_wrap=column != "recipe")  # type: ignore[arg-type]
-        for row in chosen:
-            table.add_row(*cells(row), style="dim" if title == "earlier editions" else None)
+    for track, title, found, lines in shown:
+        more = f" (the newest {len(lines)} of {len(found):,}; --all shows every one)"
+        table = new_table(f"{track}: {title}{more if len(lines) < len(found) else ''}")
+        for name, justify, _ in columns:
+            table.add_column(name, justify=justify, overflow="fold", width=needs[name])  # type: ignore[arg-type]
+        for line in lines:
+            line[1] = _fold(line[1], needs["recipe"])
+            table.add_row(*(line[place] for *_, place in columns), style="dim" if title == "earlier editions" else None)
         tables.append(table)
     return tables
+
+
+def _fold(recipe: str, width: int) -> str:
+    """In lines that begin with a variant or a word, as far as the width allows."""
+    lines = [""]
+    for piece in re.findall(r"[+ ]?[^+ ]+", recipe):
+        lines[-1:] = [lines[-1] + piece] if len(lines[-1] + piece) <= width else [lines[-1], piece.lstrip()]
+    return "\n".join(lines)
 
 
 def comparison_table(without: str, with_: str, rows: Sequence[Comparison]) -> Table:
@@ -63,7 +102,7 @@ def comparison_table(without: str, with_: str, rows: Sequence[Comparison]) -> Ta
     table = new_table()
     table.add_column("mean over the pairs\n* the better one")
     table.add_column(f"Without\n{without}", justify="right")
-    table.add_column(f"With\n{with_}", justify="right")
+    table.add_column(f"With\n{with_}", justify="right", overflow="fold")
     table.add_column("difference", justify="right")
     for row in rows:
         cells = (

@@ -219,7 +219,7 @@ def load_track(project: Project, name: str, settings: Sequence[str] = ()) -> Tra
     path = project.tracks / f"{name}.toml"
     if not path.is_file():
         raise LlmbenchError(
-            f"there is no track '{name}'{did_you_mean(name, track_names(project))} (`llmbench tracks` lists them)"
+            f"there is no track '{name}'{did_you_mean(name, track_names(project))}; `llmbench tracks` lists them"
         )
     return parse_track(path, settings=settings)
 

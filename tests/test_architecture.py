@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Reading order: a module imports only what stands above it.
 ORDER = [
     "errors",
+    "terminal",
     "project",
     "repository",
     "dataspec",

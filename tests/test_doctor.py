@@ -8,10 +8,15 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from harness.doctor import TrackOutlook, _outlook, _Rates, available_confinement, track_work
+from harness.cli.claim import _next_line
+from harness.doctor import TrackOutlook, _outlook, _Rates, available_confinement, run_seconds, track_work
+from harness.entry import Entry
+from harness.leaderboard import read_board
 from harness.project import Project
 from harness.results import FinishedRun, load_run
 from harness.track import Track, load_track
@@ -89,6 +94,9 @@ def test_kept_runs_say_more_than_a_guess(filed: FiledContest) -> None:
         ("schema run", "run candidate"),
         ("verify submissions/0001", "submissions/0001-pocket-baseline"),
         ("run candidate --log tensor", "tensorboard"),
+        ("run candidate --executor r", "ray"),
+        ("challenge 2", "2"),
+        ("explain hopeless_s", "hopeless_start"),
     ],
 )
 def test_the_shell_completes_names(words: str, expected: str) -> None:
@@ -100,3 +108,30 @@ def test_the_shell_completes_names(words: str, expected: str) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=os.environ | asked, check=False
     )
     assert expected in done.stdout.splitlines(), done.stdout + done.stderr
+
+
+def test_a_plan_estimates_a_run_where_none_is_kept(project: Project, elsewhere: Project) -> None:
+    small, large = (run_seconds(elsewhere, load_track(project, name)) for name in ("smoke", "pocket"))
+    assert small[1] == large[1] == "matrix rate"
+    assert 5 < (small[0] or 0) < (large[0] or 0)
+
+
+@pytest.mark.parametrize(
+    ("track", "decision", "expected"),
+    [
+        ("pocket", "accepted", "Next: `llmbench submit`"),
+        ("pocket", "rejected", "To file it as knowledge: `llmbench submit --negative`"),
+        ("pocket-moe", "accepted", "Next: `llmbench submit --track pocket-moe`"),
+        ("pocket", "undecided", ""),
+        (
+            "smoke",
+            "accepted",
+            "Nobody has opened smoke, so this enters no board. Next, on pocket: "
+            "`llmbench run candidate --variant a`; to open smoke: `llmbench submit --baseline --track smoke`",
+        ),
+    ],
+)
+def test_the_next_step_names_its_track(project: Project, track: str, decision: str, expected: str) -> None:
+    contest: Any = SimpleNamespace(verdict=SimpleNamespace(decision=decision), failed=())
+    entry = Entry(added=("a",))
+    assert _next_line(contest, read_board(project), load_track(project, track), entry) == expected

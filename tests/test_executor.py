@@ -128,7 +128,7 @@ def test_other_sources_than_those_asked_for_are_refused(
 def test_an_executor_is_local_or_ray_and_times_are_compared_on_one_machine(sandbox: Sandbox) -> None:
     unknown = sandbox("run", "baseline", "--track", "smoke", "--executor", "rai")
     assert unknown.returncode == 2
-    assert "there is no executor 'rai'; did you mean 'ray'?" in unknown.stderr
+    assert "there is no executor 'rai' (did you mean 'ray'?)" in unknown.stderr
     timed = sandbox("run", "candidate", "--variant", "token_smear", "--lane", "speed", "--executor", "ray")
     assert timed.returncode == 2
     assert "compares times on one machine; leave --executor ray out" in timed.stderr

@@ -170,7 +170,7 @@ def test_json_file_reads_every_key_and_options_override_it(tmp_path: Path) -> No
         ("a.json", '{"target": 1.0}', "key 'candidate' is missing"),
         ("a.json", '{"candidate": [1.0]}', "give either 'record'"),
         ("a.json", '{"candidate": [1.0], "record": [1.0], "target": 1.0}', "give either 'record'"),
-        ("a.json", '{"candidate": [1.0], "target": 1.0, "margn": 1}', "unknown key 'margn'; did you mean 'margin'"),
+        ("a.json", '{"candidate": [1.0], "target": 1.0, "margn": 1}', "unknown key 'margn' (did you mean 'margin'"),
         ("a.json", '{"candidate": [1.0], "target": 1.0, "paired": true}', "'paired' needs a 'record'"),
         ("a.json", '{"candidate": [1.0], "record": [1.0], "paired": true, "sigma": 1.0}', "does not go with 'paired'"),
         ("a.json", '{"candidate": [1.0], "target": 1.0, "candidate_seeds": [1, 2]}', "one seed for each value"),

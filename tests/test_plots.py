@@ -128,6 +128,22 @@ def test_history_labels_every_step_and_leaves_out_challenges(rows: list[Row]) ->
     assert "training time" not in shown
 
 
+def test_history_of_one_day_is_an_order_and_of_several_a_calendar(rows: list[Row]) -> None:
+    day, next_day = "2026-11-22", "2026-11-23"
+    one = [row.model_copy(update={"date": day}) for row in rows]
+    figure = draw_history(one)
+    assert figure.axes[-1].get_xlabel() == f"submissions of {day}, in their order"
+    left, right = figure.axes[-1].get_xlim()
+    xs = sorted(x for line in figure.axes[0].lines for x in line.get_xdata())
+    assert xs[0] - left < 0.1 * (right - left)  # no empty hours before the first
+    two = draw_history([*one[:-1], one[-1].model_copy(update={"date": next_day, "kind": "negative"})])
+    assert [label.get_text() for label in two.axes[-1].get_xticklabels()] == [day, next_day]
+
+
+def test_history_of_an_opening_alone_can_be_drawn(rows: list[Row]) -> None:
+    assert "1 base" in texts(to_svg(lambda: draw_history(rows[:1])))
+
+
 def test_a_record_in_speed_adds_the_time_to_history(rows: list[Row]) -> None:
     faster = rows[1].model_copy(update={"number": 9, "lane": "speed", "beaten": rows[1].recipe, "time_ratio": 0.5})
     assert "training time" in texts(to_svg(lambda: draw_history([*rows, faster])))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import typer
+
 from harness.catalog import apply_recipe
+from harness.cli import app
 from harness.leaderboard import make_rows
 from harness.project import Project
 from harness.rows import with_board
@@ -49,3 +53,40 @@ def test_the_committed_board_verifies() -> None:
         [sys.executable, "-m", "harness.cli", "verify"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_the_judgement_in_the_readme_is_what_the_program_prints() -> None:
+    for command, shown in re.findall(r"```\n\$ llmbench (judge [^\n]+)\n(.*?)```", README, re.DOTALL):
+        done = subprocess.run(
+            [sys.executable, "-m", "harness.cli", *command.split()],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "COLUMNS": "110"},
+        )
+        assert [line.rstrip() for line in done.stdout.splitlines()] == shown.splitlines()
+        return
+    raise AssertionError("README shows no judgement")
+
+
+def test_the_help_names_every_command_in_whole_lines() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.cli", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+    listed = re.findall(r"^  ([a-z]+) +[A-Z].*\.$", done.stdout, re.MULTILINE)
+    assert set(listed) == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert "..." not in done.stdout.partition("Compete:")[2]
+    assert "list[" not in "".join(help_of(*words) for words in (("run", "candidate"), ("submit",), ("judge",)))
+
+
+def help_of(*words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.cli", *words, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return done.stdout

@@ -13,6 +13,7 @@ from harness.cli.options import (
     JobsOption,
     JsonOption,
     MaxPairsOption,
+    complete_records,
     log,
     pairs_limit,
     show,
@@ -34,7 +35,14 @@ OUTCOME_EXITS = {"confirmed": EXIT_OK, "refuted": EXIT_REJECTED, "open": EXIT_UN
 
 
 def challenge(
-    number: Annotated[int, typer.Argument(help="The record's number on the board, with or without leading zeros.")],
+    number: Annotated[
+        int,
+        typer.Argument(
+            metavar="NUMBER",
+            help="The record's number on the board, with or without leading zeros.",
+            autocompletion=complete_records,
+        ),
+    ],
     max_pairs: MaxPairsOption = None,
     jobs: JobsOption = None,
     as_json: JsonOption = False,
@@ -79,7 +87,7 @@ def challenge(
     else:
         sys.stdout.write(markdown)
         _show_outcome(target, contest, outcome)
-        show(f"Record {number} is now {state or 'undisputed'}.")
+        show(f"Record {number} is {state or 'undisputed'}.")
         log(f"Written: {folder} and leaderboard.csv. Commit both and open a pull request with this text.")
     raise typer.Exit(OUTCOME_EXITS[outcome])
 

@@ -12,6 +12,7 @@ import typer
 from harness.cli.again import rerun
 from harness.cli.options import (
     DECISION_EXITS,
+    DECISION_STYLES,
     JobsOption,
     JsonOption,
     MaxPairsOption,
@@ -74,20 +75,33 @@ def leaderboard(
         show_json(Leaderboard(rows=tuple(rows)))
     if as_json or html is not None:
         return
+    from rich.console import Console
+
+    if rebuild:
+        log("leaderboard.csv, the board in README.md and the submissions' texts are written anew")
     if not rows:
         show("The board is empty. Open it: `llmbench run baseline`, then `llmbench submit --baseline`.")
-    for table in board_tables(rows, newest=None if all_ else NEWEST):
+    for place, table in enumerate(board_tables(rows, Console().width, None if all_ else NEWEST)):
+        if place:
+            show("")
         show(table)
 
 
 def verify(
     path: Annotated[
         Path | None,
-        typer.Argument(help="One submission's folder. Default: all, and the CSV.", autocompletion=complete_submissions),
+        typer.Argument(
+            metavar="FOLDER",
+            help="One submission's folder. Default: all, and the CSV.",
+            autocompletion=complete_submissions,
+        ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="All submissions and the CSV; the default.")] = False,
     base: Annotated[
-        str | None, typer.Option(help="Also: what differs from this git revision is one submission and no more.")
+        str | None,
+        typer.Option(
+            metavar="REVISION", help="Also: what differs from this git revision is one submission and no more."
+        ),
     ] = None,
     again: Annotated[
         bool, typer.Option("--rerun", help="Then train the claim again on fresh seeds, and judge whether it holds.")
@@ -157,7 +171,13 @@ def verify(
 def _show_check(found: Problems, flags: Flags, review: Review | None) -> None:
     from harness.report import check_lines
 
-    show("\n".join([*([review.summary] if review else []), *check_lines(found, flags)]))
+    lines = [*([review.summary] if review else []), *check_lines(found, flags)]
+    if not sys.stdout.isatty():
+        show("\n".join(lines))
+        return
+    styles = {"ok": "green", "FAILED": "bold red"}
+    for line in lines:
+        show(line, styles.get(line.split(" ", 1)[0], ""))
 
 
 def _write_check(project: Project, found: Problems, flags: Flags, review: Review | None) -> None:
@@ -173,15 +193,23 @@ def _write_check(project: Project, found: Problems, flags: Flags, review: Review
 
 
 def judge(
-    file: Annotated[Path, typer.Argument(help="JSON (candidate, and record or target) or CSV (arm,seed,value).")],
-    target: Annotated[float | None, typer.Option(help="A fixed number to beat, instead of a record.")] = None,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="JSON (candidate, and record or target) or CSV (arm,seed,value).")
+    ],
+    target: Annotated[
+        float | None, typer.Option(metavar="VALUE", help="A fixed number to beat, instead of a record.")
+    ] = None,
     paired: Annotated[
         bool | None, typer.Option("--paired/--unpaired", help="Pair values by place, or by seed.")
     ] = None,
-    margin: Annotated[float | None, typer.Option(help="What the gain must exceed.")] = None,
-    alpha: Annotated[float | None, typer.Option(help="One-sided level. Default: 0.01.")] = None,
-    sigma: Annotated[float | None, typer.Option(help="Known deviation of a single value: a z-test.")] = None,
-    lower_is_better: Annotated[bool | None, typer.Option("--lower-is-better/--higher-is-better")] = None,
+    margin: Annotated[float | None, typer.Option(metavar="VALUE", help="What the gain must exceed.")] = None,
+    alpha: Annotated[float | None, typer.Option(metavar="LEVEL", help="One-sided level. Default: 0.01.")] = None,
+    sigma: Annotated[
+        float | None, typer.Option(metavar="VALUE", help="Known deviation of a single value: a z-test.")
+    ] = None,
+    lower_is_better: Annotated[
+        bool | None, typer.Option("--lower-is-better/--higher-is-better", help="Which way is better. Default: lower.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Apply one fixed test to anyone's per-seed numbers, whatever trained them.
@@ -193,6 +221,8 @@ def judge(
     from harness.documents import Judge, fields_of
     from harness.judge import judge_file
     from harness.reasons import explain
+    from harness.report import judgement_facts
+    from harness.tables import facts_table
 
     options = {
         "target": target,
@@ -206,21 +236,36 @@ def judge(
     if as_json:
         show_json(Judge(**fields_of(judgement)))
     else:
-        for name, value in judgement.model_dump().items():
-            show(f"{name}: {', '.join(value) if name == 'reasons' else value}")
-        for code in judgement.reasons:
-            show(explain(code))
+        show(facts_table(judgement_facts(judgement)))
+        sentences = " ".join(explain(code) for code in judgement.reasons)
+        show(f"{judgement.decision.upper()}: {sentences}", DECISION_STYLES[judgement.decision])
     raise typer.Exit(DECISION_EXITS[judgement.decision])
 
 
+def complete_codes() -> list[str]:
+    """Reason codes and flags for the shell."""
+    from harness.flags import FLAGS
+    from harness.reasons import REASONS
+
+    return [*REASONS, *FLAGS]
+
+
 def explain(
-    code: Annotated[str | None, typer.Argument(help="A reason code, or a flag's name. Default: all of them.")] = None,
+    code: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="CODE",
+            autocompletion=complete_codes,
+            help="A reason code, or a flag's name. Default: all of them.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say in plain words what a verdict's reason code, or a flag for review, means."""
     from harness.flags import FLAGS
     from harness.reasons import REASONS
     from harness.reasons import explain as explain_code
+    from harness.tables import facts_table
 
     flags = {name: mark.sentence for name, mark in FLAGS.items()}
     reasons = REASONS | flags if code is None else {code: flags.get(code) or explain_code(code)}
@@ -228,5 +273,11 @@ def explain(
         from harness.documents import Explain
 
         show_json(Explain(reasons=reasons))
-    for name, sentence in reasons.items() if not as_json else ():
-        show(f"{name}: {sentence}")
+    elif code is not None:
+        show(f"{code}: {reasons[code]}")
+    else:
+        show("a verdict's reasons, of `llmbench run candidate`", "bold")
+        show(facts_table([*REASONS.items()]))
+        show("")
+        show("flags for review, of `llmbench verify`", "bold")
+        show(facts_table([*flags.items()]))

@@ -17,10 +17,10 @@ from harness.cli.options import (
     prepare_tokens,
     show,
     show_json,
-    stderr_console,
 )
 from harness.errors import LlmbenchError
 from harness.project import DEFAULT_TRACK, Project
+from harness.terminal import stderr_console
 
 ForceOption = Annotated[bool, typer.Option("--force", help="Make the tokens again where they are cached already.")]
 
@@ -35,16 +35,21 @@ def complete_commands() -> list[str]:
 def variants(
     name: Annotated[
         str | None,
-        typer.Argument(help="One variant, with its whole docstring. Default: all.", autocompletion=complete_variants),
+        typer.Argument(
+            metavar="NAME",
+            help="One variant, with its whole docstring. Default: all.",
+            autocompletion=complete_variants,
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the variants: what each changes, its source, its cost in statements, what the board says of it."""
-    from harness.describe import variant_lines, variants_table
+    from harness.describe import variant_facts, variants_table
     from harness.documents import VariantEntry, Variants
     from harness.leaderboard import read_board
     from harness.sources import VariantSource, read_variant, variant_names
     from harness.standings import standings
+    from harness.tables import facts_table
 
     project = Project.find()
     board, sources, broken = read_board(project), list[VariantSource](), dict[str, str]()
@@ -70,8 +75,10 @@ def variants(
         show_json(Variants(variants=tuple(entries), broken=broken))
         return
     if name is not None:
-        for line in variant_lines(sources[0], found.get(name, ())):
+        for line in sources[0].docstring.splitlines():
             show(line)
+        show("")
+        show(facts_table(variant_facts(sources[0], found.get(name, ()))))
         return
     show(variants_table(sources, found))
     for one, reason in broken.items():
@@ -81,7 +88,11 @@ def variants(
 def tracks(
     name: Annotated[
         str | None,
-        typer.Argument(help="One track, with what others report for it. Default: all.", autocompletion=complete_tracks),
+        typer.Argument(
+            metavar="NAME",
+            help="One track, with what others report for it. Default: all.",
+            autocompletion=complete_tracks,
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -90,6 +101,7 @@ def tracks(
     from harness.documents import TrackEntry, Tracks
     from harness.leaderboard import read_board
     from harness.standings import holder_of
+    from harness.tables import facts_table
     from harness.track import load_track, track_names
 
     project = Project.find()
@@ -113,9 +125,13 @@ def tracks(
     if name is None:
         show(tracks_table(loaded, holders))
         return
-    for line in (*track_lines(loaded[0]), holder_line(holders[0])):
-        show(line)
+    title, *lines = track_lines(loaded[0])
+    show(title, "bold")
+    show("")
+    facts = [line.partition(": ") for line in (*lines, holder_line(holders[0]))]
+    show(facts_table([(name, value) for name, _, value in facts]))
     if loaded[0].reported:
+        show("")
         show(reported_table(loaded[0]))
         for source in dict.fromkeys(row.source for row in loaded[0].reported):
             show(f"source: {source}")
@@ -222,6 +238,7 @@ def doctor(as_json: JsonOption = False) -> None:
         show(line)
     show("")
     show(outlook_table(found.tracks))
+    show("")
     for line in outlook_lines(found.tracks):
         show(line)
 
@@ -229,7 +246,11 @@ def doctor(as_json: JsonOption = False) -> None:
 def schema(
     command: Annotated[
         list[str] | None,
-        typer.Argument(help="A command, as `run candidate`. Default: all of them.", autocompletion=complete_commands),
+        typer.Argument(
+            metavar="COMMAND",
+            help="A command, as `run candidate`. Default: all of them.",
+            autocompletion=complete_commands,
+        ),
     ] = None,
     as_json: JsonOption = False,  # every command takes it; a schema is JSON anyway
 ) -> None:

@@ -39,14 +39,15 @@ from harness.project import DEFAULT_TRACK, Project
 if TYPE_CHECKING:
     from harness.bench import Bench
     from harness.contest import Contest
-    from harness.entry import Arms
+    from harness.entry import Arms, Entry
+    from harness.leaderboard import Board
     from harness.track import Track
 
 
 def run_baseline(
     track: TrackOption = DEFAULT_TRACK,
     pairs: Annotated[
-        int | None, typer.Option(min=1, help="Seeds to train. Default: what the first look needs.")
+        int | None, typer.Option(metavar="N", min=1, help="Seeds to train. Default: what the first look needs.")
     ] = None,
     jobs: JobsOption = None,
     executor: ExecutorOption = "local",
@@ -140,20 +141,40 @@ def run_candidate(
             )
         )
     else:
-        _show_contest(contest, exploring or arms.remark or attempt_sentence(attempt, arms, board, plain_track))
+        remark = exploring or arms.remark or attempt_sentence(attempt, arms, board, plain_track)
+        show_contest(contest, remark)
+        if not exploring and not arms.remark and (line := _next_line(contest, board, plain_track, entry)):
+            show(line)
     raise typer.Exit(DECISION_EXITS[verdict.decision])
 
 
-def _show_contest(contest: Contest, remark: str) -> None:
-    """The pairs and their evidence, the verdict, and what to do next."""
-    arms, verdict = contest.arms, contest.verdict
+def show_contest(contest: Contest, remark: str) -> None:
+    """The pairs and their evidence, the verdict, and where the next look is."""
+    verdict = contest.verdict
     show_pairs(contest)
     show(remark)
+    show("")
     show_verdict(verdict)
     if verdict.next_look is not None:
         show(f"The next look needs {verdict.next_look} pairs; go on with --max-pairs {verdict.next_look} or more.")
-    elif verdict.decision == "accepted" and not arms.remark and not remark.startswith("EXPLORATORY"):
-        show("Next: `llmbench submit`")
+
+
+def _next_line(contest: Contest, board: Board, track: Track, entry: Entry) -> str:
+    """What to do with a verdict that fell; empty for one that did not, or where a run failed."""
+    from harness.entry import run_command
+
+    there = "" if track.name == DEFAULT_TRACK else f" --track {track.name}"
+    if board.holder(track) is None and track.name != DEFAULT_TRACK:
+        return (
+            f"Nobody has opened {track.name}, so this enters no board. "
+            f"Next, on {DEFAULT_TRACK}: `{run_command(None, entry)}`; "
+            f"to open {track.name}: `llmbench submit --baseline{there}`"
+        )
+    if contest.verdict.decision == "accepted":
+        return f"Next: `llmbench submit{there}`"
+    if contest.verdict.decision == "rejected" and not contest.failed:
+        return f"To file it as knowledge: `llmbench submit --negative{there}`"
+    return ""
 
 
 def submit(
@@ -169,7 +190,7 @@ def submit(
     without: WithoutOption = None,
     confirm: ConfirmOption = False,
     name: Annotated[
-        str | None, typer.Option(help="Name of the folder after its number. Default: the variants.")
+        str | None, typer.Option(metavar="NAME", help="Name of the folder after its number. Default: the variants.")
     ] = None,
     jobs: JobsOption = None,
     executor: ExecutorOption = "local",
@@ -237,8 +258,9 @@ def submit(
     else:
         log("GitHub's command-line tool `gh` is not installed, so nothing was pushed. By hand:")
         for command in opened.commands:
-            log(f"  {command}")
-        log(f"or, after the push, in a browser: {opened.page}" if opened.page else "")
+            log(f"  {command}", whole=True)
+        if opened.page:
+            log(f"or, after the push, in a browser: {opened.page}")
 
 
 def _finding_bench(project: Project, track: Track, jobs: int | None, executor: str, arms: Arms | None = None) -> Bench:

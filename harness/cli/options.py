@@ -12,6 +12,7 @@ import typer
 
 from harness.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, LlmbenchError, did_you_mean
 from harness.project import Project
+from harness.terminal import put, stderr_console
 
 if TYPE_CHECKING:
     from harness.bench import Bench, Observe
@@ -45,23 +46,43 @@ def complete_submissions() -> list[str]:
     return []
 
 
+def complete_records() -> list[str]:
+    """Numbers of records for the shell."""
+    from harness.rows import stored_rows
+
+    with suppress(LlmbenchError):
+        return [str(row.number) for row in stored_rows(Project.find()) or () if row.kind == "record"]
+    return []
+
+
 TrackOption = Annotated[
     str,
-    typer.Option("--track", help="The contest; `llmbench tracks` lists them.", autocompletion=complete_tracks),
+    typer.Option(
+        "--track", metavar="NAME", help="The contest; `llmbench tracks` lists them.", autocompletion=complete_tracks
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; logs stay on stderr.")]
 JobsOption = Annotated[
     int | None,
-    typer.Option("--jobs", min=1, help="Runs at a time; moves no loss, but times. Default: as the cores allow."),
+    typer.Option(
+        "--jobs", metavar="N", min=1, help="Runs at a time; moves no loss, but times. Default: as the cores allow."
+    ),
 ]
 ExecutorOption = Annotated[
-    str, typer.Option("--executor", help="Where runs are made: local, or ray, on a running Ray cluster (docs/ray.md).")
+    str,
+    typer.Option(
+        "--executor",
+        metavar="NAME",
+        help="Where runs are made: local, or ray, on a running Ray cluster (docs/ray.md).",
+        autocompletion=lambda: ["local", "ray"],
+    ),
 ]
 VariantOption = Annotated[
     list[str] | None,
     typer.Option(
         "--variant",
-        help="A variant to add to the record; repeat it to add several, in order.",
+        metavar="NAME",
+        help="A variant to add to the record (`llmbench variants`); repeat it for several.",
         autocompletion=complete_variants,
     ),
 ]
@@ -75,6 +96,7 @@ LaneOption = Annotated[
     str,
     typer.Option(
         "--lane",
+        metavar="NAME",
         help="What is claimed: loss, speed (same loss in less time) or simplicity (less code).",
         autocompletion=lambda: ["loss", "speed", "simplicity"],
     ),
@@ -83,12 +105,14 @@ WithoutOption = Annotated[
     list[str] | None,
     typer.Option(
         "--without",
+        metavar="NAME",
         help="Simplicity lane: a variant to take out of the record; repeat it for several.",
         autocompletion=complete_variants,
     ),
 ]
 MaxPairsOption = Annotated[
-    int | None, typer.Option("--max-pairs", min=1, help="Stop after this many pairs. Default: the rule's last look.")
+    int | None,
+    typer.Option("--max-pairs", metavar="N", min=1, help="Stop after this many pairs. Default: the rule's last look."),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -107,6 +131,7 @@ LogOption = Annotated[
         autocompletion=lambda: ["tensorboard", "trackio", "wandb"],
     ),
 ]
+DECISION_STYLES = {"accepted": "bold green", "rejected": "bold red", "undecided": "bold yellow"}
 DECISION_EXITS = {"accepted": EXIT_OK, "rejected": EXIT_REJECTED, "undecided": EXIT_UNDECIDED}
 
 
@@ -258,7 +283,7 @@ def watched_contest(bench: Bench, arms: Arms, seeds: Sequence[int], max_pairs: i
             log(look_verdict_line(verdict))
         log(look_line(pairs, look, bench.jobs))
 
-    log(f"{arms.candidate} against {arms.record} on {bench.track.name}, {bench.jobs} run(s) at a time. {arms.remark}")
+    log(f"{arms.candidate} against {arms.record} on {bench.track.name}, {bench.jobs} at a time. {arms.remark}".rstrip())
     return run_contest(bench, arms, seeds=seeds, max_pairs=max_pairs, announce=announce)
 
 
@@ -266,14 +291,14 @@ def show_pairs(contest: Contest) -> None:
     """The table of the pairs, the evidence, what failed, and what must not be compared."""
     from harness.describe import experts_table
     from harness.report import compare, evidence
-    from harness.tables import comparison_table
+    from harness.tables import comparison_table, facts_table
 
     arms, verdict = contest.arms, contest.verdict
     if pairs := contest.pairs[: verdict.pairs]:
         rows = compare([pair.record for pair in pairs], [pair.candidate for pair in pairs])
         show(comparison_table(arms.record, arms.candidate, rows))
-        for name, value in evidence(verdict):
-            show(f"{name}: {value}")
+        show("")
+        show(facts_table(evidence(verdict)))
         if table := experts_table(arms.candidate, [pair.candidate for pair in pairs]):
             show(table)
     for run in contest.failed:
@@ -291,35 +316,26 @@ def prepare_tokens(track: Track, *, force: bool = False) -> Path:
         return prepare(track, force=force, observe=live)
 
 
-def stderr_console() -> Any:
-    """Rich's console for all that is not a result."""
-    from rich.console import Console
-
-    return Console(stderr=True)
+def log(text: str, *, whole: bool = False) -> None:
+    """One line to standard error; `whole` where it is there to be copied."""
+    put(stderr_console(), text, whole=whole)
 
 
-def log(text: str) -> None:
-    """One line to standard error."""
-    stderr_console().print(text, highlight=False, soft_wrap=True)
-
-
-def show(what: Any) -> None:
+def show(what: Any, style: str = "") -> None:
     """Text as it is, tables by rich, to standard output."""
     from rich.console import Console
 
-    is_text = isinstance(what, str)
-    Console().print(what, highlight=False, markup=not is_text, soft_wrap=is_text)
+    if isinstance(what, str):
+        put(Console(), what, style)
+    else:
+        Console().print(what, highlight=False)
 
 
 def show_verdict(verdict: Verdict) -> None:
     """What was decided, and why; in its colour where there are colours."""
-    from rich.console import Console
-    from rich.text import Text
-
     from harness.report import verdict_sentence
 
-    style = {"accepted": "bold green", "rejected": "bold red", "undecided": "bold yellow"}[verdict.decision]
-    Console().print(Text(verdict_sentence(verdict), style=style), soft_wrap=True)
+    show(verdict_sentence(verdict), DECISION_STYLES[verdict.decision])
 
 
 def show_json(document: Document) -> None:

@@ -23,7 +23,7 @@ from harness.project import DEFAULT_TRACK
 
 def noise(
     track: TrackOption = DEFAULT_TRACK,
-    pairs: Annotated[int, typer.Option(min=3, help="Placebo pairs to train.")] = 8,
+    pairs: Annotated[int, typer.Option(metavar="N", min=3, help="Placebo pairs to train.")] = 8,
     save: Annotated[bool, typer.Option("--save", help="Keep the runs under benchmarks/noise/, for `plan`.")] = False,
     stored: Annotated[bool, typer.Option("--stored", help="Train nothing: report on the kept runs.")] = False,
     jobs: JobsOption = None,
@@ -65,20 +65,24 @@ def noise(
 
 
 def plan(
-    gain: Annotated[float, typer.Option(min=0, help="The gain in val loss that you expect, nats per token.")],
+    gain: Annotated[
+        float, typer.Option(metavar="NATS", min=0, help="The gain in val loss that you expect, nats per token.")
+    ],
     track: TrackOption = DEFAULT_TRACK,
-    statements: Annotated[int, typer.Option(min=0, help="Statements that the variant adds.")] = 0,
+    statements: Annotated[int, typer.Option(metavar="N", min=0, help="Statements that the variant adds.")] = 0,
     jobs: JobsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say how many pairs a gain needs on a track, and how long that takes on this machine."""
+    from harness.doctor import run_seconds
     from harness.documents import Plan, fields_of
     from harness.noise import make_plan
     from harness.report import plan_lines
 
     project, contest_track = open_track(track)
     bench = make_bench(project, contest_track, jobs)
-    found = make_plan(bench, gain - statements * contest_track.rule.loss_per_statement)
+    net_gain = gain - statements * contest_track.rule.loss_per_statement
+    found = make_plan(bench, net_gain, *run_seconds(project, contest_track))
     if as_json:
         show_json(Plan(track=track, gain=gain, statements=statements, **fields_of(found)))
     else:
