@@ -31,7 +31,8 @@ import harness.train
 import models.kernels
 import models.optim
 from harness.catalog import apply_recipe
-from harness.data import open_split
+from harness.data import Batches, open_split
+from harness.devset import cross_entropy
 from harness.prepare import prepare
 from harness.project import CHECKOUT, Project
 from harness.results import load_run
@@ -133,6 +134,43 @@ ARMS: dict[str, Callable[[Track], float]] = {
 }
 
 
+def where_time_goes(track: Track) -> dict[str, float]:
+    """Part of a training step -> its share of the processor's time, by PyTorch's profiler."""
+    harness.job.set_up_torch(track)
+    recipe, budget = apply_recipe({}, track.model, track.optim), track.budget
+    model = recipe.build()
+    harness.job.draw_parameters(model, 0)
+    optimizers = harness.train.build_optimizers(recipe, model)
+    batches = Batches(open_split(track, "train"), budget.seq_len, budget.batch_sequences, 0)
+
+    def steps(numbers: range) -> None:
+        for number in numbers:
+            tokens_BT1 = torch.from_numpy(batches.batch(number))
+            cross_entropy(model(tokens_BT1[:, :-1])[0], tokens_BT1[:, 1:]).backward()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+
+    steps(range(3))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        steps(range(3, 3 + STEPS // 3))
+    events = profiler.key_averages()
+    whole = sum(event.self_cpu_time_total for event in events)
+
+    def share(*names: str) -> float:
+        return sum(event.cpu_time_total for event in events if event.key in names) / whole
+
+    found = {
+        "matrix products of the layers and the head": share("aten::mm"),
+        "attention": share("_CausalAttention", "_CausalAttentionBackward"),
+        "Muon": share("Optimizer.step#Muon.step"),
+        "cross-entropy": share("_CrossEntropy", "_CrossEntropyBackward"),
+        "RMSNorm": share("_RMSNorm", "_RMSNormBackward"),
+        "AdamW": share("Optimizer.step#AdamW.step"),
+    }
+    return {**found, "the rest: rotary positions, squared ReLU, residuals, embedding": 1 - sum(found.values())}
+
+
 def start(track: Track, arm: str, **variables: str) -> subprocess.Popen[str]:
     command = [sys.executable, __file__, track.name, arm]
     return subprocess.Popen(command, env={**os.environ, **variables}, stdout=subprocess.PIPE, text=True)
@@ -196,6 +234,9 @@ def told(ratios: list[float]) -> str:
 
 def main() -> None:
     track = load_track(Project(CHECKOUT), sys.argv[1])
+    if sys.argv[2:] == ["where_time_goes"]:
+        print(json.dumps(where_time_goes(track)))
+        return
     if len(sys.argv) > 2:
         print(ARMS[sys.argv[2]](track))
         return
@@ -221,6 +262,8 @@ def main() -> None:
     def ratio(over: str, under: str, factor: float = 1.0) -> str:
         return told([factor * found[over] / found[under] for found in rounds])
 
+    process = start(track, "where_time_goes")
+    parts: dict[str, float] = json.loads(process.communicate()[0].splitlines()[-1])
     share, wall_s, train_s = training_share(track)
     machine = f"{os.cpu_count()} cores, torch {torch.__version__}"
     rate = statistics.median(found["matrix_rate"] for found in rounds) / 1e9
@@ -249,6 +292,10 @@ def main() -> None:
         "| lever: tokens a second with it over those without | ratio |",
         "|---|---|",
         *(f"| {name} | {ratio('ours', function.__name__)} |" for name, function in LEVERS.items()),
+        "",
+        "| where a step's time goes (PyTorch's profiler) | |",
+        "|---|---:|",
+        *(f"| {part} | {share:.0%} |" for part, share in parts.items()),
         "",
         "| the harness | |",
         "|---|---|",

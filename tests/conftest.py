@@ -230,7 +230,18 @@ def file_contest(root: Path) -> FiledContest:
     return FiledContest(sandbox, {"code": candidate.returncode, **document}, submitted)
 
 
-SLOWEST = ("test_board", "test_challenge", "test_hub", "test_docs", "test_lanes", "test_fuzz_data", "test_explore")
+SLOWEST = (
+    "test_board",
+    "test_challenge",
+    "test_compile",
+    "test_hub",
+    "test_docs",
+    "test_lanes",
+    "test_ranks",
+    "test_fuzz_data",
+    "test_explore",
+    "test_crashes",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
