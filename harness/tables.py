@@ -55,7 +55,7 @@ def facts_table(facts: Sequence[tuple[str, str]]) -> Table:
     return table
 
 
-LEAST_RECIPE = 16  # characters
+LEAST_RECIPE, WHOLE_PIECE = 16, 28  # characters: a recipe's column, and up to where a variant's name stays whole
 GIVE_WAY = ("date", "stmts", "time", "pairs")
 
 
@@ -70,10 +70,12 @@ def board_tables(rows: Sequence[Row], width: int, newest: int | None = None) -> 
         name: max([len(name), *(len(line[place]) for *_, lines in shown for line in lines)])
         for name, _, place in columns
     }
+    pieces = [piece for *_, lines in shown for line in lines for piece in _pieces(line[1])]
+    least = min(max([LEAST_RECIPE, *map(len, pieces)]), WHOLE_PIECE)
     for name in ("", *GIVE_WAY):
         columns = [column for column in columns if column[0] != name]
         room = width + 1 - sum(needs[name] + 2 for name, *_ in columns if name != "recipe") - 2
-        if room >= LEAST_RECIPE:
+        if room >= least:
             break
     needs["recipe"] = min(needs["recipe"], max(room, LEAST_RECIPE))
     tables = []
@@ -92,9 +94,14 @@ def board_tables(rows: Sequence[Row], width: int, newest: int | None = None) -> 
 def _fold(recipe: str, width: int) -> str:
     """In lines that begin with a variant or a word, as far as the width allows."""
     lines = [""]
-    for piece in re.findall(r"[+ ]?[^+ ]+", recipe):
+    for piece in _pieces(recipe):
         lines[-1:] = [lines[-1] + piece] if len(lines[-1] + piece) <= width else [lines[-1], piece.lstrip()]
     return "\n".join(lines)
+
+
+def _pieces(recipe: str) -> list[str]:
+    """`base+token_smear (confirms 2)` -> `base`, `+token_smear`, ` (confirms 2)`."""
+    return re.findall(r" ?\([^)]*\)|[+ ]?[^+ ]+", recipe)
 
 
 def comparison_table(without: str, with_: str, rows: Sequence[Comparison]) -> Table:
