@@ -136,7 +136,7 @@ def track_lines(track: Track) -> list[str]:
         f"budget: {budget.num_steps:,} steps of {budget.batch_sequences} x {budget.seq_len:,} tokens, "
         f"{budget.tokens:,} in all",
         f"data: {data.title}, {'pinned' if data.pinned else 'not pinned: it can train, but nothing can be filed'}",
-        f"device: {track.device}, {processes}{track.threads} thread(s) a run",
+        f"device: {track.device}, {processes}{track.threads} thread{'' if track.threads == 1 else 's'} a run",
         f"rule: {rule.design}, looks after {', '.join(map(str, rule.looks))} pairs",
         f"a record needs: a gain above {rule.loss_per_statement:g} nats for each added statement at a level of "
         f"{rule.alpha:g} over all looks, in at most {1 + rule.max_slowdown:g} times the time",

@@ -313,13 +313,13 @@ def noise_lines(report: NoiseReport, track: Track) -> list[str]:
 def plan_lines(plan: Plan, gain: float, track: Track) -> list[str]:
     """A plan for the terminal."""
     lines = [
-        f"a gain of {gain:g} nats on {track.name}: accepted with a chance of {100 * plan.power:.0f} %, "
-        f"after {plan.mean_pairs:.1f} pairs on average"
+        f"a gain of {gain:g} nats on {track.name}: accepted in {100 * plan.power:.0f}\u00a0% of the cases drawn from "
+        f"the noise study, decided after {plan.mean_pairs:.1f} pairs on average"
     ]
     if plan.pairs_needed is None:
-        lines.append(f"no look up to {track.rule.looks[-1]} pairs finds it with a power of 0.9 by itself")
+        lines.append(f"by the test's formula, no single look up to {track.rule.looks[-1]} pairs has a power of 0.9")
     else:
-        lines.append(f"the look at {plan.pairs_needed} pairs finds it with a power of 0.9")
+        lines.append(f"by the test's formula, the look at {plan.pairs_needed} pairs alone has a power of 0.9 or more")
     if plan.run_s is None or plan.mean_s is None or plan.last_look_s is None:
         lines.append(f"how long that takes is not known here: {track.name} needs a CUDA GPU")
     else:
