@@ -23,10 +23,11 @@ from harness.track import Count, Positive, Strict, Track, load_track, track_name
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Of the rate of square products that a whole run reaches: 0.3 to 0.6 on the stored runs of `pocket` (measured 2026-11).
-UTILISATION = 0.4
-# Seconds a run until its two processes have loaded torch (measured on `smoke`, two at a time).
-START_S = 5.0
+# Of the rate of square products that a run reaches: 0.6 on two quiet cores (benchmarks/speed), 0.3 to 0.6 on the stored
+# runs of `pocket`, some of which shared their cores.
+UTILISATION = 0.5
+# Seconds a run until torch is loaded and the first step runs (measured on `smoke`).
+START_S = 3.0
 # Passes over val: the score, and the probes' repetitions with other tokens, neighbours and order.
 VAL_PASSES = 3
 MEASURED_S = 0.3  # of products, until their rate is believed
