@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from harness.confine import forbid_programs
 from harness.devset import RuleBrokenError
+from harness.errors import LlmbenchError
 from harness.project import make_folder
 
 
@@ -19,7 +21,15 @@ def compile_forward(model: nn.Module, folder: Path) -> None:
     """Have training compile the model's forward and backward pass; what evaluates it stays eager.
 
     What the compiler makes is kept in `folder`, so that another seed takes seconds where the first took a minute.
+
+    Raises LlmbenchError where a model on the CPU finds no C++ compiler.
     """
+    on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
+    if on_cpu and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+        raise LlmbenchError(
+            "compile = true needs a C++ compiler on a CPU, and there is none; install g++, or explore the track "
+            "without: `--set compile=false`"
+        )
     make_folder(folder)
     tempfile.tempdir = str(folder)
     os.environ["TMPDIR"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from harness.compiler import compile_forward, forbid_compiling
 from harness.device import Device
 from harness.devset import RuleBrokenError
+from harness.errors import LlmbenchError
 from harness.train import warm_up
 from models.parts import Output
 from tests.conftest import make_sandbox
@@ -21,6 +23,7 @@ from tests.conftest import make_sandbox
 ONE_LAYER = ("--set", "model.num_layers=1", "--set", "budget.tokens=8192", "--set", "budget.dev_evaluations=2")
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 def test_a_compiled_run_learns_what_an_eager_one_learns(tmp_path: Path) -> None:
     sandbox = make_sandbox(tmp_path / "llmbench")
     curves, confinements = {}, {}
@@ -55,6 +58,7 @@ def tracing_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     import torch._dynamo
 
     real = torch.compile
+    monkeypatch.setattr(shutil, "which", lambda name: name)
     monkeypatch.setattr(torch, "compile", lambda function, **options: real(function, backend="eager", **options))
     monkeypatch.setattr(tempfile, "tempdir", tempfile.tempdir)
     for name in ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCHINDUCTOR_COMPILE_THREADS"):
@@ -73,6 +77,13 @@ def steps(model: Model, folder: Path) -> list[Tensor]:
     warm_up(model, Device("cpu"), TOKENS_BT1.numpy(), 8)
     forbid_compiling(())
     return [model(TOKENS_BT1[:, :-1]).logits_BTV for _ in range(3)]
+
+
+def test_a_machine_without_a_compiler_is_told_to_install_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(LlmbenchError, match="install g"):
+        compile_forward(Model(lambda model, x: x), tmp_path)
 
 
 @pytest.mark.usefixtures("tracing_alone")
