@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,11 @@ def compile_forward(model: nn.Module, folder: Path) -> None:
 
     Raises LlmbenchError where a model on the CPU finds no C++ compiler.
     """
-    on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
-    if on_cpu and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+    wanted = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch chooses
+    if next(model.parameters()).device.type == "cpu" and shutil.which(wanted) is None:
         raise LlmbenchError(
-            "compile = true needs a C++ compiler on a CPU, and there is none; install g++, or explore the track "
-            "without: `--set compile=false`"
+            f"compile = true needs a C++ compiler on a CPU, and there is no {wanted}; install it, or explore the track "
+            f"without: `--set compile=false`"
         )
     make_folder(folder)
     tempfile.tempdir = str(folder)

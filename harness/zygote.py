@@ -67,11 +67,13 @@ class Zygote:
         """What the worker says; the last event is `ended` with its exit code, negative for a signal."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            with suppress(ValueError):  # a worker was killed in the middle of a word
+            try:
                 event = json.loads(line)
-                yield event
-                if event["event"] == "ended":
-                    return
+            except ValueError:  # a worker was killed in the middle of a word
+                continue
+            yield event
+            if event["event"] == "ended":
+                return
         yield {"event": "ended", "code": self._process.wait()}
 
     def stop(self) -> None:

@@ -116,18 +116,23 @@ def files_track(tmp_path: Path, own_cache: Path, bare: Track) -> MakeTrack:
     return make
 
 
-@pytest.fixture
-def job(tmp_path: Path, tiny: Track) -> Job:
+def make_job(track: Track, folder: Path) -> Job:
+    """A run of the base on `track`, which is smoke or made of it, with no checkpoint on the way."""
     return Job(
         root=str(ROOT),
         track="smoke",
-        training_digest=tiny.training_digest,
+        training_digest=track.training_digest,
         recipe="base",
         sources={},
         seed=0,
-        folder=str(tmp_path),
+        folder=str(folder),
         checkpoint_every_s=1e9,
     )
+
+
+@pytest.fixture
+def job(tmp_path: Path, tiny: Track) -> Job:
+    return make_job(tiny, tmp_path)
 
 
 @pytest.fixture(scope="session")

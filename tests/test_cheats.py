@@ -30,7 +30,7 @@ from harness.sources import VariantSource
 from harness.syntax import check_source
 from harness.track import Track
 from harness.train import DivergedError, RuleBrokenError, train
-from tests.conftest import ROOT
+from tests.conftest import ROOT, make_job
 
 CHEATS = {path.stem: path for path in sorted((ROOT / "tests" / "cheats").glob("*.py"))}
 UNCAUGHT = {path.stem: path for path in sorted((ROOT / "tests" / "cheats" / "uncaught").glob("*.py"))}
@@ -269,15 +269,7 @@ for source in sources:
 def answers(request: pytest.FixtureRequest, smoke: Track, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What came of each cheat that reaches past its process, in one process confined as that worker is."""
     prepare(smoke)  # there is a val split to read
-    job = Job(
-        root=str(ROOT),
-        track="smoke",
-        training_digest=smoke.training_digest,
-        recipe="base",
-        sources={},
-        seed=0,
-        folder=str(tmp_path_factory.mktemp("run")),
-    )
+    job = make_job(smoke, tmp_path_factory.mktemp("run"))
     paths = [str(CHEATS[name]) for name in NEEDS_CONFINEMENT]
     done = subprocess.run(
         [sys.executable, "-c", APPLY, job.model_dump_json(), request.param, *paths],

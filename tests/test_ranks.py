@@ -28,7 +28,7 @@ from harness.project import Project
 from harness.provenance import available_cores
 from harness.ranks import ALONE, Ranks, _first_failure
 from harness.track import Track, load_track, parse_track_text
-from tests.conftest import ROOT, Sandbox
+from tests.conftest import ROOT, Sandbox, make_job
 from tests.rank_worker import Case, outcome
 
 SHORT = ("budget.tokens=20480",)  # 40 steps
@@ -54,16 +54,7 @@ def together(tmp_path_factory: pytest.TempPathFactory, tiny: Track, tiny_tokens:
     """Every case of tests/rank_worker.py, by two processes that gloo connects."""
     folder = tmp_path_factory.mktemp("together")
     track = tiny.model_copy(update={"processes": 2})
-    job = Job(
-        root=str(ROOT),
-        track="smoke",
-        training_digest=track.training_digest,
-        recipe="base",
-        sources={},
-        seed=0,
-        folder=str(folder),
-        checkpoint_every_s=1e9,
-    )
+    job = make_job(track, folder)
     (folder / "track.json").write_text(track.model_dump_json())
     (folder / "job.json").write_text(job.model_dump_json())
     np.savez(folder / "tokens.npz", **tiny_tokens)
