@@ -41,8 +41,7 @@ class _CrossEntropy(torch.autograd.Function):
         probabilities_NV = logits_NV.softmax(-1)
         ctx.save_for_backward(probabilities_NV, targets_N)
         # The largest probability never underflows, so the sum of exponentials is read off it.
-        largest_N1, place_N1 = logits_NV.max(-1, keepdim=True)
-        log_sum_N1 = largest_N1 - probabilities_NV.gather(-1, place_N1).log()
+        log_sum_N1 = logits_NV.amax(-1, keepdim=True) - probabilities_NV.amax(-1, keepdim=True).log()
         return (log_sum_N1 - logits_NV.gather(-1, targets_N[:, None])).mean()
 
     @staticmethod

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.kernels import RMSNorm, causal_attention
+from models.kernels import RMSNorm, causal_attention, squared_relu
 from models.moe import MixtureOfExperts
 from models.optim import linear_schedule, muon_and_adamw
 from models.parts import ModelConfig, OptimConfig, Output, Parts
@@ -63,15 +63,15 @@ class Rotary(nn.Module):
 
     def forward(self, q_BTHK: Tensor, k_BTGK: Tensor) -> tuple[Tensor, Tensor]:
         position_T = torch.arange(q_BTHK.size(1), dtype=torch.float32, device=q_BTHK.device)
-        angle_T1J = torch.outer(position_T, self.frequency_J)[:, None, :]
-        cos_T1J, sin_T1J = angle_T1J.cos(), angle_T1J.sin()
-        return _rotate(q_BTHK, cos_T1J, sin_T1J), _rotate(k_BTGK, cos_T1J, sin_T1J)
+        angle_TJ = torch.outer(position_T, self.frequency_J)
+        cos_T1K = angle_TJ.cos().repeat(1, 2)[:, None, :]
+        sin_T1K = torch.cat((-angle_TJ.sin(), angle_TJ.sin()), dim=-1)[:, None, :]
+        return _rotate(q_BTHK, cos_T1K, sin_T1K), _rotate(k_BTGK, cos_T1K, sin_T1K)
 
 
-def _rotate(x_BTHK: Tensor, cos_T1J: Tensor, sin_T1J: Tensor) -> Tensor:
-    first, second = x_BTHK.float().chunk(2, dim=-1)
-    rotated = torch.cat((first * cos_T1J - second * sin_T1J, second * cos_T1J + first * sin_T1J), dim=-1)
-    return rotated.type_as(x_BTHK)
+def _rotate(x_BTHK: Tensor, cos_T1K: Tensor, sin_T1K: Tensor) -> Tensor:
+    x = x_BTHK.float()
+    return (x * cos_T1K + x.roll(x.size(-1) // 2, -1) * sin_T1K).type_as(x_BTHK)
 
 
 class Attention(nn.Module):
@@ -106,7 +106,7 @@ class FeedForward(nn.Module):
         self.down = Linear(config.ffn_dim, config.dim, zero=True)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        y_BTD: Tensor = self.down(F.relu(self.up(x_BTD)).square())
+        y_BTD = self.down(squared_relu(self.up(x_BTD)))
         return F.dropout(y_BTD, self.dropout, self.training)
 
 

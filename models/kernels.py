@@ -45,10 +45,33 @@ class _RMSNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         normed, inverse, gain_D = ctx.saved_tensors
-        gain_grad_D = (grad * normed).flatten(0, -2).sum(0)
+        product = grad * normed
+        gain_grad_D = product.flatten(0, -2).sum(0)
         grad = grad * gain_D
-        along = (grad * normed).sum(-1, keepdim=True).div_(-normed.size(-1))
+        along = torch.mul(grad, normed, out=product).sum(-1, keepdim=True).div_(-normed.size(-1))
         return grad.addcmul_(normed, along).mul_(inverse), gain_grad_D, None
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """max(x, 0) ** 2 (arXiv:2109.08668)."""
+    if x.is_cuda:
+        return F.relu(x).square()
+    squared: Tensor = _SquaredReLU.apply(x)  # type: ignore[no-untyped-call]
+    return squared
+
+
+class _SquaredReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        positive = x.relu()
+        ctx.save_for_backward(positive)
+        return positive.square()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (positive,) = ctx.saved_tensors
+        return (grad * positive).mul_(2)
 
 
 def causal_attention(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor) -> Tensor:
@@ -70,13 +93,13 @@ class _CausalAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q_NTK: Tensor, k_NTK: Tensor, v_NTK: Tensor) -> Tensor:
-        y_NTK = torch.empty_like(q_NTK)
-        weights = []
+        blocks, weights = [], []
         for start, end in _blocks(q_NTK.size(1)):
             mask_QS = q_NTK.new_full((end - start, end), -torch.inf).triu(start + 1)
             scores_NQS = torch.baddbmm(mask_QS, q_NTK[:, start:end], k_NTK[:, :end].mT, alpha=q_NTK.size(-1) ** -0.5)
-            weights.append(scores_NQS.softmax(-1))
-            y_NTK[:, start:end] = torch.bmm(weights[-1], v_NTK[:, :end])
+            weights.append(torch.softmax(scores_NQS, -1, out=scores_NQS))
+            blocks.append(torch.bmm(weights[-1], v_NTK[:, :end]))
+        y_NTK = torch.cat(blocks, 1)
         ctx.save_for_backward(q_NTK, k_NTK, v_NTK, y_NTK, *weights)
         return y_NTK
 
@@ -85,15 +108,15 @@ class _CausalAttention(torch.autograd.Function):
     def backward(ctx: Any, grad_NTK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q_NTK, k_NTK, v_NTK, y_NTK, *weights = ctx.saved_tensors
         scale = q_NTK.size(-1) ** -0.5
-        q_grad, k_grad, v_grad = torch.empty_like(q_NTK), torch.zeros_like(k_NTK), torch.zeros_like(v_NTK)
+        q_grads, k_grad, v_grad = [], torch.zeros_like(k_NTK), torch.zeros_like(v_NTK)
         along_NT1 = (grad_NTK * y_NTK).sum(-1, keepdim=True)
         for (start, end), weights_NQS in zip(_blocks(q_NTK.size(1)), weights, strict=True):
             grad_NQK = grad_NTK[:, start:end]
             v_grad[:, :end].baddbmm_(weights_NQS.mT, grad_NQK)
             scores_grad_NQS = torch.bmm(grad_NQK, v_NTK[:, :end].mT).sub_(along_NT1[:, start:end]).mul_(weights_NQS)
-            q_grad[:, start:end] = torch.bmm(scores_grad_NQS, k_NTK[:, :end]).mul_(scale)
+            q_grads.append(torch.bmm(scores_grad_NQS, k_NTK[:, :end]))
             k_grad[:, :end].baddbmm_(scores_grad_NQS.mT, q_NTK[:, start:end], alpha=scale)
-        return q_grad, k_grad, v_grad
+        return torch.cat(q_grads, 1).mul_(scale), k_grad, v_grad
 
 
 def _blocks(length: int) -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.kernels import squared_relu
 from models.parts import ModelConfig
 
 
@@ -91,7 +92,7 @@ class Experts(nn.Module):
         num_experts, counts = len(self.up_EDF), count_E.tolist()
         *slices, rest = torch.split(x_AD, [*counts[:num_experts], sum(counts[num_experts:])])
         outputs = [
-            F.relu(rows @ up).square() @ down for rows, up, down in zip(slices, self.up_EDF, self.down_EFD, strict=True)
+            squared_relu(rows @ up) @ down for rows, up, down in zip(slices, self.up_EDF, self.down_EFD, strict=True)
         ]
         return torch.cat([*outputs, torch.zeros_like(rest, dtype=outputs[0].dtype)])
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.devset import _CrossEntropy, cross_entropy
-from models.kernels import MAX_KEPT_POSITIONS, QUERY_BLOCK, RMSNorm, causal_attention
+from models.kernels import MAX_KEPT_POSITIONS, QUERY_BLOCK, RMSNorm, causal_attention, squared_relu
 
 
 def draw(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -54,6 +54,15 @@ def test_the_norm_is_pytorchs_and_so_is_its_gradient() -> None:
     torch.testing.assert_close(
         torch.autograd.grad((ours(x) * toward).sum(), (x, ours.weight)),
         torch.autograd.grad((theirs(x) * toward).sum(), (x, theirs.weight)),
+    )
+
+
+def test_the_squared_relu_is_pytorchs_and_so_is_its_gradient() -> None:
+    x, toward = draw(3, 5, 16), draw(3, 5, 16).detach()
+    expected = F.relu(x).square()
+    torch.testing.assert_close(squared_relu(x), expected)
+    torch.testing.assert_close(
+        torch.autograd.grad((squared_relu(x) * toward).sum(), x), torch.autograd.grad((expected * toward).sum(), x)
     )
 
 
