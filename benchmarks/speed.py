@@ -2,8 +2,9 @@
 
     python benchmarks/speed.py pocket     # where nothing else runs; writes benchmarks/speed/README.md
 
-Every arm trains in a process of its own. In a round each arm runs once, one right after the other, and the order turns
-from round to round; a ratio is taken within a round, and the median, smallest and largest of the rounds are told.
+Every arm is a process of its own that takes a training step when it is asked to, and waits. In a round each arm takes
+one, one right after the other, and the order turns from round to round; a ratio is taken within a round, and the median
+and the quartiles of the rounds are told.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from plain import PlainGPT, train_plainly
+from rich.progress import track as progress
 from torch import nn
-from tune import measure
+from tune import train_here, with_knobs
 
 import harness.devset
 import harness.job
@@ -39,80 +42,94 @@ from harness.project import CHECKOUT, Project
 from harness.results import load_run
 from harness.track import Track, load_track
 
-ROUNDS = 7
-STEPS = 30
+ROUNDS = 60
+WARMUP = 3
+PROFILED = 10
+
+Tell = Callable[[float], None]
+"""Takes what one step, or one second of products, came to; returns when the next is due."""
 
 
-def matrix_rate(track: Track) -> float:
+def matrix_rate(track: Track, tell: Tell) -> None:
     """Floating-point operations a second of square products on the track's threads."""
     torch.set_num_threads(track.threads)
+    matrix_rate_on_all_cores(track, tell)
+
+
+def matrix_rate_on_all_cores(track: Track, tell: Tell) -> None:
+    """The same as PyTorch sets itself up."""
     left, right = torch.randn(1024, 1024), torch.randn(1024, 1024)
-    torch.mm(left, right)
-    repeats, started = 150, time.perf_counter()
-    for _ in range(repeats):
-        torch.mm(left, right)
-    return 2 * 1024**3 * repeats / (time.perf_counter() - started)
+    while True:
+        repeats, started = 15, time.perf_counter()
+        for _ in range(repeats):
+            torch.mm(left, right)
+        tell(2 * 1024**3 * repeats / (time.perf_counter() - started))
 
 
-def ours(track: Track) -> float:
+def ours(track: Track, tell: Tell) -> None:
     """Tokens a second of the training loop as it is, measured by its own clock."""
     harness.job.set_up_torch(track)
-    tokens = STEPS * track.budget.batch_tokens
-    budget = track.budget.model_copy(update={"tokens": tokens, "dev_evaluations": 1})
-    return tokens / measure(track.model_copy(update={"budget": budget}))[1]
+    track = track.model_copy(update={"budget": track.budget.model_copy(update={"dev_evaluations": 1})})
+    before = 0.0
+
+    def hear(event: dict[str, Any]) -> None:
+        nonlocal before
+        step_s, before = event["train_s"] - before, event["train_s"]
+        tell(track.budget.batch_tokens / step_s)
+
+    train_here(track, hear)
 
 
-def plain(track: Track) -> float:
+def plain(track: Track, tell: Tell) -> None:
     """Tokens a second of the plain loop on the track's threads."""
     torch.set_num_threads(track.threads)
-    return plain_on_all_cores(track)
+    plain_on_all_cores(track, tell)
 
 
-def plain_on_all_cores(track: Track) -> float:
+def plain_on_all_cores(track: Track, tell: Tell) -> None:
     """Tokens a second of the plain loop as PyTorch sets itself up."""
-    return train_plainly(track, torch.from_numpy(open_split(track, "train").astype("int64")), STEPS)
+    train_plainly(track, torch.from_numpy(open_split(track, "train").astype("int64")), tell)
 
 
-def plain_compiled(track: Track) -> float:
-    """Tokens a second of the plain loop compiled, once that is done; the first round fills the compiler's cache."""
+def plain_compiled(track: Track, tell: Tell) -> None:
+    """Tokens a second of the plain loop compiled, once that is done."""
     torch.set_num_threads(track.threads)
-    train_N = torch.from_numpy(open_split(track, "train").astype("int64"))
-    return train_plainly(track, train_N, STEPS, compiled=True)
+    train_plainly(track, torch.from_numpy(open_split(track, "train").astype("int64")), tell, compiled=True)
 
 
-def without_kept_memory(track: Track) -> float:
+def without_kept_memory(track: Track, tell: Tell) -> None:
     harness.job.keep_freed_memory = lambda: None
-    return ours(track)
+    ours(track, tell)
 
 
-def without_attention(track: Track) -> float:
+def without_attention(track: Track, tell: Tell) -> None:
     models.kernels.MAX_KEPT_POSITIONS = 0
-    return ours(track)
+    ours(track, tell)
 
 
-def without_norm(track: Track) -> float:
+def without_norm(track: Track, tell: Tell) -> None:
     models.kernels.RMSNorm.forward = nn.RMSNorm.forward  # type: ignore[method-assign]
-    return ours(track)
+    ours(track, tell)
 
 
-def without_squared_relu(track: Track) -> float:
+def without_squared_relu(track: Track, tell: Tell) -> None:
     models.gpt.squared_relu = lambda x: F.relu(x).square()
-    return ours(track)
+    ours(track, tell)
 
 
-def without_cross_entropy(track: Track) -> float:
+def without_cross_entropy(track: Track, tell: Tell) -> None:
     harness.train.cross_entropy = lambda logits, targets: F.cross_entropy(  # type: ignore[attr-defined]
         logits.flatten(0, -2), targets.flatten()
     )
-    return ours(track)
+    ours(track, tell)
 
 
-def without_gram(track: Track) -> float:
+def without_gram(track: Track, tell: Tell) -> None:
     models.optim.LONG = 10**9
-    return ours(track)
+    ours(track, tell)
 
 
-def with_bf16(track: Track) -> float:
+def with_bf16(track: Track, tell: Tell) -> None:
     orthogonalize = models.optim.orthogonalize
 
     def in_bf16(matrices: torch.Tensor) -> torch.Tensor:
@@ -123,10 +140,10 @@ def with_bf16(track: Track) -> float:
             torch.Tensor.float = kept  # type: ignore[method-assign]
 
     models.optim.orthogonalize = in_bf16
-    return ours(track)
+    ours(track, tell)
 
 
-LEVERS: dict[str, Callable[[Track], float]] = {
+LEVERS: dict[str, Callable[[Track, Tell], None]] = {
     "freed memory is kept (`keep_freed_memory`)": without_kept_memory,
     "cross-entropy in fewer passes (`harness/devset.py`)": without_cross_entropy,
     "attention in blocks, its weights kept (`models/kernels.py`)": without_attention,
@@ -135,9 +152,9 @@ LEVERS: dict[str, Callable[[Track], float]] = {
     "Muon on the Gram matrix (`models/optim.py`)": without_gram,
     "Muon in float32, not in bfloat16 (`models/optim.py`)": with_bf16,
 }
-ARMS: dict[str, Callable[[Track], float]] = {
-    function.__name__: function
-    for function in (matrix_rate, ours, plain, plain_on_all_cores, plain_compiled, *LEVERS.values())
+LOOPS = (matrix_rate, matrix_rate_on_all_cores, ours, plain, plain_on_all_cores)
+ARMS: dict[str, Callable[[Track, Tell], None]] = {
+    function.__name__: function for function in (*LOOPS, plain_compiled, *LEVERS.values())
 }
 
 
@@ -160,7 +177,7 @@ def where_time_goes(track: Track) -> dict[str, float]:
 
     steps(range(3))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
-        steps(range(3, 3 + STEPS // 3))
+        steps(range(3, 3 + PROFILED))
     events = profiler.key_averages()
     whole = sum(event.self_cpu_time_total for event in events)
 
@@ -179,22 +196,67 @@ def where_time_goes(track: Track) -> dict[str, float]:
     return {**found, "the rest: rotary positions, residuals, embedding": 1 - sum(found.values())}
 
 
-def start(track: Track, arm: str, **variables: str) -> subprocess.Popen[str]:
-    command = [sys.executable, __file__, track.name, arm]
-    return subprocess.Popen(command, env={**os.environ, **variables}, stdout=subprocess.PIPE, text=True)
+class Arm:
+    """A process that works when it is asked to."""
+
+    def __init__(self, track: Track, name: str, **variables: str) -> None:
+        command = [sys.executable, __file__, track.name, name, str(track.budget.batch_sequences)]
+        environment = {**os.environ, **variables}
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ask(self) -> None:
+        print(file=self.process.stdin, flush=True)
+
+    def answer(self) -> float:
+        line = self.process.stdout.readline()  # type: ignore[union-attr]
+        if not line:
+            raise SystemExit(f"{' '.join(self.process.args)} ended with code {self.process.wait()}")  # type: ignore[arg-type]
+        return float(line)
+
+    def end(self) -> None:
+        self.process.communicate()
 
 
-def answer(process: subprocess.Popen[str]) -> float:
-    out, _ = process.communicate()
-    if process.returncode:
-        raise SystemExit(f"an arm ended with code {process.returncode}")
-    return float(out.split()[-1])
+def work_when_asked(track: Track, name: str) -> None:
+    """An arm's life."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def tell(rate: float) -> None:
+        print(rate, file=answers, flush=True)
+        if not sys.stdin.readline():
+            raise SystemExit
+
+    sys.stdin.readline()
+    ARMS[name](track, tell)
 
 
-def side_by_side(track: Track) -> float:
-    """Tokens a second of as many runs at once as fill the cores."""
+def measure(arms: dict[str, list[Arm]]) -> dict[str, float]:
+    """One round: what each arm came to, one arm after the other; the processes of one arm work side by side."""
+    found = {}
+    for name, processes in arms.items():
+        for process in processes:
+            process.ask()
+        found[name] = sum(process.answer() for process in processes)
+    return found
+
+
+def take_rounds(track: Track, arms: dict[str, list[Arm]]) -> list[dict[str, float]]:
+    """All rounds of these arms, and of as many runs side by side as fill the cores; then the arms end."""
     count = max(1, (os.cpu_count() or 1) // track.threads)
-    return sum(answer(process) for process in [start(track, "ours") for _ in range(count)])
+    arms = {**arms, "side_by_side": [Arm(track, "ours") for _ in range(count)]}
+    for _ in range(WARMUP):
+        measure(arms)
+    rounds = []
+    for _ in progress(range(ROUNDS), description=f"batches of {track.budget.batch_tokens:,} tokens"):
+        rounds.append(measure(arms))
+        first = next(iter(arms))
+        arms[first] = arms.pop(first)  # the order turns
+    for arm in (arm for processes in arms.values() for arm in processes):
+        arm.end()
+    return rounds
 
 
 def flops_per_token(track: Track, *, causal: bool) -> float:
@@ -229,7 +291,7 @@ def training_share(track: Track) -> tuple[float, float, list[float]]:
 def seconds_of(*arguments: str) -> float:
     """Median wall seconds of a command."""
     times = []
-    for _ in range(ROUNDS):
+    for _ in range(7):
         started = time.perf_counter()
         subprocess.run([sys.executable, "-m", "harness.cli", *arguments], cwd=CHECKOUT, check=True, capture_output=True)
         times.append(time.perf_counter() - started)
@@ -237,7 +299,8 @@ def seconds_of(*arguments: str) -> float:
 
 
 def told(ratios: list[float]) -> str:
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
 
 
 def main() -> None:
@@ -246,56 +309,59 @@ def main() -> None:
         print(json.dumps(where_time_goes(track)))
         return
     if len(sys.argv) > 2:
-        print(ARMS[sys.argv[2]](track))
+        work_when_asked(with_knobs(track, {"batch_sequences": int(sys.argv[3])}), sys.argv[2])
         return
     if track.device != "cpu":
         raise SystemExit(f"{track.name} is not a CPU track; on a GPU run benchmarks/gpu.py")
+    doubled = with_knobs(track, {"batch_sequences": 2 * track.budget.batch_sequences})
+    if doubled.budget.num_steps <= WARMUP + ROUNDS:
+        raise SystemExit(f"{track.name} is too short: this takes {2 * (WARMUP + ROUNDS + 1)} steps")
     prepare(track)
     count = sum(p.numel() for p in PlainGPT(track.model, 1).parameters())
     assert count == sum(p.numel() for p in apply_recipe({}, track.model, track.optim).build().parameters())
 
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        answer(start(track, "plain_compiled", TORCHINDUCTOR_CACHE_DIR=folder))
+        arms = {"plain_compiled": [Arm(track, "plain_compiled", TORCHINDUCTOR_CACHE_DIR=folder)]}
+        measure(arms)
         compile_s = time.perf_counter() - started
-    rounds: list[dict[str, float]] = []
-    for number in range(ROUNDS):
-        arms = [*ARMS, "side_by_side"]
-        arms = arms[number % len(arms) :] + arms[: number % len(arms)]
-        rounds.append(
-            {arm: side_by_side(track) if arm == "side_by_side" else answer(start(track, arm)) for arm in arms}
-        )
-        print(f"round {number + 1} of {ROUNDS}: {json.dumps({k: round(v) for k, v in rounds[-1].items()})}", flush=True)
+        rounds = take_rounds(track, {name: [Arm(track, name)] for name in ARMS if name not in arms} | arms)
+    rounds_of_doubled = take_rounds(doubled, {loop.__name__: [Arm(doubled, loop.__name__)] for loop in LOOPS})
 
-    def ratio(over: str, under: str, factor: float = 1.0) -> str:
-        return told([factor * found[over] / found[under] for found in rounds])
+    def ratio(over: str, under: str, factor: float = 1.0, *, taken: list[dict[str, float]] = rounds) -> str:
+        return told([factor * found[over] / found[under] for found in taken])
 
-    process = start(track, "where_time_goes")
-    parts: dict[str, float] = json.loads(process.communicate()[0].splitlines()[-1])
+    def both(over: str, under: str, factor: float = 1.0) -> str:
+        return f"{ratio(over, under, factor)} | {ratio(over, under, factor, taken=rounds_of_doubled)}"
+
+    command = [sys.executable, __file__, track.name, "where_time_goes"]
+    out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    parts: dict[str, float] = json.loads(out.splitlines()[-1])
     share, wall_s, train_s = training_share(track)
     machine = f"{os.cpu_count()} cores, torch {torch.__version__}"
     rate = statistics.median(found["matrix_rate"] for found in rounds) / 1e9
     tokens = statistics.median(found["ours"] for found in rounds)
+    flops, needed_flops = flops_per_token(track, causal=False), flops_per_token(track, causal=True)
     lines = [
         f"# Speed of `{track.name}` on {machine}",
         "",
-        f"Written by `python benchmarks/speed.py {track.name}`: {ROUNDS} rounds of {STEPS} steps an arm; medians, and",
-        f"the smallest and largest of the rounds' ratios. In absolute terms: {tokens:,.0f} tokens a second a run, "
+        f"Written by `python benchmarks/speed.py {track.name}`: {ROUNDS} rounds of a step an arm; medians, and",
+        f"the quartiles of the rounds' ratios. In absolute terms: {tokens:,.0f} tokens a second a run, "
         f"{rate:.0f} GFLOP/s of matrix products, both on {track.threads} thread(s).",
         "",
-        "| training | ratio |",
-        "|---|---|",
+        f"| training | batches of {track.budget.batch_tokens:,} tokens, as on the track | of twice as many |",
+        "|---|---|---|",
         "| model FLOPs over the matrix-product rate, attention counted in full (arXiv:2204.02311) | "
-        f"{ratio('ours', 'matrix_rate', flops_per_token(track, causal=False))} |",
-        "| the same, attention counted below the diagonal only | "
-        f"{ratio('ours', 'matrix_rate', flops_per_token(track, causal=True))} |",
-        "| the plain loop's share, counted in full | "
-        f"{ratio('plain', 'matrix_rate', flops_per_token(track, causal=False))} |",
-        f"| tokens a second over a plain loop on as many threads (AdamW only) | {ratio('ours', 'plain')} |",
-        f"| a plain loop compiled, once that is done, over the same loop | {ratio('plain_compiled', 'plain')} |",
-        f"| seconds until {STEPS} steps of the compiled loop are done that nobody compiled before | {compile_s:.0f} |",
+        f"{both('ours', 'matrix_rate', flops)} |",
+        f"| the same, attention counted below the diagonal only | {both('ours', 'matrix_rate', needed_flops)} |",
+        f"| a plain loop's share, AdamW only, on as many threads | {both('plain', 'matrix_rate', flops)} |",
+        "| a plain loop's share as PyTorch sets itself up, over the rate of all cores | "
+        f"{both('plain_on_all_cores', 'matrix_rate_on_all_cores', flops)} |",
+        f"| tokens a second over the plain loop on as many threads | {both('ours', 'plain')} |",
         "| runs side by side that fill the cores, over one plain loop as PyTorch sets itself up | "
-        f"{ratio('side_by_side', 'plain_on_all_cores')} |",
+        f"{both('side_by_side', 'plain_on_all_cores')} |",
+        f"| the plain loop compiled, once that is done, over itself | {ratio('plain_compiled', 'plain')} | |",
+        f"| seconds until the first step is done of a compiled loop that nobody compiled before | {compile_s:.0f} | |",
         "",
         "| lever: tokens a second with it over those without | ratio |",
         "|---|---|",

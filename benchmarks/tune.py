@@ -18,9 +18,10 @@ from pathlib import Path
 
 from harness.catalog import apply_recipe
 from harness.data import open_split
-from harness.job import Job, set_up_torch
+from harness.job import Emit, Job, set_up_torch
 from harness.prepare import prepare
 from harness.project import Project
+from harness.results import Training
 from harness.track import Track, load_track
 from harness.train import DivergedError, train
 
@@ -49,18 +50,23 @@ def with_knobs(track: Track, knobs: dict[str, float]) -> Track:
     return track.model_copy(update={"optim": optim, "budget": budget})
 
 
-def measure(track: Track) -> tuple[float, float]:
-    """(final dev loss in nats, training seconds) of the base recipe with seed 0."""
+def train_here(track: Track, emit: Emit) -> Training:
+    """Train the base recipe with seed 0 in this process. Raises DivergedError."""
     tokens = {"train": open_split(track, "train"), "dev": open_split(track, "dev")}
     with tempfile.TemporaryDirectory() as folder:
         job = Job(
             root=folder, track=track.name, training_digest=track.training_digest, recipe="base",
             sources={}, seed=0, folder=folder, checkpoint_every_s=1e9,
         )  # fmt: skip
-        try:
-            result = train(track, apply_recipe({}, track.model, track.optim), tokens, job, lambda event: None)
-        except DivergedError:
-            return float("inf"), 0.0
+        return train(track, apply_recipe({}, track.model, track.optim), tokens, job, emit)
+
+
+def measure(track: Track) -> tuple[float, float]:
+    """(final dev loss in nats, training seconds)."""
+    try:
+        result = train_here(track, lambda event: None)
+    except DivergedError:
+        return float("inf"), 0.0
     return result.curve[-1].dev_loss_nats, result.train_s
 
 
