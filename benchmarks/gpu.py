@@ -70,6 +70,7 @@ def ours(track: Track, device: Device) -> float:
     )  # fmt: skip
     recipe = apply_recipe({}, track.model, track.optim)
     train(track, recipe, tokens, job, lambda event: seen.update({event["step"]: event["train_s"]}), device=device)
+    shutil.rmtree(folder)
     first, last = min(step for step in seen if step >= WARMUP), max(seen)
     return (last - first) * budget.batch_tokens / (seen[last] - seen[first])
 
@@ -110,6 +111,8 @@ def report(track: Track) -> None:
     """One track's table."""
     set_up_torch(track)
     device = open_device(track)
+    if device.name == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     arms: dict[str, Callable[[], float]] = {"llmbench's loop, eager": lambda: ours(track, device)}
     if device.name == "cuda":
         arms["llmbench's loop, compiled"] = lambda: ours_compiled(track, device)

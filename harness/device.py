@@ -75,9 +75,14 @@ def require_device(track: Track) -> None:
     import torch
 
     if not torch.cuda.is_available():
+        why = ""
+        try:
+            torch.cuda.init()  # type: ignore[no-untyped-call]
+        except (AssertionError, RuntimeError) as error:
+            why = f" ({str(error).splitlines()[0]})"
         raise LlmbenchError(
-            f"the track {track.name} needs a CUDA GPU, and torch {torch.__version__} finds none here; run it where one "
-            f"is, or explore it without: `--set device=cpu` (and smaller sizes, as `--set model.num_layers=2`)"
+            f"the track {track.name} needs a CUDA GPU, and torch {torch.__version__} finds none here{why}; run it "
+            "where one is, or explore it without: `--set device=cpu` (and smaller sizes, as `--set model.num_layers=2`)"
         )
     if torch.cuda.device_count() < track.num_processes:
         raise LlmbenchError(
@@ -96,6 +101,19 @@ def open_device(track: Track) -> Device:
     return Device("cuda", bf16=torch.cuda.is_bf16_supported(including_emulation=False), steps_between_waits=10)
 
 
+def start_device(track: Track) -> None:
+    """Have a GPU's driver start, which takes a socket and names its threads: a confined process may do neither.
+
+    Raises LlmbenchError where the machine has no GPU for the track.
+    """
+    require_device(track)
+    if track.device == "cuda":
+        import torch
+
+        torch.zeros(1, device="cuda")
+        torch.cuda.synchronize()
+
+
 def gpu_name(track: Track) -> str | None:
     """Name of the GPU and precision of training on it, as a run records it; None on a CPU track."""
     device = open_device(track)
@@ -109,5 +127,10 @@ def gpu_name(track: Track) -> str | None:
 
 def device_files() -> list[Path]:
     """The files through which a confined process reaches NVIDIA's driver (also where Windows hosts Linux: dxg)."""
-    nodes = [*Path("/dev").glob("nvidia*"), Path("/dev/dxg"), Path("/proc/driver/nvidia"), Path("/proc/devices")]
+    nodes = [
+        *Path("/dev").glob("nvidia*"),
+        Path("/dev/dxg"),
+        *Path("/proc/driver").glob("nvidia*"),
+        Path("/proc/devices"),
+    ]
     return [path for path in nodes if path.exists()]

@@ -19,7 +19,7 @@ from harness.confine import carve, confine, interpreter_paths
 from harness.corpus import private_paths
 from harness.data import MANIFEST, cache_folder, derive_seed, with_found_pins
 from harness.dataspec import SplitName
-from harness.device import device_files
+from harness.device import device_files, start_device
 from harness.errors import LlmbenchError
 from harness.project import Project, make_folder
 from harness.track import Count, Positive, Sha256, Strict, Track, load_track
@@ -76,18 +76,23 @@ class Job(Strict):
     def confine(self, track: Track, splits: tuple[SplitName, ...], *, writes: bool) -> tuple[str, ...]:
         """Confine this process to the interpreter, the sources, `splits` and the run's folder.
 
-        Call it before any of the variant's code runs. One that writes on a track that compiles may start programs,
-        until `forbid_programs`. Returns what is in force.
+        Call it before any of the variant's code runs; a GPU is started first. One that writes on a track that
+        compiles may start programs, until `forbid_programs`. Returns what is in force.
         """
         cache, root = cache_folder(track), Path(self.root).resolve()
         denied = [path.resolve() for path in (*private_paths(track.data), cache.parent)]
         readable = [*interpreter_paths(denied), *carve(root / "harness", denied), *carve(root / "models", denied)]
         readable += [cache / MANIFEST, *(cache / f"{split}.bin" for split in splits), self.weights]
-        devices = device_files() if track.device == "cuda" else []
-        if writes and track.compile:
+        writable, devices = [Path(self.folder)] if writes else [], []
+        if track.device == "cuda":
+            start_device(track)
+            writable.append(Path("/proc/self/task").resolve())  # the driver's further threads get names too
+            devices = device_files()
+        compiles = writes and bool(track.compile)
+        if compiles:
             make_folder(self.compiled)
-            return confine(readable, [Path(self.folder), self.compiled], devices, programs=True)
-        return confine(readable, [Path(self.folder)] if writes else [], devices)
+            writable.append(self.compiled)
+        return confine(readable, writable, devices, programs=compiles)
 
     def load_recipe(self, track: Track) -> Recipe:
         """The recipe, its sources proved to be those that the job names. This runs the variants' code."""

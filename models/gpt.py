@@ -64,8 +64,9 @@ class Rotary(nn.Module):
     def forward(self, q_BTHK: Tensor, k_BTGK: Tensor) -> tuple[Tensor, Tensor]:
         position_T = torch.arange(q_BTHK.size(1), dtype=torch.float32, device=q_BTHK.device)
         angle_TJ = torch.outer(position_T, self.frequency_J)
-        cos_T1K = angle_TJ.cos().repeat(1, 2)[:, None, :]
-        sin_T1K = torch.cat((-angle_TJ.sin(), angle_TJ.sin()), dim=-1)[:, None, :]
+        cos_TJ, sin_TJ = angle_TJ.cos(), angle_TJ.sin()
+        cos_T1K = torch.cat((cos_TJ, cos_TJ), dim=-1)[:, None, :]
+        sin_T1K = torch.cat((-sin_TJ, sin_TJ), dim=-1)[:, None, :]
         return _rotate(q_BTHK, cos_T1K, sin_T1K), _rotate(k_BTGK, cos_T1K, sin_T1K)
 
 

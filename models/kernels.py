@@ -55,7 +55,8 @@ class _RMSNorm(torch.autograd.Function):
 def squared_relu(x: Tensor) -> Tensor:
     """max(x, 0) ** 2 (arXiv:2109.08668)."""
     if x.is_cuda:
-        return F.relu(x).square()
+        positive = F.relu(x)
+        return positive * positive  # autocast squares in float32
     squared: Tensor = _SquaredReLU.apply(x)  # type: ignore[no-untyped-call]
     return squared
 

@@ -85,6 +85,8 @@ class Experts(nn.Module):
 
         Where `count_E` is longer than there are experts, the rows that remain give zeros, and cost no product.
         """
+        if x_AD.is_cuda and not self.training:
+            return self.all_by_all(x_AD, count_E)
         return self.grouped(x_AD, count_E) if self._can_group(x_AD) else self.one_by_one(x_AD, count_E)
 
     def one_by_one(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
@@ -96,6 +98,18 @@ class Experts(nn.Module):
         ]
         return torch.cat([*outputs, torch.zeros_like(rest, dtype=outputs[0].dtype)])
 
+    def all_by_all(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
+        """Every expert for all rows, of which each keeps its own: more products, whose sizes no routing changes.
+
+        A GPU may sum in another order for another number of rows, and a token that stands between two experts would
+        then be scored by what else is in its batch.
+        """
+        expert_A = torch.searchsorted(count_E.cumsum(0), torch.arange(len(x_AD), device=x_AD.device), right=True)
+        y_AD = torch.zeros_like(x_AD)
+        for expert, (up, down) in enumerate(zip(self.up_EDF, self.down_EFD, strict=True)):
+            y_AD = torch.where(expert_A[:, None] == expert, squared_relu(x_AD @ up) @ down, y_AD)
+        return y_AD
+
     def grouped(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
         """One grouped product for all experts, in bfloat16, its sizes on the GPU: nothing waits for it.
 
@@ -105,15 +119,18 @@ class Experts(nn.Module):
         end_E = count_E[: len(self.up_EDF)].cumsum(0).to(torch.int32)
         taken_A1 = torch.arange(len(x_AD), device=x_AD.device)[:, None] < end_E[-1]
         x_AD = x_AD.where(taken_A1, 0).bfloat16()
-        hidden_AF = F.relu(F.grouped_mm(x_AD, self.up_EDF.bfloat16(), offs=end_E)).square()
+        hidden_AF = squared_relu(F.grouped_mm(x_AD, self.up_EDF.bfloat16(), offs=end_E))
         return F.grouped_mm(hidden_AF, self.down_EFD.bfloat16(), offs=end_E).where(taken_A1, 0)
 
     def _can_group(self, x_AD: Tensor) -> bool:
-        """bfloat16 is wanted, the GPU has the kernel (compute capability 8.0), and rows are whole 16 bytes."""
+        """bfloat16 is wanted, the GPU has the kernel (compute capability 9.0 and later), and rows are whole 16 bytes.
+
+        On an older GPU torch takes a loop for it that waits as ours does.
+        """
         return (
             x_AD.is_cuda
             and torch.is_autocast_enabled("cuda")
             and torch.get_autocast_dtype("cuda") == torch.bfloat16
-            and torch.cuda.get_device_capability(x_AD.device) >= (8, 0)
+            and torch.cuda.get_device_capability(x_AD.device) >= (9, 0)
             and all(size % 8 == 0 for size in self.up_EDF.shape[1:])
         )

@@ -208,6 +208,15 @@ def test_grouped_products_equal_one_product_an_expert_gradients_included(load: l
     assert not results[0][0][sum(load[:4]) :].any()
 
 
+@pytest.mark.parametrize("load", [[5, 0, 11, 8], [0, 0, 0, 1], [4, 0, 3, 2, 6, 1]])
+def test_all_experts_for_all_rows_give_each_row_its_own(load: list[int]) -> None:
+    experts = randomize(Experts(4, 16, 24))
+    x_AD = torch.randn(sum(load), 16, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(
+        experts.all_by_all(x_AD, torch.tensor(load)), experts.one_by_one(x_AD, torch.tensor(load))
+    )
+
+
 def test_no_token_is_dropped_however_unbalanced_the_routing() -> None:
     moe = randomize(MixtureOfExperts(replace(SMALL, num_experts=4, top_k=2)))
     with torch.no_grad():
