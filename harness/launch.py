@@ -95,6 +95,8 @@ def main() -> None:
     from harness.train import work as train
 
     run_worker(train, Job.model_validate_json(sys.argv[1]))
+    sys.stderr.flush()
+    os._exit(0)  # one in ten that tidy up is aborted by a thread of gloo's, with all of its work done
 
 
 if __name__ == "__main__":
