@@ -27,6 +27,7 @@ from speed import flops_per_token
 
 from harness.catalog import apply_recipe
 from harness.device import Device, open_device
+from harness.errors import LlmbenchError
 from harness.job import Job, set_up_torch
 from harness.project import CHECKOUT, Project
 from harness.track import Track, load_track
@@ -149,6 +150,8 @@ def main() -> None:
     try:
         for name in options.tracks:
             report(load_track(Project(Path(CHECKOUT)), name, options.set))
+    except LlmbenchError as error:
+        raise SystemExit(str(error)) from error
     finally:
         shutil.rmtree(SCRATCH)
 

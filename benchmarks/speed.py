@@ -9,6 +9,7 @@ and the quartiles of the rounds are told.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -33,10 +34,12 @@ import harness.job
 import harness.train
 import models.gpt
 import models.kernels
+import models.moe
 import models.optim
 from harness.catalog import apply_recipe
 from harness.data import Batches, open_split
 from harness.devset import cross_entropy
+from harness.errors import LlmbenchError
 from harness.prepare import prepare
 from harness.project import CHECKOUT, Project
 from harness.results import load_run
@@ -113,7 +116,7 @@ def without_norm(track: Track, tell: Tell) -> None:
 
 
 def without_squared_relu(track: Track, tell: Tell) -> None:
-    models.gpt.squared_relu = lambda x: F.relu(x).square()
+    models.gpt.squared_relu = models.moe.squared_relu = lambda x: F.relu(x).square()
     ours(track, tell)
 
 
@@ -304,12 +307,19 @@ def told(ratios: list[float]) -> str:
 
 
 def main() -> None:
-    track = load_track(Project(CHECKOUT), sys.argv[1])
-    if sys.argv[2:] == ["where_time_goes"]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("track")
+    parser.add_argument("arm", nargs="*", default=[], help=argparse.SUPPRESS)  # its name, and the sequences of a batch
+    options = parser.parse_args()
+    try:
+        track = load_track(Project(CHECKOUT), options.track)
+    except LlmbenchError as error:
+        raise SystemExit(str(error)) from error
+    if options.arm == ["where_time_goes"]:
         print(json.dumps(where_time_goes(track)))
         return
-    if len(sys.argv) > 2:
-        work_when_asked(with_knobs(track, {"batch_sequences": int(sys.argv[3])}), sys.argv[2])
+    if options.arm:
+        work_when_asked(with_knobs(track, {"batch_sequences": int(options.arm[1])}), options.arm[0])
         return
     if track.device != "cpu":
         raise SystemExit(f"{track.name} is not a CPU track; on a GPU run benchmarks/gpu.py")
@@ -320,6 +330,7 @@ def main() -> None:
     count = sum(p.numel() for p in PlainGPT(track.model, 1).parameters())
     assert count == sum(p.numel() for p in apply_recipe({}, track.model, track.optim).build().parameters())
 
+    print("compiling a plain loop takes half a minute; all of it ten minutes", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         arms = {"plain_compiled": [Arm(track, "plain_compiled", TORCHINDUCTOR_CACHE_DIR=folder)]}

@@ -96,7 +96,7 @@ def main() -> None:
 
     run_worker(train, Job.model_validate_json(sys.argv[1]))
     sys.stderr.flush()
-    os._exit(0)  # one in ten that tidy up is aborted by a thread of gloo's, with all of its work done
+    os._exit(0)  # gloo's threads now and then abort a process that tidies up, with all of its work done
 
 
 if __name__ == "__main__":
