@@ -18,6 +18,8 @@ from models.moe import MixtureOfExperts
 
 # What two models with the same weights may differ by, nats: nothing on a CPU, the order of sums elsewhere.
 MAX_COPY_SHIFT = 1e-3
+# Sequences of the last batch that they must agree about: what a model hides from its weights moves any of them.
+NUM_COPY_SEQUENCES = 2
 
 
 class RuleBrokenError(RunEndedError):
@@ -56,13 +58,13 @@ class _CrossEntropy(torch.autograd.Function):
 def dev_loss(model: nn.Module, judged: nn.Module, dev: list[Tensor], tokens_BT1: Tensor) -> float:
     """Mean nats per token on dev, of a second model with the same weights: the one that trains never sees dev.
 
-    Raises RuleBrokenError where the two differ on a batch that was trained on, or where dev moves the second.
+    Raises RuleBrokenError where the two differ on what was just trained on, or where dev moves the second.
     """
     judged.load_state_dict(model.state_dict(), strict=True)
     losses = []
     for either in (model, judged):
         torch.manual_seed(0)  # a model that rolls dice in evaluation is for the probes to name
-        losses.append(mean_loss(either, [tokens_BT1]))
+        losses.append(mean_loss(either, [tokens_BT1[:NUM_COPY_SEQUENCES]]))
     if abs(losses[0] - losses[1]) > MAX_COPY_SHIFT:
         raise RuleBrokenError(
             "weights: the model that trains and one with its saved weights give different losses; keep what it learns "

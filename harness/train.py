@@ -70,7 +70,10 @@ def train(
         compile_forward(model, job.compiled)
     optimizers = build_optimizers(recipe, model)
     batches = Batches(tokens["train"], budget.seq_len, budget.batch_sequences, job.seed)
-    warmup_s = warm_up(model, device, ranks.share(batches.batch(0)), track.model.vocab_size)
+    # A GPU and a compiler prepare for the shape of a batch; elsewhere one sequence shows that the model works.
+    for_shape = track.compile or track.device != "cpu"
+    like_BT1 = ranks.share(batches.batch(0))[: None if for_shape else 1]
+    warmup_s = warm_up(model, device, like_BT1, track.model.vocab_size)
     if track.compile:
         forbid_compiling(confinement)
     state = Checkpoint(Path(job.folder) / "checkpoint.pt", model, optimizers, started)
