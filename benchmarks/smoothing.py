@@ -1,11 +1,11 @@
-"""What would make a track's pairs share more luck: a longer warm-down, averaged weights, a larger val split?
+"""What would make a track's pairs share more luck: a longer warm-down, averaged weights?
 
     python benchmarks/smoothing.py train pocket 0.7 1.0     # eight pairs at each warm-down, two runs side by side
     python benchmarks/smoothing.py report pocket
 
-Each run trains the base or its placebo and scores three sets of weights: the last ones, and the uniform averages
-over the last tenth and the last quarter of the steps. Every score is a row of `benchmarks/smoothing/TRACK.csv`; a run
-that has rows is not trained again.
+Each run trains the base, or the base with a token embedding that was drawn anew (`placebo`), and scores three sets of
+weights: the last ones, and the uniform averages over the last tenth and the last quarter of the steps. Every score is
+a row of `benchmarks/smoothing/TRACK.csv`; a run that has rows is not trained again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from harness.track import Track, load_track
 
 SHARES = (0.1, 0.25)
 NUM_SEEDS = 8
-COLUMNS = ("warmdown", "recipe", "seed", "weights", "val_loss", "val_loss_even", "val_loss_odd", "dev_loss")
+COLUMNS = ("warmdown", "recipe", "seed", "weights", "val_loss", "dev_loss")
 
 
 class Averages:
@@ -107,8 +107,6 @@ def train_one(track: Track, recipe_name: str, seed: int) -> list[dict[str, Any]]
                 "seed": seed,
                 "weights": f"average of the last {share:.0%}" if share else "last",
                 "val_loss": statistics.fmean(losses),
-                "val_loss_even": statistics.fmean(losses[::2]),
-                "val_loss_odd": statistics.fmean(losses[1::2]),
                 "dev_loss": mean_loss(averages.model, dev),
             }
         )
@@ -125,7 +123,7 @@ def train_all(name: str, warmdowns: list[float]) -> None:
         (track.model_copy(update={"optim": replace(track.optim, warmdown_fraction=warmdown)}), recipe, seed)
         for warmdown in warmdowns
         for seed in range(NUM_SEEDS)
-        for recipe in ("base", f"base+{track.rule.noise_variant}")
+        for recipe in ("base", "base+placebo")
         if (warmdown, recipe, seed) not in done
     ]
     with ProcessPoolExecutor(max_workers=2) as pool, path.open("a", newline="") as file:
@@ -152,36 +150,22 @@ def read(name: str) -> list[dict[str, str]]:
 
 
 def report(name: str) -> None:
-    """One line for each warm-down and kind of weights, as Markdown.
-
-    The share of val: the paired gain's variance that comes from which windows val happens to hold, from the
-    difference of the gains on its even and odd windows; the rest would stay with an endless val split.
-    """
+    """One line for each warm-down and kind of weights, as Markdown."""
     rows = read(name)
-    print(
-        "| warm-down | weights | pairs | val loss | correlation | seed spread | paired spread | of it from val's size |"
-    )
-    print("|---:|---|---:|---:|---:|---:|---:|---:|")
+    print("| warm-down | weights | pairs | val loss | correlation | seed spread | paired spread |")
+    print("|---:|---|---:|---:|---:|---:|---:|")
     for warmdown, weights in dict.fromkeys((row["warmdown"], row["weights"]) for row in rows):
         arms: dict[bool, dict[str, dict[str, str]]] = {True: {}, False: {}}
         for row in rows:
             if (row["warmdown"], row["weights"]) == (warmdown, weights):
                 arms[row["recipe"] == "base"][row["seed"]] = row
         seeds = [seed for seed in arms[True] if seed in arms[False]]
-
-        def values(base: bool, column: str, seeds: list[str] = seeds, arms: Any = arms) -> list[float]:
-            return [float(arms[base][seed][column]) for seed in seeds]
-
-        def gains(column: str, values: Any = values) -> list[float]:
-            return [one - other for one, other in zip(values(True, column), values(False, column), strict=True)]
-
-        base, placebo = values(True, "val_loss"), values(False, "val_loss")
+        base, placebo = ([float(arms[arm][seed]["val_loss"]) for seed in seeds] for arm in (True, False))
         seed_sd = statistics.fmean(map(statistics.variance, (base, placebo))) ** 0.5
-        halves = [even - odd for even, odd in zip(gains("val_loss_even"), gains("val_loss_odd"), strict=True)]
-        from_val = statistics.fmean(half**2 for half in halves) ** 0.5 / 2
         cells = [warmdown, weights, str(len(seeds)), f"{statistics.fmean(base):.4f}"]
         cells += [f"{pair_correlation(base, placebo) or 0:+.2f}", f"{seed_sd:.4f}"]
-        cells += [f"{statistics.stdev(gains('val_loss')):.4f}", f"{from_val:.4f}"]
+        gains = [one - other for one, other in zip(base, placebo, strict=True)]
+        cells.append(f"{statistics.stdev(gains):.4f}")
         print("| " + " | ".join(cells) + " |")
 
 

@@ -4,13 +4,14 @@
     python benchmarks/val_size.py report pocket
 
 `train` gives val that share of the documents and adds each run's loss on each document of it to
-`benchmarks/val_size/TRACK.csv`; a run that has rows is not trained again. `report` draws smaller splits from those
-documents and prints, as Markdown, how much the runs of one recipe and the gains of same-seed pairs scatter on them.
+`benchmarks/val_size/TRACK.csv`; a run that has rows is not trained again. `report` takes the documents that a smaller
+val would hold and prints, as Markdown, how much the runs of a recipe and the gains of same-seed pairs scatter on them.
 """
 
 from __future__ import annotations
 
 import csv
+import statistics
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -20,15 +21,16 @@ from typing import Any
 import numpy as np
 
 from harness.catalog import apply_recipe, recipe_sources
+from harness.corpus import load_package, split_documents
 from harness.data import eval_batches, open_split, with_found_pins
-from harness.dataspec import PINS
+from harness.dataspec import PINS, PackageData
 from harness.job import Job, set_up_torch
 from harness.prepare import prepare
 from harness.project import Project
+from harness.results import finished_runs, load_run
 from harness.track import Track, load_track
 
 NUM_SEEDS = 8
-DRAWS = 2000
 COLUMNS = ("recipe", "seed", "document", "tokens", "nats")
 
 
@@ -75,8 +77,14 @@ def document_rows(track: Track, model: Any) -> list[dict[str, Any]]:
     tokens_D, nats_D = np.bincount(document_N), np.bincount(document_N, weights=np.concatenate(losses))
     return [
         {"document": document, "tokens": int(tokens), "nats": f"{nats:.4f}"}
-        for document, (tokens, nats) in enumerate(zip(tokens_D, nats_D, strict=True))
+        for document, tokens, nats in zip(val_documents(track), tokens_D, nats_D, strict=True)
     ]
+
+
+def val_documents(track: Track) -> list[str]:
+    """The names of val's documents, in its order."""
+    assert isinstance(track.data, PackageData), "only a corpus that is known as a whole can be split anew"
+    return split_documents(load_package(track.data), track.data)["val"]
 
 
 def train_all(name: str, fraction: float, recipes: list[str]) -> None:
@@ -115,29 +123,43 @@ def read(name: str) -> list[dict[str, str]]:
 
 
 def report(name: str) -> None:
-    """One line for each size of val; S seeds, D documents."""
-    rows = read(name)
-    tokens_D = np.array([int(row["tokens"]) for row in rows if (row["recipe"], row["seed"]) == ("base", "0")])
+    """One line for each size of val; S seeds, D documents.
+
+    The last column is seconds of a run times the variance of a gain: what a verdict on the same gain takes, over what
+    it takes with the track's own val. A run takes what it took on the board, and val is scored twice.
+    """
+    rows, track = read(name), load_track(Project.find(), name)
+    documents = [row["document"] for row in rows if (row["recipe"], row["seed"]) == ("base", "0")]
+    tokens_D = np.array([int(row["tokens"]) for row in rows[: len(documents)]])
+    recipes = list(dict.fromkeys(row["recipe"] for row in rows))
     nats = {
-        recipe: np.array([float(row["nats"]) for row in rows if row["recipe"] == recipe]).reshape(-1, len(tokens_D))
-        for recipe in dict.fromkeys(row["recipe"] for row in rows)
+        recipe: np.array([float(row["nats"]) for row in rows if row["recipe"] == recipe]).reshape(-1, len(documents))
+        for recipe in recipes
     }
-    recipes = [recipe for recipe in nats if recipe != "base"]
-    print(
-        "| documents | tokens | spread of `base` |" + "".join(f" paired spread of `{recipe}` |" for recipe in recipes)
+    opening = finished_runs(
+        [load_run(path) for path in sorted(Project.find().submissions.glob(f"*-{name}-baseline/runs/*.json"))]
     )
-    print("|---:|---:|---:|" + "---:|" * len(recipes))
-    generator = np.random.default_rng(0)
-    for share in (1 / 8, 1 / 4, 1 / 2, 1):
-        size = round(share * len(tokens_D))
-        spreads = []
-        for _ in range(DRAWS):
-            drawn = generator.choice(len(tokens_D), size, replace=False)
-            loss_S = {recipe: nats_SD[:, drawn].sum(1) / tokens_D[drawn].sum() for recipe, nats_SD in nats.items()}
-            gains = [loss_S["base"] - loss_S[recipe] for recipe in recipes]
-            spreads.append([values_S.var(ddof=1) for values_S in (loss_S["base"], *gains)])
-        cells = [str(size), f"{share * tokens_D.sum():,.0f}", *(f"{v**0.5:.4f}" for v in np.mean(spreads, 0))]
-        print("| " + " | ".join(cells) + " |")
+    eval_s = statistics.median(run.evaluation.eval_s for run in opening)
+    other_s = statistics.median(run.training.wall_s for run in opening)
+    token_s = 2 * eval_s / opening[0].evaluation.tokens
+    own = track.data.val_fraction
+
+    def line(fraction: float) -> list[float]:
+        held = set(val_documents(with_val(track, fraction)))
+        held_D = np.array([document in held for document in documents])
+        tokens = int(tokens_D[held_D].sum())
+        loss_S = {recipe: nats[recipe][:, held_D].sum(1) / tokens for recipe in recipes}
+        gains = [loss_S["base"] - loss_S[recipe] for recipe in recipes[1:]]
+        spreads = [values_S.std(ddof=1) for values_S in (loss_S["base"], *gains)]
+        return [len(held), tokens, *spreads, spreads[1] ** 2 * (other_s + token_s * tokens)]
+
+    gains = "".join(f" spread of the gain of `{recipe}` |" for recipe in recipes[1:])
+    print(f"| share of the documents | documents | tokens | spread of `base` |{gains} time to a verdict |")
+    print("|---:|" + "---:|" * (4 + len(recipes[1:])))
+    for fraction in (own / 2, own, 2 * own, 4 * own):
+        count, tokens, *spreads, work = line(fraction)
+        cells = [f"{fraction:.1%}", str(count), f"{tokens:,}", *(f"{spread:.4f}" for spread in spreads)]
+        print("| " + " | ".join([*cells, f"{work / line(own)[-1]:.2f}"]) + " |")
 
 
 def main() -> None:
