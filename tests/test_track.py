@@ -133,7 +133,7 @@ def test_an_unknown_track_suggests_the_nearest(project: Project) -> None:
     [
         (
             "pocket",
-            "f948fcdbd8dead4649c8a8bb06fcc01d0e905dbe8c46628e66e94f632a86fbb8",
+            "f440003cfa934ecf4aae59e134b641fae0856728157a8c6a7272f5fb9d689710",
             "4af0c72146696d6c2dad4c4cced10c29dd944bf1d830cce40c9089d7974ae629",
         ),
         (
