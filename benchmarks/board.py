@@ -39,7 +39,7 @@ NUM_TRACKS = 8
 NUM_RECORDS = 5  # a track
 RECORDS_END = 0.9  # share of a track's submissions among which its records lie
 TEMPLATE = ROOT / "submissions" / "0002-pocket-token_smear"
-SPREAD_NATS = 0.003  # of what a run does not share with its pair: placebo pairs of `pocket` differ by 0.0042
+SPREAD_NATS = 0.003  # of what a run does not share with its pair: 0.0042 / sqrt(2), benchmarks/noise/pocket
 GAIN_NATS = 0.06  # of a record; the first one of `pocket` gained 0.05
 VARIANT = '''"""Embedding scale: multiply the embeddings by {factor} (generated for a benchmark)."""
 

@@ -43,7 +43,8 @@ from harness.devset import cross_entropy
 from harness.errors import LlmbenchError
 from harness.prepare import prepare
 from harness.project import CHECKOUT, Project
-from harness.results import load_run
+from harness.provenance import default_jobs
+from harness.results import finished_runs, load_run
 from harness.track import Track, load_track
 
 ROUNDS = 60
@@ -290,9 +291,9 @@ def training_share(track: Track) -> tuple[float, float, list[float]]:
         command = [sys.executable, "-m", "harness.cli", "run", "baseline", "--track", track.name]
         subprocess.run(command, cwd=root, check=True, capture_output=True)
         wall_s = time.perf_counter() - started
-        paths = sorted(root.glob("runs/**/run.json"))  # by seed
-        train_s = [load_run(path).training.train_s for path in paths]  # type: ignore[union-attr]
-    cores = [0.0] * max(1, (os.cpu_count() or 1) // track.threads)
+        runs = finished_runs([load_run(path) for path in root.glob("runs/**/run.json")])
+        train_s = [run.training.train_s for run in sorted(runs, key=lambda run: run.seed)]
+    cores = [0.0] * default_jobs(track)
     for run_s in train_s:
         heapq.heapreplace(cores, cores[0] + run_s)
     return max(cores) / wall_s, wall_s, train_s

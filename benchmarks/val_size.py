@@ -31,7 +31,7 @@ from harness.results import finished_runs, load_run
 from harness.track import Track, load_track
 
 NUM_SEEDS = 8
-COLUMNS = ("recipe", "seed", "document", "tokens", "nats")
+COLUMNS = ("val_fraction", "recipe", "seed", "document", "tokens", "nats")
 
 
 def with_val(track: Track, fraction: float) -> Track:
@@ -59,7 +59,8 @@ def train_one(track: Track, recipe_name: str, seed: int) -> list[dict[str, Any]]
         model = recipe.renew().build()
         model.load_state_dict(load_file(job.weights))
     with torch.no_grad():
-        return [{"recipe": recipe_name, "seed": seed, **row} for row in document_rows(track, model.eval())]
+        about = {"val_fraction": track.data.val_fraction, "recipe": recipe_name, "seed": seed}
+        return [{**about, **row} for row in document_rows(track, model.eval())]
 
 
 def document_rows(track: Track, model: Any) -> list[dict[str, Any]]:
@@ -92,12 +93,12 @@ def train_all(name: str, fraction: float, recipes: list[str]) -> None:
     track = with_val(load_track(Project.find(), name), fraction)
     prepare(track)
     track = with_found_pins(track)
-    done = {(row["recipe"], int(row["seed"])) for row in read(name)}
+    done = {(float(row["val_fraction"]), row["recipe"], int(row["seed"])) for row in read(name)}
     asked = [
         (track, recipe, seed)
         for seed in range(NUM_SEEDS)
         for recipe in dict.fromkeys(["base", *recipes])
-        if (recipe, seed) not in done
+        if (fraction, recipe, seed) not in done
     ]
     with ProcessPoolExecutor(max_workers=2) as pool, table(name).open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
@@ -123,43 +124,51 @@ def read(name: str) -> list[dict[str, str]]:
 
 
 def report(name: str) -> None:
-    """One line for each size of val; S seeds, D documents.
+    """One line for each size of val, of the runs with the largest; S seeds.
 
-    The last column is seconds of a run times the variance of a gain: what a verdict on the same gain takes, over what
-    it takes with the track's own val. A run takes what it took on the board, and val is scored twice.
+    The last column is what the same precision takes: the variance of the first recipe's gain times the seconds of a
+    run, over those of the track's own share. A run takes what it took on the board, and val is scored twice.
     """
-    rows, track = read(name), load_track(Project.find(), name)
-    documents = [row["document"] for row in rows if (row["recipe"], row["seed"]) == ("base", "0")]
-    tokens_D = np.array([int(row["tokens"]) for row in rows[: len(documents)]])
-    recipes = list(dict.fromkeys(row["recipe"] for row in rows))
-    nats = {
-        recipe: np.array([float(row["nats"]) for row in rows if row["recipe"] == recipe]).reshape(-1, len(documents))
-        for recipe in recipes
-    }
-    opening = finished_runs(
-        [load_run(path) for path in sorted(Project.find().submissions.glob(f"*-{name}-baseline/runs/*.json"))]
-    )
-    eval_s = statistics.median(run.evaluation.eval_s for run in opening)
-    other_s = statistics.median(run.training.wall_s for run in opening)
-    token_s = 2 * eval_s / opening[0].evaluation.tokens
-    own = track.data.val_fraction
+    track, rows = load_track(Project.find(), name), read(name)
+    largest = max(float(row["val_fraction"]) for row in rows)
+    runs: dict[str, dict[int, dict[str, tuple[int, float]]]] = {}  # recipe -> seed -> document -> (tokens, nats)
+    for row in rows:
+        if float(row["val_fraction"]) == largest:
+            run = runs.setdefault(row["recipe"], {}).setdefault(int(row["seed"]), {})
+            run[row["document"]] = int(row["tokens"]), float(row["nats"])
+    base, *others = runs
+    if not others:
+        sys.exit("there are runs of one recipe only; train another one, say `train pocket 0.24 base+token_smear`")
+    seeds = sorted(set.intersection(*(set(of_recipe) for of_recipe in runs.values())))
+    other_s, token_s = seconds(track)
 
     def line(fraction: float) -> list[float]:
-        held = set(val_documents(with_val(track, fraction)))
-        held_D = np.array([document in held for document in documents])
-        tokens = int(tokens_D[held_D].sum())
-        loss_S = {recipe: nats[recipe][:, held_D].sum(1) / tokens for recipe in recipes}
-        gains = [loss_S["base"] - loss_S[recipe] for recipe in recipes[1:]]
-        spreads = [values_S.std(ddof=1) for values_S in (loss_S["base"], *gains)]
+        held = val_documents(with_val(track, fraction))
+        tokens = sum(runs[base][seeds[0]][document][0] for document in held)
+        loss_S = {
+            recipe: np.array([sum(runs[recipe][seed][document][1] for document in held) / tokens for seed in seeds])
+            for recipe in runs
+        }
+        gains = [loss_S[base] - loss_S[recipe] for recipe in others]
+        spreads = [float(values_S.std(ddof=1)) for values_S in (loss_S[base], *gains)]
         return [len(held), tokens, *spreads, spreads[1] ** 2 * (other_s + token_s * tokens)]
 
-    gains = "".join(f" spread of the gain of `{recipe}` |" for recipe in recipes[1:])
-    print(f"| share of the documents | documents | tokens | spread of `base` |{gains} time to a verdict |")
-    print("|---:|" + "---:|" * (4 + len(recipes[1:])))
-    for fraction in (own / 2, own, 2 * own, 4 * own):
-        count, tokens, *spreads, work = line(fraction)
-        cells = [f"{fraction:.1%}", str(count), f"{tokens:,}", *(f"{spread:.4f}" for spread in spreads)]
-        print("| " + " | ".join([*cells, f"{work / line(own)[-1]:.2f}"]) + " |")
+    titles = "".join(f" spread of the gain of `{recipe}` |" for recipe in others)
+    print(f"| share of the documents | documents | tokens | spread of `{base}` |{titles} cost of the same precision |")
+    print("|---:|" + "---:|" * (4 + len(others)))
+    own = track.data.val_fraction
+    lines = {fraction: line(fraction) for fraction in (own / 2, own, 2 * own, 4 * own) if fraction <= largest}
+    for fraction, (count, tokens, *spreads, work) in lines.items():
+        cells = [f"{fraction:.1%}", f"{count:.0f}", f"{tokens:,.0f}", *(f"{spread:.4f}" for spread in spreads)]
+        print("| " + " | ".join([*cells, f"{work / lines[own][-1]:.2f}"]) + " |")
+
+
+def seconds(track: Track) -> tuple[float, float]:
+    """Of the base's runs on the track's board: seconds of a run without its scoring, and of scoring a token twice."""
+    kept = finished_runs([load_run(path) for path in Project.find().submissions.glob("*/runs/*.json")])
+    runs = [run for run in kept if (run.training_digest, run.recipe) == (track.training_digest, "base")]
+    other_s = statistics.median(run.training.wall_s for run in runs)
+    return other_s, 2 * statistics.median(run.evaluation.eval_s / run.evaluation.tokens for run in runs)
 
 
 def main() -> None:

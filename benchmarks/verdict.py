@@ -1,13 +1,13 @@
 """How often the rule errs and what it costs, against four other rules, on simulated and on real noise.
 
-    python benchmarks/verdict.py --placebo pocket --placebo smoke [--contests 200000]
+    python benchmarks/verdict.py --placebo pocket --placebo pocket-moe --placebo pocket-placebo --placebo smoke
 
 writes benchmarks/verdict/README.md and verdict.png. All rules but the known sigma run through
 `harness.looks.replay`, the code that judges submissions; a sample of the simulated contests is judged again
 by `harness.verdict.judge`, and any difference stops the study.
 
-`--placebo` adds the measured noise of a track's kept study. Unit of a gain: the standard deviation of the paired
-difference.
+`--placebo` adds the measured noise of a kept study, a folder of `benchmarks/noise`. Unit of a gain: the standard
+deviation of the paired difference.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from correlation import read_arm
 from verdict_page import CORRELATIONS, GAINS, NORMAL, Study, markdown, picture
 from verdict_simulation import (
     NOISES,
@@ -35,7 +36,6 @@ from verdict_simulation import (
 
 from harness.errors import LlmbenchError
 from harness.looks import replay
-from harness.noise import stored_pairs
 from harness.project import DEFAULT_TRACK, Project, write_atomic
 from harness.results import Evaluation, FinishedRun, Machine, Pair, Provenance, Training
 from harness.stats import pair_correlation
@@ -164,12 +164,13 @@ def _pairs(record: Array, candidate: Array) -> list[Pair]:
     return [Pair(run("base", seed, r), run("base+idea", seed, c)) for seed, (r, c) in enumerate(losses)]
 
 
-def measured_pairs(project: Project, track: str) -> tuple[list[float], list[float]]:
-    """Record's and candidate's losses of a track's kept noise study. Raises LlmbenchError below eight pairs."""
-    pairs = stored_pairs(project, load_track(project, track))
-    if len(pairs) < 8:
-        raise LlmbenchError(f"{track} has {len(pairs)} kept placebo pairs; make 8 or more: `llmbench noise --save`")
-    return [pair.record.evaluation.val_loss for pair in pairs], [pair.candidate.evaluation.val_loss for pair in pairs]
+def measured_pairs(project: Project, study: str) -> tuple[list[float], list[float]]:
+    """Record's and candidate's losses of a kept noise study. Raises LlmbenchError below eight pairs."""
+    arms = [read_arm(project.root / "benchmarks" / "noise" / study, arm) for arm in ("record", "candidate")]
+    record, candidate = ([run.evaluation.val_loss for run in arm] for arm in arms)
+    if len(record) < 8:
+        raise LlmbenchError(f"{study} has {len(record)} kept placebo pairs; make 8 or more: `llmbench noise --save`")
+    return record, candidate
 
 
 def placebo_note(rule: Rule, name: str, row: dict[str, float], num_pairs: int, correlation: float) -> str:
@@ -193,7 +194,9 @@ def placebo_note(rule: Rule, name: str, row: dict[str, float], num_pairs: int, c
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the study. Raises LlmbenchError for a wrong file, RuntimeError where study and judge disagree."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--placebo", action="append", default=[], help="a track whose kept noise study to add")
+    parser.add_argument(
+        "--placebo", action="append", default=[], help="a kept noise study to add: a folder of benchmarks/noise"
+    )
     parser.add_argument("--contests", type=int, default=200_000, help="simulated contests a cell")
     parser.add_argument("--track", default=DEFAULT_TRACK, help="the track whose rule is studied")
     options = parser.parse_args(arguments)
@@ -201,10 +204,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rule = load_track(project, options.track).rule
     measured: dict[str, Contests] = {}
     placebos: dict[str, tuple[int, float]] = {}
-    for track in options.placebo:
-        arms = measured_pairs(project, track)
-        measured[f"placebo, {track}"] = placebo_contests(np.random.default_rng(SEED + 3), *arms, num)
-        placebos[f"placebo, {track}"] = len(arms[0]), max(0.0, pair_correlation(*arms) or 0.0)
+    for folder in options.placebo:
+        arms = measured_pairs(project, folder)
+        measured[f"placebo, {folder}"] = placebo_contests(np.random.default_rng(SEED + 3), *arms, num)
+        placebos[f"placebo, {folder}"] = len(arms[0]), max(0.0, pair_correlation(*arms) or 0.0)
     small = NOISES[0].contests(np.random.default_rng(SEED), CHECKED)
     compared = sum(
         cross_check(rule.model_copy(update={"design": design}), better(small, gain))

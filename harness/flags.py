@@ -24,7 +24,7 @@ from harness.track import Track
 from harness.verdict import Lane
 
 # Two 512-bit units for fused multiply-adds, 16 float32 each, at 4 GHz: 64 operations a cycle is the most that a
-# core of today's CPUs does (stackoverflow.com/questions/15655835). Training reaches a sixth of it on `pocket`.
+# core of today's CPUs does (stackoverflow.com/questions/15655835). Training reaches a fifth of it on `pocket`.
 # A matrix coprocessor (Apple's) exceeds it; there the flag means nothing.
 PEAK_FLOPS_PER_THREAD = 256e9
 # A gain of this many seed deviations, and larger than any before. The first record of `pocket` has seven.

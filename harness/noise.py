@@ -1,7 +1,7 @@
 """What luck alone does on a track: seed spread, paired spread, correlation, and what a gain then costs.
 
-A placebo changes nothing but one matrix's start, so its pairs show the noise that every verdict has to
-rise above. The track declares its design from this study before any candidate is judged.
+A placebo changes nothing but where one part starts, so its pairs show the noise that every verdict has to
+rise above. The track declares its design from this study.
 """
 
 from __future__ import annotations
@@ -160,7 +160,9 @@ def stored_pairs(project: Project, track: Track) -> list[Pair]:
     for path in sorted(folder.glob("record-seed-*.json"), key=lambda path: int(path.stem.rsplit("-", 1)[1])):
         runs = [load_run(path), load_run(path.with_name(path.name.replace("record", "candidate")))]
         finished = [run for run in runs if isinstance(run, FinishedRun)]
-        if len(finished) == 2 and all(run.training_digest == track.training_digest for run in finished):
+        if len(finished) < 2 or any(run.training_digest != track.training_digest for run in finished):
+            continue
+        if finished[1].recipe == placebo_arms(finished[0].recipe, track.rule).candidate:  # not an earlier placebo's
             pairs.append(Pair(*finished))
     return pairs
 

@@ -59,9 +59,9 @@ class Rule(Strict):
     """The constants of the verdict; the track file says where each comes from."""
 
     noise_variant: str
-    """The variant that changes nothing but one matrix's start; `llmbench noise` measures luck with it."""
+    """The variant that changes nothing but where one part starts; `llmbench noise` measures luck with it."""
     design: Literal["paired", "welch"]
-    """How seeds are treated; chosen from the track's noise study before any candidate is judged."""
+    """How seeds are treated; chosen from the track's noise study."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)]
     """One-sided false-accept rate over all looks together; each look spends an equal share."""
     looks: tuple[Positive, ...]

@@ -71,3 +71,5 @@ def test_a_kept_study_is_read_back_for_its_own_edition_only(tmp_path: Path, smok
     assert stored_pairs(project, smoke) == pairs
     budget = smoke.budget.model_copy(update={"tokens": 2 * smoke.budget.tokens})
     assert stored_pairs(project, smoke.model_copy(update={"budget": budget})) == []
+    rule = smoke.rule.model_copy(update={"noise_variant": "requery"})
+    assert stored_pairs(project, smoke.model_copy(update={"rule": rule})) == []
