@@ -2,7 +2,8 @@
 
     python benchmarks/correlation.py benchmarks/noise/pocket submissions/0003-pocket-qk_norm/runs ...
 
-prints a Markdown table. A folder holds `record-seed-N.json` and `candidate-seed-N.json`.
+prints a Markdown table. A folder holds `record-seed-N.json` and `candidate-seed-N.json`; arms of two folders are named
+`ONE/runs/candidate,OTHER/runs/record`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ def read_arm(folder: Path, arm: str) -> list[FinishedRun]:
 def main() -> None:
     print("| pairs of | n | correlation of dev loss along training | of val loss | seed spread | paired spread |")
     print("|---|---:|---|---:|---:|---:|")
-    for folder in map(Path, sys.argv[1:]):
-        record, candidate = read_arm(folder, "record"), read_arm(folder, "candidate")
+    for argument in sys.argv[1:]:
+        arms = argument.split(",") if "," in argument else (f"{argument}/record", f"{argument}/candidate")
+        record, candidate = (read_arm(Path(arm).parent, Path(arm).name) for arm in arms)
         curves = [[[point.dev_loss_nats for point in run.training.curve] for run in arm] for arm in (record, candidate)]
         along = [pair_correlation(*column) for column in zip(*(zip(*arm, strict=True) for arm in curves), strict=True)]
         losses = [[run.evaluation.val_loss for run in arm] for arm in (record, candidate)]

@@ -10,18 +10,16 @@ a row of `benchmarks/smoothing/TRACK.csv`; a run that has rows is not trained ag
 
 from __future__ import annotations
 
-import csv
 import statistics
 import sys
-import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
+
+from studies import Row, Table, train_here
 
 from harness.catalog import Recipe, apply_recipe, recipe_sources
 from harness.data import eval_batches, open_split
-from harness.job import Job, set_up_torch
+from harness.job import set_up_torch
 from harness.prepare import prepare
 from harness.project import Project
 from harness.stats import pair_correlation
@@ -72,29 +70,19 @@ class Averages:
                 parameter.copy_(total / (self.step - self.starts[share]))
 
 
-def train_one(track: Track, recipe_name: str, seed: int) -> list[dict[str, Any]]:
+def train_one(track: Track, recipe_name: str, seed: int) -> list[Row]:
     """The rows of one run."""
     import torch
 
     from harness.devset import mean_loss
-    from harness.train import train
 
     set_up_torch(track)
-    project = Project.find()
-    recipe = apply_recipe(recipe_sources(project, recipe_name), track.model, track.optim)
+    recipe = apply_recipe(recipe_sources(Project.find(), recipe_name), track.model, track.optim)
     averages = Averages(track.budget.num_steps)
-    tokens = {"train": open_split(track, "train"), "dev": open_split(track, "dev")}
-    with tempfile.TemporaryDirectory() as folder:
-        job = Job(
-            root=folder, track=track.name, training_digest=track.training_digest, recipe=recipe_name,
-            sources={}, seed=seed, folder=folder, checkpoint_every_s=1e9,
-        )  # fmt: skip
-        train(track, averages.watch(recipe), tokens, job, lambda event: None)
-    windows = [torch.from_numpy(one) for one in eval_batches(open_split(track, "val"), track.budget.seq_len, 1)]
-    dev = [
-        torch.from_numpy(batch)
-        for batch in eval_batches(tokens["dev"], track.budget.seq_len, track.budget.eval_sequences)
-    ]
+    train_here(track, averages.watch(recipe), seed=seed)
+    length, batch = track.budget.seq_len, track.budget.eval_sequences
+    windows = [torch.from_numpy(one.astype("int64")) for one in eval_batches(open_split(track, "val"), length, 1)]
+    dev = [torch.from_numpy(some.astype("int64")) for some in eval_batches(open_split(track, "dev"), length, batch)]
     rows = []
     for share in (0.0, *SHARES):
         if share:
@@ -117,8 +105,8 @@ def train_all(name: str, warmdowns: list[float]) -> None:
     """Train what the table lacks, two runs side by side."""
     track = load_track(Project.find(), name)
     prepare(track)
-    path = table(name)
-    done = {(float(row["warmdown"]), row["recipe"], int(row["seed"])) for row in read(name)}
+    table = kept(name)
+    done = {(float(row["warmdown"]), row["recipe"], int(row["seed"])) for row in table.rows()}
     asked = [
         (track.model_copy(update={"optim": replace(track.optim, warmdown_fraction=warmdown)}), recipe, seed)
         for warmdown in warmdowns
@@ -126,32 +114,17 @@ def train_all(name: str, warmdowns: list[float]) -> None:
         for recipe in ("base", "base+placebo")
         if (warmdown, recipe, seed) not in done
     ]
-    with ProcessPoolExecutor(max_workers=2) as pool, path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if not file.tell():
-            writer.writeheader()
-        for rows in pool.map(train_one, *zip(*asked, strict=True)) if asked else ():
-            writer.writerows(rows)
-            file.flush()
-            print(f"warm-down {rows[0]['warmdown']}: {rows[0]['recipe']} seed {rows[0]['seed']}", flush=True)
+    table.fill(train_one, asked)
 
 
-def table(name: str) -> Path:
-    """Where a track's scores are kept."""
-    path = Path(__file__).parent / "smoothing" / f"{name}.csv"
-    path.parent.mkdir(exist_ok=True)
-    return path
-
-
-def read(name: str) -> list[dict[str, str]]:
-    """All scores of a track."""
-    path = table(name)
-    return list(csv.DictReader(path.open())) if path.exists() else []
+def kept(name: str) -> Table:
+    """A track's scores."""
+    return Table("smoothing", name, COLUMNS)
 
 
 def report(name: str) -> None:
     """One line for each warm-down and kind of weights, as Markdown."""
-    rows = read(name)
+    rows = kept(name).rows()
     print("| warm-down | weights | pairs | val loss | correlation | seed spread | paired spread |")
     print("|---:|---|---:|---:|---:|---:|---:|")
     for warmdown, weights in dict.fromkeys((row["warmdown"], row["weights"]) for row in rows):

@@ -27,8 +27,9 @@ import torch
 import torch.nn.functional as F
 from plain import PlainGPT, train_plainly
 from rich.progress import track as progress
+from studies import train_here
 from torch import nn
-from tune import train_here, with_knobs
+from tune import with_knobs
 
 import harness.devset
 import harness.job
@@ -82,7 +83,7 @@ def ours(track: Track, tell: Tell) -> None:
         step_s, before = event["train_s"] - before, event["train_s"]
         tell(track.budget.batch_tokens / step_s)
 
-    train_here(track, hear)
+    train_here(track, apply_recipe({}, track.model, track.optim), emit=hear)
 
 
 def plain(track: Track, tell: Tell) -> None:

@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import csv
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from studies import train_here
+
 from harness.catalog import apply_recipe
-from harness.data import open_split
-from harness.job import Emit, Job, set_up_torch
+from harness.job import set_up_torch
 from harness.prepare import prepare
 from harness.project import Project
-from harness.results import Training
 from harness.track import Track, load_track
-from harness.train import DivergedError, train
+from harness.train import DivergedError
 
 GRID: dict[str, list[float]] = {
     "batch_sequences": [8],  # smaller batches win by up to 0.06 nats and cost a fifth more time: see the table
@@ -50,21 +49,10 @@ def with_knobs(track: Track, knobs: dict[str, float]) -> Track:
     return track.model_copy(update={"optim": optim, "budget": budget})
 
 
-def train_here(track: Track, emit: Emit) -> Training:
-    """Train the base recipe with seed 0 in this process. Raises DivergedError."""
-    tokens = {"train": open_split(track, "train"), "dev": open_split(track, "dev")}
-    with tempfile.TemporaryDirectory() as folder:
-        job = Job(
-            root=folder, track=track.name, training_digest=track.training_digest, recipe="base",
-            sources={}, seed=0, folder=folder, checkpoint_every_s=1e9,
-        )  # fmt: skip
-        return train(track, apply_recipe({}, track.model, track.optim), tokens, job, emit)
-
-
 def measure(track: Track) -> tuple[float, float]:
     """(final dev loss in nats, training seconds)."""
     try:
-        result = train_here(track, lambda event: None)
+        result, _ = train_here(track, apply_recipe({}, track.model, track.optim))
     except DivergedError:
         return float("inf"), 0.0
     return result.curve[-1].dev_loss_nats, result.train_s

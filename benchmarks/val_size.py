@@ -10,21 +10,18 @@ val would hold and prints, as Markdown, how much the runs of a recipe and the ga
 
 from __future__ import annotations
 
-import csv
 import statistics
 import sys
-import tempfile
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from studies import Row, Table, train_here
 
 from harness.catalog import apply_recipe, recipe_sources
 from harness.corpus import load_package, split_documents
 from harness.data import eval_batches, open_split, with_found_pins
 from harness.dataspec import PINS, PackageData
-from harness.job import Job, set_up_torch
+from harness.job import set_up_torch
 from harness.prepare import prepare
 from harness.project import Project
 from harness.results import finished_runs, load_run
@@ -40,31 +37,20 @@ def with_val(track: Track, fraction: float) -> Track:
     return track.model_copy(update={"data": data})
 
 
-def train_one(track: Track, recipe_name: str, seed: int) -> list[dict[str, Any]]:
+def train_one(track: Track, recipe_name: str, seed: int) -> list[Row]:
     """A row for each document of val."""
     import torch
-    from safetensors.torch import load_file
-
-    from harness.train import train
 
     set_up_torch(track)
     recipe = apply_recipe(recipe_sources(Project.find(), recipe_name), track.model, track.optim)
-    tokens = {"train": open_split(track, "train"), "dev": open_split(track, "dev")}
-    with tempfile.TemporaryDirectory() as folder:
-        job = Job(
-            root=folder, track=track.name, training_digest=track.training_digest, recipe=recipe_name,
-            sources={}, seed=seed, folder=folder, checkpoint_every_s=1e9,
-        )  # fmt: skip
-        train(track, recipe, tokens, job, lambda event: None)
-        model = recipe.renew().build()
-        model.load_state_dict(load_file(job.weights))
+    _, model = train_here(track, recipe, seed=seed)
+    about = {"val_fraction": track.data.val_fraction, "recipe": recipe_name, "seed": seed}
     with torch.no_grad():
-        about = {"val_fraction": track.data.val_fraction, "recipe": recipe_name, "seed": seed}
-        return [{**about, **row} for row in document_rows(track, model.eval())]
+        return [{**about, **row} for row in document_rows(track, model)]
 
 
-def document_rows(track: Track, model: Any) -> list[dict[str, Any]]:
-    """The summed loss on each document of val, nats; its separator is predicted at the end of the one before."""
+def document_rows(track: Track, model: Any) -> list[Row]:
+    """The summed loss on each document of val, its separator's included, in nats."""
     import torch
     import torch.nn.functional as F
 
@@ -93,34 +79,20 @@ def train_all(name: str, fraction: float, recipes: list[str]) -> None:
     track = with_val(load_track(Project.find(), name), fraction)
     prepare(track)
     track = with_found_pins(track)
-    done = {(float(row["val_fraction"]), row["recipe"], int(row["seed"])) for row in read(name)}
+    table = kept(name)
+    done = {(float(row["val_fraction"]), row["recipe"], int(row["seed"])) for row in table.rows()}
     asked = [
         (track, recipe, seed)
         for seed in range(NUM_SEEDS)
         for recipe in dict.fromkeys(["base", *recipes])
         if (fraction, recipe, seed) not in done
     ]
-    with ProcessPoolExecutor(max_workers=2) as pool, table(name).open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if not file.tell():
-            writer.writeheader()
-        for rows in pool.map(train_one, *zip(*asked, strict=True)) if asked else ():
-            writer.writerows(rows)
-            file.flush()
-            print(f"{rows[0]['recipe']} seed {rows[0]['seed']}", flush=True)
+    table.fill(train_one, asked)
 
 
-def table(name: str) -> Path:
-    """Where a track's losses are kept."""
-    path = Path(__file__).with_suffix("") / f"{name}.csv"
-    path.parent.mkdir(exist_ok=True)
-    return path
-
-
-def read(name: str) -> list[dict[str, str]]:
-    """All rows of a track."""
-    path = table(name)
-    return list(csv.DictReader(path.open())) if path.exists() else []
+def kept(name: str) -> Table:
+    """A track's losses."""
+    return Table("val_size", name, COLUMNS)
 
 
 def report(name: str) -> None:
@@ -129,7 +101,7 @@ def report(name: str) -> None:
     The last column is what the same precision takes: the variance of the first recipe's gain times the seconds of a
     run, over those of the track's own share. A run takes what it took on the board, and val is scored twice.
     """
-    track, rows = load_track(Project.find(), name), read(name)
+    track, rows = load_track(Project.find(), name), kept(name).rows()
     largest = max(float(row["val_fraction"]) for row in rows)
     runs: dict[str, dict[int, dict[str, tuple[int, float]]]] = {}  # recipe -> seed -> document -> (tokens, nats)
     for row in rows:
