@@ -28,6 +28,8 @@ def main() -> None:
     for argument in sys.argv[1:]:
         arms = argument.split(",") if "," in argument else (f"{argument}/record", f"{argument}/candidate")
         record, candidate = (read_arm(Path(arm).parent, Path(arm).name) for arm in arms)
+        if not len(record) == len(candidate) > 1:
+            sys.exit(f"{argument} holds {len(record)} and {len(candidate)} runs; two pairs or more are needed")
         curves = [[[point.dev_loss_nats for point in run.training.curve] for run in arm] for arm in (record, candidate)]
         along = [pair_correlation(*column) for column in zip(*(zip(*arm, strict=True) for arm in curves), strict=True)]
         losses = [[run.evaluation.val_loss for run in arm] for arm in (record, candidate)]

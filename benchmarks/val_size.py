@@ -21,6 +21,7 @@ from harness.catalog import apply_recipe, recipe_sources
 from harness.corpus import load_package, split_documents
 from harness.data import eval_batches, open_split, with_found_pins
 from harness.dataspec import PINS, PackageData
+from harness.errors import LlmbenchError
 from harness.job import set_up_torch
 from harness.prepare import prepare
 from harness.project import Project
@@ -102,6 +103,8 @@ def report(name: str) -> None:
     run, over those of the track's own share. A run takes what it took on the board, and val is scored twice.
     """
     track, rows = load_track(Project.find(), name), kept(name).rows()
+    if not rows:
+        sys.exit(f"{name} has no runs here; train some: `python benchmarks/val_size.py train {name} 0.24 RECIPE`")
     largest = max(float(row["val_fraction"]) for row in rows)
     runs: dict[str, dict[int, dict[str, tuple[int, float]]]] = {}  # recipe -> seed -> document -> (tokens, nats)
     for row in rows:
@@ -144,13 +147,16 @@ def seconds(track: Track) -> tuple[float, float]:
 
 
 def main() -> None:
-    match sys.argv[1:]:
-        case ["train", name, fraction, *recipes]:
-            train_all(name, float(fraction), recipes)
-        case ["report", name]:
-            report(name)
-        case _:
-            sys.exit(__doc__)
+    try:
+        match sys.argv[1:]:
+            case ["train", name, fraction, *recipes]:
+                train_all(name, float(fraction), recipes)
+            case ["report", name]:
+                report(name)
+            case _:
+                sys.exit(__doc__)
+    except LlmbenchError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -233,4 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except LlmbenchError as error:
+        sys.exit(str(error))
