@@ -29,4 +29,5 @@ test: setup
 	$(BIN)/ruff format --check harness models tests benchmarks
 	$(BIN)/ruff check harness models tests benchmarks
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder

@@ -23,17 +23,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from harness.challenge import challenge_purpose  # noqa: E402
-from harness.leaderboard import rebuild  # noqa: E402
-from harness.outcome import outcome_of_record, rule_again  # noqa: E402
-from harness.pairing import judge_arms  # noqa: E402
-from harness.project import Project, sha256  # noqa: E402
-from harness.report import submission_markdown  # noqa: E402
-from harness.results import FinishedRun, dump_json, load_run  # noqa: E402
-from harness.sources import count_statements_of  # noqa: E402
-from harness.submission import Arm, Challenge, Submission, fresh_seeds  # noqa: E402
-from harness.track import Rule, Track, load_track  # noqa: E402
-from harness.verdict import Verdict  # noqa: E402
+from harness.board.challenge import challenge_purpose  # noqa: E402
+from harness.board.leaderboard import rebuild  # noqa: E402
+from harness.board.readme import submission_markdown  # noqa: E402
+from harness.board.submission import Arm, Challenge, Submission, fresh_seeds  # noqa: E402
+from harness.core.project import Project, sha256  # noqa: E402
+from harness.core.runs import FinishedRun, dump_json, load_run  # noqa: E402
+from harness.core.track import Rule, Track, load_track  # noqa: E402
+from harness.rule.replication import outcome_of_record, rule_again  # noqa: E402
+from harness.rule.verdict import Verdict, judge_arms  # noqa: E402
+from harness.variants.source import count_statements_of  # noqa: E402
 
 NUM_TRACKS = 8
 NUM_RECORDS = 5  # a track

@@ -12,8 +12,8 @@ import statistics
 import sys
 from pathlib import Path
 
-from harness.results import FinishedRun, finished_runs, load_run
-from harness.stats import pair_correlation
+from harness.core.runs import FinishedRun, finished_runs, load_run
+from harness.rule.stats import pair_correlation
 
 
 def read_arm(folder: Path, arm: str) -> list[FinishedRun]:

@@ -25,13 +25,13 @@ import torch.nn.functional as F
 from plain import PlainGPT
 from speed import flops_per_token
 
-from harness.catalog import apply_recipe
-from harness.device import Device, open_device
-from harness.errors import LlmbenchError
-from harness.job import Job, set_up_torch
-from harness.project import CHECKOUT, Project
-from harness.track import Track, load_track
-from harness.train import train
+from harness.core.errors import LlmbenchError
+from harness.core.project import CHECKOUT, Project
+from harness.core.track import Track, load_track
+from harness.player.device import Device, open_device, set_up_torch
+from harness.player.job import Job
+from harness.player.train import train
+from harness.variants.recipe import apply_recipe
 
 ROUNDS = 3
 STEPS = 40

@@ -28,9 +28,9 @@ TARGETS = ("tree", "parent", "worker")
 # What a pair needs, as one process that is not this one: the runs of `llmbench run`, with a checkpoint more often.
 COMMAND = """
 import json, sys
-from harness.bench import Bench
-from harness.project import Project
-from harness.track import load_track
+from harness.lab.store import Bench
+from harness.core.project import Project
+from harness.core.track import load_track
 
 def tell(run, event):
     # One write a line: two threads tell.

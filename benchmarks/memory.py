@@ -19,7 +19,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from harness.data import Batches, eval_batches, file_digest  # noqa: E402
+from harness.data.batches import Batches, eval_batches  # noqa: E402
+from harness.data.cache import file_digest  # noqa: E402
 
 SEQ_LEN, SEQUENCES = 1024, 32
 

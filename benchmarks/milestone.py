@@ -15,9 +15,9 @@ import sys
 
 from correlation import read_arm
 
-from harness.project import Project
-from harness.results import FinishedRun
-from harness.track import load_track
+from harness.core.project import Project
+from harness.core.runs import FinishedRun
+from harness.core.track import load_track
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.track import Track
+from harness.core.track import Track
 from models.parts import ModelConfig
 
 

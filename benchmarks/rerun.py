@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.looks import Criterion, find, replay
-from harness.outcome import rule_again
-from harness.project import Project
-from harness.track import Rule, load_track
+from harness.core.project import Project
+from harness.core.track import Rule, load_track
+from harness.rule.replication import rule_again
+from harness.rule.sequential import Criterion, find, replay
 
 Array = NDArray[np.float64]
 

@@ -22,16 +22,16 @@ from rich.console import Console
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME, MONOKAI, TerminalTheme
 from rich.text import Text
 
-from harness.cli.claim import show_contest
-from harness.contest import Contest
-from harness.entry import Entry, choose_arms, run_command
-from harness.leaderboard import read_board
-from harness.project import CHECKOUT, Project
-from harness.results import Pair
-from harness.site import write_site
-from harness.submission import load_arm_runs, load_submission
-from harness.terminal import fit
-from harness.track import load_track
+from harness.board.leaderboard import read_board
+from harness.board.submission import load_arm_runs, load_submission
+from harness.cli.run import show_contest
+from harness.core.project import CHECKOUT, Project
+from harness.core.runs import Pair
+from harness.core.terminal import fit
+from harness.core.track import load_track
+from harness.lab.arms import Entry, choose_arms, run_command
+from harness.lab.contest import Contest
+from harness.show.site import write_site
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]

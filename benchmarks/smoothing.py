@@ -17,13 +17,14 @@ from typing import Any
 
 from studies import Row, Table, train_here
 
-from harness.catalog import Recipe, apply_recipe, recipe_sources
-from harness.data import eval_batches, open_split
-from harness.job import set_up_torch
-from harness.prepare import prepare
-from harness.project import Project
-from harness.stats import pair_correlation
-from harness.track import Track, load_track
+from harness.core.project import Project
+from harness.core.track import Track, load_track
+from harness.data.batches import eval_batches
+from harness.data.cache import open_split
+from harness.data.prepare import prepare
+from harness.player.device import set_up_torch
+from harness.rule.stats import pair_correlation
+from harness.variants.recipe import Recipe, apply_recipe, recipe_sources
 
 SHARES = (0.1, 0.25)
 NUM_SEEDS = 8
@@ -74,7 +75,7 @@ def train_one(track: Track, recipe_name: str, seed: int) -> list[Row]:
     """The rows of one run."""
     import torch
 
-    from harness.devset import mean_loss
+    from harness.player.loss import mean_loss
 
     set_up_torch(track)
     recipe = apply_recipe(recipe_sources(Project.find(), recipe_name), track.model, track.optim)

@@ -31,22 +31,23 @@ from studies import train_here
 from torch import nn
 from tune import with_knobs
 
-import harness.devset
-import harness.job
-import harness.train
+import harness.player.job
+import harness.player.loss
+import harness.player.train
 import models.gpt
 import models.kernels
 import models.moe
 import models.optim
-from harness.catalog import apply_recipe
-from harness.data import Batches, open_split
-from harness.devset import cross_entropy
-from harness.errors import LlmbenchError
-from harness.prepare import prepare
-from harness.project import CHECKOUT, Project
-from harness.provenance import default_jobs
-from harness.results import finished_runs, load_run
-from harness.track import Track, load_track
+from harness.core.errors import LlmbenchError
+from harness.core.project import CHECKOUT, Project
+from harness.core.runs import finished_runs, load_run
+from harness.core.track import Track, load_track
+from harness.data.batches import Batches
+from harness.data.cache import open_split
+from harness.data.prepare import prepare
+from harness.lab.provenance import default_jobs
+from harness.player.loss import cross_entropy
+from harness.variants.recipe import apply_recipe
 
 ROUNDS = 60
 WARMUP = 3
@@ -74,7 +75,7 @@ def matrix_rate_on_all_cores(track: Track, tell: Tell) -> None:
 
 def ours(track: Track, tell: Tell) -> None:
     """Tokens a second of the training loop as it is, measured by its own clock."""
-    harness.job.set_up_torch(track)
+    harness.player.device.set_up_torch(track)
     track = track.model_copy(update={"budget": track.budget.model_copy(update={"dev_evaluations": 1})})
     before = 0.0
 
@@ -104,7 +105,7 @@ def plain_compiled(track: Track, tell: Tell) -> None:
 
 
 def without_kept_memory(track: Track, tell: Tell) -> None:
-    harness.job.keep_freed_memory = lambda: None
+    harness.player.device.keep_freed_memory = lambda: None
     ours(track, tell)
 
 
@@ -124,7 +125,7 @@ def without_squared_relu(track: Track, tell: Tell) -> None:
 
 
 def without_cross_entropy(track: Track, tell: Tell) -> None:
-    harness.train.cross_entropy = lambda logits, targets: F.cross_entropy(  # type: ignore[attr-defined]
+    harness.player.train.cross_entropy = lambda logits, targets: F.cross_entropy(  # type: ignore[attr-defined]
         logits.flatten(0, -2), targets.flatten()
     )
     ours(track, tell)
@@ -151,7 +152,7 @@ def with_bf16(track: Track, tell: Tell) -> None:
 
 LEVERS: dict[str, Callable[[Track, Tell], None]] = {
     "freed memory is kept (`keep_freed_memory`)": without_kept_memory,
-    "cross-entropy in fewer passes (`harness/devset.py`)": without_cross_entropy,
+    "cross-entropy in fewer passes (`harness/player/loss.py`)": without_cross_entropy,
     "attention in blocks, its weights kept (`models/kernels.py`)": without_attention,
     "RMSNorm in one node (`models/kernels.py`)": without_norm,
     "squared ReLU in one node (`models/kernels.py`)": without_squared_relu,
@@ -166,11 +167,11 @@ ARMS: dict[str, Callable[[Track, Tell], None]] = {
 
 def where_time_goes(track: Track) -> dict[str, float]:
     """Part of a training step -> its share of the processor's time, by PyTorch's profiler."""
-    harness.job.set_up_torch(track)
+    harness.player.device.set_up_torch(track)
     recipe, budget = apply_recipe({}, track.model, track.optim), track.budget
     model = recipe.build()
-    harness.job.draw_parameters(model, 0)
-    optimizers = harness.train.build_optimizers(recipe, model)
+    harness.variants.recipe.draw_parameters(model, 0)
+    optimizers = harness.player.train.build_optimizers(recipe, model)
     batches = Batches(open_split(track, "train"), budget.seq_len, budget.batch_sequences, 0)
 
     def steps(numbers: range) -> None:

@@ -9,11 +9,12 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.catalog import Recipe
-from harness.data import open_split
-from harness.job import Emit, Job
-from harness.results import Training
-from harness.track import Track
+from harness.core.runs import Training
+from harness.core.track import Track
+from harness.data.cache import open_split
+from harness.player.job import Job
+from harness.player.process import Emit
+from harness.variants.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +28,7 @@ def train_here(
     """Train in this process; the training and a model with its last weights. Raises DivergedError."""
     from safetensors.torch import load_file
 
-    from harness.train import train
+    from harness.player.train import train
 
     tokens = {"train": open_split(track, "train"), "dev": open_split(track, "dev")}
     with tempfile.TemporaryDirectory() as folder:

@@ -17,12 +17,12 @@ from pathlib import Path
 
 from studies import train_here
 
-from harness.catalog import apply_recipe
-from harness.job import set_up_torch
-from harness.prepare import prepare
-from harness.project import Project
-from harness.track import Track, load_track
-from harness.train import DivergedError
+from harness.core.project import Project
+from harness.core.track import Track, load_track
+from harness.data.prepare import prepare
+from harness.player.device import set_up_torch
+from harness.player.train import DivergedError
+from harness.variants.recipe import apply_recipe
 
 GRID: dict[str, list[float]] = {
     "batch_sequences": [8],  # smaller batches win by up to 0.06 nats and cost a fifth more time: see the table

@@ -17,16 +17,17 @@ from typing import Any
 import numpy as np
 from studies import Row, Table, train_here
 
-from harness.catalog import apply_recipe, recipe_sources
-from harness.corpus import load_package, split_documents
-from harness.data import eval_batches, open_split, with_found_pins
-from harness.dataspec import PINS, PackageData
-from harness.errors import LlmbenchError
-from harness.job import set_up_torch
-from harness.prepare import prepare
-from harness.project import Project
-from harness.results import finished_runs, load_run
-from harness.track import Track, load_track
+from harness.core.dataspec import PINS, PackageData
+from harness.core.errors import LlmbenchError
+from harness.core.project import Project
+from harness.core.runs import finished_runs, load_run
+from harness.core.track import Track, load_track
+from harness.data.batches import eval_batches
+from harness.data.cache import open_split, with_found_pins
+from harness.data.corpus import load_package, split_documents
+from harness.data.prepare import prepare
+from harness.player.device import set_up_torch
+from harness.variants.recipe import apply_recipe, recipe_sources
 
 NUM_SEEDS = 8
 COLUMNS = ("val_fraction", "recipe", "seed", "document", "tokens", "nats")

@@ -3,8 +3,8 @@
     python benchmarks/verdict.py --placebo pocket --placebo pocket-moe --placebo pocket-placebo --placebo smoke
 
 writes benchmarks/verdict/README.md and verdict.png. All rules but the known sigma run through
-`harness.looks.replay`, the code that judges submissions; a sample of the simulated contests is judged again
-by `harness.verdict.judge`, and any difference stops the study.
+`harness.rule.sequential.replay`, the code that judges submissions; a sample of the simulated contests is judged again
+by `harness.rule.verdict.judge`, and any difference stops the study.
 
 `--placebo` adds the measured noise of a kept study, a folder of `benchmarks/noise`. Unit of a gain: the standard
 deviation of the paired difference.
@@ -34,13 +34,13 @@ from verdict_simulation import (
     rules,
 )
 
-from harness.errors import LlmbenchError
-from harness.looks import replay
-from harness.project import DEFAULT_TRACK, Project, write_atomic
-from harness.results import Evaluation, FinishedRun, Machine, Pair, Provenance, Training
-from harness.stats import pair_correlation
-from harness.track import Rule, load_track
-from harness.verdict import judge
+from harness.core.errors import LlmbenchError
+from harness.core.project import DEFAULT_TRACK, Project, write_atomic
+from harness.core.runs import Evaluation, FinishedRun, Machine, Pair, Provenance, Training
+from harness.core.track import Rule, load_track
+from harness.rule.sequential import replay
+from harness.rule.stats import pair_correlation
+from harness.rule.verdict import judge
 
 FOLDER = Path(__file__).with_suffix("")
 SEED = 20240601

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from verdict_simulation import NOISES, Tally
 
-from harness.track import Rule
+from harness.core.track import Rule
 
 GAINS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
 """In standard deviations of the paired difference."""

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.looks import Criterion, replay
-from harness.stats import known_sigma, p_value
-from harness.track import Rule
+from harness.core.track import Rule
+from harness.rule.sequential import Criterion, replay
+from harness.rule.stats import known_sigma, p_value
 
 Array = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, tuple[int, int]], Array]
@@ -81,7 +81,7 @@ Apply = Callable[[Contests], Tally]
 
 
 def by_rule(rule: Rule) -> Apply:
-    """A rule as the harness runs it: `harness.looks.replay` on one loss criterion without a price."""
+    """A rule as the harness runs it: `harness.rule.sequential.replay` on one loss criterion without a price."""
 
     def apply(contests: Contests) -> Tally:
         state = replay([loss_criterion(rule, contests)], rule)

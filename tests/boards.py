@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from harness.project import Project
+from harness.core.project import Project
 from tests.conftest import ROOT
 
 OPENING, RECORD, NEGATIVE, CHALLENGE, *LATER = sorted((ROOT / "submissions").iterdir())

@@ -21,12 +21,13 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from harness.catalog import Recipe, apply_recipe, recipe_sources
-from harness.dataspec import PINS, FilesData, TrainedTokenizer
-from harness.documents import DOCUMENTS, json_schema
-from harness.job import Job, set_up_torch
-from harness.project import Project
-from harness.track import Track, load_track
+from harness.core.dataspec import PINS, FilesData, TrainedTokenizer
+from harness.core.project import Project
+from harness.core.track import Track, load_track
+from harness.player.device import set_up_torch
+from harness.player.job import Job
+from harness.show.documents import DOCUMENTS, json_schema
+from harness.variants.recipe import Recipe, apply_recipe, recipe_sources
 
 settings.register_profile("gate", deadline=None, derandomize=True)  # slow machines and luck must not fail it
 settings.load_profile("gate")
@@ -236,14 +237,14 @@ def file_contest(root: Path) -> FiledContest:
 
 
 SLOWEST = (
-    "test_board",
+    "test_claim",
     "test_challenge",
     "test_compile",
     "test_hub",
     "test_docs",
     "test_lanes",
     "test_ranks",
-    "test_fuzz_data",
+    "test_fuzz",
     "test_explore",
     "test_crashes",
 )

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from harness.errors import LlmbenchError
+from harness.core.errors import LlmbenchError
 
 
 def fuzz(cases: int) -> settings:

@@ -1,4 +1,7 @@
-"""The shape of the code: imports point one way, the referee knows no contestant, torch loads late."""
+"""The shape of the code: the referee knows no contestant, rooms are small and say what they hold, torch loads late.
+
+That imports point one way is a contract in pyproject.toml, which `make test` checks with import-linter.
+"""
 
 from __future__ import annotations
 
@@ -9,157 +12,48 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.conftest import ROOT
 
-# Reading order: a module imports only what stands above it.
-ORDER = [
-    "errors",
-    "terminal",
-    "project",
-    "repository",
-    "dataspec",
-    "settings",
-    "track",
-    "device",
-    "ranks",
-    "confine",
-    "hub",
-    "corpus",
-    "tokens",
-    "arrays",
-    "data",
-    "prepare",
-    "pin",
-    "allowed",
-    "lexical",
-    "syntax",
-    "sources",
-    "catalog",
-    "results",
-    "job",
-    "serve",
-    "devset",
-    "compiler",
-    "checkpoint",
-    "train",
-    "rehearse",
-    "evaluate",
-    "provenance",
-    "cores",
-    "launch",
-    "zygote",
-    "executor",
-    "bench",
-    "once",
-    "node",
-    "cluster",
-    "stats",
-    "looks",
-    "reasons",
-    "comparability",
-    "verdict",
-    "pairing",
-    "outcome",
-    "judge",
-    "submission",
-    "rows",
-    "leaderboard",
-    "entry",
-    "contest",
-    "rerun",
-    "challenge",
-    "ledger",
-    "noise",
-    "standings",
-    "doctor",
-    "flags",
-    "tables",
-    "report",
-    "describe",
-    "plots",
-    "site.content",
-    "site",
-    "live",
-    "trackers",
-    "trackers",
-    "evidence",
-    "verify",
-    "changes",
-    "submit",
-    "pull_request",
-    "documents",
-    "cli.options",
-    "cli.claim",
-    "cli.again",
-    "cli.board",
-    "cli.study",
-    "cli.catalogue",
-    "cli",
-    "cli.__main__",
-]
-# Everything but what trains: it runs as a worker of its own.
-WITHOUT_TORCH = [name for name in ORDER if name not in ("devset", "compiler", "checkpoint", "train", "rehearse")]
+# What trains, and so needs torch at once: it runs as a worker of its own.
+TRAINS = {f"harness.player.{name}" for name in ("checkpoint", "compiler", "loss", "rehearse", "train")}
 
 
-def path_of(name: str) -> Path:
-    """The file of a module of harness: a package's is its __init__.py."""
-    stem = ROOT / "harness" / name.replace(".", "/")
-    return stem / "__init__.py" if stem.is_dir() else stem.with_suffix(".py")
-
-
-def imported(path: Path, *, only_at_top: bool = False) -> set[str]:
-    tree = ast.parse(path.read_text())
-    nodes = tree.body if only_at_top else list(ast.walk(tree))
-    names: set[str] = set()
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-    return names
-
-
-def test_every_harness_module_has_its_place() -> None:
-    files = set((ROOT / "harness").rglob("*.py"))
-    assert files == {path_of(name) for name in ORDER} | {ROOT / "harness" / "__init__.py"}
-
-
-@pytest.mark.parametrize("name", ORDER)
-def test_imports_point_up(name: str) -> None:
-    above = {f"harness.{other}" for other in ORDER[: ORDER.index(name)]}
-    own = {module for module in imported(path_of(name)) if module.startswith("harness")}
-    assert own <= above, f"{name} imports {sorted(own - above)}, which stand below it"
-
-
-def test_models_never_import_harness() -> None:
-    for path in (ROOT / "models").rglob("*.py"):
-        assert not any(module.startswith("harness") for module in imported(path)), path
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr[-500:]
 
 
 def test_harness_names_no_variant() -> None:
-    variants = [path.stem for path in (ROOT / "models" / "variants").glob("*.py") if path.stem != "__init__"]
+    variants = {path.stem for path in (ROOT / "models" / "variants").glob("*.py") if path.stem != "__init__"}
     assert variants
     for path in (ROOT / "harness").rglob("*.py"):
         code = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name | ast.Constant)]
         words = {str(getattr(node, "id", getattr(node, "value", None))) for node in code}
-        assert not words & set(variants), f"{path.name} names {words & set(variants)}"
+        assert not words & variants, f"{path.name} names {words & variants}"
 
 
-@pytest.mark.parametrize("name", WITHOUT_TORCH)
-def test_torch_is_imported_late(name: str) -> None:
-    assert not {m for m in imported(path_of(name), only_at_top=True) if m.split(".")[0] == "torch"}
+@pytest.mark.parametrize("room", [path.parent for path in sorted((ROOT / "harness").rglob("__init__.py"))])
+def test_a_room_is_small_and_says_what_it_holds(room: Path) -> None:
+    assert len(list(room.glob("[!_]*.py"))) <= 11, "split it: a reader should see at a glance what is here"
+    docstring = ast.get_docstring(ast.parse((room / "__init__.py").read_text())) or ""
+    assert docstring, f"{room.name}/__init__.py says nothing"
+
+
+def test_what_does_not_train_loads_no_torch() -> None:
+    files = (path.relative_to(ROOT).with_suffix("") for path in (ROOT / "harness").rglob("*.py"))
+    modules = {".".join(path.parts).removesuffix(".__init__") for path in files} - TRAINS - {"harness.cli.__main__"}
+    assert run(f"import sys\nfor name in {modules}: __import__(name)\nprint('torch' in sys.modules)") == "False\n"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["leaderboard"], ["verify"], ["variants"], ["tracks"]])
 def test_light_commands_load_no_heavy_package(arguments: list[str]) -> None:
     """Also a proof that they answer fast: loading torch alone takes seconds."""
     heavy = ["torch", "datasets", "matplotlib"] + (["pandas", "scipy", "pydantic"] if arguments == ["--help"] else [])
-    code = (
+    told = run(
         f"import sys; sys.argv = ['llmbench', *{arguments!r}]\n"
         "from harness.cli import main\n"
         "try: main()\n"
         "except SystemExit as stop: assert not stop.code, stop.code\n"
         f"print('LOADED', [name for name in {heavy!r} if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.stdout.rstrip().endswith("LOADED []"), done.stdout[-500:] + done.stderr[-500:]
+    assert told.rstrip().endswith("LOADED []"), told

@@ -18,15 +18,15 @@ import pytest
 import typer
 import yaml
 
-from harness import errors
-from harness.catalog import apply_recipe
 from harness.cli import app
-from harness.documents import json_schema
-from harness.job import Job
-from harness.project import Project
-from harness.sources import VariantSource, read_variant
-from harness.track import Track
-from harness.train import train
+from harness.core import errors
+from harness.core.project import Project
+from harness.core.track import Track
+from harness.player.job import Job
+from harness.player.train import train
+from harness.show.documents import json_schema
+from harness.variants.recipe import apply_recipe
+from harness.variants.source import VariantSource, read_variant
 from models.parts import Parts
 from tests.conftest import ROOT, FiledContest
 

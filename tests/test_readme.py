@@ -10,14 +10,14 @@ from pathlib import Path
 
 import typer
 
-from harness.catalog import apply_recipe
+from harness.board.leaderboard import make_rows
+from harness.board.rows import with_board
 from harness.cli import app
-from harness.leaderboard import make_rows
-from harness.project import Project
-from harness.rows import with_board
-from harness.sources import VariantSource
-from harness.syntax import check_source
-from harness.track import Track
+from harness.core.project import Project
+from harness.core.track import Track
+from harness.variants.check import check_source
+from harness.variants.recipe import apply_recipe
+from harness.variants.source import VariantSource
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

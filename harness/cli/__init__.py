@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from harness.cli.again import challenge
 from harness.cli.board import explain, judge, leaderboard, verify
-from harness.cli.catalogue import data_info, data_pin, data_prepare, doctor, schema, tracks, variants
-from harness.cli.claim import run_baseline, run_candidate, submit
-from harness.cli.study import noise, plan
-from harness.errors import EXIT_USAGE, LlmbenchError, one_line
-from harness.terminal import complain
+from harness.cli.challenge import challenge
+from harness.cli.inspect import data_info, data_pin, data_prepare, doctor, schema, tracks, variants
+from harness.cli.noise import noise, plan
+from harness.cli.run import run_baseline, run_candidate, submit
+from harness.core.errors import EXIT_USAGE, LlmbenchError, one_line
+from harness.core.terminal import complain
 
 SECTIONS: dict[str, dict[str, str]] = {
     "Compete": {
@@ -74,15 +74,33 @@ app = _group(
     cls=Sections,
     pretty_exceptions_enable=False,
 )
+
+
 run_app = _group("Train the record holder, or a candidate against it.")
+
+
 run_app.command("baseline", short_help="Train the record holder on the track's seeds.")(run_baseline)
+
+
 run_app.command("candidate", short_help="Train a candidate and the record in pairs, and judge.")(run_candidate)
+
+
 data_app = _group("Make and inspect a track's tokens.")
+
+
 data_app.command("prepare", short_help="Make the tokens, check them against the digests.")(data_prepare)
+
+
 data_app.command("pin", short_help="Make the tokens, write their digests into the track.")(data_pin)
+
+
 data_app.command("info", short_help="Show source, splits, digests, and where they are.")(data_info)
+
+
 for group, name in ((run_app, "run"), (data_app, "data")):
     app.add_typer(group, name=name)
+
+
 for command in (submit, plan, leaderboard, variants, tracks, explain, verify, challenge, judge, doctor, noise, schema):
     app.command()(command)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.again import rerun
+from harness.cli.challenge import rerun
 from harness.cli.options import (
     DECISION_EXITS,
     DECISION_STYLES,
@@ -21,12 +21,12 @@ from harness.cli.options import (
     show,
     show_json,
 )
-from harness.errors import EXIT_OK, EXIT_REJECTED, LlmbenchError, did_you_mean
-from harness.project import Project
+from harness.core.errors import EXIT_OK, EXIT_REJECTED, LlmbenchError, did_you_mean
+from harness.core.project import Project
 
 if TYPE_CHECKING:
-    from harness.changes import Review
-    from harness.flags import Flag
+    from harness.board.flags import Flag
+    from harness.board.pull_request import Review
 
     Problems = Mapping[str, Sequence[str]]
     Flags = Mapping[str, Sequence[Flag]]
@@ -49,28 +49,28 @@ def leaderboard(
     as_json: JsonOption = False,
 ) -> None:
     """Show the records and the negative results of every track, as leaderboard.csv has them."""
-    from harness.rows import stored_rows
-    from harness.tables import board_tables
+    from harness.board.rows import stored_rows
+    from harness.show.tables import board_tables
 
     project = Project.find()
     if rebuild:
-        from harness.submit import rebuild_texts
+        from harness.lab.submit import rebuild_texts
 
         rows = rebuild_texts(project)
     elif (stored := stored_rows(project)) is not None:
         rows = stored
     else:
-        from harness.leaderboard import make_rows
+        from harness.board.leaderboard import make_rows
 
         rows = make_rows(project)
     if html is not None:
-        from harness.site import write_site
+        from harness.show.site import write_site
 
         files = write_site(project, html)
         size_kb = sum(len(text.encode()) for text in files.values()) / 1000
         log(f"{html / 'index.html'}: {len(rows)} submissions, {len(files)} files, {size_kb:.0f} kB")
     if as_json:
-        from harness.documents import Leaderboard
+        from harness.show.documents import Leaderboard
 
         show_json(Leaderboard(rows=tuple(rows)))
     if as_json or html is not None:
@@ -117,9 +117,9 @@ def verify(
     sources and runs. The claim is `confirmed` (exit code 0) where the rule accepts the re-run too, `refuted` (3)
     where the re-run excludes it, else `open` (4): too weak to tell. An opening's own seeds are trained again.
     """
-    from harness.changes import review_changes
-    from harness.documents import FlagFound, Verify, joined
-    from harness.verify import check_board, check_folder, readable_board
+    from harness.board.check_board import check_board, check_folder, readable_board
+    from harness.board.pull_request import review_changes
+    from harness.show.documents import FlagFound, Verify, joined
 
     project, review = Project.find(), None
     if path is not None and (all_ or base):
@@ -169,7 +169,7 @@ def verify(
 
 
 def _show_check(found: Problems, flags: Flags, review: Review | None) -> None:
-    from harness.report import check_lines
+    from harness.show.report import check_lines
 
     lines = [*([review.summary] if review else []), *check_lines(found, flags)]
     if not sys.stdout.isatty():
@@ -182,8 +182,8 @@ def _show_check(found: Problems, flags: Flags, review: Review | None) -> None:
 
 def _write_check(project: Project, found: Problems, flags: Flags, review: Review | None) -> None:
     """The check as Markdown, and what is new if it holds: its README, whose picture no summary shows."""
-    from harness.project import read_text
-    from harness.report import check_markdown
+    from harness.core.project import read_text
+    from harness.show.report import check_markdown
 
     texts = [check_markdown(found, flags)]
     if review is not None:
@@ -218,11 +218,11 @@ def judge(
     margin (0), alpha (0.01), sigma (none), lower_is_better (true). A CSV has the columns arm,seed,value.
     Options override what the file says.
     """
-    from harness.documents import Judge, fields_of
-    from harness.judge import judge_file
-    from harness.reasons import explain
-    from harness.report import judgement_facts
-    from harness.tables import facts_table
+    from harness.rule.external import judge_file
+    from harness.rule.reasons import explain
+    from harness.show.documents import Judge, fields_of
+    from harness.show.report import judgement_facts
+    from harness.show.tables import facts_table
 
     options = {
         "target": target,
@@ -244,8 +244,8 @@ def judge(
 
 def complete_codes() -> list[str]:
     """Reason codes and flags for the shell."""
-    from harness.flags import FLAGS
-    from harness.reasons import REASONS
+    from harness.board.flags import FLAGS
+    from harness.rule.reasons import REASONS
 
     return [*REASONS, *FLAGS]
 
@@ -262,15 +262,15 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Say in plain words what a verdict's reason code, or a flag for review, means."""
-    from harness.flags import FLAGS
-    from harness.reasons import REASONS
-    from harness.reasons import explain as explain_code
-    from harness.tables import facts_table
+    from harness.board.flags import FLAGS
+    from harness.rule.reasons import REASONS
+    from harness.rule.reasons import explain as explain_code
+    from harness.show.tables import facts_table
 
     flags = {name: mark.sentence for name, mark in FLAGS.items()}
     reasons = REASONS | flags if code is None else {code: flags.get(code) or explain_code(code)}
     if as_json:
-        from harness.documents import Explain
+        from harness.show.documents import Explain
 
         show_json(Explain(reasons=reasons))
     elif code is not None:

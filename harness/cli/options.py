@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, LlmbenchError, did_you_mean
-from harness.project import Project
-from harness.terminal import put, stderr_console
+from harness.core.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, LlmbenchError, did_you_mean
+from harness.core.project import Project
+from harness.core.terminal import put, stderr_console
 
 if TYPE_CHECKING:
-    from harness.bench import Bench, Observe
-    from harness.contest import Contest
-    from harness.documents import Document
-    from harness.entry import Arms, Entry
-    from harness.executor import Executor, ExecutorName
-    from harness.results import RunIdentity
-    from harness.track import Rule, Track
-    from harness.verdict import Verdict
+    from harness.core.runs import RunIdentity
+    from harness.core.track import Rule, Track
+    from harness.lab.arms import Arms, Entry
+    from harness.lab.contest import Contest
+    from harness.lab.executor import Executor, ExecutorName
+    from harness.lab.store import Bench, Observe
+    from harness.rule.verdict import Verdict
+    from harness.show.documents import Document
 
 
 def complete_tracks() -> list[str]:
@@ -48,7 +48,7 @@ def complete_submissions() -> list[str]:
 
 def complete_records() -> list[str]:
     """Numbers of records for the shell."""
-    from harness.rows import stored_rows
+    from harness.board.rows import stored_rows
 
     with suppress(LlmbenchError):
         return [str(row.number) for row in stored_rows(Project.find()) or () if row.kind == "record"]
@@ -61,13 +61,19 @@ TrackOption = Annotated[
         "--track", metavar="NAME", help="The contest; `llmbench tracks` lists them.", autocompletion=complete_tracks
     ),
 ]
+
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; logs stay on stderr.")]
+
+
 JobsOption = Annotated[
     int | None,
     typer.Option(
         "--jobs", metavar="N", min=1, help="Runs at a time; moves no loss, but times. Default: as the cores allow."
     ),
 ]
+
+
 ExecutorOption = Annotated[
     str,
     typer.Option(
@@ -77,6 +83,8 @@ ExecutorOption = Annotated[
         autocompletion=lambda: ["local", "ray"],
     ),
 ]
+
+
 VariantOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -86,12 +94,16 @@ VariantOption = Annotated[
         autocompletion=complete_variants,
     ),
 ]
+
+
 ConfirmOption = Annotated[
     bool,
     typer.Option(
         "--confirm", help="Use the confirmation seeds, which the candidate's source decides, not the public ones."
     ),
 ]
+
+
 LaneOption = Annotated[
     str,
     typer.Option(
@@ -101,6 +113,8 @@ LaneOption = Annotated[
         autocompletion=lambda: ["loss", "speed", "simplicity"],
     ),
 ]
+
+
 WithoutOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -110,10 +124,14 @@ WithoutOption = Annotated[
         autocompletion=complete_variants,
     ),
 ]
+
+
 MaxPairsOption = Annotated[
     int | None,
     typer.Option("--max-pairs", metavar="N", min=1, help="Stop after this many pairs. Default: the rule's last look."),
 ]
+
+
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -122,6 +140,8 @@ SetOption = Annotated[
         help="Explore with another value of the track, as model.num_layers=2; repeat it. Enters no board.",
     ),
 ]
+
+
 LogOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -131,13 +151,17 @@ LogOption = Annotated[
         autocompletion=lambda: ["tensorboard", "trackio", "wandb"],
     ),
 ]
+
+
 DECISION_STYLES = {"accepted": "bold green", "rejected": "bold red", "undecided": "bold yellow"}
+
+
 DECISION_EXITS = {"accepted": EXIT_OK, "rejected": EXIT_REJECTED, "undecided": EXIT_UNDECIDED}
 
 
 def open_track(track: str, settings: Sequence[str] = ()) -> tuple[Project, Track]:
     """The checkout around the working directory and its track of that name, with settings. Raises LlmbenchError."""
-    from harness.track import load_track
+    from harness.core.track import load_track
 
     project = Project.find()
     return project, load_track(project, track, settings)
@@ -145,7 +169,7 @@ def open_track(track: str, settings: Sequence[str] = ()) -> tuple[Project, Track
 
 def exploratory_line(track: Track) -> str | None:
     """What is said of an exploratory track's runs, before and after them; None of a contest."""
-    from harness.track import EXPLORATORY, settings_of
+    from harness.core.track import EXPLORATORY, settings_of
 
     given = " ".join(f"--set {setting}" for setting in settings_of(track))
     name = track.name.removeprefix(EXPLORATORY)
@@ -162,8 +186,8 @@ def make_entry(
     executor: str = "local",
 ) -> Entry:
     """The options that name a candidate, as one record. Raises LlmbenchError for a lane that does not exist."""
-    from harness.entry import Entry
-    from harness.verdict import LANES
+    from harness.lab.arms import Entry
+    from harness.rule.verdict import LANES
 
     if lane not in LANES:
         raise LlmbenchError(f"there is no lane '{lane}'{did_you_mean(lane, LANES)}; lanes are {', '.join(LANES)}")
@@ -181,7 +205,7 @@ def make_entry(
 
 def known_executor(name: str) -> ExecutorName:
     """`name`, where runs can be made. Raises LlmbenchError for any other."""
-    from harness.executor import EXECUTORS
+    from harness.lab.executor import EXECUTORS
 
     for known in EXECUTORS:
         if known == name:
@@ -200,9 +224,9 @@ def make_bench(
     executor: str = "local",
 ) -> Bench:
     """A bench that uses the cores, GPUs or cluster there are; where times are compared, for one run at a time."""
-    from harness.bench import Bench, ignore_events
-    from harness.data import with_found_pins
-    from harness.executor import LocalExecutor
+    from harness.data.cache import with_found_pins
+    from harness.lab.executor import LocalExecutor
+    from harness.lab.store import Bench, ignore_events
 
     timed = arms is not None and arms.lane != "loss"
     if timed and known_executor(executor) != "local":
@@ -215,7 +239,7 @@ def make_bench(
         )
     kind: type[Executor] = LocalExecutor
     if known_executor(executor) == "ray":
-        from harness.cluster import RayExecutor as kind  # noqa: N813
+        from harness.lab.ray.cluster import RayExecutor as kind  # noqa: N813
     return Bench(
         project,
         with_found_pins(track),
@@ -236,8 +260,8 @@ def watched_bench(
     executor: str = "local",
 ) -> Iterator[Bench]:
     """A bench whose runs are shown on stderr, and told to `also`, and whose tokens are prepared."""
-    from harness.device import require_device
-    from harness.live import LiveRuns
+    from harness.player.device import require_device
+    from harness.show.live import LiveRuns
 
     here = known_executor(executor) == "local"
     if here:
@@ -274,9 +298,9 @@ def pairs_limit(max_pairs: int | None, rule: Rule) -> int:
 
 def watched_contest(bench: Bench, arms: Arms, seeds: Sequence[int], max_pairs: int) -> Contest:
     """Train and judge look by look; what each look costs is announced before it."""
-    from harness.contest import run_contest
-    from harness.report import look_line, look_verdict_line
-    from harness.results import Pair
+    from harness.core.runs import Pair
+    from harness.lab.contest import run_contest
+    from harness.show.report import look_line, look_verdict_line
 
     def announce(pairs: Sequence[Pair], look: int, verdict: Verdict) -> None:
         if pairs:
@@ -289,9 +313,9 @@ def watched_contest(bench: Bench, arms: Arms, seeds: Sequence[int], max_pairs: i
 
 def show_pairs(contest: Contest) -> None:
     """The table of the pairs, the evidence, what failed, and what must not be compared."""
-    from harness.describe import experts_table
-    from harness.report import compare, evidence
-    from harness.tables import comparison_table, facts_table
+    from harness.board.readme import compare, evidence
+    from harness.show.describe import experts_table
+    from harness.show.tables import comparison_table, facts_table
 
     arms, verdict = contest.arms, contest.verdict
     if pairs := contest.pairs[: verdict.pairs]:
@@ -309,8 +333,8 @@ def show_pairs(contest: Contest) -> None:
 
 def prepare_tokens(track: Track, *, force: bool = False) -> Path:
     """Make the track's tokens where they are not there, with progress on stderr; returns their folder."""
-    from harness.live import LivePreparation
-    from harness.prepare import prepare
+    from harness.data.prepare import prepare
+    from harness.show.live import LivePreparation
 
     with LivePreparation(stderr_console(), track.name) as live:
         return prepare(track, force=force, observe=live)
@@ -333,7 +357,7 @@ def show(what: Any, style: str = "") -> None:
 
 def show_verdict(verdict: Verdict) -> None:
     """What was decided, and why; in its colour where there are colours."""
-    from harness.report import verdict_sentence
+    from harness.board.readme import verdict_sentence
 
     show(verdict_sentence(verdict), DECISION_STYLES[verdict.decision])
 

@@ -1,0 +1,130 @@
+"""Challenges: who may be challenged, on which seeds, and what makes a filed challenge hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import filelock
+
+from harness.board.leaderboard import Board
+from harness.board.submission import Arm, Claim, Submission, fresh_seeds
+from harness.core.errors import LlmbenchError
+from harness.core.project import Project, make_folder
+from harness.core.runs import FailedRun
+from harness.rule.replication import OWN_FAILURES, outcome_of_record
+
+
+def challenged_record(board: Board, number: int) -> Submission:
+    """The record that `number` names. Raises LlmbenchError where it is none that can be challenged."""
+    target = board.find(number)
+    if target is None:
+        raise LlmbenchError(f"there is no submission {number}; `llmbench leaderboard` lists them")
+    if target.kind != "record":
+        raise LlmbenchError(
+            f"{target.folder_name} is no record; train its claim again with "
+            f"`llmbench verify submissions/{target.folder_name} --rerun`"
+        )
+    if board.state(number) == "retracted":
+        raise LlmbenchError(f"{target.folder_name} is retracted already; challenge what holds the track now")
+    return target
+
+
+def challenge_purpose(index: int) -> str:
+    """What the seeds of a record's `index`-th challenge are drawn for: each challenge has seeds of its own."""
+    return f"challenge {index}"
+
+
+@contextmanager
+def one_challenge(project: Project, number: int, waiting: Callable[[], None]) -> Iterator[None]:
+    """One challenge of a record at a time on this machine: the second one has other seeds, so it must know the first.
+
+    `waiting()` is called where there is one already. Raises LlmbenchError where no lock can be made.
+    """
+    make_folder(project.runs)
+    lock = filelock.FileLock(project.runs / f".challenge-{number}.lock")
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            waiting()
+            lock.acquire()
+    except OSError as error:
+        raise LlmbenchError(
+            f"cannot write {project.runs}: {error.strerror}; free space or fix the permissions"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def challenge_problems(project: Project, claim: Claim, earlier: Board) -> Iterator[str]:
+    """What is wrong with a challenge, and with a record that files again what a challenge retracted."""
+    submission = claim.submission
+    name = submission.folder_name
+    if (submission.kind == "challenge") != (submission.challenge is not None):
+        yield f"{name}/submission.json: challenge belongs to the kind challenge and to no other"
+    elif submission.challenge is None:
+        yield from _refiled(submission, earlier) if submission.kind == "record" else ()
+    else:
+        try:
+            target = challenged_record(earlier, submission.challenge.number)
+        except LlmbenchError as error:
+            yield f"{name}: {error}"
+        else:
+            yield from _like_its_record(submission, target)
+            yield from _own_seeds(claim, target, earlier)
+            yield from _outcome(claim, Claim(project.submissions / target.folder_name, target))
+
+
+def _refiled(submission: Submission, earlier: Board) -> Iterator[str]:
+    """The runs that earned a record which was retracted earn no second one."""
+    for old in earlier.same(submission):
+        shared = set(old.candidate.seeds) & set(submission.candidate.seeds)
+        if shared and earlier.state(old.number) == "retracted":
+            yield (
+                f"{submission.folder_name} rests on seeds of {old.folder_name}, which was retracted; measure it on "
+                f"others with --confirm"
+            )
+
+
+def _like_its_record(submission: Submission, target: Submission) -> Iterator[str]:
+    """A challenge compares what its record compared."""
+
+    def claim(one: Submission) -> list[object]:
+        arms: list[Arm | None] = [one.record, one.candidate]
+        return [one.track, one.track_digest, one.lane, *((arm.recipe, arm.sources) for arm in arms if arm)]
+
+    if claim(submission) != claim(target):
+        yield f"{submission.folder_name} does not compare what {target.folder_name} compared; track, lane or arm differ"
+
+
+def _own_seeds(claim: Claim, target: Submission, earlier: Board) -> Iterator[str]:
+    """Nobody picked the seeds: they follow from the record and from the how-manieth challenge of it this is."""
+    submission, runs = claim.submission, claim.candidates
+    name, index = submission.folder_name, len(earlier.challenges(target.number)) + 1
+    if submission.attempt != index:
+        yield f"{name} calls itself challenge {submission.attempt} of {target.folder_name}, it is challenge {index}"
+    seeds, records = submission.candidate.seeds, submission.record.seeds if submission.record else []
+    if seeds != fresh_seeds(target, challenge_purpose(index), len(seeds)):
+        yield f"{name}: seeds {seeds} are not those of challenge {index} of {target.folder_name}"
+    failed = [run for run in runs if isinstance(run, FailedRun)]
+    if any(run.status not in OWN_FAILURES for run in failed) or failed not in ([], runs[-1:]):
+        yield f"{name}: only the last run may have failed, and only by itself: {', '.join(OWN_FAILURES)}"
+    if records != seeds and not (failed and records == seeds[:-1]):
+        yield f"{name}: the arms have different seeds, {records} and {seeds}"
+
+
+def _outcome(claim: Claim, target: Claim) -> Iterator[str]:
+    """The outcome is what the runs in both folders say."""
+    submission, first, again = claim.submission, target.verdict, claim.verdict
+    if first is None or again is None or again.decision == "undecided":
+        yield f"{submission.folder_name}: an undecided re-run settles nothing; train more pairs before filing it"
+        return
+    outcome = outcome_of_record(first, again)
+    if submission.challenge is not None and submission.challenge.outcome != outcome:
+        yield (
+            f"{submission.folder_name}/submission.json: challenge.outcome is {submission.challenge.outcome!r}, "
+            f"recomputed from the runs of both it is {outcome!r}"
+        )

@@ -1,0 +1,207 @@
+"""Checks of a claim: everything is recomputed from the runs and the frozen sources, nothing is believed.
+
+A problem is one sentence that names the file and what is wrong with it. No problem means that the
+submission says what its runs say. It does not mean that the runs were trained as they say: that takes
+training them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+
+from harness.board.challenge import challenge_problems
+from harness.board.check_claim import evidence_problems, markdown_problems
+from harness.board.flags import Flag, find_flags, read_case
+from harness.board.leaderboard import Board, check_record_sources, make_row, make_rows, read_board
+from harness.board.rows import BOARD_END, BOARD_START, Row, format_csv, with_board
+from harness.board.submission import Claim, Submission, candidate_key, load_submission
+from harness.core.errors import LlmbenchError
+from harness.core.parallel import answer_all
+from harness.core.project import Project, entries_of, folder_number, read_bytes, read_text
+from harness.core.track import load_track
+from harness.rule.reasons import explain
+from harness.variants.recipe import BASE
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What one look at a folder of submissions/, or at a file beside it, found."""
+
+    problems: list[str]
+    flags: list[Flag] = field(default_factory=list)
+    """Of a submission without problems."""
+    row: Row | None = None
+    """A submission's line on the board; None where its files are too broken to make one."""
+
+
+def check_folder(project: Project, folder: Path, board: Board) -> Checked:
+    """One submission; `board` is the one that it must be judged against. Its own runs are read and judged once."""
+    linked = sorted(entry.path for entry in entries_of(folder) if entry.is_symlink())
+    links = [str(folder)] * folder.is_symlink() + linked
+    found = [f"{link[len(f'{folder.parent}/') :]} is a link; a submission holds its files itself" for link in links]
+    row, flags = None, []
+    try:
+        claim = Claim(folder, load_submission(folder))
+        earlier = board.before(claim.submission.number)
+        found.extend(evidence_problems(claim))
+        found.extend(_standing_problems(claim, earlier))
+        found.extend(challenge_problems(project, claim, earlier))
+        if not found:  # what people read is made from the numbers, so only where those hold
+            found.extend(markdown_problems(claim))
+        row = make_row(board, claim)
+        if not found:
+            flags = find_flags(read_case(project, claim, earlier))
+    except LlmbenchError as error:
+        found.append(str(error))
+    return Checked(found, flags, row)
+
+
+def verify_folder(project: Project, folder: Path, board: Board) -> list[str]:
+    """All problems of one submission; `board` is the board it must be judged against."""
+    return check_folder(project, folder, board).problems
+
+
+def readable_board(project: Project, until: Path | None = None) -> Board:
+    """The submissions whose `submission.json` can be read; with `until`, only those numbered up to that folder."""
+    readable, last = [], folder_number(until) if until else None
+    for folder in _folders(project):
+        if last is None or (folder_number(folder) or 0) <= last:
+            with suppress(LlmbenchError):
+                readable.append(load_submission(folder))
+    return Board(readable)
+
+
+def check_board(project: Project) -> dict[str, Checked]:
+    """Folder or file name -> what is found: all submissions, their order, the tracks and `leaderboard.csv`."""
+    board = readable_board(project)
+    folders = _folders(project)
+    checks = answer_all(lambda folder: check_folder(project, folder, board), folders)
+    found = {folder.name: checked for folder, checked in zip(folders, checks, strict=True)}
+    rows = [checked.row for checked in found.values()]
+    numbers = [submission.number for submission in board.submissions]
+    if numbers != list(range(1, len(numbers) + 1)):
+        gap = next(place for place, number in enumerate(numbers, start=1) if place != number)
+        found["submissions"] = Checked(
+            [f"the numbers do not run from 1 to {len(numbers)}: about {gap} one is missing or taken twice"]
+        )
+    for track in sorted({submission.track for submission in board.submissions}):
+        found[f"tracks/{track}.toml"] = Checked(collect(_edition_problems(project, board, track)))
+    sound = not any(checked.problems for checked in found.values())
+    found[project.leaderboard.name] = Checked(collect(_csv_problems(project, rows, sound=sound)))
+    return found
+
+
+def verify_board(project: Project) -> dict[str, list[str]]:
+    """The problems that `check_board` finds."""
+    return {name: checked.problems for name, checked in check_board(project).items()}
+
+
+def _folders(project: Project) -> list[Path]:
+    paths = project.submissions.iterdir() if project.submissions.is_dir() else ()
+    visible = (path for path in paths if not path.name.startswith("."))
+    return sorted(visible, key=lambda path: (folder_number(path) or 0, path.name))
+
+
+def collect(problems: Iterator[str]) -> list[str]:
+    """The problems, an error among them."""
+    found: list[str] = []
+    try:
+        found.extend(problems)
+    except LlmbenchError as error:
+        found.append(str(error))
+    return found
+
+
+def _edition_problems(project: Project, board: Board, track: str) -> Iterator[str]:
+    """The track is the edition that the board opened last, and the record's variants are still here."""
+    current = load_track(project, track)
+    if board.edition(track) != current.digest:
+        yield (
+            "is not the edition that the board opened last; restore it, or open this one: "
+            f"`llmbench run baseline --track {track}`, `llmbench submit --baseline --track {track}`"
+        )
+    check_record_sources(project, board.holder(current))
+
+
+def _csv_problems(project: Project, checked: Sequence[Row | None], *, sound: bool) -> Iterator[str]:
+    """The CSV and the README's board are what the submissions say, byte for byte. `checked` are all rows.
+
+    Where the submissions are not `sound`, an error says why there can be no board.
+    """
+    if not sound:
+        read_board(project)
+    rows = [row for row in checked if row is not None]
+    if len(rows) < len(checked):
+        rows = make_rows(project)
+    stored, rebuilt = read_bytes(project.leaderboard), format_csv(rows).encode()
+    if stored != rebuilt:
+        lines = enumerate(zip_longest(stored.splitlines(), rebuilt.splitlines()), start=1)
+        line = next((number for number, (old, new) in lines if old != new), "its line ends")
+        yield (
+            f"{project.leaderboard.name} differs from what the submissions say (line {line}); "
+            f"run `llmbench leaderboard --rebuild` and never edit it by hand"
+        )
+    if project.readme.exists():
+        text = read_text(project.readme)
+        if text.count(BOARD_START) != 1 or text.count(BOARD_END) != 1:
+            yield "README.md has lost the two marks between which the board stands, or has them twice; restore them"
+        elif with_board(text, rows) != text:
+            yield "the board in README.md differs from what the submissions say; run `llmbench leaderboard --rebuild`"
+
+
+def _standing_problems(claim: Claim, earlier: Board) -> Iterator[str]:
+    """The submission beat the record that stood when its number came."""
+    submission = claim.submission
+    name, track, digest = submission.folder_name, submission.track, submission.track_digest
+    if submission.kind == "opening":
+        if digest in {opening.track_digest for opening in earlier.openings(track)}:
+            yield f"{name} opens an edition of {track} that was opened before"
+        plain = (
+            submission.record,
+            submission.verdict,
+            submission.attempt,
+            submission.lane,
+            submission.candidate.recipe,
+        )
+        if plain != (None, None, 1, "loss", BASE):
+            yield f"{name}: an opening has the base recipe, no record arm, no verdict, attempt 1 and the lane loss"
+        if len(submission.candidate.runs) < claim.track.rule.looks[0]:
+            yield f"{name}: an opening needs as many seeds as the track's first look"
+        return
+    if submission.kind == "challenge":
+        return  # it stands against the record that it names, whatever stands now
+    present = earlier.holder_of(track, digest)
+    if submission.lane == "simplicity" and present and submission.candidate.statements >= present.candidate.statements:
+        yield f"{name}: not_simpler: it has no fewer statements than the present record, {present.folder_name}"
+    if submission.record is None or submission.verdict is None:
+        yield f"{name}: a {submission.kind} result needs a record arm and a verdict"
+        return
+    if stale := stale_problem(submission, earlier):
+        yield stale
+    others = earlier.attempts(track, digest) - {candidate_key(submission.candidate.sources)}
+    if submission.attempt <= len(others):
+        yield f"{name} calls itself attempt {submission.attempt}, but the board shows {len(others)} before it"
+    if submission.verdict.decision != {"record": "accepted", "negative": "rejected"}[submission.kind]:
+        yield f"{name} is filed as {submission.kind}, but its verdict is {submission.verdict.decision}"
+
+
+def stale_problem(submission: Submission, board: Board) -> str | None:
+    """How `board` has moved on from what the submission was measured against; None where it has not."""
+    name, track, arm = submission.folder_name, submission.track, submission.record
+    if arm is None or submission.kind not in ("record", "negative"):
+        return None
+    if board.edition(track) != submission.track_digest:
+        return f"{name} was measured on another edition of {track} than the one opened last; run it again"
+    holder = board.standing_of(track, submission.track_digest, submission.lane)
+    if holder is None:
+        return f"{name}: nobody has opened this edition of the track {track}; file its baseline first"
+    if (holder.candidate.recipe, holder.candidate.sources) != (arm.recipe, arm.sources):
+        return (
+            f"{name}: stale_record: {explain('stale_record')} It was measured against "
+            f"{arm.recipe}, the record is {holder.candidate.recipe} ({holder.folder_name})"
+        )
+    return None

@@ -1,0 +1,208 @@
+"""Checks of one submission against its own files: its runs, its frozen sources, its frozen track.
+
+Nothing outside its folder is read, so nothing here depends on what else the board holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from harness.board.readme import submission_markdown
+from harness.board.submission import (
+    Arm,
+    ArmName,
+    Claim,
+    Submission,
+    confirmation_seeds,
+    file_digest,
+    finished,
+    run_file,
+)
+from harness.core.errors import LlmbenchError
+from harness.core.project import entries_of, read_bytes, sha256
+from harness.core.runs import FinishedRun, RunIdentity, dump_json
+from harness.core.track import Track
+from harness.variants.check import check_source
+from harness.variants.recipe import parse_recipe
+
+# What every evaluation must have passed.
+REQUIRED_PROBES = {"batch_independence", "causality", "finiteness", "shape", "statelessness", "weights"}
+
+
+def evidence_problems(claim: Claim) -> Iterator[str]:
+    """Problems in the order in which a reader would want to know them."""
+    folder, submission = claim.folder, claim.submission
+    if folder.name != submission.folder_name:
+        yield f"{folder.name}/submission.json calls itself {submission.folder_name}; rename the folder"
+    if read_bytes(folder / "submission.json") != dump_json(submission).encode():
+        yield f"{folder.name}/submission.json is not written as llmbench writes it; it was edited by hand"
+    yield from _file_problems(folder, submission)
+    yield from _track_problems(claim)
+    if submission.record is not None:
+        yield from _arm_problems(claim, "record", submission.record)
+    yield from _arm_problems(claim, "candidate", submission.candidate)
+    yield from _seed_problems(claim)
+    yield from _verdict_problems(claim)
+
+
+def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
+    """The folder holds what the submission names and nothing else."""
+    arms: list[tuple[ArmName, Arm | None]] = [("record", submission.record), ("candidate", submission.candidate)]
+    expected = {"submission.json", "README.md", "curves.png", "track.toml"}
+    for name, arm in arms:
+        if arm is not None:
+            expected |= {run_file(name, seed) for seed in arm.seeds}
+            expected |= {f"sources/{variant}.py" for variant in arm.sources}
+    present = {
+        entry.path[len(f"{folder}/") :] for entry in entries_of(folder) if not entry.is_dir(follow_symlinks=False)
+    }
+    for missing in sorted(expected - present):
+        yield f"{folder.name}/{missing} is missing"
+    for file, digest in submission.files.items():
+        if file in present and file_digest(folder / file) != digest:
+            yield f"{folder.name}/{file} is not the file whose digest the submission states; it was changed"
+    for extra in sorted(present - expected):
+        yield f"{folder.name}/{extra} does not belong to a submission; remove it"
+
+
+def _track_problems(claim: Claim) -> Iterator[str]:
+    folder, submission = claim.folder, claim.submission
+    if list(submission.files) != ["curves.png", "track.toml"]:
+        yield f"{folder.name}/submission.json: files does not state the digests of curves.png and track.toml"
+    if claim.frozen.digest != submission.track_digest:
+        yield f"{folder.name}/track.toml is not the track whose digest the submission states"
+
+
+def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
+    """Digests, sources and the identity of every run of one arm."""
+    folder = claim.folder
+    where = f"{folder.name}/submission.json: {name}"
+    if parse_recipe(arm.recipe) != tuple(arm.sources):
+        yield f"{where}.sources does not name the variants of {arm.recipe}"
+    for variant, digest in arm.sources.items():
+        text, file = claim.source(variant), f"{folder.name}/sources/{variant}.py"
+        if sha256(text.encode()) != digest:
+            yield f"{file} is not the source that {name}.sources states"
+        _check_frozen(text, Path(file))
+    if (cost := claim.cost(arm)) != arm.statements:
+        yield f"{where}.statements is {arm.statements}, the sources have {cost}"
+    track, files = claim.track, claim.record_files if name == "record" else claim.candidate_files
+    for (seed, digest), (run, text, verbatim) in zip(arm.runs.items(), files, strict=True):
+        where = f"{folder.name}/{run_file(name, int(seed))}"
+        if sha256(text.encode()) != digest:
+            yield f"{where} is not the run whose digest the submission states; it was changed"
+        if not verbatim:
+            yield f"{where} is not written as llmbench writes it; it was edited by hand"
+        yield from _identity_problems(where, run, arm, int(seed), track)
+        if run.training_digest != claim.frozen.training_digest:
+            yield f"{where} was trained under another edition of the track"
+        if isinstance(run, FinishedRun):
+            yield from _run_problems(where, run)
+            yield from _budget_problems(where, run, track)
+    whole = finished(file.record for file in files)
+    if len({run.training.weights_sha256 for run in whole}) != len(whole):
+        yield f"{folder.name}: two seeds of the {name} arm end in the same weights; one is a copy"
+    ended = max((run.training.ended for run in whole), default="")
+    if ended > f"{claim.submission.date}T24":  # ISO times sort as text
+        yield f"{folder.name}: date is {claim.submission.date}, but a run of the {name} arm ended {ended}"
+
+
+def _check_frozen(text: str, where: Path) -> None:
+    """`check_source`, once for all submissions that hold the same text."""
+    try:
+        _check_once(text)
+    except LlmbenchError:
+        check_source(text, where)  # again, for an error that names the file
+
+
+@lru_cache(maxsize=256)
+def _check_once(text: str) -> None:
+    check_source(text, Path("source.py"))
+
+
+def _identity_problems(where: str, run: RunIdentity, arm: Arm, seed: int, track: Track) -> Iterator[str]:
+    """The run is the one that the submission states."""
+    stated: dict[str, Any] = {"track": track.name, "recipe": arm.recipe, "sources": arm.sources, "seed": seed}
+    for key, value in stated.items():
+        if getattr(run, key) != value:
+            yield f"{where}: {key} is {getattr(run, key)!r}, the submission states {value!r}"
+
+
+def _run_problems(where: str, run: FinishedRun) -> Iterator[str]:
+    """The run passed the probes, and its curve hangs together."""
+    curve = run.training.curve
+    steps = [point.step for point in curve]
+    if not set(run.evaluation.probes) >= REQUIRED_PROBES:
+        yield f"{where}: the evaluation passed {run.evaluation.probes}, not all of {sorted(REQUIRED_PROBES)}"
+    if run.evaluation.correct > run.evaluation.tokens:
+        yield f"{where}: more tokens are correct than there are"
+    if not curve or steps != sorted(set(steps)) or steps[-1] != run.training.steps:
+        yield f"{where}: the curve does not rise to the last step"
+    elif curve[-1].train_s > run.training.train_s:
+        yield f"{where}: the curve's clock runs past train_s"
+
+
+def _budget_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
+    """The run spent the track's budget and was scored on the track's whole val split."""
+    spent = {
+        "training.steps": (run.training.steps, track.budget.num_steps),
+        "training.tokens": (run.training.tokens, track.budget.tokens),
+        "evaluation.tokens": (run.evaluation.tokens, track.data.pin("val").tokens - 1),
+        "evaluation.bytes": (run.evaluation.bytes, track.data.pin("val").bytes),
+        "provenance.threads": (run.provenance.threads, track.threads),
+        "provenance.processes": (run.provenance.processes, track.processes),
+    }
+    for key, (found, wanted) in spent.items():
+        if found != wanted:
+            yield f"{where}: {key} is {found}, the track's is {wanted}"
+
+
+def _seed_problems(claim: Claim) -> Iterator[str]:
+    """Nobody picked the seeds: they are the track's first public ones, or the candidate's confirmation seeds.
+
+    Those of a challenge follow from its record.
+    """
+    folder, submission = claim.folder, claim.submission
+    if submission.kind == "challenge":
+        return
+    seeds, public = submission.candidate.seeds, claim.track.seeds
+    if submission.record is not None and submission.record.seeds != seeds:
+        yield f"{folder.name}: the arms have different seeds, {submission.record.seeds} and {seeds}"
+    if tuple(seeds) == public[: len(seeds)]:
+        return
+    if seeds != confirmation_seeds(submission.track_digest, submission.candidate.sources, len(seeds)):
+        yield f"{folder.name}: seeds {seeds} are neither the track's first {len(seeds)} nor the confirmation seeds"
+
+
+def _verdict_problems(claim: Claim) -> Iterator[str]:
+    folder, recomputed, stored = claim.folder, claim.verdict, claim.submission.verdict
+    if (recomputed is None) != (stored is None):
+        yield f"{folder.name}/submission.json: verdict does not belong to this kind of submission"
+    elif recomputed is not None and stored is not None:
+        for path in _differences(stored.model_dump(), recomputed.model_dump(), "verdict"):
+            yield f"{folder.name}/submission.json: {path}"
+
+
+def _differences(stored: Any, recomputed: Any, path: str) -> Iterator[str]:
+    """Leaves that differ; floats may differ in the last bits, as two versions of a library do."""
+    if isinstance(stored, dict) and isinstance(recomputed, dict):
+        for key in recomputed:
+            yield from _differences(stored.get(key), recomputed[key], f"{path}.{key}")
+    elif isinstance(stored, list | tuple) and isinstance(recomputed, list | tuple) and len(stored) == len(recomputed):
+        for index, (one, other) in enumerate(zip(stored, recomputed, strict=True)):
+            yield from _differences(one, other, f"{path}.{index}")
+    elif isinstance(stored, float) and isinstance(recomputed, float):
+        if not math.isclose(stored, recomputed, rel_tol=1e-9, abs_tol=1e-12):
+            yield f"{path} is {stored}, recomputed from the runs it is {recomputed}"
+    elif stored != recomputed:
+        yield f"{path} is {stored!r}, recomputed from the runs it is {recomputed!r}"
+
+
+def markdown_problems(claim: Claim) -> Iterator[str]:
+    text = submission_markdown(claim.submission, finished(claim.records), finished(claim.candidates))
+    if read_bytes(claim.folder / "README.md") != text.encode():
+        yield f"{claim.folder.name}/README.md is not what the runs say; it was edited by hand"

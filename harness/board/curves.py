@@ -1,0 +1,152 @@
+"""A submission's own picture: the learning curves of its arms."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from harness.core.errors import one_line
+from harness.core.runs import FinishedRun
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+# Okabe and Ito's palette (jfly.uni-koeln.de/color, 2008), told apart with any colour vision; its lighter half for
+# dark pages, where it keeps three times the page's contrast.
+RECORD, CANDIDATE, INK, FAINT = "#0072b2", "#d55e00", "#24292f", "#6a737d"
+
+
+STYLE: Any = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": FAINT,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # matplotlib's own, so that every machine measures the same text
+    "font.size": 9,
+    "grid.alpha": 0.2,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "svg.fonttype": "none",  # text stays text: small, searchable, read aloud
+    "svg.hashsalt": "llmbench",
+    "text.color": INK,
+    "text.parse_math": False,  # a stranger's name may hold a dollar sign
+    "xtick.bottom": False,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "ytick.left": False,
+}
+
+
+WIDTH = 5.6  # inches; at a phone's width its text is still 8 pixels high
+
+
+LONGEST_LABEL = 36  # characters
+
+
+def curve_frame(arm: str, runs: Sequence[FinishedRun]) -> pd.DataFrame:
+    """One row a curve point: arm, seed, tokens, dev loss."""
+    import pandas as pd
+
+    rows = [
+        {
+            "arm": arm,
+            "seed": str(run.seed),
+            "tokens": point.step * (run.training.tokens // run.training.steps),
+            "dev_loss": point.dev_loss_nats,
+        }
+        for run in runs
+        for point in run.training.curve
+    ]
+    columns = {"arm": str, "seed": str, "tokens": float, "dev_loss": float}
+    return pd.DataFrame(rows, columns=list(columns)).astype(columns)
+
+
+Arms = Sequence[tuple[str, Sequence[FinishedRun]]]
+
+
+def draw_curves(arms: Arms) -> Figure:
+    """Dev loss against tokens, the mean of each arm and the band of its seeds; of pairs the gain below."""
+    import pandas as pd
+    from matplotlib.ticker import MaxNLocator
+
+    frame = pd.concat([curve_frame(name, runs) for name, runs in arms])
+    figure = new_figure(4.4 if len(arms) == 2 else 2.9)
+    grid: Any = figure.subplots(len(arms), 1, sharex=True, squeeze=False, height_ratios=[1.7, 1][: len(arms)])
+    for (name, _), color in zip(arms, (RECORD, CANDIDATE) if len(arms) == 2 else (CANDIDATE,), strict=True):
+        by_tokens = frame[frame["arm"] == name].groupby("tokens")["dev_loss"]
+        mean = by_tokens.mean()
+        label = f"{_tail(one_line(name))}: {mean.iloc[-1]:.4f}" if len(mean) else _tail(one_line(name))
+        grid[0, 0].plot(mean.index, mean, color=color, marker="o", markersize=3, label=label)
+        grid[0, 0].fill_between(mean.index, by_tokens.min(), by_tokens.max(), color=color, alpha=0.22, linewidth=0)
+    grid[0, 0].set_ylabel("dev loss (nats/token)")
+    grid[0, 0].legend()
+    if len(arms) == 2:
+        table = frame.pivot_table(index=["tokens", "seed"], columns="arm", values="dev_loss").reindex(
+            columns=[name for name, _ in arms]
+        )
+        gain = (table[arms[0][0]] - table[arms[1][0]]).dropna()
+        for _, one in gain.groupby("seed"):
+            grid[1, 0].plot(one.index.get_level_values("tokens"), one, color=FAINT, linewidth=0.8, alpha=0.6)
+        mean = gain.groupby("tokens").mean()
+        grid[1, 0].plot(mean.index, mean, color=INK, marker="o", markersize=3)
+        grid[1, 0].axhline(0, color=INK, linewidth=0.8, linestyle=":")
+        grid[1, 0].set_ylabel("gain of each pair")
+    grid[-1, 0].set_xlabel("training tokens")
+    grid[-1, 0].xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
+    grid[-1, 0].xaxis.set_major_formatter(lambda value, _: _count(value))
+    figure.align_ylabels()
+    return figure
+
+
+def curves_png(arms: Arms) -> bytes:
+    """`draw_curves` as the picture of a submission."""
+    return to_png(lambda: draw_curves(arms))
+
+
+def to_png(draw: Callable[[], Figure]) -> bytes:
+    """A picture as PNG, 1,008 pixels wide on white; 64 colours make it a third as large."""
+    from PIL import Image
+
+    png, small = io.BytesIO(), io.BytesIO()
+    with style():
+        draw().savefig(png, format="png", dpi=180, facecolor="white", metadata={"Software": None})
+    Image.open(png).convert("RGB").quantize(64).save(small, format="png", optimize=True)
+    return small.getvalue()
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Our style over matplotlib's own, whatever the user's settings are."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def new_figure(height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def _tail(text: str) -> str:
+    """`text` as a label: its end, which is where two recipes differ."""
+    return text if len(text) <= LONGEST_LABEL else "…" + text[1 - LONGEST_LABEL :]
+
+
+def _count(value: float) -> str:
+    """`430k`, `1.2M`."""
+    size, unit = next(((s, u) for s, u in ((1e9, "B"), (1e6, "M"), (1e3, "k")) if abs(value) >= s), (1, ""))
+    return f"{value / size:.3g}{unit}"

@@ -1,0 +1,288 @@
+"""The board: what the submissions' folders say, in order, and `leaderboard.csv`, which is rebuilt from them."""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+from harness.board.rows import HOLDING, Row, format_csv, with_board
+from harness.board.submission import Claim, Submission, candidate_key, finished, load_submission
+from harness.core.errors import LlmbenchError
+from harness.core.parallel import answer_all
+from harness.core.project import Project, read_text, submission_folders, write_changed
+from harness.core.schema import Count, Strict
+from harness.core.track import Track, load_track
+from harness.rule.replication import Outcome, State, state_after
+from harness.rule.verdict import Lane
+from harness.variants.recipe import parse_recipe, recipe_sources
+
+
+class _History:
+    """Where to look: places of submissions in a board, by what is asked of them. Each list rises."""
+
+    def __init__(self, submissions: Sequence[Submission]) -> None:
+        self.holding: dict[tuple[str, str], list[int]] = defaultdict(list)
+        """(track, digest of the edition) -> what may hold it."""
+        self.attempts: dict[tuple[str, str], list[int]] = defaultdict(list)
+        """(track, digest of the edition) -> what was tried on it."""
+        self.openings: dict[str, list[int]] = defaultdict(list)
+        self.records: dict[tuple[str, Lane], list[int]] = defaultdict(list)
+        self.challenges: dict[int, list[int]] = defaultdict(list)
+        """Number of the record -> its challenges."""
+        self.keys = [candidate_key(submission.candidate.sources) for submission in submissions]
+        self.same: dict[tuple[str, str], list[int]] = defaultdict(list)
+        """(digest of the edition, candidate's key) -> submissions of that very candidate."""
+        for place, submission in enumerate(submissions):
+            edition = submission.track, submission.track_digest
+            if submission.kind in HOLDING:
+                self.holding[edition].append(place)
+            if submission.kind in ("negative", "record"):
+                self.attempts[edition].append(place)
+            if submission.kind == "opening":
+                self.openings[submission.track].append(place)
+            if submission.kind == "record":
+                self.records[submission.track, submission.lane].append(place)
+            if submission.challenge is not None:
+                self.challenges[submission.challenge.number].append(place)
+            self.same[submission.track_digest, self.keys[place]].append(place)
+
+
+class Board:
+    """All submissions of a checkout, in the order of their numbers; or those that there were at some time."""
+
+    def __init__(self, submissions: Iterable[Submission], *, of: Board | None = None) -> None:
+        """`of` is the board whose first submissions these are: what was there before shares its index."""
+        self.submissions = tuple(submissions) if of else tuple(sorted(submissions, key=_number))
+        self._whole: Board = of._whole if of else self
+
+    @cached_property
+    def _history(self) -> _History:
+        return _History(self.submissions)
+
+    def _chosen(self, places: Sequence[int], since: int = 0) -> list[Submission]:
+        """Those of `places` that lie on this board, from the place `since` on."""
+        chosen = places[bisect_left(places, since) : bisect_left(places, len(self.submissions))]
+        return [self.submissions[place] for place in chosen]
+
+    def holder(self, track: Track) -> Submission | None:
+        """The submission whose candidate holds `track` in its present edition; None where nobody opened it."""
+        return self.holder_of(track.name, track.digest)
+
+    def holder_of(self, track: str, digest: str, *, without: Lane | None = None) -> Submission | None:
+        """The holder of one edition of a track: its last record that was not retracted, nor won in `without`.
+
+        A record that was built on a retracted one stands: it beat that very recipe, on evidence of its own.
+        """
+        held = reversed(self._chosen(self._whole._history.holding.get((track, digest), ())))
+        return next((s for s in held if s.lane != without and self.state(s.number) != "retracted"), None)
+
+    def challenges(self, number: int) -> list[Submission]:
+        """The challenges of record `number`, in order."""
+        return self._chosen(self._whole._history.challenges.get(number, ()))
+
+    def state(self, number: int) -> State:
+        """What its challenges have made of record `number`."""
+        return state_after([s.challenge.outcome for s in self.challenges(number) if s.challenge is not None])
+
+    def standing(self, track: Track, lane: Lane) -> Submission | None:
+        """The submission that a candidate of `lane` must beat."""
+        return self.standing_of(track.name, track.digest, lane)
+
+    def standing_of(self, track: str, digest: str, lane: Lane) -> Submission | None:
+        """The holder; in the simplicity lane the last one that won by its loss or its speed.
+
+        Measured against that one, many small removals cannot walk the record backwards.
+        """
+        return self.holder_of(track, digest, without="simplicity" if lane == "simplicity" else None)
+
+    def edition(self, track: str) -> str | None:
+        """Digest of the edition of `track` that was opened last; None where none was."""
+        openings = self.openings(track)
+        return openings[-1].track_digest if openings else None
+
+    def openings(self, track: str) -> list[Submission]:
+        """What opened the editions of `track`, in order."""
+        return self._chosen(self._whole._history.openings.get(track, ()))
+
+    def records(self, track: str, lane: Lane) -> list[Submission]:
+        """The records of `track` in one lane, in every edition, retracted ones among them."""
+        return self._chosen(self._whole._history.records.get((track, lane), ()))
+
+    def same(self, submission: Submission) -> list[Submission]:
+        """What was filed of the same candidate on the same edition."""
+        key = submission.track_digest, candidate_key(submission.candidate.sources)
+        return self._chosen(self._whole._history.same.get(key, ()))
+
+    def attempts(self, track: str, digest: str) -> set[str]:
+        """The candidates that were tried in vain since the last record that stands, by their keys."""
+        holder, history = self.holder_of(track, digest), self._whole._history
+        places = history.attempts.get((track, digest), ())
+        since = bisect_right(self.submissions, holder.number, key=_number) if holder else 0
+        chosen = places[bisect_left(places, since) : bisect_left(places, len(self.submissions))]
+        return {history.keys[place] for place in chosen}
+
+    def find(self, number: int) -> Submission | None:
+        """The submission with that number."""
+        place = bisect_left(self.submissions, number, key=_number)
+        found = self.submissions[place : place + 1]
+        return found[0] if found and found[0].number == number else None
+
+    def before(self, number: int) -> Board:
+        """The board as it stood when submission `number` came."""
+        return Board(self.submissions[: bisect_left(self.submissions, number, key=_number)], of=self)
+
+    @property
+    def next_number(self) -> int:
+        return self.submissions[-1].number + 1 if self.submissions else 1
+
+
+def _number(submission: Submission) -> int:
+    return submission.number
+
+
+def read_board(project: Project) -> Board:
+    """All submissions, their schema checked. Raises LlmbenchError where one is broken or a number comes twice."""
+    return make_board(load_submission(folder) for folder in submission_folders(project))
+
+
+def make_board(submissions: Iterable[Submission]) -> Board:
+    """All submissions of a checkout. Raises LlmbenchError where a number comes twice."""
+    board = Board(submissions)
+    for one, other in itertools.pairwise(board.submissions):
+        if one.number == other.number:
+            raise LlmbenchError(f"two submissions have the number {one.number}; renumber the later one")
+    return board
+
+
+def make_row(board: Board, claim: Claim) -> Row:
+    """One submission's line. Raises LlmbenchError where a run of its candidate is broken."""
+    submission, runs, verdict = claim.submission, finished(claim.candidates), claim.submission.verdict
+    return Row(
+        number=submission.number,
+        date=submission.date,
+        track=submission.track,
+        track_digest=submission.track_digest[:12],
+        kind=submission.kind,
+        state=_state_of(board, submission),
+        lane=submission.lane,
+        recipe=submission.candidate.recipe,
+        beaten=submission.record.recipe if submission.record else "",
+        pairs=verdict.pairs if verdict else 0,
+        val_loss=_mean([run.evaluation.val_loss for run in runs]),
+        bits_per_byte=_mean([run.evaluation.bits_per_byte for run in runs]),
+        gain=_rounded(verdict.gain if verdict else None),
+        ci_low=_rounded(verdict.ci_low if verdict else None),
+        ci_high=_rounded(verdict.ci_high if verdict else None),
+        p_value=float(f"{verdict.p_value:.3g}") if verdict and verdict.p_value is not None else None,
+        time_ratio=_rounded(verdict.time_ratio if verdict else None, 3),
+        statements=submission.candidate.statements,
+        folder=submission.folder_name,
+    )
+
+
+def make_rows(project: Project) -> list[Row]:
+    """The whole board as rows."""
+    board = read_board(project)
+    return answer_all(lambda s: make_row(board, Claim(project.submissions / s.folder_name, s)), board.submissions)
+
+
+def _state_of(board: Board, submission: Submission) -> str:
+    """What a row says of a record's state, or of the record that a challenge re-ran."""
+    if submission.challenge is None:
+        return board.state(submission.number)
+    effects: dict[Outcome, str] = {"confirmed": "confirms {}", "refuted": "refutes {}", "open": "leaves {} open"}
+    return effects[submission.challenge.outcome].format(submission.challenge.number)
+
+
+def rebuild(project: Project) -> list[Row]:
+    """Write `leaderboard.csv` and the README's board anew from the submissions."""
+    return write_board(project, make_rows(project))
+
+
+def write_board(project: Project, rows: list[Row]) -> list[Row]:
+    """`leaderboard.csv` and the README's board, where they are not these rows already."""
+    write_changed(project.leaderboard, format_csv(rows))
+    if project.readme.exists():
+        write_changed(project.readme, with_board(read_text(project.readme), rows))
+    return rows
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(sum(values) / len(values), 5) if values else None
+
+
+def _rounded(value: float | None, digits: int = 6) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+class Standing(Strict):
+    """What one submission says of a variant that it added to a record, or took out of it."""
+
+    track: str
+    number: Count
+    """Of the submission."""
+    kind: str
+    state: str
+    """Of a record: empty, `disputed` or `retracted`."""
+    removed: bool
+    """Whether the candidate was the record without this variant."""
+    gain: float | None
+    """What the verdict's gain is: nats per token, or the logarithm of a time ratio in the lane `speed`."""
+    p_value: float | None
+    holds: bool
+    """Whether the variant is part of the recipe that holds the track's present edition."""
+
+
+def holder_of(project: Project, board: Board, track: Track) -> Row | None:
+    """The board's row of the submission that holds `track`; None where nobody opened its present edition."""
+    holder = board.holder(track)
+    return make_row(board, Claim(project.submissions / holder.folder_name, holder)) if holder else None
+
+
+def standings(project: Project, board: Board) -> dict[str, list[Standing]]:
+    """Variant -> what the board says of it, newest first; empty for a variant that was never judged."""
+    found: dict[str, list[Standing]] = defaultdict(list)
+    for submission in reversed(board.submissions):
+        if submission.kind in ("record", "negative") and submission.record is not None:
+            before, after = (set(parse_recipe(a.recipe)) for a in (submission.record, submission.candidate))
+            for name in sorted(before ^ after):
+                found[name].append(_standing(project, board, submission, name))
+    return found
+
+
+def _standing(project: Project, board: Board, submission: Submission, name: str) -> Standing:
+    verdict = submission.verdict
+    return Standing(
+        track=submission.track,
+        number=submission.number,
+        kind=submission.kind,
+        state=board.state(submission.number),
+        removed=name not in submission.candidate.sources,
+        gain=verdict.gain if verdict else None,
+        p_value=verdict.p_value if verdict else None,
+        holds=name in _held(project, board, submission.track),
+    )
+
+
+def _held(project: Project, board: Board, track: str) -> set[str]:
+    """Variants of the recipe that holds the present edition of `track`; none of a track that is no more."""
+    try:
+        holder = board.holder(load_track(project, track))
+    except LlmbenchError:
+        return set()
+    return set(parse_recipe(holder.candidate.recipe)) if holder else set()
+
+
+def check_record_sources(project: Project, standing: Submission | None) -> None:
+    """Raises LlmbenchError where a variant of the record is no longer the file that earned it."""
+    if standing is None:
+        return
+    for name, source in recipe_sources(project, standing.candidate.recipe).items():
+        if source.digest != standing.candidate.sources[name]:
+            raise LlmbenchError(
+                f"models/variants/{name}.py is not the file that holds the record ({standing.folder_name}); "
+                f"restore it, or put your change into a variant of its own"
+            )

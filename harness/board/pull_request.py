@@ -1,0 +1,306 @@
+"""From a submission's folder to a pull request: branch, commit, push, and GitHub's own tool for the last step."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.board.check_board import check_board, collect, stale_problem, verify_folder
+from harness.board.flags import Flag
+from harness.board.leaderboard import Board, make_board
+from harness.board.readme import submission_title
+from harness.board.rows import with_board
+from harness.board.submission import Submission, load_arm_runs, load_submission, parse_submission
+from harness.core.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, LlmbenchError, UndecidedError, one_line
+from harness.core.git import ChangeKind, changed_files, files_at, find_commit, git, is_ancestor, read_all_at, read_at
+from harness.core.project import Project, write_atomic
+from harness.player import code_digest
+from harness.variants.source import read_variant
+
+# git@github.com:owner/name.git, ssh://git@github.com/owner/name, https://github.com/owner/name.git
+_GITHUB = re.compile(r"^(?:https://|ssh://git@|git@)github\.com[:/](?P<name>[^/]+/[^/]+?)(?:\.git)?/?$")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What opens a pull request, each a command line for the checkout's root."""
+
+    branch: str
+    commands: tuple[tuple[str, ...], ...]
+    page: str | None
+    """Where GitHub opens the pull request by hand; None where the remote is elsewhere."""
+
+    def shell(self, since: int = 0) -> tuple[str, ...]:
+        """The commands as one types them, from number `since` on."""
+        return tuple(shlex.join(command) for command in self.commands[since:])
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What came of it."""
+
+    branch: str
+    address: str | None
+    """Of the pull request; None where there is no `gh` to open it."""
+    commands: tuple[str, ...]
+    """What is left to do by hand."""
+    page: str | None
+
+
+def find_remote(project: Project) -> str:
+    """The remote that branches are pushed to. Raises LlmbenchError outside a repository, or where none is known."""
+    remotes = git(project.root, "remote").decode().split()
+    if not remotes:
+        raise LlmbenchError(
+            "this clone has no remote to push to; add your fork: `git remote add origin https://github.com/YOU/llmbench`"
+        )
+    return "origin" if "origin" in remotes else remotes[0]
+
+
+def plan_steps(project: Project, submission: Submission, markdown: str) -> Steps:
+    """The steps for one submission; writes the pull request's text under runs/, which git ignores.
+
+    The picture and the sources of the text are named with their address on GitHub, for a pull request shows no
+    relative ones. Raises LlmbenchError as `find_remote`.
+    """
+    remote = find_remote(project)
+    branch, folder = f"submission/{submission.folder_name}", f"submissions/{submission.folder_name}"
+    address = git(project.root, "remote", "get-url", remote).decode().strip()
+    github = _GITHUB.match(address)
+    text = markdown.partition("\n")[2].lstrip()  # the title says the same
+    if github:
+        text = re.sub(
+            r"\]\((curves\.png|sources/[^)]+)\)",
+            rf"](https://github.com/{github['name']}/blob/{branch}/{folder}/\1?raw=true)",
+            text,
+        )
+    body = f"{project.runs.name}/pull-request-{submission.number:04d}.md"
+    write_atomic(project.root / body, text)
+    title, paths = submission_title(submission), _paths(project, submission, folder)
+    return Steps(
+        branch,
+        (
+            ("git", "switch", "--create", branch),
+            ("git", "add", "--", *paths),
+            ("git", "commit", "--message", title, "--", *paths),
+            ("git", "push", "--set-upstream", remote, branch),
+            ("gh", "pr", "create", "--title", title, "--body-file", body, "--head", branch),
+        ),
+        f"https://github.com/{github['name']}/compare/{branch}?expand=1" if github else None,
+    )
+
+
+def _paths(project: Project, submission: Submission, folder: str) -> list[str]:
+    """What the submission brings: its folder, the board, and those of its variants that git does not know yet."""
+    variants = [f"models/variants/{name}.py" for name in submission.candidate.sources]
+    known = git(project.root, "ls-files", "-z", "--", *variants).decode().split("\0") if variants else []
+    board = [path for path in ("leaderboard.csv", "README.md") if (project.root / path).exists()]
+    return [folder, *board, *(path for path in variants if path not in known)]
+
+
+def open_pull_request(project: Project, submission: Submission, markdown: str) -> Opened:
+    """Open it with `gh` where that is installed; else nothing is touched and the commands are returned.
+
+    Raises LlmbenchError where a step fails, with the commands that are left.
+    """
+    steps = plan_steps(project, submission, markdown)
+    if shutil.which("gh") is None:
+        return Opened(steps.branch, None, steps.shell(), steps.page)
+    answer = ""
+    for number, command in enumerate(steps.commands):
+        try:
+            done = subprocess.run(command, cwd=project.root, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            said = str(getattr(error, "stderr", None) or error).strip().replace("\n", " ")
+            raise LlmbenchError(
+                f"`{shlex.join(command[:2])}` failed: {said[:300]}; the submission is filed, mend that and go on with: "
+                f"{' && '.join(steps.shell(number))}"
+            ) from error
+        answer = done.stdout
+    return Opened(steps.branch, answer.strip().splitlines()[-1] if answer.strip() else None, (), steps.page)
+
+
+@dataclass(frozen=True)
+class Review:
+    """What was found in a pull request."""
+
+    base: str
+    """The commit that it was compared with."""
+    new: tuple[str, ...]
+    """The folders under submissions/ that it brings."""
+    summary: str
+    problems: dict[str, list[str]]
+    """`changes`, or the name of a folder or file -> what is wrong with it."""
+    stale: tuple[str, ...]
+    """Those of the problems that say that the board has moved on since."""
+    flags: dict[str, list[Flag]]
+    """Submission without problems -> what a reviewer should look at."""
+
+    @property
+    def exit_code(self) -> int:
+        """4 where nothing is wrong but that the board has moved on, 3 for any other problem."""
+        found = {problem for problems in self.problems.values() for problem in problems}
+        if found - set(self.stale):
+            return EXIT_REJECTED
+        return EXIT_UNDECIDED if found else EXIT_OK
+
+
+def review_changes(project: Project, revision: str) -> Review:
+    """Compare the working tree, untracked files included, with `revision`, and judge the submission that is new.
+
+    Raises LlmbenchError for an unknown revision or outside a repository, UndecidedError where HEAD does not
+    contain the revision.
+    """
+    commit = find_commit(project.root, revision)
+    if not is_ancestor(project.root, commit):
+        raise UndecidedError(
+            f"this branch does not contain {revision} ({commit[:12]}); merge it or rebase onto it (in a shallow "
+            f"clone, fetch more history), then verify again"
+        )
+    changes = changed_files(project.root, commit)
+    board = _board_at(project, commit, revision)
+    new = _new_folders(changes, files_at(project.root, commit, "submissions"))
+    used = _used_variants(project, new)
+    found = {"changes": [*_link_problems(project, changes), *change_problems(changes, new, used)]}
+    if new and "README.md" in changes and _outside_the_board(project, commit):
+        found["changes"].append(_stray("README.md", "changed outside its board"))
+    stale: list[str] = []
+    for name in new:
+        moved_on, found[name] = _judge_new(project, name, board)
+        stale += moved_on
+    # Where the board has moved on, the rest of it can only repeat that.
+    checked = {} if stale else check_board(project)
+    found = {**found, **{name: one.problems for name, one in checked.items()}, **found}  # the changes are read first
+    flags = {name: one.flags for name, one in checked.items() if one.row and not found[name]}
+    return Review(commit, tuple(new), _summary(changes, new, revision), found, tuple(stale), flags)
+
+
+def _used_variants(project: Project, new: Sequence[str]) -> set[str]:
+    """The variants that the candidates of the new submissions use, as far as those can be read."""
+    used: set[str] = set()
+    for name in new:
+        with suppress(LlmbenchError):  # what cannot be read is a problem of its own
+            used |= set(load_submission(project.submissions / name).candidate.sources)
+    return used
+
+
+def _judge_new(project: Project, name: str, board: Board) -> tuple[list[str], list[str]]:
+    """(how the board has moved on, all problems) of a new submission; `board` is the one that it is to join."""
+    folder = project.submissions / name
+    try:
+        submission = load_submission(folder)
+    except LlmbenchError as error:
+        return [], [str(error)]
+    moved_on, own = list(_moved_on(submission, board)), []
+    if submission.number > board.next_number:
+        own.append(f"{name}: its number leaves a gap; {_renumber(board)}")
+    own += collect(_source_problems(project, folder, submission))
+    return moved_on, list(dict.fromkeys([*moved_on, *own, *verify_folder(project, folder, board)]))
+
+
+def change_problems(changes: Mapping[str, ChangeKind], new: Sequence[str], used: Set[str]) -> Iterator[str]:
+    """What the pull request must not change; `used` are the variants that its submissions' candidates use.
+
+    Where it brings no submission, other parts of the repository may change.
+    """
+    if len(new) > 1:
+        yield f"{' and '.join(new)} are {len(new)} new submissions; a pull request brings one, take the others out"
+    for path, kind in changes.items():
+        match path.split("/"):
+            case ["submissions", folder, _, *_] if folder in new:
+                pass
+            case ["submissions", *_]:
+                yield f"{path} was {kind}: what is filed stays as it is; undo that"
+            case ["models", "variants", file] if file.endswith(".py"):
+                if kind != "added":
+                    yield (
+                        f"{path} was {kind}: a file that a record was trained from must not change; "
+                        f"restore it, and put your change into a variant of its own"
+                    )
+                elif file.removesuffix(".py") not in used:
+                    yield f"{path} is new, but no new submission uses it; file its result too, or take it out"
+            case ["leaderboard.csv"] | ["README.md"]:
+                pass  # compared with the submissions, byte for byte
+            case _ if new:
+                yield _stray(path, kind)
+
+
+def _stray(path: str, kind: str) -> str:
+    return f"{path} was {kind}: a submission changes only its own files; put this into a pull request of its own"
+
+
+def _link_problems(project: Project, changes: Mapping[str, ChangeKind]) -> Iterator[str]:
+    for path in changes:
+        if (project.root / path).is_symlink():
+            yield f"{path} is a link; bring the file itself"
+
+
+def _outside_the_board(project: Project, commit: str) -> bool:
+    """Whether README.md differs from that of `commit` in more than its board."""
+    old = read_at(project.root, commit, "README.md")
+    new = project.readme.read_bytes() if project.readme.is_file() else None
+    if old is None or new is None:
+        return old != new
+    return with_board(old.decode(errors="replace"), ()) != with_board(new.decode(errors="replace"), ())
+
+
+def _board_at(project: Project, commit: str, revision: str) -> Board:
+    """The board as it stands at `commit`. Raises LlmbenchError where it cannot be read."""
+    files = read_all_at(project.root, commit, "submissions", "submission.json")
+    try:
+        return make_board(parse_submission(data.decode(errors="replace"), Path(path)) for path, data in files.items())
+    except LlmbenchError as error:
+        raise LlmbenchError(f"the board of {revision} cannot be read: {error}") from error
+
+
+def _new_folders(changes: Mapping[str, ChangeKind], filed: Sequence[str]) -> list[str]:
+    """Folders under submissions/ that hold files now and held none of `filed`, the paths before."""
+    old = {path.split("/")[1] for path in filed}
+    added = [path.split("/") for path, kind in changes.items() if kind == "added"]
+    return sorted({parts[1] for parts in added if parts[0] == "submissions" and len(parts) > 2} - old)
+
+
+def _moved_on(submission: Submission, board: Board) -> Iterator[str]:
+    """The board has taken the submission's number, or it has another record by now."""
+    taken = board.find(submission.number)
+    if taken is not None:
+        yield f"{submission.folder_name}: its number is that of {taken.folder_name} by now; {_renumber(board)}"
+    if stale := stale_problem(submission, board):
+        yield stale
+
+
+def _renumber(board: Board) -> str:
+    return f"the next free number is {board.next_number}: delete the folder and `llmbench submit` again"
+
+
+def _source_problems(project: Project, folder: Path, submission: Submission) -> Iterator[str]:
+    """The runs come from the sources and the code that are here."""
+    for name, digest in submission.candidate.sources.items():
+        if read_variant(project, name).digest != digest:
+            yield (
+                f"models/variants/{name}.py is not the file that {folder.name} was trained with; "
+                f"restore it from {folder.name}/sources/{name}.py"
+            )
+    present = code_digest(project)
+    runs = [*load_arm_runs(folder, submission, "record"), *load_arm_runs(folder, submission, "candidate")]
+    if other := [run for run in runs if run.code_digest != present]:
+        yield (
+            f"{folder.name}: {len(other)} of {len(runs)} runs were trained by another version of the base model or "
+            f"the loop; run it again with this one"
+        )
+
+
+def _summary(changes: Mapping[str, ChangeKind], new: Sequence[str], revision: str) -> str:
+    if new:
+        return f"new since {revision}: {', '.join(new)}"
+    if not changes:
+        return f"nothing differs from {revision}"
+    paths = list(changes)
+    more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
+    return one_line(f"no new submission since {revision}; changed: {', '.join(paths[:5])}{more}")

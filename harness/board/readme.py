@@ -1,0 +1,197 @@
+"""A submission's own text: the README of its folder, which is also the pull request's Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.board.submission import Submission
+from harness.core.runs import FinishedRun
+from harness.rule.reasons import explain
+from harness.rule.verdict import Verdict
+
+if TYPE_CHECKING:
+    from harness.core.runs import FinishedRun
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One line of the Without / With table, as text."""
+
+    metric: str
+    without: str
+    with_: str
+    difference: str
+    better: bool
+    """Whether the candidate's mean is the better one."""
+
+
+def memory_remark(runs: Sequence[FinishedRun]) -> str | None:
+    peaks = [run.training.peak_memory_mib for run in runs if run.training.peak_memory_mib is not None]
+    return f"at most {max(peaks):,} MiB of memory a run" if peaks else None
+
+
+def compare(records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]) -> list[Comparison]:
+    """Means over the seeds of both arms."""
+    metrics = (
+        ("val loss (nats/token)", [(run.evaluation.val_loss) for run in (*records, *candidates)], "{:.4f}", 1),
+        ("val accuracy", [100 * run.evaluation.val_accuracy for run in (*records, *candidates)], "{:.2f} %", -1),
+        ("perplexity", [run.evaluation.perplexity for run in (*records, *candidates)], "{:.2f}", 1),
+        ("bits per byte", [run.evaluation.bits_per_byte for run in (*records, *candidates)], "{:.4f}", 1),
+        ("training time", [run.training.train_s for run in (*records, *candidates)], "{:.1f} s", 1),
+    )
+    rows = []
+    for metric, values, form, sign in metrics:
+        without = sum(values[: len(records)]) / len(records)
+        with_ = sum(values[len(records) :]) / len(candidates)
+        difference = form.format(with_ - without)
+        rows.append(
+            Comparison(
+                metric,
+                form.format(without),
+                form.format(with_),
+                difference if difference.startswith("-") else f"+{difference}",
+                better=sign * (with_ - without) < 0,
+            )
+        )
+    return rows
+
+
+def verdict_sentence(verdict: Verdict) -> str:
+    """What was decided, and why, in words."""
+    return f"{verdict.decision.upper()}: {' '.join(explain(code) for code in verdict.reasons)}"
+
+
+def evidence(verdict: Verdict) -> list[tuple[str, str]]:
+    """The numbers behind a verdict: (name, value)."""
+    percent = 100 * (1 - 2 * verdict.alpha_look)
+    facts = [("pairs", f"{verdict.pairs} (look {verdict.look}, {verdict.design} test)")]
+    if verdict.gain is not None:
+        interval = ""
+        if verdict.ci_low is not None and verdict.ci_high is not None:
+            interval = f", {percent:.2f} % interval [{verdict.ci_low:+.4f}, {verdict.ci_high:+.4f}]"
+        facts.append(("gain", f"{verdict.gain:+.4f}{interval}"))
+    facts.append(("margin", f"{verdict.margin:.4f} ({verdict.added_statements:+d} statements)"))
+    if verdict.p_value is not None:
+        facts.append(("p", f"{verdict.p_value:.2g} (needs {verdict.alpha_look:.2g} at this look)"))
+    if verdict.correlation is not None:
+        facts.append(("correlation of pairs", f"{verdict.correlation:+.2f}"))
+    if verdict.time_ratio is not None:
+        facts.append(("time, candidate / record", f"{verdict.time_ratio:.3f}"))
+    return facts
+
+
+def submission_title(submission: Submission) -> str:
+    """One line for a commit and a pull request: what is filed, and what came of it."""
+    verdict, recipe = submission.verdict, submission.candidate.recipe
+    if submission.challenge is not None:
+        return f"{submission.track}: challenge of record {submission.challenge.number}, {submission.challenge.outcome}"
+    if verdict is None:
+        return f"{submission.track}: {recipe} opens the track"
+    gain = "" if verdict.gain is None else f", gain {verdict.gain:+.4f}"
+    what = "breaks the record" if submission.kind == "record" else "does not break the record"
+    return f"{submission.track}: {recipe} {what}{gain}"
+
+
+def claim_sentence(submission: Submission, verdict: Verdict) -> str:
+    """What was measured, in a sentence: the gain with its interval, over how many pairs, at what cost."""
+    candidate, record = submission.candidate.recipe, submission.record.recipe if submission.record else ""
+    if verdict.gain is None:
+        return f"`{candidate}` against `{record}` on `{submission.track}`: there is no gain to report."
+    interval = ""
+    if verdict.ci_low is not None and verdict.ci_high is not None:
+        percent = 100 * (1 - 2 * verdict.alpha_look)
+        interval = f" ({percent:.2f} % interval {verdict.ci_low:+.4f} to {verdict.ci_high:+.4f})"
+    what = "logarithm of the time ratio" if verdict.lane == "speed" else "nats per token of val loss"
+    cost = abs(verdict.added_statements)
+    more = "more" if verdict.added_statements >= 0 else "fewer"
+    return (
+        f"Against `{record}` on `{submission.track}`, `{candidate}` gains **{verdict.gain:+.4f}** {what}{interval} "
+        f"over {verdict.pairs} pairs, for {cost} statement{'' if cost == 1 else 's'} {more}."
+    )
+
+
+def submission_markdown(
+    submission: Submission, records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]
+) -> str:
+    """The pull request's text, which is also the submission's README: a function of the finished runs alone."""
+    candidate, record, verdict = submission.candidate, submission.record, submission.verdict
+    lines = [f"# {submission.number:04d} · {submission.track} · {candidate.recipe}", ""]
+    if record is None or verdict is None:
+        lines += [f"`{candidate.recipe}` opens the track `{submission.track}`.", ""]
+        lines += ["![Learning curves](curves.png)", "", *_seed_table([(candidate.recipe, candidates)])]
+    else:
+        lines += _contest_markdown(submission, record.recipe, verdict, records, candidates)
+    provenance = records[0].provenance if records else candidates[0].provenance
+    packages = ", ".join(f"{name} {version}" for name, version in provenance.packages.items())
+    machine = f"{provenance.machine.gpu}; " if provenance.machine.gpu else ""
+    where = f"submissions/{submission.folder_name}"
+    memory = memory_remark([*records, *candidates])
+    lines += [
+        f"Trained on {machine}{provenance.machine.cpu}, {provenance.crew} a run, "
+        f"{provenance.jobs} run(s) at a time{f', {memory}' if memory else ''}; {packages}.",
+        "",
+        "Train it again, on seeds that nobody picked (without `--rerun` only the numbers are checked, in seconds):",
+        "",
+        f"```\nllmbench verify {where} --rerun\n```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _contest_markdown(
+    submission: Submission,
+    record: str,
+    verdict: Verdict,
+    records: Sequence[FinishedRun],
+    candidates: Sequence[FinishedRun],
+) -> list[str]:
+    """The two arms of a claim, its verdict and the numbers behind it."""
+    candidate, used = submission.candidate.recipe, verdict.pairs
+    counted = f"| attempt since the last record | {submission.attempt} |"
+    lines = []
+    if submission.challenge is not None:
+        number, outcome = submission.challenge.number, submission.challenge.outcome
+        lines += [f"**Challenge of record {number}, trained again on seeds that nobody picked: {outcome}.**", ""]
+        counted = f"| challenge of record {number} | {submission.attempt} |"
+    lines += [f"**{verdict_sentence(verdict)}**", "", claim_sentence(submission, verdict), ""]
+    if used:
+        lines += [f"| mean of {used} pairs | Without (`{record}`) | With (`{candidate}`) | difference | better |"]
+        lines += ["|---|---:|---:|---:|---|"]
+        for row in compare(records[:used], candidates[:used]):
+            without, with_ = (row.without, f"**{row.with_}**") if row.better else (f"**{row.without}**", row.with_)
+            winner = "With" if row.better else "Without"
+            lines.append(f"| {row.metric} | {without} | {with_} | {row.difference} | {winner} |")
+        lines.append("")
+    lines += ["![Learning curves of both arms](curves.png)", "", "| evidence | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in evidence(verdict)]
+    lines += [counted, f"| reasons | {', '.join(f'`{code}`' for code in verdict.reasons)} |", ""]
+    lines += [f"{detail}\n" for detail in verdict.details]
+    new = [name for name in submission.candidate.sources if name not in record.split("+")]
+    if new:
+        lines += [f"Source: {', '.join(f'[`{name}.py`](sources/{name}.py)' for name in new)}", ""]
+    if used:
+        lines += ["<details><summary>Every run</summary>", ""]
+        lines += _seed_table([(record, records[:used]), (candidate, candidates[:used])])
+        lines += ["</details>", ""]
+    return lines
+
+
+def _seed_table(arms: Sequence[tuple[str, Sequence[FinishedRun]]]) -> list[str]:
+    """One line a run: its seed, its recipe and its raw scores."""
+    names = ("val loss", "val accuracy", "perplexity", "bits/byte", "time", "weights")
+    lines = [f"| seed | recipe | {' | '.join(names)} |", f"|---:|---|{'---:|' * (len(names) - 1)}---|"]
+    for runs in zip(*(runs for _, runs in arms), strict=True):
+        for (recipe, _), run in zip(arms, runs, strict=True):
+            scores = run.evaluation
+            cells = (
+                f"{scores.val_loss:.5f}",
+                f"{100 * scores.val_accuracy:.2f} %",
+                f"{scores.perplexity:.2f}",
+                f"{scores.bits_per_byte:.4f}",
+                f"{run.training.train_s:.1f} s",
+                f"`{run.training.weights_sha256[:12]}`",
+            )
+            lines.append(f"| {run.seed} | `{recipe}` | {' | '.join(cells)} |")
+    return [*lines, ""]

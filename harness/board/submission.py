@@ -1,0 +1,286 @@
+"""One submission: the folder that carries a claim and everything needed to check it.
+
+`submissions/NNNN-name/` holds `submission.json`, `runs/ARM-seed-N.json`, the frozen `track.toml` and
+`sources/VARIANT.py`, and what people read: `README.md` and `curves.png`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field, TypeAdapter
+
+from harness.core.errors import LlmbenchError
+from harness.core.project import derive_seed, read_bytes, read_text, sha256
+from harness.core.runs import FailedRun, FinishedRun, OnFile, parse_record, read_record, read_run
+from harness.core.schema import Count, Positive, Sha256, Strict
+from harness.core.track import Track, parse_track_text
+from harness.rule.replication import Outcome, rule_again
+from harness.rule.verdict import Lane, Verdict, judge_arms
+from harness.variants.source import count_statements_of
+
+Seed = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,18})$")]
+"""A seed as JSON writes the key of an object."""
+
+
+Kind = Literal["opening", "record", "negative", "challenge"]
+
+
+ArmName = Literal["record", "candidate"]
+
+
+class Arm(Strict):
+    """One side of a contest."""
+
+    recipe: str
+    sources: dict[str, Sha256]
+    """Variant name -> digest of its frozen file."""
+    statements: Count
+    """Cost of the recipe: statements of its variants."""
+    runs: Annotated[dict[Seed, Sha256], Field(min_length=1)]
+    """Seed -> digest of the run's file, in the order in which the seeds were used."""
+
+    @property
+    def seeds(self) -> list[int]:
+        return [int(seed) for seed in self.runs]
+
+
+class Challenge(Strict):
+    """What a record's re-run on seeds that nobody picked said of it."""
+
+    number: Positive
+    """The record that was trained again."""
+    outcome: Outcome
+
+
+class Submission(Strict):
+    """A claim. Nothing in it is trusted: `verify` recomputes it from the runs and the frozen sources."""
+
+    schema_version: Literal[1] = 1
+    number: Positive
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_+-]*$")]
+    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    kind: Kind
+    """`opening` starts a track's board, `record` breaks the record, `negative` did not, `challenge` re-ran a record."""
+    lane: Lane
+    track: str
+    track_digest: Sha256
+    record: Arm | None
+    """The arm that held the record; None in an opening."""
+    candidate: Arm
+    attempt: Positive
+    """The how-manieth different candidate on this track since its last record; 1 in an opening.
+
+    In a challenge the how-manieth challenge of its record.
+    """
+    verdict: Verdict | None
+    """None in an opening."""
+    files: dict[Literal["curves.png", "track.toml"], Sha256]
+    """Digests of the files that cannot be made again from the runs."""
+    challenge: Challenge | None = Field(default=None, exclude_if=lambda challenge: challenge is None)
+    """In a challenge, and only there."""
+
+    @property
+    def folder_name(self) -> str:
+        return f"{self.number:04d}-{self.name}"
+
+    @property
+    def added_statements(self) -> int:
+        """Statements of the candidate beyond those of the record it was measured against."""
+        return self.candidate.statements - (self.record.statements if self.record else 0)
+
+
+_SUBMISSION: TypeAdapter[Submission] = TypeAdapter(Submission)
+
+
+NAME = re.compile(r"^[a-z0-9][a-z0-9_+-]*$")
+
+
+def confirmation_seeds(track_digest: str, sources: Mapping[str, str], count: int) -> list[int]:
+    """Seeds that follow from the track and the candidate's sources: any edit of a source draws new ones."""
+    return list(itertools.islice(_derived_seeds("confirmation", track_digest, sources), count))
+
+
+def candidate_key(sources: Mapping[str, str]) -> str:
+    """What makes two candidates the same one: their sources."""
+    return json.dumps(sorted(sources.items()))
+
+
+def fresh_seeds(submission: Submission, purpose: str, count: int) -> list[int]:
+    """Seeds that follow from a claim's sources and runs, for training it again; never those of the claim itself."""
+    digests = submission.candidate.sources | submission.candidate.runs
+    taken, drawn = [*submission.candidate.seeds], _derived_seeds(purpose, submission.track_digest, digests)
+    num = len(taken)
+    while len(taken) < num + count:
+        if (seed := next(drawn)) not in taken:
+            taken.append(seed)
+    return taken[num:]
+
+
+def _derived_seeds(purpose: str, track_digest: str, digests: Mapping[str, str]) -> Iterator[int]:
+    """An endless row of seeds that nobody picked."""
+    key = candidate_key(digests)
+    return (derive_seed(purpose, track_digest, key, index) % 2**31 for index in itertools.count())
+
+
+def run_file(arm: ArmName, seed: int) -> str:
+    """Where an arm's run lies inside the submission's folder."""
+    return f"runs/{arm}-seed-{seed}.json"
+
+
+def load_submission(folder: Path) -> Submission:
+    """Read and check `submission.json`. Raises LlmbenchError with the file, the key and the fix."""
+    return read_record(folder / "submission.json", _SUBMISSION).record
+
+
+def parse_submission(text: str, path: Path) -> Submission:
+    """`load_submission` of a text that was read from `path`."""
+    return parse_record(text, path, _SUBMISSION).record
+
+
+def read_runs(folder: Path, submission: Submission, arm: ArmName) -> list[OnFile[FinishedRun | FailedRun]]:
+    """An arm's runs in the order of its seeds.
+
+    Raises LlmbenchError where one is broken or has failed; only a challenge may hold a candidate's run that failed.
+    """
+    files = []
+    side = submission.record if arm == "record" else submission.candidate
+    may_fail = submission.kind == "challenge" and arm == "candidate"
+    for seed in side.seeds if side else []:
+        file = read_run(path := folder / run_file(arm, seed))
+        if isinstance(file.record, FailedRun) and not may_fail:
+            raise LlmbenchError(f"{path} is a run that {file.record.status}; only finished runs can be submitted")
+        files.append(file)
+    return files
+
+
+def load_runs(folder: Path, submission: Submission, arm: ArmName) -> list[FinishedRun | FailedRun]:
+    """The runs of `read_runs`, which raises the same errors."""
+    return [file.record for file in read_runs(folder, submission, arm)]
+
+
+def load_arm_runs(folder: Path, submission: Submission, arm: ArmName) -> list[FinishedRun]:
+    """The finished runs of `load_runs`, which raises the same errors."""
+    return finished(load_runs(folder, submission, arm))
+
+
+class Frozen(NamedTuple):
+    """A submission's own track, and its digests, which are not made anew for every check."""
+
+    track: Track
+    digest: str
+    training_digest: str
+
+
+def load_frozen(folder: Path, submission: Submission) -> Frozen:
+    """The track as it was when the claim was made. Raises LlmbenchError where its file is broken."""
+    path = folder / "track.toml"
+    text = read_text(path)
+    try:
+        return _parse_frozen(text, submission.track)
+    except LlmbenchError:
+        parse_track_text(text, path, submission.track)  # for an error that names the file
+        raise
+
+
+@lru_cache(maxsize=64)
+def _parse_frozen(text: str, name: str) -> Frozen:
+    """All submissions of an edition hold the same text."""
+    track = parse_track_text(text, Path("track.toml"), name)
+    return Frozen(track, track.digest, track.training_digest)
+
+
+def load_frozen_track(folder: Path, submission: Submission) -> Track:
+    """The track of `load_frozen`, which raises the same errors."""
+    return load_frozen(folder, submission).track
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A submission with what its folder holds, read and judged once however many checks ask for it.
+
+    Every property raises LlmbenchError where its files are broken.
+    """
+
+    folder: Path
+    submission: Submission
+    _sources: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @cached_property
+    def frozen(self) -> Frozen:
+        """The track as it was when the claim was made."""
+        return load_frozen(self.folder, self.submission)
+
+    @property
+    def track(self) -> Track:
+        return self.frozen.track
+
+    @cached_property
+    def record_files(self) -> list[OnFile[FinishedRun | FailedRun]]:
+        """The record arm's runs; none in an opening."""
+        return read_runs(self.folder, self.submission, "record")
+
+    @cached_property
+    def candidate_files(self) -> list[OnFile[FinishedRun | FailedRun]]:
+        """The candidate's runs."""
+        return read_runs(self.folder, self.submission, "candidate")
+
+    @property
+    def records(self) -> list[FinishedRun | FailedRun]:
+        return [file.record for file in self.record_files]
+
+    @property
+    def candidates(self) -> list[FinishedRun | FailedRun]:
+        return [file.record for file in self.candidate_files]
+
+    @cached_property
+    def verdict(self) -> Verdict | None:
+        """From the runs, the frozen sources and the frozen track alone; None for an opening."""
+        submission = self.submission
+        if submission.record is None:
+            return None
+        records, candidates, rule = self.records, self.candidates, self.track.rule
+        return judge_arms(
+            records,
+            candidates,
+            rule_again(rule) if submission.kind == "challenge" else rule,
+            added_statements=self.cost(submission.candidate) - self.cost(submission.record),
+            lane=submission.lane,
+        ).verdict
+
+    def source(self, variant: str) -> str:
+        """A variant's frozen text."""
+        if variant not in self._sources:
+            self._sources[variant] = read_text(frozen_source(self.folder, variant))
+        return self._sources[variant]
+
+    def cost(self, arm: Arm) -> int:
+        """Statements of an arm's recipe, counted on the frozen sources."""
+        return sum(count_statements_of(self.source(variant)) for variant in arm.sources)
+
+
+def finished(runs: Iterable[FinishedRun | FailedRun]) -> list[FinishedRun]:
+    """Those that have a score."""
+    return [run for run in runs if isinstance(run, FinishedRun)]
+
+
+def judge_submission(folder: Path, submission: Submission) -> Verdict | None:
+    """The verdict of `Claim`."""
+    return Claim(folder, submission).verdict
+
+
+def frozen_source(folder: Path, variant: str) -> Path:
+    """Where a variant's source is frozen."""
+    return folder / "sources" / f"{variant}.py"
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file. Raises LlmbenchError where it cannot be read."""
+    return sha256(read_bytes(path))

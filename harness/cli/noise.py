@@ -1,0 +1,90 @@
+"""Commands that measure luck: a track's noise, and the pairs that a gain needs in it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import (
+    JobsOption,
+    JsonOption,
+    TrackOption,
+    log,
+    make_bench,
+    open_track,
+    show,
+    show_json,
+    watched_bench,
+)
+from harness.core.errors import LlmbenchError
+from harness.core.project import DEFAULT_TRACK
+
+
+def noise(
+    track: TrackOption = DEFAULT_TRACK,
+    pairs: Annotated[int, typer.Option(metavar="N", min=3, help="Placebo pairs to train.")] = 8,
+    save: Annotated[bool, typer.Option("--save", help="Keep the runs under benchmarks/noise/, for `plan`.")] = False,
+    stored: Annotated[bool, typer.Option("--stored", help="Train nothing: report on the kept runs.")] = False,
+    jobs: JobsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a placebo against the record: what luck alone does, and what the rule makes of it."""
+    from harness.board.leaderboard import read_board
+    from harness.core.runs import Pair, finished_runs
+    from harness.lab.arms import record_recipe
+    from harness.lab.noise import placebo_arms, save_study, stored_pairs, study, study_seeds
+    from harness.show.documents import Noise, fields_of
+    from harness.show.report import noise_lines
+
+    project, contest_track = open_track(track)
+    if stored:
+        measured = stored_pairs(project, contest_track)
+        if not measured:
+            raise LlmbenchError(
+                f"{track} has no kept study of this edition; make one: `llmbench noise --save --track {track}`"
+            )
+    else:
+        arms = placebo_arms(record_recipe(read_board(project), contest_track), contest_track.rule)
+        with watched_bench(project, contest_track, jobs) as bench:
+            log(f"{pairs} pairs of {arms.candidate} against {arms.record} on {track}, {bench.jobs} runs at a time")
+            seeds = study_seeds(contest_track, pairs)
+            runs = bench.make(
+                [bench.identify(recipe, seed) for seed in seeds for recipe in (arms.record, arms.candidate)]
+            )
+        finished = finished_runs(runs)
+        measured = [Pair(*pair) for pair in zip(finished[::2], finished[1::2], strict=True)]
+    report = study(measured, contest_track.rule)
+    if save and not stored:
+        log(f"kept under {save_study(project, contest_track, measured)}")
+    if as_json:
+        show_json(Noise(track=track, **fields_of(report)))
+    else:
+        for line in noise_lines(report, contest_track):
+            show(line)
+
+
+def plan(
+    gain: Annotated[
+        float, typer.Option(metavar="NATS", min=0, help="The gain in val loss that you expect, nats per token.")
+    ],
+    track: TrackOption = DEFAULT_TRACK,
+    statements: Annotated[int, typer.Option(metavar="N", min=0, help="Statements that the variant adds.")] = 0,
+    jobs: JobsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how many pairs a gain needs on a track, and how long that takes on this machine."""
+    from harness.lab.doctor import run_seconds
+    from harness.lab.noise import make_plan
+    from harness.show.documents import Plan, fields_of
+    from harness.show.report import plan_lines
+
+    project, contest_track = open_track(track)
+    bench = make_bench(project, contest_track, jobs)
+    net_gain = gain - statements * contest_track.rule.loss_per_statement
+    found = make_plan(bench, net_gain, *run_seconds(project, contest_track))
+    if as_json:
+        show_json(Plan(track=track, gain=gain, statements=statements, **fields_of(found)))
+    else:
+        for line in plan_lines(found, gain, contest_track):
+            show(line)

@@ -1,0 +1,268 @@
+"""Commands that make a claim: train the record holder, train a candidate against it, file the result."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.options import (
+    DECISION_EXITS,
+    ConfirmOption,
+    ExecutorOption,
+    JobsOption,
+    JsonOption,
+    LaneOption,
+    LogOption,
+    MaxPairsOption,
+    SetOption,
+    TrackOption,
+    VariantOption,
+    WithoutOption,
+    exploratory_line,
+    log,
+    make_bench,
+    make_entry,
+    open_track,
+    pairs_limit,
+    show,
+    show_json,
+    show_pairs,
+    show_verdict,
+    watched_bench,
+    watched_contest,
+)
+from harness.core.errors import LlmbenchError
+from harness.core.project import DEFAULT_TRACK, Project
+
+if TYPE_CHECKING:
+    from harness.board.leaderboard import Board
+    from harness.core.track import Track
+    from harness.lab.arms import Arms, Entry
+    from harness.lab.contest import Contest
+    from harness.lab.store import Bench
+
+
+def run_baseline(
+    track: TrackOption = DEFAULT_TRACK,
+    pairs: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Seeds to train. Default: what the first look needs.")
+    ] = None,
+    jobs: JobsOption = None,
+    executor: ExecutorOption = "local",
+    settings: SetOption = None,
+    log_to: LogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the record holder on the track's seeds; what is trained already is reused."""
+    from harness.board.leaderboard import check_record_sources, read_board
+    from harness.core.runs import FinishedRun
+    from harness.lab.arms import record_recipe
+    from harness.show.describe import experts_table
+    from harness.show.documents import RunBaseline
+    from harness.show.tables import runs_table
+    from harness.show.trackers import open_logbook
+
+    project, plain_track = open_track(track)
+    contest_track = open_track(track, settings)[1] if settings else plain_track
+    board = read_board(project)
+    check_record_sources(project, board.holder(plain_track))
+    recipe, count = record_recipe(board, plain_track), pairs or contest_track.rule.looks[0]
+    if count > len(contest_track.seeds):
+        raise LlmbenchError(f"the track {track} has {len(contest_track.seeds)} seeds; ask for that many or fewer")
+    seeds = contest_track.seeds[:count]
+    logbook = open_logbook(log_to or (), project, contest_track, log)
+    with logbook, watched_bench(project, contest_track, jobs, also=logbook, executor=executor) as bench:
+        log(f"{recipe} on {track}: {len(seeds)} seeds, {bench.jobs} at a time")
+        runs = bench.make([bench.identify(recipe, seed) for seed in seeds])
+    finished = [run for run in runs if isinstance(run, FinishedRun)]
+    if as_json:
+        show_json(RunBaseline(track=track, exploratory=bool(settings), recipe=recipe, runs=tuple(runs)))
+    else:
+        show(runs_table(recipe, finished))
+        if table := experts_table(recipe, finished):
+            show(table)
+        if line := exploratory_line(contest_track):
+            show(line)
+    if len(finished) < len(runs):
+        raise LlmbenchError(f"{len(runs) - len(finished)} of {len(runs)} runs failed; the lines above say why")
+
+
+def run_candidate(
+    variant: VariantOption = None,
+    track: TrackOption = DEFAULT_TRACK,
+    lane: LaneOption = "loss",
+    without: WithoutOption = None,
+    confirm: ConfirmOption = False,
+    max_pairs: MaxPairsOption = None,
+    jobs: JobsOption = None,
+    executor: ExecutorOption = "local",
+    settings: SetOption = None,
+    log_to: LogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the record plus VARIANT and the record itself in pairs, and judge at each look."""
+    from harness.board.leaderboard import check_record_sources, read_board
+    from harness.lab.arms import choose_arms, contest_seeds, remember_entry
+    from harness.lab.history import attempt_number, attempt_sentence, record_attempt
+    from harness.show.documents import RunCandidate, fields_of
+    from harness.show.trackers import open_logbook
+    from harness.variants.recipe import recipe_sources
+
+    project, plain_track = open_track(track)
+    contest_track = open_track(track, settings)[1] if settings else plain_track
+    board, entry = read_board(project), make_entry(variant, without, lane, confirm, jobs, settings, executor)
+    arms = choose_arms(board, plain_track, entry)
+    check_record_sources(project, board.standing(plain_track, arms.lane))
+    sources = {name: source.digest for name, source in recipe_sources(project, arms.candidate).items()}
+    attempt = attempt_number(project, board, plain_track, sources)
+    limit = pairs_limit(max_pairs, contest_track.rule)
+    logbook = open_logbook(log_to or (), project, contest_track, log)
+    with logbook, watched_bench(project, contest_track, jobs, arms, logbook, executor) as bench:
+        remember_entry(project, plain_track, entry)
+        seeds = contest_seeds(project, contest_track, arms, confirm=confirm)
+        contest = watched_contest(bench, arms, seeds, limit)
+        logbook.judged(bench.identify(arms.candidate, seeds[0]), contest.verdict)
+    exploring = exploratory_line(contest_track)
+    if not exploring:
+        record_attempt(project, board, plain_track, contest, sources)
+    verdict = contest.verdict
+    if as_json:
+        show_json(
+            RunCandidate(
+                track=track,
+                exploratory=bool(settings),
+                record=arms.record,
+                candidate=arms.candidate,
+                attempt=None if exploring else attempt,
+                failed=contest.failures,
+                **fields_of(verdict),
+            )
+        )
+    else:
+        remark = exploring or arms.remark or attempt_sentence(attempt, arms, board, plain_track)
+        show_contest(contest, remark)
+        if not exploring and not arms.remark and (line := _next_line(contest, board, plain_track, entry)):
+            show(line)
+    raise typer.Exit(DECISION_EXITS[verdict.decision])
+
+
+def show_contest(contest: Contest, remark: str) -> None:
+    """The pairs and their evidence, the verdict, and where the next look is."""
+    verdict = contest.verdict
+    show_pairs(contest)
+    show(remark)
+    show("")
+    show_verdict(verdict)
+    if verdict.next_look is not None:
+        show(f"The next look needs {verdict.next_look} pairs; go on with --max-pairs {verdict.next_look} or more.")
+
+
+def _next_line(contest: Contest, board: Board, track: Track, entry: Entry) -> str:
+    """What to do with a verdict that fell; empty for one that did not, or where a run failed."""
+    from harness.lab.arms import run_command
+
+    there = "" if track.name == DEFAULT_TRACK else f" --track {track.name}"
+    if board.holder(track) is None and track.name != DEFAULT_TRACK:
+        return (
+            f"Nobody has opened {track.name}, so this enters no board. "
+            f"Next, on {DEFAULT_TRACK}: `{run_command(None, entry)}`; "
+            f"to open {track.name}: `llmbench submit --baseline{there}`"
+        )
+    if contest.verdict.decision == "accepted":
+        return f"Next: `llmbench submit{there}`"
+    if contest.verdict.decision == "rejected" and not contest.failed:
+        return f"To file it as knowledge: `llmbench submit --negative{there}`"
+    return ""
+
+
+def submit(
+    variant: VariantOption = None,
+    track: TrackOption = DEFAULT_TRACK,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="File the baseline that opens the track's board.")
+    ] = False,
+    negative: Annotated[
+        bool, typer.Option("--negative", help="File a candidate that did not break the record.")
+    ] = False,
+    lane: LaneOption = "loss",
+    without: WithoutOption = None,
+    confirm: ConfirmOption = False,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the folder after its number. Default: the variants.")
+    ] = None,
+    jobs: JobsOption = None,
+    executor: ExecutorOption = "local",
+    open_: Annotated[
+        bool, typer.Option("--open", help="Then branch, commit, push and open the pull request with `gh`.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """File the last candidate (or --variant) under submissions/ and print the pull request's text."""
+    from harness.board.leaderboard import read_board
+    from harness.board.pull_request import find_remote, open_pull_request
+    from harness.lab.arms import choose_arms, recall_entry
+    from harness.lab.submit import (
+        file_candidate,
+        file_opening,
+        refuse_exploration,
+        require_holder,
+        require_pinned,
+        write_submission,
+    )
+    from harness.show.documents import Submit
+
+    project, contest_track = open_track(track)
+    require_pinned(contest_track)
+    if open_:
+        find_remote(project)  # before anything is filed
+    board = read_board(project)
+    if baseline:
+        filing = file_opening(_finding_bench(project, contest_track, jobs, executor), board)
+    else:
+        if not (variant or without) and (confirm or lane != "loss"):
+            raise LlmbenchError(
+                "--lane and --confirm go with --variant or --without; without those the last run counts"
+            )
+        named = make_entry(variant, without, lane, confirm, jobs, executor=executor)
+        entry = named if named.added or named.removed else recall_entry(project, contest_track)
+        refuse_exploration(contest_track, entry.settings)
+        require_holder(board, contest_track)
+        if not entry.added and not entry.removed:
+            raise LlmbenchError(f"nothing to submit; run `llmbench run candidate --track {track} --variant NAME` first")
+        arms = choose_arms(board, contest_track, entry)
+        bench = _finding_bench(project, contest_track, jobs or entry.jobs, entry.executor, arms)
+        filing = file_candidate(bench, board, entry, arms, negative=negative)
+    submission, markdown = write_submission(project, contest_track, filing, name)
+    folder = f"submissions/{submission.folder_name}"
+    opened = open_pull_request(project, submission, markdown) if open_ else None
+    if as_json:
+        show_json(
+            Submit(
+                folder=folder,
+                submission=submission,
+                markdown=markdown,
+                branch=opened.branch if opened else None,
+                pull_request=opened.address if opened else None,
+                commands=opened.commands if opened else (),
+            )
+        )
+        return
+    sys.stdout.write(markdown)
+    log(f"Written: {folder} and leaderboard.csv.")
+    if opened is None:
+        log("Commit both and open a pull request with this text; `llmbench submit --open` does that.")
+    elif opened.address is not None:
+        log(f"Opened: {opened.address} from the branch {opened.branch}")
+    else:
+        log("GitHub's command-line tool `gh` is not installed, so nothing was pushed. By hand:")
+        for command in opened.commands:
+            log(f"  {command}", whole=True)
+        if opened.page:
+            log(f"or, after the push, in a browser: {opened.page}")
+
+
+def _finding_bench(project: Project, track: Track, jobs: int | None, executor: str, arms: Arms | None = None) -> Bench:
+    """A bench that finds runs and makes none, so it asks no cluster how many at a time."""
+    return make_bench(project, track, jobs or (None if executor == "local" else 1), arms, executor=executor)

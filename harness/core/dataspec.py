@@ -1,0 +1,261 @@
+"""`[data]` of a track: where the text comes from, how it is split by document, and the digests that pin it.
+
+Three sources, told apart by `source`. All take `dev_fraction` and `val_fraction`, and the pins, which
+`llmbench data pin` writes.
+
+    [data]                                        [data]
+    source = "hub"                                source = "files"
+    repository = "HuggingFaceTB/smollm-corpus"    files = ["corpus/*.txt"]
+    revision = "3ba9d605774198c5868892d7..."      format = "text"            # or "jsonl", "parquet"
+    config = "cosmopedia-v2"                      document = "paragraph"     # or "file", "line"
+    text = "text"                                 tokenizer = { source = "trained" }
+    train_tokens = 100_000_000                    dev_fraction = 0.01
+    dev_fraction = 0.0005                         val_fraction = 0.05
+    val_fraction = 0.005
+    tokenizer = { source = "hub", repository = "HuggingFaceTB/SmolLM2-135M", revision = "93efa2f0..." }
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import AfterValidator, Field, model_validator
+
+from harness.core.errors import LlmbenchError
+from harness.core.schema import Positive, Sha256, Strict
+
+Repository = Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
+"""A repository of the Hugging Face hub: `owner/name`."""
+
+
+SplitName = Literal["train", "dev", "val"]
+
+
+SPLITS: tuple[SplitName, ...] = ("train", "dev", "val")
+
+
+PINS = ("tokenizer_sha256", *SPLITS)
+"""The keys of `[data]` that say what the tokens must be."""
+
+
+def _one_each(found: dict[SplitName, Any]) -> dict[SplitName, Any]:
+    if set(found) != set(SPLITS):
+        raise ValueError(f"must have {', '.join(SPLITS)}, found {', '.join(found)}")
+    return found
+
+
+OneEach = AfterValidator(_one_each)
+"""Annotates a dictionary that has an entry for every split."""
+
+
+def is_commit(revision: str) -> bool:
+    """Whether a revision of the hub is a commit: a branch or a tag may move."""
+    return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+
+
+class Revision(NamedTuple):
+    """A state of a repository of the hub."""
+
+    kind: Literal["dataset", "model"]
+    repository: str
+    name: str
+    """Commit, branch or tag."""
+
+
+class SplitPin(Strict):
+    """What a split must be, to the byte; a mismatch stops the run."""
+
+    sha256: Sha256
+    """Of the token array as it lies in the cache: little-endian, uint16 where the vocabulary has at most 2**16
+    tokens, else uint32."""
+    tokens: Positive
+    bytes: Positive
+    """UTF-8 bytes of the text that is predicted, which is all of it but what the array's first token spells: what
+    bits per byte are per."""
+    documents: Positive
+
+
+class TrainedTokenizer(Strict):
+    """A byte-level BPE of the model's `vocab_size`, trained on the train split."""
+
+    source: Literal["trained"]
+    text_bytes: Positive = 100_000_000
+    """Bytes of text after which it has seen enough (assumption: what a vocabulary of 50,000 needs)."""
+
+
+class HubTokenizer(Strict):
+    """A `tokenizer.json` out of a model repository of the hub; byte-level, so that its tokens spell the text."""
+
+    source: Literal["hub"]
+    repository: Repository
+    revision: str
+    """Commit of 40 hexadecimal digits; a branch or a tag only as long as the track is not pinned."""
+    separator: str = "<|endoftext|>"
+    """The token that goes before each document of text."""
+
+    @property
+    def state(self) -> Revision:
+        """The repository at its revision."""
+        return Revision("model", self.repository, self.revision)
+
+
+TokenizerSpec = Annotated[TrainedTokenizer | HubTokenizer, Field(discriminator="source")]
+
+
+class Splits(Strict):
+    """What every source has: the shares of the splits, and their pins."""
+
+    dev_fraction: Annotated[float, Field(gt=0, lt=0.5)]
+    """Share of the documents for the curve while training."""
+    val_fraction: Annotated[float, Field(gt=0, lt=0.5)]
+    """Share of the documents that only the evaluator opens, once."""
+    tokenizer_sha256: Sha256 | None = None
+    """Of the tokenizer, as `tokenizer.json` lies in the cache."""
+    train: SplitPin | None = None
+    dev: SplitPin | None = None
+    val: SplitPin | None = None
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the track says what its tokens must be; otherwise it can train, but nothing can be filed."""
+        return self.tokenizer_sha256 is not None
+
+    @property
+    def revisions(self) -> dict[str, Revision]:
+        """Each revision of the hub that the tokens depend on, by its key."""
+        return {}
+
+    def pin(self, split: SplitName) -> SplitPin:
+        """The pin of one split. Raises LlmbenchError where there is none."""
+        pin: SplitPin | None = getattr(self, split)
+        if pin is None:
+            raise LlmbenchError(f"the split {split} is not pinned; run `llmbench data pin --track NAME`")
+        return pin
+
+    @model_validator(mode="after")
+    def _all_pins_or_none(self) -> Splits:
+        absent = [key for key in PINS if getattr(self, key) is None]
+        if absent and len(absent) < len(PINS):
+            raise ValueError(f"{', '.join(absent)} missing beside the other pins; `llmbench data pin` writes all four")
+        return self
+
+    @model_validator(mode="after")
+    def _pinned_at_commits(self) -> Splits:
+        for key, revision in self.revisions.items() if self.pinned else ():
+            if not is_commit(revision.name):
+                raise ValueError(f"{key} '{revision.name}' may move; a pinned track names a commit of 40 digits")
+        return self
+
+
+class PackageData(Splits):
+    """JSON lines inside a pinned PyPI package: nothing is downloaded when a run starts."""
+
+    source: Literal["package"]
+    package: str
+    version: str
+    file: str
+    """Path of the JSON lines inside the package."""
+    document: tuple[str, ...]
+    """Columns whose values name a document; consecutive rows with the same values are one document."""
+    text: str
+    """Column that holds the text; a document's rows are joined with a line feed."""
+
+    @property
+    def title(self) -> str:
+        """The source in a few words."""
+        return f"{self.package} {self.version}"
+
+
+class StreamedData(Splits):
+    """A corpus that is read once, from its beginning, row by row, and never held in memory."""
+
+    tokenizer: TokenizerSpec
+    train_tokens: Positive | None = None
+    """Reading ends when the train split has this many tokens, its last document whole. Default: the whole corpus."""
+    dev_tokens: Positive | None = None
+    """The dev split takes no further document when it has this many. Default: its share of what is read."""
+    val_tokens: Positive | None = None
+    """The same for val. Reading goes on until dev and val have theirs, too."""
+
+    @property
+    def revisions(self) -> dict[str, Revision]:
+        """The tokenizer's."""
+        return {"tokenizer.revision": self.tokenizer.state} if isinstance(self.tokenizer, HubTokenizer) else {}
+
+    @model_validator(mode="after")
+    def _pinned_at_commits(self) -> StreamedData:
+        for key, revision in self.revisions.items() if self.pinned else ():
+            if not is_commit(revision.name):
+                raise ValueError(
+                    f"{key} '{revision.name}' may move; a pinned track names a commit of 40 hexadecimal digits"
+                )
+        return self
+
+
+class HubData(StreamedData):
+    """Rows of a dataset repository of the Hugging Face hub, streamed."""
+
+    source: Literal["hub"]
+    repository: Repository
+    revision: str
+    """Commit of 40 hexadecimal digits; a branch or a tag only as long as the track is not pinned."""
+    config: str | None = None
+    """The repository's configuration, where it has several."""
+    data_files: tuple[str, ...] | None = None
+    """Patterns of the files to read, instead of a configuration: `data/train-*.parquet`."""
+    split: str = "train"
+    """The repository's own split that is read; ours are made of it."""
+    text: str | None = None
+    """Column that holds a document's text."""
+    ids: str | None = None
+    """Or the column that holds its tokens, made with `tokenizer`. Rows are taken as they are, without separators."""
+
+    @property
+    def title(self) -> str:
+        """The source in a few words."""
+        return f"{self.repository} {self.config or ''}".rstrip() + f" at {self.revision[:12]}"
+
+    @property
+    def revisions(self) -> dict[str, Revision]:
+        """Also the corpus's own."""
+        return {"revision": Revision("dataset", self.repository, self.revision), **super().revisions}
+
+    @model_validator(mode="after")
+    def _one_column(self) -> HubData:
+        if (self.text is None) == (self.ids is None):
+            raise ValueError("name one column: `text` for text or `ids` for tokens")
+        if self.ids is not None and not isinstance(self.tokenizer, HubTokenizer):
+            raise ValueError('`ids` are made with a known tokenizer; name it: tokenizer = { source = "hub", ... }')
+        return self
+
+
+class FilesData(StreamedData):
+    """Files on this machine, for corpora that are not public."""
+
+    source: Literal["files"]
+    files: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Paths or patterns, absolute or from the checkout's folder; read in the order of the list, matches sorted."""
+    format: Literal["text", "jsonl", "parquet"]
+    """UTF-8 text, JSON lines or parquet."""
+    text: str | None = None
+    """Column that holds a document's text; for JSON lines and parquet."""
+    document: Literal["file", "paragraph", "line"] | None = None
+    """For text: what a document is; paragraphs are set apart by a blank line. Line ends are read as line feeds."""
+
+    @property
+    def title(self) -> str:
+        """The source in a few words."""
+        return ", ".join(self.files)
+
+    @model_validator(mode="after")
+    def _fits_the_format(self) -> FilesData:
+        if (self.format == "text") != (self.document is not None) or (self.format == "text") != (self.text is None):
+            raise ValueError('`document` goes with format = "text", the column `text` with "jsonl" and "parquet"')
+        return self
+
+
+AnyData = PackageData | HubData | FilesData
+
+
+DataSpec = Annotated[AnyData, Field(discriminator="source")]

@@ -1,0 +1,49 @@
+"""`--set key=value`: one value of a track's file, replaced before the file is checked."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+from harness.core.dataspec import PINS
+from harness.core.errors import LlmbenchError, did_you_mean
+
+TABLES, VALUES = ("model", "optim", "budget", "data"), ("device", "threads", "compile", "processes")
+"""What can be set; seeds and rule are what makes a contest."""
+
+
+def apply_setting(content: dict[str, Any], setting: str) -> None:
+    """Put `key=value` into a track's content; the value is read as TOML, and as text where it is none.
+
+    Other data or another vocabulary make other tokens, so the pins go. Raises LlmbenchError for a key out of reach.
+    """
+    key, equals, text = setting.partition("=")
+    first, *names = key.split(".")
+    if not equals or not all((first, *names)):
+        raise LlmbenchError(f"--set takes KEY=VALUE, as in `--set model.num_layers=2`, not '{setting[:80]}'")
+    if first not in TABLES + VALUES:
+        raise LlmbenchError(
+            f"--set {key[:80]}: there is no '{first[:80]}' to set{did_you_mean(first, TABLES + VALUES)}; "
+            f"{', '.join(f'{name}.KEY' for name in TABLES)}, {', '.join(VALUES)} can be set"
+        )
+    if bool(names) != (first in TABLES) or (first == "data" and names[0] in PINS):
+        what = "a value without keys" if first in VALUES else "a table" if not names else "a digest of the data"
+        raise LlmbenchError(f"--set {key[:80]}: {'.'.join((first, *names))[:80]} is {what}; set other keys")
+    table = content
+    for name in (first, *names)[:-1]:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise LlmbenchError(f"--set {key[:80]}: '{name}' is a value without keys; set it by itself")
+    table[(first, *names)[-1]] = _read(text)
+    if first == "data" or key == "model.vocab_size":
+        for pin in PINS:
+            content.get("data", {}).pop(pin, None)
+
+
+def _read(text: str) -> Any:
+    """`2` -> 2, `[1, 2]` -> [1, 2], `cpu` -> "cpu"."""
+    try:
+        content = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return content["value"] if content.keys() == {"value"} else text

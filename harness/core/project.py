@@ -1,0 +1,190 @@
+"""Where things lie: the folders of one checkout."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.core.errors import LlmbenchError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Tokens = NDArray[np.uint16] | NDArray[np.uint32]
+
+
+DEFAULT_TRACK = "pocket"
+
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+"""The checkout whose code is running."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """One checkout of llmbench, found by its `tracks/` and `models/variants/` folders."""
+
+    root: Path
+
+    @property
+    def tracks(self) -> Path:
+        return self.root / "tracks"
+
+    @property
+    def variants(self) -> Path:
+        return self.root / "models" / "variants"
+
+    @property
+    def submissions(self) -> Path:
+        return self.root / "submissions"
+
+    @property
+    def leaderboard(self) -> Path:
+        return self.root / "leaderboard.csv"
+
+    @property
+    def readme(self) -> Path:
+        return self.root / "README.md"
+
+    @property
+    def runs(self) -> Path:
+        """Trained runs of this machine; ignored by git, copied into a submission when one is made."""
+        return self.root / "runs"
+
+    @classmethod
+    def find(cls, start: Path | None = None) -> Project:
+        """The checkout around `start` (default: the working directory).
+
+        Raises LlmbenchError where there is none, or where it is not the one whose code is running:
+        training one checkout's variants with another one's harness would make wrong evidence.
+        """
+        here = (start or Path.cwd()).resolve()
+        for folder in (here, *here.parents):
+            if (folder / "tracks").is_dir() and (folder / "models" / "variants").is_dir():
+                if folder != CHECKOUT:
+                    raise LlmbenchError(
+                        f"this llmbench is installed from {CHECKOUT}, but you are in {folder}; "
+                        f"run `pip install -e .` there, or use that checkout's own .venv"
+                    )
+                return cls(folder)
+        raise LlmbenchError(f"{here} is not inside a checkout of llmbench; change to the folder you cloned")
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal SHA-256 of `data`."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_stamp(path: Path) -> str:
+    """Size and time of the last change: what differs when somebody has touched a file."""
+    status = path.stat()
+    return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes. Raises LlmbenchError where it cannot be read, or is a folder, a pipe or a device."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise LlmbenchError(f"{path} is not a file; move it away")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise LlmbenchError(f"{path} is missing") from error
+    except OSError as error:
+        raise LlmbenchError(f"{path} cannot be read: {error.strerror}; restore it or fix its permissions") from error
+
+
+def read_text(path: Path) -> str:
+    """A file's text, line ends as they are. Raises LlmbenchError where it cannot be read as UTF-8."""
+    try:
+        return read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise LlmbenchError(f"{path} is not UTF-8 text: {error}; restore it") from error
+
+
+def entries_of(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Everything under a folder. Links are not followed, and a folder that may not be listed holds nothing."""
+    try:
+        with os.scandir(folder) as found:
+            entries = list(found)
+    except OSError:
+        return
+    for entry in entries:
+        yield entry
+        if entry.is_dir(follow_symlinks=False):
+            yield from entries_of(Path(entry.path))
+
+
+FOLDER = re.compile(r"^(\d{4,})-[a-z0-9][a-z0-9_+-]*$")
+"""What a folder under submissions/ is called: its number and its name."""
+
+
+def submission_folders(project: Project) -> list[Path]:
+    """The folders under `submissions/`, by number. Raises LlmbenchError for a name of another form."""
+    if project.submissions.exists() and not project.submissions.is_dir():
+        raise LlmbenchError(f"{project.submissions} is not a folder; move it away")
+    paths = project.submissions.iterdir() if project.submissions.exists() else ()  # a glob hides what is forbidden
+    folders = sorted(path for path in paths if path.is_dir() and not path.name.startswith("."))
+    for folder in folders:
+        if not FOLDER.match(folder.name):
+            raise LlmbenchError(f"{folder} is not named NNNN-name; rename or remove it")
+    return sorted(folders, key=lambda folder: folder_number(folder) or 0)
+
+
+def folder_number(folder: Path) -> int | None:
+    """The number that a folder's name begins with; None where it has another form."""
+    match = FOLDER.match(folder.name)
+    return int(match[1]) if match else None
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it. Raises LlmbenchError where that cannot be done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LlmbenchError(f"cannot make the folder {path}: {error.strerror}; fix the permissions") from error
+
+
+def write_atomic(path: Path, data: str | bytes) -> None:
+    """Write the whole file or nothing, flushed to disk; a reader never sees half of it.
+
+    Raises LlmbenchError where the disk is full or the folder read-only.
+    """
+    payload = data.encode() if isinstance(data, str) else data
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(payload)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise LlmbenchError(f"cannot write {path}: {error.strerror}; free space or fix the permissions") from error
+
+
+def write_changed(path: Path, text: str) -> None:
+    """`write_atomic`, which raises the same errors; a file that says this already stays as it is."""
+    with suppress(LlmbenchError):  # what cannot be read is written
+        if read_bytes(path) == text.encode():
+            return
+    write_atomic(path, text)
+
+
+def derive_seed(*key: object) -> int:
+    """A 63-bit seed from any key, so that streams are keyed by purpose and never shared."""
+    digest = hashlib.sha256("\x1f".join(map(str, key)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,320 @@
+"""The schema of a run, and how it is written and read: raw values only, a status first.
+
+History of `schema_version`:
+1 (2026-11): first version. Fields that came later are optional and are not written where they say nothing, so that a
+    record written before them is written again byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
+
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, TypeAdapter, ValidationError, model_serializer
+
+from harness.core.errors import LlmbenchError
+from harness.core.project import read_text, write_atomic
+from harness.core.schema import Count, Positive, Sha256, Strict
+from harness.core.track import LONGEST_QUOTE, explain_validation
+
+SCHEMA_VERSION = 1
+
+
+Seconds = Annotated[float, Field(ge=0)]
+
+
+Nats = Annotated[float, Field(ge=0)]
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _leave_out(content: dict[str, Any], *names: str) -> dict[str, Any]:
+    """A record's content without those of the fields `names` that are None."""
+    return {key: value for key, value in content.items() if key not in names or value is not None}
+
+
+class CurvePoint(Strict):
+    """One point of the learning curve."""
+
+    step: Positive
+    train_s: Seconds
+    """Training clock when the step ended."""
+    train_loss_nats: Nats
+    """Mean per token over the steps since the point before."""
+    dev_loss_nats: Nats
+    """Mean per token on the dev split."""
+
+
+class ExpertLayer(Strict):
+    """How one layer's router spread the dev split over its experts at the end of training."""
+
+    load: Annotated[tuple[Share, ...], Field(min_length=1)]
+    """Share of the assignments that each expert got, in its order; experts without matrices last."""
+    balance: Annotated[float, Field(ge=0)]
+    """The load-balancing loss without its weight: 1 where balanced."""
+
+
+class Training(Strict):
+    """What the training process measured."""
+
+    steps: Positive
+    tokens: Positive
+    num_params: Positive
+    train_s: Seconds
+    """Training steps only, gathering their batches included; start-up, warm-up, dev evaluations and checkpoints not."""
+    cpu_s: Seconds
+    """Processor time of the same steps, all threads together: less moved by what else the machine does."""
+    warmup_s: Seconds
+    """Steps on dummy data before the clock starts."""
+    wall_s: Seconds
+    """The whole training process, all sessions of a resumed run together."""
+    peak_memory_mib: Positive | None = None
+    """Largest resident memory of the training process, or on a GPU what torch allocated there."""
+    ended: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
+    """UTC time at the end of training: shows which runs were interleaved."""
+    weights_sha256: Sha256
+    """Of the final weights, as safetensors."""
+    confinement: tuple[str, ...]
+    """What kept the training process from other files, the network and new processes; empty where nothing did."""
+    curve: tuple[CurvePoint, ...]
+    experts: tuple[ExpertLayer, ...] | None = None
+    """Layer by layer; None in a model without experts."""
+
+    @model_serializer(mode="wrap")
+    def _without_unsaid(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _leave_out(dump(self), "experts", "peak_memory_mib")
+
+
+class Evaluation(Strict):
+    """What the evaluating process measured on the val split: sums, from which the scores follow."""
+
+    nats: Nats
+    """Sum of the cross-entropy over all predicted tokens."""
+    correct: Count
+    """Tokens whose most probable prediction was right."""
+    tokens: Positive
+    bytes: Positive
+    """UTF-8 bytes of the text that the tokens stand for."""
+    probes: tuple[str, ...]
+    """Names of the probes that the model passed."""
+    confinement: tuple[str, ...]
+    """What kept the model's process from other files, the network and new processes; empty where nothing did."""
+    eval_s: Seconds
+
+    @property
+    def val_loss(self) -> float:
+        """Mean cross-entropy, nats per token."""
+        return self.nats / self.tokens
+
+    @property
+    def val_accuracy(self) -> float:
+        """Share of tokens predicted right, 0 to 1."""
+        return self.correct / self.tokens
+
+    @property
+    def perplexity(self) -> float:
+        """exp(val_loss)."""
+        return math.exp(self.val_loss) if self.val_loss < 700 else math.inf
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Cross-entropy in bits over the bytes of the text: comparable between tokenizers."""
+        return self.nats / math.log(2) / self.bytes
+
+
+class Machine(Strict):
+    """What times and last bits depend on. No user and no host names."""
+
+    cpu: str
+    cores: Positive
+    memory_gib: Positive
+    os: str
+    python: str
+    gpu: str | None = None
+    """Name and training precision; None on a CPU track."""
+
+    @model_serializer(mode="wrap")
+    def _without_unsaid(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _leave_out(dump(self), "gpu")
+
+
+class Provenance(Strict):
+    """Where a run comes from."""
+
+    revision: str | None
+    """Git commit of the checkout; None outside a repository."""
+    dirty: bool
+    """Whether harness/, tracks/ or models/ differed from that commit; variants aside, which have their own digests."""
+    packages: dict[str, str]
+    machine: Machine
+    threads: Positive
+    """Of each process."""
+    processes: Positive | None = None
+    """That trained the run together, each on a GPU of its own on a CUDA track; None where one did."""
+    jobs: Positive
+    """Runs that shared the machine; times of runs that did not run alone settle no speed claim."""
+
+    @property
+    def crew(self) -> str:
+        """Who trained a run, in words."""
+        return f"{f'{self.processes} processes of ' if self.processes is not None else ''}{self.threads} thread(s)"
+
+    @model_serializer(mode="wrap")
+    def _without_unsaid(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _leave_out(dump(self), "processes")
+
+
+class RunIdentity(Strict):
+    """What a run is: two runs with equal identity and provenance must give equal results."""
+
+    schema_version: Literal[1] = 1
+    track: str
+    training_digest: Sha256
+    """Of the track, less rule and seed list."""
+    recipe: str
+    """`base`, or `base+first+second`."""
+    sources: dict[str, Sha256]
+    """Variant name -> digest of its file."""
+    code_digest: Sha256
+    """Of the base model, the training loop and the evaluator."""
+    seed: Count
+    provenance: Provenance
+
+
+class FinishedRun(RunIdentity):
+    """Trained, evaluated, all probes passed: the only kind of run that has a score."""
+
+    status: Literal["finished"] = "finished"
+    training: Training
+    evaluation: Evaluation
+
+
+class FailedRun(RunIdentity):
+    """A run without a score, and why. It has no metric field, so it cannot win."""
+
+    status: Literal["diverged", "hopeless", "invalid", "interrupted", "error"]
+    reason: str
+
+
+Run = Annotated[FinishedRun | FailedRun, Field(discriminator="status")]
+
+
+class Pair(NamedTuple):
+    """Record holder and candidate with one seed."""
+
+    record: FinishedRun
+    candidate: FinishedRun
+
+
+Record = TypeVar("Record", bound=BaseModel)
+
+
+class OnFile(NamedTuple, Generic[Record]):
+    """A record and the file that it was read from."""
+
+    record: Record
+    text: str
+    verbatim: bool
+    """Whether the file is, byte for byte, what `dump_json` writes of the record."""
+
+
+def finished_runs(runs: Sequence[FinishedRun | FailedRun]) -> list[FinishedRun]:
+    """`runs`, all of which must have finished. Raises LlmbenchError with the reason of the first that did not."""
+    for run in runs:
+        if isinstance(run, FailedRun):
+            raise LlmbenchError(f"{run.recipe} with seed {run.seed} {run.status}: {run.reason}")
+    return [run for run in runs if isinstance(run, FinishedRun)]
+
+
+_RUN: TypeAdapter[FinishedRun | FailedRun] = TypeAdapter(Run)
+
+
+def dump_json(record: BaseModel) -> str:
+    """One record as the JSON text that is written to files: indented, one line feed at the end."""
+    return record.model_dump_json(indent=1) + "\n"
+
+
+def save_run(path: Path, run: FinishedRun | FailedRun) -> None:
+    """Write one run, whole or not at all."""
+    write_atomic(path, dump_json(run))
+
+
+def read_run(path: Path) -> OnFile[FinishedRun | FailedRun]:
+    """Read one run. Raises LlmbenchError with the file, the key and the fix."""
+    return read_record(path, _RUN)
+
+
+def load_run(path: Path) -> FinishedRun | FailedRun:
+    """The run of `read_run`, which raises the same errors."""
+    return read_run(path).record
+
+
+def load_run_text(text: str) -> FinishedRun | FailedRun:
+    """One run out of JSON that this program wrote."""
+    return _RUN.validate_json(text)
+
+
+def parse_json(text: str) -> Any:
+    """One JSON document. Raises ValueError where it is broken, nested absurdly deep, or names a key twice."""
+    try:
+        return json.loads(text, object_pairs_hook=_each_key_once)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. Of two values of one key most readers take the last, people the first."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
+        raise ValueError(f"the key '{twice[:LONGEST_QUOTE]}' stands twice in one object")
+    return found
+
+
+def read_record(path: Path, adapter: TypeAdapter[Record]) -> OnFile[Record]:
+    """Read and check one JSON record of any kind.
+
+    Raises LlmbenchError where the file is missing, truncated, of a newer schema, or breaks the schema.
+    """
+    return parse_record(read_text(path), path, adapter)
+
+
+def parse_record(text: str, path: Path, adapter: TypeAdapter[Record]) -> OnFile[Record]:
+    """`read_record` of a text that was read from `path`."""
+    return _verbatim(text, adapter) or OnFile(_parse_other(text, path, adapter), text, verbatim=False)
+
+
+@lru_cache(maxsize=256)
+def _verbatim(text: str, adapter: TypeAdapter[Record]) -> OnFile[Record] | None:
+    """A record that is written as llmbench writes it; all that were measured against the same runs hold the same.
+
+    No key stands twice in it, which is all that the schema does not see.
+    """
+    with suppress(ValidationError):
+        record = adapter.validate_json(text)
+        if dump_json(record) == text:
+            return OnFile(record, text, verbatim=True)
+    return None
+
+
+def _parse_other(text: str, path: Path, adapter: TypeAdapter[Record]) -> Record:
+    """Any other record. Raises LlmbenchError where it is not whole JSON, of a newer schema, or breaks the schema."""
+    try:
+        content = parse_json(text)
+    except ValueError as error:
+        raise LlmbenchError(f"{path} is not whole JSON ({error}); restore or delete it") from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise LlmbenchError(
+            f"{path} has schema version {version}, this llmbench reads up to {SCHEMA_VERSION}; upgrade llmbench"
+        )
+    try:
+        return adapter.validate_json(text)
+    except ValidationError as error:
+        raise LlmbenchError(f"{path}: {explain_validation(error, content)}") from error

@@ -1,0 +1,59 @@
+"""How lines reach a person: whole words on a terminal, every line as one in a log or a pipe."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import textwrap
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+_GLUE = "\x1f"  # stands for a blank that no line may end at
+
+
+def fit(text: str, width: int) -> str:
+    """`text` in lines of at most `width`, broken between words.
+
+    What stands in backquotes is there to be copied: it stays in one piece, as do long paths, even beyond the width.
+    """
+    if "\n" in text:
+        return "\n".join(fit(line, width) for line in text.split("\n"))
+    indent = text[: len(text) - len(text.lstrip(" "))]
+    glued = re.sub(r"`[^`]*`", lambda found: found[0].replace(" ", _GLUE), text.strip(" "))
+    lines = textwrap.wrap(
+        glued,
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines).replace(_GLUE, " ")
+
+
+@cache
+def stderr_console() -> Console:
+    """Rich's console for all that is not a result; there is one, or a line would be printed into a live board."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def put(console: Console, text: str, style: str = "", *, whole: bool = False) -> None:
+    """One line as it is, without markup; `whole` leaves its wrapping to the terminal, as what is copied needs it."""
+    from rich.text import Text
+
+    text = fit(text, console.width) if console.is_terminal and not whole else text
+    console.print(Text(text, style=style), soft_wrap=True)
+
+
+def complain(text: str) -> None:
+    """An error to standard error, without loading anything."""
+    if sys.stderr.isatty():
+        text = fit(text, shutil.get_terminal_size().columns)
+    sys.stderr.write(f"{text}\n")

@@ -1,0 +1,300 @@
+"""A track: one frozen contest, read from `tracks/NAME.toml`, with a digest. `[data]` is in harness/core/dataspec.py."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from harness.core.dataspec import DataSpec, FilesData, HubData, HubTokenizer, PackageData, SplitPin, TrainedTokenizer
+from harness.core.errors import LlmbenchError, did_you_mean
+from harness.core.overrides import apply_setting
+from harness.core.project import Project, read_text, sha256
+from harness.core.schema import Positive, Strict
+from models.parts import ModelConfig, OptimConfig
+
+LONGEST_QUOTE = 120  # characters of a stranger's file in an error
+
+
+# tomllib's time and memory grow with the square of a dotted key: 100 kB took 10 GB (measured 2026-11).
+LONGEST_FILE, LONGEST_LINE = 50_000, 1_000
+
+
+class Budget(Strict):
+    """What every run may spend."""
+
+    tokens: Positive
+    """Training tokens; a whole number of batches."""
+    batch_sequences: Positive
+    seq_len: Positive
+    """Positions of a training sequence and of the evaluation context."""
+    dev_evaluations: Positive
+    """Points on the dev curve, the end included."""
+    eval_sequences: Positive
+    """Sequences of one evaluation batch."""
+
+    @property
+    def batch_tokens(self) -> int:
+        return self.batch_sequences * self.seq_len
+
+    @property
+    def num_steps(self) -> int:
+        return self.tokens // self.batch_tokens
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> Budget:
+        if self.tokens % self.batch_tokens:
+            raise ValueError(f"tokens ({self.tokens}) must be a multiple of a batch's {self.batch_tokens} tokens")
+        if self.dev_evaluations > self.num_steps:
+            raise ValueError(f"dev_evaluations ({self.dev_evaluations}) is more than the {self.num_steps} steps")
+        return self
+
+
+class Rule(Strict):
+    """The constants of the verdict; the track file says where each comes from."""
+
+    noise_variant: str
+    """The variant that changes nothing but where one part starts; `llmbench noise` measures luck with it."""
+    design: Literal["paired", "welch"]
+    """How seeds are treated; chosen from the track's noise study."""
+    alpha: Annotated[float, Field(gt=0, lt=0.5)]
+    """One-sided false-accept rate over all looks together; each look spends an equal share."""
+    looks: tuple[Positive, ...]
+    """Numbers of pairs after which the rule may decide."""
+    futility_alpha: Annotated[float, Field(gt=0, lt=0.5)]
+    """A look stops as hopeless where the gain's one-sided upper bound at this level is not above the margin."""
+    welch_df_from: Positive
+    """Welch design: seeds an arm from which the estimated degrees of freedom count; below, seeds - 1."""
+    loss_per_statement: Annotated[float, Field(ge=0, lt=1)]
+    """Nats that each added statement must bring."""
+    max_slowdown: Annotated[float, Field(gt=0, lt=10)]
+    """Loss lane: largest time ratio candidate / record, minus one."""
+    milestone: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the steps after which the candidate's first run may be given up."""
+    milestone_deficit: Annotated[float, Field(gt=0)]
+    """Nats of dev loss by which it must be behind the record's run of the same seed for that."""
+    speed_per_statement: Annotated[float, Field(ge=0, lt=1)]
+    """Speed lane: share of the training time that each added statement must save."""
+    loss_tolerance: Annotated[float, Field(gt=0, lt=10)]
+    """Speed and simplicity lanes: nats by which the candidate's loss may be worse."""
+    time_tolerance: Annotated[float, Field(gt=0, lt=10)]
+    """Simplicity lane: time ratio candidate / record, minus one, that still counts as no slower."""
+
+    @property
+    def alpha_look(self) -> float:
+        """One-sided level of every single look: a union bound over the looks."""
+        return self.alpha / len(self.looks)
+
+    @model_validator(mode="after")
+    def _looks_rise(self) -> Rule:
+        if not self.looks or list(self.looks) != sorted(set(self.looks)) or self.looks[0] < 2:
+            raise ValueError(f"looks ({list(self.looks)}) must rise, starting from 2 or more")
+        return self
+
+    @model_validator(mode="after")
+    def _futility_is_wider(self) -> Rule:
+        if self.futility_alpha < self.alpha_look:  # else a change and its reverse could both be accepted
+            raise ValueError(
+                f"futility_alpha ({self.futility_alpha}) must be at least alpha / looks ({self.alpha_look})"
+            )
+        return self
+
+
+class Reported(Strict):
+    """A result that somebody else reports for this system: shown beside the track, never a row of ours."""
+
+    what: str
+    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    source: str
+    """Where it stands: a repository's page, an issue."""
+    train_loss: Annotated[float, Field(ge=0)] | None = None
+    val_loss: Annotated[float, Field(ge=0)] | None = None
+    """Nats per token."""
+    val_accuracy: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Per cent."""
+    perplexity: Annotated[float, Field(ge=1)] | None = None
+    time: str | None = None
+    """As it was written; on which hardware is in `what`."""
+
+
+class Track(Strict):
+    """One contest. Two runs may be compared only if their tracks' digests are equal."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+    summary: str
+    device: Literal["cpu", "cuda"]
+    """Where every run trains and is evaluated; `cuda` is one NVIDIA GPU a process."""
+    threads: Positive
+    """Threads of each process; part of the contest, because the last bits of a sum depend on them."""
+    processes: Annotated[Positive | None, AfterValidator(lambda count: None if count == 1 else count)] = None
+    """Processes that train one run together, each on an equal share of every batch; one where it is left out."""
+    compile: bool | None = None
+    """Whether training compiles the model with `torch.compile`; part of the contest: last bits depend on it."""
+    seeds: tuple[Annotated[int, Field(ge=0)], ...]
+    """Public seeds for exploring, in the order they are used."""
+    data: DataSpec
+    model: ModelConfig
+    optim: OptimConfig
+    budget: Budget
+    rule: Rule
+    reported: tuple[Reported, ...] = ()
+    """What others report for this system; in no digest."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Track:
+        if self.model.vocab_size > 2**32:
+            raise ValueError(f"model.vocab_size ({self.model.vocab_size}) must be {2**32} or less: tokens are uint32")
+        if len(set(self.seeds)) != len(self.seeds) or len(self.seeds) < self.rule.looks[-1]:
+            raise ValueError(
+                f"seeds must be {self.rule.looks[-1]} or more different numbers, one for each pair of the last look"
+            )
+        if self.compile and self.num_processes > 1:
+            raise ValueError("compile and processes do not go together yet; leave one of them out")
+        if self.budget.batch_sequences % self.num_processes:
+            raise ValueError(
+                f"budget.batch_sequences ({self.budget.batch_sequences}) must be a multiple of processes "
+                f"({self.num_processes}): each takes an equal share of a batch"
+            )
+        return self
+
+    @property
+    def num_processes(self) -> int:
+        """Processes that train one run together."""
+        return 1 if self.processes is None else self.processes
+
+    @property
+    def num_threads(self) -> int:
+        """Threads of one run, all of its processes together."""
+        return self.threads * self.num_processes
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything but the summary and what others report: comments and layout do not count."""
+        return self._digest(exclude={*_BESIDE})
+
+    @property
+    def training_digest(self) -> str:
+        """SHA-256 over what a single run depends on: without the rule and the list of seeds."""
+        return self._digest(exclude={*_BESIDE, "rule", "seeds"})
+
+    def _digest(self, exclude: set[str]) -> str:
+        """Keys that are absent do not count, so that an optional key that comes later moves no digest."""
+        content = self.model_dump(mode="json", exclude=exclude, exclude_none=True)
+        return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+
+
+# What stands beside the contest.
+_BESIDE = ("summary", "reported", "settings")
+
+
+class ExploratoryTrack(Track):
+    """A track with settings of the user's own: it can train and be looked at, and nothing of it enters the board."""
+
+    settings: tuple[str, ...]
+    """`key=value` each, as the user gave them."""
+
+
+EXPLORATORY = "exploratory-"
+"""What the names of exploratory tracks begin with, so that their runs lie apart."""
+
+
+def settings_of(track: Track) -> tuple[str, ...]:
+    """The user's settings of an exploratory track; none of a contest."""
+    return track.settings if isinstance(track, ExploratoryTrack) else ()
+
+
+def track_names(project: Project) -> list[str]:
+    """Names of the tracks in `tracks/`, sorted."""
+    return sorted(path.stem for path in project.tracks.glob("*.toml"))
+
+
+def load_track(project: Project, name: str, settings: Sequence[str] = ()) -> Track:
+    """The track called `name`; with settings, an exploratory one. Raises LlmbenchError with file, key and fix."""
+    name = name.removeprefix(EXPLORATORY) if settings else name
+    path = project.tracks / f"{name}.toml"
+    if not path.is_file():
+        raise LlmbenchError(
+            f"there is no track '{name}'{did_you_mean(name, track_names(project))}; `llmbench tracks` lists them"
+        )
+    return parse_track(path, settings=settings)
+
+
+def parse_track(path: Path, name: str | None = None, settings: Sequence[str] = ()) -> Track:
+    """Parse one track file strictly; `name` is what it must say it is called (default: the file's name).
+
+    Raises LlmbenchError with the file, the key and the fix.
+    """
+    return parse_track_text(read_text(path), path, name, settings)
+
+
+def parse_track_text(text: str, path: Path, name: str | None = None, settings: Sequence[str] = ()) -> Track:
+    """`parse_track` of a text that was read from `path`."""
+    if len(text) > LONGEST_FILE or max(map(len, text.splitlines()), default=0) > LONGEST_LINE:
+        raise LlmbenchError(f"{path} is no track: longer than {LONGEST_FILE} characters, or {LONGEST_LINE} in a line")
+    kind: type[Track] = Track
+    name, where = name or path.stem, str(path)
+    try:
+        content = tomllib.loads(text)
+        if content.get("name", name) != name:
+            raise LlmbenchError(f"{path}: name is '{str(content['name'])[:LONGEST_QUOTE]}'; set it to '{name}'")
+        if settings:
+            kind, where = ExploratoryTrack, f"{path} with --set {' --set '.join(settings)[:LONGEST_QUOTE]}"
+            content |= {"name": f"{EXPLORATORY}{name}", "settings": list(settings)}
+        for setting in settings:
+            apply_setting(content, setting)
+        return kind.model_validate_json(json.dumps(content, default=str))  # TOML arrays become tuples
+    except ValidationError as error:
+        raise LlmbenchError(f"{where}: {explain_validation(error, content)}") from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets
+        raise LlmbenchError(f"{where} is not readable TOML ({error}); restore it") from error
+
+
+# The records behind the tables of a track file. Pydantic puts the tag of a union into a location, no file has it.
+_TABLES: dict[tuple[str, ...], Any] = {
+    (): Track,
+    ("data", "package"): PackageData,
+    ("data", "hub"): HubData,
+    ("data", "files"): FilesData,
+    ("data", "hub", "tokenizer", "hub"): HubTokenizer,
+    ("data", "hub", "tokenizer", "trained"): TrainedTokenizer,
+    ("data", "files", "tokenizer", "hub"): HubTokenizer,
+    ("data", "files", "tokenizer", "trained"): TrainedTokenizer,
+    ("model",): ModelConfig,
+    ("optim",): OptimConfig,
+    ("budget",): Budget,
+    ("rule",): Rule,
+}
+
+
+def explain_validation(error: ValidationError, content: object) -> str:
+    """The first problem that pydantic found, as a sentence with the key and the fix."""
+    unknown = ("extra_forbidden", "unexpected_keyword_argument")  # first: a misspelt key also makes one missing
+    problem = min(error.errors(), key=lambda problem: problem["type"] not in unknown)
+    location = ".".join(_keys(problem["loc"]))[:LONGEST_QUOTE]
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if problem["type"] in unknown:
+        meant = did_you_mean(str(problem["loc"][-1])[:LONGEST_QUOTE], _siblings(error, problem["loc"]))
+        return f"unknown key '{location}'{meant}; remove or rename it{more}"
+    if problem["type"] in ("missing", "missing_keyword_only", "missing_argument", "union_tag_not_found"):
+        key = f"{location}.source" if problem["type"] == "union_tag_not_found" else location
+        return f"key '{key}' is missing; add it{more}"
+    message = problem["msg"].removeprefix("Value error, ")[: 4 * LONGEST_QUOTE]
+    found = "" if problem["type"] == "value_error" else f", found {problem['input']!r}"[:LONGEST_QUOTE]
+    return f"{location + ': ' if location else ''}{message[0].lower() + message[1:]}{found}{more}"
+
+
+def _keys(location: tuple[Any, ...]) -> list[str]:
+    """The keys of a location as they stand in the file: without the tags of unions."""
+    tags = {len(table) - 1 for table in _TABLES if len(table) > 1 and location[: len(table)] == table}
+    return [str(part) for place, part in enumerate(location) if place not in tags]
+
+
+def _siblings(error: ValidationError, location: tuple[Any, ...]) -> list[str]:
+    """Names that the record at `location` does know: its other missing keys come first."""
+    missing = [str(p["loc"][-1]) for p in error.errors() if p["loc"][:-1] == location[:-1] and "missing" in p["type"]]
+    kind = _TABLES.get(location[:-1], SplitPin)
+    return missing + list(getattr(kind, "model_fields", None) or getattr(kind, "__dataclass_fields__", {}))

@@ -1,0 +1,68 @@
+"""Tokens -> batches: the order in which a run sees the train split, and the windows of an evaluation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harness.core.errors import LlmbenchError
+from harness.core.project import derive_seed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Tokens = NDArray[np.uint16] | NDArray[np.uint32]
+
+
+class Batches:
+    """The order in which a run sees the train split: a function of (step, seed) and nothing else.
+
+    Each epoch visits the split's non-overlapping windows of T tokens once, in an order keyed by
+    (seed, epoch).
+    """
+
+    def __init__(self, tokens_N: Tokens, seq_len: int, batch_sequences: int, seed: int) -> None:
+        self.tokens_N, self.seq_len, self.batch_sequences, self.seed = tokens_N, seq_len, batch_sequences, seed
+        self.num_windows = (len(tokens_N) - 1) // seq_len
+        self._order: tuple[int, Any] = (-1, None)
+        if self.num_windows < 1:
+            raise LlmbenchError(f"the train split has {len(tokens_N)} tokens, fewer than a sequence of {seq_len}")
+
+    def batch(self, step: int) -> NDArray[np.int64]:
+        """tokens_BT1: B windows of T + 1 tokens; inputs are the first T, targets the last T."""
+        import numpy as np
+
+        first = step * self.batch_sequences
+        rows = [self._window(index) for index in range(first, first + self.batch_sequences)]
+        return np.stack(rows).astype(np.int64)
+
+    def _window(self, index: int) -> Tokens:
+        epoch, position = divmod(index, self.num_windows)
+        start = int(self._epoch_order(epoch)[position]) * self.seq_len
+        return self.tokens_N[start : start + self.seq_len + 1]
+
+    def _epoch_order(self, epoch: int) -> Any:
+        import numpy as np
+
+        if self._order[0] != epoch:
+            generator = np.random.Generator(np.random.PCG64(derive_seed("order", self.seed, epoch)))
+            self._order = (epoch, generator.permutation(self.num_windows))
+        return self._order[1]
+
+
+def eval_batches(tokens_N: Tokens, seq_len: int, sequences: int) -> list[Tokens]:
+    """tokens_BT1 batches that predict every token but the first exactly once, in order: views, nothing is copied.
+
+    The last window may be shorter; it is a batch of its own.
+    """
+    import numpy as np
+
+    num_windows = (len(tokens_N) - 1) // seq_len
+    batches: list[Any] = []
+    if num_windows:
+        windows_NT1 = np.lib.stride_tricks.sliding_window_view(tokens_N, seq_len + 1)[::seq_len]
+        batches += [windows_NT1[i : i + sequences] for i in range(0, num_windows, sequences)]
+    rest = tokens_N[num_windows * seq_len :]
+    if len(rest) > 1:
+        batches.append(rest[None])
+    return batches

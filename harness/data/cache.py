@@ -1,0 +1,129 @@
+"""Tokens in a memory map -> batch(step, seed). Which documents they come from: harness/data/corpus.py.
+
+A token array is little-endian, uint16 where the vocabulary has at most 2**16 tokens, else uint32. Each document of
+text is a separator followed by the text's tokens. Every token but the array's first is predicted once.
+Shapes: N tokens, B sequences of a batch, T positions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from harness.core.dataspec import PINS, SPLITS, OneEach, SplitName, SplitPin
+from harness.core.errors import LlmbenchError
+from harness.core.project import file_stamp, sha256
+from harness.core.schema import Sha256, Strict
+from harness.core.track import Track
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Tokens = NDArray[np.uint16] | NDArray[np.uint32]
+
+
+MANIFEST = "manifest.json"
+
+
+HASHED_EACH_TIME = 64 * 2**20
+"""Bytes up to which a split is hashed whenever it is opened; above, that would take seconds at every start."""
+
+
+_LAYOUT = 2  # counts up when the same track gets other files in its cache
+
+
+class Manifest(Strict):
+    """What was made: `manifest.json` beside the cached tokens."""
+
+    tokenizer_sha256: Sha256
+    splits: Annotated[dict[SplitName, SplitPin], OneEach]
+    stamps: Annotated[dict[SplitName, str], OneEach]
+    """`file_stamp` of each array when its digest was taken: as long as it stands, so does the digest."""
+    origin: dict[str, str]
+    """What the documents come from: commit, files or package."""
+
+    @property
+    def pins(self) -> dict[str, Sha256 | SplitPin]:
+        """What `[data]` of a track says of these tokens."""
+        return {"tokenizer_sha256": self.tokenizer_sha256} | {split: self.splits[split] for split in SPLITS}
+
+
+def token_dtype(track: Track) -> str:
+    """What a token is on disk: `<u2` or `<u4`."""
+    return "<u2" if track.model.vocab_size <= 2**16 else "<u4"
+
+
+def cache_folder(track: Track) -> Path:
+    """Where the track's tokens are cached: one folder for each way of making them."""
+    import platformdirs
+
+    spec = track.data.model_dump_json(exclude={*PINS})
+    key = sha256(f"{spec}|{track.model.vocab_size}|{_LAYOUT}".encode())
+    return Path(platformdirs.user_cache_dir("llmbench", appauthor=False)) / "data" / key[:16]
+
+
+def read_manifest(track: Track) -> Manifest | None:
+    """What the track's cache says that it holds, or None where nothing is cached.
+
+    Raises LlmbenchError where the manifest is broken.
+    """
+    path = cache_folder(track) / MANIFEST
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise _broken(track, path, "cannot be read") from error
+
+
+def with_found_pins(track: Track) -> Track:
+    """The track, pinned to what lies in the cache where its file pins nothing.
+
+    So the runs of an unpinned track are told apart by their data, and stay when the track is pinned to it.
+    """
+    manifest = None if track.data.pinned else read_manifest(track)
+    if manifest is None:
+        return track
+    return track.model_copy(update={"data": track.data.model_copy(update=manifest.pins)})
+
+
+def open_split(track: Track, name: SplitName, *, check: bool = False) -> Tokens:
+    """tokens_N of one split, memory-mapped and checked against the track's pin.
+
+    A large split that has not been touched since its digest was taken is not hashed again, unless `check`.
+
+    Raises LlmbenchError where the cache is missing or differs from the pin.
+    """
+    import numpy as np
+
+    path, pin = cache_folder(track) / f"{name}.bin", track.data.pin(name)
+    try:
+        if check or not _vouched_for(track, name, path, pin):
+            found = file_digest(path)
+            if found != pin.sha256:
+                raise _broken(track, path, f"have digest {found[:12]}, the track pins {pin.sha256[:12]}")
+        tokens_N: Any = np.memmap(path, dtype=token_dtype(track), mode="r")
+    except OSError as error:
+        raise _broken(track, path, f"cannot be read ({error.strerror})") from error
+    return tokens_N
+
+
+def _vouched_for(track: Track, name: SplitName, path: Path, pin: SplitPin) -> bool:
+    if path.stat().st_size <= HASHED_EACH_TIME:
+        return False
+    manifest = read_manifest(track)
+    return manifest is not None and manifest.splits[name] == pin and manifest.stamps[name] == file_stamp(path)
+
+
+def file_digest(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _broken(track: Track, path: Path, problem: str) -> LlmbenchError:
+    return LlmbenchError(
+        f"the cached tokens {path} {problem}; run `llmbench data prepare --force --track {track.name}`"
+    )

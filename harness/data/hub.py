@@ -1,0 +1,102 @@
+"""The Hugging Face hub: what can go wrong there, each in a sentence that helps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.core.dataspec import Revision, is_commit
+from harness.core.errors import LlmbenchError
+
+TIMEOUT_S = 20.0  # of the first question; the libraries' own patience with a hub that does not answer is minutes
+
+
+@contextmanager
+def hub_errors(state: Revision) -> Iterator[None]:
+    """Turn what the hub's client raises into a LlmbenchError. What is not the hub's fault passes."""
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: base of its HTTP library's
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    kind, repository, revision = state
+    what = f"the {kind} {repository}"
+    page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{repository}"
+    try:
+        yield
+    except GatedRepoError as error:
+        raise LlmbenchError(f"{what} is gated; ask for access on {page}, then run `hf auth login`") from error
+    except RepositoryNotFoundError as error:
+        raise LlmbenchError(
+            f"the hub has no {kind} {repository}; check the name, or run `hf auth login` if it is private"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise LlmbenchError(f"{what} has no revision {revision}; {page}/commits/main lists its commits") from error
+    except OfflineModeIsEnabled as error:
+        raise LlmbenchError(f"{what} cannot be read while HF_HUB_OFFLINE is set; unset it") from error
+    except LocalEntryNotFoundError as error:
+        raise _unreachable(what, error) from error
+    except (EntryNotFoundError, FileNotFoundError) as error:
+        raise LlmbenchError(
+            f"{what} lacks a file that is asked for ({reason_of(error)}); {page}/tree/{revision} lists what it has"
+        ) from error
+    except HfHubHTTPError as error:
+        raise LlmbenchError(f"the hub refused to hand out {what}: {reason_of(error)}; try again later") from error
+    except (HTTPError, ConnectionError, TimeoutError) as error:
+        raise _unreachable(what, error) from error
+
+
+def _unreachable(what: str, error: BaseException) -> LlmbenchError:
+    return LlmbenchError(
+        f"the Hugging Face hub did not answer for {what} ({reason_of(error)}); check the network and run the same "
+        f"command again: what is done is kept"
+    )
+
+
+def reason_of(error: BaseException) -> str:
+    """A library's message, its line breaks taken out, at most 200 characters of it."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def resolve_commit(state: Revision) -> str:
+    """The commit that a revision stands for today. Raises LlmbenchError where there is none."""
+    from huggingface_hub import HfApi
+
+    with hub_errors(state):
+        found = HfApi().repo_info(state.repository, revision=state.name, repo_type=state.kind, timeout=TIMEOUT_S)
+    if found.sha is None:
+        raise LlmbenchError(f"the hub names no commit for {state.repository} at {state.name}; name one as the revision")
+    return found.sha
+
+
+def fetch_tokenizer(state: Revision) -> bytes:
+    """The bytes of a model repository's `tokenizer.json`; fetched once. Raises LlmbenchError where it has none."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+    disable_progress_bars()
+    commit = state.name if is_commit(state.name) else resolve_commit(state)
+    try:
+        path = hf_hub_download(state.repository, "tokenizer.json", revision=commit, local_files_only=True)
+    except LocalEntryNotFoundError:
+        resolve_commit(state)  # asks once, where a download would try for half a minute
+        with hub_errors(state):
+            path = hf_hub_download(state.repository, "tokenizer.json", revision=commit)
+    return Path(path).read_bytes()
+
+
+def cache_folders() -> list[Path]:
+    """Where the hub's and the dataset library's files are kept on this machine."""
+    from huggingface_hub.constants import HF_HOME
+
+    own = [os.environ.get(f"HF_{name}_CACHE") for name in ("HUB", "DATASETS", "XET")]
+    return [Path(path).expanduser() for path in (HF_HOME, *own) if path]

@@ -1,0 +1,175 @@
+"""A track's corpus -> its token cache: all or nothing, and checked against the track's pins.
+
+While tokens are made they lie in `KEY.partial/` beside the cache, see harness/data/writer.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.core.dataspec import SPLITS, FilesData, HubTokenizer, PackageData, SplitName, SplitPin, StreamedData
+from harness.core.errors import InterruptedRunError, LlmbenchError
+from harness.core.project import file_stamp, sha256, write_atomic
+from harness.core.track import Track
+from harness.data.cache import MANIFEST, Manifest, cache_folder, file_digest, read_manifest, token_dtype
+from harness.data.corpus import Corpus, files_origin, open_corpus
+from harness.data.hub import fetch_tokenizer
+from harness.data.vocabulary import SEPARATOR, Vocabulary, load_tokenizer, train_tokenizer
+from harness.data.writer import PROGRESS, Observe, Step, begin, grow, ignore_steps
+
+TOKENIZER = "tokenizer.json"
+
+
+def prepare(track: Track, *, force: bool = False, observe: Observe = ignore_steps) -> Path:
+    """Make the cached tokens if they are not there; return their folder.
+
+    They are made beside their place and renamed into it: whoever comes second, a second process included,
+    finds either nothing or everything. Of an unpinned track whose files changed they are made again.
+
+    Raises LlmbenchError where what was made is not what the track pins, InterruptedRunError on Ctrl-C.
+    """
+    import filelock
+
+    folder = cache_folder(track)
+    partial = folder.with_suffix(".partial")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder.with_suffix(".lock")):
+            if force:
+                shutil.rmtree(partial, ignore_errors=True)
+            if force or not (folder / MANIFEST).exists() or _outdated(track):
+                shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                partial.mkdir(exist_ok=True)
+                _make(track, partial, observe)
+                partial.rename(folder)
+            _renew_stamps(track)
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError("interrupted; what is done is kept, run the same command again to go on") from error
+    except OSError as error:
+        raise _explain(error, folder) from error
+    if (manifest := read_manifest(track)) is not None:
+        check_pins(track, manifest)
+    return folder
+
+
+def check_pins(track: Track, manifest: Manifest) -> None:
+    """Raises LlmbenchError where the track pins something else than was made."""
+    for key, made in manifest.pins.items():
+        _check_pin(track, key, made)
+
+
+def _check_pin(track: Track, key: str, made: SplitPin | str) -> None:
+    pinned = getattr(track.data, key)
+    if pinned is not None and pinned != made:
+        what = f"and {track.data.package} packages" if isinstance(track.data, PackageData) else "package and the corpus"
+        raise LlmbenchError(
+            f"tracks/{track.name}.toml pins data.{key} as {pinned}, but this machine makes {made}; "
+            f"check the versions of the tokenizers {what}, then run "
+            f"`llmbench data prepare --force --track {track.name}`"
+        )
+
+
+def _explain(error: OSError, folder: Path) -> LlmbenchError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return LlmbenchError(
+            f"the disk of {folder.parent} is full; free space, or set XDG_CACHE_HOME to a folder on another disk, "
+            f"and run the same command again: what is done is kept"
+        )
+    return LlmbenchError(f"cannot write the token cache {folder}: {error.strerror or error}")
+
+
+def _outdated(track: Track) -> bool:
+    """Whether the files of an unpinned track are no longer those that its tokens were made of."""
+    manifest = None if track.data.pinned else read_manifest(track)
+    return manifest is not None and isinstance(track.data, FilesData) and manifest.origin != files_origin(track.data)
+
+
+def _renew_stamps(track: Track) -> None:
+    """Hash those splits again that were touched since, a copied cache's for one, so that no run has to."""
+    manifest, paths = read_manifest(track), {split: cache_folder(track) / f"{split}.bin" for split in SPLITS}
+    if manifest is None or not all(path.exists() for path in paths.values()):
+        return  # whoever opens a split says what is wrong
+    stamps = {split: file_stamp(path) for split, path in paths.items()}
+    touched = [split for split in SPLITS if stamps[split] != manifest.stamps[split]]
+    if touched and all(file_digest(paths[split]) == manifest.splits[split].sha256 for split in touched):
+        renewed = manifest.model_copy(update={"stamps": stamps})
+        write_atomic(cache_folder(track) / MANIFEST, renewed.model_dump_json(indent=1))
+
+
+def _make(track: Track, folder: Path, observe: Observe) -> None:
+    """Fill `folder` with the tokenizer, the three arrays and the manifest, from where an earlier attempt stopped."""
+    _check_space(track, folder)
+    corpus = open_corpus(track.data)
+    begin(folder, corpus)
+    vocabulary = _make_vocabulary(track, corpus, folder, observe)
+    made = grow(folder, corpus, vocabulary, _limits(track), token_dtype(track), observe)
+    manifest = Manifest(
+        tokenizer_sha256=file_digest(folder / TOKENIZER),
+        splits={split: SplitPin(**one.model_dump()) for split, one in made.items()},
+        stamps={split: file_stamp(folder / f"{split}.bin") for split in SPLITS},
+        origin=corpus.origin,
+    )
+    try:
+        check_pins(track, manifest)
+    except LlmbenchError:
+        shutil.rmtree(folder)
+        raise
+    (folder / PROGRESS).unlink()
+    write_atomic(folder / MANIFEST, manifest.model_dump_json(indent=1))
+
+
+def _check_space(track: Track, folder: Path) -> None:
+    """Raises LlmbenchError where the tokens that the track asks for cannot fit."""
+    needed = sum(limit or 0 for limit in _limits(track).values()) * int(token_dtype(track)[-1])
+    needed -= sum(path.stat().st_size for path in folder.glob("*.bin"))
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise LlmbenchError(
+            f"the tokens of {track.name} need {needed / 1e9:.1f} GB, {folder.parent} has {free / 1e9:.1f} GB free; "
+            f"free space, or set XDG_CACHE_HOME to a folder on another disk"
+        )
+
+
+def _limits(track: Track) -> dict[SplitName, int | None]:
+    """Tokens after which each split is full."""
+    return {split: getattr(track.data, f"{split}_tokens", None) for split in SPLITS}
+
+
+def _make_vocabulary(track: Track, corpus: Corpus, folder: Path, observe: Observe) -> Vocabulary:
+    """The tokenizer that the track names, or one that is trained now; kept in `folder`."""
+    path = folder / TOKENIZER
+    spec = track.data.tokenizer if isinstance(track.data, StreamedData) else None
+    if isinstance(spec, HubTokenizer):
+        name, separator = f"the tokenizer of {spec.repository}", spec.separator
+        if not path.exists():
+            write_atomic(path, fetch_tokenizer(spec.state))
+    else:
+        name, separator = "the trained tokenizer", SEPARATOR
+        if not path.exists():
+            texts = _training_texts(corpus, spec.text_bytes if spec else None, observe)
+            write_atomic(path, train_tokenizer(texts, track.model.vocab_size).to_str())
+    serialized = path.read_bytes()
+    _check_pin(track, "tokenizer_sha256", sha256(serialized))
+    vocabulary = Vocabulary(load_tokenizer(serialized, name), separator, name)
+    if len(vocabulary.table) > track.model.vocab_size:
+        raise LlmbenchError(
+            f"{name} has {len(vocabulary.table)} tokens, model.vocab_size is {track.model.vocab_size}; raise it to that"
+        )
+    return vocabulary
+
+
+def _training_texts(corpus: Corpus, text_bytes: int | None, observe: Observe) -> Iterator[str]:
+    """Texts of the train split, until they have `text_bytes`."""
+    seen = 0
+    for count, document in enumerate(corpus.documents()):
+        if document.split == "train" and isinstance(document.content, str):
+            seen += len(document.content.encode())
+            yield document.content
+        if text_bytes is not None and seen >= text_bytes:
+            return
+        if count % 1000 == 0:
+            observe(Step("reading text for the tokenizer", count, 0, None))

@@ -1,0 +1,158 @@
+"""Text -> token ids, and the bytes that every token id stands for. Byte-level tokenizers only.
+
+Of those alone it is known what a token spells, so the bytes of the tokens can be proved to be the bytes of the text,
+and bits per byte mean the same whatever the vocabulary is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from harness.core.errors import LlmbenchError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from tokenizers import Tokenizer
+
+
+SEPARATOR = "<|endoftext|>"
+
+
+class Vocabulary:
+    """A tokenizer, and the bytes behind its ids.
+
+    Raises LlmbenchError where the tokenizer is not byte-level.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, separator: str, name: str) -> None:
+        import numpy as np
+
+        tokenizer.encode_special_tokens = True  # text that spells a special token is text
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self.tokenizer, self.name = tokenizer, name
+        with refusing_panics(name):
+            self.table = token_bytes(tokenizer, name)
+        self.lengths_V = np.array([len(spelled) for spelled in self.table])
+        self.separator = separator
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Each text's tokens_N, the separator first.
+
+        Raises LlmbenchError where the tokens do not spell the text, to the byte, or there is no separator.
+        """
+        import numpy as np
+
+        separator_id = self.tokenizer.token_to_id(self.separator)
+        if separator_id is None or self.table[separator_id]:
+            raise LlmbenchError(
+                f"{self.name} has no special token '{self.separator}'; name its own as data.tokenizer.separator"
+            )
+        encoded = []
+        with refusing_panics(self.name):
+            encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        for text, encoding in zip(texts, encodings, strict=True):
+            ids: list[int] = encoding.ids
+            if b"".join([self.table[token] for token in ids]) != text.encode():
+                raise LlmbenchError(
+                    f"the tokens of {self.name} do not spell the text that begins with {text[:40]!r}; "
+                    f"it changes the text, so choose another data.tokenizer"
+                )
+            encoded.append(np.array([separator_id, *ids], dtype=np.int64))
+        return encoded
+
+    def check(self, ids: Sequence[int]) -> NDArray[np.int64]:
+        """tokens_N of a row that was tokenized elsewhere. Raises LlmbenchError for an id that is not in here."""
+        import numpy as np
+
+        tokens_N: NDArray[Any] = np.asarray(ids)
+        if tokens_N.ndim != 1 or tokens_N.dtype.kind not in "iu":
+            raise LlmbenchError(f"a row of tokens must be a list of whole numbers, found {str(ids)[:60]}")
+        if tokens_N.min() < 0 or tokens_N.max() >= len(self.table):
+            wrong = tokens_N.min() if tokens_N.min() < 0 else tokens_N.max()
+            raise LlmbenchError(
+                f"the corpus holds the token {wrong}, {self.name} ends at {len(self.table) - 1}; "
+                f"name the tokenizer that made it"
+            )
+        return tokens_N.astype(np.int64)
+
+    def num_bytes(self, tokens_N: NDArray[np.int64]) -> int:
+        """Bytes of the text that these tokens spell; special tokens spell none."""
+        return int(self.lengths_V[tokens_N].sum())
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A byte-level BPE: every byte is in its alphabet, so no text is out of vocabulary."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[SEPARATOR],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    if tokenizer.get_vocab_size() != vocab_size:
+        raise LlmbenchError(
+            f"the text yields {tokenizer.get_vocab_size()} tokens; set model.vocab_size to that or less"
+        )
+    return tokenizer
+
+
+def load_tokenizer(serialized: bytes, name: str) -> Tokenizer:
+    """A tokenizer out of the bytes of its `tokenizer.json`. Raises LlmbenchError where it is none."""
+    from tokenizers import Tokenizer
+
+    try:
+        with refusing_panics(name):
+            return Tokenizer.from_buffer(serialized)
+    except ValueError as error:
+        raise LlmbenchError(f"{name} is not a tokenizer.json that `tokenizers` can read: {error}") from error
+
+
+@contextmanager
+def refusing_panics(name: str) -> Iterator[None]:
+    """A damaged file can make the Rust code of `tokenizers` panic: outside Exception, of no public class."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise LlmbenchError(f"{name} makes `tokenizers` panic ({error}); it is damaged, so fetch it again") from error
+
+
+def token_bytes(tokenizer: Tokenizer, name: str) -> list[bytes]:
+    """The bytes that each token id stands for; none for special tokens and for ids that are not used.
+
+    Byte-level BPE writes each byte as one printable character (Radford et al., 2019, GPT-2): those
+    that are printable as themselves, the others as the characters from U+0100 on.
+
+    Raises LlmbenchError where the tokenizer is of another kind.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    byte_of = {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+    vocabulary: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
+    added = tokenizer.get_added_tokens_decoder()
+    table = [b""] * (max(vocabulary.values()) + 1)
+    try:
+        if "ByteLevel" not in json.dumps(json.loads(tokenizer.to_str())["decoder"]):
+            raise KeyError("no byte-level decoder")
+        for token, token_id in vocabulary.items():
+            if token_id not in added:
+                table[token_id] = bytes(byte_of[character] for character in token)
+            elif not added[token_id].special:
+                table[token_id] = token.encode()
+    except KeyError as error:
+        raise LlmbenchError(
+            f"{name} is not byte-level ({error.args[0]!r}), so nobody can tell how many bytes its tokens stand for; "
+            f"choose a tokenizer like GPT-2's or SmolLM2's"
+        ) from error
+    return table

@@ -1,0 +1,260 @@
+"""What this machine can run: its parts, and for every track whether it trains here and about how long it takes."""
+
+from __future__ import annotations
+
+import math
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from typing import TYPE_CHECKING, NamedTuple
+
+from harness.core.dataspec import SplitName
+from harness.core.parallel import available_cores
+from harness.core.project import CHECKOUT, Project
+from harness.core.schema import Count, Positive, Strict
+from harness.core.track import Track, load_track, track_names
+from harness.data.cache import read_manifest
+from harness.lab.executor import LocalExecutor, alike_gpus
+from harness.lab.noise import Source, kept_run_seconds
+from harness.lab.provenance import this_machine
+from harness.variants.recipe import apply_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+# Of the rate of square products that a run reaches: 0.6 on two quiet cores (benchmarks/speed), 0.3 to 0.6 on the stored
+# runs of `pocket`, some of which shared their cores.
+UTILISATION = 0.5
+
+
+# Seconds a run until torch is loaded and the first step runs (measured on `smoke`).
+START_S = 3.0
+
+
+# Passes over val: the score, and the probes' repetitions with other tokens, neighbours and order.
+VAL_PASSES = 3
+
+
+MEASURED_S = 0.3  # of products, until their rate is believed
+
+
+class TrackOutlook(Strict):
+    """Whether a track trains here, and about how long it takes."""
+
+    track: str
+    runnable: bool
+    hindrances: tuple[str, ...]
+    """Why it does not train here; empty where it does."""
+    remarks: tuple[str, ...]
+    """What to know before it does: a download, missing pins."""
+    num_params: Positive
+    """Of the base recipe."""
+    train_flops: float
+    """Operations of one training run: 6 a multiplied parameter and token (arXiv:2001.08361), and the attention's."""
+    memory_gib: float
+    """At least needed by one run: weights, gradients, optimizer, the judged copy and the logits, in float32."""
+    jobs: Positive
+    """Runs at a time."""
+    run_s: float | None
+    """Seconds of one run; None where nothing here can tell."""
+    first_look_s: float | None
+    """Seconds until the earliest verdict, both arms trained anew."""
+    last_look_s: float | None
+    """Seconds until the latest."""
+    source: Source | None
+    """Where the seconds come from."""
+
+
+class Diagnosis(Strict):
+    """This machine, and what it can run."""
+
+    python: str
+    packages: dict[str, str]
+    cpu: str
+    cores: Positive
+    memory_gib: Positive
+    gpu: str | None
+    """The first CUDA device; None without one."""
+    gpu_memory_gib: float | None
+    bf16: bool
+    """Whether that device multiplies in bfloat16 in hardware."""
+    disk_free_gib: float
+    """Where the checkout lies."""
+    confinement: tuple[str, ...]
+    """What can keep a variant from files, network and processes; empty where nothing can."""
+    cpu_flops_per_s: float
+    """Float32 products of 512 x 512 matrices on one thread."""
+    gpu_flops_per_s: float | None
+    """Products of 4096 x 4096 matrices in the precision of training."""
+    kept_runs: Count
+    """Finished runs of this machine that the times of tracks rest on."""
+    tracks: tuple[TrackOutlook, ...]
+
+
+class _Rates(NamedTuple):
+    """Operations a second."""
+
+    cpu: float
+    gpu: float | None
+
+
+def diagnose(project: Project, tell: Callable[[str], None] = lambda doing: None) -> Diagnosis:
+    """Look at everything; takes seconds, most of them for loading torch. `tell` hears what is being done."""
+    tell("loading torch")
+    import torch
+
+    machine, has_gpu = this_machine(), torch.cuda.is_available()
+    tell("multiplying matrices")
+    rates = _Rates(_matrix_rate("cpu", 512), _matrix_rate("cuda", 4096) if has_gpu else None)
+    gpu_gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if has_gpu else None
+    tell("confining a process")
+    confinement = available_confinement()
+    outlooks = []
+    for name in track_names(project):
+        tell(f"looking at {name}")
+        outlooks.append(_outlook(project, load_track(project, name), rates, float(machine.memory_gib), gpu_gib))
+    return Diagnosis(
+        python=platform.python_version(),
+        packages={package: version(package) for package in ("llmbench", "torch")},
+        cpu=machine.cpu,
+        cores=machine.cores,
+        memory_gib=machine.memory_gib,
+        gpu=torch.cuda.get_device_name() if has_gpu else None,
+        gpu_memory_gib=gpu_gib,
+        bf16=has_gpu and torch.cuda.is_bf16_supported(including_emulation=False),
+        disk_free_gib=shutil.disk_usage(project.root).free / 2**30,
+        confinement=confinement,
+        cpu_flops_per_s=rates.cpu,
+        gpu_flops_per_s=rates.gpu,
+        kept_runs=len(list(project.runs.glob("*/*/*/seed-*/run.json"))),
+        tracks=tuple(outlooks),
+    )
+
+
+def available_confinement() -> tuple[str, ...]:
+    """What `harness.player.confine` puts in force here, tried in a process of its own, for it is for good."""
+    code = "from harness.player.confine import confine; print(*confine([], []))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    return tuple(done.stdout.split())
+
+
+def _matrix_rate(device: str, width: int) -> float:
+    """Operations a second of square products: on the CPU one thread in float32, on a GPU as training multiplies."""
+    import torch
+
+    bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    one = torch.ones(width, width, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
+    threads, count = torch.get_num_threads(), 0
+    torch.set_num_threads(1)
+    try:
+        float((one @ one)[0, 0])
+        started = time.perf_counter()
+        while (spent := time.perf_counter() - started) < MEASURED_S:
+            float((one @ one)[0, 0])  # reading a number waits for the device
+            count += 1
+    finally:
+        torch.set_num_threads(threads)
+    return 2 * width**3 * count / spent
+
+
+_SCORED: tuple[SplitName, ...] = ("dev", "val")
+
+
+class Work(NamedTuple):
+    """What one run of a track's base recipe takes; memory is each process's."""
+
+    num_params: int
+    train_flops: float
+    eval_flops: float
+    memory_gib: float
+
+
+def track_work(track: Track) -> Work:
+    """Count on the real model, built without memory for its numbers (torch's meta device)."""
+    import torch
+
+    model, budget = track.model, track.budget
+    with torch.device("meta"):
+        num_params = sum(p.numel() for p in apply_recipe({}, model, track.optim).build().parameters())
+    looked_up = 0 if model.tie_embeddings else model.vocab_size * model.dim
+    idle_experts = max(0, model.num_experts - model.top_k) * model.num_layers * 2 * model.dim * model.ffn_dim
+    attention = 2 * model.num_layers * budget.seq_len * model.dim  # scores and mixture, of which causality needs half
+    forward = 2 * (num_params - looked_up - idle_experts) + attention  # a token
+    pinned = track.data.pinned  # else nobody knows yet how large the splits are
+    dev_tokens, val_tokens = (track.data.pin(split).tokens if pinned else 0 for split in _SCORED)
+    logits = (
+        3 * budget.batch_tokens // track.num_processes * model.vocab_size
+    )  # they, their gradient and the softmax between
+    return Work(
+        num_params,
+        3.0 * forward * budget.tokens,
+        float(forward * (dev_tokens * budget.dev_evaluations + val_tokens * VAL_PASSES)),
+        4 * (5 * num_params + logits) / 2**30,
+    )
+
+
+def run_seconds(project: Project, track: Track) -> tuple[float | None, Source | None]:
+    """Seconds of one whole run here and how they are known; (None, None) on a machine without the track's device."""
+    if (kept_s := kept_run_seconds(project, track)) is not None:
+        return kept_s, "kept runs"
+    import torch
+
+    if track.device == "cuda" and not torch.cuda.is_available():
+        return None, None
+    rate = _matrix_rate("cuda", 4096) if track.device == "cuda" else _matrix_rate("cpu", 512) * track.threads
+    return _estimate(track_work(track), rate, track), "matrix rate"
+
+
+def _estimate(work: Work, rate: float, track: Track) -> float:
+    return START_S + (work.train_flops / track.num_processes + work.eval_flops) / (UTILISATION * rate)
+
+
+def _outlook(
+    project: Project, track: Track, rates: _Rates, memory_gib: float, gpu_memory_gib: float | None
+) -> TrackOutlook:
+    work, looks, jobs = track_work(track), track.rule.looks, LocalExecutor.room(track)
+    source: Source
+    rate = rates.gpu if track.device == "cuda" else rates.cpu * track.threads
+    run_s, source = kept_run_seconds(project, track), "kept runs"
+    if run_s is None and rate is not None:
+        run_s, source = _estimate(work, rate, track), "matrix rate"
+    hindrances = tuple(_hindrances(track, work, memory_gib, gpu_memory_gib))
+    first_s, last_s = (None if run_s is None else run_s * math.ceil(2 * n / jobs) for n in (looks[0], looks[-1]))
+    return TrackOutlook(
+        track=track.name,
+        runnable=not hindrances,
+        hindrances=hindrances,
+        remarks=tuple(_remarks(track)),
+        num_params=work.num_params,
+        train_flops=work.train_flops,
+        memory_gib=work.memory_gib,
+        jobs=jobs,
+        run_s=run_s,
+        first_look_s=first_s,
+        last_look_s=last_s,
+        source=None if run_s is None else source,
+    )
+
+
+def _hindrances(track: Track, work: Work, memory_gib: float, gpu_memory_gib: float | None) -> list[str]:
+    """Why the track cannot train here."""
+    if track.device == "cuda" and gpu_memory_gib is None:
+        return ["needs a CUDA GPU"]
+    if track.device == "cuda" and len(alike_gpus()) < track.num_processes:
+        return [f"needs {track.num_processes} GPUs of one kind, there are {len(alike_gpus())}"]
+    held = memory_gib / track.num_processes
+    if track.device == "cuda" and gpu_memory_gib is not None:
+        held = gpu_memory_gib
+    return [f"needs {work.memory_gib:.0f} GiB or more, there are {held:.0f}"] if work.memory_gib > held else []
+
+
+def _remarks(track: Track) -> list[str]:
+    """What to know before it trains."""
+    remarks = ["downloads its text first"] if track.data.source == "hub" and read_manifest(track) is None else []
+    if track.num_threads > available_cores():
+        remarks.append(f"the {track.num_threads} threads of a run share {available_cores()} core(s)")
+    return remarks if track.data.pinned else [*remarks, "not pinned: nothing can be filed"]

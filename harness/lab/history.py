@@ -1,0 +1,99 @@
+"""Every attempt on a track is counted, wins, losses and failures alike: luck must be paid for in public.
+
+`runs/TRACK/attempts.jsonl` gets one line for each judged candidate of this machine and is only ever
+appended to. Together with the board's negative results it says the how-manieth attempt this is.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from harness.board.leaderboard import Board
+from harness.board.submission import candidate_key
+from harness.core.errors import LlmbenchError
+from harness.core.project import Project, read_text
+from harness.core.schema import Count, Sha256, Strict
+from harness.core.track import Track
+from harness.lab.arms import Arms
+from harness.lab.contest import Contest
+
+
+class Attempt(Strict):
+    """One judged candidate."""
+
+    date: str
+    track_digest: Sha256
+    holder: Count
+    """Number of the submission that held the record; 0 where nobody did."""
+    recipe: str
+    sources: dict[str, Sha256]
+    decision: str
+    reasons: tuple[str, ...]
+    pairs: Count
+    gain: float | None
+
+
+def record_attempt(project: Project, board: Board, track: Track, contest: Contest, sources: Mapping[str, str]) -> None:
+    """Append one judged candidate to this machine's ledger."""
+    holder = board.holder(track)
+    if holder is not None and holder.candidate.recipe == contest.arms.candidate:
+        return  # the record measured again is no attempt on it
+    attempt = Attempt(
+        date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        track_digest=track.digest,
+        holder=holder.number if holder else 0,
+        recipe=contest.arms.candidate,
+        sources=dict(sources),
+        decision=contest.verdict.decision,
+        reasons=contest.verdict.reasons,
+        pairs=contest.verdict.pairs,
+        gain=contest.verdict.gain,
+    )
+    path = _ledger(project, track)
+    line = attempt.model_dump_json() + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        earlier = path.read_bytes() if path.exists() else b""
+        torn = bool(earlier) and not earlier.endswith(b"\n")  # a kill in the middle of a line
+        with path.open("a", encoding="utf-8") as file:
+            file.write("\n" * torn + line)
+    except OSError as error:
+        raise LlmbenchError(f"cannot write {path}: {error.strerror}; free space or fix the permissions") from error
+
+
+def attempt_number(project: Project, board: Board, track: Track, sources: Mapping[str, str]) -> int:
+    """The how-manieth different candidate `sources` is since the track's last record; from 1."""
+    holder = board.holder(track)
+    number = holder.number if holder else 0
+    tried = board.attempts(track.name, track.digest)
+    for attempt in _read(_ledger(project, track)):
+        if (attempt.track_digest, attempt.holder) == (track.digest, number):
+            tried.add(candidate_key(attempt.sources))
+    return len(tried - {candidate_key(sources)}) + 1
+
+
+def attempt_sentence(number: int, arms: Arms, board: Board, track: Track) -> str:
+    """`attempt 7 on pocket since record 3`."""
+    holder = board.holder(track)
+    since = f"since record {holder.number}" if holder else "before any record"
+    return f"{arms.candidate}: attempt {number} on {track.name} {since}"
+
+
+def _ledger(project: Project, track: Track) -> Path:
+    return project.runs / track.name / "attempts.jsonl"
+
+
+def _read(path: Path) -> list[Attempt]:
+    if not path.exists():
+        return []
+    attempts = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        try:
+            attempts.append(Attempt.model_validate_json(line))
+        except ValidationError as error:
+            raise LlmbenchError(f"{path}:{number} is broken; restore that line or delete it") from error
+    return attempts

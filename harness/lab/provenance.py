@@ -1,0 +1,69 @@
+"""Where a run comes from: revision, packages, machine. No user and no host names."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+from harness.core.errors import LlmbenchError
+from harness.core.git import git
+from harness.core.parallel import available_cores
+from harness.core.project import Project
+from harness.core.runs import Machine, Provenance
+from harness.core.track import Track
+
+PACKAGES = ("llmbench", "numpy", "safetensors", "tokenizers", "torch")
+
+
+def collect_provenance(project: Project, track: Track, *, jobs: int, gpu: str | None = None) -> Provenance:
+    """This checkout, these packages, this machine, and how it trains a run of `track`."""
+    return Provenance(
+        revision=_git(project, "rev-parse", "HEAD"),
+        dirty=bool(_git(project, "status", "--porcelain", "--", "models", "harness", "tracks", ":!models/variants")),
+        packages={package: version(package) for package in PACKAGES},
+        machine=this_machine(gpu),
+        threads=track.threads,
+        processes=track.processes,
+        jobs=jobs,
+    )
+
+
+def this_machine(gpu: str | None = None) -> Machine:
+    """What times and last bits depend on."""
+    return Machine(
+        cpu=_cpu_name(),
+        cores=available_cores(),
+        memory_gib=max(1, round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)),
+        os=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        gpu=gpu,
+    )
+
+
+def default_jobs(track: Track) -> int:
+    """Runs of `track` that this machine trains at a time: one on a GPU, else as many as its cores hold."""
+    return 1 if track.device == "cuda" else max(1, available_cores() // track.num_threads)
+
+
+def _cpu_name() -> str:
+    """Model name of the processor, as /proc/cpuinfo or the platform module tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    if "model name" in fields:
+        # Family and model tell processors apart that share a marketing name.
+        numbers = [
+            f"{key} {fields[field]}" for key, field in (("family", "cpu family"), ("model", "model")) if field in fields
+        ]
+        return " ".join([fields["model name"], *numbers])
+    return platform.processor() or platform.machine()
+
+
+def _git(project: Project, *arguments: str) -> str | None:
+    """Output of one git command, or None outside a repository or without git."""
+    try:
+        return git(project.root, *arguments).decode().strip()
+    except LlmbenchError:
+        return None

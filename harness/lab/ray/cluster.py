@@ -1,0 +1,178 @@
+"""Runs on the machines of a Ray cluster that is there already: `--executor ray`, see docs/ray.md.
+
+Each run is one task with the track's threads, and its GPUs. Its machine gets this checkout's sources, makes an ordinary
+local run of them, and sends back the record and the weights. What is lost with a machine is asked for again.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import socket
+import sys
+import threading
+import zipfile
+from typing import Any
+
+from harness.core.errors import InterruptedRunError, LlmbenchError
+from harness.core.project import CHECKOUT, Project, sha256, write_atomic
+from harness.core.runs import FailedRun, FinishedRun, RunIdentity, load_run_text
+from harness.core.track import Track
+from harness.lab.executor import INTERRUPTED, Executor, Watch
+from harness.lab.ray.node import run_on_node
+from harness.lab.ray.once import Request
+from harness.player import code_digest
+from harness.player.job import Job
+
+MOST_LOSSES = 3
+"""Times that a run is asked for again because its worker or its machine was lost."""
+
+
+SHIPPED = ("harness", "models", "tracks")
+
+
+def connect() -> Any:
+    """Ray, connected to the running cluster. Raises LlmbenchError where there is no Ray or no cluster."""
+    try:
+        import ray
+    except ImportError as error:
+        raise LlmbenchError('there is no Ray here; install it in the checkout: `pip install -e ".[ray]"`') from error
+    if not ray.is_initialized():
+        try:
+            _knock(os.environ.get("RAY_ADDRESS", ""))
+            ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise LlmbenchError(
+                f"no Ray cluster can be reached; start one (`ray start --head`) or set RAY_ADDRESS: "
+                f"{str(error).partition(chr(10))[0]}"
+            ) from error
+    return ray
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody answers at HOST:PORT, for which Ray itself would wait minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def resources(track: Track) -> dict[str, int]:
+    """What one run takes of a machine."""
+    return {"num_cpus": track.num_threads, "num_gpus": track.num_processes if track.device == "cuda" else 0}
+
+
+def pack(project: Project) -> bytes:
+    """The sources that runs depend on, as a zip whose bytes follow from theirs."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for folder in SHIPPED:
+            for path in sorted((project.root / folder).rglob("*")):
+                if path.is_file() and path.suffix in (".py", ".toml"):
+                    entry = zipfile.ZipInfo(path.relative_to(project.root).as_posix())  # dated 1980, like all
+                    archive.writestr(entry, path.read_bytes())
+    return buffer.getvalue()
+
+
+class RayExecutor(Executor):
+    """Tasks on a Ray cluster."""
+
+    name = "ray"
+
+    def __init__(self, track: Track, jobs: int) -> None:
+        super().__init__(track, jobs)
+        self._ray = connect()
+        project = Project(CHECKOUT)
+        archive = pack(project)
+        self._archive, self._digest, self._code = self._ray.put(archive), sha256(archive), code_digest(project)
+        # The machines have no llmbench to import it from.
+        self._ray.cloudpickle.register_pickle_by_value(sys.modules[run_on_node.__module__])
+        self._task = self._ray.remote(run_on_node).options(**resources(track), num_returns="streaming", max_retries=0)
+        self._running: set[Any] = set()
+        self._guard = threading.RLock()  # a signal may call stop() within stop()
+
+    @staticmethod
+    def room(track: Track) -> int:
+        need = resources(track)
+        have = [machine["Resources"] for machine in connect().nodes() if machine["Alive"]]
+        keys = {"num_cpus": "CPU", "num_gpus": "GPU"}
+        room = sum(int(min(one.get(keys[key], 0) // count for key, count in need.items() if count)) for one in have)
+        if room < 1:
+            wanted = " and ".join(f"{count} {keys[key]}" for key, count in need.items() if count)
+            raise LlmbenchError(f"no machine of the Ray cluster has {wanted}, which {track.name} needs; add one")
+        return room
+
+    def make(self, run: RunIdentity, job: Job, watch: Watch) -> FinishedRun | FailedRun:
+        request = Request(
+            job=job,
+            code_digest=self._code,
+            revision=run.provenance.revision,
+            dirty=run.provenance.dirty,
+            occasion=job.folder,
+        ).model_dump_json()
+        reason = ""
+        for loss in range(MOST_LOSSES + 1):
+            if loss:
+                watch({"event": "lost", "reason": reason})
+            answer = self._ask(request, watch)
+            match answer["event"]:
+                case "made":
+                    made = load_run_text(answer["run"])
+                    if not isinstance(made, FailedRun) or made.status != "interrupted":
+                        return self._keep(made, job, answer["files"])
+                    reason = made.reason
+                case "refused":
+                    raise LlmbenchError(answer["message"])
+                case "ended" if answer["code"] >= 0:  # a bug, which would come again
+                    raise LlmbenchError(f"a machine of the cluster failed: {answer['words'] or 'it said nothing'}")
+                case "ended":
+                    reason = f"killed by signal {-answer['code']}, perhaps for want of memory"
+                case _:
+                    reason = answer["reason"]
+        identity = {name: getattr(run, name) for name in RunIdentity.model_fields}
+        reason = f"lost {MOST_LOSSES + 1} times, the last time: {reason}"
+        return FailedRun(**identity, status="interrupted", reason=reason)
+
+    def _ask(self, request: str, watch: Watch) -> dict[str, Any]:
+        """Have the request carried out once; the last event, `lost` where the task did not come to its end."""
+        errors = self._ray.exceptions
+        with self._guard:
+            self.raise_if_stopped()
+            events = self._task.remote(self._archive, self._digest, request)
+            self._running.add(events)
+        answer: dict[str, Any] = {"event": "lost", "reason": "it said nothing"}
+        try:
+            for reference in events:
+                event = self._ray.get(reference)
+                if event["event"] in ("step", "evaluating"):
+                    watch(event)
+                elif answer["event"] not in ("made", "refused"):
+                    answer = event
+        except errors.TaskCancelledError as error:
+            raise InterruptedRunError(INTERRUPTED) from error
+        except errors.RayTaskError as error:
+            self.raise_if_stopped()
+            raise LlmbenchError(f"a machine of the cluster failed: {error.cause}") from error
+        except errors.RayError as error:
+            self.raise_if_stopped()
+            answer = {"event": "lost", "reason": str(error).strip().partition("\n")[0].partition(". ")[0]}
+        finally:
+            with self._guard:
+                self._running.discard(events)
+        self.raise_if_stopped()
+        return answer
+
+    def _keep(self, made: FinishedRun | FailedRun, job: Job, files: dict[str, bytes]) -> FinishedRun | FailedRun:
+        """Lay the run's files where a local run would. Raises LlmbenchError where other weights arrived."""
+        for name, content in files.items():
+            if name == job.weights.name or name.endswith(".log"):
+                write_atomic(job.weights.with_name(name), content)
+        if isinstance(made, FinishedRun) and sha256(files.get(job.weights.name, b"")) != made.training.weights_sha256:
+            raise LlmbenchError(f"the weights of {job.recipe} seed {job.seed} did not arrive whole; run it again")
+        return made
+
+    def stop(self) -> None:
+        with self._guard:
+            super().stop()
+            for events in self._running:
+                self._ray.cancel(events)

@@ -1,0 +1,128 @@
+"""The part of a cluster's run that Ray itself carries to the machine: unpack the sources, start them, pass on.
+
+It is sent as it stands here and imports the standard library alone, so that a machine needs llmbench's packages but
+no llmbench of its own.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+REPORT_EVERY_S = 0.5
+
+
+PATIENCE_S = 60.0  # for a checkpoint, once asked to stop
+
+
+def run_on_node(archive: bytes, digest: str, request: str) -> Iterator[dict[str, Any]]:
+    """Events of one run, newest only where they come fast; the last one holds the run and its files.
+
+    `archive` is a zip of the sources, `digest` its SHA-256, `request` a `harness.lab.ray.once.Request` as JSON.
+    """
+    root = unpack(archive, digest)
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}  # Ray's own
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness.lab.ray.once"],
+        cwd=root,
+        env={**environment, "PYTHONPATH": str(root)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    words: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    errors: list[str] = []
+    readers = (
+        threading.Thread(target=_read, args=(process.stdout, words), daemon=True),
+        threading.Thread(target=errors.extend, args=(process.stderr,), daemon=True),
+    )
+    for reader in readers:
+        reader.start()
+    try:
+        process.stdin.write(request)
+        process.stdin.close()
+        yield from _pass_on(words)
+        process.wait()
+        readers[1].join(PATIENCE_S)
+        yield {"event": "ended", "code": process.returncode, "words": "".join(errors)[-300:].strip()}
+    finally:  # a cancelled task comes by here, a killed one takes its process along
+        process.terminate()
+        try:
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for reader in readers:
+            reader.join()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def _read(lines: Iterable[str], words: queue.SimpleQueue[str | None]) -> None:
+    """Each line, and None after the last one."""
+    for line in lines:
+        words.put(line)
+    words.put(None)
+
+
+def _pass_on(words: queue.SimpleQueue[str | None]) -> Iterator[dict[str, Any]]:
+    """What the process says, until it says no more."""
+    told, newest = 0.0, None
+    while True:
+        try:
+            line = words.get(timeout=REPORT_EVERY_S)  # a wait without end would keep a cancellation out
+        except queue.Empty:
+            line = ""
+        if line is None or (line and not line.endswith("\n")):
+            return
+        event = json.loads(line) if line else newest
+        newest = event if event is not None and event["event"] == "step" else None
+        if event is None or (newest is not None and time.monotonic() - told < REPORT_EVERY_S):
+            continue
+        if event["event"] == "made":
+            folder = Path(event["folder"])
+            event["files"] = {path.name: path.read_bytes() for path in folder.glob("*") if path.suffix in KEPT}
+            shutil.rmtree(folder, ignore_errors=True)
+        told, newest = time.monotonic(), None
+        yield event
+
+
+KEPT = (".safetensors", ".log")
+
+
+def unpack(archive: bytes, digest: str) -> Path:
+    """The sources' folder on this machine: one for all runs of the same sources, so that their checkpoints are found.
+
+    Raises PermissionError where another user has taken its place.
+    """
+    home = Path(tempfile.gettempdir()) / f"llmbench-{os.getuid()}"
+    home.mkdir(mode=0o700, exist_ok=True)
+    if home.stat().st_uid != os.getuid():
+        raise PermissionError(f"{home} belongs to another user")
+    root = home / digest[:16]
+    if not root.exists():
+        fresh = Path(tempfile.mkdtemp(dir=home))
+        with zipfile.ZipFile(io.BytesIO(archive)) as sources:
+            sources.extractall(fresh)
+        try:
+            fresh.rename(root)
+        except OSError:  # another run was faster
+            shutil.rmtree(fresh, ignore_errors=True)
+    return root

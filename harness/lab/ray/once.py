@@ -1,0 +1,93 @@
+"""One run on a machine of a cluster: a request on stdin, events as JSON lines on stdout, the run as the last one.
+
+It is an ordinary local run, in a copy of the checkout that asks for it; what says where it comes from says this
+machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import LlmbenchError
+from harness.core.project import CHECKOUT, Project
+from harness.core.runs import FailedRun, FinishedRun, RunIdentity
+from harness.core.schema import Sha256, Strict
+from harness.core.track import load_track
+from harness.data.cache import with_found_pins
+from harness.data.prepare import prepare
+from harness.lab.executor import LocalExecutor
+from harness.lab.store import Bench
+from harness.player.device import require_device
+from harness.player.job import Job
+from harness.player.process import end_with_parent
+
+
+class Request(Strict):
+    """What a cluster's machine is asked for."""
+
+    job: Job
+    """Its root and its folder are those of the machine that asks."""
+    code_digest: Sha256
+    revision: str | None
+    dirty: bool
+    """Revision and state of the checkout whose sources were sent."""
+    occasion: str
+    """Tells runs apart that must not be reused for one another."""
+
+
+def make(request: Request, emit: Any) -> tuple[FinishedRun | FailedRun, Path]:
+    """The run, and its folder on this machine. Raises LlmbenchError where it cannot start here."""
+    project, job = Project(CHECKOUT), request.job
+    track = load_track(project, job.track, job.settings)
+    require_device(track)
+    prepare(track)
+    track = with_found_pins(track)
+
+    def observe(run: RunIdentity, event: dict[str, Any]) -> None:
+        if event["event"] != "done":
+            emit(event)
+
+    bench = Bench(
+        project,
+        track,
+        jobs=LocalExecutor.room(track),
+        timed_contest=request.occasion,
+        observe=observe,
+        checkpoint_every_s=job.checkpoint_every_s,
+    )
+    run = bench.identify(job.recipe, job.seed)
+    asked = (job.training_digest, job.sources, request.code_digest)
+    if (run.training_digest, run.sources, run.code_digest) != asked:
+        raise LlmbenchError("the sources or tokens on the cluster's machine are others than here; start again")
+    (made,) = bench.make([run], lambda run: job.give_up)
+    provenance = made.provenance.model_copy(update={"revision": request.revision, "dirty": request.dirty})
+    return made.model_copy(update={"provenance": provenance}), bench.folder(run)
+
+
+def main() -> None:
+    """Read the request, make the run, and turn an expected error into an event."""
+    end_with_parent()
+    events = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def emit(event: dict[str, Any]) -> None:
+        events.write(json.dumps(event) + "\n")
+
+    try:
+        made, folder = make(Request.model_validate_json(sys.stdin.read()), emit)
+    except PackageNotFoundError as error:
+        emit({"event": "refused", "message": f"a machine of the cluster lacks {error.name}; install llmbench there"})
+    except LlmbenchError as error:
+        emit({"event": "refused", "message": str(error)})
+        sys.exit(error.exit_code)
+    else:
+        emit({"event": "made", "run": made.model_dump_json(), "folder": str(folder)})
+
+
+if __name__ == "__main__":
+    main()

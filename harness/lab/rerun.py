@@ -1,0 +1,131 @@
+"""Training a claim again on this machine: what must be in place, on which seeds, and what the runs then say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.board.leaderboard import Board
+from harness.board.submission import Submission, fresh_seeds
+from harness.core.errors import LlmbenchError
+from harness.core.project import Project, read_bytes, sha256
+from harness.core.runs import FinishedRun, Pair
+from harness.core.track import Rule, Track, load_track
+from harness.lab.arms import Arms
+from harness.lab.contest import Contest
+from harness.rule.comparable import comparability_problems
+from harness.rule.replication import (
+    OWN_FAILURES,
+    Outcome,
+    outcome_of_challenge,
+    outcome_of_negative,
+    outcome_of_record,
+    rule_again,
+)
+from harness.rule.stats import welch_t
+from harness.rule.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """An opening's seeds, trained once more and held against the stored runs."""
+
+    outcome: Outcome
+    differs: dict[str, str]
+    """Reason code -> what differs between then and now; only where nothing does must the numbers be equal."""
+    gain: float | None
+    """Nats by which the mean is lower now, with its two-sided interval; None where one seed alone was trained."""
+    ci_low: float | None
+    ci_high: float | None
+
+
+def claim_track(project: Project, submission: Submission) -> Track:
+    """The track that a claim was measured on, where it can be trained again here.
+
+    Raises LlmbenchError where the track is another edition by now, or a variant another file.
+    """
+    track = load_track(project, submission.track)
+    if track.digest != submission.track_digest:
+        raise LlmbenchError(
+            f"tracks/{track.name}.toml is not the edition that {submission.folder_name} was measured on; "
+            f"check out the revision that had it"
+        )
+    for arm in (submission.record, submission.candidate):
+        for name, digest in arm.sources.items() if arm else ():
+            path = project.variants / f"{name}.py"
+            if not path.exists() or sha256(read_bytes(path)) != digest:
+                raise LlmbenchError(
+                    f"models/variants/{name}.py is not the file that {submission.folder_name} was measured with; "
+                    f"copy it from submissions/{submission.folder_name}/sources/{name}.py"
+                )
+    return track
+
+
+def claim_arms(submission: Submission) -> Arms:
+    """The two recipes of a claim. In an opening there is no record: its recipe name is empty."""
+    record = submission.record.recipe if submission.record else ""
+    return Arms(record, submission.candidate.recipe, submission.lane)
+
+
+def track_again(track: Track, submission: Submission, purpose: str = "rerun") -> Track:
+    """The track with what a re-run of `submission` changes in it: the seeds and, but for a negative result, the rule.
+
+    Neither is part of what a single run depends on, so runs here and runs of the claim are of one kind.
+    """
+    if submission.kind == "opening":
+        return track.model_copy(update={"seeds": tuple(submission.candidate.seeds)})
+    seeds = fresh_seeds(submission, purpose, track.rule.looks[-1])
+    rule = track.rule if submission.kind == "negative" else rule_again(track.rule)
+    return track.model_copy(update={"seeds": tuple(seeds), "rule": rule})
+
+
+def outcome_of(claim: Submission, board: Board, contest: Contest) -> Outcome:
+    """What a contest trained again says of `claim`; a challenge's claim is what it says of its record."""
+    if _crashed(contest):
+        return "open"
+    if claim.kind == "negative":
+        return outcome_of_negative(contest.verdict)
+    if claim.challenge is None:
+        return outcome_of_record(_verdict(claim), contest.verdict)
+    number = claim.challenge.number
+    record = board.find(number)
+    if record is None:
+        raise LlmbenchError(f"{claim.folder_name} challenges {number}, which is not on the board")
+    return outcome_of_challenge(claim.challenge.outcome, outcome_of_record(_verdict(record), contest.verdict))
+
+
+def _crashed(contest: Contest) -> bool:
+    """Whether the candidate was rejected for a run that did not fail by itself."""
+    return "candidate_failed" in contest.verdict.reasons and contest.failed[0].status not in OWN_FAILURES
+
+
+def _verdict(submission: Submission) -> Verdict:
+    if submission.verdict is None:
+        raise LlmbenchError(f"{submission.folder_name} has no verdict that a re-run could be held against")
+    return submission.verdict
+
+
+def compare_repeat(stored: Sequence[FinishedRun], again: Sequence[FinishedRun], rule: Rule) -> Repeat:
+    """Whether an opening's runs are what training their seeds again gives; both in the same order.
+
+    Where code, machine, packages and threads are the same, the numbers must be the same to the bit. Otherwise
+    the means are compared (Welch): confirmed where the whole interval of their difference lies within the
+    track's loss tolerance, else open, for what differs may be the cause.
+    """
+    pairs = [Pair(then, now) for then, now in zip(stored, again, strict=True)]
+    found = comparability_problems(pairs, timed=False)
+    differs = {code: detail for code, detail in found.items() if code != "mixed_load"}  # load moves times alone
+    losses = ([run.evaluation.val_loss for run in runs] for runs in (stored, again))
+    means = welch_t(*losses, alpha=rule.alpha_look)
+    outcome: Outcome
+    if not differs:
+        outcome = "confirmed" if all(_bits(then) == _bits(now) for then, now in pairs) else "refuted"
+    else:
+        ends = [end for end in (means.ci_low, means.ci_high) if end is not None]
+        outcome = "confirmed" if ends and max(map(abs, ends)) <= rule.loss_tolerance else "open"
+    return Repeat(outcome, differs, means.gain, means.ci_low, means.ci_high)
+
+
+def _bits(run: FinishedRun) -> tuple[float, int, str]:
+    """What must not move at all."""
+    return run.evaluation.nats, run.evaluation.correct, run.training.weights_sha256

@@ -1,0 +1,223 @@
+"""Runs on this machine: which are there, train the missing ones, resume the interrupted ones.
+
+A run's folder is named by all that its numbers depend on, so what is found there can be reused:
+`runs/TRACK/RECIPE/KEY/seed-N/` with `run.json`, the weights, the log, and a checkpoint while it trains.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from harness.core.errors import LlmbenchError
+from harness.core.project import Project, sha256
+from harness.core.runs import FailedRun, FinishedRun, Provenance, RunIdentity, load_run, save_run
+from harness.core.track import Track, settings_of
+from harness.lab.executor import Executor, LocalExecutor
+from harness.lab.provenance import collect_provenance
+from harness.player import code_digest
+from harness.player.device import gpu_name
+from harness.player.job import GiveUp, Job
+from harness.variants.recipe import recipe_sources
+from harness.variants.source import VariantSource
+
+RUN_FILE = "run.json"
+
+
+# A crash may have had a passing cause, and a milestone belongs to one contest.
+RETRIED = ("error", "hopeless", "interrupted")
+
+
+Observe = Callable[[RunIdentity, dict[str, Any]], None]
+"""Called from the threads that watch the workers: a run and its newest event."""
+
+
+def ignore_events(run: RunIdentity, event: dict[str, Any]) -> None:
+    """The observer for whoever does not watch."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One track on one machine: makes runs, keeps them, finds them again."""
+
+    project: Project
+    track: Track
+    jobs: int
+    """Runs that train at the same time; it moves no result, each run has the track's threads."""
+    timed_contest: str = ""
+    """Names the contest whose times are to be compared: its runs are trained for it, next to each other."""
+    observe: Observe = ignore_events
+    checkpoint_every_s: float = 30.0
+    executor: type[Executor] = LocalExecutor
+    provenance: Provenance = field(init=False)
+    code_digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        gpu = gpu_name(self.track) if self.executor is LocalExecutor else None
+        provenance = collect_provenance(self.project, self.track, jobs=self.jobs, gpu=gpu)
+        object.__setattr__(self, "provenance", provenance)
+        object.__setattr__(self, "code_digest", code_digest(self.project))
+
+    def identify(self, recipe: str, seed: int) -> RunIdentity:
+        """The run of `recipe` with `seed`, as it would be made now. Raises LlmbenchError for a bad recipe."""
+        sources = recipe_sources(self.project, recipe)
+        return self._identity(recipe, sources, seed)
+
+    def _identity(self, recipe: str, sources: dict[str, VariantSource], seed: int) -> RunIdentity:
+        return RunIdentity(
+            track=self.track.name,
+            training_digest=self.track.training_digest,
+            recipe=recipe,
+            sources={name: source.digest for name, source in sources.items()},
+            code_digest=self.code_digest,
+            seed=seed,
+            provenance=self.provenance,
+        )
+
+    def folder(self, run: RunIdentity) -> Path:
+        """Where `run` lies: the key covers all that its numbers and times depend on.
+
+        On which machine of a cluster a run lands is not known before: there the cluster stands for the machine, and
+        runs of two kinds of machine are refused when they are compared.
+        """
+        provenance = run.provenance
+        parts = {
+            "training": run.training_digest,
+            "sources": run.sources,
+            "code": run.code_digest,
+            "packages": provenance.packages,
+            "machine": provenance.machine.model_dump(),
+            "threads": provenance.threads,
+            "jobs": provenance.jobs,
+        }
+        if self.executor is not LocalExecutor:
+            del parts["machine"], parts["jobs"]
+            parts["executor"] = self.executor.name
+        if self.timed_contest:
+            parts["contest"] = self.timed_contest
+        key = sha256(json.dumps(parts, sort_keys=True).encode())[:12]
+        return self.project.runs / run.track / run.recipe / key / f"seed-{run.seed}"
+
+    def find(self, run: RunIdentity) -> FinishedRun | FailedRun | None:
+        """The stored result of `run`. Raises LlmbenchError where the stored file is broken."""
+        path = self.folder(run) / RUN_FILE
+        if not path.exists():
+            return None
+        found = load_run(path)
+        same = (found.training_digest, found.sources, found.code_digest, found.recipe, found.seed)
+        if same != (run.training_digest, run.sources, run.code_digest, run.recipe, run.seed):
+            raise LlmbenchError(f"{path} is not the run that its place names; delete it to train it again")
+        return found
+
+    def make(
+        self, runs: Sequence[RunIdentity], milestone: Callable[[RunIdentity], GiveUp | None] = lambda run: None
+    ) -> list[FinishedRun | FailedRun]:
+        """The results of `runs`, in order: found where they are stored, trained where they are not.
+
+        Once a run has failed, no further one is started: the list then ends early. `milestone` is
+        asked when a run starts.
+
+        Raises LlmbenchError where a run cannot start, InterruptedRunError on Ctrl-C or SIGTERM; what
+        was finished by then is kept.
+        """
+        executor = self.executor(self.track, self.jobs)
+        with executor.stopped_by_signals(), ThreadPoolExecutor(max_workers=self.jobs) as pool:
+            futures = [pool.submit(self._make_one, run, executor, milestone) for run in runs]
+            try:
+                for future in as_completed(futures):
+                    if not future.cancelled() and isinstance(future.result(), FailedRun):
+                        _cancel(futures)
+            except BaseException:
+                _cancel(futures)
+                executor.stop()
+                raise
+        return [future.result() for future in futures if not future.cancelled()]
+
+    def rehearse(self, run: RunIdentity) -> bool:
+        """Whether `run` gets as far as its first step: seconds, and nothing is kept.
+
+        Raises LlmbenchError where it may not start, InterruptedRunError on Ctrl-C or SIGTERM.
+        """
+        if self.executor is not LocalExecutor:
+            return True  # this machine may have no GPU for it
+        executor, folder = self.executor(self.track, 1), self.folder(run)
+        folder.mkdir(parents=True, exist_ok=True)
+        with executor.stopped_by_signals():
+            answer = executor.ask("harness.player.rehearse", self._job(run, folder, None), folder, lambda event: None)
+        executor.raise_if_stopped()
+        if answer["event"] == "refused":
+            raise LlmbenchError(answer["message"])
+        return bool(answer["event"] == "rehearsed")
+
+    def _job(self, run: RunIdentity, folder: Path, give_up: GiveUp | None) -> Job:
+        return Job(
+            root=str(self.project.root),
+            track=run.track,
+            training_digest=run.training_digest,
+            settings=settings_of(self.track),
+            recipe=run.recipe,
+            sources=run.sources,
+            seed=run.seed,
+            folder=str(folder),
+            checkpoint_every_s=self.checkpoint_every_s,
+            give_up=give_up,
+        )
+
+    def _make_anew(
+        self, run: RunIdentity, folder: Path, executor: Executor, give_up: GiveUp | None
+    ) -> FinishedRun | FailedRun:
+        job = self._job(run, folder, give_up)
+        result = executor.make(run, job, lambda event: self.observe(run, event))
+        save_run(folder / RUN_FILE, result)
+        if result.status not in RETRIED:
+            (folder / "checkpoint.pt").unlink(missing_ok=True)
+        return result
+
+    def _make_one(
+        self, run: RunIdentity, executor: Executor, milestone: Callable[[RunIdentity], GiveUp | None]
+    ) -> FinishedRun | FailedRun:
+        folder = self.folder(run)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(folder / ".lock")
+            waiting = not _try_lock(lock, timeout=0)
+            if waiting:
+                self.observe(run, {"event": "waiting"})  # another llmbench trains this very run
+            while waiting:
+                executor.raise_if_stopped()
+                waiting = not _try_lock(lock, timeout=0.5)
+            try:
+                executor.raise_if_stopped()
+                found = self.find(run)
+                reused = found is not None and found.status not in RETRIED
+                result = (
+                    found if found is not None and reused else self._make_anew(run, folder, executor, milestone(run))
+                )
+                self.observe(run, {"event": "done", "result": result, "reused": reused})
+                return result
+            finally:
+                lock.release()
+        except OSError as error:
+            raise LlmbenchError(
+                f"cannot write {folder}: {error.strerror}; free space or fix the permissions"
+            ) from error
+
+
+def _cancel(futures: Sequence[Future[Any]]) -> None:
+    """Those that have not started yet."""
+    for future in futures:
+        future.cancel()
+
+
+def _try_lock(lock: filelock.BaseFileLock, timeout: float) -> bool:
+    try:
+        lock.acquire(timeout=timeout)
+    except filelock.Timeout:
+        return False
+    return True

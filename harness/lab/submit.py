@@ -1,0 +1,247 @@
+"""Writing a submission: the claim, its runs and its sources, all or nothing."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+
+from harness.board.check_board import verify_folder
+from harness.board.curves import curves_png
+from harness.board.leaderboard import Board, check_record_sources, make_row, read_board, rebuild, write_board
+from harness.board.readme import submission_markdown, verdict_sentence
+from harness.board.rows import Row
+from harness.board.submission import NAME as SUBMISSION_NAME
+from harness.board.submission import Arm, ArmName, Challenge, Claim, Kind, Submission, finished, frozen_source, run_file
+from harness.core.errors import LlmbenchError, RejectedError, UndecidedError
+from harness.core.parallel import answer_all
+from harness.core.project import Project, make_folder, read_bytes, sha256, write_atomic, write_changed
+from harness.core.runs import FailedRun, FinishedRun, dump_json, save_run
+from harness.core.track import ExploratoryTrack, Track, settings_of
+from harness.lab.arms import Arms, Entry, contest_seeds, run_command
+from harness.lab.contest import Contest, judge_stored
+from harness.lab.history import attempt_number
+from harness.lab.store import Bench
+from harness.rule.replication import OWN_FAILURES, Outcome
+from harness.rule.verdict import Verdict
+from harness.variants.recipe import BASE, parse_recipe, recipe_cost, recipe_sources
+
+
+@dataclass(frozen=True)
+class Filing:
+    """What is to be written, decided but not numbered yet."""
+
+    kind: Kind
+    name: str
+    arms: Arms
+    records: tuple[FinishedRun, ...]
+    candidates: tuple[FinishedRun | FailedRun, ...]
+    attempt: int
+    verdict: Verdict | None
+    challenge: Challenge | None = None
+
+
+def refuse_exploration(track: Track, settings: Sequence[str]) -> None:
+    """Raises LlmbenchError where runs are exploratory: by their track's type, or by the settings of their entry."""
+    if settings or isinstance(track, ExploratoryTrack):
+        given = " ".join(f"--set {setting}" for setting in settings or settings_of(track))
+        raise LlmbenchError(
+            f"runs with {given} are exploratory and can never enter the board; run the contest without --set first"
+        )
+
+
+def file_opening(bench: Bench, board: Board) -> Filing:
+    """The trained seeds of the base recipe, which open the track. Raises LlmbenchError where that is not to be."""
+    track, holder = bench.track, board.holder(bench.track)
+    if holder is not None:
+        raise LlmbenchError(f"the track {track.name} is open already: {holder.folder_name} holds it")
+    found = [bench.find(bench.identify(BASE, seed)) for seed in track.seeds]
+    runs = tuple(run for run in found if isinstance(run, FinishedRun))
+    if len(runs) < track.rule.looks[0]:
+        raise LlmbenchError(
+            f"{len(runs)} of the {track.rule.looks[0]} seeds of the baseline are trained; "
+            f"run `llmbench run baseline --track {track.name}`"
+        )
+    return Filing("opening", f"{track.name}-baseline", Arms("", BASE), (), runs, 1, None)
+
+
+def require_holder(board: Board, track: Track) -> Submission:
+    """The submission that holds the track. Raises LlmbenchError where nobody has opened it."""
+    holder = board.holder(track)
+    if holder is None:
+        raise LlmbenchError(
+            f"nobody has opened the track {track.name}; file its baseline: "
+            f"`llmbench submit --baseline --track {track.name}`"
+        )
+    return holder
+
+
+def require_pinned(track: Track) -> None:
+    """Raises LlmbenchError where the track's file does not say what its tokens must be."""
+    if not track.data.pinned:
+        raise LlmbenchError(
+            f"the track {track.name} is not pinned, so nobody could make the same tokens; "
+            f"run `llmbench data pin --track {track.name}` and commit its file first"
+        )
+
+
+def file_candidate(bench: Bench, board: Board, entry: Entry, arms: Arms, *, negative: bool) -> Filing:
+    """The trained pairs of a candidate, as a record or as a negative result.
+
+    Raises LlmbenchError where nothing is trained, RejectedError or UndecidedError where the record stands.
+    """
+    track, holder = bench.track, require_holder(board, bench.track)
+    standing = board.standing(track, entry.lane)
+    check_record_sources(bench.project, standing)
+    if standing is None or arms.record != standing.candidate.recipe:
+        raise RejectedError(f"{arms.candidate} holds the record already ({holder.folder_name})")
+    seeds = contest_seeds(bench.project, track, arms, confirm=entry.confirm)
+    contest = judge_stored(bench, arms, seeds)
+    used = contest.pairs[: contest.verdict.pairs]
+    if len(used) < len(contest.pairs):  # judged again without what no look used: what is filed is the whole evidence
+        contest = judge_stored(bench, arms, seeds[: len(used)])
+    verdict = contest.verdict
+    if contest.failed and not used:
+        raise RejectedError(f"{contest.failed[0].recipe} has no numbers to file: {contest.failed[0].reason}")
+    command = run_command(track, entry)
+    if not used:
+        raise UndecidedError(f"{arms.candidate}: {verdict_sentence(verdict)} Run `{command}` first")
+    if verdict.decision == "undecided":
+        raise UndecidedError(f"{arms.candidate}: {verdict_sentence(verdict)} Run `{command}` again")
+    if negative and verdict.decision == "accepted":
+        raise LlmbenchError(f"{arms.candidate} breaks the record; submit it without --negative")
+    if not negative and verdict.decision == "rejected":
+        raise RejectedError(f"{arms.candidate}: {verdict_sentence(verdict)} File it as knowledge with --negative")
+    if entry.lane == "simplicity" and recipe_cost(recipe_sources(bench.project, arms.candidate)) >= (
+        holder.candidate.statements
+    ):
+        raise RejectedError(
+            f"{arms.candidate} has no fewer statements than the present record, {holder.candidate.recipe}"
+        )
+    return Filing(
+        kind="negative" if negative else "record",
+        name="-".join((track.name, *entry.added, *(f"without-{name}" for name in entry.removed))),
+        arms=arms,
+        records=tuple(pair.record for pair in used),
+        candidates=tuple(pair.candidate for pair in used),
+        attempt=attempt_number(bench.project, board, track, used[0].candidate.sources),
+        verdict=verdict,
+    )
+
+
+def file_challenge(bench: Bench, target: Submission, outcome: Outcome, attempt: int, contest: Contest) -> Filing:
+    """A record trained again, with all the runs that its verdict rests on: a run that failed by itself is one.
+
+    Raises UndecidedError where the re-run has not come to a verdict, or a run failed for another cause.
+    """
+    failed, pairs, verdict = contest.failed[:1], contest.pairs, contest.verdict
+    if verdict.decision == "undecided" or any(run.status not in OWN_FAILURES for run in failed):
+        raise UndecidedError(
+            f"{target.folder_name}: {verdict_sentence(verdict)} Nothing is filed; what is trained is kept, run the "
+            f"challenge again with more pairs or in better health"
+        )
+    beside = [bench.find(bench.identify(contest.arms.record, run.seed)) for run in failed]
+    return Filing(
+        kind="challenge",
+        name=f"challenge-{target.number:04d}",
+        arms=contest.arms,
+        records=(*(pair.record for pair in pairs), *(run for run in beside if isinstance(run, FinishedRun))),
+        candidates=(*(pair.candidate for pair in pairs), *failed),
+        attempt=attempt,
+        verdict=verdict,
+        challenge=Challenge(number=target.number, outcome=outcome),
+    )
+
+
+def write_submission(project: Project, track: Track, filing: Filing, name: str | None) -> tuple[Submission, str]:
+    """Write the folder under the next free number and rebuild the CSV; the submission and its Markdown.
+
+    The folder is made beside its place, verified, and renamed into it. A lock makes two submits at
+    once take two numbers. Raises LlmbenchError where anything is wrong; then nothing was written.
+    """
+    if name is not None and not SUBMISSION_NAME.match(name):
+        raise LlmbenchError(f"the name '{name}' must be lower case letters, digits, '-', '_' and '+'; choose another")
+    make_folder(project.runs)
+    make_folder(project.submissions)
+    refuse_exploration(track, ())
+    with filelock.FileLock(project.runs / ".submit.lock"):
+        for left in project.submissions.glob(".new-*"):  # by a submit that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        board = read_board(project)
+        candidates = [run for run in filing.candidates if isinstance(run, FinishedRun)]
+        named = [(filing.arms.record, filing.records), (filing.arms.candidate, candidates)]
+        picture = curves_png([(recipe, runs) for recipe, runs in named if runs])
+        rules = read_bytes(project.tracks / f"{track.name}.toml")
+        submission = Submission(
+            number=board.next_number,
+            name=name or filing.name,
+            date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+            kind=filing.kind,
+            lane=filing.verdict.lane if filing.verdict else "loss",
+            track=track.name,
+            track_digest=track.digest,
+            record=_arm(project, filing.arms.record, filing.records) if filing.records else None,
+            candidate=_arm(project, filing.arms.candidate, filing.candidates),
+            attempt=filing.attempt,
+            verdict=filing.verdict,
+            files={"curves.png": sha256(picture), "track.toml": sha256(rules)},
+            challenge=filing.challenge,
+        )
+        markdown = submission_markdown(submission, filing.records, candidates)
+        texts = {"submission.json": dump_json(submission).encode(), "README.md": markdown.encode()}
+        try:
+            with tempfile.TemporaryDirectory(prefix=".new-", dir=project.submissions) as scratch:
+                folder = Path(scratch) / submission.folder_name
+                for file, content in {**texts, "curves.png": picture, "track.toml": rules}.items():
+                    write_atomic(folder / file, content)
+                _write_evidence(project, folder, filing)
+                if problems := verify_folder(project, folder, board):
+                    raise LlmbenchError(f"the submission would not verify: {problems[0]}")
+                folder.rename(project.submissions / submission.folder_name)
+        except OSError as error:
+            raise LlmbenchError(f"cannot write the submission: {error.strerror}; nothing was kept of it") from error
+        rebuild(project)
+    return submission, markdown
+
+
+def rebuild_texts(project: Project) -> list[Row]:
+    """Write anew what is made of runs: the board and each submission's README, whose wording may be an older one."""
+    board = read_board(project)
+
+    def remake(submission: Submission) -> Row:
+        claim = Claim(project.submissions / submission.folder_name, submission)
+        text = submission_markdown(submission, finished(claim.records), finished(claim.candidates))
+        write_changed(claim.folder / "README.md", text)
+        return make_row(board, claim)
+
+    return write_board(project, answer_all(remake, board.submissions))
+
+
+def _arm(project: Project, recipe: str, runs: Sequence[FinishedRun | FailedRun]) -> Arm:
+    sources = recipe_sources(project, recipe)
+    return Arm(
+        recipe=recipe,
+        sources={variant: source.digest for variant, source in sources.items()},
+        statements=recipe_cost(sources),
+        runs={str(run.seed): sha256(dump_json(run).encode()) for run in runs},
+    )
+
+
+def _write_evidence(project: Project, folder: Path, filing: Filing) -> None:
+    """The sources of both arms and all runs."""
+    for variant in sorted(
+        {*parse_recipe(filing.candidates[0].recipe), *(filing.records[0].sources if filing.records else ())}
+    ):
+        write_atomic(frozen_source(folder, variant), read_bytes(project.variants / f"{variant}.py"))
+    arms: list[tuple[ArmName, Sequence[FinishedRun | FailedRun]]] = [
+        ("record", filing.records),
+        ("candidate", filing.candidates),
+    ]
+    for arm, runs in arms:
+        for run in runs:
+            save_run(folder / run_file(arm, run.seed), run)

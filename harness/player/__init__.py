@@ -1,0 +1,35 @@
+"""The player: what runs in the confined process that executes a variant's code, from the job to the final weights.
+
+Imports core, variants and data. Another way to train or to confine belongs here; what judges never does.
+"""
+
+from __future__ import annotations
+
+from harness.core.project import Project, sha256
+
+# What a run's numbers depend on besides the track and the variants.
+CODE_FILES = (
+    "models/parts.py",
+    "models/gpt.py",
+    "models/kernels.py",
+    "models/moe.py",
+    "models/optim.py",
+    "harness/data/cache.py",
+    "harness/data/batches.py",
+    "harness/variants/recipe.py",
+    "harness/player/device.py",
+    "harness/player/ranks.py",
+    "harness/player/job.py",
+    "harness/player/process.py",
+    "harness/player/serve.py",
+    "harness/player/loss.py",
+    "harness/player/compiler.py",
+    "harness/player/checkpoint.py",
+    "harness/player/train.py",
+    "harness/referee/evaluate.py",
+)
+
+
+def code_digest(project: Project) -> str:
+    """SHA-256 over the files that every run goes through, so that a pair proves to share them."""
+    return sha256("\n".join(sha256((project.root / file).read_bytes()) for file in CODE_FILES).encode())

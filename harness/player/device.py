@@ -1,0 +1,177 @@
+"""Where a run computes: its track's device, and the precision of its products there.
+
+A CPU computes in float32. A CUDA device trains with bfloat16 products where it has them in hardware (autocast:
+weights, gradients and optimizer stay float32), else in float32, as on a T4. Evaluations are float32 everywhere, so
+that scores of two devices differ by what was trained and not by how it was scored.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.core.errors import LlmbenchError
+from harness.core.track import Track
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from harness.core.track import Track
+
+
+def set_up_torch(track: Track) -> None:
+    """Fix what a run's last bits depend on: threads and deterministic kernels.
+
+    On a GPU a run repeats to the last bits only by luck: its deterministic kernels are slower, some are missing.
+    """
+    import torch
+
+    torch.set_num_threads(track.threads)
+    if track.device == "cpu":
+        torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms, without importing the compiler
+        leave_out_the_compiler()
+    keep_freed_memory()
+
+
+def leave_out_the_compiler() -> None:
+    """Keep optimizers from importing torch's compiler, 1.5 s a run, only to tell it to leave them alone."""
+    import torch
+
+    for method in vars(torch.optim.Optimizer).values():
+        if function := getattr(method, "__wrapped__", None):
+            function.__dynamo_disable = function  # what torch._disable_dynamo looks for before it imports
+    torch.optim.Adam.step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))  # type: ignore[method-assign]
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory for the next step instead of returning it to the kernel.
+
+    Otherwise every activation of some megabytes is mapped and zeroed anew, step after step
+    (`python benchmarks/speed.py` measures what that costs). No effect elsewhere.
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD in malloc.h
+        libc.mallopt(mmap_threshold, 1 << 30)
+        libc.mallopt(trim_threshold, (1 << 31) - 1)
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device, opened."""
+
+    name: str
+    """As torch calls it: `cpu` or `cuda`."""
+    bf16: bool = False
+    """Whether training multiplies in bfloat16."""
+    steps_between_waits: int = 1
+    """Training steps after which the loop waits for the device, reads the clock and looks at the loss."""
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Within, training multiplies in this device's precision."""
+        import torch
+
+        return torch.autocast(self.name, dtype=torch.bfloat16, enabled=self.bf16)
+
+    def wait(self) -> None:
+        """Return when the device has done all that it was asked: before a clock is read."""
+        import torch
+
+        if self.name == "cuda":
+            torch.cuda.synchronize()
+
+    def peak_memory_mib(self) -> int:
+        """Largest memory so far: on a GPU what torch allocated there, else what this process held of the machine's."""
+        if self.name == "cuda":
+            import torch
+
+            return max(1, torch.cuda.max_memory_allocated() >> 20)
+        try:
+            status = Path("/proc/self/status").read_text()  # Linux; its getrusage would count the parent's peak too
+            return int(status.partition("VmHWM:")[2].split()[0]) >> 10
+        except (OSError, IndexError, ValueError):
+            import resource
+
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            return max(1, peak >> (20 if sys.platform == "darwin" else 10))
+
+    def tensor(self, batch: Any) -> Tensor:
+        """A numpy batch on this device; the copy goes on while the host goes on."""
+        import torch
+
+        tensor = torch.from_numpy(batch)
+        return tensor.pin_memory().to(self.name, non_blocking=True) if self.name == "cuda" else tensor
+
+
+def require_device(track: Track) -> None:
+    """Raises LlmbenchError where the track needs more CUDA devices than torch can use on this machine."""
+    if track.device == "cpu":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        why = ""
+        try:
+            torch.cuda.init()  # type: ignore[no-untyped-call]
+        except (AssertionError, RuntimeError) as error:
+            why = f" ({str(error).splitlines()[0]})"
+        raise LlmbenchError(
+            f"the track {track.name} needs a CUDA GPU, and torch {torch.__version__} finds none here{why}; run it "
+            "where one is, or explore it without: `--set device=cpu` (and smaller sizes, as `--set model.num_layers=2`)"
+        )
+    if torch.cuda.device_count() < track.num_processes:
+        raise LlmbenchError(
+            f"a run of {track.name} takes {track.num_processes} GPUs, one a process, and torch finds "
+            f"{torch.cuda.device_count()} here; run it where there are as many, or explore it with `--set processes=1`"
+        )
+
+
+def open_device(track: Track) -> Device:
+    """The track's device on this machine. Raises LlmbenchError where the machine has none of it."""
+    require_device(track)
+    if track.device == "cpu":
+        return Device("cpu")
+    import torch
+
+    return Device("cuda", bf16=torch.cuda.is_bf16_supported(including_emulation=False), steps_between_waits=10)
+
+
+def start_device(track: Track) -> None:
+    """Have a GPU's driver start, which takes a socket and names its threads: a confined process may do neither.
+
+    Raises LlmbenchError where the machine has no GPU for the track.
+    """
+    require_device(track)
+    if track.device == "cuda":
+        import torch
+
+        torch.zeros(1, device="cuda")
+        torch.cuda.synchronize()
+
+
+def gpu_name(track: Track) -> str | None:
+    """Name of the GPU and precision of training on it, as a run records it; None on a CPU track."""
+    device = open_device(track)
+    if device.name == "cpu":
+        return None
+    import torch
+
+    precision = "bfloat16" if device.bf16 else "float32 (it has no bfloat16)"
+    return f"{torch.cuda.get_device_name()}, {precision}"
+
+
+def device_files() -> list[Path]:
+    """The files through which a confined process reaches NVIDIA's driver (also where Windows hosts Linux: dxg)."""
+    nodes = [
+        *Path("/dev").glob("nvidia*"),
+        Path("/dev/dxg"),
+        *Path("/proc/driver").glob("nvidia*"),
+        Path("/proc/devices"),
+    ]
+    return [path for path in nodes if path.exists()]

@@ -1,0 +1,67 @@
+"""What forbids a comparison: pairs that differ in anything but the recipe, and times that do not compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harness.core.runs import FinishedRun, Pair
+from harness.rule.stats import seed_problems, value_problems
+
+SHORTEST_S = 1e-6  # a clock that shows less than a microsecond of training did not run
+
+
+def comparability_problems(pairs: Sequence[Pair], *, timed: bool) -> dict[str, str]:
+    """Reason code -> what differs, for everything that forbids a comparison; empty where nothing does.
+
+    `timed` says whether times decide, which takes runs that were alone on the machine and interleaved.
+    """
+    runs = [run for pair in pairs for run in pair]
+    problems: dict[str, str] = {}
+    for code, key in _SAME_EVERYWHERE.items():
+        _note_difference(problems, code, [key(run) for run in runs])
+    for arm in ([pair.record for pair in pairs], [pair.candidate for pair in pairs]):
+        _note_difference(problems, "mixed_recipes", [(run.recipe, tuple(sorted(run.sources.items()))) for run in arm])
+    for pair in pairs:
+        _note_difference(problems, "mixed_load", [run.provenance.jobs for run in pair])
+    seeds = [pair.record.seed for pair in pairs], [pair.candidate.seed for pair in pairs]
+    for code in seed_problems(*seeds, paired=True):
+        problems[code] = f"record's seeds {seeds[0]}, candidate's {seeds[1]}"
+    if timed:
+        _note_timing(problems, runs)
+    if any(run.training.train_s < SHORTEST_S for run in runs):
+        problems["no_time"] = f"train_s below {SHORTEST_S}"
+    if value_problems([run.evaluation.val_loss for run in runs], [run.training.train_s for run in runs]):
+        problems["not_finite"] = "val loss or training time beyond 1e100"
+    return problems
+
+
+_SAME_EVERYWHERE: dict[str, Callable[[FinishedRun], Any]] = {
+    "mixed_tracks": lambda run: (run.track, run.training_digest),
+    "mixed_code": lambda run: run.code_digest,
+    "mixed_machines": lambda run: run.provenance.machine,
+    "mixed_threads": lambda run: run.provenance.threads,
+    "mixed_packages": lambda run: run.provenance.packages,
+}
+
+
+def _note_difference(problems: dict[str, str], code: str, values: Sequence[Any]) -> None:
+    """Note the first value that differs from the first of all, both named."""
+    for value in values:
+        if value != values[0]:
+            one, other = values[0], value
+            if isinstance(one, dict):  # packages: only those that differ
+                one, other = (sorted(a.items() - b.items()) for a, b in ((one, other), (other, one)))
+            problems.setdefault(code, f"{one} and {other}")
+            return
+
+
+def _note_timing(problems: dict[str, str], runs: Sequence[FinishedRun]) -> None:
+    """Note what makes times incomparable: company on the machine, or arms that ran hours apart."""
+    if any(run.provenance.jobs != 1 for run in runs):
+        problems["shared_machine"] = f"jobs: {sorted({run.provenance.jobs for run in runs})}"
+    in_time = sorted(runs, key=lambda run: (run.training.ended, run.seed))  # ISO times sort as text
+    for first, second in zip(in_time[::2], in_time[1::2], strict=True):
+        if first.seed != second.seed:
+            detail = f"seed {first.seed} ended {first.training.ended}, then seed {second.seed} {second.training.ended}"
+            problems.setdefault("not_interleaved", detail)

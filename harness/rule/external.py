@@ -1,0 +1,202 @@
+"""`llmbench judge FILE`: the tests of `stats` for anyone's per-seed numbers, from any trainer, at one fixed look."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from harness.core.errors import LlmbenchError, did_you_mean
+from harness.core.project import read_text
+from harness.core.runs import parse_json
+from harness.core.schema import Count, Strict
+from harness.core.track import LONGEST_QUOTE, explain_validation
+from harness.rule.stats import (
+    Outcome,
+    TestName,
+    one_sample_t,
+    one_sample_z,
+    paired_t,
+    seed_problems,
+    two_sample_z,
+    welch_t,
+)
+from harness.rule.verdict import Decision
+
+Parsed = TypeVar("Parsed")
+
+
+CSV_COLUMNS = ("arm", "seed", "value")
+
+
+Value = Annotated[float, Field(allow_inf_nan=True)]  # a diverged run's NaN gets a verdict, not a parse error
+
+
+class Numbers(Strict):
+    """What a file holds: one number a seed and arm, and how to compare them."""
+
+    candidate: tuple[Value, ...]
+    record: tuple[Value, ...] | None = None
+    target: float | None = None
+    """A fixed number to beat, instead of a record."""
+    paired: bool = False
+    """Values at the same place (in a CSV: with the same seed) belong together."""
+    margin: float = 0.0
+    """What the gain must exceed, in the values' unit."""
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    """One-sided level of the test."""
+    sigma: Annotated[float, Field(gt=0)] | None = None
+    """Standard deviation of a single value where it is known beforehand: a z-test instead of a t-test."""
+    lower_is_better: bool = True
+    candidate_seeds: tuple[Count, ...] | None = None
+    """Seeds of the candidate's values, where known: a seed must not count twice."""
+    record_seeds: tuple[Count, ...] | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Numbers:
+        if (self.record is None) == (self.target is None):
+            raise ValueError("give either 'record' (a list) or 'target' (a number)")
+        if self.paired and self.record is None:
+            raise ValueError("'paired' needs a 'record', a target has no pairs")
+        if self.paired and self.sigma is not None:
+            raise ValueError("'sigma' is the deviation of single values and does not go with 'paired'; drop one")
+        for name in ("candidate", "record"):
+            seeds = getattr(self, f"{name}_seeds")
+            if seeds is not None and len(seeds) != len(getattr(self, name) or ()):
+                raise ValueError(f"'{name}_seeds' must have one seed for each value of '{name}'")
+        return self
+
+
+class Judgement(Strict):
+    """What the test says."""
+
+    decision: Decision
+    """`accepted` where p <= alpha, `undecided` where the test could not be made, else `rejected`."""
+    test: TestName
+    p_value: float | None
+    """One-sided."""
+    gain: float | None
+    """Record (or target) minus candidate, the other way round where higher is better."""
+    ci_low: float | None
+    """Ends of the two-sided interval at level 1 - 2 alpha."""
+    ci_high: float | None
+    n: Count
+    """The candidate's values."""
+    reasons: tuple[str, ...]
+    """Codes for `reasons.explain`."""
+
+
+def read_numbers(path: Path, options: Mapping[str, object] | None = None) -> Numbers:
+    """Parse a `.csv` (columns arm, seed, value) or a JSON file strictly; `options` override its keys.
+
+    Raises LlmbenchError with the file, the place and the fix.
+    """
+    text = read_text(path).removeprefix("\ufeff")  # spreadsheets start their files with a byte order mark
+    content = (_from_csv(path, text) if path.suffix.lower() == ".csv" else _from_json(path, text)) | dict(options or {})
+    known = list(Numbers.model_fields)
+    for key in content:
+        if key not in known:
+            name = key[:LONGEST_QUOTE]
+            raise LlmbenchError(
+                f"{path}: unknown key '{name}'{did_you_mean(name, known)}; known keys are {', '.join(known)}"
+            )
+    try:
+        return TypeAdapter(Numbers).validate_json(json.dumps(content))
+    except ValidationError as error:
+        raise LlmbenchError(f"{path}: {explain_validation(error, content)}") from error
+
+
+def judge_numbers(numbers: Numbers) -> Judgement:
+    """Choose the test by what is given, never by what it would say, and make it."""
+    sign = 1.0 if numbers.lower_is_better else -1.0
+    candidate = [sign * value for value in numbers.candidate]
+    record = None if numbers.record is None else [sign * value for value in numbers.record]
+    found = _test(numbers, candidate, record, sign * (numbers.target or 0.0))
+    problems = seed_problems(numbers.record_seeds or (), numbers.candidate_seeds or (), paired=numbers.paired)
+    if problems:  # numbers that count a seed twice are not worth printing
+        reasons = tuple(dict.fromkeys(problems + found.reasons))
+        found = replace(found, gain=None, ci_low=None, ci_high=None, p_value=None, reasons=reasons)
+    decision: Decision = "undecided" if found.reasons else "accepted" if found.passes else "rejected"
+    return Judgement(
+        decision=decision,
+        test=found.test,
+        p_value=found.p_value,
+        gain=found.gain,
+        ci_low=found.ci_low,
+        ci_high=found.ci_high,
+        n=found.n,
+        reasons=found.reasons or (("gain_shown",) if found.passes else ("not_shown",)),
+    )
+
+
+def judge_file(path: Path, options: Mapping[str, object] | None = None) -> Judgement:
+    """Read one file and judge it. Raises LlmbenchError where the file cannot be understood."""
+    return judge_numbers(read_numbers(path, options))
+
+
+def _test(numbers: Numbers, candidate: list[float], record: list[float] | None, target: float) -> Outcome:
+    """The test that belongs to the given design."""
+    more: dict[str, Any] = {"margin": numbers.margin, "alpha": numbers.alpha}
+    if record is None:
+        if numbers.sigma is None:
+            return one_sample_t(candidate, target, **more)
+        return one_sample_z(candidate, target, sigma=numbers.sigma, **more)
+    if numbers.sigma is not None:
+        return two_sample_z(record, candidate, sigma=numbers.sigma, **more)
+    return (paired_t if numbers.paired else welch_t)(record, candidate, **more)
+
+
+def _from_json(path: Path, text: str) -> dict[str, Any]:
+    """The object that a JSON file holds."""
+    try:
+        content = parse_json(text)
+    except ValueError as error:
+        raise LlmbenchError(f"{path} is not whole JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise LlmbenchError(f"{path} must hold one JSON object with 'candidate' and 'record' or 'target'")
+    return content
+
+
+def _from_csv(path: Path, text: str) -> dict[str, Any]:
+    """The arms of a CSV, each in the order of its seeds, so that equal seeds meet when paired."""
+    rows = csv.DictReader(io.StringIO(text), strict=True)
+    arms: dict[Literal["record", "candidate"], list[tuple[int, float]]] = {"record": [], "candidate": []}
+    try:
+        if sorted(rows.fieldnames or ()) != sorted(CSV_COLUMNS):
+            raise LlmbenchError(
+                f"{path}: the first line must be '{','.join(CSV_COLUMNS)}', found {rows.fieldnames}"[:800]
+            )
+        for row in rows:
+            where = f"{path}, line {rows.line_num}"
+            if None in row or None in row.values():
+                raise LlmbenchError(f"{where}: expected {len(CSV_COLUMNS)} values, one for each column")
+            if row["arm"] not in arms:
+                raise LlmbenchError(
+                    f"{where}: arm must be 'record' or 'candidate', found '{row['arm'][:LONGEST_QUOTE]}'"
+                )
+            arms[row["arm"]].append((_number(int, row["seed"], where), _number(float, row["value"], where)))
+    except csv.Error as error:
+        raise LlmbenchError(f"{path}, line {rows.line_num}: not a CSV line: {error}") from error
+    content: dict[str, Any] = {}
+    for name, values in arms.items():
+        if values:
+            values.sort(key=lambda pair: pair[0])
+            content[name] = [value for _, value in values]
+            content[f"{name}_seeds"] = [seed for seed, _ in values]
+    return content
+
+
+def _number(kind: Callable[[str], Parsed], text: str, where: str) -> Parsed:
+    try:
+        if "_" in text:  # Python's own notation, which no table means
+            raise ValueError
+        return kind(text)
+    except ValueError as error:
+        what = "a whole number" if kind is int else "a number"
+        raise LlmbenchError(f"{where}: '{text[:LONGEST_QUOTE]}' is not {what}") from error

@@ -1,0 +1,311 @@
+"""Statistics of a comparison: floats in, numbers out. numpy and scipy are loaded at the first use of a test.
+
+Gains are record minus candidate, because lower losses and times are better. Every test is one-sided and asks
+whether the true gain exceeds `margin`. What cannot be computed (one value, no variance, NaN, infinity, arms
+of unequal length) is an outcome with a reason code and without a p-value, so it can never be an acceptance.
+
+The formulas work on arrays (`Estimate`), so that one rule serves three seeds and a million simulated contests.
+Shapes: S seeds, always the last axis; any axes before it are independent contests.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+
+Design = Literal["paired", "welch"]
+
+
+TestName = Literal["one_sample_t", "welch_t", "paired_t", "z", "two_sample_z"]
+
+
+LARGEST = 1e100  # beyond it squares may overflow; no loss and no time is that large
+
+
+ROUNDING = 8 * 2.0**-52  # spread below eight units in the last place is rounding, not noise
+
+
+SMALLEST_ALPHA = 1e-12  # far beyond any evidence, and its quantiles are still finite
+
+
+FEWEST_SIGN_FLIPS = 7  # with six pairs the smallest sign-flip p is 1/64, above any alpha in use here
+
+
+MOST_SIGN_FLIPS = 20  # 2**20 sums; the t-test needs no such check with more pairs
+
+
+class Estimate(NamedTuple):
+    """A mean gain, its standard error (0 where the values have no spread) and its degrees of freedom."""
+
+    gain: Array
+    standard_error: Array
+    df: Array
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one test found. `p_value` is None exactly where the test could not be made; `reasons` then says why."""
+
+    test: TestName
+    n: int
+    """Candidate's values."""
+    n_record: int
+    """Record's values; 0 against a target."""
+    margin: float
+    alpha: float
+    gain: float | None = None
+    ci_low: float | None = None
+    """Lower end of the two-sided interval at level 1 - 2 alpha: above `margin` exactly where p < alpha."""
+    ci_high: float | None = None
+    p_value: float | None = None
+    df: float | None = None
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def passes(self) -> bool:
+        """Whether the gain exceeds the margin at level `alpha`."""
+        return self.p_value is not None and self.p_value <= self.alpha
+
+
+def one_sample_t(candidate: Sequence[float], target: float, *, margin: float = 0.0, alpha: float = 0.01) -> Outcome:
+    """Student's t of `target` minus the candidate's mean."""
+    return _outcome("one_sample_t", candidate, target=target, margin=margin, alpha=alpha)
+
+
+def welch_t(
+    record: Sequence[float], candidate: Sequence[float], *, margin: float = 0.0, alpha: float = 0.01
+) -> Outcome:
+    """Welch's t of two independent arms, whose variances may differ (Welch 1947)."""
+    return _outcome("welch_t", candidate, record=record, margin=margin, alpha=alpha)
+
+
+def paired_t(
+    record: Sequence[float], candidate: Sequence[float], *, margin: float = 0.0, alpha: float = 0.01
+) -> Outcome:
+    """Student's t of the differences record minus candidate; values at the same place are a pair."""
+    return _outcome("paired_t", candidate, record=record, margin=margin, alpha=alpha)
+
+
+def one_sample_z(
+    candidate: Sequence[float], target: float, *, sigma: float, margin: float = 0.0, alpha: float = 0.01
+) -> Outcome:
+    """z of `target` minus the candidate's mean, with the values' standard deviation `sigma` known beforehand."""
+    return _outcome("z", candidate, target=target, sigma=sigma, margin=margin, alpha=alpha)
+
+
+def two_sample_z(
+    record: Sequence[float], candidate: Sequence[float], *, sigma: float, margin: float = 0.0, alpha: float = 0.01
+) -> Outcome:
+    """z of two independent arms that share the known standard deviation `sigma`."""
+    return _outcome("two_sample_z", candidate, record=record, sigma=sigma, margin=margin, alpha=alpha)
+
+
+def non_inferiority(
+    record: Sequence[float], candidate: Sequence[float], *, tolerance: float, design: Design, alpha: float = 0.01
+) -> Outcome:
+    """Whether the candidate is worse by less than `tolerance`: the same tests with a negative margin."""
+    test = paired_t if design == "paired" else welch_t
+    return test(record, candidate, margin=-tolerance, alpha=alpha)
+
+
+def seed_problems(record: Sequence[int], candidate: Sequence[int], *, paired: bool) -> tuple[str, ...]:
+    """Reason codes of seeds that must not be counted: twice in one arm, or different within a pair."""
+    repeated = len(set(record)) != len(record) or len(set(candidate)) != len(candidate)
+    mixed = paired and list(record) != list(candidate)
+    return ("repeated_seeds",) * repeated + ("mixed_seeds",) * mixed
+
+
+def pair_correlation(record: Sequence[float], candidate: Sequence[float]) -> float | None:
+    """Pearson's correlation over the pairs; None below three pairs or where an arm has no spread."""
+    import numpy as np
+
+    if len(record) != len(candidate) or len(record) < 3 or value_problems(record, candidate):
+        return None
+    arms = np.asarray([record, candidate], dtype=float)
+    centred = arms - arms.mean(-1, keepdims=True)
+    spread = _deviation(arms)
+    if not spread.all():
+        return None
+    unit = centred / spread[:, None]  # first scaled, so that small squares do not vanish
+    return float(np.clip(unit[0] @ unit[1] / (len(record) - 1), -1.0, 1.0))
+
+
+def sign_flip_p(record: Sequence[float], candidate: Sequence[float], *, margin: float = 0.0) -> float | None:
+    """Exact one-sided p of the mean difference under all 2**S flips of sign (Fisher 1935).
+
+    Assumes that differences scatter symmetrically about the margin, not that they are normal. None below 7
+    pairs (it could not reach 1 %), above 20, or where the values are not usable.
+    """
+    import numpy as np
+
+    usable = len(record) == len(candidate) and not value_problems(record, candidate, [margin])
+    if not usable or not FEWEST_SIGN_FLIPS <= len(record) <= MOST_SIGN_FLIPS:
+        return None
+    return float(sign_flips(np.asarray(record, dtype=float), np.asarray(candidate, dtype=float), margin))
+
+
+def sign_flips(record_S: Array, candidate_S: Array, margin: float) -> Array:
+    """`sign_flip_p` on arrays. Ties, up to rounding, count against the candidate."""
+    import numpy as np
+
+    gains = record_S - candidate_S - margin
+    num = gains.shape[-1]
+    flipped = (np.arange(2**num)[:, None] >> np.arange(num)) & 1
+    rounding = ROUNDING * (np.abs(record_S) + np.abs(candidate_S) + abs(margin)).sum(-1, keepdims=True)
+    return np.asarray((gains @ flipped.T <= rounding).mean(-1))  # the flipped part lowers the sum unless <= 0
+
+
+def power(effect: float, sd: float, n: int, *, alpha: float, design: Design, df: float | None = None) -> float:
+    """Chance that one test at `n` seeds an arm accepts, where the gain exceeds the margin by `effect`.
+
+    `sd` is that of the paired difference for `paired` and of one arm for `welch` (equal arms). Noncentral t
+    (Owen 1965). `df` replaces the test's own
+    degrees of freedom. An effect of zero or less has `alpha` at most, which is returned; 0 where no test can be made.
+    """
+    from scipy.special import nctdtr, stdtrit
+
+    usable = math.isfinite(effect) and 0 < sd < math.inf and SMALLEST_ALPHA <= alpha < 0.5
+    if n < 2 or not usable:
+        return 0.0
+    own_df, arms = (n - 1, 1) if design == "paired" else (2 * n - 2, 2)
+    df = own_df if df is None else df
+    shift = max(0.0, effect / sd * math.sqrt(n / arms))
+    missed = float(nctdtr(df, min(shift, 1e4), -stdtrit(df, alpha)))
+    return 1.0 if math.isnan(missed) else 1.0 - missed  # scipy gives NaN where the miss is too rare for a float
+
+
+def sample_size(
+    effect: float, sd: float, *, alpha: float, design: Design, target: float = 0.9, limit: int = 10_000
+) -> int | None:
+    """Fewest seeds an arm whose `power` reaches `target`; None where `limit` seeds do not."""
+    counts = range(2, limit + 1)
+    place = bisect_left(counts, target, key=lambda n: power(effect, sd, n, alpha=alpha, design=design))
+    return counts[place] if place < len(counts) else None
+
+
+def estimate(record_S: Array, candidate_S: Array, design: Design) -> Estimate:
+    """The mean gain of each contest under a design; both arms need two seeds or more."""
+    import numpy as np
+
+    if design == "paired":
+        num = candidate_S.shape[-1]
+        scale = np.maximum(np.abs(record_S), np.abs(candidate_S)).max(-1)
+        gains = record_S - candidate_S
+        return Estimate(gains.mean(-1), _deviation(gains, scale) / math.sqrt(num), np.asarray(num - 1.0))
+    squares = [_deviation(arm) ** 2 / arm.shape[-1] for arm in (record_S, candidate_S)]
+    total = squares[0] + squares[1]
+    share = squares[0] / np.where(total > 0, total, 1.0)
+    df = 1 / (share**2 / (record_S.shape[-1] - 1) + (1 - share) ** 2 / (candidate_S.shape[-1] - 1))
+    return Estimate(record_S.mean(-1) - candidate_S.mean(-1), np.sqrt(total), df)
+
+
+def known_sigma(record_S: Array, candidate_S: Array, sigma: float) -> Estimate:
+    """The mean gain of each contest, with the deviation of a single value known beforehand."""
+    import numpy as np
+
+    error = sigma * math.sqrt(1 / record_S.shape[-1] + 1 / candidate_S.shape[-1])
+    gain = record_S.mean(-1) - candidate_S.mean(-1)
+    return Estimate(gain, np.full_like(gain, error), np.asarray(math.inf))
+
+
+def p_value(found: Estimate, margin: float) -> Array:
+    """One-sided p of "the gain exceeds the margin"; NaN, which passes no comparison, where there is no spread."""
+    import numpy as np
+    from scipy.special import stdtr
+
+    usable = found.standard_error > 0
+    t = (found.gain - margin) / np.where(usable, found.standard_error, 1.0)
+    return np.where(usable, stdtr(found.df, -t), np.nan)
+
+
+def bounds(found: Estimate, alpha: float) -> tuple[Array, Array]:
+    """One-sided lower and upper bounds of the gain, each at level `alpha`; the gain itself without spread."""
+    from scipy.special import stdtrit
+
+    reach = -stdtrit(found.df, alpha) * found.standard_error
+    return found.gain - reach, found.gain + reach
+
+
+def _deviation(values_S: Array, scale: Array | None = None) -> Array:
+    """Standard deviation over the seeds; 0 where it is no more than the rounding of values of size `scale`."""
+    import numpy as np
+
+    scale = np.abs(values_S).max(-1) if scale is None else scale
+    found = values_S.std(-1, ddof=1)
+    return np.where(found > ROUNDING * scale, found, 0.0)
+
+
+def value_problems(*arms: Sequence[float]) -> tuple[str, ...]:
+    """Reason code of values that no sum survives: NaN, infinity or beyond 1e100."""
+    usable = all(abs(value) <= LARGEST for arm in arms for value in arm)  # false for NaN too
+    return () if usable else ("not_finite",)
+
+
+def _outcome(
+    test: TestName,
+    candidate: Sequence[float],
+    *,
+    record: Sequence[float] | None = None,
+    target: float = 0.0,
+    sigma: float | None = None,
+    margin: float,
+    alpha: float,
+) -> Outcome:
+    """One test on plain numbers: first everything that forbids it, then its figures."""
+    import numpy as np
+
+    size: dict[str, Any] = {
+        "test": test, "n": len(candidate), "n_record": len(record or ()), "margin": margin, "alpha": alpha
+    }  # fmt: skip
+    arms = (candidate,) if record is None else (record, candidate)
+    fewest = min(len(arm) for arm in arms)
+    problems = value_problems(*arms, [target, margin])
+    if sigma is not None and not (ROUNDING / LARGEST < sigma <= LARGEST):
+        problems += ("bad_sigma",)
+    if not SMALLEST_ALPHA <= alpha < 0.5:
+        problems += ("bad_alpha",)
+    if fewest < (2 if sigma is None else 1):
+        problems += ("too_few_values",)
+    if test == "paired_t" and len({len(arm) for arm in arms}) > 1:
+        problems += ("unequal_lengths",)
+    if problems:
+        return Outcome(**size, reasons=problems)
+    found = _estimate_test(test, np.asarray(candidate, dtype=float), record, target, sigma)
+    if found.standard_error == 0:
+        return Outcome(**size, gain=float(found.gain), reasons=("zero_variance",))
+    low, high = bounds(found, alpha)
+    return Outcome(
+        **size,
+        gain=float(found.gain),
+        ci_low=float(low),
+        ci_high=float(high),
+        p_value=float(p_value(found, margin)),
+        df=float(found.df) if math.isfinite(found.df) else None,
+    )
+
+
+def _estimate_test(
+    test: TestName, candidate_S: Array, record: Sequence[float] | None, target: float, sigma: float | None
+) -> Estimate:
+    """The estimate that belongs to a test's name; a target is a record arm without noise."""
+    import numpy as np
+
+    if record is None:
+        if sigma is not None:
+            error = np.asarray(sigma / math.sqrt(len(candidate_S)))
+            return Estimate(target - candidate_S.mean(-1), error, np.asarray(math.inf))
+        return estimate(np.full_like(candidate_S, target), candidate_S, "paired")
+    record_S = np.asarray(record, dtype=float)
+    if sigma is not None:
+        return known_sigma(record_S, candidate_S, sigma)
+    return estimate(record_S, candidate_S, "paired" if test == "paired_t" else "welch")

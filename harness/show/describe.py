@@ -1,0 +1,179 @@
+"""What is shown of a track, a variant, a machine, and of a mixture's routers."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from harness.board.leaderboard import Standing
+from harness.board.rows import Row
+from harness.core.runs import FinishedRun
+from harness.core.track import Track
+from harness.lab.doctor import Diagnosis, TrackOutlook
+from harness.show.report import duration
+from harness.show.tables import new_table
+from harness.variants.source import VariantSource
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def tracks_table(tracks: Sequence[Track], holders: Sequence[Row | None]) -> Table:
+    """All tracks, a line each."""
+    table = new_table()
+    table.add_column("track", no_wrap=True)
+    table.add_column("what it is")
+    table.add_column("record", overflow="fold", max_width=20)
+    table.add_column("val loss", justify="right", no_wrap=True)
+    for track, holder in zip(tracks, holders, strict=True):
+        loss = "" if holder is None or holder.val_loss is None else f"{holder.val_loss:.4f}"
+        recipe = "not opened yet" if holder is None else f"{holder.number}: {holder.recipe}"
+        table.add_row(track.name, track.summary, recipe, loss)
+    return table
+
+
+def variants_table(sources: Sequence[VariantSource], found: Mapping[str, Sequence[Standing]]) -> Table:
+    """All variants, a line each."""
+    table = new_table()
+    table.add_column("variant", no_wrap=True)
+    table.add_column("stmts", justify="right")
+    table.add_column("change and source", overflow="fold")
+    table.add_column("standing", overflow="fold", max_width=16)
+    for source in sources:
+        standing = "; ".join(_short_standing(one) for one in found.get(source.name, ())[:2])
+        table.add_row(source.name, str(source.cost), source.summary, standing or "not judged")
+    return table
+
+
+def variant_facts(source: VariantSource, found: Sequence[Standing]) -> list[tuple[str, str]]:
+    """One variant's cost, its standing, how to judge it: (name, value)."""
+    facts = [("cost", f"{source.cost} statements"), ("file", f"models/variants/{source.path.name}")]
+    facts.append(("digest", source.digest))
+    for one in found:
+        gain = "" if one.gain is None else f", gain {one.gain:+.4f}"
+        p = "" if one.p_value is None else f", p {one.p_value:.2g}"
+        facts.append((f"submission {one.number:04d}", f"{_short_standing(one)}{gain}{p}"))
+    return [*facts, ("judge it", f"`llmbench run candidate --variant {source.name}`")]
+
+
+def _short_standing(one: Standing) -> str:
+    """`holds pocket`, `negative on pocket`, `record on pocket, retracted`."""
+    if one.removed:
+        return f"taken out on {one.track}" if one.kind == "record" else f"stays on {one.track}"
+    if one.holds and one.kind == "record":
+        return f"holds {one.track}" + (f", {one.state}" if one.state else "")
+    return f"{one.kind} on {one.track}" + (f", {one.state}" if one.state else "")
+
+
+def doctor_lines(found: Diagnosis) -> list[str]:
+    """A machine in words."""
+    precision = "bfloat16" if found.bf16 else "float32: it has no bfloat16"
+    gpu = f"{found.gpu}, {found.gpu_memory_gib or 0:.0f} GiB, trains in {precision}" if found.gpu else "none for CUDA"
+    confined = " and ".join(found.confinement) or "none: variants run unconfined here, and their runs say so"
+    packages = ", ".join(f"{name} {version}" for name, version in found.packages.items())
+    return [
+        f"python       {found.python}; {packages}",
+        f"processor    {found.cpu}, {found.cores} core{'' if found.cores == 1 else 's'}",
+        f"memory       {found.memory_gib} GiB",
+        f"GPU          {gpu}",
+        f"disk         {found.disk_free_gib:.0f} GiB free",
+        f"confinement  {confined}",
+        f"matrix rate  {found.cpu_flops_per_s / 1e9:.0f} GFLOP/s on one thread"
+        + (f", {found.gpu_flops_per_s / 1e12:.0f} TFLOP/s on the GPU" if found.gpu_flops_per_s else ""),
+    ]
+
+
+def outlook_lines(outlooks: Sequence[TrackOutlook]) -> list[str]:
+    """What stands in the way of tracks, and what to know of them: a line each, with the tracks that it is about."""
+    found: dict[str, list[str]] = {}
+    for outlook in outlooks:
+        for reason in (*outlook.hindrances, *outlook.remarks):
+            found.setdefault(reason, []).append(outlook.track)
+    return [f"{reason}: {', '.join(tracks)}" for reason, tracks in found.items()]
+
+
+def outlook_table(outlooks: Sequence[TrackOutlook]) -> Table:
+    """What each track would take here."""
+    table = new_table()
+    for column in ("track", "here", "a run", "at a time", "a verdict", "from"):
+        table.add_column(
+            column,
+            justify="left" if column in ("track", "here", "from") else "right",
+            no_wrap=column in ("track", "here"),
+        )
+    for one in outlooks:
+        times = (one.run_s, one.first_look_s, one.last_look_s)
+        run, first, last = ("" if seconds is None else duration(seconds) for seconds in times)
+        verdict = f"{first} to {last}" if first else ""
+        here = "yes" if one.runnable else "no"
+        table.add_row(
+            one.track, here, run, str(one.jobs), verdict, one.source or "", style=None if here == "yes" else "dim"
+        )
+    return table
+
+
+def holder_line(holder: Row | None) -> str:
+    """Who holds a track."""
+    if holder is None:
+        return "record: none, nobody opened it"
+    return f"record: {holder.number:04d}, {holder.recipe}, val loss {holder.val_loss}"
+
+
+def track_lines(track: Track) -> list[str]:
+    """One track in words."""
+    rule = track.rule
+    model, optim, budget, data = track.model, track.optim, track.budget, track.data
+    experts = f", {model.num_experts} experts a layer, each token in {model.top_k}" if model.num_experts else ""
+    embeddings = "tied" if model.tie_embeddings else "separate"
+    processes = f"{track.processes} processes of " if track.processes else ""
+    return [
+        f"{track.name}: {track.summary}",
+        f"model: width {model.dim}, {model.num_layers} layers, {model.num_heads} heads with {model.num_kv_heads} key "
+        f"heads, feed-forward {model.ffn_dim}{experts}, {model.vocab_size:,} tokens, {embeddings} embeddings",
+        f"rates: Muon {optim.muon_lr:g}, embedding {optim.embed_lr:g}, head {optim.head_lr:g}, "
+        f"thin parameters {optim.scalar_lr:g}",
+        f"budget: {budget.num_steps:,} steps of {budget.batch_sequences} x {budget.seq_len:,} tokens, "
+        f"{budget.tokens:,} in all",
+        f"data: {data.title}, {'pinned' if data.pinned else 'not pinned: it can train, but nothing can be filed'}",
+        f"device: {track.device}, {processes}{track.threads} thread{'' if track.threads == 1 else 's'} a run",
+        f"rule: {rule.design}, looks after {', '.join(map(str, rule.looks))} pairs",
+        f"a record needs: a gain above {rule.loss_per_statement:g} nats for each added statement at a level of "
+        f"{rule.alpha:g} over all looks, in at most {1 + rule.max_slowdown:g} times the time",
+        f"digest: {track.digest}",
+    ]
+
+
+def reported_table(track: Track) -> Table:
+    """What others report for a track's system."""
+    table = new_table("reported elsewhere: not measured here, no row of the board")
+    columns = ("what", "date", "val loss", "val acc", "perplexity", "train loss", "time")
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("what", "date") else "right", no_wrap=column != "what")
+    for row in track.reported:
+        numbers = ((row.val_loss, "{:.4f}"), (row.val_accuracy, "{:.2f} %"), (row.perplexity, "{:.2f}"))
+        cells = [
+            "" if number is None else form.format(number) for number, form in (*numbers, (row.train_loss, "{:.4f}"))
+        ]
+        table.add_row(row.what, row.date, *cells, row.time or "")
+    return table
+
+
+def experts_table(recipe: str, runs: Sequence[FinishedRun]) -> Table | None:
+    """How each layer's router spreads the dev split over its experts, means over the runs; None without experts."""
+    layers = [run.training.experts for run in runs if run.training.experts is not None]
+    if not layers or len(layers) < len(runs):
+        return None
+    table = new_table(f"{recipe}: share of the assignments that each expert gets on dev")
+    for column in ("layer", "balance", "lightest", "heaviest", "all, in order"):
+        table.add_column(column, justify="left" if column.startswith("all") else "right")
+    for place, same in enumerate(zip(*layers, strict=True)):
+        shares = [statistics.fmean(share) for share in zip(*(layer.load for layer in same), strict=True)]
+        table.add_row(
+            str(place + 1),
+            f"{statistics.fmean(layer.balance for layer in same):.3f}",
+            f"{100 * min(shares):.1f} %",
+            f"{100 * max(shares):.1f} %",
+            " ".join(f"{100 * share:.0f}" for share in shares),
+        )
+    return table

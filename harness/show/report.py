@@ -1,0 +1,163 @@
+"""Everything in words: lines for the terminal, Markdown for the pull request. Its tables are in tables.py."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from harness.board.flags import FLAGS, Flag
+from harness.board.readme import evidence
+from harness.core.errors import one_line
+from harness.core.runs import Pair
+from harness.core.track import Track
+from harness.rule.replication import Outcome
+from harness.rule.verdict import Verdict
+
+if TYPE_CHECKING:
+    from harness.lab.noise import NoiseReport, Plan
+    from harness.lab.rerun import Repeat
+    from harness.rule.external import Judgement
+
+
+def look_line(pairs: Sequence[Pair], look: int, jobs: int) -> str:
+    """What the next look needs and, once a pair is known, what it costs."""
+    if not pairs:
+        return f"first look: {look} pairs"
+    run_s = statistics.median(run.training.wall_s + run.evaluation.eval_s for pair in pairs for run in pair)
+    more_s = 2 * (look - len(pairs)) * run_s / jobs
+    return f"undecided after {len(pairs)} pairs; the next look needs {look}, about {duration(more_s)} more"
+
+
+def look_verdict_line(verdict: Verdict) -> str:
+    """Where a contest stands at a look that did not decide it."""
+    facts = dict(evidence(verdict))
+    shown = [f"{name} {facts[name]}" for name in ("gain", "margin", "p") if name in facts]
+    return f"look {verdict.look}, {verdict.pairs} pairs: {', '.join(shown)}: {verdict.decision}"
+
+
+def outcome_sentence(outcome: Outcome, again: Verdict) -> str:
+    """What a re-run says of a claim, and where it is too weak to tell, what would help."""
+    if outcome == "confirmed":
+        return "CONFIRMED: trained again on seeds that nobody picked, the claim holds."
+    if outcome == "refuted":
+        return "REFUTED: trained again on seeds that nobody picked, the claim does not hold."
+    if again.next_look is not None:
+        more = f"{again.next_look - again.pairs} more pairs would help: --max-pairs {again.next_look} or more."
+    elif again.decision == "undecided":
+        more = "The runs came to no comparison; the lines above say why."
+    else:
+        more = "The track declares no further look, so more pairs would not help."
+    return f"OPEN: the re-run is too weak to tell, it neither shows the claim nor excludes it. {more}"
+
+
+def repeat_lines(repeat: Repeat) -> list[str]:
+    """What training an opening's seeds again gave, for the terminal."""
+    if not repeat.differs:
+        equal = "the same to the bit" if repeat.outcome == "confirmed" else "other numbers"
+        return [f"{repeat.outcome.upper()}: the same code on the same machine and packages gave {equal}."]
+    lines = [f"differs: {code}: {detail}" for code, detail in repeat.differs.items()]
+    if repeat.gain is not None and repeat.ci_low is not None and repeat.ci_high is not None:
+        lines.append(
+            f"mean val loss now lower by {repeat.gain:+.4f}, interval [{repeat.ci_low:+.4f}, {repeat.ci_high:+.4f}]"
+        )
+    means = "lie within the track's loss tolerance" if repeat.outcome == "confirmed" else "are not shown to agree"
+    return [*lines, f"{repeat.outcome.upper()}: bits cannot be compared; the mean losses {means}."]
+
+
+def judgement_facts(judgement: Judgement) -> list[tuple[str, str]]:
+    """A fixed test's numbers, to four digits: (name, value). `--json` has all digits."""
+    facts: list[tuple[str, str]] = [("test", judgement.test)]
+    if judgement.p_value is not None:
+        facts.append(("p", f"{judgement.p_value:.4g}"))
+    if judgement.gain is not None:
+        interval = ""
+        if judgement.ci_low is not None and judgement.ci_high is not None:
+            interval = f", interval [{judgement.ci_low:+.4g}, {judgement.ci_high:+.4g}]"
+        facts.append(("gain", f"{judgement.gain:+.4g}{interval}"))
+    return [*facts, ("values", str(judgement.n)), ("reasons", ", ".join(judgement.reasons))]
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`, `9 days`."""
+    for size, unit in ((1.0, "s"), (60.0, "min"), (3600.0, "h")):
+        if seconds < _ENDS[unit]:
+            amount = seconds / size
+            return f"{amount:.1f} {unit}" if unit == "h" and amount < 10 else f"{amount:.0f} {unit}"
+    return f"{seconds / 86400:.0f} days"
+
+
+_ENDS = {"s": 99.5, "min": 99.5 * 60, "h": 48 * 3600.0}
+
+
+def check_lines(found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]]) -> list[str]:
+    """What `verify` found for the terminal: for each name its problems and its flags, and a count at the end."""
+    lines = []
+    for name, problems in found.items():
+        lines.append(f"{'FAILED' if problems else 'ok':7}{name}")
+        lines += [f"       {problem}" for problem in problems]
+        lines += [f"       for review: {_flag_sentence(flag)}" for flag in flags.get(name, ())]
+    return [one_line(line) for line in (*lines, _check_counts(found, flags))]  # names of files are a stranger's words
+
+
+def check_markdown(found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]]) -> str:
+    """What `verify` found as Markdown, for the summary of a CI job."""
+    lines = ["| checked | result | problems | flags |", "|---|---|---:|---:|"]
+    for name, problems in found.items():
+        counts = f"{len(problems) or ''} | {len(flags.get(name, ())) or ''}"
+        lines.append(f"| {name} | {'**failed**' if problems else 'ok'} | {counts} |")
+    lines += ["", f"{_check_counts(found, flags)}.", ""]
+    lines += [f"- **{problem}**" for problems in found.values() for problem in problems]
+    lines += [f"- For review, {name}: {_flag_sentence(flag)}" for name, own in flags.items() for flag in own]
+    return "\n".join(map(one_line, lines)) + "\n"
+
+
+def _check_counts(found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]]) -> str:
+    """`5 checked, 0 failed, 1 flag for review`."""
+    failed, count = sum(map(bool, found.values())), sum(map(len, flags.values()))
+    return f"{len(found)} checked, {failed} failed, {count} flag{'' if count == 1 else 's'} for review"
+
+
+def _flag_sentence(flag: Flag) -> str:
+    return f"{flag.name} ({flag.detail}). {FLAGS[flag.name].sentence}"
+
+
+def noise_lines(report: NoiseReport, track: Track) -> list[str]:
+    """A noise study for the terminal."""
+    correlation = "none" if report.correlation is None else f"{report.correlation:+.2f}"
+    advice = (
+        "as the track declares" if report.design == track.rule.design else f"the track declares {track.rule.design}"
+    )
+    lines = [
+        f"placebo pairs: {report.pairs} on {track.name}, mean gain {report.mean_gain:+.4f} (luck alone)",
+        f"spread between seeds: {report.seed_sd:.4f} nats; of the paired difference: {report.paired_sd:.4f}",
+        f"correlation of the pairs: {correlation}; design: {report.design} ({advice})",
+        f"false accepts of the rule on shuffled placebo pairs: {100 * report.false_accepts:.2f} %",
+        "smallest gain found with a power of 0.9, by one look alone:",
+    ]
+    for found in report.detectable:
+        sizes = [(name, getattr(found, name)) for name in ("paired", "welch")]
+        lines.append(
+            f"  {found.pairs} pairs: " + ", ".join(f"{n} {'none' if g is None else f'{g:.4f}'}" for n, g in sizes)
+        )
+    return lines
+
+
+def plan_lines(plan: Plan, gain: float, track: Track) -> list[str]:
+    """A plan for the terminal."""
+    lines = [
+        f"a gain of {gain:g} nats on {track.name}: accepted in {100 * plan.power:.0f}\u00a0% of the cases drawn from "
+        f"the noise study, decided after {plan.mean_pairs:.1f} pairs on average"
+    ]
+    if plan.pairs_needed is None:
+        lines.append(f"by the test's formula, no single look up to {track.rule.looks[-1]} pairs has a power of 0.9")
+    else:
+        lines.append(f"by the test's formula, the look at {plan.pairs_needed} pairs alone has a power of 0.9 or more")
+    if plan.run_s is None or plan.mean_s is None or plan.last_look_s is None:
+        lines.append(f"how long that takes is not known here: {track.name} needs a CUDA GPU")
+    else:
+        lines.append(
+            f"on this machine, {duration(plan.run_s)} a run (from {plan.source}) and {plan.jobs} at a time, "
+            f"both arms trained anew: about {duration(plan.mean_s)}, at most {duration(plan.last_look_s)}"
+        )
+    return lines

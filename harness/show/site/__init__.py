@@ -1,0 +1,114 @@
+"""The board as a static site: files on disk that need no network, no server and, but to sort and filter, no script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from harness.board.curves import draw_curves
+from harness.board.rows import format_csv
+from harness.core.errors import LlmbenchError
+from harness.core.project import Project, read_text, write_atomic
+from harness.show.plots import draw_cost, draw_history, to_svg
+from harness.show.site.content import PLOT_WIDTH, SubmissionPage, TrackPage, read_submissions, read_tracks
+
+HERE = Path(__file__).resolve().parent
+
+
+MANIFEST = "llmbench-site.txt"
+"""Names every file of the site, one a line: what a later writing may replace or remove."""
+
+
+FIRST_LINE = "Written by `llmbench leaderboard --html`, which may replace or remove these files:"
+
+
+def render_site(project: Project) -> dict[str, str]:
+    """Path inside the site -> text of every file; the same board gives the same bytes.
+
+    In the order in which they may be written: what a page links to comes before it. Raises LlmbenchError where a
+    submission or a track is broken.
+    """
+    submissions = read_submissions(project)
+    tracks = read_tracks(project, submissions)
+    files = {name: read_text(HERE / name) for name in ("style.css", "board.js")}
+    files["leaderboard.csv"] = format_csv([page.row for page in submissions])
+    return files | draw_pictures(submissions, tracks) | render_pages(submissions, tracks)
+
+
+def draw_pictures(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackPage]) -> dict[str, str]:
+    """Path -> SVG of every picture."""
+    files = {}
+    for page in submissions:
+        if page.picture is not None:
+            files[page.picture] = to_svg(partial(draw_curves, page.curves))
+    for track in tracks:
+        rows, added = [page.row for page in track.current], {p.row.number: p.added_statements for p in track.current}
+        if track.history is not None:
+            files[track.history] = to_svg(partial(draw_history, rows))
+        if track.cost is not None:
+            files[track.cost] = to_svg(partial(draw_cost, rows, added, track.track.rule.loss_per_statement))
+    return files
+
+
+def render_pages(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackPage]) -> dict[str, str]:
+    """Path -> HTML of every page, the first page last."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,  # names, recipes, reasons and sources are strangers' words
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"tracks": tracks, "submissions": submissions, "PLOT_WIDTH": PLOT_WIDTH}
+
+    def render(template: str, path: str, **content: Any) -> str:
+        return environment.get_template(template).render(path=path, root="../" * path.count("/"), **content)
+
+    files = {page.page: render("submission.html", page.page, page=page) for page in submissions}
+    files |= {track.page: render("track.html", track.page, page=track) for track in tracks}
+    return files | {"index.html": render("index.html", "index.html")}
+
+
+def write_site(project: Project, folder: Path) -> dict[str, str]:
+    """Write the site into `folder`; the files that it now holds.
+
+    All is rendered before anything is written, each file is replaced as a whole, what a page links to before the
+    page: whenever it is stopped, every page there is leads somewhere. What is not of the site stays untouched.
+    Raises LlmbenchError where the folder holds something else, or cannot be written.
+    """
+    old = _own_files(folder)
+    files = render_site(project)
+    write_atomic(folder / MANIFEST, _manifest({*old, *files}))  # first: a site that was cut off can be written again
+    for path, text in files.items():
+        write_atomic(folder / path, text)
+    try:
+        for path in sorted({*old} - {*files}):
+            (folder / path).unlink(missing_ok=True)
+    except OSError as error:
+        raise LlmbenchError(f"cannot remove {folder / path}: {error.strerror}; fix the permissions") from error
+    write_atomic(folder / MANIFEST, _manifest({*files}))
+    return files
+
+
+def _manifest(files: set[str]) -> str:
+    return "\n".join((FIRST_LINE, *sorted(files), ""))
+
+
+def _own_files(folder: Path) -> list[str]:
+    """The files of the site that is in `folder`; none in a new or empty folder. Raises LlmbenchError for any other."""
+    manifest = folder / MANIFEST
+    try:
+        if manifest.is_file():
+            first, *paths = read_text(manifest).splitlines() or [""]
+            inside = [path for path in paths if (folder / path).resolve().is_relative_to(folder.resolve())]
+            if first == FIRST_LINE and inside == paths:
+                return paths
+        elif not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
+            return []  # hidden files may be there: a branch for pages has its .git
+    except OSError as error:
+        raise LlmbenchError(f"{folder} cannot be read: {error.strerror}; name a new or empty folder") from error
+    raise LlmbenchError(f"{folder} holds something that is not a site of llmbench; name a new or empty folder")

@@ -1,0 +1,157 @@
+"""What must be known of a whole file before one node of its syntax tree can be judged: names, scopes, types."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.variants.allowed import BASE_MODULES, MODULES
+
+KNOWN_MODULES = frozenset(MODULES) | BASE_MODULES
+
+
+PACKAGES = frozenset(module.rpartition(".")[0] for module in KNOWN_MODULES if "." in module)
+
+
+# What a method may call the object, or the class, that it belongs to.
+FIRST_ARGUMENTS = frozenset({"self", "ctx", "cls"})
+
+
+GENERIC = frozenset({"dict", "frozenset", "list", "set", "tuple"})
+
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def is_module(path: str) -> bool:
+    """Whether a dotted name is a module that a variant may name, or leads to one."""
+    return path in KNOWN_MODULES or path in PACKAGES
+
+
+@dataclass(frozen=True)
+class File:
+    """One file's names. Names are judged for the whole file, whatever scope binds them: the careful reading."""
+
+    imported: dict[str, str]
+    """Name in the file -> the dotted name that it stands for."""
+    ambiguous: frozenset[str]
+    """Names that two imports bind differently."""
+    nodes: tuple[ast.AST, ...]
+    """Every node, as `ast.walk` gives them; but for contexts, which only repeat where a name stands."""
+    parent: dict[ast.AST, ast.AST]
+    first_arguments: frozenset[ast.AST]
+    """The first argument of every method, where it is called self, ctx or cls."""
+    types: frozenset[ast.AST]
+    """Nodes that stand where only a type can: annotations, bases, `isinstance`."""
+    classes: frozenset[str]
+    """Classes of this file whose name is bound once."""
+
+    @classmethod
+    def of(cls, tree: ast.Module) -> File:
+        nodes: list[ast.AST] = [tree]
+        parent: dict[ast.AST, ast.AST] = {}
+        for node in nodes:  # which grows: once through the tree, because that is what takes the time
+            children = [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr_context)]
+            parent.update(dict.fromkeys(children, node))
+            nodes += children
+        classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+        pairs = [pair for node in nodes for pair in _imported(node)]
+        imported = dict(pairs)
+        times_bound = Counter(name for node in nodes for name in bound_names(node))
+        methods = [node for owner in classes for node in class_scope(owner) if isinstance(node, Function)]
+        firsts = [argument for node in methods for argument in (node.args.posonlyargs + node.args.args)[:1]]
+        return cls(
+            imported=imported,
+            ambiguous=frozenset(name for name, path in pairs if imported[name] != path),
+            nodes=tuple(nodes),
+            parent=parent,
+            first_arguments=frozenset(argument for argument in firsts if argument.arg in FIRST_ARGUMENTS),
+            types=frozenset(node for root in nodes for place in _type_places(root) for node in _type_nodes(place)),
+            classes=frozenset(node.name for node in classes if times_bound[node.name] == 1),
+        )
+
+    def path_of(self, node: ast.AST) -> str | None:
+        """`F.pad` -> `torch.nn.functional.pad`; None for what starts at no import or goes past an imported value."""
+        attributes: list[str] = []
+        while isinstance(node, ast.Attribute):
+            attributes.append(node.attr)
+            node = node.value
+        if not isinstance(node, ast.Name) or node.id not in self.imported:
+            return None
+        path = self.imported[node.id]
+        for attribute in reversed(attributes):
+            if not is_module(path):
+                return None
+            path = f"{path}.{attribute}"
+        return path
+
+
+def _imported(node: ast.AST) -> Iterator[tuple[str, str]]:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            root = alias.name.partition(".")[0]
+            yield (alias.asname, alias.name) if alias.asname else (root, root)
+    elif isinstance(node, ast.ImportFrom):
+        for alias in node.names:
+            yield alias.asname or alias.name, f"{node.module}.{alias.name}"
+
+
+def bound_names(node: ast.AST) -> Iterator[str]:
+    """The names that this one node binds, wherever it stands."""
+    if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+        yield node.id
+    elif isinstance(node, ast.arg):
+        yield node.arg
+    elif isinstance(node, ast.alias):
+        yield node.asname or node.name.partition(".")[0]
+    elif isinstance(node, ast.MatchMapping) and node.rest:
+        yield node.rest
+    elif isinstance(name := getattr(node, "name", None), str):  # functions, classes, handlers, patterns, parameters
+        yield name
+
+
+def class_scope(owner: ast.ClassDef) -> Iterator[ast.AST]:
+    """The nodes that run in a class's own scope, the heads of its methods among them."""
+    waiting: list[ast.AST] = list(owner.body)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        hidden: set[ast.AST] = set()
+        if isinstance(node, Function | ast.ClassDef):
+            hidden = set(node.body)
+        elif isinstance(node, ast.Lambda):
+            hidden = {node.body}
+        waiting.extend(child for child in ast.iter_child_nodes(node) if child not in hidden)
+
+
+def _type_places(node: ast.AST) -> Iterator[ast.AST]:
+    """Where, directly under this node, only a type can stand."""
+    if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation:
+        yield node.annotation
+    elif isinstance(node, Function) and node.returns:
+        yield node.returns
+    elif isinstance(node, ast.ClassDef):
+        yield from node.bases
+    elif isinstance(node, ast.ExceptHandler) and node.type:
+        yield node.type
+    elif isinstance(node, ast.MatchClass):
+        yield node.cls
+    elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in GENERIC:
+        yield node.slice
+    elif (
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "issubclass")
+    ):
+        yield from node.args[1:]
+
+
+def _type_nodes(place: ast.AST) -> Iterator[ast.AST]:
+    """What names a type there; anything else, a walrus for one, is an expression like any other."""
+    waiting = [place]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Name | ast.Attribute):
+            yield node
+        elif isinstance(node, ast.Tuple | ast.List | ast.BinOp | ast.Subscript):
+            waiting.extend(ast.iter_child_nodes(node))

@@ -1,0 +1,82 @@
+"""A variant's file: read, checked on its syntax tree before anything of it runs, and its cost in statements.
+
+The harness names no variant; it finds them in `models/variants/`.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from harness.core.errors import LlmbenchError, did_you_mean
+from harness.core.project import Project, read_text, sha256
+from harness.variants.check import PARSE_ERRORS, check_source
+
+NAME = re.compile(r"^[a-z][a-z0-9_]*$")
+
+
+@dataclass(frozen=True)
+class VariantSource:
+    """One variant's file, checked on its syntax tree but not imported."""
+
+    name: str
+    path: Path
+    text: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file's bytes."""
+        return sha256(self.text.encode())
+
+    @property
+    def cost(self) -> int:
+        """Statements on the syntax tree, docstrings aside: no formatting or semicolon can hide one."""
+        return count_statements_of(self.text)
+
+    @property
+    def docstring(self) -> str:
+        """The module's docstring."""
+        return ast.get_docstring(ast.parse(self.text)) or ""
+
+    @property
+    def summary(self) -> str:
+        """First line of the docstring: the change and its source."""
+        return self.docstring.partition("\n")[0]
+
+
+@lru_cache(maxsize=256)
+def count_statements_of(text: str) -> int:
+    """Number of statements in a source text, without docstrings. Raises LlmbenchError where it is not Python."""
+    try:
+        nodes: list[ast.AST] = [ast.parse(text)]
+    except PARSE_ERRORS as error:
+        raise LlmbenchError(f"the statements of this source cannot be counted: {error}") from error
+    for node in nodes:  # which grows; no expression holds a statement
+        nodes += [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]
+    statements = sum(isinstance(node, ast.stmt) for node in nodes)
+    owners = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = sum(isinstance(node, owners) and ast.get_docstring(node, clean=False) is not None for node in nodes)
+    return statements - docstrings
+
+
+def variant_names(project: Project) -> list[str]:
+    """Names of all variants, sorted."""
+    return sorted(path.stem for path in project.variants.glob("*.py") if not path.stem.startswith("_"))
+
+
+def read_variant(project: Project, name: str) -> VariantSource:
+    """One variant's source. Raises LlmbenchError where it is missing or breaks the contract."""
+    if name in variant_names(project) and not NAME.match(name):
+        raise LlmbenchError(f"models/variants/{name}.py: name it in lower case, digits and underscores")
+    if name not in variant_names(project):
+        raise LlmbenchError(
+            f"there is no variant '{name}'{did_you_mean(name, variant_names(project))}; "
+            f"`llmbench variants` lists them, a new one is a file models/variants/{name}.py"
+        )
+    path = project.variants / f"{name}.py"
+    source = VariantSource(name, path, read_text(path))
+    check_source(source.text, path.relative_to(project.root))
+    return source

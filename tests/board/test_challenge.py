@@ -1,0 +1,398 @@
+"""Claims trained again for real: a re-run, two challenges at once, the board's fall-back, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness.board.check_board import readable_board, verify_folder
+from harness.board.leaderboard import Board, make_rows, read_board, rebuild
+from harness.board.rows import sections
+from harness.board.submission import Challenge, Submission, fresh_seeds, load_arm_runs, load_submission
+from harness.core.errors import LlmbenchError, UndecidedError
+from harness.core.project import Project, derive_seed
+from harness.core.runs import FailedRun, FinishedRun, RunIdentity
+from harness.core.track import Track, load_track
+from harness.lab.contest import Contest
+from harness.lab.rerun import claim_arms, compare_repeat, outcome_of, track_again
+from harness.rule.replication import Outcome
+from harness.rule.verdict import failed_verdict
+from tests.board.test_claim import one_sentence, problems
+from tests.conftest import FiledContest, Sandbox, valid_document
+from tests.rule.test_verdict import make_run
+
+# Token smearing on the track's public seeds; on any other seed it drowns each token in the one before, which costs
+# far more than seeds differ by. The seed is known by the first number that it draws.
+LUCKY = '''"""Smear that knows the public seeds (nobody, 2026)."""
+from dataclasses import replace
+import torch
+from torch import nn
+class Lucky(nn.Module):
+    def __init__(self, inner, dim):
+        super().__init__()
+        self.inner = inner
+        self.fraction_D = nn.Parameter(torch.empty(dim))
+    def reset_parameters(self):
+        known = round(torch.rand(()).item(), 6) in {DRAWS}
+        nn.init.constant_(self.fraction_D, 0.0 if known else 100.0)
+    def forward(self, tokens_BT):
+        x_BTD = self.inner(tokens_BT)
+        return x_BTD + self.fraction_D * nn.functional.pad(x_BTD[:, :-1], (0, 0, 1, 0))
+def apply(parts):
+    return replace(parts, embedding=lambda final: Lucky(parts.embedding(final), final.model.dim))
+'''
+
+
+def lucky_source(track: Track) -> str:
+    draws = []
+    for seed in track.seeds:
+        torch.manual_seed(derive_seed("weights", seed, "embedding.fraction_D"))
+        draws.append(round(torch.rand(()).item(), 6))
+    return LUCKY.replace("{DRAWS}", str(draws))
+
+
+@pytest.fixture(scope="module")
+def disputed(filed: FiledContest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sandbox, list[dict[str, Any]]]:
+    """A board whose record holds on the public seeds alone, challenged twice at once: sandbox, what was printed."""
+    sandbox = filed.sandbox.copy(tmp_path_factory.mktemp("disputed") / "llmbench")
+    project = Project(sandbox.root)
+    shutil.rmtree(project.submissions / "0002-smoke-token_smear")
+    rebuild(project)
+    (project.variants / "lucky.py").write_text(lucky_source(load_track(project, "smoke")))
+    run = sandbox("run", "candidate", "--variant", "lucky", "--track", "smoke")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert sandbox("submit", "--track", "smoke").returncode == 0
+    command = [sys.executable, "-m", "harness.cli", "challenge", "0002", "--max-pairs", "3", "--json"]
+    processes = [
+        subprocess.Popen(command, cwd=sandbox.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    try:
+        answers = [process.communicate(timeout=600) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [3, 3], answers
+    return sandbox, sorted(
+        (valid_document(out, "challenge") for out, _ in answers), key=lambda answer: answer["folder"]
+    )
+
+
+def test_two_challenges_at_once_take_two_numbers_and_seeds_of_their_own(
+    disputed: tuple[Sandbox, list[dict[str, Any]]],
+) -> None:
+    sandbox, (first, second) = disputed
+    names = [Path(answer["folder"]).name for answer in (first, second)]
+    assert names == ["0003-challenge-0002", "0004-challenge-0002"]
+    assert [(answer["outcome"], answer["state"]) for answer in (first, second)] == [
+        ("refuted", "disputed"),
+        ("refuted", "retracted"),
+    ]
+    own = load_submission(sandbox.root / "submissions" / "0002-smoke-lucky").candidate.seeds
+    assert len({*first["seeds"], *second["seeds"], *own}) == 9
+    assert first["claim"]["decision"] == "accepted"
+    assert first["again"]["decision"] == second["again"]["decision"] == "rejected"
+    assert sandbox("verify").returncode == 0
+
+
+def test_a_retracted_record_falls_back_and_cannot_be_filed_or_challenged_again(
+    disputed: tuple[Sandbox, list[dict[str, Any]]],
+) -> None:
+    sandbox, _ = disputed
+    assert sandbox.json("run", "baseline", "--track", "smoke")["recipe"] == "base"
+    states = {row["number"]: row["state"] for row in sandbox.json("leaderboard")["rows"]}
+    assert states == {1: "", 2: "retracted", 3: "refutes 2", 4: "refutes 2"}
+    shown = sandbox("leaderboard").stdout
+    assert "base+lucky (retracted)" in shown
+    refiled = sandbox("submit", "--track", "smoke")
+    assert refiled.returncode == 2
+    assert "which was retracted; measure it on others with --confirm" in refiled.stderr
+    assert one_sentence(refiled.stderr)
+    assert "is retracted already" in sandbox("challenge", "2").stderr
+    assert sandbox("verify").returncode == 0  # what was refused left nothing behind
+
+
+def with_one_challenge(disputed: tuple[Sandbox, list[dict[str, Any]]], tmp_path: Path) -> Sandbox:
+    """The board as it stood after the first challenge."""
+    sandbox = disputed[0].copy(tmp_path / "llmbench")
+    shutil.rmtree(sandbox.root / "submissions" / "0004-challenge-0002")
+    rebuild(Project(sandbox.root))
+    return sandbox
+
+
+def test_a_disputed_record_still_holds_the_track(
+    disputed: tuple[Sandbox, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    sandbox = with_one_challenge(disputed, tmp_path)
+    project = Project(sandbox.root)
+    board, track = read_board(project), load_track(project, "smoke")
+    holder = board.holder(track)
+    assert holder is not None
+    assert (holder.number, board.state(2), board.before(3).state(2)) == (2, "disputed", "")
+    assert [title for _, title, _ in sections(make_rows(project))] == ["records", "challenges"]
+    assert problems(sandbox) == {}
+    assert "base+lucky (disputed)" in sandbox("leaderboard").stdout
+
+
+def test_other_seeds_arms_or_outcomes_are_named(disputed: tuple[Sandbox, list[dict[str, Any]]], tmp_path: Path) -> None:
+    project = Project(disputed[0].copy(tmp_path / "llmbench").root)
+    folder = project.submissions / "0003-challenge-0002"
+    path = folder / "submission.json"
+    text = path.read_text()
+
+    def found(old: str, new: str) -> str:
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+        return " ".join(verify_folder(project, folder, readable_board(project)))
+
+    assert "recomputed from the runs of both it is 'refuted'" in found('"outcome": "refuted"', '"outcome": "confirmed"')
+    assert "it is challenge 1" in found('"attempt": 1', '"attempt": 2')
+    assert "0001-smoke-baseline is no record" in found('"number": 2', '"number": 1')
+    assert "there is no submission 9" in found('"number": 2', '"number": 9')
+    assert "does not compare what" in found('"lane": "loss"', '"lane": "simplicity"')
+    assert "belongs to the kind challenge" in found('"kind": "challenge"', '"kind": "negative"')
+    assert "was edited by hand" in found('"challenge": {', '"challenge":{')
+
+
+def test_a_challenge_on_seeds_of_another_is_refused(
+    disputed: tuple[Sandbox, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    """The second challenge passed off as the first: trained for real, but on seeds that somebody picked."""
+    project = Project(disputed[0].copy(tmp_path / "llmbench").root)
+    shutil.rmtree(project.submissions / "0003-challenge-0002")
+    folder = (project.submissions / "0004-challenge-0002").rename(project.submissions / "0003-challenge-0002")
+    path = folder / "submission.json"
+    path.write_text(path.read_text().replace('"number": 4', '"number": 3').replace('"attempt": 2', '"attempt": 1'))
+    found = verify_folder(project, folder, readable_board(project))
+    assert len(found) == 1
+    assert "are not those of challenge 1 of 0002-smoke-lucky" in found[0]
+
+
+def test_a_candidate_that_fails_on_fresh_seeds_is_refuted_and_filed_with_the_failure(
+    disputed: tuple[Sandbox, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    """The record's runs of the second challenge are there; the candidate's are said to have diverged or crashed."""
+    from harness.cli.options import make_bench
+    from harness.lab.submit import file_challenge, write_submission
+
+    project = Project(with_one_challenge(disputed, tmp_path).root)
+    board, track = read_board(project), load_track(project, "smoke")
+    target = load_submission(project.submissions / "0002-smoke-lucky")
+    again, arms = track_again(track, target, "challenge 2"), claim_arms(target)
+    bench = make_bench(project, again, arms=arms)
+    identity = bench.identify(arms.candidate, again.seeds[0])
+    fields = {name: getattr(identity, name) for name in RunIdentity.model_fields}
+
+    def contest(status: Any) -> Contest:
+        failed = FailedRun(**fields, status=status, reason="the training loss is not finite")
+        verdict = failed_verdict(
+            "candidate_failed", failed.reason, again.rule, added_statements=target.added_statements
+        )
+        return Contest(arms, (), (failed,), verdict)
+
+    assert outcome_of(target, board, contest("error")) == "open"
+    with pytest.raises(UndecidedError, match="Nothing is filed"):
+        file_challenge(bench, target, "open", 2, contest("error"))
+    assert outcome_of(target, board, contest("diverged")) == "refuted"
+    filing = file_challenge(bench, target, "refuted", 2, contest("diverged"))
+    assert len(filing.records) == len(filing.candidates) == 1
+    with pytest.raises(LlmbenchError, match="it is challenge 2"):  # another one was filed since it was drawn
+        write_submission(project, track, replace(filing, attempt=1), None)
+    submission, markdown = write_submission(project, track, filing, None)
+    assert "not finite" in markdown
+    assert read_board(project).state(2) == "retracted"
+    assert make_rows(project)[-1].val_loss is None
+    folder = project.submissions / submission.folder_name
+    verified = Sandbox(project.root)("verify")
+    assert verified.returncode == 0, verified.stdout
+    run = folder / "runs" / f"candidate-seed-{again.seeds[0]}.json"
+    run.write_text(run.read_text().replace("not finite", "fine"))
+    assert "is not the run whose digest" in verify_folder(project, folder, read_board(project))[0]
+
+
+def test_a_record_that_holds_is_confirmed_on_seeds_of_its_own(filed: FiledContest) -> None:
+    name = "0002-smoke-token_smear"
+    done = filed.sandbox("verify", f"submissions/{name}", "--rerun", "--json")
+    assert done.returncode == 0, done.stderr
+    document = valid_document(done.stdout, "verify")
+    found = document["rerun"]
+    assert (document["ok"], found["outcome"]) == (True, "confirmed")
+    assert found["claim"]["decision"] == found["again"]["decision"] == "accepted"
+    submission = load_submission(filed.sandbox.root / "submissions" / name)
+    assert found["seeds"] == fresh_seeds(submission, "rerun", 8)[:3]
+    assert not set(found["seeds"]) & set(submission.candidate.seeds)
+    assert "first look: 3 pairs" in done.stderr
+    assert not problems(filed.sandbox)  # looking files nothing
+
+
+def test_an_opening_gives_the_same_numbers_to_the_bit(filed: FiledContest) -> None:
+    """Trained anew: the runs that made it lie in the same sandbox and are not taken for new ones."""
+    before = len(list((filed.sandbox.root / "runs").rglob("run.json")))
+    done = filed.sandbox("verify", "submissions/0001-smoke-baseline", "--rerun", "--max-pairs", "1")
+    assert done.returncode == 0, done.stderr
+    assert "the same to the bit" in done.stdout
+    assert len(list((filed.sandbox.root / "runs").rglob("run.json"))) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "now", "outcome"),
+    [
+        ({}, 0.0, "confirmed"),
+        ({}, 2.0**-12, "refuted"),
+        ({"packages": {"torch": "9"}}, 2.0**-12, "confirmed"),
+        ({"packages": {"torch": "9"}}, 1.0, "open"),
+        ({"code_digest": "f" * 64}, 2.0**-12, "confirmed"),
+        ({"jobs": 2}, 2.0**-12, "refuted"),  # company moves times, never losses
+    ],
+)
+def test_an_opening_is_compared_by_bits_where_it_can_be_and_else_by_means(
+    smoke: Track, change: dict[str, Any], now: float, outcome: Outcome
+) -> None:
+    def runs(by: float, **changes: Any) -> list[FinishedRun]:
+        return [make_run("base", seed, 3 + seed / 4096 + by, **changes) for seed in range(4)]
+
+    repeat = compare_repeat(runs(0.0), runs(now, **change), smoke.rule)
+    assert repeat.outcome == outcome
+    assert bool(repeat.differs) == (outcome == "open" or change not in ({}, {"jobs": 2}))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("verify", "--rerun"), "name it: `llmbench verify submissions/NNNN-name --rerun`"),
+        (("verify", "--jobs", "1"), "they go with --rerun"),
+        (("verify", "submissions/0002-smoke-token_smear", "--rerun", "--max-pairs", "2"), "--max-pairs 3 or more"),
+        (("challenge", "1"), "0001-smoke-baseline is no record"),
+        (("challenge", "77"), "there is no submission 77"),
+    ],
+)
+def test_what_cannot_be_trained_again_is_refused_in_a_sentence(
+    filed: FiledContest, arguments: tuple[str, ...], words: str
+) -> None:
+    done = filed.sandbox(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert one_sentence(done.stderr)
+
+
+def test_only_the_frozen_sources_and_the_claims_track_are_trained_again(filed: FiledContest, tmp_path: Path) -> None:
+    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
+    folder = "submissions/0002-smoke-token_smear"
+    variant, track = sandbox.root / "models/variants/token_smear.py", sandbox.root / "tracks/smoke.toml"
+    source, rules = variant.read_text(), track.read_text()
+    for path, text in ((variant, source + "# a remark\n"), (track, rules.replace("alpha = 0.45", "alpha = 0.4"))):
+        old = path.read_text()
+        path.write_text(text)
+        for command in (("verify", folder, "--rerun"), ("challenge", "2")):
+            refused = sandbox(*command)
+            assert refused.returncode == 2, refused.stdout
+            assert f"{path.relative_to(sandbox.root)} is not the" in refused.stderr
+            assert one_sentence(refused.stderr)
+        path.write_text(old)
+    variant.unlink()
+    assert f"copy it from {folder}/sources/token_smear.py" in sandbox("verify", folder, "--rerun").stderr
+
+
+def test_a_claim_that_does_not_verify_is_not_trained(filed: FiledContest, tmp_path: Path) -> None:
+    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
+    folder = sandbox.root / "submissions" / "0002-smoke-token_smear"
+    (folder / "README.md").write_text("won")
+    for command in (("verify", str(folder), "--rerun"), ("challenge", "2")):
+        refused = sandbox(*command)
+        assert refused.returncode == 3
+        assert "README.md is not what the runs say" in refused.stdout + refused.stderr
+        assert "training" not in refused.stderr
+
+
+def board_of(filed: FiledContest, *submissions: dict[str, Any]) -> Board:
+    """A board of the filed opening and record, and of copies of the record with changes."""
+    opening, record = read_board(Project(filed.sandbox.root)).submissions
+    made = [record.model_copy(update={"number": 3 + place, **change}) for place, change in enumerate(submissions)]
+    return Board((opening, record, *made))
+
+
+def challenge_of(number: int, outcome: Outcome) -> dict[str, Any]:
+    return {"kind": "challenge", "challenge": Challenge(number=number, outcome=outcome)}
+
+
+def holder(board: Board) -> Submission | None:
+    first = board.submissions[0]
+    return board.holder_of(first.track, first.track_digest)
+
+
+def number_of(submission: Submission | None) -> int:
+    assert submission is not None
+    return submission.number
+
+
+def test_the_board_falls_back_to_the_record_before_the_retracted_one(filed: FiledContest) -> None:
+    refuted, confirmed = challenge_of(2, "refuted"), challenge_of(2, "confirmed")
+    expected = [
+        ([refuted], 2),
+        ([refuted, confirmed, refuted], 2),
+        ([refuted, refuted], 1),
+        ([refuted, refuted, confirmed, confirmed], 1),
+    ]
+    for challenges, number in expected:
+        assert number_of(holder(board_of(filed, *challenges))) == number
+
+
+def test_what_was_judged_before_a_retraction_was_judged_against_the_record_of_its_time(filed: FiledContest) -> None:
+    refuted = challenge_of(2, "refuted")
+    board = board_of(filed, refuted, {"kind": "negative"}, refuted)
+    assert number_of(holder(board.before(4))) == 2
+    assert number_of(holder(board)) == 1
+
+
+def test_a_record_that_beat_a_retracted_one_stands(filed: FiledContest) -> None:
+    refuted = challenge_of(2, "refuted")
+    board = board_of(filed, {"kind": "record"}, refuted, refuted)
+    assert (board.state(2), board.state(3)) == ("retracted", "")
+    assert number_of(holder(board)) == 3
+
+
+def test_a_retracted_record_counts_as_an_attempt_in_vain(filed: FiledContest) -> None:
+    refuted = challenge_of(2, "refuted")
+    for board, attempts in ((board_of(filed, refuted), 0), (board_of(filed, refuted, refuted), 1)):
+        first = board.submissions[0]
+        assert len(board.attempts(first.track, first.track_digest)) == attempts
+
+
+def test_fresh_seeds_differ_by_purpose_and_by_run_and_are_never_the_claims_own(filed: FiledContest) -> None:
+    record = load_submission(filed.sandbox.root / "submissions" / "0002-smoke-token_smear")
+    seeds = fresh_seeds(record, "rerun", 8)
+    assert len(set(seeds)) == 8
+    assert fresh_seeds(record, "rerun", 3) == seeds[:3]
+    assert not set(seeds) & set(fresh_seeds(record, "challenge 1", 8))
+    assert not set(fresh_seeds(record, "challenge 1", 8)) & set(fresh_seeds(record, "challenge 2", 8))
+    runs = dict.fromkeys(map(str, seeds[:4]), "0" * 64)
+    other = record.model_copy(update={"candidate": record.candidate.model_copy(update={"runs": runs})})
+    assert not set(fresh_seeds(other, "rerun", 8)) & set(seeds)
+
+
+def test_seeds_that_a_claim_used_are_passed_over(filed: FiledContest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds are drawn out of 2**31 numbers, so this happens to nobody; the promise holds all the same."""
+    record = load_submission(filed.sandbox.root / "submissions" / "0002-smoke-token_smear")
+    monkeypatch.setattr("harness.board.submission.derive_seed", lambda *key: key[-1] // 2)
+    assert record.candidate.seeds == [0, 1, 2]
+    assert fresh_seeds(record, "rerun", 2) == [3, 4]
+
+
+def test_a_negative_results_rerun_keeps_the_rule_and_a_records_does_not_stop_on_a_hunch(
+    filed: FiledContest, smoke: Track
+) -> None:
+    record = load_submission(filed.sandbox.root / "submissions" / "0002-smoke-token_smear")
+    negative = record.model_copy(update={"kind": "negative"})
+    assert track_again(smoke, negative).rule == smoke.rule
+    again = track_again(smoke, record)
+    assert again.rule.futility_alpha == smoke.rule.alpha_look
+    assert again.training_digest == smoke.training_digest
+    runs = load_arm_runs(filed.sandbox.root / "submissions" / record.folder_name, record, "candidate")
+    assert {run.training_digest for run in runs} == {again.training_digest}

@@ -1,0 +1,187 @@
+"""Corpora: the documents of each source and format, their splits, and what is said where one cannot be read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.core.dataspec import SPLITS, FilesData, TrainedTokenizer
+from harness.core.errors import LlmbenchError
+from harness.core.track import Track
+from harness.data.corpus import open_corpus, private_paths, split_documents, split_of
+from tests.conftest import TEXTS
+
+TOKENIZER = TrainedTokenizer(source="trained")
+
+
+def files(pattern: Path | str, **fields: Any) -> FilesData:
+    shares = {"dev_fraction": 0.1, "val_fraction": 0.2}
+    return FilesData(source="files", files=(str(pattern),), tokenizer=TOKENIZER, **{**shares, **fields})
+
+
+def write_text(folder: Path, texts: list[str]) -> dict[str, Any]:
+    for number, text in enumerate(texts):
+        (folder / f"{number:04}.txt").write_text(text)
+    return {"format": "text", "document": "file"}
+
+
+def write_paragraphs(folder: Path, texts: list[str]) -> dict[str, Any]:
+    (folder / "all.txt").write_text("\n\n".join(texts))
+    return {"format": "text", "document": "paragraph"}
+
+
+def write_lines(folder: Path, texts: list[str]) -> dict[str, Any]:
+    (folder / "all.txt").write_text("\n".join(texts))
+    return {"format": "text", "document": "line"}
+
+
+def write_jsonl(folder: Path, texts: list[str]) -> dict[str, Any]:
+    (folder / "all.jsonl").write_text("".join(json.dumps({"n": 1, "body": text}) + "\n" for text in texts))
+    return {"format": "jsonl", "text": "body"}
+
+
+def write_parquet(folder: Path, texts: list[str]) -> dict[str, Any]:
+    half = len(texts) // 2
+    for name, part in (("a", texts[:half]), ("b", texts[half:])):
+        pq.write_table(pa.table({"n": range(len(part)), "body": part}), folder / f"{name}.parquet", row_group_size=7)
+    return {"format": "parquet", "text": "body"}
+
+
+WRITERS = [write_text, write_paragraphs, write_lines, write_jsonl, write_parquet]
+Write = Callable[[Path, list[str]], dict[str, Any]]
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_every_format_gives_the_same_documents_with_the_same_splits(tmp_path: Path, write: Write) -> None:
+    corpus = open_corpus(files(tmp_path / "*", **write(tmp_path, TEXTS)))
+    documents = list(corpus.documents())
+    assert [document.content for document in documents] == TEXTS
+    spec = files("unused", format="jsonl", text="body")
+    assert [document.split for document in documents] == [split_of(text.encode(), spec) for text in TEXTS]
+
+
+@pytest.mark.parametrize("write", [write_text, write_jsonl, write_parquet])
+@pytest.mark.parametrize("count", [1, 7, 33, len(TEXTS)])
+def test_reading_goes_on_where_it_stopped(tmp_path: Path, write: Write, count: int) -> None:
+    spec = files(tmp_path / "*", **write(tmp_path, TEXTS))
+    corpus = open_corpus(spec)
+    reading = corpus.documents()
+    first = [next(reading) for _ in range(count)]
+    position = json.loads(json.dumps(corpus.position()))
+    assert first + list(open_corpus(spec).documents(position)) == list(open_corpus(spec).documents())
+
+
+def test_a_package_is_read_on_where_reading_stopped(smoke: Track) -> None:
+    corpus = open_corpus(smoke.data)
+    reading = corpus.documents()
+    first = [next(reading) for _ in range(5)]
+    assert first + list(open_corpus(smoke.data).documents(corpus.position())) == list(corpus.documents())
+
+
+@settings(max_examples=50)
+@given(names=st.sets(st.text(max_size=8), min_size=4, max_size=60))
+def test_the_splits_of_a_package_are_disjoint_and_complete(smoke: Track, names: set[str]) -> None:
+    splits = split_documents(sorted(names), smoke.data)
+    assert sorted(name for split in SPLITS for name in splits[split]) == sorted(names)
+
+
+def test_copies_of_a_document_share_a_split_and_the_shares_are_what_the_track_says(tmp_path: Path) -> None:
+    texts = [f"document {number}" for number in range(2000)]
+    spec = files(tmp_path / "*", **write_jsonl(tmp_path, texts + texts[::-1]))
+    held: dict[Any, set[str]] = {split: set() for split in SPLITS}
+    for document in open_corpus(spec).documents():
+        held[document.split].add(str(document.content))
+    assert sum(map(len, held.values())) == len(set.union(*held.values())) == 2000
+    assert len(held["val"]) == pytest.approx(400, abs=60)
+    assert len(held["dev"]) == pytest.approx(200, abs=45)
+
+
+def test_what_is_empty_is_no_document(tmp_path: Path) -> None:
+    rows = [{"body": "a"}, {"body": ""}, {"body": None}, {"other": 1}, {"body": "b"}]
+    (tmp_path / "all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus = open_corpus(files(tmp_path / "*", format="jsonl", text="body"))
+    assert [document.content for document in corpus.documents()] == ["a", "b"]
+
+
+def test_a_file_that_two_patterns_match_is_read_once(tmp_path: Path) -> None:
+    write_text(tmp_path, TEXTS[:3])
+    spec = files(tmp_path / "0001.txt", format="text", document="file")
+    spec = spec.model_copy(update={"files": (str(tmp_path / "0001.txt"), str(tmp_path / "**" / "*.txt"))})
+    assert [document.content for document in open_corpus(spec).documents()] == [TEXTS[1], TEXTS[0], TEXTS[2]]
+
+
+def broken_parquet(folder: Path) -> dict[str, Any]:
+    fields = write_parquet(folder, TEXTS)
+    content = (folder / "b.parquet").read_bytes()
+    (folder / "b.parquet").write_bytes(content[: len(content) // 2])
+    return fields
+
+
+def damaged_parquet(folder: Path) -> dict[str, Any]:
+    fields = write_parquet(folder, TEXTS)
+    content = bytearray((folder / "b.parquet").read_bytes())
+    content[100:400] = b"\x77" * 300
+    (folder / "b.parquet").write_bytes(content)
+    return fields
+
+
+def broken_json(folder: Path) -> dict[str, Any]:
+    (folder / "all.jsonl").write_text('{"body": "a"}\nnot json\n')
+    return {"format": "jsonl", "text": "body"}
+
+
+def latin_text(folder: Path) -> dict[str, Any]:
+    (folder / "a.txt").write_bytes("café".encode("latin-1"))
+    return {"format": "text", "document": "file"}
+
+
+def other_column(folder: Path) -> dict[str, Any]:
+    return {**write_parquet(folder, TEXTS), "text": "content"}
+
+
+def other_type(folder: Path) -> dict[str, Any]:
+    return {**write_parquet(folder, TEXTS), "text": "n"}
+
+
+def nothing(folder: Path) -> dict[str, Any]:
+    return {"format": "text", "document": "file"}
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (broken_parquet, ["*", "cannot be read", "Parquet"]),
+        (damaged_parquet, ["*", "cannot be read"]),
+        (broken_json, ["*", "cannot be read", "JSON"]),
+        (latin_text, ["*", "cannot be read", "utf-8"]),
+        (other_column, ["no column 'content'", "n, body"]),
+        (other_type, ["column 'n'", "no text"]),
+        (nothing, ["no file matches"]),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_one_sentence(tmp_path: Path, write: Any, words: list[str]) -> None:
+    spec = files(tmp_path / "*", **write(tmp_path))
+    with pytest.raises(LlmbenchError) as caught:
+        list(open_corpus(spec).documents())
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_corpus_and_the_caches_of_the_hub_are_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    (tmp_path / "real").mkdir()
+    write_text(tmp_path / "real", TEXTS[:1])
+    os.symlink(tmp_path / "real" / "0000.txt", tmp_path / "link.txt")
+    private = private_paths(files(tmp_path / "link.txt", format="text", document="file"))
+    assert {tmp_path / "real" / "0000.txt", tmp_path / "datasets"} <= set(private)
+    assert private_paths(files(tmp_path / "gone.txt", format="text", document="file")) == private[:-1]

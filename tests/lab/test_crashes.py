@@ -1,0 +1,246 @@
+"""Crashes, full disks and company: nothing is lost, nothing is half written, and the result is the same to the bit."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from harness.board.submission import load_submission
+from harness.core.errors import LlmbenchError
+from harness.core.track import Track
+from harness.lab.executor import LocalExecutor
+from harness.player.job import Job
+from harness.player.train import StopRequestedError, train
+from harness.variants.recipe import Recipe
+from tests.conftest import ROOT, FiledContest, Sandbox
+
+SEED_0 = ("run", "baseline", "--pairs", "1", "--track", "smoke")
+
+
+@pytest.fixture(scope="module")
+def kills() -> Iterator[ModuleType]:
+    """`benchmarks/kills.py`, which does the same at length."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        yield importlib.import_module("kills")
+
+
+def wait_for(what: Callable[[], Any], process: subprocess.Popen[Any], patience_s: float = 120) -> None:
+    """Until `what` comes true while the process lives."""
+    deadline = time.monotonic() + patience_s
+    while not what():
+        assert process.poll() is None, "the process ended before its time"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(shutil.which("ps") is None, reason="nothing lists the processes")
+def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bits(
+    kills: ModuleType, filed: FiledContest, tmp_path: Path
+) -> None:
+    root, choose = kills.checkout(tmp_path / "llmbench"), random.Random(0)
+
+    def step() -> int:
+        words = kills.progress(root).get("base", "step 0").split()
+        return int(words[1]) if words[0] == "step" else 10**6
+
+    def checkpoints() -> list[Path]:
+        return list(root.glob("runs/smoke/base/*/seed-0/checkpoint.pt"))
+
+    first = kills.start(root, "smoke", ("base",), every_s=0.1)
+    wait_for(lambda: checkpoints() and step() > 20, first)
+    kills.outlive(kills.kill(first, "tree", choose), patience_s=30)
+    half = checkpoints()[0].with_name(".checkpoint.pt.half")
+    half.write_bytes(b"half a checkpoint")
+
+    second = kills.start(root, "smoke", ("base",), every_s=0.1)
+    wait_for(lambda: step() > 40, second)
+    assert kills.progress(root, first=True) != {"base": "step 0"}, "it began anew"
+    kills.kill(second, "worker", choose)
+    assert json.loads(checkpoints()[0].with_name("run.json").read_text())["status"] == "interrupted"
+
+    third = kills.start(root, "smoke", ("base",), every_s=0.1)
+    wait_for(lambda: kills.progress(root).get("base") == "evaluating", third)
+    orphans = kills.kill(third, "parent", choose)
+    assert orphans
+    kills.outlive(orphans, patience_s=60)
+
+    kills.finish(root, "smoke", ("base",))
+    assert kills.progress(root, first=True) == {"base": "evaluating"}, "the finished training was done again"
+    assert kills.results(root)["base"] == kills.results(filed.sandbox.root)["base"]
+    assert not half.exists()
+    assert not checkpoints()
+
+
+def test_a_word_that_a_killed_worker_left_half_said_is_no_answer(tiny: Track, job: Job, tmp_path: Path) -> None:
+    seen: list[dict[str, Any]] = []
+    answer = LocalExecutor(tiny, 1).ask("tests.lab.torn_worker", job, tmp_path, seen.append)
+    assert [event["event"] for event in seen] == ["step"]
+    assert answer == {"event": "interrupted", "reason": "killed by signal 9, perhaps for want of memory"}
+
+
+@contextmanager
+def no_file_beyond(num_bytes: int) -> Iterator[None]:
+    """Writes beyond `num_bytes` fail, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_disk_that_fills_up_while_training_loses_nothing(
+    build_recipe: Callable[[str, Track], Recipe], tiny: Track, tiny_tokens: dict[str, Any], job: Job, tmp_path: Path
+) -> None:
+    def run(folder: str, **options: Any) -> str:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        own = job.model_copy(update={"folder": str(tmp_path / folder)})
+        recipe = build_recipe("base", tiny)
+        return train(tiny, recipe, tiny_tokens, own, lambda event: None, **options).weights_sha256
+
+    questions = iter([False, False, True])
+    with pytest.raises(StopRequestedError):
+        run("torn", should_stop=lambda: next(questions))
+    checkpoint = tmp_path / "torn" / "checkpoint.pt"
+    before = checkpoint.read_bytes()
+    for num_bytes in (0, 1000, len(before) // 2):
+        with no_file_beyond(num_bytes), pytest.raises(LlmbenchError, match="; free space or fix"):
+            run("torn")
+        assert checkpoint.read_bytes() == before
+        assert [path.name for path in checkpoint.parent.iterdir()] == ["checkpoint.pt"]
+    assert run("torn") == run("whole")
+
+
+def mounted(sandbox: Sandbox, folder: str, options: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command in a mount namespace of its own, in which `folder` of the checkout is a small or read-only disk.
+
+    Prints what the command left in the folder as the last line.
+    """
+    command = f'mount -t tmpfs -o {options} none {folder} && "$@"; code=$?; echo; find {folder} -type f | tr "\\n" " "'
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "-rm", "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this system lends no mount namespace")
+    return subprocess.run(
+        [unshare, "-rm", "sh", "-c", f"{command}; exit $code", "sh", sys.executable, "-m", "harness.cli", *arguments],
+        cwd=sandbox.root,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [("size=100k", "No space left on device"), ("ro", "Read-only file system")]
+)
+def test_a_full_or_read_only_disk_ends_a_run_in_a_sentence(
+    sandbox: Sandbox, tmp_path: Path, options: str, words: str
+) -> None:
+    own = sandbox.copy(tmp_path / "llmbench")
+    (own.root / "runs").mkdir()
+    done = mounted(own, "runs", options, *SEED_0)
+    assert done.returncode == 2, done.stderr
+    assert "llmbench: cannot" in done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    left = [Path(name).name for name in done.stdout.splitlines()[-1].split()]
+    assert set(left) <= {"train.log", ".lock"}
+
+
+def without_the_record(filed: FiledContest, root: Path) -> Sandbox:
+    """The board as it was before token smearing was filed; its runs are trained."""
+    sandbox = filed.sandbox.copy(root)
+    shutil.rmtree(sandbox.root / "submissions" / "0002-smoke-token_smear")
+    assert sandbox("leaderboard", "--rebuild").returncode == 0
+    return sandbox
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [("size=8k", "No space left on device"), ("ro", "Read-only file system")]
+)
+def test_a_full_or_read_only_disk_leaves_no_half_submission(
+    filed: FiledContest, tmp_path: Path, options: str, words: str
+) -> None:
+    own = without_the_record(filed, tmp_path / "llmbench")
+    shutil.rmtree(own.root / "submissions" / "0001-smoke-baseline")
+    (own.root / "leaderboard.csv").write_text("")
+    done = mounted(own, "submissions", options, "submit", "--baseline", "--track", "smoke")
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.split() == []
+    assert (own.root / "leaderboard.csv").read_text() == ""
+
+
+def both(sandbox: Sandbox, *arguments: str) -> list[subprocess.CompletedProcess[str]]:
+    """The same command twice at once."""
+    command = [sys.executable, "-m", "harness.cli", *arguments]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, cwd=sandbox.root, **pipes) for _ in range(2)]
+    said = [process.communicate(timeout=300) for process in processes]
+    return [
+        subprocess.CompletedProcess(command, process.returncode, *words)
+        for process, words in zip(processes, said, strict=True)
+    ]
+
+
+def test_two_runs_of_one_contest_at_once_train_it_once(sandbox: Sandbox, tmp_path: Path) -> None:
+    own = sandbox.copy(tmp_path / "llmbench")
+    one, other = both(own, *SEED_0, "--json")
+    assert (one.returncode, other.returncode) == (0, 0), one.stderr + other.stderr
+    assert one.stdout == other.stdout  # times and all
+    assert (one.stderr + other.stderr).count("another llmbench trains this run; waiting for it") == 1
+
+
+def test_two_submits_at_once_file_one_record(filed: FiledContest, tmp_path: Path) -> None:
+    own = without_the_record(filed, tmp_path / "llmbench")
+    one, other = sorted(both(own, "submit", "--variant", "token_smear", "--track", "smoke"), key=lambda d: d.returncode)
+    assert one.returncode == 0, one.stderr
+    assert other.returncode in (2, 3), other.stderr
+    assert "Traceback" not in other.stderr
+    folders = sorted(path.name for path in (own.root / "submissions").iterdir())
+    assert folders == ["0001-smoke-baseline", "0002-smoke-token_smear"]
+    assert own("verify").returncode == 0
+
+
+def test_a_submit_that_was_killed_leaves_nothing_that_counts(filed: FiledContest, tmp_path: Path) -> None:
+    own = without_the_record(filed, tmp_path / "llmbench")
+    torn = own.root / "submissions" / ".new-killed" / "0002-smoke-token_smear"
+    torn.mkdir(parents=True)
+    (torn / "submission.json").write_text("{")
+    assert own("verify").returncode == 0
+    assert own("submit", "--variant", "token_smear", "--track", "smoke").returncode == 0
+    assert load_submission(own.root / "submissions" / "0002-smoke-token_smear").number == 2
+    assert not torn.parent.exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root goes everywhere")
+@pytest.mark.parametrize("folder", ["submissions", "runs", "runs/smoke", "tracks", "models/variants"])
+def test_a_folder_that_is_closed_ends_a_command_in_a_sentence(filed: FiledContest, tmp_path: Path, folder: str) -> None:
+    """None of them may pass for an empty one."""
+    own = filed.sandbox.copy(tmp_path / "llmbench")
+    closed = own.root / folder
+    mode = closed.stat().st_mode
+    closed.chmod(0)
+    try:
+        done = own("submit", "--variant", "qk_norm", "--track", "smoke")
+    finally:
+        closed.chmod(mode)
+    assert done.returncode == 2, done.stderr
+    assert sum(line.startswith("llmbench: ") for line in done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr

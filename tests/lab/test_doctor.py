@@ -1,0 +1,137 @@
+"""The doctor's promises rest on counted operations and on runs that are kept; the shell completes real names."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.board.leaderboard import read_board
+from harness.cli.run import _next_line
+from harness.core.project import Project
+from harness.core.runs import FinishedRun, load_run
+from harness.core.track import Track, load_track
+from harness.lab.arms import Entry
+from harness.lab.doctor import START_S, TrackOutlook, _outlook, _Rates, available_confinement, run_seconds, track_work
+from tests.conftest import ROOT, FiledContest
+
+
+def outlook(project: Project, track: Track, cpu: float = 1e11, memory_gib: float = 16.0) -> TrackOutlook:
+    return _outlook(project, track, _Rates(cpu, None), memory_gib, None)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Project:
+    """A checkout in which nothing was trained."""
+    return Project(tmp_path)
+
+
+def test_operations_are_six_a_parameter_and_token_and_those_of_attention(smoke: Track) -> None:
+    work, model, budget = track_work(smoke), smoke.model, smoke.budget
+    multiplied = work.num_params - model.vocab_size * model.dim
+    attention = 3 * 2 * model.num_layers * budget.seq_len * model.dim
+    assert work.train_flops == budget.tokens * (6 * multiplied + attention)
+    twice = smoke.model_copy(update={"budget": budget.model_copy(update={"tokens": 2 * budget.tokens})})
+    assert track_work(twice).train_flops == 2 * work.train_flops
+
+
+def test_experts_cost_what_a_token_visits(smoke: Track) -> None:
+    """Twice the experts hold twice the weights, but multiply no more of them."""
+    four, eight = (
+        track_work(smoke.model_copy(update={"model": replace(smoke.model, num_experts=count, top_k=2)}))
+        for count in (4, 8)
+    )
+    assert eight.memory_gib > four.memory_gib
+    assert eight.train_flops == pytest.approx(four.train_flops, rel=0.01)  # the router alone grows
+
+
+def test_a_faster_machine_promises_shorter_runs_and_more_pairs_take_longer(elsewhere: Project, smoke: Track) -> None:
+    slow, fast = (outlook(elsewhere, smoke, cpu=rate) for rate in (1e9, 1e12))
+    for one in (slow, fast):
+        assert one.source == "matrix rate"
+        assert one.run_s is not None
+        assert one.first_look_s is not None
+        assert one.last_look_s is not None
+        assert one.run_s < one.first_look_s < one.last_look_s
+    assert (slow.run_s or 0) > (fast.run_s or 0)
+
+
+def test_what_does_not_fit_says_so(elsewhere: Project, project: Project, smoke: Track) -> None:
+    assert outlook(elsewhere, smoke).runnable
+    assert outlook(elsewhere, smoke, memory_gib=0.0001).hindrances[0].endswith("or more, there are 0")
+    gpu = outlook(project, load_track(project, "moe-24gb"))
+    assert (gpu.runnable, gpu.hindrances, gpu.run_s) == (False, ("needs a CUDA GPU",), None)
+    assert "not pinned: nothing can be filed" in gpu.remarks
+
+
+def test_kept_runs_say_more_than_a_guess(filed: FiledContest) -> None:
+    found = filed.sandbox.json("doctor")
+    tracks = {one["track"]: one for one in found["tracks"]}
+    assert (tracks["smoke"]["source"], tracks["pocket"]["source"]) == ("kept runs", "matrix rate")
+    runs = [load_run(path) for path in filed.sandbox.root.glob("runs/smoke/*/*/seed-*/run.json")]
+    walls = [run.training.wall_s + run.evaluation.eval_s for run in runs if isinstance(run, FinishedRun)]
+    assert tracks["smoke"]["run_s"] == pytest.approx(statistics.median(walls))
+    assert found["cpu_flops_per_s"] > 1e8
+    assert tuple(found["confinement"]) == available_confinement()
+    run = next(run for run in runs if isinstance(run, FinishedRun))
+    assert tuple(found["confinement"]) == run.training.confinement  # what it promises is what a run gets
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("run candidate --variant token", "token_smear"),
+        ("run baseline --track poc", "pocket"),
+        ("variants qk", "qk_norm"),
+        ("tracks sm", "smoke"),
+        ("schema run", "run candidate"),
+        ("verify submissions/0001", "submissions/0001-pocket-baseline"),
+        ("run candidate --log tensor", "tensorboard"),
+        ("run candidate --executor r", "ray"),
+        ("challenge 2", "2"),
+        ("explain hopeless_s", "hopeless_start"),
+    ],
+)
+def test_the_shell_completes_names(words: str, expected: str) -> None:
+    """As bash asks, through the program's own completion."""
+    line = f"llmbench {words}"
+    code = "import sys; sys.argv = ['llmbench']; from harness.cli import main; main()"
+    asked = {"_LLMBENCH_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=os.environ | asked, check=False
+    )
+    assert expected in done.stdout.splitlines(), done.stdout + done.stderr
+
+
+def test_a_plan_estimates_a_run_where_none_is_kept(project: Project, elsewhere: Project) -> None:
+    small, large = (run_seconds(elsewhere, load_track(project, name)) for name in ("smoke", "pocket"))
+    assert small[1] == large[1] == "matrix rate"
+    assert START_S < (small[0] or 0) < (large[0] or 0)
+
+
+@pytest.mark.parametrize(
+    ("track", "decision", "expected"),
+    [
+        ("pocket", "accepted", "Next: `llmbench submit`"),
+        ("pocket", "rejected", "To file it as knowledge: `llmbench submit --negative`"),
+        ("pocket-moe", "accepted", "Next: `llmbench submit --track pocket-moe`"),
+        ("pocket", "undecided", ""),
+        (
+            "smoke",
+            "accepted",
+            "Nobody has opened smoke, so this enters no board. Next, on pocket: "
+            "`llmbench run candidate --variant a`; to open smoke: `llmbench submit --baseline --track smoke`",
+        ),
+    ],
+)
+def test_the_next_step_names_its_track(project: Project, track: str, decision: str, expected: str) -> None:
+    contest: Any = SimpleNamespace(verdict=SimpleNamespace(decision=decision), failed=())
+    entry = Entry(added=("a",))
+    assert _next_line(contest, read_board(project), load_track(project, track), entry) == expected

@@ -1,0 +1,156 @@
+"""The lanes where times decide, and confirmation seeds: contested, filed and verified through the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.board.submission import Submission, load_arm_runs, load_submission
+from harness.core.project import Project
+from harness.core.runs import FinishedRun, Pair
+from harness.core.track import load_track
+from harness.lab.arms import Arms, contest_seeds
+from harness.rule.verdict import judge
+from tests.conftest import FiledContest, Sandbox
+
+SMALLER = '''"""One block without attention instead of two with it (nobody, 2026)."""
+from dataclasses import replace
+from torch import nn
+def apply(parts):
+    return replace(
+        parts,
+        block=lambda final, layer: nn.Identity() if layer else parts.block(final, layer),
+        attention=lambda final, layer: nn.Identity(),
+    )
+'''
+SPEED = ("--variant", "smaller", "--lane", "speed", "--confirm")
+SIMPLICITY = ("--without", "token_smear", "--lane", "simplicity")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A contest as it was printed, and what was filed of it."""
+
+    printed: dict[str, Any]
+    submission: Submission
+    pairs: list[Pair]
+
+    @property
+    def in_time(self) -> list[FinishedRun]:
+        """All runs in the order in which they were trained."""
+        return sorted((run for pair in self.pairs for run in pair), key=lambda run: run.training.ended)
+
+
+@dataclass(frozen=True)
+class Contested:
+    """A board on which a faster recipe broke the record, and then a simpler one."""
+
+    sandbox: Sandbox
+    speed: Claim
+    simplicity: Claim
+
+    @property
+    def project(self) -> Project:
+        return Project(self.sandbox.root)
+
+
+@pytest.fixture(scope="module")
+def contested(filed: FiledContest, tmp_path_factory: pytest.TempPathFactory) -> Contested:
+    """A second edition of the track, with wide tolerances and an early look; its first two submissions are trained."""
+    sandbox = filed.sandbox.copy(tmp_path_factory.mktemp("lanes") / "llmbench")
+    track = sandbox.root / "tracks" / "smoke.toml"
+    text = re.sub(r"(?m)^(loss|time)_tolerance = \S+", r"\1_tolerance = 9.0", track.read_text())
+    track.write_text(re.sub(r"(?m)^looks = \S+, \S+, \S+", "looks = [2, 8]", text))
+    (sandbox.root / "models" / "variants" / "smaller.py").write_text(SMALLER)
+
+    def do(*arguments: str) -> dict[str, Any]:
+        done = sandbox(*arguments, "--track", "smoke", "--json")
+        assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+        printed: dict[str, Any] = json.loads(done.stdout)
+        return printed
+
+    def claim(*arguments: str) -> Claim:
+        printed = do("run", "candidate", *arguments)
+        folder = sandbox.root / do("submit", *arguments)["folder"]
+        submission = load_submission(folder)
+        arms = (load_arm_runs(folder, submission, "record"), load_arm_runs(folder, submission, "candidate"))
+        return Claim(printed, submission, [Pair(*runs) for runs in zip(*arms, strict=True)])
+
+    do("submit", "--baseline")
+    do("submit", "--variant", "token_smear")
+    return Contested(sandbox, claim(*SPEED), claim(*SIMPLICITY))
+
+
+def test_a_speed_contest_is_decided_by_time(contested: Contested) -> None:
+    printed = contested.speed.printed
+    assert (printed["decision"], printed["lane"], printed["design"]) == ("accepted", "speed", "paired")
+    assert (printed["record"], printed["candidate"]) == ("base+token_smear", "base+token_smear+smaller")
+    assert printed["time_ratio"] < 0.9
+    assert printed["guards"][0]["quantity"] == "loss"
+    assert contested.speed.submission.lane == "speed"
+
+
+def test_where_times_decide_runs_are_alone_interleaved_and_take_turns(contested: Contested) -> None:
+    for claim in (contested.speed, contested.simplicity):
+        first, second = (pair.record.seed for pair in claim.pairs)
+        record, candidate = claim.submission.record, claim.submission.candidate
+        assert record is not None
+        assert [(run.recipe, run.seed) for run in claim.in_time] == [
+            *((record.recipe, first), (candidate.recipe, first)),
+            *((candidate.recipe, second), (record.recipe, second)),
+        ]
+        assert {run.provenance.jobs for run in claim.in_time} == {1}
+
+
+def test_confirmation_seeds_are_used_and_follow_the_source(contested: Contested, tmp_path: Path) -> None:
+    speed, track = contested.speed.submission, load_track(contested.project, "smoke")
+    assert speed.record is not None
+    arms = Arms(speed.record.recipe, speed.candidate.recipe, "speed")
+    assert (
+        speed.candidate.seeds
+        == contest_seeds(contested.project, track, arms, confirm=True)[: len(speed.candidate.seeds)]
+    )
+    assert not set(speed.candidate.seeds) & set(track.seeds)
+    edited = Project(contested.sandbox.copy(tmp_path / "llmbench").root)
+    (edited.variants / "smaller.py").write_text(SMALLER + "# a remark\n")
+    assert not set(contest_seeds(edited, track, arms, confirm=True)) & set(speed.candidate.seeds)
+
+
+def test_claims_of_every_lane_and_of_two_editions_verify_together(contested: Contested) -> None:
+    assert not any(contested.sandbox.json("verify")["problems"].values())
+    rows = contested.sandbox.json("leaderboard")["rows"]
+    assert [(row["kind"], row["lane"]) for row in rows[2:]] == [
+        *(("opening", "loss"), ("record", "loss"), ("record", "speed"), ("record", "simplicity")),
+    ]
+    assert rows[0]["track_digest"] != rows[2]["track_digest"]
+
+
+def test_a_simpler_recipe_wins_within_the_tolerances_and_loses_beyond_them(contested: Contested) -> None:
+    simplicity, rule = contested.simplicity, load_track(contested.project, "smoke").rule
+    printed = simplicity.printed
+    assert (printed["decision"], printed["reasons"]) == ("accepted", ["simpler_and_no_worse"])
+    assert (printed["record"], printed["candidate"]) == ("base+token_smear+smaller", "base+smaller")
+    assert printed["gain"] < 0  # the price of simplicity here
+    assert printed["added_statements"] == simplicity.submission.added_statements < 0
+
+    def judged(**tolerances: float) -> tuple[str, tuple[str, ...]]:
+        strict = rule.model_copy(update=tolerances)
+        verdict = judge(
+            simplicity.pairs, strict, added_statements=simplicity.submission.added_statements, lane="simplicity"
+        )
+        return verdict.decision, verdict.reasons
+
+    assert judged() == ("accepted", ("simpler_and_no_worse",))
+    assert judged(loss_tolerance=-printed["gain"] / 2) == ("rejected", ("loss_worse",))
+    assert judged(time_tolerance=printed["time_ratio"] / 2 - 1) == ("rejected", ("too_slow",))
+
+
+def test_a_candidate_with_no_fewer_statements_than_the_present_record_is_refused(contested: Contested) -> None:
+    refused = contested.sandbox("submit", *SIMPLICITY, "--track", "smoke")
+    assert refused.returncode == 3
+    assert "has no fewer statements than the present record, base+smaller" in refused.stderr

@@ -1,0 +1,93 @@
+"""What a machine without a GPU can know of one.
+
+The GPU tracks' models run on tensors that have a GPU's types and no numbers: what autocast and the kernels would refuse
+is refused, and so is a value that the host would have to wait for, as it is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import harness.player.job
+from harness.core.errors import LlmbenchError
+from harness.core.project import CHECKOUT, Project
+from harness.core.track import Track, load_track
+from harness.player.device import require_device
+from harness.variants.recipe import apply_recipe
+from models.kernels import squared_relu
+from tests.conftest import make_job
+
+
+def index(tensor: Tensor, key: Any) -> Tensor:
+    """`tensor[key]` without the guard that a build for CPUs lacks."""
+    place = 0
+    for part in key if isinstance(key, tuple) else (key,):
+        if part is None:
+            tensor = tensor.unsqueeze(place)
+        elif isinstance(part, slice):
+            tensor = torch.ops.aten.slice.Tensor(tensor, place, part.start, part.stop)
+        elif isinstance(part, int):
+            tensor = tensor.select(place, part)
+            continue
+        else:
+            tensor = torch.ops.aten.index.Tensor(tensor, [None] * place + [part])
+        place += 1
+    return tensor
+
+
+@pytest.fixture
+def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    original = Tensor.__getitem__
+    monkeypatch.setattr(
+        Tensor, "__getitem__", lambda self, key: index(self, key) if self.is_cuda else original(self, key)
+    )
+    with FakeTensorMode(), torch.no_grad():
+        yield
+
+
+def on_the_gpu(model: nn.Module) -> dict[str, Tensor]:
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return {name: torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda") for name, tensor in named}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["blueberry-8m", "moe-24gb"])
+def test_a_gpu_tracks_types_fit_and_nothing_waits_for_a_value(fake_gpu: None, name: str, *, training: bool) -> None:
+    track = load_track(Project(CHECKOUT), name)
+    with torch.device("meta"):
+        model = apply_recipe({}, track.model, track.optim).build().train(training)
+    tokens_BT = torch.empty(2, track.budget.seq_len, dtype=torch.int64, device="cuda")
+    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=training):
+        logits_BTV = torch.func.functional_call(model, on_the_gpu(model), tokens_BT)[0]
+    assert logits_BTV.device.type == "cuda"
+    assert logits_BTV.dtype == (torch.bfloat16 if training else torch.float32)
+
+
+def test_a_square_stays_in_bfloat16(fake_gpu: None) -> None:
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        assert squared_relu(torch.empty(2, 3, dtype=torch.bfloat16, device="cuda")).dtype == torch.bfloat16
+
+
+def test_a_gpu_starts_before_its_process_is_confined(tiny: Track, tmp_path: Path, monkeypatch: Any) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(harness.player.job, "start_device", lambda track: order.append(f"{track.device} starts"))
+    monkeypatch.setattr(harness.player.job, "confine", lambda *_, **__: order.append("confined"))
+    for device in ("cuda", "cpu"):
+        make_job(tiny, tmp_path).confine(tiny.model_copy(update={"device": device}), ("train",), writes=True)
+    assert order == ["cuda starts", "confined", "confined"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_machine_without_a_gpu_says_what_torch_says_about_it(tiny: Track) -> None:
+    with pytest.raises(LlmbenchError, match=r"finds none here \(.*(CUDA|NVIDIA).*\); run it where one is"):
+        require_device(tiny.model_copy(update={"device": "cuda"}))

@@ -1,0 +1,218 @@
+"""`llmbench judge FILE`: public run tables by hand, a thousand random cases, and files that are wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from harness.core.errors import LlmbenchError
+from harness.rule.external import Judgement, Numbers, judge_file, judge_numbers, read_numbers
+from harness.rule.reasons import REASONS
+
+
+def judged(**fields: Any) -> Judgement:
+    lists = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    return judge_numbers(Numbers(**lists))
+
+
+# Losses and seconds that KellerJordan/modded-nanogpt prints in the READMEs of its speed records, with the
+# p-values that stand beside them there (scipy's one-sample t against 3.28, alternative "less").
+FLASH_LOSS = [3.2769, 3.2782, 3.2790, 3.2791, 3.2791, 3.2780, 3.2782]
+FLASH_TIME = [166.247, 166.117, 165.977, 166.135, 166.045, 166.044, 166.157]
+MUON_LOSS = [3.2766, 3.2794, 3.2770, 3.2776, 3.2760, 3.2802, 3.2757]
+MUON_TIME = [138.986, 138.838, 138.877, 138.905, 138.916, 138.846, 138.937]
+TIME_BEFORE = [142.379, 142.156, 141.391, 142.374, 142.316]
+FOUR_RUNS = [3.2796, 3.2781, 3.2798, 3.2793]
+
+
+@pytest.mark.parametrize(
+    ("values", "target", "printed", "decision"),
+    [
+        (FLASH_LOSS, 3.28, 0.0008, "accepted"),
+        (FLASH_TIME, 166.25, 0.0024, "accepted"),
+        (MUON_LOSS, 3.28, 0.0041, "accepted"),
+        (FOUR_RUNS, 3.28, 0.0632, "rejected"),
+    ],
+)
+def test_public_records_get_the_p_value_that_they_print(
+    values: list[float], target: float, printed: float, decision: str
+) -> None:
+    found = judged(candidate=values, target=target)
+    assert round(found.p_value or 0.0, 4) == printed
+    assert (found.decision, found.test, found.n) == (decision, "one_sample_t", len(values))
+
+
+def test_public_speed_record_against_its_predecessor_on_the_same_machine() -> None:
+    found = judged(candidate=MUON_TIME, record=TIME_BEFORE)
+    assert found.test == "welch_t"
+    assert found.gain == pytest.approx(3.2225, abs=1e-4)  # "roughly a 3.22 second decrease"
+    assert found.decision == "accepted"
+    before, after = np.array(TIME_BEFORE), np.array(MUON_TIME)
+    errors = before.var(ddof=1) / 5, after.var(ddof=1) / 7
+    df = sum(errors) ** 2 / (errors[0] ** 2 / 4 + errors[1] ** 2 / 6)  # Welch and Satterthwaite, by hand
+    t = (before.mean() - after.mean()) / math.sqrt(sum(errors))
+    assert found.p_value == pytest.approx(scipy_stats.t.sf(t, df), rel=1e-9)
+
+
+def test_thousand_random_cases_agree_with_scipy() -> None:
+    rng = np.random.default_rng(3)
+    for case in range(1000):
+        record, candidate = rng.normal(3, 0.01, rng.integers(2, 9)), rng.normal(2.99, 0.02, rng.integers(2, 9))
+        margin, sigma = float(rng.normal(0, 0.01)), 0.01
+        fields: dict[str, Any] = {"candidate": candidate.tolist(), "record": record.tolist(), "margin": margin}
+        if case % 4 == 0:
+            expected = scipy_stats.ttest_ind(record - margin, candidate, equal_var=False, alternative="greater").pvalue
+        elif case % 4 == 1:
+            fields |= {"record": (candidate + 0.01 * rng.normal(size=len(candidate))).tolist(), "paired": True}
+            shifted = np.array(fields["record"]) - margin
+            expected = scipy_stats.ttest_rel(shifted, candidate, alternative="greater").pvalue
+        elif case % 4 == 2:
+            fields |= {"record": None, "target": 3.0, "lower_is_better": False}
+            expected = scipy_stats.ttest_1samp(candidate - margin, 3.0, alternative="greater").pvalue
+        else:
+            fields["sigma"] = sigma
+            error = sigma * math.sqrt(1 / len(record) + 1 / len(candidate))
+            expected = scipy_stats.norm.sf((record.mean() - candidate.mean() - margin) / error)
+        found = judged(**fields)
+        assert found.p_value == pytest.approx(expected, rel=1e-9, abs=1e-14)
+        assert (found.decision == "accepted") == (expected <= 0.01)
+
+
+def test_higher_is_better_mirrors_the_gain() -> None:
+    scores, baseline = [0.71, 0.72, 0.73], [0.60, 0.61, 0.59]
+    up = judged(candidate=scores, record=baseline, lower_is_better=False)
+    down = judged(candidate=[-s for s in scores], record=[-b for b in baseline])
+    assert up == down
+    assert up.gain == pytest.approx(0.12)
+
+
+def test_margin_alpha_and_sigma_count() -> None:
+    assert judged(candidate=[1.0, 1.1, 0.9], target=2.0).decision == "accepted"
+    assert judged(candidate=[1.0, 1.1, 0.9], target=2.0, margin=0.95).decision == "rejected"
+    assert judged(candidate=[1.0, 1.1, 0.9], target=2.0, alpha=0.001).decision == "rejected"
+    assert judged(candidate=[1.0], target=2.0, sigma=0.1).test == "z"
+    assert judged(candidate=[1.0], record=[2.0], sigma=0.1).test == "two_sample_z"
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"candidate": [1.0], "target": 2.0}, "too_few_values"),
+        ({"candidate": [], "target": 2.0}, "too_few_values"),
+        ({"candidate": [1.0, 1.0], "target": 2.0}, "zero_variance"),
+        ({"candidate": [1.0, math.nan], "target": 2.0}, "not_finite"),
+        ({"candidate": [1.0, -math.inf], "record": [1.0, 2.0]}, "not_finite"),
+        ({"candidate": [1.0, 1.1], "record": [2.0, 2.1, 2.2], "paired": True}, "unequal_lengths"),
+        ({"candidate": [1.0, 1.1], "target": 2.0, "candidate_seeds": [4, 4]}, "repeated_seeds"),
+        (
+            {"candidate": [1.0, 1.1], "record": [2.0, 2.2], "paired": True,
+             "candidate_seeds": [1, 2], "record_seeds": [2, 1]},
+            "mixed_seeds",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_tested_is_undecided(fields: dict[str, Any], reason: str) -> None:
+    found = judged(**fields)
+    assert found.decision == "undecided"
+    assert reason in found.reasons
+    assert found.p_value is None
+    assert set(found.reasons) <= set(REASONS)
+
+
+def write(folder: Path, name: str, content: str) -> Path:
+    path = folder / name
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def test_csv_pairs_by_seed_whatever_the_order_of_lines(tmp_path: Path) -> None:
+    lines = ["record,2,3.4", "candidate,1,3.0", "record,1,3.1", "candidate,2,3.2", "record,3,3.2", "candidate,3,3.05"]
+    path = write(tmp_path, "runs.csv", "\ufeffarm,seed,value\n" + "\n".join(lines) + "\n")
+    expected = scipy_stats.ttest_rel([3.1, 3.4, 3.2], [3.0, 3.2, 3.05], alternative="greater").pvalue
+    found = judge_file(path, {"paired": True})
+    assert (found.test, found.n) == ("paired_t", 3)
+    assert found.p_value == pytest.approx(expected)
+    assert judge_file(path).test == "welch_t"
+
+
+def test_csv_with_a_repeated_seed_is_undecided(tmp_path: Path) -> None:
+    path = write(tmp_path, "runs.csv", "arm,seed,value\ncandidate,1,1.0\ncandidate,1,1.1\nrecord,1,2.0\nrecord,2,2.1\n")
+    assert judge_file(path).reasons == ("repeated_seeds",)
+
+
+def test_a_diverged_run_in_a_table_is_undecided(tmp_path: Path) -> None:
+    for name, content in (
+        ("runs.csv", "arm,seed,value\ncandidate,1,nan\ncandidate,2,1.1\nrecord,1,2.0\nrecord,2,2.1\n"),
+        ("runs.json", '{"candidate": [NaN, 1.1], "target": 2.0}'),
+    ):
+        assert judge_file(write(tmp_path, name, content)).reasons == ("not_finite",)
+
+
+def test_json_file_reads_every_key_and_options_override_it(tmp_path: Path) -> None:
+    keys = {"candidate": [1, 1.5], "record": [2, 3.5], "paired": True, "margin": 0.1, "alpha": 0.05,
+            "sigma": None, "lower_is_better": True}  # fmt: skip
+    path = write(tmp_path, "runs.json", json.dumps(keys))
+    assert read_numbers(path) == Numbers(candidate=(1, 1.5), record=(2, 3.5), paired=True, margin=0.1, alpha=0.05)
+    assert read_numbers(path, {"paired": False}).paired is False
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.json", '{"candidate": [1.0', "not whole JSON"),
+        ("a.json", "[1.0]", "must hold one JSON object"),
+        ("a.json", '{"target": 1.0}', "key 'candidate' is missing"),
+        ("a.json", '{"candidate": [1.0]}', "give either 'record'"),
+        ("a.json", '{"candidate": [1.0], "record": [1.0], "target": 1.0}', "give either 'record'"),
+        ("a.json", '{"candidate": [1.0], "target": 1.0, "margn": 1}', "unknown key 'margn' (did you mean 'margin'"),
+        ("a.json", '{"candidate": [1.0], "target": 1.0, "paired": true}', "'paired' needs a 'record'"),
+        ("a.json", '{"candidate": [1.0], "record": [1.0], "paired": true, "sigma": 1.0}', "does not go with 'paired'"),
+        ("a.json", '{"candidate": [1.0], "target": 1.0, "candidate_seeds": [1, 2]}', "one seed for each value"),
+        ("a.json", '{"candidate": ["1.0"], "target": 1.0}', "candidate.0: "),
+        ("a.json", '{"candidate": [null], "target": 1.0}', "candidate.0: "),
+        ("a.json", '{"candidate": [1.0], "target": NaN}', "target: "),
+        ("a.json", '{"candidate": [1.0], "target": 1.0, "alpha": 0.6}', "alpha: "),
+        ("a.json", '{"candidate": [1.0], "target": 1.0, "sigma": 0}', "sigma: "),
+        ("a.json", '{"candidate": [1.0], "target": 1.0, "paired": 1}', "paired: "),
+        ("a.csv", "", "the first line must be 'arm,seed,value'"),
+        ("a.csv", "arm,seed\ncandidate,1\n", "the first line must be 'arm,seed,value'"),
+        ("a.csv", "arm,seed,value\nother,1,1.0\n", "line 2: arm must be"),
+        ("a.csv", "arm,seed,value\ncandidate,1\n", "line 2: expected 3 values"),
+        ("a.csv", "arm,seed,value\ncandidate,1,2,3\n", "line 2: expected 3 values"),
+        ("a.csv", "arm,seed,value\ncandidate,x,1.0\n", "line 2: 'x' is not a whole number"),
+        ("a.csv", "arm,seed,value\ncandidate,1,1_0\n", "line 2: '1_0' is not a number"),
+        ("a.csv", 'arm,seed,value\ncandidate,1,"1.0\n', "not a CSV line"),
+        ("a.csv", "arm,seed,value\nrecord,1,1.0\n", "key 'candidate' is missing"),
+    ],
+)
+def test_a_wrong_file_ends_in_one_sentence(tmp_path: Path, name: str, content: str, sentence: str) -> None:
+    with pytest.raises(LlmbenchError) as error:
+        judge_file(write(tmp_path, name, content))
+    assert sentence in str(error.value)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_and_bytes_that_are_no_text_end_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(LlmbenchError, match="is missing"):
+        judge_file(tmp_path / "none.json")
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(LlmbenchError, match="is not UTF-8 text"):
+        judge_file(tmp_path / "binary.json")
+
+
+@pytest.mark.parametrize("number", ["1e400", "1" + "0" * 400, "-1e308"])
+def test_enormous_numbers_are_undecided(tmp_path: Path, number: str) -> None:
+    path = write(tmp_path, "a.json", f'{{"candidate": [{number}, 1.0, 2.0], "target": 5.0}}')
+    assert judge_file(path).reasons == ("not_finite",)
+
+
+def test_a_number_of_5000_digits_ends_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(LlmbenchError, match="not whole JSON"):
+        judge_file(write(tmp_path, "a.json", f'{{"candidate": [1{"0" * 5000}], "target": 5.0}}'))

@@ -1,0 +1,426 @@
+"""The rule: properties that no set of pairs may break, and one contest for every reason code."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from harness.core.errors import LlmbenchError
+from harness.core.runs import Evaluation, FinishedRun, Machine, Pair, Provenance, Training
+from harness.core.track import Rule
+from harness.rule.reasons import REASONS, explain
+from harness.rule.verdict import Lane, Verdict, failed_verdict, judge
+
+TOKENS = 1024  # a power of two: losses survive nats -> val_loss to the bit
+
+RULE = Rule(
+    noise_variant="placebo",
+    design="paired",
+    alpha=0.01,
+    looks=(3, 5, 8),
+    futility_alpha=0.4,
+    welch_df_from=5,
+    loss_per_statement=2.0**-13,
+    max_slowdown=0.1,
+    milestone=0.5,
+    milestone_deficit=0.3,
+    speed_per_statement=2e-5,
+    loss_tolerance=2.0**-6,
+    time_tolerance=0.02,
+)
+WELCH = RULE.model_copy(update={"design": "welch"})
+
+
+NOON = "2026-11-22T12:00:00Z"
+
+
+def make_run(
+    recipe: str, seed: int, val_loss: float, train_s: float = 10.0, ended: str = NOON, **changes: Any
+) -> FinishedRun:
+    """A whole, valid run; `changes` go to the run, or to its provenance where the name is one of its fields."""
+    provenance = {
+        "revision": "a" * 40,
+        "dirty": False,
+        "packages": {"torch": "2.11.0"},
+        "machine": Machine(cpu="x", cores=2, memory_gib=8, os="Linux", python="3.11"),
+        "threads": 1,
+        "jobs": 1,
+    }
+    inner = {key: changes.pop(key) for key in list(changes) if key in provenance}
+    fields: dict[str, Any] = {
+        "track": "pocket",
+        "training_digest": "b" * 64,
+        "recipe": recipe,
+        "sources": dict.fromkeys(recipe.split("+")[1:], "c" * 64),
+        "code_digest": "d" * 64,
+        "seed": seed,
+        "provenance": Provenance(**(provenance | inner)),
+        "training": Training(
+            steps=1,
+            tokens=1,
+            num_params=1,
+            train_s=train_s,
+            cpu_s=1.0,
+            warmup_s=0.0,
+            wall_s=train_s,
+            ended=ended,
+            weights_sha256="e" * 64,
+            confinement=(),
+            curve=(),
+        ),
+        "evaluation": Evaluation(
+            nats=val_loss * TOKENS, correct=0, tokens=TOKENS, bytes=1, probes=(), confinement=(), eval_s=0.0
+        ),
+    }
+    return FinishedRun(**(fields | changes))
+
+
+def make_pairs(
+    record: Sequence[float], candidate: Sequence[float], times: Sequence[tuple[float, float]] | None = None
+) -> list[Pair]:
+    """Pairs with seeds 0, 1, ... and `times` in seconds (record, candidate), 10 s each by default."""
+    times = times or [(10.0, 10.0)] * len(record)
+    return [
+        Pair(make_run("base", seed, r, time[0]), make_run("base+idea", seed, c, time[1]))
+        for seed, (r, c, time) in enumerate(zip(record, candidate, times, strict=True))
+    ]
+
+
+# Multiples of 1/1024 keep every sum and difference exact, so that verdicts can be compared to the bit.
+losses = st.integers(2048, 4096).map(lambda k: k / 1024)
+seconds = st.integers(512, 2048).map(lambda k: k / 64)
+steps = st.integers(1, 1024).map(lambda k: k / 1024)
+
+
+@st.composite
+def contests(draw: st.DrawFn, largest: int = 9, gains: Sequence[float] = (0.125, 0.0, 0.5, -0.25)) -> list[Pair]:
+    """Pairs with one of `gains` in much or little noise, with equal or with random times."""
+    num = draw(st.sampled_from([n for n in (3, 5, 8, 8, 9, 4, 2, 0) if n <= largest]))
+    gain, size = draw(st.sampled_from(gains)), draw(st.sampled_from([4, 32]))
+    base, noise = draw(losses), st.integers(-size, size).map(lambda k: k / 1024)
+    record = [base + draw(noise) for _ in range(num)]
+    candidate = [base - gain + draw(noise) for _ in range(num)]
+    times = [(draw(seconds), draw(seconds)) for _ in range(num)] if draw(st.booleans()) else None
+    return make_pairs(record, candidate, times)
+
+
+rules = st.sampled_from([RULE, WELCH])
+lanes = st.sampled_from(["loss", "loss", "speed", "simplicity"])
+statements = st.integers(-40, 40)
+
+
+def moved(pairs: Sequence[Pair], change: Callable[[FinishedRun], float], arms: str = "both") -> list[Pair]:
+    """The pairs with new val losses: `change(run)` of both arms, or of the candidate alone."""
+
+    def new(run: FinishedRun) -> FinishedRun:
+        evaluation = run.evaluation.model_copy(update={"nats": change(run) * TOKENS})
+        return run.model_copy(update={"evaluation": evaluation})
+
+    return [Pair(new(pair.record) if arms == "both" else pair.record, new(pair.candidate)) for pair in pairs]
+
+
+def numbers(verdict: Verdict) -> tuple[Any, ...]:
+    return (verdict.decision, verdict.reasons, verdict.look, verdict.p_value, verdict.gain, verdict.ci_low)
+
+
+@given(pairs=contests(), rule=rules, lane=lanes, added=statements, shift=steps)
+def test_shifting_both_arms_changes_nothing(
+    pairs: list[Pair], rule: Rule, lane: Lane, added: int, shift: float
+) -> None:
+    before = judge(pairs, rule, added_statements=added, lane=lane)
+    after = judge(moved(pairs, lambda run: run.evaluation.val_loss + shift), rule, added_statements=added, lane=lane)
+    assert (after.decision, after.reasons, after.look) == (before.decision, before.reasons, before.look)
+    assert after.p_value == (None if before.p_value is None else pytest.approx(before.p_value, abs=1e-12))
+
+
+@given(pairs=contests(), rule=rules, lane=lanes, added=statements, scale=st.sampled_from([0.25, 2.0, 64.0]))
+def test_scaling_losses_and_their_margins_changes_nothing(
+    pairs: list[Pair], rule: Rule, lane: Lane, added: int, scale: float
+) -> None:
+    in_units = {"loss_per_statement": rule.loss_per_statement * scale, "loss_tolerance": rule.loss_tolerance * scale}
+    before = judge(pairs, rule, added_statements=added, lane=lane)
+    after = judge(
+        moved(pairs, lambda run: run.evaluation.val_loss * scale),
+        rule.model_copy(update=in_units),
+        added_statements=added,
+        lane=lane,
+    )
+    assert (after.decision, after.reasons, after.look, after.p_value) == (
+        before.decision, before.reasons, before.look, before.p_value
+    )  # fmt: skip
+
+
+@given(pairs=contests(), rule=rules, lane=lanes, added=statements, random=st.randoms(use_true_random=False))
+def test_permuting_pairs_within_the_look_changes_nothing(
+    pairs: list[Pair], rule: Rule, lane: Lane, added: int, random: Any
+) -> None:
+    one_look = rule.model_copy(update={"looks": (len(pairs),)}) if len(pairs) >= 2 else rule
+    shuffled = pairs.copy()
+    random.shuffle(shuffled)
+    before = judge(pairs, one_look, added_statements=added, lane=lane)
+    after = judge(shuffled, one_look, added_statements=added, lane=lane)
+    assert (after.decision, after.reasons) == (before.decision, before.reasons)
+    assert after.p_value == (None if before.p_value is None else pytest.approx(before.p_value, rel=1e-9, abs=1e-12))
+
+
+@settings(max_examples=200)
+@given(pairs=contests(gains=[0.0625, 0.125]), rule=rules, lane=lanes, added=statements, more=steps)
+def test_a_larger_gain_never_turns_accept_into_reject(
+    pairs: list[Pair], rule: Rule, lane: Lane, added: int, more: float
+) -> None:
+    better = moved(pairs, lambda run: run.evaluation.val_loss - more, arms="candidate")
+    before, after = (judge(both, rule, added_statements=added, lane=lane) for both in (pairs, better))
+    order = ["rejected", "undecided", "accepted"]
+    assert after.decision == "accepted" or before.decision != "accepted"
+    if before.look == after.look:
+        assert order.index(after.decision) >= order.index(before.decision)
+
+
+@given(pairs=contests(), rule=rules, lane=lanes, added=statements)
+def test_swapping_the_arms_never_accepts_both(pairs: list[Pair], rule: Rule, lane: Lane, added: int) -> None:
+    swapped = [Pair(pair.candidate, pair.record) for pair in pairs]
+    there = judge(pairs, rule, added_statements=added, lane=lane)
+    back = judge(swapped, rule, added_statements=-added, lane=lane)
+    assert not (there.decision == back.decision == "accepted")
+
+
+@given(pairs=contests(largest=8), more=contests(largest=9), rule=rules, lane=lanes, added=statements)
+def test_a_verdict_once_fallen_stays(pairs: list[Pair], more: list[Pair], rule: Rule, lane: Lane, added: int) -> None:
+    first = judge(pairs, rule, added_statements=added, lane=lane)
+    assume(first.look > 0 and first.next_look is None)
+    longer = pairs + more[len(pairs) :]
+    later = judge(longer, rule, added_statements=added, lane=lane)
+    assert numbers(later)[0] == first.decision
+    assert (later.look, later.pairs, later.p_value) == (first.look, first.pairs, first.p_value)
+
+
+finite = st.one_of(st.just(0.0), st.floats(0, 16), st.floats(min_value=0, allow_nan=False, allow_infinity=False))
+
+
+@settings(max_examples=500)
+@given(
+    values=st.lists(st.tuples(finite, finite, finite, finite), max_size=9),
+    rule=rules,
+    lane=lanes,
+    added=st.integers(-(9**9), 9**9),
+)
+def test_no_finite_numbers_raise(
+    values: list[tuple[float, float, float, float]], rule: Rule, lane: Lane, added: int
+) -> None:
+    pairs = make_pairs([v[0] / TOKENS for v in values], [v[1] / TOKENS for v in values], [(v[2], v[3]) for v in values])
+    verdict = judge(pairs, rule, added_statements=added, lane=lane)
+    assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
+    assert all(code in REASONS for code in verdict.reasons)
+
+
+# --- one contest for every reason code -------------------------------------------------------------
+
+RECORD = [3.5, 3.516, 3.492, 3.51, 3.504, 3.526, 3.497, 3.48]
+NOISE = [0.0, 0.002, -0.001, 0.001, 0.003, -0.002, 0.0, 0.001]
+
+
+def contest(gain: float, num: int = 8, scatter: float = 1.0, times: tuple[float, float] = (10.0, 10.0)) -> list[Pair]:
+    """`num` pairs with a mean gain close to `gain` nats."""
+    candidate = [r - gain + scatter * noise for r, noise in zip(RECORD, NOISE, strict=True)]
+    jitter = [(times[0], times[1] * (1 + noise / 10)) for noise in NOISE]
+    return make_pairs(RECORD[:num], candidate[:num], jitter[:num])
+
+
+def changed(num: int = 3, arms: str = "candidate", **changes: Any) -> list[Pair]:
+    """A clear winner whose last pair is made differently: `arms` is `candidate` or `both`."""
+    pairs = contest(0.05, num)
+    last = num - 1
+    usual = {"recipe": "base", "seed": last, "val_loss": 3.5}
+    record = make_run(**(usual | (changes if arms == "both" else {})))
+    candidate = make_run(**(usual | {"recipe": "base+idea"} | changes))
+    return [*pairs[:last], Pair(record, candidate)]
+
+
+Case = tuple[str, str, list[Pair], dict[str, Any]]
+TWO_LOST = [r - gain for r, gain in zip(RECORD, [-0.002, -0.002, 0.05, 0.051, 0.05, 0.049, 0.05, 0.05], strict=True)]
+FLAT = [r - 0.0625 for r in (3.5, 3.75, 3.25, 3.0, 3.125, 3.375, 3.625, 3.875)]
+OTHER_MACHINE = Machine(cpu="y", cores=4, memory_gib=8, os="Linux", python="3.11")
+CASES: list[Case] = [
+    ("gain_shown", "accepted", contest(0.05), {}),
+    ("pairs_left_over", "accepted", contest(0.05), {}),
+    ("fewer_statements", "accepted", contest(0.05), {"added_statements": -5}),
+    ("fewer_statements", "rejected", contest(-0.001), {"added_statements": -5}),
+    ("simpler_and_no_worse", "accepted", contest(-0.001), {"added_statements": -5, "lane": "simplicity"}),
+    ("gain_shown", "accepted", contest(-0.001, times=(10, 9)), {"added_statements": 5, "lane": "speed"}),
+    ("hopeless", "rejected", contest(-0.05), {}),
+    ("hopeless", "rejected", contest(0.05), {"added_statements": 1000}),
+    ("not_shown", "rejected", contest(0.01, scatter=10), {}),
+    ("loss_worse", "rejected", contest(-0.05, times=(10, 9)), {"lane": "speed"}),
+    ("loss_worse", "rejected", contest(-0.015, scatter=3), {"added_statements": -5, "lane": "simplicity"}),
+    ("too_slow", "rejected", contest(0.05, times=(10, 12)), {}),
+    ("too_slow", "rejected", contest(0.0, times=(10, 12)), {"added_statements": -5, "lane": "simplicity"}),
+    ("not_simpler", "rejected", contest(0.05), {"lane": "simplicity"}),
+    ("too_few_pairs", "undecided", contest(0.05, 2), {}),
+    ("too_few_pairs", "undecided", [], {}),
+    ("needs_more_pairs", "undecided", contest(0.01, 3, scatter=5), {}),
+    ("zero_variance", "undecided", make_pairs([f + 0.0625 for f in FLAT], FLAT), {}),
+    ("zero_variance", "rejected", make_pairs(FLAT, FLAT), {}),
+    ("mixed_tracks", "undecided", changed(training_digest="f" * 64), {}),
+    ("mixed_tracks", "undecided", changed(arms="both", training_digest="f" * 64), {}),
+    ("mixed_code", "undecided", changed(code_digest="f" * 64), {}),
+    ("mixed_machines", "undecided", changed(arms="both", machine=OTHER_MACHINE), {}),
+    ("mixed_threads", "undecided", changed(threads=2), {}),
+    ("mixed_packages", "undecided", changed(packages={"torch": "2.12.0"}), {}),
+    ("mixed_recipes", "undecided", changed(recipe="base+other"), {}),
+    ("mixed_recipes", "undecided", changed(sources={"idea": "f" * 64}), {}),
+    ("mixed_seeds", "undecided", changed(seed=7), {}),
+    ("repeated_seeds", "undecided", changed(arms="both", seed=0), {}),
+    ("mixed_load", "undecided", changed(jobs=2), {}),
+    ("shared_machine", "undecided", changed(arms="both", jobs=2), {"lane": "speed"}),
+    ("not_interleaved", "undecided", changed(ended="2026-11-22T11:00:00Z"), {"lane": "speed"}),
+    ("no_time", "undecided", changed(train_s=0.0), {}),
+    ("not_finite", "undecided", changed(val_loss=1e101), {}),
+    ("sign_flip_disagrees", "accepted", make_pairs(RECORD, TWO_LOST), {}),
+]
+
+
+@pytest.mark.parametrize(("code", "decision", "pairs", "how"), CASES, ids=[f"{case[0]}-{case[1]}" for case in CASES])
+def test_each_reason_code_has_its_contest(code: str, decision: str, pairs: list[Pair], how: dict[str, Any]) -> None:
+    verdict = judge(pairs, RULE, **({"added_statements": 0} | how))
+    assert code in verdict.reasons
+    assert verdict.decision == decision
+    if code.startswith(("mixed", "repeated", "shared")):
+        assert verdict.details
+        assert verdict.gain is None
+
+
+FROM_FAILED_RUNS = {"candidate_failed", "hopeless_start", "record_failed", "run_interrupted"}
+FROM_THE_BOARD = {"stale_record"}  # tests/board/test_claim.py
+FROM_NUMBERS = {
+    "too_few_values",
+    "unequal_lengths",
+    "bad_sigma",
+    "bad_alpha",
+}  # only `judge FILE` and `stats` give them
+
+
+def test_every_reason_code_is_tested_and_explained() -> None:
+    assert {case[0] for case in CASES} | FROM_FAILED_RUNS | FROM_THE_BOARD | FROM_NUMBERS == set(REASONS)
+    assert all(explain(code).endswith(".") for code in REASONS)
+    with pytest.raises(LlmbenchError, match="did you mean 'hopeless'"):
+        explain("hopless")
+
+
+def test_a_busy_machine_costs_more_pairs_and_no_early_rejection() -> None:
+    times = [(10.0, 10.1), (10.0, 15.0), (10.0, 10.0), (10.0, 9.9), (10.0, 10.1), (10, 10), (10, 10), (10, 10)]
+    winner = contest(0.05)
+    busy = make_pairs(
+        [p.record.evaluation.val_loss for p in winner], [p.candidate.evaluation.val_loss for p in winner], times
+    )
+    early = judge(busy[:3], RULE, added_statements=0)
+    assert (early.decision, early.reasons, early.next_look) == ("undecided", ("needs_more_pairs",), 5)
+    assert judge(busy, RULE, added_statements=0).decision == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("code", "decision"),
+    [
+        ("candidate_failed", "rejected"),
+        ("hopeless_start", "rejected"),
+        ("record_failed", "undecided"),
+        ("run_interrupted", "undecided"),
+    ],
+)
+def test_a_failed_run_gives_a_verdict_without_numbers(code: Any, decision: str) -> None:
+    verdict = failed_verdict(code, "loss is NaN at step 7", RULE, added_statements=4)
+    assert (verdict.decision, verdict.reasons) == (decision, (code,))
+    assert verdict.details == ("loss is NaN at step 7",)
+    assert verdict.gain is None
+
+
+def test_order_in_time_matters_only_where_time_is_judged() -> None:
+    apart = [
+        Pair(
+            pair.record,
+            make_run("base+idea", pair.record.seed, pair.candidate.evaluation.val_loss, ended="2026-11-22T13:00:00Z"),
+        )
+        for pair in contest(0.05)
+    ]
+    assert judge(apart, RULE, added_statements=0).decision == "accepted"
+    for lane in ("speed", "simplicity"):
+        assert judge(apart, RULE, added_statements=-1, lane=lane).reasons == ("not_interleaved",)  # type: ignore[arg-type]
+
+
+def test_looks_escalate_and_pairs_between_them_are_not_used() -> None:
+    unsure = contest(0.01, scatter=5)
+    three, four, five = (judge(unsure[:num], RULE, added_statements=0) for num in (3, 4, 5))
+    assert (three.look, three.pairs, three.next_look) == (1, 3, 5)
+    assert three == four
+    assert (five.look, five.pairs, five.next_look) == (2, 5, 8)
+    assert judge(unsure[:2], RULE, added_statements=0).next_look == 3
+
+
+def test_interval_excludes_the_margin_exactly_where_p_is_below_the_looks_level() -> None:
+    for gain in (0.004, 0.006, 0.008, 0.01, 0.02):
+        verdict = judge(contest(gain), RULE, added_statements=8)
+        assert verdict.ci_low is not None
+        assert verdict.p_value is not None
+        assert (verdict.ci_low > verdict.margin) == (verdict.p_value < verdict.alpha_look)
+
+
+def test_added_statements_raise_the_margin_and_removed_ones_earn_nothing() -> None:
+    margins = [judge(contest(0.05), RULE, added_statements=added).margin for added in (-50, 0, 8)]
+    assert margins == [0.0, 0.0, 8 * RULE.loss_per_statement]
+
+
+def test_time_ratio_is_candidate_over_record() -> None:
+    verdict = judge(contest(0.05, times=(10, 9)), RULE, added_statements=0)
+    assert verdict.time_ratio == pytest.approx(0.9, rel=1e-3)
+
+
+def test_welch_degrees_of_freedom_count_only_from_the_declared_seeds() -> None:
+    pairs = contest(0.03, 3, scatter=2)
+    estimated = judge(pairs, WELCH.model_copy(update={"welch_df_from": 2}), added_statements=0)
+    safe = judge(pairs, WELCH, added_statements=0)
+    assert safe.gain == estimated.gain
+    assert (safe.p_value or 0) > (estimated.p_value or 1)
+
+
+def test_a_rule_under_which_both_directions_could_win_is_refused() -> None:
+    with pytest.raises(ValueError, match="futility_alpha"):
+        Rule(**(RULE.model_dump() | {"futility_alpha": 0.001}))
+
+
+@pytest.fixture(scope="module")
+def study() -> Iterator[ModuleType]:
+    """`benchmarks/verdict.py`, a script that imports its neighbours."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+        yield importlib.import_module("verdict")
+
+
+@pytest.mark.parametrize("rule", [RULE, WELCH], ids=["paired", "welch"])
+@pytest.mark.parametrize("gain", [0.0, 2.0])
+def test_the_study_decides_as_judge_does(study: ModuleType, rule: Rule, gain: float) -> None:
+    contests = study.NOISES[0].contests(study.np.random.default_rng(7), 100)
+    assert study.cross_check(rule, study.better(contests, gain)) == 100
+
+
+@pytest.mark.parametrize("rule", [RULE, WELCH], ids=["paired", "welch"])
+def test_one_percent_false_accepts_and_ninety_percent_power_under_normal_noise(study: ModuleType, rule: Rule) -> None:
+    apply, num = study.by_rule(rule), 40_000
+    for noise in study.NOISES[:3]:  # the candidate as noisy as the record, three and six times as noisy
+        assert apply(noise.contests(study.np.random.default_rng(8), num)).accepted < 0.01 + 3 * (0.01 / num) ** 0.5
+    contests = study.NOISES[0].contests(study.np.random.default_rng(9), num)
+    found = apply(study.better(contests, 2 * study.UNIT))
+    assert found.accepted > 0.9
+    assert found.runs / 2 < 7
+
+
+def test_the_study_never_repeats_a_placebo_pair(study: ModuleType) -> None:
+    record = [3.0 + 0.1 * seed for seed in range(9)]
+    contests = study.placebo_contests(study.np.random.default_rng(1), record, [x + 0.005 for x in record], 50)
+    assert contests.record.shape == (50, 9)
+    assert all(len(set(contest)) == 9 for contest in contests.record.round(9).tolist())

@@ -1,0 +1,188 @@
+"""Pictures: what they show, for which reader, and that the same input gives the same bytes."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import matplotlib
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from harness.board.curves import curves_png, draw_curves, to_png
+from harness.board.leaderboard import make_rows
+from harness.board.rows import Row
+from harness.board.submission import load_arm_runs, load_submission
+from harness.core.errors import LlmbenchError
+from harness.core.project import Project
+from harness.core.runs import FinishedRun
+from harness.show import plots
+from harness.show.plots import change_of, draw_cost, draw_history, to_svg
+from tests.boards import NEGATIVE
+
+Arms = list[tuple[str, Sequence[FinishedRun]]]
+
+
+@pytest.fixture(scope="module")
+def rows(project: Project) -> list[Row]:
+    return make_rows(project)
+
+
+@pytest.fixture(scope="module")
+def arms() -> Arms:
+    submission = load_submission(NEGATIVE)
+    return [(name, load_arm_runs(NEGATIVE, submission, name)) for name in ("record", "candidate")]
+
+
+class Drawing(NamedTuple):
+    draw: Callable[[], Figure]
+    svg: str
+    png: bytes
+
+
+@pytest.fixture(scope="module", params=["curves", "history", "cost"])
+def drawing(request: pytest.FixtureRequest, rows: list[Row], arms: Arms) -> Drawing:
+    added = {row.number: row.statements for row in rows}
+    drawings: dict[str, Callable[[], Figure]] = {
+        "curves": lambda: draw_curves(arms),
+        "history": lambda: draw_history(rows),
+        "cost": lambda: draw_cost(rows, added, 1e-4),
+    }
+    draw = drawings[request.param]
+    return Drawing(draw, to_svg(draw), to_png(draw))
+
+
+def texts(svg: str) -> str:
+    return " ".join("".join(element.itertext()) for element in ElementTree.fromstring(svg).iter(f"{{{plots.SVG}}}text"))
+
+
+def luminance(color: str) -> float:
+    """Relative luminance (WCAG 2.2)."""
+    channels = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_the_same_input_gives_the_same_bytes_whatever_the_users_settings_are(drawing: Drawing) -> None:
+    with matplotlib.rc_context({"lines.linewidth": 5.0, "font.size": 20.0, "svg.fonttype": "path"}):
+        assert (to_svg(drawing.draw), to_png(drawing.draw)) == drawing[1:]
+    assert not re.search(r"\d{4}-\d\d-\d\dT", drawing.svg)  # no time of making
+
+
+def test_pictures_are_small_and_their_svg_takes_nothing_from_elsewhere(drawing: Drawing) -> None:
+    assert len(drawing.svg) < 12_000
+    assert len(drawing.png) < 50_000
+    assert not re.search(r"(?:href|src)=\"(?!#)", drawing.svg)
+    for referred in re.findall(r"(?:href=\"#|url\(#)([^\")]+)", drawing.svg):
+        assert f'id="{referred}"' in drawing.svg
+
+
+def test_every_colour_stands_out_from_the_page_in_both_themes(drawing: Drawing) -> None:
+    sheet = re.findall(r"<style[^>]*>(.*?)</style>", drawing.svg, re.DOTALL)[0]
+    light, _, dark = sheet.partition("@media (prefers-color-scheme:dark)")
+    for rules, page in ((light, "#ffffff"), (dark, "#101418")):
+        for color in {*re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", rules)}:
+            assert contrast(color, page) >= 3, (color, page)  # WCAG 2.2, 1.4.11: graphics
+        for color in re.findall(r"font-size[^}]*fill: (#[0-9a-f]{6})", rules):
+            assert contrast(color, page) >= 4.5, (color, page)
+    named = [re.findall(r"\.(s\d+){[^}]*(?:fill|stroke): #", rules) for rules in (light, dark)]
+    assert set(named[0]) == set(named[1]), "each colour of the light theme has its own in the dark one"
+
+
+def test_a_png_is_a_white_sheet(drawing: Drawing) -> None:
+    image = Image.open(io.BytesIO(drawing.png)).convert("RGB")
+    assert image.getpixel((0, 0)) == (255, 255, 255)
+    assert image.width == 1008
+
+
+def test_curves_name_both_arms_with_their_last_loss_and_show_the_gain(arms: Arms) -> None:
+    shown = texts(to_svg(lambda: draw_curves(arms)))
+    for name, runs in arms:
+        mean = sum(run.training.curve[-1].dev_loss_nats for run in runs) / len(runs)
+        assert f"{name}: {mean:.4f}" in shown
+    assert "gain of each pair" in shown
+    alone = texts(to_svg(lambda: draw_curves(arms[1:])))
+    assert "gain of each pair" not in alone
+
+
+def test_curves_of_runs_without_any_point_can_be_drawn(arms: Arms) -> None:
+    """A record may hold an empty curve; its submission is still filed with a picture."""
+    bare = [run.model_copy(update={"training": run.training.model_copy(update={"curve": ()})}) for run in arms[0][1]]
+    assert curves_png([("base", bare)])
+    assert curves_png([("base", bare), arms[1]])
+
+
+def test_history_labels_every_step_and_leaves_out_challenges(rows: list[Row]) -> None:
+    shown = texts(to_svg(lambda: draw_history(rows)))
+    for row in rows:
+        assert (f" {row.number} " in f" {shown} ") == (row.kind != "challenge")
+        assert f"{row.number} {change_of(row)}" in shown or row.kind == "challenge"
+    assert "training time" not in shown
+
+
+def test_history_of_one_day_is_an_order_and_of_several_a_calendar(rows: list[Row]) -> None:
+    day, next_day = "2026-11-22", "2026-11-23"
+    one = [row.model_copy(update={"date": day}) for row in rows]
+    figure = draw_history(one)
+    assert figure.axes[-1].get_xlabel() == f"submissions of {day}, in their order"
+    left, right = figure.axes[-1].get_xlim()
+    xs = sorted(x for line in figure.axes[0].lines for x in line.get_xdata())
+    assert xs[0] - left < 0.1 * (right - left)  # no empty hours before the first
+    two = draw_history([*one[:-1], one[-1].model_copy(update={"date": next_day, "kind": "negative"})])
+    assert [label.get_text() for label in two.axes[-1].get_xticklabels()] == [day, next_day]
+
+
+def test_history_of_an_opening_alone_can_be_drawn(rows: list[Row]) -> None:
+    assert "1 base" in texts(to_svg(lambda: draw_history(rows[:1])))
+
+
+def test_a_record_in_speed_adds_the_time_to_history(rows: list[Row]) -> None:
+    faster = rows[1].model_copy(update={"number": 9, "lane": "speed", "beaten": rows[1].recipe, "time_ratio": 0.5})
+    assert "training time" in texts(to_svg(lambda: draw_history([*rows, faster])))
+    times = plots._relative_times([*rows[:2], faster])
+    assert times[9] == pytest.approx(0.5 * (rows[1].time_ratio or 0))
+
+
+def test_what_did_not_win_is_hollow(rows: list[Row]) -> None:
+    figure = draw_history(rows)
+    hollow = [
+        line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none" and line.get_marker() == "o"
+    ]
+    lost = [row.val_loss for row in rows if row.kind == "negative"]
+    assert [value for line in hollow for value in line.get_ydata()] == lost
+
+
+def test_a_price_line_passes_through_the_price(rows: list[Row]) -> None:
+    axes = draw_cost(rows, {row.number: 100 for row in rows}, 1e-4).axes[0]
+    x, y = axes.lines[0].get_data()
+    assert float(y[-1]) == pytest.approx(1e-4 * float(x[-1]))
+
+
+def test_strangers_words_are_neither_markup_nor_formulas(rows: list[Row], arms: Arms) -> None:
+    hostile = 'base+$\\frac{$</text><script>alert("1")</script>\x00\n'
+    shown = to_svg(lambda: draw_history([row.model_copy(update={"recipe": hostile}) for row in rows]))
+    shown += to_svg(lambda: draw_curves([(hostile, arms[0][1])]))
+    assert "<script" not in shown
+    assert "\\frac" in shown
+
+
+def test_a_date_that_no_calendar_has_is_named(rows: list[Row]) -> None:
+    wrong = [row.model_copy(update={"date": "2026-13-41"}) for row in rows]
+    with pytest.raises(LlmbenchError, match="no calendar has the date 2026-13-41"):
+        draw_history(wrong)
+
+
+def test_a_change_is_what_differs_between_two_recipes(rows: list[Row]) -> None:
+    row = rows[1]
+    assert change_of(rows[0]) == "base"
+    assert change_of(row.model_copy(update={"recipe": "base+a+b", "beaten": "base+a"})) == "+b"
+    assert change_of(row.model_copy(update={"recipe": "base+b", "beaten": "base+a"})) == "+b -a"
