@@ -31,7 +31,7 @@ from harness.core.project import Project, sha256  # noqa: E402
 from harness.core.runs import FinishedRun, dump_json, load_run  # noqa: E402
 from harness.core.track import Rule, Track, load_track  # noqa: E402
 from harness.rule.replication import outcome_of_record, rule_again  # noqa: E402
-from harness.rule.verdict import Verdict, judge_arms  # noqa: E402
+from harness.rule.verdict import Verdict, decide_arms  # noqa: E402
 from harness.variants.source import count_statements_of  # noqa: E402
 
 NUM_TRACKS = 8
@@ -253,7 +253,7 @@ class Board:
 def judge(records: list[FinishedRun], runs: list[FinishedRun], rule: Rule, added_statements: int) -> Verdict:
     """At each look in turn, as a contest does."""
     for look in rule.looks:
-        judged = judge_arms(records[:look], runs[:look], rule, added_statements=added_statements, lane="loss")
+        judged = decide_arms(records[:look], runs[:look], rule, added_statements=added_statements, lane="loss")
         if judged.verdict.decision != "undecided":
             break
     return judged.verdict

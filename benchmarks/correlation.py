@@ -12,14 +12,14 @@ import statistics
 import sys
 from pathlib import Path
 
-from harness.core.runs import FinishedRun, finished_runs, load_run
+from harness.core.runs import FinishedRun, load_run, require_finished
 from harness.rule.stats import pair_correlation
 
 
 def read_arm(folder: Path, arm: str) -> list[FinishedRun]:
     """One arm's runs by seed. Raises LlmbenchError where one is broken or has failed."""
     paths = sorted(folder.glob(f"{arm}-seed-*.json"), key=lambda path: int(path.stem.rpartition("-")[2]))
-    return finished_runs([load_run(path) for path in paths])
+    return require_finished([load_run(path) for path in paths])
 
 
 def main() -> None:

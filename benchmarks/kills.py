@@ -28,7 +28,7 @@ TARGETS = ("tree", "parent", "worker")
 # What a pair needs, as one process that is not this one: the runs of `llmbench run`, with a checkpoint more often.
 COMMAND = """
 import json, sys
-from harness.lab.store import Bench
+from harness.lab.store import RunStore
 from harness.core.project import Project
 from harness.core.track import load_track
 
@@ -39,8 +39,8 @@ def tell(run, event):
 
 project = Project.find()
 track, every_s, *recipes = sys.argv[1:]
-bench = Bench(project, load_track(project, track), jobs=2, checkpoint_every_s=float(every_s), observe=tell)
-bench.make([bench.identify(recipe, 0) for recipe in recipes])
+store = RunStore(project, load_track(project, track), jobs=2, checkpoint_every_s=float(every_s), observe=tell)
+store.make([store.identify(recipe, 0) for recipe in recipes])
 """
 
 

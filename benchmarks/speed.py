@@ -40,7 +40,7 @@ import models.moe
 import models.optim
 from harness.core.errors import LlmbenchError
 from harness.core.project import CHECKOUT, Project
-from harness.core.runs import finished_runs, load_run
+from harness.core.runs import load_run, require_finished
 from harness.core.track import Track, load_track
 from harness.data.batches import Batches
 from harness.data.cache import open_split
@@ -293,7 +293,7 @@ def training_share(track: Track) -> tuple[float, float, list[float]]:
         command = [sys.executable, "-m", "harness.cli", "run", "baseline", "--track", track.name]
         subprocess.run(command, cwd=root, check=True, capture_output=True)
         wall_s = time.perf_counter() - started
-        runs = finished_runs([load_run(path) for path in root.glob("runs/**/run.json")])
+        runs = require_finished([load_run(path) for path in root.glob("runs/**/run.json")])
         train_s = [run.training.train_s for run in sorted(runs, key=lambda run: run.seed)]
     cores = [0.0] * default_jobs(track)
     for run_s in train_s:

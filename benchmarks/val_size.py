@@ -20,7 +20,7 @@ from studies import Row, Table, train_here
 from harness.core.dataspec import PINS, PackageData
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project
-from harness.core.runs import finished_runs, load_run
+from harness.core.runs import load_run, require_finished
 from harness.core.track import Track, load_track
 from harness.data.batches import eval_batches
 from harness.data.cache import open_split, with_found_pins
@@ -141,7 +141,7 @@ def report(name: str) -> None:
 
 def seconds(track: Track) -> tuple[float, float]:
     """Of the base's runs on the track's board: seconds of a run without its scoring, and of scoring a token twice."""
-    kept = finished_runs([load_run(path) for path in Project.find().submissions.glob("*/runs/*.json")])
+    kept = require_finished([load_run(path) for path in Project.find().submissions.glob("*/runs/*.json")])
     runs = [run for run in kept if (run.training_digest, run.recipe) == (track.training_digest, "base")]
     other_s = statistics.median(run.training.wall_s for run in runs)
     return other_s, 2 * statistics.median(run.evaluation.eval_s / run.evaluation.tokens for run in runs)

@@ -40,7 +40,7 @@ from harness.core.runs import Evaluation, FinishedRun, Machine, Pair, Provenance
 from harness.core.track import Rule, load_track
 from harness.rule.sequential import replay
 from harness.rule.stats import pair_correlation
-from harness.rule.verdict import judge
+from harness.rule.verdict import decide
 
 FOLDER = Path(__file__).with_suffix("")
 SEED = 20240601
@@ -122,7 +122,7 @@ def cross_check(rule: Rule, contests: Contests, limit: int = CHECKED) -> int:
     arms = [4.0 + 0.01 * arm[:limit, :num] for arm in contests]
     state = replay([loss_criterion(rule, Contests(*arms))], rule)
     for record, candidate, decision, look in zip(*arms, state.decision, state.look, strict=True):
-        verdict = judge(_pairs(record, candidate), rule, added_statements=0)
+        verdict = decide(_pairs(record, candidate), rule, added_statements=0)
         if (verdict.decision, verdict.look) != (("undecided", "accepted", "rejected")[decision], look):
             raise RuntimeError(f"judge says {verdict.decision} at look {verdict.look}, the study {decision} at {look}")
         compared += 1

@@ -12,19 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.board.readme import submission_markdown
-from harness.board.submission import (
-    Arm,
-    ArmName,
-    Claim,
-    Submission,
-    confirmation_seeds,
-    file_digest,
-    finished,
-    run_file,
-)
+from harness.board.submission import Arm, ArmName, Claim, Submission, confirmation_seeds, run_file
 from harness.core.errors import LlmbenchError
 from harness.core.project import entries_of, read_bytes, sha256
-from harness.core.runs import FinishedRun, RunIdentity, dump_json
+from harness.core.runs import FinishedRun, RunIdentity, dump_json, finished
 from harness.core.track import Track
 from harness.variants.check import check_source
 from harness.variants.recipe import parse_recipe
@@ -63,7 +54,7 @@ def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
     for missing in sorted(expected - present):
         yield f"{folder.name}/{missing} is missing"
     for file, digest in submission.files.items():
-        if file in present and file_digest(folder / file) != digest:
+        if file in present and sha256(read_bytes(folder / file)) != digest:
             yield f"{folder.name}/{file} is not the file whose digest the submission states; it was changed"
     for extra in sorted(present - expected):
         yield f"{folder.name}/{extra} does not belong to a submission; remove it"

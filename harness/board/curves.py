@@ -71,10 +71,10 @@ def curve_frame(arm: str, runs: Sequence[FinishedRun]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(columns)).astype(columns)
 
 
-Arms = Sequence[tuple[str, Sequence[FinishedRun]]]
+NamedRuns = Sequence[tuple[str, Sequence[FinishedRun]]]
 
 
-def draw_curves(arms: Arms) -> Figure:
+def draw_curves(arms: NamedRuns) -> Figure:
     """Dev loss against tokens, the mean of each arm and the band of its seeds; of pairs the gain below."""
     import pandas as pd
     from matplotlib.ticker import MaxNLocator
@@ -108,7 +108,7 @@ def draw_curves(arms: Arms) -> Figure:
     return figure
 
 
-def curves_png(arms: Arms) -> bytes:
+def curves_png(arms: NamedRuns) -> bytes:
     """`draw_curves` as the picture of a submission."""
     return to_png(lambda: draw_curves(arms))
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from harness.board.leaderboard import Board
-from harness.board.submission import Claim, Submission, finished, load_arm_runs
+from harness.board.submission import Claim, Submission, load_arm_runs
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project
-from harness.core.runs import FinishedRun
+from harness.core.runs import FinishedRun, finished
 from harness.core.track import Track
 from harness.rule.verdict import Lane
 

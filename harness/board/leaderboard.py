@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from harness.board.rows import HOLDING, Row, format_csv, with_board
-from harness.board.submission import Claim, Submission, candidate_key, finished, load_submission
+from harness.board.submission import Claim, Submission, candidate_key, load_submission
 from harness.core.errors import LlmbenchError
 from harness.core.parallel import answer_all
 from harness.core.project import Project, read_text, submission_folders, write_changed
+from harness.core.runs import finished
 from harness.core.schema import Count, Strict
 from harness.core.track import Track, load_track
 from harness.rule.replication import Outcome, State, state_after

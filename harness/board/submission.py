@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -18,12 +18,12 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, TypeAdapter
 
 from harness.core.errors import LlmbenchError
-from harness.core.project import derive_seed, read_bytes, read_text, sha256
-from harness.core.runs import FailedRun, FinishedRun, OnFile, parse_record, read_record, read_run
+from harness.core.project import derive_seed, read_text
+from harness.core.runs import FailedRun, FinishedRun, OnFile, finished, parse_record, read_record, read_run
 from harness.core.schema import Count, Positive, Sha256, Strict
 from harness.core.track import Track, parse_track_text
 from harness.rule.replication import Outcome, rule_again
-from harness.rule.verdict import Lane, Verdict, judge_arms
+from harness.rule.verdict import Lane, Verdict, decide_arms
 from harness.variants.source import count_statements_of
 
 Seed = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,18})$")]
@@ -100,7 +100,7 @@ class Submission(Strict):
 _SUBMISSION: TypeAdapter[Submission] = TypeAdapter(Submission)
 
 
-NAME = re.compile(r"^[a-z0-9][a-z0-9_+-]*$")
+SUBMISSION_NAME = re.compile(r"^[a-z0-9][a-z0-9_+-]*$")
 
 
 def confirmation_seeds(track_digest: str, sources: Mapping[str, str], count: int) -> list[int]:
@@ -247,7 +247,7 @@ class Claim:
         if submission.record is None:
             return None
         records, candidates, rule = self.records, self.candidates, self.track.rule
-        return judge_arms(
+        return decide_arms(
             records,
             candidates,
             rule_again(rule) if submission.kind == "challenge" else rule,
@@ -266,21 +266,6 @@ class Claim:
         return sum(count_statements_of(self.source(variant)) for variant in arm.sources)
 
 
-def finished(runs: Iterable[FinishedRun | FailedRun]) -> list[FinishedRun]:
-    """Those that have a score."""
-    return [run for run in runs if isinstance(run, FinishedRun)]
-
-
-def judge_submission(folder: Path, submission: Submission) -> Verdict | None:
-    """The verdict of `Claim`."""
-    return Claim(folder, submission).verdict
-
-
 def frozen_source(folder: Path, variant: str) -> Path:
     """Where a variant's source is frozen."""
     return folder / "sources" / f"{variant}.py"
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file. Raises LlmbenchError where it cannot be read."""
-    return sha256(read_bytes(path))

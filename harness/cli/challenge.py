@@ -19,8 +19,8 @@ from harness.cli.options import (
     show,
     show_json,
     show_pairs,
-    watched_bench,
     watched_contest,
+    watched_store,
 )
 from harness.core.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, RejectedError, UndecidedError
 from harness.core.project import Project
@@ -75,10 +75,10 @@ def challenge(
             )
         index, limit = len(board.challenges(number)) + 1, pairs_limit(max_pairs, track.rule)
         again = track_again(track, target, challenge_purpose(index))
-        with watched_bench(project, again, jobs, arms) as bench:
-            contest = watched_contest(bench, arms, again.seeds, limit)
+        with watched_store(project, again, jobs, arms) as store:
+            contest = watched_contest(store, arms, again.seeds, limit)
         outcome = outcome_of(target, board, contest)
-        filing = file_challenge(bench, target, outcome, index, contest)
+        filing = file_challenge(store, target, outcome, index, contest)
         submission, markdown = write_submission(project, track, filing, None)
         state = read_board(project).state(number)
     folder = f"submissions/{submission.folder_name}"
@@ -105,8 +105,8 @@ def rerun(project: Project, folder: Path, max_pairs: int | None, jobs: int | Non
     if submission.kind == "opening":
         _repeat(project, folder, submission, max_pairs, jobs, as_json=as_json)
     arms, again, limit = claim_arms(submission), track_again(track, submission), pairs_limit(max_pairs, track.rule)
-    with watched_bench(project, again, jobs, arms) as bench:
-        contest = watched_contest(bench, arms, again.seeds, limit)
+    with watched_store(project, again, jobs, arms) as store:
+        contest = watched_contest(store, arms, again.seeds, limit)
     outcome = outcome_of(submission, readable_board(project), contest)
     if as_json:
         findings = _findings(submission, contest, outcome)
@@ -129,11 +129,11 @@ def _repeat(
 
     track = track_again(claim_track(project, opening), opening)
     seeds, recipe = track.seeds[:max_pairs], claim_arms(opening).candidate
-    with watched_bench(project, track, jobs) as bench:
+    with watched_store(project, track, jobs) as store:
         # The runs that made the opening may lie here still; those of an occasion of their own are trained anew.
-        bench = replace(bench, timed_contest=f"{opening.folder_name} again")
-        log(f"{recipe} on {track.name}: {len(seeds)} seeds of {opening.folder_name} again, {bench.jobs} at a time")
-        runs = bench.make([bench.identify(recipe, seed) for seed in seeds])
+        store = replace(store, timed_contest=f"{opening.folder_name} again")
+        log(f"{recipe} on {track.name}: {len(seeds)} seeds of {opening.folder_name} again, {store.jobs} at a time")
+        runs = store.make([store.identify(recipe, seed) for seed in seeds])
     for run in runs:
         if isinstance(run, FailedRun):
             raise UndecidedError(

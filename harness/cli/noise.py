@@ -11,11 +11,11 @@ from harness.cli.options import (
     JsonOption,
     TrackOption,
     log,
-    make_bench,
+    open_store,
     open_track,
     show,
     show_json,
-    watched_bench,
+    watched_store,
 )
 from harness.core.errors import LlmbenchError
 from harness.core.project import DEFAULT_TRACK
@@ -31,7 +31,7 @@ def noise(
 ) -> None:
     """Train a placebo against the record: what luck alone does, and what the rule makes of it."""
     from harness.board.leaderboard import read_board
-    from harness.core.runs import Pair, finished_runs
+    from harness.core.runs import Pair, require_finished
     from harness.lab.arms import record_recipe
     from harness.lab.noise import placebo_arms, save_study, stored_pairs, study, study_seeds
     from harness.show.documents import Noise, fields_of
@@ -46,13 +46,13 @@ def noise(
             )
     else:
         arms = placebo_arms(record_recipe(read_board(project), contest_track), contest_track.rule)
-        with watched_bench(project, contest_track, jobs) as bench:
-            log(f"{pairs} pairs of {arms.candidate} against {arms.record} on {track}, {bench.jobs} runs at a time")
+        with watched_store(project, contest_track, jobs) as store:
+            log(f"{pairs} pairs of {arms.candidate} against {arms.record} on {track}, {store.jobs} runs at a time")
             seeds = study_seeds(contest_track, pairs)
-            runs = bench.make(
-                [bench.identify(recipe, seed) for seed in seeds for recipe in (arms.record, arms.candidate)]
+            runs = store.make(
+                [store.identify(recipe, seed) for seed in seeds for recipe in (arms.record, arms.candidate)]
             )
-        finished = finished_runs(runs)
+        finished = require_finished(runs)
         measured = [Pair(*pair) for pair in zip(finished[::2], finished[1::2], strict=True)]
     report = study(measured, contest_track.rule)
     if save and not stored:
@@ -80,9 +80,9 @@ def plan(
     from harness.show.report import plan_lines
 
     project, contest_track = open_track(track)
-    bench = make_bench(project, contest_track, jobs)
+    store = open_store(project, contest_track, jobs)
     net_gain = gain - statements * contest_track.rule.loss_per_statement
-    found = make_plan(bench, net_gain, *run_seconds(project, contest_track))
+    found = make_plan(store, net_gain, *run_seconds(project, contest_track))
     if as_json:
         show_json(Plan(track=track, gain=gain, statements=statements, **fields_of(found)))
     else:

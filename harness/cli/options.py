@@ -1,4 +1,4 @@
-"""What the commands share: options, the opened track, a bench, and how to print."""
+"""What the commands share: options, the opened track, a store, and how to print."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from harness.lab.arms import Arms, Entry
     from harness.lab.contest import Contest
     from harness.lab.executor import Executor, ExecutorName
-    from harness.lab.store import Bench, Observe
+    from harness.lab.store import Observe, RunStore
     from harness.rule.verdict import Verdict
     from harness.show.documents import Document
 
@@ -215,18 +215,18 @@ def known_executor(name: str) -> ExecutorName:
     )
 
 
-def make_bench(
+def open_store(
     project: Project,
     track: Track,
     jobs: int | None = None,
     arms: Arms | None = None,
     observe: Observe | None = None,
     executor: str = "local",
-) -> Bench:
-    """A bench that uses the cores, GPUs or cluster there are; where times are compared, for one run at a time."""
+) -> RunStore:
+    """A store that uses the cores, GPUs or cluster there are; where times are compared, for one run at a time."""
     from harness.data.cache import with_found_pins
     from harness.lab.executor import LocalExecutor
-    from harness.lab.store import Bench, ignore_events
+    from harness.lab.store import RunStore, ignore_events
 
     timed = arms is not None and arms.lane != "loss"
     if timed and known_executor(executor) != "local":
@@ -240,7 +240,7 @@ def make_bench(
     kind: type[Executor] = LocalExecutor
     if known_executor(executor) == "ray":
         from harness.lab.ray.cluster import RayExecutor as kind  # noqa: N813
-    return Bench(
+    return RunStore(
         project,
         with_found_pins(track),
         jobs=1 if timed else jobs or kind.room(track),
@@ -251,15 +251,15 @@ def make_bench(
 
 
 @contextmanager
-def watched_bench(
+def watched_store(
     project: Project,
     track: Track,
     jobs: int | None,
     arms: Arms | None = None,
     also: Observe | None = None,
     executor: str = "local",
-) -> Iterator[Bench]:
-    """A bench whose runs are shown on stderr, and told to `also`, and whose tokens are prepared."""
+) -> Iterator[RunStore]:
+    """A store whose runs are shown on stderr, and told to `also`, and whose tokens are prepared."""
     from harness.player.device import require_device
     from harness.show.live import LiveRuns
 
@@ -282,11 +282,11 @@ def watched_bench(
             if also is not None:
                 also(run, event)
 
-        bench = make_bench(project, track, jobs, arms, observe, executor)
-        gpu = bench.provenance.machine.gpu
+        store = open_store(project, track, jobs, arms, observe, executor)
+        gpu = store.provenance.machine.gpu
         if here and (gpu or exploratory_line(track)):
             log(f"training on {gpu or 'the CPU, float32'}; evaluation in float32")
-        yield bench
+        yield store
 
 
 def pairs_limit(max_pairs: int | None, rule: Rule) -> int:
@@ -296,7 +296,7 @@ def pairs_limit(max_pairs: int | None, rule: Rule) -> int:
     return max_pairs or rule.looks[-1]
 
 
-def watched_contest(bench: Bench, arms: Arms, seeds: Sequence[int], max_pairs: int) -> Contest:
+def watched_contest(store: RunStore, arms: Arms, seeds: Sequence[int], max_pairs: int) -> Contest:
     """Train and judge look by look; what each look costs is announced before it."""
     from harness.core.runs import Pair
     from harness.lab.contest import run_contest
@@ -305,10 +305,10 @@ def watched_contest(bench: Bench, arms: Arms, seeds: Sequence[int], max_pairs: i
     def announce(pairs: Sequence[Pair], look: int, verdict: Verdict) -> None:
         if pairs:
             log(look_verdict_line(verdict))
-        log(look_line(pairs, look, bench.jobs))
+        log(look_line(pairs, look, store.jobs))
 
-    log(f"{arms.candidate} against {arms.record} on {bench.track.name}, {bench.jobs} at a time. {arms.remark}".rstrip())
-    return run_contest(bench, arms, seeds=seeds, max_pairs=max_pairs, announce=announce)
+    log(f"{arms.candidate} against {arms.record} on {store.track.name}, {store.jobs} at a time. {arms.remark}".rstrip())
+    return run_contest(store, arms, seeds=seeds, max_pairs=max_pairs, announce=announce)
 
 
 def show_pairs(contest: Contest) -> None:

@@ -22,16 +22,16 @@ from harness.cli.options import (
     WithoutOption,
     exploratory_line,
     log,
-    make_bench,
     make_entry,
+    open_store,
     open_track,
     pairs_limit,
     show,
     show_json,
     show_pairs,
     show_verdict,
-    watched_bench,
     watched_contest,
+    watched_store,
 )
 from harness.core.errors import LlmbenchError
 from harness.core.project import DEFAULT_TRACK, Project
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from harness.core.track import Track
     from harness.lab.arms import Arms, Entry
     from harness.lab.contest import Contest
-    from harness.lab.store import Bench
+    from harness.lab.store import RunStore
 
 
 def run_baseline(
@@ -73,9 +73,9 @@ def run_baseline(
         raise LlmbenchError(f"the track {track} has {len(contest_track.seeds)} seeds; ask for that many or fewer")
     seeds = contest_track.seeds[:count]
     logbook = open_logbook(log_to or (), project, contest_track, log)
-    with logbook, watched_bench(project, contest_track, jobs, also=logbook, executor=executor) as bench:
-        log(f"{recipe} on {track}: {len(seeds)} seeds, {bench.jobs} at a time")
-        runs = bench.make([bench.identify(recipe, seed) for seed in seeds])
+    with logbook, watched_store(project, contest_track, jobs, also=logbook, executor=executor) as store:
+        log(f"{recipe} on {track}: {len(seeds)} seeds, {store.jobs} at a time")
+        runs = store.make([store.identify(recipe, seed) for seed in seeds])
     finished = [run for run in runs if isinstance(run, FinishedRun)]
     if as_json:
         show_json(RunBaseline(track=track, exploratory=bool(settings), recipe=recipe, runs=tuple(runs)))
@@ -119,11 +119,11 @@ def run_candidate(
     attempt = attempt_number(project, board, plain_track, sources)
     limit = pairs_limit(max_pairs, contest_track.rule)
     logbook = open_logbook(log_to or (), project, contest_track, log)
-    with logbook, watched_bench(project, contest_track, jobs, arms, logbook, executor) as bench:
+    with logbook, watched_store(project, contest_track, jobs, arms, logbook, executor) as store:
         remember_entry(project, plain_track, entry)
         seeds = contest_seeds(project, contest_track, arms, confirm=confirm)
-        contest = watched_contest(bench, arms, seeds, limit)
-        logbook.judged(bench.identify(arms.candidate, seeds[0]), contest.verdict)
+        contest = watched_contest(store, arms, seeds, limit)
+        logbook.judged(store.identify(arms.candidate, seeds[0]), contest.verdict)
     exploring = exploratory_line(contest_track)
     if not exploring:
         record_attempt(project, board, plain_track, contest, sources)
@@ -219,7 +219,7 @@ def submit(
         find_remote(project)  # before anything is filed
     board = read_board(project)
     if baseline:
-        filing = file_opening(_finding_bench(project, contest_track, jobs, executor), board)
+        filing = file_opening(_finding_store(project, contest_track, jobs, executor), board)
     else:
         if not (variant or without) and (confirm or lane != "loss"):
             raise LlmbenchError(
@@ -232,8 +232,8 @@ def submit(
         if not entry.added and not entry.removed:
             raise LlmbenchError(f"nothing to submit; run `llmbench run candidate --track {track} --variant NAME` first")
         arms = choose_arms(board, contest_track, entry)
-        bench = _finding_bench(project, contest_track, jobs or entry.jobs, entry.executor, arms)
-        filing = file_candidate(bench, board, entry, arms, negative=negative)
+        store = _finding_store(project, contest_track, jobs or entry.jobs, entry.executor, arms)
+        filing = file_candidate(store, board, entry, arms, negative=negative)
     submission, markdown = write_submission(project, contest_track, filing, name)
     folder = f"submissions/{submission.folder_name}"
     opened = open_pull_request(project, submission, markdown) if open_ else None
@@ -263,6 +263,8 @@ def submit(
             log(f"or, after the push, in a browser: {opened.page}")
 
 
-def _finding_bench(project: Project, track: Track, jobs: int | None, executor: str, arms: Arms | None = None) -> Bench:
-    """A bench that finds runs and makes none, so it asks no cluster how many at a time."""
-    return make_bench(project, track, jobs or (None if executor == "local" else 1), arms, executor=executor)
+def _finding_store(
+    project: Project, track: Track, jobs: int | None, executor: str, arms: Arms | None = None
+) -> RunStore:
+    """A store that finds runs and makes none, so it asks no cluster how many at a time."""
+    return open_store(project, track, jobs or (None if executor == "local" else 1), arms, executor=executor)

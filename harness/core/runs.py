@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -224,12 +224,17 @@ class OnFile(NamedTuple, Generic[Record]):
     """Whether the file is, byte for byte, what `dump_json` writes of the record."""
 
 
-def finished_runs(runs: Sequence[FinishedRun | FailedRun]) -> list[FinishedRun]:
+def finished(runs: Iterable[FinishedRun | FailedRun]) -> list[FinishedRun]:
+    """Those that have a score."""
+    return [run for run in runs if isinstance(run, FinishedRun)]
+
+
+def require_finished(runs: Sequence[FinishedRun | FailedRun]) -> list[FinishedRun]:
     """`runs`, all of which must have finished. Raises LlmbenchError with the reason of the first that did not."""
     for run in runs:
         if isinstance(run, FailedRun):
             raise LlmbenchError(f"{run.recipe} with seed {run.seed} {run.status}: {run.reason}")
-    return [run for run in runs if isinstance(run, FinishedRun)]
+    return finished(runs)
 
 
 _RUN: TypeAdapter[FinishedRun | FailedRun] = TypeAdapter(Run)

@@ -14,7 +14,7 @@ from harness.core.track import Track, parse_track
 from harness.data.cache import Manifest, read_manifest
 from harness.data.hub import resolve_commit
 from harness.data.prepare import check_pins, prepare
-from harness.data.writer import Observe, ignore_steps
+from harness.data.writer import OnStep, ignore_steps
 
 _DATA = re.compile(r"\s*\[data\]\s*(#.*)?")
 
@@ -28,7 +28,7 @@ _REVISION = re.compile(r"\brevision\s*=\s*(\"[^\"]*\"|'[^']*')")
 _PIN = re.compile(rf"(?P<key>{'|'.join(PINS)})\s*=[^#]*(?P<comment>#.*)?")
 
 
-def pin_track(project: Project, track: Track, *, force: bool = False, observe: Observe = ignore_steps) -> Manifest:
+def pin_track(project: Project, track: Track, *, force: bool = False, observe: OnStep = ignore_steps) -> Manifest:
     """Make the track's tokens and write what they are into its file; returns what was made.
 
     A branch or a tag of the hub becomes the commit that it stands for today. Raises LlmbenchError where the file pins

@@ -18,12 +18,12 @@ from harness.data.cache import MANIFEST, Manifest, cache_folder, file_digest, re
 from harness.data.corpus import Corpus, files_origin, open_corpus
 from harness.data.hub import fetch_tokenizer
 from harness.data.vocabulary import SEPARATOR, Vocabulary, load_tokenizer, train_tokenizer
-from harness.data.writer import PROGRESS, Observe, Step, begin, grow, ignore_steps
+from harness.data.writer import PROGRESS, OnStep, PreparationStep, begin, grow, ignore_steps
 
 TOKENIZER = "tokenizer.json"
 
 
-def prepare(track: Track, *, force: bool = False, observe: Observe = ignore_steps) -> Path:
+def prepare(track: Track, *, force: bool = False, observe: OnStep = ignore_steps) -> Path:
     """Make the cached tokens if they are not there; return their folder.
 
     They are made beside their place and renamed into it: whoever comes second, a second process included,
@@ -100,7 +100,7 @@ def _renew_stamps(track: Track) -> None:
         write_atomic(cache_folder(track) / MANIFEST, renewed.model_dump_json(indent=1))
 
 
-def _make(track: Track, folder: Path, observe: Observe) -> None:
+def _make(track: Track, folder: Path, observe: OnStep) -> None:
     """Fill `folder` with the tokenizer, the three arrays and the manifest, from where an earlier attempt stopped."""
     _check_space(track, folder)
     corpus = open_corpus(track.data)
@@ -139,7 +139,7 @@ def _limits(track: Track) -> dict[SplitName, int | None]:
     return {split: getattr(track.data, f"{split}_tokens", None) for split in SPLITS}
 
 
-def _make_vocabulary(track: Track, corpus: Corpus, folder: Path, observe: Observe) -> Vocabulary:
+def _make_vocabulary(track: Track, corpus: Corpus, folder: Path, observe: OnStep) -> Vocabulary:
     """The tokenizer that the track names, or one that is trained now; kept in `folder`."""
     path = folder / TOKENIZER
     spec = track.data.tokenizer if isinstance(track.data, StreamedData) else None
@@ -162,7 +162,7 @@ def _make_vocabulary(track: Track, corpus: Corpus, folder: Path, observe: Observ
     return vocabulary
 
 
-def _training_texts(corpus: Corpus, text_bytes: int | None, observe: Observe) -> Iterator[str]:
+def _training_texts(corpus: Corpus, text_bytes: int | None, observe: OnStep) -> Iterator[str]:
     """Texts of the train split, until they have `text_bytes`."""
     seen = 0
     for count, document in enumerate(corpus.documents()):
@@ -172,4 +172,4 @@ def _training_texts(corpus: Corpus, text_bytes: int | None, observe: Observe) ->
         if text_bytes is not None and seen >= text_bytes:
             return
         if count % 1000 == 0:
-            observe(Step("reading text for the tokenizer", count, 0, None))
+            observe(PreparationStep("reading text for the tokenizer", count, 0, None))

@@ -56,7 +56,7 @@ class Progress(Strict):
 
 
 @dataclass(frozen=True)
-class Step:
+class PreparationStep:
     """News for whoever waits."""
 
     doing: str
@@ -66,10 +66,10 @@ class Step:
     """Tokens after which reading ends, where the track says."""
 
 
-Observe = Callable[[Step], None]
+OnStep = Callable[[PreparationStep], None]
 
 
-def ignore_steps(step: Step) -> None:
+def ignore_steps(step: PreparationStep) -> None:
     """The observer for whoever does not watch."""
 
 
@@ -99,7 +99,7 @@ def grow(
     vocabulary: Vocabulary,
     limits: Mapping[SplitName, int | None],
     dtype: str,
-    observe: Observe,
+    observe: OnStep,
 ) -> dict[SplitName, Made]:
     """Write each split's tokens as SPLIT.bin, in the corpus's order, until those with a limit are full.
 
@@ -124,7 +124,7 @@ def grow(
             progress = Progress(origin=progress.origin, position=corpus.position(), splits=splits)
             write_atomic(folder / PROGRESS, progress.model_dump_json())
             documents = sum(made.documents for made in splits.values())
-            observe(Step("making tokens", documents, splits["train"].tokens, limits["train"]))
+            observe(PreparationStep("making tokens", documents, splits["train"].tokens, limits["train"]))
             if finished():
                 break
     for split, made in progress.splits.items():

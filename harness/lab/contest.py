@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from harness.core.runs import FailedRun, FinishedRun, Pair, RunIdentity
 from harness.lab.arms import Arms, added_statements
-from harness.lab.store import Bench
+from harness.lab.store import RunStore
 from harness.player.job import GiveUp
-from harness.rule.verdict import Verdict, judge_arms
+from harness.rule.verdict import Verdict, decide_arms
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Contest:
 
 
 def run_contest(
-    bench: Bench,
+    store: RunStore,
     arms: Arms,
     *,
     seeds: Sequence[int],
@@ -41,58 +41,58 @@ def run_contest(
     what the rule said of them at the look before.
     A candidate whose run fails is rejected at once, and one that cannot even start before the record is trained.
     """
-    looks = bench.track.rule.looks
-    contest = judge_stored(bench, arms, ())
-    if not _can_start(bench, arms, seeds[: looks[0]]):
-        contest = _judge_runs(bench, arms, bench.make([bench.identify(arms.candidate, seeds[0])]))
+    looks = store.track.rule.looks
+    contest = decide_stored(store, arms, ())
+    if not _can_start(store, arms, seeds[: looks[0]]):
+        contest = _decide_runs(store, arms, store.make([store.identify(arms.candidate, seeds[0])]))
         if contest.failed:
             return contest
     for look in looks:
         if look > max_pairs or (look > looks[0] and contest.verdict.next_look is None):
             break
         announce(contest.pairs, look, contest.verdict)
-        runs = bench.make(_in_order(bench, arms, seeds[:look]), lambda run: _milestone(bench, arms, run, seeds[0]))
-        contest = _judge_runs(bench, arms, runs)
+        runs = store.make(_in_order(store, arms, seeds[:look]), lambda run: _milestone(store, arms, run, seeds[0]))
+        contest = _decide_runs(store, arms, runs)
         if contest.failed:
             break
     return contest
 
 
-def judge_stored(bench: Bench, arms: Arms, seeds: Sequence[int]) -> Contest:
+def decide_stored(store: RunStore, arms: Arms, seeds: Sequence[int]) -> Contest:
     """What the rule says of the pairs that are trained already, up to the first gap; nothing is trained."""
     runs: list[FinishedRun | FailedRun] = []
     for seed in seeds:
-        found = [bench.find(bench.identify(recipe, seed)) for recipe in (arms.record, arms.candidate)]
+        found = [store.find(store.identify(recipe, seed)) for recipe in (arms.record, arms.candidate)]
         runs += [run for run in found if run is not None]
         if None in found:
             break
-    return _judge_runs(bench, arms, runs)
+    return _decide_runs(store, arms, runs)
 
 
-def _can_start(bench: Bench, arms: Arms, seeds: Sequence[int]) -> bool:
+def _can_start(store: RunStore, arms: Arms, seeds: Sequence[int]) -> bool:
     """Whether the candidate gets as far as its first step; not asked where nothing is lost if it does not."""
-    first = bench.identify(arms.candidate, seeds[0])
-    records_are_there = all(bench.find(bench.identify(arms.record, seed)) is not None for seed in seeds)
-    return records_are_there or bench.find(first) is not None or bench.rehearse(first)
+    first = store.identify(arms.candidate, seeds[0])
+    records_are_there = all(store.find(store.identify(arms.record, seed)) is not None for seed in seeds)
+    return records_are_there or store.find(first) is not None or store.rehearse(first)
 
 
-def _in_order(bench: Bench, arms: Arms, seeds: Sequence[int]) -> list[RunIdentity]:
+def _in_order(store: RunStore, arms: Arms, seeds: Sequence[int]) -> list[RunIdentity]:
     """The order of training. Where times are compared, pair by pair, and which arm goes first alternates.
 
     Otherwise the record first: it is there already more often than not, and its runs tell where a
     candidate's first run may be given up.
     """
-    if bench.timed_contest:
+    if store.timed_contest:
         order = [(arms.record, arms.candidate)[:: 1 - 2 * (place % 2)] for place in range(len(seeds))]
-        return [bench.identify(recipe, seed) for recipes, seed in zip(order, seeds, strict=True) for recipe in recipes]
-    return [bench.identify(recipe, seed) for recipe in (arms.record, arms.candidate) for seed in seeds]
+        return [store.identify(recipe, seed) for recipes, seed in zip(order, seeds, strict=True) for recipe in recipes]
+    return [store.identify(recipe, seed) for recipe in (arms.record, arms.candidate) for seed in seeds]
 
 
-def _milestone(bench: Bench, arms: Arms, run: RunIdentity, first_seed: int) -> GiveUp | None:
+def _milestone(store: RunStore, arms: Arms, run: RunIdentity, first_seed: int) -> GiveUp | None:
     """Where the candidate's first run may be given up, if the record's run of its seed is there by now."""
     if (run.recipe, run.seed) != (arms.candidate, first_seed):
         return None
-    rule, record = bench.track.rule, bench.find(bench.identify(arms.record, first_seed))
+    rule, record = store.track.rule, store.find(store.identify(arms.record, first_seed))
     if not isinstance(record, FinishedRun):
         return None
     steps = rule.milestone * record.training.steps
@@ -100,9 +100,9 @@ def _milestone(bench: Bench, arms: Arms, run: RunIdentity, first_seed: int) -> G
     return GiveUp(step=point.step, dev_loss_nats=point.dev_loss_nats + rule.milestone_deficit)
 
 
-def _judge_runs(bench: Bench, arms: Arms, runs: Sequence[FinishedRun | FailedRun]) -> Contest:
+def _decide_runs(store: RunStore, arms: Arms, runs: Sequence[FinishedRun | FailedRun]) -> Contest:
     """What the rule says of the runs that there are."""
     records, candidates = ([run for run in runs if run.recipe == recipe] for recipe in (arms.record, arms.candidate))
-    added = added_statements(bench.project, arms)
-    judged = judge_arms(records, candidates, bench.track.rule, added_statements=added, lane=arms.lane)
+    added = added_statements(store.project, arms)
+    judged = decide_arms(records, candidates, store.track.rule, added_statements=added, lane=arms.lane)
     return Contest(arms, *judged)

@@ -18,7 +18,7 @@ from harness.core.runs import FinishedRun, Pair, load_run, save_run
 from harness.core.schema import Strict
 from harness.core.track import Rule, Track
 from harness.lab.arms import Arms
-from harness.lab.store import RUN_FILE, Bench
+from harness.lab.store import RUN_FILE, RunStore
 from harness.rule.sequential import Criterion, replay
 from harness.rule.stats import Design, pair_correlation, power
 
@@ -217,15 +217,15 @@ class Plan(Strict):
     """Seconds if it takes all looks."""
 
 
-def make_plan(bench: Bench, net_gain: float, run_s: float | None, source: Source | None) -> Plan:
+def make_plan(store: RunStore, net_gain: float, run_s: float | None, source: Source | None) -> Plan:
     """What the rule would do with a gain of `net_gain` nats beyond its price, from the stored noise study.
 
     A run takes `run_s` seconds here, as `source` tells.
 
     Raises LlmbenchError where the track has no study.
     """
-    track, rule = bench.track, bench.track.rule
-    pairs = stored_pairs(bench.project, track)
+    track, rule = store.track, store.track.rule
+    pairs = stored_pairs(store.project, track)
     if len(pairs) < 3:
         raise LlmbenchError(
             f"the track {track.name} has no noise study; make one: `llmbench noise --save --track {track.name}`"
@@ -240,9 +240,9 @@ def make_plan(bench: Bench, net_gain: float, run_s: float | None, source: Source
         pairs_needed=found[0] if found else None,
         run_s=run_s,
         source=source,
-        jobs=bench.jobs,
-        mean_s=None if run_s is None else 2 * expected.pairs * run_s / bench.jobs,
-        last_look_s=None if run_s is None else 2 * rule.looks[-1] * run_s / bench.jobs,
+        jobs=store.jobs,
+        mean_s=None if run_s is None else 2 * expected.pairs * run_s / store.jobs,
+        last_look_s=None if run_s is None else 2 * rule.looks[-1] * run_s / store.jobs,
     )
 
 

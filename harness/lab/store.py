@@ -43,7 +43,7 @@ def ignore_events(run: RunIdentity, event: dict[str, Any]) -> None:
 
 
 @dataclass(frozen=True)
-class Bench:
+class RunStore:
     """One track on one machine: makes runs, keeps them, finds them again."""
 
     project: Project

@@ -16,17 +16,26 @@ from harness.board.curves import curves_png
 from harness.board.leaderboard import Board, check_record_sources, make_row, read_board, rebuild, write_board
 from harness.board.readme import submission_markdown, verdict_sentence
 from harness.board.rows import Row
-from harness.board.submission import NAME as SUBMISSION_NAME
-from harness.board.submission import Arm, ArmName, Challenge, Claim, Kind, Submission, finished, frozen_source, run_file
+from harness.board.submission import (
+    SUBMISSION_NAME,
+    Arm,
+    ArmName,
+    Challenge,
+    Claim,
+    Kind,
+    Submission,
+    frozen_source,
+    run_file,
+)
 from harness.core.errors import LlmbenchError, RejectedError, UndecidedError
 from harness.core.parallel import answer_all
 from harness.core.project import Project, make_folder, read_bytes, sha256, write_atomic, write_changed
-from harness.core.runs import FailedRun, FinishedRun, dump_json, save_run
+from harness.core.runs import FailedRun, FinishedRun, dump_json, finished, save_run
 from harness.core.track import ExploratoryTrack, Track, settings_of
 from harness.lab.arms import Arms, Entry, contest_seeds, run_command
-from harness.lab.contest import Contest, judge_stored
+from harness.lab.contest import Contest, decide_stored
 from harness.lab.history import attempt_number
-from harness.lab.store import Bench
+from harness.lab.store import RunStore
 from harness.rule.replication import OWN_FAILURES, Outcome
 from harness.rule.verdict import Verdict
 from harness.variants.recipe import BASE, parse_recipe, recipe_cost, recipe_sources
@@ -55,12 +64,12 @@ def refuse_exploration(track: Track, settings: Sequence[str]) -> None:
         )
 
 
-def file_opening(bench: Bench, board: Board) -> Filing:
+def file_opening(store: RunStore, board: Board) -> Filing:
     """The trained seeds of the base recipe, which open the track. Raises LlmbenchError where that is not to be."""
-    track, holder = bench.track, board.holder(bench.track)
+    track, holder = store.track, board.holder(store.track)
     if holder is not None:
         raise LlmbenchError(f"the track {track.name} is open already: {holder.folder_name} holds it")
-    found = [bench.find(bench.identify(BASE, seed)) for seed in track.seeds]
+    found = [store.find(store.identify(BASE, seed)) for seed in track.seeds]
     runs = tuple(run for run in found if isinstance(run, FinishedRun))
     if len(runs) < track.rule.looks[0]:
         raise LlmbenchError(
@@ -90,21 +99,21 @@ def require_pinned(track: Track) -> None:
         )
 
 
-def file_candidate(bench: Bench, board: Board, entry: Entry, arms: Arms, *, negative: bool) -> Filing:
+def file_candidate(store: RunStore, board: Board, entry: Entry, arms: Arms, *, negative: bool) -> Filing:
     """The trained pairs of a candidate, as a record or as a negative result.
 
     Raises LlmbenchError where nothing is trained, RejectedError or UndecidedError where the record stands.
     """
-    track, holder = bench.track, require_holder(board, bench.track)
+    track, holder = store.track, require_holder(board, store.track)
     standing = board.standing(track, entry.lane)
-    check_record_sources(bench.project, standing)
+    check_record_sources(store.project, standing)
     if standing is None or arms.record != standing.candidate.recipe:
         raise RejectedError(f"{arms.candidate} holds the record already ({holder.folder_name})")
-    seeds = contest_seeds(bench.project, track, arms, confirm=entry.confirm)
-    contest = judge_stored(bench, arms, seeds)
+    seeds = contest_seeds(store.project, track, arms, confirm=entry.confirm)
+    contest = decide_stored(store, arms, seeds)
     used = contest.pairs[: contest.verdict.pairs]
     if len(used) < len(contest.pairs):  # judged again without what no look used: what is filed is the whole evidence
-        contest = judge_stored(bench, arms, seeds[: len(used)])
+        contest = decide_stored(store, arms, seeds[: len(used)])
     verdict = contest.verdict
     if contest.failed and not used:
         raise RejectedError(f"{contest.failed[0].recipe} has no numbers to file: {contest.failed[0].reason}")
@@ -117,7 +126,7 @@ def file_candidate(bench: Bench, board: Board, entry: Entry, arms: Arms, *, nega
         raise LlmbenchError(f"{arms.candidate} breaks the record; submit it without --negative")
     if not negative and verdict.decision == "rejected":
         raise RejectedError(f"{arms.candidate}: {verdict_sentence(verdict)} File it as knowledge with --negative")
-    if entry.lane == "simplicity" and recipe_cost(recipe_sources(bench.project, arms.candidate)) >= (
+    if entry.lane == "simplicity" and recipe_cost(recipe_sources(store.project, arms.candidate)) >= (
         holder.candidate.statements
     ):
         raise RejectedError(
@@ -129,12 +138,12 @@ def file_candidate(bench: Bench, board: Board, entry: Entry, arms: Arms, *, nega
         arms=arms,
         records=tuple(pair.record for pair in used),
         candidates=tuple(pair.candidate for pair in used),
-        attempt=attempt_number(bench.project, board, track, used[0].candidate.sources),
+        attempt=attempt_number(store.project, board, track, used[0].candidate.sources),
         verdict=verdict,
     )
 
 
-def file_challenge(bench: Bench, target: Submission, outcome: Outcome, attempt: int, contest: Contest) -> Filing:
+def file_challenge(store: RunStore, target: Submission, outcome: Outcome, attempt: int, contest: Contest) -> Filing:
     """A record trained again, with all the runs that its verdict rests on: a run that failed by itself is one.
 
     Raises UndecidedError where the re-run has not come to a verdict, or a run failed for another cause.
@@ -145,7 +154,7 @@ def file_challenge(bench: Bench, target: Submission, outcome: Outcome, attempt: 
             f"{target.folder_name}: {verdict_sentence(verdict)} Nothing is filed; what is trained is kept, run the "
             f"challenge again with more pairs or in better health"
         )
-    beside = [bench.find(bench.identify(contest.arms.record, run.seed)) for run in failed]
+    beside = [store.find(store.identify(contest.arms.record, run.seed)) for run in failed]
     return Filing(
         kind="challenge",
         name=f"challenge-{target.number:04d}",

@@ -84,7 +84,7 @@ class Verdict(Strict):
     guards: tuple[Guard, ...] = ()
 
 
-def judge(pairs: Sequence[Pair], rule: Rule, *, added_statements: int, lane: Lane = "loss") -> Verdict:
+def decide(pairs: Sequence[Pair], rule: Rule, *, added_statements: int, lane: Lane = "loss") -> Verdict:
     """The verdict on `pairs`, given in the order in which their seeds were declared.
 
     `added_statements` is the candidate's cost minus the record's. In the lanes `loss` and `speed` each added
@@ -236,7 +236,7 @@ def _numbers(finding: Finding) -> dict[str, Any]:
     }
 
 
-class Judged(NamedTuple):
+class Decided(NamedTuple):
     """What two arms' runs come to."""
 
     pairs: tuple[Pair, ...]
@@ -245,14 +245,14 @@ class Judged(NamedTuple):
     verdict: Verdict
 
 
-def judge_arms(
+def decide_arms(
     records: Sequence[FinishedRun | FailedRun],
     candidates: Sequence[FinishedRun | FailedRun],
     rule: Rule,
     *,
     added_statements: int,
     lane: Lane,
-) -> Judged:
+) -> Decided:
     """The verdict on the unbroken row of finished pairs, then on the first failure, if there is one.
 
     Runs of one seed are a pair; the seeds count in the order in which they come.
@@ -264,7 +264,7 @@ def judge_arms(
         if not isinstance(record, FinishedRun) or not isinstance(candidate, FinishedRun):
             break
         pairs.append(Pair(record, candidate))
-    verdict = judge(pairs, rule, added_statements=added_statements, lane=lane)
+    verdict = decide(pairs, rule, added_statements=added_statements, lane=lane)
     failed = tuple(run for run in (*records, *candidates) if isinstance(run, FailedRun))
     if failed and verdict.decision == "undecided":  # a verdict once fallen stays, whatever became of later runs
         code: FailureCode = "candidate_failed"
@@ -275,4 +275,4 @@ def judge_arms(
         elif failed[0].status == "hopeless":
             code = "hopeless_start"
         verdict = failed_verdict(code, failed[0].reason, rule, added_statements=added_statements, lane=lane)
-    return Judged(tuple(pairs), failed, verdict)
+    return Decided(tuple(pairs), failed, verdict)

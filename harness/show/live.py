@@ -24,7 +24,7 @@ from rich.text import Text
 from harness.core.runs import FinishedRun, RunIdentity
 from harness.core.terminal import put
 from harness.core.track import Track
-from harness.data.writer import Step
+from harness.data.writer import PreparationStep
 from harness.lab.arms import Arms
 from harness.show.report import duration
 
@@ -71,7 +71,7 @@ class _Watched:
 
 
 class LiveRuns:
-    """The observer of a Bench; use it as a context manager around the training.
+    """The observer of a RunStore; use it as a context manager around the training.
 
     With the arms of a contest it also shows how its gain forms, pair by pair.
     """
@@ -229,7 +229,7 @@ class LivePreparation:
     ) -> None:
         self._progress.stop()
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, step: PreparationStep) -> None:
         """Show one step."""
         goal = f" of {step.of:,}" if step.of is not None else ""
         text = f"{self.name}: {step.doing}, {step.documents:,} documents, {step.tokens:,}{goal} tokens to train on"

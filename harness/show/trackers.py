@@ -1,6 +1,6 @@
 """Experiment trackers that people already use: curves and scores of runs go there, from this process alone.
 
-A worker never hears of them. Each is fed by the events that the bench observes, in a thread of its own, so that a
+A worker never hears of them. Each is fed by the events that the store observes, in a thread of its own, so that a
 tracker that fails or hangs costs its own log and never a run.
 """
 
@@ -134,7 +134,7 @@ def make_tracker(name: str, project: Project) -> Tracker:
 
 
 class Logbook:
-    """The observer of a Bench that passes its events on to trackers; use it as a context manager around the training.
+    """Passes the events of a RunStore on to trackers; use it as a context manager around the training.
 
     While it is open, what trackers print to stdout goes to stderr, for stdout is a document.
     """

@@ -15,7 +15,7 @@ from harness.core.errors import LlmbenchError, did_you_mean
 from harness.core.project import Project, read_text, sha256
 from harness.variants.check import PARSE_ERRORS, check_source
 
-NAME = re.compile(r"^[a-z][a-z0-9_]*$")
+VARIANT_NAME = re.compile(r"^[a-z][a-z0-9_]*$")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def variant_names(project: Project) -> list[str]:
 
 def read_variant(project: Project, name: str) -> VariantSource:
     """One variant's source. Raises LlmbenchError where it is missing or breaks the contract."""
-    if name in variant_names(project) and not NAME.match(name):
+    if name in variant_names(project) and not VARIANT_NAME.match(name):
         raise LlmbenchError(f"models/variants/{name}.py: name it in lower case, digits and underscores")
     if name not in variant_names(project):
         raise LlmbenchError(

@@ -179,15 +179,15 @@ def test_a_candidate_that_fails_on_fresh_seeds_is_refuted_and_filed_with_the_fai
     disputed: tuple[Sandbox, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
     """The record's runs of the second challenge are there; the candidate's are said to have diverged or crashed."""
-    from harness.cli.options import make_bench
+    from harness.cli.options import open_store
     from harness.lab.submit import file_challenge, write_submission
 
     project = Project(with_one_challenge(disputed, tmp_path).root)
     board, track = read_board(project), load_track(project, "smoke")
     target = load_submission(project.submissions / "0002-smoke-lucky")
     again, arms = track_again(track, target, "challenge 2"), claim_arms(target)
-    bench = make_bench(project, again, arms=arms)
-    identity = bench.identify(arms.candidate, again.seeds[0])
+    store = open_store(project, again, arms=arms)
+    identity = store.identify(arms.candidate, again.seeds[0])
     fields = {name: getattr(identity, name) for name in RunIdentity.model_fields}
 
     def contest(status: Any) -> Contest:
@@ -199,9 +199,9 @@ def test_a_candidate_that_fails_on_fresh_seeds_is_refuted_and_filed_with_the_fai
 
     assert outcome_of(target, board, contest("error")) == "open"
     with pytest.raises(UndecidedError, match="Nothing is filed"):
-        file_challenge(bench, target, "open", 2, contest("error"))
+        file_challenge(store, target, "open", 2, contest("error"))
     assert outcome_of(target, board, contest("diverged")) == "refuted"
-    filing = file_challenge(bench, target, "refuted", 2, contest("diverged"))
+    filing = file_challenge(store, target, "refuted", 2, contest("diverged"))
     assert len(filing.records) == len(filing.candidates) == 1
     with pytest.raises(LlmbenchError, match="it is challenge 2"):  # another one was filed since it was drawn
         write_submission(project, track, replace(filing, attempt=1), None)

@@ -13,7 +13,7 @@ import pytest
 from harness.board.check_board import verify_board
 from harness.board.leaderboard import rebuild
 from harness.board.readme import submission_markdown
-from harness.board.submission import judge_submission, load_arm_runs, load_submission, run_file
+from harness.board.submission import Claim, load_arm_runs, load_submission, run_file
 from harness.core.project import Project, sha256
 from tests.board.test_tampering import copy_board, newest, written
 
@@ -45,7 +45,7 @@ def forge(project: Project, edit: Edit, *, kind: str = "record", judge_again: bo
     (folder / "submission.json").write_text(written(claim))
     submission = load_submission(folder)
     if judge_again:
-        submission = submission.model_copy(update={"verdict": judge_submission(folder, submission)})
+        submission = submission.model_copy(update={"verdict": Claim(folder, submission).verdict})
         (folder / "submission.json").write_text(written(submission.model_dump(mode="json")))
     arms = [load_arm_runs(folder, submission, "record"), load_arm_runs(folder, submission, "candidate")]
     if submission.verdict is not None and submission.verdict.pairs > 0:

@@ -25,7 +25,7 @@ from harness.core.track import load_track
 from harness.lab.arms import Entry, recall_entry, remember_entry
 from harness.lab.history import attempt_number
 from harness.lab.noise import stored_pairs, study_folder
-from harness.lab.store import RUN_FILE, Bench
+from harness.lab.store import RUN_FILE, RunStore
 from harness.rule.external import judge_file
 from harness.variants.source import read_variant
 from tests.conftest import ROOT, Sandbox
@@ -84,9 +84,9 @@ def subjects(project: Project) -> dict[str, Subject]:
     smoke, pocket = load_track(project, "smoke"), load_track(project, "pocket")
     claim = sorted(project.submissions.iterdir())[1]
     board = read_board(project)
-    bench = Bench(project, smoke, jobs=1)
-    identity = bench.identify("base", 0)
-    run = bench.folder(identity) / RUN_FILE
+    store = RunStore(project, smoke, jobs=1)
+    identity = store.identify("base", 0)
+    run = store.folder(identity) / RUN_FILE
     if not run.exists():
         content = json.loads(sorted(study_folder(project, pocket).glob("record-*"))[0].read_text())
         run.parent.mkdir(parents=True)
@@ -127,7 +127,7 @@ def subjects(project: Project) -> dict[str, Subject]:
             lambda: (read_variant(project, "token_smear"), read_variant(project, "token_smear").cost),
             lambda found, content: found[0].digest == sha256(content),
         ),
-        "run": Subject(run, lambda: bench.find(identity), lambda found, content: found.seed == 0),
+        "run": Subject(run, lambda: store.find(identity), lambda found, content: found.seed == 0),
         "submission.json": guarded("submission.json"),
         "track.toml": guarded("track.toml"),
         "README.md": guarded("README.md"),

@@ -20,7 +20,7 @@ from harness.data.cache import Manifest, cache_folder, open_split, read_manifest
 from harness.data.corpus import split_of
 from harness.data.prepare import prepare
 from harness.data.vocabulary import SEPARATOR, Vocabulary
-from harness.data.writer import PROGRESS, Step
+from harness.data.writer import PROGRESS, PreparationStep
 from tests.conftest import ROOT, TEXTS, MakeTrack, Sandbox
 
 
@@ -69,7 +69,7 @@ class Stop:
     def __init__(self, after: int) -> None:
         self.left = after
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, step: PreparationStep) -> None:
         self.left -= step.doing == "making tokens"
         if self.left == 0:
             raise KeyboardInterrupt
@@ -114,7 +114,7 @@ def test_a_killed_preparation_is_taken_up_by_the_next_process(
     )
     killed = subprocess.run([sys.executable, "-c", code, track.model_dump_json()], cwd=ROOT, check=False)
     assert killed.returncode == 9
-    steps: list[Step] = []
+    steps: list[PreparationStep] = []
     prepare(track, observe=steps.append)
     assert steps[0].tokens > 2000  # it did not start again
     assert manifest_of(track).pins == whole

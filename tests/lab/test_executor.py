@@ -17,7 +17,7 @@ from harness.lab.executor import LocalExecutor
 from harness.lab.ray.cluster import pack
 from harness.lab.ray.node import run_on_node
 from harness.lab.ray.once import Request
-from harness.lab.store import Bench
+from harness.lab.store import RunStore
 from harness.player import code_digest
 from harness.player.job import Job
 from tests.conftest import ROOT, Sandbox
@@ -105,8 +105,8 @@ def test_what_a_machine_of_a_cluster_makes_is_what_this_one_makes(
     assert (run.provenance.revision, run.provenance.dirty) == ("f" * 40, True)
     assert sha256(made["files"]["weights.safetensors"]) == run.training.weights_sha256
 
-    bench = Bench(Project(ROOT), short, jobs=1, timed_contest=str(tmp_path))
-    identity = bench.identify("base", 3)
+    store = RunStore(Project(ROOT), short, jobs=1, timed_contest=str(tmp_path))
+    identity = store.identify("base", 3)
     folder = tmp_path / "local"
     folder.mkdir()
     job = Request.model_validate_json(make_request(short, project)).job
@@ -114,7 +114,7 @@ def test_what_a_machine_of_a_cluster_makes_is_what_this_one_makes(
     here = LocalExecutor(short, 1).make(identity, job, lambda event: None)
     assert isinstance(here, FinishedRun), here
     assert (here.training.weights_sha256, here.evaluation.nats) == (run.training.weights_sha256, run.evaluation.nats)
-    assert run.provenance.machine == bench.provenance.machine
+    assert run.provenance.machine == store.provenance.machine
 
 
 def test_other_sources_than_those_asked_for_are_refused(

@@ -15,7 +15,7 @@ from harness.core.project import Project
 from harness.core.runs import FinishedRun, Pair
 from harness.core.track import load_track
 from harness.lab.arms import Arms, contest_seeds
-from harness.rule.verdict import judge
+from harness.rule.verdict import decide
 from tests.conftest import FiledContest, Sandbox
 
 SMALLER = '''"""One block without attention instead of two with it (nobody, 2026)."""
@@ -140,7 +140,7 @@ def test_a_simpler_recipe_wins_within_the_tolerances_and_loses_beyond_them(conte
 
     def judged(**tolerances: float) -> tuple[str, tuple[str, ...]]:
         strict = rule.model_copy(update=tolerances)
-        verdict = judge(
+        verdict = decide(
             simplicity.pairs, strict, added_statements=simplicity.submission.added_statements, lane="simplicity"
         )
         return verdict.decision, verdict.reasons

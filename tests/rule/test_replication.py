@@ -19,14 +19,14 @@ from harness.rule.replication import (
     rule_again,
     state_after,
 )
-from harness.rule.verdict import FailureCode, Lane, Verdict, failed_verdict, judge
+from harness.rule.verdict import FailureCode, Lane, Verdict, decide, failed_verdict
 from tests.rule.test_verdict import RULE, contests, make_pairs, make_run, rules
 
 AGAIN = rule_again(RULE)
 
 
 def verdict_on(pairs: Sequence[Pair], rule: Rule = AGAIN, lane: Lane = "loss") -> Verdict:
-    return judge(pairs, rule, added_statements=0, lane=lane)
+    return decide(pairs, rule, added_statements=0, lane=lane)
 
 
 def spread(gain: float, size: float, num: int = 8) -> list[Pair]:

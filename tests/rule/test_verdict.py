@@ -16,7 +16,7 @@ from harness.core.errors import LlmbenchError
 from harness.core.runs import Evaluation, FinishedRun, Machine, Pair, Provenance, Training
 from harness.core.track import Rule
 from harness.rule.reasons import REASONS, explain
-from harness.rule.verdict import Lane, Verdict, failed_verdict, judge
+from harness.rule.verdict import Lane, Verdict, decide, failed_verdict
 
 TOKENS = 1024  # a power of two: losses survive nats -> val_loss to the bit
 
@@ -134,8 +134,8 @@ def numbers(verdict: Verdict) -> tuple[Any, ...]:
 def test_shifting_both_arms_changes_nothing(
     pairs: list[Pair], rule: Rule, lane: Lane, added: int, shift: float
 ) -> None:
-    before = judge(pairs, rule, added_statements=added, lane=lane)
-    after = judge(moved(pairs, lambda run: run.evaluation.val_loss + shift), rule, added_statements=added, lane=lane)
+    before = decide(pairs, rule, added_statements=added, lane=lane)
+    after = decide(moved(pairs, lambda run: run.evaluation.val_loss + shift), rule, added_statements=added, lane=lane)
     assert (after.decision, after.reasons, after.look) == (before.decision, before.reasons, before.look)
     assert after.p_value == (None if before.p_value is None else pytest.approx(before.p_value, abs=1e-12))
 
@@ -145,8 +145,8 @@ def test_scaling_losses_and_their_margins_changes_nothing(
     pairs: list[Pair], rule: Rule, lane: Lane, added: int, scale: float
 ) -> None:
     in_units = {"loss_per_statement": rule.loss_per_statement * scale, "loss_tolerance": rule.loss_tolerance * scale}
-    before = judge(pairs, rule, added_statements=added, lane=lane)
-    after = judge(
+    before = decide(pairs, rule, added_statements=added, lane=lane)
+    after = decide(
         moved(pairs, lambda run: run.evaluation.val_loss * scale),
         rule.model_copy(update=in_units),
         added_statements=added,
@@ -164,8 +164,8 @@ def test_permuting_pairs_within_the_look_changes_nothing(
     one_look = rule.model_copy(update={"looks": (len(pairs),)}) if len(pairs) >= 2 else rule
     shuffled = pairs.copy()
     random.shuffle(shuffled)
-    before = judge(pairs, one_look, added_statements=added, lane=lane)
-    after = judge(shuffled, one_look, added_statements=added, lane=lane)
+    before = decide(pairs, one_look, added_statements=added, lane=lane)
+    after = decide(shuffled, one_look, added_statements=added, lane=lane)
     assert (after.decision, after.reasons) == (before.decision, before.reasons)
     assert after.p_value == (None if before.p_value is None else pytest.approx(before.p_value, rel=1e-9, abs=1e-12))
 
@@ -176,7 +176,7 @@ def test_a_larger_gain_never_turns_accept_into_reject(
     pairs: list[Pair], rule: Rule, lane: Lane, added: int, more: float
 ) -> None:
     better = moved(pairs, lambda run: run.evaluation.val_loss - more, arms="candidate")
-    before, after = (judge(both, rule, added_statements=added, lane=lane) for both in (pairs, better))
+    before, after = (decide(both, rule, added_statements=added, lane=lane) for both in (pairs, better))
     order = ["rejected", "undecided", "accepted"]
     assert after.decision == "accepted" or before.decision != "accepted"
     if before.look == after.look:
@@ -186,17 +186,17 @@ def test_a_larger_gain_never_turns_accept_into_reject(
 @given(pairs=contests(), rule=rules, lane=lanes, added=statements)
 def test_swapping_the_arms_never_accepts_both(pairs: list[Pair], rule: Rule, lane: Lane, added: int) -> None:
     swapped = [Pair(pair.candidate, pair.record) for pair in pairs]
-    there = judge(pairs, rule, added_statements=added, lane=lane)
-    back = judge(swapped, rule, added_statements=-added, lane=lane)
+    there = decide(pairs, rule, added_statements=added, lane=lane)
+    back = decide(swapped, rule, added_statements=-added, lane=lane)
     assert not (there.decision == back.decision == "accepted")
 
 
 @given(pairs=contests(largest=8), more=contests(largest=9), rule=rules, lane=lanes, added=statements)
 def test_a_verdict_once_fallen_stays(pairs: list[Pair], more: list[Pair], rule: Rule, lane: Lane, added: int) -> None:
-    first = judge(pairs, rule, added_statements=added, lane=lane)
+    first = decide(pairs, rule, added_statements=added, lane=lane)
     assume(first.look > 0 and first.next_look is None)
     longer = pairs + more[len(pairs) :]
-    later = judge(longer, rule, added_statements=added, lane=lane)
+    later = decide(longer, rule, added_statements=added, lane=lane)
     assert numbers(later)[0] == first.decision
     assert (later.look, later.pairs, later.p_value) == (first.look, first.pairs, first.p_value)
 
@@ -215,7 +215,7 @@ def test_no_finite_numbers_raise(
     values: list[tuple[float, float, float, float]], rule: Rule, lane: Lane, added: int
 ) -> None:
     pairs = make_pairs([v[0] / TOKENS for v in values], [v[1] / TOKENS for v in values], [(v[2], v[3]) for v in values])
-    verdict = judge(pairs, rule, added_statements=added, lane=lane)
+    verdict = decide(pairs, rule, added_statements=added, lane=lane)
     assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
     assert all(code in REASONS for code in verdict.reasons)
 
@@ -288,7 +288,7 @@ CASES: list[Case] = [
 
 @pytest.mark.parametrize(("code", "decision", "pairs", "how"), CASES, ids=[f"{case[0]}-{case[1]}" for case in CASES])
 def test_each_reason_code_has_its_contest(code: str, decision: str, pairs: list[Pair], how: dict[str, Any]) -> None:
-    verdict = judge(pairs, RULE, **({"added_statements": 0} | how))
+    verdict = decide(pairs, RULE, **({"added_statements": 0} | how))
     assert code in verdict.reasons
     assert verdict.decision == decision
     if code.startswith(("mixed", "repeated", "shared")):
@@ -319,9 +319,9 @@ def test_a_busy_machine_costs_more_pairs_and_no_early_rejection() -> None:
     busy = make_pairs(
         [p.record.evaluation.val_loss for p in winner], [p.candidate.evaluation.val_loss for p in winner], times
     )
-    early = judge(busy[:3], RULE, added_statements=0)
+    early = decide(busy[:3], RULE, added_statements=0)
     assert (early.decision, early.reasons, early.next_look) == ("undecided", ("needs_more_pairs",), 5)
-    assert judge(busy, RULE, added_statements=0).decision == "accepted"
+    assert decide(busy, RULE, added_statements=0).decision == "accepted"
 
 
 @pytest.mark.parametrize(
@@ -348,42 +348,42 @@ def test_order_in_time_matters_only_where_time_is_judged() -> None:
         )
         for pair in contest(0.05)
     ]
-    assert judge(apart, RULE, added_statements=0).decision == "accepted"
+    assert decide(apart, RULE, added_statements=0).decision == "accepted"
     for lane in ("speed", "simplicity"):
-        assert judge(apart, RULE, added_statements=-1, lane=lane).reasons == ("not_interleaved",)  # type: ignore[arg-type]
+        assert decide(apart, RULE, added_statements=-1, lane=lane).reasons == ("not_interleaved",)  # type: ignore[arg-type]
 
 
 def test_looks_escalate_and_pairs_between_them_are_not_used() -> None:
     unsure = contest(0.01, scatter=5)
-    three, four, five = (judge(unsure[:num], RULE, added_statements=0) for num in (3, 4, 5))
+    three, four, five = (decide(unsure[:num], RULE, added_statements=0) for num in (3, 4, 5))
     assert (three.look, three.pairs, three.next_look) == (1, 3, 5)
     assert three == four
     assert (five.look, five.pairs, five.next_look) == (2, 5, 8)
-    assert judge(unsure[:2], RULE, added_statements=0).next_look == 3
+    assert decide(unsure[:2], RULE, added_statements=0).next_look == 3
 
 
 def test_interval_excludes_the_margin_exactly_where_p_is_below_the_looks_level() -> None:
     for gain in (0.004, 0.006, 0.008, 0.01, 0.02):
-        verdict = judge(contest(gain), RULE, added_statements=8)
+        verdict = decide(contest(gain), RULE, added_statements=8)
         assert verdict.ci_low is not None
         assert verdict.p_value is not None
         assert (verdict.ci_low > verdict.margin) == (verdict.p_value < verdict.alpha_look)
 
 
 def test_added_statements_raise_the_margin_and_removed_ones_earn_nothing() -> None:
-    margins = [judge(contest(0.05), RULE, added_statements=added).margin for added in (-50, 0, 8)]
+    margins = [decide(contest(0.05), RULE, added_statements=added).margin for added in (-50, 0, 8)]
     assert margins == [0.0, 0.0, 8 * RULE.loss_per_statement]
 
 
 def test_time_ratio_is_candidate_over_record() -> None:
-    verdict = judge(contest(0.05, times=(10, 9)), RULE, added_statements=0)
+    verdict = decide(contest(0.05, times=(10, 9)), RULE, added_statements=0)
     assert verdict.time_ratio == pytest.approx(0.9, rel=1e-3)
 
 
 def test_welch_degrees_of_freedom_count_only_from_the_declared_seeds() -> None:
     pairs = contest(0.03, 3, scatter=2)
-    estimated = judge(pairs, WELCH.model_copy(update={"welch_df_from": 2}), added_statements=0)
-    safe = judge(pairs, WELCH, added_statements=0)
+    estimated = decide(pairs, WELCH.model_copy(update={"welch_df_from": 2}), added_statements=0)
+    safe = decide(pairs, WELCH, added_statements=0)
     assert safe.gain == estimated.gain
     assert (safe.p_value or 0) > (estimated.p_value or 1)
 

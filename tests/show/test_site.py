@@ -16,7 +16,7 @@ import pytest
 
 from harness.board.leaderboard import make_rows
 from harness.board.rows import format_csv
-from harness.board.submission import judge_submission, load_runs, load_submission
+from harness.board.submission import Claim, load_runs, load_submission
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project
 from harness.rule.reasons import explain
@@ -110,7 +110,7 @@ def test_every_submission_has_a_line_and_a_page_with_its_numbers(board: Project,
         for run in load_runs(folder, submission, "candidate"):
             assert str(run.seed) in page.text
             assert f"{run.evaluation.val_loss:.4f}" in page.text  # type: ignore[union-attr]
-        verdict = judge_submission(folder, submission)
+        verdict = Claim(folder, submission).verdict
         for code in verdict.reasons if verdict else ():
             assert explain(code) in page.text
         assert f"llmbench verify submissions/{row.folder} --rerun" in page.text

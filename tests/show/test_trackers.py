@@ -1,4 +1,4 @@
-"""Trackers get what the bench observed, read back from what each really wrote; a broken one costs no run."""
+"""Trackers get what the store observed, read back from what each really wrote; a broken one costs no run."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ class Broken:
 def test_a_tracker_that_fails_or_hangs_costs_its_own_log_alone(
     logged: Logged, smoke: Track, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The bench's threads are never held up, and stdout is whole again afterwards."""
+    """The store's threads are never held up, and stdout is whole again afterwards."""
     monkeypatch.setattr(trackers, "PATIENCE_S", 0.2)
     kept, release, warnings = list[tuple[Any, ...]](), threading.Event(), list[str]()
 

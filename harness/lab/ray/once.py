@@ -21,7 +21,7 @@ from harness.core.track import load_track
 from harness.data.cache import with_found_pins
 from harness.data.prepare import prepare
 from harness.lab.executor import LocalExecutor
-from harness.lab.store import Bench
+from harness.lab.store import RunStore
 from harness.player.device import require_device
 from harness.player.job import Job
 from harness.player.process import end_with_parent
@@ -52,7 +52,7 @@ def make(request: Request, emit: Any) -> tuple[FinishedRun | FailedRun, Path]:
         if event["event"] != "done":
             emit(event)
 
-    bench = Bench(
+    store = RunStore(
         project,
         track,
         jobs=LocalExecutor.room(track),
@@ -60,13 +60,13 @@ def make(request: Request, emit: Any) -> tuple[FinishedRun | FailedRun, Path]:
         observe=observe,
         checkpoint_every_s=job.checkpoint_every_s,
     )
-    run = bench.identify(job.recipe, job.seed)
+    run = store.identify(job.recipe, job.seed)
     asked = (job.training_digest, job.sources, request.code_digest)
     if (run.training_digest, run.sources, run.code_digest) != asked:
         raise LlmbenchError("the sources or tokens on the cluster's machine are others than here; start again")
-    (made,) = bench.make([run], lambda run: job.give_up)
+    (made,) = store.make([run], lambda run: job.give_up)
     provenance = made.provenance.model_copy(update={"revision": request.revision, "dirty": request.dirty})
-    return made.model_copy(update={"provenance": provenance}), bench.folder(run)
+    return made.model_copy(update={"provenance": provenance}), store.folder(run)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from functools import cached_property
 from harness.board.leaderboard import Board, make_rows, read_board
 from harness.board.readme import Comparison, compare, evidence, verdict_sentence
 from harness.board.rows import Row
-from harness.board.submission import ArmName, Submission, frozen_source, judge_submission, load_frozen_track, load_runs
+from harness.board.submission import ArmName, Claim, Submission, frozen_source, load_frozen_track, load_runs
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project, read_text
 from harness.core.runs import FailedRun, FinishedRun
@@ -18,7 +18,7 @@ from harness.rule.reasons import explain
 from harness.rule.verdict import Verdict
 from harness.show.describe import track_lines
 from harness.show.plots import change_of
-from harness.variants.source import NAME as VARIANT
+from harness.variants.source import VARIANT_NAME
 
 ARMS: tuple[ArmName, ...] = ("record", "candidate")
 
@@ -168,7 +168,7 @@ class SubmissionPage:
         """Variant -> page of the first submission whose candidate had this very text and whose record had not."""
         found = {}
         for name, digest in self.submission.candidate.sources.items():
-            if not VARIANT.match(name):
+            if not VARIANT_NAME.match(name):
                 raise LlmbenchError(f"submissions/{self.row.folder}: '{name}' is no name of a variant; fix sources")
             brought = (
                 f"submissions/{other.folder_name}.html"
@@ -261,7 +261,7 @@ def read_submissions(project: Project) -> list[SubmissionPage]:
                 submission=submission,
                 row=row,
                 track=load_frozen_track(folder, submission),
-                verdict=judge_submission(folder, submission),
+                verdict=Claim(folder, submission).verdict,
                 runs={arm: load_runs(folder, submission, arm) for arm in ARMS},
             )
         )
