@@ -18,8 +18,8 @@ from harness.core.runs import parse_json
 from harness.core.schema import Count, Strict
 from harness.core.track import LONGEST_QUOTE, explain_validation
 from harness.rule.stats import (
+    GainTest,
     TestName,
-    TestResult,
     one_sample_t,
     one_sample_z,
     paired_t,
@@ -140,7 +140,7 @@ def judge_file(path: Path, options: Mapping[str, object] | None = None) -> Judge
     return judge_numbers(read_numbers(path, options))
 
 
-def _test(numbers: Numbers, candidate: list[float], record: list[float] | None, target: float) -> TestResult:
+def _test(numbers: Numbers, candidate: list[float], record: list[float] | None, target: float) -> GainTest:
     """The test that belongs to the given design."""
     more: dict[str, Any] = {"margin": numbers.margin, "alpha": numbers.alpha}
     if record is None:

@@ -53,7 +53,7 @@ class Estimate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TestResult:
+class GainTest:
     """What one test found. `p_value` is None exactly where the test could not be made; `reasons` then says why."""
 
     test: TestName
@@ -77,42 +77,42 @@ class TestResult:
         return self.p_value is not None and self.p_value <= self.alpha
 
 
-def one_sample_t(candidate: Sequence[float], target: float, *, margin: float = 0.0, alpha: float = 0.01) -> TestResult:
+def one_sample_t(candidate: Sequence[float], target: float, *, margin: float = 0.0, alpha: float = 0.01) -> GainTest:
     """Student's t of `target` minus the candidate's mean."""
     return _result("one_sample_t", candidate, target=target, margin=margin, alpha=alpha)
 
 
 def welch_t(
     record: Sequence[float], candidate: Sequence[float], *, margin: float = 0.0, alpha: float = 0.01
-) -> TestResult:
+) -> GainTest:
     """Welch's t of two independent arms, whose variances may differ (Welch 1947)."""
     return _result("welch_t", candidate, record=record, margin=margin, alpha=alpha)
 
 
 def paired_t(
     record: Sequence[float], candidate: Sequence[float], *, margin: float = 0.0, alpha: float = 0.01
-) -> TestResult:
+) -> GainTest:
     """Student's t of the differences record minus candidate; values at the same place are a pair."""
     return _result("paired_t", candidate, record=record, margin=margin, alpha=alpha)
 
 
 def one_sample_z(
     candidate: Sequence[float], target: float, *, sigma: float, margin: float = 0.0, alpha: float = 0.01
-) -> TestResult:
+) -> GainTest:
     """z of `target` minus the candidate's mean, with the values' standard deviation `sigma` known beforehand."""
     return _result("z", candidate, target=target, sigma=sigma, margin=margin, alpha=alpha)
 
 
 def two_sample_z(
     record: Sequence[float], candidate: Sequence[float], *, sigma: float, margin: float = 0.0, alpha: float = 0.01
-) -> TestResult:
+) -> GainTest:
     """z of two independent arms that share the known standard deviation `sigma`."""
     return _result("two_sample_z", candidate, record=record, sigma=sigma, margin=margin, alpha=alpha)
 
 
 def non_inferiority(
     record: Sequence[float], candidate: Sequence[float], *, tolerance: float, design: Design, alpha: float = 0.01
-) -> TestResult:
+) -> GainTest:
     """Whether the candidate is worse by less than `tolerance`: the same tests with a negative margin."""
     test = paired_t if design == "paired" else welch_t
     return test(record, candidate, margin=-tolerance, alpha=alpha)
@@ -260,7 +260,7 @@ def _result(
     sigma: float | None = None,
     margin: float,
     alpha: float,
-) -> TestResult:
+) -> GainTest:
     """One test on plain numbers: first everything that forbids it, then its figures."""
     import numpy as np
 
@@ -279,12 +279,12 @@ def _result(
     if test == "paired_t" and len({len(arm) for arm in arms}) > 1:
         problems += ("unequal_lengths",)
     if problems:
-        return TestResult(**size, reasons=problems)
+        return GainTest(**size, reasons=problems)
     found = _estimate_test(test, np.asarray(candidate, dtype=float), record, target, sigma)
     if found.standard_error == 0:
-        return TestResult(**size, gain=float(found.gain), reasons=("zero_variance",))
+        return GainTest(**size, gain=float(found.gain), reasons=("zero_variance",))
     low, high = bounds(found, alpha)
-    return TestResult(
+    return GainTest(
         **size,
         gain=float(found.gain),
         ci_low=float(low),

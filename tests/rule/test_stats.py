@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from harness.rule.stats import (
-    TestResult,
+    GainTest,
     non_inferiority,
     one_sample_t,
     one_sample_z,
@@ -27,7 +27,7 @@ from harness.rule.stats import (
     welch_t,
 )
 
-TwoArms = Callable[..., TestResult]
+TwoArms = Callable[..., GainTest]
 TWO_ARMS: list[TwoArms] = [paired_t, welch_t, lambda r, c, **more: two_sample_z(r, c, sigma=0.25, **more)]
 NAMES = ["paired_t", "welch_t", "two_sample_z"]
 
@@ -190,7 +190,7 @@ def test_no_numbers_raise_and_no_unusable_number_passes(
         (welch_t([3.0, 3.1], [1.0, 1.1], alpha=1e-320), "bad_alpha"),
     ],
 )
-def test_what_cannot_be_tested_has_a_reason_and_no_p(found: TestResult, reason: str) -> None:
+def test_what_cannot_be_tested_has_a_reason_and_no_p(found: GainTest, reason: str) -> None:
     assert reason in found.reasons
     assert found.p_value is None
     assert not found.passes
@@ -264,7 +264,7 @@ def test_power_rises_with_seeds_and_sample_size_is_the_fewest() -> None:
     assert sample_size(0.0, 1.0, alpha=0.01, design="paired", limit=50) is None
 
 
-def _close(one: TestResult, other: TestResult, scale: float = 1.0) -> bool:
+def _close(one: GainTest, other: GainTest, scale: float = 1.0) -> bool:
     """Whether `one` equals `other` with all values multiplied by `scale`, up to rounding."""
     return one.reasons == other.reasons and all(
         getattr(one, field) == (None if value is None else pytest.approx(value * factor, rel=1e-9, abs=1e-9))
