@@ -34,7 +34,7 @@ from harness.core.track import load_track
 
 def tell(run, event):
     # One write a line: two threads tell.
-    sys.stdout.write(json.dumps([run.recipe, event["event"], event.get("step", 0)]) + chr(10))
+    sys.stdout.write(json.dumps([run.recipe, event.event, getattr(event, "step", 0)]) + chr(10))
     sys.stdout.flush()
 
 project = Project.find()

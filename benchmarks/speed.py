@@ -79,9 +79,9 @@ def ours(track: Track, tell: Tell) -> None:
     track = track.model_copy(update={"budget": track.budget.model_copy(update={"dev_evaluations": 1})})
     before = 0.0
 
-    def hear(event: dict[str, Any]) -> None:
+    def hear(event: Any) -> None:
         nonlocal before
-        step_s, before = event["train_s"] - before, event["train_s"]
+        step_s, before = event.train_s - before, event.train_s
         tell(track.budget.batch_tokens / step_s)
 
     train_here(track, apply_recipe({}, track.model, track.optim), emit=hear)

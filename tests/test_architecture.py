@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import ROOT
 
 # What trains, and so needs torch at once: it runs as a worker of its own.
-TRAINS = {f"harness.player.{name}" for name in ("checkpoint", "compiler", "loss", "rehearse", "train")}
+TRAINS = {f"harness.player.{name}" for name in ("checkpoint", "compiler", "loss", "train")}
 
 
 def run(code: str) -> str:

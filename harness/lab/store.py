@@ -16,6 +16,7 @@ from typing import Any
 import filelock
 
 from harness.core.errors import LlmbenchError
+from harness.core.events import Done, Refused, Rehearsed, RunEvent, Waiting
 from harness.core.project import Project, sha256
 from harness.core.runs import FailedRun, FinishedRun, Provenance, RunIdentity, load_run, save_run
 from harness.core.track import Track, settings_of
@@ -34,11 +35,11 @@ RUN_FILE = "run.json"
 RETRIED = ("error", "hopeless", "interrupted")
 
 
-Observe = Callable[[RunIdentity, dict[str, Any]], None]
+Observe = Callable[[RunIdentity, RunEvent], None]
 """Called from the threads that watch the workers: a run and its newest event."""
 
 
-def ignore_events(run: RunIdentity, event: dict[str, Any]) -> None:
+def ignore_events(run: RunIdentity, event: RunEvent) -> None:
     """The observer for whoever does not watch."""
 
 
@@ -149,11 +150,11 @@ class RunStore:
         executor, folder = self.executor(self.track, 1), self.folder(run)
         folder.mkdir(parents=True, exist_ok=True)
         with executor.stopped_by_signals():
-            answer = executor.ask("harness.player.rehearse", self._job(run, folder, None), folder, lambda event: None)
+            answer = executor.ask("rehearse", self._job(run, folder, None), lambda event: None)
         executor.raise_if_stopped()
-        if answer["event"] == "refused":
-            raise LlmbenchError(answer["message"])
-        return bool(answer["event"] == "rehearsed")
+        if isinstance(answer, Refused):
+            raise LlmbenchError(answer.message)
+        return isinstance(answer, Rehearsed)
 
     def _job(self, run: RunIdentity, folder: Path, give_up: GiveUp | None) -> Job:
         return Job(
@@ -188,7 +189,7 @@ class RunStore:
             lock = filelock.FileLock(folder / ".lock")
             waiting = not _try_lock(lock, timeout=0)
             if waiting:
-                self.observe(run, {"event": "waiting"})  # another llmbench trains this very run
+                self.observe(run, Waiting())  # another llmbench trains this very run
             while waiting:
                 executor.raise_if_stopped()
                 waiting = not _try_lock(lock, timeout=0.5)
@@ -199,7 +200,7 @@ class RunStore:
                 result = (
                     found if found is not None and reused else self._make_anew(run, folder, executor, milestone(run))
                 )
-                self.observe(run, {"event": "done", "result": result, "reused": reused})
+                self.observe(run, Done(result=result, reused=reused))
                 return result
             finally:
                 lock.release()

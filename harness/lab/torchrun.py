@@ -5,7 +5,6 @@ The first one's events are this worker's. What ends this worker ends them too.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -16,8 +15,11 @@ import uuid
 from contextlib import suppress
 from typing import Any
 
+from pydantic import ValidationError
+
+from harness.core.events import WORKER_EVENT
 from harness.player.job import Job
-from harness.player.process import Emit, end_with_parent, run_worker
+from harness.player.process import Emit, answer, emit_lines, end_with_parent
 
 # The agent asks the processes that are left to end, and kills them 30 s later: those were not the first to be killed.
 PATIENCE_S = 15
@@ -49,7 +51,7 @@ def work(job: Job, emit: Emit) -> None:
     try:
         elastic_launch(config, sys.executable)("-m", "harness.lab.torchrun", job.model_dump_json())
     except SignalException:
-        pass  # they have told what they had to tell
+        pass  # all events were sent
     except ChildFailedError as error:
         first_s = min(failure.timestamp for failure in error.failures.values())
         for failure in error.failures.values():
@@ -86,8 +88,8 @@ def _pass_on(events: int, emit: Emit) -> None:
         for line in lines:
             if not line.strip():
                 return
-            with suppress(ValueError):  # a process was killed in the middle of a word
-                emit(json.loads(line))
+            with suppress(ValidationError):  # a process was killed in the middle of a word
+                emit(WORKER_EVENT.validate_json(line))
 
 
 def main() -> None:
@@ -95,7 +97,7 @@ def main() -> None:
     end_with_parent()
     from harness.player.train import work as train
 
-    run_worker(train, Job.model_validate_json(sys.argv[1]))
+    answer(train, Job.model_validate_json(sys.argv[1]), emit_lines())
     sys.stderr.flush()
     os._exit(0)  # gloo's threads now and then abort a process that tidies up, with all of its work done
 

@@ -53,10 +53,12 @@ def keep_freed_memory() -> None:
     Otherwise every activation of some megabytes is mapped and zeroed anew, step after step
     (`python benchmarks/speed.py` measures what that costs). No effect elsewhere.
     """
+    if sys.platform != "linux":
+        return
     import ctypes
 
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
+    if hasattr(libc, "mallopt"):  # of glibc
         mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD in malloc.h
         libc.mallopt(mmap_threshold, 1 << 30)
         libc.mallopt(trim_threshold, (1 << 31) - 1)

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from harness.core.errors import LlmbenchError
+from harness.core.events import Failed, Rehearsed, Step, Stopped, Trained
 from harness.core.project import derive_seed, sha256, write_atomic
-from harness.core.runs import CurvePoint, Training
+from harness.core.runs import CurvePoint, FailureStatus, Training
 from harness.core.track import Budget, Track
 from harness.data.batches import Batches, eval_batches
 from harness.data.cache import open_split
@@ -151,7 +152,7 @@ class _Referee:
             state.end_interval(dev_loss(state.model, self.judged, self.dev, tokens_BT1))
             if job.give_up is not None and state.step == job.give_up.step:
                 check_milestone(state.curve[-1]["dev_loss_nats"], job.give_up)
-        self.emit({"event": "step", "step": state.step, "loss": loss_nats, "train_s": state.train_s})
+        self.emit(Step(step=state.step, loss_nats=loss_nats, train_s=state.train_s))
         stop = self.should_stop()
         if is_last:
             state.ended = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -246,8 +247,27 @@ def warm_up(model: nn.Module, device: Device, like_BT1: Any, vocab_size: int) ->
     return time.perf_counter() - tick
 
 
+def rehearse(job: Job, emit: Emit) -> None:
+    """Build one job's model and pass a batch through it; answer with `Rehearsed`, or fail as training would.
+
+    Asked before a contest trains its record for minutes, only to learn that the candidate cannot start.
+    """
+    track = job.load_track()
+    job.confine(track, ("train",), writes=True)
+    recipe = job.load_recipe(track)
+    set_up_torch(track)
+    device, budget = open_device(track), track.budget
+    model = recipe.build()
+    draw_parameters(model, job.seed)
+    model.to(device.name)
+    build_optimizers(recipe, model)
+    batch_BT1 = Batches(open_split(track, "train"), budget.seq_len, budget.batch_sequences, job.seed).batch(0)
+    warm_up(model, device, Ranks(size=track.num_processes).share(batch_BT1), track.model.vocab_size)
+    emit(Rehearsed())
+
+
 def work(job: Job, emit: Emit) -> None:
-    """Train one job and answer with `trained`, `diverged` or `stopped`."""
+    """Train one job; answer with `Trained`, `Failed` or `Stopped`."""
     stop = threading.Event()  # SIGINT and SIGTERM become a question that the loop asks between two steps
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -259,13 +279,16 @@ def work(job: Job, emit: Emit) -> None:
         tokens = {"train": open_split(track, "train"), "dev": open_split(track, "dev")}
         try:
             training = train(track, recipe, tokens, job, emit, stop.is_set, confinement, ranks=ranks)
-        except DivergedError as error:
-            emit({"event": "diverged", "reason": str(error)})
-        except HopelessError as error:
-            emit({"event": "hopeless", "reason": str(error)})
-        except RuleBrokenError as error:
-            emit({"event": "invalid", "reason": str(error)})
         except StopRequestedError:
-            emit({"event": "stopped"})
+            emit(Stopped())
+        except tuple(_FAILURES) as error:
+            emit(Failed(status=_FAILURES[type(error)], reason=str(error)))
         else:
-            emit({"event": "trained", "training": training.model_dump_json()})
+            emit(Trained(training=training))
+
+
+_FAILURES: dict[type[Exception], FailureStatus] = {
+    DivergedError: "diverged",
+    HopelessError: "hopeless",
+    RuleBrokenError: "invalid",
+}

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.core.events import Evaluated, Failed
 from harness.core.project import read_bytes, sha256
 from harness.core.runs import Evaluation
 from harness.core.track import Track
@@ -184,14 +185,14 @@ def work(job: Job, emit: Emit) -> None:
     keep_freed_memory()
     digest = sha256(read_bytes(job.weights))
     try:
-        # The model's processes are forked first: their memory is this one's before it has seen val.
+        # First, for a fork has this process's memory: of before it has seen val.
         with model_sessions(job, track, ("fresh", "fresh", "trained", "trained")) as sessions:
             val, dev = (_windows(track, split) for split in ("val", "dev"))
             evaluation = evaluate(track, val, dev, job.final_dev_loss, sessions)
     except ProbeFailedError as error:
-        emit({"event": "invalid", "reason": str(error)})
+        emit(Failed(status="invalid", reason=str(error)))
     else:
-        emit({"event": "evaluated", "evaluation": evaluation.model_dump_json(), "weights_sha256": digest})
+        emit(Evaluated(evaluation=evaluation, weights_sha256=digest))
 
 
 def _windows(track: Track, split: Any) -> Sequence[Batch]:

@@ -21,6 +21,7 @@ import pytest
 
 from harness.board.submission import load_submission
 from harness.core.errors import LlmbenchError
+from harness.core.events import Failed, RunEvent, Step
 from harness.core.track import Track
 from harness.lab.executor import LocalExecutor
 from harness.player.job import Job
@@ -87,10 +88,12 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bits(
 
 
 def test_a_word_that_a_killed_worker_left_half_said_is_no_answer(tiny: Track, job: Job, tmp_path: Path) -> None:
-    seen: list[dict[str, Any]] = []
-    answer = LocalExecutor(tiny, 1).ask("tests.lab.torn_worker", job, tmp_path, seen.append)
-    assert [event["event"] for event in seen] == ["step"]
-    assert answer == {"event": "interrupted", "reason": "killed by signal 9, perhaps for want of memory"}
+    seen: list[RunEvent] = []
+    executor = LocalExecutor(tiny, 1)
+    executor.entries["train"] = "tests.player.workers:torn"
+    answer = executor.ask("train", job, seen.append)
+    assert [type(event) for event in seen] == [Step]
+    assert answer == Failed(status="interrupted", reason="killed by signal 9, perhaps for want of memory")
 
 
 @contextmanager

@@ -7,12 +7,12 @@ can show ends somewhere. `docs/threat-model.md` says what neither half catches.
 from __future__ import annotations
 
 import ast
-import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -151,16 +151,15 @@ class OpenJob(Job):
 @contextmanager
 def session(job: OpenJob, track: Track, weights: Any) -> Iterator[Session]:
     """The real server behind real pipes, in a thread; the variant's module is new, as in a process of its own."""
-    requests, answers = os.pipe(), os.pipe()
-    theirs = os.fdopen(requests[0], "rb"), os.fdopen(answers[1], "wb")
+    (requested, requests), (answers, answered) = Pipe(duplex=False), Pipe(duplex=False)
 
     def run() -> None:
-        with suppress(BrokenPipeError), theirs[0], theirs[1]:
-            serve(job, track, weights, *theirs)
+        with suppress(BrokenPipeError, EOFError), requested, answered:
+            serve(job, track, weights, requested, answered)
 
     thread = threading.Thread(target=run)
     thread.start()
-    ours = Session(os.fdopen(requests[1], "wb"), os.fdopen(answers[0], "rb"), track.model.vocab_size)
+    ours = Session(requests, answers, track.model.vocab_size)
     try:
         yield ours
     finally:

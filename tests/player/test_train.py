@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from harness.core.errors import LlmbenchError
+from harness.core.events import WORKER_EVENT, Step, WorkerEvent
 from harness.core.project import Project
 from harness.core.runs import Training
 from harness.core.track import Track
@@ -249,7 +249,10 @@ def test_two_parameters_never_share_a_stream() -> None:
         draw_parameters(Wrapper(), seed=0)
 
 
-def test_events_are_json(build_recipe: Build, tiny: Track, tiny_tokens: dict[str, Any], job: Job) -> None:
-    events: list[dict[str, Any]] = []
+def test_each_step_is_told_and_survives_the_way_to_another_process(
+    build_recipe: Build, tiny: Track, tiny_tokens: dict[str, Any], job: Job
+) -> None:
+    events: list[WorkerEvent] = []
     train(tiny, build_recipe("base", tiny), tiny_tokens, job, events.append)
-    assert [event["step"] for event in json.loads(json.dumps(events))] == list(range(1, tiny.budget.num_steps + 1))
+    assert [WORKER_EVENT.validate_json(event.model_dump_json()) for event in events] == events
+    assert [event.step for event in events if isinstance(event, Step)] == list(range(1, tiny.budget.num_steps + 1))
