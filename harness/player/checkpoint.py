@@ -50,19 +50,20 @@ class Checkpoint:
         return self.earlier_wall_s + time.perf_counter() - self.started
 
     def start_clock(self) -> None:
-        """Training time counts from here to the next `read`."""
+        """Training time counts from here to `stop_clock`."""
         self._tick, self._cpu_tick = time.perf_counter(), time.process_time()
 
+    def stop_clock(self) -> None:
+        self.train_s += time.perf_counter() - self._tick
+        self._unread_cpu_s = time.process_time() - self._cpu_tick
+
     def read(self, losses: list[Tensor], ranks: Ranks) -> float:
-        """Add up clock, tokens and losses of the steps since the clock was started, over all processes.
+        """Add up processor time, tokens and losses of the steps since the clock was started, over all processes.
 
         Empties `losses`, one a step. Returns the last step's mean over the whole batch, nats per token.
         """
-        self.train_s += time.perf_counter() - self._tick
-        cpu_s = time.process_time() - self._cpu_tick
-        cpu_s_R, tokens_R, losses_RS = zip(
-            *ranks.gather((cpu_s, self.unread_tokens, [loss.item() for loss in losses])), strict=True
-        )
+        told = self._unread_cpu_s, self.unread_tokens, [loss.item() for loss in losses]
+        cpu_s_R, tokens_R, losses_RS = zip(*ranks.gather(told), strict=True)
         self.cpu_s += sum(cpu_s_R)
         self.tokens += sum(tokens_R)
         for loss_R in zip(*losses_RS, strict=True):

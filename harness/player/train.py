@@ -83,7 +83,7 @@ def train(
     state.load()
     model.register_forward_pre_hook(state.count_tokens)
     together = ranks.spread(model)
-    referee = _Referee(budget, recipe, tokens["dev"], device, state, job, emit, should_stop)
+    first = _FirstProcess(budget, recipe, tokens["dev"], device, state, job, emit, should_stop)
     unread: list[Tensor] = []
 
     state.start_clock()
@@ -104,23 +104,25 @@ def train(
             optimizer.zero_grad(set_to_none=True)
         unread.append(loss.detach())
         state.step = step + 1
-        if state.step % device.steps_between_waits and state.step not in referee.dev_steps:
+        if state.step % device.steps_between_waits and state.step not in first.dev_steps:
             continue
 
         device.wait()
+        state.stop_clock()
         loss_nats = state.read(unread, ranks)
         if not math.isfinite(state.loss_sum):
             raise DivergedError(f"the training loss is not finite at step {state.step} of {num_steps}")
-        if ranks.of_first(referee.look, loss_nats, tokens_BT1) and state.step < num_steps:
+        asked_to_stop = ranks.of_first(first.look, loss_nats, tokens_BT1)
+        if asked_to_stop and state.step < num_steps:
             raise StopRequestedError
         state.start_clock()
 
     check_rules(track, state, ranks)
     peak_memory_mib = max(ranks.gather(device.peak_memory_mib()))
-    return ranks.of_first(referee.finish, warmup_s, peak_memory_mib, confinement)
+    return ranks.of_first(first.finish, warmup_s, peak_memory_mib, confinement)
 
 
-class _Referee:
+class _FirstProcess:
     """What the first process of a run does beside training: it scores on dev, tells, saves, and writes the result."""
 
     def __init__(
