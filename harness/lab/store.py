@@ -26,7 +26,6 @@ from harness.player import code_digest
 from harness.player.device import gpu_name
 from harness.player.job import GiveUp, Job
 from harness.variants.recipe import recipe_sources
-from harness.variants.source import VariantSource
 
 RUN_FILE = "run.json"
 
@@ -67,15 +66,11 @@ class RunStore:
 
     def identify(self, recipe: str, seed: int) -> RunIdentity:
         """The run of `recipe` with `seed`, as it would be made now. Raises LlmbenchError for a bad recipe."""
-        sources = recipe_sources(self.project, recipe)
-        return self._identity(recipe, sources, seed)
-
-    def _identity(self, recipe: str, sources: dict[str, VariantSource], seed: int) -> RunIdentity:
         return RunIdentity(
             track=self.track.name,
             training_digest=self.track.training_digest,
             recipe=recipe,
-            sources={name: source.digest for name, source in sources.items()},
+            sources={name: source.digest for name, source in recipe_sources(self.project, recipe).items()},
             code_digest=self.code_digest,
             seed=seed,
             provenance=self.provenance,
@@ -186,21 +181,20 @@ class RunStore:
         folder = self.folder(run)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(folder / ".lock")
-            waiting = not _try_lock(lock, timeout=0)
-            if waiting:
-                self.observe(run, Waiting())  # another llmbench trains this very run
-            while waiting:
+            lock, waits = filelock.FileLock(folder / ".lock"), False
+            while not _try_lock(lock, timeout=0.5 if waits else 0):  # another llmbench trains this very run
+                if not waits:
+                    self.observe(run, Waiting())
+                    waits = True
                 executor.raise_if_stopped()
-                waiting = not _try_lock(lock, timeout=0.5)
             try:
                 executor.raise_if_stopped()
                 found = self.find(run)
-                reused = found is not None and found.status not in RETRIED
-                result = (
-                    found if found is not None and reused else self._make_anew(run, folder, executor, milestone(run))
-                )
-                self.observe(run, Done(result=result, reused=reused))
+                if found is not None and found.status not in RETRIED:
+                    self.observe(run, Done(result=found, reused=True))
+                    return found
+                result = self._make_anew(run, folder, executor, milestone(run))
+                self.observe(run, Done(result=result, reused=False))
                 return result
             finally:
                 lock.release()
