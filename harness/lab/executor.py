@@ -1,6 +1,6 @@
-"""Where single runs are made: in two processes each, one that trains and one that evaluates, on this machine.
+"""Executors make single runs. The local one uses two worker processes a run: one trains, one evaluates.
 
-`harness.lab.ray.cluster` makes them elsewhere, by this very executor on the machine where a run lands.
+`harness.lab.ray.cluster` makes runs on a cluster, with the local executor on the machine where a run lands.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ENTRIES: dict[Task, str] = {
 
 
 class Executor(ABC):
-    """Makes single runs, each asked for from a thread of its own."""
+    """Makes single runs; called from one thread a run."""
 
     name: ExecutorName
 
@@ -108,7 +108,7 @@ def alike_gpus() -> list[str]:
 
 
 def share_out(gpus: Sequence[str], track: Track) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES says of the GPUs of each run that has room at a time; of one run where none has."""
+    """CUDA_VISIBLE_DEVICES for each run that fits at a time; for one run where none fits."""
     size = track.num_processes
     places = [",".join(gpus[i : i + size]) for i in range(0, len(gpus) - size + 1, size)]
     return places or [",".join(gpus)] * bool(gpus)
@@ -120,7 +120,7 @@ class LocalExecutor(Executor):
     name = "local"
 
     def __init__(self, track: Track, jobs: int, gpus: Sequence[str] | None = None) -> None:
-        """Each run has one of `gpus` a process to itself; default: those of this machine on a CUDA track, else none."""
+        """Each process of a run has one of `gpus`; default: this machine's on a CUDA track, else none."""
         super().__init__(track, jobs)
         if gpus is None:
             gpus = alike_gpus() if track.device == "cuda" else ()
@@ -145,7 +145,7 @@ class LocalExecutor(Executor):
 
     @contextmanager
     def device(self) -> Iterator[dict[str, str]]:
-        """Lends a run its GPUs: what a worker's environment says of it; nothing on a CPU track."""
+        """Reserves GPUs for a run; yields what they add to a worker's environment, nothing on a CPU track."""
         if self.track.device == "cpu":
             yield {}
             return
@@ -182,7 +182,7 @@ class LocalExecutor(Executor):
                 raise InterruptedRunError(INTERRUPTED)
 
     def ask(self, task: Task, job: Job, watch: Watch, environment: dict[str, str] | None = None) -> Answer:
-        """Run one worker to its end; its answer, or what the log ends with where it gave none."""
+        """Run one worker to its end; its answer, or a `Failed` with the log's last line where it gave none."""
         folder = Path(job.folder)
         log, answer = folder / f"{task}.log", None
         log.write_text("")

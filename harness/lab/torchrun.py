@@ -1,6 +1,6 @@
-"""A training worker that is several processes: torchrun's agent starts them, and ends them all when one fails.
+"""A training worker with several ranks: torchrun's agent starts them and ends all of them when one fails.
 
-The first one's events are this worker's. What ends this worker ends them too.
+The first rank's events are this worker's. The ranks end with this worker.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from harness.core.events import WORKER_EVENT
 from harness.player.job import Job
 from harness.player.process import Emit, answer, emit_lines, end_with_parent
 
-# The agent asks the processes that are left to end, and kills them 30 s later: those were not the first to be killed.
+# The agent sends SIGKILL to the remaining ranks 30 s after the first failure: those were not killed from outside.
 PATIENCE_S = 15
 
 
 def work(job: Job, emit: Emit) -> None:
-    """Start the track's processes and pass on what the first one says. Killed by SIGKILL where one of them was."""
+    """Start the ranks and forward the first one's events. Ends by SIGKILL where a rank was killed so."""
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -70,7 +70,7 @@ def _free_port() -> int:
 
 
 def _streams(events: str) -> Any:
-    """For torchrun: the first process's stdout goes to the path `events`, the others' nowhere; all log to stderr."""
+    """For torchrun: the first rank's stdout goes to the path `events`, the others' to nothing; all log to stderr."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 
     class Streams(DefaultLogsSpecs):
@@ -93,7 +93,7 @@ def _pass_on(events: int, emit: Emit) -> None:
 
 
 def main() -> None:
-    """One of the processes."""
+    """One rank."""
     end_with_parent()
     from harness.player.train import work as train
 

@@ -1,4 +1,4 @@
-"""The training loop. It is given train and dev tokens and never opens val.
+"""The training loop. It gets train and dev tokens and never opens val.
 
 Shapes: B sequences, T positions, V vocabulary; a batch holds T + 1 tokens a sequence.
 """
@@ -36,7 +36,7 @@ from harness.variants.recipe import Recipe, draw_parameters
 
 
 class HopelessError(RunEndedError):
-    """The run is so far behind at its milestone that its contest ends here."""
+    """At its milestone the run is too far behind the record's for its contest to go on."""
 
 
 class StopRequestedError(RunEndedError):
@@ -56,10 +56,9 @@ def train(
 ) -> Training:
     """Train one recipe with one seed, from its checkpoint where there is one.
 
-    The clock covers training steps only, the gathering of their batch included. Dev evaluations,
-    checkpoints and a warm-up on dummy data are outside it; `wall_s` covers everything. A GPU works on while the loop
-    prepares the next steps: it is waited for, and its loss looked at, at some steps only. Each process of a run calls
-    this; the first one looks, tells and writes, and all end alike.
+    The clock covers training steps only, gathering their batches included. Dev evaluations, checkpoints and the
+    warm-up on dummy data are outside it; `wall_s` covers everything. On a GPU the loop synchronises, and reads clock
+    and loss, at some steps only. Every rank of a run calls this; the first one scores on dev, sends events and writes.
 
     Raises DivergedError, HopelessError, RuleBrokenError, StopRequestedError.
     """
@@ -73,7 +72,7 @@ def train(
         compile_forward(model, job.compiled)
     optimizers = build_optimizers(recipe, model)
     batches = Batches(tokens["train"], budget.seq_len, budget.batch_sequences, job.seed)
-    # A GPU and a compiler prepare for the shape of a batch; elsewhere one sequence shows that the model works.
+    # A GPU and a compiler warm up for the shape of a batch; elsewhere one sequence shows that the model works.
     for_shape = track.compile or track.device != "cpu"
     like_BT1 = ranks.share(batches.batch(0))[: None if for_shape else 1]
     warmup_s = warm_up(model, device, like_BT1, track.model.vocab_size)
@@ -83,7 +82,7 @@ def train(
     state.load()
     model.register_forward_pre_hook(state.count_tokens)
     together = ranks.spread(model)
-    first = _FirstProcess(budget, recipe, tokens["dev"], device, state, job, emit, should_stop)
+    first = _FirstRank(budget, recipe, tokens["dev"], device, state, job, emit, should_stop)
     unread: list[Tensor] = []
 
     state.start_clock()
@@ -97,7 +96,7 @@ def train(
             logits_BTV, aux_loss = together(tokens_BT1[:, :-1])
             loss = cross_entropy(logits_BTV, tokens_BT1[:, 1:])
         (loss if aux_loss is None else loss + aux_loss).backward()
-        if ranks.size > 1:  # an optimizer that draws draws the same in each process
+        if ranks.size > 1:  # an optimizer that draws at random draws the same on each rank
             torch.manual_seed(derive_seed("optimizer", job.seed, step))
         for optimizer in optimizers:
             optimizer.step()
@@ -118,12 +117,12 @@ def train(
         state.start_clock()
 
     check_rules(track, state, ranks)
-    peak_memory_mib = max(ranks.gather(device.peak_memory_mib()))
-    return ranks.of_first(first.finish, warmup_s, peak_memory_mib, confinement)
+    peaks_mib = [peak for peak in ranks.gather(device.peak_memory_mib()) if peak is not None]
+    return ranks.of_first(first.finish, warmup_s, max(peaks_mib, default=None), confinement)
 
 
-class _FirstProcess:
-    """What the first process of a run does beside training: it scores on dev, tells, saves, and writes the result."""
+class _FirstRank:
+    """What the first rank does beside training: scores on dev, sends events, saves, writes the result."""
 
     def __init__(
         self,
@@ -162,8 +161,8 @@ class _FirstProcess:
             state.save()
         return stop
 
-    def finish(self, warmup_s: float, peak_memory_mib: int, confinement: tuple[str, ...]) -> Training:
-        """Write the weights, and say how they came about."""
+    def finish(self, warmup_s: float, peak_memory_mib: int | None, confinement: tuple[str, ...]) -> Training:
+        """Write the weights; the run's record of training."""
         state, model = self.state, self.state.model
         weights = save({name: tensor.cpu().clone() for name, tensor in model.state_dict().items()})  # tied ones twice
         write_atomic(self.job.weights, weights)
@@ -185,7 +184,7 @@ class _FirstProcess:
 
 
 def check_rules(track: Track, state: Checkpoint, ranks: Ranks) -> None:
-    """Raises RuleBrokenError where a run that came to its end did not keep what it promised at its start."""
+    """Raises RuleBrokenError where a finished run broke its budget, coverage, or the equality of its ranks."""
     if state.tokens != track.budget.tokens:
         raise RuleBrokenError(f"budget: {state.tokens} tokens passed the model in training, not {track.budget.tokens}")
     if not cover_everything(state.optimizers, state.model):
@@ -270,7 +269,7 @@ def rehearse(job: Job, emit: Emit) -> None:
 
 def work(job: Job, emit: Emit) -> None:
     """Train one job; answer with `Trained`, `Failed` or `Stopped`."""
-    stop = threading.Event()  # SIGINT and SIGTERM become a question that the loop asks between two steps
+    stop = threading.Event()  # the loop asks for it between two steps
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     track = job.load_track()

@@ -177,7 +177,7 @@ def _largest_shift(nats_T: NDArray[np.float32], again_T: NDArray[np.float64]) ->
 
 
 def work(job: Job, emit: Emit) -> None:
-    """Probe and score one trained job; answer with `evaluated` or `invalid`."""
+    """Probe and score one trained job; answer with `Evaluated` or `Failed`."""
     track = job.load_track()
     keep_freed_memory()
     digest = sha256(read_bytes(job.weights))

@@ -1,4 +1,4 @@
-"""Runs on the machines of a Ray cluster that is there already: `--executor ray`, see docs/ray.md.
+"""Runs on the machines of a running Ray cluster: `--executor ray`, see docs/ray.md.
 
 Each run is one task with the track's threads, and its GPUs. Its machine gets this checkout's sources, makes an ordinary
 local run of them, and sends back the record and the weights. What is lost with a machine is asked for again.
@@ -41,7 +41,7 @@ def connect() -> Any:
         raise LlmbenchError('there is no Ray here; install it in the checkout: `pip install -e ".[ray]"`') from error
     if not ray.is_initialized():
         try:
-            _knock(os.environ.get("RAY_ADDRESS", ""))
+            _check_address(os.environ.get("RAY_ADDRESS", ""))
             ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
             raise LlmbenchError(
@@ -51,8 +51,8 @@ def connect() -> Any:
     return ray
 
 
-def _knock(address: str) -> None:
-    """Raises OSError where nobody answers at HOST:PORT, for which Ray itself would wait minutes."""
+def _check_address(address: str) -> None:
+    """Raises OSError where nothing answers at HOST:PORT: Ray itself would wait minutes."""
     host, _, port = address.rpartition(":")
     if port.isdigit() and "/" not in host:
         socket.create_connection((host, int(port)), timeout=10).close()
@@ -134,7 +134,7 @@ class RayExecutor(Executor):
         return FailedRun(**identity, status="interrupted", reason=reason)
 
     def _ask(self, request: str, watch: Watch) -> tuple[Made | Refused | Ended | Lost, dict[str, bytes]]:
-        """Have the request carried out once; its answer, `Lost` where there is none, and the run's files."""
+        """Send the request once; its answer, `Lost` where there is none, and the run's files."""
         errors = self._ray.exceptions
         with self._guard:
             self.raise_if_stopped()
@@ -165,7 +165,7 @@ class RayExecutor(Executor):
         return answer, found
 
     def _keep(self, made: FinishedRun | FailedRun, job: Job, files: dict[str, bytes]) -> FinishedRun | FailedRun:
-        """Lay the run's files where a local run would. Raises LlmbenchError where other weights arrived."""
+        """Put the run's files where a local run has them. Raises LlmbenchError where the weights are not the run's."""
         for name, content in files.items():
             if name == job.weights.name or name.endswith(".log"):
                 write_atomic(job.weights.with_name(name), content)

@@ -1,4 +1,4 @@
-"""The part of a cluster's run that Ray itself carries to the machine: unpack the sources, start them, pass on.
+"""The task that Ray sends to a machine: unpack the sources, start a run of them, forward its events.
 
 It is sent as it stands here and imports the standard library alone, so that a machine needs llmbench's packages but
 no llmbench of its own.
@@ -83,7 +83,7 @@ def _read(stream: Iterable[str], lines: queue.SimpleQueue[str | None]) -> None:
 
 
 def _pass_on(lines: queue.SimpleQueue[str | None]) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """What the process says, until it says no more."""
+    """The process's events until its output ends."""
     told, waiting = 0.0, ""
     while True:
         try:
