@@ -84,7 +84,7 @@ class Job(Strict):
         return confine(readable, writable, devices, programs=compiles)
 
     def load_recipe(self, track: Track) -> Recipe:
-        """The recipe, which runs the variants' code. Raises LlmbenchError where a source changed since the job was made."""
+        """The recipe; this runs the variants' code. Raises LlmbenchError where a source changed meanwhile."""
         sources = recipe_sources(Project(Path(self.root)), self.recipe)
         for name, source in sources.items():
             if source.digest != self.sources[name]:
