@@ -20,7 +20,7 @@ from harness.core.errors import LlmbenchError
 from harness.core.events import Failed, Step
 from harness.player.job import Job
 from harness.player.process import Worker
-from tests.conftest import ROOT, FiledContest
+from tests.conftest import ROOT, FiledContest, Sandbox
 
 Start = Callable[..., Worker]
 
@@ -139,6 +139,21 @@ def test_no_worker_outlives_a_command_that_was_killed(job: Job, tmp_path: Path, 
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert gone(int(killed.stdout))
+
+
+@pytest.mark.parametrize("word", ["on smoke", "training"])
+def test_ctrl_c_reaches_the_command_alone(sandbox: Sandbox, tmp_path: Path, word: str) -> None:
+    """A terminal sends it to every process of the command: while the fork server starts, and while a run trains."""
+    own = sandbox.copy(tmp_path / "llmbench")
+    command = [sys.executable, "-m", "harness.cli", "run", "baseline", "--track", "smoke", "--pairs", "1"]
+    process = subprocess.Popen(command, cwd=own.root, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    next(line for line in process.stderr if word in line)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.stderr.read()
+    assert process.wait(60) == 130, said
+    assert said.count("\n") == 1
+    assert "run the same command again to go on" in said
 
 
 def test_a_run_without_fork_ends_in_the_same_bits(filed: FiledContest, tmp_path: Path) -> None:
