@@ -146,12 +146,12 @@ def test_ctrl_c_reaches_the_command_alone(sandbox: Sandbox, tmp_path: Path, word
     """A terminal sends it to every process of the command: while the fork server starts, and while a run trains."""
     own = sandbox.copy(tmp_path / "llmbench")
     command = [sys.executable, "-m", "harness.cli", "run", "baseline", "--track", "smoke", "--pairs", "1"]
-    process = subprocess.Popen(command, cwd=own.root, start_new_session=True, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    next(line for line in process.stderr if word in line)
-    os.killpg(process.pid, signal.SIGINT)
-    said = process.stderr.read()
-    assert process.wait(60) == 130, said
+    with subprocess.Popen(command, cwd=own.root, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if word in line)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130, said
     assert said.count("\n") == 1
     assert "run the same command again to go on" in said
 
