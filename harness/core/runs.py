@@ -33,6 +33,9 @@ Nats = Annotated[float, Field(ge=0)]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
+PROBES = ("batch_independence", "causality", "finiteness", "shape", "statelessness", "weights")
+"""What every evaluation checks of a model before it has a score."""
+
 
 def _leave_out(content: dict[str, Any], *names: str) -> dict[str, Any]:
     """A record's content without those of the fields `names` that are None."""
