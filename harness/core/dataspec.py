@@ -28,12 +28,8 @@ from harness.core.schema import Positive, Sha256, Strict
 Repository = Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
 """A repository of the Hugging Face hub: `owner/name`."""
 
-
 SplitName = Literal["train", "dev", "val"]
-
-
 SPLITS: tuple[SplitName, ...] = ("train", "dev", "val")
-
 
 PINS = ("tokenizer_sha256", *SPLITS)
 """The keys of `[data]` that say what the tokens must be."""
@@ -256,6 +252,4 @@ class FilesData(StreamedData):
 
 
 AnyData = PackageData | HubData | FilesData
-
-
 DataSpec = Annotated[AnyData, Field(discriminator="source")]

@@ -6,18 +6,10 @@ import difflib
 from collections.abc import Iterable
 
 EXIT_OK = 0  # accepted, or nothing wrong
-
-
 # 1 is left to a crash, which is a bug of ours and never a verdict.
 EXIT_USAGE = 2  # the input is wrong
-
-
 EXIT_REJECTED = 3
-
-
 EXIT_UNDECIDED = 4  # too little evidence, or results that must not be compared
-
-
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 
 

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
     Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 
-
 DEFAULT_TRACK = "pocket"
-
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 """The checkout whose code is running."""

@@ -23,14 +23,8 @@ from harness.core.schema import Count, Positive, Sha256, Strict
 from harness.core.track import LONGEST_QUOTE, explain_validation
 
 SCHEMA_VERSION = 1
-
-
 Seconds = Annotated[float, Field(ge=0)]
-
-
 Nats = Annotated[float, Field(ge=0)]
-
-
 Share = Annotated[float, Field(ge=0, le=1)]
 
 PROBES = ("batch_independence", "causality", "finiteness", "shape", "statelessness", "weights")

@@ -7,11 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
 Positive = Annotated[int, Field(gt=0)]
-
-
 Count = Annotated[int, Field(ge=0)]
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-
 _GLUE = "\x1f"  # stands for a blank that no line may end at
 
 

@@ -18,8 +18,6 @@ from harness.core.schema import Positive, Strict
 from models.parts import ModelConfig, OptimConfig
 
 LONGEST_QUOTE = 120  # characters of a stranger's file in an error
-
-
 # tomllib's time and memory grow with the square of a dotted key: 100 kB took 10 GB (measured 2026-11).
 LONGEST_FILE, LONGEST_LINE = 50_000, 1_000
 

@@ -23,13 +23,10 @@ if TYPE_CHECKING:
 
     Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 
-
 MANIFEST = "manifest.json"
-
 
 HASHED_EACH_TIME = 64 * 2**20
 """Bytes up to which a split is hashed whenever it is opened; above, that would take seconds at every start."""
-
 
 _LAYOUT = 2  # counts up when the same track gets other files in its cache
 

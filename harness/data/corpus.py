@@ -25,7 +25,6 @@ BAD_ROWS = (ValueError, TypeError, KeyError, NotImplementedError, StopIteration)
 """What `datasets` and pyarrow raise where a configuration or a split is not there, and for what is no parquet, JSON or
 UTF-8, or has rows of another shape; an empty JSON file is the end of an iterator to them."""
 
-
 BUILDERS = {"text": "text", "jsonl": "json", "parquet": "parquet"}
 """What `datasets` calls the formats of files."""
 

@@ -17,14 +17,8 @@ from harness.data.prepare import check_pins, prepare
 from harness.data.writer import OnStep, ignore_steps
 
 _DATA = re.compile(r"\s*\[data\]\s*(#.*)?")
-
-
 _TABLE = re.compile(r"\s*\[{1,2}[\w.-]+\]{1,2}\s*(#.*)?")
-
-
 _REVISION = re.compile(r"\brevision\s*=\s*(\"[^\"]*\"|'[^']*')")
-
-
 _PIN = re.compile(rf"(?P<key>{'|'.join(PINS)})\s*=[^#]*(?P<comment>#.*)?")
 
 

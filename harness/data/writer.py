@@ -28,10 +28,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-
 CHUNK_CHARACTERS = 4_000_000
 """Text between two checkpoints, a second or two of work; of a row of tokens, a character a token."""
-
 
 PROGRESS = "progress.json"
 

@@ -30,11 +30,7 @@ from harness.rule.stats import (
 from harness.rule.verdict import Decision
 
 Parsed = TypeVar("Parsed")
-
-
 CSV_COLUMNS = ("arm", "seed", "value")
-
-
 Value = Annotated[float, Field(allow_inf_nan=True)]  # a diverged run's NaN gets a verdict, not a parse error
 
 

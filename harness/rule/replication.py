@@ -10,14 +10,8 @@ from harness.core.track import Rule
 from harness.rule.verdict import Guard, Verdict
 
 Outcome = Literal["confirmed", "refuted", "open"]
-
-
 State = Literal["", "disputed", "retracted"]
-
-
 NEVER_BEHIND = 1e6  # nats: no run is ever that far behind, so none is given up early
-
-
 _DOUBTS: dict[Outcome, int] = {"refuted": 1, "confirmed": -1, "open": 0}
 
 

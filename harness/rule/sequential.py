@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     Flags = NDArray[np.bool_]
     Counts = NDArray[np.int64]
 
-
 Quantity = Literal["loss", "time"]
 
 

@@ -22,25 +22,12 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-
 Design = Literal["paired", "welch"]
-
-
 TestName = Literal["one_sample_t", "welch_t", "paired_t", "z", "two_sample_z"]
-
-
 LARGEST = 1e100  # beyond it squares may overflow; no loss and no time is that large
-
-
 ROUNDING = 8 * 2.0**-52  # spread below eight units in the last place is rounding, not noise
-
-
 SMALLEST_ALPHA = 1e-12  # far beyond any evidence, and its quantiles are still finite
-
-
 FEWEST_SIGN_FLIPS = 7  # with six pairs the smallest sign-flip p is 1/64, above any alpha in use here
-
-
 MOST_SIGN_FLIPS = 20  # 2**20 sums; the t-test needs no such check with more pairs
 
 

@@ -21,14 +21,8 @@ from harness.rule.sequential import Criterion, Finding, Quantity, Replay, find, 
 from harness.rule.stats import Design, pair_correlation, sign_flip_p
 
 Lane = Literal["loss", "speed", "simplicity"]
-
-
 FailureCode = Literal["candidate_failed", "hopeless_start", "record_failed", "run_interrupted"]
-
-
 LANES: tuple[Lane, ...] = ("loss", "speed", "simplicity")
-
-
 Decision = Literal["accepted", "rejected", "undecided"]
 
 

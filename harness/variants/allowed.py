@@ -166,14 +166,10 @@ MODULES = {
     }.items()
 }
 
-
 # The base's own modules, which every run's code digest covers. Another file of the player's side would be in no
 # digest and cost nothing. Their public names are free, but not torch under another name.
 BASE_MODULES = frozenset({"models.gpt", "models.kernels", "models.moe", "models.optim", "models.parts"})
-
-
 NOT_OF_THE_BASE = frozenset({"torch", "nn", "F"})
-
 
 # Built-ins that only compute. Any other is refused, also those of a later Python.
 BUILTINS = _words(
@@ -186,10 +182,8 @@ BUILTINS = _words(
     """
 )
 
-
 # The last six are put there by the `site` module, where it runs.
 FORBIDDEN_BUILTINS = frozenset(dir(builtins)) - BUILTINS | _words("copyright credits exit help license quit")
-
 
 # Attributes of any value that lead past the model, by who owns what they reach.
 OWNED = {
@@ -220,7 +214,6 @@ OWNED = {
     for name in _words(names)
 }
 
-
 # What the harness calls on a model or an optimizer, and nobody else may define or replace. From torch's own classes;
 # a test compares.
 RELIED_ON = _words(
@@ -236,14 +229,10 @@ RELIED_ON = _words(
     """
 )
 
-
 # What a class defines but no statement replaces on an object.
 DEFINED_ONCE = frozenset({"backward", "forward", "reset_parameters", "step"})
-
-
 # What a class may define besides plain names.
 DUNDERS = frozenset({"__getitem__", "__init__", "__iter__", "__len__", "__post_init__", "__repr__"})
-
 
 # Torch's own names on a module, an optimizer and an autograd context, which are not the variant's to touch.
 INTERNALS = _words(

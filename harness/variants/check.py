@@ -38,21 +38,11 @@ from harness.variants.scopes import (
 # What a file may carry besides code: far above what an idea needs (the committed variants have at most 14 constants
 # and 20 characters of strings), far below what knowledge of a text takes (assumption).
 MAX_FILE_BYTES = 64 * 1024
-
-
 MAX_CONSTANTS = 256
-
-
 MAX_STRING_BYTES = 2000
-
-
 MAX_INTEGER_BITS = 64
-
-
 # What `ast.parse` and `compile` raise on a text that is not Python, or that is nested too deeply for them.
 PARSE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError)
-
-
 NOT_A_BASE = frozenset({"torch.Tensor", "torch.nn.Buffer", "torch.nn.Parameter"})
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from harness.core.project import Project
     from models.parts import ModelConfig, OptimConfig, Parts
 
-
 BASE = "base"
 
 

@@ -10,18 +10,10 @@ from dataclasses import dataclass
 from harness.variants.allowed import BASE_MODULES, MODULES
 
 KNOWN_MODULES = frozenset(MODULES) | BASE_MODULES
-
-
 PACKAGES = frozenset(module.rpartition(".")[0] for module in KNOWN_MODULES if "." in module)
-
-
 # What a method may call the object, or the class, that it belongs to.
 FIRST_ARGUMENTS = frozenset({"self", "ctx", "cls"})
-
-
 GENERIC = frozenset({"dict", "frozenset", "list", "set", "tuple"})
-
-
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
