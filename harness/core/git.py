@@ -13,7 +13,7 @@ ChangeKind = Literal["added", "changed", "deleted"]
 
 
 def git(root: Path, *arguments: str, stdin: bytes = b"") -> bytes:
-    """What one git command writes to stdout. Raises LlmbenchError where there is no git, or where it fails."""
+    """The output of one git command. Raises LlmbenchError where there is no git, or where the command fails."""
     try:
         return subprocess.run(["git", *arguments], cwd=root, input=stdin, capture_output=True, check=True).stdout
     except OSError as error:
@@ -38,12 +38,12 @@ def find_commit(root: Path, revision: str) -> str:
 
 
 def is_ancestor(root: Path, commit: str) -> bool:
-    """Whether HEAD goes back to `commit`."""
+    """Whether `commit` is HEAD or an ancestor of it."""
     return not git(root, "rev-list", "--max-count=1", commit, "--not", "HEAD", "--")
 
 
 def changed_files(root: Path, commit: str) -> dict[str, ChangeKind]:
-    """What the working tree has otherwise than `commit`: tracked files, and untracked ones that are not ignored."""
+    """How the working tree differs from `commit`: tracked files, and untracked ones that are not ignored."""
     options = ("--name-status", "--no-renames", "--no-ext-diff", "--ignore-submodules=none", "-z")
     fields = _text(git(root, "diff", *options, commit, "--")).split("\0")[:-1]
     letters = dict(zip(fields[1::2], fields[::2], strict=True))

@@ -302,4 +302,4 @@ def _problem(text: str, error: ValueError) -> str:
     if isinstance(version, int) and version > SCHEMA_VERSION:
         return f" has schema version {version}, this llmbench reads up to {SCHEMA_VERSION}; upgrade llmbench"
     assert isinstance(error, ValidationError)
-    return f": {explain_validation(error, content)}"
+    return f": {explain_validation(error)}"

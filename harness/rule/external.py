@@ -105,7 +105,7 @@ def read_numbers(path: Path, options: Mapping[str, object] | None = None) -> Num
     try:
         return TypeAdapter(Numbers).validate_json(json.dumps(content))
     except ValidationError as error:
-        raise LlmbenchError(f"{path}: {explain_validation(error, content)}") from error
+        raise LlmbenchError(f"{path}: {explain_validation(error)}") from error
 
 
 def judge_numbers(numbers: Numbers) -> Judgement:
