@@ -180,9 +180,9 @@ def load_package(spec: PackageData) -> dict[str, str]:
     try:
         with path.open(encoding="utf-8") as lines:
             rows = [json.loads(line) for line in lines]
-    except ValueError as error:
+        columns = set.intersection(*map(set, rows))
+    except (ValueError, TypeError) as error:
         raise LlmbenchError(f"{path} is not JSON lines ({error}); reinstall {spec.package}") from error
-    columns = set.intersection(*map(set, rows))
     if missing := {*spec.document, spec.text} - columns:
         raise LlmbenchError(f"{path} has no column {', '.join(sorted(missing))}; it has {', '.join(sorted(columns))}")
     documents: dict[str, str] = {}
