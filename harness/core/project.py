@@ -122,12 +122,13 @@ def submission_folders(project: Project) -> list[Path]:
     """The folders under `submissions/`, by number. Raises LlmbenchError for a name of another form."""
     if project.submissions.exists() and not project.submissions.is_dir():
         raise LlmbenchError(f"{project.submissions} is not a folder; move it away")
-    paths = project.submissions.iterdir() if project.submissions.exists() else ()  # a glob hides what is forbidden
-    folders = sorted(path for path in paths if path.is_dir() and not path.name.startswith("."))
+    paths = project.submissions.iterdir() if project.submissions.exists() else ()  # a glob hides unreadable folders
+    folders = [path for path in paths if path.is_dir() and not path.name.startswith(".")]
+    folders.sort(key=lambda folder: (folder_number(folder) or 0, folder.name))
     for folder in folders:
-        if not FOLDER.match(folder.name):
+        if folder_number(folder) is None:
             raise LlmbenchError(f"{folder} is not named NNNN-name; rename or remove it")
-    return sorted(folders, key=lambda folder: folder_number(folder) or 0)
+    return folders
 
 
 def folder_number(folder: Path) -> int | None:

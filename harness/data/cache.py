@@ -18,10 +18,7 @@ from harness.core.schema import Sha256, Strict
 from harness.core.track import Track
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Tokens = NDArray[np.uint16] | NDArray[np.uint32]
+    from harness.data.batches import Tokens
 
 MANIFEST = "manifest.json"
 
