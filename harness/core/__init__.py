@@ -1,5 +1,5 @@
 """Errors, files, git, the schemas of a track and of a run, and how they are read and written.
 
-Imports nothing of the harness but `models` for the model's settings. Add a field of a track in track.py or dataspec.py,
-a field of a run in runs.py, a path of the checkout in project.py.
+Imports models alone. Add a field of a track to track.py or dataspec.py, a field of a run to runs.py, a path of the
+checkout to project.py.
 """

@@ -28,7 +28,7 @@ Decision = Literal["accepted", "rejected", "undecided"]
 
 
 class Guard(Strict):
-    """A condition besides the lane's own gain."""
+    """One condition and its numbers."""
 
     quantity: Quantity
     """`loss` in nats per token; `time` as the logarithm of the time ratio record / candidate."""
@@ -77,6 +77,7 @@ class Verdict(Strict):
     """Candidate / record, geometric mean over the pairs used."""
     added_statements: int
     guards: tuple[Guard, ...] = ()
+    """Conditions besides the lane's own gain."""
 
 
 def decide(pairs: Sequence[Pair], rule: Rule, *, added_statements: int, lane: Lane = "loss") -> Verdict:
@@ -98,9 +99,9 @@ def decide(pairs: Sequence[Pair], rule: Rule, *, added_statements: int, lane: La
     decision, look = _DECISIONS[int(state.decision)], int(state.look)
     num_used, is_last = rule.looks[look - 1], look == len(rule.looks)
     findings = [find(criterion, num_used, rule) for criterion in criteria]
-    numbers, guard_numbers = map(_numbers, findings)
-    own, guard = criteria
-    flips = sign_flip_p(own.record[:num_used].tolist(), own.candidate[:num_used].tolist(), margin=own.margin)
+    own, guard = map(_as_guard, criteria, findings)
+    record, candidate = (arm[:num_used].tolist() for arm in (criteria[0].record, criteria[0].candidate))
+    flips = sign_flip_p(record, candidate, margin=own.margin)
     remarks = {
         "fewer_statements": lane != "simplicity" and added_statements < 0,
         "pairs_left_over": decision != "undecided" and len(pairs) > num_used,
@@ -114,24 +115,14 @@ def decide(pairs: Sequence[Pair], rule: Rule, *, added_statements: int, lane: La
         pairs=num_used,
         look=look,
         next_look=rule.looks[look] if decision == "undecided" and not is_last else None,
-        gain=numbers.gain,
-        ci_low=numbers.ci_low,
-        ci_high=numbers.ci_high,
-        p_value=numbers.p_value,
+        gain=own.gain,
+        ci_low=own.ci_low,
+        ci_high=own.ci_high,
+        p_value=own.p_value,
         sign_flip_p=flips,
         correlation=pair_correlation(*losses),
-        time_ratio=math.exp(-(numbers if own.quantity == "time" else guard_numbers).gain),
-        guards=(
-            Guard(
-                quantity=guard.quantity,
-                gain=guard_numbers.gain,
-                margin=guard.margin,
-                ci_low=guard_numbers.ci_low,
-                ci_high=guard_numbers.ci_high,
-                p_value=guard_numbers.p_value,
-                passed=bool(findings[1].passes),
-            ),
-        ),
+        time_ratio=math.exp(-(own if own.quantity == "time" else guard).gain),
+        guards=(guard,),
     )
 
 
@@ -204,20 +195,18 @@ def _deciding(
     return tuple(c.hopeless for c, f in both if f.hopeless) + flat
 
 
-class _Numbers(NamedTuple):
+def _as_guard(criterion: Criterion, finding: Finding) -> Guard:
     """A finding about one contest as plain numbers; without spread there is only a gain."""
-
-    gain: float
-    ci_low: float | None = None
-    ci_high: float | None = None
-    p_value: float | None = None
-
-
-def _numbers(finding: Finding) -> _Numbers:
-    gain = float(finding.estimate.gain)
-    if not finding.estimate.standard_error > 0:
-        return _Numbers(gain)
-    return _Numbers(gain, float(finding.low), float(finding.high), float(finding.p))
+    has_spread = bool(finding.estimate.standard_error > 0)
+    return Guard(
+        quantity=criterion.quantity,
+        gain=float(finding.estimate.gain),
+        margin=criterion.margin,
+        ci_low=float(finding.low) if has_spread else None,
+        ci_high=float(finding.high) if has_spread else None,
+        p_value=float(finding.p) if has_spread else None,
+        passed=bool(finding.passes),
+    )
 
 
 class Decided(NamedTuple):

@@ -42,12 +42,8 @@ class File:
 
     @classmethod
     def of(cls, tree: ast.Module) -> File:
-        nodes: list[ast.AST] = [tree]
-        parent: dict[ast.AST, ast.AST] = {}
-        for node in nodes:  # the list grows: one pass through the tree, which is the slow part
-            children = [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr_context)]
-            parent.update(dict.fromkeys(children, node))
-            nodes += children
+        nodes = [node for node in ast.walk(tree) if not isinstance(node, ast.expr_context)]
+        parent = {child: node for node in nodes for child in ast.iter_child_nodes(node)}
         classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
         pairs = [pair for node in nodes for pair in _imported(node)]
         imported = dict(pairs)

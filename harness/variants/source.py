@@ -48,11 +48,9 @@ class VariantSource:
 def count_statements_of(text: str) -> int:
     """Number of statements in a source text, without docstrings. Raises LlmbenchError where it is not Python."""
     try:
-        nodes: list[ast.AST] = [ast.parse(text)]
+        nodes = list(ast.walk(ast.parse(text)))
     except PARSE_ERRORS as error:
         raise LlmbenchError(f"the statements of this source cannot be counted: {error}") from error
-    for node in nodes:  # the list grows; no expression contains a statement
-        nodes += [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]
     statements = sum(isinstance(node, ast.stmt) for node in nodes)
     owners = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings = sum(isinstance(node, owners) and ast.get_docstring(node, clean=False) is not None for node in nodes)
