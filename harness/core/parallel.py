@@ -9,8 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 Thing = TypeVar("Thing")
+
+
 Answer = TypeVar("Answer")
+
+
 FEW = 200  # below it two processes take longer to start than one to answer (a submission's check takes 5 ms)
+
+
 _ask: Callable[[Any], Any] | None = None
 
 
