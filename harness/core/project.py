@@ -1,4 +1,4 @@
-"""Where things lie: the folders of one checkout."""
+"""The folders of one checkout, and how files are read, written and hashed."""
 
 from __future__ import annotations
 
@@ -11,19 +11,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.core.errors import LlmbenchError
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Tokens = NDArray[np.uint16] | NDArray[np.uint32]
-
-
 DEFAULT_TRACK = "pocket"
-
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 """The checkout whose code is running."""
@@ -65,7 +56,7 @@ class Project:
         """The checkout around `start` (default: the working directory).
 
         Raises LlmbenchError where there is none, or where it is not the one whose code is running:
-        training one checkout's variants with another one's harness would make wrong evidence.
+        runs of one checkout's variants trained by another checkout's harness are no evidence.
         """
         here = (start or Path.cwd()).resolve()
         for folder in (here, *here.parents):
@@ -85,7 +76,7 @@ def sha256(data: bytes) -> str:
 
 
 def file_stamp(path: Path) -> str:
-    """Size and time of the last change: what differs when somebody has touched a file."""
+    """Size and time of the last change: a file whose stamp is unchanged is taken to be unchanged."""
     status = path.stat()
     return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
 
@@ -111,7 +102,7 @@ def read_text(path: Path) -> str:
 
 
 def entries_of(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Everything under a folder. Links are not followed, and a folder that may not be listed holds nothing."""
+    """Every entry under a folder. Links are not followed; a folder that cannot be listed counts as empty."""
     try:
         with os.scandir(folder) as found:
             entries = list(found)
@@ -124,23 +115,24 @@ def entries_of(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 FOLDER = re.compile(r"^(\d{4,})-[a-z0-9][a-z0-9_+-]*$")
-"""What a folder under submissions/ is called: its number and its name."""
+"""The name of a folder under submissions/: number and recipe."""
 
 
 def submission_folders(project: Project) -> list[Path]:
     """The folders under `submissions/`, by number. Raises LlmbenchError for a name of another form."""
     if project.submissions.exists() and not project.submissions.is_dir():
         raise LlmbenchError(f"{project.submissions} is not a folder; move it away")
-    paths = project.submissions.iterdir() if project.submissions.exists() else ()  # a glob hides what is forbidden
-    folders = sorted(path for path in paths if path.is_dir() and not path.name.startswith("."))
+    paths = project.submissions.iterdir() if project.submissions.exists() else ()  # a glob hides unreadable folders
+    folders = [path for path in paths if path.is_dir() and not path.name.startswith(".")]
+    folders.sort(key=lambda folder: (folder_number(folder) or 0, folder.name))
     for folder in folders:
-        if not FOLDER.match(folder.name):
+        if folder_number(folder) is None:
             raise LlmbenchError(f"{folder} is not named NNNN-name; rename or remove it")
-    return sorted(folders, key=lambda folder: folder_number(folder) or 0)
+    return folders
 
 
 def folder_number(folder: Path) -> int | None:
-    """The number that a folder's name begins with; None where it has another form."""
+    """The number in a submission folder's name; None where the name has another form."""
     match = FOLDER.match(folder.name)
     return int(match[1]) if match else None
 
@@ -154,7 +146,7 @@ def make_folder(path: Path) -> None:
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write the whole file or nothing, flushed to disk; a reader never sees half of it.
+    """Write the whole file or nothing, flushed to disk; no reader sees half of it.
 
     Raises LlmbenchError where the disk is full or the folder read-only.
     """
@@ -177,14 +169,14 @@ def write_atomic(path: Path, data: str | bytes) -> None:
 
 
 def write_changed(path: Path, text: str) -> None:
-    """`write_atomic`, which raises the same errors; a file that says this already stays as it is."""
-    with suppress(LlmbenchError):  # what cannot be read is written
+    """`write_atomic`, with the same errors, unless the file holds this text already."""
+    with suppress(LlmbenchError):  # an unreadable file is written anew
         if read_bytes(path) == text.encode():
             return
     write_atomic(path, text)
 
 
 def derive_seed(*key: object) -> int:
-    """A 63-bit seed from any key, so that streams are keyed by purpose and never shared."""
+    """A 63-bit seed from any key, so that each purpose has its own random stream."""
     digest = hashlib.sha256("\x1f".join(map(str, key)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

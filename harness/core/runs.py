@@ -1,21 +1,21 @@
-"""The schema of a run, and how it is written and read: raw values only, a status first.
+"""The schema of a run, and how it is written and read. It holds raw values only; scores are computed from them.
 
 History of `schema_version`:
-1 (2026-11): first version. Fields that came later are optional and are not written where they say nothing, so that a
-    record written before them is written again byte for byte.
+1 (2026-11): first version. Fields added later are optional and are not written where they are None, so that older
+    files are written again byte for byte.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, TypeAdapter, ValidationError, model_serializer
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from harness.core.errors import LlmbenchError
 from harness.core.project import read_text, write_atomic
@@ -23,20 +23,16 @@ from harness.core.schema import Count, Positive, Sha256, Strict
 from harness.core.track import LONGEST_QUOTE, explain_validation
 
 SCHEMA_VERSION = 1
-
-
 Seconds = Annotated[float, Field(ge=0)]
-
-
 Nats = Annotated[float, Field(ge=0)]
-
-
 Share = Annotated[float, Field(ge=0, le=1)]
 
+PROBES = ("batch_independence", "causality", "finiteness", "shape", "statelessness", "weights")
+"""What every evaluation checks of a model before it has a score."""
 
-def _leave_out(content: dict[str, Any], *names: str) -> dict[str, Any]:
-    """A record's content without those of the fields `names` that are None."""
-    return {key: value for key, value in content.items() if key not in names or value is not None}
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class CurvePoint(Strict):
@@ -67,28 +63,24 @@ class Training(Strict):
     tokens: Positive
     num_params: Positive
     train_s: Seconds
-    """Training steps only, gathering their batches included; start-up, warm-up, dev evaluations and checkpoints not."""
+    """Training steps and gathering their batches; without start-up, warm-up, dev evaluations and checkpoints."""
     cpu_s: Seconds
-    """Processor time of the same steps, all threads together: less moved by what else the machine does."""
+    """Processor time of the same steps, all threads together; other load on the machine affects it less."""
     warmup_s: Seconds
     """Steps on dummy data before the clock starts."""
     wall_s: Seconds
     """The whole training process, all sessions of a resumed run together."""
-    peak_memory_mib: Positive | None = None
+    peak_memory_mib: Positive | None = Field(default=None, exclude_if=_is_none)
     """Largest resident memory of the training process, or on a GPU what torch allocated there."""
     ended: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
     """UTC time at the end of training: shows which runs were interleaved."""
     weights_sha256: Sha256
     """Of the final weights, as safetensors."""
     confinement: tuple[str, ...]
-    """What kept the training process from other files, the network and new processes; empty where nothing did."""
+    """What barred the training process from other files, the network and new processes; empty if nothing did."""
     curve: tuple[CurvePoint, ...]
-    experts: tuple[ExpertLayer, ...] | None = None
+    experts: tuple[ExpertLayer, ...] | None = Field(default=None, exclude_if=_is_none)
     """Layer by layer; None in a model without experts."""
-
-    @model_serializer(mode="wrap")
-    def _without_unsaid(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _leave_out(dump(self), "experts", "peak_memory_mib")
 
 
 class Evaluation(Strict):
@@ -104,7 +96,7 @@ class Evaluation(Strict):
     probes: tuple[str, ...]
     """Names of the probes that the model passed."""
     confinement: tuple[str, ...]
-    """What kept the model's process from other files, the network and new processes; empty where nothing did."""
+    """What barred the model's process from other files, the network and new processes; empty if nothing did."""
     eval_s: Seconds
 
     @property
@@ -136,12 +128,8 @@ class Machine(Strict):
     memory_gib: Positive
     os: str
     python: str
-    gpu: str | None = None
+    gpu: str | None = Field(default=None, exclude_if=_is_none)
     """Name and training precision; None on a CPU track."""
-
-    @model_serializer(mode="wrap")
-    def _without_unsaid(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _leave_out(dump(self), "gpu")
 
 
 class Provenance(Strict):
@@ -155,19 +143,15 @@ class Provenance(Strict):
     machine: Machine
     threads: Positive
     """Of each process."""
-    processes: Positive | None = None
-    """That trained the run together, each on a GPU of its own on a CUDA track; None where one did."""
+    processes: Positive | None = Field(default=None, exclude_if=_is_none)
+    """Processes that trained the run together, on a CUDA track each on its own GPU; None for one process."""
     jobs: Positive
-    """Runs that shared the machine; times of runs that did not run alone settle no speed claim."""
+    """Runs that shared the machine at the same time; a speed claim needs runs that ran alone."""
 
     @property
     def crew(self) -> str:
-        """Who trained a run, in words."""
+        """Processes and threads of a run, in words."""
         return f"{f'{self.processes} processes of ' if self.processes is not None else ''}{self.threads} thread(s)"
-
-    @model_serializer(mode="wrap")
-    def _without_unsaid(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _leave_out(dump(self), "processes")
 
 
 class RunIdentity(Strict):
@@ -215,20 +199,20 @@ class Pair(NamedTuple):
     candidate: FinishedRun
 
 
-Record = TypeVar("Record", bound=BaseModel)
+Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
-class OnFile(NamedTuple, Generic[Record]):
-    """A record and the file that it was read from."""
+class OnFile(NamedTuple, Generic[Parsed]):
+    """A parsed JSON file."""
 
-    record: Record
+    record: Parsed
     text: str
     verbatim: bool
-    """Whether the file is, byte for byte, what `dump_json` writes of the record."""
+    """Whether the file is, byte for byte, what `dump_json` writes of its content."""
 
 
 def finished(runs: Iterable[FinishedRun | FailedRun]) -> list[FinishedRun]:
-    """Those that have a score."""
+    """The runs that have a score."""
     return [run for run in runs if isinstance(run, FinishedRun)]
 
 
@@ -243,9 +227,9 @@ def require_finished(runs: Sequence[FinishedRun | FailedRun]) -> list[FinishedRu
 _RUN: TypeAdapter[FinishedRun | FailedRun] = TypeAdapter(Run)
 
 
-def dump_json(record: BaseModel) -> str:
-    """One record as the JSON text that is written to files: indented, one line feed at the end."""
-    return record.model_dump_json(indent=1) + "\n"
+def dump_json(content: BaseModel) -> str:
+    """The JSON text that is written to a file: indented, one line feed at the end."""
+    return content.model_dump_json(indent=1) + "\n"
 
 
 def save_run(path: Path, run: FinishedRun | FailedRun) -> None:
@@ -277,52 +261,48 @@ def parse_json(text: str) -> Any:
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object. Of two values of one key most readers take the last, people the first."""
+    """An object, each of whose keys occurs once: of two values most programs read the last, people the first."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        twice = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
         raise ValueError(f"the key '{twice[:LONGEST_QUOTE]}' stands twice in one object")
     return found
 
 
-def read_record(path: Path, adapter: TypeAdapter[Record]) -> OnFile[Record]:
-    """Read and check one JSON record of any kind.
+def read_record(path: Path, adapter: TypeAdapter[Parsed]) -> OnFile[Parsed]:
+    """Read and check one JSON file of any schema.
 
     Raises LlmbenchError where the file is missing, truncated, of a newer schema, or breaks the schema.
     """
     return parse_record(read_text(path), path, adapter)
 
 
-def parse_record(text: str, path: Path, adapter: TypeAdapter[Record]) -> OnFile[Record]:
+def parse_record(text: str, path: Path, adapter: TypeAdapter[Parsed]) -> OnFile[Parsed]:
     """`read_record` of a text that was read from `path`."""
-    return _verbatim(text, adapter) or OnFile(_parse_other(text, path, adapter), text, verbatim=False)
+    try:
+        return _parse(text, adapter)
+    except ValueError as error:
+        raise LlmbenchError(f"{path}{_problem(text, error)}") from error
 
 
-@lru_cache(maxsize=256)
-def _verbatim(text: str, adapter: TypeAdapter[Record]) -> OnFile[Record] | None:
-    """A record that is written as llmbench writes it; all that were measured against the same runs hold the same.
-
-    No key stands twice in it, which is all that the schema does not see.
-    """
-    with suppress(ValidationError):
-        record = adapter.validate_json(text)
-        if dump_json(record) == text:
-            return OnFile(record, text, verbatim=True)
-    return None
+@lru_cache(maxsize=256)  # claims measured against the same record hold the same runs
+def _parse(text: str, adapter: TypeAdapter[Parsed]) -> OnFile[Parsed]:
+    """Raises ValueError where the text is not whole JSON, names a key twice, or breaks the schema."""
+    record = adapter.validate_json(text)
+    verbatim = dump_json(record) == text
+    if not verbatim:
+        parse_json(text)  # pydantic accepts a key that occurs twice
+    return OnFile(record, text, verbatim)
 
 
-def _parse_other(text: str, path: Path, adapter: TypeAdapter[Record]) -> Record:
-    """Any other record. Raises LlmbenchError where it is not whole JSON, of a newer schema, or breaks the schema."""
+def _problem(text: str, error: ValueError) -> str:
+    """What is wrong with a text that `_parse` refused, and what to do."""
     try:
         content = parse_json(text)
-    except ValueError as error:
-        raise LlmbenchError(f"{path} is not whole JSON ({error}); restore or delete it") from error
+    except ValueError as broken:
+        return f" is not whole JSON ({broken}); restore or delete it"
     version = content.get("schema_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise LlmbenchError(
-            f"{path} has schema version {version}, this llmbench reads up to {SCHEMA_VERSION}; upgrade llmbench"
-        )
-    try:
-        return adapter.validate_json(text)
-    except ValidationError as error:
-        raise LlmbenchError(f"{path}: {explain_validation(error, content)}") from error
+        return f" has schema version {version}, this llmbench reads up to {SCHEMA_VERSION}; upgrade llmbench"
+    assert isinstance(error, ValidationError)
+    return f": {explain_validation(error)}"

@@ -1,4 +1,4 @@
-"""How lines reach a person: whole words on a terminal, every line as one in a log or a pipe."""
+"""Lines for people: wrapped between words on a terminal, never wrapped in a log or a pipe."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-
-_GLUE = "\x1f"  # stands for a blank that no line may end at
+_GLUE = "\x1f"  # replaces blanks that must not be broken at
 
 
 def fit(text: str, width: int) -> str:
     """`text` in lines of at most `width`, broken between words.
 
-    What stands in backquotes is there to be copied: it stays in one piece, as do long paths, even beyond the width.
+    Text in backquotes is there to be copied: it is never broken, nor are long paths, even beyond the width.
     """
     if "\n" in text:
         return "\n".join(fit(line, width) for line in text.split("\n"))
@@ -38,14 +37,14 @@ def fit(text: str, width: int) -> str:
 
 @cache
 def stderr_console() -> Console:
-    """Rich's console for all that is not a result; there is one, or a line would be printed into a live board."""
+    """The one console on standard error; a second one would print lines into the live display of the first."""
     from rich.console import Console
 
     return Console(stderr=True)
 
 
 def put(console: Console, text: str, style: str = "", *, whole: bool = False) -> None:
-    """One line as it is, without markup; `whole` leaves its wrapping to the terminal, as what is copied needs it."""
+    """Print one line without markup; `whole` leaves wrapping to the terminal, for text that is to be copied."""
     from rich.text import Text
 
     text = fit(text, console.width) if console.is_terminal and not whole else text
@@ -53,7 +52,7 @@ def put(console: Console, text: str, style: str = "", *, whole: bool = False) ->
 
 
 def complain(text: str) -> None:
-    """An error to standard error, without loading anything."""
+    """Print an error to standard error without importing rich."""
     if sys.stderr.isatty():
         text = fit(text, shutil.get_terminal_size().columns)
     sys.stderr.write(f"{text}\n")

@@ -1,4 +1,4 @@
-"""A track: one frozen contest, read from `tracks/NAME.toml`, with a digest. `[data]` is in harness/core/dataspec.py."""
+"""A track: one fixed contest, read from `tracks/NAME.toml`, with a digest. `[data]` is in harness/core/dataspec.py."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from harness.core.project import Project, read_text, sha256
 from harness.core.schema import Positive, Strict
 from models.parts import ModelConfig, OptimConfig
 
-LONGEST_QUOTE = 120  # characters of a stranger's file in an error
-
-
+LONGEST_QUOTE = 120  # characters of an untrusted file in an error
 # tomllib's time and memory grow with the square of a dotted key: 100 kB took 10 GB (measured 2026-11).
 LONGEST_FILE, LONGEST_LINE = 50_000, 1_000
 
@@ -55,20 +53,20 @@ class Budget(Strict):
 
 
 class Rule(Strict):
-    """The constants of the verdict; the track file says where each comes from."""
+    """The constants of the stopping rule; the track file gives the source of each."""
 
     noise_variant: str
-    """The variant that changes nothing but where one part starts; `llmbench noise` measures luck with it."""
+    """A variant that changes only the initial values of one part; `llmbench noise` measures seed noise with it."""
     design: Literal["paired", "welch"]
-    """How seeds are treated; chosen from the track's noise study."""
+    """Paired or independent seeds; chosen from the track's noise study."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)]
-    """One-sided false-accept rate over all looks together; each look spends an equal share."""
+    """One-sided false-accept rate over all looks; each look spends an equal share."""
     looks: tuple[Positive, ...]
     """Numbers of pairs after which the rule may decide."""
     futility_alpha: Annotated[float, Field(gt=0, lt=0.5)]
-    """A look stops as hopeless where the gain's one-sided upper bound at this level is not above the margin."""
+    """A look stops for futility where the gain's one-sided upper bound at this level is not above the margin."""
     welch_df_from: Positive
-    """Welch design: seeds an arm from which the estimated degrees of freedom count; below, seeds - 1."""
+    """Welch design: from this many seeds an arm the estimated degrees of freedom are used; below it, seeds - 1."""
     loss_per_statement: Annotated[float, Field(ge=0, lt=1)]
     """Nats that each added statement must bring."""
     max_slowdown: Annotated[float, Field(gt=0, lt=10)]
@@ -76,7 +74,7 @@ class Rule(Strict):
     milestone: Annotated[float, Field(gt=0, lt=1)]
     """Share of the steps after which the candidate's first run may be given up."""
     milestone_deficit: Annotated[float, Field(gt=0)]
-    """Nats of dev loss by which it must be behind the record's run of the same seed for that."""
+    """It is given up where its dev loss is this many nats above that of the record's run with the same seed."""
     speed_per_statement: Annotated[float, Field(ge=0, lt=1)]
     """Speed lane: share of the training time that each added statement must save."""
     loss_tolerance: Annotated[float, Field(gt=0, lt=10)]
@@ -105,12 +103,12 @@ class Rule(Strict):
 
 
 class Reported(Strict):
-    """A result that somebody else reports for this system: shown beside the track, never a row of ours."""
+    """A result that others report for this system: shown beside the track, never on the leaderboard."""
 
     what: str
     date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     source: str
-    """Where it stands: a repository's page, an issue."""
+    """Where it is published: a repository's page, an issue."""
     train_loss: Annotated[float, Field(ge=0)] | None = None
     val_loss: Annotated[float, Field(ge=0)] | None = None
     """Nats per token."""
@@ -118,7 +116,7 @@ class Reported(Strict):
     """Per cent."""
     perplexity: Annotated[float, Field(ge=1)] | None = None
     time: str | None = None
-    """As it was written; on which hardware is in `what`."""
+    """As published; the hardware is in `what`."""
 
 
 class Track(Strict):
@@ -127,22 +125,22 @@ class Track(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     summary: str
     device: Literal["cpu", "cuda"]
-    """Where every run trains and is evaluated; `cuda` is one NVIDIA GPU a process."""
+    """Device of training and evaluation; `cuda` is one NVIDIA GPU for each process."""
     threads: Positive
-    """Threads of each process; part of the contest, because the last bits of a sum depend on them."""
+    """Threads of each process; fixed because the last bits of a sum depend on them."""
     processes: Annotated[Positive | None, AfterValidator(lambda count: None if count == 1 else count)] = None
-    """Processes that train one run together, each on an equal share of every batch; one where it is left out."""
+    """Processes that train one run together, each on an equal share of every batch. Default: one."""
     compile: bool | None = None
-    """Whether training compiles the model with `torch.compile`; part of the contest: last bits depend on it."""
+    """Whether the model is compiled with `torch.compile`; fixed because the last bits depend on it."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...]
-    """Public seeds for exploring, in the order they are used."""
+    """Public seeds for exploration, in the order of use."""
     data: DataSpec
     model: ModelConfig
     optim: OptimConfig
     budget: Budget
     rule: Rule
     reported: tuple[Reported, ...] = ()
-    """What others report for this system; in no digest."""
+    """Results of others for this system; in no digest."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Track:
@@ -168,42 +166,42 @@ class Track(Strict):
 
     @property
     def num_threads(self) -> int:
-        """Threads of one run, all of its processes together."""
+        """Threads of one run over all its processes."""
         return self.threads * self.num_processes
 
     @property
     def digest(self) -> str:
-        """SHA-256 over everything but the summary and what others report: comments and layout do not count."""
+        """SHA-256 over all values but the summary and others' results; comments and layout do not count."""
         return self._digest(exclude={*_BESIDE})
 
     @property
     def training_digest(self) -> str:
-        """SHA-256 over what a single run depends on: without the rule and the list of seeds."""
+        """SHA-256 over what a single run depends on: all of `digest` but the rule and the list of seeds."""
         return self._digest(exclude={*_BESIDE, "rule", "seeds"})
 
     def _digest(self, exclude: set[str]) -> str:
-        """Keys that are absent do not count, so that an optional key that comes later moves no digest."""
+        """Absent keys do not count, so an optional key added later changes no digest."""
         content = self.model_dump(mode="json", exclude=exclude, exclude_none=True)
         return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
 
 
-# What stands beside the contest.
+# Keys that do not define the contest.
 _BESIDE = ("summary", "reported", "settings")
 
 
 class ExploratoryTrack(Track):
-    """A track with settings of the user's own: it can train and be looked at, and nothing of it enters the board."""
+    """A track changed by `--set`: it can train, but nothing of it enters the board."""
 
     settings: tuple[str, ...]
-    """`key=value` each, as the user gave them."""
+    """`key=value` each, as given."""
 
 
 EXPLORATORY = "exploratory-"
-"""What the names of exploratory tracks begin with, so that their runs lie apart."""
+"""Prefix of exploratory tracks' names, so that their runs are kept apart."""
 
 
 def settings_of(track: Track) -> tuple[str, ...]:
-    """The user's settings of an exploratory track; none of a contest."""
+    """The settings of an exploratory track; empty for a contest."""
     return track.settings if isinstance(track, ExploratoryTrack) else ()
 
 
@@ -224,7 +222,7 @@ def load_track(project: Project, name: str, settings: Sequence[str] = ()) -> Tra
 
 
 def parse_track(path: Path, name: str | None = None, settings: Sequence[str] = ()) -> Track:
-    """Parse one track file strictly; `name` is what it must say it is called (default: the file's name).
+    """Parse one track file strictly; `name` is the name that it must state (default: the file's name).
 
     Raises LlmbenchError with the file, the key and the fix.
     """
@@ -248,29 +246,27 @@ def parse_track_text(text: str, path: Path, name: str | None = None, settings: S
             apply_setting(content, setting)
         return kind.model_validate_json(json.dumps(content, default=str))  # TOML arrays become tuples
     except ValidationError as error:
-        raise LlmbenchError(f"{where}: {explain_validation(error, content)}") from error
+        raise LlmbenchError(f"{where}: {explain_validation(error)}") from error
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets
         raise LlmbenchError(f"{where} is not readable TOML ({error}); restore it") from error
 
 
-# The records behind the tables of a track file. Pydantic puts the tag of a union into a location, no file has it.
-_TABLES: dict[tuple[str, ...], Any] = {
+# Schemas of a track file's tables, by the last two parts of pydantic's location, of which the second may be a tag.
+_TABLES: dict[tuple[str | int, ...], Any] = {
     (): Track,
-    ("data", "package"): PackageData,
-    ("data", "hub"): HubData,
-    ("data", "files"): FilesData,
-    ("data", "hub", "tokenizer", "hub"): HubTokenizer,
-    ("data", "hub", "tokenizer", "trained"): TrainedTokenizer,
-    ("data", "files", "tokenizer", "hub"): HubTokenizer,
-    ("data", "files", "tokenizer", "trained"): TrainedTokenizer,
     ("model",): ModelConfig,
     ("optim",): OptimConfig,
     ("budget",): Budget,
     ("rule",): Rule,
+    ("data", "package"): PackageData,
+    ("data", "hub"): HubData,
+    ("data", "files"): FilesData,
+    ("tokenizer", "hub"): HubTokenizer,
+    ("tokenizer", "trained"): TrainedTokenizer,
 }
 
 
-def explain_validation(error: ValidationError, content: object) -> str:
+def explain_validation(error: ValidationError) -> str:
     """The first problem that pydantic found, as a sentence with the key and the fix."""
     unknown = ("extra_forbidden", "unexpected_keyword_argument")  # first: a misspelt key also makes one missing
     problem = min(error.errors(), key=lambda problem: problem["type"] not in unknown)
@@ -287,14 +283,15 @@ def explain_validation(error: ValidationError, content: object) -> str:
     return f"{location + ': ' if location else ''}{message[0].lower() + message[1:]}{found}{more}"
 
 
-def _keys(location: tuple[Any, ...]) -> list[str]:
+def _keys(location: tuple[str | int, ...]) -> list[str]:
     """The keys of a location as they stand in the file: without the tags of unions."""
-    tags = {len(table) - 1 for table in _TABLES if len(table) > 1 and location[: len(table)] == table}
-    return [str(part) for place, part in enumerate(location) if place not in tags]
+    pairs = zip((None, *location), location, strict=False)
+    return [str(part) for before, part in pairs if (before, part) not in _TABLES]
 
 
-def _siblings(error: ValidationError, location: tuple[Any, ...]) -> list[str]:
-    """Names that the record at `location` does know: its other missing keys come first."""
-    missing = [str(p["loc"][-1]) for p in error.errors() if p["loc"][:-1] == location[:-1] and "missing" in p["type"]]
-    kind = _TABLES.get(location[:-1], SplitPin)
-    return missing + list(getattr(kind, "model_fields", None) or getattr(kind, "__dataclass_fields__", {}))
+def _siblings(error: ValidationError, location: tuple[str | int, ...]) -> list[str]:
+    """Known keys of the table at `location`; those that are missing come first."""
+    table = location[:-1]
+    missing = [str(p["loc"][-1]) for p in error.errors() if p["loc"][:-1] == table and "missing" in p["type"]]
+    schema = _TABLES.get(table[-2:], SplitPin)
+    return missing + list(getattr(schema, "model_fields", None) or schema.__dataclass_fields__)

@@ -1,4 +1,7 @@
-"""Tokens -> batches: the order in which a run sees the train split, and the windows of an evaluation."""
+"""Tokens to batches: the order in which a run sees the train split, and the windows of an evaluation.
+
+Shapes: N tokens, B sequences of a batch, T positions.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,9 @@ if TYPE_CHECKING:
 
 
 class Batches:
-    """The order in which a run sees the train split: a function of (step, seed) and nothing else.
+    """The order in which a run sees the train split: a function of step and seed only.
 
-    Each epoch visits the split's non-overlapping windows of T tokens once, in an order keyed by
-    (seed, epoch).
+    Each epoch visits the split's non-overlapping windows of T tokens once, in an order keyed by (seed, epoch).
     """
 
     def __init__(self, tokens_N: Tokens, seq_len: int, batch_sequences: int, seed: int) -> None:
@@ -51,7 +53,7 @@ class Batches:
 
 
 def eval_batches(tokens_N: Tokens, seq_len: int, sequences: int) -> list[Tokens]:
-    """tokens_BT1 batches that predict every token but the first exactly once, in order: views, nothing is copied.
+    """Batches tokens_BT1 that predict every token but the first exactly once, in order; they are views.
 
     The last window may be shorter; it is a batch of its own.
     """

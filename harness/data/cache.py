@@ -1,8 +1,8 @@
-"""Tokens in a memory map -> batch(step, seed). Which documents they come from: harness/data/corpus.py.
+"""The token cache: memory-mapped arrays, checked against the pins. The documents come from harness/data/corpus.py.
 
 A token array is little-endian, uint16 where the vocabulary has at most 2**16 tokens, else uint32. Each document of
 text is a separator followed by the text's tokens. Every token but the array's first is predicted once.
-Shapes: N tokens, B sequences of a batch, T positions.
+Shapes: N tokens.
 """
 
 from __future__ import annotations
@@ -18,45 +18,39 @@ from harness.core.schema import Sha256, Strict
 from harness.core.track import Track
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Tokens = NDArray[np.uint16] | NDArray[np.uint32]
-
+    from harness.data.batches import Tokens
 
 MANIFEST = "manifest.json"
 
-
 HASHED_EACH_TIME = 64 * 2**20
-"""Bytes up to which a split is hashed whenever it is opened; above, that would take seconds at every start."""
+"""Bytes up to which a split is hashed whenever it is opened; hashing a larger one would take seconds at each start."""
 
-
-_LAYOUT = 2  # counts up when the same track gets other files in its cache
+_LAYOUT = 2  # raised when the cached files of an unchanged track change
 
 
 class Manifest(Strict):
-    """What was made: `manifest.json` beside the cached tokens."""
+    """`manifest.json` beside the cached tokens: digests, sizes and origin."""
 
     tokenizer_sha256: Sha256
     splits: Annotated[dict[SplitName, SplitPin], OneEach]
     stamps: Annotated[dict[SplitName, str], OneEach]
-    """`file_stamp` of each array when its digest was taken: as long as it stands, so does the digest."""
+    """`file_stamp` of each array when its digest was taken; the digest holds as long as the stamp does."""
     origin: dict[str, str]
-    """What the documents come from: commit, files or package."""
+    """Source of the documents: commit, files or package."""
 
     @property
     def pins(self) -> dict[str, Sha256 | SplitPin]:
-        """What `[data]` of a track says of these tokens."""
+        """The pins in `[data]` of a track with these tokens."""
         return {"tokenizer_sha256": self.tokenizer_sha256} | {split: self.splits[split] for split in SPLITS}
 
 
 def token_dtype(track: Track) -> str:
-    """What a token is on disk: `<u2` or `<u4`."""
+    """Type of a token on disk: `<u2` or `<u4`."""
     return "<u2" if track.model.vocab_size <= 2**16 else "<u4"
 
 
 def cache_folder(track: Track) -> Path:
-    """Where the track's tokens are cached: one folder for each way of making them."""
+    """Folder of the track's cached tokens, named after everything that they depend on."""
     import platformdirs
 
     spec = track.data.model_dump_json(exclude={*PINS})
@@ -65,7 +59,7 @@ def cache_folder(track: Track) -> Path:
 
 
 def read_manifest(track: Track) -> Manifest | None:
-    """What the track's cache says that it holds, or None where nothing is cached.
+    """The manifest of the track's cache, or None where nothing is cached.
 
     Raises LlmbenchError where the manifest is broken.
     """
@@ -79,9 +73,9 @@ def read_manifest(track: Track) -> Manifest | None:
 
 
 def with_found_pins(track: Track) -> Track:
-    """The track, pinned to what lies in the cache where its file pins nothing.
+    """The track; where its file pins nothing, pinned to what is in the cache.
 
-    So the runs of an unpinned track are told apart by their data, and stay when the track is pinned to it.
+    So runs of an unpinned track on different data are kept apart, and stay valid when the track is pinned.
     """
     manifest = None if track.data.pinned else read_manifest(track)
     if manifest is None:
@@ -92,7 +86,7 @@ def with_found_pins(track: Track) -> Track:
 def open_split(track: Track, name: SplitName, *, check: bool = False) -> Tokens:
     """tokens_N of one split, memory-mapped and checked against the track's pin.
 
-    A large split that has not been touched since its digest was taken is not hashed again, unless `check`.
+    A large split whose stamp is unchanged since its digest was taken is not hashed again, unless `check`.
 
     Raises LlmbenchError where the cache is missing or differs from the pin.
     """

@@ -1,6 +1,6 @@
-"""The documents of each source, one after the other, each with its split; where reading stopped it can go on.
+"""The documents of each source in order, each with its split; an interrupted reading can be continued.
 
-How documents are split: see `split_of` for corpora that are streamed, `split_documents` for those that fit in memory.
+How documents are split: `split_of` for corpora that are streamed, `split_documents` for those that fit in memory.
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ from __future__ import annotations
 import errno
 import glob
 import hashlib
-import tempfile
+import itertools
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from harness.core.dataspec import SPLITS, DataSpec, FilesData, HubData, PackageData, SplitName, StreamedData
 from harness.core.errors import LlmbenchError
@@ -22,39 +23,19 @@ from harness.core.project import CHECKOUT, file_stamp
 from harness.data.hub import cache_folders, hub_errors, reason_of, resolve_commit
 
 BAD_ROWS = (ValueError, TypeError, KeyError, NotImplementedError, StopIteration)
-"""What `datasets` and pyarrow raise where a configuration or a split is not there, and for what is no parquet, JSON or
-UTF-8, or has rows of another shape; an empty JSON file is the end of an iterator to them."""
-
-
+"""What `datasets` and pyarrow raise for a missing configuration or split, for invalid parquet, JSON or UTF-8, for rows
+of another shape, and (StopIteration) for an empty JSON file."""
 BUILDERS = {"text": "text", "jsonl": "json", "parquet": "parquet"}
-"""What `datasets` calls the formats of files."""
+"""Format of files -> its name in `datasets`."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """One unit of text that is never torn between splits."""
+    """One unit of text; all of it belongs to one split."""
 
     split: SplitName
     content: str | Sequence[int]
-    """Text, or the tokens of a corpus that was tokenized elsewhere."""
-
-
-class Corpus(Protocol):
-    """A corpus that is read from its beginning, or from where an earlier reading stopped."""
-
-    origin: dict[str, str]
-    """What it is, to the version: a position in one corpus means nothing in another."""
-
-    def documents(self, position: Any = None) -> Iterator[Document]:
-        """The documents in the corpus's order, from `position` on. Raises LlmbenchError where one cannot be read."""
-
-    def position(self) -> Any:
-        """JSON that says where the reading is: after the last document that was handed out."""
-
-
-def open_corpus(spec: DataSpec) -> Corpus:
-    """The corpus of a track. Raises LlmbenchError where it is not there or lacks a column."""
-    return PackageCorpus(spec) if isinstance(spec, PackageData) else StreamedCorpus(spec)
+    """Text, or tokens where the corpus is tokenized already."""
 
 
 class PackageCorpus:
@@ -78,15 +59,15 @@ class PackageCorpus:
 
 
 class StreamedCorpus:
-    """Rows of a dataset that `datasets` streams: a hub repository's or those of files. A row is a document."""
+    """Rows of a hub repository or of files, streamed by `datasets`. A row is a document."""
 
     def __init__(self, spec: HubData | FilesData) -> None:
         self.spec = spec
         with _reading(spec):
             rows, self.origin = _open_hub(spec) if isinstance(spec, HubData) else _open_files(spec)
             columns = rows.column_names or list(next(iter(rows), {}))
-        self.is_text = not isinstance(spec, HubData) or spec.ids is None
-        self.column = spec.text or (spec.ids if isinstance(spec, HubData) else None) or "text"
+        ids = spec.ids if isinstance(spec, HubData) else None
+        self.is_text, self.column = ids is None, ids or spec.text or "text"
         if self.column not in columns:
             raise LlmbenchError(f"{spec.title} has no column '{self.column}'; it has {', '.join(columns) or 'none'}")
         self.rows = rows.select_columns([self.column])
@@ -100,7 +81,7 @@ class StreamedCorpus:
                     row = next(rows, None)
                 if row is None:
                     return
-                if content := row[self.column]:  # what is empty is no document
+                if content := row[self.column]:  # empty rows are skipped
                     yield Document(split_of(self._bytes(content), self.spec), content)
 
     def position(self) -> dict[str, Any]:
@@ -114,11 +95,21 @@ class StreamedCorpus:
         raise LlmbenchError(f"column '{self.column}' of {self.spec.title} holds no {kind}: {str(content)[:60]}")
 
 
-def split_of(content: bytes, spec: StreamedData) -> SplitName:
-    """The split of a document of a streamed corpus: by a hash of its content.
+Corpus = PackageCorpus | StreamedCorpus
+"""`documents(position)` yields the documents from `position`, or from the beginning, and raises LlmbenchError where one
+cannot be read. `position()` is where the reading is, as JSON. `origin` names the corpus and its version: a position
+in one corpus means nothing in another."""
 
-    So two copies of a document never lie in two splits, and a document keeps its split when others come, go
-    or change their order.
+
+def open_corpus(spec: DataSpec) -> Corpus:
+    """The corpus of a track. Raises LlmbenchError where it is missing or lacks a column."""
+    return PackageCorpus(spec) if isinstance(spec, PackageData) else StreamedCorpus(spec)
+
+
+def split_of(content: bytes, spec: StreamedData) -> SplitName:
+    """The split of a document of a streamed corpus, by a hash of its content.
+
+    So copies of a document are in one split, and a document keeps its split when others are added, removed or moved.
     """
     place = int.from_bytes(hashlib.sha256(content).digest()[:8]) / 2**64
     if place < spec.val_fraction:
@@ -129,7 +120,7 @@ def split_of(content: bytes, spec: StreamedData) -> SplitName:
 def _open_hub(spec: HubData) -> tuple[Any, dict[str, str]]:
     import datasets
 
-    commit = resolve_commit(spec.revisions["revision"])  # asks once, where opening would ask for long
+    commit = resolve_commit(spec.revisions["revision"])  # one question; opening would retry for minutes
     files = list(spec.data_files) if spec.data_files else None
     datasets.disable_progress_bars()
     rows = datasets.load_dataset(
@@ -151,19 +142,14 @@ def _open_files(spec: FilesData) -> tuple[Any, dict[str, str]]:
 
 
 def files_origin(spec: FilesData) -> dict[str, str]:
-    """Each file with its stamp."""
-    return {str(path): file_stamp(path) for path in source_files(spec)}
-
-
-def source_files(spec: FilesData) -> list[Path]:
-    """The files of a corpus, in the order they are read. Raises LlmbenchError where a pattern matches none."""
-    found: dict[Path, None] = {}
+    """Each file with its stamp, in reading order. Raises LlmbenchError where a pattern matches no file."""
+    origin: dict[str, str] = {}
     for pattern in spec.files:
         matches = _matching(pattern)
         if not matches:
             raise LlmbenchError(f"data.files: no file matches {CHECKOUT / pattern}; correct the path or the pattern")
-        found |= dict.fromkeys(matches)
-    return list(found)
+        origin |= {str(path): file_stamp(path) for path in matches}
+    return origin
 
 
 def _matching(pattern: str) -> list[Path]:
@@ -175,9 +161,7 @@ def _matching(pattern: str) -> list[Path]:
 def _reading(spec: HubData | FilesData) -> Iterator[None]:
     """Turn what `datasets` raises while it opens or reads a corpus into a LlmbenchError."""
     try:
-        with ExitStack() as stack:
-            if isinstance(spec, HubData):
-                stack.enter_context(hub_errors(spec.revisions["revision"]))
+        with hub_errors(spec.revisions["revision"]) if isinstance(spec, HubData) else nullcontext():
             yield
     except OSError as error:
         if error.errno == errno.ENOSPC:
@@ -192,34 +176,26 @@ def load_package(spec: PackageData) -> dict[str, str]:
 
     Raises LlmbenchError where the package or a column is missing.
     """
-    import datasets
-
     path = _package_file(spec)
-    with tempfile.TemporaryDirectory(prefix="llmbench-") as scratch:
-        datasets.disable_progress_bars()
-        try:
-            rows = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=scratch)
-        except datasets.exceptions.DatasetGenerationError as error:
-            raise LlmbenchError(f"{path} is not JSON lines ({error}); reinstall {spec.package}") from error
-        missing = {*spec.document, spec.text} - set(rows.column_names)
-        if missing:
-            raise LlmbenchError(
-                f"{path} has no column {', '.join(sorted(missing))}; it has {', '.join(rows.column_names)}"
-            )
-        names = list(zip(*(rows[column] for column in spec.document), strict=True))
-        parts: list[list[str]] = []
-        for index, text in enumerate(rows[spec.text]):
-            if index == 0 or names[index] != names[index - 1]:
-                parts.append([" ".join(map(str, names[index]))])
-            parts[-1].append(text)
-    documents = {name: "\n".join(texts) for name, *texts in parts}
-    if len(documents) != len(parts):
-        raise LlmbenchError(f"{path}: two documents share a name; choose other `document` columns")
+    try:
+        with path.open(encoding="utf-8") as lines:
+            rows = [json.loads(line) for line in lines]
+        columns = set.intersection(*map(set, rows))
+    except (ValueError, TypeError) as error:
+        raise LlmbenchError(f"{path} is not JSON lines ({error}); reinstall {spec.package}") from error
+    if missing := {*spec.document, spec.text} - columns:
+        raise LlmbenchError(f"{path} has no column {', '.join(sorted(missing))}; it has {', '.join(sorted(columns))}")
+    documents: dict[str, str] = {}
+    for key, group in itertools.groupby(rows, key=lambda row: [row[column] for column in spec.document]):
+        name = " ".join(map(str, key))
+        if name in documents:
+            raise LlmbenchError(f"{path}: two documents share the name {name}; choose other `document` columns")
+        documents[name] = "\n".join(row[spec.text] for row in group)
     return documents
 
 
 def _package_file(spec: PackageData) -> Path:
-    """The corpus file inside an installed package, found without importing the package."""
+    """The corpus file of an installed package, found without importing the package."""
     try:
         package = distribution(spec.package)
     except PackageNotFoundError as error:
@@ -238,9 +214,9 @@ def _package_file(spec: PackageData) -> Path:
 
 
 def split_documents(names: Iterable[str], spec: PackageData) -> dict[SplitName, list[str]]:
-    """Disjoint splits of a corpus that is known as a whole, by a hash of the document's name, each in corpus order.
+    """Disjoint splits of a corpus in memory, by a hash of the document's name, each in corpus order.
 
-    Ranking by hash instead of drawing at random keeps a document in its split when others are added.
+    Ranking by hash, unlike a random draw, keeps most documents in their split when others are added.
     """
     names = list(names)
     ranked = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
@@ -255,7 +231,7 @@ def split_documents(names: Iterable[str], spec: PackageData) -> dict[SplitName, 
 
 
 def private_paths(spec: DataSpec) -> list[Path]:
-    """What holds the corpus on this machine, val's text included: no model's process may read it."""
+    """Files and folders that hold the corpus, the val split included; no model's process may read them."""
     if isinstance(spec, PackageData):
         return package_folders(spec.package)
     files = spec.files if isinstance(spec, FilesData) else ()

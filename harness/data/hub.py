@@ -1,4 +1,4 @@
-"""The Hugging Face hub: what can go wrong there, each in a sentence that helps."""
+"""Access to the Hugging Face hub, with a helpful sentence for each error."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from harness.core.dataspec import Revision, is_commit
 from harness.core.errors import LlmbenchError
 
-TIMEOUT_S = 20.0  # of the first question; the libraries' own patience with a hub that does not answer is minutes
+TIMEOUT_S = 20.0  # of the first request; the libraries retry for minutes where the hub does not answer
 
 
 @contextmanager
 def hub_errors(state: Revision) -> Iterator[None]:
-    """Turn what the hub's client raises into a LlmbenchError. What is not the hub's fault passes."""
+    """Turn what the hub's client raises into a LlmbenchError; other errors pass."""
     from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: base of its HTTP library's
         EntryNotFoundError,
         GatedRepoError,
@@ -62,7 +62,7 @@ def _unreachable(what: str, error: BaseException) -> LlmbenchError:
 
 
 def reason_of(error: BaseException) -> str:
-    """A library's message, its line breaks taken out, at most 200 characters of it."""
+    """A library's message without line breaks, at most 200 characters of it."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
@@ -78,7 +78,7 @@ def resolve_commit(state: Revision) -> str:
 
 
 def fetch_tokenizer(state: Revision) -> bytes:
-    """The bytes of a model repository's `tokenizer.json`; fetched once. Raises LlmbenchError where it has none."""
+    """The bytes of a model repository's `tokenizer.json`, fetched once. Raises LlmbenchError where there is none."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
@@ -88,14 +88,14 @@ def fetch_tokenizer(state: Revision) -> bytes:
     try:
         path = hf_hub_download(state.repository, "tokenizer.json", revision=commit, local_files_only=True)
     except LocalEntryNotFoundError:
-        resolve_commit(state)  # asks once, where a download would try for half a minute
+        resolve_commit(state)  # one request; a download would retry for half a minute
         with hub_errors(state):
             path = hf_hub_download(state.repository, "tokenizer.json", revision=commit)
     return Path(path).read_bytes()
 
 
 def cache_folders() -> list[Path]:
-    """Where the hub's and the dataset library's files are kept on this machine."""
+    """Folders of the hub's and the dataset library's files on this machine."""
     from huggingface_hub.constants import HF_HOME
 
     own = [os.environ.get(f"HF_{name}_CACHE") for name in ("HUB", "DATASETS", "XET")]

@@ -1,4 +1,4 @@
-"""A track's corpus -> its token cache: all or nothing, and checked against the track's pins.
+"""Makes a track's token cache from its corpus, whole or not at all, and checks it against the track's pins.
 
 While tokens are made they lie in `KEY.partial/` beside the cache, see harness/data/writer.py.
 """
@@ -18,7 +18,7 @@ from harness.data.cache import MANIFEST, Manifest, cache_folder, file_digest, re
 from harness.data.corpus import Corpus, files_origin, open_corpus
 from harness.data.hub import fetch_tokenizer
 from harness.data.vocabulary import SEPARATOR, Vocabulary, load_tokenizer, train_tokenizer
-from harness.data.writer import PROGRESS, OnStep, PreparationStep, begin, grow, ignore_steps
+from harness.data.writer import PROGRESS, OnStep, PreparationStep, ignore_steps, resume, write_splits
 
 TOKENIZER = "tokenizer.json"
 
@@ -26,8 +26,8 @@ TOKENIZER = "tokenizer.json"
 def prepare(track: Track, *, force: bool = False, observe: OnStep = ignore_steps) -> Path:
     """Make the cached tokens if they are not there; return their folder.
 
-    They are made beside their place and renamed into it: whoever comes second, a second process included,
-    finds either nothing or everything. Of an unpinned track whose files changed they are made again.
+    They are made beside their place and renamed into it, so another process finds either nothing or everything.
+    The tokens of an unpinned track are made again where its files changed.
 
     Raises LlmbenchError where what was made is not what the track pins, InterruptedRunError on Ctrl-C.
     """
@@ -57,7 +57,7 @@ def prepare(track: Track, *, force: bool = False, observe: OnStep = ignore_steps
 
 
 def check_pins(track: Track, manifest: Manifest) -> None:
-    """Raises LlmbenchError where the track pins something else than was made."""
+    """Raises LlmbenchError where the track's pins differ from what was made."""
     for key, made in manifest.pins.items():
         _check_pin(track, key, made)
 
@@ -83,16 +83,16 @@ def _explain(error: OSError, folder: Path) -> LlmbenchError:
 
 
 def _outdated(track: Track) -> bool:
-    """Whether the files of an unpinned track are no longer those that its tokens were made of."""
+    """Whether the files of an unpinned track changed since its tokens were made."""
     manifest = None if track.data.pinned else read_manifest(track)
     return manifest is not None and isinstance(track.data, FilesData) and manifest.origin != files_origin(track.data)
 
 
 def _renew_stamps(track: Track) -> None:
-    """Hash those splits again that were touched since, a copied cache's for one, so that no run has to."""
+    """Hash again the splits that were touched since, as in a copied cache, so that no run has to."""
     manifest, paths = read_manifest(track), {split: cache_folder(track) / f"{split}.bin" for split in SPLITS}
     if manifest is None or not all(path.exists() for path in paths.values()):
-        return  # whoever opens a split says what is wrong
+        return  # opening a split says what is wrong
     stamps = {split: file_stamp(path) for split, path in paths.items()}
     touched = [split for split in SPLITS if stamps[split] != manifest.stamps[split]]
     if touched and all(file_digest(paths[split]) == manifest.splits[split].sha256 for split in touched):
@@ -104,9 +104,9 @@ def _make(track: Track, folder: Path, observe: OnStep) -> None:
     """Fill `folder` with the tokenizer, the three arrays and the manifest, from where an earlier attempt stopped."""
     _check_space(track, folder)
     corpus = open_corpus(track.data)
-    begin(folder, corpus)
+    resume(folder, corpus)  # before anything is kept in the folder: it may be emptied
     vocabulary = _make_vocabulary(track, corpus, folder, observe)
-    made = grow(folder, corpus, vocabulary, _limits(track), token_dtype(track), observe)
+    made = write_splits(folder, corpus, vocabulary, _limits(track), token_dtype(track), observe)
     manifest = Manifest(
         tokenizer_sha256=file_digest(folder / TOKENIZER),
         splits={split: SplitPin(**one.model_dump()) for split, one in made.items()},
@@ -123,7 +123,7 @@ def _make(track: Track, folder: Path, observe: OnStep) -> None:
 
 
 def _check_space(track: Track, folder: Path) -> None:
-    """Raises LlmbenchError where the tokens that the track asks for cannot fit."""
+    """Raises LlmbenchError where the disk has no room for the tokens that the track asks for."""
     needed = sum(limit or 0 for limit in _limits(track).values()) * int(token_dtype(track)[-1])
     needed -= sum(path.stat().st_size for path in folder.glob("*.bin"))
     free = shutil.disk_usage(folder).free
@@ -140,7 +140,7 @@ def _limits(track: Track) -> dict[SplitName, int | None]:
 
 
 def _make_vocabulary(track: Track, corpus: Corpus, folder: Path, observe: OnStep) -> Vocabulary:
-    """The tokenizer that the track names, or one that is trained now; kept in `folder`."""
+    """The tokenizer that the track names, or one trained now; kept in `folder`."""
     path = folder / TOKENIZER
     spec = track.data.tokenizer if isinstance(track.data, StreamedData) else None
     if isinstance(spec, HubTokenizer):
@@ -163,7 +163,7 @@ def _make_vocabulary(track: Track, corpus: Corpus, folder: Path, observe: OnStep
 
 
 def _training_texts(corpus: Corpus, text_bytes: int | None, observe: OnStep) -> Iterator[str]:
-    """Texts of the train split, until they have `text_bytes`."""
+    """Texts of the train split, up to `text_bytes`."""
     seen = 0
     for count, document in enumerate(corpus.documents()):
         if document.split == "train" and isinstance(document.content, str):

@@ -1,7 +1,7 @@
-"""Text -> token ids, and the bytes that every token id stands for. Byte-level tokenizers only.
+"""Text to token ids, and the bytes that each token id stands for. Byte-level tokenizers only.
 
-Of those alone it is known what a token spells, so the bytes of the tokens can be proved to be the bytes of the text,
-and bits per byte mean the same whatever the vocabulary is.
+Their tokens stand for known bytes, so it can be checked that they spell the text, and bits per byte are comparable
+between vocabularies.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
-
 SEPARATOR = "<|endoftext|>"
 
 
 class Vocabulary:
-    """A tokenizer, and the bytes behind its ids.
+    """A tokenizer, and the bytes of each token id.
 
     Raises LlmbenchError where the tokenizer is not byte-level.
     """
@@ -43,7 +42,7 @@ class Vocabulary:
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Each text's tokens_N, the separator first.
 
-        Raises LlmbenchError where the tokens do not spell the text, to the byte, or there is no separator.
+        Raises LlmbenchError where the tokens do not spell the text exactly, or there is no separator.
         """
         import numpy as np
 
@@ -66,7 +65,7 @@ class Vocabulary:
         return encoded
 
     def check(self, ids: Sequence[int]) -> NDArray[np.int64]:
-        """tokens_N of a row that was tokenized elsewhere. Raises LlmbenchError for an id that is not in here."""
+        """tokens_N of a row of a tokenized corpus. Raises LlmbenchError for an id outside the vocabulary."""
         import numpy as np
 
         tokens_N: NDArray[Any] = np.asarray(ids)
@@ -81,12 +80,12 @@ class Vocabulary:
         return tokens_N.astype(np.int64)
 
     def num_bytes(self, tokens_N: NDArray[np.int64]) -> int:
-        """Bytes of the text that these tokens spell; special tokens spell none."""
+        """Bytes of the text that these tokens spell; special tokens have none."""
         return int(self.lengths_V[tokens_N].sum())
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A byte-level BPE: every byte is in its alphabet, so no text is out of vocabulary."""
+    """A byte-level BPE: its alphabet has every byte, so it can encode any text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -107,7 +106,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def load_tokenizer(serialized: bytes, name: str) -> Tokenizer:
-    """A tokenizer out of the bytes of its `tokenizer.json`. Raises LlmbenchError where it is none."""
+    """A tokenizer from the bytes of its `tokenizer.json`. Raises LlmbenchError where they are no tokenizer."""
     from tokenizers import Tokenizer
 
     try:
@@ -119,17 +118,17 @@ def load_tokenizer(serialized: bytes, name: str) -> Tokenizer:
 
 @contextmanager
 def refusing_panics(name: str) -> Iterator[None]:
-    """A damaged file can make the Rust code of `tokenizers` panic: outside Exception, of no public class."""
+    """Turn a panic of the Rust code of `tokenizers`, which a damaged file can cause, into a LlmbenchError."""
     try:
         yield
-    except BaseException as error:
+    except BaseException as error:  # a panic is no Exception, and its class is not public
         if type(error).__name__ != "PanicException":
             raise
         raise LlmbenchError(f"{name} makes `tokenizers` panic ({error}); it is damaged, so fetch it again") from error
 
 
 def token_bytes(tokenizer: Tokenizer, name: str) -> list[bytes]:
-    """The bytes that each token id stands for; none for special tokens and for ids that are not used.
+    """The bytes of each token id; none for special tokens and unused ids.
 
     Byte-level BPE writes each byte as one printable character (Radford et al., 2019, GPT-2): those
     that are printable as themselves, the others as the characters from U+0100 on.

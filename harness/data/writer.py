@@ -1,7 +1,7 @@
-"""Token arrays that grow chunk by chunk in a folder, and survive an interruption.
+"""Writes token arrays chunk by chunk into a folder, so that an interrupted preparation can be continued.
 
-After each chunk of documents `progress.json` says how far they are. Whoever starts again cuts them off there and
-goes on, so that the tokens are the same as if nobody had stopped.
+After each chunk of documents `progress.json` says how far the arrays are. The next attempt cuts them off there and
+goes on, so the tokens are the same as without the interruption.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from harness.core.dataspec import SPLITS, OneEach, SplitName
@@ -28,16 +27,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-
 CHUNK_CHARACTERS = 4_000_000
-"""Text between two checkpoints, a second or two of work; of a row of tokens, a character a token."""
-
-
+"""Text between two checkpoints, a second or two of work; a token of a tokenized corpus counts as one character."""
 PROGRESS = "progress.json"
 
 
-class Made(Strict):
-    """What there is of one split so far."""
+class SplitProgress(Strict):
+    """What is written of one split so far; the fields are those of `SplitPin`."""
 
     sha256: Sha256 = sha256(b"")
     tokens: Count = 0
@@ -46,39 +42,39 @@ class Made(Strict):
 
 
 class Progress(Strict):
-    """Where a preparation stands; what was written after it does not count."""
+    """State of a preparation at a checkpoint; what was written after it does not count."""
 
     origin: dict[str, str]
-    """What the documents come from, see `Corpus.origin`; and the version of the library that the position is of."""
+    """`Corpus.origin`, and the version of the library that the position belongs to."""
     position: Any
-    """Of the corpus, see `Corpus.position`; None at its beginning."""
-    splits: Annotated[dict[SplitName, Made], OneEach]
+    """`Corpus.position()`; None at its beginning."""
+    splits: Annotated[dict[SplitName, SplitProgress], OneEach]
 
 
 @dataclass(frozen=True)
 class PreparationStep:
-    """News for whoever waits."""
+    """Progress of a preparation, for display."""
 
     doing: str
     documents: int
     tokens: int
     of: int | None
-    """Tokens after which reading ends, where the track says."""
+    """Tokens after which reading ends; None where the track does not say."""
 
 
 OnStep = Callable[[PreparationStep], None]
 
 
 def ignore_steps(step: PreparationStep) -> None:
-    """The observer for whoever does not watch."""
+    """The default observer."""
 
 
-def begin(folder: Path, corpus: Corpus) -> Progress:
-    """Where an earlier attempt stopped; where it read something else, or there was none, the folder is emptied.
+def resume(folder: Path, corpus: Corpus) -> Progress:
+    """The checkpoint of an earlier attempt; without one, or where it read another corpus, the folder is emptied.
 
-    Raises LlmbenchError where the progress cannot be read.
+    Raises LlmbenchError where the checkpoint cannot be read.
     """
-    origin = {**corpus.origin, "datasets": version("datasets")}  # a position is the library's
+    origin = {**corpus.origin, "datasets": version("datasets")}
     path = folder / PROGRESS
     try:
         found = Progress.model_validate_json(path.read_bytes()) if path.exists() else None
@@ -88,47 +84,46 @@ def begin(folder: Path, corpus: Corpus) -> Progress:
         return found
     shutil.rmtree(folder)
     folder.mkdir()
-    fresh = Progress(origin=origin, position=None, splits={split: Made() for split in SPLITS})
+    fresh = Progress(origin=origin, position=None, splits={split: SplitProgress() for split in SPLITS})
     write_atomic(path, fresh.model_dump_json())
     return fresh
 
 
-def grow(
+def write_splits(
     folder: Path,
     corpus: Corpus,
     vocabulary: Vocabulary,
     limits: Mapping[SplitName, int | None],
     dtype: str,
     observe: OnStep,
-) -> dict[SplitName, Made]:
+) -> dict[SplitName, SplitProgress]:
     """Write each split's tokens as SPLIT.bin, in the corpus's order, until those with a limit are full.
 
     Without a limit for train the whole corpus is read. Raises LlmbenchError where a split got no document.
     """
-    progress = begin(folder, corpus)
+    progress = resume(folder, corpus)
     with ExitStack() as stack:
         writers = {
-            split: stack.enter_context(_Writer(folder / f"{split}.bin", made, limits[split], dtype))
-            for split, made in progress.splits.items()
+            split: _SplitWriter(folder / f"{split}.bin", done, limits[split], dtype, stack)
+            for split, done in progress.splits.items()
         }
 
         def finished() -> bool:
             return limits["train"] is not None and all(writers[split].full for split in SPLITS if limits[split])
 
-        for chunk in () if finished() else _chunks(corpus.documents(progress.position)):
+        chunks = _chunks(corpus.documents(progress.position))
+        while not finished() and (chunk := next(chunks, None)):
             wanted = [document for document in chunk if not writers[document.split].full]
             for document, tokens_N in zip(wanted, _encode(vocabulary, wanted), strict=True):
-                if not finished():  # in the middle of a chunk too: what is made must not depend on the chunks
+                if not finished():  # checked for each document, so that the tokens do not depend on the chunks
                     writers[document.split].append(tokens_N, vocabulary)
             splits = {split: writer.flush() for split, writer in writers.items()}
             progress = Progress(origin=progress.origin, position=corpus.position(), splits=splits)
             write_atomic(folder / PROGRESS, progress.model_dump_json())
-            documents = sum(made.documents for made in splits.values())
+            documents = sum(done.documents for done in splits.values())
             observe(PreparationStep("making tokens", documents, splits["train"].tokens, limits["train"]))
-            if finished():
-                break
-    for split, made in progress.splits.items():
-        if made.documents == 0:
+    for split, done in progress.splits.items():
+        if done.documents == 0:
             raise LlmbenchError(f"the split {split} got no document; raise its share, or give the corpus more text")
     return progress.splits
 
@@ -154,30 +149,18 @@ def _encode(vocabulary: Vocabulary, documents: Sequence[Document]) -> list[NDArr
     return [vocabulary.check(document.content) for document in documents if not isinstance(document.content, str)]
 
 
-class _Writer:
-    """One split's array. What a checkpoint has seen stays, what was written after it is cut off on entering."""
+class _SplitWriter:
+    """One split's token array. Bytes written after the last checkpoint are cut off when it is opened."""
 
-    def __init__(self, path: Path, made: Made, limit: int | None, dtype: str) -> None:
-        self.path, self.made, self.limit, self.dtype = path, made, limit, dtype
-
-    def __enter__(self) -> _Writer:
-        self.path.touch()
-        size = self.made.tokens * int(self.dtype[-1])
-        if self.path.stat().st_size < size:
-            raise _tampered(self.path)
-        os.truncate(self.path, size)
-        with self.path.open("rb") as file:
-            self.digest = hashlib.file_digest(file, "sha256")
-        if self.digest.hexdigest() != self.made.sha256:
-            raise _tampered(self.path)
-        self.tokens, self.bytes, self.documents = self.made.tokens, self.made.bytes, self.made.documents
-        self.file = self.path.open("ab")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.file.close()
+    def __init__(self, path: Path, done: SplitProgress, limit: int | None, dtype: str, stack: ExitStack) -> None:
+        self.limit, self.dtype = limit, dtype
+        self.tokens, self.bytes, self.documents = done.tokens, done.bytes, done.documents
+        self.file = stack.enter_context(path.open("a+b"))
+        self.file.truncate(self.tokens * int(dtype[-1]))  # a file that is too short is padded, and its digest differs
+        self.file.seek(0)
+        self.digest = hashlib.file_digest(self.file, "sha256")
+        if self.digest.hexdigest() != done.sha256:
+            raise _tampered(path)
 
     @property
     def full(self) -> bool:
@@ -190,16 +173,15 @@ class _Writer:
         data = tokens_N.astype(self.dtype).tobytes()
         self.file.write(data)
         self.digest.update(data)
-        predicted_N = tokens_N[1:] if self.tokens == 0 else tokens_N
+        self.bytes += vocabulary.num_bytes(tokens_N[1:] if self.tokens == 0 else tokens_N)
         self.tokens, self.documents = self.tokens + len(tokens_N), self.documents + 1
-        self.bytes += vocabulary.num_bytes(predicted_N)
 
-    def flush(self) -> Made:
+    def flush(self) -> SplitProgress:
         """Bring everything to the disk; what there is now."""
         self.file.flush()
         os.fsync(self.file.fileno())
-        return Made(
-            sha256=self.digest.copy().hexdigest(), tokens=self.tokens, bytes=self.bytes, documents=self.documents
+        return SplitProgress(
+            sha256=self.digest.hexdigest(), tokens=self.tokens, bytes=self.bytes, documents=self.documents
         )
 
 

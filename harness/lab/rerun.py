@@ -22,7 +22,7 @@ from harness.rule.replication import (
     outcome_of_record,
     rule_again,
 )
-from harness.rule.stats import welch_t
+from harness.rule.stats import gain_test
 from harness.rule.verdict import Verdict
 
 
@@ -116,7 +116,7 @@ def compare_repeat(stored: Sequence[FinishedRun], again: Sequence[FinishedRun], 
     found = comparability_problems(pairs, timed=False)
     differs = {code: detail for code, detail in found.items() if code != "mixed_load"}  # load moves times alone
     losses = ([run.evaluation.val_loss for run in runs] for runs in (stored, again))
-    means = welch_t(*losses, alpha=rule.alpha_look)
+    means = gain_test(*losses, alpha=rule.alpha_look)
     outcome: Outcome
     if not differs:
         outcome = "confirmed" if all(_bits(then) == _bits(now) for then, now in pairs) else "refuted"

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from harness.core.events import Evaluated, Failed
 from harness.core.project import read_bytes, sha256
-from harness.core.runs import Evaluation
+from harness.core.runs import PROBES, Evaluation
 from harness.core.track import Track
 from harness.data.batches import eval_batches
 from harness.data.cache import open_split
@@ -29,9 +29,6 @@ from harness.player.device import keep_freed_memory
 from harness.player.job import Job
 from harness.player.process import Emit
 from harness.player.serve import ProbeFailedError, Session, model_sessions
-
-PROBES = ("batch_independence", "causality", "finiteness", "shape", "statelessness", "weights")
-
 
 # Relative to the loss, or nats where it is below one: far above what another order of summation moves a float32 loss
 # by, far below what a leak needs to be worth something.

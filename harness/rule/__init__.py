@@ -1,4 +1,5 @@
-"""The rule: floats in, verdict out. Pure functions, the same in `run`, `submit`, `verify` and the study of errors.
+"""The rule: numbers in, verdict out. Pure functions, the same in `run`, `submit`, `verify` and the study of errors.
 
-Imports core alone. A stopping rule, a test or a reason code belongs here.
+Imports core alone. Add a test to stats.py, a stopping rule to sequential.py, a lane or a decision to verdict.py, a
+condition for comparing runs to comparable.py, a reason code to reasons.py.
 """

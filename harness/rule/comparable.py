@@ -1,4 +1,4 @@
-"""What forbids a comparison: pairs that differ in anything but the recipe, and times that do not compare."""
+"""What forbids a comparison: pairs that differ in more than the recipe, and times that are not comparable."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from harness.core.runs import FinishedRun, Pair
 from harness.rule.stats import seed_problems, value_problems
 
-SHORTEST_S = 1e-6  # a clock that shows less than a microsecond of training did not run
+SHORTEST_S = 1e-6  # a shorter training time means that the clock did not run
 
 
 def comparability_problems(pairs: Sequence[Pair], *, timed: bool) -> dict[str, str]:
     """Reason code -> what differs, for everything that forbids a comparison; empty where nothing does.
 
-    `timed` says whether times decide, which takes runs that were alone on the machine and interleaved.
+    `timed` says whether times decide; then runs must have been alone on the machine and interleaved.
     """
     runs = [run for pair in pairs for run in pair]
     problems: dict[str, str] = {}
@@ -46,7 +46,7 @@ _SAME_EVERYWHERE: dict[str, Callable[[FinishedRun], Any]] = {
 
 
 def _note_difference(problems: dict[str, str], code: str, values: Sequence[Any]) -> None:
-    """Note the first value that differs from the first of all, both named."""
+    """Note the first value that differs from values[0], and both values."""
     for value in values:
         if value != values[0]:
             one, other = values[0], value
@@ -57,7 +57,7 @@ def _note_difference(problems: dict[str, str], code: str, values: Sequence[Any])
 
 
 def _note_timing(problems: dict[str, str], runs: Sequence[FinishedRun]) -> None:
-    """Note what makes times incomparable: company on the machine, or arms that ran hours apart."""
+    """Note what makes times incomparable: a shared machine, or arms that were not interleaved."""
     if any(run.provenance.jobs != 1 for run in runs):
         problems["shared_machine"] = f"jobs: {sorted({run.provenance.jobs for run in runs})}"
     in_time = sorted(runs, key=lambda run: (run.training.ended, run.seed))  # ISO times sort as text

@@ -5,57 +5,43 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from harness.core.errors import LlmbenchError, did_you_mean
 from harness.core.project import read_text
 from harness.core.runs import parse_json
 from harness.core.schema import Count, Strict
 from harness.core.track import LONGEST_QUOTE, explain_validation
-from harness.rule.stats import (
-    GainTest,
-    TestName,
-    one_sample_t,
-    one_sample_z,
-    paired_t,
-    seed_problems,
-    two_sample_z,
-    welch_t,
-)
+from harness.rule.stats import GainTest, TestName, gain_test, seed_problems
 from harness.rule.verdict import Decision
 
-Parsed = TypeVar("Parsed")
-
-
 CSV_COLUMNS = ("arm", "seed", "value")
-
-
+ARMS = ("candidate", "record")
 Value = Annotated[float, Field(allow_inf_nan=True)]  # a diverged run's NaN gets a verdict, not a parse error
 
 
 class Numbers(Strict):
-    """What a file holds: one number a seed and arm, and how to compare them."""
+    """The content of a file: one number for each seed and arm, and how to compare them."""
 
     candidate: tuple[Value, ...]
     record: tuple[Value, ...] | None = None
     target: float | None = None
     """A fixed number to beat, instead of a record."""
     paired: bool = False
-    """Values at the same place (in a CSV: with the same seed) belong together."""
+    """Values at the same place (in a CSV: with the same seed) are a pair."""
     margin: float = 0.0
     """What the gain must exceed, in the values' unit."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     """One-sided level of the test."""
     sigma: Annotated[float, Field(gt=0)] | None = None
-    """Standard deviation of a single value where it is known beforehand: a z-test instead of a t-test."""
+    """Standard deviation of a single value, if known beforehand: a z-test instead of a t-test."""
     lower_is_better: bool = True
     candidate_seeds: tuple[Count, ...] | None = None
-    """Seeds of the candidate's values, where known: a seed must not count twice."""
+    """Seeds of the candidate's values, if known: a seed must not count twice."""
     record_seeds: tuple[Count, ...] | None = None
 
     @model_validator(mode="after")
@@ -66,7 +52,7 @@ class Numbers(Strict):
             raise ValueError("'paired' needs a 'record', a target has no pairs")
         if self.paired and self.sigma is not None:
             raise ValueError("'sigma' is the deviation of single values and does not go with 'paired'; drop one")
-        for name in ("candidate", "record"):
+        for name in ARMS:
             seeds = getattr(self, f"{name}_seeds")
             if seeds is not None and len(seeds) != len(getattr(self, name) or ()):
                 raise ValueError(f"'{name}_seeds' must have one seed for each value of '{name}'")
@@ -74,20 +60,20 @@ class Numbers(Strict):
 
 
 class Judgement(Strict):
-    """What the test says."""
+    """The result of the test."""
 
     decision: Decision
-    """`accepted` where p <= alpha, `undecided` where the test could not be made, else `rejected`."""
+    """`accepted` if p <= alpha, `undecided` if the test could not be made, else `rejected`."""
     test: TestName
     p_value: float | None
     """One-sided."""
     gain: float | None
-    """Record (or target) minus candidate, the other way round where higher is better."""
+    """Record (or target) minus candidate; candidate minus record where higher is better."""
     ci_low: float | None
     """Ends of the two-sided interval at level 1 - 2 alpha."""
     ci_high: float | None
     n: Count
-    """The candidate's values."""
+    """Number of the candidate's values."""
     reasons: tuple[str, ...]
     """Codes for `reasons.explain`."""
 
@@ -107,21 +93,25 @@ def read_numbers(path: Path, options: Mapping[str, object] | None = None) -> Num
                 f"{path}: unknown key '{name}'{did_you_mean(name, known)}; known keys are {', '.join(known)}"
             )
     try:
-        return TypeAdapter(Numbers).validate_json(json.dumps(content))
+        return Numbers.model_validate_json(json.dumps(content))
     except ValidationError as error:
-        raise LlmbenchError(f"{path}: {explain_validation(error, content)}") from error
+        raise LlmbenchError(f"{path}: {explain_validation(error)}") from error
 
 
 def judge_numbers(numbers: Numbers) -> Judgement:
-    """Choose the test by what is given, never by what it would say, and make it."""
+    """Make the test that the design calls for; the values have no influence on the choice."""
     sign = 1.0 if numbers.lower_is_better else -1.0
-    candidate = [sign * value for value in numbers.candidate]
-    record = None if numbers.record is None else [sign * value for value in numbers.record]
-    found = _test(numbers, candidate, record, sign * (numbers.target or 0.0))
+    found = gain_test(
+        [sign * value for value in numbers.record or ()] if numbers.target is None else sign * numbers.target,
+        [sign * value for value in numbers.candidate],
+        paired=numbers.paired,
+        sigma=numbers.sigma,
+        margin=numbers.margin,
+        alpha=numbers.alpha,
+    )
     problems = seed_problems(numbers.record_seeds or (), numbers.candidate_seeds or (), paired=numbers.paired)
-    if problems:  # numbers that count a seed twice are not worth printing
-        reasons = tuple(dict.fromkeys(problems + found.reasons))
-        found = replace(found, gain=None, ci_low=None, ci_high=None, p_value=None, reasons=reasons)
+    if problems:  # a test that counts a seed twice means nothing
+        found = GainTest(found.test, found.n, found.alpha, reasons=tuple(dict.fromkeys(problems + found.reasons)))
     decision: Decision = "undecided" if found.reasons else "accepted" if found.passes else "rejected"
     return Judgement(
         decision=decision,
@@ -140,18 +130,6 @@ def judge_file(path: Path, options: Mapping[str, object] | None = None) -> Judge
     return judge_numbers(read_numbers(path, options))
 
 
-def _test(numbers: Numbers, candidate: list[float], record: list[float] | None, target: float) -> GainTest:
-    """The test that belongs to the given design."""
-    more: dict[str, Any] = {"margin": numbers.margin, "alpha": numbers.alpha}
-    if record is None:
-        if numbers.sigma is None:
-            return one_sample_t(candidate, target, **more)
-        return one_sample_z(candidate, target, sigma=numbers.sigma, **more)
-    if numbers.sigma is not None:
-        return two_sample_z(record, candidate, sigma=numbers.sigma, **more)
-    return (paired_t if numbers.paired else welch_t)(record, candidate, **more)
-
-
 def _from_json(path: Path, text: str) -> dict[str, Any]:
     """The object that a JSON file holds."""
     try:
@@ -164,39 +142,34 @@ def _from_json(path: Path, text: str) -> dict[str, Any]:
 
 
 def _from_csv(path: Path, text: str) -> dict[str, Any]:
-    """The arms of a CSV, each in the order of its seeds, so that equal seeds meet when paired."""
+    """The arms of a CSV, each in the order of its seeds, so that equal seeds are paired."""
     rows = csv.DictReader(io.StringIO(text), strict=True)
-    arms: dict[Literal["record", "candidate"], list[tuple[int, float]]] = {"record": [], "candidate": []}
+    arms: dict[str, list[tuple[float, float]]] = {arm: [] for arm in ARMS}
     try:
         if sorted(rows.fieldnames or ()) != sorted(CSV_COLUMNS):
-            raise LlmbenchError(
-                f"{path}: the first line must be '{','.join(CSV_COLUMNS)}', found {rows.fieldnames}"[:800]
-            )
+            raise ValueError(f"the first line must be '{','.join(CSV_COLUMNS)}', found {rows.fieldnames}"[:800])
         for row in rows:
-            where = f"{path}, line {rows.line_num}"
             if None in row or None in row.values():
-                raise LlmbenchError(f"{where}: expected {len(CSV_COLUMNS)} values, one for each column")
+                raise ValueError(f"expected {len(CSV_COLUMNS)} values, one for each column")
             if row["arm"] not in arms:
-                raise LlmbenchError(
-                    f"{where}: arm must be 'record' or 'candidate', found '{row['arm'][:LONGEST_QUOTE]}'"
-                )
-            arms[row["arm"]].append((_number(int, row["seed"], where), _number(float, row["value"], where)))
+                raise ValueError(f"arm must be 'record' or 'candidate', found '{row['arm'][:LONGEST_QUOTE]}'")
+            arms[row["arm"]].append((_number(int, row["seed"]), _number(float, row["value"])))
     except csv.Error as error:
         raise LlmbenchError(f"{path}, line {rows.line_num}: not a CSV line: {error}") from error
+    except ValueError as error:
+        raise LlmbenchError(f"{path}, line {rows.line_num}: {error}") from error
     content: dict[str, Any] = {}
-    for name, values in arms.items():
+    for arm, values in arms.items():
         if values:
-            values.sort(key=lambda pair: pair[0])
-            content[name] = [value for _, value in values]
-            content[f"{name}_seeds"] = [seed for seed, _ in values]
+            content[f"{arm}_seeds"], content[arm] = zip(*sorted(values, key=lambda pair: pair[0]), strict=True)
     return content
 
 
-def _number(kind: Callable[[str], Parsed], text: str, where: str) -> Parsed:
+def _number(kind: type[int] | type[float], text: str) -> float:
     try:
-        if "_" in text:  # Python's own notation, which no table means
+        if "_" in text:  # Python's own notation, not a table's
             raise ValueError
         return kind(text)
     except ValueError as error:
         what = "a whole number" if kind is int else "a number"
-        raise LlmbenchError(f"{where}: '{text[:LONGEST_QUOTE]}' is not {what}") from error
+        raise ValueError(f"'{text[:LONGEST_QUOTE]}' is not {what}") from error

@@ -1,4 +1,4 @@
-"""Reason codes: the stable words of every verdict, and what they mean in plain ones."""
+"""Reason codes: the stable words of every verdict, and a sentence for each."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ REASONS = {
     "hopeless_start": "At the milestone of its first pair the candidate was too far behind to go on.",
     # undecided: more evidence
     "record_failed": "A run of the record diverged, broke a probe's rule or crashed; there is nothing to compare with.",
-    "run_interrupted": "A run was killed from outside, perhaps for want of memory; run the candidate again.",
+    "run_interrupted": "A run was killed from outside, perhaps for lack of memory; run the candidate again.",
     "too_few_pairs": "There are fewer pairs than the first look needs.",
     "needs_more_pairs": "This look neither accepts nor excludes the candidate; the next look needs more pairs.",
     "too_few_values": "A test needs at least two values in each arm (one, where the deviation is known).",
-    "zero_variance": "The values do not scatter at all, so there is no noise to measure the gain against.",
+    "zero_variance": "The values have no spread, so there is no noise to measure the gain against.",
     # undecided: not comparable
-    "stale_record": "The record has moved on since the candidate was measured; run the candidate again.",
+    "stale_record": "The record has changed since the candidate was measured; run the candidate again.",
     "mixed_tracks": "The runs were trained under different tracks, or different versions of one.",
     "mixed_code": "The runs were trained by different versions of the base model, the loop or the evaluator.",
-    "mixed_machines": "The runs come from different machines; times do not travel, and losses differ in the last bits.",
+    "mixed_machines": "The runs come from different machines: times do not compare, losses differ in the last bits.",
     "mixed_threads": "The runs used different numbers of threads.",
     "mixed_packages": "The runs used different package versions.",
-    "mixed_recipes": "One arm holds runs of different recipes or of different sources.",
+    "mixed_recipes": "The runs of one arm have different recipes or sources.",
     "mixed_seeds": "The two runs of a pair have different seeds.",
-    "repeated_seeds": "A seed occurs twice in one arm; a repeat is not a new measurement.",
-    "mixed_load": "The runs of a pair shared their machine with different numbers of runs, so their times differ.",
-    "shared_machine": "Time is judged only on runs that had the machine to themselves (one job).",
-    "not_interleaved": "Time is judged only where the two runs of each pair were trained one right after the other.",
-    "no_time": "A run's training clock shows no time at all.",
+    "repeated_seeds": "A seed occurs twice in one arm; a repeated seed is not a new measurement.",
+    "mixed_load": "The two runs of a pair shared the machine with different numbers of runs, so their times differ.",
+    "shared_machine": "Times count only where each run had the machine to itself (one job).",
+    "not_interleaved": "Times count only where the two runs of each pair were trained one right after the other.",
+    "no_time": "A run's training time is zero.",
     "not_finite": "A value is NaN, infinite or absurdly large.",
     "unequal_lengths": "Paired arms must have equally many values.",
     "bad_sigma": "The known deviation must be a positive number.",
     "bad_alpha": "The level alpha must lie between 1e-12 and 0.5.",
     # remarks, after the reason that decided
     "fewer_statements": "The candidate has fewer statements than the record; in this lane that earns no credit.",
-    "pairs_left_over": "The verdict fell at an earlier look; pairs beyond that look are not used.",
+    "pairs_left_over": "An earlier look decided; later pairs are not used.",
     "sign_flip_disagrees": "The exact sign-flip test, which does not assume normal noise, does not reach alpha.",
 }
 

@@ -1,4 +1,4 @@
-"""What training a claim again says of it, and what challenges make of a record. Pure functions of verdicts."""
+"""What a re-run says about a claim, and what challenges make of a record. Pure functions of verdicts."""
 
 from __future__ import annotations
 
@@ -10,34 +10,27 @@ from harness.core.track import Rule
 from harness.rule.verdict import Guard, Verdict
 
 Outcome = Literal["confirmed", "refuted", "open"]
-
-
 State = Literal["", "disputed", "retracted"]
-
-
-NEVER_BEHIND = 1e6  # nats: no run is ever that far behind, so none is given up early
-
-
+NEVER_BEHIND = 1e6  # nats; no run is that far behind, so none is given up early
 _DOUBTS: dict[Outcome, int] = {"refuted": 1, "confirmed": -1, "open": 0}
 
 
 def rule_again(rule: Rule) -> Rule:
     """The rule for training a record again: the same levels, but no stop because the gain looks small.
 
-    A contest may give up a candidate on a hunch, which costs it a record at most. A re-run must not: what it
-    stops before the evidence is in would stay open for ever. So a look stops it only where the gain is shown,
-    or where the two-sided interval of that look excludes it. False accepts stay below the rule's alpha.
+    A contest may stop for futility; at worst that misses a record. A re-run that stops before the evidence is in
+    leaves the claim open. So a look stops a re-run only if the gain is shown, or if the two-sided interval of that
+    look excludes it. False accepts stay below the rule's alpha.
     """
     return rule.model_copy(update={"futility_alpha": rule.alpha_look, "milestone_deficit": NEVER_BEHIND})
 
 
 def outcome_of_record(claim: Verdict, again: Verdict) -> Outcome:
-    """What the re-run of a record says of its claim.
+    """What the re-run of a record says about its claim.
 
-    Refuted takes a rejection and one thing more: a run of the candidate that failed, an interval that lies below
-    the claimed gain (as every one does that is not above the margin), or a val loss shown to be worse than the lane
-    allows.
-    A guard on time that fails here refutes nothing, because times do not travel between machines.
+    A claim is refuted by a rejection together with one of: a failed run of the candidate, an interval below the
+    claimed gain (an interval not above the margin always is), or a val loss shown to be worse than the lane allows.
+    A failed guard on time refutes nothing, because times of different machines are not comparable.
     """
     if again.decision != "rejected":
         return "confirmed" if again.decision == "accepted" else "open"
@@ -47,29 +40,29 @@ def outcome_of_record(claim: Verdict, again: Verdict) -> Outcome:
 
 
 def _upper(found: Verdict | Guard) -> float:
-    """Upper end of the two-sided interval: the gain itself where nothing scatters, infinite where there is no gain."""
+    """Upper end of the two-sided interval: the gain itself without spread, infinite without a gain."""
     end = found.gain if found.ci_high is None else found.ci_high
     return math.inf if end is None else end
 
 
 def outcome_of_negative(again: Verdict) -> Outcome:
-    """What a re-run says of the claim that a candidate did not break the record."""
+    """What a re-run says about the claim that a candidate did not break the record."""
     outcomes: dict[str, Outcome] = {"accepted": "refuted", "rejected": "confirmed"}
     return outcomes.get(again.decision, "open")
 
 
 def outcome_of_challenge(filed: Outcome, again: Outcome) -> Outcome:
-    """What a further re-run of the same record says of a challenge's outcome."""
+    """What a further re-run of the same record says about a challenge's outcome."""
     if "open" in (filed, again):
         return "open"
     return "confirmed" if filed == again else "refuted"
 
 
 def state_after(outcomes: Sequence[Outcome]) -> State:
-    """What its challenges, in their order, have made of a record.
+    """The state of a record after its challenges, in their order.
 
-    One refutation disputes it and a confirmation after that lifts the dispute; the second refutation that no
-    confirmation has answered retracts it for good. A confirmation beforehand protects against nothing.
+    One refutation disputes a record and a later confirmation lifts the dispute; a second unanswered refutation
+    retracts it for good. An earlier confirmation does not count against a later refutation.
     """
     doubt = 0
     for outcome in outcomes:
@@ -79,5 +72,5 @@ def state_after(outcomes: Sequence[Outcome]) -> State:
     return "disputed" if doubt else ""
 
 
-# A run that failed in these ways failed by itself; a crash or a kill may have had a cause from outside.
+# Failures that the run itself caused; a crash or a kill may have an outside cause.
 OWN_FAILURES = ("diverged", "invalid")

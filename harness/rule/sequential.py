@@ -1,6 +1,6 @@
 """The stopping rule on arrays: when a contest is accepted, when it is hopeless, when it needs more pairs.
 
-`verdict.judge` runs it on one contest, `benchmarks/verdict.py` on a hundred thousand simulated ones.
+`verdict.decide` runs it on one contest, `benchmarks/verdict.py` on a hundred thousand simulated ones.
 Shapes: seeds are always the last axis; any axes before it are independent contests.
 """
 
@@ -22,13 +22,12 @@ if TYPE_CHECKING:
     Flags = NDArray[np.bool_]
     Counts = NDArray[np.int64]
 
-
 Quantity = Literal["loss", "time"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Criterion:
-    """One thing that must hold: the gain in one quantity against one margin."""
+    """One condition: the gain in one quantity against one margin."""
 
     quantity: Quantity
     record: Array
@@ -36,12 +35,12 @@ class Criterion:
     margin: float
     design: Design
     tested: bool = True
-    """Whether the gain must be significant. Otherwise the mean gain must reach the margin, and an early stop needs
-    significance: a guard on wall time must not end a contest because the machine was busy for a while."""
+    """Whether the gain must be significant. If not, the mean gain must reach the margin, and only an early stop needs
+    significance: a guard on time must not end a contest because the machine was busy for a while."""
     missed: str
-    """Reason code where the last look does not show it."""
+    """Reason code if the last look does not show the gain."""
     hopeless: str
-    """Reason code where an earlier look excludes it."""
+    """Reason code if an earlier look excludes it."""
 
 
 class Finding(NamedTuple):
@@ -55,7 +54,7 @@ class Finding(NamedTuple):
     passes: Flags
     hopeless: Flags
     unclear: Flags
-    """Neither passed nor excluded, because the values do not scatter."""
+    """Neither passed nor excluded, because the values have no spread."""
 
 
 class Replay(NamedTuple):
@@ -64,7 +63,7 @@ class Replay(NamedTuple):
     decision: Counts
     """1 accepted, -1 rejected, 0 undecided."""
     look: Counts
-    """The look that decided, else the last one that was possible; from 1, 0 where none was."""
+    """The look that decided, else the last one reached; from 1, 0 for none."""
 
 
 def find(criterion: Criterion, num_pairs: int, rule: Rule) -> Finding:
@@ -87,7 +86,7 @@ def find(criterion: Criterion, num_pairs: int, rule: Rule) -> Finding:
 
 
 def replay(criteria: Sequence[Criterion], rule: Rule) -> Replay:
-    """All looks in turn, for every contest at once. A verdict once fallen stays."""
+    """All looks in turn, for every contest at once. The first decision is final."""
     import numpy as np
 
     *contests, available = criteria[0].record.shape

@@ -1,4 +1,4 @@
-"""Statistics of a comparison: floats in, numbers out. numpy and scipy are loaded at the first use of a test.
+"""Statistics of a comparison. numpy and scipy are loaded at the first use of a test.
 
 Gains are record minus candidate, because lower losses and times are better. Every test is one-sided and asks
 whether the true gain exceeds `margin`. What cannot be computed (one value, no variance, NaN, infinity, arms
@@ -11,10 +11,9 @@ Shapes: S seeds, always the last axis; any axes before it are independent contes
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,25 +21,13 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-
 Design = Literal["paired", "welch"]
-
-
 TestName = Literal["one_sample_t", "welch_t", "paired_t", "z", "two_sample_z"]
 
-
-LARGEST = 1e100  # beyond it squares may overflow; no loss and no time is that large
-
-
+LARGEST = 1e100  # larger squares may overflow; no loss and no time is that large
 ROUNDING = 8 * 2.0**-52  # spread below eight units in the last place is rounding, not noise
-
-
-SMALLEST_ALPHA = 1e-12  # far beyond any evidence, and its quantiles are still finite
-
-
+SMALLEST_ALPHA = 1e-12  # far below any level in use; its quantiles are still finite
 FEWEST_SIGN_FLIPS = 7  # with six pairs the smallest sign-flip p is 1/64, above any alpha in use here
-
-
 MOST_SIGN_FLIPS = 20  # 2**20 sums; the t-test needs no such check with more pairs
 
 
@@ -54,21 +41,17 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class GainTest:
-    """What one test found. `p_value` is None exactly where the test could not be made; `reasons` then says why."""
+    """The result of one test. `p_value` is None exactly where the test could not be made; `reasons` then says why."""
 
     test: TestName
     n: int
-    """Candidate's values."""
-    n_record: int
-    """Record's values; 0 against a target."""
-    margin: float
+    """Number of the candidate's values."""
     alpha: float
     gain: float | None = None
     ci_low: float | None = None
-    """Lower end of the two-sided interval at level 1 - 2 alpha: above `margin` exactly where p < alpha."""
+    """Lower end of the two-sided interval at level 1 - 2 alpha: above the margin exactly where p < alpha."""
     ci_high: float | None = None
     p_value: float | None = None
-    df: float | None = None
     reasons: tuple[str, ...] = ()
 
     @property
@@ -77,49 +60,62 @@ class GainTest:
         return self.p_value is not None and self.p_value <= self.alpha
 
 
-def one_sample_t(candidate: Sequence[float], target: float, *, margin: float = 0.0, alpha: float = 0.01) -> GainTest:
-    """Student's t of `target` minus the candidate's mean."""
-    return _result("one_sample_t", candidate, target=target, margin=margin, alpha=alpha)
-
-
-def welch_t(
-    record: Sequence[float], candidate: Sequence[float], *, margin: float = 0.0, alpha: float = 0.01
+def gain_test(
+    record: Sequence[float] | float,
+    candidate: Sequence[float],
+    *,
+    paired: bool = False,
+    sigma: float | None = None,
+    margin: float = 0.0,
+    alpha: float = 0.01,
 ) -> GainTest:
-    """Welch's t of two independent arms, whose variances may differ (Welch 1947)."""
-    return _result("welch_t", candidate, record=record, margin=margin, alpha=alpha)
+    """Test whether the candidate's gain over the record, or over one fixed target, exceeds `margin`.
+
+    Against a target: Student's t. Two independent arms, whose variances may differ: Welch's t (Welch 1947). `paired`
+    arms, where values at the same place are a pair: Student's t of the differences. With `sigma`, the standard
+    deviation of a single value known beforehand: z.
+    """
+    import numpy as np
+
+    target = record if isinstance(record, int | float) else None
+    arms = [candidate] if isinstance(record, int | float) else [record, candidate]
+    test = _test_name(len(arms), paired=paired, known=sigma is not None)
+    problems = value_problems(*arms, [margin, target or 0.0])
+    if sigma is not None and not ROUNDING / LARGEST < sigma <= LARGEST:
+        problems += ("bad_sigma",)
+    if not SMALLEST_ALPHA <= alpha < 0.5:
+        problems += ("bad_alpha",)
+    if min(map(len, arms)) < (2 if sigma is None else 1):
+        problems += ("too_few_values",)
+    if test == "paired_t" and len(arms[0]) != len(candidate):
+        problems += ("unequal_lengths",)
+    if problems:
+        return GainTest(test, len(candidate), alpha, reasons=problems)
+    record_S, candidate_S = np.asarray(record, dtype=float), np.asarray(candidate, dtype=float)
+    if sigma is None:
+        found = estimate(record_S, candidate_S, "welch" if test == "welch_t" else "paired")
+    elif target is None:
+        found = known_sigma(record_S, candidate_S, sigma)
+    else:
+        error = np.asarray(sigma / math.sqrt(len(candidate)))
+        found = Estimate(target - candidate_S.mean(-1), error, np.asarray(math.inf))
+    gain = float(found.gain)
+    if found.standard_error == 0:
+        return GainTest(test, len(candidate), alpha, gain, reasons=("zero_variance",))
+    low, high = map(float, bounds(found, alpha))
+    return GainTest(test, len(candidate), alpha, gain, low, high, float(p_value(found, margin)))
 
 
-def paired_t(
-    record: Sequence[float], candidate: Sequence[float], *, margin: float = 0.0, alpha: float = 0.01
-) -> GainTest:
-    """Student's t of the differences record minus candidate; values at the same place are a pair."""
-    return _result("paired_t", candidate, record=record, margin=margin, alpha=alpha)
-
-
-def one_sample_z(
-    candidate: Sequence[float], target: float, *, sigma: float, margin: float = 0.0, alpha: float = 0.01
-) -> GainTest:
-    """z of `target` minus the candidate's mean, with the values' standard deviation `sigma` known beforehand."""
-    return _result("z", candidate, target=target, sigma=sigma, margin=margin, alpha=alpha)
-
-
-def two_sample_z(
-    record: Sequence[float], candidate: Sequence[float], *, sigma: float, margin: float = 0.0, alpha: float = 0.01
-) -> GainTest:
-    """z of two independent arms that share the known standard deviation `sigma`."""
-    return _result("two_sample_z", candidate, record=record, sigma=sigma, margin=margin, alpha=alpha)
-
-
-def non_inferiority(
-    record: Sequence[float], candidate: Sequence[float], *, tolerance: float, design: Design, alpha: float = 0.01
-) -> GainTest:
-    """Whether the candidate is worse by less than `tolerance`: the same tests with a negative margin."""
-    test = paired_t if design == "paired" else welch_t
-    return test(record, candidate, margin=-tolerance, alpha=alpha)
+def _test_name(num_arms: int, *, paired: bool, known: bool) -> TestName:
+    if num_arms == 1:
+        return "z" if known else "one_sample_t"
+    if known:
+        return "two_sample_z"
+    return "paired_t" if paired else "welch_t"
 
 
 def seed_problems(record: Sequence[int], candidate: Sequence[int], *, paired: bool) -> tuple[str, ...]:
-    """Reason codes of seeds that must not be counted: twice in one arm, or different within a pair."""
+    """Reason codes of seeds that occur twice in one arm or differ within a pair."""
     repeated = len(set(record)) != len(record) or len(set(candidate)) != len(candidate)
     mixed = paired and list(record) != list(candidate)
     return ("repeated_seeds",) * repeated + ("mixed_seeds",) * mixed
@@ -143,34 +139,27 @@ def pair_correlation(record: Sequence[float], candidate: Sequence[float]) -> flo
 def sign_flip_p(record: Sequence[float], candidate: Sequence[float], *, margin: float = 0.0) -> float | None:
     """Exact one-sided p of the mean difference under all 2**S flips of sign (Fisher 1935).
 
-    Assumes that differences scatter symmetrically about the margin, not that they are normal. None below 7
-    pairs (it could not reach 1 %), above 20, or where the values are not usable.
+    Assumes that differences scatter symmetrically about the margin, not that they are normal. Ties, up to rounding,
+    count against the candidate. None below 7 pairs (it could not reach 1 %), above 20, or where values are unusable.
     """
     import numpy as np
 
     usable = len(record) == len(candidate) and not value_problems(record, candidate, [margin])
     if not usable or not FEWEST_SIGN_FLIPS <= len(record) <= MOST_SIGN_FLIPS:
         return None
-    return float(sign_flips(np.asarray(record, dtype=float), np.asarray(candidate, dtype=float), margin))
-
-
-def sign_flips(record_S: Array, candidate_S: Array, margin: float) -> Array:
-    """`sign_flip_p` on arrays. Ties, up to rounding, count against the candidate."""
-    import numpy as np
-
-    gains = record_S - candidate_S - margin
-    num = gains.shape[-1]
+    record_S, candidate_S = np.asarray(record, dtype=float), np.asarray(candidate, dtype=float)
+    gains, num = record_S - candidate_S - margin, len(record)
     flipped = (np.arange(2**num)[:, None] >> np.arange(num)) & 1
-    rounding = ROUNDING * (np.abs(record_S) + np.abs(candidate_S) + abs(margin)).sum(-1, keepdims=True)
-    return np.asarray((gains @ flipped.T <= rounding).mean(-1))  # the flipped part lowers the sum unless <= 0
+    rounding = ROUNDING * (np.abs(record_S) + np.abs(candidate_S) + abs(margin)).sum()
+    return float((gains @ flipped.T <= rounding).mean())  # the flipped part lowers the sum unless <= 0
 
 
 def power(effect: float, sd: float, n: int, *, alpha: float, design: Design, df: float | None = None) -> float:
     """Chance that one test at `n` seeds an arm accepts, where the gain exceeds the margin by `effect`.
 
-    `sd` is that of the paired difference for `paired` and of one arm for `welch` (equal arms). Noncentral t
-    (Owen 1965). `df` replaces the test's own
-    degrees of freedom. An effect of zero or less has `alpha` at most, which is returned; 0 where no test can be made.
+    `sd` is that of the paired difference for `paired` and of one arm for `welch` (equal arms). `df` replaces the
+    test's own degrees of freedom. Noncentral t (Owen 1965). An effect of zero or less has `alpha` at most, which is
+    returned; 0 where no test can be made.
     """
     from scipy.special import nctdtr, stdtrit
 
@@ -182,15 +171,6 @@ def power(effect: float, sd: float, n: int, *, alpha: float, design: Design, df:
     shift = max(0.0, effect / sd * math.sqrt(n / arms))
     missed = float(nctdtr(df, min(shift, 1e4), -stdtrit(df, alpha)))
     return 1.0 if math.isnan(missed) else 1.0 - missed  # scipy gives NaN where the miss is too rare for a float
-
-
-def sample_size(
-    effect: float, sd: float, *, alpha: float, design: Design, target: float = 0.9, limit: int = 10_000
-) -> int | None:
-    """Fewest seeds an arm whose `power` reaches `target`; None where `limit` seeds do not."""
-    counts = range(2, limit + 1)
-    place = bisect_left(counts, target, key=lambda n: power(effect, sd, n, alpha=alpha, design=design))
-    return counts[place] if place < len(counts) else None
 
 
 def estimate(record_S: Array, candidate_S: Array, design: Design) -> Estimate:
@@ -210,7 +190,7 @@ def estimate(record_S: Array, candidate_S: Array, design: Design) -> Estimate:
 
 
 def known_sigma(record_S: Array, candidate_S: Array, sigma: float) -> Estimate:
-    """The mean gain of each contest, with the deviation of a single value known beforehand."""
+    """The mean gain of each contest, where the standard deviation of a single value is known beforehand."""
     import numpy as np
 
     error = sigma * math.sqrt(1 / record_S.shape[-1] + 1 / candidate_S.shape[-1])
@@ -246,66 +226,6 @@ def _deviation(values_S: Array, scale: Array | None = None) -> Array:
 
 
 def value_problems(*arms: Sequence[float]) -> tuple[str, ...]:
-    """Reason code of values that no sum survives: NaN, infinity or beyond 1e100."""
+    """Reason code of values that cannot be summed: NaN, infinity or beyond 1e100."""
     usable = all(abs(value) <= LARGEST for arm in arms for value in arm)  # false for NaN too
     return () if usable else ("not_finite",)
-
-
-def _result(
-    test: TestName,
-    candidate: Sequence[float],
-    *,
-    record: Sequence[float] | None = None,
-    target: float = 0.0,
-    sigma: float | None = None,
-    margin: float,
-    alpha: float,
-) -> GainTest:
-    """One test on plain numbers: first everything that forbids it, then its figures."""
-    import numpy as np
-
-    size: dict[str, Any] = {
-        "test": test, "n": len(candidate), "n_record": len(record or ()), "margin": margin, "alpha": alpha
-    }  # fmt: skip
-    arms = (candidate,) if record is None else (record, candidate)
-    fewest = min(len(arm) for arm in arms)
-    problems = value_problems(*arms, [target, margin])
-    if sigma is not None and not (ROUNDING / LARGEST < sigma <= LARGEST):
-        problems += ("bad_sigma",)
-    if not SMALLEST_ALPHA <= alpha < 0.5:
-        problems += ("bad_alpha",)
-    if fewest < (2 if sigma is None else 1):
-        problems += ("too_few_values",)
-    if test == "paired_t" and len({len(arm) for arm in arms}) > 1:
-        problems += ("unequal_lengths",)
-    if problems:
-        return GainTest(**size, reasons=problems)
-    found = _estimate_test(test, np.asarray(candidate, dtype=float), record, target, sigma)
-    if found.standard_error == 0:
-        return GainTest(**size, gain=float(found.gain), reasons=("zero_variance",))
-    low, high = bounds(found, alpha)
-    return GainTest(
-        **size,
-        gain=float(found.gain),
-        ci_low=float(low),
-        ci_high=float(high),
-        p_value=float(p_value(found, margin)),
-        df=float(found.df) if math.isfinite(found.df) else None,
-    )
-
-
-def _estimate_test(
-    test: TestName, candidate_S: Array, record: Sequence[float] | None, target: float, sigma: float | None
-) -> Estimate:
-    """The estimate that belongs to a test's name; a target is a record arm without noise."""
-    import numpy as np
-
-    if record is None:
-        if sigma is not None:
-            error = np.asarray(sigma / math.sqrt(len(candidate_S)))
-            return Estimate(target - candidate_S.mean(-1), error, np.asarray(math.inf))
-        return estimate(np.full_like(candidate_S, target), candidate_S, "paired")
-    record_S = np.asarray(record, dtype=float)
-    if sigma is not None:
-        return known_sigma(record_S, candidate_S, sigma)
-    return estimate(record_S, candidate_S, "paired" if test == "paired_t" else "welch")

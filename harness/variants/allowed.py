@@ -1,8 +1,8 @@
-"""What a variant's file may name: an allow-list of modules and of what is in them, and who owns the rest.
+"""The names that a variant's file may use: an allow-list of modules and their names, and the reasons against the rest.
 
-An allow-list, because what leads from torch to files, processes and the interpreter (`torch.os`,
-`torch.PyTorchFileReader`, `functools.update_wrapper`) is found only one at a time. A torch function that is missing
-here and only computes belongs on the list.
+An allow-list, because the paths from torch to files, processes and the interpreter (`torch.os`,
+`torch.PyTorchFileReader`, `functools.update_wrapper`) are too many to list. Add a torch function that is missing here
+if it only computes.
 """
 
 from __future__ import annotations
@@ -166,16 +166,12 @@ MODULES = {
     }.items()
 }
 
-
-# The base's own modules, which every run's code digest covers. Another file of the player's side would be in no
-# digest and cost nothing. Their public names are free, but not torch under another name.
+# Modules of the base, which every run's code digest covers; any other file would be in no digest and cost nothing.
+# Their public names are free, except torch under another name.
 BASE_MODULES = frozenset({"models.gpt", "models.kernels", "models.moe", "models.optim", "models.parts"})
-
-
 NOT_OF_THE_BASE = frozenset({"torch", "nn", "F"})
 
-
-# Built-ins that only compute. Any other is refused, also those of a later Python.
+# Built-ins that only compute. All others are refused, including those of a later Python.
 BUILTINS = _words(
     """
     ArithmeticError AssertionError AttributeError Ellipsis Exception False IndexError KeyError LookupError None
@@ -186,12 +182,10 @@ BUILTINS = _words(
     """
 )
 
-
-# The last six are put there by the `site` module, where it runs.
+# The last six come from the `site` module, where it runs.
 FORBIDDEN_BUILTINS = frozenset(dir(builtins)) - BUILTINS | _words("copyright credits exit help license quit")
 
-
-# Attributes of any value that lead past the model, by who owns what they reach.
+# Attributes of any value that reach beyond the model, by the reason for their refusal.
 OWNED = {
     name: reason
     for reason, names in {
@@ -220,9 +214,8 @@ OWNED = {
     for name in _words(names)
 }
 
-
-# What the harness calls on a model or an optimizer, and nobody else may define or replace. From torch's own classes;
-# a test compares.
+# Methods that the harness calls on a model or an optimizer; a variant must not define or replace them. From torch's own
+# classes; a test compares.
 RELIED_ON = _words(
     """
     T_destination add_module add_param_group apply bfloat16 buffers call_super_init children compile cpu cuda double
@@ -236,16 +229,12 @@ RELIED_ON = _words(
     """
 )
 
-
-# What a class defines but no statement replaces on an object.
+# A class may define these, but no statement may replace them on an object.
 DEFINED_ONCE = frozenset({"backward", "forward", "reset_parameters", "step"})
-
-
-# What a class may define besides plain names.
+# Special methods that a class may define.
 DUNDERS = frozenset({"__getitem__", "__init__", "__iter__", "__len__", "__post_init__", "__repr__"})
 
-
-# Torch's own names on a module, an optimizer and an autograd context, which are not the variant's to touch.
+# Torch's private names on modules, optimizers and autograd contexts; a variant must not use them.
 INTERNALS = _words(
     """
     _accelerator_graph_capture_health_check _apply _autograd_function_id _backward_hooks _backward_pre_hooks

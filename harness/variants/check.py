@@ -1,14 +1,15 @@
-"""What a variant's file may say, checked on its syntax tree before anything of it runs.
+"""The static check of a variant's file, made on its syntax tree before anything of it runs.
 
-An imported name stands for one dotted name in the whole file, a module stands nowhere but before a dot, and an
-attribute is judged by its name. What Python decides only while it runs is left to the confinement of the
-processes and to the probes (docs/threat-model.md).
+An imported name means one dotted name in the whole file, a module may only be used before a dot, and an attribute is
+judged by its name. What only a running program shows is left to the confinement of the processes and to the
+probes (docs/threat-model.md).
 """
 
 from __future__ import annotations
 
 import ast
 import unicodedata
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,24 +36,14 @@ from harness.variants.scopes import (
     is_module,
 )
 
-# What a file may carry besides code: far above what an idea needs (the committed variants have at most 14 constants
-# and 20 characters of strings), far below what knowledge of a text takes (assumption).
+# Limits on literals: far above what an idea needs (the committed variants have at most 14 constants and 20 characters
+# of strings), far below what stored knowledge of a text takes (assumption).
 MAX_FILE_BYTES = 64 * 1024
-
-
 MAX_CONSTANTS = 256
-
-
 MAX_STRING_BYTES = 2000
-
-
 MAX_INTEGER_BITS = 64
-
-
 # What `ast.parse` and `compile` raise on a text that is not Python, or that is nested too deeply for them.
 PARSE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError)
-
-
 NOT_A_BASE = frozenset({"torch.Tensor", "torch.nn.Buffer", "torch.nn.Parameter"})
 
 
@@ -78,15 +69,17 @@ def _check_text(text: str, path: Path) -> None:
         raise LlmbenchError(f"{path}: {size:,} bytes, a variant may have {MAX_FILE_BYTES:,}; make it one idea")
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         for character in line:
-            # Controls and invisible characters can show a reviewer another text than Python reads (CVE-2021-42574).
+            # They can make a reviewer see another text than Python reads (CVE-2021-42574).
             if unicodedata.category(character) in ("Cc", "Cf", "Co", "Cs") and character != "\t":
                 raise LlmbenchError(f"{path}:{number}: invisible character U+{ord(character):04X}; remove it")
 
 
 def _parse(text: str, path: Path) -> ast.Module:
     try:
-        tree = ast.parse(text)
-        compile(text, str(path), "exec", dont_inherit=True)  # finds what the grammar allows and the language does not
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # an escape like \d: Python warns of it today and refuses it tomorrow
+            tree = ast.parse(text)
+            compile(text, str(path), "exec", dont_inherit=True)  # refuses what the grammar allows and the language not
     except SyntaxError as error:
         line = f":{error.lineno}" if error.lineno else ""
         raise LlmbenchError(f"{path}{line}: syntax error: {error.msg}") from error
@@ -96,7 +89,7 @@ def _parse(text: str, path: Path) -> ast.Module:
 
 
 def _check_literals(file: File, path: Path) -> None:
-    """Raises LlmbenchError where constants could carry more than an idea: knowledge of a text, or weights."""
+    """Raises LlmbenchError where constants could hold knowledge of a text, or weights."""
     dropped = {node.value for node in file.nodes if isinstance(node, ast.Expr)}  # docstrings among them
     constants = [node for node in file.nodes if isinstance(node, ast.Constant) and node not in dropped]
     texts = [node.value for node in constants if isinstance(node.value, str | bytes)]
@@ -112,7 +105,7 @@ def _check_literals(file: File, path: Path) -> None:
 
 
 def _problems(file: File, node: ast.AST) -> Iterator[str]:
-    """What is wrong with one node: sentences without the place."""
+    """What is wrong with one node, as sentences without the file and line."""
     if isinstance(node, ast.Import | ast.ImportFrom):
         yield from _import_problems(node)
     elif isinstance(node, ast.Name | ast.Attribute) and (path := file.path_of(node)):
@@ -180,7 +173,7 @@ def _path_problems(file: File, node: ast.Name | ast.Attribute, path: str) -> Ite
     elif path.startswith("torch.") and path.rpartition(".")[2][0].isupper() and isinstance(node.ctx, ast.Load):
         called = isinstance(parent, ast.Call) and parent.func is node
         if not (called or isinstance(parent, ast.Attribute) or node in file.types):
-            # Handed to one's own method as its `self`, the class could be changed for everybody.
+            # As the `self` of a function of the variant, the class could be changed for everybody.
             yield f"hands on the class '{path}'; call it, or wrap the call in a lambda"
 
 

@@ -1,11 +1,11 @@
-"""Recipes by name: their variants' sources, their cost, and the Parts that they make."""
+"""Recipes by name: the sources and cost of their variants, the model that they build, and its initial values."""
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from harness.core.errors import LlmbenchError
@@ -15,9 +15,7 @@ from harness.variants.source import VariantSource, read_variant
 if TYPE_CHECKING:
     from torch import nn
 
-    from harness.core.project import Project
     from models.parts import ModelConfig, OptimConfig, Parts
-
 
 BASE = "base"
 
@@ -48,20 +46,16 @@ def recipe_cost(sources: dict[str, VariantSource]) -> int:
 
 
 def _import_apply(source: VariantSource) -> Callable[[Parts], Parts]:
-    """Import the very text that was checked and digested, and return its `apply`."""
-    module_name = f"models.variants.{source.name}"
-    spec = importlib.util.spec_from_loader(module_name, loader=None, origin=str(source.path))
-    if spec is None:
-        raise AssertionError("a spec without a loader can always be made")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses and typing look their module up by name
+    """Import exactly the text that was checked and digested, and return its `apply`."""
+    module = ModuleType(f"models.variants.{source.name}")
+    sys.modules[module.__name__] = module  # dataclasses and typing look their module up by name
     exec(compile(source.text, str(source.path), "exec"), module.__dict__)
     apply: Callable[[Parts], Parts] = module.__dict__["apply"]
     return apply
 
 
 class _Traced:
-    """A factory that a variant put in, which remembers whether the model's construction came by."""
+    """A factory that a variant set, which records whether building the model used it."""
 
     def __init__(self, factory: Callable[..., Any], variant: str, component: str) -> None:
         self.factory, self.variant, self.component, self.used = factory, variant, component, False
@@ -73,15 +67,15 @@ class _Traced:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A base and its variants, applied: what can be built into a model."""
+    """The base with a recipe's variants applied, ready to build a model."""
 
     parts: Parts
     traces: tuple[_Traced, ...]
     renew: Callable[[], Recipe]
-    """The same recipe applied anew: its models share no object with this one's."""
+    """Applies the same recipe again; its models share no object with this one's."""
 
     def build(self) -> nn.Module:
-        """The model, its parameters not yet drawn. Raises LlmbenchError where two variants conflict."""
+        """The model before its parameters are drawn. Raises LlmbenchError where two variants conflict."""
         from models.gpt import GPT
 
         model = GPT(self.parts)
@@ -148,7 +142,7 @@ def canonical_name(name: str) -> str:
 
 
 def draw_parameters(model: nn.Module, seed: int) -> None:
-    """Draw every parameter from its own stream, keyed by (seed, name): nothing moves another's start.
+    """Draw every parameter from its own random stream, keyed by (seed, name): no parameter affects another's values.
 
     Each module that owns parameters draws them in `reset_parameters`, PyTorch's convention.
 

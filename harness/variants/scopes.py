@@ -1,4 +1,4 @@
-"""What must be known of a whole file before one node of its syntax tree can be judged: names, scopes, types."""
+"""Facts about a whole file that the check of each node needs: imported names, scopes, places of types."""
 
 from __future__ import annotations
 
@@ -10,52 +10,40 @@ from dataclasses import dataclass
 from harness.variants.allowed import BASE_MODULES, MODULES
 
 KNOWN_MODULES = frozenset(MODULES) | BASE_MODULES
-
-
 PACKAGES = frozenset(module.rpartition(".")[0] for module in KNOWN_MODULES if "." in module)
-
-
-# What a method may call the object, or the class, that it belongs to.
+# Names that the first argument of a method may have.
 FIRST_ARGUMENTS = frozenset({"self", "ctx", "cls"})
-
-
 GENERIC = frozenset({"dict", "frozenset", "list", "set", "tuple"})
-
-
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def is_module(path: str) -> bool:
-    """Whether a dotted name is a module that a variant may name, or leads to one."""
+    """Whether a dotted name is an allowed module or a package of one."""
     return path in KNOWN_MODULES or path in PACKAGES
 
 
 @dataclass(frozen=True)
 class File:
-    """One file's names. Names are judged for the whole file, whatever scope binds them: the careful reading."""
+    """One file's names. A name counts for the whole file, whichever scope binds it: the stricter reading."""
 
     imported: dict[str, str]
     """Name in the file -> the dotted name that it stands for."""
     ambiguous: frozenset[str]
     """Names that two imports bind differently."""
     nodes: tuple[ast.AST, ...]
-    """Every node, as `ast.walk` gives them; but for contexts, which only repeat where a name stands."""
+    """Every node in the order of `ast.walk`, without expression contexts."""
     parent: dict[ast.AST, ast.AST]
     first_arguments: frozenset[ast.AST]
-    """The first argument of every method, where it is called self, ctx or cls."""
+    """First arguments of methods that are called self, ctx or cls."""
     types: frozenset[ast.AST]
-    """Nodes that stand where only a type can: annotations, bases, `isinstance`."""
+    """Nodes in places of types: annotations, bases, `isinstance`."""
     classes: frozenset[str]
-    """Classes of this file whose name is bound once."""
+    """Classes of this file whose name is bound only once."""
 
     @classmethod
     def of(cls, tree: ast.Module) -> File:
-        nodes: list[ast.AST] = [tree]
-        parent: dict[ast.AST, ast.AST] = {}
-        for node in nodes:  # which grows: once through the tree, because that is what takes the time
-            children = [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr_context)]
-            parent.update(dict.fromkeys(children, node))
-            nodes += children
+        nodes = [node for node in ast.walk(tree) if not isinstance(node, ast.expr_context)]
+        parent = {child: node for node in nodes for child in ast.iter_child_nodes(node)}
         classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
         pairs = [pair for node in nodes for pair in _imported(node)]
         imported = dict(pairs)
@@ -73,7 +61,7 @@ class File:
         )
 
     def path_of(self, node: ast.AST) -> str | None:
-        """`F.pad` -> `torch.nn.functional.pad`; None for what starts at no import or goes past an imported value."""
+        """`F.pad` -> `torch.nn.functional.pad`; None if it starts at no import or goes beyond an imported value."""
         attributes: list[str] = []
         while isinstance(node, ast.Attribute):
             attributes.append(node.attr)
@@ -99,7 +87,7 @@ def _imported(node: ast.AST) -> Iterator[tuple[str, str]]:
 
 
 def bound_names(node: ast.AST) -> Iterator[str]:
-    """The names that this one node binds, wherever it stands."""
+    """The names that this node itself binds."""
     if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
         yield node.id
     elif isinstance(node, ast.arg):
@@ -113,7 +101,7 @@ def bound_names(node: ast.AST) -> Iterator[str]:
 
 
 def class_scope(owner: ast.ClassDef) -> Iterator[ast.AST]:
-    """The nodes that run in a class's own scope, the heads of its methods among them."""
+    """The nodes that run in a class's own scope, including the heads of its methods."""
     waiting: list[ast.AST] = list(owner.body)
     while waiting:
         node = waiting.pop()
@@ -127,7 +115,7 @@ def class_scope(owner: ast.ClassDef) -> Iterator[ast.AST]:
 
 
 def _type_places(node: ast.AST) -> Iterator[ast.AST]:
-    """Where, directly under this node, only a type can stand."""
+    """Direct children of this node that can only be types."""
     if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation:
         yield node.annotation
     elif isinstance(node, Function) and node.returns:
@@ -147,7 +135,7 @@ def _type_places(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _type_nodes(place: ast.AST) -> Iterator[ast.AST]:
-    """What names a type there; anything else, a walrus for one, is an expression like any other."""
+    """The names of types in such a place; anything else, such as a walrus, is an ordinary expression."""
     waiting = [place]
     while waiting:
         node = waiting.pop()

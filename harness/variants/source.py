@@ -1,7 +1,4 @@
-"""A variant's file: read, checked on its syntax tree before anything of it runs, and its cost in statements.
-
-The harness names no variant; it finds them in `models/variants/`.
-"""
+"""A variant's file: read from `models/variants/`, checked before anything of it runs, and its cost in statements."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ class VariantSource:
 
     @property
     def cost(self) -> int:
-        """Statements on the syntax tree, docstrings aside: no formatting or semicolon can hide one."""
+        """Statements on the syntax tree without docstrings; formatting and semicolons do not change the count."""
         return count_statements_of(self.text)
 
     @property
@@ -51,11 +48,9 @@ class VariantSource:
 def count_statements_of(text: str) -> int:
     """Number of statements in a source text, without docstrings. Raises LlmbenchError where it is not Python."""
     try:
-        nodes: list[ast.AST] = [ast.parse(text)]
+        nodes = list(ast.walk(ast.parse(text)))
     except PARSE_ERRORS as error:
         raise LlmbenchError(f"the statements of this source cannot be counted: {error}") from error
-    for node in nodes:  # which grows; no expression holds a statement
-        nodes += [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]
     statements = sum(isinstance(node, ast.stmt) for node in nodes)
     owners = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings = sum(isinstance(node, owners) and ast.get_docstring(node, clean=False) is not None for node in nodes)

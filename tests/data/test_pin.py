@@ -110,14 +110,18 @@ def test_other_pins_are_replaced_only_when_asked_to(own_project: Project, smoke:
     assert path.read_text() == SMOKE
 
 
-def test_a_file_that_cannot_be_edited_is_left_alone_and_its_lines_are_told(own_project: Project) -> None:
-    path = own_project.tracks / "smoke.toml"
-    data = tomllib.loads(without_pins(SMOKE))["data"]
-    head, _, tail = without_pins(SMOKE).partition("[data]")
-    dotted = "".join(f"data.{key} = {str(value)!r}\n" if isinstance(value, str) else "" for key, value in data.items())
-    dotted += 'data.document = ["book", "chapter"]\ndata.dev_fraction = 0.005\ndata.val_fraction = 0.02\n'
-    path.write_text(head + dotted + "[model]" + tail.partition("[model]")[2])
-    before = path.read_text()
-    with pytest.raises(LlmbenchError, match=r"write below \[data\]: tokenizer_sha256 = "):
-        pin_track(own_project, load_track(own_project, "smoke"))
-    assert path.read_text() == before
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[data]\ntokenizer.revision = 'main'\nrevision = 'main'\n# c\n\n[model]\nb = 1\n",
+        "data.revision = 'main'\ny = 2\ndata.tokenizer.revision = 'main'\n[model]\nb = 1\n",
+        "data = { revision = 'main', tokenizer = { revision = 'main' } }\n[model]\nb = 1\n",
+        "[data.tokenizer]\nrevision = 'main'\n[model]\nb = 1\n[data]\nrevision = 'main'\n",
+        "[data]\nrevision = 'main'\ntrain.a = 9\n[model]\nb = 1\n[data.tokenizer]\nrevision = 'main'\n",
+    ],
+)
+def test_every_layout_of_a_file_can_be_pinned(text: str) -> None:
+    expected = tomllib.loads(text)
+    expected["data"] |= tomllib.loads("\n".join(pin_lines())) | {"revision": "aaa", "tokenizer": {"revision": "bbb"}}
+    found = pinned_text(text, VALUES, {"revision": "aaa", "tokenizer.revision": "bbb"})
+    assert tomllib.loads(found) == expected
