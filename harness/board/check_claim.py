@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from harness.board.readme import submission_markdown
 from harness.board.submission import Arm, ArmName, Claim, Submission, confirmation_seeds, run_file
-from harness.core.errors import LlmbenchError
 from harness.core.project import entries_of, read_bytes, sha256
 from harness.core.runs import FinishedRun, RunIdentity, dump_json, finished
 from harness.core.track import Track
@@ -32,22 +30,24 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
     if read_bytes(folder / "submission.json") != dump_json(submission).encode():
         yield f"{folder.name}/submission.json is not written as llmbench writes it; it was edited by hand"
     yield from _file_problems(folder, submission)
-    yield from _track_problems(claim)
-    if submission.record is not None:
-        yield from _arm_problems(claim, "record", submission.record)
-    yield from _arm_problems(claim, "candidate", submission.candidate)
+    if list(submission.files) != ["curves.png", "track.toml"]:
+        yield f"{folder.name}/submission.json: files does not state the digests of curves.png and track.toml"
+    if claim.track.digest != submission.track_digest:
+        yield f"{folder.name}/track.toml is not the track whose digest the submission states"
+    for variant, text in claim.sources.items():
+        check_source(text, Path(f"{folder.name}/sources/{variant}.py"))
+    for name, arm in submission.arms.items():
+        yield from _arm_problems(claim, name, arm)
     yield from _seed_problems(claim)
     yield from _verdict_problems(claim)
 
 
 def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
     """The folder holds what the submission names and nothing else."""
-    arms: list[tuple[ArmName, Arm | None]] = [("record", submission.record), ("candidate", submission.candidate)]
     expected = {"submission.json", "README.md", "curves.png", "track.toml"}
-    for name, arm in arms:
-        if arm is not None:
-            expected |= {run_file(name, seed) for seed in arm.seeds}
-            expected |= {f"sources/{variant}.py" for variant in arm.sources}
+    for name, arm in submission.arms.items():
+        expected |= {run_file(name, seed) for seed in arm.seeds}
+        expected |= {f"sources/{variant}.py" for variant in arm.sources}
     present = {
         entry.path[len(f"{folder}/") :] for entry in entries_of(folder) if not entry.is_dir(follow_symlinks=False)
     }
@@ -60,14 +60,6 @@ def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
         yield f"{folder.name}/{extra} does not belong to a submission; remove it"
 
 
-def _track_problems(claim: Claim) -> Iterator[str]:
-    folder, submission = claim.folder, claim.submission
-    if list(submission.files) != ["curves.png", "track.toml"]:
-        yield f"{folder.name}/submission.json: files does not state the digests of curves.png and track.toml"
-    if claim.frozen.digest != submission.track_digest:
-        yield f"{folder.name}/track.toml is not the track whose digest the submission states"
-
-
 def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
     """Digests, sources and the identity of every run of one arm."""
     folder = claim.folder
@@ -75,13 +67,12 @@ def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
     if parse_recipe(arm.recipe) != tuple(arm.sources):
         yield f"{where}.sources does not name the variants of {arm.recipe}"
     for variant, digest in arm.sources.items():
-        text, file = claim.source(variant), f"{folder.name}/sources/{variant}.py"
-        if sha256(text.encode()) != digest:
-            yield f"{file} is not the source that {name}.sources states"
-        _check_frozen(text, Path(file))
+        if sha256(claim.sources[variant].encode()) != digest:
+            yield f"{folder.name}/sources/{variant}.py is not the source that {name}.sources states"
     if (cost := claim.cost(arm)) != arm.statements:
         yield f"{where}.statements is {arm.statements}, the sources have {cost}"
-    track, files = claim.track, claim.record_files if name == "record" else claim.candidate_files
+    track, training_digest = claim.track, claim.track.training_digest
+    files = claim.record_files if name == "record" else claim.candidate_files
     for (seed, digest), (run, text, verbatim) in zip(arm.runs.items(), files, strict=True):
         where = f"{folder.name}/{run_file(name, int(seed))}"
         if sha256(text.encode()) != digest:
@@ -89,7 +80,7 @@ def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
         if not verbatim:
             yield f"{where} is not written as llmbench writes it; it was edited by hand"
         yield from _identity_problems(where, run, arm, int(seed), track)
-        if run.training_digest != claim.frozen.training_digest:
+        if run.training_digest != training_digest:
             yield f"{where} was trained under another edition of the track"
         if isinstance(run, FinishedRun):
             yield from _run_problems(where, run)
@@ -100,19 +91,6 @@ def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
     ended = max((run.training.ended for run in whole), default="")
     if ended > f"{claim.submission.date}T24":  # ISO times sort as text
         yield f"{folder.name}: date is {claim.submission.date}, but a run of the {name} arm ended {ended}"
-
-
-def _check_frozen(text: str, where: Path) -> None:
-    """`check_source`, once for all submissions that hold the same text."""
-    try:
-        _check_once(text)
-    except LlmbenchError:
-        check_source(text, where)  # again, for an error that names the file
-
-
-@lru_cache(maxsize=256)
-def _check_once(text: str) -> None:
-    check_source(text, Path("source.py"))
 
 
 def _identity_problems(where: str, run: RunIdentity, arm: Arm, seed: int, track: Track) -> Iterator[str]:

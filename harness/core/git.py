@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Literal
 
@@ -12,10 +13,10 @@ from harness.core.errors import LlmbenchError
 ChangeKind = Literal["added", "changed", "deleted"]
 
 
-def git(root: Path, *arguments: str, stdin: bytes = b"") -> bytes:
+def git(root: Path, *arguments: str) -> bytes:
     """What one git command writes to stdout. Raises LlmbenchError where there is no git, or where it fails."""
     try:
-        return subprocess.run(["git", *arguments], cwd=root, input=stdin, capture_output=True, check=True).stdout
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=True).stdout
     except OSError as error:
         raise LlmbenchError(f"git cannot be run: {error.strerror}; install it") from error
     except subprocess.CalledProcessError as error:
@@ -43,7 +44,7 @@ def is_ancestor(root: Path, commit: str) -> bool:
 
 
 def changed_files(root: Path, commit: str) -> dict[str, ChangeKind]:
-    """What the working tree has otherwise than `commit`: tracked files, and untracked ones that are not ignored."""
+    """How the working tree differs from `commit`: tracked files, and untracked ones that are not ignored."""
     options = ("--name-status", "--no-renames", "--no-ext-diff", "--ignore-submodules=none", "-z")
     fields = _text(git(root, "diff", *options, commit, "--")).split("\0")[:-1]
     letters = dict(zip(fields[1::2], fields[::2], strict=True))
@@ -66,20 +67,14 @@ def read_all_at(root: Path, commit: str, folder: str, name: str) -> dict[str, by
 
     Raises LlmbenchError where git does not have them, as in a partial clone without its origin.
     """
-    blobs = {}
-    for line in _text(git(root, "ls-tree", "-r", "-z", commit, "--", f"{folder}/")).split("\0")[:-1]:
-        (_, kind, blob), path = line.partition("\t")[0].split(), line.partition("\t")[2]
-        if kind == "blob" and path.count("/") == folder.count("/") + 2 and path.endswith(f"/{name}"):
-            blobs[path] = blob
-    wanted = "".join(f"{blob}\n" for blob in blobs.values()).encode()
-    stream, found = io.BytesIO(git(root, "cat-file", "--batch", stdin=wanted)), {}
-    for path in blobs:  # each is "BLOB blob SIZE", a line end, its bytes, a line end
-        head = stream.readline().split()
-        if head[-1] == b"missing":
-            raise LlmbenchError(f"git does not have {path} of {commit}; fetch it")
-        found[path] = stream.read(int(head[2]))
-        stream.readline()
-    return found
+    depth = folder.count("/") + 2
+    paths = [p for p in files_at(root, commit, folder) if p.count("/") == depth and p.endswith(f"/{name}")]
+    if not paths:
+        return {}
+    archive = git(root, "archive", "--format=tar", commit, "--", *paths)
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        found = {member.name: files.extractfile(member) for member in files if member.isfile()}
+        return {path: file.read() for path, file in found.items() if file is not None}
 
 
 def files_at(root: Path, commit: str, folder: str) -> list[str]:
