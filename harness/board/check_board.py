@@ -142,7 +142,7 @@ def _table_problems(project: Project, checked: Sequence[Row] | None) -> Iterator
 def _standing_problems(claim: Claim, earlier: Board) -> Iterator[str]:
     """The submission was measured against the record that stood when its number came, and is filed as its verdict says.
 
-    A challenge is measured against the record that it names, whatever stands now.
+    A challenge is measured against the record that it names, not against the present one.
     """
     submission = claim.submission
     name, track, digest = submission.folder_name, submission.track, submission.track_digest

@@ -73,9 +73,9 @@ class Case:
         return [*self.records, *self.candidates]
 
 
-def read_case(project: Project, claim: Claim, board: Board) -> Case:
-    """A submission whose files are in order, and what the board held before it."""
-    submission, earlier = claim.submission, board.before(claim.submission.number)
+def read_case(project: Project, claim: Claim, earlier: Board) -> Case:
+    """A submission whose files are in order, and what the board before it held."""
+    submission = claim.submission
     holder = earlier.standing_of(submission.track, submission.track_digest, submission.lane)
 
     def known() -> list[FinishedRun]:

@@ -105,7 +105,7 @@ def make_board(submissions: Iterable[Submission]) -> Board:
 
 
 def make_row(board: Board, claim: Claim) -> Row:
-    """One submission's line. Raises LlmbenchError where a run of its candidate is broken."""
+    """One submission's line. Raises LlmbenchError where one of its runs is broken."""
     submission, runs, verdict = claim.submission, finished(claim.candidates), claim.submission.verdict
     return Row(
         number=submission.number,
@@ -190,7 +190,7 @@ def holder_row(project: Project, board: Board, track: Track) -> Row | None:
 
 
 def standings(project: Project, board: Board) -> dict[str, list[Standing]]:
-    """Variant -> what the board says of it, newest first; empty for a variant that was never judged."""
+    """Variant -> what the board says of it, newest first; empty for a variant without a verdict."""
     found: dict[str, list[Standing]] = defaultdict(list)
     held = {track: _held(project, board, track) for track in {submission.track for submission in board.submissions}}
     for submission in reversed(board.submissions):

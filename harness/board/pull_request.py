@@ -132,7 +132,7 @@ class Review:
 
 
 def review_changes(project: Project, revision: str) -> Review:
-    """Compare the working tree, untracked files included, with `revision`, and judge the submission that is new.
+    """Compare the working tree, untracked files included, with `revision`, and check the submission that is new.
 
     Raises LlmbenchError for an unknown revision or outside a repository, UndecidedError where HEAD does not
     contain the revision.

@@ -51,7 +51,7 @@ class Arm(Strict):
 
 
 class Challenge(Strict):
-    """The result of training a record again on seeds that nobody picked."""
+    """The result of training a record again on `fresh_seeds`."""
 
     number: Positive
     """The record that was trained again."""
@@ -125,7 +125,7 @@ def fresh_seeds(submission: Submission, purpose: str, count: int) -> list[int]:
 
 
 def _derived_seeds(purpose: str, track_digest: str, digests: Mapping[str, str]) -> Iterator[int]:
-    """Endless seeds that nobody picked."""
+    """Endless seeds that follow from the arguments, so that nobody can choose them."""
     key = candidate_key(digests)
     return (derive_seed(purpose, track_digest, key, index) % 2**31 for index in itertools.count())
 
@@ -196,21 +196,18 @@ class Claim:
         return load_frozen_track(self.folder, self.submission)
 
     @cached_property
-    def record_files(self) -> list[OnFile[FinishedRun | FailedRun]]:
-        """The record arm's runs; none in an opening."""
-        return read_runs(self.folder, self.submission, "record")
-
-    @cached_property
-    def candidate_files(self) -> list[OnFile[FinishedRun | FailedRun]]:
-        return read_runs(self.folder, self.submission, "candidate")
+    def files(self) -> dict[ArmName, list[OnFile[FinishedRun | FailedRun]]]:
+        """The runs of both arms with their files' texts; an opening has none of a record."""
+        arms: list[ArmName] = ["record", "candidate"]
+        return {arm: read_runs(self.folder, self.submission, arm) for arm in arms}
 
     @property
     def records(self) -> list[FinishedRun | FailedRun]:
-        return [file.record for file in self.record_files]
+        return [file.record for file in self.files["record"]]
 
     @property
     def candidates(self) -> list[FinishedRun | FailedRun]:
-        return [file.record for file in self.candidate_files]
+        return [file.record for file in self.files["candidate"]]
 
     @cached_property
     def sources(self) -> dict[str, str]:

@@ -68,7 +68,7 @@ def decide_stored(store: RunStore, arms: Arms, seeds: Sequence[int]) -> Contest:
 
 
 def _can_start(store: RunStore, arms: Arms, seeds: Sequence[int]) -> bool:
-    """Whether the candidate gets as far as its first step; tried only where records would be trained in vain."""
+    """Whether the candidate gets as far as its first step; tried only where records would be trained for nothing."""
     first = store.identify(arms.candidate, seeds[0])
     records_are_there = all(store.find(store.identify(arms.record, seed)) is not None for seed in seeds)
     return records_are_there or store.find(first) is not None or store.rehearse(first)
@@ -104,5 +104,4 @@ def _decide(store: RunStore, arms: Arms, runs: Sequence[FinishedRun | FailedRun]
     """The verdict on these runs."""
     records, candidates = ([run for run in runs if run.recipe == recipe] for recipe in (arms.record, arms.candidate))
     added = added_statements(store.project, arms)
-    judged = decide_arms(records, candidates, store.track.rule, added_statements=added, lane=arms.lane)
-    return Contest(arms, *judged)
+    return Contest(arms, *decide_arms(records, candidates, store.track.rule, added_statements=added, lane=arms.lane))

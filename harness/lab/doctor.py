@@ -58,7 +58,7 @@ class TrackOutlook(Strict):
     train_flops: float
     """Operations of one training run: 6 a multiplied parameter and token (arXiv:2001.08361), and the attention's."""
     memory_gib: float
-    """At least needed by one run: weights, gradients, optimizer, the judged copy and the logits, in float32."""
+    """At least needed by one run: weights, gradients, optimizer, the evaluated copy and the logits, in float32."""
     jobs: Positive
     """Runs at a time."""
     run_s: float | None

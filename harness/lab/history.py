@@ -1,4 +1,4 @@
-"""Every attempt on a track is counted, wins, losses and failures alike: who tries often wins once by luck.
+"""Every attempt on a track is counted, wins, losses and failures alike: with enough attempts one wins by chance.
 
 `runs/TRACK/attempts.jsonl` gets one line for each candidate that got a verdict on this machine. Together with the
 board's negative results it gives the number of an attempt.
