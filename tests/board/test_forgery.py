@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from harness.board.check_board import verify_board
 from harness.board.leaderboard import rebuild
 from harness.board.readme import submission_markdown
 from harness.board.submission import Claim, load_arm_runs, load_submission, run_file
 from harness.core.project import Project, sha256
+from tests.board import verify_board
 from tests.board.test_tampering import copy_board, newest, written
 
 Run = dict[str, Any]

@@ -1,4 +1,4 @@
-"""A board that grows: what one check reads, the order of five-digit numbers, and the same findings on all cores."""
+"""A board that grows: what one check reads, and the order of five-digit numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from harness.board.check_board import check_board, check_folder, readable_board
 from harness.board.leaderboard import make_rows, read_board, rebuild
 from harness.board.rows import format_csv, stored_rows
 from harness.board.submission import parse_submission
-from harness.core import parallel as cores
 from harness.core.git import git, read_all_at
 from harness.core.project import Project
 from harness.core.runs import dump_json
@@ -85,13 +84,6 @@ def test_a_check_of_all_reads_the_runs_of_each_a_fixed_number_of_times(grown: Pr
         part: max(count for path, count in opened.items() if part in path) for part in ("submission.json", "/runs/")
     }
     assert times == {"submission.json": 3, "/runs/": 2}  # a record's runs: for itself, and for its challenge
-
-
-def test_several_processes_find_what_one_finds(grown: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = check_board(grown), make_rows(grown)
-    monkeypatch.setattr(cores, "FEW", 1)
-    monkeypatch.setattr(cores, "available_cores", lambda: 2)
-    assert (check_board(grown), make_rows(grown)) == alone
 
 
 def test_the_board_is_shown_from_the_csv_unless_it_is_about_other_folders(grown: Project, tmp_path: Path) -> None:

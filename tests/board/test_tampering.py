@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 from pydantic_core import to_json
 
-from harness.board.check_board import readable_board, verify_board, verify_folder
+from harness.board.check_board import readable_board, verify_folder
 from harness.board.leaderboard import read_board
 from harness.board.rows import BOARD_END, BOARD_START
 from harness.core.project import Project
+from tests.board import verify_board
 from tests.conftest import ROOT
 
 KINDS = ("opening", "record", "negative")

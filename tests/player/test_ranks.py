@@ -19,7 +19,7 @@ from torch import distributed
 
 from harness.core.errors import LlmbenchError
 from harness.core.events import Answer, Failed, RunEvent, Step, Stopped, Trained
-from harness.core.parallel import available_cores
+from harness.core.machine import available_cores
 from harness.core.project import Project
 from harness.core.track import Track, load_track, parse_track_text
 from harness.data.batches import Batches
