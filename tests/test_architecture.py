@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.make import ROOT
 
 # What trains, and so needs torch at once: it runs as a worker of its own.
 TRAINS = {f"harness.player.{name}" for name in ("checkpoint", "compiler", "loss", "rehearse", "train")}

@@ -22,7 +22,7 @@ from harness.core.git import git, read_all_at
 from harness.core.project import Project
 from harness.core.runs import dump_json
 from harness.lab.submit import rebuild_texts
-from tests.conftest import ROOT
+from tests.make import ROOT
 
 
 @pytest.fixture(scope="module")

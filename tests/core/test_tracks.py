@@ -26,9 +26,8 @@ from harness.player.train import train
 from harness.variants.recipe import Recipe
 from harness.variants.source import variant_names
 from models.gpt import GPT, base
-from tests.conftest import ROOT, TEXTS
 from tests.hub import serve_hub
-from tests.variants.test_recipe import NEED_EXPERTS
+from tests.make import NEED_EXPERTS, ROOT, TEXTS
 
 TRACKS = track_names(Project(ROOT))
 BLUEBERRY = [name for name in TRACKS if name.startswith("blueberry")]

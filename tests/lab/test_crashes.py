@@ -26,7 +26,7 @@ from harness.lab.executor import LocalExecutor
 from harness.player.job import Job
 from harness.player.train import StopRequestedError, train
 from harness.variants.recipe import Recipe
-from tests.conftest import ROOT, FiledContest, Sandbox
+from tests.make import ROOT, FiledContest, Sandbox
 
 SEED_0 = ("run", "baseline", "--pairs", "1", "--track", "smoke")
 

@@ -30,7 +30,7 @@ from harness.referee.evaluate import evaluate
 from harness.variants.check import check_source
 from harness.variants.recipe import Recipe, apply_recipe, draw_parameters
 from harness.variants.source import VariantSource
-from tests.conftest import ROOT, make_job
+from tests.make import ROOT, make_job
 
 CHEATS = {path.stem: path for path in sorted((ROOT / "tests" / "cheats").glob("*.py"))}
 UNCAUGHT = {path.stem: path for path in sorted((ROOT / "tests" / "cheats" / "uncaught").glob("*.py"))}
