@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -298,36 +295,3 @@ def test_welch_degrees_of_freedom_count_only_from_the_declared_seeds() -> None:
 def test_a_rule_under_which_both_directions_could_win_is_refused() -> None:
     with pytest.raises(ValueError, match="futility_alpha"):
         Rule(**(RULE.model_dump() | {"futility_alpha": 0.001}))
-
-
-@pytest.fixture(scope="module")
-def study() -> Iterator[ModuleType]:
-    """`benchmarks/verdict.py`, a script that imports its neighbours."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
-        yield importlib.import_module("verdict")
-
-
-@pytest.mark.parametrize("rule", [RULE, WELCH], ids=["paired", "welch"])
-@pytest.mark.parametrize("gain", [0.0, 2.0])
-def test_the_study_decides_as_judge_does(study: ModuleType, rule: Rule, gain: float) -> None:
-    contests = study.NOISES[0].contests(study.np.random.default_rng(7), 100)
-    assert study.cross_check(rule, study.better(contests, gain)) == 100
-
-
-@pytest.mark.parametrize("rule", [RULE, WELCH], ids=["paired", "welch"])
-def test_one_percent_false_accepts_and_ninety_percent_power_under_normal_noise(study: ModuleType, rule: Rule) -> None:
-    apply, num = study.by_rule(rule), 40_000
-    for noise in study.NOISES[:3]:  # the candidate as noisy as the record, three and six times as noisy
-        assert apply(noise.contests(study.np.random.default_rng(8), num)).accepted < 0.01 + 3 * (0.01 / num) ** 0.5
-    contests = study.NOISES[0].contests(study.np.random.default_rng(9), num)
-    found = apply(study.better(contests, 2 * study.UNIT))
-    assert found.accepted > 0.9
-    assert found.runs / 2 < 7
-
-
-def test_the_study_never_repeats_a_placebo_pair(study: ModuleType) -> None:
-    record = [3.0 + 0.1 * seed for seed in range(9)]
-    contests = study.placebo_contests(study.np.random.default_rng(1), record, [x + 0.005 for x in record], 50)
-    assert contests.record.shape == (50, 9)
-    assert all(len(set(contest)) == 9 for contest in contests.record.round(9).tolist())
