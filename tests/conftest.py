@@ -20,7 +20,8 @@ from harness.core.track import Track, load_track
 from harness.player.device import set_up_torch
 from harness.player.job import Job
 from harness.variants.recipe import Recipe, apply_recipe, recipe_sources
-from tests.make import ROOT, TEXTS, FiledContest, MakeTrack, Sandbox, file_contest, make_job, make_sandbox
+from tests.make import ROOT, TEXTS, MakeTrack, make_job
+from tests.sandbox import FiledContest, Sandbox, file_contest, make_sandbox
 
 settings.register_profile("gate", deadline=None, derandomize=True)  # slow machines and luck must not fail it
 settings.load_profile("gate")

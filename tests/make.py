@@ -6,18 +6,12 @@ Fixtures are in conftest.py; everything here can be imported by any test.
 from __future__ import annotations
 
 import json
-import os
 import random
-import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
@@ -29,7 +23,6 @@ from harness.core.project import Project
 from harness.core.runs import Evaluation, FinishedRun, Machine, Pair, Provenance, Training
 from harness.core.track import Rule, Track
 from harness.player.job import Job
-from harness.show.documents import DOCUMENTS, json_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = ["the", "a", "dog", "cat", "tree", "river", "sees", "finds", "loves", "and", "or", "in", "naïve", "日本", "🙂"]
@@ -38,8 +31,6 @@ TEXTS = [f"{number}: " + " ".join(random.Random(number).choices(WORDS, k=40 + nu
 NEED_EXPERTS = {"zero_compute_expert"}
 """Variants that go with mixture-of-experts tracks alone."""
 MakeTrack = Callable[..., Track]
-GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
-GIT |= {f"GIT_{who}_{what}": "someone@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 # --- runs and contests -------------------------------------------------------------------------------------------
 
@@ -215,9 +206,6 @@ def written(content: Any) -> str:
     return to_json(content, indent=1).decode() + "\n"
 
 
-# --- checkouts that are driven through the command line -----------------------------------------------------------
-
-
 def make_job(track: Track, folder: Path) -> Job:
     """A run of the base on `track`, which is smoke or made of it, with no checkpoint on the way."""
     return Job(
@@ -230,86 +218,6 @@ def make_job(track: Track, folder: Path) -> Job:
         folder=str(folder),
         checkpoint_every_s=1e9,
     )
-
-
-def valid_document(text: str, *arguments: str) -> Any:
-    """The one JSON document that `llmbench ARGUMENTS --json` printed. Raises where it breaks the command's schema."""
-    command = next(name for name in (" ".join(arguments[:2]), arguments[0]) if name in DOCUMENTS)
-    document = json.loads(text)
-    jsonschema.validate(document, json_schema(command), jsonschema.Draft202012Validator)
-    return document
-
-
-def one_sentence(text: str) -> bool:
-    """No traceback, one line of error."""
-    lines = [line for line in text.splitlines() if line.startswith("llmbench: ")]
-    return len(lines) == 1 and "Traceback" not in text
-
-
-@dataclass(frozen=True)
-class Sandbox:
-    """A copy of the checkout with a board of its own, driven through the command line."""
-
-    root: Path
-
-    def __call__(
-        self, *arguments: str, environment: dict[str, str] | None = None, **options: Any
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "harness.cli", *arguments],
-            cwd=self.root,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            env={**os.environ, "NO_COLOR": "1", "COLUMNS": "120", **(environment or {})},
-            **options,
-        )
-
-    def json(self, *arguments: str, **options: Any) -> Any:
-        """The one JSON document that the command prints, proved to keep the command's schema."""
-        return valid_document(self(*arguments, "--json", **options).stdout, *arguments)
-
-    def copy(self, target: Path) -> Sandbox:
-        shutil.copytree(self.root, target, symlinks=True)
-        return Sandbox(target)
-
-
-def make_sandbox(root: Path) -> Sandbox:
-    for folder in ("harness", "models", "tracks"):
-        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    track = root / "tracks" / "smoke.toml"
-    # A level at which three pairs can decide: what is tested is the way of a claim, not the statistics.
-    text = re.sub(r"(?m)^alpha = .*$", "alpha = 0.45", track.read_text())
-    text = re.sub(r"(?m)^futility_alpha = .*$", "futility_alpha = 0.45", text)
-    track.write_text(re.sub(r"(?m)^max_slowdown = .*$", "max_slowdown = 9.0", text))
-    return Sandbox(root)
-
-
-@dataclass(frozen=True)
-class FiledContest:
-    """The whole way, once, for real: baseline, candidate, submission."""
-
-    sandbox: Sandbox
-    candidate: dict[str, Any]
-    submitted: subprocess.CompletedProcess[str]
-
-
-def file_contest(root: Path) -> FiledContest:
-    sandbox = make_sandbox(root)
-    baseline = sandbox("run", "baseline", "--track", "smoke")
-    assert baseline.returncode == 0, baseline.stderr
-    opening = sandbox("submit", "--baseline", "--track", "smoke")
-    assert opening.returncode == 0, opening.stderr
-    candidate = sandbox("run", "candidate", "--variant", "token_smear", "--track", "smoke", "--json")
-    submitted = sandbox("submit", "--track", "smoke")
-    document = valid_document(candidate.stdout, "run", "candidate")
-    return FiledContest(sandbox, {"code": candidate.returncode, **document}, submitted)
-
-
-def problems(sandbox: Sandbox) -> dict[str, list[str]]:
-    """What `llmbench verify` finds: folder or file -> its problems."""
-    return {name: found for name, found in sandbox.json("verify")["problems"].items() if found}
 
 
 # --- corpora ------------------------------------------------------------------------------------------------------

@@ -24,7 +24,8 @@ from harness.lab.contest import Contest
 from harness.lab.rerun import claim_arms, compare_repeat, outcome_of, track_again
 from harness.rule.replication import Outcome
 from harness.rule.verdict import failed_verdict
-from tests.make import FiledContest, Sandbox, make_run, one_sentence, problems, valid_document
+from tests.make import make_run
+from tests.sandbox import FiledContest, Sandbox, one_sentence, problems, valid_document
 
 # Token smearing on the track's public seeds; on any other seed it drowns each token in the one before, which costs
 # far more than seeds differ by. The seed is known by the first number that it draws.

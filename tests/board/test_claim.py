@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.make import FiledContest, Sandbox, one_sentence, problems
+from tests.sandbox import FiledContest, Sandbox, one_sentence, problems
 
 CANDIDATE = ("run", "candidate", "--variant", "token_smear", "--track", "smoke")
 

@@ -25,7 +25,7 @@ from harness.player.job import Job
 from harness.player.train import StopRequestedError, train
 from harness.variants.recipe import Recipe
 from tests import kills
-from tests.make import FiledContest, Sandbox
+from tests.sandbox import FiledContest, Sandbox
 
 SEED_0 = ("run", "baseline", "--pairs", "1", "--track", "smoke")
 

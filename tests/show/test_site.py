@@ -23,7 +23,8 @@ from harness.rule.reasons import explain
 from harness.show import site as site_module
 from harness.show.site import MANIFEST, render_pages, render_site, write_site
 from harness.show.site.content import read_submissions, read_tracks
-from tests.make import NEGATIVE, RECORD, ROOT, FiledContest, copy_board, edit, make_board
+from tests.make import NEGATIVE, RECORD, ROOT, copy_board, edit, make_board
+from tests.sandbox import FiledContest
 
 Files = dict[str, str]
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>&amp;' {{ 7 * 7 }} </pre></title>"
