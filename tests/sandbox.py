@@ -21,10 +21,25 @@ GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
 GIT |= {f"GIT_{who}_{what}": "someone@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
-def python(*arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
-    """`python ARGUMENTS` in `cwd`, with further environment variables."""
-    command, environment = [sys.executable, *arguments], {**os.environ, **variables}
+Done = subprocess.CompletedProcess[str]
+
+
+def run(*command: str, cwd: Path = ROOT, **variables: str) -> Done:
+    """A command in `cwd`, with further environment variables."""
+    mine = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "GITHUB_STEP_SUMMARY")}
+    environment = {**mine, "NO_COLOR": "1", "COLUMNS": "120", **variables}
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False, env=environment)
+
+
+def python(*arguments: str, cwd: Path = ROOT, **variables: str) -> Done:
+    return run(sys.executable, *arguments, cwd=cwd, **variables)
+
+
+def git(root: Path, *arguments: str) -> str:
+    """What git prints. Its user is someone, and it reads no settings of whoever runs the tests."""
+    done = run("git", "-c", "init.defaultBranch=main", *arguments, cwd=root, **GIT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def valid_document(text: str, *arguments: str) -> Any:
@@ -47,9 +62,8 @@ class Sandbox:
 
     root: Path
 
-    def __call__(self, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        variables = {"NO_COLOR": "1", "COLUMNS": "120", **(environment or {})}
-        return python("-m", "harness.cli", *arguments, cwd=self.root, **variables)
+    def __call__(self, *arguments: str, environment: dict[str, str] | None = None) -> Done:
+        return python("-m", "harness.cli", *arguments, cwd=self.root, **(environment or {}))
 
     def refuses(self, *arguments: str, code: int = 2, **options: Any) -> str:
         """What the command said on stderr: it must end with `code`, in one sentence."""
@@ -65,6 +79,10 @@ class Sandbox:
     def copy(self, target: Path) -> Sandbox:
         shutil.copytree(self.root, target, symlinks=True)
         return Sandbox(target)
+
+
+HERE = Sandbox(ROOT)
+"""This checkout, for commands that leave no trace in it."""
 
 
 def make_sandbox(root: Path) -> Sandbox:
@@ -84,15 +102,14 @@ class FiledContest:
 
     sandbox: Sandbox
     candidate: dict[str, Any]
-    submitted: subprocess.CompletedProcess[str]
+    submitted: Done
 
 
 def file_contest(root: Path) -> FiledContest:
     sandbox = make_sandbox(root)
-    baseline = sandbox("run", "baseline", "--track", "smoke")
-    assert baseline.returncode == 0, baseline.stderr
-    opening = sandbox("submit", "--baseline", "--track", "smoke")
-    assert opening.returncode == 0, opening.stderr
+    for command in (("run", "baseline"), ("submit", "--baseline")):
+        done = sandbox(*command, "--track", "smoke")
+        assert done.returncode == 0, done.stderr
     candidate = sandbox("run", "candidate", "--variant", "token_smear", "--track", "smoke", "--json")
     submitted = sandbox("submit", "--track", "smoke")
     document = valid_document(candidate.stdout, "run", "candidate")

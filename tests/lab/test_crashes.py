@@ -25,7 +25,7 @@ from harness.player.job import Job
 from harness.player.train import StopRequestedError, train
 from harness.variants.recipe import Recipe
 from tests import kills
-from tests.sandbox import FiledContest, Sandbox
+from tests.sandbox import Done, FiledContest, Sandbox, run
 
 SEED_0 = ("run", "baseline", "--pairs", "1", "--track", "smoke")
 
@@ -96,7 +96,7 @@ def no_file_beyond(num_bytes: int) -> Iterator[None]:
 def test_a_disk_that_fills_up_while_training_loses_nothing(
     build_recipe: Callable[[str, Track], Recipe], tiny: Track, tiny_tokens: dict[str, Any], job: Job, tmp_path: Path
 ) -> None:
-    def run(folder: str, **options: Any) -> str:
+    def train_in(folder: str, **options: Any) -> str:
         (tmp_path / folder).mkdir(exist_ok=True)
         own = job.model_copy(update={"folder": str(tmp_path / folder)})
         recipe = build_recipe("base", tiny)
@@ -104,34 +104,29 @@ def test_a_disk_that_fills_up_while_training_loses_nothing(
 
     questions = iter([False, False, True])
     with pytest.raises(StopRequestedError):
-        run("torn", should_stop=lambda: next(questions))
+        train_in("torn", should_stop=lambda: next(questions))
     checkpoint = tmp_path / "torn" / "checkpoint.pt"
     before = checkpoint.read_bytes()
     for num_bytes in (0, 1000, len(before) // 2):
         with no_file_beyond(num_bytes), pytest.raises(LlmbenchError, match="; free space or fix"):
-            run("torn")
+            train_in("torn")
         assert checkpoint.read_bytes() == before
         assert [path.name for path in checkpoint.parent.iterdir()] == ["checkpoint.pt"]
-    assert run("torn") == run("whole")
+    assert train_in("torn") == train_in("whole")
 
 
-def mounted(sandbox: Sandbox, folder: str, options: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def mounted(sandbox: Sandbox, folder: str, options: str, *arguments: str) -> Done:
     """A command in a mount namespace of its own, in which `folder` of the checkout is a small or read-only disk.
 
     Prints what the command left in the folder as the last line.
     """
     command = f'mount -t tmpfs -o {options} none {folder} && "$@"; code=$?; echo; find {folder} -type f | tr "\\n" " "'
     unshare = shutil.which("unshare")
-    if unshare is None or subprocess.run([unshare, "-rm", "true"], capture_output=True, check=False).returncode != 0:
+    if unshare is None or run(unshare, "-rm", "true").returncode != 0:
         pytest.skip("this system lends no mount namespace")
-    return subprocess.run(
-        [unshare, "-rm", "sh", "-c", f"{command}; exit $code", "sh", sys.executable, "-m", "harness.cli", *arguments],
-        cwd=sandbox.root,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    shell = f"{command}; exit $code"
+    program = (sys.executable, "-m", "harness.cli", *arguments)
+    return run(unshare, "-rm", "sh", "-c", shell, "sh", *program, cwd=sandbox.root)
 
 
 @pytest.mark.parametrize(

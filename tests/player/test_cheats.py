@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import ast
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +29,7 @@ from harness.variants.check import MAX_CONSTANTS, check_source
 from harness.variants.recipe import Recipe, apply_recipe, draw_parameters
 from harness.variants.source import VariantSource
 from tests.make import ROOT, make_job
+from tests.sandbox import python
 
 CHEATS = {path.stem: path for path in sorted((ROOT / "tests" / "cheats").glob("*.py"))}
 MANY = f"[{', '.join(f'0.{number}' for number in range(100, 100 + MAX_CONSTANTS + 1))}]"
@@ -274,13 +273,7 @@ def answers(request: pytest.FixtureRequest, smoke: Track, tmp_path_factory: pyte
     prepare(smoke)  # there is a val split to read
     job = make_job(smoke, tmp_path_factory.mktemp("run"))
     paths = [str(CHEATS[name]) for name in NEEDS_CONFINEMENT]
-    done = subprocess.run(
-        [sys.executable, "-c", APPLY, job.model_dump_json(), request.param, *paths],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-c", APPLY, job.model_dump_json(), request.param, *paths)
     assert done.returncode == 0, done.stderr
     in_force, *lines = done.stdout.splitlines()
     if set(in_force.split()) != {"landlock", "seccomp"}:
