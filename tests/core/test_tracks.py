@@ -71,12 +71,6 @@ def test_reported_numbers_stand_beside_the_track_and_in_no_digest(project: Proje
     assert (without.digest, without.training_digest) == (track.digest, track.training_digest)
 
 
-def test_no_digest_of_the_first_tracks_moves(project: Project) -> None:
-    """Their runs are on the board: a key that a track does not have must not count."""
-    digests = {name: load_track(project, name).digest[:12] for name in ("pocket", "smoke")}
-    assert digests == {"pocket": "f440003cfa93", "smoke": "e6834ea8bb5b"}
-
-
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The repositories of all hub tracks, with their names and columns, small: a server's address."""

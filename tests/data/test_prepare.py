@@ -56,14 +56,6 @@ def test_every_document_is_in_its_split_once_and_in_order(files_track: MakeTrack
         assert (pin.documents, pin.bytes) == (len(texts), sum(len(text.encode()) for text in texts))
 
 
-def test_tokens_are_made_alike_twice(files_track: MakeTrack) -> None:
-    track = files_track()
-    prepare(track)
-    first = manifest_of(track)
-    prepare(track, force=True)
-    assert manifest_of(track).pins == first.pins
-
-
 class Stop:
     """Ctrl-C after some chunks."""
 

@@ -207,8 +207,8 @@ def test_a_submit_that_was_killed_leaves_nothing_that_counts(filed: FiledContest
     torn = own.root / "submissions" / ".new-killed" / "0002-smoke-token_smear"
     torn.mkdir(parents=True)
     (torn / "submission.json").write_text("{")
-    assert own("verify").returncode == 0
     assert own("submit", "--variant", "token_smear", "--track", "smoke").returncode == 0
+    assert own("verify").returncode == 0
     assert load_submission(own.root / "submissions" / "0002-smoke-token_smear").number == 2
     assert not torn.parent.exists()
 
@@ -222,9 +222,6 @@ def test_a_folder_that_is_closed_ends_a_command_in_a_sentence(filed: FiledContes
     mode = closed.stat().st_mode
     closed.chmod(0)
     try:
-        done = own("submit", "--variant", "qk_norm", "--track", "smoke")
+        own.refuses("submit", "--variant", "qk_norm", "--track", "smoke")
     finally:
         closed.chmod(mode)
-    assert done.returncode == 2, done.stderr
-    assert sum(line.startswith("llmbench: ") for line in done.stderr.splitlines()) == 1
-    assert "Traceback" not in done.stderr

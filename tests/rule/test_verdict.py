@@ -201,7 +201,7 @@ def test_each_reason_code_has_its_contest(code: str, decision: str, pairs: list[
 
 
 FROM_FAILED_RUNS = {"candidate_failed", "hopeless_start", "record_failed", "run_interrupted"}
-FROM_THE_BOARD = {"stale_record"}  # tests/board/test_claim.py
+FROM_THE_BOARD = {"stale_record"}  # tests/board/test_pull_request.py
 FROM_NUMBERS = {
     "too_few_values",
     "unequal_lengths",

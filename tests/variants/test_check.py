@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from harness.core.errors import LlmbenchError
 from harness.core.project import Project
 from harness.variants.allowed import BASE_MODULES
 from harness.variants.check import MAX_CONSTANTS, MAX_FILE_BYTES, MAX_STRING_BYTES, check_source
-from harness.variants.source import count_statements_of, read_variant, variant_names
+from harness.variants.source import read_variant, variant_names
 
 HERE = Path(__file__).resolve().parents[1]
 HONEST = sorted((HERE / "honest").glob("*.py"))
@@ -290,88 +289,21 @@ def test_what_only_looks_like_reaching_passes() -> None:
         assert refusal(f"{HEAD}{fragment}\n{APPLY}") == "", fragment
 
 
-# --- random and broken files -------------------------------------------------------------------------------------
+# --- random and broken files; damaged ones are in tests/board/test_fuzz.py ----------------------------------------
 
-FILES = [path.read_bytes() for path in [*HONEST, *sorted((HERE.parent / "models" / "variants").glob("*.py"))]]
-
-
-def check_bytes(project: Project, content: bytes) -> None:
-    """Read a variant file with this content; anything but LlmbenchError is a failure."""
-    path = project.variants / "idea.py"
-    path.write_bytes(content)
-    with suppress(LlmbenchError):
-        read_variant(project, "idea")
-
-
-@pytest.fixture(scope="module")
-def scratch(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    root = tmp_path_factory.mktemp("scratch")
-    (root / "models" / "variants").mkdir(parents=True)
-    return Project(root)
-
-
-@settings(max_examples=200)
-@given(content=st.binary(max_size=300))
-def test_random_bytes_are_refused_in_one_sentence(scratch: Project, content: bytes) -> None:
-    check_bytes(scratch, content)
-
-
-@settings(max_examples=200)
-@given(file=st.sampled_from(FILES), cut=st.floats(0, 1), noise=st.binary(max_size=3), keep=st.booleans())
-def test_a_torn_or_damaged_file_passes_or_is_refused_in_one_sentence(
-    scratch: Project, file: bytes, cut: float, noise: bytes, keep: bool
-) -> None:
-    at = int(cut * len(file))
-    check_bytes(scratch, file[:at] + noise + (file[at + len(noise) :] if keep else b""))
-
-
-WORDS = st.sampled_from(
-    [
-        "torch",
-        "nn",
-        "self",
-        "class A(",
-        "def f(",
-        "):",
-        "\n",
-        "    ",
-        ".",
-        "__class__",
-        "=",
-        "[",
-        "]",
-        "(",
-        ")",
-        "lambda ",
-        "import ",
-        "from ",
-        " as ",
-        "match ",
-        "case ",
-        "x",
-        "for ",
-        " in ",
-        "with ",
-        "yield ",
-        ":=",
-        "*",
-        "f'{",
-        "}'",
-        "@",
-    ]
-)
+PIECES = "torch nn self class_A( def_f( ): . = [ ] ( ) lambda_ import_ from_ _as_ match_ case_ x for_ _in_ with_"
+PIECES += " yield_ := * f'{ }' @"
+WORDS = st.sampled_from(["\n", "    ", "__class__", *(piece.replace("_", " ") for piece in PIECES.split())])
 
 
 @settings(max_examples=200)
 @given(words=st.lists(WORDS, max_size=25))
 def test_random_programs_pass_or_are_refused_in_one_sentence(words: list[str]) -> None:
-    refusal(f"{HEAD}{''.join(words)}\n{APPLY}")
+    assert refusal(f"{HEAD}{''.join(words)}\n{APPLY}").isprintable()
 
 
 @pytest.mark.parametrize(
     "text", ["-" * 60_000 + "1", "a" + ".a" * 30_000, "[" * 60_000, "a" + "()" * 30_000, "a\n" * 9_000]
 )
 def test_a_hostile_shape_is_judged_in_seconds(text: str) -> None:
-    refusal(f"{HEAD}x = {text}\n{APPLY}")
-    with suppress(LlmbenchError):
-        count_statements_of(text)
+    assert "syntax error" in refusal(f"{HEAD}x = {text}\n{APPLY}") or text.startswith(("a.", "a\n"))
