@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from hypothesis import settings
 from harness.core.dataspec import PINS, FilesData, TrainedTokenizer
 from harness.core.project import Project
 from harness.core.track import Track, load_track
+from harness.data.cache import cache_folder
+from harness.data.prepare import prepare
 from harness.player.device import set_up_torch
 from harness.player.job import Job
 from harness.variants.recipe import Recipe, apply_recipe, recipe_sources
@@ -72,6 +75,21 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def smoke_cache(smoke: Track, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The smoke track's tokens in a cache of the test's own, to damage."""
+    with monkeypatch.context() as patch:
+        patch.delenv("XDG_CACHE_HOME")
+        made = prepare(smoke)
+    return Path(shutil.copytree(made, cache_folder(smoke)))
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The datasets library reads what is not UTF-8 twice, five seconds apart, as if it came from a network."""
+    monkeypatch.setattr("datasets.config.STREAMING_READ_RETRY_INTERVAL", 0)
 
 
 @pytest.fixture(scope="session")

@@ -48,8 +48,8 @@ def test_seed_streams_differ_by_every_part_of_their_key() -> None:
     assert len({derive_seed(*key) for key in keys}) == len(keys)
 
 
-def test_a_corrupted_cache_is_named_with_the_way_out(own_cache: Path, smoke: Track) -> None:
-    path = prepare(smoke) / "train.bin"
+def test_a_corrupted_cache_is_named_with_the_way_out(smoke_cache: Path, smoke: Track) -> None:
+    path = smoke_cache / "train.bin"
     damage(path)
     with pytest.raises(LlmbenchError, match="data prepare --force"):
         open_split(smoke, "train")
@@ -78,10 +78,10 @@ def test_a_broken_manifest_is_named_with_the_way_out(own_cache: Path, bare: Trac
 
 
 def test_a_large_split_is_hashed_once_and_again_when_it_was_touched(
-    own_cache: Path, smoke: Track, monkeypatch: pytest.MonkeyPatch
+    smoke_cache: Path, smoke: Track, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data, "HASHED_EACH_TIME", 1000)
-    path = prepare(smoke) / "train.bin"
+    path = smoke_cache / "train.bin"
     before = path.stat()
     damage(path)
     with pytest.raises(LlmbenchError, match="digest"):
@@ -93,10 +93,10 @@ def test_a_large_split_is_hashed_once_and_again_when_it_was_touched(
 
 
 def test_a_copied_cache_is_vouched_for_after_one_look(
-    own_cache: Path, smoke: Track, monkeypatch: pytest.MonkeyPatch
+    smoke_cache: Path, smoke: Track, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data, "HASHED_EACH_TIME", 1000)
-    path = prepare(smoke) / "train.bin"
+    path = smoke_cache / "train.bin"
     path.touch()
     prepare(smoke)
     monkeypatch.setattr(data, "file_digest", lambda path: pytest.fail(f"hashed {path} again"))

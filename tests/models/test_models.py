@@ -31,28 +31,6 @@ def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
     return module.eval()
 
 
-@pytest.mark.parametrize("num_experts", [0, 8])
-@pytest.mark.parametrize("tied", [True, False])
-def test_later_tracks_shapes_come_from_config(num_experts: int, tied: bool) -> None:
-    layers, dim, ffn, vocab, kv_dim = 22, 512, 2048, 49152, 256
-    config = ModelConfig(
-        vocab_size=vocab,
-        num_layers=layers,
-        dim=dim,
-        num_heads=8,
-        num_kv_heads=4,
-        ffn_dim=ffn,
-        num_experts=num_experts,
-        tie_embeddings=tied,
-    )
-    with torch.device("meta"):
-        model = GPT(base(config, OPTIM))
-    attention = 2 * dim * dim + 2 * dim * kv_dim
-    feed_forward = 2 * dim * ffn * max(1, num_experts) + dim * num_experts
-    expected = layers * (attention + feed_forward + 2 * dim) + dim + vocab * dim * (1 if tied else 2)
-    assert sum(parameter.numel() for parameter in model.parameters()) == expected
-
-
 def test_a_tied_head_shares_the_embeddings_matrix_and_start() -> None:
     model = GPT(base(replace(SMALL, tie_embeddings=True, dim=64), OPTIM))
     draw_parameters(model, seed=0)
