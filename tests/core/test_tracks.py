@@ -26,9 +26,8 @@ from harness.player.train import train
 from harness.variants.recipe import Recipe
 from harness.variants.source import variant_names
 from models.gpt import GPT, base
-from tests.conftest import ROOT, TEXTS
 from tests.hub import serve_hub
-from tests.variants.test_recipe import NEED_EXPERTS
+from tests.make import NEED_EXPERTS, ROOT, TEXTS
 
 TRACKS = track_names(Project(ROOT))
 BLUEBERRY = [name for name in TRACKS if name.startswith("blueberry")]
@@ -70,12 +69,6 @@ def test_reported_numbers_stand_beside_the_track_and_in_no_digest(project: Proje
     assert all("5-dollar-llm" in row.source for row in track.reported)
     without = track.model_copy(update={"reported": ()})
     assert (without.digest, without.training_digest) == (track.digest, track.training_digest)
-
-
-def test_no_digest_of_the_first_tracks_moves(project: Project) -> None:
-    """Their runs are on the board: a key that a track does not have must not count."""
-    digests = {name: load_track(project, name).digest[:12] for name in ("pocket", "smoke")}
-    assert digests == {"pocket": "f440003cfa93", "smoke": "e6834ea8bb5b"}
 
 
 @pytest.fixture(scope="module")

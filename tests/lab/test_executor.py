@@ -21,7 +21,8 @@ from harness.lab.ray.once import NodeRequest
 from harness.lab.store import RunStore
 from harness.player import code_digest
 from harness.player.job import Job
-from tests.conftest import ROOT, Sandbox
+from tests.make import ROOT
+from tests.sandbox import Sandbox
 
 NOWHERE = {"RAY_ADDRESS": "127.0.0.1:1"}
 SHORT = ("budget.tokens=4096", "budget.dev_evaluations=1")
@@ -132,12 +133,10 @@ def test_other_sources_than_those_asked_for_are_refused(
 
 
 def test_an_executor_is_local_or_ray_and_times_are_compared_on_one_machine(sandbox: Sandbox) -> None:
-    unknown = sandbox("run", "baseline", "--track", "smoke", "--executor", "rai")
-    assert unknown.returncode == 2
-    assert "there is no executor 'rai' (did you mean 'ray'?)" in unknown.stderr
-    timed = sandbox("run", "candidate", "--variant", "token_smear", "--lane", "speed", "--executor", "ray")
-    assert timed.returncode == 2
-    assert "compares times on one machine; leave --executor ray out" in timed.stderr
+    unknown = sandbox.refuses("run", "baseline", "--track", "smoke", "--executor", "rai")
+    assert "there is no executor 'rai' (did you mean 'ray'?)" in unknown
+    timed = sandbox.refuses("run", "candidate", "--variant", "token_smear", "--lane", "speed", "--executor", "ray")
+    assert "compares times on one machine; leave --executor ray out" in timed
 
 
 def test_a_cluster_that_is_not_there_is_one_sentence(sandbox: Sandbox) -> None:

@@ -20,7 +20,8 @@ from harness.core.errors import LlmbenchError
 from harness.core.events import Failed, Step
 from harness.player.job import Job
 from harness.player.process import Worker
-from tests.conftest import ROOT, FiledContest, Sandbox
+from tests.make import ROOT
+from tests.sandbox import FiledContest, Sandbox
 
 Start = Callable[..., Worker]
 

@@ -22,7 +22,7 @@ from harness.core.project import Project
 from harness.core.runs import FinishedRun
 from harness.show import plots
 from harness.show.plots import change_of, draw_cost, draw_history, to_svg
-from tests.boards import NEGATIVE
+from tests.make import NEGATIVE
 
 Arms = list[tuple[str, Sequence[FinishedRun]]]
 
