@@ -36,6 +36,9 @@ ROOT = Path(__file__).resolve().parent.parent
 WORDS = ["the", "a", "dog", "cat", "tree", "river", "sees", "finds", "loves", "and", "or", "in", "naïve", "日本", "🙂"]
 TEXTS = [f"{number}: " + " ".join(random.Random(number).choices(WORDS, k=40 + number % 17)) for number in range(120)]
 """A corpus of documents that all differ."""
+OWN_VARIANTS = ("placebo", "qk_norm", "requery", "token_smear", "zero_compute_expert")
+"""The project's own variants. A contributor's is held by `llmbench submit` and `verify` alone, and by no test."""
+NEED_EXPERTS = {"zero_compute_expert"}
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,10 @@ import pytest
 from pydantic_core import to_json
 
 from harness.board.check_board import readable_board, verify_board, verify_folder
-from harness.board.leaderboard import read_board
+from harness.board.leaderboard import read_board, rebuild
 from harness.board.rows import BOARD_END, BOARD_START
 from harness.core.project import Project
+from tests import boards
 from tests.conftest import ROOT
 
 KINDS = ("opening", "record", "negative")
@@ -55,7 +56,8 @@ def mutations(key: Any, value: Any) -> Iterator[Any]:
     elif isinstance(value, int):
         yield from (value + 1, value - 1, 1000 * value + 1, -value - 1, float(value), str(value), None)
     elif isinstance(value, float):
-        yield from (value * (1 + 1e-6), value * (1 - 1e-6), 1000 * value + 1, -value - 1, str(value), None)
+        step = 1e-6 * abs(value) + 1e-11  # above what `verify` grants to rounding
+        yield from (value + step, value - step, 1000 * value + 1, -value - 1, str(value), None)
     elif isinstance(value, str):
         other_digit = value[:-1] + ("1" if value[-1:] == "0" else "0")
         yield from (f"{value}x", value[1:], "", None, 0, other_digit, *WORDS.get(key, ()))
@@ -104,17 +106,17 @@ def accepted_changes(project: Project, path: Path, mutated: Iterator[Mutation]) 
 
 
 def copy_board(root: Path) -> Project:
-    """A copy of what `verify` reads."""
-    for folder in ("submissions", "tracks", "models"):
-        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("leaderboard.csv", "README.md"):
-        shutil.copy(ROOT / file, root / file)
-    return Project(root)
+    """What `verify` reads, with the first four submissions as its board."""
+    project = boards.copy_board(root)
+    shutil.copytree(ROOT / "models", root / "models", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "README.md", project.readme)
+    rebuild(project)
+    return project
 
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy of the committed board; every test leaves it as it was."""
+    """A copy of the board; every test leaves it as it was."""
     project = copy_board(tmp_path_factory.mktemp("board"))
     assert not any(verify_board(project).values())
     return project
