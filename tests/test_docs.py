@@ -28,7 +28,8 @@ from harness.show.documents import json_schema
 from harness.variants.recipe import apply_recipe
 from harness.variants.source import VariantSource, read_variant
 from models.parts import Parts
-from tests.conftest import ROOT, FiledContest
+from tests.make import ROOT
+from tests.sandbox import FiledContest
 
 README = ROOT / "README.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"

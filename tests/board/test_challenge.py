@@ -24,9 +24,8 @@ from harness.lab.contest import Contest
 from harness.lab.rerun import claim_arms, compare_repeat, outcome_of, track_again
 from harness.rule.replication import Outcome
 from harness.rule.verdict import failed_verdict
-from tests.board.test_claim import one_sentence, problems
-from tests.conftest import FiledContest, Sandbox, valid_document
-from tests.rule.test_verdict import make_run
+from tests.make import make_run
+from tests.sandbox import FiledContest, Sandbox, one_sentence, problems, valid_document
 
 # Token smearing on the track's public seeds; on any other seed it drowns each token in the one before, which costs
 # far more than seeds differ by. The seed is known by the first number that it draws.

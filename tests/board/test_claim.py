@@ -13,15 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import FiledContest, Sandbox
+from tests.sandbox import FiledContest, Sandbox, one_sentence, problems
 
 CANDIDATE = ("run", "candidate", "--variant", "token_smear", "--track", "smoke")
-
-
-def one_sentence(text: str) -> bool:
-    """No traceback, one line of error."""
-    lines = [line for line in text.splitlines() if line.startswith("llmbench: ")]
-    return len(lines) == 1 and "Traceback" not in text
 
 
 def test_a_candidate_prints_one_json_document_with_the_verdict(filed: FiledContest) -> None:
@@ -62,10 +56,6 @@ def test_a_variant_of_the_record_is_measured_again_and_cannot_be_filed_again(fil
     assert refused.returncode == 3
     assert "holds the record already" in refused.stderr
     assert one_sentence(refused.stderr)
-
-
-def problems(sandbox: Sandbox) -> dict[str, list[str]]:
-    return {name: found for name, found in sandbox.json("verify")["problems"].items() if found}
 
 
 @pytest.mark.parametrize("file", ["README.md", "curves.png", "track.toml", "sources/token_smear.py", "submission.json"])

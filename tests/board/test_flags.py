@@ -16,8 +16,7 @@ from harness.core.project import Project
 from harness.core.runs import CurvePoint, FinishedRun
 from harness.core.track import Track, load_track
 from harness.rule.verdict import Lane, Verdict
-from tests.boards import FIRST, copy_board
-from tests.rule.test_verdict import make_run
+from tests.make import FIRST, copy_board, make_run
 
 PARAMS, TOKENS = 10_000, 1000
 

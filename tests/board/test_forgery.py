@@ -15,7 +15,7 @@ from harness.board.leaderboard import rebuild
 from harness.board.readme import submission_markdown
 from harness.board.submission import Claim, load_arm_runs, load_submission, run_file
 from harness.core.project import Project, sha256
-from tests.board.test_tampering import copy_board, newest, written
+from tests.make import copy_board, newest, written
 
 Run = dict[str, Any]
 Edit = Callable[[str, int, Run], None]

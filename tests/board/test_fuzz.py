@@ -28,8 +28,9 @@ from harness.lab.noise import stored_pairs, study_folder
 from harness.lab.store import RUN_FILE, RunStore
 from harness.rule.external import judge_file
 from harness.variants.source import read_variant
-from tests.conftest import ROOT, Sandbox
 from tests.damage import REFUSED, STRANGE, damaged, fuzz, is_sentence, outcome, retyped
+from tests.make import ROOT
+from tests.sandbox import Sandbox
 
 # How many cases of each; what verifies a whole board costs more than the others.
 CASES = {

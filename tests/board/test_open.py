@@ -17,7 +17,8 @@ from harness.board.leaderboard import rebuild
 from harness.board.pull_request import plan_steps
 from harness.board.submission import load_submission
 from harness.core.project import Project
-from tests.conftest import ROOT, FiledContest, Sandbox
+from tests.make import ROOT
+from tests.sandbox import FiledContest, Sandbox
 
 FOLDER, VARIANT = "submissions/0002-smoke-token_smear", "models/variants/token_smear.py"
 ADDRESS = "https://github.com/someone/llmbench/pull/7"

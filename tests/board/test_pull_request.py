@@ -23,7 +23,8 @@ from harness.core.errors import LlmbenchError
 from harness.core.git import find_commit
 from harness.core.project import Project
 from harness.core.runs import dump_json
-from tests.conftest import ROOT, FiledContest, Sandbox, valid_document
+from tests.make import ROOT
+from tests.sandbox import FiledContest, Sandbox, valid_document
 
 CLAIM, VARIANT = "submissions/0002-smoke-token_smear", "models/variants/token_smear.py"
 GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}

@@ -9,20 +9,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic_core import to_json
 
 from harness.board.check_board import readable_board, verify_board, verify_folder
-from harness.board.leaderboard import read_board, rebuild
 from harness.board.rows import BOARD_END, BOARD_START
 from harness.core.project import Project
-from tests import boards
-from tests.conftest import ROOT
+from tests.make import copy_board, newest, written
 
 KINDS = ("opening", "record", "negative")
 # Other values that the schema itself would take: the rule has to refuse them.
@@ -71,11 +67,6 @@ def nodes(value: Any, path: Place = ()) -> list[Place]:
     return [path, *(found for key, one in inner for found in nodes(one, (*path, key)))]
 
 
-def written(content: Any) -> str:
-    """JSON as llmbench writes it, to the byte: what is not changed stays as it was."""
-    return to_json(content, indent=1).decode() + "\n"
-
-
 def tampered(text: str) -> Iterator[Mutation]:
     """Each single change of a JSON text: the place, the new value there, the new text."""
     content = {"": json.loads(text)}
@@ -105,27 +96,12 @@ def accepted_changes(project: Project, path: Path, mutated: Iterator[Mutation]) 
     return accepted
 
 
-def copy_board(root: Path) -> Project:
-    """What `verify` reads, with the first four submissions as its board."""
-    project = boards.copy_board(root)
-    shutil.copytree(ROOT / "models", root / "models", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "README.md", project.readme)
-    rebuild(project)
-    return project
-
-
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy of the board; every test leaves it as it was."""
+    """A copy of the committed board; every test leaves it as it was."""
     project = copy_board(tmp_path_factory.mktemp("board"))
     assert not any(verify_board(project).values())
     return project
-
-
-def newest(project: Project, kind: str) -> Path:
-    """The folder of the newest submission of a kind."""
-    found = [submission for submission in read_board(project).submissions if submission.kind == kind]
-    return project.submissions / found[-1].folder_name
 
 
 @pytest.mark.parametrize("kind", KINDS)

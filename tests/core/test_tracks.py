@@ -25,8 +25,8 @@ from harness.player.job import Job
 from harness.player.train import train
 from harness.variants.recipe import Recipe
 from models.gpt import GPT, base
-from tests.conftest import NEED_EXPERTS, OWN_VARIANTS, ROOT, TEXTS
 from tests.hub import serve_hub
+from tests.make import NEED_EXPERTS, OWN_VARIANTS, ROOT, TEXTS
 
 TRACKS = track_names(Project(ROOT))
 BLUEBERRY = [name for name in TRACKS if name.startswith("blueberry")]

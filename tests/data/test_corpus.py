@@ -4,60 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.core.dataspec import SPLITS, FilesData, TrainedTokenizer
+from harness.core.dataspec import SPLITS
 from harness.core.errors import LlmbenchError
 from harness.core.track import Track
 from harness.data.corpus import open_corpus, private_paths, split_documents, split_of
-from tests.conftest import TEXTS
-
-TOKENIZER = TrainedTokenizer(source="trained")
-
-
-def files(pattern: Path | str, **fields: Any) -> FilesData:
-    shares = {"dev_fraction": 0.1, "val_fraction": 0.2}
-    return FilesData(source="files", files=(str(pattern),), tokenizer=TOKENIZER, **{**shares, **fields})
-
-
-def write_text(folder: Path, texts: list[str]) -> dict[str, Any]:
-    for number, text in enumerate(texts):
-        (folder / f"{number:04}.txt").write_text(text)
-    return {"format": "text", "document": "file"}
-
-
-def write_paragraphs(folder: Path, texts: list[str]) -> dict[str, Any]:
-    (folder / "all.txt").write_text("\n\n".join(texts))
-    return {"format": "text", "document": "paragraph"}
-
-
-def write_lines(folder: Path, texts: list[str]) -> dict[str, Any]:
-    (folder / "all.txt").write_text("\n".join(texts))
-    return {"format": "text", "document": "line"}
-
-
-def write_jsonl(folder: Path, texts: list[str]) -> dict[str, Any]:
-    (folder / "all.jsonl").write_text("".join(json.dumps({"n": 1, "body": text}) + "\n" for text in texts))
-    return {"format": "jsonl", "text": "body"}
-
-
-def write_parquet(folder: Path, texts: list[str]) -> dict[str, Any]:
-    half = len(texts) // 2
-    for name, part in (("a", texts[:half]), ("b", texts[half:])):
-        pq.write_table(pa.table({"n": range(len(part)), "body": part}), folder / f"{name}.parquet", row_group_size=7)
-    return {"format": "parquet", "text": "body"}
-
-
-WRITERS = [write_text, write_paragraphs, write_lines, write_jsonl, write_parquet]
-Write = Callable[[Path, list[str]], dict[str, Any]]
+from tests.make import TEXTS, WRITERS, Write, files, write_jsonl, write_parquet, write_text
 
 
 @pytest.mark.parametrize("write", WRITERS)

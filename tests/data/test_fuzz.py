@@ -17,9 +17,8 @@ from harness.data.cache import MANIFEST, cache_folder, open_split
 from harness.data.corpus import open_corpus
 from harness.data.prepare import prepare
 from harness.data.vocabulary import SEPARATOR, Vocabulary, load_tokenizer, train_tokenizer
-from tests.conftest import TEXTS
 from tests.damage import REFUSED, STRANGE, damaged, fuzz, outcome, retyped
-from tests.data.test_corpus import WRITERS, Write, files
+from tests.make import TEXTS, WRITERS, Write, files
 
 
 @pytest.fixture

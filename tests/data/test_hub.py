@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.data.vocabulary import train_tokenizer
-from tests.conftest import ROOT, TEXTS, Sandbox, make_sandbox
 from tests.hub import COMMIT, GATED, serve_hub
+from tests.make import ROOT, TEXTS
+from tests.sandbox import Sandbox, make_sandbox
 
 TEXT, IDS = "owner/corpus", "owner/tokenized"
 PACKED = [TEXTS[start : start + 3] for start in range(0, len(TEXTS), 3)]

@@ -21,7 +21,8 @@ from harness.data.corpus import split_of
 from harness.data.prepare import prepare
 from harness.data.vocabulary import SEPARATOR, Vocabulary
 from harness.data.writer import PROGRESS, PreparationStep
-from tests.conftest import ROOT, TEXTS, MakeTrack, Sandbox
+from tests.make import ROOT, TEXTS, MakeTrack
+from tests.sandbox import Sandbox
 
 
 def tokens_of(track: Track) -> dict[str, list[int]]:

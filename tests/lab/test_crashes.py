@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import random
@@ -14,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -26,17 +24,10 @@ from harness.lab.executor import LocalExecutor
 from harness.player.job import Job
 from harness.player.train import StopRequestedError, train
 from harness.variants.recipe import Recipe
-from tests.conftest import ROOT, FiledContest, Sandbox
+from tests import kills
+from tests.sandbox import FiledContest, Sandbox
 
 SEED_0 = ("run", "baseline", "--pairs", "1", "--track", "smoke")
-
-
-@pytest.fixture(scope="module")
-def kills() -> Iterator[ModuleType]:
-    """`benchmarks/kills.py`, which does the same at length."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "benchmarks")
-        yield importlib.import_module("kills")
 
 
 def wait_for(what: Callable[[], Any], process: subprocess.Popen[Any], patience_s: float = 120) -> None:
@@ -49,9 +40,7 @@ def wait_for(what: Callable[[], Any], process: subprocess.Popen[Any], patience_s
 
 
 @pytest.mark.skipif(shutil.which("ps") is None, reason="nothing lists the processes")
-def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bits(
-    kills: ModuleType, filed: FiledContest, tmp_path: Path
-) -> None:
+def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bits(filed: FiledContest, tmp_path: Path) -> None:
     root, choose = kills.checkout(tmp_path / "llmbench"), random.Random(0)
 
     def step() -> int:

@@ -20,7 +20,8 @@ from harness.core.runs import FinishedRun, load_run
 from harness.core.track import Track, load_track
 from harness.lab.arms import Entry
 from harness.lab.doctor import START_S, TrackOutlook, _outlook, _Rates, available_confinement, run_seconds, track_work
-from tests.conftest import ROOT, FiledContest
+from tests.make import ROOT
+from tests.sandbox import FiledContest
 
 
 def outlook(project: Project, track: Track, cpu: float = 1e11, memory_gib: float = 16.0) -> TrackOutlook:

@@ -20,7 +20,8 @@ from harness.lab.ray.once import Request
 from harness.lab.store import RunStore
 from harness.player import code_digest
 from harness.player.job import Job
-from tests.conftest import ROOT, Sandbox
+from tests.make import ROOT
+from tests.sandbox import Sandbox
 
 NOWHERE = {"RAY_ADDRESS": "127.0.0.1:1"}
 SHORT = ("budget.tokens=4096", "budget.dev_evaluations=1")

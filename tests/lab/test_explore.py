@@ -10,7 +10,7 @@ from harness.core.errors import LlmbenchError
 from harness.core.project import Project
 from harness.core.track import ExploratoryTrack, Track, load_track
 from harness.lab.submit import refuse_exploration
-from tests.conftest import FiledContest
+from tests.sandbox import FiledContest
 
 SMALL = ("--set", "budget.tokens=1024", "--set", "budget.dev_evaluations=1", "--set", "model.num_layers=1")
 

@@ -16,7 +16,7 @@ from harness.core.runs import FinishedRun, Pair
 from harness.core.track import load_track
 from harness.lab.arms import Arms, contest_seeds
 from harness.rule.verdict import decide
-from tests.conftest import FiledContest, Sandbox
+from tests.sandbox import FiledContest, Sandbox
 
 SMALLER = '''"""One block without attention instead of two with it (nobody, 2026)."""
 from dataclasses import replace

@@ -15,7 +15,8 @@ from harness.core.project import Project
 from harness.core.track import load_track
 from harness.player.confine import carve
 from harness.player.job import Job
-from tests.conftest import ROOT, TEXTS, make_sandbox
+from tests.make import ROOT, TEXTS
+from tests.sandbox import make_sandbox
 
 # Tries everything once, and prints the name of each error, or null where there was none.
 SCRIPT = """

@@ -28,8 +28,9 @@ from harness.lab.ray.cluster import resources
 from harness.player.device import require_device
 from harness.player.job import Job
 from harness.player.ranks import ALONE, Ranks, _first_failure
-from tests.conftest import ROOT, Sandbox, make_job
+from tests.make import ROOT, make_job
 from tests.player.rank_worker import Case, outcome
+from tests.sandbox import Sandbox
 
 SHORT = ("budget.tokens=20480",)  # 40 steps
 

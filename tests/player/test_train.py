@@ -22,8 +22,8 @@ from harness.player.device import Device
 from harness.player.job import Job
 from harness.player.train import DivergedError, StopRequestedError, build_optimizers, train
 from harness.variants.recipe import Recipe, canonical_name, draw_parameters
-from tests.conftest import OWN_VARIANTS
 from tests.damage import REFUSED, damaged, fuzz, outcome
+from tests.make import OWN_VARIANTS
 
 Build = Callable[[str, Track], Recipe]
 

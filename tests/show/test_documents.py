@@ -17,7 +17,8 @@ from harness.board.leaderboard import rebuild
 from harness.cli import app
 from harness.core.project import Project
 from harness.show.documents import DOCUMENTS, json_schema
-from tests.conftest import ROOT, FiledContest, Sandbox, valid_document
+from tests.make import ROOT
+from tests.sandbox import FiledContest, Sandbox, valid_document
 
 ELSEWHERE = {"challenge", "verify"}  # what they train is validated in test_challenge.py and test_pull_request.py
 READING: dict[str, tuple[str, ...]] = {

@@ -21,7 +21,7 @@ from harness.core.track import Track, load_track
 from harness.lab.arms import Arms
 from harness.show import live
 from harness.show.live import BLOCKS, LiveRuns, sparkline
-from tests.conftest import ROOT
+from tests.make import ROOT
 
 ARMS = Arms("base", "base+token_smear")
 CLAIM = ROOT / "submissions" / "0002-pocket-token_smear" / "runs"

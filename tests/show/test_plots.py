@@ -21,7 +21,7 @@ from harness.core.errors import LlmbenchError
 from harness.core.runs import FinishedRun
 from harness.show import plots
 from harness.show.plots import change_of, draw_cost, draw_history, to_svg
-from tests.boards import NEGATIVE, copy_board
+from tests.make import NEGATIVE, copy_board
 
 Arms = list[tuple[str, Sequence[FinishedRun]]]
 

@@ -24,7 +24,7 @@ from harness.core.runs import FinishedRun, load_run
 from harness.core.track import Track
 from harness.show import trackers
 from harness.show.trackers import TRACKERS, Logbook, Page, make_tracker
-from tests.conftest import FiledContest, Sandbox, valid_document
+from tests.sandbox import FiledContest, Sandbox, valid_document
 
 INSTALLED = [name for name in TRACKERS if importlib.util.find_spec(name) is not None]
 Points = dict[str, dict[int, float]]

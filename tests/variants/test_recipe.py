@@ -13,7 +13,7 @@ from harness.core.project import Project
 from harness.core.track import Track
 from harness.variants.recipe import Recipe, apply_recipe, parse_recipe
 from harness.variants.source import VariantSource, count_statements_of, read_variant
-from tests.conftest import NEED_EXPERTS, OWN_VARIANTS, ROOT
+from tests.make import NEED_EXPERTS, OWN_VARIANTS, ROOT
 
 HEAD = '"""An idea (somebody, 2026)."""\nfrom dataclasses import replace\nfrom torch import nn\n'
 
