@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import unicodedata
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,8 +86,10 @@ def _check_text(text: str, path: Path) -> None:
 
 def _parse(text: str, path: Path) -> ast.Module:
     try:
-        tree = ast.parse(text)
-        compile(text, str(path), "exec", dont_inherit=True)  # finds what the grammar allows and the language does not
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # an escape like \d: Python warns of it today and refuses it tomorrow
+            tree = ast.parse(text)
+            compile(text, str(path), "exec", dont_inherit=True)  # refuses what the grammar allows and the language not
     except SyntaxError as error:
         line = f":{error.lineno}" if error.lineno else ""
         raise LlmbenchError(f"{path}{line}: syntax error: {error.msg}") from error
