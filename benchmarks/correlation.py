@@ -23,6 +23,8 @@ def read_arm(folder: Path, arm: str) -> list[FinishedRun]:
 
 
 def main() -> None:
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
     print("| pairs of | n | correlation of dev loss along training | of val loss | seed spread | paired spread |")
     print("|---|---:|---|---:|---:|---:|")
     for argument in sys.argv[1:]:

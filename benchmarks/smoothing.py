@@ -144,11 +144,13 @@ def report(name: str) -> None:
 
 
 def main() -> None:
-    command, name, *warmdowns = sys.argv[1:]
-    if command == "train":
-        train_all(name, [float(warmdown) for warmdown in warmdowns])
-    else:
-        report(name)
+    match sys.argv[1:]:
+        case ["train", name, *warmdowns]:
+            train_all(name, [float(warmdown) for warmdown in warmdowns])
+        case ["report", name]:
+            report(name)
+        case _:
+            sys.exit(__doc__)
 
 
 if __name__ == "__main__":
