@@ -1,4 +1,4 @@
-"""How much the two runs of a pair share, along training and at its end.
+"""How strongly the two runs of a pair correlate, along training and at its end.
 
     python benchmarks/correlation.py benchmarks/noise/pocket submissions/0003-pocket-qk_norm/runs ...
 

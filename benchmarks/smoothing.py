@@ -1,4 +1,4 @@
-"""What would make a track's pairs share more luck: a longer warm-down, averaged weights?
+"""Would a longer warm-down or averaged weights raise the correlation of a track's pairs?
 
     python benchmarks/smoothing.py train pocket 0.7 1.0     # eight pairs at each warm-down, two runs side by side
     python benchmarks/smoothing.py report pocket
