@@ -4,7 +4,7 @@
 
 Every arm is a process of its own that takes a training step when it is asked to, and waits. In a round each arm takes
 one, one right after the other, and the order turns from round to round; a ratio is taken within a round, and the median
-and the quartiles of the rounds are told.
+and the quartiles of the rounds are printed.
 """
 
 from __future__ import annotations

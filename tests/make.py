@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic_core import to_json
 
 from harness.board.check_board import check_board
-from harness.board.leaderboard import read_board
+from harness.board.leaderboard import read_board, rebuild
 from harness.core.dataspec import FilesData, TrainedTokenizer
 from harness.core.project import Project
 from harness.core.runs import Evaluation, FinishedRun, Machine, Pair, Provenance, Training
@@ -29,6 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent
 WORDS = ["the", "a", "dog", "cat", "tree", "river", "sees", "finds", "loves", "and", "or", "in", "naïve", "日本", "🙂"]
 TEXTS = [f"{number}: " + " ".join(random.Random(number).choices(WORDS, k=40 + number % 17)) for number in range(120)]
 """A corpus of documents that all differ."""
+OWN_VARIANTS = ("placebo", "qk_norm", "requery", "token_smear", "zero_compute_expert")
+"""The project's own variants. A contributor's is checked by `llmbench submit` and `verify`, and by no test."""
 NEED_EXPERTS = {"zero_compute_expert"}
 """Variants that go with mixture-of-experts tracks alone."""
 MakeTrack = Callable[..., Track]
@@ -131,18 +133,18 @@ rules = st.sampled_from([RULE, WELCH])
 
 # --- boards ------------------------------------------------------------------------------------------------------
 
-OPENING, RECORD, NEGATIVE, CHALLENGE, *LATER = sorted((ROOT / "submissions").iterdir())
+# The project's own submissions: four on one track, then an opening and a negative result on another.
+FIRST = sorted((ROOT / "submissions").glob("000[1-6]-*"))
+OPENING, RECORD, NEGATIVE, CHALLENGE, *_ = FIRST
 MOST_LOSS = 0.004  # nats a token that one made-up record gains over the one before
 
 
-def copy_board(root: Path, count: int | None = None) -> Project:
-    """A copy of what `verify` reads of the committed board; with `count`, of its first submissions alone."""
-    for folder in ("submissions", "tracks", "models"):
-        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("leaderboard.csv", "README.md"):
-        shutil.copy(ROOT / file, root / file)
-    for folder in sorted((root / "submissions").iterdir())[count or 99 :]:
-        shutil.rmtree(folder)
+def copy_board(root: Path, count: int = len(FIRST)) -> Project:
+    """What `verify` reads of the first `count` submissions, so that a test knows its board whatever is filed later."""
+    for folder in (ROOT / "tracks", ROOT / "models", *FIRST[:count]):
+        shutil.copytree(folder, root / folder.relative_to(ROOT), ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "README.md", root / "README.md")
+    rebuild(Project(root))
     return Project(root)
 
 

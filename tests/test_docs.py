@@ -28,7 +28,7 @@ from harness.variants.recipe import apply_recipe
 from harness.variants.source import VariantSource, read_variant
 from models.parts import Parts
 from tests.make import ROOT
-from tests.sandbox import FiledContest, run
+from tests.sandbox import FiledContest, python, run
 
 README = ROOT / "README.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
@@ -112,6 +112,18 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert set(re.findall(r"\]\[([^]]+)\]", text)) == set(re.findall(r"(?m)^\[([^]]+)\]: https://\S+$", text))
 
 
+def test_every_file_and_room_that_a_page_names_is_there() -> None:
+    for page in (README, *PAGES):
+        for path in re.findall(r"`((?:harness|models|tests|benchmarks)/[\w/.]+)", page.read_text()):
+            assert path.startswith("models/variants/") or (ROOT / path).exists(), f"{page.name} names {path}"
+    rooms = re.findall(r"(?m)^\| `(\w+/(?:\w+/)?)` \|(.*)$", README.read_text())
+    there = {f"harness/{path.parent.name}/" for path in (ROOT / "harness").glob("*/__init__.py")}
+    assert there <= {room for room, _ in rooms}
+    for room, text in rooms:
+        for file in re.findall(r"`(\w+\.py)`", text):
+            assert (ROOT / room / file).exists(), f"the README places {file} into {room}"
+
+
 @pytest.mark.parametrize("path", [README, *PAGES, *FORMS, NOTEBOOK], ids=name_of)
 def test_arxiv_ids_have_their_form(path: Path) -> None:
     this_month = datetime.datetime.now(tz=datetime.UTC).strftime("%y%m")
@@ -122,12 +134,12 @@ def test_arxiv_ids_have_their_form(path: Path) -> None:
         assert len(number[2]) == (5 if number[1] >= "1501" else 4), found
 
 
-def read_example(text: str, folder: Path) -> VariantSource:
+def read_example(text: str, folder: Path, name: str = "example") -> VariantSource:
     """An example as a user would have it: a file in models/variants/, statically checked."""
-    file = folder / "models" / "variants" / "example.py"
-    file.parent.mkdir(parents=True)
+    file = folder / "models" / "variants" / f"{name}.py"
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
-    return read_variant(Project(folder), "example")
+    return read_variant(Project(folder), name)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +151,23 @@ def test_every_example_passes_the_check_builds_and_trains(
     source = read_example(text, tmp_path / "project")
     recipe = apply_recipe({"example": source}, smoke.model, smoke.optim)
     assert train(tiny, recipe, tiny_tokens, job, lambda event: None).steps == tiny.budget.num_steps
+
+
+def test_format_lint_and_types_accept_every_variant_that_submit_accepts(tmp_path: Path) -> None:
+    """The examples of the pages, untyped as they are, loosely spaced and with a line of 160 characters."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for folder in ("harness", "models", "tests", "benchmarks"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").touch()
+    texts = [text for page in (README, CONTRIBUTING, VARIANTS, TOPICS) for text in blocks(page, "python")]
+    for number, text in enumerate(texts):
+        loose = text.replace('"""\n', f'\n\n{"word " * 31}words\n"""\n', 1).replace("replace(parts", "replace( parts")
+        read_example(loose, tmp_path, f"example_{number}")  # the check of `llmbench submit`
+    commands = re.findall(r"(?m)^\t\$\(BIN\)/((?:ruff|mypy).*)$", (ROOT / "Makefile").read_text())
+    assert len(commands) == 3
+    for command in commands:
+        done = python("-m", *command.split(), cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_fields_and_exit_codes_that_agents_read_are_those_of_the_program() -> None:

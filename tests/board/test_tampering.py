@@ -53,7 +53,8 @@ def mutations(key: Any, value: Any) -> Iterator[Any]:
     elif isinstance(value, int):
         yield from (value + 1, value - 1, 1000 * value + 1, -value - 1, float(value), str(value), None)
     elif isinstance(value, float):
-        yield from (value * (1 + 1e-6), value * (1 - 1e-6), 1000 * value + 1, -value - 1, str(value), None)
+        step = 1e-6 * abs(value) + 1e-11  # above what `verify` grants to rounding
+        yield from (value + step, value - step, 1000 * value + 1, -value - 1, str(value), None)
     elif isinstance(value, str):
         other_digit = value[:-1] + ("1" if value[-1:] == "0" else "0")
         yield from (f"{value}x", value[1:], "", None, 0, other_digit, *WORDS.get(key, ()))

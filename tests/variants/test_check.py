@@ -158,6 +158,7 @@ REACHES = {
     # not Python
     "def f(parts:": "syntax error",
     "return 1": "syntax error",
+    r"x = '\d'": "syntax error: invalid escape sequence",
     "x = " + "-" * 5000 + "1": "syntax error",
     "x = " + "(" * 500 + ")" * 500: "syntax error",
 }
