@@ -313,7 +313,8 @@ def watched_contest(store: RunStore, arms: Arms, seeds: Sequence[int], max_pairs
 
 def show_pairs(contest: Contest) -> None:
     """The table of the pairs, the evidence, what failed, and what must not be compared."""
-    from harness.board.readme import compare, evidence
+    from harness.board.metrics import compare
+    from harness.board.readme import evidence
     from harness.show.describe import experts_table
     from harness.show.tables import comparison_table, facts_table
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from harness.board.metrics import METRICS
 from harness.core.errors import LlmbenchError, did_you_mean, one_line
 from harness.core.project import Project, make_folder, sha256
 from harness.core.runs import FinishedRun, RunIdentity
@@ -185,19 +186,11 @@ class Logbook:
 
 def _scores(run: FinishedRun) -> list[tuple[int, Values]]:
     """What is known of a run once it is over: the dev curve, and the scores on val."""
-    scores = run.evaluation
     points: list[tuple[int, Values]] = [
         (point.step, {"dev/loss": point.dev_loss_nats, "train/mean_loss": point.train_loss_nats})
         for point in run.training.curve
     ]
-    final = {
-        "val/loss": scores.val_loss,
-        "val/accuracy": scores.val_accuracy,
-        "val/perplexity": scores.perplexity,
-        "val/bits_per_byte": scores.bits_per_byte,
-        "train/seconds": run.training.train_s,
-    }
-    return [*points, (run.training.steps, final)]
+    return [*points, (run.training.steps, {metric.key: metric.read(run) for metric in METRICS})]
 
 
 class _Writer:

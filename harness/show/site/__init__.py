@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.board.curves import draw_curves
-from harness.board.rows import format_csv
+from harness.board.metrics import METRICS
+from harness.board.rows import COLUMNS, format_csv
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project, read_text, write_atomic
 from harness.show.plots import draw_cost, draw_history, to_svg
@@ -63,7 +64,9 @@ def render_pages(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackPa
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    headlines = [metric for metric in METRICS if metric.headline]
     environment.globals |= {"tracks": tracks, "submissions": submissions, "PLOT_WIDTH": PLOT_WIDTH}
+    environment.globals |= {"COLUMNS": COLUMNS, "HEADLINES": headlines}
 
     def render(template: str, path: str, **content: Any) -> str:
         return environment.get_template(template).render(path=path, root="../" * path.count("/"), **content)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from harness.board.leaderboard import Board, make_rows, read_board
-from harness.board.readme import Comparison, compare, evidence, verdict_sentence
+from harness.board.metrics import Comparison, compare
+from harness.board.readme import evidence, verdict_sentence
 from harness.board.rows import Row
 from harness.board.submission import ArmName, Claim, Submission, frozen_source, load_frozen_track, load_runs
 from harness.core.errors import LlmbenchError
