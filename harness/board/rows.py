@@ -21,8 +21,7 @@ HOLDING = ("opening", "record")  # kinds of submission that can hold a track
 class Row(Strict):
     """One line of `leaderboard.csv`: scores from the submission's runs, and the numbers of its verdict.
 
-    Whether that is the verdict on those runs, `verify` says, which judges every one anew. Metrics that have no field
-    here get their columns at the end.
+    Whether that is the verdict on those runs, `verify` says, which judges every one anew.
     """
 
     number: Count
@@ -63,7 +62,7 @@ def _other_columns() -> dict[str, Any]:
     return {name: field for name, field in found.items() if name and name not in Row.model_fields}
 
 
-if not TYPE_CHECKING:
+if not TYPE_CHECKING:  # at the end of the line
     Row = create_model("Row", __base__=Row, __doc__=Row.__doc__, __module__=__name__, **_other_columns())
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+
+from rich.table import Table
 
 from harness.board.leaderboard import Standing
 from harness.board.rows import Row
@@ -14,9 +15,6 @@ from harness.lab.doctor import Diagnosis, TrackOutlook
 from harness.show.report import duration
 from harness.show.tables import new_table
 from harness.variants.source import VariantSource
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 def tracks_table(tracks: Sequence[Track], holders: Sequence[Row | None]) -> Table:
@@ -116,31 +114,42 @@ def outlook_table(outlooks: Sequence[TrackOutlook]) -> Table:
 def holder_line(holder: Row | None) -> str:
     """Who holds a track."""
     if holder is None:
-        return "record: none, nobody opened it"
-    return f"record: {holder.number:04d}, {holder.recipe}, val loss {holder.val_loss}"
+        return "none, nobody opened it"
+    return f"{holder.number:04d}, {holder.recipe}, val loss {holder.val_loss}"
 
 
-def track_lines(track: Track) -> list[str]:
-    """One track in words."""
+def track_facts(track: Track) -> list[tuple[str, str]]:
+    """One track in words: (what, sentence)."""
     rule = track.rule
     model, optim, budget, data = track.model, track.optim, track.budget, track.data
     experts = f", {model.num_experts} experts a layer, each token in {model.top_k}" if model.num_experts else ""
     embeddings = "tied" if model.tie_embeddings else "separate"
     processes = f"{track.processes} processes of " if track.processes else ""
     return [
-        f"{track.name}: {track.summary}",
-        f"model: width {model.dim}, {model.num_layers} layers, {model.num_heads} heads with {model.num_kv_heads} key "
-        f"heads, feed-forward {model.ffn_dim}{experts}, {model.vocab_size:,} tokens, {embeddings} embeddings",
-        f"rates: Muon {optim.muon_lr:g}, embedding {optim.embed_lr:g}, head {optim.head_lr:g}, "
-        f"thin parameters {optim.scalar_lr:g}",
-        f"budget: {budget.num_steps:,} steps of {budget.batch_sequences} x {budget.seq_len:,} tokens, "
-        f"{budget.tokens:,} in all",
-        f"data: {data.title}, {'pinned' if data.pinned else 'not pinned: it can train, but nothing can be filed'}",
-        f"device: {track.device}, {processes}{track.threads} thread{'' if track.threads == 1 else 's'} a run",
-        f"rule: {rule.design}, looks after {', '.join(map(str, rule.looks))} pairs",
-        f"a record needs: a gain above {rule.loss_per_statement:g} nats for each added statement at a level of "
-        f"{rule.alpha:g} over all looks, in at most {1 + rule.max_slowdown:g} times the time",
-        f"digest: {track.digest}",
+        (
+            "model",
+            f"width {model.dim}, {model.num_layers} layers, {model.num_heads} heads with {model.num_kv_heads} key "
+            f"heads, feed-forward {model.ffn_dim}{experts}, {model.vocab_size:,} tokens, {embeddings} embeddings",
+        ),
+        (
+            "rates",
+            f"Muon {optim.muon_lr:g}, embedding {optim.embed_lr:g}, head {optim.head_lr:g}, "
+            f"thin parameters {optim.scalar_lr:g}",
+        ),
+        (
+            "budget",
+            f"{budget.num_steps:,} steps of {budget.batch_sequences} x {budget.seq_len:,} tokens, "
+            f"{budget.tokens:,} in all",
+        ),
+        ("data", f"{data.title}, {'pinned' if data.pinned else 'not pinned: it can train, but nothing can be filed'}"),
+        ("device", f"{track.device}, {processes}{track.threads} thread{'' if track.threads == 1 else 's'} a run"),
+        ("rule", f"{rule.design}, looks after {', '.join(map(str, rule.looks))} pairs"),
+        (
+            "a record needs",
+            f"a gain above {rule.loss_per_statement:g} nats for each added statement at a level of "
+            f"{rule.alpha:g} over all looks, in at most {1 + rule.max_slowdown:g} times the time",
+        ),
+        ("digest", track.digest),
     ]
 
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from harness.board.flags import FLAGS, Flag
 from harness.board.readme import evidence
 from harness.core.errors import one_line
 from harness.core.runs import Pair
 from harness.core.track import Track
+from harness.lab.noise import NoiseReport, Plan
+from harness.lab.rerun import Repeat
+from harness.rule.external import Judgement
 from harness.rule.replication import Outcome
 from harness.rule.verdict import Verdict
-
-if TYPE_CHECKING:
-    from harness.lab.noise import NoiseReport, Plan
-    from harness.lab.rerun import Repeat
-    from harness.rule.external import Judgement
 
 
 def look_line(pairs: Sequence[Pair], look: int, jobs: int) -> str:

@@ -1,25 +1,22 @@
-"""Tables for the terminal. rich is loaded at the first one, and nothing here needs what the numbers were made with."""
+"""Tables for the terminal."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
 
 from harness.board.metrics import METRICS, Comparison
 from harness.board.readme import memory_remark
 from harness.board.rows import COLUMNS, Column, Row, sections
 from harness.core.runs import FinishedRun
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 
 def new_table(title: str | None = None) -> Table:
     """An empty table in the style of all tables: no frame, one rule below the head."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     return Table(
         title=title,
         title_justify="left",
@@ -33,9 +30,6 @@ def new_table(title: str | None = None) -> Table:
 
 def facts_table(facts: Sequence[tuple[str, str]]) -> Table:
     """Names and what there is to say of each, below one another."""
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table.grid(padding=(0, 2, 0, 0))
     for name, value in facts:
         table.add_row(Text(name), Text(value))

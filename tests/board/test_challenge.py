@@ -179,7 +179,7 @@ def test_a_candidate_that_fails_on_fresh_seeds_is_refuted_and_filed_with_the_fai
     disputed: tuple[Sandbox, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
     """The record's runs of the second challenge are there; the candidate's are said to have diverged or crashed."""
-    from harness.cli.options import open_store
+    from harness.cli.training import open_store
     from harness.lab.submit import file_challenge, write_submission
 
     project = Project(with_one_challenge(disputed, tmp_path).root)

@@ -22,7 +22,7 @@ from harness.board.submission import load_arm_runs, load_submission
 from harness.core.project import Project
 from harness.core.runs import FinishedRun
 from harness.core.track import load_track
-from harness.show.documents import Leaderboard, json_schema
+from harness.show.documents import LeaderboardDocument, json_schema
 from harness.show.site import render_pages
 from harness.show.site.content import read_submissions, read_tracks
 from harness.show.tables import board_tables, comparison_table, runs_table
@@ -76,7 +76,7 @@ def places(root: Path) -> dict[str, str]:
         "leaderboard.csv": format_csv(rows),
         "board as Markdown": board_markdown(rows),
         "board on a terminal": render(*board_tables(rows, 160)),
-        "board as a document": Leaderboard(rows=tuple(rows)).model_dump_json(),
+        "board as a document": LeaderboardDocument(rows=tuple(rows)).model_dump_json(),
         "schema of the board": json.dumps(json_schema("leaderboard")),
         "board of the site": site["index.html"],
         "page of the submission": site[f"submissions/{RECORD.name}.html"],

@@ -17,7 +17,7 @@ from harness.core.runs import FailedRun, FinishedRun
 from harness.core.track import Track, load_track, track_names
 from harness.rule.reasons import explain
 from harness.rule.verdict import Verdict
-from harness.show.describe import track_lines
+from harness.show.describe import track_facts
 from harness.show.plots import change_of
 from harness.variants.source import VARIANT_NAME
 
@@ -226,8 +226,7 @@ class TrackPage:
     @property
     def facts(self) -> list[tuple[str, str]]:
         """What `llmbench tracks NAME` says, (name, value) a line."""
-        lines = [line.partition(": ") for line in track_lines(self.track)[1:]]
-        return [(name, value) for name, _, value in lines]
+        return track_facts(self.track)
 
     @property
     def rule(self) -> list[tuple[str, str]]:
