@@ -15,7 +15,7 @@ from harness.core.terminal import stderr_console
 from harness.data.cache import cache_folder, open_split, read_manifest, token_dtype, with_found_pins
 from harness.data.pin import pin_track
 from harness.show.documents import DataInfoDocument, DataPinDocument, DataPrepareDocument
-from harness.show.live import LivePreparation
+from harness.show.live import live_preparation
 from harness.show.tables import new_table
 
 ForceOption = Annotated[bool, typer.Option("--force", help="Make the tokens again where they are cached already.")]
@@ -41,7 +41,7 @@ def data_pin(
     """Make a track's tokens and write their digests into its file."""
 
     project, contest_track = open_track(track)
-    with LivePreparation(stderr_console(), track) as live:
+    with live_preparation(stderr_console(), track) as live:
         pinned = pin_track(project, contest_track, force=force, observe=live)
     if as_json:
         show_json(DataPinDocument(track=track, tokenizer_sha256=pinned.tokenizer_sha256, splits=pinned.splits))

@@ -24,7 +24,7 @@ from harness.lab.store import Observe, RunStore, ignore_events
 from harness.player.device import require_device
 from harness.rule.verdict import LANES, Verdict
 from harness.show.describe import experts_table
-from harness.show.live import LivePreparation, LiveRuns
+from harness.show.live import LiveRuns, live_preparation
 from harness.show.report import look_line, look_verdict_line
 from harness.show.tables import comparison_table, facts_table
 
@@ -174,5 +174,5 @@ def show_pairs(contest: Contest) -> None:
 
 def prepare_tokens(track: Track, *, force: bool = False) -> Path:
     """Make the track's tokens where they are missing, with progress on stderr; returns their folder."""
-    with LivePreparation(stderr_console(), track.name) as live:
+    with live_preparation(stderr_console(), track.name) as live:
         return prepare(track, force=force, observe=live)

@@ -7,7 +7,6 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from harness.show.documents import LeaderboardDocument, json_schema
 from harness.show.site import render_pages
 from harness.show.site.content import read_submissions, read_tracks
 from harness.show.tables import board_tables, comparison_table, runs_table
-from harness.show.trackers import Logbook
+from harness.show.trackers import Logbook, Page
 from tests.boards import RECORD, copy_board
 from tests.conftest import ROOT
 
@@ -42,19 +41,6 @@ print(json.dumps(places(Path(sys.argv[1]))))
 """
 
 
-class Kept(dict[str, float]):
-    """A tracker that keeps what it is sent."""
-
-    def open(self, name: str, key: str, config: Mapping[str, Any]) -> Kept:
-        return self
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        self.update(values)
-
-    def close(self) -> None:
-        pass
-
-
 def render(*tables: Any) -> str:
     console = Console(width=160, file=io.StringIO())
     for table in tables:
@@ -67,8 +53,9 @@ def places(root: Path) -> dict[str, str]:
     project, folder = Project(root), root / "submissions" / RECORD.name
     submission = load_submission(folder)
     records, candidates = (load_arm_runs(folder, submission, arm) for arm in ("record", "candidate"))
-    rows, kept = make_rows(project), Kept()
-    with Logbook({"kept": kept}, load_track(project, "pocket"), print) as book:
+    rows, kept = make_rows(project), dict[str, float]()
+    page = Page(lambda step, values: kept.update(values), lambda: None)
+    with Logbook({"kept": lambda name, key, config: page}, load_track(project, "pocket"), print) as book:
         book(candidates[0], {"event": "done", "result": candidates[0], "reused": False})
     pages = read_submissions(project)
     site = render_pages(pages, read_tracks(project, pages))
