@@ -43,6 +43,16 @@ class Metric:
     """Whether the board shows its columns, and the site's table of seeds both arms."""
 
     @property
+    def label(self) -> str:
+        """The name, and the unit where the format does not show it."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+    @property
+    def ratio_head(self) -> str:
+        """Of the ratio's column on the board."""
+        return f"{self.short} ratio" if self.mean_column else self.short
+
+    @property
     def whole(self) -> bool:
         """Whether it counts something."""
         return self.form.endswith(".0f}")
@@ -149,7 +159,7 @@ def _compare_means(metric: Metric, without: float, with_: float) -> Comparison:
     winner: Literal["", "Without", "With"] = ""
     if metric.better is not None and texts[0] != texts[1]:
         winner = "With" if (with_ < without) == (metric.better == "lower") else "Without"
-    return Comparison(f"{metric.name} ({metric.unit})" if metric.unit else metric.name, *texts, difference, winner)
+    return Comparison(metric.label, *texts, difference, winner)
 
 
 def metric_columns(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -67,7 +67,7 @@ if not TYPE_CHECKING:  # at the end of the line
 
 
 def format_csv(rows: Sequence[Row]) -> str:
-    """The exact text of `leaderboard.csv`; an empty cell is a number that there is not."""
+    """The exact text of `leaderboard.csv`; a number that does not exist is an empty cell."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(Row.model_fields), lineterminator="\n")
     writer.writeheader()
@@ -76,7 +76,7 @@ def format_csv(rows: Sequence[Row]) -> str:
 
 
 def stored_rows(project: Project) -> list[Row] | None:
-    """The board as `leaderboard.csv` has it, which `verify` proves; None where it is not about these folders."""
+    """The board as `leaderboard.csv` has it, which `verify` checks; None where it does not list these folders."""
     names = [folder.name for folder in submission_folders(project)]
     if names and project.leaderboard.exists():
         with suppress(ValidationError, csv.Error):
@@ -90,7 +90,7 @@ _NUMBERS = {name for name, field in Row.model_fields.items() if field.annotation
 
 
 def _parse_row(cells: dict[str, str]) -> Row:
-    """One line of the CSV. Raises ValidationError where it is none."""
+    """One line of the CSV. Raises ValidationError where it is not a row."""
     content = {key: None if key in _NUMBERS and not cell else cell for key, cell in cells.items()}
     return Row.model_validate(content, strict=False)
 
@@ -106,7 +106,7 @@ def with_board(text: str, rows: Sequence[Row]) -> str:
 
 
 def sections(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
-    """(track, title, rows): for each track what stands, newest first, what fell or did not win, earlier editions."""
+    """(track, title, rows), newest first: of each track the records, then what does not hold, then earlier editions."""
     found = []
     for track in sorted({row.track for row in rows}):
         own = sorted((row for row in rows if row.track == track), key=lambda row: -row.number)
@@ -144,13 +144,17 @@ class Column:
 
     head: str
     about: str
-    text: Callable[[Row], str]
+    field: str
+    """Of the row."""
+    form: str = "{}"
     justify: Literal["left", "right"] = "right"
 
-
-def _number(field: str, form: str) -> Callable[[Row], str]:
-    """What writes a number of a row; nothing where it is None."""
-    return lambda row: "" if getattr(row, field) is None else form.format(getattr(row, field))
+    def text(self, row: Row) -> str:
+        """What the column shows of a row; nothing for a number that does not exist."""
+        value = getattr(row, self.field)
+        if value is None or (self.field == "pairs" and value == 0):
+            return ""
+        return self.form.format(value) + (_remark(row) if self.field == "recipe" else "")
 
 
 def _remark(row: Row) -> str:
@@ -159,33 +163,17 @@ def _remark(row: Row) -> str:
 
 _HEADLINES = [metric for metric in METRICS if metric.headline]
 COLUMNS = (
-    Column("#", "number of the submission", lambda row: str(row.number)),
-    Column("recipe", "what was trained", lambda row: row.recipe + _remark(row), "left"),
+    Column("#", "number of the submission", "number"),
+    Column("recipe", "what was trained", "recipe", justify="left"),
+    *(Column(m.short, f"{m.label}, mean over the seeds", m.mean_column, m.form) for m in _HEADLINES if m.mean_column),
+    Column("gain", "val loss, record minus candidate; in the lane speed log of the time ratio", "gain", "{:+.4f}"),
+    Column("p", "one-sided, at the look of the verdict", "p_value", "{:.2g}"),
+    Column("pairs", "pairs of runs that the verdict rests on", "pairs"),
     *(
-        Column(
-            m.short,
-            f"{m.name}, mean over the candidate's seeds{m.unit and f', {m.unit}'}",
-            _number(m.mean_column, m.form),
-        )
-        for m in _HEADLINES
-        if m.mean_column
-    ),
-    Column(
-        "gain",
-        "val loss, record minus candidate; in the lane speed the logarithm of the time ratio",
-        _number("gain", "{:+.4f}"),
-    ),
-    Column("p", "one-sided, at the look where the verdict fell", _number("p_value", "{:.2g}")),
-    Column("pairs", "pairs of runs that the verdict rests on", lambda row: str(row.pairs or "")),
-    *(
-        Column(
-            f"{m.short} ratio" if m.mean_column else m.short,
-            f"{m.name}, candidate / record",
-            _number(m.ratio_column, "x{:.2f}"),
-        )
+        Column(m.ratio_head, f"{m.name}, candidate / record", m.ratio_column, "x{:.2f}")
         for m in _HEADLINES
         if m.ratio_column
     ),
-    Column("stmts", "statements of the whole recipe", lambda row: str(row.statements)),
-    Column("date", "of the submission", lambda row: row.date, "left"),
+    Column("stmts", "statements of the whole recipe", "statements"),
+    Column("date", "of the submission", "date", justify="left"),
 )

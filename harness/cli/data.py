@@ -79,9 +79,8 @@ def data_info(
             )
         )
         return
-    table = new_table(f"{track}: {spec.title}")
-    for column in ("split", "documents", "tokens", "bytes", "bytes/token", "sha256"):
-        table.add_column(column, justify="left" if column in ("split", "sha256") else "right")
+    heads = ("split", "documents", "tokens", "bytes", "bytes/token", "sha256")
+    table = new_table(f"{track}: {spec.title}", heads, left=("split", "sha256"))
     for split, pin in pins.items():
         cells = (f"{pin.documents:,}", f"{pin.tokens:,}", f"{pin.bytes:,}", f"{pin.bytes / pin.tokens:.3f}")
         table.add_row(split, *cells, pin.sha256[:12])

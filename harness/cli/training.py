@@ -114,9 +114,7 @@ def watched_store(
         require_device(track)
     if line := exploratory_line(track):
         log(line)
-    if (
-        here or not track.data.pinned
-    ):  # a cluster's machines make their own; unpinned tokens are part of a run's identity
+    if here or not track.data.pinned:  # a cluster's machines make their own, but unpinned ones tell runs apart
         prepare_tokens(track)
     if not track.data.pinned:
         log(

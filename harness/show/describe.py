@@ -45,7 +45,7 @@ def variants_table(sources: Sequence[VariantSource], found: Mapping[str, Sequenc
 
 
 def variant_facts(source: VariantSource, found: Sequence[Standing]) -> list[tuple[str, str]]:
-    """One variant's cost, its standing, how to judge it: (name, value)."""
+    """One variant's cost, its standing and the command that tests it: (name, value)."""
     facts = [("cost", f"{source.cost} statements"), ("file", f"models/variants/{source.path.name}")]
     facts.append(("digest", source.digest))
     for one in found:
@@ -83,7 +83,7 @@ def doctor_lines(found: Diagnosis) -> list[str]:
 
 
 def outlook_lines(outlooks: Sequence[TrackOutlook]) -> list[str]:
-    """What stands in the way of tracks, and what to know of them: a line each, with the tracks that it is about."""
+    """What keeps tracks from training here, and remarks: a line each, with the tracks that it is about."""
     found: dict[str, list[str]] = {}
     for outlook in outlooks:
         for reason in (*outlook.hindrances, *outlook.remarks):
@@ -93,21 +93,13 @@ def outlook_lines(outlooks: Sequence[TrackOutlook]) -> list[str]:
 
 def outlook_table(outlooks: Sequence[TrackOutlook]) -> Table:
     """What each track would take here."""
-    table = new_table()
-    for column in ("track", "here", "a run", "at a time", "a verdict", "from"):
-        table.add_column(
-            column,
-            justify="left" if column in ("track", "here", "from") else "right",
-            no_wrap=column in ("track", "here"),
-        )
+    heads = ("track", "here", "a run", "at a time", "a verdict", "from")
+    table = new_table(None, heads, left=("track", "here", "from"), whole=("track", "here"))
     for one in outlooks:
         times = (one.run_s, one.first_look_s, one.last_look_s)
         run, first, last = ("" if seconds is None else duration(seconds) for seconds in times)
-        verdict = f"{first} to {last}" if first else ""
-        here = "yes" if one.runnable else "no"
-        table.add_row(
-            one.track, here, run, str(one.jobs), verdict, one.source or "", style=None if here == "yes" else "dim"
-        )
+        cells = (run, str(one.jobs), f"{first} to {last}" if first else "", one.source or "")
+        table.add_row(one.track, "yes" if one.runnable else "no", *cells, style=None if one.runnable else "dim")
     return table
 
 
@@ -155,15 +147,13 @@ def track_facts(track: Track) -> list[tuple[str, str]]:
 
 def reported_table(track: Track) -> Table:
     """What others report for a track's system."""
-    table = new_table("reported elsewhere: not measured here, no row of the board")
-    columns = ("what", "date", "val loss", "val acc", "perplexity", "train loss", "time")
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("what", "date") else "right", no_wrap=column != "what")
+    _, *others = heads = ("what", "date", "val loss", "val acc", "perplexity", "train loss", "time")
+    title = "reported elsewhere: not measured here, not on the board"
+    table = new_table(title, heads, left=("what", "date"), whole=others)
     for row in track.reported:
-        numbers = ((row.val_loss, "{:.4f}"), (row.val_accuracy, "{:.2f} %"), (row.perplexity, "{:.2f}"))
-        cells = [
-            "" if number is None else form.format(number) for number, form in (*numbers, (row.train_loss, "{:.4f}"))
-        ]
+        numbers = (row.val_loss, row.val_accuracy, row.perplexity, row.train_loss)
+        forms = ("{:.4f}", "{:.2f} %", "{:.2f}", "{:.4f}")
+        cells = ["" if n is None else form.format(n) for n, form in zip(numbers, forms, strict=True)]
         table.add_row(row.what, row.date, *cells, row.time or "")
     return table
 
@@ -173,9 +163,8 @@ def experts_table(recipe: str, runs: Sequence[FinishedRun]) -> Table | None:
     layers = [run.training.experts for run in runs if run.training.experts is not None]
     if not layers or len(layers) < len(runs):
         return None
-    table = new_table(f"{recipe}: share of the assignments that each expert gets on dev")
-    for column in ("layer", "balance", "lightest", "heaviest", "all, in order"):
-        table.add_column(column, justify="left" if column.startswith("all") else "right")
+    heads = ("layer", "balance", "lightest", "heaviest", "all, in order")
+    table = new_table(f"{recipe}: share of the assignments that each expert gets on dev", heads, left=heads[-1:])
     for place, same in enumerate(zip(*layers, strict=True)):
         shares = [statistics.fmean(share) for share in zip(*(layer.load for layer in same), strict=True)]
         table.add_row(

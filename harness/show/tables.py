@@ -15,9 +15,14 @@ from harness.board.rows import COLUMNS, Column, Row, sections
 from harness.core.runs import FinishedRun
 
 
-def new_table(title: str | None = None) -> Table:
-    """An empty table in the style of all tables: no frame, one rule below the head."""
-    return Table(
+def new_table(
+    title: str | None = None, heads: Sequence[str] = (), left: Sequence[str] = (), whole: Sequence[str] = ()
+) -> Table:
+    """An empty table in the style of all tables: no frame, one rule below the head.
+
+    Columns are aligned to the right, those in `left` to the left; those in `whole` do not wrap.
+    """
+    table = Table(
         title=title,
         title_justify="left",
         title_style="bold",
@@ -26,6 +31,9 @@ def new_table(title: str | None = None) -> Table:
         show_edge=False,
         padding=(0, 1, 0, 0),
     )
+    for head in heads:
+        table.add_column(head, justify="left" if head in left else "right", no_wrap=head in whole)
+    return table
 
 
 def facts_table(facts: Sequence[tuple[str, str]]) -> Table:
@@ -111,9 +119,7 @@ def comparison_table(without: str, with_: str, rows: Sequence[Comparison]) -> Ta
 
 def runs_table(recipe: str, runs: Sequence[FinishedRun]) -> Table:
     """One line a seed."""
-    table = new_table(recipe)
-    for head in ("seed", *(metric.short for metric in METRICS), "tokens/s"):
-        table.add_column(head, justify="right")
+    table = new_table(recipe, ("seed", *(metric.short for metric in METRICS), "tokens/s"))
     for run in runs:
         rate = f"{run.training.tokens / run.training.train_s:,.0f}"
         table.add_row(str(run.seed), *(metric.text(metric.read(run)) for metric in METRICS), rate)
