@@ -41,7 +41,7 @@ STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small, searchable, read aloud
     "svg.hashsalt": "llmbench",
     "text.color": INK,
-    "text.parse_math": False,  # a stranger's name may hold a dollar sign
+    "text.parse_math": False,  # an untrusted name may hold a dollar sign
     "xtick.bottom": False,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,

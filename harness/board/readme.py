@@ -41,7 +41,7 @@ def evidence(verdict: Verdict) -> list[tuple[str, str]]:
 
 
 def submission_title(submission: Submission) -> str:
-    """One line for a commit and a pull request: what is filed, and what came of it."""
+    """One line for a commit and a pull request: what is filed, and its result."""
     verdict, recipe = submission.verdict, submission.candidate.recipe
     if submission.challenge is not None:
         return f"{submission.track}: challenge of record {submission.challenge.number}, {submission.challenge.outcome}"

@@ -21,7 +21,7 @@ HOLDING = ("opening", "record")  # kinds of submission that can hold a track
 class Row(Strict):
     """One line of `leaderboard.csv`: scores from the submission's runs, and the numbers of its verdict.
 
-    Whether that is the verdict on those runs, `verify` says, which judges every one anew.
+    `verify` checks that this is the verdict on those runs.
     """
 
     number: Count

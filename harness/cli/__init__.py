@@ -51,7 +51,7 @@ def _group(text: str, sections: Sections, **options: Any) -> typer.Typer:
             self.commands = _Commands(sections)  # type: ignore[assignment]
 
         def format_commands(self, ctx: Any, formatter: Any) -> None:
-            """What the help of the group ends with; it imports no command."""
+            """The commands in the help of the group; imports none of them."""
             for section, lines in sections.items():
                 with formatter.section(section):
                     formatter.write_dl([(f"{name:11}", text) for name, (_, text) in lines.items()])
@@ -86,7 +86,7 @@ COMMANDS: Sections = {
     "Compete": {
         "run": (RUN, "Train the record holder, or a candidate against it."),
         "submit": ("run.submit", "File the result, print or open the pull request."),
-        "plan": ("noise.plan", "Say what a gain costs to show, before you train."),
+        "plan": ("noise.plan", "Say how many pairs a gain needs, before you train."),
     },
     "Look": {
         "leaderboard": ("board.leaderboard", "Show what won and what lost, or write it as a site."),
@@ -102,7 +102,7 @@ COMMANDS: Sections = {
     "Set up": {
         "doctor": ("inspect.doctor", "Say what this machine can run, and how fast."),
         "data": (DATA, "Make and inspect a track's tokens."),
-        "noise": ("noise.noise", "Measure what luck alone does on a track."),
+        "noise": ("noise.noise", "Measure how far results differ by chance."),
         "schema": ("inspect.schema", "Print the JSON Schema of what --json prints."),
     },
 }

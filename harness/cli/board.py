@@ -45,7 +45,7 @@ def leaderboard(
     rebuild: Annotated[
         bool,
         typer.Option(
-            "--rebuild", help="Write leaderboard.csv and all texts anew from the submissions, which `verify` checks."
+            "--rebuild", help="Write leaderboard.csv and all texts again from the submissions, which `verify` checks."
         ),
     ] = False,
     html: Annotated[
@@ -70,7 +70,7 @@ def leaderboard(
     if as_json or html is not None:
         return
     if rebuild:
-        log("leaderboard.csv, the board in README.md and the submissions' texts are written anew")
+        log("leaderboard.csv, the board in README.md and the submissions' texts are written again")
     if not rows:
         show("The board is empty. Open it: `llmbench run baseline`, then `llmbench submit --baseline`.")
     for place, table in enumerate(board_tables(rows, Console().width, None if all_ else NEWEST)):
@@ -107,7 +107,7 @@ def verify(
 
     With --rerun both arms of one submission are then trained on this machine, on seeds that follow from its
     sources and runs. The claim is `confirmed` (exit code 0) where the rule accepts the re-run too, `refuted` (3)
-    where the re-run excludes it, else `open` (4): too weak to tell. An opening's own seeds are trained again.
+    where the re-run excludes it, else `open` (4), too weak to tell. An opening's own seeds are trained again.
     """
     project = Project.find()
     if path is not None and (all_ or base):

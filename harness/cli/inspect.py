@@ -172,8 +172,8 @@ def schema(
 ) -> None:
     """Print JSON Schema of what a command prints with --json; of all commands where none is named.
 
-    Every document carries `schema_version`. A new field is no new version; a field that goes, or that comes to mean
-    something else, is one.
+    Every document has `schema_version`. A new field is no new version; a field that is removed or changes its
+    meaning is one.
     """
 
     if command:

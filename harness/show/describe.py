@@ -1,4 +1,4 @@
-"""What is shown of a track, a variant, a machine, and of a mixture's routers."""
+"""What is shown of a track, a variant, a machine, and of the routers of a mixture of experts."""
 
 from __future__ import annotations
 

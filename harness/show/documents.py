@@ -1,7 +1,7 @@
-"""What `--json` prints, command by command: one pydantic model each, from which `llmbench schema` makes JSON Schema.
+"""What `--json` prints: one pydantic model for each command, from which `llmbench schema` makes JSON Schema.
 
 History of `schema_version`:
-1 (2026-11): first version. A new field is no new version; a field that goes, or means something else, is one.
+1 (2026-11): first version. A new field is no new version; a field that is removed or changes its meaning is one.
 """
 
 from __future__ import annotations
@@ -64,20 +64,20 @@ class SubmitDocument(Document):
     submission: Submission
     markdown: str
     branch: str | None
-    """With --open the branch that holds it."""
+    """With --open: the branch that holds it."""
     pull_request: str | None
-    """With --open the address of the pull request; None without the `gh` tool, which would make it."""
+    """With --open: the address of the pull request; None without the `gh` tool, which would make it."""
     commands: tuple[str, ...]
-    """With --open and without `gh`: what opens the pull request by hand."""
+    """With --open and without `gh`: the commands that open the pull request by hand."""
 
 
 class RerunFindings(Repeat, title="Rerun"):
     """A claim trained again. Exit code 0 confirmed, 3 refuted, 4 open."""
 
     claim: Verdict | None
-    """What was filed; None for an opening."""
+    """The verdict that was filed; None for an opening."""
     again: Verdict | None
-    """What the re-run gives; None for an opening, whose seeds are trained once more."""
+    """The verdict of the re-run; None for an opening, whose own seeds are trained again."""
     seeds: tuple[int, ...]
     failed: tuple[str, ...] = ()
     """Runs without a score, a sentence each."""
@@ -88,7 +88,7 @@ class ChallengeDocument(Document, RerunFindings):
 
     folder: str
     state: State
-    """Of the record by now: empty, `disputed` or `retracted`."""
+    """Of the record after this challenge: empty, `disputed` or `retracted`."""
     markdown: str
 
 
@@ -101,12 +101,12 @@ class VerifyDocument(Document):
     num_flags: Count = 0
     flags: Mapping[str, Sequence[Flag]] = Field(default_factory=dict)
     base: str | None = None
-    """With --base the commit that was compared with."""
+    """With --base: the commit that was compared with."""
     new: tuple[str, ...] = ()
-    """With --base the folders under submissions/ that are new."""
+    """With --base: the folders under submissions/ that are new."""
     summary: str | None = None
     stale: tuple[str, ...] = ()
-    """With --base those of the problems that say that the board has moved on."""
+    """With --base: the problems that exist only because the board has moved on."""
     rerun: RerunFindings | None = None
     """With --rerun."""
 
@@ -122,13 +122,13 @@ class ExplainDocument(Document):
 
 
 class NoiseDocument(Document, NoiseReport):
-    """`noise`: what luck alone does on a track."""
+    """`noise`: how far results differ by chance alone on a track."""
 
     track: str
 
 
 class PlanDocument(Document, Plan):
-    """`plan`: what a gain costs to show."""
+    """`plan`: how many pairs a gain needs, and how long they take."""
 
     track: str
     gain: float
@@ -136,7 +136,7 @@ class PlanDocument(Document, Plan):
 
 
 class LeaderboardDocument(Document):
-    """`leaderboard`: a row a submission, in the order of their numbers."""
+    """`leaderboard`: one row for each submission, in the order of their numbers."""
 
     rows: tuple[Row, ...]
 
@@ -205,7 +205,7 @@ class DataPrepareDocument(Document):
 
 
 class DataPinDocument(Document):
-    """`data pin`: what the track's file says by now."""
+    """`data pin`: what the track's file pins now."""
 
     track: str
     tokenizer_sha256: Sha256

@@ -1,6 +1,6 @@
 """Pictures, drawn with matplotlib: learning curves, a track's history, what a gain costs.
 
-The same input gives the same bytes. An SVG wears the colours of its reader's theme; a PNG is a white sheet.
+The same input gives the same bytes. An SVG follows its reader's light or dark theme; a PNG is on white.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def render_pages(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackPa
     """Path -> HTML of every page, the first page last."""
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
-        autoescape=True,  # names, recipes, reasons and sources are strangers' words
+        autoescape=True,  # names, recipes, reasons and sources are untrusted text
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -87,8 +87,8 @@ def render_pages(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackPa
 def write_site(project: Project, folder: Path) -> dict[str, str]:
     """Write the site into `folder`; the files that it now holds.
 
-    All is rendered before anything is written, each file is replaced as a whole, what a page links to before the
-    page: whenever it is stopped, every page there is leads somewhere. What is not of the site stays untouched.
+    Everything is rendered before anything is written; each file is replaced as a whole, and what a page links to is
+    written before the page, so no link is broken whenever it is stopped. Other files in the folder stay untouched.
     Raises LlmbenchError where the folder holds something else, or cannot be written.
     """
     old = _own_files(folder)

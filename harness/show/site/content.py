@@ -6,14 +6,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
-from harness.board.leaderboard import Board, make_rows, read_board
+from harness.board.leaderboard import Board, make_row, read_board
 from harness.board.metrics import Comparison, compare
 from harness.board.rows import Row
-from harness.board.submission import ArmName, Claim, Submission, frozen_source, load_frozen_track, load_runs
+from harness.board.submission import ArmName, Claim
 from harness.core.errors import LlmbenchError
-from harness.core.project import Project, read_text
+from harness.core.project import Project
 from harness.core.runs import FailedRun, FinishedRun, finished
 from harness.core.track import Track, load_track, track_names
 from harness.rule.verdict import Verdict
@@ -24,28 +23,22 @@ ARMS: tuple[ArmName, ...] = ("record", "candidate")
 PLOT_WIDTH = 96  # pixels of the interval's picture in a board
 
 
-class Interval(NamedTuple):
-    """A gain and its interval as places on a line, in pixels from its left end."""
-
-    low: float
-    gain: float
-    high: float
-    zero: float
-
-
 @dataclass(frozen=True)
 class SubmissionPage:
     """One submission with everything that is recomputed from its runs. Nothing that it only states is shown."""
 
-    project: Project
     board: Board
-    submission: Submission
+    claim: Claim
     row: Row
-    track: Track
-    """As it was when the claim was made."""
-    verdict: Verdict | None
-    runs: Mapping[ArmName, Sequence[FinishedRun | FailedRun]]
-    """Arm -> its runs in the order of their seeds."""
+
+    @property
+    def verdict(self) -> Verdict | None:
+        return self.claim.verdict
+
+    @property
+    def runs(self) -> dict[ArmName, list[FinishedRun | FailedRun]]:
+        """Arm -> its runs in the order of their seeds."""
+        return {"record": self.claim.records, "candidate": self.claim.candidates}
 
     @property
     def page(self) -> str:
@@ -75,7 +68,7 @@ class SubmissionPage:
     @property
     def holds(self) -> bool:
         """Whether its candidate is the record of its edition."""
-        holder = self.board.holder_of(self.submission.track, self.submission.track_digest)
+        holder = self.board.holder_of(self.claim.submission.track, self.claim.submission.track_digest)
         return holder is not None and holder.number == self.row.number
 
     @property
@@ -109,7 +102,7 @@ class SubmissionPage:
     def sources(self) -> dict[str, str]:
         """Variant -> the page that shows its source: of the first submission that brought this very text."""
         found = {}
-        for name, digest in self.submission.candidate.sources.items():
+        for name, digest in self.claim.submission.candidate.sources.items():
             if not VARIANT_NAME.match(name):
                 raise LlmbenchError(f"submissions/{self.row.folder}: '{name}' is no name of a variant; fix sources")
             brought = (
@@ -120,10 +113,6 @@ class SubmissionPage:
             )
             found[name] = next(brought, self.page)
         return found
-
-    def source(self, variant: str) -> str:
-        """A variant's frozen file."""
-        return read_text(frozen_source(self.project.submissions / self.row.folder, variant))
 
 
 @dataclass(frozen=True)
@@ -144,7 +133,7 @@ class TrackPage:
 
     @property
     def history(self) -> str | None:
-        """The picture of the record's way; None where there is none to draw."""
+        """The picture of the record over time; None where no submission has a loss."""
         return f"tracks/{self.track.name}-history.svg" if any(c.row.val_loss for c in self.current) else None
 
     @property
@@ -162,47 +151,34 @@ class TrackPage:
         return next((page for page in self.current if page.row.kind == "opening"), None)
 
     @cached_property
-    def intervals(self) -> dict[int, Interval]:
-        """Number -> its interval; all of a track on one scale. Gains of the lane `speed` are times and have none."""
-        found = {}
+    def intervals(self) -> dict[int, list[float]]:
+        """Number -> low end, gain, high end and zero, in pixels from the left; all of a track on one scale.
+
+        Gains of the lane `speed` are times and have none.
+        """
+        found: dict[int, tuple[float, ...]] = {}
         for page in self.submissions:
             row = page.row
             if row.lane != "speed" and row.gain is not None and row.ci_low is not None and row.ci_high is not None:
                 found[row.number] = (row.ci_low, row.gain, row.ci_high, 0.0)
-        low = min((min(values) for values in found.values()), default=0.0)
-        high = max((max(values) for values in found.values()), default=1.0)
+        low, high = min(map(min, found.values()), default=0.0), max(map(max, found.values()), default=1.0)
         scale = (PLOT_WIDTH - 8) / ((high - low) or 1.0)
-        return {
-            number: Interval(*(round(4 + scale * (value - low), 1) for value in values))
-            for number, values in found.items()
-        }
+        return {number: [round(4 + scale * (value - low), 1) for value in values] for number, values in found.items()}
 
 
 def read_submissions(project: Project) -> list[SubmissionPage]:
     """Every submission, its numbers recomputed from its runs. Raises LlmbenchError where one is broken."""
-    board, pages = read_board(project), []
-    for submission, row in zip(board.submissions, make_rows(project), strict=True):
-        folder = project.submissions / submission.folder_name
-        pages.append(
-            SubmissionPage(
-                project=project,
-                board=board,
-                submission=submission,
-                row=row,
-                track=load_frozen_track(folder, submission),
-                verdict=Claim(folder, submission).verdict,
-                runs={arm: load_runs(folder, submission, arm) for arm in ARMS},
-            )
-        )
-    return pages
+    board = read_board(project)
+    claims = [Claim(project.submissions / submission.folder_name, submission) for submission in board.submissions]
+    return [SubmissionPage(board, claim, make_row(board, claim)) for claim in claims]
 
 
 def read_tracks(project: Project, submissions: Sequence[SubmissionPage]) -> list[TrackPage]:
     """All tracks, those that have submissions first. One that is gone from `tracks/` is shown as it was frozen."""
     loaded = {name: load_track(project, name) for name in track_names(project)}
-    frozen = {page.track.name: page.track for page in submissions}
+    frozen = {page.claim.track.name: page.claim.track for page in submissions}
     pages = [
-        TrackPage(track, tuple(page for page in reversed(submissions) if page.track.name == name))
+        TrackPage(track, tuple(page for page in reversed(submissions) if page.claim.track.name == name))
         for name, track in sorted((frozen | loaded).items())
     ]
     return sorted(pages, key=lambda page: not page.submissions)
