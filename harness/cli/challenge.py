@@ -51,7 +51,6 @@ def challenge(
 
     Exit codes: 0 the record is confirmed, 3 refuted, 4 open (too weak to tell) or undecided.
     """
-
     project = Project.find()
     with one_challenge(project, number, lambda: log(f"another challenge of {number} runs here; waiting for it")):
         board = read_board(project)
@@ -83,7 +82,6 @@ def challenge(
 
 def rerun(project: Project, folder: Path, max_pairs: int | None, jobs: int | None, *, as_json: bool) -> NoReturn:
     """Train the claim in `folder`, which verified, on fresh seeds; print the outcome and exit with its code."""
-
     submission = load_submission(folder)
     track = claim_track(project, submission)
     if submission.kind == "opening":
@@ -105,7 +103,6 @@ def _repeat(
     project: Project, folder: Path, opening: Submission, max_pairs: int | None, jobs: int | None, *, as_json: bool
 ) -> NoReturn:
     """Train the seeds of an opening, which claims no gain, again and compare the numbers."""
-
     track = track_again(claim_track(project, opening), opening)
     seeds, recipe = track.seeds[:max_pairs], claim_arms(opening).candidate
     with watched_store(project, track, jobs) as store:
@@ -131,7 +128,6 @@ def _repeat(
 
 def _findings(submission: Submission, contest: Contest, outcome: Outcome) -> RerunFindings:
     """A re-run for machines: the outcome, both verdicts, the seeds."""
-
     runs = [*(pair.candidate for pair in contest.pairs), *contest.failed]
     return RerunFindings(
         outcome=outcome,
@@ -144,7 +140,6 @@ def _findings(submission: Submission, contest: Contest, outcome: Outcome) -> Rer
 
 def _show_outcome(submission: Submission, contest: Contest, outcome: Outcome) -> None:
     """Both verdicts in a line each, then the outcome."""
-
     if submission.verdict is not None:
         show(f"{submission.folder_name} claims: {verdict_sentence(submission.verdict)}")
     show(f"trained again: {verdict_sentence(contest.verdict)}")

@@ -39,7 +39,6 @@ def data_pin(
     as_json: JsonOption = False,
 ) -> None:
     """Make a track's tokens and write their digests into its file."""
-
     project, contest_track = open_track(track)
     with live_preparation(stderr_console(), track) as live:
         pinned = pin_track(project, contest_track, force=force, observe=live)

@@ -42,7 +42,6 @@ from harness.variants.source import VariantSource, read_variant, variant_names
 
 def complete_commands() -> list[str]:
     """Commands that have a schema, for the shell."""
-
     return list(DOCUMENTS)
 
 
@@ -58,7 +57,6 @@ def variants(
     as_json: JsonOption = False,
 ) -> None:
     """List the variants: what each changes, its source, its cost in statements, what the board says of it."""
-
     project = Project.find()
     board, sources, broken = read_board(project), list[VariantSource](), dict[str, str]()
     for one in variant_names(project) if name is None else (name,):
@@ -105,7 +103,6 @@ def tracks(
     as_json: JsonOption = False,
 ) -> None:
     """List the tracks: what each is, its budget, who holds it; or show one with its rule and digest."""
-
     project = Project.find()
     board = read_board(project)
     loaded = [load_track(project, one) for one in (track_names(project) if name is None else (name,))]
@@ -143,7 +140,6 @@ def doctor(as_json: JsonOption = False) -> None:
     Times come from the runs that are kept under runs/ where there are any of the track; else from the rate at which
     this machine multiplies matrices and the operations that the track takes, which is right within a factor of two.
     """
-
     project = Project.find()
     with stderr_console().status("looking at this machine") as status:
         found = diagnose(project, lambda doing: status.update(doing))
@@ -175,7 +171,6 @@ def schema(
     Every document has `schema_version`. A new field is no new version; a field that is removed or changes its
     meaning is one.
     """
-
     if command:
         sys.stdout.write(json.dumps(json_schema(" ".join(command)), indent=1) + "\n")
     else:

@@ -28,7 +28,6 @@ def noise(
     as_json: JsonOption = False,
 ) -> None:
     """Train a placebo against the record: how results differ by chance alone, and how often the rule accepts that."""
-
     project, contest_track = open_track(track)
     if stored:
         measured = stored_pairs(project, contest_track)
@@ -66,7 +65,6 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Say how many pairs a gain needs on a track, and how long that takes on this machine."""
-
     project, contest_track = open_track(track)
     store = open_store(project, contest_track, jobs)
     net_gain = gain - statements * contest_track.rule.loss_per_statement

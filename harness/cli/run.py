@@ -81,7 +81,6 @@ def run_baseline(
     as_json: JsonOption = False,
 ) -> None:
     """Train the record holder on the track's seeds; what is trained already is reused."""
-
     project, plain_track = open_track(track)
     contest_track = open_track(track, settings)[1] if settings else plain_track
     board = read_board(project)
@@ -121,7 +120,6 @@ def run_candidate(
     as_json: JsonOption = False,
 ) -> None:
     """Train the record plus VARIANT and the record itself in pairs, and judge at each look."""
-
     project, plain_track = open_track(track)
     contest_track = open_track(track, settings)[1] if settings else plain_track
     board, entry = read_board(project), make_entry(variant, without, lane, confirm, jobs, settings, executor)
@@ -173,7 +171,6 @@ def show_contest(contest: Contest, remark: str) -> None:
 
 def _next_line(contest: Contest, board: Board, track: Track, entry: Entry) -> str:
     """What to do after a verdict; empty where it is undecided or a run failed."""
-
     there = "" if track.name == DEFAULT_TRACK else f" --track {track.name}"
     if board.holder(track) is None and track.name != DEFAULT_TRACK:
         return (
@@ -211,7 +208,6 @@ def submit(
     as_json: JsonOption = False,
 ) -> None:
     """File the last candidate (or --variant) under submissions/ and print the pull request's text."""
-
     project, contest_track = open_track(track)
     require_pinned(contest_track)
     if open_:

@@ -6,6 +6,7 @@ History of `schema_version`:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -222,25 +223,13 @@ class SchemaDocument(Document):
     commands: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
 
 
-DOCUMENTS: Mapping[str, type[Document]] = {
-    "run baseline": RunBaselineDocument,
-    "run candidate": RunCandidateDocument,
-    "submit": SubmitDocument,
-    "verify": VerifyDocument,
-    "challenge": ChallengeDocument,
-    "judge": JudgeDocument,
-    "explain": ExplainDocument,
-    "noise": NoiseDocument,
-    "plan": PlanDocument,
-    "leaderboard": LeaderboardDocument,
-    "variants": VariantsDocument,
-    "tracks": TracksDocument,
-    "data prepare": DataPrepareDocument,
-    "data pin": DataPinDocument,
-    "data info": DataInfoDocument,
-    "doctor": DoctorDocument,
-    "schema": SchemaDocument,
-}
+def _command_of(document: type[Document]) -> str:
+    """`RunBaselineDocument` -> `run baseline`."""
+    return " ".join(re.findall("[A-Z][a-z]+", document.__name__)[:-1]).lower()
+
+
+DOCUMENTS = {_command_of(document): document for document in Document.__subclasses__()}
+"""Command -> what it prints."""
 
 
 def json_schema(command: str) -> dict[str, Any]:
