@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -61,7 +62,7 @@ class _Watched:
     rate: float = 0.0
     """Tokens a second of the training clock."""
     note: str = "starting"
-    told: float = 0.0
+    logged_at: float = 0.0
     """When the log had its last line, on the monotonic clock."""
 
 
@@ -75,7 +76,7 @@ class LiveRuns:
         self.console, self.track, self.arms = console, track, arms
         self._running: dict[tuple[str, int], _Watched] = {}
         self._losses: dict[str, dict[int, float]] = {}
-        self._told: set[tuple[str, int]] = set()
+        self._ended: set[tuple[str, int]] = set()
         self._guard = threading.RLock()
         self._live = Live(
             console=console, get_renderable=self._render, transient=True, auto_refresh=True, refresh_per_second=4
@@ -105,8 +106,8 @@ class LiveRuns:
                     self._line(run, "another llmbench trains this run; waiting for it")
                 case "done":
                     self._running.pop(key, None)
-                    if key not in self._told:  # a later look asks for the same runs again
-                        self._told.add(key)
+                    if key not in self._ended:  # a later look asks for the same runs again
+                        self._ended.add(key)
                         self._line(run, _result_text(event["result"], reused=event["reused"]))
                         self._end_pair(event["result"])
 
@@ -118,10 +119,10 @@ class LiveRuns:
             return
         now = time.monotonic()
         if len(watched.losses) == 1:
-            watched.told = now
+            watched.logged_at = now
             self._line(run, "training")
-        elif now - watched.told >= LOG_EVERY_S:
-            watched.told = now
+        elif now - watched.logged_at >= LOG_EVERY_S:
+            watched.logged_at = now
             left = duration(self._seconds_left(watched))
             total = self.track.budget.num_steps
             self._line(
@@ -135,7 +136,8 @@ class LiveRuns:
         self._losses.setdefault(result.recipe, {})[result.seed] = result.evaluation.val_loss
         gains = self._gains()
         if result.seed in gains and result.recipe in (self.arms.record, self.arms.candidate) and len(gains) > 1:
-            self._say(self._gain_line(gains))
+            each = ", ".join(f"{gain:+.4f}" for gain in gains.values())
+            put(self.console, f"{len(gains)} pairs, gain so far {fmean(gains.values()):+.4f} ({each})")
 
     def _gains(self) -> dict[int, float]:
         """Seed -> record minus candidate, of the pairs that are complete."""
@@ -143,10 +145,6 @@ class LiveRuns:
             return {}
         record, candidate = (self._losses.get(arm, {}) for arm in (self.arms.record, self.arms.candidate))
         return {seed: record[seed] - candidate[seed] for seed in sorted(record.keys() & candidate.keys())}
-
-    def _gain_line(self, gains: dict[int, float]) -> str:
-        mean = sum(gains.values()) / len(gains)
-        return f"{len(gains)} pairs, gain so far {mean:+.4f} ({', '.join(f'{gain:+.4f}' for gain in gains.values())})"
 
     def _seconds_left(self, watched: _Watched) -> float:
         steps = self.track.budget.num_steps - watched.step
@@ -176,22 +174,18 @@ class LiveRuns:
     def _contest_line(self, arms: Arms) -> str:
         """How many pairs the next look still needs, and the gain so far."""
         gains, looks = self._gains(), self.track.rule.looks
-        seeds = {seed for _, seed in (*self._running, *self._told)}  # those of a later look start once it is needed
+        seeds = {seed for _, seed in (*self._running, *self._ended)}  # those of a later look start when it is needed
         goal = next((look for look in looks if look >= len(seeds)), looks[-1])
         done = sum(len(self._losses.get(arm, {})) for arm in (arms.record, arms.candidate))
         started = sum(watched.step for watched in self._running.values())
         steps = max(0, (2 * goal - done) * self.track.budget.num_steps - started)
         rate = sum(watched.rate for watched in self._running.values()) / self.track.budget.batch_tokens
         left = f", about {duration(steps / rate)} left" if rate > 0 else ""
-        return f"{len(gains)} of {goal} pairs to the next look{left}" + (
-            f"; gain so far {sum(gains.values()) / len(gains):+.4f}" if gains else ""
-        )
+        gain = f"; gain so far {fmean(gains.values()):+.4f}" if gains else ""
+        return f"{len(gains)} of {goal} pairs to the next look{left}{gain}"
 
     def _line(self, run: RunIdentity, text: str) -> None:
-        self._say(f"{_name(run.recipe, run.seed, self.track)}: {text}")
-
-    def _say(self, text: str) -> None:
-        put(self.console, text)
+        put(self.console, f"{_name(run.recipe, run.seed, self.track)}: {text}")
 
 
 @contextmanager
