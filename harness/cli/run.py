@@ -133,7 +133,7 @@ def run_candidate(
         remember_entry(project, plain_track, entry)
         seeds = contest_seeds(project, contest_track, arms, confirm=confirm)
         contest = watched_contest(store, arms, seeds, limit)
-        logbook.judged(store.identify(arms.candidate, seeds[0]), contest.verdict)
+        logbook.log_verdict(store.identify(arms.candidate, seeds[0]), contest.verdict)
     exploring = exploratory_line(contest_track)
     if not exploring:
         record_attempt(project, board, plain_track, contest, sources)

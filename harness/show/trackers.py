@@ -109,7 +109,7 @@ def make_tracker(name: str, project: Project) -> Tracker:
 class Logbook:
     """Passes the events of a RunStore on to trackers; use it as a context manager around the training.
 
-    While it is open, what trackers print to stdout goes to stderr, for stdout is a document.
+    While it is open, what trackers print to stdout goes to stderr, because stdout is for results.
     """
 
     def __init__(self, trackers: Mapping[str, Tracker], track: Track, warn: Callable[[str], None]) -> None:
@@ -146,7 +146,7 @@ class Logbook:
             self._send(name, run, point.step, curve)
         self._send(name, run, run.training.steps, {metric.key: metric.read(run) for metric in METRICS})
 
-    def judged(self, run: RunIdentity, verdict: Verdict) -> None:
+    def log_verdict(self, run: RunIdentity, verdict: Verdict) -> None:
         """The verdict's numbers, as a page of its own; `run` is the candidate's last."""
         names = ("gain", "margin", "ci_low", "ci_high", "p_value", "time_ratio", "correlation")
         numbers = {name: getattr(verdict, name) for name in names}
@@ -174,7 +174,7 @@ class _Writer:
         self._entries.put((name, run, step, values))
 
     def close(self) -> None:
-        """Wait until everything is written, but not for ever."""
+        """Wait until everything is written, for at most PATIENCE_S."""
         self._entries.put(None)
         self._thread.join(PATIENCE_S)
         if self._thread.is_alive():
@@ -200,16 +200,12 @@ class _Writer:
 
 def _config(run: RunIdentity) -> dict[str, Any]:
     """What a tracker shows beside the curves."""
+    provenance = run.provenance
     return {
-        "track": run.track,
-        "recipe": run.recipe,
-        "seed": run.seed,
-        "training_digest": run.training_digest,
-        "code_digest": run.code_digest,
-        "sources": dict(run.sources),
-        "packages": dict(run.provenance.packages),
-        "cpu": run.provenance.machine.cpu,
-        "gpu": run.provenance.machine.gpu or "",
+        **run.model_dump(include={"track", "recipe", "seed", "training_digest", "code_digest", "sources"}),
+        "packages": dict(provenance.packages),
+        "cpu": provenance.machine.cpu,
+        "gpu": provenance.machine.gpu or "",
     }
 
 
