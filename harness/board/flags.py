@@ -20,6 +20,7 @@ from harness.board.submission import Claim, Submission, load_arm_runs
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project
 from harness.core.runs import FinishedRun, finished
+from harness.core.schema import Strict
 from harness.core.track import Track
 from harness.rule.verdict import Lane
 from models.parts import ModelConfig
@@ -46,8 +47,8 @@ OVERLAP_S = 2.0
 CONFINED = ("landlock", "seccomp")
 
 
-class Flag(NamedTuple):
-    """One oddity of one submission."""
+class Flag(Strict):
+    """Something odd about a submission, for a reviewer."""
 
     name: str
     """A key of FLAGS."""
@@ -108,7 +109,7 @@ def find_flags(case: Case) -> list[Flag]:
         details = list(mark.search(case))
         if details:
             more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-            found.append(Flag(name, details[0] + more))
+            found.append(Flag(name=name, detail=details[0] + more))
     return found
 
 

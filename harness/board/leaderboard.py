@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
+from harness.board.metrics import metric_columns, rounded
 from harness.board.rows import HOLDING, Row, format_csv, with_board
 from harness.board.submission import Claim, Submission, candidate_key, load_submission
 from harness.core.errors import LlmbenchError
@@ -106,7 +107,7 @@ def make_board(submissions: Iterable[Submission]) -> Board:
 
 def make_row(board: Board, claim: Claim) -> Row:
     """One submission's line. Raises LlmbenchError where one of its runs is broken."""
-    submission, runs, verdict = claim.submission, finished(claim.candidates), claim.submission.verdict
+    submission, verdict = claim.submission, claim.submission.verdict
     return Row(
         number=submission.number,
         date=submission.date,
@@ -118,15 +119,13 @@ def make_row(board: Board, claim: Claim) -> Row:
         recipe=submission.candidate.recipe,
         beaten=submission.record.recipe if submission.record else "",
         pairs=verdict.pairs if verdict else 0,
-        val_loss=_mean([run.evaluation.val_loss for run in runs]),
-        bits_per_byte=_mean([run.evaluation.bits_per_byte for run in runs]),
-        gain=_rounded(verdict.gain if verdict else None),
-        ci_low=_rounded(verdict.ci_low if verdict else None),
-        ci_high=_rounded(verdict.ci_high if verdict else None),
+        gain=rounded(verdict.gain if verdict else None),
+        ci_low=rounded(verdict.ci_low if verdict else None),
+        ci_high=rounded(verdict.ci_high if verdict else None),
         p_value=float(f"{verdict.p_value:.3g}") if verdict and verdict.p_value is not None else None,
-        time_ratio=_rounded(verdict.time_ratio if verdict else None, 3),
         statements=submission.candidate.statements,
         folder=submission.folder_name,
+        **metric_columns(finished(claim.records), finished(claim.candidates), verdict),
     )
 
 
@@ -155,14 +154,6 @@ def write_board(project: Project, rows: list[Row]) -> list[Row]:
     if project.readme.exists():
         write_changed(project.readme, with_board(read_text(project.readme), rows))
     return rows
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return round(sum(values) / len(values), 5) if values else None
-
-
-def _rounded(value: float | None, digits: int = 6) -> float | None:
-    return None if value is None else round(value, digits)
 
 
 class Standing(Strict):

@@ -3,59 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from harness.board.metrics import METRICS, compare
 from harness.board.submission import Submission
 from harness.core.runs import FinishedRun
 from harness.rule.reasons import explain
 from harness.rule.verdict import Verdict
 
-if TYPE_CHECKING:
-    from harness.core.runs import FinishedRun
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One line of the Without / With table, as text."""
-
-    metric: str
-    without: str
-    with_: str
-    difference: str
-    better: bool
-    """Whether the candidate's mean is the better one."""
-
 
 def memory_remark(runs: Sequence[FinishedRun]) -> str | None:
     peaks = [run.training.peak_memory_mib for run in runs if run.training.peak_memory_mib is not None]
     return f"at most {max(peaks):,} MiB of memory a run" if peaks else None
-
-
-def compare(records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]) -> list[Comparison]:
-    """Means over the seeds of both arms."""
-    metrics = (
-        ("val loss (nats/token)", [(run.evaluation.val_loss) for run in (*records, *candidates)], "{:.4f}", 1),
-        ("val accuracy", [100 * run.evaluation.val_accuracy for run in (*records, *candidates)], "{:.2f} %", -1),
-        ("perplexity", [run.evaluation.perplexity for run in (*records, *candidates)], "{:.2f}", 1),
-        ("bits per byte", [run.evaluation.bits_per_byte for run in (*records, *candidates)], "{:.4f}", 1),
-        ("training time", [run.training.train_s for run in (*records, *candidates)], "{:.1f} s", 1),
-    )
-    rows = []
-    for metric, values, form, sign in metrics:
-        without = sum(values[: len(records)]) / len(records)
-        with_ = sum(values[len(records) :]) / len(candidates)
-        difference = form.format(with_ - without)
-        rows.append(
-            Comparison(
-                metric,
-                form.format(without),
-                form.format(with_),
-                difference if difference.startswith("-") else f"+{difference}",
-                better=sign * (with_ - without) < 0,
-            )
-        )
-    return rows
 
 
 def verdict_sentence(verdict: Verdict) -> str:
@@ -83,7 +41,7 @@ def evidence(verdict: Verdict) -> list[tuple[str, str]]:
 
 
 def submission_title(submission: Submission) -> str:
-    """One line for a commit and a pull request: what is filed, and what came of it."""
+    """One line for a commit and a pull request: what is filed, and its result."""
     verdict, recipe = submission.verdict, submission.candidate.recipe
     if submission.challenge is not None:
         return f"{submission.track}: challenge of record {submission.challenge.number}, {submission.challenge.outcome}"
@@ -160,9 +118,9 @@ def _contest_markdown(
         lines += [f"| mean of {used} pairs | Without (`{record}`) | With (`{candidate}`) | difference | better |"]
         lines += ["|---|---:|---:|---:|---|"]
         for row in compare(records[:used], candidates[:used]):
-            without, with_ = (row.without, f"**{row.with_}**") if row.better else (f"**{row.without}**", row.with_)
-            winner = "With" if row.better else "Without"
-            lines.append(f"| {row.metric} | {without} | {with_} | {row.difference} | {winner} |")
+            without = f"**{row.without}**" if row.winner == "Without" else row.without
+            with_ = f"**{row.with_}**" if row.winner == "With" else row.with_
+            lines.append(f"| {row.metric} | {without} | {with_} | {row.difference} | {row.winner} |")
         lines.append("")
     lines += ["![Learning curves of both arms](curves.png)", "", "| evidence | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in evidence(verdict)]
@@ -180,18 +138,10 @@ def _contest_markdown(
 
 def _seed_table(arms: Sequence[tuple[str, Sequence[FinishedRun]]]) -> list[str]:
     """One line a run: its seed, its recipe and its raw scores."""
-    names = ("val loss", "val accuracy", "perplexity", "bits/byte", "time", "weights")
-    lines = [f"| seed | recipe | {' | '.join(names)} |", f"|---:|---|{'---:|' * (len(names) - 1)}---|"]
+    names = [*(metric.short for metric in METRICS), "weights"]
+    lines = [f"| seed | recipe | {' | '.join(names)} |", f"|---:|---|{'---:|' * len(METRICS)}---|"]
     for runs in zip(*(runs for _, runs in arms), strict=True):
         for (recipe, _), run in zip(arms, runs, strict=True):
-            scores = run.evaluation
-            cells = (
-                f"{scores.val_loss:.5f}",
-                f"{100 * scores.val_accuracy:.2f} %",
-                f"{scores.perplexity:.2f}",
-                f"{scores.bits_per_byte:.4f}",
-                f"{run.training.train_s:.1f} s",
-                f"`{run.training.weights_sha256[:12]}`",
-            )
+            cells = [*(metric.run_text(run) for metric in METRICS), f"`{run.training.weights_sha256[:12]}`"]
             lines.append(f"| {run.seed} | `{recipe}` | {' | '.join(cells)} |")
     return [*lines, ""]

@@ -6,9 +6,12 @@ import csv
 import io
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, create_model
 
+from harness.board.metrics import METRICS
 from harness.core.project import Project, read_text, submission_folders
 from harness.core.schema import Count, Strict
 
@@ -18,14 +21,14 @@ HOLDING = ("opening", "record")  # kinds of submission that can hold a track
 class Row(Strict):
     """One line of `leaderboard.csv`: scores from the submission's runs, and the numbers of its verdict.
 
-    Whether that is the verdict on those runs, `verify` says, which judges every one anew.
+    `verify` checks that this is the verdict on those runs.
     """
 
     number: Count
     date: str
     track: str
     track_digest: str
-    """The first twelve digits: rows of different editions of a track are not one contest."""
+    """The first twelve digits; rows of different editions of a track are not comparable."""
     kind: str
     state: str
     """Of a record: empty, `disputed` or `retracted`. Of a challenge: `confirms N`, `refutes N` or `leaves N open`."""
@@ -49,8 +52,22 @@ class Row(Strict):
     folder: str
 
 
+def _other_columns() -> dict[str, Any]:
+    """Field -> (type, field) of the metrics' columns that `Row` does not name."""
+    found: dict[str, Any] = {}
+    for metric in METRICS:
+        number = int if metric.whole else float
+        found[metric.mean_column] = number | None, Field(description=f"Mean {metric.name} of the candidate's runs.")
+        found[metric.ratio_column] = float | None, Field(description=f"Mean {metric.name}, candidate / record.")
+    return {name: field for name, field in found.items() if name and name not in Row.model_fields}
+
+
+if not TYPE_CHECKING:  # at the end of the line
+    Row = create_model("Row", __base__=Row, __doc__=Row.__doc__, __module__=__name__, **_other_columns())
+
+
 def format_csv(rows: Sequence[Row]) -> str:
-    """The exact text of `leaderboard.csv`; an empty cell is a number that there is not."""
+    """The exact text of `leaderboard.csv`; a number that does not exist is an empty cell."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(Row.model_fields), lineterminator="\n")
     writer.writeheader()
@@ -59,7 +76,7 @@ def format_csv(rows: Sequence[Row]) -> str:
 
 
 def stored_rows(project: Project) -> list[Row] | None:
-    """The board as `leaderboard.csv` has it, which `verify` proves; None where it is not about these folders."""
+    """The board as `leaderboard.csv` has it, which `verify` checks; None where it does not list these folders."""
     names = [folder.name for folder in submission_folders(project)]
     if names and project.leaderboard.exists():
         with suppress(ValidationError, csv.Error):
@@ -69,11 +86,11 @@ def stored_rows(project: Project) -> list[Row] | None:
     return None
 
 
-_NUMBERS = {name for name, field in Row.model_fields.items() if field.annotation == float | None}
+_NUMBERS = {name for name, field in Row.model_fields.items() if field.annotation in (float | None, int | None)}
 
 
 def _parse_row(cells: dict[str, str]) -> Row:
-    """One line of the CSV. Raises ValidationError where it is none."""
+    """One line of the CSV. Raises ValidationError where it is not a row."""
     content = {key: None if key in _NUMBERS and not cell else cell for key, cell in cells.items()}
     return Row.model_validate(content, strict=False)
 
@@ -89,7 +106,7 @@ def with_board(text: str, rows: Sequence[Row]) -> str:
 
 
 def sections(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
-    """(track, title, rows): for each track what stands, newest first, what fell or did not win, earlier editions."""
+    """(track, title, rows), newest first: of each track the records, then what does not hold, then earlier editions."""
     found = []
     for track in sorted({row.track for row in rows}):
         own = sorted((row for row in rows if row.track == track), key=lambda row: -row.number)
@@ -111,43 +128,52 @@ def board_markdown(rows: Sequence[Row]) -> str:
     """The board as Markdown tables."""
     lines = []
     for track, title, chosen in sections(rows):
-        lines += [f"**`{track}`, {title}**", "", "| " + " | ".join(name for name, _ in COLUMNS) + " |"]
-        lines += ["|" + "|".join("---:" if justify == "right" else "---" for _, justify in COLUMNS) + "|"]
+        lines += [f"**`{track}`, {title}**", "", f"| {' | '.join(column.head for column in COLUMNS)} |"]
+        lines += [f"|{'|'.join('---:' if column.justify == 'right' else '---' for column in COLUMNS)}|"]
         for row in chosen:
-            number, _, *rest = cells(row)
-            recipe = f"[`{row.recipe}`](submissions/{row.folder}){_remark(row)}"
-            lines += ["| " + " | ".join((number, recipe, *rest)) + " |"]
+            cells = [column.text(row) for column in COLUMNS]
+            cells[1] = f"[`{row.recipe}`](submissions/{row.folder}){_remark(row)}"
+            lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
 
 
-COLUMNS = (
-    ("#", "right"),
-    ("recipe", "left"),
-    ("val loss", "right"),
-    ("gain", "right"),
-    ("p", "right"),
-    ("pairs", "right"),
-    ("time", "right"),
-    ("stmts", "right"),
-    ("date", "left"),
-)
+@dataclass(frozen=True)
+class Column:
+    """One column of the board."""
 
+    head: str
+    about: str
+    field: str
+    """Of the row."""
+    form: str = "{}"
+    justify: Literal["left", "right"] = "right"
 
-def cells(row: Row) -> list[str]:
-    """A row as the board shows it, one text a column."""
-    return [
-        str(row.number),
-        row.recipe + _remark(row),
-        "" if row.val_loss is None else f"{row.val_loss:.4f}",
-        "" if row.gain is None else f"{row.gain:+.4f}",
-        "" if row.p_value is None else f"{row.p_value:.2g}",
-        str(row.pairs) if row.pairs else "",
-        "" if row.time_ratio is None else f"x{row.time_ratio:.2f}",
-        str(row.statements),
-        row.date,
-    ]
+    def text(self, row: Row) -> str:
+        """What the column shows of a row; nothing for a number that does not exist."""
+        value = getattr(row, self.field)
+        if value is None or (self.field == "pairs" and value == 0):
+            return ""
+        return self.form.format(value) + (_remark(row) if self.field == "recipe" else "")
 
 
 def _remark(row: Row) -> str:
     return f" ({row.state})" if row.state else ""
+
+
+_HEADLINES = [metric for metric in METRICS if metric.headline]
+COLUMNS = (
+    Column("#", "number of the submission", "number"),
+    Column("recipe", "what was trained", "recipe", justify="left"),
+    *(Column(m.short, f"{m.label}, mean over the seeds", m.mean_column, m.form) for m in _HEADLINES if m.mean_column),
+    Column("gain", "val loss, record minus candidate; in the lane speed log of the time ratio", "gain", "{:+.4f}"),
+    Column("p", "one-sided, at the look of the verdict", "p_value", "{:.2g}"),
+    Column("pairs", "pairs of runs that the verdict rests on", "pairs"),
+    *(
+        Column(m.ratio_head, f"{m.name}, candidate / record", m.ratio_column, "x{:.2f}")
+        for m in _HEADLINES
+        if m.ratio_column
+    ),
+    Column("stmts", "statements of the whole recipe", "statements"),
+    Column("date", "of the submission", "date", justify="left"),
+)

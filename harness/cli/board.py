@@ -5,10 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
+from harness.board.check_board import Checked, check_board, check_folder, readable_board
+from harness.board.flags import FLAGS, Flag
+from harness.board.leaderboard import make_rows
+from harness.board.pull_request import review_changes
+from harness.board.rows import stored_rows
 from harness.cli.challenge import rerun
 from harness.cli.options import (
     DECISION_EXITS,
@@ -22,15 +28,15 @@ from harness.cli.options import (
     show_json,
 )
 from harness.core.errors import EXIT_OK, EXIT_REJECTED, LlmbenchError, did_you_mean
-from harness.core.project import Project
-
-if TYPE_CHECKING:
-    from harness.board.flags import Flag
-    from harness.board.pull_request import Review
-
-    Problems = Mapping[str, Sequence[str]]
-    Flags = Mapping[str, Sequence[Flag]]
-
+from harness.core.project import Project, read_text
+from harness.lab.submit import rebuild_texts
+from harness.rule.external import judge_file
+from harness.rule.reasons import REASONS
+from harness.rule.reasons import explain as explain_code
+from harness.show.documents import ExplainDocument, JudgeDocument, LeaderboardDocument, VerifyDocument
+from harness.show.report import check_lines, check_markdown, judgement_facts
+from harness.show.site import write_site
+from harness.show.tables import board_tables, facts_table
 
 NEWEST = 20  # rows of a table that a terminal shows
 
@@ -39,7 +45,7 @@ def leaderboard(
     rebuild: Annotated[
         bool,
         typer.Option(
-            "--rebuild", help="Write leaderboard.csv and all texts anew from the submissions, which `verify` checks."
+            "--rebuild", help="Write leaderboard.csv and all texts again from the submissions, which `verify` checks."
         ),
     ] = False,
     html: Annotated[
@@ -49,36 +55,22 @@ def leaderboard(
     as_json: JsonOption = False,
 ) -> None:
     """Show the records and the negative results of every track, as leaderboard.csv has them."""
-    from harness.board.rows import stored_rows
-    from harness.show.tables import board_tables
-
     project = Project.find()
     if rebuild:
-        from harness.lab.submit import rebuild_texts
-
         rows = rebuild_texts(project)
-    elif (stored := stored_rows(project)) is not None:
-        rows = stored
     else:
-        from harness.board.leaderboard import make_rows
-
-        rows = make_rows(project)
+        stored = stored_rows(project)
+        rows = make_rows(project) if stored is None else stored
     if html is not None:
-        from harness.show.site import write_site
-
         files = write_site(project, html)
         size_kb = sum(len(text.encode()) for text in files.values()) / 1000
         log(f"{html / 'index.html'}: {len(rows)} submissions, {len(files)} files, {size_kb:.0f} kB")
     if as_json:
-        from harness.show.documents import Leaderboard
-
-        show_json(Leaderboard(rows=tuple(rows)))
+        show_json(LeaderboardDocument(rows=tuple(rows)))
     if as_json or html is not None:
         return
-    from rich.console import Console
-
     if rebuild:
-        log("leaderboard.csv, the board in README.md and the submissions' texts are written anew")
+        log("leaderboard.csv, the board in README.md and the submissions' texts are written again")
     if not rows:
         show("The board is empty. Open it: `llmbench run baseline`, then `llmbench submit --baseline`.")
     for place, table in enumerate(board_tables(rows, Console().width, None if all_ else NEWEST)):
@@ -115,13 +107,9 @@ def verify(
 
     With --rerun both arms of one submission are then trained on this machine, on seeds that follow from its
     sources and runs. The claim is `confirmed` (exit code 0) where the rule accepts the re-run too, `refuted` (3)
-    where the re-run excludes it, else `open` (4): too weak to tell. An opening's own seeds are trained again.
+    where the re-run excludes it, else `open` (4), too weak to tell. An opening's own seeds are trained again.
     """
-    from harness.board.check_board import check_board, check_folder, readable_board
-    from harness.board.pull_request import review_changes
-    from harness.show.documents import FlagFound, Verify, joined
-
-    project, review = Project.find(), None
+    project = Project.find()
     if path is not None and (all_ or base):
         raise LlmbenchError("--all and --base check the whole board; leave the folder out")
     if again and path is None:
@@ -130,48 +118,42 @@ def verify(
         raise LlmbenchError("--max-pairs and --jobs are about training; they go with --rerun")
     if base is not None:
         review = review_changes(project, base)
-        found, flags = review.problems, review.flags
-    elif path is None:
-        checked = check_board(project)
+        fields = {"base": review.base, "new": review.new, "summary": review.summary, "stale": review.stale}
+        found, code = _check_document(review.problems, review.flags, **fields), review.exit_code
     else:
-        folder = path.resolve()
-        if folder.parent != project.submissions or not folder.is_dir():
-            meant = did_you_mean(folder.name, (own.name for own in project.submissions.glob("[0-9]*")))
-            raise LlmbenchError(
-                f"{path} is not a folder under submissions/{meant}; name one, or leave it out to check all"
-            )
-        checked = {folder.name: check_folder(project, folder, readable_board(project, until=folder))}
-        if again and not checked[folder.name].problems:
-            rerun(project, folder, max_pairs, jobs, as_json=as_json)
-    if review is None:
-        found = {name: one.problems for name, one in checked.items()}
+        checked = check_board(project) if path is None else _check_one(project, path)
         flags = {name: one.flags for name, one in checked.items() if one.row and not one.problems}
+        found = _check_document({name: one.problems for name, one in checked.items()}, flags)
+        code = EXIT_OK if found.ok else EXIT_REJECTED
+    if again and path is not None and found.ok:
+        rerun(project, path.resolve(), max_pairs, jobs, as_json=as_json)
     if as_json:
-        marks = {name: tuple(FlagFound(**flag._asdict()) for flag in own) for name, own in flags.items()}
-        seen: dict[str, Any] = {}
-        if review is not None:
-            seen = {"base": review.base, "new": review.new, "summary": review.summary, "stale": review.stale}
-        show_json(
-            Verify(
-                ok=not any(found.values()),
-                problems=joined(found),
-                num_flags=sum(map(len, flags.values())),
-                flags=marks,
-                **seen,
-            )
-        )
+        show_json(found)
     elif as_markdown:
-        _write_check(project, found, flags, review)
+        sys.stdout.write(_check_markdown(project, found))
     else:
-        _show_check(found, flags, review)
-    code = EXIT_REJECTED if any(found.values()) else EXIT_OK
-    raise typer.Exit(review.exit_code if review else code)
+        _show_check(found)
+    raise typer.Exit(code)
 
 
-def _show_check(found: Problems, flags: Flags, review: Review | None) -> None:
-    from harness.show.report import check_lines
+def _check_one(project: Project, path: Path) -> dict[str, Checked]:
+    """One submission's name and what is found in it. Raises LlmbenchError where `path` is no submission."""
+    folder = path.resolve()
+    if folder.parent != project.submissions or not folder.is_dir():
+        meant = did_you_mean(folder.name, (own.name for own in project.submissions.glob("[0-9]*")))
+        raise LlmbenchError(f"{path} is not a folder under submissions/{meant}; name one, or leave it out to check all")
+    return {folder.name: check_folder(project, folder, readable_board(project, until=folder))}
 
-    lines = [*([review.summary] if review else []), *check_lines(found, flags)]
+
+def _check_document(
+    problems: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]], **fields: Any
+) -> VerifyDocument:
+    num_flags = sum(map(len, flags.values()))
+    return VerifyDocument(ok=not any(problems.values()), problems=problems, num_flags=num_flags, flags=flags, **fields)
+
+
+def _show_check(found: VerifyDocument) -> None:
+    lines = [*([found.summary] if found.summary else []), *check_lines(found.problems, found.flags)]
     if not sys.stdout.isatty():
         show("\n".join(lines))
         return
@@ -180,16 +162,12 @@ def _show_check(found: Problems, flags: Flags, review: Review | None) -> None:
         show(line, styles.get(line.split(" ", 1)[0], ""))
 
 
-def _write_check(project: Project, found: Problems, flags: Flags, review: Review | None) -> None:
-    """The check as Markdown, and what is new if it holds: its README, whose picture no summary shows."""
-    from harness.core.project import read_text
-    from harness.show.report import check_markdown
-
-    texts = [check_markdown(found, flags)]
-    if review is not None:
-        texts.insert(0, f"**{review.summary}**\n")
-        texts += [read_text(project.submissions / name / "README.md") for name in review.new if not found[name]]
-    sys.stdout.write("\n".join(texts))
+def _check_markdown(project: Project, found: VerifyDocument) -> str:
+    """The check as Markdown, then the README of each new submission that holds."""
+    texts = [f"**{found.summary}**\n"] if found.summary else []
+    texts.append(check_markdown(found.problems, found.flags))
+    texts += [read_text(project.submissions / name / "README.md") for name in found.new if not found.problems[name]]
+    return "\n".join(texts)
 
 
 def judge(
@@ -218,12 +196,6 @@ def judge(
     margin (0), alpha (0.01), sigma (none), lower_is_better (true). A CSV has the columns arm,seed,value.
     Options override what the file says.
     """
-    from harness.rule.external import judge_file
-    from harness.rule.reasons import explain
-    from harness.show.documents import Judge, fields_of
-    from harness.show.report import judgement_facts
-    from harness.show.tables import facts_table
-
     options = {
         "target": target,
         "paired": paired,
@@ -234,19 +206,16 @@ def judge(
     }
     judgement = judge_file(file, {key: value for key, value in options.items() if value is not None})
     if as_json:
-        show_json(Judge(**fields_of(judgement)))
+        show_json(JudgeDocument(**dict(judgement)))
     else:
         show(facts_table(judgement_facts(judgement)))
-        sentences = " ".join(explain(code) for code in judgement.reasons)
+        sentences = " ".join(explain_code(code) for code in judgement.reasons)
         show(f"{judgement.decision.upper()}: {sentences}", DECISION_STYLES[judgement.decision])
     raise typer.Exit(DECISION_EXITS[judgement.decision])
 
 
 def complete_codes() -> list[str]:
     """Reason codes and flags for the shell."""
-    from harness.board.flags import FLAGS
-    from harness.rule.reasons import REASONS
-
     return [*REASONS, *FLAGS]
 
 
@@ -262,17 +231,10 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Say in plain words what a verdict's reason code, or a flag for review, means."""
-    from harness.board.flags import FLAGS
-    from harness.rule.reasons import REASONS
-    from harness.rule.reasons import explain as explain_code
-    from harness.show.tables import facts_table
-
     flags = {name: mark.sentence for name, mark in FLAGS.items()}
     reasons = REASONS | flags if code is None else {code: flags.get(code) or explain_code(code)}
     if as_json:
-        from harness.show.documents import Explain
-
-        show_json(Explain(reasons=reasons))
+        show_json(ExplainDocument(reasons=reasons))
     elif code is not None:
         show(f"{code}: {reasons[code]}")
     else:

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from harness.cli.options import (
-    JobsOption,
-    JsonOption,
-    MaxPairsOption,
-    complete_records,
-    log,
-    pairs_limit,
-    show,
-    show_json,
-    show_pairs,
-    watched_contest,
-    watched_store,
-)
+from harness.board.challenge import challenge_purpose, challenged_record, one_challenge
+from harness.board.check_board import readable_board, verify_folder
+from harness.board.leaderboard import read_board
+from harness.board.readme import verdict_sentence
+from harness.board.submission import Submission, load_arm_runs, load_submission
+from harness.cli.options import JobsOption, JsonOption, MaxPairsOption, complete_records, log, show, show_json
+from harness.cli.training import pairs_limit, show_pairs, watched_contest, watched_store
 from harness.core.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, RejectedError, UndecidedError
 from harness.core.project import Project
-
-if TYPE_CHECKING:
-    from harness.board.submission import Submission
-    from harness.lab.contest import Contest
-    from harness.rule.replication import Outcome
-    from harness.show.documents import Rerun
-
+from harness.core.runs import FailedRun, finished
+from harness.lab.contest import Contest
+from harness.lab.rerun import claim_arms, claim_track, compare_repeat, outcome_of, track_again
+from harness.lab.submit import file_challenge, write_submission
+from harness.rule.replication import Outcome
+from harness.show.documents import ChallengeDocument, RerunFindings, VerifyDocument
+from harness.show.report import outcome_sentence, repeat_lines
 
 OUTCOME_EXITS = {"confirmed": EXIT_OK, "refuted": EXIT_REJECTED, "open": EXIT_UNDECIDED}
 
@@ -48,22 +42,15 @@ def challenge(
     jobs: JobsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a record again on seeds that nobody picked, and file what comes of it under submissions/.
+    """Train a record again on seeds that nobody picked, and file the result under submissions/.
 
-    The seeds follow from the record's sources and runs and from the how-manieth challenge of it this is. One
+    The seeds follow from the record's sources and runs and from the number of challenges that it had before. One
     refutation makes the record `disputed` on the board, a confirmation after it lifts that; a second refutation
     makes it `retracted`, and the track falls back to the record before. Nothing is filed until the re-run has
     come to a verdict. To look without filing: `llmbench verify submissions/NNNN-name --rerun`.
 
     Exit codes: 0 the record is confirmed, 3 refuted, 4 open (too weak to tell) or undecided.
     """
-    from harness.board.challenge import challenge_purpose, challenged_record, one_challenge
-    from harness.board.check_board import verify_folder
-    from harness.board.leaderboard import read_board
-    from harness.lab.rerun import claim_arms, claim_track, outcome_of, track_again
-    from harness.lab.submit import file_challenge, write_submission
-    from harness.show.documents import Challenge, fields_of
-
     project = Project.find()
     with one_challenge(project, number, lambda: log(f"another challenge of {number} runs here; waiting for it")):
         board = read_board(project)
@@ -83,8 +70,8 @@ def challenge(
         state = read_board(project).state(number)
     folder = f"submissions/{submission.folder_name}"
     if as_json:
-        findings = fields_of(_findings(target, contest, outcome))
-        show_json(Challenge(folder=folder, state=state, markdown=markdown, **findings))
+        findings = dict(_findings(target, contest, outcome))
+        show_json(ChallengeDocument(folder=folder, state=state, markdown=markdown, **findings))
     else:
         sys.stdout.write(markdown)
         _show_outcome(target, contest, outcome)
@@ -93,13 +80,8 @@ def challenge(
     raise typer.Exit(OUTCOME_EXITS[outcome])
 
 
-def rerun(project: Project, folder: Path, max_pairs: int | None, jobs: int | None, *, as_json: bool) -> None:
-    """Train the claim in `folder`, which verified, on fresh seeds; print what comes of it and exit with its code."""
-    from harness.board.check_board import readable_board
-    from harness.board.submission import load_submission
-    from harness.lab.rerun import claim_arms, claim_track, outcome_of, track_again
-    from harness.show.documents import Verify
-
+def rerun(project: Project, folder: Path, max_pairs: int | None, jobs: int | None, *, as_json: bool) -> NoReturn:
+    """Train the claim in `folder`, which verified, on fresh seeds; print the outcome and exit with its code."""
     submission = load_submission(folder)
     track = claim_track(project, submission)
     if submission.kind == "opening":
@@ -110,7 +92,7 @@ def rerun(project: Project, folder: Path, max_pairs: int | None, jobs: int | Non
     outcome = outcome_of(submission, readable_board(project), contest)
     if as_json:
         findings = _findings(submission, contest, outcome)
-        show_json(Verify(ok=outcome == "confirmed", problems={folder.name: ()}, rerun=findings))
+        show_json(VerifyDocument(ok=outcome == "confirmed", problems={folder.name: ()}, rerun=findings))
     else:
         show_pairs(contest)
         _show_outcome(submission, contest, outcome)
@@ -119,18 +101,12 @@ def rerun(project: Project, folder: Path, max_pairs: int | None, jobs: int | Non
 
 def _repeat(
     project: Project, folder: Path, opening: Submission, max_pairs: int | None, jobs: int | None, *, as_json: bool
-) -> None:
-    """An opening claims no gain: its own seeds are trained once more, and the numbers compared."""
-    from harness.board.submission import load_arm_runs
-    from harness.core.runs import FailedRun, FinishedRun
-    from harness.lab.rerun import claim_arms, claim_track, compare_repeat, track_again
-    from harness.show.documents import Rerun, Verify
-    from harness.show.report import repeat_lines
-
+) -> NoReturn:
+    """Train the seeds of an opening, which claims no gain, again and compare the numbers."""
     track = track_again(claim_track(project, opening), opening)
     seeds, recipe = track.seeds[:max_pairs], claim_arms(opening).candidate
     with watched_store(project, track, jobs) as store:
-        # The runs that made the opening may lie here still; those of an occasion of their own are trained anew.
+        # The opening's runs may still be in runs/; under a contest name of their own they are trained again.
         store = replace(store, timed_contest=f"{opening.folder_name} again")
         log(f"{recipe} on {track.name}: {len(seeds)} seeds of {opening.folder_name} again, {store.jobs} at a time")
         runs = store.make([store.identify(recipe, seed) for seed in seeds])
@@ -139,23 +115,21 @@ def _repeat(
             raise UndecidedError(
                 f"{recipe} with seed {run.seed} {run.status}, there is nothing to compare: {run.reason}"
             )
-    finished = [run for run in runs if isinstance(run, FinishedRun)]
-    repeat = compare_repeat(load_arm_runs(folder, opening, "candidate")[: len(seeds)], finished, track.rule)
+    stored = load_arm_runs(folder, opening, "candidate")[: len(seeds)]
+    repeat = compare_repeat(stored, finished(runs), track.rule)
     if as_json:
-        findings = Rerun(claim=None, again=None, seeds=tuple(seeds), **asdict(repeat))
-        show_json(Verify(ok=repeat.outcome == "confirmed", problems={folder.name: ()}, rerun=findings))
+        findings = RerunFindings(claim=None, again=None, seeds=tuple(seeds), **dict(repeat))
+        show_json(VerifyDocument(ok=repeat.outcome == "confirmed", problems={folder.name: ()}, rerun=findings))
     else:
         for line in repeat_lines(repeat):
             show(line)
     raise typer.Exit(OUTCOME_EXITS[repeat.outcome])
 
 
-def _findings(submission: Submission, contest: Contest, outcome: Outcome) -> Rerun:
+def _findings(submission: Submission, contest: Contest, outcome: Outcome) -> RerunFindings:
     """A re-run for machines: the outcome, both verdicts, the seeds."""
-    from harness.show.documents import Rerun
-
     runs = [*(pair.candidate for pair in contest.pairs), *contest.failed]
-    return Rerun(
+    return RerunFindings(
         outcome=outcome,
         claim=submission.verdict,
         again=contest.verdict,
@@ -166,9 +140,6 @@ def _findings(submission: Submission, contest: Contest, outcome: Outcome) -> Rer
 
 def _show_outcome(submission: Submission, contest: Contest, outcome: Outcome) -> None:
     """Both verdicts in a line each, then the outcome."""
-    from harness.board.readme import verdict_sentence
-    from harness.show.report import outcome_sentence
-
     if submission.verdict is not None:
         show(f"{submission.folder_name} claims: {verdict_sentence(submission.verdict)}")
     show(f"trained again: {verdict_sentence(contest.verdict)}")

@@ -1,4 +1,4 @@
-"""Commands that measure luck: a track's noise, and the pairs that a gain needs in it."""
+"""Commands about noise: how large it is on a track, and how many pairs a gain needs there."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import (
-    JobsOption,
-    JsonOption,
-    TrackOption,
-    log,
-    open_store,
-    open_track,
-    show,
-    show_json,
-    watched_store,
-)
+from harness.board.leaderboard import read_board
+from harness.cli.options import JobsOption, JsonOption, TrackOption, log, open_track, show, show_json
+from harness.cli.training import open_store, watched_store
 from harness.core.errors import LlmbenchError
 from harness.core.project import DEFAULT_TRACK
+from harness.core.runs import Pair, require_finished
+from harness.lab.arms import record_recipe
+from harness.lab.doctor import run_seconds
+from harness.lab.noise import make_plan, placebo_arms, save_study, stored_pairs, study, study_seeds
+from harness.show.documents import NoiseDocument, PlanDocument
+from harness.show.report import noise_lines, plan_lines
 
 
 def noise(
@@ -29,14 +27,7 @@ def noise(
     jobs: JobsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a placebo against the record: what luck alone does, and what the rule makes of it."""
-    from harness.board.leaderboard import read_board
-    from harness.core.runs import Pair, require_finished
-    from harness.lab.arms import record_recipe
-    from harness.lab.noise import placebo_arms, save_study, stored_pairs, study, study_seeds
-    from harness.show.documents import Noise, fields_of
-    from harness.show.report import noise_lines
-
+    """Train a placebo against the record: how results differ by chance alone, and how often the rule accepts that."""
     project, contest_track = open_track(track)
     if stored:
         measured = stored_pairs(project, contest_track)
@@ -58,7 +49,7 @@ def noise(
     if save and not stored:
         log(f"kept under {save_study(project, contest_track, measured)}")
     if as_json:
-        show_json(Noise(track=track, **fields_of(report)))
+        show_json(NoiseDocument(track=track, **dict(report)))
     else:
         for line in noise_lines(report, contest_track):
             show(line)
@@ -74,17 +65,12 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Say how many pairs a gain needs on a track, and how long that takes on this machine."""
-    from harness.lab.doctor import run_seconds
-    from harness.lab.noise import make_plan
-    from harness.show.documents import Plan, fields_of
-    from harness.show.report import plan_lines
-
     project, contest_track = open_track(track)
     store = open_store(project, contest_track, jobs)
     net_gain = gain - statements * contest_track.rule.loss_per_statement
     found = make_plan(store, net_gain, *run_seconds(project, contest_track))
     if as_json:
-        show_json(Plan(track=track, gain=gain, statements=statements, **fields_of(found)))
+        show_json(PlanDocument(track=track, gain=gain, statements=statements, **dict(found)))
     else:
         for line in plan_lines(found, gain, contest_track):
             show(line)

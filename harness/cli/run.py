@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from harness.board.leaderboard import Board, check_record_sources, read_board
+from harness.board.pull_request import PullRequest, find_remote, open_pull_request
 from harness.cli.options import (
     DECISION_EXITS,
     ConfirmOption,
@@ -20,28 +22,51 @@ from harness.cli.options import (
     TrackOption,
     VariantOption,
     WithoutOption,
-    exploratory_line,
     log,
-    make_entry,
-    open_store,
     open_track,
-    pairs_limit,
     show,
     show_json,
-    show_pairs,
     show_verdict,
+)
+from harness.cli.training import (
+    exploratory_line,
+    make_entry,
+    open_store,
+    pairs_limit,
+    show_pairs,
     watched_contest,
     watched_store,
 )
 from harness.core.errors import LlmbenchError
 from harness.core.project import DEFAULT_TRACK, Project
-
-if TYPE_CHECKING:
-    from harness.board.leaderboard import Board
-    from harness.core.track import Track
-    from harness.lab.arms import Arms, Entry
-    from harness.lab.contest import Contest
-    from harness.lab.store import RunStore
+from harness.core.runs import finished
+from harness.core.track import Track
+from harness.lab.arms import (
+    Arms,
+    Entry,
+    choose_arms,
+    contest_seeds,
+    recall_entry,
+    record_recipe,
+    remember_entry,
+    run_command,
+)
+from harness.lab.contest import Contest
+from harness.lab.history import attempt_number, attempt_sentence, record_attempt
+from harness.lab.store import RunStore
+from harness.lab.submit import (
+    file_candidate,
+    file_opening,
+    refuse_exploration,
+    require_holder,
+    require_pinned,
+    write_submission,
+)
+from harness.show.describe import experts_table
+from harness.show.documents import RunBaselineDocument, RunCandidateDocument, SubmitDocument
+from harness.show.tables import runs_table
+from harness.show.trackers import open_logbook
+from harness.variants.recipe import recipe_sources
 
 
 def run_baseline(
@@ -56,14 +81,6 @@ def run_baseline(
     as_json: JsonOption = False,
 ) -> None:
     """Train the record holder on the track's seeds; what is trained already is reused."""
-    from harness.board.leaderboard import check_record_sources, read_board
-    from harness.core.runs import FinishedRun
-    from harness.lab.arms import record_recipe
-    from harness.show.describe import experts_table
-    from harness.show.documents import RunBaseline
-    from harness.show.tables import runs_table
-    from harness.show.trackers import open_logbook
-
     project, plain_track = open_track(track)
     contest_track = open_track(track, settings)[1] if settings else plain_track
     board = read_board(project)
@@ -76,17 +93,17 @@ def run_baseline(
     with logbook, watched_store(project, contest_track, jobs, also=logbook, executor=executor) as store:
         log(f"{recipe} on {track}: {len(seeds)} seeds, {store.jobs} at a time")
         runs = store.make([store.identify(recipe, seed) for seed in seeds])
-    finished = [run for run in runs if isinstance(run, FinishedRun)]
+    scored = finished(runs)
     if as_json:
-        show_json(RunBaseline(track=track, exploratory=bool(settings), recipe=recipe, runs=tuple(runs)))
+        show_json(RunBaselineDocument(track=track, exploratory=bool(settings), recipe=recipe, runs=tuple(runs)))
     else:
-        show(runs_table(recipe, finished))
-        if table := experts_table(recipe, finished):
+        show(runs_table(recipe, scored))
+        if table := experts_table(recipe, scored):
             show(table)
         if line := exploratory_line(contest_track):
             show(line)
-    if len(finished) < len(runs):
-        raise LlmbenchError(f"{len(runs) - len(finished)} of {len(runs)} runs failed; the lines above say why")
+    if len(scored) < len(runs):
+        raise LlmbenchError(f"{len(runs) - len(scored)} of {len(runs)} runs failed; the lines above say why")
 
 
 def run_candidate(
@@ -103,13 +120,6 @@ def run_candidate(
     as_json: JsonOption = False,
 ) -> None:
     """Train the record plus VARIANT and the record itself in pairs, and judge at each look."""
-    from harness.board.leaderboard import check_record_sources, read_board
-    from harness.lab.arms import choose_arms, contest_seeds, remember_entry
-    from harness.lab.history import attempt_number, attempt_sentence, record_attempt
-    from harness.show.documents import RunCandidate, fields_of
-    from harness.show.trackers import open_logbook
-    from harness.variants.recipe import recipe_sources
-
     project, plain_track = open_track(track)
     contest_track = open_track(track, settings)[1] if settings else plain_track
     board, entry = read_board(project), make_entry(variant, without, lane, confirm, jobs, settings, executor)
@@ -123,21 +133,21 @@ def run_candidate(
         remember_entry(project, plain_track, entry)
         seeds = contest_seeds(project, contest_track, arms, confirm=confirm)
         contest = watched_contest(store, arms, seeds, limit)
-        logbook.judged(store.identify(arms.candidate, seeds[0]), contest.verdict)
+        logbook.log_verdict(store.identify(arms.candidate, seeds[0]), contest.verdict)
     exploring = exploratory_line(contest_track)
     if not exploring:
         record_attempt(project, board, plain_track, contest, sources)
     verdict = contest.verdict
     if as_json:
         show_json(
-            RunCandidate(
+            RunCandidateDocument(
                 track=track,
                 exploratory=bool(settings),
                 record=arms.record,
                 candidate=arms.candidate,
                 attempt=None if exploring else attempt,
                 failed=contest.failures,
-                **fields_of(verdict),
+                **dict(verdict),
             )
         )
     else:
@@ -149,7 +159,7 @@ def run_candidate(
 
 
 def show_contest(contest: Contest, remark: str) -> None:
-    """The pairs and their evidence, the verdict, and where the next look is."""
+    """The pairs and their evidence, the verdict, and how to go on to the next look."""
     verdict = contest.verdict
     show_pairs(contest)
     show(remark)
@@ -160,9 +170,7 @@ def show_contest(contest: Contest, remark: str) -> None:
 
 
 def _next_line(contest: Contest, board: Board, track: Track, entry: Entry) -> str:
-    """What to do with a verdict that fell; empty for one that did not, or where a run failed."""
-    from harness.lab.arms import run_command
-
+    """What to do after a verdict; empty where it is undecided or a run failed."""
     there = "" if track.name == DEFAULT_TRACK else f" --track {track.name}"
     if board.holder(track) is None and track.name != DEFAULT_TRACK:
         return (
@@ -200,46 +208,24 @@ def submit(
     as_json: JsonOption = False,
 ) -> None:
     """File the last candidate (or --variant) under submissions/ and print the pull request's text."""
-    from harness.board.leaderboard import read_board
-    from harness.board.pull_request import find_remote, open_pull_request
-    from harness.lab.arms import choose_arms, recall_entry
-    from harness.lab.submit import (
-        file_candidate,
-        file_opening,
-        refuse_exploration,
-        require_holder,
-        require_pinned,
-        write_submission,
-    )
-    from harness.show.documents import Submit
-
     project, contest_track = open_track(track)
     require_pinned(contest_track)
     if open_:
         find_remote(project)  # before anything is filed
-    board = read_board(project)
+    board, named = read_board(project), make_entry(variant, without, lane, confirm, jobs, executor=executor)
     if baseline:
-        filing = file_opening(_finding_store(project, contest_track, jobs, executor), board)
+        filing = file_opening(_finding_store(project, contest_track, named), board)
     else:
-        if not (variant or without) and (confirm or lane != "loss"):
-            raise LlmbenchError(
-                "--lane and --confirm go with --variant or --without; without those the last run counts"
-            )
-        named = make_entry(variant, without, lane, confirm, jobs, executor=executor)
-        entry = named if named.added or named.removed else recall_entry(project, contest_track)
-        refuse_exploration(contest_track, entry.settings)
-        require_holder(board, contest_track)
-        if not entry.added and not entry.removed:
-            raise LlmbenchError(f"nothing to submit; run `llmbench run candidate --track {track} --variant NAME` first")
+        entry = _entry_to_file(project, contest_track, board, named)
         arms = choose_arms(board, contest_track, entry)
-        store = _finding_store(project, contest_track, jobs or entry.jobs, entry.executor, arms)
+        store = _finding_store(project, contest_track, entry, arms)
         filing = file_candidate(store, board, entry, arms, negative=negative)
     submission, markdown = write_submission(project, contest_track, filing, name)
     folder = f"submissions/{submission.folder_name}"
     opened = open_pull_request(project, submission, markdown) if open_ else None
     if as_json:
         show_json(
-            Submit(
+            SubmitDocument(
                 folder=folder,
                 submission=submission,
                 markdown=markdown,
@@ -251,6 +237,35 @@ def submit(
         return
     sys.stdout.write(markdown)
     log(f"Written: {folder} and leaderboard.csv.")
+    _log_opened(opened)
+
+
+def _entry_to_file(project: Project, track: Track, board: Board, named: Entry) -> Entry:
+    """The candidate that the options name, or the last run's. Raises LlmbenchError where it cannot be filed."""
+    if named.added or named.removed:
+        entry = named
+    elif named.confirm or named.lane != "loss":
+        raise LlmbenchError("--lane and --confirm go with --variant or --without; without those the last run counts")
+    else:
+        entry = recall_entry(project, track)
+        entry = entry.model_copy(update={"jobs": named.jobs or entry.jobs})
+    refuse_exploration(track, entry.settings)
+    require_holder(board, track)
+    if not entry.added and not entry.removed:
+        raise LlmbenchError(
+            f"nothing to submit; run `llmbench run candidate --track {track.name} --variant NAME` first"
+        )
+    return entry
+
+
+def _finding_store(project: Project, track: Track, entry: Entry, arms: Arms | None = None) -> RunStore:
+    """A store that finds runs and makes none, so it asks no cluster how many it can make at a time."""
+    jobs = entry.jobs or (None if entry.executor == "local" else 1)
+    return open_store(project, track, jobs, arms, executor=entry.executor)
+
+
+def _log_opened(opened: PullRequest | None) -> None:
+    """What there is to do after a submission is written, or which pull request was opened for it."""
     if opened is None:
         log("Commit both and open a pull request with this text; `llmbench submit --open` does that.")
     elif opened.address is not None:
@@ -261,10 +276,3 @@ def submit(
             log(f"  {command}", whole=True)
         if opened.page:
             log(f"or, after the push, in a browser: {opened.page}")
-
-
-def _finding_store(
-    project: Project, track: Track, jobs: int | None, executor: str, arms: Arms | None = None
-) -> RunStore:
-    """A store that finds runs and makes none, so it asks no cluster how many at a time."""
-    return open_store(project, track, jobs or (None if executor == "local" else 1), arms, executor=executor)

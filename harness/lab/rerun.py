@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from pydantic import Field
 
 from harness.board.leaderboard import Board
 from harness.board.submission import Submission, fresh_seeds
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project, read_bytes, sha256
 from harness.core.runs import FinishedRun, Pair
+from harness.core.schema import Strict
 from harness.core.track import Rule, Track, load_track
 from harness.lab.arms import Arms
 from harness.lab.contest import Contest
@@ -26,17 +28,16 @@ from harness.rule.stats import gain_test
 from harness.rule.verdict import Verdict
 
 
-@dataclass(frozen=True)
-class Repeat:
-    """An opening's seeds, trained once more and held against the stored runs."""
+class Repeat(Strict):
+    """An opening's seeds, trained again and compared with the stored runs."""
 
     outcome: Outcome
-    differs: dict[str, str]
-    """Reason code -> what differs between then and now; only where nothing does must the numbers be equal."""
-    gain: float | None
-    """Nats by which the mean is lower now, with its two-sided interval; None where one seed alone was trained."""
-    ci_low: float | None
-    ci_high: float | None
+    differs: dict[str, str] = Field(default_factory=dict)
+    """Of an opening: reason code -> what differs between then and now; where nothing does, numbers must be equal."""
+    gain: float | None = None
+    """Of an opening: nats by which the mean is lower now; None where only one seed was trained."""
+    ci_low: float | None = None
+    ci_high: float | None = None
 
 
 def claim_track(project: Project, submission: Submission) -> Track:
@@ -117,7 +118,7 @@ def compare_repeat(stored: Sequence[FinishedRun], again: Sequence[FinishedRun], 
     else:
         ends = [end for end in (means.ci_low, means.ci_high) if end is not None]
         outcome = "confirmed" if ends and max(map(abs, ends)) <= rule.loss_tolerance else "open"
-    return Repeat(outcome, differs, means.gain, means.ci_low, means.ci_high)
+    return Repeat(outcome=outcome, differs=differs, gain=means.gain, ci_low=means.ci_low, ci_high=means.ci_high)
 
 
 def _bits(run: FinishedRun) -> tuple[float, int, str]:

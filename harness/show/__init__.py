@@ -1,4 +1,5 @@
-"""Everything that formats: tables, sentences, plots, the site, trackers, JSON documents.
+"""How results are shown to people and programs: tables, sentences, pictures, the site, trackers, JSON documents.
 
-Imports everything but the commands. A page, a table or a tracker belongs here.
+May import every room but cli. A new page is a template in site/templates/ and a line in site/__init__.py; a new
+tracker is a function in trackers.py; a new document is a class in documents.py. Metrics are in board/metrics.py.
 """

@@ -1,10 +1,11 @@
-"""What is shown of a track, a variant, a machine, and of a mixture's routers."""
+"""What is shown of a track, a variant, a machine, and of the routers of a mixture of experts."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+
+from rich.table import Table
 
 from harness.board.leaderboard import Standing
 from harness.board.rows import Row
@@ -14,9 +15,6 @@ from harness.lab.doctor import Diagnosis, TrackOutlook
 from harness.show.report import duration
 from harness.show.tables import new_table
 from harness.variants.source import VariantSource
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 def tracks_table(tracks: Sequence[Track], holders: Sequence[Row | None]) -> Table:
@@ -47,7 +45,7 @@ def variants_table(sources: Sequence[VariantSource], found: Mapping[str, Sequenc
 
 
 def variant_facts(source: VariantSource, found: Sequence[Standing]) -> list[tuple[str, str]]:
-    """One variant's cost, its standing, how to judge it: (name, value)."""
+    """One variant's cost, its standing and the command that tests it: (name, value)."""
     facts = [("cost", f"{source.cost} statements"), ("file", f"models/variants/{source.path.name}")]
     facts.append(("digest", source.digest))
     for one in found:
@@ -85,7 +83,7 @@ def doctor_lines(found: Diagnosis) -> list[str]:
 
 
 def outlook_lines(outlooks: Sequence[TrackOutlook]) -> list[str]:
-    """What stands in the way of tracks, and what to know of them: a line each, with the tracks that it is about."""
+    """What keeps tracks from training here, and remarks: a line each, with the tracks that it is about."""
     found: dict[str, list[str]] = {}
     for outlook in outlooks:
         for reason in (*outlook.hindrances, *outlook.remarks):
@@ -95,66 +93,67 @@ def outlook_lines(outlooks: Sequence[TrackOutlook]) -> list[str]:
 
 def outlook_table(outlooks: Sequence[TrackOutlook]) -> Table:
     """What each track would take here."""
-    table = new_table()
-    for column in ("track", "here", "a run", "at a time", "a verdict", "from"):
-        table.add_column(
-            column,
-            justify="left" if column in ("track", "here", "from") else "right",
-            no_wrap=column in ("track", "here"),
-        )
+    heads = ("track", "here", "a run", "at a time", "a verdict", "from")
+    table = new_table(None, heads, left=("track", "here", "from"), whole=("track", "here"))
     for one in outlooks:
         times = (one.run_s, one.first_look_s, one.last_look_s)
         run, first, last = ("" if seconds is None else duration(seconds) for seconds in times)
-        verdict = f"{first} to {last}" if first else ""
-        here = "yes" if one.runnable else "no"
-        table.add_row(
-            one.track, here, run, str(one.jobs), verdict, one.source or "", style=None if here == "yes" else "dim"
-        )
+        cells = (run, str(one.jobs), f"{first} to {last}" if first else "", one.source or "")
+        table.add_row(one.track, "yes" if one.runnable else "no", *cells, style=None if one.runnable else "dim")
     return table
 
 
 def holder_line(holder: Row | None) -> str:
     """Who holds a track."""
     if holder is None:
-        return "record: none, nobody opened it"
-    return f"record: {holder.number:04d}, {holder.recipe}, val loss {holder.val_loss}"
+        return "none, nobody opened it"
+    return f"{holder.number:04d}, {holder.recipe}, val loss {holder.val_loss}"
 
 
-def track_lines(track: Track) -> list[str]:
-    """One track in words."""
+def track_facts(track: Track) -> list[tuple[str, str]]:
+    """One track in words: (what, sentence)."""
     rule = track.rule
     model, optim, budget, data = track.model, track.optim, track.budget, track.data
     experts = f", {model.num_experts} experts a layer, each token in {model.top_k}" if model.num_experts else ""
     embeddings = "tied" if model.tie_embeddings else "separate"
     processes = f"{track.processes} processes of " if track.processes else ""
     return [
-        f"{track.name}: {track.summary}",
-        f"model: width {model.dim}, {model.num_layers} layers, {model.num_heads} heads with {model.num_kv_heads} key "
-        f"heads, feed-forward {model.ffn_dim}{experts}, {model.vocab_size:,} tokens, {embeddings} embeddings",
-        f"rates: Muon {optim.muon_lr:g}, embedding {optim.embed_lr:g}, head {optim.head_lr:g}, "
-        f"thin parameters {optim.scalar_lr:g}",
-        f"budget: {budget.num_steps:,} steps of {budget.batch_sequences} x {budget.seq_len:,} tokens, "
-        f"{budget.tokens:,} in all",
-        f"data: {data.title}, {'pinned' if data.pinned else 'not pinned: it can train, but nothing can be filed'}",
-        f"device: {track.device}, {processes}{track.threads} thread{'' if track.threads == 1 else 's'} a run",
-        f"rule: {rule.design}, looks after {', '.join(map(str, rule.looks))} pairs",
-        f"a record needs: a gain above {rule.loss_per_statement:g} nats for each added statement at a level of "
-        f"{rule.alpha:g} over all looks, in at most {1 + rule.max_slowdown:g} times the time",
-        f"digest: {track.digest}",
+        (
+            "model",
+            f"width {model.dim}, {model.num_layers} layers, {model.num_heads} heads with {model.num_kv_heads} key "
+            f"heads, feed-forward {model.ffn_dim}{experts}, {model.vocab_size:,} tokens, {embeddings} embeddings",
+        ),
+        (
+            "rates",
+            f"Muon {optim.muon_lr:g}, embedding {optim.embed_lr:g}, head {optim.head_lr:g}, "
+            f"thin parameters {optim.scalar_lr:g}",
+        ),
+        (
+            "budget",
+            f"{budget.num_steps:,} steps of {budget.batch_sequences} x {budget.seq_len:,} tokens, "
+            f"{budget.tokens:,} in all",
+        ),
+        ("data", f"{data.title}, {'pinned' if data.pinned else 'not pinned: it can train, but nothing can be filed'}"),
+        ("device", f"{track.device}, {processes}{track.threads} thread{'' if track.threads == 1 else 's'} a run"),
+        ("rule", f"{rule.design}, looks after {', '.join(map(str, rule.looks))} pairs"),
+        (
+            "a record needs",
+            f"a gain above {rule.loss_per_statement:g} nats for each added statement at a level of "
+            f"{rule.alpha:g} over all looks, in at most {1 + rule.max_slowdown:g} times the time",
+        ),
+        ("digest", track.digest),
     ]
 
 
 def reported_table(track: Track) -> Table:
     """What others report for a track's system."""
-    table = new_table("reported elsewhere: not measured here, no row of the board")
-    columns = ("what", "date", "val loss", "val acc", "perplexity", "train loss", "time")
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("what", "date") else "right", no_wrap=column != "what")
+    _, *others = heads = ("what", "date", "val loss", "val acc", "perplexity", "train loss", "time")
+    title = "reported elsewhere: not measured here, not on the board"
+    table = new_table(title, heads, left=("what", "date"), whole=others)
     for row in track.reported:
-        numbers = ((row.val_loss, "{:.4f}"), (row.val_accuracy, "{:.2f} %"), (row.perplexity, "{:.2f}"))
-        cells = [
-            "" if number is None else form.format(number) for number, form in (*numbers, (row.train_loss, "{:.4f}"))
-        ]
+        numbers = (row.val_loss, row.val_accuracy, row.perplexity, row.train_loss)
+        forms = ("{:.4f}", "{:.2f} %", "{:.2f}", "{:.4f}")
+        cells = ["" if n is None else form.format(n) for n, form in zip(numbers, forms, strict=True)]
         table.add_row(row.what, row.date, *cells, row.time or "")
     return table
 
@@ -164,9 +163,8 @@ def experts_table(recipe: str, runs: Sequence[FinishedRun]) -> Table | None:
     layers = [run.training.experts for run in runs if run.training.experts is not None]
     if not layers or len(layers) < len(runs):
         return None
-    table = new_table(f"{recipe}: share of the assignments that each expert gets on dev")
-    for column in ("layer", "balance", "lightest", "heaviest", "all, in order"):
-        table.add_column(column, justify="left" if column.startswith("all") else "right")
+    heads = ("layer", "balance", "lightest", "heaviest", "all, in order")
+    table = new_table(f"{recipe}: share of the assignments that each expert gets on dev", heads, left=heads[-1:])
     for place, same in enumerate(zip(*layers, strict=True)):
         shares = [statistics.fmean(share) for share in zip(*(layer.load for layer in same), strict=True)]
         table.add_row(

@@ -1,16 +1,18 @@
-"""What `--json` prints, command by command: one pydantic model each, from which `llmbench schema` makes JSON Schema.
+"""What `--json` prints: one pydantic model for each command, from which `llmbench schema` makes JSON Schema.
 
 History of `schema_version`:
-1 (2026-11): first version. A new field is no new version; a field that goes, or means something else, is one.
+1 (2026-11): first version. A new field is no new version; a field that is removed or changes its meaning is one.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import Field
 
+from harness.board.flags import Flag
 from harness.board.leaderboard import Standing
 from harness.board.rows import Row
 from harness.board.submission import Submission
@@ -21,18 +23,19 @@ from harness.core.schema import Count, Sha256, Strict
 from harness.core.track import Track
 from harness.lab.doctor import Diagnosis
 from harness.lab.noise import ContestPlan, NoiseReport
+from harness.lab.rerun import Repeat
 from harness.rule.external import Judgement
-from harness.rule.replication import Outcome, State
+from harness.rule.replication import State
 from harness.rule.verdict import Verdict
 
 
-class Document(Strict):
-    """What every document has."""
+class Document(Strict, defer_build=True):
+    """What every document has; its schema is built when it is first used."""
 
     schema_version: Literal[1] = 1
 
 
-class RunBaseline(Document):
+class RunBaselineDocument(Document):
     """`run baseline`: the record holder's runs. Exit code 0, or 2 where a run failed."""
 
     track: str
@@ -42,7 +45,7 @@ class RunBaseline(Document):
     runs: tuple[Run, ...]
 
 
-class RunCandidate(Document, Verdict):
+class RunCandidateDocument(Document, Verdict):
     """`run candidate`: the verdict and who competed. Exit code 0 accepted, 3 rejected, 4 undecided."""
 
     track: str
@@ -50,104 +53,91 @@ class RunCandidate(Document, Verdict):
     record: str
     candidate: str
     attempt: int | None
-    """The how-manieth different candidate since the last record; None where the run explores."""
+    """Number of different candidates since the last record, this one included; None where the run explores."""
     failed: tuple[str, ...]
     """Runs without a score, a sentence each."""
 
 
-class Submit(Document):
+class SubmitDocument(Document):
     """`submit`: what was filed, and the pull request's text."""
 
     folder: str
     submission: Submission
     markdown: str
     branch: str | None
-    """With --open the branch that holds it."""
+    """With --open: the branch that holds it."""
     pull_request: str | None
-    """With --open the address of the pull request; None without the `gh` tool, which would make it."""
+    """With --open: the address of the pull request; None without the `gh` tool, which would make it."""
     commands: tuple[str, ...]
-    """With --open and without `gh`: what opens the pull request by hand."""
+    """With --open and without `gh`: the commands that open the pull request by hand."""
 
 
-class Rerun(Strict):
+class RerunFindings(Repeat, title="Rerun"):
     """A claim trained again. Exit code 0 confirmed, 3 refuted, 4 open."""
 
-    outcome: Outcome
     claim: Verdict | None
-    """What was filed; None for an opening."""
+    """The verdict that was filed; None for an opening."""
     again: Verdict | None
-    """What the re-run gives; None for an opening, whose seeds are trained once more."""
+    """The verdict of the re-run; None for an opening, whose own seeds are trained again."""
     seeds: tuple[int, ...]
     failed: tuple[str, ...] = ()
-    differs: dict[str, str] = Field(default_factory=dict)
-    """Of an opening: reason code -> what differs between then and now."""
-    gain: float | None = None
-    """Of an opening: nats by which the mean is lower now."""
-    ci_low: float | None = None
-    ci_high: float | None = None
+    """Runs without a score, a sentence each."""
 
 
-class Challenge(Document, Rerun):
+class ChallengeDocument(Document, RerunFindings):
     """`challenge`: what the re-run of a record says, and where it was filed."""
 
     folder: str
     state: State
-    """Of the record by now: empty, `disputed` or `retracted`."""
+    """Of the record after this challenge: empty, `disputed` or `retracted`."""
     markdown: str
 
 
-class FlagFound(Strict):
-    """Something odd about a submission, for a reviewer."""
-
-    name: str
-    detail: str
-
-
-class Verify(Document):
+class VerifyDocument(Document):
     """`verify`: problems and flags. Exit code 0, 3 where there are problems, 4 where the board has moved on."""
 
     ok: bool
-    problems: dict[str, tuple[str, ...]]
+    problems: Mapping[str, Sequence[str]]
     """Folder or file -> what is wrong with it."""
     num_flags: Count = 0
-    flags: dict[str, tuple[FlagFound, ...]] = Field(default_factory=dict)
+    flags: Mapping[str, Sequence[Flag]] = Field(default_factory=dict)
     base: str | None = None
-    """With --base the commit that was compared with."""
+    """With --base: the commit that was compared with."""
     new: tuple[str, ...] = ()
-    """With --base the folders under submissions/ that are new."""
+    """With --base: the folders under submissions/ that are new."""
     summary: str | None = None
     stale: tuple[str, ...] = ()
-    """With --base those of the problems that say that the board has moved on."""
-    rerun: Rerun | None = None
+    """With --base: the problems that exist only because the board has moved on."""
+    rerun: RerunFindings | None = None
     """With --rerun."""
 
 
-class Judge(Document, Judgement):
+class JudgeDocument(Document, Judgement):
     """`judge`: one fixed test. Exit code 0 accepted, 3 rejected, 4 undecided."""
 
 
-class Explain(Document):
+class ExplainDocument(Document):
     """`explain`: codes and what they mean."""
 
     reasons: dict[str, str]
 
 
-class Noise(Document, NoiseReport):
-    """`noise`: what luck alone does on a track."""
+class NoiseDocument(Document, NoiseReport):
+    """`noise`: how far results differ by chance alone on a track."""
 
     track: str
 
 
-class Plan(Document, ContestPlan):
-    """`plan`: what a gain costs to show."""
+class PlanDocument(Document, ContestPlan):
+    """`plan`: how many pairs a gain needs, and how long they take."""
 
     track: str
     gain: float
     statements: Count
 
 
-class Leaderboard(Document):
-    """`leaderboard`: a row a submission, in the order of their numbers."""
+class LeaderboardDocument(Document):
+    """`leaderboard`: one row for each submission, in the order of their numbers."""
 
     rows: tuple[Row, ...]
 
@@ -164,7 +154,7 @@ class VariantEntry(Strict):
     """Newest first."""
 
 
-class Variants(Document):
+class VariantsDocument(Document):
     """`variants`: each with its cost and its standing; of a broken file, why it is refused."""
 
     variants: tuple[VariantEntry, ...]
@@ -186,13 +176,13 @@ class TrackEntry(Strict):
     track: Track
 
 
-class Tracks(Document):
+class TracksDocument(Document):
     """`tracks`: the contests and who holds them."""
 
     tracks: tuple[TrackEntry, ...]
 
 
-class DataInfo(Document):
+class DataInfoDocument(Document):
     """`data info`: a track's source and splits."""
 
     track: str
@@ -208,50 +198,38 @@ class DataInfo(Document):
     splits: dict[SplitName, SplitPin]
 
 
-class DataPrepare(Document):
+class DataPrepareDocument(Document):
     """`data prepare`: where the tokens lie."""
 
     track: str
     cache: str
 
 
-class DataPin(Document):
-    """`data pin`: what the track's file says by now."""
+class DataPinDocument(Document):
+    """`data pin`: what the track's file pins now."""
 
     track: str
     tokenizer_sha256: Sha256
     splits: dict[SplitName, SplitPin]
 
 
-class Doctor(Document, Diagnosis):
+class DoctorDocument(Document, Diagnosis):
     """`doctor`: this machine, and what it can run."""
 
 
-class Schema(Document):
+class SchemaDocument(Document):
     """`schema` without a command: the JSON Schema of every command's document."""
 
     commands: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
 
 
-DOCUMENTS: Mapping[str, type[Document]] = {
-    "run baseline": RunBaseline,
-    "run candidate": RunCandidate,
-    "submit": Submit,
-    "verify": Verify,
-    "challenge": Challenge,
-    "judge": Judge,
-    "explain": Explain,
-    "noise": Noise,
-    "plan": Plan,
-    "leaderboard": Leaderboard,
-    "variants": Variants,
-    "tracks": Tracks,
-    "data prepare": DataPrepare,
-    "data pin": DataPin,
-    "data info": DataInfo,
-    "doctor": Doctor,
-    "schema": Schema,
-}
+def _command_of(document: type[Document]) -> str:
+    """`RunBaselineDocument` -> `run baseline`."""
+    return " ".join(re.findall("[A-Z][a-z]+", document.__name__)[:-1]).lower()
+
+
+DOCUMENTS = {_command_of(document): document for document in Document.__subclasses__()}
+"""Command -> what it prints."""
 
 
 def json_schema(command: str) -> dict[str, Any]:
@@ -261,16 +239,8 @@ def json_schema(command: str) -> dict[str, Any]:
             f"there is no command '{command}' with --json{did_you_mean(command, DOCUMENTS)}; "
             f"commands are {', '.join(DOCUMENTS)}"
         )
-    schema = TypeAdapter(DOCUMENTS[command]).json_schema()
+    document = DOCUMENTS[command]
+    schema = document.model_json_schema()
+    schema["title"] = document.__name__.removesuffix("Document")
     schema["required"] = ["schema_version", *schema.get("required", ())]  # it has a default, and is always printed
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"llmbench {command} --json", **schema}
-
-
-def fields_of(record: BaseModel) -> dict[str, Any]:
-    """A record's fields as they are, to make a document of it."""
-    return dict(record)
-
-
-def joined(lists: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """Lists as tuples."""
-    return {name: tuple(items) for name, items in lists.items()}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

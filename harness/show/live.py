@@ -1,6 +1,6 @@
-"""What a person sees while tokens are made and runs train: a small board on a terminal, lines in a log.
+"""What a person sees while tokens are made and runs train: a live table on a terminal, lines in a log.
 
-Everything goes to standard error, so that standard output stays a document.
+Everything goes to standard error, because standard output is for results.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import TracebackType
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -22,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.core.events import Done, Evaluating, Lost, RunEvent, Step, Waiting
-from harness.core.runs import FinishedRun, RunIdentity
+from harness.core.runs import FailedRun, FinishedRun, RunIdentity
 from harness.core.terminal import put
 from harness.core.track import Track
 from harness.data.writer import PreparationStep
@@ -30,22 +31,17 @@ from harness.lab.arms import Arms
 from harness.show.report import duration
 
 LOG_EVERY_S = 60.0  # between two lines of one run in a log
-
-
+PREPARATION_EVERY_S = 20.0  # between two lines of a preparation in a log
 BLOCKS = "▁▂▃▄▅▆▇█"
-
-
 SPARK_WIDTH = 16  # characters
-
-
 LAYOUTS = ((100, 20, 16, 70), (72, 10, 8, 54), (0, 0, 8, 31))
 """From this many columns on: characters of the bar, of the curve, and of a line without its name."""
 
 
 def sparkline(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
-    """The values as blocks from left to right, each a mean over its share of them.
+    """The values as at most `width` blocks from left to right, each the mean of its share of the values.
 
-    The scale is their own range, by its root: a loss falls at first so far that the rest would look level.
+    The scale is the square root of their range: on a linear scale a loss would look level after its first fall.
     """
     if not values:
         return ""
@@ -67,8 +63,8 @@ class _Watched:
     rate: float = 0.0
     """Tokens a second of the training clock."""
     note: str = "starting"
-    told: float = 0.0
-    """When a log was last told of it, on the monotonic clock."""
+    logged_at: float = 0.0
+    """When the log had its last line, on the monotonic clock."""
 
 
 class LiveRuns:
@@ -81,7 +77,7 @@ class LiveRuns:
         self.console, self.track, self.arms = console, track, arms
         self._running: dict[tuple[str, int], _Watched] = {}
         self._losses: dict[str, dict[int, float]] = {}
-        self._told: set[tuple[str, int]] = set()
+        self._ended: set[tuple[str, int]] = set()
         self._guard = threading.RLock()
         self._live = Live(
             console=console, get_renderable=self._render, transient=True, auto_refresh=True, refresh_per_second=4
@@ -92,9 +88,7 @@ class LiveRuns:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._live.stop()
 
     def __call__(self, run: RunIdentity, event: RunEvent) -> None:
@@ -113,9 +107,9 @@ class LiveRuns:
                     self._line(run, "another llmbench trains this run; waiting for it")
                 case Done():
                     self._running.pop(key, None)
-                    if key not in self._told:  # a later look asks for the same runs again
-                        self._told.add(key)
-                        self._line(run, _outcome(event.result, reused=event.reused))
+                    if key not in self._ended:  # a later look asks for the same runs again
+                        self._ended.add(key)
+                        self._line(run, _result_text(event.result, reused=event.reused))
                         self._end_pair(event.result)
 
     def _step(self, run: RunIdentity, watched: _Watched, event: Step) -> None:
@@ -126,10 +120,10 @@ class LiveRuns:
             return
         now = time.monotonic()
         if len(watched.losses) == 1:
-            watched.told = now
+            watched.logged_at = now
             self._line(run, "training")
-        elif now - watched.told >= LOG_EVERY_S:
-            watched.told = now
+        elif now - watched.logged_at >= LOG_EVERY_S:
+            watched.logged_at = now
             left = duration(self._seconds_left(watched))
             total = self.track.budget.num_steps
             self._line(
@@ -137,13 +131,14 @@ class LiveRuns:
             )
 
     def _end_pair(self, result: Any) -> None:
-        """Note a score; where it completes a pair of the contest, say how the gain forms."""
+        """Keep a score; where it completes a pair of the contest, log the gain so far."""
         if self.arms is None or not isinstance(result, FinishedRun):
             return
         self._losses.setdefault(result.recipe, {})[result.seed] = result.evaluation.val_loss
         gains = self._gains()
         if result.seed in gains and result.recipe in (self.arms.record, self.arms.candidate) and len(gains) > 1:
-            self._say(self._gain_line(gains))
+            each = ", ".join(f"{gain:+.4f}" for gain in gains.values())
+            put(self.console, f"{len(gains)} pairs, gain so far {fmean(gains.values()):+.4f} ({each})")
 
     def _gains(self) -> dict[int, float]:
         """Seed -> record minus candidate, of the pairs that are complete."""
@@ -152,16 +147,12 @@ class LiveRuns:
         record, candidate = (self._losses.get(arm, {}) for arm in (self.arms.record, self.arms.candidate))
         return {seed: record[seed] - candidate[seed] for seed in sorted(record.keys() & candidate.keys())}
 
-    def _gain_line(self, gains: dict[int, float]) -> str:
-        mean = sum(gains.values()) / len(gains)
-        return f"{len(gains)} pairs, gain so far {mean:+.4f} ({', '.join(f'{gain:+.4f}' for gain in gains.values())})"
-
     def _seconds_left(self, watched: _Watched) -> float:
         steps = self.track.budget.num_steps - watched.step
         return steps * self.track.budget.batch_tokens / max(watched.rate, 1e-9)
 
     def _render(self) -> RenderableType:
-        """A line a run that trains, and below them the contest; a narrow terminal gets neither bars nor rates."""
+        """One line for each run that trains, then one for the contest; a narrow terminal has no bars and no rates."""
         with self._guard:
             width = self.console.width
             bar, curve, others = next(layout for least, *layout in LAYOUTS if width >= least)
@@ -182,62 +173,45 @@ class LiveRuns:
             return table if self.arms is None else Group(table, Text(self._contest_line(self.arms), style="bold"))
 
     def _contest_line(self, arms: Arms) -> str:
-        """How far the contest is on its way to the next look, and what its pairs say so far."""
+        """How many pairs the next look still needs, and the gain so far."""
         gains, looks = self._gains(), self.track.rule.looks
-        seeds = {seed for _, seed in (*self._running, *self._told)}  # those of a later look start once it is needed
+        seeds = {seed for _, seed in (*self._running, *self._ended)}  # those of a later look start when it is needed
         goal = next((look for look in looks if look >= len(seeds)), looks[-1])
         done = sum(len(self._losses.get(arm, {})) for arm in (arms.record, arms.candidate))
         started = sum(watched.step for watched in self._running.values())
         steps = max(0, (2 * goal - done) * self.track.budget.num_steps - started)
         rate = sum(watched.rate for watched in self._running.values()) / self.track.budget.batch_tokens
         left = f", about {duration(steps / rate)} left" if rate > 0 else ""
-        return f"{len(gains)} of {goal} pairs to the next look{left}" + (
-            f"; gain so far {sum(gains.values()) / len(gains):+.4f}" if gains else ""
-        )
+        gain = f"; gain so far {fmean(gains.values()):+.4f}" if gains else ""
+        return f"{len(gains)} of {goal} pairs to the next look{left}{gain}"
 
     def _line(self, run: RunIdentity, text: str) -> None:
-        self._say(f"{_name(run.recipe, run.seed, self.track)}: {text}")
-
-    def _say(self, text: str) -> None:
-        put(self.console, text)
+        put(self.console, f"{_name(run.recipe, run.seed, self.track)}: {text}")
 
 
-class LivePreparation:
-    """The observer of a preparation: a bar on a terminal, a line now and then in a log."""
+@contextmanager
+def live_preparation(console: Console, name: str) -> Iterator[Callable[[PreparationStep], None]]:
+    """The observer of the preparation of the track `name`: a bar on a terminal, a line now and then in a log."""
+    told = -math.inf
+    bar = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*bar, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(name, total=None)
 
-    SILENCE_S = 20.0  # between two lines of a log
+        def show(step: PreparationStep) -> None:
+            nonlocal told
+            goal = f" of {step.of:,}" if step.of is not None else ""
+            text = f"{name}: {step.doing}, {step.documents:,} documents, {step.tokens:,}{goal} tokens to train on"
+            progress.update(task, description=text, completed=step.tokens, total=step.of)
+            if not console.is_terminal and time.monotonic() - told >= PREPARATION_EVERY_S:
+                told = time.monotonic()
+                put(console, text)
 
-    def __init__(self, console: Console, name: str) -> None:
-        self.console, self.name = console, name
-        self._told = float("-inf")
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TimeRemainingColumn(compact=True),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._progress.add_task(name, total=None)
-
-    def __enter__(self) -> LivePreparation:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def __call__(self, step: PreparationStep) -> None:
-        """Show one step."""
-        goal = f" of {step.of:,}" if step.of is not None else ""
-        text = f"{self.name}: {step.doing}, {step.documents:,} documents, {step.tokens:,}{goal} tokens to train on"
-        self._progress.update(self._task, description=text, completed=step.tokens, total=step.of)
-        if not self.console.is_terminal and time.monotonic() - self._told >= self.SILENCE_S:
-            self._told = time.monotonic()
-            put(self.console, text)
+        yield show
 
 
 def _name(recipe: str, seed: int, track: Track) -> str:
@@ -246,7 +220,7 @@ def _name(recipe: str, seed: int, track: Track) -> str:
 
 
 def _names(runs: Sequence[tuple[str, int]], track: Track, room: int) -> list[str]:
-    """All in at most `room` characters: in full, else without seeds, else with the recipes' ends, where they differ."""
+    """Names of at most `room` characters: in full, else without seeds, else with only the end of the recipe."""
     names = [_name(recipe, seed, track) for recipe, seed in runs]
     if any(len(name) > room for name in names):
         names = [name.replace(f" seed {seed}", "", 1) for name, (_, seed) in zip(names, runs, strict=True)]
@@ -257,7 +231,8 @@ def _names(runs: Sequence[tuple[str, int]], track: Track, room: int) -> list[str
     return names
 
 
-def _outcome(result: Any, *, reused: bool) -> str:
+def _result_text(result: FinishedRun | FailedRun, *, reused: bool) -> str:
+    """A run's score and rate, or why it has none."""
     if isinstance(result, FinishedRun):
         rate = result.training.tokens / max(result.training.train_s, 1e-9)
         how = "trained before" if reused else f"{result.training.train_s:.1f} s, {rate:,.0f} tok/s"

@@ -1,6 +1,6 @@
 """Pictures, drawn with matplotlib: learning curves, a track's history, what a gain costs.
 
-The same input gives the same bytes. An SVG wears the colours of its reader's theme; a PNG is a white sheet.
+The same input gives the same bytes. An SVG follows its reader's light or dark theme; a PNG is on white.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import datetime
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
 from harness.board.curves import CANDIDATE, FAINT, INK, LONGEST_LABEL, RECORD, new_figure, style
 from harness.board.rows import HOLDING, Row
@@ -20,17 +20,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
 ON_DARK = {RECORD: "#56b4e9", CANDIDATE: "#e69f00", INK: "#d5dae1", FAINT: "#9aa4af"}
-
-
 MOST_NAMES = 12  # points; beyond them what did not win has only its number
+BESIDE = ((6, 4), (6, -4), (-6, -4), (-6, 4))  # points from a mark to its label, in the order in which they are tried
 
-
-SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-
-
-_FRACTION = re.compile(r"-?\d+\.\d+")
+Line = tuple[float, float, float, float]
+"""x0, y0, x1, y1 of an upright or level line, in data coordinates."""
 
 
 def draw_history(rows: Sequence[Row]) -> Figure:
@@ -54,24 +49,10 @@ def draw_history(rows: Sequence[Row]) -> Figure:
     first = first if one_day else int(first)
     end = last + (0.12 * (last - first) or 0.12)
     for axes, (label, values) in zip(grid[:, 0], panels, strict=True):
-        shown = [row for row in rows if row.number in values]
-        steps = [row for row in shown if row.kind in HOLDING and row.state != "retracted"]
-        x = [places[row.number] for row in steps]
-        y = [values[row.number] for row in steps]
-        if steps:
-            axes.step([*x, end], [*y, y[-1]], where="post", color=CANDIDATE, linewidth=1.4)
-        axes.plot(x, y, "o", color=CANDIDATE, markersize=5)
-        others = [row for row in shown if row not in steps]
-        for state, marker in (("retracted", "x"), ("", "o")):
-            own = [row for row in others if (row.state == "retracted") == bool(state)]
-            at = [places[row.number] for row in own], [values[row.number] for row in own]
-            axes.plot(*at, marker, markerfacecolor="none", markeredgecolor=FAINT, markersize=5, linestyle="none")
         axes.set_ylabel(label)
         axes.set_xlim(first - 0.04 * (end - first), end)
         axes.margins(y=0.18)
-        stairs = [(x0, y0, x1, y1) for x0, y0, x1, y1 in zip(x, y, [*x[1:], end], [*y[1:], *y[-1:]], strict=True)]
-        lines = [line for x0, y0, x1, y1 in stairs for line in ((x0, y0, x1, y0), (x1, y0, x1, y1))]
-        _place_labels(axes, [(places[row.number], values[row.number], row) for row in (*steps, *others)], lines)
+        _draw_stairs(axes, [(places[row.number], values[row.number], row) for row in rows if row.number in values], end)
     if one_day:
         grid[-1, 0].set_xticks([])
         grid[-1, 0].set_xlabel(f"submissions of {rows[0].date}, in their order")
@@ -79,6 +60,28 @@ def draw_history(rows: Sequence[Row]) -> Figure:
         _date_axis(grid[-1, 0], first, last)
     figure.align_ylabels()
     return figure
+
+
+def _draw_stairs(axes: Axes, points: Sequence[tuple[float, float, Row]], end: float) -> None:
+    """The records as stairs that go on until `end`; hollow points did not win, crosses were retracted."""
+    steps = [point for point in points if _stands(point[2])]
+    others = [point for point in points if not _stands(point[2])]
+    x, y = [x for x, _, _ in steps], [y for _, y, _ in steps]
+    if steps:
+        axes.step([*x, end], [*y, y[-1]], where="post", color=CANDIDATE, linewidth=1.4)
+    axes.plot(x, y, "o", color=CANDIDATE, markersize=5)
+    for marker in "xo":
+        own = [(x, y) for x, y, row in others if (row.state == "retracted") == (marker == "x")]
+        axes.plot(*zip(*own, strict=True) if own else ([], []), marker, mfc="none", mec=FAINT, markersize=5)
+    lines: list[Line] = []
+    for x0, y0, x1, y1 in zip(x, y, [*x[1:], end], [*y[1:], *y[-1:]], strict=True):
+        lines += [(x0, y0, x1, y0), (x1, y0, x1, y1)]
+    _place_labels(axes, [*steps, *others], lines)
+
+
+def _stands(row: Row) -> bool:
+    """Whether it set the record, and was not retracted."""
+    return row.kind in HOLDING and row.state != "retracted"
 
 
 def draw_cost(rows: Sequence[Row], added: Mapping[int, int], loss_per_statement: float) -> Figure:
@@ -98,7 +101,7 @@ def draw_cost(rows: Sequence[Row], added: Mapping[int, int], loss_per_statement:
     axes.plot([left, 0, right], [0, 0, loss_per_statement * right], color=INK, linewidth=0.9, linestyle="--")
     axes.fill_between([left, 0, right], [0, 0, loss_per_statement * right], -1e9, color=FAINT, alpha=0.1, linewidth=0)
     ends = [0.0, loss_per_statement * right]
-    whiskers: list[tuple[float, float, float, float]] = []
+    whiskers: list[Line] = []
     for row in rows:
         x, y, won = added[row.number], row.gain or 0.0, row.kind == "record"
         color = CANDIDATE if won and row.state != "retracted" else FAINT
@@ -127,63 +130,34 @@ def change_of(row: Row) -> str:
 
 
 def to_svg(draw: Callable[[], Figure]) -> str:
-    """A picture as SVG, in light colours where nothing says that its reader's theme is dark."""
-    text = io.StringIO()
+    """A picture as SVG, in light colours where nothing says that its reader's theme is dark.
+
+    About half as large as matplotlib's: tenths of a point, no names of groups, each style once, as a class.
+    """
+    file, classes = io.StringIO(), dict[str, str]()
     with style():
-        draw().savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _compact(text.getvalue())
+        draw().savefig(
+            file, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        )
 
+    def shorten(tag: re.Match[str]) -> str:
+        """One tag, never the text between two: matplotlib escapes `<` and `>` in text and attributes."""
+        short = re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), tag[0].strip())
+        short = re.sub(r'(?<=<g) id="[^"]*"| transform="rotate\(-0 [^"]*"', "", short)
+        return re.sub(
+            'style="([^"]*)"', lambda found: f'class="{classes.setdefault(found[1], f"s{len(classes)}")}"', short
+        )
 
-def _compact(svg: str) -> str:
-    """A third of matplotlib's SVG, which looks the same: tenths of a point, nothing unseen, each style said once."""
-    ElementTree.register_namespace("", SVG)
-    ElementTree.register_namespace("xlink", XLINK)
-    root = ElementTree.fromstring(svg)
-    root.remove(root.find(f"{{{SVG}}}metadata"))  # type: ignore[arg-type]
-    for element in root.iter():
-        for name in {"d", "x", "y", "transform", "width", "height"} & {*element.attrib}:
-            element.set(
-                name, _FRACTION.sub(lambda found: f"{float(found[0]):.1f}".removesuffix(".0"), element.attrib[name])
-            )
-        if "d" in element.attrib:
-            element.set("d", " ".join(element.attrib["d"].split()))
-        if element.get("transform", "").startswith("rotate(-0 "):
-            del element.attrib["transform"]
-    _flatten(root)
-    _name_styles(root)
-    return ElementTree.tostring(root, encoding="unicode", short_empty_elements=True) + "\n"
-
-
-def _flatten(parent: ElementTree.Element) -> None:
-    """Put what a group holds in its place, and drop what cannot be seen; a group here has nothing but a name."""
-    children = list(parent)
-    parent[:] = []
-    if parent.tag != f"{{{SVG}}}text":
-        parent.text = (parent.text or "").strip()
-    for child in children:
-        child.tail = None
-        _flatten(child)
-        if child.tag == f"{{{SVG}}}g" and not {*child.attrib} - {"id"}:
-            parent.extend(child)
-        elif child.get("style") != "fill: none":
-            parent.append(child)
-
-
-def _name_styles(root: ElementTree.Element) -> None:
-    """Turn every element's own style into a class, which the reader's theme can colour and which is said once."""
-    styled = [element for element in root.iter() if "style" in element.attrib]
-    names = {style: f"s{place}" for place, style in enumerate(dict.fromkeys(e.attrib["style"] for e in styled))}
-    for element in styled:
-        element.set("class", names[element.attrib.pop("style")])
-    sheet = root.find(f".//{{{SVG}}}style")
-    assert sheet is not None, "matplotlib writes one"
-    light = {name: style.replace("'DejaVu Sans', sans-serif", "system-ui, sans-serif") for style, name in names.items()}
-    dark = {name: re.sub("#[0-9a-f]{6}", lambda found: ON_DARK.get(found[0], found[0]), s) for name, s in light.items()}
-    rules, dark_rules = (
-        "".join(f".{name}{{{style}}}" for name, style in theme.items())
-        for theme in (light, {name: style for name, style in dark.items() if style != light[name]})
+    svg = re.sub(r"\s*<[^>]*>\s*", shorten, file.getvalue().partition("<svg")[2])
+    rules = "".join(f".{name}{{{rule}}}" for rule, name in classes.items())
+    rules = rules.replace("'DejaVu Sans', sans-serif", "system-ui, sans-serif")
+    light, dark = (
+        ":root{" + "".join(f"--{color[1:]}:{shown};" for color, shown in theme) + "}"
+        for theme in (zip(ON_DARK, ON_DARK, strict=True), ON_DARK.items())
     )
-    sheet.text = f"{sheet.text}{rules}@media (prefers-color-scheme:dark){{{dark_rules}}}"
+    rules = re.sub("#([0-9a-f]{6})", r"var(--\1)", rules)
+    sheet = f"{light}@media (prefers-color-scheme:dark){{{dark}}}{rules}"
+    return f"<svg{svg.replace('</style>', f'{sheet}</style>', 1)}\n"
 
 
 def _head(text: str) -> str:
@@ -223,12 +197,8 @@ def _relative_times(rows: Sequence[Row]) -> dict[int, float]:
     return found
 
 
-def _place_labels(
-    axes: Axes,
-    points: Sequence[tuple[float, float, Row]],
-    lines: Sequence[tuple[float, float, float, float]],
-) -> None:
-    """`2 +idea` beside each point, clear of points, labels and upright or level `lines` (x0, y0, x1, y1).
+def _place_labels(axes: Axes, points: Sequence[tuple[float, float, Row]], lines: Sequence[Line]) -> None:
+    """`2 +idea` beside each point, clear of points, labels and `lines`.
 
     Where there is no room only its number stands there, or nothing. The first points choose first.
     """
@@ -240,26 +210,20 @@ def _place_labels(
     taken = [Bbox([ends.min(axis=0), ends.max(axis=0)]).padded(3) for ends in boxes]
     frame = axes.get_window_extent()
     for x, y, row in points:
-        places = [
-            (6, 4, "left", "bottom"),
-            (6, -4, "left", "top"),
-            (-6, -4, "right", "top"),
-            (-6, 4, "right", "bottom"),
-        ]
-        won = row.kind in HOLDING and row.state != "retracted"
-        names = [f"{row.number} {_head(one_line(change_of(row)))}"] if won or len(points) <= MOST_NAMES else []
-        color = INK if won else FAINT
-        for text in (*names, str(row.number)):
-            for dx, dy, ha, va in places:
-                label: Any = axes.annotate(
-                    text, (x, y), (dx, dy), textcoords="offset points", ha=ha, va=va, fontsize=8, color=color
-                )
-                box = label.get_window_extent()
-                inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-                if inside and not any(box.overlaps(other) for other in taken):
-                    taken.append(box)
-                    break
-                label.remove()
-            else:
-                continue
-            break
+        full = [f"{row.number} {_head(one_line(change_of(row)))}"] if _stands(row) or len(points) <= MOST_NAMES else []
+        for text, (dx, dy) in product((*full, str(row.number)), BESIDE):
+            label: Any = axes.annotate(
+                text,
+                (x, y),
+                (dx, dy),
+                textcoords="offset points",
+                ha="left" if dx > 0 else "right",
+                va="bottom" if dy > 0 else "top",
+                fontsize=8,
+                color=INK if _stands(row) else FAINT,
+            )
+            box = label.get_window_extent()
+            if all(frame.contains(*corner) for corner in (box.p0, box.p1)) and not box.count_overlaps(taken):
+                taken.append(box)
+                break
+            label.remove()

@@ -1,27 +1,24 @@
-"""Everything in words: lines for the terminal, Markdown for the pull request. Its tables are in tables.py."""
+"""Results as sentences: lines for the terminal, Markdown for a CI job. Tables are in tables.py."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from harness.board.flags import FLAGS, Flag
 from harness.board.readme import evidence
 from harness.core.errors import one_line
 from harness.core.runs import Pair
 from harness.core.track import Track
+from harness.lab.noise import ContestPlan, NoiseReport
+from harness.lab.rerun import Repeat
+from harness.rule.external import Judgement
 from harness.rule.replication import Outcome
 from harness.rule.verdict import Verdict
 
-if TYPE_CHECKING:
-    from harness.lab.noise import ContestPlan, NoiseReport
-    from harness.lab.rerun import Repeat
-    from harness.rule.external import Judgement
-
 
 def look_line(pairs: Sequence[Pair], look: int, jobs: int) -> str:
-    """What the next look needs and, once a pair is known, what it costs."""
+    """How many pairs the next look needs and, once a pair is known, how long they take."""
     if not pairs:
         return f"first look: {look} pairs"
     run_s = statistics.median(run.training.wall_s + run.evaluation.eval_s for pair in pairs for run in pair)
@@ -30,14 +27,14 @@ def look_line(pairs: Sequence[Pair], look: int, jobs: int) -> str:
 
 
 def look_verdict_line(verdict: Verdict) -> str:
-    """Where a contest stands at a look that did not decide it."""
+    """The numbers of a contest at a look that did not decide it."""
     facts = dict(evidence(verdict))
     shown = [f"{name} {facts[name]}" for name in ("gain", "margin", "p") if name in facts]
     return f"look {verdict.look}, {verdict.pairs} pairs: {', '.join(shown)}: {verdict.decision}"
 
 
 def outcome_sentence(outcome: Outcome, again: Verdict) -> str:
-    """What a re-run says of a claim, and where it is too weak to tell, what would help."""
+    """The outcome of a re-run; where it is too weak to tell, also what would help."""
     if outcome == "confirmed":
         return "CONFIRMED: trained again on seeds that nobody picked, the claim holds."
     if outcome == "refuted":
@@ -97,7 +94,7 @@ def check_lines(found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence
         lines.append(f"{'FAILED' if problems else 'ok':7}{name}")
         lines += [f"       {problem}" for problem in problems]
         lines += [f"       for review: {_flag_sentence(flag)}" for flag in flags.get(name, ())]
-    return [one_line(line) for line in (*lines, _check_counts(found, flags))]  # names of files are a stranger's words
+    return [one_line(line) for line in (*lines, _check_counts(found, flags))]  # names of files are untrusted text
 
 
 def check_markdown(found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]]) -> str:
@@ -129,7 +126,7 @@ def noise_lines(report: NoiseReport, track: Track) -> list[str]:
         "as the track declares" if report.design == track.rule.design else f"the track declares {track.rule.design}"
     )
     lines = [
-        f"placebo pairs: {report.pairs} on {track.name}, mean gain {report.mean_gain:+.4f} (luck alone)",
+        f"placebo pairs: {report.pairs} on {track.name}, mean gain {report.mean_gain:+.4f} (chance alone)",
         f"spread between seeds: {report.seed_sd:.4f} nats; of the paired difference: {report.paired_sd:.4f}",
         f"correlation of the pairs: {correlation}; design: {report.design} ({advice})",
         f"false accepts of the rule on shuffled placebo pairs: {100 * report.false_accepts:.2f} %",
@@ -158,6 +155,6 @@ def plan_lines(plan: ContestPlan, gain: float, track: Track) -> list[str]:
     else:
         lines.append(
             f"on this machine, {duration(plan.run_s)} a run (from {plan.source}) and {plan.jobs} at a time, "
-            f"both arms trained anew: about {duration(plan.mean_s)}, at most {duration(plan.last_look_s)}"
+            f"both arms trained from scratch: about {duration(plan.mean_s)}, at most {duration(plan.last_look_s)}"
         )
     return lines

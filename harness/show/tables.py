@@ -1,26 +1,28 @@
-"""Tables for the terminal. rich is loaded at the first one, and nothing here needs what the numbers were made with."""
+"""Tables for the terminal."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from harness.board.readme import Comparison, memory_remark
-from harness.board.rows import COLUMNS, Row, cells, sections
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from harness.board.metrics import METRICS, Comparison
+from harness.board.readme import memory_remark
+from harness.board.rows import COLUMNS, Column, Row, sections
+from harness.core.runs import FinishedRun
 
-    from harness.core.runs import FinishedRun
 
+def new_table(
+    title: str | None = None, heads: Sequence[str] = (), left: Sequence[str] = (), whole: Sequence[str] = ()
+) -> Table:
+    """An empty table in the style of all tables: no frame, one rule below the head.
 
-def new_table(title: str | None = None) -> Table:
-    """An empty table in the style of all tables: no frame, one rule below the head."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    return Table(
+    Columns are aligned to the right, those in `left` to the left; those in `whole` do not wrap.
+    """
+    table = Table(
         title=title,
         title_justify="left",
         title_style="bold",
@@ -29,13 +31,13 @@ def new_table(title: str | None = None) -> Table:
         show_edge=False,
         padding=(0, 1, 0, 0),
     )
+    for head in heads:
+        table.add_column(head, justify="left" if head in left else "right", no_wrap=head in whole)
+    return table
 
 
 def facts_table(facts: Sequence[tuple[str, str]]) -> Table:
     """Names and what there is to say of each, below one another."""
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table.grid(padding=(0, 2, 0, 0))
     for name, value in facts:
         table.add_row(Text(name), Text(value))
@@ -44,41 +46,48 @@ def facts_table(facts: Sequence[tuple[str, str]]) -> Table:
 
 
 LEAST_RECIPE, WHOLE_PIECE = 16, 28  # characters: a recipe's column, and up to where a variant's name stays whole
-
-
-GIVE_WAY = ("date", "stmts", "time", "pairs")
+ESSENTIAL = ("#", "recipe", "val loss", "gain", "p")
+GIVE_WAY = ("date", "params", "stmts", "time", "pairs")  # on a narrow terminal, in this order
 
 
 def board_tables(rows: Sequence[Row], width: int, newest: int | None = None) -> list[Table]:
     """The board for a terminal of `width` characters, the `newest` of each table; earlier editions of a track are dim.
 
-    All tables have the same columns. Only the recipe wraps; where even that leaves no room, columns give way.
+    All tables have the same columns. Only the recipe wraps; where even that leaves no room, columns are left out.
     """
-    shown = [(track, title, found, [cells(row) for row in found[:newest]]) for track, title, found in sections(rows)]
-    columns = [(name, justify, place) for place, (name, justify) in enumerate(COLUMNS)]
-    needs = {
-        name: max([len(name), *(len(line[place]) for *_, lines in shown for line in lines)])
-        for name, _, place in columns
-    }
-    pieces = [piece for *_, lines in shown for line in lines for piece in _pieces(line[1])]
-    least = min(max([LEAST_RECIPE, *map(len, pieces)]), WHOLE_PIECE)
-    for name in ("", *GIVE_WAY):
-        columns = [column for column in columns if column[0] != name]
-        room = width + 1 - sum(needs[name] + 2 for name, *_ in columns if name != "recipe") - 2
-        if room >= least:
-            break
-    needs["recipe"] = min(needs["recipe"], max(room, LEAST_RECIPE))
+    parts = sections(rows)
+    shown = [row for *_, found in parts for row in found[:newest]]
+    columns, widths = _columns_that_fit(shown, width)
     tables = []
-    for track, title, found, lines in shown:
-        more = f" (the newest {len(lines)} of {len(found):,}; --all shows every one)"
-        table = new_table(f"{track}: {title}{more if len(lines) < len(found) else ''}")
-        for name, justify, _ in columns:
-            table.add_column(name, justify=justify, overflow="fold", width=needs[name])  # type: ignore[arg-type]
-        for line in lines:
-            line[1] = _fold(line[1], needs["recipe"])
-            table.add_row(*(line[place] for *_, place in columns), style="dim" if title == "earlier editions" else None)
+    for track, title, found in parts:
+        more = f" (the newest {newest} of {len(found):,}; --all shows every one)"
+        table = new_table(f"{track}: {title}{more if len(found[:newest]) < len(found) else ''}")
+        for column in columns:
+            table.add_column(column.head, justify=column.justify, overflow="fold", width=widths[column.head])
+        for row in found[:newest]:
+            cells = {column.head: column.text(row) for column in columns}
+            cells["recipe"] = _fold(cells["recipe"], widths["recipe"])
+            table.add_row(*cells.values(), style="dim" if title == "earlier editions" else None)
         tables.append(table)
     return tables
+
+
+def _columns_that_fit(rows: Sequence[Row], width: int) -> tuple[list[Column], dict[str, int]]:
+    """The columns for which `width` characters have room, and each one's width by its head."""
+    columns = list(COLUMNS)
+    widths = {
+        column.head: max([*map(len, column.head.split()), *(len(column.text(row)) for row in rows)])
+        for column in columns
+    }
+    pieces = [len(piece) for row in rows for piece in _pieces(COLUMNS[1].text(row))]
+    least = min(max([LEAST_RECIPE, *pieces]), WHOLE_PIECE)
+    others = [column.head for column in columns if column.head not in (*ESSENTIAL, *GIVE_WAY)]
+    for head in ("", *GIVE_WAY, *others):
+        columns = [column for column in columns if column.head != head]
+        room = width - 1 - sum(widths[column.head] + 2 for column in columns if column.head != "recipe")
+        if room >= least:
+            break
+    return columns, widths | {"recipe": min(widths["recipe"], max(room, LEAST_RECIPE))}
 
 
 def _fold(recipe: str, width: int) -> str:
@@ -102,30 +111,17 @@ def comparison_table(without: str, with_: str, rows: Sequence[Comparison]) -> Ta
     table.add_column(f"With\n{with_}", justify="right", overflow="fold")
     table.add_column("difference", justify="right")
     for row in rows:
-        cells = (
-            (f"{row.without}  ", f"[bold green]{row.with_} *[/]")
-            if row.better
-            else (f"[bold]{row.without} *[/]", f"{row.with_}  ")
-        )
-        table.add_row(row.metric, *cells, row.difference)
+        without = f"[bold]{row.without} *[/]" if row.winner == "Without" else f"{row.without}  "
+        with_ = f"[bold green]{row.with_} *[/]" if row.winner == "With" else f"{row.with_}  "
+        table.add_row(row.metric, without, with_, row.difference)
     return table
 
 
 def runs_table(recipe: str, runs: Sequence[FinishedRun]) -> Table:
     """One line a seed."""
-    table = new_table(recipe)
-    for column in ("seed", "val loss", "accuracy", "perplexity", "bits/byte", "time", "tokens/s"):
-        table.add_column(column, justify="right")
+    table = new_table(recipe, ("seed", *(metric.short for metric in METRICS), "tokens/s"))
     for run in runs:
-        scores = run.evaluation
-        table.add_row(
-            str(run.seed),
-            f"{scores.val_loss:.4f}",
-            f"{100 * scores.val_accuracy:.2f} %",
-            f"{scores.perplexity:.2f}",
-            f"{scores.bits_per_byte:.4f}",
-            f"{run.training.train_s:.1f} s",
-            f"{run.training.tokens / run.training.train_s:,.0f}",
-        )
+        rate = f"{run.training.tokens / run.training.train_s:,.0f}"
+        table.add_row(str(run.seed), *(metric.text(metric.read(run)) for metric in METRICS), rate)
     table.caption = memory_remark(runs)
     return table

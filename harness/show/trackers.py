@@ -1,7 +1,7 @@
-"""Experiment trackers that people already use: curves and scores of runs go there, from this process alone.
+"""Experiment trackers that people already use: curves and scores of runs are sent there, from this process alone.
 
-A worker never hears of them. Each is fed by the events that the store observes, in a thread of its own, so that a
-tracker that fails or hangs costs its own log and never a run.
+Workers do not know of them. Each gets the events of the store in a thread of its own, so that a tracker that fails
+or hangs costs its own log and never a run. A new tracker is a function that opens a page and an entry in TRACKERS.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
+from harness.board.metrics import METRICS
 from harness.core.errors import LlmbenchError, did_you_mean, one_line
 from harness.core.events import Done, RunEvent, Step
 from harness.core.project import Project, make_folder, sha256
@@ -26,98 +27,70 @@ from harness.core.track import Track
 from harness.rule.verdict import Verdict
 
 PROJECT = "llmbench"
-
-
 PATIENCE_S = 30.0  # for what is still to be sent when the runs are over
-
 
 Values = Mapping[str, float]
 
 
-class Page(Protocol):
+class Page(NamedTuple):
     """What a tracker keeps of one run."""
 
-    def log(self, step: int, values: Values) -> None:
-        """Numbers after `step` steps of training; steps may come out of order."""
-
-    def close(self) -> None:
-        """No more will come."""
+    log: Callable[[int, Values], None]
+    """Takes numbers after so many steps of training; steps may come out of order."""
+    close: Callable[[], None]
 
 
-class Tracker(Protocol):
-    """One tracker: the only thing that an adapter implements, besides `Page`."""
-
-    def open(self, name: str, key: str, config: Mapping[str, Any]) -> Page:
-        """A page for one run; `key` is the same whenever the same run is opened."""
+Config = Mapping[str, Any]
+Tracker = Callable[[str, str, Config], Page]
+"""Opens the page of one run; takes its name, a key that is the same for the same run, and its configuration."""
 
 
-class TensorBoard:
+def open_tensorboard(folder: Path, name: str, key: str, config: Config) -> Page:
     """Event files under `folder`, one folder a run: `tensorboard --logdir FOLDER` (tensorflow.org/tensorboard)."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "tensorboard"
+    own = folder / "tensorboard" / name.replace(" ", "/") / key[:6]
+    make_folder(own)
+    writer = EventFileWriter(str(own))
 
-    def open(self, name: str, key: str, config: Mapping[str, Any]) -> Page:
-        return _EventFile(self.folder / name.replace(" ", "/") / key[:6])
-
-
-class _EventFile:
-    def __init__(self, folder: Path) -> None:
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        make_folder(folder)
-        self.writer = EventFileWriter(str(folder))
-
-    def log(self, step: int, values: Values) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
+    def log(step: int, values: Values) -> None:
         scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        self.writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=scalars)))
+        writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=scalars)))
 
-    def close(self) -> None:
-        self.writer.close()
-
-
-class WandB:
-    """Weights & Biases, as its own variables say: WANDB_MODE=offline keeps all of it here (docs.wandb.ai)."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def open(self, name: str, key: str, config: Mapping[str, Any]) -> Page:
-        import wandb
-
-        make_folder(self.folder)
-        settings = wandb.Settings(console="off", silent=True)
-        options: dict[str, Any] = {"project": PROJECT, "dir": str(self.folder), "settings": settings}
-        run = wandb.init(name=name, id=key, resume="allow", reinit="create_new", config={**config}, **options)
-        run.define_metric("*", step_metric="step")  # its own step cannot go back
-        return _Table(lambda step, values: run.log({"step": step, **values}), run.finish)
+    return Page(log, writer.close)
 
 
-class Trackio:
+def open_wandb(folder: Path, name: str, key: str, config: Config) -> Page:
+    """Weights & Biases, set up by its own variables: WANDB_MODE=offline keeps everything here (docs.wandb.ai)."""
+    import wandb
+
+    make_folder(folder)
+    run = wandb.init(
+        project=PROJECT,
+        name=name,
+        id=key,
+        dir=str(folder),
+        config=dict(config),
+        resume="allow",
+        reinit="create_new",
+        settings=wandb.Settings(console="off", silent=True),
+    )
+    run.define_metric("*", step_metric="step")  # its own step cannot go back
+    return Page(lambda step, values: run.log({"step": step, **values}), run.finish)
+
+
+def open_trackio(folder: Path, name: str, key: str, config: Config) -> Page:
     """Trackio, local unless its own variables say otherwise (huggingface.co/docs/trackio)."""
+    import trackio
 
-    def __init__(self, folder: Path) -> None:
-        pass
-
-    def open(self, name: str, key: str, config: Mapping[str, Any]) -> Page:
-        import trackio
-
-        options: dict[str, Any] = {"resume": "allow", "embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
-        run = trackio.init(project=PROJECT, name=f"{name} {key[:6]}", config={**config}, **options)
-        return _Table(lambda step, values: run.log({**values}, step=step), run.finish)
+    options: dict[str, Any] = {"resume": "allow", "embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
+    run = trackio.init(project=PROJECT, name=f"{name} {key[:6]}", config=dict(config), **options)
+    return Page(lambda step, values: run.log({**values}, step=step), run.finish)
 
 
-class _Table:
-    """A page whose tracker has functions for both."""
-
-    def __init__(self, log: Callable[[int, Values], None], close: Callable[[], None]) -> None:
-        self.log, self.close = log, close
-
-
-TRACKERS: Mapping[str, Callable[[Path], Tracker]] = {"tensorboard": TensorBoard, "trackio": Trackio, "wandb": WandB}
+TRACKERS = {"tensorboard": open_tensorboard, "trackio": open_trackio, "wandb": open_wandb}
 """The name that `--log` takes, which is also the package's and the extra's."""
 
 
@@ -131,13 +104,13 @@ def make_tracker(name: str, project: Project) -> Tracker:
         raise LlmbenchError(
             f"--log {name} needs the package {name}, which is not installed; run `pip install -e '.[{name}]'`"
         )
-    return TRACKERS[name](project.runs / "logs")
+    return partial(TRACKERS[name], project.runs / "logs")
 
 
 class Logbook:
     """Passes the events of a RunStore on to trackers; use it as a context manager around the training.
 
-    While it is open, what trackers print to stdout goes to stderr, for stdout is a document.
+    While it is open, what trackers print to stdout goes to stderr, because stdout is for results.
     """
 
     def __init__(self, trackers: Mapping[str, Tracker], track: Track, warn: Callable[[str], None]) -> None:
@@ -150,9 +123,7 @@ class Logbook:
             self._redirected.enter_context(contextlib.redirect_stdout(sys.stderr))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         with self._redirected:
             for writer in self._writers:
                 writer.close()
@@ -166,11 +137,17 @@ class Logbook:
                 self._send(name, run, event.step, {"train/loss": event.loss_nats, "train/tokens_per_s": rate})
             case Done():
                 if isinstance(event.result, FinishedRun):
-                    for step, values in _scores(event.result):
-                        self._send(name, run, step, values)
+                    self._send_scores(name, event.result)
                 self._send(name, run, None, {})
 
-    def judged(self, run: RunIdentity, verdict: Verdict) -> None:
+    def _send_scores(self, name: str, run: FinishedRun) -> None:
+        """The dev curve, and every metric after the last step."""
+        for point in run.training.curve:
+            curve = {"dev/loss": point.dev_loss_nats, "train/mean_loss": point.train_loss_nats}
+            self._send(name, run, point.step, curve)
+        self._send(name, run, run.training.steps, {metric.key: metric.read(run) for metric in METRICS})
+
+    def log_verdict(self, run: RunIdentity, verdict: Verdict) -> None:
         """The verdict's numbers, as a page of its own; `run` is the candidate's last."""
         names = ("gain", "margin", "ci_low", "ci_high", "p_value", "time_ratio", "correlation")
         numbers = {name: getattr(verdict, name) for name in names}
@@ -182,23 +159,6 @@ class Logbook:
     def _send(self, name: str, run: RunIdentity, step: int | None, values: Values) -> None:
         for writer in self._writers:
             writer.send(name, run, step, values)
-
-
-def _scores(run: FinishedRun) -> list[tuple[int, Values]]:
-    """What is known of a run once it is over: the dev curve, and the scores on val."""
-    scores = run.evaluation
-    points: list[tuple[int, Values]] = [
-        (point.step, {"dev/loss": point.dev_loss_nats, "train/mean_loss": point.train_loss_nats})
-        for point in run.training.curve
-    ]
-    final = {
-        "val/loss": scores.val_loss,
-        "val/accuracy": scores.val_accuracy,
-        "val/perplexity": scores.perplexity,
-        "val/bits_per_byte": scores.bits_per_byte,
-        "train/seconds": run.training.train_s,
-    }
-    return [*points, (run.training.steps, final)]
 
 
 class _Writer:
@@ -215,7 +175,7 @@ class _Writer:
         self._entries.put((name, run, step, values))
 
     def close(self) -> None:
-        """Wait until everything is written, but not for ever."""
+        """Wait until everything is written, for at most PATIENCE_S."""
         self._entries.put(None)
         self._thread.join(PATIENCE_S)
         if self._thread.is_alive():
@@ -230,7 +190,7 @@ class _Writer:
                     if name in pages:
                         pages.pop(name).close()
                 else:
-                    page = pages.get(name) or self.tracker.open(name, _key(name, run), _config(run))
+                    page = pages.get(name) or self.tracker(name, _key(name, run), _config(run))
                     pages[name] = page
                     page.log(step, values)
             for page in pages.values():
@@ -241,16 +201,12 @@ class _Writer:
 
 def _config(run: RunIdentity) -> dict[str, Any]:
     """What a tracker shows beside the curves."""
+    provenance = run.provenance
     return {
-        "track": run.track,
-        "recipe": run.recipe,
-        "seed": run.seed,
-        "training_digest": run.training_digest,
-        "code_digest": run.code_digest,
-        "sources": dict(run.sources),
-        "packages": dict(run.provenance.packages),
-        "cpu": run.provenance.machine.cpu,
-        "gpu": run.provenance.machine.gpu or "",
+        **run.model_dump(include={"track", "recipe", "seed", "training_digest", "code_digest", "sources"}),
+        "packages": dict(provenance.packages),
+        "cpu": provenance.machine.cpu,
+        "gpu": provenance.machine.gpu or "",
     }
 
 

@@ -16,7 +16,6 @@ from harness.board.check_board import readable_board, verify_folder
 from harness.board.leaderboard import Board, make_rows, read_board, rebuild
 from harness.board.rows import sections
 from harness.board.submission import Challenge, fresh_seeds, load_arm_runs, load_submission
-from harness.cli.options import open_store
 from harness.core.errors import LlmbenchError, UndecidedError
 from harness.core.project import Project, derive_seed
 from harness.core.runs import FailedRun, FinishedRun, RunIdentity
@@ -178,6 +177,8 @@ def test_a_candidate_that_fails_on_fresh_seeds_is_refuted_and_filed_with_the_fai
     disputed: Disputed, tmp_path: Path
 ) -> None:
     """The record's runs of the second challenge are there; the candidate's are said to have diverged or crashed."""
+    from harness.cli.training import open_store
+
     project = Project(with_one_challenge(disputed, tmp_path).root)
     board, track = read_board(project), load_track(project, "smoke")
     target = load_submission(project.submissions / "0002-smoke-lucky")

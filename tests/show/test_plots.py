@@ -56,7 +56,7 @@ def drawing(request: pytest.FixtureRequest, rows: list[Row], arms: Arms) -> Draw
 
 
 def texts(svg: str) -> str:
-    return " ".join("".join(element.itertext()) for element in ElementTree.fromstring(svg).iter(f"{{{plots.SVG}}}text"))
+    return " ".join("".join(e.itertext()) for e in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text"))
 
 
 def luminance(color: str) -> float:
@@ -87,14 +87,15 @@ def test_pictures_are_small_and_their_svg_takes_nothing_from_elsewhere(drawing: 
 
 def test_every_colour_stands_out_from_the_page_in_both_themes(drawing: Drawing) -> None:
     sheet = re.findall(r"<style[^>]*>(.*?)</style>", drawing.svg, re.DOTALL)[0]
-    light, _, dark = sheet.partition("@media (prefers-color-scheme:dark)")
-    for rules, page in ((light, "#ffffff"), (dark, "#101418")):
-        for color in {*re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", rules)}:
+    light, dark = (dict(re.findall(r"--(\w+):(#\w{6})", theme)) for theme in re.findall(r":root{(.*?)}", sheet))
+    assert light.keys() == dark.keys()
+    assert {*re.findall(r"var\(--(\w+)\)", sheet)} <= light.keys()
+    assert not re.findall(r"(?:fill|stroke): #", sheet), "every colour has one in the dark theme"
+    for theme, page in ((light, "#ffffff"), (dark, "#101418")):
+        for color in theme.values():
             assert contrast(color, page) >= 3, (color, page)  # WCAG 2.2, 1.4.11: graphics
-        for color in re.findall(r"font-size[^}]*fill: (#[0-9a-f]{6})", rules):
-            assert contrast(color, page) >= 4.5, (color, page)
-    named = [re.findall(r"\.(s\d+){[^}]*(?:fill|stroke): #", rules) for rules in (light, dark)]
-    assert set(named[0]) == set(named[1]), "each colour of the light theme has its own in the dark one"
+        for name in re.findall(r"font-size[^}]*fill: var\(--(\w+)\)", sheet):
+            assert contrast(theme[name], page) >= 4.5, (name, page)
 
 
 def test_a_png_is_a_white_sheet(drawing: Drawing) -> None:

@@ -147,18 +147,6 @@ def test_a_missing_package_is_a_sentence_before_anything_trains(
         make_tracker("tensorbord", project)
 
 
-class Broken:
-    """A tracker whose network fell over; `stuck` hangs instead."""
-
-    def __init__(self, stuck: threading.Event | None = None) -> None:
-        self.stuck = stuck
-
-    def open(self, name: str, key: str, config: Mapping[str, Any]) -> Page:
-        if self.stuck is not None:
-            self.stuck.wait(60)
-        raise ConnectionError("no route\nto host")
-
-
 def test_a_tracker_that_fails_or_hangs_costs_its_own_log_alone(
     logged: Logged, smoke: Track, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,12 +154,18 @@ def test_a_tracker_that_fails_or_hangs_costs_its_own_log_alone(
     monkeypatch.setattr(trackers, "PATIENCE_S", 0.2)
     kept, release, warnings = list[tuple[Any, ...]](), threading.Event(), list[str]()
 
-    class Good:
-        def open(self, name: str, key: str, config: Mapping[str, Any]) -> Page:
-            return trackers._Table(lambda step, values: kept.append((step, *values)), lambda: None)
+    def broken(name: str, key: str, config: Mapping[str, Any]) -> Page:
+        raise ConnectionError("no route\nto host")
+
+    def stuck(name: str, key: str, config: Mapping[str, Any]) -> Page:
+        release.wait(60)
+        return broken(name, key, config)
+
+    def good(name: str, key: str, config: Mapping[str, Any]) -> Page:
+        return Page(lambda step, values: kept.append((step, *values)), lambda: None)
 
     started = time.monotonic()
-    book = Logbook({"broken": Broken(), "stuck": Broken(release), "good": Good()}, smoke, warnings.append)
+    book = Logbook({"broken": broken, "stuck": stuck, "good": good}, smoke, warnings.append)
     with book:
         for step in (1, 2):
             book(logged.run, Step(step=step, loss_nats=3.0, train_s=0.1))

@@ -7,20 +7,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from harness.board.curves import draw_curves
-from harness.board.rows import format_csv
+from harness.board.metrics import METRICS
+from harness.board.readme import evidence
+from harness.board.rows import COLUMNS, format_csv
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project, read_text, write_atomic
+from harness.rule.reasons import explain
+from harness.show.describe import track_facts
 from harness.show.plots import draw_cost, draw_history, to_svg
-from harness.show.site.content import PLOT_WIDTH, SubmissionPage, TrackPage, read_submissions, read_tracks
+from harness.show.site.content import ARMS, PLOT_WIDTH, SubmissionPage, TrackPage, read_submissions, read_tracks
 
 HERE = Path(__file__).resolve().parent
-
-
 MANIFEST = "llmbench-site.txt"
 """Names every file of the site, one a line: what a later writing may replace or remove."""
-
-
 FIRST_LINE = "Written by `llmbench leaderboard --html`, which may replace or remove these files:"
 
 
@@ -44,7 +46,8 @@ def draw_pictures(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackP
         if page.picture is not None:
             files[page.picture] = to_svg(partial(draw_curves, page.curves))
     for track in tracks:
-        rows, added = [page.row for page in track.current], {p.row.number: p.added_statements for p in track.current}
+        rows = [page.row for page in track.current]
+        added = {p.row.number: p.verdict.added_statements if p.verdict else 0 for p in track.current}
         if track.history is not None:
             files[track.history] = to_svg(partial(draw_history, rows))
         if track.cost is not None:
@@ -54,16 +57,24 @@ def draw_pictures(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackP
 
 def render_pages(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackPage]) -> dict[str, str]:
     """Path -> HTML of every page, the first page last."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
-        autoescape=True,  # names, recipes, reasons and sources are strangers' words
+        autoescape=True,  # names, recipes, reasons and sources are untrusted text
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"tracks": tracks, "submissions": submissions, "PLOT_WIDTH": PLOT_WIDTH}
+    environment.globals |= {
+        "tracks": tracks,
+        "submissions": submissions,
+        "PLOT_WIDTH": PLOT_WIDTH,
+        "COLUMNS": COLUMNS,
+        "HEADLINES": [metric for metric in METRICS if metric.headline],
+        "ARMS": ARMS,
+        "evidence": evidence,
+        "explain": explain,
+        "track_facts": track_facts,
+    }
 
     def render(template: str, path: str, **content: Any) -> str:
         return environment.get_template(template).render(path=path, root="../" * path.count("/"), **content)
@@ -76,8 +87,8 @@ def render_pages(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackPa
 def write_site(project: Project, folder: Path) -> dict[str, str]:
     """Write the site into `folder`; the files that it now holds.
 
-    All is rendered before anything is written, each file is replaced as a whole, what a page links to before the
-    page: whenever it is stopped, every page there is leads somewhere. What is not of the site stays untouched.
+    Everything is rendered before anything is written; each file is replaced as a whole, and what a page links to is
+    written before the page, so no link is broken whenever it is stopped. Other files in the folder stay untouched.
     Raises LlmbenchError where the folder holds something else, or cannot be written.
     """
     old = _own_files(folder)

@@ -9,7 +9,7 @@ const text = (row, column) => row.cells[column].textContent.trim();
 function sort(table, column, descending) {
   const numeric = table.tHead.rows[0].cells[column].dataset.sort === "number";
   const body = table.tBodies[0];
-  const rows = [...body.rows].map((row) => [text(row, column).replace("×", ""), row]);
+  const rows = [...body.rows].map((row) => [text(row, column).replace(/[×,]/g, ""), row]);
   rows.sort(([a], [b]) => {
     if (a === "" || b === "") return (a === "") - (b === "");
     const order = numeric ? a - b : a.localeCompare(b, "en");

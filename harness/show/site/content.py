@@ -2,70 +2,43 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from harness.board.leaderboard import Board, make_rows, read_board
-from harness.board.readme import Comparison, compare, evidence, verdict_sentence
+from harness.board.leaderboard import Board, make_row, read_board
+from harness.board.metrics import Comparison, compare
 from harness.board.rows import Row
-from harness.board.submission import ArmName, Claim, Submission, frozen_source, load_frozen_track, load_runs
+from harness.board.submission import ArmName, Claim
 from harness.core.errors import LlmbenchError
-from harness.core.project import Project, read_text
-from harness.core.runs import FailedRun, FinishedRun
+from harness.core.project import Project
+from harness.core.runs import FailedRun, FinishedRun, finished
 from harness.core.track import Track, load_track, track_names
-from harness.rule.reasons import explain
 from harness.rule.verdict import Verdict
-from harness.show.describe import track_lines
 from harness.show.plots import change_of
 from harness.variants.source import VARIANT_NAME
 
 ARMS: tuple[ArmName, ...] = ("record", "candidate")
-
-
 PLOT_WIDTH = 96  # pixels of the interval's picture in a board
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A gain and its interval as places on a line, in pixels from its left end."""
-
-    low: float
-    gain: float
-    high: float
-    zero: float
-
-
-@dataclass(frozen=True)
-class SeedLine:
-    """Both arms of one seed; a run that is not there or has no score is None."""
-
-    seed: int
-    record: FinishedRun | None
-    candidate: FinishedRun | None
-    failure: str
-
-    @property
-    def gain(self) -> float | None:
-        """Val loss, record minus candidate, nats per token."""
-        if self.record is None or self.candidate is None:
-            return None
-        return self.record.evaluation.val_loss - self.candidate.evaluation.val_loss
 
 
 @dataclass(frozen=True)
 class SubmissionPage:
     """One submission with everything that is recomputed from its runs. Nothing that it only states is shown."""
 
-    project: Project
     board: Board
-    submission: Submission
+    claim: Claim
     row: Row
-    track: Track
-    """As it was when the claim was made."""
-    verdict: Verdict | None
-    runs: Mapping[str, Sequence[FinishedRun | FailedRun]]
-    """Arm -> its runs in the order of their seeds."""
+
+    @property
+    def verdict(self) -> Verdict | None:
+        return self.claim.verdict
+
+    @property
+    def runs(self) -> dict[ArmName, list[FinishedRun | FailedRun]]:
+        """Arm -> its runs in the order of their seeds."""
+        return {"record": self.claim.records, "candidate": self.claim.candidates}
 
     @property
     def page(self) -> str:
@@ -95,44 +68,19 @@ class SubmissionPage:
     @property
     def holds(self) -> bool:
         """Whether its candidate is the record of its edition."""
-        holder = self.board.holder_of(self.submission.track, self.submission.track_digest)
+        holder = self.board.holder_of(self.claim.submission.track, self.claim.submission.track_digest)
         return holder is not None and holder.number == self.row.number
 
     @property
-    def challenges(self) -> list[Submission]:
-        return self.board.challenges(self.row.number)
-
-    @property
-    def finished(self) -> dict[str, list[FinishedRun]]:
+    def finished(self) -> dict[ArmName, list[FinishedRun]]:
         """Arm -> its runs that have a score; arms without any are left out."""
-        arms = {arm: [run for run in runs if isinstance(run, FinishedRun)] for arm, runs in self.runs.items()}
-        return {arm: runs for arm, runs in arms.items() if runs}
+        return {arm: scored for arm, runs in self.runs.items() if (scored := finished(runs))}
 
     @property
     def curves(self) -> list[tuple[str, list[FinishedRun]]]:
         """(recipe, runs) of each arm, for the picture."""
         recipes = {"record": self.row.beaten, "candidate": self.row.recipe}
         return [(recipes[arm], runs) for arm, runs in self.finished.items()]
-
-    @property
-    def sentence(self) -> str:
-        """What was decided, and why, in words."""
-        if self.verdict is None:
-            return f"{self.row.recipe} opens the track {self.row.track}: no record to compare with."
-        return verdict_sentence(self.verdict).partition(": ")[2]
-
-    @property
-    def added_statements(self) -> int:
-        """Statements beyond the record's, counted on the frozen sources."""
-        return self.verdict.added_statements if self.verdict else 0
-
-    @property
-    def reasons(self) -> list[tuple[str, str]]:
-        return [(code, explain(code)) for code in self.verdict.reasons] if self.verdict else []
-
-    @property
-    def evidence(self) -> list[tuple[str, str]]:
-        return evidence(self.verdict) if self.verdict else []
 
     @property
     def comparisons(self) -> list[Comparison]:
@@ -142,32 +90,19 @@ class SubmissionPage:
         return compare(arms["record"][:used], arms["candidate"][:used]) if used and len(arms) == 2 else []
 
     @property
-    def seeds(self) -> list[SeedLine]:
-        by_arm = {arm: {run.seed: run for run in runs} for arm, runs in self.runs.items()}
-        lines = []
-        for seed in dict.fromkeys(run.seed for runs in self.runs.values() for run in runs):
-            both = {arm: runs.get(seed) for arm, runs in by_arm.items()}
-            failed = [run for run in both.values() if isinstance(run, FailedRun)]
-            failure = "; ".join(f"{run.recipe} {run.status}: {run.reason}" for run in failed)
-            record, candidate = (run if isinstance(run := both.get(arm), FinishedRun) else None for arm in ARMS)
-            lines.append(SeedLine(seed, record, candidate, failure))
-        return lines
+    def seeds(self) -> Mapping[int, Mapping[ArmName, FinishedRun | FailedRun]]:
+        """Seed -> arm -> its run."""
+        found: dict[int, dict[ArmName, FinishedRun | FailedRun]] = defaultdict(dict)
+        for arm, runs in self.runs.items():
+            for run in runs:
+                found[run.seed][arm] = run
+        return found
 
-    @property
-    def shown(self) -> list[str]:
-        """Variants whose source stands on this page: those that no earlier submission brought."""
-        return [name for name, page in self._pages.items() if page in (None, self.page)]
-
-    @property
-    def linked(self) -> list[tuple[str, str]]:
-        """(variant, page that shows its source) of the others."""
-        return [(name, page) for name, page in self._pages.items() if page not in (None, self.page)]
-
-    @property
-    def _pages(self) -> dict[str, str | None]:
-        """Variant -> page of the first submission whose candidate had this very text and whose record had not."""
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """Variant -> the page that shows its source: of the first submission that brought this very text."""
         found = {}
-        for name, digest in self.submission.candidate.sources.items():
+        for name, digest in self.claim.submission.candidate.sources.items():
             if not VARIANT_NAME.match(name):
                 raise LlmbenchError(f"submissions/{self.row.folder}: '{name}' is no name of a variant; fix sources")
             brought = (
@@ -176,15 +111,8 @@ class SubmissionPage:
                 if other.candidate.sources.get(name) == digest
                 and (other.record is None or other.record.sources.get(name) != digest)
             )
-            found[name] = next(brought, None)
+            found[name] = next(brought, self.page)
         return found
-
-    def source(self, variant: str) -> str:
-        """A variant's frozen file."""
-        return read_text(frozen_source(self.project.submissions / self.row.folder, variant))
-
-    def source_name(self, variant: str) -> str:
-        return f"submissions/{self.row.folder}/sources/{variant}.py"
 
 
 @dataclass(frozen=True)
@@ -205,7 +133,7 @@ class TrackPage:
 
     @property
     def history(self) -> str | None:
-        """The picture of the record's way; None where there is none to draw."""
+        """The picture of the record over time; None where no submission has a loss."""
         return f"tracks/{self.track.name}-history.svg" if any(c.row.val_loss for c in self.current) else None
 
     @property
@@ -222,103 +150,35 @@ class TrackPage:
     def opening(self) -> SubmissionPage | None:
         return next((page for page in self.current if page.row.kind == "opening"), None)
 
-    @property
-    def facts(self) -> list[tuple[str, str]]:
-        """What `llmbench tracks NAME` says, (name, value) a line."""
-        lines = [line.partition(": ") for line in track_lines(self.track)[1:]]
-        return [(name, value) for name, _, value in lines]
-
-    @property
-    def rule(self) -> list[tuple[str, str]]:
-        return rule_in_words(self.track)
-
     @cached_property
-    def intervals(self) -> dict[int, Interval]:
-        """Number -> its interval; all of a track on one scale. Gains of the lane `speed` are times and have none."""
-        found = {}
+    def intervals(self) -> dict[int, list[float]]:
+        """Number -> low end, gain, high end and zero, in pixels from the left; all of a track on one scale.
+
+        Gains of the lane `speed` are times and have none.
+        """
+        found: dict[int, tuple[float, ...]] = {}
         for page in self.submissions:
             row = page.row
             if row.lane != "speed" and row.gain is not None and row.ci_low is not None and row.ci_high is not None:
                 found[row.number] = (row.ci_low, row.gain, row.ci_high, 0.0)
-        low = min((min(values) for values in found.values()), default=0.0)
-        high = max((max(values) for values in found.values()), default=1.0)
+        low, high = min(map(min, found.values()), default=0.0), max(map(max, found.values()), default=1.0)
         scale = (PLOT_WIDTH - 8) / ((high - low) or 1.0)
-        return {
-            number: Interval(*(round(4 + scale * (value - low), 1) for value in values))
-            for number, values in found.items()
-        }
+        return {number: [round(4 + scale * (value - low), 1) for value in values] for number, values in found.items()}
 
 
 def read_submissions(project: Project) -> list[SubmissionPage]:
     """Every submission, its numbers recomputed from its runs. Raises LlmbenchError where one is broken."""
-    board, pages = read_board(project), []
-    for submission, row in zip(board.submissions, make_rows(project), strict=True):
-        folder = project.submissions / submission.folder_name
-        pages.append(
-            SubmissionPage(
-                project=project,
-                board=board,
-                submission=submission,
-                row=row,
-                track=load_frozen_track(folder, submission),
-                verdict=Claim(folder, submission).verdict,
-                runs={arm: load_runs(folder, submission, arm) for arm in ARMS},
-            )
-        )
-    return pages
+    board = read_board(project)
+    claims = [Claim(project.submissions / submission.folder_name, submission) for submission in board.submissions]
+    return [SubmissionPage(board, claim, make_row(board, claim)) for claim in claims]
 
 
 def read_tracks(project: Project, submissions: Sequence[SubmissionPage]) -> list[TrackPage]:
     """All tracks, those that have submissions first. One that is gone from `tracks/` is shown as it was frozen."""
     loaded = {name: load_track(project, name) for name in track_names(project)}
-    frozen = {page.track.name: page.track for page in submissions}
+    frozen = {page.claim.track.name: page.claim.track for page in submissions}
     pages = [
-        TrackPage(track, tuple(page for page in reversed(submissions) if page.track.name == name))
+        TrackPage(track, tuple(page for page in reversed(submissions) if page.claim.track.name == name))
         for name, track in sorted((frozen | loaded).items())
     ]
     return sorted(pages, key=lambda page: not page.submissions)
-
-
-def rule_in_words(track: Track) -> list[tuple[str, str]]:
-    """A track's rule for people: (what, sentence)."""
-    rule = track.rule
-    looks = " and ".join((", ".join(map(str, rule.looks[:-1])), str(rule.looks[-1])) if rule.looks[1:] else "")
-    looks = looks or str(rule.looks[0])
-    design = (
-        "the difference of each pair is tested (paired t), because runs of one seed go up and down together here"
-        if rule.design == "paired"
-        else "the two arms are tested as two samples (Welch's t), which is right whatever the runs of a pair share"
-    )
-    return [
-        (
-            "A pair",
-            f"The record and the candidate train with the same seed, on the same {track.budget.tokens:,} tokens in the "
-            f"same order; every parameter that both have starts from the same value.",
-        ),
-        (
-            "Looks",
-            f"The verdict may fall after {looks} pairs. Each look spends a {100 * rule.alpha_look:.2g} % chance of a "
-            f"false accept, all together {100 * rule.alpha:.2g} %; {design}.",
-        ),
-        (
-            "Lane loss",
-            f"The mean gain in val loss must be shown to exceed {rule.loss_per_statement:g} nats for each statement "
-            f"that the candidate adds, and it may be at most {100 * rule.max_slowdown:g} % slower.",
-        ),
-        (
-            "Lane speed",
-            f"The training time must be shown to fall by more than {100 * rule.speed_per_statement:g} % for each added "
-            f"statement, with a val loss shown to be within {rule.loss_tolerance:g} nats of the record's; all runs had "
-            f"the machine to themselves.",
-        ),
-        (
-            "Lane simplicity",
-            f"Fewer statements, with a val loss shown to be within {rule.loss_tolerance:g} nats and a time within "
-            f"{100 * rule.time_tolerance:g} % of the last record that won by its loss or its speed.",
-        ),
-        (
-            "Stopping early",
-            f"A look stops a candidate whose gain is too small for any later look, and its first run is given up after "
-            f"{100 * rule.milestone:g} % of the steps where it is {rule.milestone_deficit:g} nats behind.",
-        ),
-    ]

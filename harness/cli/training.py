@@ -1,0 +1,177 @@
+"""What the commands that train share: the candidate that the options name, a store of runs, and a contest on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from harness.board.metrics import compare
+from harness.board.readme import evidence
+from harness.cli.options import log, show
+from harness.core.errors import LlmbenchError, did_you_mean
+from harness.core.events import RunEvent
+from harness.core.project import Project
+from harness.core.runs import Pair, RunIdentity
+from harness.core.terminal import stderr_console
+from harness.core.track import EXPLORATORY, Rule, Track, settings_of
+from harness.data.cache import with_found_pins
+from harness.data.prepare import prepare
+from harness.lab.arms import Arms, Entry
+from harness.lab.contest import Contest, run_contest
+from harness.lab.executor import EXECUTORS, Executor, ExecutorName, LocalExecutor
+from harness.lab.store import Observe, RunStore, ignore_events
+from harness.player.device import require_device
+from harness.rule.verdict import LANES, Verdict
+from harness.show.describe import experts_table
+from harness.show.live import LiveRuns, live_preparation
+from harness.show.report import look_line, look_verdict_line
+from harness.show.tables import comparison_table, facts_table
+
+Name = TypeVar("Name", bound=str)
+
+
+def exploratory_line(track: Track) -> str | None:
+    """What is printed before and after the runs of an exploratory track; None of any other."""
+    given = " ".join(f"--set {setting}" for setting in settings_of(track))
+    name = track.name.removeprefix(EXPLORATORY)
+    return f"EXPLORATORY: {name} with {given}; these runs enter no board and count as no attempt." if given else None
+
+
+def make_entry(
+    variant: list[str] | None,
+    without: list[str] | None,
+    lane: str,
+    confirm: bool,
+    jobs: int | None,
+    settings: list[str] | None = None,
+    executor: str = "local",
+) -> Entry:
+    """The options that name a candidate, as one record. Raises LlmbenchError for an unknown lane or executor."""
+    return Entry(
+        added=tuple(variant or ()),
+        removed=tuple(without or ()),
+        lane=_known("lane", lane, LANES),
+        confirm=confirm,
+        jobs=jobs,
+        executor=known_executor(executor),
+        settings=tuple(settings or ()),
+    )
+
+
+def known_executor(name: str) -> ExecutorName:
+    """`name`, where runs can be made. Raises LlmbenchError for any other."""
+    return _known("executor", name, EXECUTORS)
+
+
+def _known(kind: str, name: str, names: Sequence[Name]) -> Name:
+    for known in names:
+        if known == name:
+            return known
+    raise LlmbenchError(f"there is no {kind} '{name}'{did_you_mean(name, names)}; {kind}s are {', '.join(names)}")
+
+
+def open_store(
+    project: Project,
+    track: Track,
+    jobs: int | None = None,
+    arms: Arms | None = None,
+    observe: Observe | None = None,
+    executor: str = "local",
+) -> RunStore:
+    """A store of runs on this machine or a cluster; where times are compared, it makes one run at a time."""
+    timed = arms is not None and arms.lane != "loss"
+    local = known_executor(executor) == "local"
+    if arms is not None and timed and not local:
+        raise LlmbenchError(f"the lane {arms.lane} compares times on one machine; leave --executor {executor} out")
+    if arms is not None and timed and jobs not in (None, 1):
+        raise LlmbenchError(f"the lane {arms.lane} compares times of runs that ran alone; leave --jobs out")
+    kind: type[Executor] = LocalExecutor
+    if not local:
+        from harness.lab.ray.cluster import RayExecutor as kind  # noqa: N813
+    return RunStore(
+        project,
+        with_found_pins(track),
+        jobs=1 if timed else jobs or kind.room(track),
+        executor=kind,
+        timed_contest=f"{arms.record} against {arms.candidate}" if timed and arms else "",
+        observe=observe or ignore_events,
+    )
+
+
+@contextmanager
+def watched_store(
+    project: Project,
+    track: Track,
+    jobs: int | None,
+    arms: Arms | None = None,
+    also: Observe | None = None,
+    executor: str = "local",
+) -> Iterator[RunStore]:
+    """A store whose tokens are prepared and whose events are shown on stderr and passed to `also`."""
+    here = known_executor(executor) == "local"
+    if here:
+        require_device(track)
+    if line := exploratory_line(track):
+        log(line)
+    if here or not track.data.pinned:  # a cluster's machines make their own, but unpinned ones tell runs apart
+        prepare_tokens(track)
+    if not track.data.pinned:
+        log(
+            f"{track.name} is not pinned: it can be trained, but nothing can be filed "
+            f"(`llmbench data pin --track {track.name}`)"
+        )
+    with LiveRuns(stderr_console(), track, arms) as live:
+
+        def observe(run: RunIdentity, event: RunEvent) -> None:
+            live(run, event)
+            if also is not None:
+                also(run, event)
+
+        store = open_store(project, track, jobs, arms, observe, executor)
+        gpu = store.provenance.machine.gpu
+        if here and (gpu or exploratory_line(track)):
+            log(f"training on {gpu or 'the CPU, float32'}; evaluation in float32")
+        yield store
+
+
+def pairs_limit(max_pairs: int | None, rule: Rule) -> int:
+    """How many pairs a contest may train: the rule's last look unless the user wants fewer."""
+    if max_pairs is not None and max_pairs < rule.looks[0]:
+        raise LlmbenchError(f"the first look needs {rule.looks[0]} pairs; give --max-pairs {rule.looks[0]} or more")
+    return max_pairs or rule.looks[-1]
+
+
+def watched_contest(store: RunStore, arms: Arms, seeds: Sequence[int], max_pairs: int) -> Contest:
+    """Train and judge look by look; log before each look what it needs."""
+
+    def announce(pairs: Sequence[Pair], look: int, verdict: Verdict) -> None:
+        if pairs:
+            log(look_verdict_line(verdict))
+        log(look_line(pairs, look, store.jobs))
+
+    log(f"{arms.candidate} against {arms.record} on {store.track.name}, {store.jobs} at a time. {arms.remark}".rstrip())
+    return run_contest(store, arms, seeds=seeds, max_pairs=max_pairs, announce=announce)
+
+
+def show_pairs(contest: Contest) -> None:
+    """The table of the pairs, the evidence, what failed, and what makes the runs incomparable."""
+    arms, verdict = contest.arms, contest.verdict
+    if pairs := contest.pairs[: verdict.pairs]:
+        rows = compare([pair.record for pair in pairs], [pair.candidate for pair in pairs])
+        show(comparison_table(arms.record, arms.candidate, rows))
+        show("")
+        show(facts_table(evidence(verdict)))
+        if table := experts_table(arms.candidate, [pair.candidate for pair in pairs]):
+            show(table)
+    for run in contest.failed:
+        show(f"{run.recipe} seed {run.seed} {run.status}: {run.reason}")
+    for detail in verdict.details if not contest.failed else ():
+        show(f"differs: {detail}")
+
+
+def prepare_tokens(track: Track, *, force: bool = False) -> Path:
+    """Make the track's tokens where they are missing, with progress on stderr; returns their folder."""
+    with live_preparation(stderr_console(), track.name) as live:
+        return prepare(track, force=force, observe=live)
