@@ -1,8 +1,8 @@
 """How checking and showing the board grow with it: boards of N generated submissions that `verify` accepts.
 
 The generated runs are committed ones with other numbers, tracks and recipes; every digest, verdict, attempt and
-README is made by the functions that `submit` uses. Each of eight tracks is opened, has five records (a new variant
-each), a challenge of each, and is otherwise tried in vain. Each board is a checkout of its own in a scratch folder.
+README is made by the functions that `submit` uses. Each of eight tracks has an opening, five records (a new variant
+each) and a challenge of each; the rest are negative results. Each board is a checkout of its own in a scratch folder.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ class Machines:
     def raylet(self, node: Any) -> int:
         return int(node.all_processes["raylet"][0].process.pid)
 
-    def training(self, words: str = "harness.lab.zygote") -> tuple[Any, int] | None:
+    def training(self, words: str = "multiprocessing.forkserver") -> tuple[Any, int] | None:
         """(machine, process) of a run that trains: of all that are told by `words` the youngest, which trains."""
         for node in self.nodes:
             if found := below(self.raylet(node), words):
@@ -175,7 +175,7 @@ def undisturbed(box: Box, machines: Machines) -> str:
 CASES: dict[str, Callable[[Box, Machines], str]] = {
     "undisturbed": undisturbed,
     "Ray's worker killed": killed("ray::run_on_node"),
-    "the training process killed": killed("harness.lab.zygote"),
+    "the training process killed": killed("multiprocessing.forkserver"),
     "a machine killed": machine_lost,
     "Ctrl-C": interrupted,
 }

@@ -1,4 +1,4 @@
-"""How much the two runs of a pair share, along training and at its end.
+"""How strongly the two runs of a pair correlate, along training and at its end.
 
     python benchmarks/correlation.py benchmarks/noise/pocket submissions/0003-pocket-qk_norm/runs ...
 
@@ -23,6 +23,8 @@ def read_arm(folder: Path, arm: str) -> list[FinishedRun]:
 
 
 def main() -> None:
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
     print("| pairs of | n | correlation of dev loss along training | of val loss | seed spread | paired spread |")
     print("|---|---:|---|---:|---:|---:|")
     for argument in sys.argv[1:]:

@@ -70,7 +70,7 @@ def ours(track: Track, device: Device) -> float:
         sources={}, seed=0, folder=folder, checkpoint_every_s=1e9,
     )  # fmt: skip
     recipe = apply_recipe({}, track.model, track.optim)
-    train(track, recipe, tokens, job, lambda event: seen.update({event["step"]: event["train_s"]}), device=device)
+    train(track, recipe, tokens, job, lambda event: seen.update({event.step: event.train_s}), device=device)
     shutil.rmtree(folder)
     first, last = min(step for step in seen if step >= WARMUP), max(seen)
     return (last - first) * budget.batch_tokens / (seen[last] - seen[first])

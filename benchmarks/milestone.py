@@ -21,6 +21,8 @@ from harness.core.track import load_track
 
 
 def main() -> None:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
     project = Project.find()
     track = load_track(project, sys.argv[1])
     share, limit = track.rule.milestone, track.rule.milestone_deficit

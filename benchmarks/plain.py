@@ -63,7 +63,7 @@ class PlainGPT(nn.Module):
 
 
 def train_plainly(track: Track, train_N: Tensor, tell: Callable[[float], None], *, compiled: bool = False) -> None:
-    """The loop that everyone writes, without an end; `tell` hears each step's tokens a second."""
+    """The usual loop, without an end; `tell` gets each step's tokens a second."""
     torch.manual_seed(0)
     batch, length = track.budget.batch_sequences, track.budget.seq_len
     model = PlainGPT(track.model, length)

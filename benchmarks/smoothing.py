@@ -1,4 +1,4 @@
-"""What would make a track's pairs share more luck: a longer warm-down, averaged weights?
+"""Would a longer warm-down or averaged weights raise the correlation of a track's pairs?
 
     python benchmarks/smoothing.py train pocket 0.7 1.0     # eight pairs at each warm-down, two runs side by side
     python benchmarks/smoothing.py report pocket
@@ -144,11 +144,13 @@ def report(name: str) -> None:
 
 
 def main() -> None:
-    command, name, *warmdowns = sys.argv[1:]
-    if command == "train":
-        train_all(name, [float(warmdown) for warmdown in warmdowns])
-    else:
-        report(name)
+    match sys.argv[1:]:
+        case ["train", name, *warmdowns]:
+            train_all(name, [float(warmdown) for warmdown in warmdowns])
+        case ["report", name]:
+            report(name)
+        case _:
+            sys.exit(__doc__)
 
 
 if __name__ == "__main__":

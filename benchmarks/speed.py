@@ -4,7 +4,7 @@
 
 Every arm is a process of its own that takes a training step when it is asked to, and waits. In a round each arm takes
 one, one right after the other, and the order turns from round to round; a ratio is taken within a round, and the median
-and the quartiles of the rounds are told.
+and the quartiles of the rounds are printed.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def ours(track: Track, tell: Tell) -> None:
     track = track.model_copy(update={"budget": track.budget.model_copy(update={"dev_evaluations": 1})})
     before = 0.0
 
-    def hear(event: dict[str, Any]) -> None:
+    def hear(event: Any) -> None:
         nonlocal before
-        step_s, before = event["train_s"] - before, event["train_s"]
+        step_s, before = event.train_s - before, event.train_s
         tell(track.budget.batch_tokens / step_s)
 
     train_here(track, apply_recipe({}, track.model, track.optim), emit=hear)

@@ -59,6 +59,8 @@ def measure(track: Track) -> tuple[float, float]:
 
 
 def main() -> None:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
     track = load_track(Project.find(), sys.argv[1])
     prepare(track)
     set_up_torch(track)

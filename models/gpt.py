@@ -93,7 +93,7 @@ class Attention(nn.Module):
         k_BTGK = self.key(x_BTD).unflatten(-1, (-1, self.head_dim))
         v_BTGK = self.value(x_BTD).unflatten(-1, (-1, self.head_dim))
         q_BTHK, k_BTGK = self.query_key(q_BTHK, k_BTGK)
-        y_BTD: Tensor = self.out(causal_attention(q_BTHK, k_BTGK, v_BTGK).flatten(-2))
+        y_BTD = self.out(causal_attention(q_BTHK, k_BTGK, v_BTGK).flatten(-2))
         return F.dropout(y_BTD, self.dropout, self.training)
 
 
@@ -135,8 +135,7 @@ class Head(nn.Module):
         self.out = Linear(config.dim, config.vocab_size, zero=True)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        logits_BTV: Tensor = self.out(self.norm(x_BTD))
-        return logits_BTV
+        return self.out(self.norm(x_BTD))
 
 
 class GPT(nn.Module):

@@ -29,8 +29,7 @@ class RMSNorm(nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         if x.is_cuda:
             return super().forward(x)
-        normed: Tensor = _RMSNorm.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
-        return normed
+        return _RMSNorm.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -57,8 +56,7 @@ def squared_relu(x: Tensor) -> Tensor:
     if x.is_cuda:
         positive = F.relu(x)
         return positive * positive  # autocast squares in float32
-    squared: Tensor = _SquaredReLU.apply(x)  # type: ignore[no-untyped-call]
-    return squared
+    return _SquaredReLU.apply(x)  # type: ignore[no-untyped-call]
 
 
 class _SquaredReLU(torch.autograd.Function):

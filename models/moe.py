@@ -47,8 +47,7 @@ class MixtureOfExperts(nn.Module):
 
     def scores(self, x_ND: Tensor) -> Tensor:
         """x_ND -> the router's logits_NE."""
-        logits_NE: Tensor = self.router(x_ND)
-        return logits_NE
+        return self.router(x_ND)
 
     def balance(self, share_E: Tensor, probability_E: Tensor) -> Tensor:
         """E times the sum over experts of (share of assignments) x (mean router probability), 1 where balanced.

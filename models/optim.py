@@ -72,27 +72,32 @@ def orthogonalize(matrices: Tensor, num_iterations: int = 5) -> Tensor:
 
 
 def _quadratic(gram: Tensor) -> Tensor:
+    """Its second and third term: -4.7750 gram + 2.0315 gram ** 2."""
     return torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
 
 
 def _gram_polynomial(gram: Tensor, num_iterations: int) -> Tensor:
-    """What all iterations together multiply a long matrix by, told from its small Gram matrix alone.
+    """The matrix by which all iterations together multiply a long matrix, from its small Gram matrix alone.
 
-    It squares the singular values, so bfloat16 has too few digits for it.
+    The Gram matrix holds squared singular values, for which bfloat16 has too few digits.
     """
-    product = None
-    for remaining in reversed(range(num_iterations)):
-        factor = _quadratic(gram)
-        factor.diagonal(dim1=-2, dim2=-1).add_(3.4445)
-        product = factor if product is None else torch.bmm(factor, product)
-        if remaining:
-            gram = torch.bmm(torch.bmm(factor, gram), factor)
-    assert product is not None
+    product = factor = _factor(gram)
+    for _ in range(num_iterations - 1):
+        gram = torch.bmm(torch.bmm(factor, gram), factor)
+        factor = _factor(gram)
+        product = torch.bmm(factor, product)
     return product
 
 
+def _factor(gram: Tensor) -> Tensor:
+    """What one iteration multiplies a matrix by."""
+    factor = _quadratic(gram)
+    factor.diagonal(dim1=-2, dim2=-1).add_(3.4445)
+    return factor
+
+
 def muon_and_adamw(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
-    """Parameter groups by place: matrices in the blocks, the embedding, the head, and all thin things."""
+    """Parameter groups by place: matrices in the blocks, the embedding, the head, and all that is thin."""
     muon: list[nn.Parameter] = []
     groups: dict[str, list[nn.Parameter]] = {"embedding": [], "head": [], "scalar": []}
     for name, parameter in model.named_parameters():

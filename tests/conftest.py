@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
-import random
-import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import filelock
-import jsonschema
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -24,18 +18,16 @@ from hypothesis import settings
 from harness.core.dataspec import PINS, FilesData, TrainedTokenizer
 from harness.core.project import Project
 from harness.core.track import Track, load_track
+from harness.data.cache import cache_folder
+from harness.data.prepare import prepare
 from harness.player.device import set_up_torch
 from harness.player.job import Job
-from harness.show.documents import DOCUMENTS, json_schema
 from harness.variants.recipe import Recipe, apply_recipe, recipe_sources
+from tests.make import ROOT, TEXTS, MakeTrack, make_job
+from tests.sandbox import FiledContest, Sandbox, file_contest, make_sandbox
 
 settings.register_profile("gate", deadline=None, derandomize=True)  # slow machines and luck must not fail it
 settings.load_profile("gate")
-
-ROOT = Path(__file__).resolve().parent.parent
-WORDS = ["the", "a", "dog", "cat", "tree", "river", "sees", "finds", "loves", "and", "or", "in", "naïve", "日本", "🙂"]
-TEXTS = [f"{number}: " + " ".join(random.Random(number).choices(WORDS, k=40 + number % 17)) for number in range(120)]
-"""A corpus of documents that all differ."""
 
 
 @pytest.fixture(scope="session")
@@ -85,13 +77,25 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.fixture
+def smoke_cache(smoke: Track, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The smoke track's tokens in a cache of the test's own, to damage."""
+    with monkeypatch.context() as patch:
+        patch.delenv("XDG_CACHE_HOME")
+        made = prepare(smoke)
+    return Path(shutil.copytree(made, cache_folder(smoke)))
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The datasets library reads what is not UTF-8 twice, five seconds apart, as if it came from a network."""
+    monkeypatch.setattr("datasets.config.STREAMING_READ_RETRY_INTERVAL", 0)
+
+
 @pytest.fixture(scope="session")
 def bare(smoke: Track) -> Track:
     """The smoke track without its pins."""
     return smoke.model_copy(update={"data": smoke.data.model_copy(update=dict.fromkeys(PINS))})
-
-
-MakeTrack = Callable[..., Track]
 
 
 @pytest.fixture
@@ -117,20 +121,6 @@ def files_track(tmp_path: Path, own_cache: Path, bare: Track) -> MakeTrack:
     return make
 
 
-def make_job(track: Track, folder: Path) -> Job:
-    """A run of the base on `track`, which is smoke or made of it, with no checkpoint on the way."""
-    return Job(
-        root=str(ROOT),
-        track="smoke",
-        training_digest=track.training_digest,
-        recipe="base",
-        sources={},
-        seed=0,
-        folder=str(folder),
-        checkpoint_every_s=1e9,
-    )
-
-
 @pytest.fixture
 def job(tmp_path: Path, tiny: Track) -> Job:
     return make_job(tiny, tmp_path)
@@ -146,67 +136,10 @@ def build_recipe(project: Project) -> Callable[[str, Track], Recipe]:
     return build
 
 
-def valid_document(text: str, *arguments: str) -> Any:
-    """The one JSON document that `llmbench ARGUMENTS --json` printed. Raises where it breaks the command's schema."""
-    command = next(name for name in (" ".join(arguments[:2]), arguments[0]) if name in DOCUMENTS)
-    document = json.loads(text)
-    jsonschema.validate(document, json_schema(command), jsonschema.Draft202012Validator)
-    return document
-
-
-@dataclass(frozen=True)
-class Sandbox:
-    """A copy of the checkout with a board of its own, driven through the command line."""
-
-    root: Path
-
-    def __call__(
-        self, *arguments: str, environment: dict[str, str] | None = None, **options: Any
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "harness.cli", *arguments],
-            cwd=self.root,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            env={**os.environ, "NO_COLOR": "1", "COLUMNS": "120", **(environment or {})},
-            **options,
-        )
-
-    def json(self, *arguments: str, **options: Any) -> Any:
-        """The one JSON document that the command prints, proved to keep the command's schema."""
-        return valid_document(self(*arguments, "--json", **options).stdout, *arguments)
-
-    def copy(self, target: Path) -> Sandbox:
-        shutil.copytree(self.root, target, symlinks=True)
-        return Sandbox(target)
-
-
-def make_sandbox(root: Path) -> Sandbox:
-    for folder in ("harness", "models", "tracks"):
-        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    track = root / "tracks" / "smoke.toml"
-    # A level at which three pairs can decide: what is tested is the way of a claim, not the statistics.
-    text = re.sub(r"(?m)^alpha = .*$", "alpha = 0.45", track.read_text())
-    text = re.sub(r"(?m)^futility_alpha = .*$", "futility_alpha = 0.45", text)
-    track.write_text(re.sub(r"(?m)^max_slowdown = .*$", "max_slowdown = 9.0", text))
-    return Sandbox(root)
-
-
 @pytest.fixture(scope="session")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
     """An empty board; for tests that leave no trace in it."""
     return make_sandbox(tmp_path_factory.mktemp("empty") / "llmbench")
-
-
-@dataclass(frozen=True)
-class FiledContest:
-    """The whole way, once, for real: baseline, candidate, submission."""
-
-    sandbox: Sandbox
-    candidate: dict[str, Any]
-    submitted: subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="session")
@@ -222,18 +155,6 @@ def filed(tmp_path_factory: pytest.TempPathFactory) -> FiledContest:
             (shared / "filed.pickle").write_bytes(pickle.dumps(file_contest(shared / "filed" / "llmbench")))
         contest: FiledContest = pickle.loads((shared / "filed.pickle").read_bytes())
     return replace(contest, sandbox=contest.sandbox.copy(tmp_path_factory.mktemp("filed") / "llmbench"))
-
-
-def file_contest(root: Path) -> FiledContest:
-    sandbox = make_sandbox(root)
-    baseline = sandbox("run", "baseline", "--track", "smoke")
-    assert baseline.returncode == 0, baseline.stderr
-    opening = sandbox("submit", "--baseline", "--track", "smoke")
-    assert opening.returncode == 0, opening.stderr
-    candidate = sandbox("run", "candidate", "--variant", "token_smear", "--track", "smoke", "--json")
-    submitted = sandbox("submit", "--track", "smoke")
-    document = valid_document(candidate.stdout, "run", "candidate")
-    return FiledContest(sandbox, {"code": candidate.returncode, **document}, submitted)
 
 
 SLOWEST = (

@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -28,7 +27,8 @@ from harness.show.documents import json_schema
 from harness.variants.recipe import apply_recipe
 from harness.variants.source import VariantSource, read_variant
 from models.parts import Parts
-from tests.conftest import ROOT, FiledContest
+from tests.make import ROOT
+from tests.sandbox import FiledContest, python, run
 
 README = ROOT / "README.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
@@ -87,7 +87,7 @@ def parse(words: list[str]) -> None:
         command.make_context(command.name, words)
 
 
-@pytest.mark.parametrize("path", [*PAGES, *FORMS, NOTEBOOK], ids=name_of)
+@pytest.mark.parametrize("path", [README, *PAGES, *FORMS, NOTEBOOK], ids=name_of)
 def test_every_command_and_option_exists(path: Path) -> None:
     for command in commands(path):
         parse(shlex.split(command, comments=True))
@@ -101,7 +101,7 @@ def test_commands_are_found_and_a_wrong_option_is_noticed() -> None:
         parse(["run", "baseline", "--gpu"])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", [README, *PAGES], ids=name_of)
 def test_every_link_leads_somewhere(page: Path) -> None:
     text = page.read_text()
     anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in re.findall(r"(?m)^#+ (.*)$", text)}
@@ -112,7 +112,19 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert set(re.findall(r"\]\[([^]]+)\]", text)) == set(re.findall(r"(?m)^\[([^]]+)\]: https://\S+$", text))
 
 
-@pytest.mark.parametrize("path", [*PAGES, *FORMS, NOTEBOOK], ids=name_of)
+def test_every_file_and_room_that_a_page_names_is_there() -> None:
+    for page in (README, *PAGES):
+        for path in re.findall(r"`((?:harness|models|tests|benchmarks)/[\w/.]+)", page.read_text()):
+            assert path.startswith("models/variants/") or (ROOT / path).exists(), f"{page.name} names {path}"
+    rooms = re.findall(r"(?m)^\| `(\w+/(?:\w+/)?)` \|(.*)$", README.read_text())
+    there = {f"harness/{path.parent.name}/" for path in (ROOT / "harness").glob("*/__init__.py")}
+    assert there <= {room for room, _ in rooms}
+    for room, text in rooms:
+        for file in re.findall(r"`(\w+\.py)`", text):
+            assert (ROOT / room / file).exists(), f"the README places {file} into {room}"
+
+
+@pytest.mark.parametrize("path", [README, *PAGES, *FORMS, NOTEBOOK], ids=name_of)
 def test_arxiv_ids_have_their_form(path: Path) -> None:
     this_month = datetime.datetime.now(tz=datetime.UTC).strftime("%y%m")
     for found in re.findall(r"arXiv:([\w./-]*\w)", path.read_text()):
@@ -122,21 +134,40 @@ def test_arxiv_ids_have_their_form(path: Path) -> None:
         assert len(number[2]) == (5 if number[1] >= "1501" else 4), found
 
 
-def read_example(text: str, folder: Path) -> VariantSource:
+def read_example(text: str, folder: Path, name: str = "example") -> VariantSource:
     """An example as a user would have it: a file in models/variants/, statically checked."""
-    file = folder / "models" / "variants" / "example.py"
-    file.parent.mkdir(parents=True)
+    file = folder / "models" / "variants" / f"{name}.py"
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
-    return read_variant(Project(folder), "example")
+    return read_variant(Project(folder), name)
 
 
-@pytest.mark.parametrize("text", [text for page in (CONTRIBUTING, VARIANTS, TOPICS) for text in blocks(page, "python")])
+@pytest.mark.parametrize(
+    "text", [text for page in (README, CONTRIBUTING, VARIANTS, TOPICS) for text in blocks(page, "python")]
+)
 def test_every_example_passes_the_check_builds_and_trains(
     text: str, tmp_path: Path, smoke: Track, tiny: Track, tiny_tokens: dict[str, Any], job: Job
 ) -> None:
     source = read_example(text, tmp_path / "project")
     recipe = apply_recipe({"example": source}, smoke.model, smoke.optim)
     assert train(tiny, recipe, tiny_tokens, job, lambda event: None).steps == tiny.budget.num_steps
+
+
+def test_format_lint_and_types_accept_every_variant_that_submit_accepts(tmp_path: Path) -> None:
+    """The examples of the pages, untyped as they are, loosely spaced and with a line of 160 characters."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for folder in ("harness", "models", "tests", "benchmarks"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").touch()
+    texts = [text for page in (README, CONTRIBUTING, VARIANTS, TOPICS) for text in blocks(page, "python")]
+    for number, text in enumerate(texts):
+        loose = text.replace('"""\n', f'\n\n{"word " * 31}words\n"""\n', 1).replace("replace(parts", "replace( parts")
+        read_example(loose, tmp_path, f"example_{number}")  # the check of `llmbench submit`
+    commands = re.findall(r"(?m)^\t\$\(BIN\)/((?:ruff|mypy).*)$", (ROOT / "Makefile").read_text())
+    assert len(commands) == 3
+    for command in commands:
+        done = python("-m", *command.split(), cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_fields_and_exit_codes_that_agents_read_are_those_of_the_program() -> None:
@@ -222,9 +253,7 @@ def run_cell(text: str, values: dict[str, str], folder: Path, environment: dict[
         (folder / first.split()[1]).write_text(rest)
         return ""
     script = "set -e\n" + "\n".join(line.removeprefix("!") for line in (first, *rest.splitlines()))
-    done = subprocess.run(
-        ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = run("bash", "-c", script, cwd=folder, **environment)
     assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
     return done.stdout
 
@@ -239,7 +268,7 @@ def test_the_notebook_runs_from_the_baseline_to_a_patch(filed: FiledContest, tmp
     shim.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m harness.cli "$@"\n')
     shim.chmod(0o755)
     python = Path(sys.executable).parent
-    environment = {**os.environ, "NO_COLOR": "1", "PATH": f"{shim.parent}:{python}:{os.environ['PATH']}"}
+    environment = {"NO_COLOR": "1", "PATH": f"{shim.parent}:{python}:{os.environ['PATH']}"}
     values = {**settings(), "TRACK": "smoke"}
     git = "git init -q . && git add . && git -c user.name=a -c user.email=a@example.org commit -q -m clone"
     run_cell(git, values, folder, environment)

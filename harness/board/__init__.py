@@ -1,4 +1,5 @@
-"""From a submission to the leaderboard and back, with everything that checks a claim.
+"""The board: submissions, the leaderboard made from them, and every check of a claim. Makes no run.
 
-Imports all before it but makes no run. A check, a flag for review or a metric belongs here.
+Imports all rooms before it (core, rule, variants, data, player, referee). A newcomer adds a check of one claim to
+check_claim, a check against the board to check_board, a flag for reviewers to flags, a column to rows.
 """

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import filelock
 
 from harness.board.leaderboard import Board
-from harness.board.submission import Arm, Claim, Submission, fresh_seeds
+from harness.board.submission import Claim, Submission, fresh_seeds
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project, make_folder
 from harness.core.runs import FailedRun
@@ -31,24 +31,23 @@ def challenged_record(board: Board, number: int) -> Submission:
 
 
 def challenge_purpose(index: int) -> str:
-    """What the seeds of a record's `index`-th challenge are drawn for: each challenge has seeds of its own."""
+    """What the seeds of challenge `index` of a record are drawn for: each challenge has seeds of its own."""
     return f"challenge {index}"
 
 
 @contextmanager
 def one_challenge(project: Project, number: int, waiting: Callable[[], None]) -> Iterator[None]:
-    """One challenge of a record at a time on this machine: the second one has other seeds, so it must know the first.
+    """One challenge of a record at a time on this machine: the seeds of the second depend on the first being filed.
 
-    `waiting()` is called where there is one already. Raises LlmbenchError where no lock can be made.
+    `waiting()` is called where one is running. Raises LlmbenchError where no lock can be made.
     """
     make_folder(project.runs)
     lock = filelock.FileLock(project.runs / f".challenge-{number}.lock")
     try:
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            waiting()
-            lock.acquire()
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        waiting()
+        lock.acquire()
     except OSError as error:
         raise LlmbenchError(
             f"cannot write {project.runs}: {error.strerror}; free space or fix the permissions"
@@ -60,48 +59,45 @@ def one_challenge(project: Project, number: int, waiting: Callable[[], None]) ->
 
 
 def challenge_problems(project: Project, claim: Claim, earlier: Board) -> Iterator[str]:
-    """What is wrong with a challenge, and with a record that files again what a challenge retracted."""
+    """What is wrong with a challenge, or with a record that rests on runs of a retracted one."""
     submission = claim.submission
     name = submission.folder_name
     if (submission.kind == "challenge") != (submission.challenge is not None):
         yield f"{name}/submission.json: challenge belongs to the kind challenge and to no other"
     elif submission.challenge is None:
-        yield from _refiled(submission, earlier) if submission.kind == "record" else ()
+        yield from _retracted_seeds(submission, earlier) if submission.kind == "record" else ()
     else:
         try:
             target = challenged_record(earlier, submission.challenge.number)
         except LlmbenchError as error:
             yield f"{name}: {error}"
         else:
-            yield from _like_its_record(submission, target)
+            if _compared(submission) != _compared(target):
+                yield f"{name} does not compare what {target.folder_name} compared; track, lane or arm differ"
             yield from _own_seeds(claim, target, earlier)
             yield from _outcome(claim, Claim(project.submissions / target.folder_name, target))
 
 
-def _refiled(submission: Submission, earlier: Board) -> Iterator[str]:
+def _retracted_seeds(submission: Submission, earlier: Board) -> Iterator[str]:
     """The runs that earned a record which was retracted earn no second one."""
-    for old in earlier.same(submission):
-        shared = set(old.candidate.seeds) & set(submission.candidate.seeds)
-        if shared and earlier.state(old.number) == "retracted":
+    claim = submission.track_digest, submission.candidate.sources
+    for old in earlier.submissions:
+        shared = {*old.candidate.seeds} & {*submission.candidate.seeds}
+        if shared and (old.track_digest, old.candidate.sources) == claim and earlier.state(old.number) == "retracted":
             yield (
                 f"{submission.folder_name} rests on seeds of {old.folder_name}, which was retracted; measure it on "
                 f"others with --confirm"
             )
 
 
-def _like_its_record(submission: Submission, target: Submission) -> Iterator[str]:
-    """A challenge compares what its record compared."""
-
-    def claim(one: Submission) -> list[object]:
-        arms: list[Arm | None] = [one.record, one.candidate]
-        return [one.track, one.track_digest, one.lane, *((arm.recipe, arm.sources) for arm in arms if arm)]
-
-    if claim(submission) != claim(target):
-        yield f"{submission.folder_name} does not compare what {target.folder_name} compared; track, lane or arm differ"
+def _compared(claim: Submission) -> tuple[object, ...]:
+    """What a claim compares, on which track and in which lane."""
+    arms = [(arm.recipe, arm.sources) for arm in claim.arms.values()]
+    return claim.track, claim.track_digest, claim.lane, arms
 
 
 def _own_seeds(claim: Claim, target: Submission, earlier: Board) -> Iterator[str]:
-    """Nobody picked the seeds: they follow from the record and from the how-manieth challenge of it this is."""
+    """Nobody picked the seeds: they follow from the record and from the number of its challenges before."""
     submission, runs = claim.submission, claim.candidates
     name, index = submission.folder_name, len(earlier.challenges(target.number)) + 1
     if submission.attempt != index:
@@ -117,7 +113,7 @@ def _own_seeds(claim: Claim, target: Submission, earlier: Board) -> Iterator[str
 
 
 def _outcome(claim: Claim, target: Claim) -> Iterator[str]:
-    """The outcome is what the runs in both folders say."""
+    """The outcome is the one that the runs of both folders give."""
     submission, first, again = claim.submission, target.verdict, claim.verdict
     if first is None or again is None or again.decision == "undecided":
         yield f"{submission.folder_name}: an undecided re-run settles nothing; train more pairs before filing it"

@@ -1,8 +1,7 @@
-"""Checks of a claim: everything is recomputed from the runs and the frozen sources, nothing is believed.
+"""Checks of submissions against the board: everything is recomputed from runs and frozen sources.
 
-A problem is one sentence that names the file and what is wrong with it. No problem means that the
-submission says what its runs say. It does not mean that the runs were trained as they say: that takes
-training them again.
+A problem is one sentence that names the file and what is wrong with it. No problem means that the submission says
+what its runs say. It does not prove that the runs were trained as they say: for that they must be trained again.
 """
 
 from __future__ import annotations
@@ -16,11 +15,10 @@ from pathlib import Path
 from harness.board.challenge import challenge_problems
 from harness.board.check_claim import evidence_problems, markdown_problems
 from harness.board.flags import Flag, find_flags, read_case
-from harness.board.leaderboard import Board, check_record_sources, make_row, make_rows, read_board
+from harness.board.leaderboard import Board, check_record_sources, make_row, make_rows
 from harness.board.rows import BOARD_END, BOARD_START, Row, format_csv, with_board
 from harness.board.submission import Claim, Submission, candidate_key, load_submission
 from harness.core.errors import LlmbenchError
-from harness.core.parallel import answer_all
 from harness.core.project import Project, entries_of, folder_number, read_bytes, read_text
 from harness.core.track import load_track
 from harness.rule.reasons import explain
@@ -29,7 +27,7 @@ from harness.variants.recipe import BASE
 
 @dataclass(frozen=True)
 class Checked:
-    """What one look at a folder of submissions/, or at a file beside it, found."""
+    """What the check of one folder of submissions/, or of a file beside it, found."""
 
     problems: list[str]
     flags: list[Flag] = field(default_factory=list)
@@ -38,31 +36,21 @@ class Checked:
     """A submission's line on the board; None where its files are too broken to make one."""
 
 
-def check_folder(project: Project, folder: Path, board: Board) -> Checked:
-    """One submission; `board` is the one that it must be judged against. Its own runs are read and judged once."""
-    linked = sorted(entry.path for entry in entries_of(folder) if entry.is_symlink())
-    links = [str(folder)] * folder.is_symlink() + linked
-    found = [f"{link[len(f'{folder.parent}/') :]} is a link; a submission holds its files itself" for link in links]
-    row, flags = None, []
-    try:
-        claim = Claim(folder, load_submission(folder))
-        earlier = board.before(claim.submission.number)
-        found.extend(evidence_problems(claim))
-        found.extend(_standing_problems(claim, earlier))
-        found.extend(challenge_problems(project, claim, earlier))
-        if not found:  # what people read is made from the numbers, so only where those hold
-            found.extend(markdown_problems(claim))
-        row = make_row(board, claim)
-        if not found:
-            flags = find_flags(read_case(project, claim, earlier))
-    except LlmbenchError as error:
-        found.append(str(error))
-    return Checked(found, flags, row)
-
-
-def verify_folder(project: Project, folder: Path, board: Board) -> list[str]:
-    """All problems of one submission; `board` is the board it must be judged against."""
-    return check_folder(project, folder, board).problems
+def check_board(project: Project) -> dict[str, Checked]:
+    """Folder or file name -> what is found: all submissions, their order, the tracks and `leaderboard.csv`."""
+    board = readable_board(project)
+    found = {folder.name: check_folder(project, folder, board) for folder in _folders(project)}
+    rows = [checked.row for checked in found.values() if checked.row]
+    numbers = [submission.number for submission in board.submissions]
+    if numbers != list(range(1, len(numbers) + 1)):
+        gap = next(place for place, number in enumerate(numbers, start=1) if place != number)
+        problem = f"the numbers do not run from 1 to {len(numbers)}: near {gap} one is missing or taken twice"
+        found["submissions"] = Checked([problem])
+    for track in sorted({submission.track for submission in board.submissions}):
+        found[f"tracks/{track}.toml"] = Checked(collect(_edition_problems(project, board, track)))
+    sound = not any(checked.problems for checked in found.values())
+    found[project.leaderboard.name] = Checked(collect(_table_problems(project, rows if sound else None)))
+    return found
 
 
 def readable_board(project: Project, until: Path | None = None) -> Board:
@@ -75,39 +63,41 @@ def readable_board(project: Project, until: Path | None = None) -> Board:
     return Board(readable)
 
 
-def check_board(project: Project) -> dict[str, Checked]:
-    """Folder or file name -> what is found: all submissions, their order, the tracks and `leaderboard.csv`."""
-    board = readable_board(project)
-    folders = _folders(project)
-    checks = answer_all(lambda folder: check_folder(project, folder, board), folders)
-    found = {folder.name: checked for folder, checked in zip(folders, checks, strict=True)}
-    rows = [checked.row for checked in found.values()]
-    numbers = [submission.number for submission in board.submissions]
-    if numbers != list(range(1, len(numbers) + 1)):
-        gap = next(place for place, number in enumerate(numbers, start=1) if place != number)
-        found["submissions"] = Checked(
-            [f"the numbers do not run from 1 to {len(numbers)}: about {gap} one is missing or taken twice"]
-        )
-    for track in sorted({submission.track for submission in board.submissions}):
-        found[f"tracks/{track}.toml"] = Checked(collect(_edition_problems(project, board, track)))
-    sound = not any(checked.problems for checked in found.values())
-    found[project.leaderboard.name] = Checked(collect(_csv_problems(project, rows, sound=sound)))
-    return found
-
-
-def verify_board(project: Project) -> dict[str, list[str]]:
-    """The problems that `check_board` finds."""
-    return {name: checked.problems for name, checked in check_board(project).items()}
-
-
 def _folders(project: Project) -> list[Path]:
     paths = project.submissions.iterdir() if project.submissions.is_dir() else ()
     visible = (path for path in paths if not path.name.startswith("."))
     return sorted(visible, key=lambda path: (folder_number(path) or 0, path.name))
 
 
+def check_folder(project: Project, folder: Path, board: Board) -> Checked:
+    """One submission, checked against the part of `board` that came before it."""
+    linked = sorted(entry.path for entry in entries_of(folder) if entry.is_symlink())
+    links = [str(folder)] * folder.is_symlink() + linked
+    found = [f"{link[len(f'{folder.parent}/') :]} is a link; a submission holds its files itself" for link in links]
+    row, flags = None, []
+    try:
+        claim = Claim(folder, load_submission(folder))
+        earlier = board.before(claim.submission.number)
+        found.extend(evidence_problems(claim))
+        found.extend(_standing_problems(claim, earlier))
+        found.extend(challenge_problems(project, claim, earlier))
+        if not found:  # the README is made from the numbers, so it is compared only where those hold
+            found.extend(markdown_problems(claim))
+        row = make_row(board, claim)
+        if not found:
+            flags = find_flags(read_case(project, claim, earlier))
+    except LlmbenchError as error:
+        found.append(str(error))
+    return Checked(found, flags, row)
+
+
+def verify_folder(project: Project, folder: Path, board: Board) -> list[str]:
+    """The problems that `check_folder` finds."""
+    return check_folder(project, folder, board).problems
+
+
 def collect(problems: Iterator[str]) -> list[str]:
-    """The problems, an error among them."""
+    """The problems, the error that ended the search among them."""
     found: list[str] = []
     try:
         found.extend(problems)
@@ -127,16 +117,12 @@ def _edition_problems(project: Project, board: Board, track: str) -> Iterator[st
     check_record_sources(project, board.holder(current))
 
 
-def _csv_problems(project: Project, checked: Sequence[Row | None], *, sound: bool) -> Iterator[str]:
-    """The CSV and the README's board are what the submissions say, byte for byte. `checked` are all rows.
+def _table_problems(project: Project, checked: Sequence[Row] | None) -> Iterator[str]:
+    """The CSV and the README's board are what the submissions say, byte for byte.
 
-    Where the submissions are not `sound`, an error says why there can be no board.
+    `checked` are all rows; None where a check failed: then the rows are made anew, or an error says why they cannot be.
     """
-    if not sound:
-        read_board(project)
-    rows = [row for row in checked if row is not None]
-    if len(rows) < len(checked):
-        rows = make_rows(project)
+    rows = make_rows(project) if checked is None else checked
     stored, rebuilt = read_bytes(project.leaderboard), format_csv(rows).encode()
     if stored != rebuilt:
         lines = enumerate(zip_longest(stored.splitlines(), rebuilt.splitlines()), start=1)
@@ -148,32 +134,22 @@ def _csv_problems(project: Project, checked: Sequence[Row | None], *, sound: boo
     if project.readme.exists():
         text = read_text(project.readme)
         if text.count(BOARD_START) != 1 or text.count(BOARD_END) != 1:
-            yield "README.md has lost the two marks between which the board stands, or has them twice; restore them"
+            yield "README.md must hold the two marks around its board exactly once; restore them"
         elif with_board(text, rows) != text:
             yield "the board in README.md differs from what the submissions say; run `llmbench leaderboard --rebuild`"
 
 
 def _standing_problems(claim: Claim, earlier: Board) -> Iterator[str]:
-    """The submission beat the record that stood when its number came."""
+    """The submission was measured against the record that stood when its number came, and is filed as its verdict says.
+
+    A challenge is measured against the record that it names, not against the present one.
+    """
     submission = claim.submission
     name, track, digest = submission.folder_name, submission.track, submission.track_digest
     if submission.kind == "opening":
-        if digest in {opening.track_digest for opening in earlier.openings(track)}:
-            yield f"{name} opens an edition of {track} that was opened before"
-        plain = (
-            submission.record,
-            submission.verdict,
-            submission.attempt,
-            submission.lane,
-            submission.candidate.recipe,
-        )
-        if plain != (None, None, 1, "loss", BASE):
-            yield f"{name}: an opening has the base recipe, no record arm, no verdict, attempt 1 and the lane loss"
-        if len(submission.candidate.runs) < claim.track.rule.looks[0]:
-            yield f"{name}: an opening needs as many seeds as the track's first look"
+        yield from _opening_problems(claim, earlier)
+    if submission.kind not in ("record", "negative"):
         return
-    if submission.kind == "challenge":
-        return  # it stands against the record that it names, whatever stands now
     present = earlier.holder_of(track, digest)
     if submission.lane == "simplicity" and present and submission.candidate.statements >= present.candidate.statements:
         yield f"{name}: not_simpler: it has no fewer statements than the present record, {present.folder_name}"
@@ -187,6 +163,18 @@ def _standing_problems(claim: Claim, earlier: Board) -> Iterator[str]:
         yield f"{name} calls itself attempt {submission.attempt}, but the board shows {len(others)} before it"
     if submission.verdict.decision != {"record": "accepted", "negative": "rejected"}[submission.kind]:
         yield f"{name} is filed as {submission.kind}, but its verdict is {submission.verdict.decision}"
+
+
+def _opening_problems(claim: Claim, earlier: Board) -> Iterator[str]:
+    opening = claim.submission
+    name, track = opening.folder_name, opening.track
+    if opening.track_digest in earlier.editions(track):
+        yield f"{name} opens an edition of {track} that was opened before"
+    stated = opening.record, opening.verdict, opening.attempt, opening.lane, opening.candidate.recipe
+    if stated != (None, None, 1, "loss", BASE):
+        yield f"{name}: an opening has the base recipe, no record arm, no verdict, attempt 1 and the lane loss"
+    if len(opening.candidate.runs) < claim.track.rule.looks[0]:
+        yield f"{name}: an opening needs as many seeds as the track's first look"
 
 
 def stale_problem(submission: Submission, board: Board) -> str | None:

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from harness.board.readme import submission_markdown
 from harness.board.submission import Arm, ArmName, Claim, Submission, confirmation_seeds, run_file
-from harness.core.errors import LlmbenchError
 from harness.core.project import entries_of, read_bytes, sha256
-from harness.core.runs import PROBES, FinishedRun, RunIdentity, dump_json, finished
+from harness.core.runs import PROBES, FinishedRun, dump_json, finished
 from harness.core.track import Track
 from harness.variants.check import check_source
 from harness.variants.recipe import parse_recipe
@@ -29,22 +27,24 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
     if read_bytes(folder / "submission.json") != dump_json(submission).encode():
         yield f"{folder.name}/submission.json is not written as llmbench writes it; it was edited by hand"
     yield from _file_problems(folder, submission)
-    yield from _track_problems(claim)
-    if submission.record is not None:
-        yield from _arm_problems(claim, "record", submission.record)
-    yield from _arm_problems(claim, "candidate", submission.candidate)
+    if list(submission.files) != ["curves.png", "track.toml"]:
+        yield f"{folder.name}/submission.json: files does not state the digests of curves.png and track.toml"
+    if claim.track.digest != submission.track_digest:
+        yield f"{folder.name}/track.toml is not the track whose digest the submission states"
+    for variant, text in claim.sources.items():
+        check_source(text, Path(f"{folder.name}/sources/{variant}.py"))
+    for name, arm in submission.arms.items():
+        yield from _arm_problems(claim, name, arm)
     yield from _seed_problems(claim)
     yield from _verdict_problems(claim)
 
 
 def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
     """The folder holds what the submission names and nothing else."""
-    arms: list[tuple[ArmName, Arm | None]] = [("record", submission.record), ("candidate", submission.candidate)]
     expected = {"submission.json", "README.md", "curves.png", "track.toml"}
-    for name, arm in arms:
-        if arm is not None:
-            expected |= {run_file(name, seed) for seed in arm.seeds}
-            expected |= {f"sources/{variant}.py" for variant in arm.sources}
+    for name, arm in submission.arms.items():
+        expected |= {run_file(name, seed) for seed in arm.seeds}
+        expected |= {f"sources/{variant}.py" for variant in arm.sources}
     present = {
         entry.path[len(f"{folder}/") :] for entry in entries_of(folder) if not entry.is_dir(follow_symlinks=False)
     }
@@ -57,14 +57,6 @@ def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
         yield f"{folder.name}/{extra} does not belong to a submission; remove it"
 
 
-def _track_problems(claim: Claim) -> Iterator[str]:
-    folder, submission = claim.folder, claim.submission
-    if list(submission.files) != ["curves.png", "track.toml"]:
-        yield f"{folder.name}/submission.json: files does not state the digests of curves.png and track.toml"
-    if claim.frozen.digest != submission.track_digest:
-        yield f"{folder.name}/track.toml is not the track whose digest the submission states"
-
-
 def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
     """Digests, sources and the identity of every run of one arm."""
     folder = claim.folder
@@ -72,25 +64,25 @@ def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
     if parse_recipe(arm.recipe) != tuple(arm.sources):
         yield f"{where}.sources does not name the variants of {arm.recipe}"
     for variant, digest in arm.sources.items():
-        text, file = claim.source(variant), f"{folder.name}/sources/{variant}.py"
-        if sha256(text.encode()) != digest:
-            yield f"{file} is not the source that {name}.sources states"
-        _check_frozen(text, Path(file))
+        if sha256(claim.sources[variant].encode()) != digest:
+            yield f"{folder.name}/sources/{variant}.py is not the source that {name}.sources states"
     if (cost := claim.cost(arm)) != arm.statements:
         yield f"{where}.statements is {arm.statements}, the sources have {cost}"
-    track, files = claim.track, claim.record_files if name == "record" else claim.candidate_files
+    files, track, training_digest = claim.files[name], claim.track, claim.track.training_digest
     for (seed, digest), (run, text, verbatim) in zip(arm.runs.items(), files, strict=True):
         where = f"{folder.name}/{run_file(name, int(seed))}"
         if sha256(text.encode()) != digest:
             yield f"{where} is not the run whose digest the submission states; it was changed"
         if not verbatim:
             yield f"{where} is not written as llmbench writes it; it was edited by hand"
-        yield from _identity_problems(where, run, arm, int(seed), track)
-        if run.training_digest != claim.frozen.training_digest:
+        stated = {"track": track.name, "recipe": arm.recipe, "sources": arm.sources, "seed": int(seed)}
+        for key, value in stated.items():
+            if getattr(run, key) != value:
+                yield f"{where}: {key} is {getattr(run, key)!r}, the submission states {value!r}"
+        if run.training_digest != training_digest:
             yield f"{where} was trained under another edition of the track"
         if isinstance(run, FinishedRun):
-            yield from _run_problems(where, run)
-            yield from _budget_problems(where, run, track)
+            yield from _run_problems(where, run, track)
     whole = finished(file.record for file in files)
     if len({run.training.weights_sha256 for run in whole}) != len(whole):
         yield f"{folder.name}: two seeds of the {name} arm end in the same weights; one is a copy"
@@ -99,29 +91,8 @@ def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
         yield f"{folder.name}: date is {claim.submission.date}, but a run of the {name} arm ended {ended}"
 
 
-def _check_frozen(text: str, where: Path) -> None:
-    """`check_source`, once for all submissions that hold the same text."""
-    try:
-        _check_once(text)
-    except LlmbenchError:
-        check_source(text, where)  # again, for an error that names the file
-
-
-@lru_cache(maxsize=256)
-def _check_once(text: str) -> None:
-    check_source(text, Path("source.py"))
-
-
-def _identity_problems(where: str, run: RunIdentity, arm: Arm, seed: int, track: Track) -> Iterator[str]:
-    """The run is the one that the submission states."""
-    stated: dict[str, Any] = {"track": track.name, "recipe": arm.recipe, "sources": arm.sources, "seed": seed}
-    for key, value in stated.items():
-        if getattr(run, key) != value:
-            yield f"{where}: {key} is {getattr(run, key)!r}, the submission states {value!r}"
-
-
-def _run_problems(where: str, run: FinishedRun) -> Iterator[str]:
-    """The run passed the probes, and its curve hangs together."""
+def _run_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
+    """The run passed the probes, its curve is whole, it spent the track's budget and was scored on all of val."""
     curve = run.training.curve
     steps = [point.step for point in curve]
     if not set(run.evaluation.probes) >= set(PROBES):
@@ -132,21 +103,22 @@ def _run_problems(where: str, run: FinishedRun) -> Iterator[str]:
         yield f"{where}: the curve does not rise to the last step"
     elif curve[-1].train_s > run.training.train_s:
         yield f"{where}: the curve's clock runs past train_s"
+    for key, (found, wanted) in _budget(run, track).items():
+        if found != wanted:
+            yield f"{where}: {key} is {found}, the track's is {wanted}"
 
 
-def _budget_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
-    """The run spent the track's budget and was scored on the track's whole val split."""
-    spent = {
+def _budget(run: FinishedRun, track: Track) -> dict[str, tuple[Any, Any]]:
+    """What the run spent and was scored on, and what the track says of it."""
+    val = track.data.pin("val")
+    return {
         "training.steps": (run.training.steps, track.budget.num_steps),
         "training.tokens": (run.training.tokens, track.budget.tokens),
-        "evaluation.tokens": (run.evaluation.tokens, track.data.pin("val").tokens - 1),
-        "evaluation.bytes": (run.evaluation.bytes, track.data.pin("val").bytes),
+        "evaluation.tokens": (run.evaluation.tokens, val.tokens - 1),
+        "evaluation.bytes": (run.evaluation.bytes, val.bytes),
         "provenance.threads": (run.provenance.threads, track.threads),
         "provenance.processes": (run.provenance.processes, track.processes),
     }
-    for key, (found, wanted) in spent.items():
-        if found != wanted:
-            yield f"{where}: {key} is {found}, the track's is {wanted}"
 
 
 def _seed_problems(claim: Claim) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""Marks for a reviewer: what is odd about a submission, though nothing in it is wrong.
+"""Flags for a reviewer: what is odd about a submission, though nothing in it is wrong.
 
 A flag decides nothing. It says where to look before merging, and what an honest explanation would be. A
-checker that rejected what is merely too good would teach people to be slower (mlcommons/training#838).
+check that rejects results for being too good teaches people to be slower (mlcommons/training#838).
 """
 
 from __future__ import annotations
@@ -22,29 +22,25 @@ from harness.core.project import Project
 from harness.core.runs import FinishedRun, finished
 from harness.core.track import Track
 from harness.rule.verdict import Lane
+from models.parts import ModelConfig
 
 # Two 512-bit units for fused multiply-adds, 16 float32 each, at 4 GHz: 64 operations a cycle is the most that a
 # core of today's CPUs does (stackoverflow.com/questions/15655835). Training reaches a fifth of it on `pocket`.
 # A matrix coprocessor (Apple's) exceeds it; there the flag means nothing.
 PEAK_FLOPS_PER_THREAD = 256e9
 
-
 # A gain of this many seed deviations, and larger than any before. The first record of `pocket` has seven.
 HISTORIC_DEVIATIONS = 10.0
-
 
 # The candidate's share of untimed work, over the record's. In the 47 pairs of runs that this repository holds the
 # means of two arms differ by a factor of 1.06 at most, the runs of one arm by 1.3.
 UNTIMED_RATIO = 2.0
 
-
-# ... and seconds a run beyond that share, so that a slow disk is no suspicion in runs of two seconds.
+# And seconds a run beyond the record's share, so that a slow disk raises no flag in runs of two seconds.
 UNTIMED_S = 1.0
-
 
 # `ended` is cut to whole seconds and leaves out the writing of the weights: together under two seconds.
 OVERLAP_S = 2.0
-
 
 # What `harness.player.confine` reports where all of it is in force.
 CONFINED = ("landlock", "seccomp")
@@ -68,7 +64,7 @@ class Case:
     records: Sequence[FinishedRun]
     candidates: Sequence[FinishedRun]
     known: Callable[[], Sequence[FinishedRun]]
-    """Reads the runs that earned the record which the submission was measured against."""
+    """Reads the runs that earned the record which the submission was measured against; called only where needed."""
     accepted: Sequence[float]
     """The gains that the track accepted before, in the submission's lane."""
 
@@ -77,11 +73,10 @@ class Case:
         return [*self.records, *self.candidates]
 
 
-def read_case(project: Project, claim: Claim, board: Board) -> Case:
-    """A submission whose files are in order, and what the board held before it."""
-    submission, earlier = claim.submission, board.before(claim.submission.number)
-    track, lane = submission.track, submission.lane
-    holder = earlier.standing_of(track, submission.track_digest, lane)
+def read_case(project: Project, claim: Claim, earlier: Board) -> Case:
+    """A submission whose files are in order, and what the board before it held."""
+    submission = claim.submission
+    holder = earlier.standing_of(submission.track, submission.track_digest, submission.lane)
 
     def known() -> list[FinishedRun]:
         if holder is not None:
@@ -95,13 +90,14 @@ def read_case(project: Project, claim: Claim, board: Board) -> Case:
         records=finished(claim.records),
         candidates=finished(claim.candidates),
         known=known,
-        accepted=accepted_gains(earlier, track, lane),
+        accepted=accepted_gains(earlier, submission.track, submission.lane),
     )
 
 
 def accepted_gains(board: Board, track: str, lane: Lane) -> list[float]:
-    """The gains of all records of one lane on a track, in every edition, but for those that were retracted."""
-    verdicts = [s.verdict for s in board.records(track, lane) if board.state(s.number) != "retracted"]
+    """The gains of all records of one lane on a track, in every edition, except retracted ones."""
+    records = [s for s in board.submissions if s.kind == "record" and (s.track, s.lane) == (track, lane)]
+    verdicts = [record.verdict for record in records if board.state(record.number) != "retracted"]
     return [verdict.gain for verdict in verdicts if verdict is not None and verdict.gain is not None]
 
 
@@ -129,7 +125,7 @@ def _gain_beyond_history(case: Case) -> Iterator[str]:
 
 
 def _seed_spread(runs: Sequence[FinishedRun], lane: str) -> float:
-    """Deviation between seeds of what the lane's gain is measured in; 0 below two runs."""
+    """Standard deviation over seeds of what the lane's gain is measured in; 0 below two runs."""
     values = [math.log(run.training.train_s) if lane == "speed" else run.evaluation.val_loss for run in runs]
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
@@ -141,14 +137,20 @@ def _identical_curves(case: Case) -> Iterator[str]:
             yield f"{_name(one)} and {_name(other)}"
 
 
-def _below_flops_floor(case: Case) -> Iterator[str]:
-    """Forward and backward take 6 operations a parameter and token (arXiv:2001.08361, section 2.1)."""
-    model, processes = case.track.model, case.track.num_processes
+def multiplied_params(model: ModelConfig, num_params: int) -> int:
+    """Parameters of the base model that a token is multiplied with: not the embeddings, nor experts it does not visit.
+
+    Forward and backward take 6 operations for each of them and a token (arXiv:2001.08361, section 2.1).
+    """
     looked_up = 0 if model.tie_embeddings else model.vocab_size * model.dim
     idle_experts = max(0, model.num_experts - model.top_k) * model.num_layers * 2 * model.dim * model.ffn_dim
+    return max(0, num_params - looked_up - idle_experts)
+
+
+def _below_flops_floor(case: Case) -> Iterator[str]:
     for run in case.runs:
-        multiplied = max(0, run.training.num_params - looked_up - idle_experts)
-        floor_s = 6 * multiplied * run.training.tokens / (PEAK_FLOPS_PER_THREAD * run.provenance.threads * processes)
+        flops = 6 * multiplied_params(case.track.model, run.training.num_params) * run.training.tokens
+        floor_s = flops / (PEAK_FLOPS_PER_THREAD * run.provenance.threads * case.track.num_processes)
         if run.training.train_s < floor_s:
             yield f"{_name(run)} took {run.training.train_s:.3g} s, its floor is {floor_s:.3g} s"
 
@@ -186,25 +188,18 @@ def _span(run: FinishedRun) -> tuple[float, float]:
     return ended - run.training.wall_s, ended
 
 
-def _dirty_tree(case: Case) -> Iterator[str]:
-    if dirty := [run for run in case.runs if run.provenance.dirty]:
-        yield f"{len(dirty)} of {len(case.runs)} runs"
-
-
-def _no_revision(case: Case) -> Iterator[str]:
-    if unknown := [run for run in case.runs if run.provenance.revision is None]:
-        yield f"{len(unknown)} of {len(case.runs)} runs"
-
-
 def _name(run: FinishedRun) -> str:
     return f"{run.recipe} seed {run.seed}"
 
 
-def _unconfined(case: Case) -> Iterator[str]:
-    """Landlock keeps files away, seccomp the network and other processes; the run says which were in force."""
-    free = [run for run in case.runs if not {*CONFINED} <= {*run.training.confinement} & {*run.evaluation.confinement}]
-    if free:
-        yield f"{len(free)} of {len(case.runs)} runs"
+def _count(case: Case, odd: Callable[[FinishedRun], bool]) -> Iterator[str]:
+    """How many runs are `odd`, where any is."""
+    if found := sum(map(odd, case.runs)):
+        yield f"{found} of {len(case.runs)} runs"
+
+
+def _is_unconfined(run: FinishedRun) -> bool:
+    return not {*CONFINED} <= {*run.training.confinement} & {*run.evaluation.confinement}
 
 
 class Mark(NamedTuple):
@@ -213,7 +208,7 @@ class Mark(NamedTuple):
     sentence: str
     """What it means, and what to look for."""
     search: Callable[[Case], Iterator[str]]
-    """The numbers behind every occurrence; nothing where there is none."""
+    """The numbers behind every occurrence."""
 
 
 FLAGS = {
@@ -244,15 +239,15 @@ FLAGS = {
     ),
     "dirty_tree": Mark(
         "Runs were trained with uncommitted changes: their revision does not say which code they ran.",
-        _dirty_tree,
+        lambda case: _count(case, lambda run: run.provenance.dirty),
     ),
     "no_revision": Mark(
         "Runs were trained outside a git repository, so only their digests say which code they ran.",
-        _no_revision,
+        lambda case: _count(case, lambda run: run.provenance.revision is None),
     ),
     "unconfined": Mark(
         "Runs were not kept from other files, the network or new processes, because their kernel could not: read the "
         "variant, and train it again where a kernel can.",
-        _unconfined,
+        lambda case: _count(case, _is_unconfined),
     ),
 }

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 
 from harness.board.rows import HOLDING, Row, format_csv, with_board
 from harness.board.submission import Claim, Submission, candidate_key, load_submission
 from harness.core.errors import LlmbenchError
-from harness.core.parallel import answer_all
 from harness.core.project import Project, read_text, submission_folders, write_changed
 from harness.core.runs import finished
 from harness.core.schema import Count, Strict
@@ -21,52 +18,11 @@ from harness.rule.verdict import Lane
 from harness.variants.recipe import parse_recipe, recipe_sources
 
 
-class _History:
-    """Where to look: places of submissions in a board, by what is asked of them. Each list rises."""
-
-    def __init__(self, submissions: Sequence[Submission]) -> None:
-        self.holding: dict[tuple[str, str], list[int]] = defaultdict(list)
-        """(track, digest of the edition) -> what may hold it."""
-        self.attempts: dict[tuple[str, str], list[int]] = defaultdict(list)
-        """(track, digest of the edition) -> what was tried on it."""
-        self.openings: dict[str, list[int]] = defaultdict(list)
-        self.records: dict[tuple[str, Lane], list[int]] = defaultdict(list)
-        self.challenges: dict[int, list[int]] = defaultdict(list)
-        """Number of the record -> its challenges."""
-        self.keys = [candidate_key(submission.candidate.sources) for submission in submissions]
-        self.same: dict[tuple[str, str], list[int]] = defaultdict(list)
-        """(digest of the edition, candidate's key) -> submissions of that very candidate."""
-        for place, submission in enumerate(submissions):
-            edition = submission.track, submission.track_digest
-            if submission.kind in HOLDING:
-                self.holding[edition].append(place)
-            if submission.kind in ("negative", "record"):
-                self.attempts[edition].append(place)
-            if submission.kind == "opening":
-                self.openings[submission.track].append(place)
-            if submission.kind == "record":
-                self.records[submission.track, submission.lane].append(place)
-            if submission.challenge is not None:
-                self.challenges[submission.challenge.number].append(place)
-            self.same[submission.track_digest, self.keys[place]].append(place)
-
-
 class Board:
     """All submissions of a checkout, in the order of their numbers; or those that there were at some time."""
 
-    def __init__(self, submissions: Iterable[Submission], *, of: Board | None = None) -> None:
-        """`of` is the board whose first submissions these are: what was there before shares its index."""
-        self.submissions = tuple(submissions) if of else tuple(sorted(submissions, key=_number))
-        self._whole: Board = of._whole if of else self
-
-    @cached_property
-    def _history(self) -> _History:
-        return _History(self.submissions)
-
-    def _chosen(self, places: Sequence[int], since: int = 0) -> list[Submission]:
-        """Those of `places` that lie on this board, from the place `since` on."""
-        chosen = places[bisect_left(places, since) : bisect_left(places, len(self.submissions))]
-        return [self.submissions[place] for place in chosen]
+    def __init__(self, submissions: Iterable[Submission]) -> None:
+        self.submissions = tuple(sorted(submissions, key=lambda submission: submission.number))
 
     def holder(self, track: Track) -> Submission | None:
         """The submission whose candidate holds `track` in its present edition; None where nobody opened it."""
@@ -77,12 +33,15 @@ class Board:
 
         A record that was built on a retracted one stands: it beat that very recipe, on evidence of its own.
         """
-        held = reversed(self._chosen(self._whole._history.holding.get((track, digest), ())))
-        return next((s for s in held if s.lane != without and self.state(s.number) != "retracted"), None)
+        for submission in reversed(self.submissions):
+            holding = submission.kind in HOLDING and (submission.track, submission.track_digest) == (track, digest)
+            if holding and submission.lane != without and self.state(submission.number) != "retracted":
+                return submission
+        return None
 
     def challenges(self, number: int) -> list[Submission]:
         """The challenges of record `number`, in order."""
-        return self._chosen(self._whole._history.challenges.get(number, ()))
+        return [s for s in self.submissions if s.challenge is not None and s.challenge.number == number]
 
     def state(self, number: int) -> State:
         """What its challenges have made of record `number`."""
@@ -99,49 +58,36 @@ class Board:
         """
         return self.holder_of(track, digest, without="simplicity" if lane == "simplicity" else None)
 
+    def editions(self, track: str) -> list[str]:
+        """Digests of the editions of `track`, in the order in which they were opened."""
+        return [s.track_digest for s in self.submissions if s.kind == "opening" and s.track == track]
+
     def edition(self, track: str) -> str | None:
         """Digest of the edition of `track` that was opened last; None where none was."""
-        openings = self.openings(track)
-        return openings[-1].track_digest if openings else None
-
-    def openings(self, track: str) -> list[Submission]:
-        """What opened the editions of `track`, in order."""
-        return self._chosen(self._whole._history.openings.get(track, ()))
-
-    def records(self, track: str, lane: Lane) -> list[Submission]:
-        """The records of `track` in one lane, in every edition, retracted ones among them."""
-        return self._chosen(self._whole._history.records.get((track, lane), ()))
-
-    def same(self, submission: Submission) -> list[Submission]:
-        """What was filed of the same candidate on the same edition."""
-        key = submission.track_digest, candidate_key(submission.candidate.sources)
-        return self._chosen(self._whole._history.same.get(key, ()))
+        return next(reversed(self.editions(track)), None)
 
     def attempts(self, track: str, digest: str) -> set[str]:
-        """The candidates that were tried in vain since the last record that stands, by their keys."""
-        holder, history = self.holder_of(track, digest), self._whole._history
-        places = history.attempts.get((track, digest), ())
-        since = bisect_right(self.submissions, holder.number, key=_number) if holder else 0
-        chosen = places[bisect_left(places, since) : bisect_left(places, len(self.submissions))]
-        return {history.keys[place] for place in chosen}
+        """The candidates that did not become the record since the last record that stands, by their keys."""
+        holder = self.holder_of(track, digest)
+        return {
+            candidate_key(s.candidate.sources)
+            for s in self.submissions
+            if s.kind in ("negative", "record")
+            and (s.track, s.track_digest) == (track, digest)
+            and (holder is None or s.number > holder.number)
+        }
 
     def find(self, number: int) -> Submission | None:
         """The submission with that number."""
-        place = bisect_left(self.submissions, number, key=_number)
-        found = self.submissions[place : place + 1]
-        return found[0] if found and found[0].number == number else None
+        return next((submission for submission in self.submissions if submission.number == number), None)
 
     def before(self, number: int) -> Board:
         """The board as it stood when submission `number` came."""
-        return Board(self.submissions[: bisect_left(self.submissions, number, key=_number)], of=self)
+        return Board(submission for submission in self.submissions if submission.number < number)
 
     @property
     def next_number(self) -> int:
         return self.submissions[-1].number + 1 if self.submissions else 1
-
-
-def _number(submission: Submission) -> int:
-    return submission.number
 
 
 def read_board(project: Project) -> Board:
@@ -159,7 +105,7 @@ def make_board(submissions: Iterable[Submission]) -> Board:
 
 
 def make_row(board: Board, claim: Claim) -> Row:
-    """One submission's line. Raises LlmbenchError where a run of its candidate is broken."""
+    """One submission's line. Raises LlmbenchError where one of its runs is broken."""
     submission, runs, verdict = claim.submission, finished(claim.candidates), claim.submission.verdict
     return Row(
         number=submission.number,
@@ -187,7 +133,7 @@ def make_row(board: Board, claim: Claim) -> Row:
 def make_rows(project: Project) -> list[Row]:
     """The whole board as rows."""
     board = read_board(project)
-    return answer_all(lambda s: make_row(board, Claim(project.submissions / s.folder_name, s)), board.submissions)
+    return [make_row(board, Claim(project.submissions / s.folder_name, s)) for s in board.submissions]
 
 
 def _state_of(board: Board, submission: Submission) -> str:
@@ -237,44 +183,42 @@ class Standing(Strict):
     """Whether the variant is part of the recipe that holds the track's present edition."""
 
 
-def holder_of(project: Project, board: Board, track: Track) -> Row | None:
+def holder_row(project: Project, board: Board, track: Track) -> Row | None:
     """The board's row of the submission that holds `track`; None where nobody opened its present edition."""
     holder = board.holder(track)
     return make_row(board, Claim(project.submissions / holder.folder_name, holder)) if holder else None
 
 
 def standings(project: Project, board: Board) -> dict[str, list[Standing]]:
-    """Variant -> what the board says of it, newest first; empty for a variant that was never judged."""
+    """Variant -> what the board says of it, newest first; empty for a variant without a verdict."""
     found: dict[str, list[Standing]] = defaultdict(list)
+    held = {track: _held(project, board, track) for track in {submission.track for submission in board.submissions}}
     for submission in reversed(board.submissions):
-        if submission.kind in ("record", "negative") and submission.record is not None:
-            before, after = (set(parse_recipe(a.recipe)) for a in (submission.record, submission.candidate))
-            for name in sorted(before ^ after):
-                found[name].append(_standing(project, board, submission, name))
+        if submission.kind not in ("record", "negative") or submission.record is None:
+            continue
+        verdict, after = submission.verdict, {*parse_recipe(submission.candidate.recipe)}
+        for name in sorted(after ^ {*parse_recipe(submission.record.recipe)}):
+            standing = Standing(
+                track=submission.track,
+                number=submission.number,
+                kind=submission.kind,
+                state=board.state(submission.number),
+                removed=name not in after,
+                gain=verdict.gain if verdict else None,
+                p_value=verdict.p_value if verdict else None,
+                holds=name in held[submission.track],
+            )
+            found[name].append(standing)
     return found
 
 
-def _standing(project: Project, board: Board, submission: Submission, name: str) -> Standing:
-    verdict = submission.verdict
-    return Standing(
-        track=submission.track,
-        number=submission.number,
-        kind=submission.kind,
-        state=board.state(submission.number),
-        removed=name not in submission.candidate.sources,
-        gain=verdict.gain if verdict else None,
-        p_value=verdict.p_value if verdict else None,
-        holds=name in _held(project, board, submission.track),
-    )
-
-
 def _held(project: Project, board: Board, track: str) -> set[str]:
-    """Variants of the recipe that holds the present edition of `track`; none of a track that is no more."""
+    """Variants of the recipe that holds the present edition of `track`; none where the track's file is gone."""
     try:
         holder = board.holder(load_track(project, track))
     except LlmbenchError:
         return set()
-    return set(parse_recipe(holder.candidate.recipe)) if holder else set()
+    return {*parse_recipe(holder.candidate.recipe)} if holder else set()
 
 
 def check_record_sources(project: Project, standing: Submission | None) -> None:

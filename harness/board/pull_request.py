@@ -1,4 +1,4 @@
-"""From a submission's folder to a pull request: branch, commit, push, and GitHub's own tool for the last step."""
+"""A submission as a pull request: `submit --open` opens it, `verify --base` reviews it before it is merged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.board.check_board import check_board, collect, stale_problem, verify_folder
@@ -16,7 +16,7 @@ from harness.board.flags import Flag
 from harness.board.leaderboard import Board, make_board
 from harness.board.readme import submission_title
 from harness.board.rows import with_board
-from harness.board.submission import Submission, load_arm_runs, load_submission, parse_submission
+from harness.board.submission import Claim, Submission, load_submission, parse_submission
 from harness.core.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, LlmbenchError, UndecidedError, one_line
 from harness.core.git import ChangeKind, changed_files, files_at, find_commit, git, is_ancestor, read_all_at, read_at
 from harness.core.project import Project, write_atomic
@@ -28,29 +28,16 @@ _GITHUB = re.compile(r"^(?:https://|ssh://git@|git@)github\.com[:/](?P<name>[^/]
 
 
 @dataclass(frozen=True)
-class Steps:
-    """What opens a pull request, each a command line for the checkout's root."""
+class PullRequest:
+    """How far a pull request has come."""
 
     branch: str
-    commands: tuple[tuple[str, ...], ...]
-    page: str | None
-    """Where GitHub opens the pull request by hand; None where the remote is elsewhere."""
-
-    def shell(self, since: int = 0) -> tuple[str, ...]:
-        """The commands as one types them, from number `since` on."""
-        return tuple(shlex.join(command) for command in self.commands[since:])
-
-
-@dataclass(frozen=True)
-class Opened:
-    """What came of it."""
-
-    branch: str
-    address: str | None
-    """Of the pull request; None where there is no `gh` to open it."""
     commands: tuple[str, ...]
-    """What is left to do by hand."""
+    """What is left to do in the checkout's root, as one types it."""
     page: str | None
+    """Where GitHub opens the pull request in a browser; None where the remote is elsewhere."""
+    address: str | None = None
+    """Of the open pull request."""
 
 
 def find_remote(project: Project) -> str:
@@ -63,37 +50,31 @@ def find_remote(project: Project) -> str:
     return "origin" if "origin" in remotes else remotes[0]
 
 
-def plan_steps(project: Project, submission: Submission, markdown: str) -> Steps:
-    """The steps for one submission; writes the pull request's text under runs/, which git ignores.
+def plan_steps(project: Project, submission: Submission, markdown: str) -> PullRequest:
+    """The commands for one submission; writes the pull request's text under runs/, which git ignores.
 
-    The picture and the sources of the text are named with their address on GitHub, for a pull request shows no
-    relative ones. Raises LlmbenchError as `find_remote`.
+    Its picture and sources get their full address on GitHub, because a pull request shows no relative ones.
+    Raises LlmbenchError as `find_remote`.
     """
     remote = find_remote(project)
     branch, folder = f"submission/{submission.folder_name}", f"submissions/{submission.folder_name}"
     address = git(project.root, "remote", "get-url", remote).decode().strip()
-    github = _GITHUB.match(address)
-    text = markdown.partition("\n")[2].lstrip()  # the title says the same
-    if github:
-        text = re.sub(
-            r"\]\((curves\.png|sources/[^)]+)\)",
-            rf"](https://github.com/{github['name']}/blob/{branch}/{folder}/\1?raw=true)",
-            text,
-        )
+    text, page = markdown.partition("\n")[2].lstrip(), None  # without the title
+    if github := _GITHUB.match(address):
+        site = f"https://github.com/{github['name']}"
+        page = f"{site}/compare/{branch}?expand=1"
+        text = re.sub(r"\]\((curves\.png|sources/[^)]+)\)", rf"]({site}/blob/{branch}/{folder}/\1?raw=true)", text)
     body = f"{project.runs.name}/pull-request-{submission.number:04d}.md"
     write_atomic(project.root / body, text)
     title, paths = submission_title(submission), _paths(project, submission, folder)
-    return Steps(
-        branch,
-        (
-            ("git", "switch", "--create", branch),
-            ("git", "add", "--", *paths),
-            ("git", "commit", "--message", title, "--", *paths),
-            ("git", "push", "--set-upstream", remote, branch),
-            ("gh", "pr", "create", "--title", title, "--body-file", body, "--head", branch),
-        ),
-        f"https://github.com/{github['name']}/compare/{branch}?expand=1" if github else None,
+    commands = (
+        ("git", "switch", "--create", branch),
+        ("git", "add", "--", *paths),
+        ("git", "commit", "--message", title, "--", *paths),
+        ("git", "push", "--set-upstream", remote, branch),
+        ("gh", "pr", "create", "--title", title, "--body-file", body, "--head", branch),
     )
+    return PullRequest(branch, tuple(map(shlex.join, commands)), page)
 
 
 def _paths(project: Project, submission: Submission, folder: str) -> list[str]:
@@ -104,34 +85,33 @@ def _paths(project: Project, submission: Submission, folder: str) -> list[str]:
     return [folder, *board, *(path for path in variants if path not in known)]
 
 
-def open_pull_request(project: Project, submission: Submission, markdown: str) -> Opened:
-    """Open it with `gh` where that is installed; else nothing is touched and the commands are returned.
+def open_pull_request(project: Project, submission: Submission, markdown: str) -> PullRequest:
+    """Open it with `gh`; where that is not installed nothing is touched and all commands are left.
 
-    Raises LlmbenchError where a step fails, with the commands that are left.
+    Raises LlmbenchError where a command fails, with those that are left.
     """
-    steps = plan_steps(project, submission, markdown)
+    plan, answer = plan_steps(project, submission, markdown), ""
     if shutil.which("gh") is None:
-        return Opened(steps.branch, None, steps.shell(), steps.page)
-    answer = ""
-    for number, command in enumerate(steps.commands):
+        return plan
+    for place, command in enumerate(plan.commands):
+        words = shlex.split(command)
         try:
-            done = subprocess.run(command, cwd=project.root, capture_output=True, text=True, check=True)
+            answer = subprocess.run(words, cwd=project.root, capture_output=True, text=True, check=True).stdout
         except (OSError, subprocess.CalledProcessError) as error:
             said = str(getattr(error, "stderr", None) or error).strip().replace("\n", " ")
             raise LlmbenchError(
-                f"`{shlex.join(command[:2])}` failed: {said[:300]}; the submission is filed, mend that and go on with: "
-                f"{' && '.join(steps.shell(number))}"
+                f"`{shlex.join(words[:2])}` failed: {said[:300]}; the submission is filed, mend that and go on with: "
+                f"{' && '.join(plan.commands[place:])}"
             ) from error
-        answer = done.stdout
-    return Opened(steps.branch, answer.strip().splitlines()[-1] if answer.strip() else None, (), steps.page)
+    return replace(plan, commands=(), address=next(reversed(answer.split()), None))
 
 
 @dataclass(frozen=True)
 class Review:
-    """What was found in a pull request."""
+    """What a pull request changes, and what is wrong with it."""
 
     base: str
-    """The commit that it was compared with."""
+    """The commit that the working tree was compared with."""
     new: tuple[str, ...]
     """The folders under submissions/ that it brings."""
     summary: str
@@ -152,7 +132,7 @@ class Review:
 
 
 def review_changes(project: Project, revision: str) -> Review:
-    """Compare the working tree, untracked files included, with `revision`, and judge the submission that is new.
+    """Compare the working tree, untracked files included, with `revision`, and check the submission that is new.
 
     Raises LlmbenchError for an unknown revision or outside a repository, UndecidedError where HEAD does not
     contain the revision.
@@ -163,22 +143,21 @@ def review_changes(project: Project, revision: str) -> Review:
             f"this branch does not contain {revision} ({commit[:12]}); merge it or rebase onto it (in a shallow "
             f"clone, fetch more history), then verify again"
         )
-    changes = changed_files(project.root, commit)
-    board = _board_at(project, commit, revision)
+    changes, board = changed_files(project.root, commit), _board_at(project, commit, revision)
     new = _new_folders(changes, files_at(project.root, commit, "submissions"))
-    used = _used_variants(project, new)
-    found = {"changes": [*_link_problems(project, changes), *change_problems(changes, new, used)]}
+    links = [f"{path} is a link; bring the file itself" for path in changes if (project.root / path).is_symlink()]
+    problems = {"changes": [*links, *change_problems(changes, new, _used_variants(project, new))]}
     if new and "README.md" in changes and _outside_the_board(project, commit):
-        found["changes"].append(_stray("README.md", "changed outside its board"))
+        problems["changes"].append(_stray("README.md", "changed outside its board"))
     stale: list[str] = []
     for name in new:
-        moved_on, found[name] = _judge_new(project, name, board)
+        moved_on, problems[name] = _review_new(project, name, board)
         stale += moved_on
-    # Where the board has moved on, the rest of it can only repeat that.
-    checked = {} if stale else check_board(project)
-    found = {**found, **{name: one.problems for name, one in checked.items()}, **found}  # the changes are read first
-    flags = {name: one.flags for name, one in checked.items() if one.row and not found[name]}
-    return Review(commit, tuple(new), _summary(changes, new, revision), found, tuple(stale), flags)
+    checked = {} if stale else check_board(project)  # against a board that has moved on it would repeat that
+    for name, one in checked.items():
+        problems.setdefault(name, one.problems)
+    flags = {name: one.flags for name, one in checked.items() if one.row and not problems[name]}
+    return Review(commit, tuple(new), _summary(changes, new, revision), problems, tuple(stale), flags)
 
 
 def _used_variants(project: Project, new: Sequence[str]) -> set[str]:
@@ -190,24 +169,30 @@ def _used_variants(project: Project, new: Sequence[str]) -> set[str]:
     return used
 
 
-def _judge_new(project: Project, name: str, board: Board) -> tuple[list[str], list[str]]:
+def _review_new(project: Project, name: str, board: Board) -> tuple[list[str], list[str]]:
     """(how the board has moved on, all problems) of a new submission; `board` is the one that it is to join."""
     folder = project.submissions / name
     try:
         submission = load_submission(folder)
     except LlmbenchError as error:
         return [], [str(error)]
-    moved_on, own = list(_moved_on(submission, board)), []
+    renumber = f"the next free number is {board.next_number}: delete the folder and `llmbench submit` again"
+    moved_on, own = [], []
+    if taken := board.find(submission.number):
+        moved_on.append(f"{name}: its number is that of {taken.folder_name} by now; {renumber}")
+    if stale := stale_problem(submission, board):
+        moved_on.append(stale)
     if submission.number > board.next_number:
-        own.append(f"{name}: its number leaves a gap; {_renumber(board)}")
-    own += collect(_source_problems(project, folder, submission))
-    return moved_on, list(dict.fromkeys([*moved_on, *own, *verify_folder(project, folder, board)]))
+        own.append(f"{name}: its number leaves a gap; {renumber}")
+    own += collect(_source_problems(project, Claim(folder, submission)))
+    found = [*moved_on, *own, *verify_folder(project, folder, board)]
+    return moved_on, list(dict.fromkeys(found))
 
 
 def change_problems(changes: Mapping[str, ChangeKind], new: Sequence[str], used: Set[str]) -> Iterator[str]:
     """What the pull request must not change; `used` are the variants that its submissions' candidates use.
 
-    Where it brings no submission, other parts of the repository may change.
+    One that brings no submission may change other parts of the repository.
     """
     if len(new) > 1:
         yield f"{' and '.join(new)} are {len(new)} new submissions; a pull request brings one, take the others out"
@@ -235,12 +220,6 @@ def _stray(path: str, kind: str) -> str:
     return f"{path} was {kind}: a submission changes only its own files; put this into a pull request of its own"
 
 
-def _link_problems(project: Project, changes: Mapping[str, ChangeKind]) -> Iterator[str]:
-    for path in changes:
-        if (project.root / path).is_symlink():
-            yield f"{path} is a link; bring the file itself"
-
-
 def _outside_the_board(project: Project, commit: str) -> bool:
     """Whether README.md differs from that of `commit` in more than its board."""
     old = read_at(project.root, commit, "README.md")
@@ -252,8 +231,8 @@ def _outside_the_board(project: Project, commit: str) -> bool:
 
 def _board_at(project: Project, commit: str, revision: str) -> Board:
     """The board as it stands at `commit`. Raises LlmbenchError where it cannot be read."""
-    files = read_all_at(project.root, commit, "submissions", "submission.json")
     try:
+        files = read_all_at(project.root, commit, "submissions", "submission.json")
         return make_board(parse_submission(data.decode(errors="replace"), Path(path)) for path, data in files.items())
     except LlmbenchError as error:
         raise LlmbenchError(f"the board of {revision} cannot be read: {error}") from error
@@ -266,33 +245,21 @@ def _new_folders(changes: Mapping[str, ChangeKind], filed: Sequence[str]) -> lis
     return sorted({parts[1] for parts in added if parts[0] == "submissions" and len(parts) > 2} - old)
 
 
-def _moved_on(submission: Submission, board: Board) -> Iterator[str]:
-    """The board has taken the submission's number, or it has another record by now."""
-    taken = board.find(submission.number)
-    if taken is not None:
-        yield f"{submission.folder_name}: its number is that of {taken.folder_name} by now; {_renumber(board)}"
-    if stale := stale_problem(submission, board):
-        yield stale
-
-
-def _renumber(board: Board) -> str:
-    return f"the next free number is {board.next_number}: delete the folder and `llmbench submit` again"
-
-
-def _source_problems(project: Project, folder: Path, submission: Submission) -> Iterator[str]:
+def _source_problems(project: Project, claim: Claim) -> Iterator[str]:
     """The runs come from the sources and the code that are here."""
-    for name, digest in submission.candidate.sources.items():
-        if read_variant(project, name).digest != digest:
+    name = claim.folder.name
+    for variant, digest in claim.submission.candidate.sources.items():
+        if read_variant(project, variant).digest != digest:
             yield (
-                f"models/variants/{name}.py is not the file that {folder.name} was trained with; "
-                f"restore it from {folder.name}/sources/{name}.py"
+                f"models/variants/{variant}.py is not the file that {name} was trained with; "
+                f"restore it from {name}/sources/{variant}.py"
             )
-    present = code_digest(project)
-    runs = [*load_arm_runs(folder, submission, "record"), *load_arm_runs(folder, submission, "candidate")]
+    present, runs = code_digest(project), [*claim.records, *claim.candidates]
     if other := [run for run in runs if run.code_digest != present]:
         yield (
-            f"{folder.name}: {len(other)} of {len(runs)} runs were trained by another version of the base model or "
-            f"the loop; run it again with this one"
+            f"{name}: {len(other)} of {len(runs)} runs were trained by another version of the base model or the loop: "
+            f"the code digest covers the base model, the training loop and the evaluator, and runs made before a "
+            f"change of any of these must be trained again"
         )
 
 

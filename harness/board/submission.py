@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
@@ -21,19 +20,18 @@ from harness.core.errors import LlmbenchError
 from harness.core.project import derive_seed, read_text
 from harness.core.runs import FailedRun, FinishedRun, OnFile, finished, parse_record, read_record, read_run
 from harness.core.schema import Count, Positive, Sha256, Strict
-from harness.core.track import Track, parse_track_text
+from harness.core.track import Track, parse_track
 from harness.rule.replication import Outcome, rule_again
 from harness.rule.verdict import Lane, Verdict, decide_arms
 from harness.variants.source import count_statements_of
 
+Kind = Literal["opening", "record", "negative", "challenge"]
+ArmName = Literal["record", "candidate"]
+
 Seed = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,18})$")]
 """A seed as JSON writes the key of an object."""
 
-
-Kind = Literal["opening", "record", "negative", "challenge"]
-
-
-ArmName = Literal["record", "candidate"]
+SUBMISSION_NAME = r"^[a-z0-9][a-z0-9_+-]*$"
 
 
 class Arm(Strict):
@@ -53,7 +51,7 @@ class Arm(Strict):
 
 
 class Challenge(Strict):
-    """What a record's re-run on seeds that nobody picked said of it."""
+    """The result of training a record again on `fresh_seeds`."""
 
     number: Positive
     """The record that was trained again."""
@@ -65,7 +63,7 @@ class Submission(Strict):
 
     schema_version: Literal[1] = 1
     number: Positive
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_+-]*$")]
+    name: Annotated[str, Field(pattern=SUBMISSION_NAME)]
     date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     kind: Kind
     """`opening` starts a track's board, `record` breaks the record, `negative` did not, `challenge` re-ran a record."""
@@ -76,9 +74,9 @@ class Submission(Strict):
     """The arm that held the record; None in an opening."""
     candidate: Arm
     attempt: Positive
-    """The how-manieth different candidate on this track since its last record; 1 in an opening.
+    """3 for the third different candidate on this track since its last record; 1 in an opening.
 
-    In a challenge the how-manieth challenge of its record.
+    In a challenge, 3 for the third challenge of its record.
     """
     verdict: Verdict | None
     """None in an opening."""
@@ -92,15 +90,18 @@ class Submission(Strict):
         return f"{self.number:04d}-{self.name}"
 
     @property
+    def arms(self) -> dict[ArmName, Arm]:
+        """Both arms; an opening has the candidate alone."""
+        candidate: dict[ArmName, Arm] = {"candidate": self.candidate}
+        return candidate if self.record is None else {"record": self.record, **candidate}
+
+    @property
     def added_statements(self) -> int:
         """Statements of the candidate beyond those of the record it was measured against."""
         return self.candidate.statements - (self.record.statements if self.record else 0)
 
 
 _SUBMISSION: TypeAdapter[Submission] = TypeAdapter(Submission)
-
-
-SUBMISSION_NAME = re.compile(r"^[a-z0-9][a-z0-9_+-]*$")
 
 
 def confirmation_seeds(track_digest: str, sources: Mapping[str, str], count: int) -> list[int]:
@@ -115,17 +116,16 @@ def candidate_key(sources: Mapping[str, str]) -> str:
 
 def fresh_seeds(submission: Submission, purpose: str, count: int) -> list[int]:
     """Seeds that follow from a claim's sources and runs, for training it again; never those of the claim itself."""
-    digests = submission.candidate.sources | submission.candidate.runs
-    taken, drawn = [*submission.candidate.seeds], _derived_seeds(purpose, submission.track_digest, digests)
-    num = len(taken)
-    while len(taken) < num + count:
-        if (seed := next(drawn)) not in taken:
-            taken.append(seed)
-    return taken[num:]
+    candidate, seeds = submission.candidate, list[int]()
+    drawn = _derived_seeds(purpose, submission.track_digest, candidate.sources | candidate.runs)
+    while len(seeds) < count:
+        if (seed := next(drawn)) not in (*candidate.seeds, *seeds):
+            seeds.append(seed)
+    return seeds
 
 
 def _derived_seeds(purpose: str, track_digest: str, digests: Mapping[str, str]) -> Iterator[int]:
-    """An endless row of seeds that nobody picked."""
+    """Endless seeds that follow from the arguments, so that nobody can choose them."""
     key = candidate_key(digests)
     return (derive_seed(purpose, track_digest, key, index) % 2**31 for index in itertools.count())
 
@@ -133,6 +133,11 @@ def _derived_seeds(purpose: str, track_digest: str, digests: Mapping[str, str]) 
 def run_file(arm: ArmName, seed: int) -> str:
     """Where an arm's run lies inside the submission's folder."""
     return f"runs/{arm}-seed-{seed}.json"
+
+
+def frozen_source(folder: Path, variant: str) -> Path:
+    """Where a variant's source is frozen."""
+    return folder / "sources" / f"{variant}.py"
 
 
 def load_submission(folder: Path) -> Submission:
@@ -145,15 +150,19 @@ def parse_submission(text: str, path: Path) -> Submission:
     return parse_record(text, path, _SUBMISSION).record
 
 
+def load_frozen_track(folder: Path, submission: Submission) -> Track:
+    """The track as it was when the claim was made. Raises LlmbenchError where its file is broken."""
+    return parse_track(folder / "track.toml", submission.track)
+
+
 def read_runs(folder: Path, submission: Submission, arm: ArmName) -> list[OnFile[FinishedRun | FailedRun]]:
-    """An arm's runs in the order of its seeds.
+    """An arm's runs with their files' texts, in the order of its seeds; none where there is no such arm.
 
     Raises LlmbenchError where one is broken or has failed; only a challenge may hold a candidate's run that failed.
     """
     files = []
-    side = submission.record if arm == "record" else submission.candidate
     may_fail = submission.kind == "challenge" and arm == "candidate"
-    for seed in side.seeds if side else []:
+    for seed in submission.arms[arm].seeds if arm in submission.arms else ():
         file = read_run(path := folder / run_file(arm, seed))
         if isinstance(file.record, FailedRun) and not may_fail:
             raise LlmbenchError(f"{path} is a run that {file.record.status}; only finished runs can be submitted")
@@ -171,101 +180,59 @@ def load_arm_runs(folder: Path, submission: Submission, arm: ArmName) -> list[Fi
     return finished(load_runs(folder, submission, arm))
 
 
-class Frozen(NamedTuple):
-    """A submission's own track, and its digests, which are not made anew for every check."""
-
-    track: Track
-    digest: str
-    training_digest: str
-
-
-def load_frozen(folder: Path, submission: Submission) -> Frozen:
-    """The track as it was when the claim was made. Raises LlmbenchError where its file is broken."""
-    path = folder / "track.toml"
-    text = read_text(path)
-    try:
-        return _parse_frozen(text, submission.track)
-    except LlmbenchError:
-        parse_track_text(text, path, submission.track)  # for an error that names the file
-        raise
-
-
-@lru_cache(maxsize=64)
-def _parse_frozen(text: str, name: str) -> Frozen:
-    """All submissions of an edition hold the same text."""
-    track = parse_track_text(text, Path("track.toml"), name)
-    return Frozen(track, track.digest, track.training_digest)
-
-
-def load_frozen_track(folder: Path, submission: Submission) -> Track:
-    """The track of `load_frozen`, which raises the same errors."""
-    return load_frozen(folder, submission).track
-
-
 @dataclass(frozen=True)
 class Claim:
-    """A submission with what its folder holds, read and judged once however many checks ask for it.
+    """A submission and the files of its folder, each read once however many checks ask for it.
 
     Every property raises LlmbenchError where its files are broken.
     """
 
     folder: Path
     submission: Submission
-    _sources: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
-    def frozen(self) -> Frozen:
-        """The track as it was when the claim was made."""
-        return load_frozen(self.folder, self.submission)
-
-    @property
     def track(self) -> Track:
-        return self.frozen.track
+        """As it was when the claim was made."""
+        return load_frozen_track(self.folder, self.submission)
 
     @cached_property
-    def record_files(self) -> list[OnFile[FinishedRun | FailedRun]]:
-        """The record arm's runs; none in an opening."""
-        return read_runs(self.folder, self.submission, "record")
-
-    @cached_property
-    def candidate_files(self) -> list[OnFile[FinishedRun | FailedRun]]:
-        """The candidate's runs."""
-        return read_runs(self.folder, self.submission, "candidate")
+    def files(self) -> dict[ArmName, list[OnFile[FinishedRun | FailedRun]]]:
+        """The runs of both arms with their files' texts; an opening has none of a record."""
+        arms: list[ArmName] = ["record", "candidate"]
+        return {arm: read_runs(self.folder, self.submission, arm) for arm in arms}
 
     @property
     def records(self) -> list[FinishedRun | FailedRun]:
-        return [file.record for file in self.record_files]
+        return [file.record for file in self.files["record"]]
 
     @property
     def candidates(self) -> list[FinishedRun | FailedRun]:
-        return [file.record for file in self.candidate_files]
+        return [file.record for file in self.files["candidate"]]
+
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """Variant -> its frozen text, of both arms."""
+        variants = {variant: None for arm in self.submission.arms.values() for variant in arm.sources}
+        return {variant: read_text(frozen_source(self.folder, variant)) for variant in variants}
+
+    @cached_property
+    def _statements(self) -> dict[str, int]:
+        return {variant: count_statements_of(text) for variant, text in self.sources.items()}
+
+    def cost(self, arm: Arm) -> int:
+        """Statements of an arm's recipe, counted on the frozen sources."""
+        return sum(self._statements[variant] for variant in arm.sources)
 
     @cached_property
     def verdict(self) -> Verdict | None:
         """From the runs, the frozen sources and the frozen track alone; None for an opening."""
-        submission = self.submission
+        submission, rule = self.submission, self.track.rule
         if submission.record is None:
             return None
-        records, candidates, rule = self.records, self.candidates, self.track.rule
         return decide_arms(
-            records,
-            candidates,
+            self.records,
+            self.candidates,
             rule_again(rule) if submission.kind == "challenge" else rule,
             added_statements=self.cost(submission.candidate) - self.cost(submission.record),
             lane=submission.lane,
         ).verdict
-
-    def source(self, variant: str) -> str:
-        """A variant's frozen text."""
-        if variant not in self._sources:
-            self._sources[variant] = read_text(frozen_source(self.folder, variant))
-        return self._sources[variant]
-
-    def cost(self, arm: Arm) -> int:
-        """Statements of an arm's recipe, counted on the frozen sources."""
-        return sum(count_statements_of(self.source(variant)) for variant in arm.sources)
-
-
-def frozen_source(folder: Path, variant: str) -> Path:
-    """Where a variant's source is frozen."""
-    return folder / "sources" / f"{variant}.py"

@@ -96,7 +96,7 @@ def tracks(
     as_json: JsonOption = False,
 ) -> None:
     """List the tracks: what each is, its budget, who holds it; or show one with its rule and digest."""
-    from harness.board.leaderboard import holder_of, read_board
+    from harness.board.leaderboard import holder_row, read_board
     from harness.core.track import load_track, track_names
     from harness.show.describe import holder_line, reported_table, track_lines, tracks_table
     from harness.show.documents import TrackEntry, Tracks
@@ -105,7 +105,7 @@ def tracks(
     project = Project.find()
     board = read_board(project)
     loaded = [load_track(project, one) for one in (track_names(project) if name is None else (name,))]
-    holders = [holder_of(project, board, one) for one in loaded]
+    holders = [holder_row(project, board, one) for one in loaded]
     if as_json:
         entries = [
             TrackEntry(

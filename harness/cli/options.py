@@ -15,6 +15,7 @@ from harness.core.project import Project
 from harness.core.terminal import put, stderr_console
 
 if TYPE_CHECKING:
+    from harness.core.events import RunEvent
     from harness.core.runs import RunIdentity
     from harness.core.track import Rule, Track
     from harness.lab.arms import Arms, Entry
@@ -277,7 +278,7 @@ def watched_store(
         )
     with LiveRuns(stderr_console(), track, arms) as live:
 
-        def observe(run: RunIdentity, event: dict[str, Any]) -> None:
+        def observe(run: RunIdentity, event: RunEvent) -> None:
             live(run, event)
             if also is not None:
                 also(run, event)

@@ -179,10 +179,13 @@ class FinishedRun(RunIdentity):
     evaluation: Evaluation
 
 
+FailureStatus = Literal["diverged", "hopeless", "invalid", "interrupted", "error"]
+
+
 class FailedRun(RunIdentity):
     """A run without a score, and why. It has no metric field, so it cannot win."""
 
-    status: Literal["diverged", "hopeless", "invalid", "interrupted", "error"]
+    status: FailureStatus
     reason: str
 
 

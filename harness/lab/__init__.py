@@ -1,4 +1,5 @@
-"""Makes runs on machines: finds kept ones, trains missing ones, pairs them, and files what comes of it.
+"""The lab: finds kept runs, trains missing ones, pairs them into contests, and files the results.
 
-Imports the board and all before it. Another way to run (an executor) belongs here.
+Imports board and all rooms before it. A newcomer adds a way to run (an executor) to executor, or to a package like
+ray; a command's work is a module named after it, as noise, doctor and submit are; its options and output are in cli.
 """

@@ -1,4 +1,4 @@
-"""Who competes: what a user asks for, and the two recipes and the seeds that follow from it."""
+"""What a user asks to compare, and the two recipes and the seeds that follow from it."""
 
 from __future__ import annotations
 

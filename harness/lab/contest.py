@@ -1,4 +1,4 @@
-"""One contest, look by look: train what is missing of both arms, judge, stop when the verdict is in."""
+"""One contest, look by look: train what is missing of both arms, apply the rule, stop at the verdict."""
 
 from __future__ import annotations
 
@@ -35,57 +35,57 @@ def run_contest(
     max_pairs: int,
     announce: Callable[[Sequence[Pair], int, Verdict], None] = lambda pairs, look, verdict: None,
 ) -> Contest:
-    """Train pairs up to each look and judge there, until the verdict is in or `max_pairs` is reached.
+    """Train pairs up to each look and apply the rule there, until there is a verdict or `max_pairs` is reached.
 
-    `announce(pairs, look, verdict)` is called before each look with the pairs that there are, the number it needs, and
-    what the rule said of them at the look before.
-    A candidate whose run fails is rejected at once, and one that cannot even start before the record is trained.
+    `announce(pairs, look, verdict)` is called before each look with the pairs so far, the number that the look needs,
+    and the verdict of the look before. A candidate whose run fails is rejected at once; one that cannot even start is
+    rejected before the record is trained.
     """
-    looks = store.track.rule.looks
+    looks, first_seed = store.track.rule.looks, seeds[0]
     contest = decide_stored(store, arms, ())
     if not _can_start(store, arms, seeds[: looks[0]]):
-        contest = _decide_runs(store, arms, store.make([store.identify(arms.candidate, seeds[0])]))
+        contest = _decide(store, arms, store.make([store.identify(arms.candidate, first_seed)]))
         if contest.failed:
             return contest
-    for look in looks:
-        if look > max_pairs or (look > looks[0] and contest.verdict.next_look is None):
-            break
+    for look in [look for look in looks if look <= max_pairs]:
         announce(contest.pairs, look, contest.verdict)
-        runs = store.make(_in_order(store, arms, seeds[:look]), lambda run: _milestone(store, arms, run, seeds[0]))
-        contest = _decide_runs(store, arms, runs)
-        if contest.failed:
+        order = _training_order(store, arms, seeds[:look])
+        contest = _decide(store, arms, store.make(order, lambda run: _milestone(store, arms, run, first_seed)))
+        if contest.failed or contest.verdict.next_look is None:
             break
     return contest
 
 
 def decide_stored(store: RunStore, arms: Arms, seeds: Sequence[int]) -> Contest:
-    """What the rule says of the pairs that are trained already, up to the first gap; nothing is trained."""
+    """The verdict on the pairs that are trained already, up to the first missing run; nothing is trained."""
     runs: list[FinishedRun | FailedRun] = []
     for seed in seeds:
         found = [store.find(store.identify(recipe, seed)) for recipe in (arms.record, arms.candidate)]
         runs += [run for run in found if run is not None]
         if None in found:
             break
-    return _decide_runs(store, arms, runs)
+    return _decide(store, arms, runs)
 
 
 def _can_start(store: RunStore, arms: Arms, seeds: Sequence[int]) -> bool:
-    """Whether the candidate gets as far as its first step; not asked where nothing is lost if it does not."""
+    """Whether the candidate gets as far as its first step; tried only where records would be trained for nothing."""
     first = store.identify(arms.candidate, seeds[0])
     records_are_there = all(store.find(store.identify(arms.record, seed)) is not None for seed in seeds)
     return records_are_there or store.find(first) is not None or store.rehearse(first)
 
 
-def _in_order(store: RunStore, arms: Arms, seeds: Sequence[int]) -> list[RunIdentity]:
-    """The order of training. Where times are compared, pair by pair, and which arm goes first alternates.
+def _training_order(store: RunStore, arms: Arms, seeds: Sequence[int]) -> list[RunIdentity]:
+    """The record's runs first: most are there already, and they tell where a candidate's first run may be given up.
 
-    Otherwise the record first: it is there already more often than not, and its runs tell where a
-    candidate's first run may be given up.
+    Where times are compared, pair by pair, and which arm goes first alternates.
     """
-    if store.timed_contest:
-        order = [(arms.record, arms.candidate)[:: 1 - 2 * (place % 2)] for place in range(len(seeds))]
-        return [store.identify(recipe, seed) for recipes, seed in zip(order, seeds, strict=True) for recipe in recipes]
-    return [store.identify(recipe, seed) for recipe in (arms.record, arms.candidate) for seed in seeds]
+    records, candidates = ([store.identify(recipe, seed) for seed in seeds] for recipe in (arms.record, arms.candidate))
+    if not store.timed_contest:
+        return [*records, *candidates]
+    order = []
+    for place, (record, candidate) in enumerate(zip(records, candidates, strict=True)):
+        order += [candidate, record] if place % 2 else [record, candidate]
+    return order
 
 
 def _milestone(store: RunStore, arms: Arms, run: RunIdentity, first_seed: int) -> GiveUp | None:
@@ -100,9 +100,8 @@ def _milestone(store: RunStore, arms: Arms, run: RunIdentity, first_seed: int) -
     return GiveUp(step=point.step, dev_loss_nats=point.dev_loss_nats + rule.milestone_deficit)
 
 
-def _decide_runs(store: RunStore, arms: Arms, runs: Sequence[FinishedRun | FailedRun]) -> Contest:
-    """What the rule says of the runs that there are."""
+def _decide(store: RunStore, arms: Arms, runs: Sequence[FinishedRun | FailedRun]) -> Contest:
+    """The verdict on these runs."""
     records, candidates = ([run for run in runs if run.recipe == recipe] for recipe in (arms.record, arms.candidate))
     added = added_statements(store.project, arms)
-    judged = decide_arms(records, candidates, store.track.rule, added_statements=added, lane=arms.lane)
-    return Contest(arms, *judged)
+    return Contest(arms, *decide_arms(records, candidates, store.track.rule, added_statements=added, lane=arms.lane))

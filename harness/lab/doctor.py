@@ -1,45 +1,47 @@
-"""What this machine can run: its parts, and for every track whether it trains here and about how long it takes."""
+"""What this machine can run: for every track whether it trains here, and about how long that takes."""
 
 from __future__ import annotations
 
 import math
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.core.dataspec import SplitName
-from harness.core.parallel import available_cores
+from harness.board.flags import multiplied_params
+from harness.core.errors import LlmbenchError
+from harness.core.machine import available_cores
 from harness.core.project import CHECKOUT, Project
+from harness.core.runs import FinishedRun, load_run
 from harness.core.schema import Count, Positive, Strict
 from harness.core.track import Track, load_track, track_names
 from harness.data.cache import read_manifest
 from harness.lab.executor import LocalExecutor, alike_gpus
-from harness.lab.noise import Source, kept_run_seconds
+from harness.lab.noise import TimeSource
 from harness.lab.provenance import this_machine
+from harness.lab.store import RUN_FILE
 from harness.variants.recipe import apply_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import torch
 
-# Of the rate of square products that a run reaches: 0.6 on two quiet cores (benchmarks/speed), 0.3 to 0.6 on the stored
-# runs of `pocket`, some of which shared their cores.
+# Share of the rate of square products that a run reaches: 0.6 on two quiet cores (benchmarks/speed), 0.3 to 0.6 on the
+# stored runs of `pocket`, some of which shared their cores.
 UTILISATION = 0.5
 
-
-# Seconds a run until torch is loaded and the first step runs (measured on `smoke`).
+# Seconds of a run until torch is loaded and the first step runs (measured on `smoke`).
 START_S = 3.0
-
 
 # Passes over val: the score, and the probes' repetitions with other tokens, neighbours and order.
 VAL_PASSES = 3
 
-
-MEASURED_S = 0.3  # of products, until their rate is believed
+MEASURED_S = 0.3  # of matrix products; their rate then varies by a few per cent
 
 
 class TrackOutlook(Strict):
@@ -56,7 +58,7 @@ class TrackOutlook(Strict):
     train_flops: float
     """Operations of one training run: 6 a multiplied parameter and token (arXiv:2001.08361), and the attention's."""
     memory_gib: float
-    """At least needed by one run: weights, gradients, optimizer, the judged copy and the logits, in float32."""
+    """At least needed by one run: weights, gradients, optimizer, the evaluated copy and the logits, in float32."""
     jobs: Positive
     """Runs at a time."""
     run_s: float | None
@@ -65,8 +67,8 @@ class TrackOutlook(Strict):
     """Seconds until the earliest verdict, both arms trained anew."""
     last_look_s: float | None
     """Seconds until the latest."""
-    source: Source | None
-    """Where the seconds come from."""
+    source: TimeSource | None
+    """What the seconds are estimated from."""
 
 
 class Diagnosis(Strict):
@@ -91,15 +93,17 @@ class Diagnosis(Strict):
     gpu_flops_per_s: float | None
     """Products of 4096 x 4096 matrices in the precision of training."""
     kept_runs: Count
-    """Finished runs of this machine that the times of tracks rest on."""
+    """Runs kept on this machine, from which the times of tracks are estimated."""
     tracks: tuple[TrackOutlook, ...]
 
 
 class _Rates(NamedTuple):
-    """Operations a second."""
+    """Operations a second of square matrix products."""
 
     cpu: float
+    """Of one thread in float32."""
     gpu: float | None
+    """In the precision of training; None without a GPU."""
 
 
 def diagnose(project: Project, tell: Callable[[str], None] = lambda doing: None) -> Diagnosis:
@@ -109,14 +113,14 @@ def diagnose(project: Project, tell: Callable[[str], None] = lambda doing: None)
 
     machine, has_gpu = this_machine(), torch.cuda.is_available()
     tell("multiplying matrices")
-    rates = _Rates(_matrix_rate("cpu", 512), _matrix_rate("cuda", 4096) if has_gpu else None)
+    rates = measure_rates()
     gpu_gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if has_gpu else None
     tell("confining a process")
     confinement = available_confinement()
     outlooks = []
     for name in track_names(project):
         tell(f"looking at {name}")
-        outlooks.append(_outlook(project, load_track(project, name), rates, float(machine.memory_gib), gpu_gib))
+        outlooks.append(_outlook(project, load_track(project, name), rates, machine.memory_gib, gpu_gib))
     return Diagnosis(
         python=platform.python_version(),
         packages={package: version(package) for package in ("llmbench", "torch")},
@@ -130,38 +134,36 @@ def diagnose(project: Project, tell: Callable[[str], None] = lambda doing: None)
         confinement=confinement,
         cpu_flops_per_s=rates.cpu,
         gpu_flops_per_s=rates.gpu,
-        kept_runs=len(list(project.runs.glob("*/*/*/seed-*/run.json"))),
+        kept_runs=len(list(project.runs.glob(f"*/*/*/seed-*/{RUN_FILE}"))),
         tracks=tuple(outlooks),
     )
 
 
 def available_confinement() -> tuple[str, ...]:
-    """What `harness.player.confine` puts in force here, tried in a process of its own, for it is for good."""
+    """What `harness.player.confine` can enforce here, tried in a process of its own because it cannot be undone."""
     code = "from harness.player.confine import confine; print(*confine([], []))"
     done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=False)
     return tuple(done.stdout.split())
 
 
-def _matrix_rate(device: str, width: int) -> float:
-    """Operations a second of square products: on the CPU one thread in float32, on a GPU as training multiplies."""
+def measure_rates() -> _Rates:
+    """Takes MEASURED_S seconds for each device."""
     import torch
 
-    bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    one = torch.ones(width, width, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
-    threads, count = torch.get_num_threads(), 0
-    torch.set_num_threads(1)
-    try:
-        float((one @ one)[0, 0])
-        started = time.perf_counter()
-        while (spent := time.perf_counter() - started) < MEASURED_S:
-            float((one @ one)[0, 0])  # reading a number waits for the device
-            count += 1
-    finally:
-        torch.set_num_threads(threads)
-    return 2 * width**3 * count / spent
+    if not torch.cuda.is_available():
+        return _Rates(_matrix_rate("cpu", 512, torch.float32), None)
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    gpu = _matrix_rate("cuda", 4096, torch.bfloat16 if bf16 else torch.float32)
+    return _Rates(_matrix_rate("cpu", 512, torch.float32), gpu)
 
 
-_SCORED: tuple[SplitName, ...] = ("dev", "val")
+def _matrix_rate(device: str, width: int, dtype: torch.dtype) -> float:
+    """Operations a second of products of `width` x `width` matrices; on the CPU by one thread."""
+    import torch
+    from torch.utils.benchmark import Timer  # takes one thread, and waits for the GPU
+
+    timer = Timer("one @ one", globals={"one": torch.ones(width, width, device=device, dtype=dtype)})
+    return 2 * width**3 / timer.blocked_autorange(min_run_time=MEASURED_S).median
 
 
 class Work(NamedTuple):
@@ -180,49 +182,49 @@ def track_work(track: Track) -> Work:
     model, budget = track.model, track.budget
     with torch.device("meta"):
         num_params = sum(p.numel() for p in apply_recipe({}, model, track.optim).build().parameters())
-    looked_up = 0 if model.tie_embeddings else model.vocab_size * model.dim
-    idle_experts = max(0, model.num_experts - model.top_k) * model.num_layers * 2 * model.dim * model.ffn_dim
     attention = 2 * model.num_layers * budget.seq_len * model.dim  # scores and mixture, of which causality needs half
-    forward = 2 * (num_params - looked_up - idle_experts) + attention  # a token
-    pinned = track.data.pinned  # else nobody knows yet how large the splits are
-    dev_tokens, val_tokens = (track.data.pin(split).tokens if pinned else 0 for split in _SCORED)
-    logits = (
-        3 * budget.batch_tokens // track.num_processes * model.vocab_size
-    )  # they, their gradient and the softmax between
-    return Work(
-        num_params,
-        3.0 * forward * budget.tokens,
-        float(forward * (dev_tokens * budget.dev_evaluations + val_tokens * VAL_PASSES)),
-        4 * (5 * num_params + logits) / 2**30,
-    )
+    forward = 2 * multiplied_params(model, num_params) + attention  # a token
+    scored: float = 0
+    if track.data.pinned:  # else nobody knows yet how large the splits are
+        dev, val = track.data.pin("dev"), track.data.pin("val")
+        scored = dev.tokens * budget.dev_evaluations + val.tokens * VAL_PASSES
+    # The logits, their gradient and the softmax between.
+    logits = 3 * budget.batch_tokens // track.num_processes * model.vocab_size
+    return Work(num_params, 3.0 * forward * budget.tokens, forward * scored, 4 * (5 * num_params + logits) / 2**30)
 
 
-def run_seconds(project: Project, track: Track) -> tuple[float | None, Source | None]:
-    """Seconds of one whole run here and how they are known; (None, None) on a machine without the track's device."""
-    if (kept_s := kept_run_seconds(project, track)) is not None:
+def run_seconds(project: Project, track: Track, rates: _Rates | None = None) -> tuple[float | None, TimeSource | None]:
+    """Seconds of one whole run here and their source; (None, None) on a machine without the track's device.
+
+    `rates` are measured where they are not given and no run is kept.
+    """
+    if (kept_s := _kept_run_seconds(project, track)) is not None:
         return kept_s, "kept runs"
-    import torch
-
-    if track.device == "cuda" and not torch.cuda.is_available():
+    rates = rates or measure_rates()
+    rate = rates.gpu if track.device == "cuda" else rates.cpu * track.threads
+    if rate is None:
         return None, None
-    rate = _matrix_rate("cuda", 4096) if track.device == "cuda" else _matrix_rate("cpu", 512) * track.threads
-    return _estimate(track_work(track), rate, track), "matrix rate"
+    work = track_work(track)
+    return START_S + (work.train_flops / track.num_processes + work.eval_flops) / (UTILISATION * rate), "matrix rate"
 
 
-def _estimate(work: Work, rate: float, track: Track) -> float:
-    return START_S + (work.train_flops / track.num_processes + work.eval_flops) / (UTILISATION * rate)
+def _kept_run_seconds(project: Project, track: Track) -> float | None:
+    """Median wall time of this track's finished runs here, evaluation included; None where none is kept."""
+    seconds = []
+    for path in project.runs.glob(f"{track.name}/*/*/seed-*/{RUN_FILE}"):
+        with suppress(LlmbenchError):  # a broken file is reported by the command that needs its numbers
+            run = load_run(path)
+            if isinstance(run, FinishedRun) and run.training_digest == track.training_digest:
+                seconds.append(run.training.wall_s + run.evaluation.eval_s)
+    return statistics.median(seconds) if seconds else None
 
 
 def _outlook(
     project: Project, track: Track, rates: _Rates, memory_gib: float, gpu_memory_gib: float | None
 ) -> TrackOutlook:
     work, looks, jobs = track_work(track), track.rule.looks, LocalExecutor.room(track)
-    source: Source
-    rate = rates.gpu if track.device == "cuda" else rates.cpu * track.threads
-    run_s, source = kept_run_seconds(project, track), "kept runs"
-    if run_s is None and rate is not None:
-        run_s, source = _estimate(work, rate, track), "matrix rate"
     hindrances = tuple(_hindrances(track, work, memory_gib, gpu_memory_gib))
+    run_s, source = run_seconds(project, track, rates)
     first_s, last_s = (None if run_s is None else run_s * math.ceil(2 * n / jobs) for n in (looks[0], looks[-1]))
     return TrackOutlook(
         track=track.name,
@@ -236,18 +238,18 @@ def _outlook(
         run_s=run_s,
         first_look_s=first_s,
         last_look_s=last_s,
-        source=None if run_s is None else source,
+        source=source,
     )
 
 
 def _hindrances(track: Track, work: Work, memory_gib: float, gpu_memory_gib: float | None) -> list[str]:
     """Why the track cannot train here."""
-    if track.device == "cuda" and gpu_memory_gib is None:
-        return ["needs a CUDA GPU"]
-    if track.device == "cuda" and len(alike_gpus()) < track.num_processes:
-        return [f"needs {track.num_processes} GPUs of one kind, there are {len(alike_gpus())}"]
     held = memory_gib / track.num_processes
-    if track.device == "cuda" and gpu_memory_gib is not None:
+    if track.device == "cuda":
+        if gpu_memory_gib is None:
+            return ["needs a CUDA GPU"]
+        if (num_gpus := len(alike_gpus())) < track.num_processes:
+            return [f"needs {track.num_processes} GPUs of one kind, there are {num_gpus}"]
         held = gpu_memory_gib
     return [f"needs {work.memory_gib:.0f} GiB or more, there are {held:.0f}"] if work.memory_gib > held else []
 

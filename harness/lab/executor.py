@@ -1,6 +1,6 @@
-"""Where single runs are made: in two processes each, one that trains and one that evaluates, on this machine.
+"""Executors make single runs. The local one uses two worker processes a run: one trains, one evaluates.
 
-`harness.lab.ray.cluster` makes them elsewhere, by this very executor on the machine where a run lands.
+`harness.lab.ray.cluster` makes runs on a cluster, with the local executor on the machine where a run lands.
 """
 
 from __future__ import annotations
@@ -13,21 +13,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from harness.core.errors import InterruptedRunError, LlmbenchError
-from harness.core.runs import Evaluation, FailedRun, FinishedRun, RunIdentity, Training
+from harness.core.events import Answer, Evaluated, Evaluating, Failed, Refused, RunEvent, Step, Stopped, Trained
+from harness.core.runs import FailedRun, FinishedRun, RunIdentity
 from harness.core.track import Track
 from harness.lab.provenance import default_jobs
-from harness.lab.zygote import Request, Zygote, zygote
 from harness.player.job import Job
+from harness.player.process import Worker
 
 INTERRUPTED = (
     "interrupted; finished runs are kept and started ones have a checkpoint, run the same command again to go on"
 )
-
-
-FINAL_EVENTS = ("rehearsed", "trained", "evaluated", "diverged", "hopeless", "invalid", "stopped", "refused")
 
 
 ExecutorName = Literal["local", "ray"]
@@ -36,12 +34,19 @@ ExecutorName = Literal["local", "ray"]
 EXECUTORS: tuple[ExecutorName, ...] = ("local", "ray")
 
 
-Watch = Callable[[dict[str, Any]], None]
-"""Called with each event of one run: `step`, `evaluating`, or `lost` where it starts again."""
+Watch = Callable[[RunEvent], None]
+"""Called with each event of one run: `Step`, `Evaluating`, or `Lost` where it starts again."""
+Task = Literal["rehearse", "train", "evaluate"]
+"""What a worker is asked for; the name of its log."""
+ENTRIES: dict[Task, str] = {
+    "rehearse": "harness.player.train:rehearse",
+    "train": "harness.player.train:work",
+    "evaluate": "harness.referee.evaluate:work",
+}
 
 
 class Executor(ABC):
-    """Makes single runs, each asked for from a thread of its own."""
+    """Makes single runs; called from one thread a run."""
 
     name: ExecutorName
 
@@ -103,7 +108,7 @@ def alike_gpus() -> list[str]:
 
 
 def share_out(gpus: Sequence[str], track: Track) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES says of the GPUs of each run that has room at a time; of one run where none has."""
+    """CUDA_VISIBLE_DEVICES for each run that fits at a time; for one run where none fits."""
     size = track.num_processes
     places = [",".join(gpus[i : i + size]) for i in range(0, len(gpus) - size + 1, size)]
     return places or [",".join(gpus)] * bool(gpus)
@@ -115,15 +120,19 @@ class LocalExecutor(Executor):
     name = "local"
 
     def __init__(self, track: Track, jobs: int, gpus: Sequence[str] | None = None) -> None:
-        """Each run has one of `gpus` a process to itself; default: those of this machine on a CUDA track, else none."""
+        """Each process of a run has one of `gpus`; default: this machine's on a CUDA track, else none."""
         super().__init__(track, jobs)
         if gpus is None:
             gpus = alike_gpus() if track.device == "cuda" else ()
+        self.entries = dict(ENTRIES)
+        """Task -> the function that does it, in a worker."""
+        if track.num_processes > 1:
+            self.entries["train"] = "harness.lab.torchrun:work"
         places = share_out(gpus, track)
         self._gpus: queue.SimpleQueue[str] = queue.SimpleQueue()
         for place in range(jobs if places else 0):  # more runs than GPUs share them evenly
             self._gpus.put(places[place % len(places)])
-        self._running: set[Zygote] = set()
+        self._running: set[Worker] = set()
         self._guard = threading.RLock()  # a signal may call stop() within stop()
 
     @staticmethod
@@ -136,7 +145,7 @@ class LocalExecutor(Executor):
 
     @contextmanager
     def device(self) -> Iterator[dict[str, str]]:
-        """Lends a run its GPUs: what a worker's environment says of it; nothing on a CPU track."""
+        """Reserves GPUs for a run; yields what they add to a worker's environment, nothing on a CPU track."""
         if self.track.device == "cpu":
             yield {}
             return
@@ -149,69 +158,63 @@ class LocalExecutor(Executor):
     def _train_and_evaluate(
         self, run: RunIdentity, job: Job, watch: Watch, environment: dict[str, str]
     ) -> FinishedRun | FailedRun:
-        folder = Path(job.folder)
-        for torn in folder.glob(".*.*"):  # by a worker that was killed while it wrote
+        for torn in Path(job.folder).glob(".*.*"):  # by a worker that was killed while it wrote
             torn.unlink(missing_ok=True)
-        trainer = "harness.player.train" if self.track.num_processes == 1 else "harness.lab.torchrun"
-        answer = self.ask(trainer, job, folder, watch, environment)
         identity = {name: getattr(run, name) for name in RunIdentity.model_fields}
-        if answer["event"] == "trained":
-            training = Training.model_validate_json(answer["training"])
-            watch({"event": "evaluating"})
+        answer = self.ask("train", job, watch, environment)
+        if isinstance(answer, Trained):
+            training = answer.training
+            watch(Evaluating())
             job = job.model_copy(update={"final_dev_loss": training.curve[-1].dev_loss_nats})
-            answer = self.ask("harness.referee.evaluate", job, folder, watch, environment)
-        match answer["event"]:
-            case "evaluated" if answer["weights_sha256"] != training.weights_sha256:
+            answer = self.ask("evaluate", job, watch, environment)
+        match answer:
+            case Evaluated() if answer.weights_sha256 != training.weights_sha256:
                 raise LlmbenchError(
-                    f"{folder} holds other weights than those that were trained; delete it and run again"
+                    f"{job.folder} holds other weights than those that were trained; delete it and run again"
                 )
-            case "evaluated":
-                evaluation = Evaluation.model_validate_json(answer["evaluation"])
-                return FinishedRun(**identity, training=training, evaluation=evaluation)
-            case "diverged" | "hopeless" | "invalid" | "interrupted" | "error" as status:
-                return FailedRun(**identity, status=status, reason=answer["reason"])
-            case "refused":
-                raise LlmbenchError(answer["message"])
+            case Evaluated():
+                return FinishedRun(**identity, training=training, evaluation=answer.evaluation)
+            case Failed():
+                return FailedRun(**identity, status=answer.status, reason=answer.reason)
+            case Refused():
+                raise LlmbenchError(answer.message)
             case _:
                 raise InterruptedRunError(INTERRUPTED)
 
-    def ask(
-        self, module: str, job: Job, folder: Path, observe: Watch, environment: dict[str, str] | None = None
-    ) -> dict[str, Any]:
-        """Run one worker to its end; its last event, or an `error` event with what the log ends with."""
-        log_path, answer = folder / f"{module.rpartition('.')[2]}.log", {"event": ""}
-        log_path.write_text("")
+    def ask(self, task: Task, job: Job, watch: Watch, environment: dict[str, str] | None = None) -> Answer:
+        """Run one worker to its end; its answer, or a `Failed` with the log's last line where it gave none."""
+        folder = Path(job.folder)
+        log, answer = folder / f"{task}.log", None
+        log.write_text("")
         # torch makes this folder where it first imports its compiler: too late, a confined worker may not.
         variables = {"TORCHINDUCTOR_CACHE_DIR": str(folder), **os.environ, **(environment or {})}
-        with zygote(log_path) as parent:
-            with self._guard:
-                if self.stopping:
-                    return {"event": "stopped"}
-                parent.start(Request(module=module, job=job, log=str(log_path), environment=variables))
-                self._running.add(parent)
+        with Worker(self.entries[task], job, log, variables) as worker:
             try:
-                for event in parent.events():
-                    if event["event"] == "ended":
-                        code = event["code"]
-                        break
-                    answer = event
-                    if event["event"] == "step":
-                        observe(event)
+                with self._guard:
+                    self._running.add(worker)
+                    if self.stopping:  # before it was known
+                        worker.stop()
+                for event in worker.events():
+                    if isinstance(event, Step):
+                        watch(event)
+                    else:
+                        answer = event
+                code = worker.wait()
             finally:
                 with self._guard:
-                    self._running.discard(parent)
-        if answer["event"] in FINAL_EVENTS:
+                    self._running.discard(worker)
+        if answer is not None:
             return answer
         if self.stopping:
-            return {"event": "stopped"}
+            return Stopped()
         if code < 0:
-            return {"event": "interrupted", "reason": f"killed by signal {-code}, perhaps for want of memory"}
-        last = [line for line in log_path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+            return Failed(status="interrupted", reason=f"killed by signal {-code}, perhaps for want of memory")
+        last = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         reason = last[-1][:300] if last else f"the process ended with code {code} and no message"
-        return {"event": "error", "reason": f"{reason} (full log: {log_path})"}
+        return Failed(status="error", reason=f"{reason} (full log: {log})")
 
     def stop(self) -> None:
         with self._guard:
             super().stop()
-            for parent in self._running:
-                parent.stop()
+            for worker in self._running:
+                worker.stop()

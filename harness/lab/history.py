@@ -1,7 +1,7 @@
-"""Every attempt on a track is counted, wins, losses and failures alike: luck must be paid for in public.
+"""Every attempt on a track is counted, wins, losses and failures alike: with enough attempts one wins by chance.
 
-`runs/TRACK/attempts.jsonl` gets one line for each judged candidate of this machine and is only ever
-appended to. Together with the board's negative results it says the how-manieth attempt this is.
+`runs/TRACK/attempts.jsonl` gets one line for each candidate that got a verdict on this machine. Together with the
+board's negative results it gives the number of an attempt.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from harness.lab.contest import Contest
 
 
 class Attempt(Strict):
-    """One judged candidate."""
+    """One candidate and its verdict."""
 
     date: str
     track_digest: Sha256
@@ -38,10 +38,10 @@ class Attempt(Strict):
 
 
 def record_attempt(project: Project, board: Board, track: Track, contest: Contest, sources: Mapping[str, str]) -> None:
-    """Append one judged candidate to this machine's ledger."""
+    """Append one candidate and its verdict to this machine's attempts."""
     holder = board.holder(track)
     if holder is not None and holder.candidate.recipe == contest.arms.candidate:
-        return  # the record measured again is no attempt on it
+        return  # a record that is measured again is no attempt
     attempt = Attempt(
         date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
         track_digest=track.digest,
@@ -53,12 +53,12 @@ def record_attempt(project: Project, board: Board, track: Track, contest: Contes
         pairs=contest.verdict.pairs,
         gain=contest.verdict.gain,
     )
-    path = _ledger(project, track)
+    path = _attempts_file(project, track)
     line = attempt.model_dump_json() + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         earlier = path.read_bytes() if path.exists() else b""
-        torn = bool(earlier) and not earlier.endswith(b"\n")  # a kill in the middle of a line
+        torn = bool(earlier) and not earlier.endswith(b"\n")  # by a kill while it was written
         with path.open("a", encoding="utf-8") as file:
             file.write("\n" * torn + line)
     except OSError as error:
@@ -66,11 +66,11 @@ def record_attempt(project: Project, board: Board, track: Track, contest: Contes
 
 
 def attempt_number(project: Project, board: Board, track: Track, sources: Mapping[str, str]) -> int:
-    """The how-manieth different candidate `sources` is since the track's last record; from 1."""
+    """1 for the first candidate since the track's last record, and so on; a candidate tried before counts once."""
     holder = board.holder(track)
     number = holder.number if holder else 0
     tried = board.attempts(track.name, track.digest)
-    for attempt in _read(_ledger(project, track)):
+    for attempt in _read(_attempts_file(project, track)):
         if (attempt.track_digest, attempt.holder) == (track.digest, number):
             tried.add(candidate_key(attempt.sources))
     return len(tried - {candidate_key(sources)}) + 1
@@ -83,7 +83,7 @@ def attempt_sentence(number: int, arms: Arms, board: Board, track: Track) -> str
     return f"{arms.candidate}: attempt {number} on {track.name} {since}"
 
 
-def _ledger(project: Project, track: Track) -> Path:
+def _attempts_file(project: Project, track: Track) -> Path:
     return project.runs / track.name / "attempts.jsonl"
 
 

@@ -1,14 +1,14 @@
-"""What luck alone does on a track: seed spread, paired spread, correlation, and what a gain then costs.
+"""The noise of a track: seed spread, paired spread, correlation, and how many pairs a gain then needs.
 
-A placebo changes nothing but where one part starts, so its pairs show the noise that every verdict has to
-rise above. The track declares its design from this study.
+A placebo changes nothing but where one part starts, so its pairs show the noise that every gain must exceed. The
+track declares its design from this study.
 """
 
 from __future__ import annotations
 
 import statistics
+from bisect import bisect_left
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,20 +18,14 @@ from harness.core.runs import FinishedRun, Pair, load_run, save_run
 from harness.core.schema import Strict
 from harness.core.track import Rule, Track
 from harness.lab.arms import Arms
-from harness.lab.store import RUN_FILE, RunStore
+from harness.lab.store import RunStore
 from harness.rule.sequential import Criterion, replay
 from harness.rule.stats import Design, pair_correlation, power
-
-DESIGNS: tuple[Design, Design] = ("paired", "welch")
-
 
 # Above it the paired test needs fewer runs than Welch's at eight pairs, below it more (benchmarks/verdict).
 PAIRED_FROM_CORRELATION = 0.3
 
-
 NUM_CONTESTS = 20_000
-
-
 TARGET_POWER = 0.9
 
 
@@ -48,7 +42,7 @@ class NoiseReport(Strict):
 
     pairs: int
     mean_gain: float
-    """Of the placebo: zero but for luck."""
+    """Of the placebo: its expectation is zero."""
     seed_sd: float
     """Of one run's val loss over seeds, both arms pooled; nats per token."""
     paired_sd: float
@@ -62,12 +56,12 @@ class NoiseReport(Strict):
 
 
 def study(pairs: Sequence[Pair], rule: Rule) -> NoiseReport:
-    """The report on placebo pairs. Raises LlmbenchError below three pairs, which show no noise."""
+    """The report on placebo pairs. Raises LlmbenchError below three pairs, which are too few to measure noise."""
     if len(pairs) < 3:
         raise LlmbenchError(f"a noise study needs 3 pairs or more, there are {len(pairs)}; give --pairs")
     record, candidate = _losses(pairs)
     gains = [one - other for one, other in zip(record, candidate, strict=True)]
-    seed_sd = statistics.fmean([statistics.variance(record), statistics.variance(candidate)]) ** 0.5
+    seed_sd = statistics.fmean(map(statistics.variance, (record, candidate))) ** 0.5
     paired_sd, correlation = statistics.stdev(gains), pair_correlation(record, candidate)
     return NoiseReport(
         pairs=len(pairs),
@@ -94,7 +88,7 @@ def _losses(pairs: Sequence[Pair]) -> tuple[list[float], list[float]]:
 
 
 class Shuffled(NamedTuple):
-    """What the rule does with contests shuffled from measured noise."""
+    """The rule's decisions on contests shuffled from measured noise."""
 
     accepted: float
     """Share of the contests."""
@@ -103,12 +97,12 @@ class Shuffled(NamedTuple):
 
 
 def accepts(record: Sequence[float], candidate: Sequence[float], rule: Rule, *, gain: float) -> Shuffled:
-    """Contests of shuffled placebo pairs whose candidate is better by `gain`, judged by the rule.
+    """Apply the rule to contests of shuffled placebo pairs whose candidate is better by `gain`.
 
-    Each contest takes pairs without replacement (a repeated pair would make the noise look smaller than it
-    is) and swaps their arms at random: without an effect the arms are exchangeable. That also takes out the
-    placebo's own mean gain, which is luck. With few pairs the contests resemble each other: from eight pairs
-    the share of false accepts is known to about one point only.
+    Each contest takes pairs without replacement (a repeated pair would make the noise look smaller than it is) and
+    swaps their arms at random: without an effect the arms are exchangeable. The swaps also remove the placebo's own
+    mean gain, which is chance. With few pairs the contests resemble each other: from eight pairs the share of false
+    accepts is known to about one percentage point only.
     """
     import numpy as np
 
@@ -133,23 +127,17 @@ def accepts(record: Sequence[float], candidate: Sequence[float], rule: Rule, *, 
 
 
 def look_power(gain: float, sd: float, pairs: int, rule: Rule, design: Design) -> float:
-    """Chance that one look alone accepts. About: Welch's own degrees of freedom vary from contest to contest."""
+    """Chance that one look alone accepts; approximate for Welch, whose degrees of freedom vary between contests."""
     df = pairs - 1 if design == "welch" and pairs < rule.welch_df_from else None
     return power(gain, sd, pairs, alpha=rule.alpha_look, design=design, df=df)
 
 
 def _smallest_gain(sd: float, pairs: int, rule: Rule, design: Design) -> float | None:
-    """By bisection on the power of one look; None where not even 100 deviations are found."""
-    low, high = 0.0, 100 * sd
-    if look_power(high, sd, pairs, rule, design) < TARGET_POWER:
-        return None
-    for _ in range(40):
-        middle = (low + high) / 2
-        if look_power(middle, sd, pairs, rule, design) < TARGET_POWER:
-            low = middle
-        else:
-            high = middle
-    return high
+    """The smallest gain that one look finds with `TARGET_POWER`; None where it does not find 100 deviations."""
+    counts = range(2**40)
+    step = 100 * sd / len(counts)
+    found = bisect_left(counts, TARGET_POWER, key=lambda count: look_power(count * step, sd, pairs, rule, design))
+    return found * step if found < len(counts) else None
 
 
 def study_folder(project: Project, track: Track) -> Path:
@@ -194,11 +182,11 @@ def save_study(project: Project, track: Track, pairs: Sequence[Pair]) -> Path:
     return folder
 
 
-Source = Literal["kept runs", "matrix rate"]
-"""How the seconds of a run are known."""
+TimeSource = Literal["kept runs", "matrix rate"]
+"""What the seconds of a run are estimated from."""
 
 
-class Plan(Strict):
+class ContestPlan(Strict):
     """What to expect of a contest."""
 
     power: float
@@ -208,8 +196,8 @@ class Plan(Strict):
     pairs_needed: int | None
     """The first look that alone finds the gain with a power of 0.9; None where none does."""
     run_s: float | None
-    """Seconds of one whole run on this machine; None where neither a kept run nor an estimate tells."""
-    source: Source | None
+    """Seconds of one whole run on this machine; None where neither a kept run nor an estimate is there."""
+    source: TimeSource | None
     jobs: int
     mean_s: float | None
     """Seconds until the decision, on average."""
@@ -217,12 +205,10 @@ class Plan(Strict):
     """Seconds if it takes all looks."""
 
 
-def make_plan(store: RunStore, net_gain: float, run_s: float | None, source: Source | None) -> Plan:
+def make_plan(store: RunStore, net_gain: float, run_s: float | None, source: TimeSource | None) -> ContestPlan:
     """What the rule would do with a gain of `net_gain` nats beyond its price, from the stored noise study.
 
-    A run takes `run_s` seconds here, as `source` tells.
-
-    Raises LlmbenchError where the track has no study.
+    A run takes `run_s` seconds here, estimated from `source`. Raises LlmbenchError where the track has no study.
     """
     track, rule = store.track, store.track.rule
     pairs = stored_pairs(store.project, track)
@@ -234,7 +220,7 @@ def make_plan(store: RunStore, net_gain: float, run_s: float | None, source: Sou
     expected = accepts(*_losses(pairs), rule, gain=net_gain)
     sd = report.paired_sd if rule.design == "paired" else report.seed_sd
     found = [n for n in rule.looks if look_power(net_gain, sd, n, rule, rule.design) >= TARGET_POWER]
-    return Plan(
+    return ContestPlan(
         power=expected.accepted,
         mean_pairs=expected.pairs,
         pairs_needed=found[0] if found else None,
@@ -244,14 +230,3 @@ def make_plan(store: RunStore, net_gain: float, run_s: float | None, source: Sou
         mean_s=None if run_s is None else 2 * expected.pairs * run_s / store.jobs,
         last_look_s=None if run_s is None else 2 * rule.looks[-1] * run_s / store.jobs,
     )
-
-
-def kept_run_seconds(project: Project, track: Track) -> float | None:
-    """Median wall time of this track's finished runs here, evaluation included; None where none is kept."""
-    seconds = []
-    for path in project.runs.glob(f"{track.name}/*/*/seed-*/{RUN_FILE}"):
-        with suppress(LlmbenchError):  # a broken file is told of by whoever needs its numbers
-            run = load_run(path)
-            if isinstance(run, FinishedRun) and run.training_digest == track.training_digest:
-                seconds.append(run.training.wall_s + run.evaluation.eval_s)
-    return statistics.median(seconds) if seconds else None

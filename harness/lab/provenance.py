@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.core.errors import LlmbenchError
 from harness.core.git import git
-from harness.core.parallel import available_cores
+from harness.core.machine import available_cores
 from harness.core.project import Project
 from harness.core.runs import Machine, Provenance
 from harness.core.track import Track
@@ -18,7 +18,7 @@ PACKAGES = ("llmbench", "numpy", "safetensors", "tokenizers", "torch")
 
 
 def collect_provenance(project: Project, track: Track, *, jobs: int, gpu: str | None = None) -> Provenance:
-    """This checkout, these packages, this machine, and how it trains a run of `track`."""
+    """Of a run of `track` that is trained here, `jobs` at a time."""
     return Provenance(
         revision=_git(project, "rev-parse", "HEAD"),
         dirty=bool(_git(project, "status", "--porcelain", "--", "models", "harness", "tracks", ":!models/variants")),
@@ -48,16 +48,14 @@ def default_jobs(track: Track) -> int:
 
 
 def _cpu_name() -> str:
-    """Model name of the processor, as /proc/cpuinfo or the platform module tells it."""
+    """Model name of the processor, from /proc/cpuinfo or the platform module."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     if "model name" in fields:
-        # Family and model tell processors apart that share a marketing name.
-        numbers = [
-            f"{key} {fields[field]}" for key, field in (("family", "cpu family"), ("model", "model")) if field in fields
-        ]
-        return " ".join([fields["model name"], *numbers])
+        # Processors of one marketing name can differ in family and model.
+        numbers = {"family": fields.get("cpu family"), "model": fields.get("model")}
+        return " ".join([fields["model name"], *(f"{key} {number}" for key, number in numbers.items() if number)])
     return platform.processor() or platform.machine()
 
 

@@ -1,4 +1,4 @@
-"""Training a claim again on this machine: what must be in place, on which seeds, and what the runs then say."""
+"""Training a claim again on this machine: what must be in place, on which seeds, and the outcome."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def claim_track(project: Project, submission: Submission) -> Track:
             f"tracks/{track.name}.toml is not the edition that {submission.folder_name} was measured on; "
             f"check out the revision that had it"
         )
-    for arm in (submission.record, submission.candidate):
-        for name, digest in arm.sources.items() if arm else ():
+    for arm in submission.arms.values():
+        for name, digest in arm.sources.items():
             path = project.variants / f"{name}.py"
             if not path.exists() or sha256(read_bytes(path)) != digest:
                 raise LlmbenchError(
@@ -68,9 +68,9 @@ def claim_arms(submission: Submission) -> Arms:
 
 
 def track_again(track: Track, submission: Submission, purpose: str = "rerun") -> Track:
-    """The track with what a re-run of `submission` changes in it: the seeds and, but for a negative result, the rule.
+    """The track for training `submission` again: with other seeds and, except for a negative result, `rule_again`.
 
-    Neither is part of what a single run depends on, so runs here and runs of the claim are of one kind.
+    A single run depends on neither, so runs here can be compared with those of the claim.
     """
     if submission.kind == "opening":
         return track.model_copy(update={"seeds": tuple(submission.candidate.seeds)})
@@ -80,28 +80,22 @@ def track_again(track: Track, submission: Submission, purpose: str = "rerun") ->
 
 
 def outcome_of(claim: Submission, board: Board, contest: Contest) -> Outcome:
-    """What a contest trained again says of `claim`; a challenge's claim is what it says of its record."""
-    if _crashed(contest):
-        return "open"
+    """What a contest trained again says of `claim`; a challenge claims an outcome for its record."""
+    if "candidate_failed" in contest.verdict.reasons and contest.failed[0].status not in OWN_FAILURES:
+        return "open"  # the failure may have a cause outside the candidate
     if claim.kind == "negative":
         return outcome_of_negative(contest.verdict)
     if claim.challenge is None:
         return outcome_of_record(_verdict(claim), contest.verdict)
-    number = claim.challenge.number
-    record = board.find(number)
+    record = board.find(claim.challenge.number)
     if record is None:
-        raise LlmbenchError(f"{claim.folder_name} challenges {number}, which is not on the board")
+        raise LlmbenchError(f"{claim.folder_name} challenges {claim.challenge.number}, which is not on the board")
     return outcome_of_challenge(claim.challenge.outcome, outcome_of_record(_verdict(record), contest.verdict))
-
-
-def _crashed(contest: Contest) -> bool:
-    """Whether the candidate was rejected for a run that did not fail by itself."""
-    return "candidate_failed" in contest.verdict.reasons and contest.failed[0].status not in OWN_FAILURES
 
 
 def _verdict(submission: Submission) -> Verdict:
     if submission.verdict is None:
-        raise LlmbenchError(f"{submission.folder_name} has no verdict that a re-run could be held against")
+        raise LlmbenchError(f"{submission.folder_name} has no verdict that a re-run could be compared with")
     return submission.verdict
 
 

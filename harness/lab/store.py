@@ -16,6 +16,7 @@ from typing import Any
 import filelock
 
 from harness.core.errors import LlmbenchError
+from harness.core.events import Done, Refused, Rehearsed, RunEvent, Waiting
 from harness.core.project import Project, sha256
 from harness.core.runs import FailedRun, FinishedRun, Provenance, RunIdentity, load_run, save_run
 from harness.core.track import Track, settings_of
@@ -25,7 +26,6 @@ from harness.player import code_digest
 from harness.player.device import gpu_name
 from harness.player.job import GiveUp, Job
 from harness.variants.recipe import recipe_sources
-from harness.variants.source import VariantSource
 
 RUN_FILE = "run.json"
 
@@ -34,11 +34,11 @@ RUN_FILE = "run.json"
 RETRIED = ("error", "hopeless", "interrupted")
 
 
-Observe = Callable[[RunIdentity, dict[str, Any]], None]
+Observe = Callable[[RunIdentity, RunEvent], None]
 """Called from the threads that watch the workers: a run and its newest event."""
 
 
-def ignore_events(run: RunIdentity, event: dict[str, Any]) -> None:
+def ignore_events(run: RunIdentity, event: RunEvent) -> None:
     """The observer for whoever does not watch."""
 
 
@@ -66,15 +66,11 @@ class RunStore:
 
     def identify(self, recipe: str, seed: int) -> RunIdentity:
         """The run of `recipe` with `seed`, as it would be made now. Raises LlmbenchError for a bad recipe."""
-        sources = recipe_sources(self.project, recipe)
-        return self._identity(recipe, sources, seed)
-
-    def _identity(self, recipe: str, sources: dict[str, VariantSource], seed: int) -> RunIdentity:
         return RunIdentity(
             track=self.track.name,
             training_digest=self.track.training_digest,
             recipe=recipe,
-            sources={name: source.digest for name, source in sources.items()},
+            sources={name: source.digest for name, source in recipe_sources(self.project, recipe).items()},
             code_digest=self.code_digest,
             seed=seed,
             provenance=self.provenance,
@@ -149,11 +145,11 @@ class RunStore:
         executor, folder = self.executor(self.track, 1), self.folder(run)
         folder.mkdir(parents=True, exist_ok=True)
         with executor.stopped_by_signals():
-            answer = executor.ask("harness.player.rehearse", self._job(run, folder, None), folder, lambda event: None)
+            answer = executor.ask("rehearse", self._job(run, folder, None), lambda event: None)
         executor.raise_if_stopped()
-        if answer["event"] == "refused":
-            raise LlmbenchError(answer["message"])
-        return bool(answer["event"] == "rehearsed")
+        if isinstance(answer, Refused):
+            raise LlmbenchError(answer.message)
+        return isinstance(answer, Rehearsed)
 
     def _job(self, run: RunIdentity, folder: Path, give_up: GiveUp | None) -> Job:
         return Job(
@@ -185,21 +181,20 @@ class RunStore:
         folder = self.folder(run)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(folder / ".lock")
-            waiting = not _try_lock(lock, timeout=0)
-            if waiting:
-                self.observe(run, {"event": "waiting"})  # another llmbench trains this very run
-            while waiting:
+            lock, waits = filelock.FileLock(folder / ".lock"), False
+            while not _try_lock(lock, timeout=0.5 if waits else 0):  # another llmbench trains this very run
+                if not waits:
+                    self.observe(run, Waiting())
+                    waits = True
                 executor.raise_if_stopped()
-                waiting = not _try_lock(lock, timeout=0.5)
             try:
                 executor.raise_if_stopped()
                 found = self.find(run)
-                reused = found is not None and found.status not in RETRIED
-                result = (
-                    found if found is not None and reused else self._make_anew(run, folder, executor, milestone(run))
-                )
-                self.observe(run, {"event": "done", "result": result, "reused": reused})
+                if found is not None and found.status not in RETRIED:
+                    self.observe(run, Done(result=found, reused=True))
+                    return found
+                result = self._make_anew(run, folder, executor, milestone(run))
+                self.observe(run, Done(result=result, reused=False))
                 return result
             finally:
                 lock.release()

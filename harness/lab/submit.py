@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -16,21 +17,10 @@ from harness.board.curves import curves_png
 from harness.board.leaderboard import Board, check_record_sources, make_row, read_board, rebuild, write_board
 from harness.board.readme import submission_markdown, verdict_sentence
 from harness.board.rows import Row
-from harness.board.submission import (
-    SUBMISSION_NAME,
-    Arm,
-    ArmName,
-    Challenge,
-    Claim,
-    Kind,
-    Submission,
-    frozen_source,
-    run_file,
-)
+from harness.board.submission import SUBMISSION_NAME, Arm, Challenge, Claim, Kind, Submission, run_file
 from harness.core.errors import LlmbenchError, RejectedError, UndecidedError
-from harness.core.parallel import answer_all
 from harness.core.project import Project, make_folder, read_bytes, sha256, write_atomic, write_changed
-from harness.core.runs import FailedRun, FinishedRun, dump_json, finished, save_run
+from harness.core.runs import FailedRun, FinishedRun, dump_json, finished
 from harness.core.track import ExploratoryTrack, Track, settings_of
 from harness.lab.arms import Arms, Entry, contest_seeds, run_command
 from harness.lab.contest import Contest, decide_stored
@@ -38,12 +28,12 @@ from harness.lab.history import attempt_number
 from harness.lab.store import RunStore
 from harness.rule.replication import OWN_FAILURES, Outcome
 from harness.rule.verdict import Verdict
-from harness.variants.recipe import BASE, parse_recipe, recipe_cost, recipe_sources
+from harness.variants.recipe import BASE, recipe_cost, recipe_sources
 
 
 @dataclass(frozen=True)
 class Filing:
-    """What is to be written, decided but not numbered yet."""
+    """A submission's content before it has a number."""
 
     kind: Kind
     name: str
@@ -65,7 +55,7 @@ def refuse_exploration(track: Track, settings: Sequence[str]) -> None:
 
 
 def file_opening(store: RunStore, board: Board) -> Filing:
-    """The trained seeds of the base recipe, which open the track. Raises LlmbenchError where that is not to be."""
+    """The trained seeds of the base recipe. Raises LlmbenchError where the track is open or too few are trained."""
     track, holder = store.track, board.holder(store.track)
     if holder is not None:
         raise LlmbenchError(f"the track {track.name} is open already: {holder.folder_name} holds it")
@@ -112,7 +102,7 @@ def file_candidate(store: RunStore, board: Board, entry: Entry, arms: Arms, *, n
     seeds = contest_seeds(store.project, track, arms, confirm=entry.confirm)
     contest = decide_stored(store, arms, seeds)
     used = contest.pairs[: contest.verdict.pairs]
-    if len(used) < len(contest.pairs):  # judged again without what no look used: what is filed is the whole evidence
+    if len(used) < len(contest.pairs):  # decide without pairs that no look used: what is filed is the whole evidence
         contest = decide_stored(store, arms, seeds[: len(used)])
     verdict = contest.verdict
     if contest.failed and not used:
@@ -126,9 +116,8 @@ def file_candidate(store: RunStore, board: Board, entry: Entry, arms: Arms, *, n
         raise LlmbenchError(f"{arms.candidate} breaks the record; submit it without --negative")
     if not negative and verdict.decision == "rejected":
         raise RejectedError(f"{arms.candidate}: {verdict_sentence(verdict)} File it as knowledge with --negative")
-    if entry.lane == "simplicity" and recipe_cost(recipe_sources(store.project, arms.candidate)) >= (
-        holder.candidate.statements
-    ):
+    cost = recipe_cost(recipe_sources(store.project, arms.candidate))
+    if entry.lane == "simplicity" and cost >= holder.candidate.statements:
         raise RejectedError(
             f"{arms.candidate} has no fewer statements than the present record, {holder.candidate.recipe}"
         )
@@ -144,15 +133,15 @@ def file_candidate(store: RunStore, board: Board, entry: Entry, arms: Arms, *, n
 
 
 def file_challenge(store: RunStore, target: Submission, outcome: Outcome, attempt: int, contest: Contest) -> Filing:
-    """A record trained again, with all the runs that its verdict rests on: a run that failed by itself is one.
+    """A record trained again, with all runs that its verdict rests on, a run that failed by itself among them.
 
     Raises UndecidedError where the re-run has not come to a verdict, or a run failed for another cause.
     """
     failed, pairs, verdict = contest.failed[:1], contest.pairs, contest.verdict
     if verdict.decision == "undecided" or any(run.status not in OWN_FAILURES for run in failed):
         raise UndecidedError(
-            f"{target.folder_name}: {verdict_sentence(verdict)} Nothing is filed; what is trained is kept, run the "
-            f"challenge again with more pairs or in better health"
+            f"{target.folder_name}: {verdict_sentence(verdict)} Nothing is filed and what is trained is kept; run the "
+            f"challenge again, with more pairs or on a machine where no run fails"
         )
     beside = [store.find(store.identify(contest.arms.record, run.seed)) for run in failed]
     return Filing(
@@ -170,10 +159,10 @@ def file_challenge(store: RunStore, target: Submission, outcome: Outcome, attemp
 def write_submission(project: Project, track: Track, filing: Filing, name: str | None) -> tuple[Submission, str]:
     """Write the folder under the next free number and rebuild the CSV; the submission and its Markdown.
 
-    The folder is made beside its place, verified, and renamed into it. A lock makes two submits at
-    once take two numbers. Raises LlmbenchError where anything is wrong; then nothing was written.
+    The folder is made beside its place, verified, and renamed into it; a lock gives two submits at once two
+    numbers. Raises LlmbenchError where anything is wrong; then nothing was written.
     """
-    if name is not None and not SUBMISSION_NAME.match(name):
+    if name is not None and not re.match(SUBMISSION_NAME, name):
         raise LlmbenchError(f"the name '{name}' must be lower case letters, digits, '-', '_' and '+'; choose another")
     make_folder(project.runs)
     make_folder(project.submissions)
@@ -182,7 +171,7 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
         for left in project.submissions.glob(".new-*"):  # by a submit that was killed
             shutil.rmtree(left, ignore_errors=True)
         board = read_board(project)
-        candidates = [run for run in filing.candidates if isinstance(run, FinishedRun)]
+        candidates = finished(filing.candidates)
         named = [(filing.arms.record, filing.records), (filing.arms.candidate, candidates)]
         picture = curves_png([(recipe, runs) for recipe, runs in named if runs])
         rules = read_bytes(project.tracks / f"{track.name}.toml")
@@ -202,13 +191,13 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
             challenge=filing.challenge,
         )
         markdown = submission_markdown(submission, filing.records, candidates)
-        texts = {"submission.json": dump_json(submission).encode(), "README.md": markdown.encode()}
+        files = {"curves.png": picture, "track.toml": rules, "README.md": markdown.encode()}
+        files |= {"submission.json": dump_json(submission).encode(), **_evidence(project, submission, filing)}
         try:
             with tempfile.TemporaryDirectory(prefix=".new-", dir=project.submissions) as scratch:
                 folder = Path(scratch) / submission.folder_name
-                for file, content in {**texts, "curves.png": picture, "track.toml": rules}.items():
+                for file, content in files.items():
                     write_atomic(folder / file, content)
-                _write_evidence(project, folder, filing)
                 if problems := verify_folder(project, folder, board):
                     raise LlmbenchError(f"the submission would not verify: {problems[0]}")
                 folder.rename(project.submissions / submission.folder_name)
@@ -219,16 +208,14 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
 
 
 def rebuild_texts(project: Project) -> list[Row]:
-    """Write anew what is made of runs: the board and each submission's README, whose wording may be an older one."""
-    board = read_board(project)
-
-    def remake(submission: Submission) -> Row:
+    """Write anew what is made of runs: each submission's README, whose wording may be an older one, and the board."""
+    board, rows = read_board(project), []
+    for submission in board.submissions:
         claim = Claim(project.submissions / submission.folder_name, submission)
         text = submission_markdown(submission, finished(claim.records), finished(claim.candidates))
         write_changed(claim.folder / "README.md", text)
-        return make_row(board, claim)
-
-    return write_board(project, answer_all(remake, board.submissions))
+        rows.append(make_row(board, claim))
+    return write_board(project, rows)
 
 
 def _arm(project: Project, recipe: str, runs: Sequence[FinishedRun | FailedRun]) -> Arm:
@@ -241,16 +228,9 @@ def _arm(project: Project, recipe: str, runs: Sequence[FinishedRun | FailedRun])
     )
 
 
-def _write_evidence(project: Project, folder: Path, filing: Filing) -> None:
-    """The sources of both arms and all runs."""
-    for variant in sorted(
-        {*parse_recipe(filing.candidates[0].recipe), *(filing.records[0].sources if filing.records else ())}
-    ):
-        write_atomic(frozen_source(folder, variant), read_bytes(project.variants / f"{variant}.py"))
-    arms: list[tuple[ArmName, Sequence[FinishedRun | FailedRun]]] = [
-        ("record", filing.records),
-        ("candidate", filing.candidates),
-    ]
-    for arm, runs in arms:
-        for run in runs:
-            save_run(folder / run_file(arm, run.seed), run)
+def _evidence(project: Project, submission: Submission, filing: Filing) -> dict[str, bytes]:
+    """Path in the submission's folder -> content, of the sources of both arms and of all runs."""
+    variants = {variant for arm in submission.arms.values() for variant in arm.sources}
+    files = {f"sources/{variant}.py": read_bytes(project.variants / f"{variant}.py") for variant in sorted(variants)}
+    files |= {run_file("record", run.seed): dump_json(run).encode() for run in filing.records}
+    return files | {run_file("candidate", run.seed): dump_json(run).encode() for run in filing.candidates}

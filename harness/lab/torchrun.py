@@ -1,11 +1,10 @@
-"""A training worker that is several processes: torchrun's agent starts them, and ends them all when one fails.
+"""A training worker with several ranks: torchrun's agent starts them and ends all of them when one fails.
 
-The first one's events are this worker's. What ends this worker ends them too.
+The first rank's events are this worker's. The ranks end with this worker.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -16,15 +15,18 @@ import uuid
 from contextlib import suppress
 from typing import Any
 
-from harness.player.job import Job
-from harness.player.process import Emit, end_with_parent, run_worker
+from pydantic import ValidationError
 
-# The agent asks the processes that are left to end, and kills them 30 s later: those were not the first to be killed.
+from harness.core.events import WORKER_EVENT
+from harness.player.job import Job
+from harness.player.process import Emit, answer, emit_lines, end_with_parent
+
+# The agent sends SIGKILL to the remaining ranks 30 s after the first failure: those were not killed from outside.
 PATIENCE_S = 15
 
 
 def work(job: Job, emit: Emit) -> None:
-    """Start the track's processes and pass on what the first one says. Killed by SIGKILL where one of them was."""
+    """Start the ranks and forward the first one's events. Ends by SIGKILL where a rank was killed so."""
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -49,7 +51,7 @@ def work(job: Job, emit: Emit) -> None:
     try:
         elastic_launch(config, sys.executable)("-m", "harness.lab.torchrun", job.model_dump_json())
     except SignalException:
-        pass  # they have told what they had to tell
+        pass  # all events were sent
     except ChildFailedError as error:
         first_s = min(failure.timestamp for failure in error.failures.values())
         for failure in error.failures.values():
@@ -68,7 +70,7 @@ def _free_port() -> int:
 
 
 def _streams(events: str) -> Any:
-    """For torchrun: the first process's stdout goes to the path `events`, the others' nowhere; all log to stderr."""
+    """For torchrun: the first rank's stdout goes to the path `events`, the others' to nothing; all log to stderr."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 
     class Streams(DefaultLogsSpecs):
@@ -86,16 +88,16 @@ def _pass_on(events: int, emit: Emit) -> None:
         for line in lines:
             if not line.strip():
                 return
-            with suppress(ValueError):  # a process was killed in the middle of a word
-                emit(json.loads(line))
+            with suppress(ValidationError):  # a process was killed in the middle of a word
+                emit(WORKER_EVENT.validate_json(line))
 
 
 def main() -> None:
-    """One of the processes."""
+    """One rank."""
     end_with_parent()
     from harness.player.train import work as train
 
-    run_worker(train, Job.model_validate_json(sys.argv[1]))
+    answer(train, Job.model_validate_json(sys.argv[1]), emit_lines())
     sys.stderr.flush()
     os._exit(0)  # gloo's threads now and then abort a process that tidies up, with all of its work done
 

@@ -1,4 +1,4 @@
-"""How far a run has come: its clock, its tokens, its losses, and the file from which it goes on.
+"""The state of a run while it trains: clock, tokens and losses so far, and the file from which it resumes.
 
 Shapes: R processes of the run, S steps.
 """
@@ -21,6 +21,8 @@ from harness.core.project import read_bytes, sha256, write_atomic
 from harness.player.ranks import Ranks, RunEndedError
 
 DIGEST_BYTES = 32  # of SHA-256
+PROGRESS = ("step", "tokens", "train_s", "cpu_s", "loss_sum", "loss_steps", "curve", "ended")
+"""What is saved besides weights, optimizers and wall time."""
 
 
 class DivergedError(RunEndedError):
@@ -30,11 +32,11 @@ class DivergedError(RunEndedError):
 class Checkpoint:
     """Everything that changes during a run, so that a resumed run equals an uninterrupted one.
 
-    Random streams are keyed by step, so no generator's state is among it.
+    Random streams are keyed by step, so it holds no generator's state.
     """
 
     def __init__(self, path: Path, model: nn.Module, optimizers: list[Optimizer], started: float) -> None:
-        """Of a process that began at `started`, by time.perf_counter."""
+        """`started` is when the process began, by time.perf_counter."""
         self.path, self.model, self.optimizers, self.started = path, model, optimizers, started
         self.step, self.tokens, self.train_s, self.cpu_s, self.earlier_wall_s = 0, 0, 0.0, 0.0, 0.0
         self.loss_sum, self.loss_steps = 0.0, 0
@@ -50,19 +52,20 @@ class Checkpoint:
         return self.earlier_wall_s + time.perf_counter() - self.started
 
     def start_clock(self) -> None:
-        """Training time counts from here to the next `read`."""
+        """Training time counts from here to `stop_clock`."""
         self._tick, self._cpu_tick = time.perf_counter(), time.process_time()
 
+    def stop_clock(self) -> None:
+        self.train_s += time.perf_counter() - self._tick
+        self._unread_cpu_s = time.process_time() - self._cpu_tick
+
     def read(self, losses: list[Tensor], ranks: Ranks) -> float:
-        """Add up clock, tokens and losses of the steps since the clock was started, over all processes.
+        """Add up processor time, tokens and losses of the steps since the clock was started, over all processes.
 
         Empties `losses`, one a step. Returns the last step's mean over the whole batch, nats per token.
         """
-        self.train_s += time.perf_counter() - self._tick
-        cpu_s = time.process_time() - self._cpu_tick
-        cpu_s_R, tokens_R, losses_RS = zip(
-            *ranks.gather((cpu_s, self.unread_tokens, [loss.item() for loss in losses])), strict=True
-        )
+        told = self._unread_cpu_s, self.unread_tokens, [loss.item() for loss in losses]
+        cpu_s_R, tokens_R, losses_RS = zip(*ranks.gather(told), strict=True)
         self.cpu_s += sum(cpu_s_R)
         self.tokens += sum(tokens_R)
         for loss_R in zip(*losses_RS, strict=True):
@@ -74,7 +77,7 @@ class Checkpoint:
         return mean_nats
 
     def count_tokens(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        """A hook before every forward pass, in whatever mode: what the model sees is what its budget pays for."""
+        """A hook before every forward pass, in either mode: every token that the model sees counts."""
         self.unread_tokens += inputs[0].numel()
 
     def end_interval(self, dev_loss: float) -> None:
@@ -82,7 +85,7 @@ class Checkpoint:
 
         Raises DivergedError where the loss is not finite.
         """
-        self.unread_tokens = 0  # the harness's own comparison of the two models is on the house
+        self.unread_tokens = 0  # comparing the two models on dev is no training
         if not math.isfinite(dev_loss):
             raise DivergedError(f"the dev loss is not finite at step {self.step}")
         self.curve.append(
@@ -98,17 +101,7 @@ class Checkpoint:
     def save(self) -> None:
         """Write the file, atomically."""
         buffer = io.BytesIO()
-        progress = {
-            "step": self.step,
-            "tokens": self.tokens,
-            "train_s": self.train_s,
-            "cpu_s": self.cpu_s,
-            "earlier_wall_s": self.wall_s,
-            "loss_sum": self.loss_sum,
-            "loss_steps": self.loss_steps,
-            "curve": self.curve,
-            "ended": self.ended,
-        }
+        progress = {name: getattr(self, name) for name in PROGRESS} | {"earlier_wall_s": self.wall_s}
         optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
         torch.save({"progress": progress, "model": self.model.state_dict(), "optimizers": optimizers}, buffer)
         payload = buffer.getvalue()

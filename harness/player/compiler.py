@@ -1,4 +1,4 @@
-"""`torch.compile` on a track that asks for it: once a recipe, before the clock runs, and never again after that."""
+"""`torch.compile` for tracks that ask for it: once a recipe, before the clock starts."""
 
 from __future__ import annotations
 

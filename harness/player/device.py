@@ -53,10 +53,12 @@ def keep_freed_memory() -> None:
     Otherwise every activation of some megabytes is mapped and zeroed anew, step after step
     (`python benchmarks/speed.py` measures what that costs). No effect elsewhere.
     """
+    if sys.platform != "linux":
+        return
     import ctypes
 
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
+    if hasattr(libc, "mallopt"):  # of glibc
         mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD in malloc.h
         libc.mallopt(mmap_threshold, 1 << 30)
         libc.mallopt(trim_threshold, (1 << 31) - 1)
@@ -71,23 +73,23 @@ class Device:
     bf16: bool = False
     """Whether training multiplies in bfloat16."""
     steps_between_waits: int = 1
-    """Training steps after which the loop waits for the device, reads the clock and looks at the loss."""
+    """Training steps between two synchronisations, where the clock and the loss are read."""
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Within, training multiplies in this device's precision."""
+        """A context in which products have this device's training precision."""
         import torch
 
         return torch.autocast(self.name, dtype=torch.bfloat16, enabled=self.bf16)
 
     def wait(self) -> None:
-        """Return when the device has done all that it was asked: before a clock is read."""
+        """Wait until the device is idle. Call it before reading a clock."""
         import torch
 
         if self.name == "cuda":
             torch.cuda.synchronize()
 
-    def peak_memory_mib(self) -> int:
-        """Largest memory so far: on a GPU what torch allocated there, else what this process held of the machine's."""
+    def peak_memory_mib(self) -> int | None:
+        """Largest memory so far: on a GPU torch's allocations, else this process's resident memory; None on Windows."""
         if self.name == "cuda":
             import torch
 
@@ -96,13 +98,15 @@ class Device:
             status = Path("/proc/self/status").read_text()  # Linux; its getrusage would count the parent's peak too
             return int(status.partition("VmHWM:")[2].split()[0]) >> 10
         except (OSError, IndexError, ValueError):
+            if sys.platform == "win32":
+                return None
             import resource
 
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             return max(1, peak >> (20 if sys.platform == "darwin" else 10))
 
     def tensor(self, batch: Any) -> Tensor:
-        """A numpy batch on this device; the copy goes on while the host goes on."""
+        """A numpy batch on this device; the copy to a GPU is asynchronous."""
         import torch
 
         tensor = torch.from_numpy(batch)
@@ -143,7 +147,7 @@ def open_device(track: Track) -> Device:
 
 
 def start_device(track: Track) -> None:
-    """Have a GPU's driver start, which takes a socket and names its threads: a confined process may do neither.
+    """Start a GPU's driver: it opens a socket and names threads, which a confined process may not.
 
     Raises LlmbenchError where the machine has no GPU for the track.
     """

@@ -1,4 +1,4 @@
-"""What one training or evaluating process is asked to do, and how it answers: JSON lines on stdout."""
+"""What one worker process is asked to do: which run, and where it lies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class GiveUp(Strict):
 
 
 class Job(Strict):
-    """One run for one worker process. Passed as JSON on the command line."""
+    """One run for one worker process."""
 
     root: str
     track: str
@@ -43,7 +43,7 @@ class Job(Strict):
     checkpoint_every_s: float = 30.0
     give_up: GiveUp | None = None
     final_dev_loss: float | None = None
-    """Nats per token on the dev split where training ended; the evaluator must find the same."""
+    """Dev loss at the end of training, nats per token; the evaluator must find the same."""
 
     @property
     def compiled(self) -> Path:
@@ -56,7 +56,7 @@ class Job(Strict):
         return Path(self.folder) / "weights.safetensors"
 
     def load_track(self) -> Track:
-        """The track, proved to be the one that the job names."""
+        """The track. Raises LlmbenchError where it is no longer the one that the job names."""
         track = with_found_pins(load_track(Project(Path(self.root)), self.track, self.settings))
         if track.training_digest != self.training_digest:
             raise LlmbenchError(f"tracks/{self.track}.toml changed while its runs were being trained; start again")
@@ -84,7 +84,7 @@ class Job(Strict):
         return confine(readable, writable, devices, programs=compiles)
 
     def load_recipe(self, track: Track) -> Recipe:
-        """The recipe, its sources proved to be those that the job names. This runs the variants' code."""
+        """The recipe; this runs the variants' code. Raises LlmbenchError where a source changed meanwhile."""
         sources = recipe_sources(Project(Path(self.root)), self.recipe)
         for name, source in sources.items():
             if source.digest != self.sources[name]:

@@ -1,4 +1,4 @@
-"""What training looks at on the dev split: the loss, and where a router sends its tokens. All of it in float32.
+"""The training loss, the loss on dev, and the load of experts on dev. All in float32.
 
 Shapes: B sequences, T positions, V vocabulary, E experts; a batch holds T + 1 tokens a sequence.
 """
@@ -16,16 +16,16 @@ from harness.core.runs import ExpertLayer
 from harness.player.ranks import RunEndedError
 from models.moe import MixtureOfExperts
 
-# What two models with the same weights may differ by, nats: nothing on a CPU, the order of sums elsewhere.
+# Largest difference in loss of two models with the same weights, nats: sums have another order on a GPU.
 MAX_COPY_SHIFT = 1e-3
 
 
-# Sequences of the last batch that they must agree about: what a model hides from its weights moves any of them.
+# Sequences of the last batch on which their losses must agree: state outside the weights moves any of them.
 NUM_COPY_SEQUENCES = 2
 
 
 class RuleBrokenError(RunEndedError):
-    """The recipe did what the harness owns; the message starts with the rule's name."""
+    """The recipe broke a rule of training; the message starts with the rule's name."""
 
 
 def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def dev_loss(model: nn.Module, judged: nn.Module, dev: list[Tensor], tokens_BT1:
     judged.load_state_dict(model.state_dict(), strict=True)
     losses = []
     for either in (model, judged):
-        torch.manual_seed(0)  # a model that rolls dice in evaluation is for the probes to name
+        torch.manual_seed(0)  # a model that draws at random in evaluation is named by the probes
         losses.append(mean_loss(either, [tokens_BT1[:NUM_COPY_SEQUENCES]]))
     if abs(losses[0] - losses[1]) > MAX_COPY_SHIFT:
         raise RuleBrokenError(
@@ -97,7 +97,7 @@ def mean_loss(model: nn.Module, batches: list[Tensor]) -> float:
 
 @torch.no_grad()
 def expert_layers(model: nn.Module, judged: nn.Module, dev: list[Tensor]) -> tuple[ExpertLayer, ...] | None:
-    """How each router of the trained model spreads dev, told by the second model; None where it has none."""
+    """How each router spreads dev over its experts, computed by the second model; None without experts."""
     layers = [module for module in judged.modules() if isinstance(module, MixtureOfExperts)]
     if not layers:
         return None

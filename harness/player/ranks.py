@@ -1,4 +1,4 @@
-"""What one training process is among the several of a run: its share of a batch, and what all of them agree on.
+"""The ranks of a run: one process's share of every batch, and the collectives that join them.
 
 torchrun (harness/lab/torchrun.py) starts one process a GPU, or on a CPU track one for each set of the track's
 threads. Each draws the same start, takes its rows of the same batches, and steps on the same gradients, the mean over
@@ -28,33 +28,33 @@ Answer = TypeVar("Answer")
 
 
 class RunEndedError(Exception):
-    """A run ends without a result; where one of its processes finds that, all of them learn it."""
+    """A run ends without a result. Where one rank raises it, all ranks do."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """One process's place among those of a run. Every method that says so is called by all of them, in one order."""
+    """One process's rank in its run. A method called a collective must be called by every rank, in the same order."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def is_first(self) -> bool:
-        """Whether this process speaks for the run: it evaluates, writes and tells."""
+        """Whether this rank scores on dev, writes files and sends events for the run."""
         return self.rank == 0
 
     @property
     def key(self) -> tuple[int, ...]:
-        """What tells this process's random streams from those of the first, which are a single process's."""
+        """What keys this rank's random streams; empty for the first, whose streams are a single process's."""
         return () if self.is_first else (self.rank,)
 
     def share(self, batch_BT1: NDArray[Any]) -> NDArray[Any]:
-        """This process's rows of a batch: those of all processes, in order, are the batch."""
+        """This rank's rows of a batch; the rows of all ranks, in order, are the batch."""
         rows = len(batch_BT1) // self.size
         return batch_BT1[self.rank * rows : (self.rank + 1) * rows]
 
     def spread(self, model: nn.Module) -> nn.Module:
-        """The model, wrapped so that a backward pass leaves every process the mean of all gradients. Asks all."""
+        """The model, wrapped so that a backward pass leaves every rank the mean gradient. A collective."""
         if self.size == 1:
             return model
         from torch.nn.parallel import DistributedDataParallel
@@ -63,7 +63,7 @@ class Ranks:
         return DistributedDataParallel(model, find_unused_parameters=True)
 
     def gather(self, value: Answer) -> list[Answer]:
-        """The processes' values, by rank. Asks all."""
+        """Every rank's value, in order. A collective."""
         if self.size == 1:
             return [value]
         from torch import distributed
@@ -73,7 +73,7 @@ class Ranks:
         return values
 
     def of_first(self, action: Callable[..., Answer], *arguments: Any) -> Answer:
-        """What the first process's `action` returns, or raises to end the run. Asks all, which wait for it."""
+        """What the first rank's `action` returns, or raises to end the run. A collective: the others wait for it."""
         if self.size == 1:
             return action(*arguments)
         from torch import distributed
@@ -92,14 +92,14 @@ class Ranks:
 
 
 ALONE = Ranks()
-"""Of a run that one process trains."""
+"""The rank of a run that one process trains."""
 
 
 @contextmanager
 def open_ranks(track: Track) -> Iterator[Ranks]:
-    """This process's place among those of the run, as torchrun's environment tells it; alone where the track has one.
+    """This process's rank, from torchrun's environment; `ALONE` where the track has one process a run.
 
-    It connects the processes, so call it before this one is confined: then no more connections can be made.
+    It connects the ranks, so call it before confinement, which forbids new connections.
     """
     if track.num_processes == 1:
         yield ALONE
@@ -123,7 +123,7 @@ def open_ranks(track: Track) -> Iterator[Ranks]:
 
 
 def _first_failure(store: Any) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
-    """An excepthook that leaves the log's last word to the process that failed first: the others only lost it."""
+    """An excepthook that prints the traceback of the first rank that fails: the others fail because it is gone."""
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if store.add("failures", 1) == 1:

@@ -1,4 +1,4 @@
-"""The training loop. It is given train and dev tokens and never opens val.
+"""The training loop. It gets train and dev tokens and never opens val.
 
 Shapes: B sequences, T positions, V vocabulary; a batch holds T + 1 tokens a sequence.
 """
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from harness.core.errors import LlmbenchError
+from harness.core.events import Failed, Rehearsed, Step, Stopped, Trained
 from harness.core.project import derive_seed, sha256, write_atomic
-from harness.core.runs import CurvePoint, Training
+from harness.core.runs import CurvePoint, FailureStatus, Training
 from harness.core.track import Budget, Track
 from harness.data.batches import Batches, eval_batches
 from harness.data.cache import open_split
@@ -35,7 +36,7 @@ from harness.variants.recipe import Recipe, draw_parameters
 
 
 class HopelessError(RunEndedError):
-    """The run is so far behind at its milestone that its contest ends here."""
+    """At its milestone the run is too far behind the record's for its contest to go on."""
 
 
 class StopRequestedError(RunEndedError):
@@ -55,10 +56,9 @@ def train(
 ) -> Training:
     """Train one recipe with one seed, from its checkpoint where there is one.
 
-    The clock covers training steps only, the gathering of their batch included. Dev evaluations,
-    checkpoints and a warm-up on dummy data are outside it; `wall_s` covers everything. A GPU works on while the loop
-    prepares the next steps: it is waited for, and its loss looked at, at some steps only. Each process of a run calls
-    this; the first one looks, tells and writes, and all end alike.
+    The clock covers training steps only, gathering their batches included. Dev evaluations, checkpoints and the
+    warm-up on dummy data are outside it; `wall_s` covers everything. On a GPU the loop synchronises, and reads clock
+    and loss, at some steps only. Every rank of a run calls this; the first one scores on dev, sends events and writes.
 
     Raises DivergedError, HopelessError, RuleBrokenError, StopRequestedError.
     """
@@ -72,7 +72,7 @@ def train(
         compile_forward(model, job.compiled)
     optimizers = build_optimizers(recipe, model)
     batches = Batches(tokens["train"], budget.seq_len, budget.batch_sequences, job.seed)
-    # A GPU and a compiler prepare for the shape of a batch; elsewhere one sequence shows that the model works.
+    # A GPU and a compiler warm up for the shape of a batch; elsewhere one sequence shows that the model works.
     for_shape = track.compile or track.device != "cpu"
     like_BT1 = ranks.share(batches.batch(0))[: None if for_shape else 1]
     warmup_s = warm_up(model, device, like_BT1, track.model.vocab_size)
@@ -82,7 +82,7 @@ def train(
     state.load()
     model.register_forward_pre_hook(state.count_tokens)
     together = ranks.spread(model)
-    referee = _Referee(budget, recipe, tokens["dev"], device, state, job, emit, should_stop)
+    first = _FirstRank(budget, recipe, tokens["dev"], device, state, job, emit, should_stop)
     unread: list[Tensor] = []
 
     state.start_clock()
@@ -96,31 +96,33 @@ def train(
             logits_BTV, aux_loss = together(tokens_BT1[:, :-1])
             loss = cross_entropy(logits_BTV, tokens_BT1[:, 1:])
         (loss if aux_loss is None else loss + aux_loss).backward()
-        if ranks.size > 1:  # an optimizer that draws draws the same in each process
+        if ranks.size > 1:  # an optimizer that draws at random draws the same on each rank
             torch.manual_seed(derive_seed("optimizer", job.seed, step))
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         unread.append(loss.detach())
         state.step = step + 1
-        if state.step % device.steps_between_waits and state.step not in referee.dev_steps:
+        if state.step % device.steps_between_waits and state.step not in first.dev_steps:
             continue
 
         device.wait()
+        state.stop_clock()
         loss_nats = state.read(unread, ranks)
         if not math.isfinite(state.loss_sum):
             raise DivergedError(f"the training loss is not finite at step {state.step} of {num_steps}")
-        if ranks.of_first(referee.look, loss_nats, tokens_BT1) and state.step < num_steps:
+        asked_to_stop = ranks.of_first(first.look, loss_nats, tokens_BT1)
+        if asked_to_stop and state.step < num_steps:
             raise StopRequestedError
         state.start_clock()
 
     check_rules(track, state, ranks)
-    peak_memory_mib = max(ranks.gather(device.peak_memory_mib()))
-    return ranks.of_first(referee.finish, warmup_s, peak_memory_mib, confinement)
+    peaks_mib = [peak for peak in ranks.gather(device.peak_memory_mib()) if peak is not None]
+    return ranks.of_first(first.finish, warmup_s, max(peaks_mib, default=None), confinement)
 
 
-class _Referee:
-    """What the first process of a run does beside training: it scores on dev, tells, saves, and writes the result."""
+class _FirstRank:
+    """What the first rank does beside training: scores on dev, sends events, saves, writes the result."""
 
     def __init__(
         self,
@@ -151,7 +153,7 @@ class _Referee:
             state.end_interval(dev_loss(state.model, self.judged, self.dev, tokens_BT1))
             if job.give_up is not None and state.step == job.give_up.step:
                 check_milestone(state.curve[-1]["dev_loss_nats"], job.give_up)
-        self.emit({"event": "step", "step": state.step, "loss": loss_nats, "train_s": state.train_s})
+        self.emit(Step(step=state.step, loss_nats=loss_nats, train_s=state.train_s))
         stop = self.should_stop()
         if is_last:
             state.ended = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -159,8 +161,8 @@ class _Referee:
             state.save()
         return stop
 
-    def finish(self, warmup_s: float, peak_memory_mib: int, confinement: tuple[str, ...]) -> Training:
-        """Write the weights, and say how they came about."""
+    def finish(self, warmup_s: float, peak_memory_mib: int | None, confinement: tuple[str, ...]) -> Training:
+        """Write the weights; the run's record of training."""
         state, model = self.state, self.state.model
         weights = save({name: tensor.cpu().clone() for name, tensor in model.state_dict().items()})  # tied ones twice
         write_atomic(self.job.weights, weights)
@@ -182,7 +184,7 @@ class _Referee:
 
 
 def check_rules(track: Track, state: Checkpoint, ranks: Ranks) -> None:
-    """Raises RuleBrokenError where a run that came to its end did not keep what it promised at its start."""
+    """Raises RuleBrokenError where a finished run broke its budget, coverage, or the equality of its ranks."""
     if state.tokens != track.budget.tokens:
         raise RuleBrokenError(f"budget: {state.tokens} tokens passed the model in training, not {track.budget.tokens}")
     if not cover_everything(state.optimizers, state.model):
@@ -246,9 +248,28 @@ def warm_up(model: nn.Module, device: Device, like_BT1: Any, vocab_size: int) ->
     return time.perf_counter() - tick
 
 
+def rehearse(job: Job, emit: Emit) -> None:
+    """Build one job's model and pass a batch through it; answer with `Rehearsed`, or fail as training would.
+
+    Asked before a contest trains its record for minutes, only to learn that the candidate cannot start.
+    """
+    track = job.load_track()
+    job.confine(track, ("train",), writes=True)
+    recipe = job.load_recipe(track)
+    set_up_torch(track)
+    device, budget = open_device(track), track.budget
+    model = recipe.build()
+    draw_parameters(model, job.seed)
+    model.to(device.name)
+    build_optimizers(recipe, model)
+    batch_BT1 = Batches(open_split(track, "train"), budget.seq_len, budget.batch_sequences, job.seed).batch(0)
+    warm_up(model, device, Ranks(size=track.num_processes).share(batch_BT1), track.model.vocab_size)
+    emit(Rehearsed())
+
+
 def work(job: Job, emit: Emit) -> None:
-    """Train one job and answer with `trained`, `diverged` or `stopped`."""
-    stop = threading.Event()  # SIGINT and SIGTERM become a question that the loop asks between two steps
+    """Train one job; answer with `Trained`, `Failed` or `Stopped`."""
+    stop = threading.Event()  # the loop asks for it between two steps
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     track = job.load_track()
@@ -259,13 +280,16 @@ def work(job: Job, emit: Emit) -> None:
         tokens = {"train": open_split(track, "train"), "dev": open_split(track, "dev")}
         try:
             training = train(track, recipe, tokens, job, emit, stop.is_set, confinement, ranks=ranks)
-        except DivergedError as error:
-            emit({"event": "diverged", "reason": str(error)})
-        except HopelessError as error:
-            emit({"event": "hopeless", "reason": str(error)})
-        except RuleBrokenError as error:
-            emit({"event": "invalid", "reason": str(error)})
         except StopRequestedError:
-            emit({"event": "stopped"})
+            emit(Stopped())
+        except tuple(_FAILURES) as error:
+            emit(Failed(status=_FAILURES[type(error)], reason=str(error)))
         else:
-            emit({"event": "trained", "training": training.model_dump_json()})
+            emit(Trained(training=training))
+
+
+_FAILURES: dict[type[Exception], FailureStatus] = {
+    DivergedError: "diverged",
+    HopelessError: "hopeless",
+    RuleBrokenError: "invalid",
+}

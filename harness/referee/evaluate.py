@@ -13,11 +13,13 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.core.events import Evaluated, Failed
 from harness.core.project import read_bytes, sha256
 from harness.core.runs import PROBES, Evaluation
 from harness.core.track import Track
@@ -45,6 +47,8 @@ WHOLE_EVERY = 8
 
 
 Batch = NDArray[np.integer[Any]]
+Place = tuple[int, int]
+"""A row: its batch, and where in it."""
 
 
 def evaluate(
@@ -56,7 +60,7 @@ def evaluate(
     """
     few = val[:NUM_FRESH_BATCHES]
     fresh = [nats_BT.astype(np.float32) for nats_BT, _ in score(next(sessions), few)]
-    probe(next(sessions), few, fresh)
+    Probe(next(sessions), few, fresh).run()
 
     session = next(sessions)
     started = time.perf_counter()
@@ -73,7 +77,7 @@ def evaluate(
                 f"weights: the saved weights have dev loss {dev_loss:.4f}, training ended with {final_dev_loss:.4f}; "
                 f"the model keeps something outside its parameters and persistent buffers"
             )
-    probe(next(sessions), val, kept)
+    Probe(next(sessions), val, kept).run()
     return Evaluation(
         nats=nats,
         correct=correct,
@@ -106,89 +110,83 @@ def token_nats(logits_TV: NDArray[np.float32], targets_T: NDArray[np.int64]) -> 
     return np.log(np.exp(shifted_TV, out=shifted_TV).sum(-1, dtype=np.float64)) - target_T
 
 
-def probe(session: Session, batches: Sequence[Batch], nats: Sequence[NDArray[np.float32]]) -> None:
-    """Score `batches` again in a fresh session, rearranged and changed; `nats` are their losses in the first one.
+@dataclass(frozen=True)
+class Probe:
+    """Scores rows again in a fresh session, rearranged and changed; raises ProbeFailedError where a loss moves."""
 
-    Raises ProbeFailedError with the rule's name where a loss moves that must not.
-    """
-    generator = np.random.default_rng(secrets.randbits(64))  # nobody can prepare for it
-    size = max(len(batch) for batch in batches)
-    for length in dict.fromkeys(batch.shape[1] - 1 for batch in batches):
-        places = [
-            (b, row) for b, batch in enumerate(batches) if batch.shape[1] - 1 == length for row in range(len(batch))
-        ]
-        order = generator.permutation(len(places))
-        # Every boundary is tried before one is tried twice, those at the ends first: a leak may sit at a single one.
-        cuts = [length - 1, 1, *generator.permutation(np.arange(2, length - 1)).tolist()]
-        for start in range(0, len(order) if length > 1 else 0, size):
-            chosen = [places[i] for i in order[start : start + size]]
-            own = [cuts[place % len(cuts)] for place in range(start, start + len(chosen))]
-            own[1::WHOLE_EVERY] = [length] * len(own[1::WHOLE_EVERY])
-            _probe_rows(session, batches, nats, chosen, own)
+    session: Session
+    batches: Sequence[Batch]
+    nats: Sequence[NDArray[np.float32]]
+    """Their losses in the first session."""
 
+    def run(self) -> None:
+        """Every row once, with other neighbours and, from a random place on, other tokens."""
+        generator = np.random.default_rng(secrets.randbits(64))  # nobody can prepare for it
+        size = max(len(batch) for batch in self.batches)
+        for length in dict.fromkeys(batch.shape[1] - 1 for batch in self.batches):
+            places = [
+                (b, row)
+                for b, batch in enumerate(self.batches)
+                if batch.shape[1] - 1 == length
+                for row in range(len(batch))
+            ]
+            order = generator.permutation(len(places))
+            # Every boundary is tried before one is tried twice, the ends first: a leak may sit at a single one.
+            cuts = [length - 1, 1, *generator.permutation(np.arange(2, length - 1)).tolist()]
+            for start in range(0, len(order) if length > 1 else 0, size):
+                chosen = [places[i] for i in order[start : start + size]]
+                own = [cuts[place % len(cuts)] for place in range(start, start + len(chosen))]
+                own[1::WHOLE_EVERY] = [length] * len(own[1::WHOLE_EVERY])
+                self._score_again(chosen, own)
 
-def _probe_rows(
-    session: Session,
-    batches: Sequence[Batch],
-    nats: Sequence[NDArray[np.float32]],
-    places: list[tuple[int, int]],
-    cuts: list[int],
-) -> None:
-    """One batch of rows out of other batches, each with tokens of its neighbour from its cut on."""
-    rows_BT1 = np.stack([batches[b][row] for b, row in places]).astype(np.int64)
-    changed_BT1 = rows_BT1.copy()
-    donors_BT1 = np.roll(rows_BT1, 1, axis=0) if len(places) > 1 else batches[0][:1, : rows_BT1.shape[1]]
-    for row, cut in enumerate(cuts):
-        changed_BT1[row, cut:] = donors_BT1[row, cut:]
-        if changed_BT1[row, cut] == rows_BT1[row, cut]:  # any other token that occurs
-            changed_BT1[row, cut] = next(token for token in rows_BT1.flat if token != rows_BT1[row, cut])
-    logits_BTV = session.ask(changed_BT1[:, :-1])
-    for row, (b, place) in enumerate(places):
-        before_T = slice(0, cuts[row])
-        again_T = token_nats(logits_BTV[row, before_T], rows_BT1[row, 1:][before_T])
-        if (shift := _largest_shift(nats[b][place, before_T], again_T)) > MAX_SHIFT:
-            _name_and_raise(session, batches, nats, places, row, f"{shift:.2g} from position {cuts[row]} on")
+    def _score_again(self, places: Sequence[Place], cuts: Sequence[int]) -> None:
+        """One batch of rows out of other batches, each with tokens of its neighbour from its cut on."""
+        rows_BT1 = np.stack([self.batches[b][row] for b, row in places]).astype(np.int64)
+        changed_BT1 = rows_BT1.copy()
+        donors_BT1 = np.roll(rows_BT1, 1, axis=0) if len(places) > 1 else self.batches[0][:1, : rows_BT1.shape[1]]
+        for row, cut in enumerate(cuts):
+            changed_BT1[row, cut:] = donors_BT1[row, cut:]
+            if changed_BT1[row, cut] == rows_BT1[row, cut]:  # any other token that occurs
+                changed_BT1[row, cut] = next(token for token in rows_BT1.flat if token != rows_BT1[row, cut])
+        logits_BTV = self.session.ask(changed_BT1[:, :-1])
+        for row, (b, place) in enumerate(places):
+            before_T = slice(0, cuts[row])
+            again_T = token_nats(logits_BTV[row, before_T], rows_BT1[row, 1:][before_T])
+            if (shift := _largest_shift(self.nats[b][place, before_T], again_T)) > MAX_SHIFT:
+                raise self._explain(places, row, f"{shift:.2g} from position {cuts[row]} on")
+
+    def _explain(self, places: Sequence[Place], row: int, shift: str) -> ProbeFailedError:
+        """What moved a row's loss: the same question again, other neighbours, or other tokens later on."""
+        b, place = places[row]
+        ((same_BT, _),) = score(self.session, [self.batches[b]])
+        if _largest_shift(self.nats[b][place], same_BT[place]) > MAX_SHIFT:
+            return ProbeFailedError("statelessness: the same batch gives other losses in another order of batches")
+        ((beside_BT, _),) = score(self.session, [np.stack([self.batches[other][at] for other, at in places])])
+        if _largest_shift(self.nats[b][place], beside_BT[row]) > MAX_SHIFT:
+            return ProbeFailedError("batch_independence: a sequence's loss depends on the other sequences of its batch")
+        return ProbeFailedError(
+            f"causality: other tokens later on move the loss before them (by {shift}); it sees the future"
+        )
 
 
 def _largest_shift(nats_T: NDArray[np.float32], again_T: NDArray[np.float64]) -> float:
     return float((np.abs(again_T - nats_T) / np.maximum(1.0, nats_T)).max())
 
 
-def _name_and_raise(
-    session: Session,
-    batches: Sequence[Batch],
-    nats: Sequence[NDArray[np.float32]],
-    places: list[tuple[int, int]],
-    row: int,
-    shift: str,
-) -> None:
-    """Find out what moved a row's loss: the same question again, other neighbours, or other tokens later on."""
-    b, place = places[row]
-    ((same_BT, _),) = score(session, [batches[b]])
-    if _largest_shift(nats[b][place], same_BT[place]) > MAX_SHIFT:
-        raise ProbeFailedError("statelessness: the same batch gives other losses in another order of batches")
-    ((beside_BT, _),) = score(session, [np.stack([batches[other][at] for other, at in places])])
-    if _largest_shift(nats[b][place], beside_BT[row]) > MAX_SHIFT:
-        raise ProbeFailedError("batch_independence: a sequence's loss depends on the other sequences of its batch")
-    raise ProbeFailedError(
-        f"causality: other tokens later on move the loss before them (by {shift}); it sees the future"
-    )
-
-
 def work(job: Job, emit: Emit) -> None:
-    """Probe and score one trained job; answer with `evaluated` or `invalid`."""
+    """Probe and score one trained job; answer with `Evaluated` or `Failed`."""
     track = job.load_track()
     keep_freed_memory()
     digest = sha256(read_bytes(job.weights))
     try:
-        # The model's processes are forked first: their memory is this one's before it has seen val.
+        # First, for a fork has this process's memory: of before it has seen val.
         with model_sessions(job, track, ("fresh", "fresh", "trained", "trained")) as sessions:
             val, dev = (_windows(track, split) for split in ("val", "dev"))
             evaluation = evaluate(track, val, dev, job.final_dev_loss, sessions)
     except ProbeFailedError as error:
-        emit({"event": "invalid", "reason": str(error)})
+        emit(Failed(status="invalid", reason=str(error)))
     else:
-        emit({"event": "evaluated", "evaluation": evaluation.model_dump_json(), "weights_sha256": digest})
+        emit(Evaluated(evaluation=evaluation, weights_sha256=digest))
 
 
 def _windows(track: Track, split: Any) -> Sequence[Batch]:

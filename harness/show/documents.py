@@ -20,8 +20,7 @@ from harness.core.runs import Run
 from harness.core.schema import Count, Sha256, Strict
 from harness.core.track import Track
 from harness.lab.doctor import Diagnosis
-from harness.lab.noise import NoiseReport
-from harness.lab.noise import Plan as NoisePlan
+from harness.lab.noise import ContestPlan, NoiseReport
 from harness.rule.external import Judgement
 from harness.rule.replication import Outcome, State
 from harness.rule.verdict import Verdict
@@ -139,7 +138,7 @@ class Noise(Document, NoiseReport):
     track: str
 
 
-class Plan(Document, NoisePlan):
+class Plan(Document, ContestPlan):
     """`plan`: what a gain costs to show."""
 
     track: str

@@ -21,6 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from harness.core.events import Done, Evaluating, Lost, RunEvent, Step, Waiting
 from harness.core.runs import FinishedRun, RunIdentity
 from harness.core.terminal import put
 from harness.core.track import Track
@@ -96,31 +97,31 @@ class LiveRuns:
     ) -> None:
         self._live.stop()
 
-    def __call__(self, run: RunIdentity, event: dict[str, Any]) -> None:
+    def __call__(self, run: RunIdentity, event: RunEvent) -> None:
         """Show one event. Called from several threads."""
         with self._guard:
             key = (run.recipe, run.seed)
-            match event["event"]:
-                case "step":
+            match event:
+                case Step():
                     self._step(run, self._running.setdefault(key, _Watched()), event)
-                case "evaluating":
+                case Evaluating():
                     self._running.setdefault(key, _Watched()).note = "evaluating"
-                case "lost":
-                    self._line(run, f"lost ({event['reason']}); it starts again")
-                case "waiting":
+                case Lost():
+                    self._line(run, f"lost ({event.reason}); it starts again")
+                case Waiting():
                     self._running.setdefault(key, _Watched()).note = "another llmbench trains it"
                     self._line(run, "another llmbench trains this run; waiting for it")
-                case "done":
+                case Done():
                     self._running.pop(key, None)
                     if key not in self._told:  # a later look asks for the same runs again
                         self._told.add(key)
-                        self._line(run, _outcome(event["result"], reused=event["reused"]))
-                        self._end_pair(event["result"])
+                        self._line(run, _outcome(event.result, reused=event.reused))
+                        self._end_pair(event.result)
 
-    def _step(self, run: RunIdentity, watched: _Watched, event: dict[str, Any]) -> None:
-        watched.step, watched.note = event["step"], ""
-        watched.losses.append(event["loss"])
-        watched.rate = event["step"] * self.track.budget.batch_tokens / max(event["train_s"], 1e-9)
+    def _step(self, run: RunIdentity, watched: _Watched, event: Step) -> None:
+        watched.step, watched.note = event.step, ""
+        watched.losses.append(event.loss_nats)
+        watched.rate = event.step * self.track.budget.batch_tokens / max(event.train_s, 1e-9)
         if self.console.is_terminal:
             return
         now = time.monotonic()
@@ -132,7 +133,7 @@ class LiveRuns:
             left = duration(self._seconds_left(watched))
             total = self.track.budget.num_steps
             self._line(
-                run, f"step {watched.step}/{total}, loss {event['loss']:.3f}, {watched.rate:,.0f} tok/s, {left} left"
+                run, f"step {watched.step}/{total}, loss {event.loss_nats:.3f}, {watched.rate:,.0f} tok/s, {left} left"
             )
 
     def _end_pair(self, result: Any) -> None:

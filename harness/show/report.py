@@ -15,7 +15,7 @@ from harness.rule.replication import Outcome
 from harness.rule.verdict import Verdict
 
 if TYPE_CHECKING:
-    from harness.lab.noise import NoiseReport, Plan
+    from harness.lab.noise import ContestPlan, NoiseReport
     from harness.lab.rerun import Repeat
     from harness.rule.external import Judgement
 
@@ -143,7 +143,7 @@ def noise_lines(report: NoiseReport, track: Track) -> list[str]:
     return lines
 
 
-def plan_lines(plan: Plan, gain: float, track: Track) -> list[str]:
+def plan_lines(plan: ContestPlan, gain: float, track: Track) -> list[str]:
     """A plan for the terminal."""
     lines = [
         f"a gain of {gain:g} nats on {track.name}: accepted in {100 * plan.power:.0f}\u00a0% of the cases drawn from "

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from harness.core.errors import LlmbenchError, did_you_mean, one_line
+from harness.core.events import Done, RunEvent, Step
 from harness.core.project import Project, make_folder, sha256
 from harness.core.runs import FinishedRun, RunIdentity
 from harness.core.track import Track
@@ -156,16 +157,16 @@ class Logbook:
             for writer in self._writers:
                 writer.close()
 
-    def __call__(self, run: RunIdentity, event: dict[str, Any]) -> None:
+    def __call__(self, run: RunIdentity, event: RunEvent) -> None:
         """Pass one event on. Called from several threads; never waits for a tracker, never raises."""
         name = f"{run.track} {run.recipe} seed-{run.seed}"
-        match event["event"]:
-            case "step":
-                rate = event["step"] * self.track.budget.batch_tokens / max(event["train_s"], 1e-9)
-                self._send(name, run, event["step"], {"train/loss": event["loss"], "train/tokens_per_s": rate})
-            case "done":
-                if isinstance(event["result"], FinishedRun):
-                    for step, values in _scores(event["result"]):
+        match event:
+            case Step():
+                rate = event.step * self.track.budget.batch_tokens / max(event.train_s, 1e-9)
+                self._send(name, run, event.step, {"train/loss": event.loss_nats, "train/tokens_per_s": rate})
+            case Done():
+                if isinstance(event.result, FinishedRun):
+                    for step, values in _scores(event.result):
                         self._send(name, run, step, values)
                 self._send(name, run, None, {})
 

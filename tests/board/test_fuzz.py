@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from harness.board.check_board import readable_board, verify_board, verify_folder
+from harness.board.check_board import readable_board, verify_folder
 from harness.board.leaderboard import make_rows, read_board, rebuild
 from harness.board.rows import BOARD_END, BOARD_START
 from harness.core.project import Project, sha256
@@ -28,8 +28,9 @@ from harness.lab.noise import stored_pairs, study_folder
 from harness.lab.store import RUN_FILE, RunStore
 from harness.rule.external import judge_file
 from harness.variants.source import read_variant
-from tests.conftest import ROOT, Sandbox
 from tests.damage import REFUSED, STRANGE, damaged, fuzz, is_sentence, outcome, retyped
+from tests.make import ROOT, verify_board
+from tests.sandbox import Sandbox
 
 # How many cases of each; what verifies a whole board costs more than the others.
 CASES = {

@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic_core import to_json
 
-from harness.board.check_board import readable_board, verify_board, verify_folder
-from harness.board.leaderboard import read_board
+from harness.board.check_board import readable_board, verify_folder
 from harness.board.rows import BOARD_END, BOARD_START
 from harness.core.project import Project
-from tests.conftest import ROOT
+from tests.make import copy_board, newest, verify_board, written
 
 KINDS = ("opening", "record", "negative")
 # Other values that the schema itself would take: the rule has to refuse them.
@@ -55,7 +53,8 @@ def mutations(key: Any, value: Any) -> Iterator[Any]:
     elif isinstance(value, int):
         yield from (value + 1, value - 1, 1000 * value + 1, -value - 1, float(value), str(value), None)
     elif isinstance(value, float):
-        yield from (value * (1 + 1e-6), value * (1 - 1e-6), 1000 * value + 1, -value - 1, str(value), None)
+        step = 1e-6 * abs(value) + 1e-11  # above what `verify` grants to rounding
+        yield from (value + step, value - step, 1000 * value + 1, -value - 1, str(value), None)
     elif isinstance(value, str):
         other_digit = value[:-1] + ("1" if value[-1:] == "0" else "0")
         yield from (f"{value}x", value[1:], "", None, 0, other_digit, *WORDS.get(key, ()))
@@ -67,11 +66,6 @@ def nodes(value: Any, path: Place = ()) -> list[Place]:
     """Paths of all leaves, lists and objects."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path, *(found for key, one in inner for found in nodes(one, (*path, key)))]
-
-
-def written(content: Any) -> str:
-    """JSON as llmbench writes it, to the byte: what is not changed stays as it was."""
-    return to_json(content, indent=1).decode() + "\n"
 
 
 def tampered(text: str) -> Iterator[Mutation]:
@@ -103,27 +97,12 @@ def accepted_changes(project: Project, path: Path, mutated: Iterator[Mutation]) 
     return accepted
 
 
-def copy_board(root: Path) -> Project:
-    """A copy of what `verify` reads."""
-    for folder in ("submissions", "tracks", "models"):
-        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("leaderboard.csv", "README.md"):
-        shutil.copy(ROOT / file, root / file)
-    return Project(root)
-
-
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A copy of the committed board; every test leaves it as it was."""
     project = copy_board(tmp_path_factory.mktemp("board"))
     assert not any(verify_board(project).values())
     return project
-
-
-def newest(project: Project, kind: str) -> Path:
-    """The folder of the newest submission of a kind."""
-    found = [submission for submission in read_board(project).submissions if submission.kind == kind]
-    return project.submissions / found[-1].folder_name
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -152,6 +131,45 @@ def test_every_run_of_a_claim_is_guarded(board: Project, kind: str) -> None:
         leaves = {node: text for node, _, text in tampered(path.read_text())}  # the last change of each place
         dealt = [(node, "", text) for node, text in list(leaves.items())[place :: len(paths)]]
         assert accepted_changes(board, path, iter(dealt)) == set()
+
+
+def test_a_file_that_does_not_belong_to_a_submission_is_named(board: Project) -> None:
+    path = newest(board, "record") / "notes.txt"
+    path.write_text("hello")
+    found = verify_folder(board, path.parent, readable_board(board))
+    path.unlink()
+    assert found == [f"{path.parent.name}/notes.txt does not belong to a submission; remove it"]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "words"),
+    [
+        ("leaderboard.csv", "base", "bass", "leaderboard.csv differs"),
+        ("submissions/0002-pocket-token_smear/README.md", "val loss", "loss", "README.md is not what the runs say"),
+        ("submissions/0002-pocket-token_smear/sources/token_smear.py", "zeros_", "ones_", "is not the source"),
+        ("submissions/0002-pocket-token_smear/track.toml", "tokens = ", "tokens = 1", "is not the track"),
+        ("submissions/0002-pocket-token_smear/runs/record-seed-1.json", "{", "", "is not whole JSON"),
+        ("submissions/0001-pocket-baseline/submission.json", '"runs', '"rums', "submission.json"),
+        ("tracks/pocket.toml", "alpha = 0.01", "alpha = 0.02", "is not the edition that the board opened last"),
+        ("models/variants/token_smear.py", "zeros_", "ones_", "is not the file that holds the record"),
+    ],
+)
+def test_a_hand_edit_is_named(board: Project, file: str, old: str, new: str, words: str) -> None:
+    path = board.root / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    found = [problem for problems in verify_board(board).values() for problem in problems]
+    path.write_text(text)
+    assert any(words in problem for problem in found), found
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    project = copy_board(tmp_path)
+    (project.variants / "token_smear.py").unlink()
+    assert "there is no variant" in verify_board(project)["tracks/pocket.toml"][0]
+    shutil.rmtree(project.submissions / "0001-pocket-baseline")
+    assert "one is missing or taken twice" in verify_board(project)["submissions"][0]
 
 
 def other_texts(text: str) -> Iterator[str]:

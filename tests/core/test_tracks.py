@@ -24,11 +24,9 @@ from harness.data.vocabulary import train_tokenizer
 from harness.player.job import Job
 from harness.player.train import train
 from harness.variants.recipe import Recipe
-from harness.variants.source import variant_names
 from models.gpt import GPT, base
-from tests.conftest import ROOT, TEXTS
 from tests.hub import serve_hub
-from tests.variants.test_recipe import NEED_EXPERTS
+from tests.make import NEED_EXPERTS, OWN_VARIANTS, ROOT, TEXTS
 
 TRACKS = track_names(Project(ROOT))
 BLUEBERRY = [name for name in TRACKS if name.startswith("blueberry")]
@@ -72,12 +70,6 @@ def test_reported_numbers_stand_beside_the_track_and_in_no_digest(project: Proje
     assert (without.digest, without.training_digest) == (track.digest, track.training_digest)
 
 
-def test_no_digest_of_the_first_tracks_moves(project: Project) -> None:
-    """Their runs are on the board: a key that a track does not have must not count."""
-    digests = {name: load_track(project, name).digest[:12] for name in ("pocket", "smoke")}
-    assert digests == {"pocket": "f440003cfa93", "smoke": "e6834ea8bb5b"}
-
-
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The repositories of all hub tracks, with their names and columns, small: a server's address."""
@@ -117,11 +109,10 @@ def hub_cache(stand_in: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("name", TRACKS)
-def test_every_track_trains_two_tiny_steps_with_every_variant_that_fits_it(
+def test_every_track_trains_two_tiny_steps_with_each_of_the_projects_variants_that_fits_it(
     hub_cache: str,
     monkeypatch: pytest.MonkeyPatch,
     build_recipe: Callable[[str, Track], Recipe],
-    project: Project,
     job: Job,
     tmp_path: Path,
     name: str,
@@ -132,7 +123,7 @@ def test_every_track_trains_two_tiny_steps_with_every_variant_that_fits_it(
         track = with_found_pins(track)
     prepare(track)
     tokens = {split: open_split(track, split) for split in ("train", "dev")}
-    for variant in ("", *(f"+{variant}" for variant in variant_names(project))):
+    for variant in ("", *(f"+{variant}" for variant in OWN_VARIANTS)):
         folder = tmp_path / f"run{variant}"
         folder.mkdir()
         own = job.model_copy(update={"folder": str(folder)})

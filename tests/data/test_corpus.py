@@ -4,60 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.core.dataspec import SPLITS, FilesData, TrainedTokenizer
+from harness.core.dataspec import SPLITS
 from harness.core.errors import LlmbenchError
 from harness.core.track import Track
 from harness.data.corpus import open_corpus, private_paths, split_documents, split_of
-from tests.conftest import TEXTS
-
-TOKENIZER = TrainedTokenizer(source="trained")
-
-
-def files(pattern: Path | str, **fields: Any) -> FilesData:
-    shares = {"dev_fraction": 0.1, "val_fraction": 0.2}
-    return FilesData(source="files", files=(str(pattern),), tokenizer=TOKENIZER, **{**shares, **fields})
-
-
-def write_text(folder: Path, texts: list[str]) -> dict[str, Any]:
-    for number, text in enumerate(texts):
-        (folder / f"{number:04}.txt").write_text(text)
-    return {"format": "text", "document": "file"}
-
-
-def write_paragraphs(folder: Path, texts: list[str]) -> dict[str, Any]:
-    (folder / "all.txt").write_text("\n\n".join(texts))
-    return {"format": "text", "document": "paragraph"}
-
-
-def write_lines(folder: Path, texts: list[str]) -> dict[str, Any]:
-    (folder / "all.txt").write_text("\n".join(texts))
-    return {"format": "text", "document": "line"}
-
-
-def write_jsonl(folder: Path, texts: list[str]) -> dict[str, Any]:
-    (folder / "all.jsonl").write_text("".join(json.dumps({"n": 1, "body": text}) + "\n" for text in texts))
-    return {"format": "jsonl", "text": "body"}
-
-
-def write_parquet(folder: Path, texts: list[str]) -> dict[str, Any]:
-    half = len(texts) // 2
-    for name, part in (("a", texts[:half]), ("b", texts[half:])):
-        pq.write_table(pa.table({"n": range(len(part)), "body": part}), folder / f"{name}.parquet", row_group_size=7)
-    return {"format": "parquet", "text": "body"}
-
-
-WRITERS = [write_text, write_paragraphs, write_lines, write_jsonl, write_parquet]
-Write = Callable[[Path, list[str]], dict[str, Any]]
+from tests.make import TEXTS, WRITERS, Write, files, write_jsonl, write_parquet, write_text
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -119,53 +77,36 @@ def test_a_file_that_two_patterns_match_is_read_once(tmp_path: Path) -> None:
     assert [document.content for document in open_corpus(spec).documents()] == [TEXTS[1], TEXTS[0], TEXTS[2]]
 
 
-def broken_parquet(folder: Path) -> dict[str, Any]:
+def damaged_parquet(folder: Path, start: int, end: int) -> dict[str, Any]:
+    """The second file loses its bytes from `start` on, or has others up to `end`."""
     fields = write_parquet(folder, TEXTS)
     content = (folder / "b.parquet").read_bytes()
-    (folder / "b.parquet").write_bytes(content[: len(content) // 2])
+    (folder / "b.parquet").write_bytes(content[:start] + (b"\x77" * (end - start) + content[end:] if end else b""))
     return fields
 
 
-def damaged_parquet(folder: Path) -> dict[str, Any]:
-    fields = write_parquet(folder, TEXTS)
-    content = bytearray((folder / "b.parquet").read_bytes())
-    content[100:400] = b"\x77" * 300
-    (folder / "b.parquet").write_bytes(content)
+def write_bytes(folder: Path, content: bytes, **fields: Any) -> dict[str, Any]:
+    (folder / "all").write_bytes(content)
     return fields
 
 
-def broken_json(folder: Path) -> dict[str, Any]:
-    (folder / "all.jsonl").write_text('{"body": "a"}\nnot json\n')
-    return {"format": "jsonl", "text": "body"}
-
-
-def latin_text(folder: Path) -> dict[str, Any]:
-    (folder / "a.txt").write_bytes("café".encode("latin-1"))
-    return {"format": "text", "document": "file"}
-
-
-def other_column(folder: Path) -> dict[str, Any]:
-    return {**write_parquet(folder, TEXTS), "text": "content"}
-
-
-def other_type(folder: Path) -> dict[str, Any]:
-    return {**write_parquet(folder, TEXTS), "text": "n"}
-
-
-def nothing(folder: Path) -> dict[str, Any]:
-    return {"format": "text", "document": "file"}
-
-
+@pytest.mark.usefixtures("no_waiting")
 @pytest.mark.parametrize(
     ("write", "words"),
     [
-        (broken_parquet, ["*", "cannot be read", "Parquet"]),
-        (damaged_parquet, ["*", "cannot be read"]),
-        (broken_json, ["*", "cannot be read", "JSON"]),
-        (latin_text, ["*", "cannot be read", "utf-8"]),
-        (other_column, ["no column 'content'", "n, body"]),
-        (other_type, ["column 'n'", "no text"]),
-        (nothing, ["no file matches"]),
+        (lambda folder: damaged_parquet(folder, 1000, 0), ["*", "cannot be read", "Parquet"]),
+        (lambda folder: damaged_parquet(folder, 100, 400), ["*", "cannot be read"]),
+        (
+            lambda folder: write_bytes(folder, b'{"body": "a"}\nnot json\n', format="jsonl", text="body"),
+            ["*", "cannot be read", "JSON"],
+        ),
+        (
+            lambda folder: write_bytes(folder, "café".encode("latin-1"), format="text", document="file"),
+            ["*", "cannot be read", "utf-8"],
+        ),
+        (lambda folder: {**write_parquet(folder, TEXTS), "text": "content"}, ["no column 'content'", "n, body"]),
+        (lambda folder: {**write_parquet(folder, TEXTS), "text": "n"}, ["column 'n'", "no text"]),
+        (lambda folder: {"format": "text", "document": "file"}, ["no file matches"]),
     ],
 )
 def test_what_cannot_be_read_is_said_in_one_sentence(tmp_path: Path, write: Any, words: list[str]) -> None:

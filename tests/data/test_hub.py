@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from harness.data.vocabulary import train_tokenizer
-from tests.conftest import ROOT, TEXTS, Sandbox, make_sandbox
 from tests.hub import COMMIT, GATED, serve_hub
+from tests.make import ROOT, TEXTS
+from tests.sandbox import Done, Sandbox, make_sandbox, python
 
 TEXT, IDS = "owner/corpus", "owner/tokenized"
 PACKED = [TEXTS[start : start + 3] for start in range(0, len(TEXTS), 3)]
@@ -34,7 +31,7 @@ class Hub:
     address: str
     root: Path
 
-    def __call__(self, *arguments: str, cache: str = "cache", **environment: str) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *arguments: str, cache: str = "cache", **environment: str) -> Done:
         return self.sandbox(*arguments, environment=self.environment(cache) | environment)
 
     def environment(self, cache: str) -> dict[str, str]:
@@ -140,9 +137,8 @@ def test_an_unpinned_track_trains_but_nothing_can_be_filed_until_it_is_pinned(hu
     trained = hub("run", "baseline", "--pairs", "1", "--track", "open")
     assert trained.returncode == 0, trained.stderr
     assert "open is not pinned" in trained.stderr
-    refused = hub("submit", "--baseline", "--track", "open")
-    assert refused.returncode == 2
-    assert "run `llmbench data pin --track open`" in refused.stderr
+    refusal = hub.sandbox.refuses("submit", "--baseline", "--track", "open", environment=hub.environment("cache"))
+    assert "run `llmbench data pin --track open`" in refusal
     assert hub("data", "pin", "--track", "open").returncode == 0
     again = hub("run", "baseline", "--pairs", "1", "--track", "open", HF_ENDPOINT="http://127.0.0.1:9")
     assert "trained before" in again.stderr  # and a cached track needs no network
@@ -188,14 +184,7 @@ def said(hub: Hub) -> dict[str, str]:
     """What preparing each of FAILURES ends with; in one process, because loading the libraries takes its time."""
     for name, (spec, _) in FAILURES.items():
         hub.write_track(f"bad-{name}", spec)
-    done = subprocess.run(
-        [sys.executable, "-c", PREPARE, *FAILURES],
-        cwd=hub.sandbox.root,
-        env={**os.environ, **hub.environment("bad")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-c", PREPARE, *FAILURES, cwd=hub.sandbox.root, **hub.environment("bad"))
     assert done.returncode == 0, done.stderr
     found: dict[str, str] = json.loads(done.stdout)
     return found
@@ -257,9 +246,7 @@ def test_a_stream_that_is_interrupted_goes_on_where_it_was(hub: Hub) -> None:
         "sys.argv = ['llmbench', 'data', 'prepare', '--track', 'stream']\n"
         "main()"
     )
-    environment = {**os.environ, **hub.environment("stopped")}
-    command: dict[str, Any] = {"cwd": hub.sandbox.root, "env": environment, "capture_output": True, "text": True}
-    done = subprocess.run([sys.executable, "-c", code], check=False, **command)
+    done = python("-c", code, cwd=hub.sandbox.root, **hub.environment("stopped"))
     assert done.returncode == 128 + signal.SIGINT, done.stderr
     assert "run the same command again" in done.stderr
     assert list((hub.root / "stopped" / "llmbench" / "data").glob("*.partial/progress.json"))

@@ -12,7 +12,7 @@ from harness.core.errors import LlmbenchError
 from harness.core.project import Project
 from harness.core.track import Track, load_track
 from harness.data.pin import pin_track, pinned_text
-from tests.conftest import ROOT
+from tests.make import ROOT
 
 VALUES = dict(zip(PINS, ('"new"', "{ a = 1 }", "{ a = 2 }", "{ a = 3 }"), strict=True))
 SMOKE = (ROOT / "tracks" / "smoke.toml").read_text()

@@ -21,7 +21,8 @@ from harness.data.corpus import split_of
 from harness.data.prepare import prepare
 from harness.data.vocabulary import SEPARATOR, Vocabulary
 from harness.data.writer import PROGRESS, PreparationStep
-from tests.conftest import ROOT, TEXTS, MakeTrack, Sandbox
+from tests.make import ROOT, TEXTS, MakeTrack
+from tests.sandbox import Done, Sandbox, python, run
 
 
 def tokens_of(track: Track) -> dict[str, list[int]]:
@@ -53,14 +54,6 @@ def test_every_document_is_in_its_split_once_and_in_order(files_track: MakeTrack
         assert texts == [text for text in TEXTS if split_of(text.encode(), track.data) == split]
         pin = manifest_of(track).splits[split]
         assert (pin.documents, pin.bytes) == (len(texts), sum(len(text.encode()) for text in texts))
-
-
-def test_tokens_are_made_alike_twice(files_track: MakeTrack) -> None:
-    track = files_track()
-    prepare(track)
-    first = manifest_of(track)
-    prepare(track, force=True)
-    assert manifest_of(track).pins == first.pins
 
 
 class Stop:
@@ -112,7 +105,7 @@ def test_a_killed_preparation_is_taken_up_by_the_next_process(
         "track = Track.model_validate_json(sys.argv[1])\n"
         "prepare.prepare(track, observe=lambda step: step.tokens > 2000 and os._exit(9))"
     )
-    killed = subprocess.run([sys.executable, "-c", code, track.model_dump_json()], cwd=ROOT, check=False)
+    killed = python("-c", code, track.model_dump_json())
     assert killed.returncode == 9
     steps: list[PreparationStep] = []
     prepare(track, observe=steps.append)
@@ -242,21 +235,15 @@ def test_tokens_that_cannot_fit_are_refused_before_they_are_made(files_track: Ma
         prepare(files_track(train_tokens=10**18))
 
 
-def in_small_disk(disk: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
+def in_small_disk(disk: Path, *command: str) -> Done:
     """Run a command while `disk` is a file system of 64 KiB: a mount that only this process sees."""
     script = f'mount -t tmpfs -o size=64k tmpfs "{disk}" && exec "$@"'
-    return subprocess.run(
-        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", *command],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", *command)
 
 
 def test_a_full_disk_is_said_with_the_way_out(files_track: MakeTrack, own_cache: Path) -> None:
     own_cache.mkdir()
-    if shutil.which("unshare") is None or in_small_disk(own_cache, ["true"]).returncode != 0:
+    if shutil.which("unshare") is None or in_small_disk(own_cache, "true").returncode != 0:
         pytest.skip("this system lets nobody mount a small disk")
     code = (
         "import sys\n"
@@ -272,7 +259,7 @@ def test_a_full_disk_is_said_with_the_way_out(files_track: MakeTrack, own_cache:
     folder = Path(data.files[0]).parent
     for number in range(200):
         (folder / f"more-{number}.txt").write_text(f"{number} {line * 20}")
-    done = in_small_disk(own_cache, [sys.executable, "-c", code, files_track().model_dump_json()])
+    done = in_small_disk(own_cache, sys.executable, "-c", code, files_track().model_dump_json())
     assert "is full; free space, or set XDG_CACHE_HOME" in done.stdout, done.stdout + done.stderr
 
 

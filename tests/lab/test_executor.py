@@ -10,17 +10,19 @@ from typing import Any
 
 import pytest
 
+from harness.core.events import NODE_EVENT, Ended, Evaluating, Failed, Made, NodeEvent, Refused, Step
 from harness.core.project import Project, sha256
-from harness.core.runs import FinishedRun, load_run_text
+from harness.core.runs import FinishedRun
 from harness.core.track import Track, load_track
 from harness.lab.executor import LocalExecutor
 from harness.lab.ray.cluster import pack
 from harness.lab.ray.node import run_on_node
-from harness.lab.ray.once import Request
+from harness.lab.ray.once import NodeRequest
 from harness.lab.store import RunStore
 from harness.player import code_digest
 from harness.player.job import Job
-from tests.conftest import ROOT, Sandbox
+from tests.make import ROOT
+from tests.sandbox import Sandbox
 
 NOWHERE = {"RAY_ADDRESS": "127.0.0.1:1"}
 SHORT = ("budget.tokens=4096", "budget.dev_evaluations=1")
@@ -29,6 +31,7 @@ SHORT = ("budget.tokens=4096", "budget.dev_evaluations=1")
 def test_each_of_two_runs_at_once_has_a_gpu_of_its_own(tiny: Track, job: Job, tmp_path: Path) -> None:
     """Real workers, which say what they were given and wait for each other."""
     executor = LocalExecutor(tiny.model_copy(update={"device": "cuda"}), 2, gpus=["4", "GPU-7f"])
+    executor.entries["train"] = "tests.player.workers:gpu"
     seen: list[str] = []
     both = threading.Barrier(2)
 
@@ -36,9 +39,10 @@ def test_each_of_two_runs_at_once_has_a_gpu_of_its_own(tiny: Track, job: Job, tm
         (tmp_path / name).mkdir()
         with executor.device() as environment:
             both.wait(60)
-            executor.ask(
-                "tests.lab.gpu_worker", job, tmp_path / name, lambda event: seen.append(event["gpu"]), environment
-            )
+            own = job.model_copy(update={"folder": str(tmp_path / name)})
+            answer = executor.ask("train", own, lambda event: None, environment)
+            assert isinstance(answer, Failed)
+            seen.append(answer.reason)
 
     threads = [threading.Thread(target=one, args=(name,)) for name in ("a", "b")]
     for thread in threads:
@@ -83,11 +87,11 @@ def make_request(track: Track, project: Project, **changes: Any) -> str:
         folder="/nowhere/else",
     )
     content = {"job": job, "code_digest": code_digest(project), "revision": "f" * 40, "dirty": True, "occasion": "o"}
-    return Request(**{**content, **changes}).model_dump_json()
+    return NodeRequest(**{**content, **changes}).model_dump_json()
 
 
-def carried_out(request: str, archive: bytes) -> list[dict[str, Any]]:
-    return list(run_on_node(archive, sha256(archive), request))
+def carried_out(request: str, archive: bytes) -> list[tuple[NodeEvent, dict[str, bytes]]]:
+    return [(NODE_EVENT.validate_json(line), files) for line, files in run_on_node(archive, sha256(archive), request)]
 
 
 def test_what_a_machine_of_a_cluster_makes_is_what_this_one_makes(
@@ -97,19 +101,20 @@ def test_what_a_machine_of_a_cluster_makes_is_what_this_one_makes(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     archive = pack(project)
-    *events, made, ended = carried_out(make_request(short, project), archive)
-    assert {event["event"] for event in events} <= {"step", "evaluating"}
-    assert (made["event"], ended["event"], ended["code"]) == ("made", "ended", 0)
-    run = load_run_text(made["run"])
+    *events, (made, files), (ended, _) = carried_out(make_request(short, project), archive)
+    assert {type(event) for event, _ in events} <= {Step, Evaluating}
+    assert ended == Ended(code=0, log="")
+    assert isinstance(made, Made), made
+    run = made.run
     assert isinstance(run, FinishedRun), run
     assert (run.provenance.revision, run.provenance.dirty) == ("f" * 40, True)
-    assert sha256(made["files"]["weights.safetensors"]) == run.training.weights_sha256
+    assert sha256(files["weights.safetensors"]) == run.training.weights_sha256
 
     store = RunStore(Project(ROOT), short, jobs=1, timed_contest=str(tmp_path))
     identity = store.identify("base", 3)
     folder = tmp_path / "local"
     folder.mkdir()
-    job = Request.model_validate_json(make_request(short, project)).job
+    job = NodeRequest.model_validate_json(make_request(short, project)).job
     job = job.model_copy(update={"root": str(ROOT), "folder": str(folder)})
     here = LocalExecutor(short, 1).make(identity, job, lambda event: None)
     assert isinstance(here, FinishedRun), here
@@ -122,18 +127,16 @@ def test_other_sources_than_those_asked_for_are_refused(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    refused, _ = carried_out(make_request(short, project, code_digest="0" * 64), pack(project))
-    assert refused["event"] == "refused"
-    assert "others than here" in refused["message"]
+    (refused, _), _ = carried_out(make_request(short, project, code_digest="0" * 64), pack(project))
+    assert isinstance(refused, Refused), refused
+    assert "others than here" in refused.message
 
 
 def test_an_executor_is_local_or_ray_and_times_are_compared_on_one_machine(sandbox: Sandbox) -> None:
-    unknown = sandbox("run", "baseline", "--track", "smoke", "--executor", "rai")
-    assert unknown.returncode == 2
-    assert "there is no executor 'rai' (did you mean 'ray'?)" in unknown.stderr
-    timed = sandbox("run", "candidate", "--variant", "token_smear", "--lane", "speed", "--executor", "ray")
-    assert timed.returncode == 2
-    assert "compares times on one machine; leave --executor ray out" in timed.stderr
+    unknown = sandbox.refuses("run", "baseline", "--track", "smoke", "--executor", "rai")
+    assert "there is no executor 'rai' (did you mean 'ray'?)" in unknown
+    timed = sandbox.refuses("run", "candidate", "--variant", "token_smear", "--lane", "speed", "--executor", "ray")
+    assert "compares times on one machine; leave --executor ray out" in timed
 
 
 def test_a_cluster_that_is_not_there_is_one_sentence(sandbox: Sandbox) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from harness.core.project import Project
 from harness.core.runs import FinishedRun, load_run
-from tests.conftest import FiledContest
+from tests.sandbox import FiledContest
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

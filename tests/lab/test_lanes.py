@@ -16,7 +16,7 @@ from harness.core.runs import FinishedRun, Pair
 from harness.core.track import load_track
 from harness.lab.arms import Arms, contest_seeds
 from harness.rule.verdict import decide
-from tests.conftest import FiledContest, Sandbox
+from tests.sandbox import FiledContest, Sandbox
 
 SMALLER = '''"""One block without attention instead of two with it (nobody, 2026)."""
 from dataclasses import replace
@@ -111,10 +111,8 @@ def test_confirmation_seeds_are_used_and_follow_the_source(contested: Contested,
     speed, track = contested.speed.submission, load_track(contested.project, "smoke")
     assert speed.record is not None
     arms = Arms(speed.record.recipe, speed.candidate.recipe, "speed")
-    assert (
-        speed.candidate.seeds
-        == contest_seeds(contested.project, track, arms, confirm=True)[: len(speed.candidate.seeds)]
-    )
+    derived = contest_seeds(contested.project, track, arms, confirm=True)
+    assert speed.candidate.seeds == derived[: len(speed.candidate.seeds)]
     assert not set(speed.candidate.seeds) & set(track.seeds)
     edited = Project(contested.sandbox.copy(tmp_path / "llmbench").root)
     (edited.variants / "smaller.py").write_text(SMALLER + "# a remark\n")
@@ -151,6 +149,5 @@ def test_a_simpler_recipe_wins_within_the_tolerances_and_loses_beyond_them(conte
 
 
 def test_a_candidate_with_no_fewer_statements_than_the_present_record_is_refused(contested: Contested) -> None:
-    refused = contested.sandbox("submit", *SIMPLICITY, "--track", "smoke")
-    assert refused.returncode == 3
-    assert "has no fewer statements than the present record, base+smaller" in refused.stderr
+    refusal = contested.sandbox.refuses("submit", *SIMPLICITY, "--track", "smoke", code=3)
+    assert "has no fewer statements than the present record, base+smaller" in refusal

@@ -12,7 +12,7 @@ from harness.core.project import Project
 from harness.core.runs import Pair
 from harness.core.track import Track
 from harness.lab.noise import accepts, save_study, stored_pairs, study, study_seeds
-from tests.rule.test_verdict import RULE, make_run
+from tests.make import RULE, make_run
 
 
 def placebo_pairs(count: int, correlation: float, sd: float = 0.01) -> list[Pair]:

@@ -18,7 +18,7 @@ from harness.player.device import Device
 from harness.player.loss import RuleBrokenError
 from harness.player.train import warm_up
 from models.parts import Output
-from tests.conftest import make_sandbox
+from tests.sandbox import make_sandbox
 
 ONE_LAYER = ("--set", "model.num_layers=1", "--set", "budget.tokens=8192", "--set", "budget.dev_evaluations=2")
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,8 @@ from harness.core.project import Project
 from harness.core.track import load_track
 from harness.player.confine import carve
 from harness.player.job import Job
-from tests.conftest import ROOT, TEXTS, make_sandbox
+from tests.make import TEXTS
+from tests.sandbox import make_sandbox, python
 
 # Tries everything once, and prints the name of each error, or null where there was none.
 SCRIPT = """
@@ -75,14 +73,7 @@ def test_a_confined_process_reaches_what_it_was_given_and_nothing_else(tmp_path:
     for name in ("given", "other"):
         (tmp_path / name).write_text("text")
     (tmp_path / "own").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(tmp_path / "own")},  # torch looks for one when it is imported
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-c", SCRIPT, str(tmp_path), TMPDIR=str(tmp_path / "own"))  # torch needs one to be imported
     assert done.returncode == 0, done.stderr
     in_force, found, states = json.loads(done.stdout)
     assert len(states) > 1
@@ -144,9 +135,7 @@ def test_what_compiles_may_start_programs_that_are_confined_too_and_none_afterwa
     for name in ("given", "other"):
         (tmp_path / name).write_text("text")
     (tmp_path / "own").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILER, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = python("-c", COMPILER, str(tmp_path))
     assert done.returncode == 0, done.stderr
     in_force, found = json.loads(done.stdout.splitlines()[-1])
     if set(in_force) != {"landlock", "seccomp"}:
@@ -208,14 +197,7 @@ def test_a_worker_reads_its_splits_but_not_the_corpus_nor_the_cache_of_the_hub(t
     )
     names = ["models/corpus/0.txt", "models/hub/blob", "models/gpt.py", "harness/data/cache.py"]
     names += [str(cache / name) for name in ("train.bin", "dev.bin", "val.bin", "manifest.json")]
-    done = subprocess.run(
-        [sys.executable, "-c", WORKER, job.model_dump_json(), *names],
-        cwd=root,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-c", WORKER, job.model_dump_json(), *names, cwd=root, **environment)
     assert done.returncode == 0, done.stderr
     in_force, refused = json.loads(done.stdout)
     assert refused == (["0.txt", "blob", "dev.bin", "val.bin"] if "landlock" in in_force else [])

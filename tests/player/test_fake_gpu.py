@@ -22,7 +22,7 @@ from harness.core.track import Track, load_track
 from harness.player.device import require_device
 from harness.variants.recipe import apply_recipe
 from models.kernels import squared_relu
-from tests.conftest import make_job
+from tests.make import make_job
 
 
 def index(tensor: Tensor, key: Any) -> Tensor:

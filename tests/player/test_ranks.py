@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from torch import distributed
 
 from harness.core.errors import LlmbenchError
-from harness.core.parallel import available_cores
+from harness.core.events import Answer, Failed, RunEvent, Step, Stopped, Trained
+from harness.core.machine import available_cores
 from harness.core.project import Project
 from harness.core.track import Track, load_track, parse_track_text
 from harness.data.batches import Batches
@@ -28,8 +29,9 @@ from harness.lab.ray.cluster import resources
 from harness.player.device import require_device
 from harness.player.job import Job
 from harness.player.ranks import ALONE, Ranks, _first_failure
-from tests.conftest import ROOT, Sandbox, make_job
+from tests.make import ROOT, make_job
 from tests.player.rank_worker import Case, outcome
+from tests.sandbox import Sandbox
 
 SHORT = ("budget.tokens=20480",)  # 40 steps
 
@@ -204,7 +206,7 @@ def second_process(folder: Path) -> int:
 def test_a_run_of_two_survives_a_killed_process_and_a_stop(project: Project, tmp_path: Path) -> None:
     """All of the real thing, torchrun and confinement included: killed, then sent SIGTERM, then brought to its end."""
 
-    def ask(folder: str, interrupt: Any = None) -> tuple[dict[str, Any], list[int]]:
+    def ask(folder: str, interrupt: Any = None) -> tuple[Answer, list[int]]:
         """One session, in whose fourth step `interrupt` is called. Its answer, and the steps that it told of."""
         settings = SHORT if folder == "alone" else ("processes=2", *SHORT)
         track = load_track(project, "smoke", settings)
@@ -222,29 +224,31 @@ def test_a_run_of_two_survives_a_killed_process_and_a_stop(project: Project, tmp
         )
         executor, steps = LocalExecutor(track, 1), list[int]()
 
-        def watch(event: dict[str, Any]) -> None:
-            steps.append(event["step"])
+        def watch(event: RunEvent) -> None:
+            assert isinstance(event, Step)
+            steps.append(event.step)
             if len(steps) == 4 and interrupt is not None:
                 interrupt(executor)
 
-        module = "harness.lab.torchrun" if track.num_processes > 1 else "harness.player.train"
-        return executor.ask(module, job, Path(job.folder), watch), steps
+        return executor.ask("train", job, watch), steps
 
     killed, steps = ask("torn", lambda executor: os.kill(second_process(tmp_path / "torn"), signal.SIGKILL))
-    assert killed == {"event": "interrupted", "reason": "killed by signal 9, perhaps for want of memory"}
+    assert killed == Failed(status="interrupted", reason="killed by signal 9, perhaps for want of memory")
     assert steps[-1] < 40
     stopped, more = ask("torn", lambda executor: executor.stop())
-    assert stopped == {"event": "stopped"}
+    assert stopped == Stopped()
     assert more[0] > 1, "it began anew"
     assert more[-1] < 40
     resumed, rest = ask("torn")
     assert (rest[0], rest[-1]) == (more[-1] + 1, 40)
     alone, _ = ask("alone")
-    both, one = (json.loads(answer["training"]) for answer in (resumed, alone))
+    assert isinstance(resumed, Trained)
+    assert isinstance(alone, Trained)
+    both, one = (answer.training.model_dump() for answer in (resumed, alone))
     assert np.allclose(losses(both), losses(one), rtol=0, atol=1e-4)
     assert both["confinement"] == one["confinement"]
     left = {name: {path.name for path in (tmp_path / name).iterdir()} for name in ("torn", "alone")}
-    assert left["torn"] - left["alone"] == {"torchrun.log"}
+    assert left["torn"] == left["alone"]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_in_a_sentence(sandbox: Sandbox) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,15 +15,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 from harness.core.errors import LlmbenchError
-from harness.core.project import Project
+from harness.core.events import WORKER_EVENT, Step, WorkerEvent
 from harness.core.runs import Training
 from harness.core.track import Track
 from harness.player.device import Device
 from harness.player.job import Job
 from harness.player.train import DivergedError, StopRequestedError, build_optimizers, train
 from harness.variants.recipe import Recipe, canonical_name, draw_parameters
-from harness.variants.source import variant_names
 from tests.damage import REFUSED, damaged, fuzz, outcome
+from tests.make import OWN_VARIANTS
 
 Build = Callable[[str, Track], Recipe]
 
@@ -135,9 +134,9 @@ def starts(recipe: Recipe, seed: int = 0) -> dict[str, torch.Tensor]:
     return {canonical_name(name): parameter.detach() for name, parameter in model.named_parameters()}
 
 
-def test_a_variant_moves_no_other_parameters_start(build_recipe: Build, project: Project, tiny_mixture: Track) -> None:
+def test_a_variant_moves_no_other_parameters_start(build_recipe: Build, tiny_mixture: Track) -> None:
     base = starts(build_recipe("base", tiny_mixture))
-    for name in set(variant_names(project)) - {"placebo", "requery"}:  # which are made to
+    for name in {*OWN_VARIANTS} - {"placebo", "requery"}:  # which are made to
         changed = starts(build_recipe(f"base+{name}", tiny_mixture))
         for key, value in base.items():
             assert torch.equal(changed[key], value), f"{name} moves the start of {key}"
@@ -249,7 +248,10 @@ def test_two_parameters_never_share_a_stream() -> None:
         draw_parameters(Wrapper(), seed=0)
 
 
-def test_events_are_json(build_recipe: Build, tiny: Track, tiny_tokens: dict[str, Any], job: Job) -> None:
-    events: list[dict[str, Any]] = []
+def test_each_step_is_told_and_survives_the_way_to_another_process(
+    build_recipe: Build, tiny: Track, tiny_tokens: dict[str, Any], job: Job
+) -> None:
+    events: list[WorkerEvent] = []
     train(tiny, build_recipe("base", tiny), tiny_tokens, job, events.append)
-    assert [event["step"] for event in json.loads(json.dumps(events))] == list(range(1, tiny.budget.num_steps + 1))
+    assert [WORKER_EVENT.validate_json(event.model_dump_json()) for event in events] == events
+    assert [event.step for event in events if isinstance(event, Step)] == list(range(1, tiny.budget.num_steps + 1))

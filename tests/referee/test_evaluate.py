@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from harness.core.track import Track
 from harness.data.batches import eval_batches
 from harness.player.serve import ProbeFailedError, Session
-from harness.referee.evaluate import MAX_DEV_SHIFT, evaluate, probe, score
+from harness.referee.evaluate import MAX_DEV_SHIFT, Probe, evaluate, score
 from models.parts import Output
 
 VOCAB = 23
@@ -118,7 +118,7 @@ def test_weights_that_do_not_score_what_training_ended_with_get_no_score(smoke: 
 def run_probe(model: nn.Module, seq_len: int = 12, sequences: int = 4) -> None:
     """Both passes over one module."""
     batches = eval_batches(TOKENS_N, seq_len, sequences)
-    probe(InProcess(model), batches, [nats_BT for nats_BT, _ in score(InProcess(model), batches)])
+    Probe(InProcess(model), batches, [nats_BT for nats_BT, _ in score(InProcess(model), batches)]).run()
 
 
 @pytest.mark.parametrize(("seq_len", "sequences"), [(12, 4), (30, 8), (2, 8), (1, 4), (499, 1), (7, 100)])

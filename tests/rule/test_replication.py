@@ -20,7 +20,7 @@ from harness.rule.replication import (
     state_after,
 )
 from harness.rule.verdict import FailureCode, Lane, Verdict, decide, failed_verdict
-from tests.rule.test_verdict import RULE, contests, make_pairs, make_run, rules
+from tests.make import RULE, contests, make_pairs, make_run, rules
 
 AGAIN = rule_again(RULE)
 

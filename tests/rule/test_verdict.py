@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,105 +10,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from harness.core.errors import LlmbenchError
-from harness.core.runs import Evaluation, FinishedRun, Machine, Pair, Provenance, Training
+from harness.core.runs import FinishedRun, Machine, Pair
 from harness.core.track import Rule
 from harness.rule.reasons import REASONS, explain
 from harness.rule.verdict import Lane, Verdict, decide, failed_verdict
+from tests.make import RULE, TOKENS, WELCH, contests, make_pairs, make_run, rules, steps
 
-TOKENS = 1024  # a power of two: losses survive nats -> val_loss to the bit
-
-RULE = Rule(
-    noise_variant="placebo",
-    design="paired",
-    alpha=0.01,
-    looks=(3, 5, 8),
-    futility_alpha=0.4,
-    welch_df_from=5,
-    loss_per_statement=2.0**-13,
-    max_slowdown=0.1,
-    milestone=0.5,
-    milestone_deficit=0.3,
-    speed_per_statement=2e-5,
-    loss_tolerance=2.0**-6,
-    time_tolerance=0.02,
-)
-WELCH = RULE.model_copy(update={"design": "welch"})
-
-
-NOON = "2026-11-22T12:00:00Z"
-
-
-def make_run(
-    recipe: str, seed: int, val_loss: float, train_s: float = 10.0, ended: str = NOON, **changes: Any
-) -> FinishedRun:
-    """A whole, valid run; `changes` go to the run, or to its provenance where the name is one of its fields."""
-    provenance = {
-        "revision": "a" * 40,
-        "dirty": False,
-        "packages": {"torch": "2.11.0"},
-        "machine": Machine(cpu="x", cores=2, memory_gib=8, os="Linux", python="3.11"),
-        "threads": 1,
-        "jobs": 1,
-    }
-    inner = {key: changes.pop(key) for key in list(changes) if key in provenance}
-    fields: dict[str, Any] = {
-        "track": "pocket",
-        "training_digest": "b" * 64,
-        "recipe": recipe,
-        "sources": dict.fromkeys(recipe.split("+")[1:], "c" * 64),
-        "code_digest": "d" * 64,
-        "seed": seed,
-        "provenance": Provenance(**(provenance | inner)),
-        "training": Training(
-            steps=1,
-            tokens=1,
-            num_params=1,
-            train_s=train_s,
-            cpu_s=1.0,
-            warmup_s=0.0,
-            wall_s=train_s,
-            ended=ended,
-            weights_sha256="e" * 64,
-            confinement=(),
-            curve=(),
-        ),
-        "evaluation": Evaluation(
-            nats=val_loss * TOKENS, correct=0, tokens=TOKENS, bytes=1, probes=(), confinement=(), eval_s=0.0
-        ),
-    }
-    return FinishedRun(**(fields | changes))
-
-
-def make_pairs(
-    record: Sequence[float], candidate: Sequence[float], times: Sequence[tuple[float, float]] | None = None
-) -> list[Pair]:
-    """Pairs with seeds 0, 1, ... and `times` in seconds (record, candidate), 10 s each by default."""
-    times = times or [(10.0, 10.0)] * len(record)
-    return [
-        Pair(make_run("base", seed, r, time[0]), make_run("base+idea", seed, c, time[1]))
-        for seed, (r, c, time) in enumerate(zip(record, candidate, times, strict=True))
-    ]
-
-
-# Multiples of 1/1024 keep every sum and difference exact, so that verdicts can be compared to the bit.
-losses = st.integers(2048, 4096).map(lambda k: k / 1024)
-seconds = st.integers(512, 2048).map(lambda k: k / 64)
-steps = st.integers(1, 1024).map(lambda k: k / 1024)
-
-
-@st.composite
-def contests(draw: st.DrawFn, largest: int = 9, gains: Sequence[float] = (0.125, 0.0, 0.5, -0.25)) -> list[Pair]:
-    """Pairs with one of `gains` in much or little noise, with equal or with random times."""
-    num = draw(st.sampled_from([n for n in (3, 5, 8, 8, 9, 4, 2, 0) if n <= largest]))
-    gain, size = draw(st.sampled_from(gains)), draw(st.sampled_from([4, 32]))
-    base, noise = draw(losses), st.integers(-size, size).map(lambda k: k / 1024)
-    record = [base + draw(noise) for _ in range(num)]
-    candidate = [base - gain + draw(noise) for _ in range(num)]
-    times = [(draw(seconds), draw(seconds)) for _ in range(num)] if draw(st.booleans()) else None
-    return make_pairs(record, candidate, times)
-
-
-rules = st.sampled_from([RULE, WELCH])
 lanes = st.sampled_from(["loss", "loss", "speed", "simplicity"])
 statements = st.integers(-40, 40)
 
@@ -297,7 +201,7 @@ def test_each_reason_code_has_its_contest(code: str, decision: str, pairs: list[
 
 
 FROM_FAILED_RUNS = {"candidate_failed", "hopeless_start", "record_failed", "run_interrupted"}
-FROM_THE_BOARD = {"stale_record"}  # tests/board/test_claim.py
+FROM_THE_BOARD = {"stale_record"}  # tests/board/test_pull_request.py
 FROM_NUMBERS = {
     "too_few_values",
     "unequal_lengths",
@@ -391,36 +295,3 @@ def test_welch_degrees_of_freedom_count_only_from_the_declared_seeds() -> None:
 def test_a_rule_under_which_both_directions_could_win_is_refused() -> None:
     with pytest.raises(ValueError, match="futility_alpha"):
         Rule(**(RULE.model_dump() | {"futility_alpha": 0.001}))
-
-
-@pytest.fixture(scope="module")
-def study() -> Iterator[ModuleType]:
-    """`benchmarks/verdict.py`, a script that imports its neighbours."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
-        yield importlib.import_module("verdict")
-
-
-@pytest.mark.parametrize("rule", [RULE, WELCH], ids=["paired", "welch"])
-@pytest.mark.parametrize("gain", [0.0, 2.0])
-def test_the_study_decides_as_judge_does(study: ModuleType, rule: Rule, gain: float) -> None:
-    contests = study.NOISES[0].contests(study.np.random.default_rng(7), 100)
-    assert study.cross_check(rule, study.better(contests, gain)) == 100
-
-
-@pytest.mark.parametrize("rule", [RULE, WELCH], ids=["paired", "welch"])
-def test_one_percent_false_accepts_and_ninety_percent_power_under_normal_noise(study: ModuleType, rule: Rule) -> None:
-    apply, num = study.by_rule(rule), 40_000
-    for noise in study.NOISES[:3]:  # the candidate as noisy as the record, three and six times as noisy
-        assert apply(noise.contests(study.np.random.default_rng(8), num)).accepted < 0.01 + 3 * (0.01 / num) ** 0.5
-    contests = study.NOISES[0].contests(study.np.random.default_rng(9), num)
-    found = apply(study.better(contests, 2 * study.UNIT))
-    assert found.accepted > 0.9
-    assert found.runs / 2 < 7
-
-
-def test_the_study_never_repeats_a_placebo_pair(study: ModuleType) -> None:
-    record = [3.0 + 0.1 * seed for seed in range(9)]
-    contests = study.placebo_contests(study.np.random.default_rng(1), record, [x + 0.005 for x in record], 50)
-    assert contests.record.shape == (50, 9)
-    assert all(len(set(contest)) == 9 for contest in contests.record.round(9).tolist())

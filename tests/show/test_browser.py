@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.show.site import write_site
-from tests.boards import NEGATIVE, make_board
+from tests.make import NEGATIVE, make_board
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

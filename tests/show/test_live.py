@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from harness.cli.options import log
+from harness.core.events import Done, Lost, Step
 from harness.core.project import Project
 from harness.core.runs import FinishedRun, load_run
 from harness.core.terminal import fit, stderr_console
@@ -21,7 +22,7 @@ from harness.core.track import Track, load_track
 from harness.lab.arms import Arms
 from harness.show import live
 from harness.show.live import BLOCKS, LiveRuns, sparkline
-from tests.conftest import ROOT
+from tests.make import ROOT
 
 ARMS = Arms("base", "base+token_smear")
 CLAIM = ROOT / "submissions" / "0002-pocket-token_smear" / "runs"
@@ -44,11 +45,11 @@ def watch(track: Track, console: Console) -> LiveRuns:
     for arm in ("record", "candidate"):
         for seed in (0, 1):
             run = finished(arm, seed)
-            watching(run, {"event": "done", "result": run, "reused": arm == "record"})
+            watching(run, Done(result=run, reused=arm == "record"))
     for recipe, steps in ((ARMS.record, 150), (ARMS.candidate, 60)):
         run_: Any = SimpleNamespace(recipe=recipe, seed=2)
         for step in range(1, steps + 1):
-            watching(run_, {"event": "step", "step": step, "loss": 3 + 4 / step, "train_s": step / 3})
+            watching(run_, Step(step=step, loss_nats=3 + 4 / step, train_s=step / 3))
     return watching
 
 
@@ -130,7 +131,7 @@ def test_a_log_has_a_line_an_event_and_one_now_and_then(pocket: Track, monkeypat
 def test_a_reason_is_shown_letter_for_letter(pocket: Track) -> None:
     text, run = StringIO(), SimpleNamespace(recipe="base", seed=2)
     with LiveRuns(Console(file=text), pocket, ARMS) as watching:
-        watching(run, {"event": "lost", "reason": "no [bold] word is markup"})  # type: ignore[arg-type]
+        watching(run, Lost(reason="no [bold] word is markup"))  # type: ignore[arg-type]
     assert "lost (no [bold] word is markup)" in text.getvalue()
 
 

@@ -18,18 +18,17 @@ from harness.board.leaderboard import make_rows
 from harness.board.rows import Row
 from harness.board.submission import load_arm_runs, load_submission
 from harness.core.errors import LlmbenchError
-from harness.core.project import Project
 from harness.core.runs import FinishedRun
 from harness.show import plots
 from harness.show.plots import change_of, draw_cost, draw_history, to_svg
-from tests.boards import NEGATIVE
+from tests.make import NEGATIVE, copy_board
 
 Arms = list[tuple[str, Sequence[FinishedRun]]]
 
 
 @pytest.fixture(scope="module")
-def rows(project: Project) -> list[Row]:
-    return make_rows(project)
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    return make_rows(copy_board(tmp_path_factory.mktemp("board")))
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,13 @@ from typing import Any
 import pytest
 
 from harness.core.errors import LlmbenchError
+from harness.core.events import Done, Step
 from harness.core.project import Project
 from harness.core.runs import FinishedRun, load_run
 from harness.core.track import Track
 from harness.show import trackers
 from harness.show.trackers import TRACKERS, Logbook, Page, make_tracker
-from tests.conftest import FiledContest, Sandbox, valid_document
+from tests.sandbox import FiledContest, Sandbox, valid_document
 
 INSTALLED = [name for name in TRACKERS if importlib.util.find_spec(name) is not None]
 Points = dict[str, dict[int, float]]
@@ -173,8 +174,8 @@ def test_a_tracker_that_fails_or_hangs_costs_its_own_log_alone(
     book = Logbook({"broken": Broken(), "stuck": Broken(release), "good": Good()}, smoke, warnings.append)
     with book:
         for step in (1, 2):
-            book(logged.run, {"event": "step", "step": step, "loss": 3.0, "train_s": 0.1})
-        book(logged.run, {"event": "done", "result": logged.run, "reused": False})
+            book(logged.run, Step(step=step, loss_nats=3.0, train_s=0.1))
+        book(logged.run, Done(result=logged.run, reused=False))
         sys.stdout.write("chatter of a tracker\n")
     sys.stdout.write("the document\n")
     assert time.monotonic() - started < 5

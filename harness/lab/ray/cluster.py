@@ -1,4 +1,4 @@
-"""Runs on the machines of a Ray cluster that is there already: `--executor ray`, see docs/ray.md.
+"""Runs on the machines of a running Ray cluster: `--executor ray`, see docs/ray.md.
 
 Each run is one task with the track's threads, and its GPUs. Its machine gets this checkout's sources, makes an ordinary
 local run of them, and sends back the record and the weights. What is lost with a machine is asked for again.
@@ -16,12 +16,13 @@ import zipfile
 from typing import Any
 
 from harness.core.errors import InterruptedRunError, LlmbenchError
+from harness.core.events import NODE_EVENT, Ended, Evaluating, Lost, Made, Refused, Step, Waiting
 from harness.core.project import CHECKOUT, Project, sha256, write_atomic
-from harness.core.runs import FailedRun, FinishedRun, RunIdentity, load_run_text
+from harness.core.runs import FailedRun, FinishedRun, RunIdentity
 from harness.core.track import Track
 from harness.lab.executor import INTERRUPTED, Executor, Watch
 from harness.lab.ray.node import run_on_node
-from harness.lab.ray.once import Request
+from harness.lab.ray.once import NodeRequest
 from harness.player import code_digest
 from harness.player.job import Job
 
@@ -40,7 +41,7 @@ def connect() -> Any:
         raise LlmbenchError('there is no Ray here; install it in the checkout: `pip install -e ".[ray]"`') from error
     if not ray.is_initialized():
         try:
-            _knock(os.environ.get("RAY_ADDRESS", ""))
+            _check_address(os.environ.get("RAY_ADDRESS", ""))
             ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
             raise LlmbenchError(
@@ -50,8 +51,8 @@ def connect() -> Any:
     return ray
 
 
-def _knock(address: str) -> None:
-    """Raises OSError where nobody answers at HOST:PORT, for which Ray itself would wait minutes."""
+def _check_address(address: str) -> None:
+    """Raises OSError where nothing answers at HOST:PORT: Ray itself would wait minutes."""
     host, _, port = address.rpartition(":")
     if port.isdigit() and "/" not in host:
         socket.create_connection((host, int(port)), timeout=10).close()
@@ -103,7 +104,7 @@ class RayExecutor(Executor):
         return room
 
     def make(self, run: RunIdentity, job: Job, watch: Watch) -> FinishedRun | FailedRun:
-        request = Request(
+        request = NodeRequest(
             job=job,
             code_digest=self._code,
             revision=run.provenance.revision,
@@ -113,41 +114,42 @@ class RayExecutor(Executor):
         reason = ""
         for loss in range(MOST_LOSSES + 1):
             if loss:
-                watch({"event": "lost", "reason": reason})
-            answer = self._ask(request, watch)
-            match answer["event"]:
-                case "made":
-                    made = load_run_text(answer["run"])
-                    if not isinstance(made, FailedRun) or made.status != "interrupted":
-                        return self._keep(made, job, answer["files"])
-                    reason = made.reason
-                case "refused":
-                    raise LlmbenchError(answer["message"])
-                case "ended" if answer["code"] >= 0:  # a bug, which would come again
-                    raise LlmbenchError(f"a machine of the cluster failed: {answer['words'] or 'it said nothing'}")
-                case "ended":
-                    reason = f"killed by signal {-answer['code']}, perhaps for want of memory"
-                case _:
-                    reason = answer["reason"]
+                watch(Lost(reason=reason))
+            answer, files = self._ask(request, watch)
+            match answer:
+                case Made(run=FailedRun(status="interrupted") as lost):
+                    reason = lost.reason
+                case Made():
+                    return self._keep(answer.run, job, files)
+                case Refused():
+                    raise LlmbenchError(answer.message)
+                case Ended() if answer.code >= 0:  # a bug, which would come again
+                    raise LlmbenchError(f"a machine of the cluster failed: {answer.log or 'it said nothing'}")
+                case Ended():
+                    reason = f"killed by signal {-answer.code}, perhaps for want of memory"
+                case Lost():
+                    reason = answer.reason
         identity = {name: getattr(run, name) for name in RunIdentity.model_fields}
         reason = f"lost {MOST_LOSSES + 1} times, the last time: {reason}"
         return FailedRun(**identity, status="interrupted", reason=reason)
 
-    def _ask(self, request: str, watch: Watch) -> dict[str, Any]:
-        """Have the request carried out once; the last event, `lost` where the task did not come to its end."""
+    def _ask(self, request: str, watch: Watch) -> tuple[Made | Refused | Ended | Lost, dict[str, bytes]]:
+        """Send the request once; its answer, `Lost` where there is none, and the run's files."""
         errors = self._ray.exceptions
         with self._guard:
             self.raise_if_stopped()
             events = self._task.remote(self._archive, self._digest, request)
             self._running.add(events)
-        answer: dict[str, Any] = {"event": "lost", "reason": "it said nothing"}
+        answer: Made | Refused | Ended | Lost = Lost(reason="it said nothing")
+        found: dict[str, bytes] = {}
         try:
             for reference in events:
-                event = self._ray.get(reference)
-                if event["event"] in ("step", "evaluating"):
+                line, files = self._ray.get(reference)
+                event = NODE_EVENT.validate_json(line)
+                if isinstance(event, Step | Evaluating):
                     watch(event)
-                elif answer["event"] not in ("made", "refused"):
-                    answer = event
+                elif not isinstance(event, Waiting) and not isinstance(answer, Made | Refused):
+                    answer, found = event, files
         except errors.TaskCancelledError as error:
             raise InterruptedRunError(INTERRUPTED) from error
         except errors.RayTaskError as error:
@@ -155,15 +157,15 @@ class RayExecutor(Executor):
             raise LlmbenchError(f"a machine of the cluster failed: {error.cause}") from error
         except errors.RayError as error:
             self.raise_if_stopped()
-            answer = {"event": "lost", "reason": str(error).strip().partition("\n")[0].partition(". ")[0]}
+            answer = Lost(reason=str(error).strip().partition("\n")[0].partition(". ")[0])
         finally:
             with self._guard:
                 self._running.discard(events)
         self.raise_if_stopped()
-        return answer
+        return answer, found
 
     def _keep(self, made: FinishedRun | FailedRun, job: Job, files: dict[str, bytes]) -> FinishedRun | FailedRun:
-        """Lay the run's files where a local run would. Raises LlmbenchError where other weights arrived."""
+        """Put the run's files where a local run has them. Raises LlmbenchError where the weights are not the run's."""
         for name, content in files.items():
             if name == job.weights.name or name.endswith(".log"):
                 write_atomic(job.weights.with_name(name), content)

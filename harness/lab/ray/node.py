@@ -1,4 +1,4 @@
-"""The part of a cluster's run that Ray itself carries to the machine: unpack the sources, start them, pass on.
+"""The task that Ray sends to a machine: unpack the sources, start a run of them, forward its events.
 
 It is sent as it stands here and imports the standard library alone, so that a machine needs llmbench's packages but
 no llmbench of its own.
@@ -19,7 +19,6 @@ import time
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 REPORT_EVERY_S = 0.5
 
@@ -27,10 +26,10 @@ REPORT_EVERY_S = 0.5
 PATIENCE_S = 60.0  # for a checkpoint, once asked to stop
 
 
-def run_on_node(archive: bytes, digest: str, request: str) -> Iterator[dict[str, Any]]:
-    """Events of one run, newest only where they come fast; the last one holds the run and its files.
+def run_on_node(archive: bytes, digest: str, request: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Events of one run as JSON, of steps that come fast the newest only; with the run come its files, by name.
 
-    `archive` is a zip of the sources, `digest` its SHA-256, `request` a `harness.lab.ray.once.Request` as JSON.
+    `archive` is a zip of the sources, `digest` its SHA-256, `request` a `harness.lab.ray.once.NodeRequest` as JSON.
     """
     root = unpack(archive, digest)
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}  # Ray's own
@@ -47,10 +46,10 @@ def run_on_node(archive: bytes, digest: str, request: str) -> Iterator[dict[str,
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
-    words: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     errors: list[str] = []
     readers = (
-        threading.Thread(target=_read, args=(process.stdout, words), daemon=True),
+        threading.Thread(target=_read, args=(process.stdout, lines), daemon=True),
         threading.Thread(target=errors.extend, args=(process.stderr,), daemon=True),
     )
     for reader in readers:
@@ -58,10 +57,11 @@ def run_on_node(archive: bytes, digest: str, request: str) -> Iterator[dict[str,
     try:
         process.stdin.write(request)
         process.stdin.close()
-        yield from _pass_on(words)
+        yield from _pass_on(lines)
         process.wait()
         readers[1].join(PATIENCE_S)
-        yield {"event": "ended", "code": process.returncode, "words": "".join(errors)[-300:].strip()}
+        ended = {"event": "ended", "code": process.returncode, "log": "".join(errors)[-300:].strip()}
+        yield json.dumps(ended), {}
     finally:  # a cancelled task comes by here, a killed one takes its process along
         process.terminate()
         try:
@@ -75,33 +75,34 @@ def run_on_node(archive: bytes, digest: str, request: str) -> Iterator[dict[str,
         process.stderr.close()
 
 
-def _read(lines: Iterable[str], words: queue.SimpleQueue[str | None]) -> None:
+def _read(stream: Iterable[str], lines: queue.SimpleQueue[str | None]) -> None:
     """Each line, and None after the last one."""
-    for line in lines:
-        words.put(line)
-    words.put(None)
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
 
 
-def _pass_on(words: queue.SimpleQueue[str | None]) -> Iterator[dict[str, Any]]:
-    """What the process says, until it says no more."""
-    told, newest = 0.0, None
+def _pass_on(lines: queue.SimpleQueue[str | None]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The process's events until its output ends."""
+    told, waiting = 0.0, ""
     while True:
         try:
-            line = words.get(timeout=REPORT_EVERY_S)  # a wait without end would keep a cancellation out
+            line = lines.get(timeout=REPORT_EVERY_S) or "end"  # a wait without end would keep a cancellation out
         except queue.Empty:
-            line = ""
-        if line is None or (line and not line.endswith("\n")):
+            line = waiting
+        if line and not line.endswith("\n"):
             return
-        event = json.loads(line) if line else newest
-        newest = event if event is not None and event["event"] == "step" else None
-        if event is None or (newest is not None and time.monotonic() - told < REPORT_EVERY_S):
+        event = json.loads(line) if line else {"event": ""}
+        waiting = line if event["event"] == "step" else ""
+        if not line or (waiting and time.monotonic() - told < REPORT_EVERY_S):
             continue
+        files = {}
         if event["event"] == "made":
             folder = Path(event["folder"])
-            event["files"] = {path.name: path.read_bytes() for path in folder.glob("*") if path.suffix in KEPT}
+            files = {path.name: path.read_bytes() for path in folder.glob("*") if path.suffix in KEPT}
             shutil.rmtree(folder, ignore_errors=True)
-        told, newest = time.monotonic(), None
-        yield event
+        told, waiting = time.monotonic(), ""
+        yield line, files
 
 
 KEPT = (".safetensors", ".log")

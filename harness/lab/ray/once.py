@@ -6,14 +6,13 @@ machine.
 
 from __future__ import annotations
 
-import json
-import os
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import Any
 
 from harness.core.errors import LlmbenchError
+from harness.core.events import Done, Made, NodeEvent, Refused, RunEvent
 from harness.core.project import CHECKOUT, Project
 from harness.core.runs import FailedRun, FinishedRun, RunIdentity
 from harness.core.schema import Sha256, Strict
@@ -24,10 +23,10 @@ from harness.lab.executor import LocalExecutor
 from harness.lab.store import RunStore
 from harness.player.device import require_device
 from harness.player.job import Job
-from harness.player.process import end_with_parent
+from harness.player.process import emit_lines, end_with_parent
 
 
-class Request(Strict):
+class NodeRequest(Strict):
     """What a cluster's machine is asked for."""
 
     job: Job
@@ -40,7 +39,7 @@ class Request(Strict):
     """Tells runs apart that must not be reused for one another."""
 
 
-def make(request: Request, emit: Any) -> tuple[FinishedRun | FailedRun, Path]:
+def make(request: NodeRequest, emit: Callable[[NodeEvent], None]) -> tuple[FinishedRun | FailedRun, Path]:
     """The run, and its folder on this machine. Raises LlmbenchError where it cannot start here."""
     project, job = Project(CHECKOUT), request.job
     track = load_track(project, job.track, job.settings)
@@ -48,8 +47,8 @@ def make(request: Request, emit: Any) -> tuple[FinishedRun | FailedRun, Path]:
     prepare(track)
     track = with_found_pins(track)
 
-    def observe(run: RunIdentity, event: dict[str, Any]) -> None:
-        if event["event"] != "done":
+    def observe(run: RunIdentity, event: RunEvent) -> None:
+        if not isinstance(event, Done):
             emit(event)
 
     store = RunStore(
@@ -72,21 +71,16 @@ def make(request: Request, emit: Any) -> tuple[FinishedRun | FailedRun, Path]:
 def main() -> None:
     """Read the request, make the run, and turn an expected error into an event."""
     end_with_parent()
-    events = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-
-    def emit(event: dict[str, Any]) -> None:
-        events.write(json.dumps(event) + "\n")
-
+    emit = emit_lines()
     try:
-        made, folder = make(Request.model_validate_json(sys.stdin.read()), emit)
+        made, folder = make(NodeRequest.model_validate_json(sys.stdin.read()), emit)
     except PackageNotFoundError as error:
-        emit({"event": "refused", "message": f"a machine of the cluster lacks {error.name}; install llmbench there"})
+        emit(Refused(message=f"a machine of the cluster lacks {error.name}; install llmbench there"))
     except LlmbenchError as error:
-        emit({"event": "refused", "message": str(error)})
+        emit(Refused(message=str(error)))
         sys.exit(error.exit_code)
     else:
-        emit({"event": "made", "run": made.model_dump_json(), "folder": str(folder)})
+        emit(Made(run=made, folder=str(folder)))
 
 
 if __name__ == "__main__":

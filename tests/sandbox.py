@@ -1,0 +1,121 @@
+"""Commands in processes of their own: a copy of the checkout with a board of its own, and a contest filed there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from harness.show.documents import DOCUMENTS, json_schema
+from tests.make import ROOT
+
+GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+GIT |= {f"GIT_{who}_{what}": "someone@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+
+
+Done = subprocess.CompletedProcess[str]
+
+
+def run(*command: str, cwd: Path = ROOT, **variables: str) -> Done:
+    """A command in `cwd`, with further environment variables."""
+    mine = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "GITHUB_STEP_SUMMARY")}
+    environment = {**mine, "NO_COLOR": "1", "COLUMNS": "120", **variables}
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False, env=environment)
+
+
+def python(*arguments: str, cwd: Path = ROOT, **variables: str) -> Done:
+    return run(sys.executable, *arguments, cwd=cwd, **variables)
+
+
+def git(root: Path, *arguments: str) -> str:
+    """What git prints. Its user is someone, and it reads no settings of whoever runs the tests."""
+    done = run("git", "-c", "init.defaultBranch=main", *arguments, cwd=root, **GIT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def valid_document(text: str, *arguments: str) -> Any:
+    """The one JSON document that `llmbench ARGUMENTS --json` printed. Raises where it breaks the command's schema."""
+    command = next(name for name in (" ".join(arguments[:2]), arguments[0]) if name in DOCUMENTS)
+    document = json.loads(text)
+    jsonschema.validate(document, json_schema(command), jsonschema.Draft202012Validator)
+    return document
+
+
+def one_sentence(text: str) -> bool:
+    """Whether a command's stderr has one line of error, and no traceback."""
+    lines = [line for line in text.splitlines() if line.startswith("llmbench: ")]
+    return len(lines) == 1 and "Traceback" not in text
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A copy of the checkout with a board of its own, driven through the command line."""
+
+    root: Path
+
+    def __call__(self, *arguments: str, environment: dict[str, str] | None = None) -> Done:
+        return python("-m", "harness.cli", *arguments, cwd=self.root, **(environment or {}))
+
+    def refuses(self, *arguments: str, code: int = 2, **options: Any) -> str:
+        """What the command said on stderr: it must end with `code`, in one sentence."""
+        done = self(*arguments, **options)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert one_sentence(done.stderr), done.stderr
+        return done.stderr
+
+    def json(self, *arguments: str, **options: Any) -> Any:
+        """The one JSON document that the command prints, proved to keep the command's schema."""
+        return valid_document(self(*arguments, "--json", **options).stdout, *arguments)
+
+    def copy(self, target: Path) -> Sandbox:
+        shutil.copytree(self.root, target, symlinks=True)
+        return Sandbox(target)
+
+
+HERE = Sandbox(ROOT)
+"""This checkout, for commands that leave no trace in it."""
+
+
+def make_sandbox(root: Path) -> Sandbox:
+    for folder in ("harness", "models", "tracks"):
+        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    track = root / "tracks" / "smoke.toml"
+    # A level at which three pairs can decide: what is tested is the way of a claim, not the statistics.
+    text = re.sub(r"(?m)^alpha = .*$", "alpha = 0.45", track.read_text())
+    text = re.sub(r"(?m)^futility_alpha = .*$", "futility_alpha = 0.45", text)
+    track.write_text(re.sub(r"(?m)^max_slowdown = .*$", "max_slowdown = 9.0", text))
+    return Sandbox(root)
+
+
+@dataclass(frozen=True)
+class FiledContest:
+    """The whole way, once, for real: baseline, candidate, submission."""
+
+    sandbox: Sandbox
+    candidate: dict[str, Any]
+    submitted: Done
+
+
+def file_contest(root: Path) -> FiledContest:
+    sandbox = make_sandbox(root)
+    for command in (("run", "baseline"), ("submit", "--baseline")):
+        done = sandbox(*command, "--track", "smoke")
+        assert done.returncode == 0, done.stderr
+    candidate = sandbox("run", "candidate", "--variant", "token_smear", "--track", "smoke", "--json")
+    submitted = sandbox("submit", "--track", "smoke")
+    document = valid_document(candidate.stdout, "run", "candidate")
+    return FiledContest(sandbox, {"code": candidate.returncode, **document}, submitted)
+
+
+def problems(sandbox: Sandbox) -> dict[str, list[str]]:
+    """What `llmbench verify` finds: folder or file -> its problems."""
+    return {name: found for name, found in sandbox.json("verify")["problems"].items() if found}
