@@ -247,11 +247,6 @@ def load_run(path: Path) -> FinishedRun | FailedRun:
     return read_run(path).record
 
 
-def load_run_text(text: str) -> FinishedRun | FailedRun:
-    """One run out of JSON that this program wrote."""
-    return _RUN.validate_json(text)
-
-
 def parse_json(text: str) -> Any:
     """One JSON document. Raises ValueError where it is broken, nested absurdly deep, or names a key twice."""
     try:

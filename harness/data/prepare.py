@@ -1,6 +1,6 @@
 """Makes a track's token cache from its corpus, whole or not at all, and checks it against the track's pins.
 
-While tokens are made they lie in `KEY.partial/` beside the cache, see harness/data/writer.py.
+While tokens are made they are in `KEY.partial/` beside the cache, see harness/data/writer.py.
 """
 
 from __future__ import annotations

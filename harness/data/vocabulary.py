@@ -151,7 +151,7 @@ def token_bytes(tokenizer: Tokenizer, name: str) -> list[bytes]:
                 table[token_id] = token.encode()
     except KeyError as error:
         raise LlmbenchError(
-            f"{name} is not byte-level ({error.args[0]!r}), so nobody can tell how many bytes its tokens stand for; "
+            f"{name} is not byte-level ({error.args[0]!r}), so the bytes of its tokens are unknown; "
             f"choose a tokenizer like GPT-2's or SmolLM2's"
         ) from error
     return table

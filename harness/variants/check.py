@@ -127,22 +127,17 @@ def _problems(file: File, node: ast.AST) -> Iterator[str]:
 
 
 def _import_problems(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    paths: list[str] = []
     if isinstance(node, ast.Import):
-        paths, modules, known = [], [alias.name for alias in node.names], KNOWN_MODULES
+        modules, known = [alias.name for alias in node.names], KNOWN_MODULES
     else:
-        paths, modules = (
-            [f"{node.module}.{alias.name}" for alias in node.names],
-            ["." * node.level + (node.module or "")],
-        )
-        known = KNOWN_MODULES | PACKAGES
-    for module in modules:
-        if module not in known:
-            others = sorted(name for name in MODULES if not name.startswith(("__", "torch")))
-            yield f"imports '{module}'; a variant may import torch, {', '.join([*sorted(BASE_MODULES), *others])}"
-            return
-    for path in paths:
-        if not is_module(path) and not is_listed(path):
-            yield _unlisted(path)
+        modules, known = ["." * node.level + (node.module or "")], KNOWN_MODULES | PACKAGES
+        paths = [f"{node.module}.{alias.name}" for alias in node.names]
+    if unknown := [module for module in modules if module not in known]:
+        others = sorted(name for name in MODULES if not name.startswith(("__", "torch")))
+        yield f"imports '{unknown[0]}'; a variant may import torch, {', '.join([*sorted(BASE_MODULES), *others])}"
+    else:
+        yield from (_unlisted(path) for path in paths if not is_module(path) and not is_listed(path))
 
 
 def is_listed(path: str) -> bool:
