@@ -129,8 +129,6 @@ def contests(draw: st.DrawFn, largest: int = 9, gains: Sequence[float] = (0.125,
 
 
 rules = st.sampled_from([RULE, WELCH])
-
-
 # --- boards ------------------------------------------------------------------------------------------------------
 
 # The project's own submissions: four on one track, then an opening and a negative result on another.

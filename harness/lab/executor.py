@@ -26,14 +26,8 @@ from harness.player.process import Worker
 INTERRUPTED = (
     "interrupted; finished runs are kept and started ones have a checkpoint, run the same command again to go on"
 )
-
-
 ExecutorName = Literal["local", "ray"]
-
-
 EXECUTORS: tuple[ExecutorName, ...] = ("local", "ray")
-
-
 Watch = Callable[[RunEvent], None]
 """Called with each event of one run: `Step`, `Evaluating`, or `Lost` where it starts again."""
 Task = Literal["rehearse", "train", "evaluate"]

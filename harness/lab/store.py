@@ -28,12 +28,8 @@ from harness.player.job import GiveUp, Job
 from harness.variants.recipe import recipe_sources
 
 RUN_FILE = "run.json"
-
-
 # A crash may have had a passing cause, and a milestone belongs to one contest.
 RETRIED = ("error", "hopeless", "interrupted")
-
-
 Observe = Callable[[RunIdentity, RunEvent], None]
 """Called from the threads that watch the workers: a run and its newest event."""
 

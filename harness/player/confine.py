@@ -23,51 +23,22 @@ from harness.core.errors import LlmbenchError
 
 # linux/landlock.h. Write: write file, read file, remove file, make regular file, truncate.
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
-
-
 _WRITE = _READ_FILE | 1 << 1 | 1 << 5 | 1 << 8 | 1 << 14
-
-
 _PROGRAMS = 1 << 4 | 1 << 7 | 1 << 13  # remove and make folders, move files between them: what compilers do besides
-
-
 _DEVICE = _READ_FILE | 1 << 1 | 1 << 15  # read, write, and control it (ioctl): what a driver's files are for
-
-
 _FILE_RIGHTS = 1 << 0 | 1 << 1 | _READ_FILE | 1 << 14 | 1 << 15  # all that make sense on something other than a folder
-
-
 # Rights that each version of the interface knows; what a version does not know it cannot refuse.
 _HANDLED = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}
-
-
 _HANDLED_FROM_5 = (1 << 16) - 1
-
-
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same numbers on every architecture
-
-
 _RULE_PATH_BENEATH = 1
-
-
 _O_PATH = 0o10000000
 
-
 _EXECUTE = 1 << 0
-
-
 _PR_SET_NO_NEW_PRIVS = 38
-
-
 _SECCOMP_SET_MODE_FILTER, _SECCOMP_ALL_THREADS = 1, 1  # linux/seccomp.h
-
-
 _ALLOW, _REFUSE, _UNKNOWN = 0x7FFF0000, 0x00050000 | 1, 0x00050000 | 38  # SECCOMP_RET_ERRNO with EPERM, ENOSYS
-
-
 _CLONE_THREAD = 0x10000
-
-
 _NO_CALL = 0xFFFFFFFF
 
 

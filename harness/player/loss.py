@@ -18,8 +18,6 @@ from models.moe import MixtureOfExperts
 
 # Largest difference in loss of two models with the same weights, nats: sums have another order on a GPU.
 MAX_COPY_SHIFT = 1e-3
-
-
 # Sequences of the last batch on which their losses must agree: state outside the weights moves any of them.
 NUM_COPY_SEQUENCES = 2
 

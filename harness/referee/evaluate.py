@@ -33,18 +33,11 @@ from harness.player.serve import ProbeFailedError, Session, model_sessions
 # Relative to the loss, or nats where it is below one: far above what another order of summation moves a float32 loss
 # by, far below what a leak needs to be worth something.
 MAX_SHIFT = 1e-4
-
-
 # What the same weights may differ by between the training and the evaluating process, nats.
 MAX_DEV_SHIFT = 1e-3
-
-
 NUM_FRESH_BATCHES = 2
-
-
 # One row in so many keeps all of its tokens, so that its last position is compared too.
 WHOLE_EVERY = 8
-
 
 Batch = NDArray[np.integer[Any]]
 Place = tuple[int, int]

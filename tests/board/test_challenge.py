@@ -49,7 +49,6 @@ def apply(parts):
     return replace(parts, embedding=lambda final: Lucky(parts.embedding(final), final.model.dim))
 '''
 
-
 Disputed = tuple[Sandbox, list[dict[str, Any]]]
 """The sandbox, and what each challenge printed."""
 

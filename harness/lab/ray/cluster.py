@@ -28,8 +28,6 @@ from harness.player.job import Job
 
 MOST_LOSSES = 3
 """Times that a run is asked for again because its worker or its machine was lost."""
-
-
 SHIPPED = ("harness", "models", "tracks")
 
 

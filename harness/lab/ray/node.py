@@ -21,8 +21,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 REPORT_EVERY_S = 0.5
-
-
 PATIENCE_S = 60.0  # for a checkpoint, once asked to stop
 
 
