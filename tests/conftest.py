@@ -17,11 +17,13 @@ from hypothesis import settings
 
 from harness.core.dataspec import PINS, FilesData, TrainedTokenizer
 from harness.core.project import Project
+from harness.core.runs import Training
 from harness.core.track import Track, load_track
 from harness.data.cache import cache_folder
 from harness.data.prepare import prepare
 from harness.player.device import set_up_torch
 from harness.player.job import Job
+from harness.player.train import train
 from harness.variants.recipe import Recipe, apply_recipe, recipe_sources
 from tests.make import ROOT, TEXTS, MakeTrack, make_job
 from tests.sandbox import FiledContest, Sandbox, file_contest, make_sandbox
@@ -134,6 +136,23 @@ def build_recipe(project: Project) -> Callable[[str, Track], Recipe]:
         return apply_recipe(recipe_sources(project, recipe), track.model, track.optim)
 
     return build
+
+
+@pytest.fixture
+def train_tiny(
+    tiny: Track, tiny_tokens: dict[str, Any], job: Job, build_recipe: Callable[[str, Track], Recipe]
+) -> Callable[..., Training]:
+    """Trains a recipe, or the one of that name, on `tiny` or another track, in a folder below the test's own."""
+
+    def run(
+        recipe: str | Recipe = "base", folder: str = "", *, track: Track = tiny, seed: int = 0, **options: Any
+    ) -> Training:
+        own = job.model_copy(update={"folder": str(Path(job.folder) / folder), "seed": seed})
+        Path(own.folder).mkdir(exist_ok=True)
+        built = build_recipe(recipe, track) if isinstance(recipe, str) else recipe
+        return train(track, built, tiny_tokens, own, **{"emit": lambda event: None, **options})
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -19,11 +19,11 @@ import pytest
 
 from harness.board.submission import load_submission
 from harness.core.errors import LlmbenchError
+from harness.core.runs import Training
 from harness.core.track import Track
 from harness.lab.executor import LocalExecutor
 from harness.player.job import Job
-from harness.player.train import StopRequestedError, train
-from harness.variants.recipe import Recipe
+from harness.player.train import StopRequestedError
 from tests import kills
 from tests.sandbox import Done, FiledContest, Sandbox, run
 
@@ -93,26 +93,18 @@ def no_file_beyond(num_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_disk_that_fills_up_while_training_loses_nothing(
-    build_recipe: Callable[[str, Track], Recipe], tiny: Track, tiny_tokens: dict[str, Any], job: Job, tmp_path: Path
-) -> None:
-    def train_in(folder: str, **options: Any) -> str:
-        (tmp_path / folder).mkdir(exist_ok=True)
-        own = job.model_copy(update={"folder": str(tmp_path / folder)})
-        recipe = build_recipe("base", tiny)
-        return train(tiny, recipe, tiny_tokens, own, lambda event: None, **options).weights_sha256
-
+def test_a_disk_that_fills_up_while_training_loses_nothing(train_tiny: Callable[..., Training], tmp_path: Path) -> None:
     questions = iter([False, False, True])
     with pytest.raises(StopRequestedError):
-        train_in("torn", should_stop=lambda: next(questions))
+        train_tiny(folder="torn", should_stop=lambda: next(questions))
     checkpoint = tmp_path / "torn" / "checkpoint.pt"
     before = checkpoint.read_bytes()
     for num_bytes in (0, 1000, len(before) // 2):
         with no_file_beyond(num_bytes), pytest.raises(LlmbenchError, match="; free space or fix"):
-            train_in("torn")
+            train_tiny(folder="torn")
         assert checkpoint.read_bytes() == before
         assert [path.name for path in checkpoint.parent.iterdir()] == ["checkpoint.pt"]
-    assert train_in("torn") == train_in("whole")
+    assert train_tiny(folder="torn").weights_sha256 == train_tiny(folder="whole").weights_sha256
 
 
 def mounted(sandbox: Sandbox, folder: str, options: str, *arguments: str) -> Done:
@@ -129,9 +121,10 @@ def mounted(sandbox: Sandbox, folder: str, options: str, *arguments: str) -> Don
     return run(unshare, "-rm", "sh", "-c", shell, "sh", *program, cwd=sandbox.root)
 
 
-@pytest.mark.parametrize(
-    ("options", "words"), [("size=100k", "No space left on device"), ("ro", "Read-only file system")]
-)
+FULL, READ_ONLY = "No space left on device", "Read-only file system"
+
+
+@pytest.mark.parametrize(("options", "words"), [("size=100k", FULL), ("ro", READ_ONLY)])
 def test_a_full_or_read_only_disk_ends_a_run_in_a_sentence(
     sandbox: Sandbox, tmp_path: Path, options: str, words: str
 ) -> None:
@@ -154,9 +147,7 @@ def without_the_record(filed: FiledContest, root: Path) -> Sandbox:
     return sandbox
 
 
-@pytest.mark.parametrize(
-    ("options", "words"), [("size=8k", "No space left on device"), ("ro", "Read-only file system")]
-)
+@pytest.mark.parametrize(("options", "words"), [("size=8k", FULL), ("ro", READ_ONLY)])
 def test_a_full_or_read_only_disk_leaves_no_half_submission(
     filed: FiledContest, tmp_path: Path, options: str, words: str
 ) -> None:

@@ -1,7 +1,8 @@
 """Every cheat is caught and named: by its source, and once more by what it does when it runs.
 
 Cheats are files in tests/cheats/, or wrappers in wrapped_cheats.py; the first line says what one tries. The second
-half runs them without the static check, because what a syntax tree can show ends somewhere. `docs/threat-model.md` says what neither half catches.
+half runs them without the static check, because what a syntax tree can show ends somewhere.
+`docs/threat-model.md` says what neither half catches.
 """
 
 from __future__ import annotations
