@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from harness.core.dataspec import PINS, FilesData, TrainedTokenizer
+from harness.core.dataspec import PINS
 from harness.core.project import Project
 from harness.core.runs import Training
 from harness.core.track import Track, load_track
@@ -25,7 +25,7 @@ from harness.player.device import set_up_torch
 from harness.player.job import Job
 from harness.player.train import train
 from harness.variants.recipe import Recipe, apply_recipe, recipe_sources
-from tests.make import ROOT, TEXTS, MakeTrack, make_job
+from tests.make import ROOT, TEXTS, MakeTrack, files, make_job, write_text
 from tests.sandbox import FiledContest, Sandbox, file_contest, make_sandbox
 
 settings.register_profile("gate", deadline=None, derandomize=True)  # slow machines and luck must not fail it
@@ -104,21 +104,11 @@ def bare(smoke: Track) -> Track:
 def files_track(tmp_path: Path, own_cache: Path, bare: Track) -> MakeTrack:
     """Makes an unpinned track whose text is TEXTS, one document a file; keywords are fields of its data."""
     (tmp_path / "corpus").mkdir()
-    for number, text in enumerate(TEXTS):
-        (tmp_path / "corpus" / f"{number:03}.txt").write_text(text)
+    write_text(tmp_path / "corpus", TEXTS)
 
     def make(**fields: Any) -> Track:
-        data: dict[str, Any] = {
-            "source": "files",
-            "files": (str(tmp_path / "corpus" / "*.txt"),),
-            "format": "text",
-            "document": "file",
-            "tokenizer": TrainedTokenizer(source="trained"),
-            "dev_fraction": 0.1,
-            "val_fraction": 0.2,
-        }
-        model = replace(bare.model, vocab_size=300)
-        return bare.model_copy(update={"data": FilesData(**{**data, **fields}), "model": model})
+        data = files(tmp_path / "corpus" / "*.txt", **{"format": "text", "document": "file", **fields})
+        return bare.model_copy(update={"data": data, "model": replace(bare.model, vocab_size=300)})
 
     return make
 

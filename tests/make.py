@@ -130,7 +130,7 @@ rules = st.sampled_from([RULE, WELCH])
 
 # --- boards ------------------------------------------------------------------------------------------------------
 
-OPENING, RECORD, NEGATIVE, CHALLENGE, *LATER = sorted((ROOT / "submissions").iterdir())
+_, RECORD, NEGATIVE, *_ = sorted((ROOT / "submissions").iterdir())
 MOST_LOSS = 0.004  # nats a token that one made-up record gains over the one before
 
 
@@ -152,16 +152,16 @@ def edit(path: Path, **fields: Any) -> dict[str, Any]:
     return content
 
 
-def make_board(root: Path, count: int) -> Project:
-    """A board of `count` submissions: one in eight a record, the others negative, all of eight pairs, over months.
+def make_board(root: Path) -> Project:
+    """A board of nine submissions: the eighth a record, the others negative, all of eight pairs, over months.
 
     Losses and curves are those of one committed contest, shifted; so verdicts come from real scatter.
     """
     project = copy_board(root, 3)
     claim = json.loads((RECORD / "submission.json").read_text())
     recipe, sources, won = claim["candidate"]["recipe"], claim["candidate"]["sources"], 0
-    for number in range(4, count + 1):
-        idea, is_record = f"idea_{number}", number % 8 == 0
+    for number in range(4, 10):
+        idea, is_record = f"idea_{number}", number == 8
         folder = project.submissions / f"{number:04d}-pocket-{idea}"
         shutil.copytree(NEGATIVE, folder)
         own = folder / "sources" / f"{idea}.py"
@@ -206,6 +206,13 @@ def written(content: Any) -> str:
     return to_json(content, indent=1).decode() + "\n"
 
 
+def smoke_with(data: str, name: str = "smoke") -> str:
+    """The smoke track as TOML under another name, with this [data] and 300 tokens in its vocabulary."""
+    text = (ROOT / "tracks" / "smoke.toml").read_text().replace("vocab_size = 512", "vocab_size = 300")
+    head, _, tail = text.partition("[data]")
+    return f"{head.replace('smoke', name, 1)}[data]\n{data}\n[model]{tail.partition('[model]')[2]}"
+
+
 def make_job(track: Track, folder: Path) -> Job:
     """A run of the base on `track`, which is smoke or made of it, with no checkpoint on the way."""
     return Job(
@@ -225,10 +232,8 @@ def make_job(track: Track, folder: Path) -> Job:
 
 def files(pattern: Path | str, **fields: Any) -> FilesData:
     """The data of a track whose text is in files, with a tokenizer of its own."""
-    shares = {"dev_fraction": 0.1, "val_fraction": 0.2}
-    return FilesData(
-        source="files", files=(str(pattern),), tokenizer=TrainedTokenizer(source="trained"), **{**shares, **fields}
-    )
+    usual = {"tokenizer": TrainedTokenizer(source="trained"), "dev_fraction": 0.1, "val_fraction": 0.2}
+    return FilesData(source="files", files=(str(pattern),), **{**usual, **fields})
 
 
 def write_text(folder: Path, texts: list[str]) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def test_a_half_of_other_files_is_not_taken_up(
     monkeypatch.setattr(arrays, "CHUNK_CHARACTERS", 1500)
     with pytest.raises(InterruptedRunError):
         prepare(track, observe=Stop(after=3))
-    (tmp_path / "corpus" / "000.txt").write_text("another text " * 20)
+    (tmp_path / "corpus" / "0000.txt").write_text("another text " * 20)
     prepare(track)
     resumed = manifest_of(track).pins
     prepare(track, force=True)
@@ -191,7 +191,7 @@ def test_changed_files_of_an_unpinned_track_are_read_again_and_of_a_pinned_one_n
     track = files_track()
     prepare(track)
     before = with_found_pins(track)
-    (tmp_path / "corpus" / "000.txt").write_text("another text " * 20)
+    (tmp_path / "corpus" / "0000.txt").write_text("another text " * 20)
     prepare(before)
     assert with_found_pins(track) == before
     prepare(track)

@@ -19,6 +19,7 @@ from harness.board.rows import format_csv
 from harness.board.submission import Claim, load_runs, load_submission
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project
+from harness.core.track import load_track, track_names
 from harness.rule.reasons import explain
 from harness.show import site as site_module
 from harness.show.site import MANIFEST, render_pages, render_site, write_site
@@ -76,7 +77,7 @@ def written(project: Project) -> Files:
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return make_board(tmp_path_factory.mktemp("board"), 9)
+    return make_board(tmp_path_factory.mktemp("board"))
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +126,6 @@ def test_every_source_stands_on_one_page_and_is_linked_from_the_others(files: Fi
 
 
 def test_every_track_has_a_page_with_its_rule_and_what_others_report(project: Project, files: Files) -> None:
-    from harness.core.track import load_track, track_names
-
     for name in track_names(project):
         track, page = load_track(project, name), Page(files[f"tracks/{name}.html"])
         assert f"{track.rule.loss_per_statement:g} nats for each statement" in page.text
