@@ -166,21 +166,13 @@ def filed(tmp_path_factory: pytest.TempPathFactory) -> FiledContest:
     return replace(contest, sandbox=contest.sandbox.copy(tmp_path_factory.mktemp("filed") / "llmbench"))
 
 
-SLOWEST = (
-    "test_claim",
-    "test_challenge",
-    "test_compile",
-    "test_hub",
-    "test_docs",
-    "test_lanes",
-    "test_ranks",
-    "test_fuzz",
-    "test_explore",
-    "test_crashes",
-)
+SLOWEST = "challenge compile hub lanes claim docs ranks crashes fuzz pull_request explore prepare tampering trackers"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow files come first, so that no process of the suite ends long after the others."""
-    places = {name: place for place, name in enumerate(SLOWEST)}
+    """Slow files come first, so that no process of the suite ends long after the others.
+
+    The first of them trains what many files share; the second needs nothing of it, and so does not wait.
+    """
+    places = {f"test_{name}": place for place, name in enumerate(SLOWEST.split())}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))

@@ -20,7 +20,7 @@ from pydantic_core import to_json
 from harness.board.leaderboard import read_board
 from harness.core.dataspec import FilesData, TrainedTokenizer
 from harness.core.project import Project
-from harness.core.runs import Evaluation, FinishedRun, Machine, Pair, Provenance, Training
+from harness.core.runs import FinishedRun, Machine, Pair, Provenance, finished, load_run
 from harness.core.track import Rule, Track
 from harness.player.job import Job
 
@@ -32,8 +32,11 @@ NEED_EXPERTS = {"zero_compute_expert"}
 """Variants that go with mixture-of-experts tracks alone."""
 MakeTrack = Callable[..., Track]
 
+_, RECORD, NEGATIVE, *_ = sorted((ROOT / "submissions").iterdir())
+
 # --- runs and contests -------------------------------------------------------------------------------------------
 
+PLAIN = next(iter(finished([load_run(RECORD / "runs" / "record-seed-0.json")])))
 TOKENS = 1024  # a power of two: losses survive nats -> val_loss to the bit
 
 RULE = Rule(
@@ -58,42 +61,25 @@ NOON = "2026-11-22T12:00:00Z"
 def make_run(
     recipe: str, seed: int, val_loss: float, train_s: float = 10.0, ended: str = NOON, **changes: Any
 ) -> FinishedRun:
-    """A whole, valid run; `changes` go to the run, or to its provenance where the name is one of its fields."""
-    provenance = {
-        "revision": "a" * 40,
-        "dirty": False,
-        "packages": {"torch": "2.11.0"},
-        "machine": Machine(cpu="x", cores=2, memory_gib=8, os="Linux", python="3.11"),
-        "threads": 1,
-        "jobs": 1,
-    }
-    inner = {key: changes.pop(key) for key in list(changes) if key in provenance}
-    fields: dict[str, Any] = {
-        "track": "pocket",
+    """A whole, valid run; `changes` go to it, or to its provenance where that has such a field."""
+    machine = Machine(cpu="x", cores=2, memory_gib=8, os="Linux", python="3.11")
+    provenance = Provenance(
+        revision="a" * 40, dirty=False, packages={"torch": "2.11.0"}, machine=machine, threads=1, jobs=1
+    )
+    inner = {key: changes.pop(key) for key in list(changes) if key in Provenance.model_fields}
+    training = {"train_s": train_s, "wall_s": train_s, "warmup_s": 0.0, "ended": ended, "confinement": (), "curve": ()}
+    evaluation = {"nats": val_loss * TOKENS, "tokens": TOKENS, "correct": 0, "confinement": ()}
+    fields = {
         "training_digest": "b" * 64,
         "recipe": recipe,
         "sources": dict.fromkeys(recipe.split("+")[1:], "c" * 64),
         "code_digest": "d" * 64,
         "seed": seed,
-        "provenance": Provenance(**(provenance | inner)),
-        "training": Training(
-            steps=1,
-            tokens=1,
-            num_params=1,
-            train_s=train_s,
-            cpu_s=1.0,
-            warmup_s=0.0,
-            wall_s=train_s,
-            ended=ended,
-            weights_sha256="e" * 64,
-            confinement=(),
-            curve=(),
-        ),
-        "evaluation": Evaluation(
-            nats=val_loss * TOKENS, correct=0, tokens=TOKENS, bytes=1, probes=(), confinement=(), eval_s=0.0
-        ),
+        "provenance": provenance.model_copy(update=inner),
+        "training": PLAIN.training.model_copy(update=training),
+        "evaluation": PLAIN.evaluation.model_copy(update=evaluation),
     }
-    return FinishedRun(**(fields | changes))
+    return PLAIN.model_copy(update=fields | changes)
 
 
 def make_pairs(
@@ -130,7 +116,6 @@ rules = st.sampled_from([RULE, WELCH])
 
 # --- boards ------------------------------------------------------------------------------------------------------
 
-_, RECORD, NEGATIVE, *_ = sorted((ROOT / "submissions").iterdir())
 MOST_LOSS = 0.004  # nats a token that one made-up record gains over the one before
 
 

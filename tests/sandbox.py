@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pytest
 
 from harness.show.documents import DOCUMENTS, json_schema
 from tests.make import ROOT
@@ -79,6 +80,19 @@ class Sandbox:
     def copy(self, target: Path) -> Sandbox:
         shutil.copytree(self.root, target, symlinks=True)
         return Sandbox(target)
+
+
+def mounted(folder: str, options: str, *command: str, cwd: Path = ROOT) -> Done:
+    """A command for which `folder` is a small or read-only disk; it prints as its last line which files were left.
+
+    The disk is a mount that only the command sees. Skips the test on a system that lends nobody one.
+    """
+    if run("unshare", "-rm", "true").returncode != 0:
+        pytest.skip("this system lends no mount namespace")
+    mount, left = f'mount -t tmpfs -o {options} none "{folder}"', f'find "{folder}" -type f | tr "\\n" " "'
+    return run(
+        "unshare", "-rm", "sh", "-c", f'{mount} && "$@"; code=$?; echo; {left}; exit $code', "sh", *command, cwd=cwd
+    )
 
 
 HERE = Sandbox(ROOT)

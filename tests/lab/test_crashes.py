@@ -25,7 +25,7 @@ from harness.lab.executor import LocalExecutor
 from harness.player.job import Job
 from harness.player.train import StopRequestedError
 from tests import kills
-from tests.sandbox import Done, FiledContest, Sandbox, run
+from tests.sandbox import FiledContest, Sandbox, mounted
 
 SEED_0 = ("run", "baseline", "--pairs", "1", "--track", "smoke")
 
@@ -107,20 +107,7 @@ def test_a_disk_that_fills_up_while_training_loses_nothing(train_tiny: Callable[
     assert train_tiny(folder="torn").weights_sha256 == train_tiny(folder="whole").weights_sha256
 
 
-def mounted(sandbox: Sandbox, folder: str, options: str, *arguments: str) -> Done:
-    """A command in a mount namespace of its own, in which `folder` of the checkout is a small or read-only disk.
-
-    Prints what the command left in the folder as the last line.
-    """
-    command = f'mount -t tmpfs -o {options} none {folder} && "$@"; code=$?; echo; find {folder} -type f | tr "\\n" " "'
-    unshare = shutil.which("unshare")
-    if unshare is None or run(unshare, "-rm", "true").returncode != 0:
-        pytest.skip("this system lends no mount namespace")
-    shell = f"{command}; exit $code"
-    program = (sys.executable, "-m", "harness.cli", *arguments)
-    return run(unshare, "-rm", "sh", "-c", shell, "sh", *program, cwd=sandbox.root)
-
-
+PROGRAM = (sys.executable, "-m", "harness.cli")
 FULL, READ_ONLY = "No space left on device", "Read-only file system"
 
 
@@ -130,7 +117,7 @@ def test_a_full_or_read_only_disk_ends_a_run_in_a_sentence(
 ) -> None:
     own = sandbox.copy(tmp_path / "llmbench")
     (own.root / "runs").mkdir()
-    done = mounted(own, "runs", options, *SEED_0)
+    done = mounted("runs", options, *PROGRAM, *SEED_0, cwd=own.root)
     assert done.returncode == 2, done.stderr
     assert "llmbench: cannot" in done.stderr
     assert words in done.stderr
@@ -154,7 +141,7 @@ def test_a_full_or_read_only_disk_leaves_no_half_submission(
     own = without_the_record(filed, tmp_path / "llmbench")
     shutil.rmtree(own.root / "submissions" / "0001-smoke-baseline")
     (own.root / "leaderboard.csv").write_text("")
-    done = mounted(own, "submissions", options, "submit", "--baseline", "--track", "smoke")
+    done = mounted("submissions", options, *PROGRAM, "submit", "--baseline", "--track", "smoke", cwd=own.root)
     assert done.returncode == 2, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr

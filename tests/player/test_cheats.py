@@ -30,13 +30,15 @@ from harness.variants.check import MAX_CONSTANTS, check_source
 from harness.variants.recipe import Recipe, apply_recipe, draw_parameters
 from harness.variants.source import VariantSource
 from tests.make import ROOT, make_job
-from tests.player.wrapped_cheats import WRAPPERS
+from tests.player.wrapped_cheats import SOURCES
 from tests.sandbox import python
 
 FILES = {path.stem: path.read_text() for path in (ROOT / "tests" / "cheats").glob("*.py")}
 WEIGHTS = f"[{', '.join(f'0.{number}' for number in range(100, 100 + MAX_CONSTANTS + 1))}]"
+LETTERS = "!@_$Cb'Fe*"
+FILES["text_in_the_source"] = FILES["text_in_the_source"].replace(LETTERS, LETTERS * 150)
 FILES["weights_in_the_source"] = FILES["weights_in_the_source"].replace("[0.37]", WEIGHTS)
-CHEATS = FILES | {name: wrapper.source() for name, wrapper in WRAPPERS.items()}
+CHEATS = FILES | SOURCES
 UNCAUGHT = {path.stem: path.read_text() for path in sorted((ROOT / "tests" / "cheats" / "uncaught").glob("*.py"))}
 HONEST = {path.stem: path.read_text() for path in sorted((ROOT / "tests" / "honest").glob("*.py"))}
 
@@ -103,7 +105,7 @@ EXPECTED = {
     "other_weights_are_saved": Caught("defines 'state_dict', which the harness relies on", "weights: "),
     "sleeps_outside_the_clock": Caught("imports 'threading'"),
     "state_that_is_not_saved": Caught(run="weights: "),
-    "text_in_the_source": Caught("2,200 bytes of strings"),
+    "text_in_the_source": Caught("bytes of strings, a variant may have"),
     "trains_in_evaluation_mode": Caught("'eval': the harness switches"),
     "weights_in_the_source": Caught("257 constants, a variant may have 256"),
     "works_in_the_dev_evaluation": Caught(run="evaluation_mode: "),
