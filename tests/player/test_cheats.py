@@ -92,13 +92,10 @@ EXPECTED = {
     "auxiliary_loss_nan": Caught(run="diverged: "),
     "drops_parameters_later": Caught(run="coverage: "),
     "extra_tokens": Caught(run="budget: "),
-    "extra_tokens_backward": Caught("'eval': the harness switches"),
-    "extra_tokens_unseen": Caught("reaches for 'forward'"),
     "forgets_parameters": Caught(run="every parameter exactly once"),
     "other_weights_are_saved": Caught("defines 'state_dict', which the harness relies on", "weights: "),
     "state_that_is_not_saved": Caught(run="weights: "),
     "text_in_the_source": Caught("bytes of strings, a variant may have"),
-    "trains_in_evaluation_mode": Caught("'eval': the harness switches"),
     "weights_in_the_source": Caught("257 constants, a variant may have 256"),
     "works_in_the_dev_evaluation": Caught(run="evaluation_mode: "),
 }

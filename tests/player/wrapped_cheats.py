@@ -1,4 +1,4 @@
-"""Cheats that wrap the head or every block of the model, or train on further tokens: what each tries and does.
+"""Cheats that wrap the head or every block of the model: what each tries, and what its wrapper does.
 
 The others are files of their own in tests/cheats/.
 """
@@ -44,45 +44,6 @@ class Wrapper(NamedTuple):
         start, forward = (indent(text, 8 * " ") for text in (self.start, self.forward))
         return WRAPPER.format(part=self.part, tries=self.tries, start=start, forward=forward)
 
-
-AGAIN = '''"""{tries}"""
-
-from dataclasses import replace
-
-from torch.optim import SGD
-
-
-class Again(SGD):
-    def __init__(self, model, lr):
-        super().__init__(model.parameters(), lr=lr)
-        self.model = model
-
-    def step(self, closure=None):
-        super().step(closure)
-        tokens_BT = self.param_groups[0]["params"][0].new_zeros(4, 16).long()
-{work}
-
-
-def apply(parts):
-    return replace(parts, optimizer=lambda model, config: [Again(model, config.scalar_lr)])
-'''
-OPTIMIZERS = {
-    "extra_tokens": (
-        "Extra training tokens: the optimizer runs the model on remembered batches again.",
-        "        self.model(tokens_BT)",
-    ),
-    "extra_tokens_unseen": (
-        "Extra training tokens that no hook sees: the optimizer calls the model's `forward` past its hooks.",
-        "        self.model.forward(tokens_BT)",
-    ),
-    "extra_tokens_backward": (
-        "Extra training tokens: another forward and backward pass inside the optimizer, in evaluation mode, uncounted.",
-        "        self.model.eval()\n"
-        "        self.model(tokens_BT).logits_BTV.logsumexp(-1).mean().backward()\n"
-        "        self.model.train()",
-    ),
-}
-"""What an optimizer does after its step: name -> what it tries, the code."""
 
 WRAPPERS = {
     "accuracy_instead_of_logits": Wrapper(
@@ -192,11 +153,6 @@ WRAPPERS = {
         "Later tokens through a cumulative sum that runs from the end of the sequence.",
         "return self.inner(x_BTD + 0.1 * x_BTD.flip(1).cumsum(1).flip(1))",
     ),
-    "trains_in_evaluation_mode": Wrapper(
-        "block",
-        "Switches itself to evaluation mode, so that what counts training tokens counts nothing.",
-        "return self.inner.eval()(x_BTD)",
-    ),
     "works_in_the_dev_evaluation": Wrapper(
         "block",
         "Works outside the clock: weights are improved during the dev evaluation, which no clock covers.",
@@ -208,4 +164,3 @@ WRAPPERS = {
 }
 
 SOURCES = {name: wrapper.source() for name, wrapper in WRAPPERS.items()}
-SOURCES |= {name: AGAIN.format(tries=tries, work=work) for name, (tries, work) in OPTIMIZERS.items()}
