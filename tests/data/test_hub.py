@@ -15,7 +15,7 @@ import pytest
 from harness.data.vocabulary import train_tokenizer
 from tests.hub import COMMIT, GATED, add_dataset, add_model, serve_hub
 from tests.make import TEXTS, smoke_with
-from tests.sandbox import Done, Sandbox, make_sandbox, python
+from tests.sandbox import Done, Sandbox, make_sandbox, python, refusal
 
 TEXT, IDS = "owner/corpus", "owner/tokenized"
 PACKED = [TEXTS[start : start + 3] for start in range(0, len(TEXTS), 3)]
@@ -191,10 +191,8 @@ def test_a_failure_is_one_sentence_that_helps(said: dict[str, str], name: str) -
 def test_a_hub_out_of_reach_is_said_at_once(hub: Hub, environment: dict[str, str], words: list[str]) -> None:
     hub.write_track("far", data())
     done = hub("data", "prepare", "--track", "far", cache="far", **environment)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
     assert "Retrying" not in done.stderr
-    *_, sentence = done.stderr.strip().splitlines()
+    *_, sentence = refusal(done).strip().splitlines()
     for word in words:
         assert word in sentence
 
@@ -208,9 +206,7 @@ def test_a_branch_trains_and_becomes_its_commit_when_it_is_pinned(hub: Hub) -> N
     assert pinned["revision"] == pinned["tokenizer"]["revision"] == COMMIT
     assert hub("data", "prepare", "--track", "branch", cache="far", HF_ENDPOINT="http://127.0.0.1:9").returncode == 2
     path.write_text(path.read_text().replace(f'revision = "{COMMIT}"', 'revision = "main"', 1))
-    done = hub("data", "info", "--track", "branch")
-    assert done.returncode == 2
-    assert "revision 'main' may move" in done.stderr
+    assert "revision 'main' may move" in refusal(hub("data", "info", "--track", "branch"))
 
 
 def test_a_stream_that_is_interrupted_goes_on_where_it_was(hub: Hub) -> None:
