@@ -181,8 +181,7 @@ def test_a_wrong_file_ends_in_one_sentence(tmp_path: Path, name: str, content: s
 
 
 def test_a_missing_file_and_bytes_that_are_no_text_end_in_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(LlmbenchError, match="is missing"):
-        judge_file(tmp_path / "none.json")
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(LlmbenchError, match="is not UTF-8 text"):
-        judge_file(tmp_path / "binary.json")
+    for name, words in (("none.json", "is missing"), ("binary.json", "is not UTF-8 text")):
+        with pytest.raises(LlmbenchError, match=words):
+            judge_file(tmp_path / name)
