@@ -212,9 +212,6 @@ def make_job(track: Track, folder: Path) -> Job:
     )
 
 
-# --- corpora ------------------------------------------------------------------------------------------------------
-
-
 def files(pattern: Path | str, **fields: Any) -> FilesData:
     """The data of a track whose text is in files, with a tokenizer of its own."""
     usual = {"tokenizer": TrainedTokenizer(source="trained"), "dev_fraction": 0.1, "val_fraction": 0.2}
