@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pytest
 
 from harness.show.documents import DOCUMENTS, json_schema
 from tests.make import ROOT
@@ -21,10 +22,25 @@ GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
 GIT |= {f"GIT_{who}_{what}": "someone@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
-def python(*arguments: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
-    """`python ARGUMENTS` in `cwd`, with further environment variables."""
-    command, environment = [sys.executable, *arguments], {**os.environ, **variables}
+Done = subprocess.CompletedProcess[str]
+
+
+def run(*command: str, cwd: Path = ROOT, **variables: str) -> Done:
+    """A command in `cwd`, with further environment variables."""
+    mine = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "GITHUB_STEP_SUMMARY")}
+    environment = {**mine, "NO_COLOR": "1", "COLUMNS": "120", **variables}
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False, env=environment)
+
+
+def python(*arguments: str, cwd: Path = ROOT, **variables: str) -> Done:
+    return run(sys.executable, *arguments, cwd=cwd, **variables)
+
+
+def git(root: Path, *arguments: str) -> str:
+    """What git prints. Its user is someone, and it reads no settings of whoever runs the tests."""
+    done = run("git", "-c", "init.defaultBranch=main", *arguments, cwd=root, **GIT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def valid_document(text: str, *arguments: str) -> Any:
@@ -35,10 +51,12 @@ def valid_document(text: str, *arguments: str) -> Any:
     return document
 
 
-def one_sentence(text: str) -> bool:
-    """Whether a command's stderr has one line of error, and no traceback."""
-    lines = [line for line in text.splitlines() if line.startswith("llmbench: ")]
-    return len(lines) == 1 and "Traceback" not in text
+def refusal(done: Done, code: int = 2) -> str:
+    """What a command said on stderr; it must have ended with `code`, in one sentence of error."""
+    assert done.returncode == code, done.stdout + done.stderr
+    assert sum(line.startswith("llmbench: ") for line in done.stderr.splitlines()) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
 
 
 @dataclass(frozen=True)
@@ -47,16 +65,11 @@ class Sandbox:
 
     root: Path
 
-    def __call__(self, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        variables = {"NO_COLOR": "1", "COLUMNS": "120", **(environment or {})}
-        return python("-m", "harness.cli", *arguments, cwd=self.root, **variables)
+    def __call__(self, *arguments: str, environment: dict[str, str] | None = None) -> Done:
+        return python("-m", "harness.cli", *arguments, cwd=self.root, **(environment or {}))
 
     def refuses(self, *arguments: str, code: int = 2, **options: Any) -> str:
-        """What the command said on stderr: it must end with `code`, in one sentence."""
-        done = self(*arguments, **options)
-        assert done.returncode == code, done.stdout + done.stderr
-        assert one_sentence(done.stderr), done.stderr
-        return done.stderr
+        return refusal(self(*arguments, **options), code)
 
     def json(self, *arguments: str, **options: Any) -> Any:
         """The one JSON document that the command prints, proved to keep the command's schema."""
@@ -65,6 +78,23 @@ class Sandbox:
     def copy(self, target: Path) -> Sandbox:
         shutil.copytree(self.root, target, symlinks=True)
         return Sandbox(target)
+
+
+def mounted(folder: str, options: str, *command: str, cwd: Path = ROOT) -> Done:
+    """A command for which `folder` is a small or read-only disk; it prints as its last line which files were left.
+
+    The disk is a mount that only the command sees. Skips the test on a system that lends nobody one.
+    """
+    if run("unshare", "-rm", "true").returncode != 0:
+        pytest.skip("this system lends no mount namespace")
+    mount, left = f'mount -t tmpfs -o {options} none "{folder}"', f'find "{folder}" -type f | tr "\\n" " "'
+    return run(
+        "unshare", "-rm", "sh", "-c", f'{mount} && "$@"; code=$?; echo; {left}; exit $code', "sh", *command, cwd=cwd
+    )
+
+
+HERE = Sandbox(ROOT)
+"""This checkout, for commands that leave no trace in it."""
 
 
 def make_sandbox(root: Path) -> Sandbox:
@@ -84,15 +114,14 @@ class FiledContest:
 
     sandbox: Sandbox
     candidate: dict[str, Any]
-    submitted: subprocess.CompletedProcess[str]
+    submitted: Done
 
 
 def file_contest(root: Path) -> FiledContest:
     sandbox = make_sandbox(root)
-    baseline = sandbox("run", "baseline", "--track", "smoke")
-    assert baseline.returncode == 0, baseline.stderr
-    opening = sandbox("submit", "--baseline", "--track", "smoke")
-    assert opening.returncode == 0, opening.stderr
+    for command in (("run", "baseline"), ("submit", "--baseline")):
+        done = sandbox(*command, "--track", "smoke")
+        assert done.returncode == 0, done.stderr
     candidate = sandbox("run", "candidate", "--variant", "token_smear", "--track", "smoke", "--json")
     submitted = sandbox("submit", "--track", "smoke")
     document = valid_document(candidate.stdout, "run", "candidate")

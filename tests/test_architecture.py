@@ -6,14 +6,13 @@ That imports point one way is a contract in pyproject.toml, which `make test` ch
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.make import OWN_VARIANTS, ROOT
+from tests.sandbox import python
 
 # What trains, and so needs torch at once: it runs as a worker of its own.
 TRAINS = {f"harness.player.{name}" for name in ("checkpoint", "compiler", "loss", "rehearse", "train")}
@@ -38,11 +37,6 @@ def imported(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
             yield ast.unparse(node.args[0]).strip("'")
-
-
-def run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout + done.stderr[-500:]
 
 
 def test_harness_names_no_variant() -> None:
@@ -86,18 +80,20 @@ def test_a_room_is_small_and_says_what_it_holds(room: Path) -> None:
 def test_what_does_not_train_loads_no_torch() -> None:
     files = (path.relative_to(ROOT).with_suffix("") for path in (ROOT / "harness").rglob("*.py"))
     modules = {".".join(path.parts).removesuffix(".__init__") for path in files} - TRAINS - {"harness.cli.__main__"}
-    assert run(f"import sys\nfor name in {modules}: __import__(name)\nprint('torch' in sys.modules)") == "False\n"
+    done = python("-c", f"import sys\nfor name in {modules}: __import__(name)\nprint('torch' in sys.modules)")
+    assert done.stdout == "False\n", done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["leaderboard"], ["verify"], ["variants"], ["tracks"], JUDGE])
 def test_light_commands_load_no_heavy_package(arguments: list[str]) -> None:
     """Also a proof that they answer fast: loading torch alone takes seconds."""
     heavy = ["torch", "datasets", "matplotlib"] + (["pandas", "scipy", "pydantic"] if arguments == ["--help"] else [])
-    told = run(
+    done = python(
+        "-c",
         f"import sys; sys.argv = ['llmbench', *{arguments!r}]\n"
         "from harness.cli import main\n"
         "try: main()\n"
         "except SystemExit as stop: assert not stop.code, stop.code\n"
-        f"print('LOADED', [name for name in {heavy!r} if name in sys.modules])"
+        f"print('LOADED', [name for name in {heavy!r} if name in sys.modules])",
     )
-    assert told.rstrip().endswith("LOADED []"), told
+    assert done.stdout.rstrip().endswith("LOADED []"), done.stdout + done.stderr

@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -29,7 +28,7 @@ from harness.variants.recipe import apply_recipe
 from harness.variants.source import VariantSource, read_variant
 from models.parts import Parts
 from tests.make import ROOT
-from tests.sandbox import FiledContest, python
+from tests.sandbox import FiledContest, python, run
 
 README = ROOT / "README.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
@@ -88,7 +87,7 @@ def parse(words: list[str]) -> None:
         command.make_context(command.name, words)
 
 
-@pytest.mark.parametrize("path", [*PAGES, *FORMS, NOTEBOOK], ids=name_of)
+@pytest.mark.parametrize("path", [README, *PAGES, *FORMS, NOTEBOOK], ids=name_of)
 def test_every_command_and_option_exists(path: Path) -> None:
     for command in commands(path):
         parse(shlex.split(command, comments=True))
@@ -102,7 +101,7 @@ def test_commands_are_found_and_a_wrong_option_is_noticed() -> None:
         parse(["run", "baseline", "--gpu"])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", [README, *PAGES], ids=name_of)
 def test_every_link_leads_somewhere(page: Path) -> None:
     text = page.read_text()
     anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in re.findall(r"(?m)^#+ (.*)$", text)}
@@ -125,7 +124,7 @@ def test_every_file_and_room_that_a_page_names_is_there() -> None:
             assert (ROOT / room / file).exists(), f"the README places {file} into {room}"
 
 
-@pytest.mark.parametrize("path", [*PAGES, *FORMS, NOTEBOOK], ids=name_of)
+@pytest.mark.parametrize("path", [README, *PAGES, *FORMS, NOTEBOOK], ids=name_of)
 def test_arxiv_ids_have_their_form(path: Path) -> None:
     this_month = datetime.datetime.now(tz=datetime.UTC).strftime("%y%m")
     for found in re.findall(r"arXiv:([\w./-]*\w)", path.read_text()):
@@ -143,7 +142,9 @@ def read_example(text: str, folder: Path, name: str = "example") -> VariantSourc
     return read_variant(Project(folder), name)
 
 
-@pytest.mark.parametrize("text", [text for page in (CONTRIBUTING, VARIANTS, TOPICS) for text in blocks(page, "python")])
+@pytest.mark.parametrize(
+    "text", [text for page in (README, CONTRIBUTING, VARIANTS, TOPICS) for text in blocks(page, "python")]
+)
 def test_every_example_passes_the_check_builds_and_trains(
     text: str, tmp_path: Path, smoke: Track, tiny: Track, tiny_tokens: dict[str, Any], job: Job
 ) -> None:
@@ -252,9 +253,7 @@ def run_cell(text: str, values: dict[str, str], folder: Path, environment: dict[
         (folder / first.split()[1]).write_text(rest)
         return ""
     script = "set -e\n" + "\n".join(line.removeprefix("!") for line in (first, *rest.splitlines()))
-    done = subprocess.run(
-        ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = run("bash", "-c", script, cwd=folder, **environment)
     assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
     return done.stdout
 
@@ -269,7 +268,7 @@ def test_the_notebook_runs_from_the_baseline_to_a_patch(filed: FiledContest, tmp
     shim.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m harness.cli "$@"\n')
     shim.chmod(0o755)
     python = Path(sys.executable).parent
-    environment = {**os.environ, "NO_COLOR": "1", "PATH": f"{shim.parent}:{python}:{os.environ['PATH']}"}
+    environment = {"NO_COLOR": "1", "PATH": f"{shim.parent}:{python}:{os.environ['PATH']}"}
     values = {**settings(), "TRACK": "smoke"}
     git = "git init -q . && git add . && git -c user.name=a -c user.email=a@example.org commit -q -m clone"
     run_cell(git, values, folder, environment)

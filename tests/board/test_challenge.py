@@ -15,17 +15,19 @@ import torch
 from harness.board.check_board import readable_board, verify_folder
 from harness.board.leaderboard import Board, make_rows, read_board, rebuild
 from harness.board.rows import sections
-from harness.board.submission import Challenge, Submission, fresh_seeds, load_arm_runs, load_submission
+from harness.board.submission import Challenge, fresh_seeds, load_arm_runs, load_submission
+from harness.cli.options import open_store
 from harness.core.errors import LlmbenchError, UndecidedError
 from harness.core.project import Project, derive_seed
 from harness.core.runs import FailedRun, FinishedRun, RunIdentity
 from harness.core.track import Track, load_track
 from harness.lab.contest import Contest
 from harness.lab.rerun import claim_arms, compare_repeat, outcome_of, track_again
+from harness.lab.submit import file_challenge, write_submission
 from harness.rule.replication import Outcome
 from harness.rule.verdict import failed_verdict
 from tests.make import make_run
-from tests.sandbox import FiledContest, Sandbox, one_sentence, problems, valid_document
+from tests.sandbox import FiledContest, Sandbox, problems, valid_document
 
 # Token smearing on the track's public seeds; on any other seed it drowns each token in the one before, which costs
 # far more than seeds differ by. The seed is known by the first number that it draws.
@@ -49,6 +51,10 @@ def apply(parts):
 '''
 
 
+Disputed = tuple[Sandbox, list[dict[str, Any]]]
+"""The sandbox, and what each challenge printed."""
+
+
 def lucky_source(track: Track) -> str:
     draws = []
     for seed in track.seeds:
@@ -58,8 +64,8 @@ def lucky_source(track: Track) -> str:
 
 
 @pytest.fixture(scope="module")
-def disputed(filed: FiledContest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sandbox, list[dict[str, Any]]]:
-    """A board whose record holds on the public seeds alone, challenged twice at once: sandbox, what was printed."""
+def disputed(filed: FiledContest, tmp_path_factory: pytest.TempPathFactory) -> Disputed:
+    """A board whose record holds on the public seeds alone, challenged twice at once."""
     sandbox = filed.sandbox.copy(tmp_path_factory.mktemp("disputed") / "llmbench")
     project = Project(sandbox.root)
     shutil.rmtree(project.submissions / "0002-smoke-token_smear")
@@ -85,7 +91,7 @@ def disputed(filed: FiledContest, tmp_path_factory: pytest.TempPathFactory) -> t
 
 
 def test_two_challenges_at_once_take_two_numbers_and_seeds_of_their_own(
-    disputed: tuple[Sandbox, list[dict[str, Any]]],
+    disputed: Disputed,
 ) -> None:
     sandbox, (first, second) = disputed
     names = [Path(answer["folder"]).name for answer in (first, second)]
@@ -102,7 +108,7 @@ def test_two_challenges_at_once_take_two_numbers_and_seeds_of_their_own(
 
 
 def test_a_retracted_record_falls_back_and_cannot_be_filed_or_challenged_again(
-    disputed: tuple[Sandbox, list[dict[str, Any]]],
+    disputed: Disputed,
 ) -> None:
     sandbox, _ = disputed
     assert sandbox.json("run", "baseline", "--track", "smoke")["recipe"] == "base"
@@ -110,15 +116,13 @@ def test_a_retracted_record_falls_back_and_cannot_be_filed_or_challenged_again(
     assert states == {1: "", 2: "retracted", 3: "refutes 2", 4: "refutes 2"}
     shown = sandbox("leaderboard").stdout
     assert "base+lucky (retracted)" in shown
-    refiled = sandbox("submit", "--track", "smoke")
-    assert refiled.returncode == 2
-    assert "which was retracted; measure it on others with --confirm" in refiled.stderr
-    assert one_sentence(refiled.stderr)
+    refusal = sandbox.refuses("submit", "--track", "smoke")
+    assert "which was retracted; measure it on others with --confirm" in refusal
     assert "is retracted already" in sandbox("challenge", "2").stderr
     assert sandbox("verify").returncode == 0  # what was refused left nothing behind
 
 
-def with_one_challenge(disputed: tuple[Sandbox, list[dict[str, Any]]], tmp_path: Path) -> Sandbox:
+def with_one_challenge(disputed: Disputed, tmp_path: Path) -> Sandbox:
     """The board as it stood after the first challenge."""
     sandbox = disputed[0].copy(tmp_path / "llmbench")
     shutil.rmtree(sandbox.root / "submissions" / "0004-challenge-0002")
@@ -126,9 +130,7 @@ def with_one_challenge(disputed: tuple[Sandbox, list[dict[str, Any]]], tmp_path:
     return sandbox
 
 
-def test_a_disputed_record_still_holds_the_track(
-    disputed: tuple[Sandbox, list[dict[str, Any]]], tmp_path: Path
-) -> None:
+def test_a_disputed_record_still_holds_the_track(disputed: Disputed, tmp_path: Path) -> None:
     sandbox = with_one_challenge(disputed, tmp_path)
     project = Project(sandbox.root)
     board, track = read_board(project), load_track(project, "smoke")
@@ -140,7 +142,7 @@ def test_a_disputed_record_still_holds_the_track(
     assert "base+lucky (disputed)" in sandbox("leaderboard").stdout
 
 
-def test_other_seeds_arms_or_outcomes_are_named(disputed: tuple[Sandbox, list[dict[str, Any]]], tmp_path: Path) -> None:
+def test_other_seeds_arms_or_outcomes_are_named(disputed: Disputed, tmp_path: Path) -> None:
     project = Project(disputed[0].copy(tmp_path / "llmbench").root)
     folder = project.submissions / "0003-challenge-0002"
     path = folder / "submission.json"
@@ -160,9 +162,7 @@ def test_other_seeds_arms_or_outcomes_are_named(disputed: tuple[Sandbox, list[di
     assert "was edited by hand" in found('"challenge": {', '"challenge":{')
 
 
-def test_a_challenge_on_seeds_of_another_is_refused(
-    disputed: tuple[Sandbox, list[dict[str, Any]]], tmp_path: Path
-) -> None:
+def test_a_challenge_on_seeds_of_another_is_refused(disputed: Disputed, tmp_path: Path) -> None:
     """The second challenge passed off as the first: trained for real, but on seeds that somebody picked."""
     project = Project(disputed[0].copy(tmp_path / "llmbench").root)
     shutil.rmtree(project.submissions / "0003-challenge-0002")
@@ -175,12 +175,9 @@ def test_a_challenge_on_seeds_of_another_is_refused(
 
 
 def test_a_candidate_that_fails_on_fresh_seeds_is_refuted_and_filed_with_the_failure(
-    disputed: tuple[Sandbox, list[dict[str, Any]]], tmp_path: Path
+    disputed: Disputed, tmp_path: Path
 ) -> None:
     """The record's runs of the second challenge are there; the candidate's are said to have diverged or crashed."""
-    from harness.cli.options import open_store
-    from harness.lab.submit import file_challenge, write_submission
-
     project = Project(with_one_challenge(disputed, tmp_path).root)
     board, track = read_board(project), load_track(project, "smoke")
     target = load_submission(project.submissions / "0002-smoke-lucky")
@@ -275,10 +272,7 @@ def test_an_opening_is_compared_by_bits_where_it_can_be_and_else_by_means(
 def test_what_cannot_be_trained_again_is_refused_in_a_sentence(
     filed: FiledContest, arguments: tuple[str, ...], words: str
 ) -> None:
-    done = filed.sandbox(*arguments)
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert one_sentence(done.stderr)
+    assert words in filed.sandbox.refuses(*arguments)
 
 
 def test_only_the_frozen_sources_and_the_claims_track_are_trained_again(filed: FiledContest, tmp_path: Path) -> None:
@@ -290,10 +284,7 @@ def test_only_the_frozen_sources_and_the_claims_track_are_trained_again(filed: F
         old = path.read_text()
         path.write_text(text)
         for command in (("verify", folder, "--rerun"), ("challenge", "2")):
-            refused = sandbox(*command)
-            assert refused.returncode == 2, refused.stdout
-            assert f"{path.relative_to(sandbox.root)} is not the" in refused.stderr
-            assert one_sentence(refused.stderr)
+            assert f"{path.relative_to(sandbox.root)} is not the" in sandbox.refuses(*command)
         path.write_text(old)
     variant.unlink()
     assert f"copy it from {folder}/sources/token_smear.py" in sandbox("verify", folder, "--rerun").stderr
@@ -321,14 +312,12 @@ def challenge_of(number: int, outcome: Outcome) -> dict[str, Any]:
     return {"kind": "challenge", "challenge": Challenge(number=number, outcome=outcome)}
 
 
-def holder(board: Board) -> Submission | None:
+def holder(board: Board) -> int:
+    """The number of the record."""
     first = board.submissions[0]
-    return board.holder_of(first.track, first.track_digest)
-
-
-def number_of(submission: Submission | None) -> int:
-    assert submission is not None
-    return submission.number
+    found = board.holder_of(first.track, first.track_digest)
+    assert found is not None
+    return found.number
 
 
 def test_the_board_falls_back_to_the_record_before_the_retracted_one(filed: FiledContest) -> None:
@@ -340,21 +329,21 @@ def test_the_board_falls_back_to_the_record_before_the_retracted_one(filed: File
         ([refuted, refuted, confirmed, confirmed], 1),
     ]
     for challenges, number in expected:
-        assert number_of(holder(board_of(filed, *challenges))) == number
+        assert holder(board_of(filed, *challenges)) == number
 
 
 def test_what_was_judged_before_a_retraction_was_judged_against_the_record_of_its_time(filed: FiledContest) -> None:
     refuted = challenge_of(2, "refuted")
     board = board_of(filed, refuted, {"kind": "negative"}, refuted)
-    assert number_of(holder(board.before(4))) == 2
-    assert number_of(holder(board)) == 1
+    assert holder(board.before(4)) == 2
+    assert holder(board) == 1
 
 
 def test_a_record_that_beat_a_retracted_one_stands(filed: FiledContest) -> None:
     refuted = challenge_of(2, "refuted")
     board = board_of(filed, {"kind": "record"}, refuted, refuted)
     assert (board.state(2), board.state(3)) == ("retracted", "")
-    assert number_of(holder(board)) == 3
+    assert holder(board) == 3
 
 
 def test_a_retracted_record_counts_as_an_attempt_in_vain(filed: FiledContest) -> None:

@@ -13,7 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.sandbox import FiledContest, Sandbox, one_sentence, problems
+from harness.board.leaderboard import Board, read_board
+from harness.core.errors import LlmbenchError
+from harness.core.project import Project
+from harness.core.runs import FinishedRun, load_run
+from harness.core.track import load_track
+from harness.lab.arms import Arms, Entry, choose_arms
+from harness.lab.contest import Contest
+from harness.lab.history import attempt_number, record_attempt
+from harness.rule.verdict import failed_verdict
+from tests.sandbox import FiledContest, Sandbox
 
 CANDIDATE = ("run", "candidate", "--variant", "token_smear", "--track", "smoke")
 
@@ -44,6 +53,22 @@ def test_submit_writes_a_folder_that_verifies(filed: FiledContest) -> None:
     assert rows[0]["val_loss"] - rows[1]["val_loss"] == pytest.approx(rows[1]["gain"], abs=2e-5)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_baseline_trained_here_is_the_kept_one(project: Project, filed: FiledContest, seed: int) -> None:
+    """To the bit on the machine, the packages and the track of the kept runs; elsewhere sums round in another order."""
+    kept = load_run(project.root / "benchmarks" / "noise" / "smoke" / f"record-seed-{seed}.json")
+    path = next(filed.sandbox.root.glob(f"runs/smoke/base/*/seed-{seed}/run.json"))  # a timed contest keeps its own
+    made = load_run(path)
+    assert isinstance(kept, FinishedRun)
+    assert isinstance(made, FinishedRun)
+    assert made.training_digest == kept.training_digest
+    assert made.evaluation.val_loss == pytest.approx(kept.evaluation.val_loss, abs=0.05)
+    before, now = kept.provenance, made.provenance
+    if (before.machine.cpu, before.packages) == (now.machine.cpu, now.packages):
+        assert made.training.weights_sha256 == kept.training.weights_sha256
+        assert made.evaluation.nats == kept.evaluation.nats
+
+
 def test_the_record_is_the_next_baseline(filed: FiledContest) -> None:
     assert filed.sandbox.json("run", "baseline", "--track", "smoke")["recipe"] == "base+token_smear"
 
@@ -52,144 +77,40 @@ def test_a_variant_of_the_record_is_measured_again_and_cannot_be_filed_again(fil
     again = filed.sandbox.json(*CANDIDATE)
     assert (again["record"], again["candidate"]) == ("base", "base+token_smear")
     assert again["gain"] == filed.candidate["gain"]
-    refused = filed.sandbox("submit", "--variant", "token_smear", "--track", "smoke")
-    assert refused.returncode == 3
-    assert "holds the record already" in refused.stderr
-    assert one_sentence(refused.stderr)
-
-
-@pytest.mark.parametrize("file", ["README.md", "curves.png", "track.toml", "sources/token_smear.py", "submission.json"])
-def test_a_file_of_a_submission_may_not_be_touched(filed: FiledContest, tmp_path: Path, file: str) -> None:
-    from harness.board.check_board import readable_board, verify_folder
-    from harness.core.project import Project
-
-    project = Project(filed.sandbox.copy(tmp_path / "llmbench").root)
-    folder = project.submissions / "0002-smoke-token_smear"
-    path = folder / file
-    content = path.read_bytes()
-
-    def problems() -> list[str]:
-        return verify_folder(project, folder, readable_board(project))
-
-    assert problems() == []
-    for broken in (content + b"\n", content[:-1], b"", b"\xff\xfe", content.replace(b"\n", b"\r\n")):
-        path.write_bytes(broken)
-        assert problems(), broken[-30:]
-    path.unlink()
-    assert problems()
-    path.mkdir()
-    assert problems()
-    path.rmdir()
-    path.write_bytes(content)
-    (folder / "notes.txt").write_text("hello")
-    assert problems() == [f"{folder.name}/notes.txt does not belong to a submission; remove it"]
-
-
-def test_a_board_cannot_rest_on_a_track_that_somebody_made_easier(filed: FiledContest, tmp_path: Path) -> None:
-    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
-    path = sandbox.root / "tracks" / "smoke.toml"
-    path.write_text(path.read_text().replace("alpha = 0.45", "alpha = 0.3"))
-    assert "is not the edition that the board opened last" in problems(sandbox)["tracks/smoke.toml"][0]
-
-
-def test_a_board_whose_record_cannot_be_built_any_more_is_refused(filed: FiledContest, tmp_path: Path) -> None:
-    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
-    path = sandbox.root / "models" / "variants" / "token_smear.py"
-    path.write_text(path.read_text() + "# a remark\n")
-    assert "is not the file that holds the record" in problems(sandbox)["tracks/smoke.toml"][0]
-    path.unlink()
-    assert "there is no variant" in problems(sandbox)["tracks/smoke.toml"][0]
-
-
-def test_a_submission_that_vanished_is_missed(filed: FiledContest, tmp_path: Path) -> None:
-    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
-    shutil.rmtree(sandbox.root / "submissions" / "0001-smoke-baseline")
-    assert "one is missing or taken twice" in problems(sandbox)["submissions"][0]
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new", "words"),
-    [
-        ("leaderboard.csv", "base", "bass", "leaderboard.csv differs"),
-        ("leaderboard.csv", "\n", "\r\n", "leaderboard.csv differs"),
-        ("submissions/0002-smoke-token_smear/README.md", "val loss", "val  loss", "README.md is not what the runs say"),
-        ("submissions/0002-smoke-token_smear/sources/token_smear.py", "zeros_", "ones_", "is not the source"),
-        ("submissions/0002-smoke-token_smear/track.toml", "tokens = 65536", "tokens = 32768", "is not the track"),
-        ("submissions/0002-smoke-token_smear/runs/record-seed-1.json", "{", "", "is not whole JSON"),
-        ("submissions/0001-smoke-baseline/submission.json", '"seed', '"sead', "submission.json"),
-    ],
-)
-def test_a_hand_edit_is_refused_in_a_sentence(
-    filed: FiledContest, tmp_path: Path, file: str, old: str, new: str, words: str
-) -> None:
-    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
-    path = sandbox.root / file
-    assert old in path.read_text() or old == '"seed'
-    content = path.read_text().replace(old, new, 1) if old != '"seed' else path.read_text()[:-20]
-    path.write_text(content, newline="")
-    refused = sandbox("verify")
-    assert refused.returncode == 3
-    assert "Traceback" not in refused.stderr
-    assert words in refused.stdout
-
-
-def test_a_rebuilt_csv_verifies_again(filed: FiledContest, tmp_path: Path) -> None:
-    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
-    before = (sandbox.root / "leaderboard.csv").read_text()
-    (sandbox.root / "leaderboard.csv").write_text("nonsense")
-    assert sandbox("verify").returncode == 3
-    assert sandbox("leaderboard", "--rebuild").returncode == 0
-    assert (sandbox.root / "leaderboard.csv").read_text() == before
-
-
-def test_a_claim_against_a_record_that_moved_on_is_stale(filed: FiledContest, tmp_path: Path) -> None:
-    """The same claim under the next number: by then the record is another."""
-    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
-    old = sandbox.root / "submissions" / "0002-smoke-token_smear"
-    new = sandbox.root / "submissions" / "0003-smoke-token_smear"
-    shutil.copytree(old, new)
-    path = new / "submission.json"
-    path.write_text(path.read_text().replace('"number": 2', '"number": 3'))
-    assert any("stale_record" in problem for problem in problems(sandbox)["0003-smoke-token_smear"])
+    refusal = filed.sandbox.refuses("submit", "--variant", "token_smear", "--track", "smoke", code=3)
+    assert "holds the record already" in refusal
 
 
 def test_a_record_whose_source_changed_holds_no_new_contest(filed: FiledContest, tmp_path: Path) -> None:
     sandbox = filed.sandbox.copy(tmp_path / "llmbench")
     path = sandbox.root / "models" / "variants" / "token_smear.py"
     path.write_text(path.read_text().replace("zeros_", "ones_"))
-    refused = sandbox("run", "candidate", "--variant", "qk_norm", "--track", "smoke")
-    assert refused.returncode == 2
-    assert "is not the file that holds the record" in refused.stderr
-    assert one_sentence(refused.stderr)
+    refusal = sandbox.refuses("run", "candidate", "--variant", "qk_norm", "--track", "smoke")
+    assert "is not the file that holds the record" in refusal
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "words"),
+    ("arguments", "words"),
     [
-        (("run", "candidate", "--variant", "nosuch"), 2, "there is no variant 'nosuch'"),
-        (("run", "candidate"), 2, "--variant NAME"),
-        (("run", "baseline", "--track", "smok"), 2, "did you mean 'smoke'"),
-        (("submit", "--track", "smoke"), 2, "submit --baseline"),
-        (("submit", "--baseline", "--track", "smoke"), 2, "run baseline"),
-        (("verify", "nowhere"), 2, "not a folder under submissions/"),
-        (("run", "candidate", "--variant", "qk_norm", "--max-pairs", "2"), 2, "--max-pairs 3 or more"),
-        (("run", "candidate", "--variant", "qk_norm", "--lane", "sped"), 2, "did you mean 'speed'"),
-        (("run", "baseline", "--track", "smoke", "--pairs", "99"), 2, "has 8 seeds"),
+        (("run", "candidate", "--variant", "nosuch"), "there is no variant 'nosuch'"),
+        (("run", "candidate"), "--variant NAME"),
+        (("run", "baseline", "--track", "smok"), "did you mean 'smoke'"),
+        (("submit", "--track", "smoke"), "submit --baseline"),
+        (("submit", "--baseline", "--track", "smoke"), "run baseline"),
+        (("verify", "nowhere"), "not a folder under submissions/"),
+        (("run", "candidate", "--variant", "qk_norm", "--max-pairs", "2"), "--max-pairs 3 or more"),
+        (("run", "candidate", "--variant", "qk_norm", "--lane", "sped"), "did you mean 'speed'"),
+        (("run", "baseline", "--track", "smoke", "--pairs", "99"), "has 8 seeds"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_exit_code_two(
-    sandbox: Sandbox, arguments: tuple[str, ...], code: int, words: str
+    sandbox: Sandbox, arguments: tuple[str, ...], words: str
 ) -> None:
-    done = sandbox(*arguments)
-    assert done.returncode == code, done.stderr
-    assert words in done.stderr
-    assert one_sentence(done.stderr)
+    assert words in sandbox.refuses(*arguments)
 
 
 HEAD = '"""An idea (somebody, 2026)."""\nfrom dataclasses import replace\nimport torch\nfrom torch import nn\n'
-FUTURE = (
-    HEAD
-    + """
+FUTURE = """
 class Peek(nn.Module):
     def __init__(self, inner):
         super().__init__()
@@ -199,50 +120,37 @@ class Peek(nn.Module):
 def apply(parts):
     return replace(parts, block=lambda final, layer: Peek(parts.block(final, layer)))
 """
-)
-EXPLODE = (
-    HEAD
-    + """
+EXPLODE = """
 def apply(parts):
     return replace(parts, optim=replace(parts.optim, head_lr=1e38, scalar_lr=1e38))
 """
-)
-ASLEEP = (
-    HEAD
-    + """
+ASLEEP = """
 def apply(parts):
     return replace(parts, optim=replace(parts.optim, head_lr=1e-9))
 """
-)
-CRASH = (
-    HEAD
-    + """
+CRASH = """
 class Crash(nn.Module):
     def forward(self, x):
         raise RuntimeError("shapes do not fit")
 def apply(parts):
     return replace(parts, feed_forward=lambda final, layer: Crash())
 """
-)
 
 
 @pytest.mark.parametrize(
     ("text", "code", "words"),
     [
-        ("def apply(parts:\n", 2, "syntax error"),
-        (HEAD + "def apply(parts):\n    return 3\n", 2, "returned int, not Parts"),
-        (HEAD + "import os\ndef apply(parts):\n    return parts\n", 2, "imports 'os'"),
+        ("import os\ndef apply(parts):\n    return parts\n", 2, "imports 'os'"),
         (FUTURE, 3, "invalid: causality"),
         (EXPLODE, 3, "diverged: the training loss is not finite"),
         (ASLEEP, 3, "hopeless: dev loss"),
-        (CRASH, 3, "shapes do not fit"),
     ],
 )
 def test_a_bad_variant_ends_in_a_sentence_and_gets_no_number(
     filed: FiledContest, tmp_path: Path, text: str, code: int, words: str
 ) -> None:
     sandbox = filed.sandbox.copy(tmp_path / "llmbench")
-    (sandbox.root / "models" / "variants" / "idea.py").write_text(text)
+    (sandbox.root / "models" / "variants" / "idea.py").write_text(HEAD + text)
     done = sandbox("run", "candidate", "--variant", "idea", "--track", "smoke", "--json")
     assert done.returncode == code, done.stderr + done.stdout
     assert words in done.stderr + done.stdout
@@ -265,12 +173,11 @@ def test_a_variant_that_cannot_start_costs_no_run_of_the_record(
 ) -> None:
     sandbox = filed.sandbox.copy(tmp_path / "llmbench")
     shutil.rmtree(sandbox.root / "runs")
-    if text:
-        (sandbox.root / "models" / "variants" / "idea.py").write_text(text)
-    variant = "idea" if text else "zero_compute_expert"
-    done = sandbox("run", "candidate", "--variant", variant, "--track", "smoke")
+    (sandbox.root / "models" / "variants" / "idea.py").write_text(f"{HEAD}{text}")
+    done = sandbox("run", "candidate", "--variant", "idea" if text else "zero_compute_expert", "--track", "smoke")
     assert done.returncode == code
     assert words in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
     assert not list(sandbox.root.glob("runs/smoke/base+token_smear/*/seed-*/run.json"))
 
 
@@ -278,13 +185,9 @@ def test_a_truncated_run_file_is_named_and_the_others_are_kept(filed: FiledConte
     sandbox = filed.sandbox.copy(tmp_path / "llmbench")
     runs = sorted((sandbox.root / "runs" / "smoke" / "base+token_smear").glob("*/seed-*/run.json"))
     runs[1].write_text(runs[1].read_text()[:300])
-    refused = sandbox(*CANDIDATE)
-    assert refused.returncode == 2
-    assert str(runs[1]) in refused.stderr
-    assert one_sentence(refused.stderr)
+    assert str(runs[1]) in sandbox.refuses(*CANDIDATE)
     runs[1].unlink()
-    mended = sandbox.json(*CANDIDATE)
-    assert mended["gain"] == filed.candidate["gain"]
+    assert sandbox.json(*CANDIDATE)["gain"] == filed.candidate["gain"]
 
 
 def losses(sandbox: Sandbox, *arguments: str) -> list[tuple[int, float, str]]:
@@ -323,36 +226,7 @@ def test_an_interruption_keeps_what_is_finished_and_changes_no_result(
     ]
 
 
-def test_seeds_cannot_be_picked(filed: FiledContest) -> None:
-    from harness.board.check_claim import _seed_problems
-    from harness.board.submission import Claim, confirmation_seeds, load_submission
-
-    folder = filed.sandbox.root / "submissions" / "0002-smoke-token_smear"
-    submission = load_submission(folder)
-    assert list(_seed_problems(Claim(folder, submission))) == []
-
-    def with_seeds(seeds: list[int]) -> list[str]:
-        runs = {str(seed): "0" * 64 for seed in seeds}
-        arms = {name: getattr(submission, name).model_copy(update={"runs": runs}) for name in ("record", "candidate")}
-        return list(_seed_problems(Claim(folder, submission.model_copy(update=arms))))
-
-    derived = confirmation_seeds(submission.track_digest, submission.candidate.sources, 8)
-    assert len(set(derived)) == 8
-    assert derived != confirmation_seeds(submission.track_digest, {"token_smear": "0" * 64}, 8)
-    assert with_seeds([0, 1, 2, 3, 4]) == with_seeds(derived[:5]) == []
-    for picked in ([0, 1, 3], [2, 1, 0], [7], derived[1:4]):
-        assert any("are neither" in problem for problem in with_seeds(picked))
-
-
 def test_every_attempt_is_counted_until_the_record_moves(filed: FiledContest, tmp_path: Path) -> None:
-    from harness.board.leaderboard import read_board
-    from harness.core.project import Project
-    from harness.core.track import load_track
-    from harness.lab.arms import Arms
-    from harness.lab.contest import Contest
-    from harness.lab.history import attempt_number, record_attempt
-    from harness.rule.verdict import failed_verdict
-
     project = Project(filed.sandbox.copy(tmp_path / "llmbench").root)
     track, board = load_track(project, "smoke"), read_board(project)
     verdict = failed_verdict("candidate_failed", "why", track.rule, added_statements=1)
@@ -363,18 +237,10 @@ def test_every_attempt_is_counted_until_the_record_moves(filed: FiledContest, tm
     record_attempt(project, board, track, contest, first)
     assert attempt_number(project, board, track, first) == 1
     assert attempt_number(project, board, track, second) == 2
-    assert (
-        attempt_number(project, board.before(2), track, second) == 2
-    )  # that record had one attempt before it: its own
+    assert attempt_number(project, board.before(2), track, second) == 2  # one before it: the record's own
 
 
 def test_each_lane_has_its_own_contest(filed: FiledContest) -> None:
-    from harness.board.leaderboard import read_board
-    from harness.core.errors import LlmbenchError
-    from harness.core.project import Project
-    from harness.core.track import load_track
-    from harness.lab.arms import Arms, Entry, choose_arms
-
     project = Project(filed.sandbox.root)
     track, board = load_track(project, "smoke"), read_board(project)
     record = "base+token_smear"
@@ -398,9 +264,6 @@ def test_each_lane_has_its_own_contest(filed: FiledContest) -> None:
 
 def test_small_removals_cannot_walk_the_record_backwards(filed: FiledContest) -> None:
     """A record of the simplicity lane holds the track, but the next removal is measured against the best loss."""
-    from harness.board.leaderboard import Board, read_board
-    from harness.core.project import Project
-
     best = read_board(Project(filed.sandbox.root)).submissions[-1]
     removal = best.model_copy(update={"number": 3, "lane": "simplicity", "candidate": best.record})
     board = Board((best, removal))

@@ -13,10 +13,11 @@ import pytest
 from harness.board.check_board import verify_board
 from harness.board.leaderboard import rebuild
 from harness.board.readme import submission_markdown
-from harness.board.submission import Claim, load_arm_runs, load_submission, run_file
+from harness.board.submission import ArmName, Claim, confirmation_seeds, load_arm_runs, load_submission, run_file
 from harness.core.project import Project, sha256
-from tests.make import copy_board, newest, written
+from tests.make import RECORD, copy_board, newest, written
 
+ARMS: tuple[ArmName, ...] = ("record", "candidate")
 Run = dict[str, Any]
 Edit = Callable[[str, int, Run], None]
 """Changes a run in place, given its arm and its place in the order of seeds."""
@@ -29,32 +30,33 @@ def forge(project: Project, edit: Edit, *, kind: str = "record", judge_again: bo
     """
     first = min(path.name for path in project.submissions.glob("*-challenge-*"))
     for path in project.submissions.iterdir():
-        if (
-            path.name >= first
-        ):  # a challenge's seeds follow from the runs that are forged here; what comes after it goes too
+        if path.name >= first:  # a challenge's seeds follow from the runs that are forged here
             shutil.rmtree(path)
     folder = newest(project, "record")
     claim = json.loads((folder / "submission.json").read_text()) | {"kind": kind}
-    for arm in ("record", "candidate"):
-        for place, seed in enumerate(claim[arm]["runs"]):
-            path = folder / run_file(arm, int(seed))  # type: ignore[arg-type]
+    for arm in ARMS:
+        runs = {}
+        for place, path in enumerate(folder / run_file(arm, int(seed)) for seed in claim[arm].pop("runs")):
             run = json.loads(path.read_text())
+            path.unlink()
             edit(arm, place, run)
-            path.write_text(written(run))
-            claim[arm]["runs"][seed] = sha256(path.read_bytes())
+            runs[str(run["seed"])] = written(run)
+        for seed, text in runs.items():
+            (folder / run_file(arm, int(seed))).write_text(text)
+        claim[arm]["runs"] = {seed: sha256(text.encode()) for seed, text in runs.items()}
     (folder / "submission.json").write_text(written(claim))
     submission = load_submission(folder)
     if judge_again:
         submission = submission.model_copy(update={"verdict": Claim(folder, submission).verdict})
         (folder / "submission.json").write_text(written(submission.model_dump(mode="json")))
-    arms = [load_arm_runs(folder, submission, "record"), load_arm_runs(folder, submission, "candidate")]
+    arms = [load_arm_runs(folder, submission, arm) for arm in ARMS]
     if submission.verdict is not None and submission.verdict.pairs > 0:
         (folder / "README.md").write_text(submission_markdown(submission, *arms))
     rebuild(project)
     return [problem for problems in verify_board(project).values() for problem in problems]
 
 
-def setting(key: str, value: Any, *, arms: tuple[str, ...] = ("record", "candidate"), only: int | None = None) -> Edit:
+def setting(key: str, value: Any, *, arms: tuple[str, ...] = ARMS, only: int | None = None) -> Edit:
     """Sets or, given a function, changes `key` (dots lead inwards) in the runs of some arms, or in one run of each."""
 
     def edit(arm: str, place: int, run: Run) -> None:
@@ -82,7 +84,7 @@ CAUGHT: dict[str, tuple[Edit, str]] = {
     "no curve": (setting("training.curve", []), "does not rise to the last step"),
     "a stopped clock": (setting("training.train_s", 1.0), "clock runs past train_s"),
     "one run twice": (setting("training.weights_sha256", "0" * 64, arms=CANDIDATE), "one is a copy"),
-    "a seed of choice": (setting("seed", 77, only=0), "seed is 77"),
+    "a seed of choice": (setting("seed", 77, only=0), "are neither the track's first"),
     "another source": (setting("sources", {"x": "0" * 64}, arms=CANDIDATE), "sources is"),
     "another recipe": (setting("recipe", "base+x", arms=CANDIDATE), "recipe is"),
     "another code in one arm": (setting("code_digest", "0" * 64, arms=CANDIDATE), "its verdict is undecided"),
@@ -106,6 +108,17 @@ def test_a_changed_loss_needs_a_changed_verdict(tmp_path: Path) -> None:
     edit = setting("evaluation.nats", lambda nats: nats * (1 - 1e-6), arms=CANDIDATE)
     found = forge(copy_board(tmp_path), edit, judge_again=False)
     assert any("verdict.gain is" in problem and "recomputed from the runs" in problem for problem in found), found
+
+
+def test_seeds_are_the_first_public_ones_or_follow_from_the_source(tmp_path: Path) -> None:
+    record = load_submission(RECORD)
+    derived = confirmation_seeds(record.track_digest, record.candidate.sources, len(record.candidate.seeds) + 1)
+    assert derived != confirmation_seeds(record.track_digest, {"token_smear": "0" * 64}, len(derived))
+    for place, seeds in enumerate((derived[:-1], derived[1:], record.candidate.seeds[::-1])):
+        found = forge(
+            copy_board(tmp_path / str(place)), lambda arm, place, run, seeds=seeds: run.update(seed=seeds[place])
+        )
+        assert found == [] if place == 0 else any("are neither" in problem for problem in found), found
 
 
 def test_what_must_not_be_compared_cannot_be_filed_as_a_negative_result(tmp_path: Path) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +16,10 @@ from harness.board.pull_request import plan_steps
 from harness.board.submission import load_submission
 from harness.core.project import Project
 from tests.make import ROOT
-from tests.sandbox import FiledContest, Sandbox
+from tests.sandbox import GIT, FiledContest, Sandbox, git, run
 
 FOLDER, VARIANT = "submissions/0002-smoke-token_smear", "models/variants/token_smear.py"
 ADDRESS = "https://github.com/someone/llmbench/pull/7"
-IDENTITY = {f"GIT_{who}_{what}": "someone@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, **IDENTITY}
 
 
 @dataclass(frozen=True)
@@ -35,11 +31,7 @@ class Clone:
     programs: Path
 
     def git(self, *arguments: str, cwd: Path | None = None) -> str:
-        command = ["git", "-c", "init.defaultBranch=main", *arguments]
-        where = cwd or self.sandbox.root
-        return subprocess.run(
-            command, cwd=where, capture_output=True, text=True, env=os.environ | GIT, check=True
-        ).stdout
+        return git(cwd or self.sandbox.root, *arguments)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -62,9 +54,7 @@ class Clone:
 def clone(filed: FiledContest, tmp_path: Path) -> Clone:
     sandbox = filed.sandbox.copy(tmp_path / "llmbench")
     (tmp_path / "programs").mkdir()
-    git = shutil.which("git")
-    assert git is not None
-    (tmp_path / "programs" / "git").symlink_to(git)
+    (tmp_path / "programs" / "git").symlink_to(shutil.which("git") or "git")
     for name in (".gitignore", "README.md"):
         shutil.copy(ROOT / name, sandbox.root / name)
     shutil.rmtree(sandbox.root / FOLDER)
@@ -109,28 +99,23 @@ def test_without_gh_nothing_is_touched_and_the_commands_are_printed(clone: Clone
     commands = [line.strip() for line in done.stderr.splitlines() if line.startswith("  ")]
     assert [command.split()[:2] for command in commands][-1] == ["gh", "pr"]
     script = " && ".join(commands[:-1])
-    subprocess.run(
-        ["bash", "-c", script], cwd=clone.sandbox.root, env=os.environ | GIT, check=True, capture_output=True
-    )
+    assert run("bash", "-c", script, cwd=clone.sandbox.root, **GIT).returncode == 0
     assert "submission/0002" in clone.git("branch", "--list", cwd=clone.remote)
 
 
 def test_a_step_that_fails_leaves_the_submission_and_says_how_to_go_on(clone: Clone) -> None:
     clone.install_gh()
     shutil.rmtree(clone.remote)
-    done = clone.sandbox("submit", "--track", "smoke", "--open", environment=clone.environment)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert "`git push` failed" in done.stderr
-    assert "go on with: git push --set-upstream origin submission/0002-smoke-token_smear && gh pr create" in done.stderr
+    refusal = clone.sandbox.refuses("submit", "--track", "smoke", "--open", environment=clone.environment)
+    assert "`git push` failed" in refusal
+    assert "go on with: git push --set-upstream origin submission/0002-smoke-token_smear && gh pr create" in refusal
     assert (clone.sandbox.root / FOLDER / "submission.json").exists()
 
 
 def test_without_a_remote_nothing_is_filed(clone: Clone) -> None:
     clone.git("remote", "remove", "origin")
-    done = clone.sandbox("submit", "--track", "smoke", "--open", environment=clone.environment)
-    assert done.returncode == 2
-    assert "no remote to push to" in done.stderr
+    refusal = clone.sandbox.refuses("submit", "--track", "smoke", "--open", environment=clone.environment)
+    assert "no remote to push to" in refusal
     assert not (clone.sandbox.root / FOLDER).exists()
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,9 @@ from harness.core.git import find_commit
 from harness.core.project import Project
 from harness.core.runs import dump_json
 from tests.make import ROOT
-from tests.sandbox import FiledContest, Sandbox, valid_document
+from tests.sandbox import GIT, Done, FiledContest, Sandbox, git, python, run, valid_document
 
 CLAIM, VARIANT = "submissions/0002-smoke-token_smear", "models/variants/token_smear.py"
-GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
-GIT |= {f"GIT_{who}_{what}": "someone@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
 @dataclass(frozen=True)
@@ -38,9 +35,7 @@ class Repository:
     root: Path
 
     def git(self, *arguments: str) -> str:
-        command = ["git", "-c", "init.defaultBranch=main", *arguments]
-        done = subprocess.run(command, cwd=self.root, capture_output=True, text=True, env=os.environ | GIT, check=True)
-        return done.stdout
+        return git(self.root, *arguments)
 
     def commit(self) -> None:
         self.git("add", "--all")
@@ -53,14 +48,21 @@ class Repository:
         clone.git("checkout", "--quiet", "-b", "mine", "origin/good")
         return clone
 
-    def judge(self, base: str = "main", **environment: str) -> subprocess.CompletedProcess[str]:
+    def judge(self, base: str = "main", **environment: str) -> Done:
         """What CI says of the checked out commit."""
         script = self.root.parent / "verify-pull-request"
         script.write_text(self.git("show", f"{base}:.ci/verify-pull-request"))
-        return run(self.root, "bash", str(script), base, "--python", sys.executable, **environment)
+        return run("bash", str(script), base, "--python", sys.executable, cwd=self.root, **GIT, **environment)
 
-    def verify(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return run(self.root, sys.executable, "-m", "harness.cli", "verify", *arguments)
+    def said(self, code: int) -> str:
+        """What the judge says, which must end with `code`."""
+        judged = self.judge()
+        assert judged.returncode == code, judged.stdout + judged.stderr
+        assert "Traceback" not in judged.stderr
+        return judged.stdout
+
+    def verify(self, *arguments: str) -> Done:
+        return python("-m", "harness.cli", "verify", *arguments, cwd=self.root, **GIT)
 
     def edit(self, file: str, old: str = "", new: str = "") -> None:
         """Replace the first `old` by `new`; without them add a line at the end."""
@@ -88,12 +90,6 @@ class Repository:
 
     def rebuild(self) -> None:
         rebuild(Project(self.root))
-
-
-def run(root: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    plain = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "GITHUB_STEP_SUMMARY")}
-    variables = plain | GIT | {"NO_COLOR": "1", "COLUMNS": "120", **environment}
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, env=variables, timeout=120, check=False)
 
 
 @pytest.fixture(scope="session")
@@ -170,13 +166,10 @@ def board_cell(it: Repository) -> None:
 
 STRAY = "a submission changes only its own files"
 SPOILED: dict[str, tuple[Spoil, str]] = {
-    "harness": (lambda it: it.edit("harness/rule/verdict.py"), f"`harness/rule/verdict.py` differs: {STRAY}"),
-    "base model": (lambda it: it.edit("models/gpt.py"), f"`models/gpt.py` differs: {STRAY}"),
-    "track": (lambda it: it.edit("tracks/smoke.toml"), f"`tracks/smoke.toml` differs: {STRAY}"),
-    "workflow": (
-        lambda it: it.edit(".github/workflows/verify.yml"),
-        f"`.github/workflows/verify.yml` differs: {STRAY}",
-    ),
+    **{
+        file: (partial(Repository.edit, file=file), f"`{file}` differs: {STRAY}")
+        for file in ("harness/rule/verdict.py", "models/gpt.py", "tracks/smoke.toml", ".github/workflows/verify.yml")
+    },
     "judge": (lambda it: (it.root / ".ci/verify-pull-request").write_text("exit 0\n"), "`.ci/verify-pull-request`"),
     "readme": (lambda it: it.edit("README.md"), f"README.md was changed outside its board: {STRAY}"),
     "readme's board": (board_cell, "the board in README.md differs from what the submissions say"),
@@ -217,10 +210,7 @@ def test_a_bad_pull_request_is_refused_with_its_reason(pull_request: Repository,
     change, words = SPOILED[spoil]
     change(pull_request)
     pull_request.commit()
-    judged = pull_request.judge()
-    assert judged.returncode == 3, judged.stdout + judged.stderr
-    assert words in judged.stdout
-    assert "Traceback" not in judged.stderr
+    assert words in pull_request.said(3)
 
 
 def test_a_record_that_moved_on_makes_the_claim_stale(pull_request: Repository) -> None:
@@ -228,9 +218,7 @@ def test_a_record_that_moved_on_makes_the_claim_stale(pull_request: Repository) 
     pull_request.refile("0003-smoke-again")
     pull_request.rebuild()
     pull_request.commit()
-    judged = pull_request.judge()
-    assert judged.returncode == 4, judged.stdout + judged.stderr
-    assert "0003-smoke-again: stale_record: The record has moved on" in judged.stdout
+    assert "0003-smoke-again: stale_record: The record has moved on" in pull_request.said(4)
 
 
 def test_a_number_that_was_taken_by_now_names_the_next(pull_request: Repository) -> None:
@@ -240,18 +228,7 @@ def test_a_number_that_was_taken_by_now_names_the_next(pull_request: Repository)
     pull_request.becomes_main()
     pull_request.git("checkout", "origin/good", "--", CLAIM)
     pull_request.commit()
-    judged = pull_request.judge()
-    assert judged.returncode == 4, judged.stdout + judged.stderr
-    assert "its number is that of 0002-smoke-first by now; the next free number is 3" in judged.stdout
-
-
-def test_a_record_cannot_lose_the_file_that_it_was_trained_from(pull_request: Repository) -> None:
-    pull_request.becomes_main()
-    pull_request.edit(VARIANT)
-    pull_request.commit()
-    judged = pull_request.judge()
-    assert judged.returncode == 3, judged.stdout + judged.stderr
-    assert f"{VARIANT} was changed: a file that a record was trained from must not change" in judged.stdout
+    assert "its number is that of 0002-smoke-first by now; the next free number is 3" in pull_request.said(4)
 
 
 def test_runs_of_another_version_of_the_loop_are_refused(pull_request: Repository) -> None:
@@ -261,9 +238,7 @@ def test_runs_of_another_version_of_the_loop_are_refused(pull_request: Repositor
     pull_request.becomes_main()
     pull_request.git("checkout", "origin/good", "--", CLAIM, VARIANT, "leaderboard.csv", "README.md")
     pull_request.commit()
-    judged = pull_request.judge()
-    assert judged.returncode == 3, judged.stdout + judged.stderr
-    assert "6 of 6 runs were trained by another version of the base model or the loop" in judged.stdout
+    assert "6 of 6 runs were trained by another version of the base model or the loop" in pull_request.said(3)
 
 
 def test_a_branch_that_lacks_its_base_is_told_to_rebase(pull_request: Repository) -> None:
@@ -313,16 +288,11 @@ def test_without_a_submission_other_work_is_nobodys_claim(pull_request: Reposito
     ],
 )
 def test_a_wrong_question_is_exit_code_two(template: Repository, arguments: tuple[str, ...], words: str) -> None:
-    refused = template.verify(*arguments)
-    assert refused.returncode == 2
-    assert words in refused.stderr
-    assert "Traceback" not in refused.stderr
+    assert words in Sandbox(template.root).refuses("verify", *arguments)
 
 
 def test_a_folder_that_is_no_repository_is_told_to_use_a_clone(sandbox: Sandbox) -> None:
-    refused = sandbox("verify", "--base", "main")
-    assert refused.returncode == 2
-    assert "use a clone made by git" in refused.stderr
+    assert "use a clone made by git" in sandbox.refuses("verify", "--base", "main")
 
 
 def test_a_folder_inside_another_repository_is_not_compared_with_it(template: Repository) -> None:
@@ -365,6 +335,6 @@ def test_the_workflows_own_step_judges_the_merge_of_a_pull_request(pull_request:
     step = steps[-1]["run"].replace(" --rerun", f" --python {sys.executable}")
     pull_request.git("checkout", "--quiet", "--detach", "main")
     pull_request.git("merge", "--quiet", "--no-ff", "--message", "merge", "mine")
-    judged = run(pull_request.root, "bash", "-e", "-c", step, RUNNER_TEMP=str(tmp_path))
+    judged = run("bash", "-e", "-c", step, cwd=pull_request.root, RUNNER_TEMP=str(tmp_path), **GIT)
     assert judged.returncode == 0, judged.stdout + judged.stderr
     assert "| 0002-smoke-token_smear | ok |" in judged.stdout

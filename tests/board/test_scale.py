@@ -16,11 +16,12 @@ from harness.board.leaderboard import make_rows, read_board, rebuild
 from harness.board.rows import format_csv, stored_rows
 from harness.board.submission import parse_submission
 from harness.core import parallel as cores
-from harness.core.git import git, read_all_at
+from harness.core.git import read_all_at
 from harness.core.project import Project
 from harness.core.runs import dump_json
 from harness.lab.submit import rebuild_texts
 from tests.make import copy_board, edit, newest
+from tests.sandbox import git
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +129,8 @@ def test_a_verdict_that_the_runs_do_not_give_reaches_the_rows_and_no_further(gro
 def test_a_board_of_the_past_is_read_by_a_fixed_number_of_processes(
     grown: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def own(*arguments: str) -> None:
-        git(grown.root, "-c", "user.name=a", "-c", "user.email=a@b.invalid", *arguments)
-
-    own("init", "--quiet")
-    own("add", "submissions")
-    own("commit", "--quiet", "--message", "board")
+    for words in (("init", "--quiet"), ("add", "submissions"), ("commit", "--quiet", "--message", "board")):
+        git(grown.root, *words)
     started: list[object] = []
     start = subprocess.Popen.__init__
     monkeypatch.setattr(subprocess.Popen, "__init__", lambda *a, **k: started.append(a) or start(*a, **k))

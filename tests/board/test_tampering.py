@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,45 @@ def test_every_run_of_a_claim_is_guarded(board: Project, kind: str) -> None:
         leaves = {node: text for node, _, text in tampered(path.read_text())}  # the last change of each place
         dealt = [(node, "", text) for node, text in list(leaves.items())[place :: len(paths)]]
         assert accepted_changes(board, path, iter(dealt)) == set()
+
+
+def test_a_file_that_does_not_belong_to_a_submission_is_named(board: Project) -> None:
+    path = newest(board, "record") / "notes.txt"
+    path.write_text("hello")
+    found = verify_folder(board, path.parent, readable_board(board))
+    path.unlink()
+    assert found == [f"{path.parent.name}/notes.txt does not belong to a submission; remove it"]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "words"),
+    [
+        ("leaderboard.csv", "base", "bass", "leaderboard.csv differs"),
+        ("submissions/0002-pocket-token_smear/README.md", "val loss", "loss", "README.md is not what the runs say"),
+        ("submissions/0002-pocket-token_smear/sources/token_smear.py", "zeros_", "ones_", "is not the source"),
+        ("submissions/0002-pocket-token_smear/track.toml", "tokens = ", "tokens = 1", "is not the track"),
+        ("submissions/0002-pocket-token_smear/runs/record-seed-1.json", "{", "", "is not whole JSON"),
+        ("submissions/0001-pocket-baseline/submission.json", '"runs', '"rums', "submission.json"),
+        ("tracks/pocket.toml", "alpha = 0.01", "alpha = 0.02", "is not the edition that the board opened last"),
+        ("models/variants/token_smear.py", "zeros_", "ones_", "is not the file that holds the record"),
+    ],
+)
+def test_a_hand_edit_is_named(board: Project, file: str, old: str, new: str, words: str) -> None:
+    path = board.root / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    found = [problem for problems in verify_board(board).values() for problem in problems]
+    path.write_text(text)
+    assert any(words in problem for problem in found), found
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    project = copy_board(tmp_path)
+    (project.variants / "token_smear.py").unlink()
+    assert "there is no variant" in verify_board(project)["tracks/pocket.toml"][0]
+    shutil.rmtree(project.submissions / "0001-pocket-baseline")
+    assert "one is missing or taken twice" in verify_board(project)["submissions"][0]
 
 
 def other_texts(text: str) -> Iterator[str]:

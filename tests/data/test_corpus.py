@@ -77,53 +77,36 @@ def test_a_file_that_two_patterns_match_is_read_once(tmp_path: Path) -> None:
     assert [document.content for document in open_corpus(spec).documents()] == [TEXTS[1], TEXTS[0], TEXTS[2]]
 
 
-def broken_parquet(folder: Path) -> dict[str, Any]:
+def damaged_parquet(folder: Path, start: int, end: int) -> dict[str, Any]:
+    """The second file loses its bytes from `start` on, or has others up to `end`."""
     fields = write_parquet(folder, TEXTS)
     content = (folder / "b.parquet").read_bytes()
-    (folder / "b.parquet").write_bytes(content[: len(content) // 2])
+    (folder / "b.parquet").write_bytes(content[:start] + (b"\x77" * (end - start) + content[end:] if end else b""))
     return fields
 
 
-def damaged_parquet(folder: Path) -> dict[str, Any]:
-    fields = write_parquet(folder, TEXTS)
-    content = bytearray((folder / "b.parquet").read_bytes())
-    content[100:400] = b"\x77" * 300
-    (folder / "b.parquet").write_bytes(content)
+def write_bytes(folder: Path, content: bytes, **fields: Any) -> dict[str, Any]:
+    (folder / "all").write_bytes(content)
     return fields
 
 
-def broken_json(folder: Path) -> dict[str, Any]:
-    (folder / "all.jsonl").write_text('{"body": "a"}\nnot json\n')
-    return {"format": "jsonl", "text": "body"}
-
-
-def latin_text(folder: Path) -> dict[str, Any]:
-    (folder / "a.txt").write_bytes("café".encode("latin-1"))
-    return {"format": "text", "document": "file"}
-
-
-def other_column(folder: Path) -> dict[str, Any]:
-    return {**write_parquet(folder, TEXTS), "text": "content"}
-
-
-def other_type(folder: Path) -> dict[str, Any]:
-    return {**write_parquet(folder, TEXTS), "text": "n"}
-
-
-def nothing(folder: Path) -> dict[str, Any]:
-    return {"format": "text", "document": "file"}
-
-
+@pytest.mark.usefixtures("no_waiting")
 @pytest.mark.parametrize(
     ("write", "words"),
     [
-        (broken_parquet, ["*", "cannot be read", "Parquet"]),
-        (damaged_parquet, ["*", "cannot be read"]),
-        (broken_json, ["*", "cannot be read", "JSON"]),
-        (latin_text, ["*", "cannot be read", "utf-8"]),
-        (other_column, ["no column 'content'", "n, body"]),
-        (other_type, ["column 'n'", "no text"]),
-        (nothing, ["no file matches"]),
+        (lambda folder: damaged_parquet(folder, 1000, 0), ["*", "cannot be read", "Parquet"]),
+        (lambda folder: damaged_parquet(folder, 100, 400), ["*", "cannot be read"]),
+        (
+            lambda folder: write_bytes(folder, b'{"body": "a"}\nnot json\n', format="jsonl", text="body"),
+            ["*", "cannot be read", "JSON"],
+        ),
+        (
+            lambda folder: write_bytes(folder, "café".encode("latin-1"), format="text", document="file"),
+            ["*", "cannot be read", "utf-8"],
+        ),
+        (lambda folder: {**write_parquet(folder, TEXTS), "text": "content"}, ["no column 'content'", "n, body"]),
+        (lambda folder: {**write_parquet(folder, TEXTS), "text": "n"}, ["column 'n'", "no text"]),
+        (lambda folder: {"format": "text", "document": "file"}, ["no file matches"]),
     ],
 )
 def test_what_cannot_be_read_is_said_in_one_sentence(tmp_path: Path, write: Any, words: list[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from harness.core.dataspec import SPLITS, DataSpec
 from harness.core.project import Project
 from harness.core.track import Track, load_track
-from harness.data.cache import MANIFEST, cache_folder, open_split
+from harness.data.cache import MANIFEST, open_split
 from harness.data.corpus import open_corpus
 from harness.data.prepare import prepare
 from harness.data.vocabulary import SEPARATOR, Vocabulary, load_tokenizer, train_tokenizer
@@ -21,17 +20,8 @@ from tests.damage import REFUSED, STRANGE, damaged, fuzz, outcome, retyped
 from tests.make import TEXTS, WRITERS, Write, files
 
 
-@pytest.fixture
-def cache(smoke: Track, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The smoke track's tokens, to damage."""
-    with monkeypatch.context() as patch:
-        patch.delenv("XDG_CACHE_HOME")
-        made = prepare(smoke)
-    return Path(shutil.copytree(made, cache_folder(smoke)))
-
-
-def test_damaged_tokens_are_never_taken_for_the_tracks(cache: Path, smoke: Track) -> None:
-    path = cache / "dev.bin"
+def test_damaged_tokens_are_never_taken_for_the_tracks(smoke_cache: Path, smoke: Track) -> None:
+    path = smoke_cache / "dev.bin"
     original = path.read_bytes()
 
     @fuzz(150)
@@ -48,9 +38,9 @@ def test_damaged_tokens_are_never_taken_for_the_tracks(cache: Path, smoke: Track
         path.rmdir() if path.is_dir() else path.unlink()
 
 
-def test_a_damaged_manifest_moves_no_token(cache: Path, smoke: Track) -> None:
+def test_a_damaged_manifest_moves_no_token(smoke_cache: Path, smoke: Track) -> None:
     """What it says of a pinned track is checked against the pins."""
-    path = cache / MANIFEST
+    path = smoke_cache / MANIFEST
     original = path.read_bytes()
     whole = [open_split(smoke, split).tolist() for split in SPLITS]
 
@@ -87,6 +77,7 @@ def test_a_damaged_tokenizer_is_refused_or_still_spells_every_text() -> None:
         assert outcome(lambda content=content: read(content)) is REFUSED
 
 
+@pytest.mark.usefixtures("no_waiting")
 @pytest.mark.parametrize("write", WRITERS)
 def test_a_damaged_corpus_is_read_or_refused_in_a_sentence(tmp_path: Path, write: Write) -> None:
     fields = write(tmp_path, TEXTS[:40])

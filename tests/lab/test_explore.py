@@ -10,7 +10,7 @@ from harness.core.errors import LlmbenchError
 from harness.core.project import Project
 from harness.core.track import ExploratoryTrack, Track, load_track
 from harness.lab.submit import refuse_exploration
-from tests.sandbox import FiledContest
+from tests.sandbox import FiledContest, Sandbox
 
 SMALL = ("--set", "budget.tokens=1024", "--set", "budget.dev_evaluations=1", "--set", "model.num_layers=1")
 
@@ -77,16 +77,13 @@ def test_an_exploratory_contest_says_so_counts_nothing_and_cannot_be_filed(filed
     assert ledger.read_text() == before
     assert not list(sandbox.root.glob("runs/smoke/*qk_norm*"))
     assert len(list(sandbox.root.glob("runs/exploratory-smoke/*/*/seed-*/run.json"))) == 6
-    refused = sandbox("submit", "--track", "smoke")
-    assert refused.returncode == 2
-    assert "are exploratory and can never enter the board" in refused.stderr
+    assert "are exploratory and can never enter the board" in sandbox.refuses("submit", "--track", "smoke")
 
 
-def test_a_gpu_track_without_a_gpu_says_what_to_do(project: Project, filed: FiledContest) -> None:
+def test_a_gpu_track_without_a_gpu_says_what_to_do(sandbox: Sandbox) -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    refused = filed.sandbox("run", "baseline", "--track", "moe-24gb")
-    assert refused.returncode == 2
-    assert "moe-24gb needs a CUDA GPU" in refused.stderr
-    assert "`--set device=cpu`" in refused.stderr
+    refusal = sandbox.refuses("run", "baseline", "--track", "moe-24gb")
+    assert "moe-24gb needs a CUDA GPU" in refusal
+    assert "`--set device=cpu`" in refusal

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.player.loss import _CrossEntropy, cross_entropy
+from harness.player.loss import cross_entropy
 from models.kernels import MAX_KEPT_POSITIONS, QUERY_BLOCK, RMSNorm, causal_attention, squared_relu
 
 
@@ -67,12 +67,11 @@ def test_the_squared_relu_is_pytorchs_and_so_is_its_gradient() -> None:
 
 
 def test_the_loss_is_pytorchs_and_so_is_its_gradient() -> None:
-    logits, targets = draw(7, 33), torch.arange(7)
-    expected = F.cross_entropy(logits, targets)
-    torch.testing.assert_close(_CrossEntropy.apply(logits, targets), expected)
-    torch.testing.assert_close(
-        torch.autograd.grad(_CrossEntropy.apply(logits, targets), logits), torch.autograd.grad(expected, logits)
-    )
+    logits, targets = draw(7, 3, 33, dtype=torch.float32), torch.arange(21).view(7, 3)
+    expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    found = cross_entropy(logits, targets)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found, logits), torch.autograd.grad(expected, logits))
 
 
 def test_a_hopeless_target_has_a_large_loss_and_no_infinite_one() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -30,28 +29,6 @@ def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
         for parameter in module.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
     return module.eval()
-
-
-@pytest.mark.parametrize("num_experts", [0, 8])
-@pytest.mark.parametrize("tied", [True, False])
-def test_later_tracks_shapes_come_from_config(num_experts: int, tied: bool) -> None:
-    layers, dim, ffn, vocab, kv_dim = 22, 512, 2048, 49152, 256
-    config = ModelConfig(
-        vocab_size=vocab,
-        num_layers=layers,
-        dim=dim,
-        num_heads=8,
-        num_kv_heads=4,
-        ffn_dim=ffn,
-        num_experts=num_experts,
-        tie_embeddings=tied,
-    )
-    with torch.device("meta"):
-        model = GPT(base(config, OPTIM))
-    attention = 2 * dim * dim + 2 * dim * kv_dim
-    feed_forward = 2 * dim * ffn * max(1, num_experts) + dim * num_experts
-    expected = layers * (attention + feed_forward + 2 * dim) + dim + vocab * dim * (1 if tied else 2)
-    assert sum(parameter.numel() for parameter in model.parameters()) == expected
 
 
 def test_a_tied_head_shares_the_embeddings_matrix_and_start() -> None:
@@ -112,57 +89,38 @@ def test_rotary_keeps_norms_and_depends_on_distance_alone() -> None:
         torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal))
 
 
-def slow_mixture(moe: MixtureOfExperts, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
-    """Token by token, expert by expert: the definition."""
-    rows, num_experts = x_BTD.flatten(0, 1), moe.router.weight.size(0)
-    counts, probabilities, outputs = torch.zeros(num_experts), [], []
-    for row in rows:
-        probability_E = (moe.router.weight @ row).softmax(0)
+def slow_mixture(moe: nn.Module, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
+    """The definition, token by token and expert by expert; MoE++'s zero, copy and constant experts come last."""
+    router_ED, real = moe.router.weight, moe.experts.up_EDF.size(0)
+    if hasattr(moe, "free_router"):
+        router_ED = torch.cat((router_ED, moe.free_router.weight))
+    num_experts, outputs, probabilities = len(router_ED), [], []
+    counts_E = torch.zeros(num_experts)
+    for row_D in x_BTD.flatten(0, 1):
+        probability_E = (router_ED @ row_D).softmax(0)
         weight_k, expert_k = probability_E.topk(moe.top_k)
-        output_D = torch.zeros_like(row)
+        output_D = torch.zeros_like(row_D)
         total = weight_k.sum() if moe.top_k > 1 else 1.0
         for weight, expert in zip(weight_k / total, expert_k.tolist(), strict=True):
-            counts[expert] += 1
-            hidden_F = (row @ moe.experts.up_EDF[expert]).relu().square()
-            output_D = output_D + weight * (hidden_F @ moe.experts.down_EFD[expert])
+            counts_E[expert] += 1
+            if expert < real:
+                hidden_F = (row_D @ moe.experts.up_EDF[expert]).relu().square()
+                output_D = output_D + weight * (hidden_F @ moe.experts.down_EFD[expert])
+            elif expert == real + 1:
+                output_D = output_D + weight * row_D
+            elif expert > real + 1:
+                kept = (moe.mix.weight @ row_D).sigmoid()[expert - real - 2]
+                output_D = output_D + weight * (kept * row_D + (1 - kept) * moe.constant_CD[expert - real - 2])
         outputs.append(output_D)
         probabilities.append(probability_E)
-    share_E = counts / counts.sum()
+    share_E = counts_E / counts_E.sum() * torch.tensor([1.0] * real + [0.75] * (num_experts - real))
     aux_loss = moe.balance_weight * num_experts * (share_E * torch.stack(probabilities).mean(0)).sum()
     return torch.stack(outputs).view_as(x_BTD), aux_loss
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 4])
 def test_the_mixture_equals_its_slow_definition_gradients_included(top_k: int) -> None:
-    assert_equal_with_gradients(randomize(MixtureOfExperts(replace(SMALL, num_experts=4, top_k=top_k))), slow_mixture)
-
-
-def slow_free_experts(moe: nn.Module, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
-    """MoE++'s zero, copy and constant experts beside the real ones, token by token."""
-    rows, real, outputs, probabilities = x_BTD.flatten(0, 1), moe.num_experts, [], []
-    counts = torch.zeros(real + 4)
-    for row in rows:
-        probability_E = torch.cat((moe.router.weight @ row, moe.free_router.weight @ row)).softmax(0)
-        weight_k, expert_k = probability_E.topk(moe.top_k)
-        output_D = torch.zeros_like(row)
-        for weight, expert in zip(weight_k / weight_k.sum(), expert_k.tolist(), strict=True):
-            counts[expert] += 1
-            if expert < real:
-                hidden_F = (row @ moe.experts.up_EDF[expert]).relu().square()
-                output_D = output_D + weight * (hidden_F @ moe.experts.down_EFD[expert])
-            elif expert == real + 1:
-                output_D = output_D + weight * row
-            elif expert > real + 1:
-                kept, constant_D = (
-                    (moe.mix.weight @ row).sigmoid()[expert - real - 2],
-                    moe.constant_CD[expert - real - 2],
-                )
-                output_D = output_D + weight * (kept * row + (1 - kept) * constant_D)
-        outputs.append(output_D)
-        probabilities.append(probability_E)
-    share_E = counts / counts.sum() * torch.tensor([1.0] * real + [0.75] * 4)
-    aux_loss = moe.balance_weight * len(counts) * (share_E * torch.stack(probabilities).mean(0)).sum()
-    return torch.stack(outputs).view_as(x_BTD), aux_loss
+    assert_equal_with_gradients(randomize(MixtureOfExperts(replace(SMALL, num_experts=4, top_k=top_k))))
 
 
 @pytest.mark.parametrize("top_k", [2, 3])
@@ -170,15 +128,15 @@ def test_zero_compute_experts_equal_their_slow_definition_gradients_included(pro
     config = replace(SMALL, num_experts=3, top_k=top_k)
     recipe = apply_recipe(recipe_sources(project, "base+zero_compute_expert"), config, OPTIM)
     moe = randomize(recipe.parts.experts(recipe.parts, 0))
-    assert_equal_with_gradients(moe, slow_free_experts)
+    assert_equal_with_gradients(moe)
     assert moe.count_E[moe.num_experts :].min() > 0, "this input reaches no expert of some kind"
 
 
-def assert_equal_with_gradients(moe: nn.Module, slow: Any) -> None:
+def assert_equal_with_gradients(moe: nn.Module) -> None:
     """The module and its definition give the same output, balance loss and gradients on some tokens."""
     x_BTD = torch.randn(3, 9, 32, generator=torch.Generator().manual_seed(1))
     results = []
-    for forward in (lambda x: (moe(x), moe.aux_loss), lambda x: slow(moe, x)):
+    for forward in (lambda x: (moe(x), moe.aux_loss), lambda x: slow_mixture(moe, x)):
         moe.zero_grad()
         inputs = x_BTD.clone().requires_grad_()
         output, aux_loss = forward(inputs)

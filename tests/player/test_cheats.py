@@ -1,15 +1,14 @@
-"""Every cheat in `tests/cheats/` is caught and named: by its source, and once more by what it does when it runs.
+"""Every cheat is caught and named: by its source, and once more by what it does when it runs.
 
-A file's first line says what it tries. The second half runs them without the static check, because what a syntax tree
-can show ends somewhere. `docs/threat-model.md` says what neither half catches.
+Cheats are files in tests/cheats/, or wrappers in wrapped_cheats.py; the first line says what one tries. The second
+half runs them without the static check, because what a syntax tree can show ends somewhere.
+`docs/threat-model.md` says what neither half catches.
 """
 
 from __future__ import annotations
 
 import ast
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,11 +30,17 @@ from harness.variants.check import MAX_CONSTANTS, check_source
 from harness.variants.recipe import Recipe, apply_recipe, draw_parameters
 from harness.variants.source import VariantSource
 from tests.make import ROOT, make_job
+from tests.player.wrapped_cheats import SOURCES
+from tests.sandbox import python
 
-CHEATS = {path.stem: path for path in sorted((ROOT / "tests" / "cheats").glob("*.py"))}
-MANY = f"[{', '.join(f'0.{number}' for number in range(100, 100 + MAX_CONSTANTS + 1))}]"
-UNCAUGHT = {path.stem: path for path in sorted((ROOT / "tests" / "cheats" / "uncaught").glob("*.py"))}
-HONEST = {path.stem: path for path in sorted((ROOT / "tests" / "honest").glob("*.py"))}
+FILES = {path.stem: path.read_text() for path in (ROOT / "tests" / "cheats").glob("*.py")}
+WEIGHTS = f"[{', '.join(f'0.{number}' for number in range(100, 100 + MAX_CONSTANTS + 1))}]"
+LETTERS = "!@_$Cb'Fe*"
+FILES["text_in_the_source"] = FILES["text_in_the_source"].replace(LETTERS, LETTERS * 150)
+FILES["weights_in_the_source"] = FILES["weights_in_the_source"].replace("[0.37]", WEIGHTS)
+CHEATS = FILES | SOURCES
+UNCAUGHT = {path.stem: path.read_text() for path in sorted((ROOT / "tests" / "cheats" / "uncaught").glob("*.py"))}
+HONEST = {path.stem: path.read_text() for path in sorted((ROOT / "tests" / "honest").glob("*.py"))}
 
 
 class Caught(NamedTuple):
@@ -83,25 +88,14 @@ EXPECTED = {
     "signals_its_parent": Caught("imports 'os'", "PermissionError"),
     "starts_a_program": Caught("imports 'subprocess'", "PermissionError"),
     "torch_reads_a_file": Caught("'torch.from_file'", "Permission denied"),
-    # patching
-    "climbs_through_a_frame": Caught("reaches for 'gi_frame'"),
-    "patches_a_class_through_self": Caught("hands on the class 'torch.Tensor'"),
-    "patches_the_harness": Caught("imports 'sys'"),
-    "patches_the_loss": Caught("assigns to 'torch.nn.functional.cross_entropy'"),
-    "stops_the_clock": Caught("imports 'time'"),
     # training
     "auxiliary_loss_nan": Caught(run="diverged: "),
-    "changes_the_seeds": Caught("'torch.manual_seed': seeds and random streams belong to the harness"),
     "drops_parameters_later": Caught(run="coverage: "),
     "extra_tokens": Caught(run="budget: "),
-    "extra_tokens_backward": Caught("'eval': the harness switches"),
-    "extra_tokens_unseen": Caught("reaches for 'forward'"),
     "forgets_parameters": Caught(run="every parameter exactly once"),
     "other_weights_are_saved": Caught("defines 'state_dict', which the harness relies on", "weights: "),
-    "sleeps_outside_the_clock": Caught("imports 'threading'"),
     "state_that_is_not_saved": Caught(run="weights: "),
-    "text_in_the_source": Caught("2,200 bytes of strings"),
-    "trains_in_evaluation_mode": Caught("'eval': the harness switches"),
+    "text_in_the_source": Caught("bytes of strings, a variant may have"),
     "weights_in_the_source": Caught("257 constants, a variant may have 256"),
     "works_in_the_dev_evaluation": Caught(run="evaluation_mode: "),
 }
@@ -121,15 +115,14 @@ RUN_HERE = sorted(name for name, caught in EXPECTED.items() if caught.run and na
 def test_every_cheat_says_what_it_tries_and_is_expected_to_be_caught() -> None:
     assert set(EXPECTED) == set(CHEATS)
     assert all(any(caught) for caught in EXPECTED.values())
-    for path in CHEATS.values():
-        assert len((ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0]) > 30, path.name
+    for name, text in CHEATS.items():
+        assert len((ast.get_docstring(ast.parse(text)) or "").splitlines()[0]) > 30, name
 
 
 @pytest.mark.parametrize("name", CHEATS)
 def test_what_the_source_shows_is_refused(name: str) -> None:
-    text = CHEATS[name].read_text().replace("[0.37]", MANY)
     try:
-        check_source(text, Path("models/variants/idea.py"))
+        check_source(CHEATS[name], Path("models/variants/idea.py"))
         refusal = ""  # a run is what catches it
     except LlmbenchError as error:
         refusal = str(error)
@@ -196,8 +189,8 @@ def splits(tiny_tokens: dict[str, Any]) -> dict[str, Any]:
     return {**tiny_tokens, "val": tiny_tokens["train"][:1500]}
 
 
-def open_job(job: Job, path: Path) -> OpenJob:
-    return OpenJob(**job.model_dump(), text=path.read_text())
+def open_job(job: Job, text: str) -> OpenJob:
+    return OpenJob(**job.model_dump(), text=text)
 
 
 @pytest.mark.parametrize("name", RUN_HERE)
@@ -220,7 +213,7 @@ def test_the_scorer_names_it_too(name: str, job: Job, tiny: Track, splits: dict[
 
 def test_nothing_of_the_dev_split_reaches_the_weights(job: Job, tiny: Track, splits: dict[str, Any]) -> None:
     """A model that trains on all that evaluation showed it ends in the same weights whatever dev holds."""
-    learner = open_job(job, ROOT / "tests" / "cheats" / "harmless" / "learns_from_dev.py")
+    learner = open_job(job, (ROOT / "tests" / "cheats" / "harmless" / "learns_from_dev.py").read_text())
     ends = []
     for place, dev in enumerate((splits["dev"], splits["dev"][::-1].copy())):
         folder = Path(learner.folder) / str(place)
@@ -241,7 +234,7 @@ def test_an_honest_idea_earns_its_score(name: str, job: Job, tiny: Track, splits
 @pytest.mark.parametrize("name", UNCAUGHT)
 def test_what_the_threat_model_calls_uncaught_is_so(name: str, job: Job, tiny: Track, splits: dict[str, Any]) -> None:
     assert f"`{name}`" in (ROOT / "docs" / "threat-model.md").read_text()
-    check_source(UNCAUGHT[name].read_text(), Path("models/variants/idea.py"))
+    check_source(UNCAUGHT[name], Path("models/variants/idea.py"))
     assert run_through(open_job(job, UNCAUGHT[name]), tiny, splits) == ""
 
 
@@ -273,14 +266,8 @@ def answers(request: pytest.FixtureRequest, smoke: Track, tmp_path_factory: pyte
     """What came of each cheat that reaches past its process, in one process confined as that worker is."""
     prepare(smoke)  # there is a val split to read
     job = make_job(smoke, tmp_path_factory.mktemp("run"))
-    paths = [str(CHEATS[name]) for name in NEEDS_CONFINEMENT]
-    done = subprocess.run(
-        [sys.executable, "-c", APPLY, job.model_dump_json(), request.param, *paths],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    paths = [f"tests/cheats/{name}.py" for name in NEEDS_CONFINEMENT]
+    done = python("-c", APPLY, job.model_dump_json(), request.param, *paths)
     assert done.returncode == 0, done.stderr
     in_force, *lines = done.stdout.splitlines()
     if set(in_force.split()) != {"landlock", "seccomp"}:

@@ -60,30 +60,6 @@ def test_public_speed_record_against_its_predecessor_on_the_same_machine() -> No
     assert found.p_value == pytest.approx(scipy_stats.t.sf(t, df), rel=1e-9)
 
 
-def test_thousand_random_cases_agree_with_scipy() -> None:
-    rng = np.random.default_rng(3)
-    for case in range(1000):
-        record, candidate = rng.normal(3, 0.01, rng.integers(2, 9)), rng.normal(2.99, 0.02, rng.integers(2, 9))
-        margin, sigma = float(rng.normal(0, 0.01)), 0.01
-        fields: dict[str, Any] = {"candidate": candidate.tolist(), "record": record.tolist(), "margin": margin}
-        if case % 4 == 0:
-            expected = scipy_stats.ttest_ind(record - margin, candidate, equal_var=False, alternative="greater").pvalue
-        elif case % 4 == 1:
-            fields |= {"record": (candidate + 0.01 * rng.normal(size=len(candidate))).tolist(), "paired": True}
-            shifted = np.array(fields["record"]) - margin
-            expected = scipy_stats.ttest_rel(shifted, candidate, alternative="greater").pvalue
-        elif case % 4 == 2:
-            fields |= {"record": None, "target": 3.0, "lower_is_better": False}
-            expected = scipy_stats.ttest_1samp(candidate - margin, 3.0, alternative="greater").pvalue
-        else:
-            fields["sigma"] = sigma
-            error = sigma * math.sqrt(1 / len(record) + 1 / len(candidate))
-            expected = scipy_stats.norm.sf((record.mean() - candidate.mean() - margin) / error)
-        found = judged(**fields)
-        assert found.p_value == pytest.approx(expected, rel=1e-9, abs=1e-14)
-        assert (found.decision == "accepted") == (expected <= 0.01)
-
-
 def test_higher_is_better_mirrors_the_gain() -> None:
     scores, baseline = [0.71, 0.72, 0.73], [0.60, 0.61, 0.59]
     up = judged(candidate=scores, record=baseline, lower_is_better=False)
@@ -109,6 +85,8 @@ def test_margin_alpha_and_sigma_count() -> None:
         ({"candidate": [1.0, math.nan], "target": 2.0}, "not_finite"),
         ({"candidate": [1.0, -math.inf], "record": [1.0, 2.0]}, "not_finite"),
         ({"candidate": [1.0, 1.1], "record": [2.0, 2.1, 2.2], "paired": True}, "unequal_lengths"),
+        ({"candidate": [1e400, 1.0, 2.0], "target": 5.0}, "not_finite"),
+        ({"candidate": [-1e308, 1.0, 2.0], "target": 5.0}, "not_finite"),
         ({"candidate": [1.0, 1.1], "target": 2.0, "candidate_seeds": [4, 4]}, "repeated_seeds"),
         (
             {"candidate": [1.0, 1.1], "record": [2.0, 2.2], "paired": True,
@@ -141,17 +119,19 @@ def test_csv_pairs_by_seed_whatever_the_order_of_lines(tmp_path: Path) -> None:
     assert judge_file(path).test == "welch_t"
 
 
-def test_csv_with_a_repeated_seed_is_undecided(tmp_path: Path) -> None:
-    path = write(tmp_path, "runs.csv", "arm,seed,value\ncandidate,1,1.0\ncandidate,1,1.1\nrecord,1,2.0\nrecord,2,2.1\n")
-    assert judge_file(path).reasons == ("repeated_seeds",)
-
-
-def test_a_diverged_run_in_a_table_is_undecided(tmp_path: Path) -> None:
-    for name, content in (
-        ("runs.csv", "arm,seed,value\ncandidate,1,nan\ncandidate,2,1.1\nrecord,1,2.0\nrecord,2,2.1\n"),
-        ("runs.json", '{"candidate": [NaN, 1.1], "target": 2.0}'),
-    ):
-        assert judge_file(write(tmp_path, name, content)).reasons == ("not_finite",)
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.csv", "arm,seed,value\ncandidate,1,1.0\ncandidate,1,1.1\nrecord,1,2.0\nrecord,2,2.1\n", "repeated_seeds"),
+        ("a.csv", "arm,seed,value\ncandidate,1,nan\ncandidate,2,1.1\nrecord,1,2.0\nrecord,2,2.1\n", "not_finite"),
+        ("a.json", '{"candidate": [NaN, 1.1], "target": 2.0}', "not_finite"),
+        ("a.json", f'{{"candidate": [1{"0" * 400}, 1.0, 2.0], "target": 5.0}}', "not_finite"),
+    ],
+)
+def test_a_file_whose_numbers_cannot_be_tested_is_undecided(
+    tmp_path: Path, name: str, content: str, reason: str
+) -> None:
+    assert judge_file(write(tmp_path, name, content)).reasons == (reason,)
 
 
 def test_json_file_reads_every_key_and_options_override_it(tmp_path: Path) -> None:
@@ -180,6 +160,7 @@ def test_json_file_reads_every_key_and_options_override_it(tmp_path: Path) -> No
         ("a.json", '{"candidate": [1.0], "target": 1.0, "alpha": 0.6}', "alpha: "),
         ("a.json", '{"candidate": [1.0], "target": 1.0, "sigma": 0}', "sigma: "),
         ("a.json", '{"candidate": [1.0], "target": 1.0, "paired": 1}', "paired: "),
+        ("a.json", f'{{"candidate": [1{"0" * 5000}], "target": 5.0}}', "not whole JSON"),
         ("a.csv", "", "the first line must be 'arm,seed,value'"),
         ("a.csv", "arm,seed\ncandidate,1\n", "the first line must be 'arm,seed,value'"),
         ("a.csv", "arm,seed,value\nother,1,1.0\n", "line 2: arm must be"),
@@ -205,14 +186,3 @@ def test_a_missing_file_and_bytes_that_are_no_text_end_in_one_sentence(tmp_path:
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(LlmbenchError, match="is not UTF-8 text"):
         judge_file(tmp_path / "binary.json")
-
-
-@pytest.mark.parametrize("number", ["1e400", "1" + "0" * 400, "-1e308"])
-def test_enormous_numbers_are_undecided(tmp_path: Path, number: str) -> None:
-    path = write(tmp_path, "a.json", f'{{"candidate": [{number}, 1.0, 2.0], "target": 5.0}}')
-    assert judge_file(path).reasons == ("not_finite",)
-
-
-def test_a_number_of_5000_digits_ends_in_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(LlmbenchError, match="not whole JSON"):
-        judge_file(write(tmp_path, "a.json", f'{{"candidate": [1{"0" * 5000}], "target": 5.0}}'))

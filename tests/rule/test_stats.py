@@ -78,44 +78,6 @@ def test_thousand_random_cases_agree_with_scipy(test: str) -> None:
 
 
 @pytest.mark.parametrize("test", TWO_ARMS, ids=NAMES)
-@given(pairs=pairs, shift=exact, margin=exact)
-def test_shifting_both_arms_changes_nothing(
-    test: TwoArms, pairs: list[tuple[float, float]], shift: float, margin: float
-) -> None:
-    record, candidate = zip(*pairs, strict=True)
-    moved = test([r + shift for r in record], [c + shift for c in candidate], margin=margin)
-    assert _close(moved, test(record, candidate, margin=margin))
-
-
-@pytest.mark.parametrize("scale", [0.5, 1024.0, 3.7])
-@given(pairs=pairs, margin=exact)
-def test_scaling_values_margin_and_sigma_together_changes_nothing(
-    scale: float, pairs: list[tuple[float, float]], margin: float
-) -> None:
-    record, candidate = zip(*pairs, strict=True)
-    big_record, big_candidate = [r * scale for r in record], [c * scale for c in candidate]
-    for test in (paired_t, welch_t):
-        assert _close(
-            test(big_record, big_candidate, margin=margin * scale), test(record, candidate, margin=margin), scale
-        )
-    assert _close(
-        two_sample_z(big_record, big_candidate, sigma=0.25 * scale, margin=margin * scale),
-        two_sample_z(record, candidate, sigma=0.25, margin=margin),
-        scale,
-    )
-
-
-@pytest.mark.parametrize("test", TWO_ARMS, ids=NAMES)
-@given(pairs=pairs, margin=exact, random=st.randoms(use_true_random=False))
-def test_permuting_pairs_changes_nothing(
-    test: TwoArms, pairs: list[tuple[float, float]], margin: float, random: object
-) -> None:
-    shuffled = pairs.copy()
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert _close(test(*zip(*shuffled, strict=True), margin=margin), test(*zip(*pairs, strict=True), margin=margin))
-
-
-@pytest.mark.parametrize("test", TWO_ARMS, ids=NAMES)
 @given(pairs=pairs, margin=exact, more=st.integers(1, 4096).map(lambda k: k / 1024))
 def test_a_larger_gain_never_raises_p(
     test: TwoArms, pairs: list[tuple[float, float]], margin: float, more: float
@@ -262,12 +224,3 @@ def test_power_rises_with_seeds_and_sample_size_is_the_fewest() -> None:
         fewest = sample_size(1.0, 1.0, alpha=0.01, design=design, target=0.9)  # type: ignore[arg-type]
         assert fewest == next(n for n, chance in enumerate(powers, start=2) if chance >= 0.9)
     assert sample_size(0.0, 1.0, alpha=0.01, design="paired", limit=50) is None
-
-
-def _close(one: GainTest, other: GainTest, scale: float = 1.0) -> bool:
-    """Whether `one` equals `other` with all values multiplied by `scale`, up to rounding."""
-    return one.reasons == other.reasons and all(
-        getattr(one, field) == (None if value is None else pytest.approx(value * factor, rel=1e-9, abs=1e-9))
-        for field, factor in (("p_value", 1.0), ("gain", scale), ("ci_low", scale), ("ci_high", scale))
-        for value in [getattr(other, field)]
-    )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,8 +15,7 @@ from harness.board.leaderboard import rebuild
 from harness.cli import app
 from harness.core.project import Project
 from harness.show.documents import DOCUMENTS, json_schema
-from tests.make import ROOT
-from tests.sandbox import FiledContest, Sandbox, valid_document
+from tests.sandbox import HERE, FiledContest, Sandbox
 
 ELSEWHERE = {"challenge", "verify"}  # what they train is validated in test_challenge.py and test_pull_request.py
 READING: dict[str, tuple[str, ...]] = {
@@ -53,11 +50,8 @@ def test_every_command_takes_json_and_has_a_schema() -> None:
 
 @pytest.mark.parametrize("command", READING)
 def test_what_reads_prints_a_document_of_its_schema(command: str) -> None:
-    words = [*command.split(), *READING[command], "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "harness.cli", *words], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert valid_document(done.stdout, *words)["schema_version"] == 1, done.stderr
+    words = [*command.split(), *READING[command]]
+    assert HERE.json(*words)["schema_version"] == 1
 
 
 def test_what_makes_a_claim_prints_documents_of_its_schema(filed: FiledContest, project: Project) -> None:
@@ -112,6 +106,4 @@ def test_a_schema_is_valid_and_refuses_what_is_no_document(command: str) -> None
 def test_a_schema_explains_its_fields_and_the_nearest_name_is_offered(sandbox: Sandbox) -> None:
     schema = json.loads(sandbox("schema", "run", "candidate").stdout)
     assert "One-sided" in schema["properties"]["p_value"]["description"]
-    refused = sandbox("schema", "run", "candidat")
-    assert refused.returncode == 2
-    assert "did you mean 'run candidate'?" in refused.stderr
+    assert "did you mean 'run candidate'?" in sandbox.refuses("schema", "run", "candidat")

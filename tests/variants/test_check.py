@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from harness.core.errors import LlmbenchError
 from harness.core.project import Project
 from harness.variants.allowed import BASE_MODULES
 from harness.variants.check import MAX_CONSTANTS, MAX_FILE_BYTES, MAX_STRING_BYTES, check_source
-from harness.variants.source import count_statements_of, read_variant, variant_names
+from harness.variants.source import read_variant, variant_names
 
 HERE = Path(__file__).resolve().parents[1]
 HONEST = sorted((HERE / "honest").glob("*.py"))
@@ -60,56 +59,17 @@ def test_the_base_itself_would_pass_as_a_variant() -> None:
 # Source fragment -> what its refusal names. Each is a way past a check that looks only at the obvious.
 REACHES = {
     # modules and files
-    "import os": "imports 'os'",
     "from os import path": "imports 'os'",
     "def f():\n    import subprocess": "imports 'subprocess'",
     "if 1:\n    import time": "imports 'time'",
-    "import numpy": "imports 'numpy'",
     "from harness import data": "imports 'harness'",
     "from . import other": r"imports '.'",
     "from .. import harness": r"imports '..'",
-    "from models.helpers import x": "imports 'models.helpers'",
-    "from models.variants.other import x": "imports 'models.variants.other'",
-    "import models": "imports 'models'",
-    "from models import variants": "'models.variants'",
     "from models.gpt import torch as t": "'models.gpt.torch'",
-    "from models.parts import _STRICT": "'models.parts._STRICT'",
     "import models.gpt as g\nx = g.F": "'models.gpt.F'",
-    "from torch import os": "'torch.os'",
     "from torch import *": "'torch.*'",
-    "import torch.hub": "imports 'torch.hub'",
-    "from dataclasses import sys": "'dataclasses.sys'",
-    "x = nn.functional.os": "'torch.nn.functional.os'",
-    "x = torch.PyTorchFileReader('y')": "'torch.PyTorchFileReader'",
-    "x = torch.load('y')": "'torch.load'",
-    "torch.save(1, 'y')": "'torch.save'",
-    "x = torch.from_file('y')": "'torch.from_file'",
-    "x = torch.UntypedStorage(8)": "'torch.UntypedStorage'",
-    "x = torch.zeros(1).numpy().tofile('y')": "reaches for 'tofile'",
-    "from torch.utils.cpp_extension import load_inline": "imports 'torch.utils.cpp_extension'",
     "import torch.utils.checkpoint\nx = torch.utils.data": "'torch.utils.data'",
-    "from torch.utils.checkpoint import weakref": "'torch.utils.checkpoint.weakref'",
-    "x = torch.ops.load_library('y')": "'torch.ops'",
-    "x = torch.classes.load_library('y')": "'torch.classes'",
-    "x = torch.jit.load('y')": "'torch.jit'",
-    "x = torch._dynamo": "'torch._dynamo'",
-    "x = torch._C": "'torch._C'",
-    "x = nn.ParameterDict()": "'torch.nn.ParameterDict'",  # sets any attribute from a string
-    "x = torch.package": "'torch.package'",
-    "x = torch.multiprocessing": "'torch.multiprocessing'",
-    "x = torch.get_device_module()": "'torch.get_device_module'",
-    "x = torch.cuda.Stream()": "'torch.cuda'",
     "x = torch.compile(parts)": "'torch.compile': the harness decides",
-    "from functools import wraps": "'functools.wraps'",
-    "from functools import update_wrapper": "'functools.update_wrapper'",
-    "from operator import attrgetter": "'operator.attrgetter'",
-    "from operator import methodcaller": "'operator.methodcaller'",
-    "from operator import setitem": "'operator.setitem'",
-    "from typing import get_type_hints": "'typing.get_type_hints'",
-    "from typing import ForwardRef": "'typing.ForwardRef'",
-    "from dataclasses import make_dataclass": "'dataclasses.make_dataclass'",
-    "from abc import ABCMeta": "'abc.ABCMeta'",
-    "import enum": "imports 'enum'",
     # a module in disguise
     "t = torch": "the module 'torch' as a value",
     "t = [nn.functional]": "the module 'torch.nn.functional' as a value",
@@ -118,35 +78,15 @@ REACHES = {
     "import torch.nn.functional as F\nB, T, F = 1, 2, 3": "the module 'torch.nn.functional' as a value",
     "import math as torch": "imports two things as 'torch'",
     # built-ins and the interpreter
-    "x = __import__('os')": "uses '__import__'",
-    "x = __builtins__": "uses '__builtins__'",
-    "x = __loader__": "uses '__loader__'",
-    "x = eval('1')": "uses 'eval'",
-    "x = open('y')": "uses 'open'",
     "def open(): pass\nx = open('y')": "uses 'open'",
-    "x = getattr(nn.Linear, 'a')": "uses 'getattr'",
-    "setattr(nn.Linear, 'forward', 1)": "uses 'setattr'",
-    "x = vars(nn.Linear)": "uses 'vars'",
-    "x = type('X', (nn.Module,), {})": "uses 'type'",
-    "x = memoryview(b'')": "uses 'memoryview'",
-    "x = input()": "uses 'input'",
-    "exit()": "uses 'exit'",
-    "raise SystemExit": "uses 'SystemExit'",
     "try:\n    x = 1\nexcept BaseException:\n    x = 2": "uses 'BaseException'",
     "try:\n    x = 1\nexcept:\n    x = 2": "catches everything",
-    "x = nn.Linear.__subclasses__()": "reaches for '__subclasses__'",
-    "x = (lambda: 0).__globals__": "reaches for '__globals__'",
-    "x = (i for i in ()).gi_frame": "reaches for 'gi_frame'",
     "x = (i for i in ()).gi_frame.f_back.f_globals": "reaches for 'f_",
     "try:\n    x = 1\nexcept ValueError as e:\n    y = e.__traceback__.tb_frame": "reaches for '",
     "try:\n    x = 1\nexcept AttributeError as e:\n    y = e.obj": "reaches for 'obj'",
     "match replace:\n    case object(__init__=f): pass": "reaches for '__init__'",
     "match (lambda: 0):\n    case object(__globals__=g): pass": "reaches for '__globals__'",
-    "x = '{0.__class__}'.format(nn)": "reaches for 'format'",
-    "x = '{a.b}'.format_map({})": "reaches for 'format_map'",
     "x = f'{nn.Linear.__mro__}'": "reaches for '__mro__'",
-    "x = nn.Linear.mro()": "reaches for 'mro'",
-    "x = nn.Module._forward_hooks": "reaches for '_forward_hooks'",
     # replacing what is not the variant's
     "nn.functional.cross_entropy = None": "assigns to 'torch.nn.functional.cross_entropy'",
     "torch.nn.Linear.forward = None": "assigns to '.forward'",
@@ -166,7 +106,6 @@ REACHES = {
     "class A:\n    def f(self):\n        match 1:\n            case self: self.bias = 1": "binds 'self'",
     "class A:\n    def f(self): self.forward = 1": "replaces 'forward'",
     "class A:\n    def f(self): self.training = True": "replaces 'training'",
-    "class A:\n    def f(self): self._parameters = {}": "reaches for '_parameters'",
     "class A:\n    def f(self): self.__dict__ = {}": "reaches for '__dict__'",
     "class A:\n    @classmethod\n    def f(cls): cls.x = 1": "assigns to '.x'",
     "class A:\n    def f(self): self.inner.weight = 1": "assigns to '.weight'",
@@ -184,54 +123,28 @@ REACHES = {
     "def f():\n    global x\n    x = 1": "rebinds a name of another scope",
     "def f():\n    x = 0\n    def g():\n        nonlocal x\n        x = 1": "rebinds a name of another scope",
     # what the harness relies on
-    "class A(nn.Module):\n    def state_dict(self): return {}": "defines 'state_dict'",
-    "class A(nn.Module):\n    def load_state_dict(self, s): pass": "defines 'load_state_dict'",
-    "class A(nn.Module):\n    def train(self, mode): return self": "defines 'train'",
     "class A(nn.Module):\n    eval = None": "defines 'eval'",
     "class A(nn.Module):\n    training: bool = True": "defines 'training'",
-    "class A(nn.Module):\n    def parameters(self): return []": "defines 'parameters'",
     "class A(nn.Module):\n    if 1:\n        def modules(self): return []": "defines 'modules'",
     "class A(nn.Module):\n    from math import cos as zero_grad": "defines 'zero_grad'",
     "class A(nn.Module):\n    def f(self, x=(buffers := 1)): pass": "defines 'buffers'",
-    "class A(nn.Module):\n    def get_extra_state(self): return 1": "defines 'get_extra_state'",
-    "class A(nn.Module):\n    def __call__(self, x): return x": "defines '__call__'",
-    "class A(nn.Module):\n    def __getattr__(self, n): return n": "defines '__getattr__'",
-    "class A(nn.Module):\n    def __setattr__(self, n, v): pass": "defines '__setattr__'",
-    "class A:\n    def __reduce__(self): return 1": "defines '__reduce__'",
-    "class A:\n    def __del__(self): return 1": "defines '__del__'",
-    "class A:\n    def __init_subclass__(cls): return 1": "defines '__init_subclass__'",
     "class A:\n    __match_args__ = ('__globals__',)": "'__match_args__'",
-    "class A(nn.Module):\n    def _save_to_state_dict(self): return 1": "defines '_save_to_state_dict'",
     "class A(nn.Module):\n    def f(self): return self.state_dict()": "the weights that are scored",
     "x = nn.Linear(1, 1).eval()": "reaches for 'eval': the harness switches",
     "x = nn.Linear(1, 1).train()": "reaches for 'train': the harness switches",
     "x = nn.Linear(1, 1).requires_grad_(False)": "reaches for 'requires_grad_': every parameter",
     "x = nn.Linear(1, 1).register_forward_hook(print)": "'",
-    "x = nn.Linear(1, 1).register_state_dict_post_hook(1)": "reaches for 'register_state_dict_post_hook'",
-    "x = torch.ones(1).register_hook(1)": "reaches for 'register_hook'",
-    "x = torch.ones(1).register_post_accumulate_grad_hook(1)": "reaches for 'register_post_accumulate_grad_hook'",
     "nn.Module.__init__(1)": "write super().__init__()",
     "x = nn.Linear(1, 1).forward(torch.ones(1))": "write super().forward(), or call the object",
     # seeds, the backward pass, global settings
     "torch.manual_seed(1)": "'torch.manual_seed': seeds and random streams",
     "x = torch.Generator()": "'torch.Generator': seeds and random streams",
-    "x = torch.random": "'torch.random'",
-    "x = torch.default_generator.get_state()": "'torch.default_generator'",
     "torch.ones(1).sum().backward()": "reaches for 'backward': the harness runs the backward pass",
-    "x = torch.autograd.grad(1, 2)": "'torch.autograd.grad'",
-    "from torch.func import grad": "imports 'torch.func'",
     "with torch.enable_grad(): pass": "'torch.enable_grad': the harness runs",
     "with torch.inference_mode(False): pass": "'torch.inference_mode': the harness runs",
     "torch.set_grad_enabled(True)": "'torch.set_grad_enabled': the harness runs",
-    "torch.set_num_threads(8)": "'torch.set_num_threads'",
-    "torch.set_default_dtype(torch.float16)": "'torch.set_default_dtype'",
-    "torch.use_deterministic_algorithms(False)": "'torch.use_deterministic_algorithms'",
-    "torch.set_float32_matmul_precision('medium')": "'torch.set_float32_matmul_precision'",
-    "x = torch.backends.mkldnn": "'torch.backends'",
     "torch.backends.mkldnn.enabled = False": "assigns to '.enabled'",
-    "x = torch.is_grad_enabled()": "'torch.is_grad_enabled'",
     "x = torch.ones(1).as_subclass(nn.Parameter)": "reaches for 'as_subclass': a variant computes with plain tensors",
-    "x = torch.ones(1).data_ptr()": "reaches for 'data_ptr'",
     # another text than the reviewer reads, and knowledge smuggled in
     "# \u202e hidden": "invisible character U+202E",
     "x = 1\r# y": "invisible character U+000D",
@@ -249,6 +162,51 @@ REACHES = {
     "x = " + "-" * 5000 + "1": "syntax error",
     "x = " + "(" * 500 + ")" * 500: "syntax error",
 }
+# Each of these names is refused for its own sake: fragment, what its refusal says, names.
+NAMED = [
+    (
+        "import {0}",
+        "imports '{0}'",
+        "os sys time threading numpy models torch.hub enum models.helpers models.variants.other torch.func "
+        "torch.utils.cpp_extension",
+    ),
+    (
+        "from {1} import {2}",
+        "'{0}'",
+        "models.variants models.parts._STRICT dataclasses.sys functools.wraps functools.update_wrapper "
+        "operator.attrgetter operator.methodcaller operator.setitem typing.get_type_hints typing.ForwardRef "
+        "dataclasses.make_dataclass abc.ABCMeta torch.utils.checkpoint.weakref",
+    ),
+    (
+        "x = torch.{0}",
+        "'torch.{0}'",
+        "os nn.functional.os PyTorchFileReader load from_file UntypedStorage _dynamo _C nn.ParameterDict package "
+        "multiprocessing get_device_module random autograd.grad is_grad_enabled save ops classes jit cuda "
+        "default_generator set_num_threads set_default_dtype use_deterministic_algorithms "
+        "set_float32_matmul_precision backends",
+    ),
+    (
+        "x = {0}",
+        "uses '{0}'",
+        "__import__ __builtins__ __loader__ eval open getattr setattr vars type memoryview input exit SystemExit",
+    ),
+    (
+        "x = nn.Linear.{0}",
+        "reaches for '{0}'",
+        "tofile __subclasses__ __globals__ gi_frame format format_map mro _forward_hooks "
+        "register_state_dict_post_hook register_hook register_post_accumulate_grad_hook data_ptr _parameters",
+    ),
+    (
+        "class A(nn.Module):\n    def {0}(self): pass",
+        "defines '{0}'",
+        "state_dict load_state_dict train parameters get_extra_state __call__ __getattr__ __setattr__ __reduce__ "
+        "__del__ __init_subclass__ _save_to_state_dict",
+    ),
+]
+for fragment, refused, names in NAMED:
+    for name in names.split():
+        module, _, inner = name.rpartition(".")
+        REACHES[fragment.format(name, module, inner)] = refused.format(name)
 
 
 @pytest.mark.parametrize(("fragment", "words"), REACHES.items(), ids=range(len(REACHES)))
@@ -291,88 +249,21 @@ def test_what_only_looks_like_reaching_passes() -> None:
         assert refusal(f"{HEAD}{fragment}\n{APPLY}") == "", fragment
 
 
-# --- random and broken files -------------------------------------------------------------------------------------
+# --- random and broken files; damaged ones are in tests/board/test_fuzz.py ----------------------------------------
 
-FILES = [path.read_bytes() for path in [*HONEST, *sorted((HERE.parent / "models" / "variants").glob("*.py"))]]
-
-
-def check_bytes(project: Project, content: bytes) -> None:
-    """Read a variant file with this content; anything but LlmbenchError is a failure."""
-    path = project.variants / "idea.py"
-    path.write_bytes(content)
-    with suppress(LlmbenchError):
-        read_variant(project, "idea")
-
-
-@pytest.fixture(scope="module")
-def scratch(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    root = tmp_path_factory.mktemp("scratch")
-    (root / "models" / "variants").mkdir(parents=True)
-    return Project(root)
-
-
-@settings(max_examples=200)
-@given(content=st.binary(max_size=300))
-def test_random_bytes_are_refused_in_one_sentence(scratch: Project, content: bytes) -> None:
-    check_bytes(scratch, content)
-
-
-@settings(max_examples=200)
-@given(file=st.sampled_from(FILES), cut=st.floats(0, 1), noise=st.binary(max_size=3), keep=st.booleans())
-def test_a_torn_or_damaged_file_passes_or_is_refused_in_one_sentence(
-    scratch: Project, file: bytes, cut: float, noise: bytes, keep: bool
-) -> None:
-    at = int(cut * len(file))
-    check_bytes(scratch, file[:at] + noise + (file[at + len(noise) :] if keep else b""))
-
-
-WORDS = st.sampled_from(
-    [
-        "torch",
-        "nn",
-        "self",
-        "class A(",
-        "def f(",
-        "):",
-        "\n",
-        "    ",
-        ".",
-        "__class__",
-        "=",
-        "[",
-        "]",
-        "(",
-        ")",
-        "lambda ",
-        "import ",
-        "from ",
-        " as ",
-        "match ",
-        "case ",
-        "x",
-        "for ",
-        " in ",
-        "with ",
-        "yield ",
-        ":=",
-        "*",
-        "f'{",
-        "}'",
-        "@",
-    ]
-)
+PIECES = "torch nn self class_A( def_f( ): . = [ ] ( ) lambda_ import_ from_ _as_ match_ case_ x for_ _in_ with_"
+PIECES += " yield_ := * f'{ }' @"
+WORDS = st.sampled_from(["\n", "    ", "__class__", *(piece.replace("_", " ") for piece in PIECES.split())])
 
 
 @settings(max_examples=200)
 @given(words=st.lists(WORDS, max_size=25))
 def test_random_programs_pass_or_are_refused_in_one_sentence(words: list[str]) -> None:
-    refusal(f"{HEAD}{''.join(words)}\n{APPLY}")
+    assert refusal(f"{HEAD}{''.join(words)}\n{APPLY}").isprintable()
 
 
 @pytest.mark.parametrize(
     "text", ["-" * 60_000 + "1", "a" + ".a" * 30_000, "[" * 60_000, "a" + "()" * 30_000, "a\n" * 9_000]
 )
 def test_a_hostile_shape_is_judged_in_seconds(text: str) -> None:
-    refusal(f"{HEAD}x = {text}\n{APPLY}")
-    with suppress(LlmbenchError):
-        count_statements_of(text)
+    assert "syntax error" in refusal(f"{HEAD}x = {text}\n{APPLY}") or text.startswith(("a.", "a\n"))
