@@ -35,7 +35,9 @@ NEED_EXPERTS = {"zero_compute_expert"}
 """Variants that go with mixture-of-experts tracks alone."""
 MakeTrack = Callable[..., Track]
 
-_, RECORD, NEGATIVE, *_ = sorted((ROOT / "submissions").iterdir())
+# The project's own submissions: four on one track, then an opening and a negative result on another.
+FIRST = sorted((ROOT / "submissions").glob("000[1-6]-*"))
+_, RECORD, NEGATIVE, *_ = FIRST
 
 # --- runs and contests -------------------------------------------------------------------------------------------
 
@@ -117,9 +119,6 @@ def contests(draw: st.DrawFn, largest: int = 9, gains: Sequence[float] = (0.125,
 rules = st.sampled_from([RULE, WELCH])
 # --- boards ------------------------------------------------------------------------------------------------------
 
-# The project's own submissions: four on one track, then an opening and a negative result on another.
-FIRST = sorted((ROOT / "submissions").glob("000[1-6]-*"))
-OPENING, RECORD, NEGATIVE, CHALLENGE, *_ = FIRST
 MOST_LOSS = 0.004  # nats a token that one made-up record gains over the one before
 
 
