@@ -7,7 +7,6 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,19 +98,6 @@ def read_text(path: Path) -> str:
         return read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise LlmbenchError(f"{path} is not UTF-8 text: {error}; restore it") from error
-
-
-def entries_of(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Every entry under a folder. Links are not followed; a folder that cannot be listed counts as empty."""
-    try:
-        with os.scandir(folder) as found:
-            entries = list(found)
-    except OSError:
-        return
-    for entry in entries:
-        yield entry
-        if entry.is_dir(follow_symlinks=False):
-            yield from entries_of(Path(entry.path))
 
 
 FOLDER = re.compile(r"^(\d{4,})-[a-z0-9][a-z0-9_+-]*$")
