@@ -18,9 +18,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from harness.core.errors import LlmbenchError
 from harness.core.schema import Positive, Sha256, Strict
@@ -35,14 +35,8 @@ PINS = ("tokenizer_sha256", *SPLITS)
 """The keys of `[data]` that hold digests of the tokenizer and the tokens."""
 
 
-def _one_each(found: dict[SplitName, Any]) -> dict[SplitName, Any]:
-    if set(found) != set(SPLITS):
-        raise ValueError(f"must have {', '.join(SPLITS)}, found {', '.join(found)}")
-    return found
-
-
-OneEach = AfterValidator(_one_each)
-"""Annotates a dictionary that must have an entry for every split."""
+OneEach = Field(min_length=len(SPLITS))
+"""Annotates a dictionary by SplitName that must have an entry for every split."""
 
 
 def is_commit(revision: str) -> bool:
@@ -95,9 +89,6 @@ class HubTokenizer(Strict):
         return Revision("model", self.repository, self.revision)
 
 
-TokenizerSpec = Annotated[TrainedTokenizer | HubTokenizer, Field(discriminator="source")]
-
-
 class Splits(Strict):
     """The keys that every source has: the shares of the splits, and the pins."""
 
@@ -129,14 +120,10 @@ class Splits(Strict):
         return pin
 
     @model_validator(mode="after")
-    def _all_pins_or_none(self) -> Splits:
+    def _whole_pins_at_commits(self) -> Splits:
         absent = [key for key in PINS if getattr(self, key) is None]
         if absent and len(absent) < len(PINS):
             raise ValueError(f"{', '.join(absent)} missing beside the other pins; `llmbench data pin` writes all four")
-        return self
-
-    @model_validator(mode="after")
-    def _pinned_at_commits(self) -> Splits:
         for key, revision in self.revisions.items() if self.pinned else ():
             if not is_commit(revision.name):
                 raise ValueError(f"{key} '{revision.name}' may move; a pinned track names a commit of 40 digits")
@@ -165,7 +152,7 @@ class PackageData(Splits):
 class StreamedData(Splits):
     """A corpus that is read row by row and never held in memory."""
 
-    tokenizer: TokenizerSpec
+    tokenizer: Annotated[TrainedTokenizer | HubTokenizer, Field(discriminator="source")]
     train_tokens: Positive | None = None
     """Reading ends once the train split has this many tokens; the last document is kept whole. Default: read all."""
     dev_tokens: Positive | None = None

@@ -71,10 +71,9 @@ class Vocabulary:
         tokens_N: NDArray[Any] = np.asarray(ids)
         if tokens_N.ndim != 1 or tokens_N.dtype.kind not in "iu":
             raise LlmbenchError(f"a row of tokens must be a list of whole numbers, found {str(ids)[:60]}")
-        if tokens_N.min() < 0 or tokens_N.max() >= len(self.table):
-            wrong = tokens_N.min() if tokens_N.min() < 0 else tokens_N.max()
+        if outside := [token for token in (tokens_N.min(), tokens_N.max()) if not 0 <= token < len(self.table)]:
             raise LlmbenchError(
-                f"the corpus holds the token {wrong}, {self.name} ends at {len(self.table) - 1}; "
+                f"the corpus holds the token {outside[0]}, {self.name} ends at {len(self.table) - 1}; "
                 f"name the tokenizer that made it"
             )
         return tokens_N.astype(np.int64)
