@@ -132,10 +132,7 @@ def make_folder(path: Path) -> None:
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write the whole file or nothing, flushed to disk; no reader sees half of it.
-
-    Raises LlmbenchError where the disk is full or the folder read-only.
-    """
+    """Write the whole file or nothing, flushed to disk. Raises LlmbenchError on a full disk or a read-only folder."""
     payload = data.encode() if isinstance(data, str) else data
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,8 +23,8 @@ def fit(text: str, width: int) -> str:
     wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
     lines = []
     for line in re.sub(r"`[^`\n]*`", lambda found: found[0].replace(" ", _GLUE), text).split("\n"):
-        wrapper.subsequent_indent = line[: len(line) - len(line.lstrip(" "))]
-        lines += wrapper.wrap(line) or [""]
+        wrapper.initial_indent = wrapper.subsequent_indent = line[: len(line) - len(line.lstrip(" "))]
+        lines += wrapper.wrap(line.strip(" ")) or [""]
     return "\n".join(lines).replace(_GLUE, " ")
 
 

@@ -164,10 +164,7 @@ def _reading(spec: HubData | FilesData) -> Iterator[None]:
 
 
 def load_package(spec: PackageData) -> dict[str, str]:
-    """Name and text of each document, in the corpus's order.
-
-    Raises LlmbenchError where the package or a column is missing.
-    """
+    """Name -> text of each document, in order. Raises LlmbenchError where the package or a column is missing."""
     path = _package_file(spec)
     try:
         with path.open(encoding="utf-8") as lines:

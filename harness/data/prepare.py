@@ -27,9 +27,8 @@ def prepare(track: Track, *, force: bool = False, observe: OnStep = ignore_steps
     """Make the cached tokens if they are not there; return their folder.
 
     They are made beside their place and renamed into it, so another process finds either nothing or everything.
-    The tokens of an unpinned track are made again where its files changed.
-
-    Raises LlmbenchError where what was made is not what the track pins, InterruptedRunError on Ctrl-C.
+    The tokens of an unpinned track are made again where its files changed. Raises LlmbenchError where what was made is
+    not what the track pins, InterruptedRunError on Ctrl-C.
     """
     import filelock
 

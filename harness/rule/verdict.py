@@ -25,6 +25,7 @@ Lane = Literal["loss", "speed", "simplicity"]
 FailureCode = Literal["candidate_failed", "hopeless_start", "record_failed", "run_interrupted"]
 LANES: tuple[Lane, ...] = ("loss", "speed", "simplicity")
 Decision = Literal["accepted", "rejected", "undecided"]
+_DECISIONS: dict[int, Decision] = {1: "accepted", -1: "rejected", 0: "undecided"}
 
 
 class Guard(Strict):
@@ -175,9 +176,6 @@ def _criteria(pairs: Sequence[Pair], rule: Rule, lane: Lane, margin: float) -> t
     slowest = -math.log1p(rule.time_tolerance)
     own = loss(margin=margin, missed="loss_worse", hopeless="loss_worse")
     return own, time(margin=slowest, missed="too_slow", hopeless="too_slow")
-
-
-_DECISIONS: dict[int, Decision] = {1: "accepted", -1: "rejected", 0: "undecided"}
 
 
 def _deciding(
