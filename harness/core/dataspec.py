@@ -1,19 +1,4 @@
-"""`[data]` of a track: where the text comes from, how its documents are split, and the digests that pin it.
-
-`source` names one of three kinds. All take `dev_fraction` and `val_fraction`, and the pins, which
-`llmbench data pin` writes.
-
-    [data]                                        [data]
-    source = "hub"                                source = "files"
-    repository = "HuggingFaceTB/smollm-corpus"    files = ["corpus/*.txt"]
-    revision = "3ba9d605774198c5868892d7..."      format = "text"            # or "jsonl", "parquet"
-    config = "cosmopedia-v2"                      document = "paragraph"     # or "file", "line"
-    text = "text"                                 tokenizer = { source = "trained" }
-    train_tokens = 100_000_000                    dev_fraction = 0.01
-    dev_fraction = 0.0005                         val_fraction = 0.05
-    val_fraction = 0.005
-    tokenizer = { source = "hub", repository = "HuggingFaceTB/SmolLM2-135M", revision = "93efa2f0..." }
-"""
+"""`[data]` of a track: the source of the text, how it is split, and the digests that pin it (docs/data.md)."""
 
 from __future__ import annotations
 
@@ -57,8 +42,7 @@ class SplitPin(Strict):
     """Digest and sizes that a split must have; a mismatch stops the run."""
 
     sha256: Sha256
-    """Of the token array in the cache: little-endian, uint16 where the vocabulary has at most 2**16 tokens, else
-    uint32."""
+    """Of the token array in the cache; harness/data/cache.py says how it is written."""
     tokens: Positive
     bytes: Positive
     """UTF-8 bytes of the predicted text, the denominator of bits per byte; the array's first token is not predicted."""
@@ -145,7 +129,6 @@ class PackageData(Splits):
 
     @property
     def title(self) -> str:
-        """The source in a few words."""
         return f"{self.package} {self.version}"
 
 
@@ -162,7 +145,6 @@ class StreamedData(Splits):
 
     @property
     def revisions(self) -> dict[str, Revision]:
-        """The tokenizer's."""
         return {"tokenizer.revision": self.tokenizer.state} if isinstance(self.tokenizer, HubTokenizer) else {}
 
 
@@ -186,12 +168,10 @@ class HubData(StreamedData):
 
     @property
     def title(self) -> str:
-        """The source in a few words."""
         return f"{self.repository} {self.config or ''}".rstrip() + f" at {self.revision[:12]}"
 
     @property
     def revisions(self) -> dict[str, Revision]:
-        """Also the corpus's own."""
         return {"revision": Revision("dataset", self.repository, self.revision), **super().revisions}
 
     @model_validator(mode="after")
@@ -218,7 +198,6 @@ class FilesData(StreamedData):
 
     @property
     def title(self) -> str:
-        """The source in a few words."""
         return ", ".join(self.files)
 
     @model_validator(mode="after")
@@ -229,4 +208,5 @@ class FilesData(StreamedData):
 
 
 AnyData = PackageData | HubData | FilesData
+"""Each has a `title`: the source in a few words."""
 DataSpec = Annotated[AnyData, Field(discriminator="source")]

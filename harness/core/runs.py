@@ -257,7 +257,17 @@ def read_record(path: Path, adapter: TypeAdapter[Parsed], text: str | None = Non
     try:
         return _parse(text, adapter)
     except ValueError as error:
-        raise LlmbenchError(f"{path}{_problem(text, error)}") from error
+        try:
+            content = parse_json(text)
+        except ValueError as broken:
+            raise LlmbenchError(f"{path} is not whole JSON ({broken}); restore or delete it") from error
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise LlmbenchError(
+                f"{path} has schema version {version}, this llmbench reads up to {SCHEMA_VERSION}; upgrade llmbench"
+            ) from error
+        problem = explain_validation(error) if isinstance(error, ValidationError) else str(error)
+        raise LlmbenchError(f"{path}: {problem}") from error
 
 
 @lru_cache(maxsize=256)  # claims measured against the same record hold the same runs
@@ -267,16 +277,3 @@ def _parse(text: str, adapter: TypeAdapter[Parsed]) -> Parsed:
     if dump_json(record) != text:
         parse_json(text)  # pydantic accepts a key that occurs twice
     return record
-
-
-def _problem(text: str, error: ValueError) -> str:
-    """What is wrong with a text that `_parse` refused, and what to do."""
-    try:
-        content = parse_json(text)
-    except ValueError as broken:
-        return f" is not whole JSON ({broken}); restore or delete it"
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        return f" has schema version {version}, this llmbench reads up to {SCHEMA_VERSION}; upgrade llmbench"
-    assert isinstance(error, ValidationError)
-    return f": {explain_validation(error)}"

@@ -83,8 +83,7 @@ class StreamedCorpus:
                     yield Document(split_of(self._bytes(content), self.spec), content)
 
     def position(self) -> dict[str, Any]:
-        state: dict[str, Any] = self.rows.state_dict()
-        return state
+        return dict(self.rows.state_dict())
 
     def _bytes(self, content: Any) -> bytes:
         if isinstance(content, str) == self.is_text and isinstance(content, str | list):
