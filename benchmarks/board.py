@@ -290,7 +290,7 @@ def measure(project: Project, repeats: int) -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--submissions", type=int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--submissions", type=int, nargs="+", default=[100, 1000])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--keep", type=Path, help="Make the first board in this new folder, measure nothing, keep it.")
     options = parser.parse_args()

@@ -98,16 +98,11 @@ def _factor(gram: Tensor) -> Tensor:
 
 def muon_and_adamw(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
     """Parameter groups by place: matrices in the blocks, the embedding, the head, and all that is thin."""
-    muon: list[nn.Parameter] = []
-    groups: dict[str, list[nn.Parameter]] = {"embedding": [], "head": [], "scalar": []}
+    groups: dict[str, list[nn.Parameter]] = {"blocks": [], "embedding": [], "head": [], "scalar": []}
     for name, parameter in model.named_parameters():
-        place = name.split(".", 1)[0]
-        if parameter.ndim < 2 or min(parameter.shape[-2:]) < MIN_MUON_SIDE:
-            groups["scalar"].append(parameter)
-        elif place in ("embedding", "head"):
-            groups[place].append(parameter)
-        else:
-            muon.append(parameter)
+        thin = parameter.ndim < 2 or min(parameter.shape[-2:]) < MIN_MUON_SIDE
+        place = "scalar" if thin else name.partition(".")[0]
+        groups[place if place in groups else "blocks"].append(parameter)
     adamw = AdamW(
         [
             {"params": groups["embedding"], "lr": config.embed_lr, "weight_decay": config.weight_decay},
@@ -119,7 +114,7 @@ def muon_and_adamw(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
         fused=True,
     )
     decay = config.weight_decay if config.muon_weight_decay is None else config.muon_weight_decay
-    return [Muon(muon, lr=config.muon_lr, momentum=config.muon_momentum, weight_decay=decay), adamw]
+    return [Muon(groups["blocks"], lr=config.muon_lr, momentum=config.muon_momentum, weight_decay=decay), adamw]
 
 
 def linear_schedule(step: int, num_steps: int, config: OptimConfig) -> float:

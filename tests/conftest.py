@@ -15,15 +15,17 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from harness.core.dataspec import PINS, FilesData, TrainedTokenizer
+from harness.core.dataspec import PINS
 from harness.core.project import Project
+from harness.core.runs import Training
 from harness.core.track import Track, load_track
 from harness.data.cache import cache_folder
 from harness.data.prepare import prepare
 from harness.player.device import set_up_torch
 from harness.player.job import Job
+from harness.player.train import train
 from harness.variants.recipe import Recipe, apply_recipe, recipe_sources
-from tests.make import ROOT, TEXTS, MakeTrack, make_job
+from tests.make import ROOT, TEXTS, MakeTrack, files, make_job, write_text
 from tests.sandbox import FiledContest, Sandbox, file_contest, make_sandbox
 
 settings.register_profile("gate", deadline=None, derandomize=True)  # slow machines and luck must not fail it
@@ -102,21 +104,11 @@ def bare(smoke: Track) -> Track:
 def files_track(tmp_path: Path, own_cache: Path, bare: Track) -> MakeTrack:
     """Makes an unpinned track whose text is TEXTS, one document a file; keywords are fields of its data."""
     (tmp_path / "corpus").mkdir()
-    for number, text in enumerate(TEXTS):
-        (tmp_path / "corpus" / f"{number:03}.txt").write_text(text)
+    write_text(tmp_path / "corpus", TEXTS)
 
     def make(**fields: Any) -> Track:
-        data: dict[str, Any] = {
-            "source": "files",
-            "files": (str(tmp_path / "corpus" / "*.txt"),),
-            "format": "text",
-            "document": "file",
-            "tokenizer": TrainedTokenizer(source="trained"),
-            "dev_fraction": 0.1,
-            "val_fraction": 0.2,
-        }
-        model = replace(bare.model, vocab_size=300)
-        return bare.model_copy(update={"data": FilesData(**{**data, **fields}), "model": model})
+        data = files(tmp_path / "corpus" / "*.txt", **{"format": "text", "document": "file", **fields})
+        return bare.model_copy(update={"data": data, "model": replace(bare.model, vocab_size=300)})
 
     return make
 
@@ -134,6 +126,23 @@ def build_recipe(project: Project) -> Callable[[str, Track], Recipe]:
         return apply_recipe(recipe_sources(project, recipe), track.model, track.optim)
 
     return build
+
+
+@pytest.fixture
+def train_tiny(
+    tiny: Track, tiny_tokens: dict[str, Any], job: Job, build_recipe: Callable[[str, Track], Recipe]
+) -> Callable[..., Training]:
+    """Trains a recipe, or the one of that name, on `tiny` or another track, in a folder below the test's own."""
+
+    def run(
+        recipe: str | Recipe = "base", folder: str = "", *, track: Track = tiny, seed: int = 0, **options: Any
+    ) -> Training:
+        own = job.model_copy(update={"folder": str(Path(job.folder) / folder), "seed": seed})
+        Path(own.folder).mkdir(exist_ok=True)
+        built = build_recipe(recipe, track) if isinstance(recipe, str) else recipe
+        return train(track, built, tiny_tokens, own, **{"emit": lambda event: None, **options})
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -157,21 +166,13 @@ def filed(tmp_path_factory: pytest.TempPathFactory) -> FiledContest:
     return replace(contest, sandbox=contest.sandbox.copy(tmp_path_factory.mktemp("filed") / "llmbench"))
 
 
-SLOWEST = (
-    "test_claim",
-    "test_challenge",
-    "test_compile",
-    "test_hub",
-    "test_docs",
-    "test_lanes",
-    "test_ranks",
-    "test_fuzz",
-    "test_explore",
-    "test_crashes",
-)
+SLOWEST = "challenge compile hub lanes claim docs ranks crashes fuzz pull_request explore prepare tampering trackers"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow files come first, so that no process of the suite ends long after the others."""
-    places = {name: place for place, name in enumerate(SLOWEST)}
+    """Slow files come first, so that no process of the suite ends long after the others.
+
+    The first of them trains what many files share; the second needs nothing of it, and so does not wait.
+    """
+    places = {f"test_{name}": place for place, name in enumerate(SLOWEST.split())}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))

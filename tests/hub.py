@@ -17,6 +17,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tokenizers import Tokenizer
+
 COMMIT = "c0ffee" * 6 + "abcd"
 """The only commit of every repository; `main` stands for it."""
 GATED = ".gated"
@@ -102,6 +106,27 @@ def _tree(repository: Path, inside: str) -> list[dict[str, Any]]:
         }
         for path in sorted((repository / inside).rglob("*"))
     ]
+
+
+def add_model(root: Path, name: str, tokenizer: Tokenizer) -> Path:
+    """The folder of a model repository that holds a tokenizer."""
+    folder = root / "models" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def add_dataset(root: Path, name: str, config: str, columns: dict[str, Any], row_group_size: int | None = None) -> None:
+    """A data set repository with one configuration, whose rows are dealt out over two files."""
+    folder = root / "datasets" / name
+    (folder / config).mkdir(parents=True, exist_ok=True)
+    table = pa.table(columns)
+    half = table.num_rows // 2
+    for number, part in enumerate((table.slice(0, half), table.slice(half))):
+        path = folder / config / f"train-{number:05}-of-00002.parquet"
+        pq.write_table(part, path, row_group_size=row_group_size)
+    card = f"---\nconfigs:\n- config_name: {config}\n  data_files: {config}/*.parquet\n---\n"
+    (folder / "README.md").write_text(card)
 
 
 @contextmanager

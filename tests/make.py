@@ -21,7 +21,7 @@ from harness.board.check_board import check_board
 from harness.board.leaderboard import read_board, rebuild
 from harness.core.dataspec import FilesData, TrainedTokenizer
 from harness.core.project import Project
-from harness.core.runs import Evaluation, FinishedRun, Machine, Pair, Provenance, Training
+from harness.core.runs import FinishedRun, Machine, Pair, Provenance, finished, load_run
 from harness.core.track import Rule, Track
 from harness.player.job import Job
 
@@ -35,8 +35,13 @@ NEED_EXPERTS = {"zero_compute_expert"}
 """Variants that go with mixture-of-experts tracks alone."""
 MakeTrack = Callable[..., Track]
 
+# The project's own submissions: four on one track, then an opening and a negative result on another.
+FIRST = sorted((ROOT / "submissions").glob("000[1-6]-*"))
+_, RECORD, NEGATIVE, *_ = FIRST
+
 # --- runs and contests -------------------------------------------------------------------------------------------
 
+PLAIN = next(iter(finished([load_run(RECORD / "runs" / "record-seed-0.json")])))
 TOKENS = 1024  # a power of two: losses survive nats -> val_loss to the bit
 
 RULE = Rule(
@@ -61,42 +66,25 @@ NOON = "2026-11-22T12:00:00Z"
 def make_run(
     recipe: str, seed: int, val_loss: float, train_s: float = 10.0, ended: str = NOON, **changes: Any
 ) -> FinishedRun:
-    """A whole, valid run; `changes` go to the run, or to its provenance where the name is one of its fields."""
-    provenance = {
-        "revision": "a" * 40,
-        "dirty": False,
-        "packages": {"torch": "2.11.0"},
-        "machine": Machine(cpu="x", cores=2, memory_gib=8, os="Linux", python="3.11"),
-        "threads": 1,
-        "jobs": 1,
-    }
-    inner = {key: changes.pop(key) for key in list(changes) if key in provenance}
-    fields: dict[str, Any] = {
-        "track": "pocket",
+    """A whole, valid run; `changes` go to it, or to its provenance where that has such a field."""
+    machine = Machine(cpu="x", cores=2, memory_gib=8, os="Linux", python="3.11")
+    provenance = Provenance(
+        revision="a" * 40, dirty=False, packages={"torch": "2.11.0"}, machine=machine, threads=1, jobs=1
+    )
+    inner = {key: changes.pop(key) for key in list(changes) if key in Provenance.model_fields}
+    training = {"train_s": train_s, "wall_s": train_s, "warmup_s": 0.0, "ended": ended, "confinement": (), "curve": ()}
+    evaluation = {"nats": val_loss * TOKENS, "tokens": TOKENS, "correct": 0, "confinement": ()}
+    fields = {
         "training_digest": "b" * 64,
         "recipe": recipe,
         "sources": dict.fromkeys(recipe.split("+")[1:], "c" * 64),
         "code_digest": "d" * 64,
         "seed": seed,
-        "provenance": Provenance(**(provenance | inner)),
-        "training": Training(
-            steps=1,
-            tokens=1,
-            num_params=1,
-            train_s=train_s,
-            cpu_s=1.0,
-            warmup_s=0.0,
-            wall_s=train_s,
-            ended=ended,
-            weights_sha256="e" * 64,
-            confinement=(),
-            curve=(),
-        ),
-        "evaluation": Evaluation(
-            nats=val_loss * TOKENS, correct=0, tokens=TOKENS, bytes=1, probes=(), confinement=(), eval_s=0.0
-        ),
+        "provenance": provenance.model_copy(update=inner),
+        "training": PLAIN.training.model_copy(update=training),
+        "evaluation": PLAIN.evaluation.model_copy(update=evaluation),
     }
-    return FinishedRun(**(fields | changes))
+    return PLAIN.model_copy(update=fields | changes)
 
 
 def make_pairs(
@@ -131,9 +119,6 @@ def contests(draw: st.DrawFn, largest: int = 9, gains: Sequence[float] = (0.125,
 rules = st.sampled_from([RULE, WELCH])
 # --- boards ------------------------------------------------------------------------------------------------------
 
-# The project's own submissions: four on one track, then an opening and a negative result on another.
-FIRST = sorted((ROOT / "submissions").glob("000[1-6]-*"))
-OPENING, RECORD, NEGATIVE, CHALLENGE, *_ = FIRST
 MOST_LOSS = 0.004  # nats a token that one made-up record gains over the one before
 
 
@@ -153,16 +138,16 @@ def edit(path: Path, **fields: Any) -> dict[str, Any]:
     return content
 
 
-def make_board(root: Path, count: int) -> Project:
-    """A board of `count` submissions: one in eight a record, the others negative, all of eight pairs, over months.
+def make_board(root: Path) -> Project:
+    """A board of nine submissions: the eighth a record, the others negative, all of eight pairs, over months.
 
     Losses and curves are those of one committed contest, shifted; so verdicts come from real scatter.
     """
     project = copy_board(root, 3)
     claim = json.loads((RECORD / "submission.json").read_text())
     recipe, sources, won = claim["candidate"]["recipe"], claim["candidate"]["sources"], 0
-    for number in range(4, count + 1):
-        idea, is_record = f"idea_{number}", number % 8 == 0
+    for number in range(4, 10):
+        idea, is_record = f"idea_{number}", number == 8
         folder = project.submissions / f"{number:04d}-pocket-{idea}"
         shutil.copytree(NEGATIVE, folder)
         own = folder / "sources" / f"{idea}.py"
@@ -207,6 +192,13 @@ def written(content: Any) -> str:
     return to_json(content, indent=1).decode() + "\n"
 
 
+def smoke_with(data: str, name: str = "smoke") -> str:
+    """The smoke track as TOML under another name, with this [data] and 300 tokens in its vocabulary."""
+    text = (ROOT / "tracks" / "smoke.toml").read_text().replace("vocab_size = 512", "vocab_size = 300")
+    head, _, tail = text.partition("[data]")
+    return f"{head.replace('smoke', name, 1)}[data]\n{data}\n[model]{tail.partition('[model]')[2]}"
+
+
 def make_job(track: Track, folder: Path) -> Job:
     """A run of the base on `track`, which is smoke or made of it, with no checkpoint on the way."""
     return Job(
@@ -221,15 +213,10 @@ def make_job(track: Track, folder: Path) -> Job:
     )
 
 
-# --- corpora ------------------------------------------------------------------------------------------------------
-
-
 def files(pattern: Path | str, **fields: Any) -> FilesData:
     """The data of a track whose text is in files, with a tokenizer of its own."""
-    shares = {"dev_fraction": 0.1, "val_fraction": 0.2}
-    return FilesData(
-        source="files", files=(str(pattern),), tokenizer=TrainedTokenizer(source="trained"), **{**shares, **fields}
-    )
+    usual = {"tokenizer": TrainedTokenizer(source="trained"), "dev_fraction": 0.1, "val_fraction": 0.2}
+    return FilesData(source="files", files=(str(pattern),), **{**usual, **fields})
 
 
 def write_text(folder: Path, texts: list[str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pytest
 
 from harness.show.documents import DOCUMENTS, json_schema
 from tests.make import ROOT
@@ -50,10 +51,12 @@ def valid_document(text: str, *arguments: str) -> Any:
     return document
 
 
-def one_sentence(text: str) -> bool:
-    """Whether a command's stderr has one line of error, and no traceback."""
-    lines = [line for line in text.splitlines() if line.startswith("llmbench: ")]
-    return len(lines) == 1 and "Traceback" not in text
+def refusal(done: Done, code: int = 2) -> str:
+    """What a command said on stderr; it must have ended with `code`, in one sentence of error."""
+    assert done.returncode == code, done.stdout + done.stderr
+    assert sum(line.startswith("llmbench: ") for line in done.stderr.splitlines()) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,7 @@ class Sandbox:
         return python("-m", "harness.cli", *arguments, cwd=self.root, **(environment or {}))
 
     def refuses(self, *arguments: str, code: int = 2, **options: Any) -> str:
-        """What the command said on stderr: it must end with `code`, in one sentence."""
-        done = self(*arguments, **options)
-        assert done.returncode == code, done.stdout + done.stderr
-        assert one_sentence(done.stderr), done.stderr
-        return done.stderr
+        return refusal(self(*arguments, **options), code)
 
     def json(self, *arguments: str, **options: Any) -> Any:
         """The one JSON document that the command prints, proved to keep the command's schema."""
@@ -79,6 +78,19 @@ class Sandbox:
     def copy(self, target: Path) -> Sandbox:
         shutil.copytree(self.root, target, symlinks=True)
         return Sandbox(target)
+
+
+def mounted(folder: str, options: str, *command: str, cwd: Path = ROOT) -> Done:
+    """A command for which `folder` is a small or read-only disk; it prints as its last line which files were left.
+
+    The disk is a mount that only the command sees. Skips the test on a system that lends nobody one.
+    """
+    if run("unshare", "-rm", "true").returncode != 0:
+        pytest.skip("this system lends no mount namespace")
+    mount, left = f'mount -t tmpfs -o {options} none "{folder}"', f'find "{folder}" -type f | tr "\\n" " "'
+    return run(
+        "unshare", "-rm", "sh", "-c", f'{mount} && "$@"; code=$?; echo; {left}; exit $code', "sh", *command, cwd=cwd
+    )
 
 
 HERE = Sandbox(ROOT)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -22,25 +23,20 @@ from harness.show.documents import Document
 from harness.show.trackers import TRACKERS
 
 
-def complete_tracks() -> list[str]:
-    """Names of tracks for the shell; none where there is no checkout around."""
-    with suppress(LlmbenchError):
-        return sorted(path.stem for path in Project.find().tracks.glob("*.toml"))
-    return []
+def _complete(pattern: str, name: Callable[[Path], str]) -> Callable[[], list[str]]:
+    """Completes the names of the checkout's files that match `pattern`; outside a checkout nothing."""
+
+    def complete() -> list[str]:
+        with suppress(LlmbenchError):
+            return sorted(map(name, Project.find().root.glob(pattern)))
+        return []
+
+    return complete
 
 
-def complete_variants() -> list[str]:
-    """Names of variants for the shell."""
-    with suppress(LlmbenchError):
-        return sorted(path.stem for path in Project.find().variants.glob("[a-z]*.py"))
-    return []
-
-
-def complete_submissions() -> list[str]:
-    """Folders under submissions/ for the shell."""
-    with suppress(LlmbenchError):
-        return sorted(f"submissions/{path.name}" for path in Project.find().submissions.glob("[0-9]*"))
-    return []
+complete_tracks = _complete("tracks/*.toml", lambda path: path.stem)
+complete_variants = _complete("models/variants/[a-z]*.py", lambda path: path.stem)
+complete_submissions = _complete("submissions/[0-9]*", lambda path: f"submissions/{path.name}")
 
 
 def complete_records() -> list[str]:

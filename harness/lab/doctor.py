@@ -40,7 +40,7 @@ START_S = 3.0
 # Passes over val: the score, and the probes' repetitions with other tokens, neighbours and order.
 VAL_PASSES = 3
 
-MEASURED_S = 0.3  # of matrix products; their rate then varies by a few per cent
+MEASURED_S = 0.3  # of matrix products, on each device
 
 
 class TrackOutlook(Strict):

@@ -66,7 +66,7 @@ def record_attempt(project: Project, board: Board, track: Track, contest: Contes
 
 
 def attempt_number(project: Project, board: Board, track: Track, sources: Mapping[str, str]) -> int:
-    """1 for the first candidate since the track's last record, and so on; a candidate tried before counts once."""
+    """The candidate's place among those since the track's last record, from 1; its own earlier tries do not count."""
     holder = board.holder(track)
     number = holder.number if holder else 0
     tried = board.attempts(track.name, track.digest)

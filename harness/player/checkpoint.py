@@ -28,6 +28,8 @@ PROGRESS = ("step", "tokens", "train_s", "cpu_s", "loss_sum", "loss_steps", "cur
 class DivergedError(RunEndedError):
     """The loss is no longer a finite number."""
 
+    status = "diverged"
+
 
 class Checkpoint:
     """Everything that changes during a run, so that a resumed run equals an uninterrupted one.

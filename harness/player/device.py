@@ -172,10 +172,5 @@ def gpu_name(track: Track) -> str | None:
 
 def device_files() -> list[Path]:
     """The files through which a confined process reaches NVIDIA's driver (also where Windows hosts Linux: dxg)."""
-    nodes = [
-        *Path("/dev").glob("nvidia*"),
-        Path("/dev/dxg"),
-        *Path("/proc/driver").glob("nvidia*"),
-        Path("/proc/devices"),
-    ]
-    return [path for path in nodes if path.exists()]
+    nodes = [*Path("/dev").glob("nvidia*"), *Path("/proc/driver").glob("nvidia*")]
+    return [path for path in (*nodes, Path("/dev/dxg"), Path("/proc/devices")) if path.exists()]

@@ -25,6 +25,8 @@ NUM_COPY_SEQUENCES = 2
 class RuleBrokenError(RunEndedError):
     """The recipe broke a rule of training; the message starts with the rule's name."""
 
+    status = "invalid"
+
 
 def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
     """Mean nats per token, in float32."""

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.core.errors import LlmbenchError
+from harness.core.runs import FailureStatus
 from harness.core.track import Track
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ Answer = TypeVar("Answer")
 
 class RunEndedError(Exception):
     """A run ends without a result. Where one rank raises it, all ranks do."""
+
+    status: FailureStatus
 
 
 @dataclass(frozen=True)

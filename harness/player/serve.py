@@ -13,12 +13,9 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import Field, TypeAdapter
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.core.errors import LlmbenchError
-from harness.core.events import Refused
 from harness.core.project import derive_seed
 from harness.core.schema import Strict
 from harness.core.track import Track
@@ -46,23 +43,14 @@ class ProbeFailedError(Exception):
     """The model breaks a rule that its score depends on; the message starts with the rule's name."""
 
 
-class Confined(Strict):
-    """The first answer of a session: what keeps the model's process from the rest of the machine."""
+class Answer(Strict):
+    """What goes before the logits, which follow as float32."""
 
-    event: Literal["confined"] = "confined"
-    confinement: tuple[str, ...]
-
-
-class Logits(Strict):
-    """What goes before the logits themselves, which follow as float32."""
-
-    event: Literal["logits"] = "logits"
     shape: tuple[int, ...]
-
-
-_HEAD: TypeAdapter[Confined | Logits | Refused] = TypeAdapter(
-    Annotated[Confined | Logits | Refused, Field(discriminator="event")]
-)
+    confinement: tuple[str, ...]
+    """What keeps the model's process from the rest of the machine."""
+    refusal: str | None = None
+    """Why the recipe cannot be built; then no logits follow."""
 
 
 class Session:
@@ -86,15 +74,13 @@ class Session:
 
         with suppress(BrokenPipeError):  # then the answer says why
             self._requests.send_bytes(_SHAPE.pack(*tokens_BT.shape) + tokens_BT.astype("<i8").tobytes())
-        head = _HEAD.validate_json(self._read(_LONGEST_HEAD))
-        if isinstance(head, Confined):
-            self.confinement = head.confinement
-            head = _HEAD.validate_json(self._read(_LONGEST_HEAD))
-        if isinstance(head, Refused):
-            raise LlmbenchError(head.message)
+        answer = Answer.model_validate_json(self._read(_LONGEST_HEAD))
+        self.confinement = answer.confinement
+        if answer.refusal is not None:
+            raise LlmbenchError(answer.refusal)
         expected = (*tokens_BT.shape, self.vocab_size)
-        if not isinstance(head, Logits) or head.shape != expected:
-            raise ProbeFailedError(f"shape: logits are {getattr(head, 'shape', None)}, not {expected}")
+        if answer.shape != expected:
+            raise ProbeFailedError(f"shape: logits are {answer.shape}, not {expected}")
         logits_BTV = np.frombuffer(self._read(4 * int(np.prod(expected))), dtype="<f4").reshape(expected)
         if not np.isfinite(logits_BTV).all():
             raise ProbeFailedError("finiteness: a logit is not a finite number")
@@ -180,25 +166,23 @@ def serve(job: Job, track: Track, weights: Weights, requests: Connection, answer
     import numpy as np
     import torch
 
-    def send(head: Strict, payload: memoryview | None = None) -> None:
-        answers.send_bytes(head.model_dump_json().encode())
-        if payload is not None:
-            answers.send_bytes(payload)
-
     request = requests.recv_bytes()
-    send(Confined(confinement=job.confine(track, (), writes=False)))
+    confinement = job.confine(track, (), writes=False)
     try:
         device = open_device(track)
         model = _load_model(job, job.load_recipe(track), weights).to(device.name)
     except LlmbenchError as error:
-        send(Refused(message=str(error)))
+        refusal = Answer(shape=(), confinement=confinement, refusal=str(error))
+        answers.send_bytes(refusal.model_dump_json().encode())
         return
     while True:
         tokens_BT = np.frombuffer(request, dtype="<i8", offset=_SHAPE.size).reshape(_SHAPE.unpack_from(request))
         torch.manual_seed(derive_seed("evaluation"))
         with torch.no_grad():
             logits_BTV = model(device.tensor(tokens_BT.copy()))[0].float().contiguous().cpu()
-        send(Logits(shape=tuple(logits_BTV.shape)), memoryview(logits_BTV.numpy()).cast("B"))
+        head = Answer(shape=tuple(logits_BTV.shape), confinement=confinement)
+        answers.send_bytes(head.model_dump_json().encode())
+        answers.send_bytes(memoryview(logits_BTV.numpy()).cast("B"))
         request = requests.recv_bytes()
 
 

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,14 @@ from torch.optim import Optimizer
 from harness.core.errors import LlmbenchError
 from harness.core.events import Failed, Rehearsed, Step, Stopped, Trained
 from harness.core.project import derive_seed, sha256, write_atomic
-from harness.core.runs import CurvePoint, FailureStatus, Training
-from harness.core.track import Budget, Track
+from harness.core.runs import CurvePoint, Training
+from harness.core.track import Track
 from harness.data.batches import Batches, eval_batches
 from harness.data.cache import open_split
 from harness.player.checkpoint import Checkpoint, DivergedError
 from harness.player.compiler import compile_forward, forbid_compiling
 from harness.player.device import Device, open_device, set_up_torch
-from harness.player.job import GiveUp, Job
+from harness.player.job import Job
 from harness.player.loss import RuleBrokenError, cross_entropy, dev_loss, expert_layers
 from harness.player.process import Emit
 from harness.player.ranks import ALONE, Ranks, RunEndedError, open_ranks
@@ -37,6 +38,8 @@ from harness.variants.recipe import Recipe, draw_parameters
 
 class HopelessError(RunEndedError):
     """At its milestone the run is too far behind the record's for its contest to go on."""
+
+    status = "hopeless"
 
 
 class StopRequestedError(RunEndedError):
@@ -82,7 +85,16 @@ def train(
     state.load()
     model.register_forward_pre_hook(state.count_tokens)
     together = ranks.spread(model)
-    first = _FirstRank(budget, recipe, tokens["dev"], device, state, job, emit, should_stop)
+    dev_batches = eval_batches(tokens["dev"], budget.seq_len, budget.eval_sequences)
+    first = _FirstRank(
+        state=state,
+        judged=recipe.renew().build().to(device.name),
+        dev=[device.tensor(batch.astype("int64")) for batch in dev_batches],
+        dev_steps={round(num_steps * (i + 1) / budget.dev_evaluations) for i in range(budget.dev_evaluations)},
+        job=job,
+        emit=emit,
+        should_stop=should_stop,
+    )
     unread: list[Tensor] = []
 
     state.start_clock()
@@ -121,38 +133,34 @@ def train(
     return ranks.of_first(first.finish, warmup_s, max(peaks_mib, default=None), confinement)
 
 
+@dataclass
 class _FirstRank:
     """What the first rank does beside training: scores on dev, sends events, saves, writes the result."""
 
-    def __init__(
-        self,
-        budget: Budget,
-        recipe: Recipe,
-        dev_tokens: Any,
-        device: Device,
-        state: Checkpoint,
-        job: Job,
-        emit: Emit,
-        should_stop: Callable[[], bool],
-    ) -> None:
-        self.num_steps, self.state, self.job = budget.num_steps, state, job
-        self.emit, self.should_stop = emit, should_stop
-        self.judged = recipe.renew().build().to(device.name)
-        batches = eval_batches(dev_tokens, budget.seq_len, budget.eval_sequences)
-        self.dev = [device.tensor(batch.astype("int64")) for batch in batches]
-        count = budget.dev_evaluations
-        self.dev_steps = {round(budget.num_steps * (i + 1) / count) for i in range(count)}
+    state: Checkpoint
+    judged: nn.Module
+    """A second model, which shares no object with the one that trains."""
+    dev: list[Tensor]
+    dev_steps: set[int]
+    """Steps after which dev is scored, the last one among them."""
+    job: Job
+    emit: Emit
+    should_stop: Callable[[], bool]
 
     def look(self, loss_nats: float, tokens_BT1: Tensor) -> bool:
         """Dev, event and checkpoint after a step, where they are due; whether the run is asked to stop.
 
         Raises DivergedError, HopelessError, RuleBrokenError.
         """
-        state, job, is_last = self.state, self.job, self.state.step == self.num_steps
+        state, job, limit = self.state, self.job, self.job.give_up
+        is_last = state.step == max(self.dev_steps)
         if state.step in self.dev_steps:
-            state.end_interval(dev_loss(state.model, self.judged, self.dev, tokens_BT1))
-            if job.give_up is not None and state.step == job.give_up.step:
-                check_milestone(state.curve[-1]["dev_loss_nats"], job.give_up)
+            loss = dev_loss(state.model, self.judged, self.dev, tokens_BT1)
+            state.end_interval(loss)
+            if limit is not None and state.step == limit.step and loss > limit.dev_loss_nats:
+                raise HopelessError(
+                    f"dev loss {loss:.4f} at step {limit.step}, where {limit.dev_loss_nats:.4f} was the limit"
+                )
         self.emit(Step(step=state.step, loss_nats=loss_nats, train_s=state.train_s))
         stop = self.should_stop()
         if is_last:
@@ -198,14 +206,6 @@ def check_rules(track: Track, state: Checkpoint, ranks: Ranks) -> None:
                 "processes: their weights have parted in the course of training; let what moves a parameter follow "
                 "from its gradient alone"
             )
-
-
-def check_milestone(dev_loss_nats: float, give_up: GiveUp) -> None:
-    """Raises HopelessError where the dev loss exceeds the limit."""
-    if dev_loss_nats > give_up.dev_loss_nats:
-        raise HopelessError(
-            f"dev loss {dev_loss_nats:.4f} at step {give_up.step}, where {give_up.dev_loss_nats:.4f} was the limit"
-        )
 
 
 def build_optimizers(recipe: Recipe, model: nn.Module) -> list[Optimizer]:
@@ -282,14 +282,7 @@ def work(job: Job, emit: Emit) -> None:
             training = train(track, recipe, tokens, job, emit, stop.is_set, confinement, ranks=ranks)
         except StopRequestedError:
             emit(Stopped())
-        except tuple(_FAILURES) as error:
-            emit(Failed(status=_FAILURES[type(error)], reason=str(error)))
+        except RunEndedError as error:
+            emit(Failed(status=error.status, reason=str(error)))
         else:
             emit(Trained(training=training))
-
-
-_FAILURES: dict[type[Exception], FailureStatus] = {
-    DivergedError: "diverged",
-    HopelessError: "hopeless",
-    RuleBrokenError: "invalid",
-}

@@ -1,4 +1,4 @@
-"""Pictures, drawn with matplotlib: learning curves, a track's history, what a gain costs.
+"""Pictures of the board, drawn with matplotlib: the history of a track, and gain against cost.
 
 The same input gives the same bytes. An SVG follows its reader's light or dark theme; a PNG is on white.
 """

@@ -77,14 +77,14 @@ def judgement_facts(judgement: Judgement) -> list[tuple[str, str]]:
 
 def duration(seconds: float) -> str:
     """`40 s`, `12 min`, `3.5 h`, `9 days`."""
-    for size, unit in ((1.0, "s"), (60.0, "min"), (3600.0, "h")):
-        if seconds < _ENDS[unit]:
-            amount = seconds / size
-            return f"{amount:.1f} {unit}" if unit == "h" and amount < 10 else f"{amount:.0f} {unit}"
-    return f"{seconds / 86400:.0f} days"
-
-
-_ENDS = {"s": 99.5, "min": 99.5 * 60, "h": 48 * 3600.0}
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if seconds < 99.5 * 60:
+        return f"{seconds / 60:.0f} min"
+    hours = seconds / 3600
+    if hours < 48:
+        return f"{hours:.1f} h" if hours < 10 else f"{hours:.0f} h"
+    return f"{hours / 24:.0f} days"
 
 
 def check_lines(found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]]) -> list[str]:

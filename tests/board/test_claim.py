@@ -16,6 +16,7 @@ import pytest
 from harness.board.leaderboard import Board, read_board
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project
+from harness.core.runs import FinishedRun, load_run
 from harness.core.track import load_track
 from harness.lab.arms import Arms, Entry, choose_arms
 from harness.lab.contest import Contest
@@ -50,6 +51,22 @@ def test_submit_writes_a_folder_that_verifies(filed: FiledContest) -> None:
     rows = sandbox.json("leaderboard")["rows"]
     assert [(row["kind"], row["recipe"]) for row in rows] == [("opening", "base"), ("record", "base+token_smear")]
     assert rows[0]["val_loss"] - rows[1]["val_loss"] == pytest.approx(rows[1]["gain"], abs=2e-5)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_baseline_trained_here_is_the_kept_one(project: Project, filed: FiledContest, seed: int) -> None:
+    """To the bit on the machine, the packages and the track of the kept runs; elsewhere sums round in another order."""
+    kept = load_run(project.root / "benchmarks" / "noise" / "smoke" / f"record-seed-{seed}.json")
+    path = next(filed.sandbox.root.glob(f"runs/smoke/base/*/seed-{seed}/run.json"))  # a timed contest keeps its own
+    made = load_run(path)
+    assert isinstance(kept, FinishedRun)
+    assert isinstance(made, FinishedRun)
+    assert made.training_digest == kept.training_digest
+    assert made.evaluation.val_loss == pytest.approx(kept.evaluation.val_loss, abs=0.05)
+    before, now = kept.provenance, made.provenance
+    if (before.machine.cpu, before.packages) == (now.machine.cpu, now.packages):
+        assert made.training.weights_sha256 == kept.training.weights_sha256
+        assert made.evaluation.nats == kept.evaluation.nats
 
 
 def test_the_record_is_the_next_baseline(filed: FiledContest) -> None:

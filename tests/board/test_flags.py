@@ -11,12 +11,12 @@ import pytest
 from harness.board.check_board import check_board
 from harness.board.flags import CONFINED, FLAGS, PEAK_FLOPS_PER_THREAD, Case, accepted_gains, find_flags
 from harness.board.leaderboard import Board
-from harness.board.submission import Arm, Challenge, Submission
+from harness.board.submission import Challenge, load_submission
 from harness.core.project import Project
 from harness.core.runs import CurvePoint, FinishedRun
 from harness.core.track import Track, load_track
-from harness.rule.verdict import Lane, Verdict
-from tests.make import FIRST, copy_board, make_run
+from harness.rule.verdict import Lane
+from tests.make import FIRST, RECORD, copy_board, make_run
 
 PARAMS, TOKENS = 10_000, 1000
 
@@ -48,33 +48,9 @@ def arm(recipe: str, *, minute: int, **changes: Any) -> list[FinishedRun]:
 def make_case(track: Track, *, gain: float = 0.05, lane: Lane = "loss", **changes: Any) -> Case:
     """An honest contest; `changes` go to the case."""
     records, candidates = arm("base", minute=10), arm("base+idea", minute=20)
-    verdict = Verdict(
-        decision="accepted",
-        lane=lane,
-        reasons=("gain_shown",),
-        pairs=3,
-        look=1,
-        next_look=None,
-        design="paired",
-        gain=gain,
-        margin=0.0,
-        alpha_look=0.003,
-        added_statements=0,
-    )
-    submission = Submission(
-        number=2,
-        name="idea",
-        date="2026-11-22",
-        kind="record",
-        lane=lane,
-        track=track.name,
-        track_digest="0" * 64,
-        record=Arm(recipe="base", sources={}, statements=0, runs={"0": "0" * 64}),
-        candidate=Arm(recipe="base+idea", sources={}, statements=0, runs={"0": "0" * 64}),
-        attempt=1,
-        verdict=verdict,
-        files={},
-    )
+    filed = load_submission(RECORD)
+    verdict = filed.verdict.model_copy(update={"gain": gain, "lane": lane}) if filed.verdict else None
+    submission = filed.model_copy(update={"lane": lane, "track": track.name, "verdict": verdict})
     fields: dict[str, Any] = {"records": records, "candidates": candidates, "known": lambda: records, "accepted": ()}
     return Case(submission=submission, track=track, **fields | changes)
 
@@ -104,7 +80,7 @@ def quick(runs: Sequence[FinishedRun], seconds: float) -> list[FinishedRun]:
 
 
 FLOOR_S = 6 * PARAMS * TOKENS / PEAK_FLOPS_PER_THREAD
-RECORD, IDEA = arm("base", minute=10), arm("base+idea", minute=20)
+BASE, IDEA = arm("base", minute=10), arm("base+idea", minute=20)
 BUSY = arm("base+idea", minute=20, jobs=2)
 # name -> (what raises the flag, what just does not)
 EDGES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
@@ -114,15 +90,15 @@ EDGES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         # Times scatter by 1 % here; the runs that earned the record count as well as those measured again.
         (
             {"gain": 0.01, "lane": "speed"},
-            {"gain": 0.01, "lane": "speed", "known": lambda: first(RECORD, train_s=94.0)},
+            {"gain": 0.01, "lane": "speed", "known": lambda: first(BASE, train_s=94.0)},
         ),
     ],
     "identical_curves": [
         (
             {"candidates": first(IDEA, curve=(IDEA[1].training.curve[0].model_copy(update={"train_s": 2.0}),))},
-            {"candidates": first(IDEA, curve=RECORD[0].training.curve)},
+            {"candidates": first(IDEA, curve=BASE[0].training.curve)},
         ),
-        ({"candidates": first(IDEA, curve=RECORD[2].training.curve)}, {}),
+        ({"candidates": first(IDEA, curve=BASE[2].training.curve)}, {}),
     ],
     "below_flops_floor": [
         ({"candidates": quick(IDEA, 0.99 * FLOOR_S)}, {"candidates": quick(IDEA, 1.01 * FLOOR_S)}),
@@ -131,8 +107,8 @@ EDGES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         ({"candidates": each(IDEA, train_s=89.0)}, {"candidates": each(IDEA, train_s=91.0)}),
         ({"candidates": each(IDEA, train_s=85.0)}, {"candidates": each(IDEA, train_s=85.0, warmup_s=10.0)}),
         (
-            {"records": each(RECORD, train_s=99.9), "candidates": each(IDEA, train_s=98.0)},
-            {"records": each(RECORD, train_s=99.9), "candidates": each(IDEA, train_s=99.5)},
+            {"records": each(BASE, train_s=99.9), "candidates": each(IDEA, train_s=98.0)},
+            {"records": each(BASE, train_s=99.9), "candidates": each(IDEA, train_s=99.5)},
         ),
     ],
     "overlapping_runs": [

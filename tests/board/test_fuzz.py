@@ -174,25 +174,18 @@ def test_a_damaged_file_is_refused_in_a_sentence_or_its_damage_does_not_show(che
         subject.path.write_bytes(original)
 
 
-def no_file(path: Path, kind: str) -> None:
-    """Put something at `path` that is no file."""
-    match kind:
-        case "folder":
-            path.mkdir()
-        case "pipe":
-            os.mkfifo(path)
-        case "device":
-            path.symlink_to("/dev/zero")
-        case "loop":
-            path.symlink_to(path.name)
-        case "link":
-            path.symlink_to("nowhere")
-        case "secret":
-            path.write_bytes(b"{}")
-            path.chmod(0)
+NO_FILES: dict[str, Callable[[Path], Any]] = {
+    "folder": Path.mkdir,
+    "pipe": os.mkfifo,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "loop": lambda path: path.symlink_to(path.name),
+    "link": lambda path: path.symlink_to("nowhere"),
+    "secret": lambda path: path.touch(mode=0),
+    "nothing": lambda path: None,
+}
 
 
-@pytest.mark.parametrize("kind", ["folder", "pipe", "device", "loop", "link", "secret", "nothing"])
+@pytest.mark.parametrize("kind", NO_FILES)
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_no_readable_file_is_refused(checkout: Project, name: str, kind: str) -> None:
     if kind == "secret" and os.geteuid() == 0:
@@ -201,7 +194,7 @@ def test_what_is_no_readable_file_is_refused(checkout: Project, name: str, kind:
     kept = checkout.root / "kept"
     subject.path.rename(kept)
     try:
-        no_file(subject.path, kind)
+        NO_FILES[kind](subject.path)
         found = outcome(subject.read)
         assert found is REFUSED or (name in OPTIONAL and kind in ("loop", "link", "nothing"))
     finally:

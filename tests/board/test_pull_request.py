@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,13 +166,10 @@ def board_cell(it: Repository) -> None:
 
 STRAY = "a submission changes only its own files"
 SPOILED: dict[str, tuple[Spoil, str]] = {
-    "harness": (lambda it: it.edit("harness/rule/verdict.py"), f"`harness/rule/verdict.py` differs: {STRAY}"),
-    "base model": (lambda it: it.edit("models/gpt.py"), f"`models/gpt.py` differs: {STRAY}"),
-    "track": (lambda it: it.edit("tracks/smoke.toml"), f"`tracks/smoke.toml` differs: {STRAY}"),
-    "workflow": (
-        lambda it: it.edit(".github/workflows/verify.yml"),
-        f"`.github/workflows/verify.yml` differs: {STRAY}",
-    ),
+    **{
+        file: (partial(Repository.edit, file=file), f"`{file}` differs: {STRAY}")
+        for file in ("harness/rule/verdict.py", "models/gpt.py", "tracks/smoke.toml", ".github/workflows/verify.yml")
+    },
     "judge": (lambda it: (it.root / ".ci/verify-pull-request").write_text("exit 0\n"), "`.ci/verify-pull-request`"),
     "readme": (lambda it: it.edit("README.md"), f"README.md was changed outside its board: {STRAY}"),
     "readme's board": (board_cell, "the board in README.md differs from what the submissions say"),

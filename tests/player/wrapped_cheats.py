@@ -1,6 +1,6 @@
 """Cheats that wrap the head or every block of the model: what each tries, and what its wrapper does.
 
-Those that take more than a wrapper are files of their own in tests/cheats/.
+The others are files of their own in tests/cheats/.
 """
 
 from __future__ import annotations
@@ -153,11 +153,6 @@ WRAPPERS = {
         "Later tokens through a cumulative sum that runs from the end of the sequence.",
         "return self.inner(x_BTD + 0.1 * x_BTD.flip(1).cumsum(1).flip(1))",
     ),
-    "trains_in_evaluation_mode": Wrapper(
-        "block",
-        "Switches itself to evaluation mode, so that what counts training tokens counts nothing.",
-        "return self.inner.eval()(x_BTD)",
-    ),
     "works_in_the_dev_evaluation": Wrapper(
         "block",
         "Works outside the clock: weights are improved during the dev evaluation, which no clock covers.",
@@ -167,3 +162,5 @@ WRAPPERS = {
         "return self.inner(x_BTD)",
     ),
 }
+
+SOURCES = {name: wrapper.source() for name, wrapper in WRAPPERS.items()}

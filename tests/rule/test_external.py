@@ -119,17 +119,19 @@ def test_csv_pairs_by_seed_whatever_the_order_of_lines(tmp_path: Path) -> None:
     assert judge_file(path).test == "welch_t"
 
 
-def test_csv_with_a_repeated_seed_is_undecided(tmp_path: Path) -> None:
-    path = write(tmp_path, "runs.csv", "arm,seed,value\ncandidate,1,1.0\ncandidate,1,1.1\nrecord,1,2.0\nrecord,2,2.1\n")
-    assert judge_file(path).reasons == ("repeated_seeds",)
-
-
-def test_a_diverged_run_in_a_table_is_undecided(tmp_path: Path) -> None:
-    for name, content in (
-        ("runs.csv", "arm,seed,value\ncandidate,1,nan\ncandidate,2,1.1\nrecord,1,2.0\nrecord,2,2.1\n"),
-        ("runs.json", '{"candidate": [NaN, 1.1], "target": 2.0}'),
-    ):
-        assert judge_file(write(tmp_path, name, content)).reasons == ("not_finite",)
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.csv", "arm,seed,value\ncandidate,1,1.0\ncandidate,1,1.1\nrecord,1,2.0\nrecord,2,2.1\n", "repeated_seeds"),
+        ("a.csv", "arm,seed,value\ncandidate,1,nan\ncandidate,2,1.1\nrecord,1,2.0\nrecord,2,2.1\n", "not_finite"),
+        ("a.json", '{"candidate": [NaN, 1.1], "target": 2.0}', "not_finite"),
+        ("a.json", f'{{"candidate": [1{"0" * 400}, 1.0, 2.0], "target": 5.0}}', "not_finite"),
+    ],
+)
+def test_a_file_whose_numbers_cannot_be_tested_is_undecided(
+    tmp_path: Path, name: str, content: str, reason: str
+) -> None:
+    assert judge_file(write(tmp_path, name, content)).reasons == (reason,)
 
 
 def test_json_file_reads_every_key_and_options_override_it(tmp_path: Path) -> None:
@@ -179,8 +181,7 @@ def test_a_wrong_file_ends_in_one_sentence(tmp_path: Path, name: str, content: s
 
 
 def test_a_missing_file_and_bytes_that_are_no_text_end_in_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(LlmbenchError, match="is missing"):
-        judge_file(tmp_path / "none.json")
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(LlmbenchError, match="is not UTF-8 text"):
-        judge_file(tmp_path / "binary.json")
+    for name, words in (("none.json", "is missing"), ("binary.json", "is not UTF-8 text")):
+        with pytest.raises(LlmbenchError, match=words):
+            judge_file(tmp_path / name)

@@ -17,7 +17,8 @@ from harness.rule.verdict import Lane, Verdict, decide, failed_verdict
 from tests.make import RULE, TOKENS, WELCH, contests, make_pairs, make_run, rules, steps
 
 lanes = st.sampled_from(["loss", "loss", "speed", "simplicity"])
-statements = st.integers(-40, 40)
+hows = st.fixed_dictionaries({"rule": rules, "lane": lanes, "added_statements": st.integers(-40, 40)})
+How = dict[str, Any]
 
 
 def moved(pairs: Sequence[Pair], change: Callable[[FinishedRun], float], arms: str = "both") -> list[Pair]:
@@ -34,74 +35,58 @@ def numbers(verdict: Verdict) -> tuple[Any, ...]:
     return (verdict.decision, verdict.reasons, verdict.look, verdict.p_value, verdict.gain, verdict.ci_low)
 
 
-@given(pairs=contests(), rule=rules, lane=lanes, added=statements, shift=steps)
-def test_shifting_both_arms_changes_nothing(
-    pairs: list[Pair], rule: Rule, lane: Lane, added: int, shift: float
-) -> None:
-    before = decide(pairs, rule, added_statements=added, lane=lane)
-    after = decide(moved(pairs, lambda run: run.evaluation.val_loss + shift), rule, added_statements=added, lane=lane)
+@given(pairs=contests(), how=hows, shift=steps)
+def test_shifting_both_arms_changes_nothing(pairs: list[Pair], how: How, shift: float) -> None:
+    before = decide(pairs, **how)
+    after = decide(moved(pairs, lambda run: run.evaluation.val_loss + shift), **how)
     assert (after.decision, after.reasons, after.look) == (before.decision, before.reasons, before.look)
     assert after.p_value == (None if before.p_value is None else pytest.approx(before.p_value, abs=1e-12))
 
 
-@given(pairs=contests(), rule=rules, lane=lanes, added=statements, scale=st.sampled_from([0.25, 2.0, 64.0]))
-def test_scaling_losses_and_their_margins_changes_nothing(
-    pairs: list[Pair], rule: Rule, lane: Lane, added: int, scale: float
-) -> None:
+@given(pairs=contests(), how=hows, scale=st.sampled_from([0.25, 2.0, 64.0]))
+def test_scaling_losses_and_their_margins_changes_nothing(pairs: list[Pair], how: How, scale: float) -> None:
+    rule = how["rule"]
     in_units = {"loss_per_statement": rule.loss_per_statement * scale, "loss_tolerance": rule.loss_tolerance * scale}
-    before = decide(pairs, rule, added_statements=added, lane=lane)
-    after = decide(
-        moved(pairs, lambda run: run.evaluation.val_loss * scale),
-        rule.model_copy(update=in_units),
-        added_statements=added,
-        lane=lane,
-    )
-    assert (after.decision, after.reasons, after.look, after.p_value) == (
-        before.decision, before.reasons, before.look, before.p_value
-    )  # fmt: skip
+    scaled = moved(pairs, lambda run: run.evaluation.val_loss * scale)
+    before, after = decide(pairs, **how), decide(scaled, **how | {"rule": rule.model_copy(update=in_units)})
+    assert numbers(after)[:4] == numbers(before)[:4]
 
 
-@given(pairs=contests(), rule=rules, lane=lanes, added=statements, random=st.randoms(use_true_random=False))
-def test_permuting_pairs_within_the_look_changes_nothing(
-    pairs: list[Pair], rule: Rule, lane: Lane, added: int, random: Any
-) -> None:
-    one_look = rule.model_copy(update={"looks": (len(pairs),)}) if len(pairs) >= 2 else rule
+@given(pairs=contests(), how=hows, random=st.randoms(use_true_random=False))
+def test_permuting_pairs_within_the_look_changes_nothing(pairs: list[Pair], how: How, random: Any) -> None:
+    if len(pairs) >= 2:
+        how = how | {"rule": how["rule"].model_copy(update={"looks": (len(pairs),)})}
     shuffled = pairs.copy()
     random.shuffle(shuffled)
-    before = decide(pairs, one_look, added_statements=added, lane=lane)
-    after = decide(shuffled, one_look, added_statements=added, lane=lane)
+    before, after = decide(pairs, **how), decide(shuffled, **how)
     assert (after.decision, after.reasons) == (before.decision, before.reasons)
     assert after.p_value == (None if before.p_value is None else pytest.approx(before.p_value, rel=1e-9, abs=1e-12))
 
 
 @settings(max_examples=200)
-@given(pairs=contests(gains=[0.0625, 0.125]), rule=rules, lane=lanes, added=statements, more=steps)
-def test_a_larger_gain_never_turns_accept_into_reject(
-    pairs: list[Pair], rule: Rule, lane: Lane, added: int, more: float
-) -> None:
+@given(pairs=contests(gains=[0.0625, 0.125]), how=hows, more=steps)
+def test_a_larger_gain_never_turns_accept_into_reject(pairs: list[Pair], how: How, more: float) -> None:
     better = moved(pairs, lambda run: run.evaluation.val_loss - more, arms="candidate")
-    before, after = (decide(both, rule, added_statements=added, lane=lane) for both in (pairs, better))
+    before, after = decide(pairs, **how), decide(better, **how)
     order = ["rejected", "undecided", "accepted"]
     assert after.decision == "accepted" or before.decision != "accepted"
     if before.look == after.look:
         assert order.index(after.decision) >= order.index(before.decision)
 
 
-@given(pairs=contests(), rule=rules, lane=lanes, added=statements)
-def test_swapping_the_arms_never_accepts_both(pairs: list[Pair], rule: Rule, lane: Lane, added: int) -> None:
+@given(pairs=contests(), how=hows)
+def test_swapping_the_arms_never_accepts_both(pairs: list[Pair], how: How) -> None:
     swapped = [Pair(pair.candidate, pair.record) for pair in pairs]
-    there = decide(pairs, rule, added_statements=added, lane=lane)
-    back = decide(swapped, rule, added_statements=-added, lane=lane)
+    there, back = decide(pairs, **how), decide(swapped, **how | {"added_statements": -how["added_statements"]})
     assert not (there.decision == back.decision == "accepted")
 
 
-@given(pairs=contests(largest=8), more=contests(largest=9), rule=rules, lane=lanes, added=statements)
-def test_a_verdict_once_fallen_stays(pairs: list[Pair], more: list[Pair], rule: Rule, lane: Lane, added: int) -> None:
-    first = decide(pairs, rule, added_statements=added, lane=lane)
+@given(pairs=contests(largest=8), more=contests(largest=9), how=hows)
+def test_a_verdict_is_final(pairs: list[Pair], more: list[Pair], how: How) -> None:
+    first = decide(pairs, **how)
     assume(first.look > 0 and first.next_look is None)
-    longer = pairs + more[len(pairs) :]
-    later = decide(longer, rule, added_statements=added, lane=lane)
-    assert numbers(later)[0] == first.decision
+    later = decide(pairs + more[len(pairs) :], **how)
+    assert later.decision == first.decision
     assert (later.look, later.pairs, later.p_value) == (first.look, first.pairs, first.p_value)
 
 

@@ -24,7 +24,7 @@ PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    write_site(make_board(tmp_path_factory.mktemp("board"), 9), folder)
+    write_site(make_board(tmp_path_factory.mktemp("board")), folder)
     return folder
 
 

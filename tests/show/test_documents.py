@@ -50,8 +50,7 @@ def test_every_command_takes_json_and_has_a_schema() -> None:
 
 @pytest.mark.parametrize("command", READING)
 def test_what_reads_prints_a_document_of_its_schema(command: str) -> None:
-    words = [*command.split(), *READING[command]]
-    assert HERE.json(*words)["schema_version"] == 1
+    assert HERE.json(*command.split(), *READING[command])["schema_version"] == 1
 
 
 def test_what_makes_a_claim_prints_documents_of_its_schema(filed: FiledContest, project: Project) -> None:

@@ -19,6 +19,7 @@ from harness.board.rows import format_csv
 from harness.board.submission import Claim, load_runs, load_submission
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project
+from harness.core.track import load_track, track_names
 from harness.rule.reasons import explain
 from harness.show import site as site_module
 from harness.show.site import MANIFEST, render_pages, render_site, write_site
@@ -27,6 +28,7 @@ from tests.make import NEGATIVE, RECORD, ROOT, copy_board, edit, make_board
 from tests.sandbox import FiledContest
 
 Files = dict[str, str]
+VOID = ("meta", "link", "img", "input", "path", "circle", "br")
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>&amp;' {{ 7 * 7 }} </pre></title>"
 
 
@@ -45,15 +47,11 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags[tag] += 1
         self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in ("meta", "link", "img", "input", "path", "circle", "br"):
+        if tag not in VOID:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags[tag] += 1
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-
     def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag, f"</{tag}> closes another element"
+        assert tag in VOID or self.open.pop() == tag, f"</{tag}> closes another element"
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -76,7 +74,7 @@ def written(project: Project) -> Files:
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return make_board(tmp_path_factory.mktemp("board"), 9)
+    return make_board(tmp_path_factory.mktemp("board"))
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +123,6 @@ def test_every_source_stands_on_one_page_and_is_linked_from_the_others(files: Fi
 
 
 def test_every_track_has_a_page_with_its_rule_and_what_others_report(project: Project, files: Files) -> None:
-    from harness.core.track import load_track, track_names
-
     for name in track_names(project):
         track, page = load_track(project, name), Page(files[f"tracks/{name}.html"])
         assert f"{track.rule.loss_per_statement:g} nats for each statement" in page.text
@@ -195,10 +191,8 @@ def test_words_of_strangers_stay_words(tmp_path: Path) -> None:
     for path, page in pages(files):
         assert page.tags["script"] <= 1
         assert not [name for name in (name for _, name, _ in page.attributes) if name.startswith("on")], path
-        assert all(
-            value.startswith(("style.css", "board.js", "../", "submissions/", "tracks/"))
-            for value in page.values("src")
-        )
+        own = ("style.css", "board.js", "../", "submissions/", "tracks/")
+        assert all(value.startswith(own) for value in page.values("src"))
         assert page.tags["img"] == tame[path].tags["img"]
         seen += HOSTILE in page.text
     assert seen > 10, "the test reaches the pages"
@@ -248,10 +242,10 @@ def snapshot(folder: Path) -> Files:
 
 
 def test_an_installed_llmbench_has_what_the_site_is_made_of() -> None:
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][
-        "harness.show.site"
-    ]
-    packed = {path for pattern in patterns for path in site_module.HERE.glob(pattern)}
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    packed = {
+        path for pattern in settings["package-data"]["harness.show.site"] for path in site_module.HERE.glob(pattern)
+    }
     there = {path for path in site_module.HERE.rglob("*.*") if path.suffix not in (".py", ".pyc")}
     assert packed == there
 

@@ -167,7 +167,8 @@ NAMED = [
     (
         "import {0}",
         "imports '{0}'",
-        "os numpy models torch.hub enum models.helpers models.variants.other torch.func torch.utils.cpp_extension",
+        "os sys time threading numpy models torch.hub enum models.helpers models.variants.other torch.func "
+        "torch.utils.cpp_extension",
     ),
     (
         "from {1} import {2}",
