@@ -31,8 +31,8 @@ PROBES = ("batch_independence", "causality", "finiteness", "shape", "statelessne
 """What every evaluation checks of a model before it has a score."""
 
 
-def _is_none(value: object) -> bool:
-    return value is None
+ABSENT = Field(default=None, exclude_if=lambda value: value is None)
+"""The default of a field that is not written where it is None."""
 
 
 class CurvePoint(Strict):
@@ -70,7 +70,7 @@ class Training(Strict):
     """Steps on dummy data before the clock starts."""
     wall_s: Seconds
     """The whole training process, all sessions of a resumed run together."""
-    peak_memory_mib: Positive | None = Field(default=None, exclude_if=_is_none)
+    peak_memory_mib: Positive | None = ABSENT
     """Largest resident memory of the training process, or on a GPU what torch allocated there."""
     ended: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
     """UTC time at the end of training: shows which runs were interleaved."""
@@ -79,7 +79,7 @@ class Training(Strict):
     confinement: tuple[str, ...]
     """What barred the training process from other files, the network and new processes; empty if nothing did."""
     curve: tuple[CurvePoint, ...]
-    experts: tuple[ExpertLayer, ...] | None = Field(default=None, exclude_if=_is_none)
+    experts: tuple[ExpertLayer, ...] | None = ABSENT
     """Layer by layer; None in a model without experts."""
 
 
@@ -128,7 +128,7 @@ class Machine(Strict):
     memory_gib: Positive
     os: str
     python: str
-    gpu: str | None = Field(default=None, exclude_if=_is_none)
+    gpu: str | None = ABSENT
     """Name and training precision; None on a CPU track."""
 
 
@@ -143,7 +143,7 @@ class Provenance(Strict):
     machine: Machine
     threads: Positive
     """Of each process."""
-    processes: Positive | None = Field(default=None, exclude_if=_is_none)
+    processes: Positive | None = ABSENT
     """Processes that trained the run together, on a CUDA track each on its own GPU; None for one process."""
     jobs: Positive
     """Runs that shared the machine at the same time; a speed claim needs runs that ran alone."""

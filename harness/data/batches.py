@@ -6,16 +6,15 @@ Shapes: N tokens, B sequences of a batch, T positions.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.core.errors import LlmbenchError
 from harness.core.project import derive_seed
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Tokens = NDArray[np.uint16] | NDArray[np.uint32]
+Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 
 
 class Batches:
@@ -32,8 +31,6 @@ class Batches:
 
     def batch(self, step: int) -> NDArray[np.int64]:
         """tokens_BT1: B windows of T + 1 tokens; inputs are the first T, targets the last T."""
-        import numpy as np
-
         first = step * self.batch_sequences
         rows = [self._window(index) for index in range(first, first + self.batch_sequences)]
         return np.stack(rows).astype(np.int64)
@@ -46,8 +43,6 @@ class Batches:
 
 @lru_cache(maxsize=1)
 def _epoch_order(seed: int, epoch: int, num_windows: int) -> NDArray[np.int64]:
-    import numpy as np
-
     return np.random.Generator(np.random.PCG64(derive_seed("order", seed, epoch))).permutation(num_windows)
 
 
@@ -56,8 +51,6 @@ def eval_batches(tokens_N: Tokens, seq_len: int, sequences: int) -> list[Tokens]
 
     The last window may be shorter; it is a batch of its own.
     """
-    import numpy as np
-
     num_windows = (len(tokens_N) - 1) // seq_len
     batches: list[Any] = []
     if num_windows:

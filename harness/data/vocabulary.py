@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harness.core.errors import LlmbenchError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
 SEPARATOR = "<|endoftext|>"
@@ -25,8 +26,6 @@ class Vocabulary:
     """A tokenizer, and the bytes of each token id. Raises LlmbenchError where the tokenizer is not byte-level."""
 
     def __init__(self, tokenizer: Tokenizer, separator: str, name: str) -> None:
-        import numpy as np
-
         tokenizer.encode_special_tokens = True  # text that spells a special token is text
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -41,8 +40,6 @@ class Vocabulary:
 
         Raises LlmbenchError where the tokens do not spell the text exactly, or there is no separator.
         """
-        import numpy as np
-
         separator_id = self.tokenizer.token_to_id(self.separator)
         if separator_id is None or self.table[separator_id]:
             raise LlmbenchError(
@@ -63,8 +60,6 @@ class Vocabulary:
 
     def check(self, ids: Sequence[int]) -> NDArray[np.int64]:
         """tokens_N of a row of a tokenized corpus. Raises LlmbenchError for an id outside the vocabulary."""
-        import numpy as np
-
         tokens_N: NDArray[Any] = np.asarray(ids)
         if tokens_N.ndim != 1 or tokens_N.dtype.kind not in "iu":
             raise LlmbenchError(f"a row of tokens must be a list of whole numbers, found {str(ids)[:60]}")

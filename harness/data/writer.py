@@ -14,7 +14,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.core.dataspec import SPLITS, OneEach, SplitName
 from harness.core.errors import LlmbenchError
@@ -22,10 +25,6 @@ from harness.core.project import sha256, write_atomic
 from harness.core.schema import Count, Sha256, Strict
 from harness.data.corpus import Corpus, Document
 from harness.data.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 CHUNK_CHARACTERS = 4_000_000
 """Text between two checkpoints, a second or two of work; a token of a tokenized corpus counts as one character."""
