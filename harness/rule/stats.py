@@ -1,4 +1,4 @@
-"""Statistics of a comparison. numpy and scipy are loaded at the first use of a test.
+"""Statistics of a comparison. scipy is loaded at the first use of a test.
 
 Gains are record minus candidate, because lower losses and times are better. Every test is one-sided and asks
 whether the true gain exceeds `margin`. What cannot be computed (one value, no variance, NaN, infinity, arms
@@ -13,14 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
-    Array = NDArray[np.float64]
-
+Array = NDArray[np.float64]
 Design = Literal["paired", "welch"]
 TestName = Literal["one_sample_t", "welch_t", "paired_t", "z", "two_sample_z"]
 
@@ -75,8 +73,6 @@ def gain_test(
     arms, where values at the same place are a pair: Student's t of the differences. With `sigma`, the standard
     deviation of a single value known beforehand: z.
     """
-    import numpy as np
-
     target = record if isinstance(record, int | float) else None
     arms = [candidate] if isinstance(record, int | float) else [record, candidate]
     test: TestName = "two_sample_z"
@@ -119,8 +115,6 @@ def seed_problems(record: Sequence[int], candidate: Sequence[int], *, paired: bo
 
 def pair_correlation(record: Sequence[float], candidate: Sequence[float]) -> float | None:
     """Pearson's correlation over the pairs; None below three pairs or where an arm has no spread."""
-    import numpy as np
-
     if len(record) != len(candidate) or len(record) < 3 or value_problems(record, candidate):
         return None
     arms = np.asarray([record, candidate], dtype=float)
@@ -138,8 +132,6 @@ def sign_flip_p(record: Sequence[float], candidate: Sequence[float], *, margin: 
     Assumes that differences scatter symmetrically about the margin, not that they are normal. Ties, up to rounding,
     count against the candidate. None below 7 pairs (it could not reach 1 %), above 20, or where values are unusable.
     """
-    import numpy as np
-
     usable = len(record) == len(candidate) and not value_problems(record, candidate, [margin])
     if not usable or not FEWEST_SIGN_FLIPS <= len(record) <= MOST_SIGN_FLIPS:
         return None
@@ -171,8 +163,6 @@ def power(effect: float, sd: float, n: int, *, alpha: float, design: Design, df:
 
 def estimate(record_S: Array, candidate_S: Array, design: Design) -> Estimate:
     """The mean gain of each contest under a design; both arms need two seeds or more."""
-    import numpy as np
-
     if design == "paired":
         num = candidate_S.shape[-1]
         scale = np.maximum(np.abs(record_S), np.abs(candidate_S)).max(-1)
@@ -187,8 +177,6 @@ def estimate(record_S: Array, candidate_S: Array, design: Design) -> Estimate:
 
 def known_sigma(record_S: Array, candidate_S: Array, sigma: float) -> Estimate:
     """The mean gain of each contest, where the standard deviation of a single value is known beforehand."""
-    import numpy as np
-
     error = sigma * math.sqrt(1 / record_S.shape[-1] + 1 / candidate_S.shape[-1])
     gain = record_S.mean(-1) - candidate_S.mean(-1)
     return Estimate(gain, np.full_like(gain, error), np.asarray(math.inf))
@@ -196,7 +184,6 @@ def known_sigma(record_S: Array, candidate_S: Array, sigma: float) -> Estimate:
 
 def p_value(found: Estimate, margin: float) -> Array:
     """One-sided p of "the gain exceeds the margin"; NaN, which passes no comparison, where there is no spread."""
-    import numpy as np
     from scipy.special import stdtr
 
     usable = found.standard_error > 0
@@ -214,8 +201,6 @@ def bounds(found: Estimate, alpha: float) -> tuple[Array, Array]:
 
 def _deviation(values_S: Array, scale: Array | None = None) -> Array:
     """Standard deviation over the seeds; 0 where it is no more than the rounding of values of size `scale`."""
-    import numpy as np
-
     scale = np.abs(values_S).max(-1) if scale is None else scale
     found = values_S.std(-1, ddof=1)
     return np.where(found > ROUNDING * scale, found, 0.0)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Literal, NamedTuple
 
+import numpy as np
 from pydantic import Field
 
 from harness.core.runs import FailedRun, FinishedRun, Pair
@@ -157,8 +158,6 @@ def _margin(rule: Rule, lane: Lane, added_statements: int) -> float:
 
 def _criteria(pairs: Sequence[Pair], rule: Rule, lane: Lane, margin: float) -> tuple[Criterion, Criterion]:
     """The lane's own gain, then its guard. Times are always paired: runs next to each other see the same load."""
-    import numpy as np
-
     losses = np.array([[run.evaluation.val_loss for run in pair] for pair in pairs]).T
     log_times = np.log([[run.training.train_s for run in pair] for pair in pairs]).T
     loss = partial(Criterion, quantity="loss", record=losses[0], candidate=losses[1], design=rule.design)
