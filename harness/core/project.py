@@ -100,10 +100,6 @@ def read_text(path: Path) -> str:
         raise LlmbenchError(f"{path} is not UTF-8 text: {error}; restore it") from error
 
 
-FOLDER = re.compile(r"^(\d{4,})-[a-z0-9][a-z0-9_+-]*$")
-"""The name of a folder under submissions/: number and recipe."""
-
-
 def submission_folders(project: Project) -> list[Path]:
     """The folders under `submissions/`, by number. Raises LlmbenchError for a name of another form."""
     if project.submissions.exists() and not project.submissions.is_dir():
@@ -118,8 +114,8 @@ def submission_folders(project: Project) -> list[Path]:
 
 
 def folder_number(folder: Path) -> int | None:
-    """The number in a submission folder's name; None where the name has another form."""
-    match = FOLDER.match(folder.name)
+    """The number in a submission folder's name, NNNN-recipe; None where the name has another form."""
+    match = re.match(r"^(\d{4,})-[a-z0-9][a-z0-9_+-]*$", folder.name)
     return int(match[1]) if match else None
 
 

@@ -31,14 +31,12 @@ class Batches:
 
     def batch(self, step: int) -> NDArray[np.int64]:
         """tokens_BT1: B windows of T + 1 tokens; inputs are the first T, targets the last T."""
-        first = step * self.batch_sequences
-        rows = [self._window(index) for index in range(first, first + self.batch_sequences)]
+        rows = []
+        for index in range(step * self.batch_sequences, (step + 1) * self.batch_sequences):
+            epoch, position = divmod(index, self.num_windows)
+            start = int(_epoch_order(self.seed, epoch, self.num_windows)[position]) * self.seq_len
+            rows.append(self.tokens_N[start : start + self.seq_len + 1])
         return np.stack(rows).astype(np.int64)
-
-    def _window(self, index: int) -> Tokens:
-        epoch, position = divmod(index, self.num_windows)
-        start = int(_epoch_order(self.seed, epoch, self.num_windows)[position]) * self.seq_len
-        return self.tokens_N[start : start + self.seq_len + 1]
 
 
 @lru_cache(maxsize=1)

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
+
+import numpy as np
 
 from harness.core.dataspec import PINS, SPLITS, OneEach, SplitName, SplitPin
 from harness.core.errors import LlmbenchError
 from harness.core.project import file_stamp, sha256
 from harness.core.schema import Sha256, Strict
 from harness.core.track import Track
-
-if TYPE_CHECKING:
-    from harness.data.batches import Tokens
+from harness.data.batches import Tokens
 
 MANIFEST = "manifest.json"
 
@@ -86,8 +86,6 @@ def open_split(track: Track, name: SplitName, *, check: bool = False) -> Tokens:
     A large split whose stamp is unchanged since its digest was taken is not hashed again, unless `check`. Raises
     LlmbenchError where the cache is missing or differs from the pin.
     """
-    import numpy as np
-
     path, pin = cache_folder(track) / f"{name}.bin", track.data.pin(name)
     try:
         if check or not _vouched_for(track, name, path, pin):

@@ -14,10 +14,10 @@ from harness.core.track import Track, parse_track
 from harness.data.cache import Manifest, read_manifest
 from harness.data.hub import resolve_commit
 from harness.data.prepare import check_pins, prepare
-from harness.data.writer import OnStep, ignore_steps
+from harness.data.writer import OnStep
 
 
-def pin_track(project: Project, track: Track, *, force: bool = False, observe: OnStep = ignore_steps) -> Manifest:
+def pin_track(project: Project, track: Track, *, force: bool = False, observe: OnStep = lambda step: None) -> Manifest:
     """Make the track's tokens and write their digests into its file; returns what was made.
 
     A branch or a tag of the hub becomes the commit that it stands for today. Raises LlmbenchError where the file pins

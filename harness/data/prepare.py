@@ -18,12 +18,12 @@ from harness.data.cache import MANIFEST, Manifest, cache_folder, file_digest, re
 from harness.data.corpus import Corpus, files_origin, open_corpus
 from harness.data.hub import fetch_tokenizer
 from harness.data.vocabulary import SEPARATOR, Vocabulary, load_tokenizer, train_tokenizer
-from harness.data.writer import PROGRESS, OnStep, PreparationStep, ignore_steps, resume, write_splits
+from harness.data.writer import PROGRESS, OnStep, PreparationStep, resume, write_splits
 
 TOKENIZER = "tokenizer.json"
 
 
-def prepare(track: Track, *, force: bool = False, observe: OnStep = ignore_steps) -> Path:
+def prepare(track: Track, *, force: bool = False, observe: OnStep = lambda step: None) -> Path:
     """Make the cached tokens if they are not there; return their folder.
 
     They are made beside their place and renamed into it, so another process finds either nothing or everything.

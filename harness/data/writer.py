@@ -61,11 +61,7 @@ class PreparationStep:
     """Tokens after which reading ends; None where the track does not say."""
 
 
-OnStep = Callable[[PreparationStep], None]
-
-
-def ignore_steps(step: PreparationStep) -> None:
-    """The default observer."""
+OnStep = Callable[[PreparationStep], object]
 
 
 def resume(folder: Path, corpus: Corpus) -> Progress:
