@@ -89,10 +89,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    if tokenizer.get_vocab_size() != vocab_size:
-        raise LlmbenchError(
-            f"the text yields {tokenizer.get_vocab_size()} tokens; set model.vocab_size to that or less"
-        )
+    if (size := tokenizer.get_vocab_size()) != vocab_size:
+        raise LlmbenchError(f"the text yields {size} tokens; set model.vocab_size to that or less")
     return tokenizer
 
 

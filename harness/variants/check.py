@@ -94,7 +94,11 @@ def _problems(file: File, node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.Attribute):
         yield from _attribute_problems(node)
     elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
-        yield from _store_problems(file, node)
+        owner = node.value
+        while isinstance(owner, ast.Subscript | ast.Attribute):
+            owner = owner.value
+        if isinstance(owner, ast.Name) and (path := file.imported.get(owner.id)):
+            yield f"stores into '{path}', which is not the variant's; keep state in attributes of self"
     elif isinstance(node, ast.ClassDef):
         yield from _class_problems(file, node)
     elif isinstance(node, ast.MatchClass):
@@ -185,14 +189,6 @@ def reach_problems(name: str, *, private: bool = False) -> Iterator[str]:
         yield f"reaches for '{name}': hooks run where no reader looks; do it in `forward` or in the optimizer"
     elif name.startswith("__") or name in allowed.INTERNALS or (name.startswith("_") and not private):
         yield f"reaches for '{name}': private names belong to their owner; remove it"
-
-
-def _store_problems(file: File, node: ast.Subscript) -> Iterator[str]:
-    owner: ast.AST = node
-    while isinstance(owner, ast.Subscript | ast.Attribute):
-        owner = owner.value
-    if isinstance(owner, ast.Name) and owner.id in file.imported:
-        yield f"stores into '{file.imported[owner.id]}', which is not the variant's; keep state in attributes of self"
 
 
 def _class_problems(file: File, node: ast.ClassDef) -> Iterator[str]:
