@@ -222,14 +222,13 @@ def parse_track(path: Path, name: str | None = None, settings: Sequence[str] = (
     text = read_text(path) if text is None else text
     if len(text) > LONGEST_FILE or max(map(len, text.splitlines()), default=0) > LONGEST_LINE:
         raise LlmbenchError(f"{path} is no track: longer than {LONGEST_FILE} characters, or {LONGEST_LINE} in a line")
-    kind: type[Track] = Track
-    name, where = name or path.stem, str(path)
+    kind, name, where = ExploratoryTrack if settings else Track, name or path.stem, str(path)
     try:
         content = tomllib.loads(text)
         if content.get("name", name) != name:
             raise LlmbenchError(f"{path}: name is '{str(content['name'])[:LONGEST_QUOTE]}'; set it to '{name}'")
         if settings:
-            kind, where = ExploratoryTrack, f"{path} with --set {' --set '.join(settings)[:LONGEST_QUOTE]}"
+            where = f"{path} with --set {' --set '.join(settings)[:LONGEST_QUOTE]}"
             content |= {"name": f"{EXPLORATORY}{name}", "settings": list(settings)}
         for setting in settings:
             apply_setting(content, setting)
