@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import stat
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -83,7 +82,7 @@ def file_stamp(path: Path) -> str:
 def read_bytes(path: Path) -> bytes:
     """A file's bytes. Raises LlmbenchError where it cannot be read, or is a folder, a pipe or a device."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        if path.exists() and not path.is_file():
             raise LlmbenchError(f"{path} is not a file; move it away")
         return path.read_bytes()
     except FileNotFoundError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
@@ -92,10 +92,9 @@ def open_split(track: Track, name: SplitName, *, check: bool = False) -> Tokens:
             found = file_digest(path)
             if found != pin.sha256:
                 raise _broken(track, path, f"have digest {found[:12]}, the track pins {pin.sha256[:12]}")
-        tokens_N: Any = np.memmap(path, dtype=token_dtype(track), mode="r")
+        return np.memmap(path, dtype=token_dtype(track), mode="r")
     except OSError as error:
         raise _broken(track, path, f"cannot be read ({error.strerror})") from error
-    return tokens_N
 
 
 def _vouched_for(track: Track, name: SplitName, path: Path, pin: SplitPin) -> bool:

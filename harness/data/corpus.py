@@ -12,10 +12,9 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.core.dataspec import SPLITS, DataSpec, FilesData, HubData, PackageData, SplitName, StreamedData
 from harness.core.errors import LlmbenchError
@@ -27,8 +26,7 @@ BAD_ROWS = (ValueError, TypeError, KeyError, NotImplementedError, StopIteration)
 of another shape, and (StopIteration) for an empty JSON file."""
 
 
-@dataclass(frozen=True)
-class Document:
+class Document(NamedTuple):
     """One unit of text; all of it belongs to one split."""
 
     split: SplitName

@@ -11,10 +11,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +49,7 @@ class Progress(Strict):
     splits: Annotated[dict[SplitName, SplitProgress], OneEach]
 
 
-@dataclass(frozen=True)
-class PreparationStep:
+class PreparationStep(NamedTuple):
     """Progress of a preparation, for display."""
 
     doing: str

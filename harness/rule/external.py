@@ -109,7 +109,7 @@ def judge_numbers(numbers: Numbers) -> Judgement:
     problems = seed_problems(numbers.record_seeds or (), numbers.candidate_seeds or (), paired=numbers.paired)
     if problems:  # a test that counts a seed twice means nothing
         found = GainTest(found.test, found.n, found.alpha, reasons=tuple(dict.fromkeys(problems + found.reasons)))
-    fields = vars(found) | {"reasons": found.reasons or (("gain_shown",) if found.passes else ("not_shown",))}
+    fields = found._asdict() | {"reasons": found.reasons or (("gain_shown",) if found.passes else ("not_shown",))}
     decision: Decision = "undecided" if found.reasons else "accepted" if found.passes else "rejected"
     return Judgement(decision=decision, **{key: fields[key] for key in Judgement.model_fields if key in fields})
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -37,8 +36,7 @@ class Estimate(NamedTuple):
     df: Array
 
 
-@dataclass(frozen=True)
-class GainTest:
+class GainTest(NamedTuple):
     """The result of one test. `p_value` is None exactly where the test could not be made; `reasons` then says why."""
 
     test: TestName

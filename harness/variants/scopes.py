@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from harness.variants.allowed import BASE_MODULES, MODULES
 
@@ -22,8 +22,7 @@ def is_module(path: str) -> bool:
     return path in KNOWN_MODULES or path in PACKAGES
 
 
-@dataclass(frozen=True)
-class File:
+class File(NamedTuple):
     """One file's names. A name counts for the whole file, whichever scope binds it: the stricter reading."""
 
     imported: dict[str, str]
