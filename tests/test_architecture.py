@@ -46,13 +46,11 @@ def test_harness_names_no_variant() -> None:
         assert not [name for name in imported(path) if name.startswith("models.variants")], path.name
 
 
-@pytest.mark.xfail(reason="plots.py and options.py are being split", strict=False)
 def test_no_file_is_longer_than_a_reader_takes_in() -> None:
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in CODE}
     assert not {file: length for file, length in lengths.items() if length > MAX_FILE_LINES}
 
 
-@pytest.mark.xfail(reason="functions in plots.py, run.py and board.py are being split", strict=False)
 def test_no_function_is_longer_than_a_reader_takes_in() -> None:
     functions = [(path, node) for path in CODE for node in nodes_of(path) if isinstance(node, ast.FunctionDef)]
     lengths = {f"{path.relative_to(ROOT)}:{f.name}": (f.end_lineno or 0) - f.lineno + 1 for path, f in functions}
@@ -70,7 +68,7 @@ def test_no_test_imports_another_test_or_a_benchmark() -> None:
 
 @pytest.mark.parametrize("room", [path.parent for path in sorted((ROOT / "harness").rglob("__init__.py"))])
 def test_a_room_is_small_and_says_what_it_holds(room: Path) -> None:
-    assert len(list(room.glob("[!_]*.py"))) <= 12, "split it: a reader should see at a glance what is here"
+    assert len(list(room.glob("[!_]*.py"))) <= 11, "split it: a reader should see at a glance what is here"
     docstring = ast.get_docstring(ast.parse((room / "__init__.py").read_text())) or ""
     assert docstring, f"{room.name}/__init__.py says nothing"
 

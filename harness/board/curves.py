@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from harness.core.errors import one_line
 from harness.core.runs import FinishedRun
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 NamedRuns = Sequence[tuple[str, Sequence[FinishedRun]]]
@@ -49,54 +48,56 @@ STYLE: Any = {
 }
 
 
-def _by_tokens(runs: Sequence[FinishedRun]) -> dict[int, dict[int, float]]:
-    """Training tokens, rising -> seed -> dev loss in nats per token."""
-    found: dict[int, dict[int, float]] = defaultdict(dict)
-    for run in runs:
-        for point in run.training.curve:
-            found[point.step * (run.training.tokens // run.training.steps)][run.seed] = point.dev_loss_nats
-    return dict(sorted(found.items()))
+def curve_frame(arm: str, runs: Sequence[FinishedRun]) -> pd.DataFrame:
+    """One row a curve point: arm, seed, tokens, dev loss."""
+    import pandas as pd
+
+    rows = [
+        {
+            "arm": arm,
+            "seed": str(run.seed),
+            "tokens": point.step * (run.training.tokens // run.training.steps),
+            "dev_loss": point.dev_loss_nats,
+        }
+        for run in runs
+        for point in run.training.curve
+    ]
+    columns = {"arm": str, "seed": str, "tokens": float, "dev_loss": float}
+    return pd.DataFrame(rows, columns=list(columns)).astype(columns)
 
 
 def draw_curves(arms: NamedRuns) -> Figure:
     """Dev loss against tokens, the mean of each arm and the band of its seeds; of pairs the gain below."""
+    import pandas as pd
     from matplotlib.ticker import MaxNLocator
 
+    frame = pd.concat([curve_frame(name, runs) for name, runs in arms])
     figure = new_figure(4.4 if len(arms) == 2 else 2.9)
     grid: Any = figure.subplots(len(arms), 1, sharex=True, squeeze=False, height_ratios=[1.7, 1][: len(arms)])
-    curves = [_by_tokens(runs) for _, runs in arms]
-    for (name, _), curve, color in zip(arms, curves, (RECORD, CANDIDATE)[-len(arms) :], strict=True):
-        losses = [by_seed.values() for by_seed in curve.values()]
-        mean = [fmean(values) for values in losses]
-        label = f"{_tail(one_line(name))}: {mean[-1]:.4f}" if mean else _tail(one_line(name))
-        grid[0, 0].plot([*curve], mean, color=color, marker="o", markersize=3, label=label)
-        band = [min(values) for values in losses], [max(values) for values in losses]
-        grid[0, 0].fill_between([*curve], *band, color=color, alpha=0.22, linewidth=0)
+    for (name, _), color in zip(arms, (RECORD, CANDIDATE) if len(arms) == 2 else (CANDIDATE,), strict=True):
+        by_tokens = frame[frame["arm"] == name].groupby("tokens")["dev_loss"]
+        mean = by_tokens.mean()
+        label = f"{_tail(one_line(name))}: {mean.iloc[-1]:.4f}" if len(mean) else _tail(one_line(name))
+        grid[0, 0].plot(mean.index, mean, color=color, marker="o", markersize=3, label=label)
+        grid[0, 0].fill_between(mean.index, by_tokens.min(), by_tokens.max(), color=color, alpha=0.22, linewidth=0)
     grid[0, 0].set_ylabel("dev loss (nats/token)")
     grid[0, 0].legend()
     if len(arms) == 2:
-        _draw_gain(grid[1, 0], *curves)
+        table = frame.pivot_table(index=["tokens", "seed"], columns="arm", values="dev_loss").reindex(
+            columns=[name for name, _ in arms]
+        )
+        gain = (table[arms[0][0]] - table[arms[1][0]]).dropna()
+        for _, one in gain.groupby("seed"):
+            grid[1, 0].plot(one.index.get_level_values("tokens"), one, color=FAINT, linewidth=0.8, alpha=0.6)
+        mean = gain.groupby("tokens").mean()
+        grid[1, 0].plot(mean.index, mean, color=INK, marker="o", markersize=3)
+        grid[1, 0].axhline(0, color=INK, linewidth=0.8, linestyle=":")
+        grid[1, 0].set_ylabel("gain of each pair")
     grid[-1, 0].set_xlabel("training tokens")
     grid[-1, 0].xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
     grid[-1, 0].xaxis.set_major_formatter(lambda value, _: _count(value))
     figure.align_ylabels()
     return figure
-
-
-def _draw_gain(axes: Any, record: dict[int, dict[int, float]], candidate: dict[int, dict[int, float]]) -> None:
-    """Record minus candidate of each pair, thin, and the mean of the pairs."""
-    gains = {
-        tokens: {seed: record[tokens][seed] - loss for seed, loss in by_seed.items() if seed in record[tokens]}
-        for tokens, by_seed in candidate.items()
-        if tokens in record
-    }
-    for seed in sorted({seed for by_seed in gains.values() for seed in by_seed}):
-        one = {tokens: by_seed[seed] for tokens, by_seed in gains.items() if seed in by_seed}
-        axes.plot([*one], [*one.values()], color=FAINT, linewidth=0.8, alpha=0.6)
-    mean = {tokens: fmean(by_seed.values()) for tokens, by_seed in gains.items() if by_seed}
-    axes.plot([*mean], [*mean.values()], color=INK, marker="o", markersize=3)
-    axes.axhline(0, color=INK, linewidth=0.8, linestyle=":")
-    axes.set_ylabel("gain of each pair")
 
 
 def curves_png(arms: NamedRuns) -> bytes:

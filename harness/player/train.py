@@ -23,7 +23,7 @@ from harness.core.errors import LlmbenchError
 from harness.core.events import Failed, Rehearsed, Step, Stopped, Trained
 from harness.core.project import derive_seed, sha256, write_atomic
 from harness.core.runs import CurvePoint, Training
-from harness.core.track import Track
+from harness.core.track import Budget, Track
 from harness.data.batches import Batches, eval_batches
 from harness.data.cache import open_split
 from harness.player.checkpoint import Checkpoint, DivergedError
@@ -86,15 +86,8 @@ def train(
     model.register_forward_pre_hook(state.count_tokens)
     together = ranks.spread(model)
     dev_batches = eval_batches(tokens["dev"], budget.seq_len, budget.eval_sequences)
-    first = _FirstRank(
-        state=state,
-        judged=recipe.renew().build().to(device.name),
-        dev=[device.tensor(batch.astype("int64")) for batch in dev_batches],
-        dev_steps={round(num_steps * (i + 1) / budget.dev_evaluations) for i in range(budget.dev_evaluations)},
-        job=job,
-        emit=emit,
-        should_stop=should_stop,
-    )
+    dev = [device.tensor(batch.astype("int64")) for batch in dev_batches]
+    first = _FirstRank(budget, state, recipe.renew().build().to(device.name), dev, job, emit, should_stop)
     unread: list[Tensor] = []
 
     state.start_clock()
@@ -115,7 +108,7 @@ def train(
             optimizer.zero_grad(set_to_none=True)
         unread.append(loss.detach())
         state.step = step + 1
-        if state.step % device.steps_between_waits and state.step not in first.dev_steps:
+        if state.step % device.steps_between_waits and state.step not in budget.dev_steps:
             continue
 
         device.wait()
@@ -137,12 +130,11 @@ def train(
 class _FirstRank:
     """What the first rank does beside training: scores on dev, sends events, saves, writes the result."""
 
+    budget: Budget
     state: Checkpoint
     judged: nn.Module
     """A second model, which shares no object with the one that trains."""
     dev: list[Tensor]
-    dev_steps: set[int]
-    """Steps after which dev is scored, the last one among them."""
     job: Job
     emit: Emit
     should_stop: Callable[[], bool]
@@ -153,8 +145,8 @@ class _FirstRank:
         Raises DivergedError, HopelessError, RuleBrokenError.
         """
         state, job, limit = self.state, self.job, self.job.give_up
-        is_last = state.step == max(self.dev_steps)
-        if state.step in self.dev_steps:
+        is_last = state.step == self.budget.num_steps
+        if state.step in self.budget.dev_steps:
             loss = dev_loss(state.model, self.judged, self.dev, tokens_BT1)
             state.end_interval(loss)
             if limit is not None and state.step == limit.step and loss > limit.dev_loss_nats:
