@@ -142,6 +142,7 @@ def _seed_table(arms: Sequence[tuple[str, Sequence[FinishedRun]]]) -> list[str]:
     lines = [f"| seed | recipe | {' | '.join(names)} |", f"|---:|---|{'---:|' * len(METRICS)}---|"]
     for runs in zip(*(runs for _, runs in arms), strict=True):
         for (recipe, _), run in zip(arms, runs, strict=True):
-            cells = [*(metric.run_text(run) for metric in METRICS), f"`{run.training.weights_sha256[:12]}`"]
-            lines.append(f"| {run.seed} | `{recipe}` | {' | '.join(cells)} |")
+            cells = [metric.text(metric.read(run), metric.run_form) for metric in METRICS]
+            weights = f"`{run.training.weights_sha256[:12]}`"
+            lines.append(f"| {run.seed} | `{recipe}` | {' | '.join(cells)} | {weights} |")
     return [*lines, ""]
