@@ -13,6 +13,8 @@ from typing import Literal
 from harness.core.runs import FinishedRun
 from harness.rule.verdict import Verdict
 
+Runs = Sequence[FinishedRun]
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -47,7 +49,7 @@ class Metric:
         """A value with its unit; a percent sign stands apart."""
         return (form or self.form).format(value).replace("%", " %")
 
-    def mean(self, runs: Sequence[FinishedRun]) -> float:
+    def mean(self, runs: Runs) -> float:
         return statistics.fmean(map(self.read, runs))
 
 
@@ -110,7 +112,7 @@ class Comparison:
     """Empty where neither direction is better, or both values are written alike."""
 
 
-def compare(records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]) -> list[Comparison]:
+def compare(records: Runs, candidates: Runs) -> list[Comparison]:
     """Means over the seeds of both arms."""
     lines = []
     for metric in METRICS:
@@ -127,21 +129,17 @@ def compare(records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]) -
     return lines
 
 
-def metric_columns(
-    records: Sequence[FinishedRun], candidates: Sequence[FinishedRun], verdict: Verdict | None
-) -> dict[str, float | None]:
+def metric_columns(records: Runs, candidates: Runs, verdict: Verdict | None) -> dict[str, float | None]:
     """The columns of leaderboard.csv that hold metrics; None where runs or verdict do not give the number."""
     columns: dict[str, float | None] = {}
     for metric in METRICS:
-        if metric.mean_column:
-            mean = metric.mean(candidates) if candidates else None
-            columns[metric.mean_column] = rounded(mean, None if metric.whole else 5)
+        mean = metric.mean(candidates) if candidates else None
+        ratio = mean / metric.mean(records) if records and mean is not None else None
         if metric.ratio_column in Verdict.model_fields:
-            columns[metric.ratio_column] = rounded(getattr(verdict, metric.ratio_column, None), 3)
-        elif metric.ratio_column:
-            ratio = metric.mean(candidates) / metric.mean(records) if records and candidates else None
-            columns[metric.ratio_column] = rounded(ratio, 3)
-    return columns
+            ratio = getattr(verdict, metric.ratio_column, None)
+        columns[metric.mean_column] = rounded(mean, None if metric.whole else 5)
+        columns[metric.ratio_column] = rounded(ratio, 3)
+    return {name: number for name, number in columns.items() if name}
 
 
 def rounded(value: float | None, digits: int | None = 6) -> float | None:

@@ -71,8 +71,7 @@ def verify(
     ] = None,
     all_: Annotated[bool, flag("--all", "All submissions and the CSV; the default.")] = False,
     base: Annotated[
-        str | None,
-        option("REVISION", "Also: what differs from this git revision is one submission and no more."),
+        str | None, option("REVISION", "Also: what differs from this git revision is one submission and no more.")
     ] = None,
     again: Annotated[
         bool, flag("--rerun", "Then train the claim again on fresh seeds, and judge whether it holds.")

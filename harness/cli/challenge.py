@@ -31,8 +31,7 @@ OUTCOME_EXITS = {"confirmed": EXIT_OK, "refuted": EXIT_REJECTED, "open": EXIT_UN
 
 def challenge(
     number: Annotated[
-        int,
-        argument("NUMBER", "The record's number on the board, with or without leading zeros.", complete_records),
+        int, argument("NUMBER", "The record's number on the board, with or without leading zeros.", complete_records)
     ],
     max_pairs: MaxPairs = None,
     jobs: Jobs = None,

@@ -20,8 +20,7 @@ from harness.variants.source import VariantSource, read_variant, variant_names
 
 def variants(
     name: Annotated[
-        str | None,
-        argument("NAME", "One variant, with its whole docstring. Default: all.", complete_variants),
+        str | None, argument("NAME", "One variant, with its whole docstring. Default: all.", complete_variants)
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -59,8 +58,7 @@ def variants(
 
 def tracks(
     name: Annotated[
-        str | None,
-        argument("NAME", "One track, with what others report for it. Default: all.", complete_tracks),
+        str | None, argument("NAME", "One track, with what others report for it. Default: all.", complete_tracks)
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -86,9 +84,10 @@ def tracks(
     if name is None:
         show(describe.tracks_table(loaded, holders))
         return
-    track = loaded[0]
+    (track,), (row,) = loaded, holders
+    record = f"{row.number:04d}, {row.recipe}, val loss {row.val_loss}" if row else "none, nobody opened it"
     show(f"{track.name}: {track.summary}", style="bold")
-    show("", facts_table([*describe.track_facts(track), ("record", describe.holder_line(holders[0]))]))
+    show("", facts_table([*describe.track_facts(track), ("record", record)]))
     if track.reported:
         sources = dict.fromkeys(f"source: {row.source}" for row in track.reported)
         show("", describe.reported_table(track), *sources)

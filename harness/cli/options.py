@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from harness.board.readme import verdict_sentence
 from harness.board.rows import stored_rows
 from harness.core.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, LlmbenchError
 from harness.core.project import Project
 from harness.core.terminal import put, stderr_console
 from harness.core.track import Track, load_track
 from harness.lab.executor import EXECUTORS
-from harness.rule.verdict import LANES, Verdict
+from harness.rule.verdict import LANES
 from harness.show.trackers import TRACKERS
 
 if TYPE_CHECKING:
@@ -133,11 +132,6 @@ def show(*things: Any, style: str = "") -> None:
             put(Console(), thing, style)
         else:
             Console().print(thing, highlight=False)
-
-
-def show_verdict(verdict: Verdict) -> None:
-    """What was decided, and why; in colour on a terminal that has colours."""
-    show(verdict_sentence(verdict), style=DECISION_STYLES[verdict.decision])
 
 
 def show_json(document: Document) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from harness.board.leaderboard import Board, check_record_sources, read_board
 from harness.board.pull_request import PullRequest, find_remote, open_pull_request
+from harness.board.readme import verdict_sentence
 from harness.cli import options, training
 from harness.cli.options import flag, log, open_track, option, show, show_json
 from harness.core.errors import LlmbenchError
@@ -125,7 +126,7 @@ def show_contest(contest: Contest, remark: str) -> None:
     verdict = contest.verdict
     training.show_pairs(contest)
     show(remark, "")
-    options.show_verdict(verdict)
+    show(verdict_sentence(verdict), style=options.DECISION_STYLES[verdict.decision])
     if verdict.next_look is not None:
         show(f"The next look needs {verdict.next_look} pairs; go on with --max-pairs {verdict.next_look} or more.")
 
@@ -205,9 +206,8 @@ def _entry_to_file(project: Project, track: Track, board: Board, named: Entry) -
     filing.refuse_exploration(track, entry.settings)
     filing.require_holder(board, track)
     if not entry.added and not entry.removed:
-        raise LlmbenchError(
-            f"nothing to submit; run `llmbench run candidate --track {track.name} --variant NAME` first"
-        )
+        command = f"llmbench run candidate --track {track.name} --variant NAME"
+        raise LlmbenchError(f"nothing to submit; run `{command}` first")
     return entry
 
 
