@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from harness.board.metrics import METRICS, Runs, compare
 from harness.board.submission import Submission
+from harness.rule.external import Judgement
 from harness.rule.reasons import explain
 from harness.rule.verdict import Verdict
 
@@ -15,7 +16,7 @@ def memory_remark(runs: Runs) -> str | None:
     return f"at most {max(peaks):,} MiB of memory a run" if peaks else None
 
 
-def verdict_sentence(verdict: Verdict) -> str:
+def verdict_sentence(verdict: Verdict | Judgement) -> str:
     """What was decided, and why, in words."""
     return f"{verdict.decision.upper()}: {' '.join(explain(code) for code in verdict.reasons)}"
 

@@ -68,7 +68,7 @@ COMMANDS: Mapping[str, Commands] = {
         "plan": ("noise.plan", "Say how many pairs a gain needs, before you train."),
     },
     "Look": {
-        "leaderboard": ("board.leaderboard", "Show what won and what lost, or write it as a site."),
+        "leaderboard": ("leaderboard.leaderboard", "Show what won and what lost, or write it as a site."),
         "variants": ("inspect.variants", "List the ideas so far, or show one."),
         "tracks": ("inspect.tracks", "List the contests, or show one."),
         "explain": ("board.explain", "Say what a reason code or a flag means."),

@@ -1,4 +1,4 @@
-"""Commands that read claims: the board, its check, the rule on anyone's numbers, and what its codes mean."""
+"""Commands that check: the board and its claims, the rule on anyone's numbers, and what its codes mean."""
 
 from __future__ import annotations
 
@@ -7,61 +7,21 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from harness.board.check_board import Checked, check_board, check_folder, readable_board
 from harness.board.flags import FLAGS
-from harness.board.leaderboard import make_rows
 from harness.board.pull_request import review_changes
-from harness.board.rows import stored_rows
+from harness.board.readme import verdict_sentence
 from harness.cli import options
-from harness.cli.options import argument, flag, log, option, show, show_json
+from harness.cli.options import argument, flag, option, show, show_json
 from harness.core.errors import EXIT_OK, EXIT_REJECTED, LlmbenchError, did_you_mean
 from harness.core.project import Project, read_text
 from harness.rule.external import judge_file
 from harness.rule.reasons import REASONS
 from harness.rule.reasons import explain as explain_code
-from harness.show.documents import ExplainDocument, JudgeDocument, LeaderboardDocument, VerifyDocument
+from harness.show.documents import ExplainDocument, JudgeDocument, VerifyDocument
 from harness.show.report import check_lines, check_markdown, judgement_facts
-from harness.show.tables import board_tables, facts_table
-
-NEWEST = 20  # rows of a table that a terminal shows
-
-
-def leaderboard(
-    rebuild: Annotated[
-        bool,
-        flag("--rebuild", "Write leaderboard.csv and all texts again from the submissions, which `verify` checks."),
-    ] = False,
-    html: Annotated[Path | None, option("DIR", "Write the board as a static site into this folder.")] = None,
-    all_: Annotated[bool, flag("--all", "Every row. Default: the newest twenty of each table.")] = False,
-    as_json: options.Json = False,
-) -> None:
-    """Show the records and the negative results of every track, as leaderboard.csv has them."""
-    project = Project.find()
-    if rebuild:
-        from harness.lab.submit import rebuild_texts
-
-        rows = rebuild_texts(project)
-    else:
-        stored = stored_rows(project)
-        rows = make_rows(project) if stored is None else stored
-    if html is not None:
-        from harness.show.site import write_site
-
-        files = write_site(project, html)
-        size_kb = sum(len(text.encode()) for text in files.values()) / 1000
-        log(f"{html / 'index.html'}: {len(rows)} submissions, {len(files)} files, {size_kb:.0f} kB")
-    if as_json:
-        show_json(LeaderboardDocument(rows=tuple(rows)))
-    if as_json or html is not None:
-        return
-    if rebuild:
-        log("leaderboard.csv, the board in README.md and the submissions' texts are written again")
-    if not rows:
-        show("The board is empty. Open it: `llmbench run baseline`, then `llmbench submit --baseline`.")
-    for place, table in enumerate(board_tables(rows, Console().width, None if all_ else NEWEST)):
-        show(*([""] if place else []), table)
+from harness.show.tables import facts_table
 
 
 def verify(
@@ -171,8 +131,7 @@ def judge(
         show_json(JudgeDocument(**dict(judgement)))
     else:
         show(facts_table(judgement_facts(judgement)))
-        sentences = " ".join(explain_code(code) for code in judgement.reasons)
-        show(f"{judgement.decision.upper()}: {sentences}", style=options.DECISION_STYLES[judgement.decision])
+        show(verdict_sentence(judgement), style=options.DECISION_STYLES[judgement.decision])
     raise typer.Exit(options.DECISION_EXITS[judgement.decision])
 
 

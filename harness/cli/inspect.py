@@ -124,6 +124,5 @@ def schema(
     if command:
         sys.stdout.write(json.dumps(documents.json_schema(" ".join(command)), indent=1) + "\n")
     else:
-        show_json(
-            documents.SchemaDocument(commands={name: documents.json_schema(name) for name in documents.DOCUMENTS})
-        )
+        schemas = {name: documents.json_schema(name) for name in documents.DOCUMENTS}
+        show_json(documents.SchemaDocument(commands=schemas))

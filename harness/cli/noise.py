@@ -30,9 +30,8 @@ def noise(
     if stored:
         measured = stored_pairs(project, contest_track)
         if not measured:
-            raise LlmbenchError(
-                f"{track} has no kept study of this edition; make one: `llmbench noise --save --track {track}`"
-            )
+            make = f"llmbench noise --save --track {track}"
+            raise LlmbenchError(f"{track} has no kept study of this edition; make one: `{make}`")
     else:
         arms = placebo_arms(record_recipe(read_board(project), contest_track), contest_track.rule)
         with watched_store(project, contest_track, jobs) as store:

@@ -16,7 +16,6 @@ from harness.core.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, Llmbench
 from harness.core.project import Project
 from harness.core.terminal import put, stderr_console
 from harness.core.track import Track, load_track
-from harness.lab.executor import EXECUTORS
 from harness.rule.verdict import LANES
 from harness.show.trackers import TRACKERS
 
@@ -50,6 +49,13 @@ def complete_records() -> list[str]:
     return []
 
 
+def complete_executors() -> list[str]:
+    """Where runs can be made, for the shell."""
+    from harness.lab.executor import EXECUTORS  # with what trains, which `leaderboard` does not need
+
+    return list(EXECUTORS)
+
+
 def flag(name: str, text: str) -> Any:
     """An option that is given or not, and its help."""
     return typer.Option(name, help=text)
@@ -79,7 +85,8 @@ Jobs = Annotated[
 MaxPairs = Annotated[int | None, option("N", "Stop after this many pairs. Default: the rule's last look.", min=1)]
 TrackName = Annotated[str, option("NAME", "The contest; `llmbench tracks` lists them.", complete_tracks)]
 ExecutorName = Annotated[
-    str, option("NAME", "Where runs are made: local, or ray, on a running Ray cluster (docs/ray.md).", EXECUTORS)
+    str,
+    option("NAME", "Where runs are made: local, or ray, on a running Ray cluster (docs/ray.md).", complete_executors),
 ]
 Variants = Annotated[
     list[str] | None,

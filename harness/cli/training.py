@@ -72,7 +72,7 @@ def open_store(
     track: Track,
     jobs: int | None = None,
     arms: Arms | None = None,
-    observe: Observe | None = None,
+    observe: Observe = ignore_events,
     executor: str = "local",
 ) -> RunStore:
     """A store of runs on this machine or a cluster; where times are compared, it makes one run at a time."""
@@ -91,7 +91,7 @@ def open_store(
         jobs=1 if timed else jobs or kind.room(track),
         executor=kind,
         timed_contest=f"{timed.record} against {timed.candidate}" if timed else "",
-        observe=observe or ignore_events,
+        observe=observe,
     )
 
 
@@ -101,7 +101,7 @@ def watched_store(
     track: Track,
     jobs: int | None,
     arms: Arms | None = None,
-    also: Observe | None = None,
+    also: Observe = ignore_events,
     executor: str = "local",
 ) -> Iterator[RunStore]:
     """A store whose tokens are prepared and whose events are shown on stderr and passed to `also`."""
@@ -119,8 +119,7 @@ def watched_store(
 
         def observe(run: RunIdentity, event: RunEvent) -> None:
             live(run, event)
-            if also is not None:
-                also(run, event)
+            also(run, event)
 
         store = open_store(project, track, jobs, arms, observe, executor)
         gpu = store.provenance.machine.gpu

@@ -31,11 +31,10 @@ def tracks_table(tracks: Sequence[Track], holders: Sequence[Row | None]) -> Tabl
 
 def variants_table(sources: Sequence[VariantSource], found: Mapping[str, Sequence[Standing]]) -> Table:
     """All variants, a line each."""
-    table = new_table()
-    table.add_column("variant", no_wrap=True)
-    table.add_column("stmts", justify="right")
-    table.add_column("change and source", overflow="fold")
-    table.add_column("standing", overflow="fold", max_width=16)
+    heads = ("variant", "stmts", "change and source", "standing")
+    table = new_table(None, heads, left=(heads[0], *heads[2:]), whole=heads[:1])
+    table.columns[2].overflow = table.columns[3].overflow = "fold"
+    table.columns[3].max_width = 16
     for source in sources:
         standing = "; ".join(_short_standing(one) for one in found.get(source.name, ())[:2])
         table.add_row(source.name, str(source.cost), source.summary, standing or "not judged")

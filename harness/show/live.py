@@ -130,16 +130,14 @@ class LiveRuns:
         if self.arms is None or not isinstance(result, FinishedRun):
             return
         self._losses[result.recipe][result.seed] = result.evaluation.val_loss
-        gains = self._gains()
+        gains = self._gains(self.arms)
         if result.seed in gains and result.recipe in (self.arms.record, self.arms.candidate) and len(gains) > 1:
             each = ", ".join(f"{gain:+.4f}" for gain in gains.values())
             put(self.console, f"{len(gains)} pairs, gain so far {fmean(gains.values()):+.4f} ({each})")
 
-    def _gains(self) -> dict[int, float]:
+    def _gains(self, arms: Arms) -> dict[int, float]:
         """Seed -> record minus candidate, of the pairs that are complete."""
-        if self.arms is None:
-            return {}
-        record, candidate = self._losses[self.arms.record], self._losses[self.arms.candidate]
+        record, candidate = self._losses[arms.record], self._losses[arms.candidate]
         return {seed: record[seed] - candidate[seed] for seed in sorted(record.keys() & candidate.keys())}
 
     def _seconds_left(self, watched: _Watched) -> float:
@@ -168,7 +166,7 @@ class LiveRuns:
 
     def _contest_line(self, arms: Arms) -> str:
         """How many pairs the next look still needs, and the gain so far."""
-        gains, looks = self._gains(), self.track.rule.looks
+        gains, looks = self._gains(arms), self.track.rule.looks
         seeds = {seed for _, seed in (*self._running, *self._ended)}  # those of a later look start when it is needed
         goal = next((look for look in looks if look >= len(seeds)), looks[-1])
         done = len(self._losses[arms.record]) + len(self._losses[arms.candidate])
