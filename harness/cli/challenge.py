@@ -14,7 +14,7 @@ from harness.board.check_board import readable_board, verify_folder
 from harness.board.leaderboard import read_board
 from harness.board.readme import verdict_sentence
 from harness.board.submission import Submission, load_arm_runs, load_submission
-from harness.cli.options import JobsOption, JsonOption, MaxPairsOption, complete_records, log, show, show_json
+from harness.cli.options import Jobs, Json, MaxPairs, argument, complete_records, log, show, show_json
 from harness.cli.training import pairs_limit, show_pairs, watched_contest, watched_store
 from harness.core.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, RejectedError, UndecidedError
 from harness.core.project import Project
@@ -31,16 +31,11 @@ OUTCOME_EXITS = {"confirmed": EXIT_OK, "refuted": EXIT_REJECTED, "open": EXIT_UN
 
 def challenge(
     number: Annotated[
-        int,
-        typer.Argument(
-            metavar="NUMBER",
-            help="The record's number on the board, with or without leading zeros.",
-            autocompletion=complete_records,
-        ),
+        int, argument("NUMBER", "The record's number on the board, with or without leading zeros.", complete_records)
     ],
-    max_pairs: MaxPairsOption = None,
-    jobs: JobsOption = None,
-    as_json: JsonOption = False,
+    max_pairs: MaxPairs = None,
+    jobs: Jobs = None,
+    as_json: Json = False,
 ) -> None:
     """Train a record again on seeds that nobody picked, and file the result under submissions/.
 
@@ -121,8 +116,7 @@ def _repeat(
         findings = RerunFindings(claim=None, again=None, seeds=tuple(seeds), **dict(repeat))
         show_json(VerifyDocument(ok=repeat.outcome == "confirmed", problems={folder.name: ()}, rerun=findings))
     else:
-        for line in repeat_lines(repeat):
-            show(line)
+        show(*repeat_lines(repeat))
     raise typer.Exit(OUTCOME_EXITS[repeat.outcome])
 
 
