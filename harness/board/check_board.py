@@ -6,6 +6,7 @@ what its runs say. It does not prove that the runs were trained as they say: for
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from harness.board.leaderboard import Board, check_record_sources, make_row, mak
 from harness.board.rows import BOARD_END, BOARD_START, Row, format_csv, with_board
 from harness.board.submission import Claim, Submission, candidate_key, load_submission
 from harness.core.errors import LlmbenchError
-from harness.core.project import Project, entries_of, folder_number, read_bytes, read_text
+from harness.core.project import Project, folder_number, read_bytes, read_text
 from harness.core.track import load_track
 from harness.rule.reasons import explain
 from harness.variants.recipe import BASE
@@ -71,9 +72,8 @@ def _folders(project: Project) -> list[Path]:
 
 def check_folder(project: Project, folder: Path, board: Board) -> Checked:
     """One submission, checked against the part of `board` that came before it."""
-    linked = sorted(entry.path for entry in entries_of(folder) if entry.is_symlink())
-    links = [str(folder)] * folder.is_symlink() + linked
-    found = [f"{link[len(f'{folder.parent}/') :]} is a link; a submission holds its files itself" for link in links]
+    links = [path.relative_to(folder.parent) for path in (folder, *sorted(folder.rglob("*"))) if os.path.islink(path)]
+    found = [f"{link} is a link; a submission holds its files itself" for link in links]
     row, flags = None, []
     try:
         claim = Claim(folder, load_submission(folder))

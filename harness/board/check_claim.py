@@ -6,6 +6,7 @@ Nothing outside its folder is read, so nothing here depends on what else the boa
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from harness.board.readme import submission_markdown
 from harness.board.submission import Arm, ArmName, Claim, Submission, confirmation_seeds, run_file
 from harness.core.errors import LlmbenchError
-from harness.core.project import entries_of, read_bytes, sha256
+from harness.core.project import read_bytes, sha256
 from harness.core.runs import PROBES, FinishedRun, dump_json, finished
 from harness.core.track import Track
 from harness.variants.check import check_source
@@ -54,7 +55,9 @@ def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
         expected |= {run_file(name, seed) for seed in arm.seeds}
         expected |= {f"sources/{variant}.py" for variant in arm.sources}
     present = {
-        entry.path[len(f"{folder}/") :] for entry in entries_of(folder) if not entry.is_dir(follow_symlinks=False)
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if os.path.islink(path) or not os.path.isdir(path)  # unlike pathlib's, they never raise
     }
     for missing in sorted(expected - present):
         yield f"{folder.name}/{missing} is missing"
@@ -76,12 +79,14 @@ def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
             yield f"{folder.name}/sources/{variant}.py is not the source that {name}.sources states"
     if (cost := claim.cost(arm)) != arm.statements:
         yield f"{where}.statements is {arm.statements}, the sources have {cost}"
-    files, track, training_digest = claim.files[name], claim.track, claim.track.training_digest
-    for (seed, digest), (run, text, verbatim) in zip(arm.runs.items(), files, strict=True):
-        where = f"{folder.name}/{run_file(name, int(seed))}"
-        if sha256(text.encode()) != digest:
+    runs = claim.records if name == "record" else claim.candidates
+    track, training_digest = claim.track, claim.track.training_digest
+    for (seed, digest), run in zip(arm.runs.items(), runs, strict=True):
+        file = run_file(name, int(seed))
+        where, data = f"{folder.name}/{file}", read_bytes(folder / file)
+        if sha256(data) != digest:
             yield f"{where} is not the run whose digest the submission states; it was changed"
-        if not verbatim:
+        if data != dump_json(run).encode():
             yield f"{where} is not written as llmbench writes it; it was edited by hand"
         stated = {"track": track.name, "recipe": arm.recipe, "sources": arm.sources, "seed": int(seed)}
         for key, value in stated.items():
@@ -91,7 +96,7 @@ def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
             yield f"{where} was trained under another edition of the track"
         if isinstance(run, FinishedRun):
             yield from _run_problems(where, run, track)
-    whole = finished(file.record for file in files)
+    whole = finished(runs)
     if len({run.training.weights_sha256 for run in whole}) != len(whole):
         yield f"{folder.name}: two seeds of the {name} arm end in the same weights; one is a copy"
     ended = max((run.training.ended for run in whole), default="")

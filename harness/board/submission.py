@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter
 
 from harness.core.errors import LlmbenchError
 from harness.core.project import derive_seed, read_text
-from harness.core.runs import FailedRun, FinishedRun, OnFile, finished, parse_record, read_record, read_run
+from harness.core.runs import FailedRun, FinishedRun, finished, load_run, read_record
 from harness.core.schema import Count, Positive, Sha256, Strict
 from harness.core.track import Track, parse_track
 from harness.rule.replication import Outcome, rule_again
@@ -142,12 +142,12 @@ def frozen_source(folder: Path, variant: str) -> Path:
 
 def load_submission(folder: Path) -> Submission:
     """Read and check `submission.json`. Raises LlmbenchError with the file, the key and the fix."""
-    return read_record(folder / "submission.json", _SUBMISSION).record
+    return read_record(folder / "submission.json", _SUBMISSION)
 
 
 def parse_submission(text: str, path: Path) -> Submission:
     """`load_submission` of a text that was read from `path`."""
-    return parse_record(text, path, _SUBMISSION).record
+    return read_record(path, _SUBMISSION, text)
 
 
 def load_frozen_track(folder: Path, submission: Submission) -> Track:
@@ -155,24 +155,19 @@ def load_frozen_track(folder: Path, submission: Submission) -> Track:
     return parse_track(folder / "track.toml", submission.track)
 
 
-def read_runs(folder: Path, submission: Submission, arm: ArmName) -> list[OnFile[FinishedRun | FailedRun]]:
-    """An arm's runs with their files' texts, in the order of its seeds; none where there is no such arm.
+def load_runs(folder: Path, submission: Submission, arm: ArmName) -> list[FinishedRun | FailedRun]:
+    """An arm's runs in the order of its seeds; none where there is no such arm.
 
     Raises LlmbenchError where one is broken or has failed; only a challenge may hold a candidate's run that failed.
     """
-    files = []
+    runs = []
     may_fail = submission.kind == "challenge" and arm == "candidate"
     for seed in submission.arms[arm].seeds if arm in submission.arms else ():
-        file = read_run(path := folder / run_file(arm, seed))
-        if isinstance(file.record, FailedRun) and not may_fail:
-            raise LlmbenchError(f"{path} is a run that {file.record.status}; only finished runs can be submitted")
-        files.append(file)
-    return files
-
-
-def load_runs(folder: Path, submission: Submission, arm: ArmName) -> list[FinishedRun | FailedRun]:
-    """The runs of `read_runs`, which raises the same errors."""
-    return [file.record for file in read_runs(folder, submission, arm)]
+        run = load_run(path := folder / run_file(arm, seed))
+        if isinstance(run, FailedRun) and not may_fail:
+            raise LlmbenchError(f"{path} is a run that {run.status}; only finished runs can be submitted")
+        runs.append(run)
+    return runs
 
 
 def load_arm_runs(folder: Path, submission: Submission, arm: ArmName) -> list[FinishedRun]:
@@ -196,18 +191,13 @@ class Claim:
         return load_frozen_track(self.folder, self.submission)
 
     @cached_property
-    def files(self) -> dict[ArmName, list[OnFile[FinishedRun | FailedRun]]]:
-        """The runs of both arms with their files' texts; an opening has none of a record."""
-        arms: list[ArmName] = ["record", "candidate"]
-        return {arm: read_runs(self.folder, self.submission, arm) for arm in arms}
-
-    @property
     def records(self) -> list[FinishedRun | FailedRun]:
-        return [file.record for file in self.files["record"]]
+        """The record's runs; none in an opening."""
+        return load_runs(self.folder, self.submission, "record")
 
-    @property
+    @cached_property
     def candidates(self) -> list[FinishedRun | FailedRun]:
-        return [file.record for file in self.files["candidate"]]
+        return load_runs(self.folder, self.submission, "candidate")
 
     @cached_property
     def sources(self) -> dict[str, str]:

@@ -7,7 +7,6 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,19 +100,6 @@ def read_text(path: Path) -> str:
         raise LlmbenchError(f"{path} is not UTF-8 text: {error}; restore it") from error
 
 
-def entries_of(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Every entry under a folder. Links are not followed; a folder that cannot be listed counts as empty."""
-    try:
-        with os.scandir(folder) as found:
-            entries = list(found)
-    except OSError:
-        return
-    for entry in entries:
-        yield entry
-        if entry.is_dir(follow_symlinks=False):
-            yield from entries_of(Path(entry.path))
-
-
 FOLDER = re.compile(r"^(\d{4,})-[a-z0-9][a-z0-9_+-]*$")
 """The name of a folder under submissions/: number and recipe."""
 
@@ -146,10 +132,7 @@ def make_folder(path: Path) -> None:
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write the whole file or nothing, flushed to disk; no reader sees half of it.
-
-    Raises LlmbenchError where the disk is full or the folder read-only.
-    """
+    """Write the whole file or nothing, flushed to disk. Raises LlmbenchError on a full disk or a read-only folder."""
     payload = data.encode() if isinstance(data, str) else data
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ Shapes: N tokens, B sequences of a batch, T positions.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from harness.core.errors import LlmbenchError
@@ -26,7 +27,6 @@ class Batches:
     def __init__(self, tokens_N: Tokens, seq_len: int, batch_sequences: int, seed: int) -> None:
         self.tokens_N, self.seq_len, self.batch_sequences, self.seed = tokens_N, seq_len, batch_sequences, seed
         self.num_windows = (len(tokens_N) - 1) // seq_len
-        self._order: tuple[int, Any] = (-1, None)
         if self.num_windows < 1:
             raise LlmbenchError(f"the train split has {len(tokens_N)} tokens, fewer than a sequence of {seq_len}")
 
@@ -40,16 +40,15 @@ class Batches:
 
     def _window(self, index: int) -> Tokens:
         epoch, position = divmod(index, self.num_windows)
-        start = int(self._epoch_order(epoch)[position]) * self.seq_len
+        start = int(_epoch_order(self.seed, epoch, self.num_windows)[position]) * self.seq_len
         return self.tokens_N[start : start + self.seq_len + 1]
 
-    def _epoch_order(self, epoch: int) -> Any:
-        import numpy as np
 
-        if self._order[0] != epoch:
-            generator = np.random.Generator(np.random.PCG64(derive_seed("order", self.seed, epoch)))
-            self._order = (epoch, generator.permutation(self.num_windows))
-        return self._order[1]
+@lru_cache(maxsize=1)
+def _epoch_order(seed: int, epoch: int, num_windows: int) -> NDArray[np.int64]:
+    import numpy as np
+
+    return np.random.Generator(np.random.PCG64(derive_seed("order", seed, epoch))).permutation(num_windows)
 
 
 def eval_batches(tokens_N: Tokens, seq_len: int, sequences: int) -> list[Tokens]:

@@ -59,10 +59,7 @@ def cache_folder(track: Track) -> Path:
 
 
 def read_manifest(track: Track) -> Manifest | None:
-    """The manifest of the track's cache, or None where nothing is cached.
-
-    Raises LlmbenchError where the manifest is broken.
-    """
+    """The manifest of the track's cache, or None where nothing is cached. Raises LlmbenchError where it is broken."""
     path = cache_folder(track) / MANIFEST
     try:
         return Manifest.model_validate_json(path.read_bytes())
@@ -86,9 +83,8 @@ def with_found_pins(track: Track) -> Track:
 def open_split(track: Track, name: SplitName, *, check: bool = False) -> Tokens:
     """tokens_N of one split, memory-mapped and checked against the track's pin.
 
-    A large split whose stamp is unchanged since its digest was taken is not hashed again, unless `check`.
-
-    Raises LlmbenchError where the cache is missing or differs from the pin.
+    A large split whose stamp is unchanged since its digest was taken is not hashed again, unless `check`. Raises
+    LlmbenchError where the cache is missing or differs from the pin.
     """
     import numpy as np
 

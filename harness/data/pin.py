@@ -10,7 +10,7 @@ from tomlkit.items import Table
 from harness.core.dataspec import PINS, AnyData, SplitPin, StreamedData, is_commit
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project, read_text, write_atomic
-from harness.core.track import Track, parse_track_text
+from harness.core.track import Track, parse_track
 from harness.data.cache import Manifest, read_manifest
 from harness.data.hub import resolve_commit
 from harness.data.prepare import check_pins, prepare
@@ -31,12 +31,12 @@ def pin_track(project: Project, track: Track, *, force: bool = False, observe: O
     if manifest is None:
         raise LlmbenchError(f"the tokens of {track.name} vanished; run `llmbench data pin --track {track.name}` again")
     if not force:
-        check_pins(track, manifest)
+        check_pins(track, manifest.pins)
     pins = {key: _toml(pin) for key, pin in manifest.pins.items()}
     path = project.tracks / f"{track.name}.toml"
     text = pinned_text(read_text(path), pins, commits)
     pinned = bare.model_copy(update={"data": bare.data.model_copy(update=manifest.pins)})
-    assert parse_track_text(text, path) == pinned
+    assert parse_track(path, text=text) == pinned
     write_atomic(path, text)
     return manifest
 

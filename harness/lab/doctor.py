@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from harness.board.flags import multiplied_params
 from harness.core.errors import LlmbenchError
-from harness.core.machine import available_cores
 from harness.core.project import CHECKOUT, Project
 from harness.core.runs import FinishedRun, load_run
 from harness.core.schema import Count, Positive, Strict
@@ -22,7 +21,7 @@ from harness.core.track import Track, load_track, track_names
 from harness.data.cache import read_manifest
 from harness.lab.executor import LocalExecutor, alike_gpus
 from harness.lab.noise import TimeSource
-from harness.lab.provenance import this_machine
+from harness.lab.provenance import available_cores, this_machine
 from harness.lab.store import RUN_FILE
 from harness.variants.recipe import apply_recipe
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from harness.core.errors import LlmbenchError
 from harness.core.git import git
-from harness.core.machine import available_cores
 from harness.core.project import Project
 from harness.core.runs import Machine, Provenance
 from harness.core.track import Track
@@ -40,6 +39,11 @@ def this_machine(gpu: str | None = None) -> Machine:
         python=platform.python_version(),
         gpu=gpu,
     )
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_jobs(track: Track) -> int:

@@ -79,7 +79,11 @@ def gain_test(
 
     target = record if isinstance(record, int | float) else None
     arms = [candidate] if isinstance(record, int | float) else [record, candidate]
-    test = _test_name(len(arms), paired=paired, known=sigma is not None)
+    test: TestName = "two_sample_z"
+    if target is not None:
+        test = "one_sample_t" if sigma is None else "z"
+    elif sigma is None:
+        test = "paired_t" if paired else "welch_t"
     problems = value_problems(*arms, [margin, target or 0.0])
     if sigma is not None and not ROUNDING / LARGEST < sigma <= LARGEST:
         problems += ("bad_sigma",)
@@ -104,14 +108,6 @@ def gain_test(
         return GainTest(test, len(candidate), alpha, gain, reasons=("zero_variance",))
     low, high = map(float, bounds(found, alpha))
     return GainTest(test, len(candidate), alpha, gain, low, high, float(p_value(found, margin)))
-
-
-def _test_name(num_arms: int, *, paired: bool, known: bool) -> TestName:
-    if num_arms == 1:
-        return "z" if known else "one_sample_t"
-    if known:
-        return "two_sample_z"
-    return "paired_t" if paired else "welch_t"
 
 
 def seed_problems(record: Sequence[int], candidate: Sequence[int], *, paired: bool) -> tuple[str, ...]:

@@ -106,11 +106,8 @@ def class_scope(owner: ast.ClassDef) -> Iterator[ast.AST]:
     while waiting:
         node = waiting.pop()
         yield node
-        hidden: set[ast.AST] = set()
-        if isinstance(node, Function | ast.ClassDef):
-            hidden = set(node.body)
-        elif isinstance(node, ast.Lambda):
-            hidden = {node.body}
+        body = node.body if isinstance(node, Function | ast.ClassDef | ast.Lambda) else []
+        hidden = {*body} if isinstance(body, list) else {body}
         waiting.extend(child for child in ast.iter_child_nodes(node) if child not in hidden)
 
 
@@ -126,11 +123,9 @@ def _type_places(node: ast.AST) -> Iterator[ast.AST]:
         yield node.type
     elif isinstance(node, ast.MatchClass):
         yield node.cls
-    elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in GENERIC:
+    elif isinstance(node, ast.Subscript) and getattr(node.value, "id", None) in GENERIC:
         yield node.slice
-    elif (
-        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "issubclass")
-    ):
+    elif isinstance(node, ast.Call) and getattr(node.func, "id", None) in ("isinstance", "issubclass"):
         yield from node.args[1:]
 
 
