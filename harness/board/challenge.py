@@ -98,7 +98,7 @@ def _compared(claim: Submission) -> tuple[object, ...]:
 
 def _own_seeds(claim: Claim, target: Submission, earlier: Board) -> Iterator[str]:
     """Nobody picked the seeds: they follow from the record and from the number of its challenges before."""
-    submission, runs = claim.submission, claim.candidates
+    submission, runs = claim.submission, claim.runs["candidate"]
     name, index = submission.folder_name, len(earlier.challenges(target.number)) + 1
     if submission.attempt != index:
         yield f"{name} calls itself challenge {submission.attempt} of {target.folder_name}, it is challenge {index}"

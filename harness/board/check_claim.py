@@ -16,7 +16,7 @@ from harness.board.readme import submission_markdown
 from harness.board.submission import Arm, ArmName, Claim, Submission, confirmation_seeds, run_file
 from harness.core.errors import LlmbenchError
 from harness.core.project import read_bytes, sha256
-from harness.core.runs import PROBES, FinishedRun, dump_json, finished
+from harness.core.runs import PROBES, FinishedRun, dump_json
 from harness.core.track import Track
 from harness.variants.check import check_source
 from harness.variants.recipe import parse_recipe
@@ -79,9 +79,8 @@ def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
             yield f"{folder.name}/sources/{variant}.py is not the source that {name}.sources states"
     if (cost := claim.cost(arm)) != arm.statements:
         yield f"{where}.statements is {arm.statements}, the sources have {cost}"
-    runs = claim.records if name == "record" else claim.candidates
     track, training_digest = claim.track, claim.track.training_digest
-    for (seed, digest), run in zip(arm.runs.items(), runs, strict=True):
+    for (seed, digest), run in zip(arm.runs.items(), claim.runs[name], strict=True):
         file = run_file(name, int(seed))
         where, data = f"{folder.name}/{file}", read_bytes(folder / file)
         if sha256(data) != digest:
@@ -96,7 +95,7 @@ def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
             yield f"{where} was trained under another edition of the track"
         if isinstance(run, FinishedRun):
             yield from _run_problems(where, run, track)
-    whole = finished(runs)
+    whole = claim.finished[name]
     if len({run.training.weights_sha256 for run in whole}) != len(whole):
         yield f"{folder.name}: two seeds of the {name} arm end in the same weights; one is a copy"
     ended = max((run.training.ended for run in whole), default="")
@@ -176,6 +175,6 @@ def _differences(stored: Any, recomputed: Any, path: str) -> Iterator[str]:
 
 
 def markdown_problems(claim: Claim) -> Iterator[str]:
-    text = submission_markdown(claim.submission, finished(claim.records), finished(claim.candidates))
+    text = submission_markdown(claim.submission, *claim.finished.values())
     if read_bytes(claim.folder / "README.md") != text.encode():
         yield f"{claim.folder.name}/README.md is not what the runs say; it was edited by hand"

@@ -11,7 +11,6 @@ from harness.board.rows import HOLDING, Row, format_csv, with_board
 from harness.board.submission import Claim, Submission, candidate_key, load_submission
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project, read_text, submission_folders, write_changed
-from harness.core.runs import finished
 from harness.core.schema import Count, Strict
 from harness.core.track import Track, load_track
 from harness.rule.replication import Outcome, State, state_after
@@ -125,7 +124,7 @@ def make_row(board: Board, claim: Claim) -> Row:
         p_value=float(f"{verdict.p_value:.3g}") if verdict and verdict.p_value is not None else None,
         statements=submission.candidate.statements,
         folder=submission.folder_name,
-        **metric_columns(finished(claim.records), finished(claim.candidates), verdict),
+        **metric_columns(claim.finished["record"], claim.finished["candidate"], verdict),
     )
 
 

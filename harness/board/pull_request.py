@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from harness.board.check_board import check_board, collect, stale_problem, verify_folder
@@ -16,7 +17,7 @@ from harness.board.flags import Flag
 from harness.board.leaderboard import Board, make_board
 from harness.board.readme import submission_title
 from harness.board.rows import with_board
-from harness.board.submission import Claim, Submission, load_submission, parse_submission
+from harness.board.submission import Claim, Submission, load_submission
 from harness.core.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, LlmbenchError, UndecidedError, one_line
 from harness.core.git import ChangeKind, changed_files, files_at, find_commit, git, is_ancestor, read_all_at, read_at
 from harness.core.project import Project, write_atomic
@@ -233,7 +234,9 @@ def _board_at(project: Project, commit: str, revision: str) -> Board:
     """The board as it stands at `commit`. Raises LlmbenchError where it cannot be read."""
     try:
         files = read_all_at(project.root, commit, "submissions", "submission.json")
-        return make_board(parse_submission(data.decode(errors="replace"), Path(path)) for path, data in files.items())
+        return make_board(
+            load_submission(Path(path).parent, data.decode(errors="replace")) for path, data in files.items()
+        )
     except LlmbenchError as error:
         raise LlmbenchError(f"the board of {revision} cannot be read: {error}") from error
 
@@ -254,7 +257,7 @@ def _source_problems(project: Project, claim: Claim) -> Iterator[str]:
                 f"models/variants/{variant}.py is not the file that {name} was trained with; "
                 f"restore it from {name}/sources/{variant}.py"
             )
-    present, runs = code_digest(project), [*claim.records, *claim.candidates]
+    present, runs = code_digest(project), [*chain(*claim.runs.values())]
     if other := [run for run in runs if run.code_digest != present]:
         yield (
             f"{name}: {len(other)} of {len(runs)} runs were trained by another version of the base model or the loop: "

@@ -13,7 +13,7 @@ from harness.board.challenge import challenge_purpose, challenged_record, one_ch
 from harness.board.check_board import readable_board, verify_folder
 from harness.board.leaderboard import read_board
 from harness.board.readme import verdict_sentence
-from harness.board.submission import Submission, load_arm_runs, load_submission
+from harness.board.submission import Claim, Submission, load_submission
 from harness.cli.options import JobsOption, JsonOption, MaxPairsOption, complete_records, log, show, show_json
 from harness.cli.training import pairs_limit, show_pairs, watched_contest, watched_store
 from harness.core.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, RejectedError, UndecidedError
@@ -115,7 +115,7 @@ def _repeat(
             raise UndecidedError(
                 f"{recipe} with seed {run.seed} {run.status}, there is nothing to compare: {run.reason}"
             )
-    stored = load_arm_runs(folder, opening, "candidate")[: len(seeds)]
+    stored = Claim(folder, opening).finished["candidate"][: len(seeds)]
     repeat = compare_repeat(stored, finished(runs), track.rule)
     if as_json:
         findings = RerunFindings(claim=None, again=None, seeds=tuple(seeds), **dict(repeat))

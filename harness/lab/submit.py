@@ -212,7 +212,7 @@ def rebuild_texts(project: Project) -> list[Row]:
     board, rows = read_board(project), []
     for submission in board.submissions:
         claim = Claim(project.submissions / submission.folder_name, submission)
-        text = submission_markdown(submission, finished(claim.records), finished(claim.candidates))
+        text = submission_markdown(submission, *claim.finished.values())
         write_changed(claim.folder / "README.md", text)
         rows.append(make_row(board, claim))
     return write_board(project, rows)

@@ -15,7 +15,7 @@ import torch
 from harness.board.check_board import readable_board, verify_folder
 from harness.board.leaderboard import Board, make_rows, read_board, rebuild
 from harness.board.rows import sections
-from harness.board.submission import Challenge, fresh_seeds, load_arm_runs, load_submission
+from harness.board.submission import Challenge, Claim, fresh_seeds, load_submission
 from harness.core.errors import LlmbenchError, UndecidedError
 from harness.core.project import Project, derive_seed
 from harness.core.runs import FailedRun, FinishedRun, RunIdentity
@@ -189,7 +189,7 @@ def test_a_candidate_that_fails_on_fresh_seeds_is_refuted_and_filed_with_the_fai
     def contest(status: Any) -> Contest:
         failed = FailedRun(**fields, status=status, reason="the training loss is not finite")
         verdict = failed_verdict(
-            "candidate_failed", failed.reason, again.rule, added_statements=target.added_statements
+            "candidate_failed", failed.reason, again.rule, added_statements=target.verdict.added_statements
         )
         return Contest(arms, (), (failed,), verdict)
 
@@ -382,5 +382,5 @@ def test_a_negative_results_rerun_keeps_the_rule_and_a_records_does_not_stop_on_
     again = track_again(smoke, record)
     assert again.rule.futility_alpha == smoke.rule.alpha_look
     assert again.training_digest == smoke.training_digest
-    runs = load_arm_runs(filed.sandbox.root / "submissions" / record.folder_name, record, "candidate")
+    runs = Claim(filed.sandbox.root / "submissions" / record.folder_name, record).finished["candidate"]
     assert {run.training_digest for run in runs} == {again.training_digest}

@@ -38,7 +38,7 @@ class SubmissionPage:
     @property
     def runs(self) -> dict[ArmName, list[FinishedRun | FailedRun]]:
         """Arm -> its runs in the order of their seeds."""
-        return {"record": self.claim.records, "candidate": self.claim.candidates}
+        return self.claim.runs
 
     @property
     def page(self) -> str:
