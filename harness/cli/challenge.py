@@ -106,8 +106,8 @@ def _repeat(
     track = track_again(claim_track(project, opening), opening)
     seeds, recipe = track.seeds[:max_pairs], claim_arms(opening).candidate
     with watched_store(project, track, jobs) as store:
-        # The opening's runs may still be in runs/; under a contest name of their own they are trained again.
-        store = replace(store, timed_contest=f"{opening.folder_name} again")
+        # The opening's runs may still be in runs/; on an occasion of their own they are trained again.
+        store = replace(store, occasion=f"{opening.folder_name} again")
         log(f"{recipe} on {track.name}: {len(seeds)} seeds of {opening.folder_name} again, {store.jobs} at a time")
         runs = store.make([store.identify(recipe, seed) for seed in seeds])
     for run in runs:

@@ -80,7 +80,7 @@ def _training_order(store: RunStore, arms: Arms, seeds: Sequence[int]) -> list[R
     Where times are compared, pair by pair, and which arm goes first alternates.
     """
     records, candidates = ([store.identify(recipe, seed) for seed in seeds] for recipe in (arms.record, arms.candidate))
-    if not store.timed_contest:
+    if arms.lane == "loss":
         return [*records, *candidates]
     order = []
     for place, (record, candidate) in enumerate(zip(records, candidates, strict=True)):

@@ -133,10 +133,6 @@ class LocalExecutor(Executor):
     def room(track: Track) -> int:
         return len(share_out(alike_gpus(), track)) if track.device == "cuda" else default_jobs(track)
 
-    def make(self, run: RunIdentity, job: Job, watch: Watch) -> FinishedRun | FailedRun:
-        with self.device() as environment:
-            return self._train_and_evaluate(run, job, watch, environment)
-
     @contextmanager
     def device(self) -> Iterator[dict[str, str]]:
         """Reserves GPUs for a run; yields what they add to a worker's environment, nothing on a CPU track."""
@@ -149,18 +145,17 @@ class LocalExecutor(Executor):
         finally:
             self._gpus.put(gpus)
 
-    def _train_and_evaluate(
-        self, run: RunIdentity, job: Job, watch: Watch, environment: dict[str, str]
-    ) -> FinishedRun | FailedRun:
+    def make(self, run: RunIdentity, job: Job, watch: Watch) -> FinishedRun | FailedRun:
         for torn in Path(job.folder).glob(".*.*"):  # by a worker that was killed while it wrote
             torn.unlink(missing_ok=True)
         identity = {name: getattr(run, name) for name in RunIdentity.model_fields}
-        answer = self.ask("train", job, watch, environment)
-        if isinstance(answer, Trained):
-            training = answer.training
-            watch(Evaluating())
-            job = job.model_copy(update={"final_dev_loss": training.curve[-1].dev_loss_nats})
-            answer = self.ask("evaluate", job, watch, environment)
+        with self.device() as environment:
+            answer = self.ask("train", job, watch, environment)
+            if isinstance(answer, Trained):
+                training = answer.training
+                watch(Evaluating())
+                job = job.model_copy(update={"final_dev_loss": training.curve[-1].dev_loss_nats})
+                answer = self.ask("evaluate", job, watch, environment)
         match answer:
             case Evaluated() if answer.weights_sha256 != training.weights_sha256:
                 raise LlmbenchError(

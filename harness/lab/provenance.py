@@ -7,6 +7,8 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
+
 from harness.core.errors import LlmbenchError
 from harness.core.git import git
 from harness.core.project import Project
@@ -34,7 +36,7 @@ def this_machine(gpu: str | None = None) -> Machine:
     return Machine(
         cpu=_cpu_name(),
         cores=available_cores(),
-        memory_gib=max(1, round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)),
+        memory_gib=max(1, round(psutil.virtual_memory().total / 2**30)),
         os=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         gpu=gpu,

@@ -55,7 +55,7 @@ def make(request: NodeRequest, emit: Callable[[NodeEvent], None]) -> tuple[Finis
         project,
         track,
         jobs=LocalExecutor.room(track),
-        timed_contest=request.occasion,
+        occasion=request.occasion,
         observe=observe,
         checkpoint_every_s=job.checkpoint_every_s,
     )
