@@ -10,7 +10,7 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -94,7 +94,6 @@ class Submission(Strict):
 
 
 _SUBMISSION: TypeAdapter[Submission] = TypeAdapter(Submission)
-_count_statements = lru_cache(maxsize=256)(count_statements_of)  # the record's sources are in every claim against it
 
 
 def confirmation_seeds(track_digest: str, sources: Mapping[str, str], count: int) -> list[int]:
@@ -176,7 +175,7 @@ class Claim:
 
     def cost(self, arm: Arm) -> int:
         """Statements of an arm's recipe, counted on the frozen sources."""
-        return sum(_count_statements(self.sources[variant]) for variant in arm.sources)
+        return sum(count_statements_of(self.sources[variant]) for variant in arm.sources)
 
     @cached_property
     def verdict(self) -> Verdict | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from harness.core.runs import FailedRun, FinishedRun, Pair, RunIdentity
-from harness.lab.arms import Arms, added_statements
+from harness.lab.arms import Arms
 from harness.lab.store import RunStore
 from harness.player.job import GiveUp
 from harness.rule.verdict import Verdict, decide_arms
+from harness.variants.recipe import recipe_cost, recipe_sources
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,10 @@ def _training_order(store: RunStore, arms: Arms, seeds: Sequence[int]) -> list[R
 
     Where times are compared, pair by pair, and which arm goes first alternates.
     """
-    records, candidates = ([store.identify(recipe, seed) for seed in seeds] for recipe in (arms.record, arms.candidate))
+    pairs = [[store.identify(recipe, seed) for recipe in (arms.record, arms.candidate)] for seed in seeds]
     if arms.lane == "loss":
-        return [*records, *candidates]
-    order = []
-    for place, (record, candidate) in enumerate(zip(records, candidates, strict=True)):
-        order += [candidate, record] if place % 2 else [record, candidate]
-    return order
+        return [*chain(*zip(*pairs, strict=True))]
+    return [run for place, pair in enumerate(pairs) for run in (reversed(pair) if place % 2 else pair)]
 
 
 def _milestone(store: RunStore, arms: Arms, run: RunIdentity, first_seed: int) -> GiveUp | None:
@@ -103,5 +102,6 @@ def _milestone(store: RunStore, arms: Arms, run: RunIdentity, first_seed: int) -
 def _decide(store: RunStore, arms: Arms, runs: Sequence[FinishedRun | FailedRun]) -> Contest:
     """The verdict on these runs."""
     records, candidates = ([run for run in runs if run.recipe == recipe] for recipe in (arms.record, arms.candidate))
-    added = added_statements(store.project, arms)
-    return Contest(arms, *decide_arms(records, candidates, store.track.rule, added_statements=added, lane=arms.lane))
+    costs = [recipe_cost(recipe_sources(store.project, recipe)) for recipe in (arms.record, arms.candidate)]
+    added, rule = costs[1] - costs[0], store.track.rule
+    return Contest(arms, *decide_arms(records, candidates, rule, added_statements=added, lane=arms.lane))

@@ -198,7 +198,7 @@ def test_a_candidate_that_fails_on_fresh_seeds_is_refuted_and_filed_with_the_fai
         file_challenge(store, target, "open", 2, contest("error"))
     assert outcome_of(target, board, contest("diverged")) == "refuted"
     filing = file_challenge(store, target, "refuted", 2, contest("diverged"))
-    assert len(filing.records) == len(filing.candidates) == 1
+    assert len(filing.runs["record"]) == len(filing.runs["candidate"]) == 1
     with pytest.raises(LlmbenchError, match="it is challenge 2"):  # another one was filed since it was drawn
         write_submission(project, track, replace(filing, attempt=1), None)
     submission, markdown = write_submission(project, track, filing, None)
