@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 
 from harness.board.metrics import metric_columns, rounded
 from harness.board.rows import HOLDING, Row, format_csv, with_board
@@ -118,9 +119,7 @@ def make_row(board: Board, claim: Claim) -> Row:
         recipe=submission.candidate.recipe,
         beaten=submission.record.recipe if submission.record else "",
         pairs=verdict.pairs if verdict else 0,
-        gain=rounded(verdict.gain if verdict else None),
-        ci_low=rounded(verdict.ci_low if verdict else None),
-        ci_high=rounded(verdict.ci_high if verdict else None),
+        **{name: rounded(getattr(verdict, name, None)) for name in ("gain", "ci_low", "ci_high")},
         p_value=float(f"{verdict.p_value:.3g}") if verdict and verdict.p_value is not None else None,
         statements=submission.candidate.statements,
         folder=submission.folder_name,
@@ -144,11 +143,7 @@ def _state_of(board: Board, submission: Submission) -> str:
 
 def rebuild(project: Project) -> list[Row]:
     """Write `leaderboard.csv` and the README's board anew from the submissions."""
-    return write_board(project, make_rows(project))
-
-
-def write_board(project: Project, rows: list[Row]) -> list[Row]:
-    """`leaderboard.csv` and the README's board, where they are not these rows already."""
+    rows = make_rows(project)
     write_changed(project.leaderboard, format_csv(rows))
     if project.readme.exists():
         write_changed(project.readme, with_board(read_text(project.readme), rows))
@@ -182,7 +177,11 @@ def holder_row(project: Project, board: Board, track: Track) -> Row | None:
 def standings(project: Project, board: Board) -> dict[str, list[Standing]]:
     """Variant -> what the board says of it, newest first; empty for a variant without a verdict."""
     found: dict[str, list[Standing]] = defaultdict(list)
-    held = {track: _held(project, board, track) for track in {submission.track for submission in board.submissions}}
+    held: dict[str, tuple[str, ...]] = {}
+    for track in {submission.track for submission in board.submissions}:
+        with suppress(LlmbenchError):  # its file is gone
+            holder = board.holder(load_track(project, track))
+            held[track] = parse_recipe(holder.candidate.recipe) if holder else ()
     for submission in reversed(board.submissions):
         if submission.kind not in ("record", "negative") or submission.record is None:
             continue
@@ -196,19 +195,10 @@ def standings(project: Project, board: Board) -> dict[str, list[Standing]]:
                 removed=name not in after,
                 gain=verdict.gain if verdict else None,
                 p_value=verdict.p_value if verdict else None,
-                holds=name in held[submission.track],
+                holds=name in held.get(submission.track, ()),
             )
             found[name].append(standing)
     return found
-
-
-def _held(project: Project, board: Board, track: str) -> set[str]:
-    """Variants of the recipe that holds the present edition of `track`; none where the track's file is gone."""
-    try:
-        holder = board.holder(load_track(project, track))
-    except LlmbenchError:
-        return set()
-    return {*parse_recipe(holder.candidate.recipe)} if holder else set()
 
 
 def check_record_sources(project: Project, standing: Submission | None) -> None:

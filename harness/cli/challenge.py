@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from harness.board.challenge import challenge_purpose, challenged_record, one_challenge
+from harness.board.challenge import challenge_purpose, challenged_record
 from harness.board.check_board import readable_board, verify_folder
 from harness.board.leaderboard import read_board
 from harness.board.readme import verdict_sentence
@@ -21,6 +21,7 @@ from harness.core.project import Project
 from harness.core.runs import FailedRun, finished
 from harness.lab.contest import Contest
 from harness.lab.rerun import claim_arms, claim_track, compare_repeat, outcome_of, track_again
+from harness.lab.store import only_one
 from harness.lab.submit import file_challenge, write_submission
 from harness.rule.replication import Outcome
 from harness.show.documents import ChallengeDocument, RerunFindings, VerifyDocument
@@ -52,7 +53,8 @@ def challenge(
     Exit codes: 0 the record is confirmed, 3 refuted, 4 open (too weak to tell) or undecided.
     """
     project = Project.find()
-    with one_challenge(project, number, lambda: log(f"another challenge of {number} runs here; waiting for it")):
+    lock_file = project.runs / f".challenge-{number}.lock"  # the seeds of a second depend on the first being filed
+    with only_one(lock_file, lambda: log(f"another challenge of {number} runs here; waiting for it")):
         board = read_board(project)
         target = challenged_record(board, number)
         track, arms = claim_track(project, target), claim_arms(target)

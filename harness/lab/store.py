@@ -7,9 +7,9 @@ A run's folder is named by all that its numbers depend on, so what is found ther
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +33,32 @@ RUN_FILE = "run.json"
 RETRIED = ("error", "hopeless", "interrupted")
 Observe = Callable[[RunIdentity, RunEvent], None]
 """Called from the threads that watch the workers: a run and its newest event."""
+
+
+@contextmanager
+def only_one(lock_file: Path, waiting: Callable[[], None], check: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """What one process of this machine does at a time; a second one calls `waiting()`, then `check()` while it waits.
+
+    Raises LlmbenchError where a file within cannot be written, and what `check` raises.
+    """
+    lock = filelock.FileLock(lock_file)
+    try:
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(filelock.Timeout):
+            lock.acquire(timeout=0)
+        if not lock.is_locked:
+            waiting()
+        while not lock.is_locked:
+            check()
+            with suppress(filelock.Timeout):
+                lock.acquire(timeout=0.5)
+        yield
+    except OSError as error:
+        raise LlmbenchError(
+            f"cannot write {lock_file.parent}: {error.strerror}; free space or fix the permissions"
+        ) from error
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True)
@@ -132,37 +158,19 @@ class RunStore:
     def _make_one(
         self, run: RunIdentity, executor: Executor, milestone: Callable[[RunIdentity], GiveUp | None]
     ) -> FinishedRun | FailedRun:
-        folder = self.folder(run)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(folder / ".lock")
-            with suppress(filelock.Timeout):
-                lock.acquire(blocking=False)
-            if not lock.is_locked:
-                self.observe(run, Waiting())
-            while not lock.is_locked:
-                executor.raise_if_stopped()
-                with suppress(filelock.Timeout):
-                    lock.acquire(timeout=0.5)
-            try:
-                executor.raise_if_stopped()
-                found = self.find(run)
-                if found is not None and found.status not in RETRIED:
-                    self.observe(run, Done(result=found, reused=True))
-                    return found
-                job = self._job(run, milestone(run))
-                result = executor.make(run, job, lambda event: self.observe(run, event))
-                save_run(folder / RUN_FILE, result)
-                if result.status not in RETRIED:
-                    (folder / "checkpoint.pt").unlink(missing_ok=True)
-                self.observe(run, Done(result=result, reused=False))
-                return result
-            finally:
-                lock.release()
-        except OSError as error:
-            raise LlmbenchError(
-                f"cannot write {folder}: {error.strerror}; free space or fix the permissions"
-            ) from error
+        lock = self.folder(run) / ".lock"
+        with only_one(lock, lambda: self.observe(run, Waiting()), executor.raise_if_stopped):
+            executor.raise_if_stopped()
+            found = self.find(run)
+            if found is not None and found.status not in RETRIED:
+                self.observe(run, Done(result=found, reused=True))
+                return found
+            result = executor.make(run, self._job(run, milestone(run)), lambda event: self.observe(run, event))
+            save_run(lock.with_name(RUN_FILE), result)
+            if result.status not in RETRIED:
+                lock.with_name("checkpoint.pt").unlink(missing_ok=True)
+            self.observe(run, Done(result=result, reused=False))
+            return result
 
     def rehearse(self, run: RunIdentity) -> bool:
         """Whether `run` gets as far as its first step: seconds, and nothing is kept.

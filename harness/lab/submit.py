@@ -14,7 +14,7 @@ import filelock
 
 from harness.board.check_board import verify_folder
 from harness.board.curves import curves_png
-from harness.board.leaderboard import Board, check_record_sources, make_row, read_board, rebuild, write_board
+from harness.board.leaderboard import Board, check_record_sources, read_board, rebuild
 from harness.board.readme import submission_markdown, verdict_sentence
 from harness.board.rows import Row
 from harness.board.submission import SUBMISSION_NAME, Arm, ArmName, Challenge, Claim, Kind, Submission, run_file
@@ -206,13 +206,11 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
 
 def rebuild_texts(project: Project) -> list[Row]:
     """Write anew what is made of runs: each submission's README, whose wording may be an older one, and the board."""
-    board, rows = read_board(project), []
-    for submission in board.submissions:
+    for submission in read_board(project).submissions:
         claim = Claim(project.submissions / submission.folder_name, submission)
         text = submission_markdown(submission, *claim.finished.values())
         write_changed(claim.folder / "README.md", text)
-        rows.append(make_row(board, claim))
-    return write_board(project, rows)
+    return rebuild(project)
 
 
 def _freeze(project: Project, filing: Filing, name: ArmName, files: dict[str, bytes]) -> Arm:

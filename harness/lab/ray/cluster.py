@@ -38,8 +38,10 @@ def connect() -> Any:
     except ImportError as error:
         raise LlmbenchError('there is no Ray here; install it in the checkout: `pip install -e ".[ray]"`') from error
     if not ray.is_initialized():
+        host, _, port = os.environ.get("RAY_ADDRESS", "").rpartition(":")
         try:
-            _check_address(os.environ.get("RAY_ADDRESS", ""))
+            if port.isdigit() and "/" not in host:  # where nothing answers, Ray itself would wait minutes
+                socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
             raise LlmbenchError(
@@ -47,13 +49,6 @@ def connect() -> Any:
                 f"{str(error).partition(chr(10))[0]}"
             ) from error
     return ray
-
-
-def _check_address(address: str) -> None:
-    """Raises OSError where nothing answers at HOST:PORT: Ray itself would wait minutes."""
-    host, _, port = address.rpartition(":")
-    if port.isdigit() and "/" not in host:
-        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def resources(track: Track) -> dict[str, int]:
