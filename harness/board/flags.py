@@ -77,7 +77,7 @@ class Case:
 def read_case(project: Project, claim: Claim, earlier: Board) -> Case:
     """A submission whose files are in order, and what the board before it held."""
     submission = claim.submission
-    holder = earlier.standing_of(submission.track, submission.track_digest, submission.lane)
+    holder = earlier.standing(submission, submission.lane)
 
     def known() -> list[FinishedRun]:
         if holder is not None:

@@ -19,23 +19,25 @@ from harness.rule.verdict import Lane
 from harness.variants.recipe import parse_recipe, recipe_sources
 
 
+def _edition(of: Track | Submission) -> tuple[str, str]:
+    """A track's name and its digest."""
+    return (of.name, of.digest) if isinstance(of, Track) else (of.track, of.track_digest)
+
+
 class Board:
     """All submissions of a checkout, in the order of their numbers; or those that there were at some time."""
 
     def __init__(self, submissions: Iterable[Submission]) -> None:
         self.submissions = tuple(sorted(submissions, key=lambda submission: submission.number))
 
-    def holder(self, track: Track) -> Submission | None:
-        """The submission whose candidate holds `track` in its present edition; None where nobody opened it."""
-        return self.holder_of(track.name, track.digest)
-
-    def holder_of(self, track: str, digest: str, *, without: Lane | None = None) -> Submission | None:
-        """The holder of one edition of a track: its last record that was not retracted, nor won in `without`.
+    def holder(self, of: Track | Submission, *, without: Lane | None = None) -> Submission | None:
+        """The holder of an edition of a track: its last record that was not retracted, nor won in `without`.
 
         A record that was built on a retracted one stands: it beat that very recipe, on evidence of its own.
         """
+        edition = _edition(of)
         for submission in reversed(self.submissions):
-            holding = submission.kind in HOLDING and (submission.track, submission.track_digest) == (track, digest)
+            holding = submission.kind in HOLDING and _edition(submission) == edition
             if holding and submission.lane != without and self.state(submission.number) != "retracted":
                 return submission
         return None
@@ -48,16 +50,12 @@ class Board:
         """What its challenges have made of record `number`."""
         return state_after([s.challenge.outcome for s in self.challenges(number) if s.challenge is not None])
 
-    def standing(self, track: Track, lane: Lane) -> Submission | None:
-        """The submission that a candidate of `lane` must beat."""
-        return self.standing_of(track.name, track.digest, lane)
-
-    def standing_of(self, track: str, digest: str, lane: Lane) -> Submission | None:
-        """The holder; in the simplicity lane the last one that won by its loss or its speed.
+    def standing(self, of: Track | Submission, lane: Lane) -> Submission | None:
+        """What a candidate of `lane` must beat: the holder; in the simplicity lane the last one by loss or speed.
 
         Measured against that one, many small removals cannot walk the record backwards.
         """
-        return self.holder_of(track, digest, without="simplicity" if lane == "simplicity" else None)
+        return self.holder(of, without="simplicity" if lane == "simplicity" else None)
 
     def editions(self, track: str) -> list[str]:
         """Digests of the editions of `track`, in the order in which they were opened."""
@@ -67,16 +65,12 @@ class Board:
         """Digest of the edition of `track` that was opened last; None where none was."""
         return next(reversed(self.editions(track)), None)
 
-    def attempts(self, track: str, digest: str) -> set[str]:
+    def attempts(self, of: Track | Submission) -> set[str]:
         """The candidates that did not become the record since the last record that stands, by their keys."""
-        holder = self.holder_of(track, digest)
-        return {
-            candidate_key(s.candidate.sources)
-            for s in self.submissions
-            if s.kind in ("negative", "record")
-            and (s.track, s.track_digest) == (track, digest)
-            and (holder is None or s.number > holder.number)
-        }
+        holder, edition = self.holder(of), _edition(of)
+        since = [s for s in self.submissions if holder is None or s.number > holder.number]
+        tried = [s for s in since if s.kind in ("negative", "record") and _edition(s) == edition]
+        return {candidate_key(s.candidate.sources) for s in tried}
 
     def find(self, number: int) -> Submission | None:
         """The submission with that number."""

@@ -7,12 +7,11 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from harness.board.check_board import check_board, collect, stale_problem, verify_folder
+from harness.board.check_board import check_board, check_folder, collect, stale_problem
 from harness.board.flags import Flag
 from harness.board.leaderboard import Board, make_board
 from harness.board.readme import submission_title
@@ -147,12 +146,18 @@ def review_changes(project: Project, revision: str) -> Review:
     changes, board = changed_files(project.root, commit), _board_at(project, commit, revision)
     new = _new_folders(changes, files_at(project.root, commit, "submissions"))
     links = [f"{path} is a link; bring the file itself" for path in changes if (project.root / path).is_symlink()]
-    problems = {"changes": [*links, *change_problems(changes, new, _used_variants(project, new))]}
+    problems, claims, stale = {"changes": links}, list[Claim](), list[str]()
+    for folder in (project.submissions / name for name in new):
+        try:
+            claims.append(Claim(folder, load_submission(folder)))
+        except LlmbenchError as error:
+            problems[folder.name] = [str(error)]
+    used = {variant for claim in claims for variant in claim.submission.candidate.sources}
+    problems["changes"] += change_problems(changes, new, used)
     if new and "README.md" in changes and _outside_the_board(project, commit):
         problems["changes"].append(_stray("README.md", "changed outside its board"))
-    stale: list[str] = []
-    for name in new:
-        moved_on, problems[name] = _review_new(project, name, board)
+    for claim in claims:
+        moved_on, problems[claim.folder.name] = _review_new(project, claim, board)
         stale += moved_on
     checked = {} if stale else check_board(project)  # against a board that has moved on it would repeat that
     for name, one in checked.items():
@@ -161,22 +166,9 @@ def review_changes(project: Project, revision: str) -> Review:
     return Review(commit, tuple(new), _summary(changes, new, revision), problems, tuple(stale), flags)
 
 
-def _used_variants(project: Project, new: Sequence[str]) -> set[str]:
-    """The variants that the candidates of the new submissions use, as far as those can be read."""
-    used: set[str] = set()
-    for name in new:
-        with suppress(LlmbenchError):  # what cannot be read is a problem of its own
-            used |= set(load_submission(project.submissions / name).candidate.sources)
-    return used
-
-
-def _review_new(project: Project, name: str, board: Board) -> tuple[list[str], list[str]]:
+def _review_new(project: Project, claim: Claim, board: Board) -> tuple[list[str], list[str]]:
     """(how the board has moved on, all problems) of a new submission; `board` is the one that it is to join."""
-    folder = project.submissions / name
-    try:
-        submission = load_submission(folder)
-    except LlmbenchError as error:
-        return [], [str(error)]
+    submission, name = claim.submission, claim.folder.name
     renumber = f"the next free number is {board.next_number}: delete the folder and `llmbench submit` again"
     moved_on, own = [], []
     if taken := board.find(submission.number):
@@ -185,8 +177,8 @@ def _review_new(project: Project, name: str, board: Board) -> tuple[list[str], l
         moved_on.append(stale)
     if submission.number > board.next_number:
         own.append(f"{name}: its number leaves a gap; {renumber}")
-    own += collect(_source_problems(project, Claim(folder, submission)))
-    found = [*moved_on, *own, *verify_folder(project, folder, board)]
+    own += collect(_source_problems(project, claim))
+    found = [*moved_on, *own, *check_folder(project, claim.folder, board).problems]
     return moved_on, list(dict.fromkeys(found))
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from harness.board.challenge import challenge_purpose, challenged_record
-from harness.board.check_board import readable_board, verify_folder
+from harness.board.check_board import check_folder, readable_board
 from harness.board.leaderboard import read_board
 from harness.board.readme import verdict_sentence
 from harness.board.submission import Claim, Submission, load_submission
@@ -58,7 +58,7 @@ def challenge(
         board = read_board(project)
         target = challenged_record(board, number)
         track, arms = claim_track(project, target), claim_arms(target)
-        if problems := verify_folder(project, project.submissions / target.folder_name, board):
+        if problems := check_folder(project, project.submissions / target.folder_name, board).problems:
             raise RejectedError(
                 f"{target.folder_name} does not verify, so there is no claim to challenge: {problems[0]}"
             )

@@ -69,7 +69,7 @@ def record_attempt(project: Project, board: Board, track: Track, contest: Contes
 def attempt_number(project: Project, board: Board, track: Track, sources: Mapping[str, str]) -> int:
     """The candidate's place among those since the track's last record, from 1; its own earlier tries do not count."""
     holder, path = board.holder(track), project.runs / track.name / ATTEMPTS
-    tried = board.attempts(track.name, track.digest)
+    tried = board.attempts(track)
     for number, line in enumerate(read_text(path).splitlines() if path.exists() else (), start=1):
         try:
             attempt = Attempt.model_validate_json(line)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import filelock
 
-from harness.board.check_board import verify_folder
+from harness.board.check_board import check_folder
 from harness.board.curves import curves_png
 from harness.board.leaderboard import Board, check_record_sources, read_board, rebuild
 from harness.board.readme import submission_markdown, verdict_sentence
@@ -195,7 +195,7 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
                 folder = Path(scratch) / submission.folder_name
                 for file, content in files.items():
                     write_atomic(folder / file, content)
-                if problems := verify_folder(project, folder, board):
+                if problems := check_folder(project, folder, board).problems:
                     raise LlmbenchError(f"the submission would not verify: {problems[0]}")
                 folder.rename(project.submissions / submission.folder_name)
         except OSError as error:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness.board.check_board import readable_board, verify_folder
+from harness.board.check_board import check_folder, readable_board
 from harness.board.leaderboard import Board, make_rows, read_board, rebuild
 from harness.board.rows import sections
 from harness.board.submission import Challenge, Claim, fresh_seeds, load_submission
@@ -149,7 +149,7 @@ def test_other_seeds_arms_or_outcomes_are_named(disputed: Disputed, tmp_path: Pa
     def found(old: str, new: str) -> str:
         assert old in text
         path.write_text(text.replace(old, new, 1))
-        return " ".join(verify_folder(project, folder, readable_board(project)))
+        return " ".join(check_folder(project, folder, readable_board(project)).problems)
 
     assert "recomputed from the runs of both it is 'refuted'" in found('"outcome": "refuted"', '"outcome": "confirmed"')
     assert "it is challenge 1" in found('"attempt": 1', '"attempt": 2')
@@ -167,7 +167,7 @@ def test_a_challenge_on_seeds_of_another_is_refused(disputed: Disputed, tmp_path
     folder = (project.submissions / "0004-challenge-0002").rename(project.submissions / "0003-challenge-0002")
     path = folder / "submission.json"
     path.write_text(path.read_text().replace('"number": 4', '"number": 3').replace('"attempt": 2', '"attempt": 1'))
-    found = verify_folder(project, folder, readable_board(project))
+    found = check_folder(project, folder, readable_board(project)).problems
     assert len(found) == 1
     assert "are not those of challenge 1 of 0002-smoke-lucky" in found[0]
 
@@ -210,7 +210,7 @@ def test_a_candidate_that_fails_on_fresh_seeds_is_refuted_and_filed_with_the_fai
     assert verified.returncode == 0, verified.stdout
     run = folder / "runs" / f"candidate-seed-{again.seeds[0]}.json"
     run.write_text(run.read_text().replace("not finite", "fine"))
-    assert "is not the run whose digest" in verify_folder(project, folder, read_board(project))[0]
+    assert "is not the run whose digest" in check_folder(project, folder, read_board(project)).problems[0]
 
 
 def test_a_record_that_holds_is_confirmed_on_seeds_of_its_own(filed: FiledContest) -> None:
@@ -314,8 +314,7 @@ def challenge_of(number: int, outcome: Outcome) -> dict[str, Any]:
 
 def holder(board: Board) -> int:
     """The number of the record."""
-    first = board.submissions[0]
-    found = board.holder_of(first.track, first.track_digest)
+    found = board.holder(board.submissions[0])
     assert found is not None
     return found.number
 
@@ -349,8 +348,7 @@ def test_a_record_that_beat_a_retracted_one_stands(filed: FiledContest) -> None:
 def test_a_retracted_record_counts_as_an_attempt_in_vain(filed: FiledContest) -> None:
     refuted = challenge_of(2, "refuted")
     for board, attempts in ((board_of(filed, refuted), 0), (board_of(filed, refuted, refuted), 1)):
-        first = board.submissions[0]
-        assert len(board.attempts(first.track, first.track_digest)) == attempts
+        assert len(board.attempts(board.submissions[0])) == attempts
 
 
 def test_fresh_seeds_differ_by_purpose_and_by_run_and_are_never_the_claims_own(filed: FiledContest) -> None:

@@ -68,7 +68,7 @@ class SubmissionPage:
     @property
     def holds(self) -> bool:
         """Whether its candidate is the record of its edition."""
-        holder = self.board.holder_of(self.claim.submission.track, self.claim.submission.track_digest)
+        holder = self.board.holder(self.claim.submission)
         return holder is not None and holder.number == self.row.number
 
     @property
