@@ -115,22 +115,17 @@ def _run_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
         yield f"{where}: the curve does not rise to the last step"
     elif curve[-1].train_s > run.training.train_s:
         yield f"{where}: the curve's clock runs past train_s"
-    for key, (found, wanted) in _budget(run, track).items():
+    val = track.data.pin("val")
+    for key, found, wanted in (
+        ("training.steps", run.training.steps, track.budget.num_steps),
+        ("training.tokens", run.training.tokens, track.budget.tokens),
+        ("evaluation.tokens", run.evaluation.tokens, val.tokens - 1),
+        ("evaluation.bytes", run.evaluation.bytes, val.bytes),
+        ("provenance.threads", run.provenance.threads, track.threads),
+        ("provenance.processes", run.provenance.processes, track.processes),
+    ):
         if found != wanted:
             yield f"{where}: {key} is {found}, the track's is {wanted}"
-
-
-def _budget(run: FinishedRun, track: Track) -> dict[str, tuple[Any, Any]]:
-    """What the run spent and was scored on, and what the track says of it."""
-    val = track.data.pin("val")
-    return {
-        "training.steps": (run.training.steps, track.budget.num_steps),
-        "training.tokens": (run.training.tokens, track.budget.tokens),
-        "evaluation.tokens": (run.evaluation.tokens, val.tokens - 1),
-        "evaluation.bytes": (run.evaluation.bytes, val.bytes),
-        "provenance.threads": (run.provenance.threads, track.threads),
-        "provenance.processes": (run.provenance.processes, track.processes),
-    }
 
 
 def _seed_problems(claim: Claim) -> Iterator[str]:
