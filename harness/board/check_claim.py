@@ -45,7 +45,12 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
     for name, arm in submission.arms.items():
         yield from _arm_problems(claim, name, arm)
     yield from _seed_problems(claim)
-    yield from _verdict_problems(claim)
+    recomputed, stored = claim.verdict, submission.verdict
+    if (recomputed is None) != (stored is None):
+        yield f"{folder.name}/submission.json: verdict does not belong to this kind of submission"
+    elif recomputed is not None and stored is not None:
+        for path in _differences(stored.model_dump(), recomputed.model_dump(), "verdict"):
+            yield f"{folder.name}/submission.json: {path}"
 
 
 def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
@@ -143,15 +148,6 @@ def _seed_problems(claim: Claim) -> Iterator[str]:
         return
     if seeds != confirmation_seeds(submission.track_digest, submission.candidate.sources, len(seeds)):
         yield f"{folder.name}: seeds {seeds} are neither the track's first {len(seeds)} nor the confirmation seeds"
-
-
-def _verdict_problems(claim: Claim) -> Iterator[str]:
-    folder, recomputed, stored = claim.folder, claim.verdict, claim.submission.verdict
-    if (recomputed is None) != (stored is None):
-        yield f"{folder.name}/submission.json: verdict does not belong to this kind of submission"
-    elif recomputed is not None and stored is not None:
-        for path in _differences(stored.model_dump(), recomputed.model_dump(), "verdict"):
-            yield f"{folder.name}/submission.json: {path}"
 
 
 def _differences(stored: Any, recomputed: Any, path: str) -> Iterator[str]:

@@ -18,6 +18,9 @@ from harness.rule.replication import Outcome, State, state_after
 from harness.rule.verdict import Lane
 from harness.variants.recipe import parse_recipe, recipe_sources
 
+_EFFECTS: dict[Outcome, str] = {"confirmed": "confirms {}", "refuted": "refutes {}", "open": "leaves {} open"}
+"""What a challenge does to the record of that number."""
+
 
 def _edition(of: Track | Submission) -> tuple[str, str]:
     """A track's name and its digest."""
@@ -101,14 +104,14 @@ def make_board(submissions: Iterable[Submission]) -> Board:
 
 def make_row(board: Board, claim: Claim) -> Row:
     """One submission's line. Raises LlmbenchError where one of its runs is broken."""
-    submission, verdict = claim.submission, claim.submission.verdict
+    submission, verdict, again = claim.submission, claim.submission.verdict, claim.submission.challenge
     return Row(
         number=submission.number,
         date=submission.date,
         track=submission.track,
         track_digest=submission.track_digest[:12],
         kind=submission.kind,
-        state=_state_of(board, submission),
+        state=board.state(submission.number) if again is None else _EFFECTS[again.outcome].format(again.number),
         lane=submission.lane,
         recipe=submission.candidate.recipe,
         beaten=submission.record.recipe if submission.record else "",
@@ -125,14 +128,6 @@ def make_rows(project: Project) -> list[Row]:
     """The whole board as rows."""
     board = read_board(project)
     return [make_row(board, Claim(project.submissions / s.folder_name, s)) for s in board.submissions]
-
-
-def _state_of(board: Board, submission: Submission) -> str:
-    """What a row says of a record's state, or of the record that a challenge re-ran."""
-    if submission.challenge is None:
-        return board.state(submission.number)
-    effects: dict[Outcome, str] = {"confirmed": "confirms {}", "refuted": "refutes {}", "open": "leaves {} open"}
-    return effects[submission.challenge.outcome].format(submission.challenge.number)
 
 
 def rebuild(project: Project) -> list[Row]:

@@ -51,7 +51,7 @@ def find_remote(project: Project) -> str:
 
 
 def plan_steps(project: Project, submission: Submission, markdown: str) -> PullRequest:
-    """The commands for one submission; writes the pull request's text under runs/, which git ignores.
+    """The commands for one submission, its board and its new variants; writes its text under runs/, ignored by git.
 
     Its picture and sources get their full address on GitHub, because a pull request shows no relative ones.
     Raises LlmbenchError as `find_remote`.
@@ -66,7 +66,11 @@ def plan_steps(project: Project, submission: Submission, markdown: str) -> PullR
         text = re.sub(r"\]\((curves\.png|sources/[^)]+)\)", rf"]({site}/blob/{branch}/{folder}/\1?raw=true)", text)
     body = f"{project.runs.name}/pull-request-{submission.number:04d}.md"
     write_atomic(project.root / body, text)
-    title, paths = submission_title(submission), _paths(project, submission, folder)
+    variants = [f"models/variants/{name}.py" for name in submission.candidate.sources]
+    known = git(project.root, "ls-files", "-z", "--", *variants).decode().split("\0") if variants else []
+    board = [path for path in ("leaderboard.csv", "README.md") if (project.root / path).exists()]
+    paths = [folder, *board, *(path for path in variants if path not in known)]
+    title = submission_title(submission)
     commands = (
         ("git", "switch", "--create", branch),
         ("git", "add", "--", *paths),
@@ -75,14 +79,6 @@ def plan_steps(project: Project, submission: Submission, markdown: str) -> PullR
         ("gh", "pr", "create", "--title", title, "--body-file", body, "--head", branch),
     )
     return PullRequest(branch, tuple(map(shlex.join, commands)), page)
-
-
-def _paths(project: Project, submission: Submission, folder: str) -> list[str]:
-    """What the submission brings: its folder, the board, and those of its variants that git does not know yet."""
-    variants = [f"models/variants/{name}.py" for name in submission.candidate.sources]
-    known = git(project.root, "ls-files", "-z", "--", *variants).decode().split("\0") if variants else []
-    board = [path for path in ("leaderboard.csv", "README.md") if (project.root / path).exists()]
-    return [folder, *board, *(path for path in variants if path not in known)]
 
 
 def open_pull_request(project: Project, submission: Submission, markdown: str) -> PullRequest:
@@ -144,7 +140,9 @@ def review_changes(project: Project, revision: str) -> Review:
             f"clone, fetch more history), then verify again"
         )
     changes, board = changed_files(project.root, commit), _board_at(project, commit, revision)
-    new = _new_folders(changes, files_at(project.root, commit, "submissions"))
+    filed = {path.split("/")[1] for path in files_at(project.root, commit, "submissions")}
+    added = [path.split("/") for path, kind in changes.items() if kind == "added"]
+    new = sorted({parts[1] for parts in added if parts[0] == "submissions" and len(parts) > 2} - filed)
     links = [f"{path} is a link; bring the file itself" for path in changes if (project.root / path).is_symlink()]
     problems, claims, stale = {"changes": links}, list[Claim](), list[str]()
     for folder in (project.submissions / name for name in new):
@@ -231,13 +229,6 @@ def _board_at(project: Project, commit: str, revision: str) -> Board:
         )
     except LlmbenchError as error:
         raise LlmbenchError(f"the board of {revision} cannot be read: {error}") from error
-
-
-def _new_folders(changes: Mapping[str, ChangeKind], filed: Sequence[str]) -> list[str]:
-    """Folders under submissions/ that hold files now and held none of `filed`, the paths before."""
-    old = {path.split("/")[1] for path in filed}
-    added = [path.split("/") for path, kind in changes.items() if kind == "added"]
-    return sorted({parts[1] for parts in added if parts[0] == "submissions" and len(parts) > 2} - old)
 
 
 def _source_problems(project: Project, claim: Claim) -> Iterator[str]:

@@ -44,9 +44,10 @@ def run_contest(
     rejected before the record is trained.
     """
     looks, first_seed = store.track.rule.looks, seeds[0]
-    contest = decide_stored(store, arms, ())
-    if not _can_start(store, arms, seeds[: looks[0]]):
-        contest = _decide(store, arms, store.make([store.identify(arms.candidate, first_seed)]))
+    contest, first = decide_stored(store, arms, ()), store.identify(arms.candidate, first_seed)
+    records = [store.find(store.identify(arms.record, seed)) for seed in seeds[: looks[0]]]
+    if None in records and store.find(first) is None and not store.rehearse(first):  # else records train for nothing
+        contest = _decide(store, arms, store.make([first]))
         if contest.failed:
             return contest
     for look in [look for look in looks if look <= max_pairs]:
@@ -67,13 +68,6 @@ def decide_stored(store: RunStore, arms: Arms, seeds: Sequence[int]) -> Contest:
         if None in found:
             break
     return _decide(store, arms, runs)
-
-
-def _can_start(store: RunStore, arms: Arms, seeds: Sequence[int]) -> bool:
-    """Whether the candidate gets as far as its first step; tried only where records would be trained for nothing."""
-    first = store.identify(arms.candidate, seeds[0])
-    records_are_there = all(store.find(store.identify(arms.record, seed)) is not None for seed in seeds)
-    return records_are_there or store.find(first) is not None or store.rehearse(first)
 
 
 def _training_order(store: RunStore, arms: Arms, seeds: Sequence[int]) -> list[RunIdentity]:

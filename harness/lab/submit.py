@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
-
 from harness.board.check_board import check_folder
 from harness.board.curves import curves_png
 from harness.board.leaderboard import Board, check_record_sources, read_board, rebuild
@@ -25,7 +23,7 @@ from harness.core.track import ExploratoryTrack, Track, settings_of
 from harness.lab.arms import Arms, Entry, contest_seeds, run_command
 from harness.lab.contest import Contest, decide_stored
 from harness.lab.history import attempt_number
-from harness.lab.store import RunStore
+from harness.lab.store import RunStore, only_one
 from harness.rule.replication import OWN_FAILURES, Outcome
 from harness.rule.verdict import Verdict
 from harness.variants.recipe import BASE, recipe_cost, recipe_sources
@@ -162,10 +160,9 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
     """
     if name is not None and not re.match(SUBMISSION_NAME, name):
         raise LlmbenchError(f"the name '{name}' must be lower case letters, digits, '-', '_' and '+'; choose another")
-    make_folder(project.runs)
     make_folder(project.submissions)
     refuse_exploration(track, ())
-    with filelock.FileLock(project.runs / ".submit.lock"):
+    with only_one(project.runs / ".submit.lock", lambda: None):
         for left in project.submissions.glob(".new-*"):  # by a submit that was killed
             shutil.rmtree(left, ignore_errors=True)
         board = read_board(project)
