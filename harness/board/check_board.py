@@ -135,16 +135,13 @@ def _table_problems(project: Project, checked: Sequence[Row] | None) -> Iterator
 
 
 def _standing_problems(claim: Claim, earlier: Board) -> Iterator[str]:
-    """The submission was measured against the record that stood when its number came, and is filed as its verdict says.
-
-    A challenge is measured against the record that it names, not against the present one.
-    """
+    """The submission was measured against the record that stood before it, and is filed as its verdict says."""
     submission = claim.submission
     name = submission.folder_name
     if submission.kind == "opening":
         yield from _opening_problems(claim, earlier)
     if submission.kind not in ("record", "negative"):
-        return
+        return  # a challenge is measured against the record that it names
     present = earlier.holder(submission)
     if submission.lane == "simplicity" and present and submission.candidate.statements >= present.candidate.statements:
         yield f"{name}: not_simpler: it has no fewer statements than the present record, {present.folder_name}"

@@ -134,12 +134,9 @@ def _run_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
 
 
 def _seed_problems(claim: Claim) -> Iterator[str]:
-    """Nobody picked the seeds: they are the track's first public ones, or the candidate's confirmation seeds.
-
-    Those of a challenge follow from its record.
-    """
+    """Nobody picked the seeds: they are the track's first public ones, or the candidate's confirmation seeds."""
     folder, submission = claim.folder, claim.submission
-    if submission.kind == "challenge":
+    if submission.kind == "challenge":  # its seeds follow from its record
         return
     seeds, public = submission.candidate.seeds, claim.track.seeds
     if submission.record is not None and submission.record.seeds != seeds:

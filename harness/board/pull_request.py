@@ -82,10 +82,7 @@ def plan_steps(project: Project, submission: Submission, markdown: str) -> PullR
 
 
 def open_pull_request(project: Project, submission: Submission, markdown: str) -> PullRequest:
-    """Open it with `gh`; where that is not installed nothing is touched and all commands are left.
-
-    Raises LlmbenchError where a command fails, with those that are left.
-    """
+    """Open it with `gh`, if that is installed. Raises LlmbenchError where a command fails, with those that are left."""
     plan, answer = plan_steps(project, submission, markdown), ""
     if shutil.which("gh") is None:
         return plan
@@ -139,7 +136,12 @@ def review_changes(project: Project, revision: str) -> Review:
             f"this branch does not contain {revision} ({commit[:12]}); merge it or rebase onto it (in a shallow "
             f"clone, fetch more history), then verify again"
         )
-    changes, board = changed_files(project.root, commit), _board_at(project, commit, revision)
+    try:
+        texts = read_all_at(project.root, commit, "submissions", "submission.json")
+        board = make_board(load_submission(Path(p).parent, t.decode(errors="replace")) for p, t in texts.items())
+    except LlmbenchError as error:
+        raise LlmbenchError(f"the board of {revision} cannot be read: {error}") from error
+    changes = changed_files(project.root, commit)
     filed = {path.split("/")[1] for path in files_at(project.root, commit, "submissions")}
     added = [path.split("/") for path, kind in changes.items() if kind == "added"]
     new = sorted({parts[1] for parts in added if parts[0] == "submissions" and len(parts) > 2} - filed)
@@ -218,17 +220,6 @@ def _outside_the_board(project: Project, commit: str) -> bool:
     if old is None or new is None:
         return old != new
     return with_board(old.decode(errors="replace"), ()) != with_board(new.decode(errors="replace"), ())
-
-
-def _board_at(project: Project, commit: str, revision: str) -> Board:
-    """The board as it stands at `commit`. Raises LlmbenchError where it cannot be read."""
-    try:
-        files = read_all_at(project.root, commit, "submissions", "submission.json")
-        return make_board(
-            load_submission(Path(path).parent, data.decode(errors="replace")) for path, data in files.items()
-        )
-    except LlmbenchError as error:
-        raise LlmbenchError(f"the board of {revision} cannot be read: {error}") from error
 
 
 def _source_problems(project: Project, claim: Claim) -> Iterator[str]:

@@ -134,10 +134,7 @@ def load_submission(folder: Path, text: str | None = None) -> Submission:
 
 @dataclass(frozen=True)
 class Claim:
-    """A submission and the files of its folder, each read once however many checks ask for it.
-
-    Every property raises LlmbenchError where its files are broken.
-    """
+    """A submission and the files of its folder. Every property raises LlmbenchError where its files are broken."""
 
     folder: Path
     submission: Submission
@@ -149,10 +146,7 @@ class Claim:
 
     @cached_property
     def runs(self) -> dict[ArmName, list[FinishedRun | FailedRun]]:
-        """Arm -> its runs in the order of its seeds; an opening has none of a record.
-
-        Only a challenge may hold a candidate's run that failed.
-        """
+        """Arm -> its runs in the order of its seeds; only a challenge may hold a candidate's run that failed."""
         runs: dict[ArmName, list[FinishedRun | FailedRun]] = {"record": [], "candidate": []}
         for name, arm in self.submission.arms.items():
             for seed in arm.seeds:

@@ -107,12 +107,10 @@ class Executor(ABC):
 
 
 def alike_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls the GPUs of the first one's kind: pairs on two kinds are not comparable.
-
-    Of a machine without any, the one that a run will ask for in vain.
-    """
+    """What CUDA_VISIBLE_DEVICES calls the GPUs of the first one's kind, without any the one asked for in vain."""
     import torch
 
+    # Pairs on two kinds are not comparable.
     kinds = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = given.split(",") if given else [str(index) for index in range(len(kinds))]

@@ -40,10 +40,7 @@ class Repeat(Strict):
 
 
 def claim_track(project: Project, submission: Submission) -> Track:
-    """The track that a claim was measured on, where it can be trained again here.
-
-    Raises LlmbenchError where the track is another edition by now, or a variant another file.
-    """
+    """The claim's track. Raises LlmbenchError where it is another edition by now, or a variant another file."""
     track = load_track(project, submission.track)
     if track.digest != submission.track_digest:
         raise LlmbenchError(
