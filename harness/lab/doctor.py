@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import platform
 import shutil
 import statistics
 import subprocess
@@ -108,11 +107,8 @@ def diagnose(project: Project, tell: Callable[[str], None] = lambda doing: None)
         tell(f"looking at {name}")
         outlooks.append(_outlook(project, load_track(project, name), rates, machine.memory_gib, gpu_gib))
     return Diagnosis(
-        python=platform.python_version(),
+        **machine.model_dump(include={"python", "cpu", "cores", "memory_gib"}),
         packages={package: version(package) for package in ("llmbench", "torch")},
-        cpu=machine.cpu,
-        cores=machine.cores,
-        memory_gib=machine.memory_gib,
         gpu=torch.cuda.get_device_name() if has_gpu else None,
         gpu_memory_gib=gpu_gib,
         bf16=has_gpu and torch.cuda.is_bf16_supported(including_emulation=False),

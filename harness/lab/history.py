@@ -49,10 +49,7 @@ def record_attempt(project: Project, board: Board, track: Track, contest: Contes
         holder=holder.number if holder else 0,
         recipe=contest.arms.candidate,
         sources=dict(sources),
-        decision=contest.verdict.decision,
-        reasons=contest.verdict.reasons,
-        pairs=contest.verdict.pairs,
-        gain=contest.verdict.gain,
+        **contest.verdict.model_dump(include={"decision", "reasons", "pairs", "gain"}),
     )
     path = project.runs / track.name / ATTEMPTS
     line = attempt.model_dump_json() + "\n"

@@ -190,13 +190,9 @@ class RunStore:
 
     def _job(self, run: RunIdentity, give_up: GiveUp | None = None) -> Job:
         return Job(
+            **run.model_dump(include={"track", "training_digest", "recipe", "sources", "seed"}),
             root=str(self.project.root),
-            track=run.track,
-            training_digest=run.training_digest,
             settings=settings_of(self.track),
-            recipe=run.recipe,
-            sources=run.sources,
-            seed=run.seed,
             folder=str(self.folder(run)),
             checkpoint_every_s=self.checkpoint_every_s,
             give_up=give_up,
