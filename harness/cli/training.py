@@ -21,7 +21,7 @@ from harness.data.prepare import prepare
 from harness.lab.arms import Arms, Entry
 from harness.lab.contest import Contest, run_contest
 from harness.lab.executor import EXECUTORS, Executor, LocalExecutor
-from harness.lab.store import Observe, RunStore, ignore_events
+from harness.lab.store import Observe, RunStore
 from harness.player.device import require_device
 from harness.rule.verdict import LANES, Verdict
 from harness.show.describe import experts_table
@@ -72,7 +72,7 @@ def open_store(
     track: Track,
     jobs: int | None = None,
     arms: Arms | None = None,
-    observe: Observe = ignore_events,
+    observe: Observe = lambda run, event: None,
     executor: str = "local",
 ) -> RunStore:
     """A store of runs on this machine or a cluster; where times are compared, it makes one run at a time."""
@@ -90,7 +90,7 @@ def open_store(
         with_found_pins(track),
         jobs=1 if timed else jobs or kind.room(track),
         executor=kind,
-        timed_contest=f"{timed.record} against {timed.candidate}" if timed else "",
+        occasion=f"{timed.record} against {timed.candidate}" if timed else "",
         observe=observe,
     )
 

@@ -33,7 +33,7 @@ class SubmissionPage:
     @property
     def runs(self) -> dict[ArmName, list[FinishedRun | FailedRun]]:
         """Arm -> its runs in the order of their seeds."""
-        return {"record": self.claim.records, "candidate": self.claim.candidates}
+        return self.claim.runs
 
     @property
     def page(self) -> str:
@@ -63,7 +63,7 @@ class SubmissionPage:
     @property
     def holds(self) -> bool:
         """Whether its candidate is the record of its edition."""
-        holder = self.board.holder_of(self.claim.submission.track, self.claim.submission.track_digest)
+        holder = self.board.holder(self.claim.submission)
         return holder is not None and holder.number == self.row.number
 
     @property
