@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from harness.board.metrics import METRICS, compare
 from harness.board.readme import submission_markdown
 from harness.board.rows import board_markdown, format_csv, stored_rows
 from harness.board.submission import load_arm_runs, load_submission
+from harness.core.events import Done
 from harness.core.project import Project
 from harness.core.runs import FinishedRun
 from harness.core.track import load_track
@@ -26,8 +25,8 @@ from harness.show.site import render_pages
 from harness.show.site.content import read_submissions, read_tracks
 from harness.show.tables import board_tables, comparison_table, runs_table
 from harness.show.trackers import Logbook, Page
-from tests.boards import RECORD, copy_board
-from tests.conftest import ROOT
+from tests.make import RECORD, copy_board
+from tests.sandbox import python
 
 ADDED = """
 import json, sys
@@ -56,7 +55,7 @@ def places(root: Path) -> dict[str, str]:
     rows, kept = make_rows(project), dict[str, float]()
     page = Page(lambda step, values: kept.update(values), lambda: None)
     with Logbook({"kept": lambda name, key, config: page}, load_track(project, "pocket"), print) as book:
-        book(candidates[0], {"event": "done", "result": candidates[0], "reused": False})
+        book(candidates[0], Done(result=candidates[0], reused=False))
     pages = read_submissions(project)
     site = render_pages(pages, read_tracks(project, pages))
     return {
@@ -106,9 +105,7 @@ def test_a_variant_that_doubles_the_parameters_shows_it_wherever_its_gain_is(tmp
 
 def test_one_more_line_in_the_table_is_shown_in_every_place(tmp_path: Path) -> None:
     project = copy_board(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-c", ADDED, str(project.root)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = python("-c", ADDED, str(project.root))
     shown, before = json.loads(done.stdout or "{}"), places(project.root)
     assert shown.keys() == before.keys(), done.stderr
     tokens = arms()[0][0].training.tokens
