@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -79,23 +78,12 @@ def test_a_stop_ends_a_worker_in_its_own_way(start: Start) -> None:
         assert worker.wait() == 5
 
 
-def gone(process: int, patience_s: float = 10) -> bool:
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.02)
-    return False
-
-
 def test_an_error_leaves_no_worker_behind(start: Start) -> None:
     with suppress(KeyError), start("wait") as worker:
         first = next(worker.events())
         raise KeyError
     assert isinstance(first, Step)
-    assert gone(first.step)
+    kills.outlive({first.step}, patience_s=10)
 
 
 @pytest.mark.parametrize("work", ["gibberish", "endless"])
@@ -114,7 +102,7 @@ def test_a_killed_server_takes_its_workers_along_and_another_one_is_started(star
         os.kill(multiprocessing.forkserver._forkserver._forkserver_pid, signal.SIGKILL)  # type: ignore[attr-defined]
         assert list(events) == []
         assert worker.wait() == -signal.SIGKILL
-        assert gone(first.step)
+        kills.outlive({first.step}, patience_s=10)
     assert found(start("tell"))["preloaded"]
 
 
@@ -132,7 +120,7 @@ def test_no_worker_outlives_a_command_that_was_killed(job: Job, tmp_path: Path, 
     )
     killed = python("-c", code, job.model_dump_json(), str(tmp_path / "log"), LLMBENCH_START=way)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert gone(int(killed.stdout))
+    kills.outlive({int(killed.stdout)}, patience_s=10)
 
 
 def test_ctrl_c_reaches_the_command_alone_and_changes_no_result(

@@ -56,14 +56,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(train_tiny: TrainTiny, tiny: 
         assert fingerprint(train_tiny("base", folder, track=track)) == fingerprint(whole)
 
 
-def test_a_broken_checkpoint_is_named(train_tiny: TrainTiny, tmp_path: Path) -> None:
-    for content in (b"PK\x03\x04 half a file", b"garbage", b""):
-        (tmp_path / "checkpoint.pt").write_bytes(content)
-        with pytest.raises(LlmbenchError, match=r"checkpoint\.pt is broken; delete it"):
-            train_tiny()
-
-
-def test_a_damaged_checkpoint_is_never_taken_up(train_tiny: TrainTiny, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_named_and_never_taken_up(train_tiny: TrainTiny, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
 
     def one_step() -> None:
@@ -80,6 +73,10 @@ def test_a_damaged_checkpoint_is_never_taken_up(train_tiny: TrainTiny, tmp_path:
         assert (outcome(one_step) is REFUSED) == (content != original)
 
     check()
+    for content in (b"PK\x03\x04 half a file", b"garbage", b""):
+        path.write_bytes(content)
+        with pytest.raises(LlmbenchError, match=r"checkpoint\.pt is broken; delete it"):
+            train_tiny()
 
 
 def test_a_resumed_run_keeps_a_models_buffers(train_tiny: TrainTiny, build_recipe: Build, tiny: Track) -> None:
