@@ -178,9 +178,11 @@ def test_a_variant_that_cannot_start_costs_no_run_of_the_record(
 def test_a_truncated_run_file_is_named_and_the_others_are_kept(filed: FiledContest, tmp_path: Path) -> None:
     sandbox = filed.sandbox.copy(tmp_path / "llmbench")
     runs = sorted((sandbox.root / "runs" / "smoke" / "base+token_smear").glob("*/seed-*/run.json"))
-    runs[1].write_text(runs[1].read_text()[:300])
+    whole = runs[1].read_text()
+    runs[1].write_text(whole[:300])
     assert str(runs[1]) in sandbox.refuses(*CANDIDATE)
-    runs[1].unlink()
+    assert all(path.exists() for path in runs)
+    runs[1].write_text(whole)
     assert sandbox.json(*CANDIDATE)["gain"] == filed.candidate["gain"]
 
 
