@@ -137,8 +137,8 @@ def test_ctrl_c_reaches_the_command_alone_and_changes_no_result(
             os.killpg(process.pid, signal.SIGINT)
             said = process.stderr.read()
         assert process.returncode == 130, said
-        assert said.count("\n") == 1
-        assert "run the same command again to go on" in said
+        assert said.count("\n") <= 1  # none where no run has begun
+    assert "run the same command again to go on" in said
     assert own(*words).returncode == 0
     assert kills.results(own.root)["base"] == kills.results(filed.sandbox.root)["base"]
 
