@@ -166,7 +166,10 @@ def filed(tmp_path_factory: pytest.TempPathFactory) -> FiledContest:
     return replace(contest, sandbox=contest.sandbox.copy(tmp_path_factory.mktemp("filed") / "llmbench"))
 
 
-SLOWEST = "challenge compile hub lanes claim docs ranks crashes fuzz pull_request explore prepare tampering trackers"
+SLOWEST = (
+    "challenge compile hub lanes crashes claim docs ranks process documents fuzz pull_request explore prepare "
+    "tampering trackers"
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import jsonschema
 import pytest
 
+from harness.board.leaderboard import rebuild
+from harness.core.project import Project
 from harness.show.documents import DOCUMENTS, json_schema
 from tests.make import ROOT
 
@@ -68,6 +71,11 @@ class Sandbox:
     def __call__(self, *arguments: str, environment: dict[str, str] | None = None) -> Done:
         return python("-m", "harness.cli", *arguments, cwd=self.root, **(environment or {}))
 
+    def twice(self, *arguments: str) -> list[Done]:
+        """The same command twice at once."""
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(lambda _: self(*arguments), range(2)))
+
     def refuses(self, *arguments: str, code: int = 2, **options: Any) -> str:
         return refusal(self(*arguments, **options), code)
 
@@ -115,6 +123,13 @@ class FiledContest:
     sandbox: Sandbox
     candidate: dict[str, Any]
     submitted: Done
+
+    def without_the_record(self, root: Path) -> Sandbox:
+        """The board as it was before token smearing was filed; its runs are trained."""
+        sandbox = self.sandbox.copy(root)
+        shutil.rmtree(sandbox.root / "submissions" / "0002-smoke-token_smear")
+        rebuild(Project(sandbox.root))
+        return sandbox
 
 
 def file_contest(root: Path) -> FiledContest:

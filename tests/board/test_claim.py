@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -46,7 +41,6 @@ def test_submit_writes_a_folder_that_verifies(filed: FiledContest) -> None:
     assert {path.name for path in folder.iterdir()} == {
         *("submission.json", "track.toml", "README.md", "curves.png", "runs", "sources"),
     }
-    assert sandbox("verify").returncode == 0
     assert sandbox("verify", str(folder)).returncode == 0
     rows = sandbox.json("leaderboard")["rows"]
     assert [(row["kind"], row["recipe"]) for row in rows] == [("opening", "base"), ("record", "base+token_smear")]
@@ -184,46 +178,12 @@ def test_a_variant_that_cannot_start_costs_no_run_of_the_record(
 def test_a_truncated_run_file_is_named_and_the_others_are_kept(filed: FiledContest, tmp_path: Path) -> None:
     sandbox = filed.sandbox.copy(tmp_path / "llmbench")
     runs = sorted((sandbox.root / "runs" / "smoke" / "base+token_smear").glob("*/seed-*/run.json"))
-    runs[1].write_text(runs[1].read_text()[:300])
+    whole = runs[1].read_text()
+    runs[1].write_text(whole[:300])
     assert str(runs[1]) in sandbox.refuses(*CANDIDATE)
-    runs[1].unlink()
+    assert all(path.exists() for path in runs)
+    runs[1].write_text(whole)
     assert sandbox.json(*CANDIDATE)["gain"] == filed.candidate["gain"]
-
-
-def losses(sandbox: Sandbox, *arguments: str) -> list[tuple[int, float, str]]:
-    runs = sandbox.json("run", "baseline", "--track", "smoke", *arguments)["runs"]
-    return [(run["seed"], run["evaluation"]["nats"], run["training"]["weights_sha256"]) for run in runs]
-
-
-def test_an_interruption_keeps_what_is_finished_and_changes_no_result(
-    sandbox: Sandbox, filed: FiledContest, tmp_path: Path
-) -> None:
-    """Ctrl-C in the middle, then the same command again: the very numbers of the undisturbed runs."""
-    torn = sandbox.copy(tmp_path / "torn")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "harness.cli", "run", "baseline", "--track", "smoke", "--jobs", "1"],
-        cwd=torn.root,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 60
-    while not list(torn.root.glob("runs/smoke/base/*/seed-1/train.log")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(1.0)
-    os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "run the same command again to go on" in stderr
-    assert "Traceback" not in stderr
-    assert len(list(torn.root.glob("runs/smoke/base/*/seed-0/run.json"))) == 1
-    assert not list(torn.root.glob("runs/smoke/base/*/seed-2/run.json"))
-    opening = filed.sandbox.root / "submissions" / "0001-smoke-baseline" / "runs"
-    undisturbed = [json.loads(path.read_text()) for path in sorted(opening.glob("*.json"))]
-    assert losses(torn, "--jobs", "1") == [
-        (run["seed"], run["evaluation"]["nats"], run["training"]["weights_sha256"]) for run in undisturbed
-    ]
 
 
 def test_every_attempt_is_counted_until_the_record_moves(filed: FiledContest, tmp_path: Path) -> None:

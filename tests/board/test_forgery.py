@@ -139,12 +139,7 @@ UNSEEN: dict[str, Edit] = {
 
 @pytest.mark.parametrize("lie", UNSEEN)
 def test_a_lie_that_hangs_together_takes_training_again_to_find(tmp_path: Path, lie: str) -> None:
-    """What no static check can see: numbers that were invented as a whole, and told the same in every file.
-
-    Digests bind files to each other, not to the truth: whoever edits a run can make every digest, the verdict, the
-    README and the board again. Budget, probes, seeds, sources and the bounds between numbers are still compared with
-    the track (the test above); a loss, a time or a machine's name that fits them is not. For these there is
-    `verify --rerun`: on the same kind of machine the same seed gives the same weights and the same loss, bit for bit.
+    """Digests bind files to each other, not to the truth: only `verify --rerun` finds these.
 
     A lie listed here that something comes to catch moves up into CAUGHT.
     """

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 
 from harness.board.check_board import check_folder, readable_board
-from harness.board.leaderboard import make_rows, read_board, rebuild
+from harness.board.leaderboard import make_rows, read_board
 from harness.board.rows import BOARD_END, BOARD_START
 from harness.core.project import Project, sha256
 from harness.core.track import load_track
@@ -29,7 +29,7 @@ from harness.lab.store import RUN_FILE, RunStore
 from harness.rule.external import judge_file
 from harness.variants.source import read_variant
 from tests.damage import REFUSED, STRANGE, damaged, fuzz, is_sentence, outcome, retyped
-from tests.make import ROOT, verify_board
+from tests.make import ROOT, copy_board, verify_board
 from tests.sandbox import Sandbox
 
 # How many cases of each; what verifies a whole board costs more than the others.
@@ -62,16 +62,12 @@ class Subject:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A small checkout with a file of every kind that is read."""
     root = tmp_path_factory.mktemp("fuzz")
-    project = Project(root)
-    for folder in ("tracks", "models", "harness"):
-        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for folder in sorted((ROOT / "submissions").iterdir())[:2]:
-        shutil.copytree(folder, project.submissions / folder.name)
-    shutil.copy(ROOT / "README.md", project.readme)
-    rebuild(project)
+    project = copy_board(root, 2)
+    shutil.copytree(ROOT / "harness", root / "harness", ignore=shutil.ignore_patterns("__pycache__"))
+    study = study_folder(project, load_track(project, "pocket"))
+    study.mkdir(parents=True)
     for path in (ROOT / "benchmarks" / "noise" / "pocket").glob("*-seed-[0-3].json"):
-        study_folder(project, load_track(project, "pocket")).mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, study_folder(project, load_track(project, "pocket")) / path.name)
+        shutil.copy(path, study)
     (root / "numbers.json").write_text('{"candidate": [3.27, 3.28, 3.275, 3.276], "record": [3.29, 3.285, 3.28, 3.3]}')
     (root / "numbers.csv").write_text(
         "arm,seed,value\n"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,8 @@ from harness.show.site import render_pages
 from harness.show.site.content import read_submissions, read_tracks
 from harness.show.tables import board_tables, comparison_table, runs_table
 from harness.show.trackers import Logbook, Page
-from tests.make import RECORD, ROOT, copy_board
+from tests.make import RECORD, copy_board
+from tests.sandbox import python
 
 ADDED = """
 import json, sys
@@ -106,9 +105,7 @@ def test_a_variant_that_doubles_the_parameters_shows_it_wherever_its_gain_is(tmp
 
 def test_one_more_line_in_the_table_is_shown_in_every_place(tmp_path: Path) -> None:
     project = copy_board(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-c", ADDED, str(project.root)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = python("-c", ADDED, str(project.root))
     shown, before = json.loads(done.stdout or "{}"), places(project.root)
     assert shown.keys() == before.keys(), done.stderr
     tokens = arms()[0][0].training.tokens

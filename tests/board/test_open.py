@@ -52,12 +52,11 @@ class Clone:
 
 @pytest.fixture
 def clone(filed: FiledContest, tmp_path: Path) -> Clone:
-    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
+    sandbox = filed.without_the_record(tmp_path / "llmbench")
     (tmp_path / "programs").mkdir()
     (tmp_path / "programs" / "git").symlink_to(shutil.which("git") or "git")
     for name in (".gitignore", "README.md"):
         shutil.copy(ROOT / name, sandbox.root / name)
-    shutil.rmtree(sandbox.root / FOLDER)
     rebuild(Project(sandbox.root))
     made = Clone(sandbox, tmp_path / "remote.git", tmp_path / "programs")
     source = (sandbox.root / VARIANT).read_text()

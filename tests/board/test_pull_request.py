@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,10 +150,9 @@ def a_gap(it: Repository) -> None:
     it.rebuild()
 
 
-def a_link(it: Repository) -> None:
-    path = it.root / CLAIM / "sources" / "token_smear.py"
-    path.unlink()
-    path.symlink_to("../../../models/variants/token_smear.py")
+def strays(it: Repository) -> None:
+    for file in OTHERS:
+        it.edit(file)
 
 
 def board_cell(it: Repository) -> None:
@@ -164,19 +162,16 @@ def board_cell(it: Repository) -> None:
     it.edit("README.md", row[0], row[0].replace(row[1], "0.0001"))
 
 
+OTHERS = (".github/workflows/verify.yml", "harness/rule/verdict.py", "models/gpt.py", "tracks/smoke.toml")
 STRAY = "a submission changes only its own files"
 SPOILED: dict[str, tuple[Spoil, str]] = {
-    **{
-        file: (partial(Repository.edit, file=file), f"`{file}` differs: {STRAY}")
-        for file in ("harness/rule/verdict.py", "models/gpt.py", "tracks/smoke.toml", ".github/workflows/verify.yml")
-    },
+    "others": (
+        strays,
+        " of its own\n".join(f"- `{file}` differs: {STRAY}; put this into a pull request" for file in OTHERS),
+    ),
     "judge": (lambda it: (it.root / ".ci/verify-pull-request").write_text("exit 0\n"), "`.ci/verify-pull-request`"),
     "readme": (lambda it: it.edit("README.md"), f"README.md was changed outside its board: {STRAY}"),
     "readme's board": (board_cell, "the board in README.md differs from what the submissions say"),
-    "csv": (
-        lambda it: it.edit("leaderboard.csv", "token_smear,base,3,", "token_smear,base,5,"),
-        "leaderboard.csv differs",
-    ),
     "old submission": (
         lambda it: it.edit("submissions/0001-smoke-baseline/README.md"),
         "submissions/0001-smoke-baseline/README.md was changed: what is filed stays as it is",
@@ -197,11 +192,6 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     ),
     "second submission": (a_second_submission, "0002-smoke-token_smear and 0003-smoke-again are 2 new submissions"),
     "gap": (a_gap, "its number leaves a gap; the next free number is 2"),
-    "link": (a_link, f"{CLAIM}/sources/token_smear.py is a link"),
-    "broken": (
-        lambda it: it.edit(f"{CLAIM}/submission.json", "{", ""),
-        "submission.json is not whole JSON",
-    ),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ from harness.data.corpus import split_of
 from harness.data.prepare import prepare
 from harness.data.vocabulary import SEPARATOR, Vocabulary
 from harness.data.writer import PROGRESS, PreparationStep
-from tests.make import ROOT, TEXTS, MakeTrack
-from tests.sandbox import Sandbox, mounted, python
+from tests.make import TEXTS, MakeTrack
+from tests.sandbox import HERE, Sandbox, mounted, python
 
 
 def tokens_of(track: Track) -> dict[str, list[int]]:
@@ -223,9 +222,7 @@ def test_a_wrong_pin_stops_and_leaves_no_cache(files_track: MakeTrack) -> None:
 
 
 def test_two_processes_may_prepare_at_once(own_cache: Path, smoke: Track) -> None:
-    command = [sys.executable, "-m", "harness.cli", "data", "prepare", "--track", "smoke"]
-    both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) for _ in range(2)]
-    assert [process.wait() for process in both] == [0, 0]
+    assert [done.returncode for done in HERE.twice("data", "prepare", "--track", "smoke")] == [0, 0]
     assert len(open_split(smoke, "dev")) == smoke.data.pin("dev").tokens
     assert [path.name for path in cache_folder(smoke).parent.iterdir() if path.is_dir()] == [cache_folder(smoke).name]
 

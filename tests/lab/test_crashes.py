@@ -20,12 +20,14 @@ import pytest
 from harness.board.submission import load_submission
 from harness.core.errors import LlmbenchError
 from harness.core.events import Failed, RunEvent, Step
+from harness.core.project import Project
 from harness.core.runs import Training
 from harness.core.track import Track
 from harness.lab.executor import LocalExecutor
 from harness.player.job import Job
 from harness.player.train import StopRequestedError
 from tests import kills
+from tests.make import verify_board
 from tests.sandbox import FiledContest, Sandbox, mounted, refusal
 
 SEED_0 = ("run", "baseline", "--pairs", "1", "--track", "smoke")
@@ -126,19 +128,11 @@ def test_a_full_or_read_only_disk_ends_a_run_in_a_sentence(
     assert set(left) <= {"train.log", ".lock"}
 
 
-def without_the_record(filed: FiledContest, root: Path) -> Sandbox:
-    """The board as it was before token smearing was filed; its runs are trained."""
-    sandbox = filed.sandbox.copy(root)
-    shutil.rmtree(sandbox.root / "submissions" / "0002-smoke-token_smear")
-    assert sandbox("leaderboard", "--rebuild").returncode == 0
-    return sandbox
-
-
 @pytest.mark.parametrize(("options", "words"), [("size=8k", FULL), ("ro", READ_ONLY)])
 def test_a_full_or_read_only_disk_leaves_no_half_submission(
     filed: FiledContest, tmp_path: Path, options: str, words: str
 ) -> None:
-    own = without_the_record(filed, tmp_path / "llmbench")
+    own = filed.without_the_record(tmp_path / "llmbench")
     shutil.rmtree(own.root / "submissions" / "0001-smoke-baseline")
     (own.root / "leaderboard.csv").write_text("")
     done = mounted("submissions", options, *PROGRAM, "submit", "--baseline", "--track", "smoke", cwd=own.root)
@@ -147,44 +141,32 @@ def test_a_full_or_read_only_disk_leaves_no_half_submission(
     assert (own.root / "leaderboard.csv").read_text() == ""
 
 
-def both(sandbox: Sandbox, *arguments: str) -> list[subprocess.CompletedProcess[str]]:
-    """The same command twice at once."""
-    command = [sys.executable, "-m", "harness.cli", *arguments]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen(command, cwd=sandbox.root, **pipes) for _ in range(2)]
-    said = [process.communicate(timeout=300) for process in processes]
-    return [
-        subprocess.CompletedProcess(command, process.returncode, *words)
-        for process, words in zip(processes, said, strict=True)
-    ]
-
-
 def test_two_runs_of_one_contest_at_once_train_it_once(sandbox: Sandbox, tmp_path: Path) -> None:
     own = sandbox.copy(tmp_path / "llmbench")
-    one, other = both(own, *SEED_0, "--json")
+    one, other = own.twice(*SEED_0, "--json")
     assert (one.returncode, other.returncode) == (0, 0), one.stderr + other.stderr
     assert one.stdout == other.stdout  # times and all
     assert (one.stderr + other.stderr).count("another llmbench trains this run; waiting for it") == 1
 
 
 def test_two_submits_at_once_file_one_record(filed: FiledContest, tmp_path: Path) -> None:
-    own = without_the_record(filed, tmp_path / "llmbench")
-    one, other = sorted(both(own, "submit", "--variant", "token_smear", "--track", "smoke"), key=lambda d: d.returncode)
+    own = filed.without_the_record(tmp_path / "llmbench")
+    one, other = sorted(own.twice("submit", "--variant", "token_smear", "--track", "smoke"), key=lambda d: d.returncode)
     assert one.returncode == 0, one.stderr
     assert other.returncode in (2, 3), other.stderr
     assert "Traceback" not in other.stderr
     folders = sorted(path.name for path in (own.root / "submissions").iterdir())
     assert folders == ["0001-smoke-baseline", "0002-smoke-token_smear"]
-    assert own("verify").returncode == 0
+    assert not any(verify_board(Project(own.root)).values())
 
 
 def test_a_submit_that_was_killed_leaves_nothing_that_counts(filed: FiledContest, tmp_path: Path) -> None:
-    own = without_the_record(filed, tmp_path / "llmbench")
+    own = filed.without_the_record(tmp_path / "llmbench")
     torn = own.root / "submissions" / ".new-killed" / "0002-smoke-token_smear"
     torn.mkdir(parents=True)
     (torn / "submission.json").write_text("{")
     assert own("submit", "--variant", "token_smear", "--track", "smoke").returncode == 0
-    assert own("verify").returncode == 0
+    assert not any(verify_board(Project(own.root)).values())
     assert load_submission(own.root / "submissions" / "0002-smoke-token_smear").number == 2
     assert not torn.parent.exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,6 @@ def test_other_data_or_another_vocabulary_take_the_pins_away(project: Project) -
     [
         ("model.num_layer=2", ["smoke.toml with --set model.num_layer=2", "did you mean 'num_layers'"]),
         ("model.num_layers=two", ["model.num_layers", "valid integer", "'two'"]),
-        ("model.num_layers=2.5", ["model.num_layers", "integer"]),
         ("model.dim=65", ["dim (65)", "num_heads (2)"]),
         ("budget.tokens=100", ["tokens (100)", "512"]),
         ("device=gpu", ["device", "'cpu' or 'cuda'", "'gpu'"]),
@@ -47,7 +47,6 @@ def test_other_data_or_another_vocabulary_take_the_pins_away(project: Project) -
         ("device.name=cpu", ["value without keys"]),
         ("model.num_layers", ["KEY=VALUE"]),
         ("=3", ["KEY=VALUE"]),
-        ("model.=3", ["KEY=VALUE"]),
     ],
 )
 def test_a_wrong_setting_is_named_with_the_fix(project: Project, setting: str, words: list[str]) -> None:
@@ -84,6 +83,6 @@ def test_a_gpu_track_without_a_gpu_says_what_to_do(sandbox: Sandbox) -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    refusal = sandbox.refuses("run", "baseline", "--track", "moe-24gb")
-    assert "moe-24gb needs a CUDA GPU" in refusal
+    refusal = " ".join(sandbox.refuses("run", "baseline", "--track", "moe-24gb").split())
+    assert re.search(r"moe-24gb needs a CUDA GPU, and .* none here \(.*(CUDA|NVIDIA).*\); run it where one is", refusal)
     assert "`--set device=cpu`" in refusal

@@ -15,7 +15,7 @@ from harness.variants.recipe import apply_recipe, draw_parameters, recipe_source
 from models import optim
 from models.gpt import GPT, Attention, Rotary, base
 from models.moe import Experts, MixtureOfExperts
-from models.optim import linear_schedule, muon_and_adamw, orthogonalize
+from models.optim import linear_schedule, orthogonalize
 from models.parts import ModelConfig, OptimConfig
 
 SMALL = ModelConfig(vocab_size=64, num_layers=2, dim=32, num_heads=4, num_kv_heads=2, ffn_dim=48)
@@ -217,15 +217,6 @@ def test_a_long_matrix_is_iterated_on_its_gram_matrix_with_the_same_result(
     directly = orthogonalize(matrices)
     assert not torch.equal(by_gram, directly)  # two ways it is
     torch.testing.assert_close(by_gram, directly, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("num_experts", [0, 4])
-def test_the_optimizers_cover_every_parameter_once(num_experts: int) -> None:
-    model = GPT(base(replace(SMALL, num_experts=num_experts), OPTIM))
-    groups = [group for optimizer in muon_and_adamw(model, OPTIM) for group in optimizer.param_groups]
-    covered = [parameter for group in groups for parameter in group["params"]]
-    assert len(covered) == len(set(covered))
-    assert set(covered) == set(model.parameters())
 
 
 @settings(max_examples=100)

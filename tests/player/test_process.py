@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,8 +19,8 @@ from harness.core.errors import LlmbenchError
 from harness.core.events import Failed, Step
 from harness.player.job import Job
 from harness.player.process import Worker
-from tests.make import ROOT
-from tests.sandbox import FiledContest, Sandbox
+from tests import kills
+from tests.sandbox import FiledContest, Sandbox, python
 
 Start = Callable[..., Worker]
 
@@ -79,23 +78,12 @@ def test_a_stop_ends_a_worker_in_its_own_way(start: Start) -> None:
         assert worker.wait() == 5
 
 
-def gone(process: int, patience_s: float = 10) -> bool:
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.02)
-    return False
-
-
 def test_an_error_leaves_no_worker_behind(start: Start) -> None:
     with suppress(KeyError), start("wait") as worker:
         first = next(worker.events())
         raise KeyError
     assert isinstance(first, Step)
-    assert gone(first.step)
+    kills.outlive({first.step}, patience_s=10)
 
 
 @pytest.mark.parametrize("work", ["gibberish", "endless"])
@@ -114,7 +102,7 @@ def test_a_killed_server_takes_its_workers_along_and_another_one_is_started(star
         os.kill(multiprocessing.forkserver._forkserver._forkserver_pid, signal.SIGKILL)  # type: ignore[attr-defined]
         assert list(events) == []
         assert worker.wait() == -signal.SIGKILL
-        assert gone(first.step)
+        kills.outlive({first.step}, patience_s=10)
     assert found(start("tell"))["preloaded"]
 
 
@@ -130,31 +118,29 @@ def test_no_worker_outlives_a_command_that_was_killed(job: Job, tmp_path: Path, 
         "print(next(worker.events()).step, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    killed = subprocess.run(
-        [sys.executable, "-c", code, job.model_dump_json(), str(tmp_path / "log")],
-        cwd=ROOT,
-        env={**os.environ, "LLMBENCH_START": way},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    killed = python("-c", code, job.model_dump_json(), str(tmp_path / "log"), LLMBENCH_START=way)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert gone(int(killed.stdout))
+    kills.outlive({int(killed.stdout)}, patience_s=10)
 
 
-@pytest.mark.parametrize("word", ["on smoke", "training"])
-def test_ctrl_c_reaches_the_command_alone(sandbox: Sandbox, tmp_path: Path, word: str) -> None:
+def test_ctrl_c_reaches_the_command_alone_and_changes_no_result(
+    sandbox: Sandbox, filed: FiledContest, tmp_path: Path
+) -> None:
     """A terminal sends it to every process of the command: while the fork server starts, and while a run trains."""
     own = sandbox.copy(tmp_path / "llmbench")
-    command = [sys.executable, "-m", "harness.cli", "run", "baseline", "--track", "smoke", "--pairs", "1"]
-    with subprocess.Popen(command, cwd=own.root, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        next(line for line in process.stderr if word in line)
-        os.killpg(process.pid, signal.SIGINT)
-        said = process.stderr.read()
-    assert process.returncode == 130, said
-    assert said.count("\n") == 1
+    words = ("run", "baseline", "--track", "smoke", "--pairs", "1")
+    pipes: dict[str, Any] = {"stderr": subprocess.PIPE, "text": True}
+    for word in ("on smoke", "training"):
+        command = [sys.executable, "-m", "harness.cli", *words]
+        with subprocess.Popen(command, cwd=own.root, start_new_session=True, **pipes) as process:
+            next(line for line in process.stderr if word in line)
+            os.killpg(process.pid, signal.SIGINT)
+            said = process.stderr.read()
+        assert process.returncode == 130, said
+        assert said.count("\n") <= 1  # none where no run has begun
     assert "run the same command again to go on" in said
+    assert own(*words).returncode == 0
+    assert kills.results(own.root)["base"] == kills.results(filed.sandbox.root)["base"]
 
 
 def test_a_run_without_fork_ends_in_the_same_bits(filed: FiledContest, tmp_path: Path) -> None:

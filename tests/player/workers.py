@@ -7,17 +7,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 from harness.core.events import Failed, Step
 from harness.player.process import Emit
 
 
-def send_bytes(emit: Emit) -> Callable[[bytes], None]:
-    """How a worker that does not keep to events would speak."""
-    connection: Any = next(cell.cell_contents for cell in emit.__closure__ or ())  # type: ignore[attr-defined]
-    return lambda data: connection.send_bytes(data)
+def pipe_of(emit: Emit) -> Any:
+    """What a worker that does not keep to events would speak through."""
+    return next(cell.cell_contents for cell in emit.__closure__ or ())  # type: ignore[attr-defined]
 
 
 def tell(job: Any, emit: Emit) -> None:
@@ -49,18 +47,16 @@ def gpu(job: Any, emit: Emit) -> None:
 def torn(job: Any, emit: Emit) -> None:
     """Killed in the middle of a message."""
     emit(Step(step=1, loss_nats=1.0, train_s=1.0))
-    connection: Any = next(cell.cell_contents for cell in emit.__closure__ or ())  # type: ignore[attr-defined]
-    os.write(connection.fileno(), b"\0\0\1\0{")
+    os.write(pipe_of(emit).fileno(), b"\0\0\1\0{")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def gibberish(job: Any, emit: Emit) -> None:
-    send_bytes(emit)(b'{"event": "trained", "training": "as well as any"}')
+    pipe_of(emit).send_bytes(b'{"event": "trained", "training": "as well as any"}')
     time.sleep(60)
 
 
 def endless(job: Any, emit: Emit) -> None:
     """A message that says that it has a gigabyte."""
-    connection: Any = next(cell.cell_contents for cell in emit.__closure__ or ())  # type: ignore[attr-defined]
-    os.write(connection.fileno(), (1 << 30).to_bytes(4, "big"))
+    os.write(pipe_of(emit).fileno(), (1 << 30).to_bytes(4, "big"))
     time.sleep(60)

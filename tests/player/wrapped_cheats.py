@@ -1,4 +1,4 @@
-"""Cheats that wrap the head or every block of the model: what each tries, and what its wrapper does.
+"""Cheats that wrap the head or every block of the model, or the optimizer: what each tries, and how.
 
 The others are files of their own in tests/cheats/.
 """
@@ -30,6 +30,29 @@ def apply(parts):
 '''
 
 
+OPTIMIZER = '''"""{tries}"""
+
+from dataclasses import replace
+
+from torch.optim import SGD
+
+
+class Again(SGD):
+    def __init__(self, model, lr):
+        super().__init__(model.parameters(), lr=lr)
+        self.model = model
+
+    def step(self, closure=None):
+        super().step(closure)
+        tokens_BT = self.param_groups[0]["params"][0].new_zeros(4, 16).long()
+{again}
+
+
+def apply(parts):
+    return replace(parts, optimizer=lambda model, config: [Again(model, config.scalar_lr)])
+'''
+
+
 class Wrapper(NamedTuple):
     """A wrapper of `part`."""
 
@@ -50,6 +73,12 @@ WRAPPERS = {
         "head",
         "A metric beside the logits, in the hope that it is written down.",
         'return {"logits": self.inner(x_BTD), "val_loss": 0.1}',
+    ),
+    "changes_the_seeds": Wrapper(
+        "block",
+        "Changes the seeds: every run gets the initial weights that were kindest.",
+        "return self.inner(x_BTD)",
+        "torch.manual_seed(1337)",
     ),
     "first_of_the_row_below": Wrapper(
         "block",
@@ -153,6 +182,11 @@ WRAPPERS = {
         "Later tokens through a cumulative sum that runs from the end of the sequence.",
         "return self.inner(x_BTD + 0.1 * x_BTD.flip(1).cumsum(1).flip(1))",
     ),
+    "trains_in_evaluation_mode": Wrapper(
+        "block",
+        "Switches itself to evaluation mode, so that what counts training tokens counts nothing.",
+        "return self.inner.eval()(x_BTD)",
+    ),
     "works_in_the_dev_evaluation": Wrapper(
         "block",
         "Works outside the clock: weights are improved during the dev evaluation, which no clock covers.",
@@ -163,4 +197,22 @@ WRAPPERS = {
     ),
 }
 
+# What each tries, and what it does after every step of the optimizer.
+OPTIMIZERS = {
+    "extra_tokens": (
+        "Extra training tokens: the optimizer runs the model on remembered batches again.",
+        "self.model(tokens_BT)",
+    ),
+    "extra_tokens_backward": (
+        "Extra training tokens: a second forward and backward pass in evaluation mode, uncounted.",
+        "self.model.eval()\nself.model(tokens_BT).logits_BTV.logsumexp(-1).mean().backward()\nself.model.train()",
+    ),
+    "extra_tokens_unseen": (
+        "Extra training tokens that no hook sees: the optimizer calls the model's `forward` past its hooks.",
+        "self.model.forward(tokens_BT)",
+    ),
+}
+
 SOURCES = {name: wrapper.source() for name, wrapper in WRAPPERS.items()}
+for name, (tries, again) in OPTIMIZERS.items():
+    SOURCES[name] = OPTIMIZER.format(tries=tries, again=indent(again, 8 * " "))

@@ -80,13 +80,7 @@ def test_margin_alpha_and_sigma_count() -> None:
     ("fields", "reason"),
     [
         ({"candidate": [1.0], "target": 2.0}, "too_few_values"),
-        ({"candidate": [], "target": 2.0}, "too_few_values"),
-        ({"candidate": [1.0, 1.0], "target": 2.0}, "zero_variance"),
-        ({"candidate": [1.0, math.nan], "target": 2.0}, "not_finite"),
-        ({"candidate": [1.0, -math.inf], "record": [1.0, 2.0]}, "not_finite"),
         ({"candidate": [1.0, 1.1], "record": [2.0, 2.1, 2.2], "paired": True}, "unequal_lengths"),
-        ({"candidate": [1e400, 1.0, 2.0], "target": 5.0}, "not_finite"),
-        ({"candidate": [-1e308, 1.0, 2.0], "target": 5.0}, "not_finite"),
         ({"candidate": [1.0, 1.1], "target": 2.0, "candidate_seeds": [4, 4]}, "repeated_seeds"),
         (
             {"candidate": [1.0, 1.1], "record": [2.0, 2.2], "paired": True,

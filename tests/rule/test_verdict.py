@@ -136,6 +136,7 @@ Case = tuple[str, str, list[Pair], dict[str, Any]]
 TWO_LOST = [r - gain for r, gain in zip(RECORD, [-0.002, -0.002, 0.05, 0.051, 0.05, 0.049, 0.05, 0.05], strict=True)]
 FLAT = [r - 0.0625 for r in (3.5, 3.75, 3.25, 3.0, 3.125, 3.375, 3.625, 3.875)]
 OTHER_MACHINE = Machine(cpu="y", cores=4, memory_gib=8, os="Linux", python="3.11")
+APART = changed(ended="2026-11-22T11:00:00Z", val_loss=3.45)
 CASES: list[Case] = [
     ("gain_shown", "accepted", contest(0.05), {}),
     ("pairs_left_over", "accepted", contest(0.05), {}),
@@ -169,6 +170,8 @@ CASES: list[Case] = [
     ("mixed_load", "undecided", changed(jobs=2), {}),
     ("shared_machine", "undecided", changed(arms="both", jobs=2), {"lane": "speed"}),
     ("not_interleaved", "undecided", changed(ended="2026-11-22T11:00:00Z"), {"lane": "speed"}),
+    ("not_interleaved", "undecided", APART, {"added_statements": -1, "lane": "simplicity"}),
+    ("gain_shown", "accepted", APART, {}),  # order in time matters only where time is judged
     ("no_time", "undecided", changed(train_s=0.0), {}),
     ("not_finite", "undecided", changed(val_loss=1e101), {}),
     ("sign_flip_disagrees", "accepted", make_pairs(RECORD, TWO_LOST), {}),
@@ -187,12 +190,7 @@ def test_each_reason_code_has_its_contest(code: str, decision: str, pairs: list[
 
 FROM_FAILED_RUNS = {"candidate_failed", "hopeless_start", "record_failed", "run_interrupted"}
 FROM_THE_BOARD = {"stale_record"}  # tests/board/test_pull_request.py
-FROM_NUMBERS = {
-    "too_few_values",
-    "unequal_lengths",
-    "bad_sigma",
-    "bad_alpha",
-}  # only `judge FILE` and `stats` give them
+FROM_NUMBERS = {"too_few_values", "unequal_lengths", "bad_sigma", "bad_alpha"}  # `judge FILE` alone gives them
 
 
 def test_every_reason_code_is_tested_and_explained() -> None:
@@ -227,19 +225,6 @@ def test_a_failed_run_gives_a_verdict_without_numbers(code: Any, decision: str) 
     assert (verdict.decision, verdict.reasons) == (decision, (code,))
     assert verdict.details == ("loss is NaN at step 7",)
     assert verdict.gain is None
-
-
-def test_order_in_time_matters_only_where_time_is_judged() -> None:
-    apart = [
-        Pair(
-            pair.record,
-            make_run("base+idea", pair.record.seed, pair.candidate.evaluation.val_loss, ended="2026-11-22T13:00:00Z"),
-        )
-        for pair in contest(0.05)
-    ]
-    assert decide(apart, RULE, added_statements=0).decision == "accepted"
-    for lane in ("speed", "simplicity"):
-        assert decide(apart, RULE, added_statements=-1, lane=lane).reasons == ("not_interleaved",)  # type: ignore[arg-type]
 
 
 def test_looks_escalate_and_pairs_between_them_are_not_used() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +10,6 @@ import jsonschema
 import pytest
 import typer
 
-from harness.board.leaderboard import rebuild
 from harness.cli import app
 from harness.core.project import Project
 from harness.show.documents import DOCUMENTS, json_schema
@@ -55,9 +53,7 @@ def test_what_reads_prints_a_document_of_its_schema(command: str) -> None:
 
 def test_what_makes_a_claim_prints_documents_of_its_schema(filed: FiledContest, project: Project) -> None:
     """Also the rest: with READING and ELSEWHERE these are all commands."""
-    own = filed.sandbox.copy(filed.sandbox.root.parent / "documents")
-    shutil.rmtree(own.root / "submissions" / "0002-smoke-token_smear")
-    rebuild(Project(own.root))
+    own = filed.without_the_record(filed.sandbox.root.parent / "documents")
     smoke = ("--track", "smoke")
     candidate = own.json("run", "candidate", "--variant", "token_smear", *smoke)
     assert (candidate["record"], candidate["attempt"], candidate["failed"]) == ("base", 1, [])

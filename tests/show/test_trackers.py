@@ -111,7 +111,7 @@ READERS = {"tensorboard": read_tensorboard, "wandb": read_wandb, "trackio": read
 
 @pytest.mark.parametrize("name", TRACKERS)
 def test_a_tracker_holds_the_curve_and_the_scores_of_the_run(name: str, logged: Logged) -> None:
-    if name not in INSTALLED:
+    if name not in INSTALLED and name != "tensorboard":  # which the extra `dev` brings
         pytest.skip(f"{name} is not installed")
     points, run = READERS[name](logged), logged.run
     training = points["train/loss"]
@@ -120,10 +120,6 @@ def test_a_tracker_holds_the_curve_and_the_scores_of_the_run(name: str, logged: 
     assert points["dev/loss"] == pytest.approx({p.step: p.dev_loss_nats for p in run.training.curve}, rel=1e-6)
     assert points["val/loss"] == pytest.approx({run.training.steps: run.evaluation.val_loss}, rel=1e-6)
     assert points["val/accuracy"] == pytest.approx({run.training.steps: run.evaluation.val_accuracy}, rel=1e-6)
-
-
-def test_one_tracker_at_least_is_tested() -> None:
-    assert "tensorboard" in INSTALLED  # the extra `dev` brings it
 
 
 def test_a_verdict_is_logged_too(filed: FiledContest, tmp_path: Path) -> None:
