@@ -218,7 +218,7 @@ def test_a_record_that_moved_on_makes_the_claim_stale(pull_request: Repository) 
     pull_request.refile("0003-smoke-again")
     pull_request.rebuild()
     pull_request.commit()
-    assert "0003-smoke-again: stale_record: The record has moved on" in pull_request.said(4)
+    assert "0003-smoke-again: stale_record: The record has changed" in pull_request.said(4)
 
 
 def test_a_number_that_was_taken_by_now_names_the_next(pull_request: Repository) -> None:
