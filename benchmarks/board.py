@@ -152,7 +152,7 @@ class Board:
         while True:
             runs = self._runs(contest, target.candidate.recipe, contest.sources, contest.level, seeds)
             records = self._runs(contest, target.record.recipe, older, contest.level + GAIN_NATS, seeds)
-            verdict = judge(records, runs, rule, target.added_statements)
+            verdict = judge(records, runs, rule, target.verdict.added_statements)
             outcome = outcome_of_record(target.verdict, verdict)
             if outcome == "confirmed":
                 break

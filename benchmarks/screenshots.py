@@ -23,7 +23,7 @@ from rich.terminal_theme import DEFAULT_TERMINAL_THEME, MONOKAI, TerminalTheme
 from rich.text import Text
 
 from harness.board.leaderboard import read_board
-from harness.board.submission import load_arm_runs, load_submission
+from harness.board.submission import Claim, load_submission
 from harness.cli.run import show_contest
 from harness.core.project import CHECKOUT, Project
 from harness.core.runs import Pair
@@ -108,7 +108,7 @@ def claimed_verdict(project: Project) -> tuple[str, str]:
     assert verdict is not None, "a record has one"
     entry = Entry(added=tuple(submission.candidate.recipe.split("+")[1:]))
     arms = choose_arms(read_board(project), load_track(project, submission.track), entry)
-    record, candidate = (load_arm_runs(folder, submission, arm) for arm in ("record", "candidate"))
+    record, candidate = Claim(folder, submission).finished.values()
     pairs = tuple(Pair(*pair) for pair in zip(record, candidate, strict=True))
     os.environ.update(FORCE_COLOR="1", COLUMNS=str(COLUMNS))
     with redirect_stdout(io.StringIO()) as printed:

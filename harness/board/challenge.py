@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
-import filelock
+from collections.abc import Iterator
 
 from harness.board.leaderboard import Board
 from harness.board.submission import Claim, Submission, fresh_seeds
 from harness.core.errors import LlmbenchError
-from harness.core.project import Project, make_folder
+from harness.core.project import Project
 from harness.core.runs import FailedRun
 from harness.rule.replication import OWN_FAILURES, outcome_of_record
 
@@ -33,29 +30,6 @@ def challenged_record(board: Board, number: int) -> Submission:
 def challenge_purpose(index: int) -> str:
     """What the seeds of challenge `index` of a record are drawn for: each challenge has seeds of its own."""
     return f"challenge {index}"
-
-
-@contextmanager
-def one_challenge(project: Project, number: int, waiting: Callable[[], None]) -> Iterator[None]:
-    """One challenge of a record at a time on this machine: the seeds of the second depend on the first being filed.
-
-    `waiting()` is called where one is running. Raises LlmbenchError where no lock can be made.
-    """
-    make_folder(project.runs)
-    lock = filelock.FileLock(project.runs / f".challenge-{number}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        waiting()
-        lock.acquire()
-    except OSError as error:
-        raise LlmbenchError(
-            f"cannot write {project.runs}: {error.strerror}; free space or fix the permissions"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def challenge_problems(project: Project, claim: Claim, earlier: Board) -> Iterator[str]:
@@ -98,7 +72,7 @@ def _compared(claim: Submission) -> tuple[object, ...]:
 
 def _own_seeds(claim: Claim, target: Submission, earlier: Board) -> Iterator[str]:
     """Nobody picked the seeds: they follow from the record and from the number of its challenges before."""
-    submission, runs = claim.submission, claim.candidates
+    submission, runs = claim.submission, claim.runs["candidate"]
     name, index = submission.folder_name, len(earlier.challenges(target.number)) + 1
     if submission.attempt != index:
         yield f"{name} calls itself challenge {submission.attempt} of {target.folder_name}, it is challenge {index}"

@@ -6,6 +6,7 @@ what its runs say. It does not prove that the runs were trained as they say: for
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from harness.board.leaderboard import Board, check_record_sources, make_row, mak
 from harness.board.rows import BOARD_END, BOARD_START, Row, format_csv, with_board
 from harness.board.submission import Claim, Submission, candidate_key, load_submission
 from harness.core.errors import LlmbenchError
-from harness.core.project import Project, entries_of, folder_number, read_bytes, read_text
+from harness.core.project import Project, folder_number, read_bytes, read_text
 from harness.core.track import load_track
 from harness.rule.reasons import explain
 from harness.variants.recipe import BASE
@@ -71,9 +72,8 @@ def _folders(project: Project) -> list[Path]:
 
 def check_folder(project: Project, folder: Path, board: Board) -> Checked:
     """One submission, checked against the part of `board` that came before it."""
-    linked = sorted(entry.path for entry in entries_of(folder) if entry.is_symlink())
-    links = [str(folder)] * folder.is_symlink() + linked
-    found = [f"{link[len(f'{folder.parent}/') :]} is a link; a submission holds its files itself" for link in links]
+    links = [path.relative_to(folder.parent) for path in (folder, *sorted(folder.rglob("*"))) if os.path.islink(path)]
+    found = [f"{link} is a link; a submission holds its files itself" for link in links]
     row, flags = None, []
     try:
         claim = Claim(folder, load_submission(folder))
@@ -89,11 +89,6 @@ def check_folder(project: Project, folder: Path, board: Board) -> Checked:
     except LlmbenchError as error:
         found.append(str(error))
     return Checked(found, flags, row)
-
-
-def verify_folder(project: Project, folder: Path, board: Board) -> list[str]:
-    """The problems that `check_folder` finds."""
-    return check_folder(project, folder, board).problems
 
 
 def collect(problems: Iterator[str]) -> list[str]:
@@ -140,17 +135,14 @@ def _table_problems(project: Project, checked: Sequence[Row] | None) -> Iterator
 
 
 def _standing_problems(claim: Claim, earlier: Board) -> Iterator[str]:
-    """The submission was measured against the record that stood when its number came, and is filed as its verdict says.
-
-    A challenge is measured against the record that it names, not against the present one.
-    """
+    """The submission was measured against the record that stood before it, and is filed as its verdict says."""
     submission = claim.submission
-    name, track, digest = submission.folder_name, submission.track, submission.track_digest
+    name = submission.folder_name
     if submission.kind == "opening":
         yield from _opening_problems(claim, earlier)
     if submission.kind not in ("record", "negative"):
-        return
-    present = earlier.holder_of(track, digest)
+        return  # a challenge is measured against the record that it names
+    present = earlier.holder(submission)
     if submission.lane == "simplicity" and present and submission.candidate.statements >= present.candidate.statements:
         yield f"{name}: not_simpler: it has no fewer statements than the present record, {present.folder_name}"
     if submission.record is None or submission.verdict is None:
@@ -158,7 +150,7 @@ def _standing_problems(claim: Claim, earlier: Board) -> Iterator[str]:
         return
     if stale := stale_problem(submission, earlier):
         yield stale
-    others = earlier.attempts(track, digest) - {candidate_key(submission.candidate.sources)}
+    others = earlier.attempts(submission) - {candidate_key(submission.candidate.sources)}
     if submission.attempt <= len(others):
         yield f"{name} calls itself attempt {submission.attempt}, but the board shows {len(others)} before it"
     if submission.verdict.decision != {"record": "accepted", "negative": "rejected"}[submission.kind]:
@@ -184,7 +176,7 @@ def stale_problem(submission: Submission, board: Board) -> str | None:
         return None
     if board.edition(track) != submission.track_digest:
         return f"{name} was measured on another edition of {track} than the one opened last; run it again"
-    holder = board.standing_of(track, submission.track_digest, submission.lane)
+    holder = board.standing(submission, submission.lane)
     if holder is None:
         return f"{name}: nobody has opened this edition of the track {track}; file its baseline first"
     if (holder.candidate.recipe, holder.candidate.sources) != (arm.recipe, arm.sources):

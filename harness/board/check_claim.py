@@ -6,6 +6,7 @@ Nothing outside its folder is read, so nothing here depends on what else the boa
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -14,8 +15,8 @@ from typing import Any
 from harness.board.readme import submission_markdown
 from harness.board.submission import Arm, ArmName, Claim, Submission, confirmation_seeds, run_file
 from harness.core.errors import LlmbenchError
-from harness.core.project import entries_of, read_bytes, sha256
-from harness.core.runs import PROBES, FinishedRun, dump_json, finished
+from harness.core.project import read_bytes, sha256
+from harness.core.runs import PROBES, FinishedRun, dump_json
 from harness.core.track import Track
 from harness.variants.check import check_source
 from harness.variants.recipe import parse_recipe
@@ -44,7 +45,12 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
     for name, arm in submission.arms.items():
         yield from _arm_problems(claim, name, arm)
     yield from _seed_problems(claim)
-    yield from _verdict_problems(claim)
+    recomputed, stored = claim.verdict, submission.verdict
+    if (recomputed is None) != (stored is None):
+        yield f"{folder.name}/submission.json: verdict does not belong to this kind of submission"
+    elif recomputed is not None and stored is not None:
+        for path in _differences(stored.model_dump(), recomputed.model_dump(), "verdict"):
+            yield f"{folder.name}/submission.json: {path}"
 
 
 def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
@@ -54,7 +60,9 @@ def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
         expected |= {run_file(name, seed) for seed in arm.seeds}
         expected |= {f"sources/{variant}.py" for variant in arm.sources}
     present = {
-        entry.path[len(f"{folder}/") :] for entry in entries_of(folder) if not entry.is_dir(follow_symlinks=False)
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if os.path.islink(path) or not os.path.isdir(path)  # unlike pathlib's, they never raise
     }
     for missing in sorted(expected - present):
         yield f"{folder.name}/{missing} is missing"
@@ -76,12 +84,13 @@ def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
             yield f"{folder.name}/sources/{variant}.py is not the source that {name}.sources states"
     if (cost := claim.cost(arm)) != arm.statements:
         yield f"{where}.statements is {arm.statements}, the sources have {cost}"
-    files, track, training_digest = claim.files[name], claim.track, claim.track.training_digest
-    for (seed, digest), (run, text, verbatim) in zip(arm.runs.items(), files, strict=True):
-        where = f"{folder.name}/{run_file(name, int(seed))}"
-        if sha256(text.encode()) != digest:
+    track, training_digest = claim.track, claim.track.training_digest
+    for (seed, digest), run in zip(arm.runs.items(), claim.runs[name], strict=True):
+        file = run_file(name, int(seed))
+        where, data = f"{folder.name}/{file}", read_bytes(folder / file)
+        if sha256(data) != digest:
             yield f"{where} is not the run whose digest the submission states; it was changed"
-        if not verbatim:
+        if data != dump_json(run).encode():
             yield f"{where} is not written as llmbench writes it; it was edited by hand"
         stated = {"track": track.name, "recipe": arm.recipe, "sources": arm.sources, "seed": int(seed)}
         for key, value in stated.items():
@@ -91,7 +100,7 @@ def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
             yield f"{where} was trained under another edition of the track"
         if isinstance(run, FinishedRun):
             yield from _run_problems(where, run, track)
-    whole = finished(file.record for file in files)
+    whole = claim.finished[name]
     if len({run.training.weights_sha256 for run in whole}) != len(whole):
         yield f"{folder.name}: two seeds of the {name} arm end in the same weights; one is a copy"
     ended = max((run.training.ended for run in whole), default="")
@@ -111,31 +120,23 @@ def _run_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
         yield f"{where}: the curve does not rise to the last step"
     elif curve[-1].train_s > run.training.train_s:
         yield f"{where}: the curve's clock runs past train_s"
-    for key, (found, wanted) in _budget(run, track).items():
+    val = track.data.pin("val")
+    for key, found, wanted in (
+        ("training.steps", run.training.steps, track.budget.num_steps),
+        ("training.tokens", run.training.tokens, track.budget.tokens),
+        ("evaluation.tokens", run.evaluation.tokens, val.tokens - 1),
+        ("evaluation.bytes", run.evaluation.bytes, val.bytes),
+        ("provenance.threads", run.provenance.threads, track.threads),
+        ("provenance.processes", run.provenance.processes, track.processes),
+    ):
         if found != wanted:
             yield f"{where}: {key} is {found}, the track's is {wanted}"
 
 
-def _budget(run: FinishedRun, track: Track) -> dict[str, tuple[Any, Any]]:
-    """What the run spent and was scored on, and what the track says of it."""
-    val = track.data.pin("val")
-    return {
-        "training.steps": (run.training.steps, track.budget.num_steps),
-        "training.tokens": (run.training.tokens, track.budget.tokens),
-        "evaluation.tokens": (run.evaluation.tokens, val.tokens - 1),
-        "evaluation.bytes": (run.evaluation.bytes, val.bytes),
-        "provenance.threads": (run.provenance.threads, track.threads),
-        "provenance.processes": (run.provenance.processes, track.processes),
-    }
-
-
 def _seed_problems(claim: Claim) -> Iterator[str]:
-    """Nobody picked the seeds: they are the track's first public ones, or the candidate's confirmation seeds.
-
-    Those of a challenge follow from its record.
-    """
+    """Nobody picked the seeds: they are the track's first public ones, or the candidate's confirmation seeds."""
     folder, submission = claim.folder, claim.submission
-    if submission.kind == "challenge":
+    if submission.kind == "challenge":  # its seeds follow from its record
         return
     seeds, public = submission.candidate.seeds, claim.track.seeds
     if submission.record is not None and submission.record.seeds != seeds:
@@ -144,15 +145,6 @@ def _seed_problems(claim: Claim) -> Iterator[str]:
         return
     if seeds != confirmation_seeds(submission.track_digest, submission.candidate.sources, len(seeds)):
         yield f"{folder.name}: seeds {seeds} are neither the track's first {len(seeds)} nor the confirmation seeds"
-
-
-def _verdict_problems(claim: Claim) -> Iterator[str]:
-    folder, recomputed, stored = claim.folder, claim.verdict, claim.submission.verdict
-    if (recomputed is None) != (stored is None):
-        yield f"{folder.name}/submission.json: verdict does not belong to this kind of submission"
-    elif recomputed is not None and stored is not None:
-        for path in _differences(stored.model_dump(), recomputed.model_dump(), "verdict"):
-            yield f"{folder.name}/submission.json: {path}"
 
 
 def _differences(stored: Any, recomputed: Any, path: str) -> Iterator[str]:
@@ -171,6 +163,6 @@ def _differences(stored: Any, recomputed: Any, path: str) -> Iterator[str]:
 
 
 def markdown_problems(claim: Claim) -> Iterator[str]:
-    text = submission_markdown(claim.submission, finished(claim.records), finished(claim.candidates))
+    text = submission_markdown(claim.submission, *claim.finished.values())
     if read_bytes(claim.folder / "README.md") != text.encode():
         yield f"{claim.folder.name}/README.md is not what the runs say; it was edited by hand"

@@ -53,12 +53,7 @@ def curve_frame(arm: str, runs: Sequence[FinishedRun]) -> pd.DataFrame:
     import pandas as pd
 
     rows = [
-        {
-            "arm": arm,
-            "seed": str(run.seed),
-            "tokens": point.step * (run.training.tokens // run.training.steps),
-            "dev_loss": point.dev_loss_nats,
-        }
+        (arm, str(run.seed), point.step * (run.training.tokens // run.training.steps), point.dev_loss_nats)
         for run in runs
         for point in run.training.curve
     ]
@@ -83,9 +78,7 @@ def draw_curves(arms: NamedRuns) -> Figure:
     grid[0, 0].set_ylabel("dev loss (nats/token)")
     grid[0, 0].legend()
     if len(arms) == 2:
-        table = frame.pivot_table(index=["tokens", "seed"], columns="arm", values="dev_loss").reindex(
-            columns=[name for name, _ in arms]
-        )
+        table = frame.pivot_table("dev_loss", ["tokens", "seed"], "arm").reindex(columns=[name for name, _ in arms])
         gain = (table[arms[0][0]] - table[arms[1][0]]).dropna()
         for _, one in gain.groupby("seed"):
             grid[1, 0].plot(one.index.get_level_values("tokens"), one, color=FAINT, linewidth=0.8, alpha=0.6)

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from harness.board.leaderboard import Board
-from harness.board.submission import Claim, Submission, load_arm_runs
+from harness.board.submission import Claim, Submission
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project
-from harness.core.runs import FinishedRun, finished
+from harness.core.runs import FinishedRun
 from harness.core.schema import Strict
 from harness.core.track import Track
 from harness.rule.verdict import Lane
@@ -77,19 +77,19 @@ class Case:
 def read_case(project: Project, claim: Claim, earlier: Board) -> Case:
     """A submission whose files are in order, and what the board before it held."""
     submission = claim.submission
-    holder = earlier.standing_of(submission.track, submission.track_digest, submission.lane)
+    holder = earlier.standing(submission, submission.lane)
 
     def known() -> list[FinishedRun]:
         if holder is not None:
             with suppress(LlmbenchError):  # a holder that cannot be read is a problem of its own
-                return load_arm_runs(project.submissions / holder.folder_name, holder, "candidate")
+                return Claim(project.submissions / holder.folder_name, holder).finished["candidate"]
         return []
 
     return Case(
         submission=submission,
         track=claim.track,
-        records=finished(claim.records),
-        candidates=finished(claim.candidates),
+        records=claim.finished["record"],
+        candidates=claim.finished["candidate"],
         known=known,
         accepted=accepted_gains(earlier, submission.track, submission.lane),
     )

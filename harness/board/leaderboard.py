@@ -5,18 +5,26 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 
 from harness.board.metrics import metric_columns, rounded
 from harness.board.rows import HOLDING, Row, format_csv, with_board
 from harness.board.submission import Claim, Submission, candidate_key, load_submission
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project, read_text, submission_folders, write_changed
-from harness.core.runs import finished
 from harness.core.schema import Count, Strict
 from harness.core.track import Track, load_track
 from harness.rule.replication import Outcome, State, state_after
 from harness.rule.verdict import Lane
 from harness.variants.recipe import parse_recipe, recipe_sources
+
+_EFFECTS: dict[Outcome, str] = {"confirmed": "confirms {}", "refuted": "refutes {}", "open": "leaves {} open"}
+"""What a challenge does to the record of that number."""
+
+
+def _edition(of: Track | Submission) -> tuple[str, str]:
+    """A track's name and its digest."""
+    return (of.name, of.digest) if isinstance(of, Track) else (of.track, of.track_digest)
 
 
 class Board:
@@ -25,17 +33,14 @@ class Board:
     def __init__(self, submissions: Iterable[Submission]) -> None:
         self.submissions = tuple(sorted(submissions, key=lambda submission: submission.number))
 
-    def holder(self, track: Track) -> Submission | None:
-        """The submission whose candidate holds `track` in its present edition; None where nobody opened it."""
-        return self.holder_of(track.name, track.digest)
-
-    def holder_of(self, track: str, digest: str, *, without: Lane | None = None) -> Submission | None:
-        """The holder of one edition of a track: its last record that was not retracted, nor won in `without`.
+    def holder(self, of: Track | Submission, *, without: Lane | None = None) -> Submission | None:
+        """The holder of an edition of a track: its last record that was not retracted, nor won in `without`.
 
         A record that was built on a retracted one stands: it beat that very recipe, on evidence of its own.
         """
+        edition = _edition(of)
         for submission in reversed(self.submissions):
-            holding = submission.kind in HOLDING and (submission.track, submission.track_digest) == (track, digest)
+            holding = submission.kind in HOLDING and _edition(submission) == edition
             if holding and submission.lane != without and self.state(submission.number) != "retracted":
                 return submission
         return None
@@ -48,16 +53,12 @@ class Board:
         """What its challenges have made of record `number`."""
         return state_after([s.challenge.outcome for s in self.challenges(number) if s.challenge is not None])
 
-    def standing(self, track: Track, lane: Lane) -> Submission | None:
-        """The submission that a candidate of `lane` must beat."""
-        return self.standing_of(track.name, track.digest, lane)
-
-    def standing_of(self, track: str, digest: str, lane: Lane) -> Submission | None:
-        """The holder; in the simplicity lane the last one that won by its loss or its speed.
+    def standing(self, of: Track | Submission, lane: Lane) -> Submission | None:
+        """What a candidate of `lane` must beat: the holder; in the simplicity lane the last one by loss or speed.
 
         Measured against that one, many small removals cannot walk the record backwards.
         """
-        return self.holder_of(track, digest, without="simplicity" if lane == "simplicity" else None)
+        return self.holder(of, without="simplicity" if lane == "simplicity" else None)
 
     def editions(self, track: str) -> list[str]:
         """Digests of the editions of `track`, in the order in which they were opened."""
@@ -67,16 +68,12 @@ class Board:
         """Digest of the edition of `track` that was opened last; None where none was."""
         return next(reversed(self.editions(track)), None)
 
-    def attempts(self, track: str, digest: str) -> set[str]:
+    def attempts(self, of: Track | Submission) -> set[str]:
         """The candidates that did not become the record since the last record that stands, by their keys."""
-        holder = self.holder_of(track, digest)
-        return {
-            candidate_key(s.candidate.sources)
-            for s in self.submissions
-            if s.kind in ("negative", "record")
-            and (s.track, s.track_digest) == (track, digest)
-            and (holder is None or s.number > holder.number)
-        }
+        holder, edition = self.holder(of), _edition(of)
+        since = [s for s in self.submissions if holder is None or s.number > holder.number]
+        tried = [s for s in since if s.kind in ("negative", "record") and _edition(s) == edition]
+        return {candidate_key(s.candidate.sources) for s in tried}
 
     def find(self, number: int) -> Submission | None:
         """The submission with that number."""
@@ -107,25 +104,23 @@ def make_board(submissions: Iterable[Submission]) -> Board:
 
 def make_row(board: Board, claim: Claim) -> Row:
     """One submission's line. Raises LlmbenchError where one of its runs is broken."""
-    submission, verdict = claim.submission, claim.submission.verdict
+    submission, verdict, again = claim.submission, claim.submission.verdict, claim.submission.challenge
     return Row(
         number=submission.number,
         date=submission.date,
         track=submission.track,
         track_digest=submission.track_digest[:12],
         kind=submission.kind,
-        state=_state_of(board, submission),
+        state=board.state(submission.number) if again is None else _EFFECTS[again.outcome].format(again.number),
         lane=submission.lane,
         recipe=submission.candidate.recipe,
         beaten=submission.record.recipe if submission.record else "",
         pairs=verdict.pairs if verdict else 0,
-        gain=rounded(verdict.gain if verdict else None),
-        ci_low=rounded(verdict.ci_low if verdict else None),
-        ci_high=rounded(verdict.ci_high if verdict else None),
+        **{name: rounded(getattr(verdict, name, None)) for name in ("gain", "ci_low", "ci_high")},
         p_value=float(f"{verdict.p_value:.3g}") if verdict and verdict.p_value is not None else None,
         statements=submission.candidate.statements,
         folder=submission.folder_name,
-        **metric_columns(finished(claim.records), finished(claim.candidates), verdict),
+        **metric_columns(claim.finished["record"], claim.finished["candidate"], verdict),
     )
 
 
@@ -135,21 +130,9 @@ def make_rows(project: Project) -> list[Row]:
     return [make_row(board, Claim(project.submissions / s.folder_name, s)) for s in board.submissions]
 
 
-def _state_of(board: Board, submission: Submission) -> str:
-    """What a row says of a record's state, or of the record that a challenge re-ran."""
-    if submission.challenge is None:
-        return board.state(submission.number)
-    effects: dict[Outcome, str] = {"confirmed": "confirms {}", "refuted": "refutes {}", "open": "leaves {} open"}
-    return effects[submission.challenge.outcome].format(submission.challenge.number)
-
-
 def rebuild(project: Project) -> list[Row]:
     """Write `leaderboard.csv` and the README's board anew from the submissions."""
-    return write_board(project, make_rows(project))
-
-
-def write_board(project: Project, rows: list[Row]) -> list[Row]:
-    """`leaderboard.csv` and the README's board, where they are not these rows already."""
+    rows = make_rows(project)
     write_changed(project.leaderboard, format_csv(rows))
     if project.readme.exists():
         write_changed(project.readme, with_board(read_text(project.readme), rows))
@@ -183,7 +166,11 @@ def holder_row(project: Project, board: Board, track: Track) -> Row | None:
 def standings(project: Project, board: Board) -> dict[str, list[Standing]]:
     """Variant -> what the board says of it, newest first; empty for a variant without a verdict."""
     found: dict[str, list[Standing]] = defaultdict(list)
-    held = {track: _held(project, board, track) for track in {submission.track for submission in board.submissions}}
+    held: dict[str, tuple[str, ...]] = {}
+    for track in {submission.track for submission in board.submissions}:
+        with suppress(LlmbenchError):  # its file is gone
+            holder = board.holder(load_track(project, track))
+            held[track] = parse_recipe(holder.candidate.recipe) if holder else ()
     for submission in reversed(board.submissions):
         if submission.kind not in ("record", "negative") or submission.record is None:
             continue
@@ -197,19 +184,10 @@ def standings(project: Project, board: Board) -> dict[str, list[Standing]]:
                 removed=name not in after,
                 gain=verdict.gain if verdict else None,
                 p_value=verdict.p_value if verdict else None,
-                holds=name in held[submission.track],
+                holds=name in held.get(submission.track, ()),
             )
             found[name].append(standing)
     return found
-
-
-def _held(project: Project, board: Board, track: str) -> set[str]:
-    """Variants of the recipe that holds the present edition of `track`; none where the track's file is gone."""
-    try:
-        holder = board.holder(load_track(project, track))
-    except LlmbenchError:
-        return set()
-    return {*parse_recipe(holder.candidate.recipe)} if holder else set()
 
 
 def check_record_sources(project: Project, standing: Submission | None) -> None:

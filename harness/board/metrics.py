@@ -7,50 +7,38 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 from harness.core.runs import FinishedRun
 from harness.rule.verdict import Verdict
 
+Runs = Sequence[FinishedRun]
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True)
 class Metric:
     """One number that every finished run has."""
 
     name: str
-    """Where it has a line of its own."""
+    """With the unit where the format does not show it."""
     short: str
-    """Where it has a column of its own."""
-    unit: str = ""
-    """Where the format does not show it."""
+    """Heads a column."""
     key: str
     """In an experiment tracker."""
-    read: Callable[[FinishedRun], float]
     form: str
-    """Of a mean over runs."""
-    run_form: str = ""
-    """Of a single run in a submission's README; empty where it is `form`."""
     better: Literal["lower", "higher"] | None
     """None where neither direction is better."""
+    read: Callable[[FinishedRun], float]
+    _: KW_ONLY
+    run_form: str = ""
+    """Of a single run in a submission's README, where it is not `form`."""
     mean_column: str = ""
-    """Of leaderboard.csv: the mean over the candidate's runs; empty where there is no such column."""
+    """Of leaderboard.csv: the mean over the candidate's runs."""
     ratio_column: str = ""
-    """Of leaderboard.csv: candidate / record; empty where there is no such column."""
-    verdict_ratio: str = ""
-    """The verdict's field that holds the ratio; empty where the ratio is that of the means."""
+    """Of leaderboard.csv: candidate / record; the verdict's where it has a field of this name, else of the means."""
     headline: bool = False
     """Whether the board shows its columns, and the site's table of seeds both arms."""
-
-    @property
-    def label(self) -> str:
-        """The name, and the unit where the format does not show it."""
-        return f"{self.name} ({self.unit})" if self.unit else self.name
-
-    @property
-    def ratio_head(self) -> str:
-        """Of the ratio's column on the board."""
-        return f"{self.short} ratio" if self.mean_column else self.short
 
     @property
     def whole(self) -> bool:
@@ -61,71 +49,50 @@ class Metric:
         """A value with its unit; a percent sign stands apart."""
         return (form or self.form).format(value).replace("%", " %")
 
-    def run_text(self, run: FinishedRun) -> str:
-        """The value of one run, with all digits that a README shows."""
-        return self.text(self.read(run), self.run_form)
-
-    def mean(self, runs: Sequence[FinishedRun]) -> float:
-        """Over at least one run."""
+    def mean(self, runs: Runs) -> float:
         return statistics.fmean(map(self.read, runs))
 
 
 METRICS: tuple[Metric, ...] = (
     Metric(
-        name="val loss",
-        short="val loss",
-        unit="nats/token",
-        key="val/loss",
-        read=lambda run: run.evaluation.val_loss,
-        form="{:.4f}",
+        "val loss (nats/token)",
+        "val loss",
+        "val/loss",
+        "{:.4f}",
+        "lower",
+        lambda run: run.evaluation.val_loss,
         run_form="{:.5f}",
-        better="lower",
         mean_column="val_loss",
         headline=True,
     ),
+    Metric("val accuracy", "accuracy", "val/accuracy", "{:.2%}", "higher", lambda run: run.evaluation.val_accuracy),
+    Metric("perplexity", "perplexity", "val/perplexity", "{:.2f}", "lower", lambda run: run.evaluation.perplexity),
     Metric(
-        name="val accuracy",
-        short="accuracy",
-        key="val/accuracy",
-        read=lambda run: run.evaluation.val_accuracy,
-        form="{:.2%}",
-        better="higher",
-    ),
-    Metric(
-        name="perplexity",
-        short="perplexity",
-        key="val/perplexity",
-        read=lambda run: run.evaluation.perplexity,
-        form="{:.2f}",
-        better="lower",
-    ),
-    Metric(
-        name="bits per byte",
-        short="bits/byte",
-        key="val/bits_per_byte",
-        read=lambda run: run.evaluation.bits_per_byte,
-        form="{:.4f}",
-        better="lower",
+        "bits per byte",
+        "bits/byte",
+        "val/bits_per_byte",
+        "{:.4f}",
+        "lower",
+        lambda run: run.evaluation.bits_per_byte,
         mean_column="bits_per_byte",
     ),
     Metric(
-        name="training time",
-        short="time",
-        key="train/seconds",
-        read=lambda run: run.training.train_s,
-        form="{:.1f} s",
-        better="lower",
+        "training time",
+        "time",
+        "train/seconds",
+        "{:.1f} s",
+        "lower",
+        lambda run: run.training.train_s,
         ratio_column="time_ratio",
-        verdict_ratio="time_ratio",
         headline=True,
     ),
     Metric(
-        name="parameters",
-        short="params",
-        key="model/parameters",
-        read=lambda run: run.training.num_params,
-        form="{:,.0f}",
-        better=None,
+        "parameters",
+        "params",
+        "model/parameters",
+        "{:,.0f}",
+        None,
+        lambda run: run.training.num_params,
         mean_column="num_params",
         ratio_column="params_ratio",
         headline=True,
@@ -145,38 +112,34 @@ class Comparison:
     """Empty where neither direction is better, or both values are written alike."""
 
 
-def compare(records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]) -> list[Comparison]:
+def compare(records: Runs, candidates: Runs) -> list[Comparison]:
     """Means over the seeds of both arms."""
-    return [_compare_means(metric, metric.mean(records), metric.mean(candidates)) for metric in METRICS]
+    lines = []
+    for metric in METRICS:
+        without, with_ = metric.mean(records), metric.mean(candidates)
+        texts = metric.text(without), metric.text(with_)
+        difference = metric.text(with_ - without)
+        difference = difference if difference.startswith("-") else f"+{difference}"
+        if metric.ratio_column and metric.ratio_column not in Verdict.model_fields:
+            difference += f" (x{with_ / without:.2f})"
+        winner: Literal["", "Without", "With"] = ""
+        if metric.better is not None and texts[0] != texts[1]:
+            winner = "With" if (with_ < without) == (metric.better == "lower") else "Without"
+        lines.append(Comparison(metric.name, *texts, difference, winner))
+    return lines
 
 
-def _compare_means(metric: Metric, without: float, with_: float) -> Comparison:
-    texts = metric.text(without), metric.text(with_)
-    difference = metric.text(with_ - without)
-    difference = difference if difference.startswith("-") else f"+{difference}"
-    if metric.ratio_column and not metric.verdict_ratio:
-        difference += f" (x{with_ / without:.2f})"
-    winner: Literal["", "Without", "With"] = ""
-    if metric.better is not None and texts[0] != texts[1]:
-        winner = "With" if (with_ < without) == (metric.better == "lower") else "Without"
-    return Comparison(metric.label, *texts, difference, winner)
-
-
-def metric_columns(
-    records: Sequence[FinishedRun], candidates: Sequence[FinishedRun], verdict: Verdict | None
-) -> dict[str, float | None]:
+def metric_columns(records: Runs, candidates: Runs, verdict: Verdict | None) -> dict[str, float | None]:
     """The columns of leaderboard.csv that hold metrics; None where runs or verdict do not give the number."""
     columns: dict[str, float | None] = {}
     for metric in METRICS:
-        if metric.mean_column:
-            mean = metric.mean(candidates) if candidates else None
-            columns[metric.mean_column] = rounded(mean, None if metric.whole else 5)
-        if metric.verdict_ratio:
-            columns[metric.ratio_column] = rounded(getattr(verdict, metric.verdict_ratio, None), 3)
-        elif metric.ratio_column:
-            ratio = metric.mean(candidates) / metric.mean(records) if records and candidates else None
-            columns[metric.ratio_column] = rounded(ratio, 3)
-    return columns
+        mean = metric.mean(candidates) if candidates else None
+        ratio = mean / metric.mean(records) if records and mean is not None else None
+        if metric.ratio_column in Verdict.model_fields:
+            ratio = getattr(verdict, metric.ratio_column, None)
+        columns[metric.mean_column] = rounded(mean, None if metric.whole else 5)
+        columns[metric.ratio_column] = rounded(ratio, 3)
+    return {name: number for name, number in columns.items() if name}
 
 
 def rounded(value: float | None, digits: int | None = 6) -> float | None:

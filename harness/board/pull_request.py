@@ -7,16 +7,16 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
-from harness.board.check_board import check_board, collect, stale_problem, verify_folder
+from harness.board.check_board import check_board, check_folder, collect, stale_problem
 from harness.board.flags import Flag
 from harness.board.leaderboard import Board, make_board
 from harness.board.readme import submission_title
 from harness.board.rows import with_board
-from harness.board.submission import Claim, Submission, load_submission, parse_submission
+from harness.board.submission import Claim, Submission, load_submission
 from harness.core.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, LlmbenchError, UndecidedError, one_line
 from harness.core.git import ChangeKind, changed_files, files_at, find_commit, git, is_ancestor, read_all_at, read_at
 from harness.core.project import Project, write_atomic
@@ -51,7 +51,7 @@ def find_remote(project: Project) -> str:
 
 
 def plan_steps(project: Project, submission: Submission, markdown: str) -> PullRequest:
-    """The commands for one submission; writes the pull request's text under runs/, which git ignores.
+    """The commands for one submission, its board and its new variants; writes its text under runs/, ignored by git.
 
     Its picture and sources get their full address on GitHub, because a pull request shows no relative ones.
     Raises LlmbenchError as `find_remote`.
@@ -66,7 +66,11 @@ def plan_steps(project: Project, submission: Submission, markdown: str) -> PullR
         text = re.sub(r"\]\((curves\.png|sources/[^)]+)\)", rf"]({site}/blob/{branch}/{folder}/\1?raw=true)", text)
     body = f"{project.runs.name}/pull-request-{submission.number:04d}.md"
     write_atomic(project.root / body, text)
-    title, paths = submission_title(submission), _paths(project, submission, folder)
+    variants = [f"models/variants/{name}.py" for name in submission.candidate.sources]
+    known = git(project.root, "ls-files", "-z", "--", *variants).decode().split("\0") if variants else []
+    board = [path for path in ("leaderboard.csv", "README.md") if (project.root / path).exists()]
+    paths = [folder, *board, *(path for path in variants if path not in known)]
+    title = submission_title(submission)
     commands = (
         ("git", "switch", "--create", branch),
         ("git", "add", "--", *paths),
@@ -77,19 +81,8 @@ def plan_steps(project: Project, submission: Submission, markdown: str) -> PullR
     return PullRequest(branch, tuple(map(shlex.join, commands)), page)
 
 
-def _paths(project: Project, submission: Submission, folder: str) -> list[str]:
-    """What the submission brings: its folder, the board, and those of its variants that git does not know yet."""
-    variants = [f"models/variants/{name}.py" for name in submission.candidate.sources]
-    known = git(project.root, "ls-files", "-z", "--", *variants).decode().split("\0") if variants else []
-    board = [path for path in ("leaderboard.csv", "README.md") if (project.root / path).exists()]
-    return [folder, *board, *(path for path in variants if path not in known)]
-
-
 def open_pull_request(project: Project, submission: Submission, markdown: str) -> PullRequest:
-    """Open it with `gh`; where that is not installed nothing is touched and all commands are left.
-
-    Raises LlmbenchError where a command fails, with those that are left.
-    """
+    """Open it with `gh`, if that is installed. Raises LlmbenchError where a command fails, with those that are left."""
     plan, answer = plan_steps(project, submission, markdown), ""
     if shutil.which("gh") is None:
         return plan
@@ -143,15 +136,28 @@ def review_changes(project: Project, revision: str) -> Review:
             f"this branch does not contain {revision} ({commit[:12]}); merge it or rebase onto it (in a shallow "
             f"clone, fetch more history), then verify again"
         )
-    changes, board = changed_files(project.root, commit), _board_at(project, commit, revision)
-    new = _new_folders(changes, files_at(project.root, commit, "submissions"))
+    try:
+        texts = read_all_at(project.root, commit, "submissions", "submission.json")
+        board = make_board(load_submission(Path(p).parent, t.decode(errors="replace")) for p, t in texts.items())
+    except LlmbenchError as error:
+        raise LlmbenchError(f"the board of {revision} cannot be read: {error}") from error
+    changes = changed_files(project.root, commit)
+    filed = {path.split("/")[1] for path in files_at(project.root, commit, "submissions")}
+    added = [path.split("/") for path, kind in changes.items() if kind == "added"]
+    new = sorted({parts[1] for parts in added if parts[0] == "submissions" and len(parts) > 2} - filed)
     links = [f"{path} is a link; bring the file itself" for path in changes if (project.root / path).is_symlink()]
-    problems = {"changes": [*links, *change_problems(changes, new, _used_variants(project, new))]}
+    problems, claims, stale = {"changes": links}, list[Claim](), list[str]()
+    for folder in (project.submissions / name for name in new):
+        try:
+            claims.append(Claim(folder, load_submission(folder)))
+        except LlmbenchError as error:
+            problems[folder.name] = [str(error)]
+    used = {variant for claim in claims for variant in claim.submission.candidate.sources}
+    problems["changes"] += change_problems(changes, new, used)
     if new and "README.md" in changes and _outside_the_board(project, commit):
         problems["changes"].append(_stray("README.md", "changed outside its board"))
-    stale: list[str] = []
-    for name in new:
-        moved_on, problems[name] = _review_new(project, name, board)
+    for claim in claims:
+        moved_on, problems[claim.folder.name] = _review_new(project, claim, board)
         stale += moved_on
     checked = {} if stale else check_board(project)  # against a board that has moved on it would repeat that
     for name, one in checked.items():
@@ -160,22 +166,9 @@ def review_changes(project: Project, revision: str) -> Review:
     return Review(commit, tuple(new), _summary(changes, new, revision), problems, tuple(stale), flags)
 
 
-def _used_variants(project: Project, new: Sequence[str]) -> set[str]:
-    """The variants that the candidates of the new submissions use, as far as those can be read."""
-    used: set[str] = set()
-    for name in new:
-        with suppress(LlmbenchError):  # what cannot be read is a problem of its own
-            used |= set(load_submission(project.submissions / name).candidate.sources)
-    return used
-
-
-def _review_new(project: Project, name: str, board: Board) -> tuple[list[str], list[str]]:
+def _review_new(project: Project, claim: Claim, board: Board) -> tuple[list[str], list[str]]:
     """(how the board has moved on, all problems) of a new submission; `board` is the one that it is to join."""
-    folder = project.submissions / name
-    try:
-        submission = load_submission(folder)
-    except LlmbenchError as error:
-        return [], [str(error)]
+    submission, name = claim.submission, claim.folder.name
     renumber = f"the next free number is {board.next_number}: delete the folder and `llmbench submit` again"
     moved_on, own = [], []
     if taken := board.find(submission.number):
@@ -184,8 +177,8 @@ def _review_new(project: Project, name: str, board: Board) -> tuple[list[str], l
         moved_on.append(stale)
     if submission.number > board.next_number:
         own.append(f"{name}: its number leaves a gap; {renumber}")
-    own += collect(_source_problems(project, Claim(folder, submission)))
-    found = [*moved_on, *own, *verify_folder(project, folder, board)]
+    own += collect(_source_problems(project, claim))
+    found = [*moved_on, *own, *check_folder(project, claim.folder, board).problems]
     return moved_on, list(dict.fromkeys(found))
 
 
@@ -229,22 +222,6 @@ def _outside_the_board(project: Project, commit: str) -> bool:
     return with_board(old.decode(errors="replace"), ()) != with_board(new.decode(errors="replace"), ())
 
 
-def _board_at(project: Project, commit: str, revision: str) -> Board:
-    """The board as it stands at `commit`. Raises LlmbenchError where it cannot be read."""
-    try:
-        files = read_all_at(project.root, commit, "submissions", "submission.json")
-        return make_board(parse_submission(data.decode(errors="replace"), Path(path)) for path, data in files.items())
-    except LlmbenchError as error:
-        raise LlmbenchError(f"the board of {revision} cannot be read: {error}") from error
-
-
-def _new_folders(changes: Mapping[str, ChangeKind], filed: Sequence[str]) -> list[str]:
-    """Folders under submissions/ that hold files now and held none of `filed`, the paths before."""
-    old = {path.split("/")[1] for path in filed}
-    added = [path.split("/") for path, kind in changes.items() if kind == "added"]
-    return sorted({parts[1] for parts in added if parts[0] == "submissions" and len(parts) > 2} - old)
-
-
 def _source_problems(project: Project, claim: Claim) -> Iterator[str]:
     """The runs come from the sources and the code that are here."""
     name = claim.folder.name
@@ -254,7 +231,7 @@ def _source_problems(project: Project, claim: Claim) -> Iterator[str]:
                 f"models/variants/{variant}.py is not the file that {name} was trained with; "
                 f"restore it from {name}/sources/{variant}.py"
             )
-    present, runs = code_digest(project), [*claim.records, *claim.candidates]
+    present, runs = code_digest(project), [*chain(*claim.runs.values())]
     if other := [run for run in runs if run.code_digest != present]:
         yield (
             f"{name}: {len(other)} of {len(runs)} runs were trained by another version of the base model or the loop: "

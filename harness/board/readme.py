@@ -4,40 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.board.metrics import METRICS, compare
+from harness.board.metrics import METRICS, Runs, compare
 from harness.board.submission import Submission
-from harness.core.runs import FinishedRun
+from harness.rule.external import Judgement
 from harness.rule.reasons import explain
 from harness.rule.verdict import Verdict
 
 
-def memory_remark(runs: Sequence[FinishedRun]) -> str | None:
+def memory_remark(runs: Runs) -> str | None:
     peaks = [run.training.peak_memory_mib for run in runs if run.training.peak_memory_mib is not None]
     return f"at most {max(peaks):,} MiB of memory a run" if peaks else None
 
 
-def verdict_sentence(verdict: Verdict) -> str:
+def verdict_sentence(verdict: Verdict | Judgement) -> str:
     """What was decided, and why, in words."""
     return f"{verdict.decision.upper()}: {' '.join(explain(code) for code in verdict.reasons)}"
 
 
 def evidence(verdict: Verdict) -> list[tuple[str, str]]:
     """The numbers behind a verdict: (name, value)."""
-    percent = 100 * (1 - 2 * verdict.alpha_look)
-    facts = [("pairs", f"{verdict.pairs} (look {verdict.look}, {verdict.design} test)")]
-    if verdict.gain is not None:
-        interval = ""
-        if verdict.ci_low is not None and verdict.ci_high is not None:
-            interval = f", {percent:.2f} % interval [{verdict.ci_low:+.4f}, {verdict.ci_high:+.4f}]"
-        facts.append(("gain", f"{verdict.gain:+.4f}{interval}"))
-    facts.append(("margin", f"{verdict.margin:.4f} ({verdict.added_statements:+d} statements)"))
-    if verdict.p_value is not None:
-        facts.append(("p", f"{verdict.p_value:.2g} (needs {verdict.alpha_look:.2g} at this look)"))
-    if verdict.correlation is not None:
-        facts.append(("correlation of pairs", f"{verdict.correlation:+.2f}"))
-    if verdict.time_ratio is not None:
-        facts.append(("time, candidate / record", f"{verdict.time_ratio:.3f}"))
-    return facts
+    interval = _interval(verdict, ", {:.2f} % interval [{:+.4f}, {:+.4f}]")
+    facts = (
+        ("pairs", verdict.pairs, f"{{}} (look {verdict.look}, {verdict.design} test)"),
+        ("gain", verdict.gain, f"{{:+.4f}}{interval}"),
+        ("margin", verdict.margin, f"{{:.4f}} ({verdict.added_statements:+d} statements)"),
+        ("p", verdict.p_value, f"{{:.2g}} (needs {verdict.alpha_look:.2g} at this look)"),
+        ("correlation of pairs", verdict.correlation, "{:+.2f}"),
+        ("time, candidate / record", verdict.time_ratio, "{:.3f}"),
+    )
+    return [(name, form.format(value)) for name, value, form in facts if value is not None]
+
+
+def _interval(verdict: Verdict, form: str) -> str:
+    """The confidence level in percent and the ends of the gain's interval; empty where there is none."""
+    if verdict.ci_low is None or verdict.ci_high is None:
+        return ""
+    return form.format(100 * (1 - 2 * verdict.alpha_look), verdict.ci_low, verdict.ci_high)
 
 
 def submission_title(submission: Submission) -> str:
@@ -57,10 +59,7 @@ def claim_sentence(submission: Submission, verdict: Verdict) -> str:
     candidate, record = submission.candidate.recipe, submission.record.recipe if submission.record else ""
     if verdict.gain is None:
         return f"`{candidate}` against `{record}` on `{submission.track}`: there is no gain to report."
-    interval = ""
-    if verdict.ci_low is not None and verdict.ci_high is not None:
-        percent = 100 * (1 - 2 * verdict.alpha_look)
-        interval = f" ({percent:.2f} % interval {verdict.ci_low:+.4f} to {verdict.ci_high:+.4f})"
+    interval = _interval(verdict, " ({:.2f} % interval {:+.4f} to {:+.4f})")
     what = "logarithm of the time ratio" if verdict.lane == "speed" else "nats per token of val loss"
     cost = abs(verdict.added_statements)
     more = "more" if verdict.added_statements >= 0 else "fewer"
@@ -70,9 +69,7 @@ def claim_sentence(submission: Submission, verdict: Verdict) -> str:
     )
 
 
-def submission_markdown(
-    submission: Submission, records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]
-) -> str:
+def submission_markdown(submission: Submission, records: Runs, candidates: Runs) -> str:
     """The pull request's text, which is also the submission's README: a function of the finished runs alone."""
     candidate, record, verdict = submission.candidate, submission.record, submission.verdict
     lines = [f"# {submission.number:04d} · {submission.track} · {candidate.recipe}", ""]
@@ -99,11 +96,7 @@ def submission_markdown(
 
 
 def _contest_markdown(
-    submission: Submission,
-    record: str,
-    verdict: Verdict,
-    records: Sequence[FinishedRun],
-    candidates: Sequence[FinishedRun],
+    submission: Submission, record: str, verdict: Verdict, records: Runs, candidates: Runs
 ) -> list[str]:
     """The two arms of a claim, its verdict and the numbers behind it."""
     candidate, used = submission.candidate.recipe, verdict.pairs
@@ -136,12 +129,13 @@ def _contest_markdown(
     return lines
 
 
-def _seed_table(arms: Sequence[tuple[str, Sequence[FinishedRun]]]) -> list[str]:
+def _seed_table(arms: Sequence[tuple[str, Runs]]) -> list[str]:
     """One line a run: its seed, its recipe and its raw scores."""
     names = [*(metric.short for metric in METRICS), "weights"]
     lines = [f"| seed | recipe | {' | '.join(names)} |", f"|---:|---|{'---:|' * len(METRICS)}---|"]
     for runs in zip(*(runs for _, runs in arms), strict=True):
         for (recipe, _), run in zip(arms, runs, strict=True):
-            cells = [*(metric.run_text(run) for metric in METRICS), f"`{run.training.weights_sha256[:12]}`"]
-            lines.append(f"| {run.seed} | `{recipe}` | {' | '.join(cells)} |")
+            cells = [metric.text(metric.read(run), metric.run_form) for metric in METRICS]
+            weights = f"`{run.training.weights_sha256[:12]}`"
+            lines.append(f"| {run.seed} | `{recipe}` | {' | '.join(cells)} | {weights} |")
     return [*lines, ""]

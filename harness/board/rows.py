@@ -165,12 +165,14 @@ _HEADLINES = [metric for metric in METRICS if metric.headline]
 COLUMNS = (
     Column("#", "number of the submission", "number"),
     Column("recipe", "what was trained", "recipe", justify="left"),
-    *(Column(m.short, f"{m.label}, mean over the seeds", m.mean_column, m.form) for m in _HEADLINES if m.mean_column),
+    *(Column(m.short, f"{m.name}, mean over the seeds", m.mean_column, m.form) for m in _HEADLINES if m.mean_column),
     Column("gain", "val loss, record minus candidate; in the lane speed log of the time ratio", "gain", "{:+.4f}"),
     Column("p", "one-sided, at the look of the verdict", "p_value", "{:.2g}"),
     Column("pairs", "pairs of runs that the verdict rests on", "pairs"),
     *(
-        Column(m.ratio_head, f"{m.name}, candidate / record", m.ratio_column, "x{:.2f}")
+        Column(
+            f"{m.short} ratio" if m.mean_column else m.short, f"{m.name}, candidate / record", m.ratio_column, "x{:.2f}"
+        )
         for m in _HEADLINES
         if m.ratio_column
     ),

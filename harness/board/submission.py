@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter
 
 from harness.core.errors import LlmbenchError
 from harness.core.project import derive_seed, read_text
-from harness.core.runs import FailedRun, FinishedRun, OnFile, finished, parse_record, read_record, read_run
+from harness.core.runs import FailedRun, FinishedRun, finished, load_run, read_record
 from harness.core.schema import Count, Positive, Sha256, Strict
 from harness.core.track import Track, parse_track
 from harness.rule.replication import Outcome, rule_again
@@ -74,10 +74,7 @@ class Submission(Strict):
     """The arm that held the record; None in an opening."""
     candidate: Arm
     attempt: Positive
-    """3 for the third different candidate on this track since its last record; 1 in an opening.
-
-    In a challenge, 3 for the third challenge of its record.
-    """
+    """3 for the third different candidate since the track's last record, or the third challenge; 1 in an opening."""
     verdict: Verdict | None
     """None in an opening."""
     files: dict[Literal["curves.png", "track.toml"], Sha256]
@@ -94,11 +91,6 @@ class Submission(Strict):
         """Both arms; an opening has the candidate alone."""
         candidate: dict[ArmName, Arm] = {"candidate": self.candidate}
         return candidate if self.record is None else {"record": self.record, **candidate}
-
-    @property
-    def added_statements(self) -> int:
-        """Statements of the candidate beyond those of the record it was measured against."""
-        return self.candidate.statements - (self.record.statements if self.record else 0)
 
 
 _SUBMISSION: TypeAdapter[Submission] = TypeAdapter(Submission)
@@ -135,57 +127,14 @@ def run_file(arm: ArmName, seed: int) -> str:
     return f"runs/{arm}-seed-{seed}.json"
 
 
-def frozen_source(folder: Path, variant: str) -> Path:
-    """Where a variant's source is frozen."""
-    return folder / "sources" / f"{variant}.py"
-
-
-def load_submission(folder: Path) -> Submission:
-    """Read and check `submission.json`. Raises LlmbenchError with the file, the key and the fix."""
-    return read_record(folder / "submission.json", _SUBMISSION).record
-
-
-def parse_submission(text: str, path: Path) -> Submission:
-    """`load_submission` of a text that was read from `path`."""
-    return parse_record(text, path, _SUBMISSION).record
-
-
-def load_frozen_track(folder: Path, submission: Submission) -> Track:
-    """The track as it was when the claim was made. Raises LlmbenchError where its file is broken."""
-    return parse_track(folder / "track.toml", submission.track)
-
-
-def read_runs(folder: Path, submission: Submission, arm: ArmName) -> list[OnFile[FinishedRun | FailedRun]]:
-    """An arm's runs with their files' texts, in the order of its seeds; none where there is no such arm.
-
-    Raises LlmbenchError where one is broken or has failed; only a challenge may hold a candidate's run that failed.
-    """
-    files = []
-    may_fail = submission.kind == "challenge" and arm == "candidate"
-    for seed in submission.arms[arm].seeds if arm in submission.arms else ():
-        file = read_run(path := folder / run_file(arm, seed))
-        if isinstance(file.record, FailedRun) and not may_fail:
-            raise LlmbenchError(f"{path} is a run that {file.record.status}; only finished runs can be submitted")
-        files.append(file)
-    return files
-
-
-def load_runs(folder: Path, submission: Submission, arm: ArmName) -> list[FinishedRun | FailedRun]:
-    """The runs of `read_runs`, which raises the same errors."""
-    return [file.record for file in read_runs(folder, submission, arm)]
-
-
-def load_arm_runs(folder: Path, submission: Submission, arm: ArmName) -> list[FinishedRun]:
-    """The finished runs of `load_runs`, which raises the same errors."""
-    return finished(load_runs(folder, submission, arm))
+def load_submission(folder: Path, text: str | None = None) -> Submission:
+    """Read and check `submission.json`, or its `text`. Raises LlmbenchError with the file, the key and the fix."""
+    return read_record(folder / "submission.json", _SUBMISSION, text)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A submission and the files of its folder, each read once however many checks ask for it.
-
-    Every property raises LlmbenchError where its files are broken.
-    """
+    """A submission and the files of its folder. Every property raises LlmbenchError where its files are broken."""
 
     folder: Path
     submission: Submission
@@ -193,35 +142,34 @@ class Claim:
     @cached_property
     def track(self) -> Track:
         """As it was when the claim was made."""
-        return load_frozen_track(self.folder, self.submission)
+        return parse_track(self.folder / "track.toml", self.submission.track)
 
     @cached_property
-    def files(self) -> dict[ArmName, list[OnFile[FinishedRun | FailedRun]]]:
-        """The runs of both arms with their files' texts; an opening has none of a record."""
-        arms: list[ArmName] = ["record", "candidate"]
-        return {arm: read_runs(self.folder, self.submission, arm) for arm in arms}
+    def runs(self) -> dict[ArmName, list[FinishedRun | FailedRun]]:
+        """Arm -> its runs in the order of its seeds; only a challenge may hold a candidate's run that failed."""
+        runs: dict[ArmName, list[FinishedRun | FailedRun]] = {"record": [], "candidate": []}
+        for name, arm in self.submission.arms.items():
+            for seed in arm.seeds:
+                run = load_run(path := self.folder / run_file(name, seed))
+                if isinstance(run, FailedRun) and (self.submission.kind, name) != ("challenge", "candidate"):
+                    raise LlmbenchError(f"{path} is a run that {run.status}; only finished runs can be submitted")
+                runs[name].append(run)
+        return runs
 
     @property
-    def records(self) -> list[FinishedRun | FailedRun]:
-        return [file.record for file in self.files["record"]]
-
-    @property
-    def candidates(self) -> list[FinishedRun | FailedRun]:
-        return [file.record for file in self.files["candidate"]]
+    def finished(self) -> dict[ArmName, list[FinishedRun]]:
+        """Arm -> its runs that have a score."""
+        return {name: finished(runs) for name, runs in self.runs.items()}
 
     @cached_property
     def sources(self) -> dict[str, str]:
         """Variant -> its frozen text, of both arms."""
         variants = {variant: None for arm in self.submission.arms.values() for variant in arm.sources}
-        return {variant: read_text(frozen_source(self.folder, variant)) for variant in variants}
-
-    @cached_property
-    def _statements(self) -> dict[str, int]:
-        return {variant: count_statements_of(text) for variant, text in self.sources.items()}
+        return {variant: read_text(self.folder / "sources" / f"{variant}.py") for variant in variants}
 
     def cost(self, arm: Arm) -> int:
         """Statements of an arm's recipe, counted on the frozen sources."""
-        return sum(self._statements[variant] for variant in arm.sources)
+        return sum(count_statements_of(self.sources[variant]) for variant in arm.sources)
 
     @cached_property
     def verdict(self) -> Verdict | None:
@@ -230,8 +178,8 @@ class Claim:
         if submission.record is None:
             return None
         return decide_arms(
-            self.records,
-            self.candidates,
+            self.runs["record"],
+            self.runs["candidate"],
             rule_again(rule) if submission.kind == "challenge" else rule,
             added_statements=self.cost(submission.candidate) - self.cost(submission.record),
             lane=submission.lane,

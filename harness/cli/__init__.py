@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator, Mapping
+from collections import UserDict
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -19,36 +20,29 @@ from typer.core import TyperGroup
 from harness.core.errors import EXIT_USAGE, LlmbenchError, one_line
 from harness.core.terminal import complain
 
-Sections = Mapping[str, Mapping[str, tuple[str | typer.Typer, str]]]
-"""Heading of the help -> command -> (module and function, or group; what it does, short enough for 80 columns)."""
+Commands = Mapping[str, tuple[Any, str]]
+"""Command -> (its module and function, or a group's commands; what it does, short enough for 80 columns)."""
 
 
-class _Commands(Mapping[str, Any]):
+class _Commands(UserDict[str, Any]):
     """A group's commands; the module of a command is imported when the command is asked for."""
 
-    def __init__(self, sections: Sections) -> None:
-        self._places = {name: place for lines in sections.values() for name, (place, _) in lines.items()}
-
     def __getitem__(self, name: str) -> Any:
-        place = self._places[name]
+        place, text = self.data[name]
         if isinstance(place, str):
             module, function = place.split(".")
-            place = typer.Typer(add_completion=False, rich_markup_mode=None)
-            place.command(name)(getattr(import_module(f"harness.cli.{module}"), function))
-        return typer.main.get_command(place)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
+            made = typer.Typer(add_completion=False, rich_markup_mode=None)
+            made.command(name)(getattr(import_module(f"harness.cli.{module}"), function))
+        else:
+            made = _group(text, {"Commands": place}, add_completion=False)
+        return typer.main.get_command(made)
 
 
-def _group(text: str, sections: Sections, **options: Any) -> typer.Typer:
+def _group(text: str, sections: Mapping[str, Commands], **options: Any) -> typer.Typer:
     class Group(TyperGroup):
         def __init__(self, **attributes: Any) -> None:
             super().__init__(**attributes)
-            self.commands = _Commands(sections)  # type: ignore[assignment]
+            self.commands = _Commands(command for lines in sections.values() for command in lines.items())
 
         def format_commands(self, ctx: Any, formatter: Any) -> None:
             """The commands in the help of the group; imports none of them."""
@@ -61,35 +55,20 @@ def _group(text: str, sections: Sections, **options: Any) -> typer.Typer:
     return made
 
 
-RUN = _group(
-    "Train the record holder, or a candidate against it.",
-    {
-        "Commands": {
-            "baseline": ("run.run_baseline", "Train the record holder on the track's seeds."),
-            "candidate": ("run.run_candidate", "Train a candidate and the record in pairs, and judge."),
-        }
-    },
-    add_completion=False,
-)
-DATA = _group(
-    "Make and inspect a track's tokens.",
-    {
-        "Commands": {
-            "prepare": ("data.data_prepare", "Make the tokens, check them against the digests."),
-            "pin": ("data.data_pin", "Make the tokens, write their digests into the track."),
-            "info": ("data.data_info", "Show source, splits, digests, and where they are."),
-        }
-    },
-    add_completion=False,
-)
-COMMANDS: Sections = {
+COMMANDS: Mapping[str, Commands] = {
     "Compete": {
-        "run": (RUN, "Train the record holder, or a candidate against it."),
+        "run": (
+            {
+                "baseline": ("run.run_baseline", "Train the record holder on the track's seeds."),
+                "candidate": ("run.run_candidate", "Train a candidate and the record in pairs, and judge."),
+            },
+            "Train the record holder, or a candidate against it.",
+        ),
         "submit": ("run.submit", "File the result, print or open the pull request."),
         "plan": ("noise.plan", "Say how many pairs a gain needs, before you train."),
     },
     "Look": {
-        "leaderboard": ("board.leaderboard", "Show what won and what lost, or write it as a site."),
+        "leaderboard": ("leaderboard.leaderboard", "Show what won and what lost, or write it as a site."),
         "variants": ("inspect.variants", "List the ideas so far, or show one."),
         "tracks": ("inspect.tracks", "List the contests, or show one."),
         "explain": ("board.explain", "Say what a reason code or a flag means."),
@@ -101,7 +80,14 @@ COMMANDS: Sections = {
     },
     "Set up": {
         "doctor": ("inspect.doctor", "Say what this machine can run, and how fast."),
-        "data": (DATA, "Make and inspect a track's tokens."),
+        "data": (
+            {
+                "prepare": ("data.data_prepare", "Make the tokens, check them against the digests."),
+                "pin": ("data.data_pin", "Make the tokens, write their digests into the track."),
+                "info": ("data.data_info", "Show source, splits, digests, and where they are."),
+            },
+            "Make and inspect a track's tokens.",
+        ),
         "noise": ("noise.noise", "Measure how far results differ by chance."),
         "schema": ("inspect.schema", "Print the JSON Schema of what --json prints."),
     },

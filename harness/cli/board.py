@@ -1,107 +1,45 @@
-"""Commands that read claims: the board, its check, the rule on anyone's numbers, and what its codes mean."""
+"""Commands that check: the board and its claims, the rule on anyone's numbers, and what its codes mean."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from harness.board.check_board import Checked, check_board, check_folder, readable_board
-from harness.board.flags import FLAGS, Flag
-from harness.board.leaderboard import make_rows
+from harness.board.flags import FLAGS
 from harness.board.pull_request import review_changes
-from harness.board.rows import stored_rows
-from harness.cli.challenge import rerun
-from harness.cli.options import (
-    DECISION_EXITS,
-    DECISION_STYLES,
-    JobsOption,
-    JsonOption,
-    MaxPairsOption,
-    complete_submissions,
-    log,
-    show,
-    show_json,
-)
+from harness.board.readme import verdict_sentence
+from harness.cli import options
+from harness.cli.options import argument, flag, option, show, show_json
 from harness.core.errors import EXIT_OK, EXIT_REJECTED, LlmbenchError, did_you_mean
 from harness.core.project import Project, read_text
-from harness.lab.submit import rebuild_texts
 from harness.rule.external import judge_file
 from harness.rule.reasons import REASONS
 from harness.rule.reasons import explain as explain_code
-from harness.show.documents import ExplainDocument, JudgeDocument, LeaderboardDocument, VerifyDocument
+from harness.show.documents import ExplainDocument, JudgeDocument, VerifyDocument
 from harness.show.report import check_lines, check_markdown, judgement_facts
-from harness.show.site import write_site
-from harness.show.tables import board_tables, facts_table
-
-NEWEST = 20  # rows of a table that a terminal shows
-
-
-def leaderboard(
-    rebuild: Annotated[
-        bool,
-        typer.Option(
-            "--rebuild", help="Write leaderboard.csv and all texts again from the submissions, which `verify` checks."
-        ),
-    ] = False,
-    html: Annotated[
-        Path | None, typer.Option("--html", metavar="DIR", help="Write the board as a static site into this folder.")
-    ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every row. Default: the newest twenty of each table.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Show the records and the negative results of every track, as leaderboard.csv has them."""
-    project = Project.find()
-    if rebuild:
-        rows = rebuild_texts(project)
-    else:
-        stored = stored_rows(project)
-        rows = make_rows(project) if stored is None else stored
-    if html is not None:
-        files = write_site(project, html)
-        size_kb = sum(len(text.encode()) for text in files.values()) / 1000
-        log(f"{html / 'index.html'}: {len(rows)} submissions, {len(files)} files, {size_kb:.0f} kB")
-    if as_json:
-        show_json(LeaderboardDocument(rows=tuple(rows)))
-    if as_json or html is not None:
-        return
-    if rebuild:
-        log("leaderboard.csv, the board in README.md and the submissions' texts are written again")
-    if not rows:
-        show("The board is empty. Open it: `llmbench run baseline`, then `llmbench submit --baseline`.")
-    for place, table in enumerate(board_tables(rows, Console().width, None if all_ else NEWEST)):
-        if place:
-            show("")
-        show(table)
+from harness.show.tables import facts_table
 
 
 def verify(
     path: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="FOLDER",
-            help="One submission's folder. Default: all, and the CSV.",
-            autocompletion=complete_submissions,
-        ),
+        argument("FOLDER", "One submission's folder. Default: all, and the CSV.", options.complete_submissions),
     ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="All submissions and the CSV; the default.")] = False,
+    all_: Annotated[bool, flag("--all", "All submissions and the CSV; the default.")] = False,
     base: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REVISION", help="Also: what differs from this git revision is one submission and no more."
-        ),
+        str | None, option("REVISION", "Also: what differs from this git revision is one submission and no more.")
     ] = None,
     again: Annotated[
-        bool, typer.Option("--rerun", help="Then train the claim again on fresh seeds, and judge whether it holds.")
+        bool, flag("--rerun", "Then train the claim again on fresh seeds, and judge whether it holds.")
     ] = False,
-    max_pairs: MaxPairsOption = None,
-    jobs: JobsOption = None,
-    as_json: JsonOption = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a CI job's summary.")] = False,
+    max_pairs: options.MaxPairs = None,
+    jobs: options.Jobs = None,
+    as_json: options.Json = False,
+    as_markdown: Annotated[bool, flag("--markdown", "Print Markdown, for a CI job's summary.")] = False,
 ) -> None:
     """Recompute every number of a submission from its runs, replay its verdict, and check the board.
 
@@ -116,16 +54,21 @@ def verify(
         raise LlmbenchError("--rerun trains one claim again; name it: `llmbench verify submissions/NNNN-name --rerun`")
     if not again and (max_pairs is not None or jobs is not None):
         raise LlmbenchError("--max-pairs and --jobs are about training; they go with --rerun")
+    more: dict[str, Any] = {}
     if base is not None:
         review = review_changes(project, base)
-        fields = {"base": review.base, "new": review.new, "summary": review.summary, "stale": review.stale}
-        found, code = _check_document(review.problems, review.flags, **fields), review.exit_code
+        problems, flags, code = review.problems, review.flags, review.exit_code
+        more = {"base": review.base, "new": review.new, "summary": review.summary, "stale": review.stale}
     else:
         checked = check_board(project) if path is None else _check_one(project, path)
+        problems = {name: one.problems for name, one in checked.items()}
         flags = {name: one.flags for name, one in checked.items() if one.row and not one.problems}
-        found = _check_document({name: one.problems for name, one in checked.items()}, flags)
-        code = EXIT_OK if found.ok else EXIT_REJECTED
+        code = EXIT_REJECTED if any(problems.values()) else EXIT_OK
+    num_flags, failed = sum(map(len, flags.values())), any(problems.values())
+    found = VerifyDocument(ok=not failed, problems=problems, num_flags=num_flags, flags=flags, **more)
     if again and path is not None and found.ok:
+        from harness.cli.challenge import rerun
+
         rerun(project, path.resolve(), max_pairs, jobs, as_json=as_json)
     if as_json:
         show_json(found)
@@ -145,21 +88,14 @@ def _check_one(project: Project, path: Path) -> dict[str, Checked]:
     return {folder.name: check_folder(project, folder, readable_board(project, until=folder))}
 
 
-def _check_document(
-    problems: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]], **fields: Any
-) -> VerifyDocument:
-    num_flags = sum(map(len, flags.values()))
-    return VerifyDocument(ok=not any(problems.values()), problems=problems, num_flags=num_flags, flags=flags, **fields)
-
-
 def _show_check(found: VerifyDocument) -> None:
-    lines = [*([found.summary] if found.summary else []), *check_lines(found.problems, found.flags)]
+    lines = [*filter(None, [found.summary]), *check_lines(found.problems, found.flags)]
     if not sys.stdout.isatty():
         show("\n".join(lines))
         return
     styles = {"ok": "green", "FAILED": "bold red"}
     for line in lines:
-        show(line, styles.get(line.split(" ", 1)[0], ""))
+        show(line, style=styles.get(line.split(" ", 1)[0], ""))
 
 
 def _check_markdown(project: Project, found: VerifyDocument) -> str:
@@ -171,24 +107,16 @@ def _check_markdown(project: Project, found: VerifyDocument) -> str:
 
 
 def judge(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="JSON (candidate, and record or target) or CSV (arm,seed,value).")
-    ],
-    target: Annotated[
-        float | None, typer.Option(metavar="VALUE", help="A fixed number to beat, instead of a record.")
-    ] = None,
-    paired: Annotated[
-        bool | None, typer.Option("--paired/--unpaired", help="Pair values by place, or by seed.")
-    ] = None,
-    margin: Annotated[float | None, typer.Option(metavar="VALUE", help="What the gain must exceed.")] = None,
-    alpha: Annotated[float | None, typer.Option(metavar="LEVEL", help="One-sided level. Default: 0.01.")] = None,
-    sigma: Annotated[
-        float | None, typer.Option(metavar="VALUE", help="Known deviation of a single value: a z-test.")
-    ] = None,
+    file: Annotated[Path, argument("FILE", "JSON (candidate, and record or target) or CSV (arm,seed,value).")],
+    target: Annotated[float | None, option("VALUE", "A fixed number to beat, instead of a record.")] = None,
+    paired: Annotated[bool | None, flag("--paired/--unpaired", "Pair values by place, or by seed.")] = None,
+    margin: Annotated[float | None, option("VALUE", "What the gain must exceed.")] = None,
+    alpha: Annotated[float | None, option("LEVEL", "One-sided level. Default: 0.01.")] = None,
+    sigma: Annotated[float | None, option("VALUE", "Known deviation of a single value: a z-test.")] = None,
     lower_is_better: Annotated[
-        bool | None, typer.Option("--lower-is-better/--higher-is-better", help="Which way is better. Default: lower.")
+        bool | None, flag("--lower-is-better/--higher-is-better", "Which way is better. Default: lower.")
     ] = None,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Apply one fixed test to anyone's per-seed numbers, whatever trained them.
 
@@ -196,39 +124,22 @@ def judge(
     margin (0), alpha (0.01), sigma (none), lower_is_better (true). A CSV has the columns arm,seed,value.
     Options override what the file says.
     """
-    options = {
-        "target": target,
-        "paired": paired,
-        "margin": margin,
-        "alpha": alpha,
-        "sigma": sigma,
-        "lower_is_better": lower_is_better,
-    }
-    judgement = judge_file(file, {key: value for key, value in options.items() if value is not None})
+    given = {"target": target, "paired": paired, "margin": margin, "alpha": alpha, "sigma": sigma}
+    given["lower_is_better"] = lower_is_better
+    judgement = judge_file(file, {key: value for key, value in given.items() if value is not None})
     if as_json:
         show_json(JudgeDocument(**dict(judgement)))
     else:
         show(facts_table(judgement_facts(judgement)))
-        sentences = " ".join(explain_code(code) for code in judgement.reasons)
-        show(f"{judgement.decision.upper()}: {sentences}", DECISION_STYLES[judgement.decision])
-    raise typer.Exit(DECISION_EXITS[judgement.decision])
-
-
-def complete_codes() -> list[str]:
-    """Reason codes and flags for the shell."""
-    return [*REASONS, *FLAGS]
+        show(verdict_sentence(judgement), style=options.DECISION_STYLES[judgement.decision])
+    raise typer.Exit(options.DECISION_EXITS[judgement.decision])
 
 
 def explain(
     code: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="CODE",
-            autocompletion=complete_codes,
-            help="A reason code, or a flag's name. Default: all of them.",
-        ),
+        str | None, argument("CODE", "A reason code, or a flag's name. Default: all of them.", [*REASONS, *FLAGS])
     ] = None,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Say in plain words what a verdict's reason code, or a flag for review, means."""
     flags = {name: mark.sentence for name, mark in FLAGS.items()}
@@ -238,8 +149,7 @@ def explain(
     elif code is not None:
         show(f"{code}: {reasons[code]}")
     else:
-        show("a verdict's reasons, of `llmbench run candidate`", "bold")
-        show(facts_table([*REASONS.items()]))
-        show("")
-        show("flags for review, of `llmbench verify`", "bold")
+        show("a verdict's reasons, of `llmbench run candidate`", style="bold")
+        show(facts_table([*REASONS.items()]), "")
+        show("flags for review, of `llmbench verify`", style="bold")
         show(facts_table([*flags.items()]))

@@ -9,18 +9,19 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from harness.board.challenge import challenge_purpose, challenged_record, one_challenge
-from harness.board.check_board import readable_board, verify_folder
+from harness.board.challenge import challenge_purpose, challenged_record
+from harness.board.check_board import check_folder, readable_board
 from harness.board.leaderboard import read_board
 from harness.board.readme import verdict_sentence
-from harness.board.submission import Submission, load_arm_runs, load_submission
-from harness.cli.options import JobsOption, JsonOption, MaxPairsOption, complete_records, log, show, show_json
+from harness.board.submission import Claim, Submission, load_submission
+from harness.cli.options import Jobs, Json, MaxPairs, argument, complete_records, log, show, show_json
 from harness.cli.training import pairs_limit, show_pairs, watched_contest, watched_store
 from harness.core.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, RejectedError, UndecidedError
 from harness.core.project import Project
 from harness.core.runs import FailedRun, finished
 from harness.lab.contest import Contest
 from harness.lab.rerun import claim_arms, claim_track, compare_repeat, outcome_of, track_again
+from harness.lab.store import only_one
 from harness.lab.submit import file_challenge, write_submission
 from harness.rule.replication import Outcome
 from harness.show.documents import ChallengeDocument, RerunFindings, VerifyDocument
@@ -31,16 +32,11 @@ OUTCOME_EXITS = {"confirmed": EXIT_OK, "refuted": EXIT_REJECTED, "open": EXIT_UN
 
 def challenge(
     number: Annotated[
-        int,
-        typer.Argument(
-            metavar="NUMBER",
-            help="The record's number on the board, with or without leading zeros.",
-            autocompletion=complete_records,
-        ),
+        int, argument("NUMBER", "The record's number on the board, with or without leading zeros.", complete_records)
     ],
-    max_pairs: MaxPairsOption = None,
-    jobs: JobsOption = None,
-    as_json: JsonOption = False,
+    max_pairs: MaxPairs = None,
+    jobs: Jobs = None,
+    as_json: Json = False,
 ) -> None:
     """Train a record again on seeds that nobody picked, and file the result under submissions/.
 
@@ -52,11 +48,12 @@ def challenge(
     Exit codes: 0 the record is confirmed, 3 refuted, 4 open (too weak to tell) or undecided.
     """
     project = Project.find()
-    with one_challenge(project, number, lambda: log(f"another challenge of {number} runs here; waiting for it")):
+    lock_file = project.runs / f".challenge-{number}.lock"  # the seeds of a second depend on the first being filed
+    with only_one(lock_file, lambda: log(f"another challenge of {number} runs here; waiting for it")):
         board = read_board(project)
         target = challenged_record(board, number)
         track, arms = claim_track(project, target), claim_arms(target)
-        if problems := verify_folder(project, project.submissions / target.folder_name, board):
+        if problems := check_folder(project, project.submissions / target.folder_name, board).problems:
             raise RejectedError(
                 f"{target.folder_name} does not verify, so there is no claim to challenge: {problems[0]}"
             )
@@ -106,8 +103,8 @@ def _repeat(
     track = track_again(claim_track(project, opening), opening)
     seeds, recipe = track.seeds[:max_pairs], claim_arms(opening).candidate
     with watched_store(project, track, jobs) as store:
-        # The opening's runs may still be in runs/; under a contest name of their own they are trained again.
-        store = replace(store, timed_contest=f"{opening.folder_name} again")
+        # The opening's runs may still be in runs/; on an occasion of their own they are trained again.
+        store = replace(store, occasion=f"{opening.folder_name} again")
         log(f"{recipe} on {track.name}: {len(seeds)} seeds of {opening.folder_name} again, {store.jobs} at a time")
         runs = store.make([store.identify(recipe, seed) for seed in seeds])
     for run in runs:
@@ -115,14 +112,13 @@ def _repeat(
             raise UndecidedError(
                 f"{recipe} with seed {run.seed} {run.status}, there is nothing to compare: {run.reason}"
             )
-    stored = load_arm_runs(folder, opening, "candidate")[: len(seeds)]
+    stored = Claim(folder, opening).finished["candidate"][: len(seeds)]
     repeat = compare_repeat(stored, finished(runs), track.rule)
     if as_json:
         findings = RerunFindings(claim=None, again=None, seeds=tuple(seeds), **dict(repeat))
         show_json(VerifyDocument(ok=repeat.outcome == "confirmed", problems={folder.name: ()}, rerun=findings))
     else:
-        for line in repeat_lines(repeat):
-            show(line)
+        show(*repeat_lines(repeat))
     raise typer.Exit(OUTCOME_EXITS[repeat.outcome])
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
-from harness.cli.options import JsonOption, TrackOption, log, open_track, show, show_json
+from harness.cli.options import Json, TrackName, flag, log, open_track, show, show_json
 from harness.cli.training import prepare_tokens
 from harness.core.dataspec import PINS, SPLITS
 from harness.core.errors import LlmbenchError
@@ -18,10 +16,10 @@ from harness.show.documents import DataInfoDocument, DataPinDocument, DataPrepar
 from harness.show.live import live_preparation
 from harness.show.tables import new_table
 
-ForceOption = Annotated[bool, typer.Option("--force", help="Make the tokens again where they are cached already.")]
+ForceOption = Annotated[bool, flag("--force", "Make the tokens again where they are cached already.")]
 
 
-def data_prepare(track: TrackOption = DEFAULT_TRACK, force: ForceOption = False, as_json: JsonOption = False) -> None:
+def data_prepare(track: TrackName = DEFAULT_TRACK, force: ForceOption = False, as_json: Json = False) -> None:
     """Split, tokenize and cache a track's text, and check it against the track's digests."""
 
     _, contest_track = open_track(track)
@@ -34,9 +32,9 @@ def data_prepare(track: TrackOption = DEFAULT_TRACK, force: ForceOption = False,
 
 
 def data_pin(
-    track: TrackOption = DEFAULT_TRACK,
-    force: Annotated[bool, typer.Option("--force", help="Replace the pins that the track has.")] = False,
-    as_json: JsonOption = False,
+    track: TrackName = DEFAULT_TRACK,
+    force: Annotated[bool, flag("--force", "Replace the pins that the track has.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Make a track's tokens and write their digests into its file."""
     project, contest_track = open_track(track)
@@ -48,12 +46,11 @@ def data_pin(
 
 
 def data_info(
-    track: TrackOption = DEFAULT_TRACK,
-    check: Annotated[bool, typer.Option("--check", help="Hash every cached split again; opens val, too.")] = False,
-    as_json: JsonOption = False,
+    track: TrackName = DEFAULT_TRACK,
+    check: Annotated[bool, flag("--check", "Hash every cached split again; opens val, too.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show a track's source and splits: documents, tokens, bytes, digests, and whether they are cached."""
-
     _, contest_track = open_track(track)
     folder, manifest, found = cache_folder(contest_track), read_manifest(contest_track), with_found_pins(contest_track)
     if check and manifest is None:

@@ -6,55 +6,23 @@ import json
 import sys
 from typing import Annotated
 
-import typer
-
 from harness.board.leaderboard import holder_row, read_board, standings
-from harness.cli.options import JsonOption, complete_tracks, complete_variants, show, show_json
+from harness.cli.options import Json, argument, complete_tracks, complete_variants, show, show_json
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project
 from harness.core.terminal import stderr_console
 from harness.core.track import load_track, track_names
 from harness.lab.doctor import diagnose
-from harness.show.describe import (
-    doctor_lines,
-    holder_line,
-    outlook_lines,
-    outlook_table,
-    reported_table,
-    track_facts,
-    tracks_table,
-    variant_facts,
-    variants_table,
-)
-from harness.show.documents import (
-    DOCUMENTS,
-    DoctorDocument,
-    SchemaDocument,
-    TrackEntry,
-    TracksDocument,
-    VariantEntry,
-    VariantsDocument,
-    json_schema,
-)
+from harness.show import describe, documents
 from harness.show.tables import facts_table
 from harness.variants.source import VariantSource, read_variant, variant_names
 
 
-def complete_commands() -> list[str]:
-    """Commands that have a schema, for the shell."""
-    return list(DOCUMENTS)
-
-
 def variants(
     name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="NAME",
-            help="One variant, with its whole docstring. Default: all.",
-            autocompletion=complete_variants,
-        ),
+        str | None, argument("NAME", "One variant, with its whole docstring. Default: all.", complete_variants)
     ] = None,
-    as_json: JsonOption = False,
+    as_json: Json = False,
 ) -> None:
     """List the variants: what each changes, its source, its cost in statements, what the board says of it."""
     project = Project.find()
@@ -69,7 +37,7 @@ def variants(
     found = standings(project, board)
     if as_json:
         entries = [
-            VariantEntry(
+            documents.VariantEntry(
                 name=s.name,
                 statements=s.cost,
                 summary=s.summary,
@@ -78,29 +46,21 @@ def variants(
             )
             for s in sources
         ]
-        show_json(VariantsDocument(variants=tuple(entries), broken=broken))
+        show_json(documents.VariantsDocument(variants=tuple(entries), broken=broken))
         return
     if name is not None:
-        for line in sources[0].docstring.splitlines():
-            show(line)
-        show("")
-        show(facts_table(variant_facts(sources[0], found.get(name, ()))))
+        show(*sources[0].docstring.splitlines(), "")
+        show(facts_table(describe.variant_facts(sources[0], found.get(name, ()))))
         return
-    show(variants_table(sources, found))
-    for one, reason in broken.items():
-        show(f"{one} is refused: {reason}")
+    refused = [f"{one} is refused: {reason}" for one, reason in broken.items()]
+    show(describe.variants_table(sources, found), *refused)
 
 
 def tracks(
     name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="NAME",
-            help="One track, with what others report for it. Default: all.",
-            autocompletion=complete_tracks,
-        ),
+        str | None, argument("NAME", "One track, with what others report for it. Default: all.", complete_tracks)
     ] = None,
-    as_json: JsonOption = False,
+    as_json: Json = False,
 ) -> None:
     """List the tracks: what each is, its budget, who holds it; or show one with its rule and digest."""
     project = Project.find()
@@ -109,7 +69,7 @@ def tracks(
     holders = [holder_row(project, board, one) for one in loaded]
     if as_json:
         entries = [
-            TrackEntry(
+            documents.TrackEntry(
                 name=one.name,
                 digest=one.digest,
                 holder=holder.number if holder else None,
@@ -119,22 +79,21 @@ def tracks(
             )
             for one, holder in zip(loaded, holders, strict=True)
         ]
-        show_json(TracksDocument(tracks=tuple(entries)))
+        show_json(documents.TracksDocument(tracks=tuple(entries)))
         return
     if name is None:
-        show(tracks_table(loaded, holders))
+        show(describe.tracks_table(loaded, holders))
         return
-    show(f"{loaded[0].name}: {loaded[0].summary}", "bold")
-    show("")
-    show(facts_table([*track_facts(loaded[0]), ("record", holder_line(holders[0]))]))
-    if loaded[0].reported:
-        show("")
-        show(reported_table(loaded[0]))
-        for source in dict.fromkeys(row.source for row in loaded[0].reported):
-            show(f"source: {source}")
+    (track,), (row,) = loaded, holders
+    record = f"{row.number:04d}, {row.recipe}, val loss {row.val_loss}" if row else "none, nobody opened it"
+    show(f"{track.name}: {track.summary}", style="bold")
+    show("", facts_table([*describe.track_facts(track), ("record", record)]))
+    if track.reported:
+        sources = dict.fromkeys(f"source: {row.source}" for row in track.reported)
+        show("", describe.reported_table(track), *sources)
 
 
-def doctor(as_json: JsonOption = False) -> None:
+def doctor(as_json: Json = False) -> None:
     """Say what this machine can run: its parts, which tracks train here, about how long a run and a verdict take.
 
     Times come from the runs that are kept under runs/ where there are any of the track; else from the rate at which
@@ -144,27 +103,18 @@ def doctor(as_json: JsonOption = False) -> None:
     with stderr_console().status("looking at this machine") as status:
         found = diagnose(project, lambda doing: status.update(doing))
     if as_json:
-        show_json(DoctorDocument(**dict(found)))
+        show_json(documents.DoctorDocument(**dict(found)))
         return
-    for line in doctor_lines(found):
-        show(line)
-    show("")
-    show(outlook_table(found.tracks))
-    show("")
-    for line in outlook_lines(found.tracks):
-        show(line)
+    show(*describe.doctor_lines(found), "")
+    show(describe.outlook_table(found.tracks), "", *describe.outlook_lines(found.tracks))
 
 
 def schema(
     command: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="COMMAND",
-            help="A command, as `run candidate`. Default: all of them.",
-            autocompletion=complete_commands,
-        ),
+        argument("COMMAND", "A command, as `run candidate`. Default: all of them.", documents.DOCUMENTS),
     ] = None,
-    as_json: JsonOption = False,  # every command takes it; a schema is JSON anyway
+    as_json: Json = False,  # every command takes it; a schema is JSON anyway
 ) -> None:
     """Print JSON Schema of what a command prints with --json; of all commands where none is named.
 
@@ -172,6 +122,7 @@ def schema(
     meaning is one.
     """
     if command:
-        sys.stdout.write(json.dumps(json_schema(" ".join(command)), indent=1) + "\n")
+        sys.stdout.write(json.dumps(documents.json_schema(" ".join(command)), indent=1) + "\n")
     else:
-        show_json(SchemaDocument(commands={name: json_schema(name) for name in DOCUMENTS}))
+        schemas = {name: documents.json_schema(name) for name in documents.DOCUMENTS}
+        show_json(documents.SchemaDocument(commands=schemas))

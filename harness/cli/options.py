@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from harness.board.readme import verdict_sentence
 from harness.board.rows import stored_rows
 from harness.core.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, LlmbenchError
 from harness.core.project import Project
 from harness.core.terminal import put, stderr_console
 from harness.core.track import Track, load_track
-from harness.lab.executor import EXECUTORS
-from harness.rule.verdict import LANES, Verdict
-from harness.show.documents import Document
+from harness.rule.verdict import LANES
 from harness.show.trackers import TRACKERS
 
+if TYPE_CHECKING:
+    from harness.show.documents import Document
 
-def _complete(pattern: str, name: Callable[[Path], str]) -> Callable[[], list[str]]:
+
+Complete = Callable[[], list[str]]
+
+
+def _complete(pattern: str, name: Callable[[Path], str]) -> Complete:
     """Completes the names of the checkout's files that match `pattern`; outside a checkout nothing."""
 
     def complete() -> list[str]:
@@ -46,80 +49,72 @@ def complete_records() -> list[str]:
     return []
 
 
-TrackOption = Annotated[
+def complete_executors() -> list[str]:
+    """Where runs can be made, for the shell."""
+    from harness.lab.executor import EXECUTORS  # with what trains, which `leaderboard` does not need
+
+    return list(EXECUTORS)
+
+
+def flag(name: str, text: str) -> Any:
+    """An option that is given or not, and its help."""
+    return typer.Option(name, help=text)
+
+
+def option(metavar: str, text: str, complete: Complete | Iterable[str] | None = None, *names: str, **more: Any) -> Any:
+    """An option that takes a value, its help, and what the shell completes; named as its parameter without `names`."""
+    return typer.Option(*names, metavar=metavar, help=text, autocompletion=_completion(complete), **more)
+
+
+def argument(metavar: str, text: str, complete: Complete | Iterable[str] | None = None) -> Any:
+    """What a command takes without a name, its help, and what the shell completes."""
+    return typer.Argument(metavar=metavar, help=text, autocompletion=_completion(complete))
+
+
+def _completion(names: Complete | Iterable[str] | None) -> Complete | None:
+    return names if names is None or callable(names) else lambda: list(names)
+
+
+Json = Annotated[bool, flag("--json", "Print one JSON document on stdout; logs stay on stderr.")]
+Confirm = Annotated[
+    bool, flag("--confirm", "Use the confirmation seeds, which the candidate's source decides, not the public ones.")
+]
+Jobs = Annotated[
+    int | None, option("N", "Runs at a time; affects timings, not losses. Default: as the cores allow.", min=1)
+]
+MaxPairs = Annotated[int | None, option("N", "Stop after this many pairs. Default: the rule's last look.", min=1)]
+TrackName = Annotated[str, option("NAME", "The contest; `llmbench tracks` lists them.", complete_tracks)]
+ExecutorName = Annotated[
     str,
-    typer.Option(
-        "--track", metavar="NAME", help="The contest; `llmbench tracks` lists them.", autocompletion=complete_tracks
-    ),
+    option("NAME", "Where runs are made: local, or ray, on a running Ray cluster (docs/ray.md).", complete_executors),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; logs stay on stderr.")]
-JobsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--jobs", metavar="N", min=1, help="Runs at a time; affects timings, not losses. Default: as the cores allow."
-    ),
-]
-ExecutorOption = Annotated[
-    str,
-    typer.Option(
-        "--executor",
-        metavar="NAME",
-        help="Where runs are made: local, or ray, on a running Ray cluster (docs/ray.md).",
-        autocompletion=lambda: list(EXECUTORS),
-    ),
-]
-VariantOption = Annotated[
+Variants = Annotated[
     list[str] | None,
-    typer.Option(
-        "--variant",
-        metavar="NAME",
-        help="A variant to add to the record (`llmbench variants`); repeat it for several.",
-        autocompletion=complete_variants,
-    ),
+    option("NAME", "A variant to add to the record (`llmbench variants`); repeat it for several.", complete_variants),
 ]
-ConfirmOption = Annotated[
-    bool,
-    typer.Option(
-        "--confirm", help="Use the confirmation seeds, which the candidate's source decides, not the public ones."
-    ),
-]
-LaneOption = Annotated[
-    str,
-    typer.Option(
-        "--lane",
-        metavar="NAME",
-        help="What is claimed: loss, speed (same loss in less time) or simplicity (less code).",
-        autocompletion=lambda: list(LANES),
-    ),
-]
-WithoutOption = Annotated[
+Without = Annotated[
     list[str] | None,
-    typer.Option(
-        "--without",
-        metavar="NAME",
-        help="Simplicity lane: a variant to take out of the record; repeat it for several.",
-        autocompletion=complete_variants,
-    ),
+    option("NAME", "Simplicity lane: a variant to take out of the record; repeat it for several.", complete_variants),
 ]
-MaxPairsOption = Annotated[
-    int | None,
-    typer.Option("--max-pairs", metavar="N", min=1, help="Stop after this many pairs. Default: the rule's last look."),
+Lane = Annotated[
+    str, option("NAME", "What is claimed: loss, speed (same loss in less time) or simplicity (less code).", LANES)
 ]
-SetOption = Annotated[
+Settings = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
+        "KEY=VALUE",
+        "Explore with another value of the track, as model.num_layers=2; repeat it. Enters no board.",
+        None,
         "--set",
-        metavar="KEY=VALUE",
-        help="Explore with another value of the track, as model.num_layers=2; repeat it. Enters no board.",
     ),
 ]
-LogOption = Annotated[
+Trackers = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
+        "TRACKER",
+        "Also send curves and scores to tensorboard, trackio or wandb; repeat it for several.",
+        TRACKERS,
         "--log",
-        metavar="TRACKER",
-        help="Also send curves and scores to tensorboard, trackio or wandb; repeat it for several.",
-        autocompletion=lambda: list(TRACKERS),
     ),
 ]
 DECISION_STYLES = {"accepted": "bold green", "rejected": "bold red", "undecided": "bold yellow"}
@@ -137,17 +132,13 @@ def log(text: str, *, whole: bool = False) -> None:
     put(stderr_console(), text, whole=whole)
 
 
-def show(what: Any, style: str = "") -> None:
-    """Text as it is, or a table of rich, to standard output."""
-    if isinstance(what, str):
-        put(Console(), what, style)
-    else:
-        Console().print(what, highlight=False)
-
-
-def show_verdict(verdict: Verdict) -> None:
-    """What was decided, and why; in colour on a terminal that has colours."""
-    show(verdict_sentence(verdict), DECISION_STYLES[verdict.decision])
+def show(*things: Any, style: str = "") -> None:
+    """Text as it is, and tables of rich, one below another, to standard output."""
+    for thing in things:
+        if isinstance(thing, str):
+            put(Console(), thing, style)
+        else:
+            Console().print(thing, highlight=False)
 
 
 def show_json(document: Document) -> None:

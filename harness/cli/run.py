@@ -9,38 +9,15 @@ import typer
 
 from harness.board.leaderboard import Board, check_record_sources, read_board
 from harness.board.pull_request import PullRequest, find_remote, open_pull_request
-from harness.cli.options import (
-    DECISION_EXITS,
-    ConfirmOption,
-    ExecutorOption,
-    JobsOption,
-    JsonOption,
-    LaneOption,
-    LogOption,
-    MaxPairsOption,
-    SetOption,
-    TrackOption,
-    VariantOption,
-    WithoutOption,
-    log,
-    open_track,
-    show,
-    show_json,
-    show_verdict,
-)
-from harness.cli.training import (
-    exploratory_line,
-    make_entry,
-    open_store,
-    pairs_limit,
-    show_pairs,
-    watched_contest,
-    watched_store,
-)
+from harness.board.readme import verdict_sentence
+from harness.cli import options, training
+from harness.cli.options import flag, log, open_track, option, show, show_json
 from harness.core.errors import LlmbenchError
 from harness.core.project import DEFAULT_TRACK, Project
 from harness.core.runs import finished
 from harness.core.track import Track
+from harness.lab import history
+from harness.lab import submit as filing
 from harness.lab.arms import (
     Arms,
     Entry,
@@ -52,16 +29,7 @@ from harness.lab.arms import (
     run_command,
 )
 from harness.lab.contest import Contest
-from harness.lab.history import attempt_number, attempt_sentence, record_attempt
 from harness.lab.store import RunStore
-from harness.lab.submit import (
-    file_candidate,
-    file_opening,
-    refuse_exploration,
-    require_holder,
-    require_pinned,
-    write_submission,
-)
 from harness.show.describe import experts_table
 from harness.show.documents import RunBaselineDocument, RunCandidateDocument, SubmitDocument
 from harness.show.tables import runs_table
@@ -70,15 +38,13 @@ from harness.variants.recipe import recipe_sources
 
 
 def run_baseline(
-    track: TrackOption = DEFAULT_TRACK,
-    pairs: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Seeds to train. Default: what the first look needs.")
-    ] = None,
-    jobs: JobsOption = None,
-    executor: ExecutorOption = "local",
-    settings: SetOption = None,
-    log_to: LogOption = None,
-    as_json: JsonOption = False,
+    track: options.TrackName = DEFAULT_TRACK,
+    pairs: Annotated[int | None, option("N", "Seeds to train. Default: what the first look needs.", min=1)] = None,
+    jobs: options.Jobs = None,
+    executor: options.ExecutorName = "local",
+    settings: options.Settings = None,
+    log_to: options.Trackers = None,
+    as_json: options.Json = False,
 ) -> None:
     """Train the record holder on the track's seeds; what is trained already is reused."""
     project, plain_track = open_track(track)
@@ -90,53 +56,50 @@ def run_baseline(
         raise LlmbenchError(f"the track {track} has {len(contest_track.seeds)} seeds; ask for that many or fewer")
     seeds = contest_track.seeds[:count]
     logbook = open_logbook(log_to or (), project, contest_track, log)
-    with logbook, watched_store(project, contest_track, jobs, also=logbook, executor=executor) as store:
+    with logbook, training.watched_store(project, contest_track, jobs, also=logbook, executor=executor) as store:
         log(f"{recipe} on {track}: {len(seeds)} seeds, {store.jobs} at a time")
         runs = store.make([store.identify(recipe, seed) for seed in seeds])
     scored = finished(runs)
     if as_json:
         show_json(RunBaselineDocument(track=track, exploratory=bool(settings), recipe=recipe, runs=tuple(runs)))
     else:
-        show(runs_table(recipe, scored))
-        if table := experts_table(recipe, scored):
-            show(table)
-        if line := exploratory_line(contest_track):
-            show(line)
+        parts = (runs_table(recipe, scored), experts_table(recipe, scored), training.exploratory_line(contest_track))
+        show(*filter(None, parts))
     if len(scored) < len(runs):
         raise LlmbenchError(f"{len(runs) - len(scored)} of {len(runs)} runs failed; the lines above say why")
 
 
 def run_candidate(
-    variant: VariantOption = None,
-    track: TrackOption = DEFAULT_TRACK,
-    lane: LaneOption = "loss",
-    without: WithoutOption = None,
-    confirm: ConfirmOption = False,
-    max_pairs: MaxPairsOption = None,
-    jobs: JobsOption = None,
-    executor: ExecutorOption = "local",
-    settings: SetOption = None,
-    log_to: LogOption = None,
-    as_json: JsonOption = False,
+    variant: options.Variants = None,
+    track: options.TrackName = DEFAULT_TRACK,
+    lane: options.Lane = "loss",
+    without: options.Without = None,
+    confirm: options.Confirm = False,
+    max_pairs: options.MaxPairs = None,
+    jobs: options.Jobs = None,
+    executor: options.ExecutorName = "local",
+    settings: options.Settings = None,
+    log_to: options.Trackers = None,
+    as_json: options.Json = False,
 ) -> None:
     """Train the record plus VARIANT and the record itself in pairs, and judge at each look."""
     project, plain_track = open_track(track)
     contest_track = open_track(track, settings)[1] if settings else plain_track
-    board, entry = read_board(project), make_entry(variant, without, lane, confirm, jobs, settings, executor)
+    board, entry = read_board(project), training.make_entry(variant, without, lane, confirm, jobs, settings, executor)
     arms = choose_arms(board, plain_track, entry)
     check_record_sources(project, board.standing(plain_track, arms.lane))
     sources = {name: source.digest for name, source in recipe_sources(project, arms.candidate).items()}
-    attempt = attempt_number(project, board, plain_track, sources)
-    limit = pairs_limit(max_pairs, contest_track.rule)
+    attempt = history.attempt_number(project, board, plain_track, sources)
+    limit = training.pairs_limit(max_pairs, contest_track.rule)
     logbook = open_logbook(log_to or (), project, contest_track, log)
-    with logbook, watched_store(project, contest_track, jobs, arms, logbook, executor) as store:
+    with logbook, training.watched_store(project, contest_track, jobs, arms, logbook, executor) as store:
         remember_entry(project, plain_track, entry)
         seeds = contest_seeds(project, contest_track, arms, confirm=confirm)
-        contest = watched_contest(store, arms, seeds, limit)
+        contest = training.watched_contest(store, arms, seeds, limit)
         logbook.log_verdict(store.identify(arms.candidate, seeds[0]), contest.verdict)
-    exploring = exploratory_line(contest_track)
+    exploring = training.exploratory_line(contest_track)
     if not exploring:
-        record_attempt(project, board, plain_track, contest, sources)
+        history.record_attempt(project, board, plain_track, contest, sources)
     verdict = contest.verdict
     if as_json:
         show_json(
@@ -151,20 +114,19 @@ def run_candidate(
             )
         )
     else:
-        remark = exploring or arms.remark or attempt_sentence(attempt, arms, board, plain_track)
+        remark = exploring or arms.remark or history.attempt_sentence(attempt, arms, board, plain_track)
         show_contest(contest, remark)
         if not exploring and not arms.remark and (line := _next_line(contest, board, plain_track, entry)):
             show(line)
-    raise typer.Exit(DECISION_EXITS[verdict.decision])
+    raise typer.Exit(options.DECISION_EXITS[verdict.decision])
 
 
 def show_contest(contest: Contest, remark: str) -> None:
     """The pairs and their evidence, the verdict, and how to go on to the next look."""
     verdict = contest.verdict
-    show_pairs(contest)
-    show(remark)
-    show("")
-    show_verdict(verdict)
+    training.show_pairs(contest)
+    show(remark, "")
+    show(verdict_sentence(verdict), style=options.DECISION_STYLES[verdict.decision])
     if verdict.next_look is not None:
         show(f"The next look needs {verdict.next_look} pairs; go on with --max-pairs {verdict.next_look} or more.")
 
@@ -186,41 +148,33 @@ def _next_line(contest: Contest, board: Board, track: Track, entry: Entry) -> st
 
 
 def submit(
-    variant: VariantOption = None,
-    track: TrackOption = DEFAULT_TRACK,
-    baseline: Annotated[
-        bool, typer.Option("--baseline", help="File the baseline that opens the track's board.")
-    ] = False,
-    negative: Annotated[
-        bool, typer.Option("--negative", help="File a candidate that did not break the record.")
-    ] = False,
-    lane: LaneOption = "loss",
-    without: WithoutOption = None,
-    confirm: ConfirmOption = False,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the folder after its number. Default: the variants.")
-    ] = None,
-    jobs: JobsOption = None,
-    executor: ExecutorOption = "local",
-    open_: Annotated[
-        bool, typer.Option("--open", help="Then branch, commit, push and open the pull request with `gh`.")
-    ] = False,
-    as_json: JsonOption = False,
+    variant: options.Variants = None,
+    track: options.TrackName = DEFAULT_TRACK,
+    baseline: Annotated[bool, flag("--baseline", "File the baseline that opens the track's board.")] = False,
+    negative: Annotated[bool, flag("--negative", "File a candidate that did not break the record.")] = False,
+    lane: options.Lane = "loss",
+    without: options.Without = None,
+    confirm: options.Confirm = False,
+    name: Annotated[str | None, option("NAME", "Name of the folder after its number. Default: the variants.")] = None,
+    jobs: options.Jobs = None,
+    executor: options.ExecutorName = "local",
+    open_: Annotated[bool, flag("--open", "Then branch, commit, push and open the pull request with `gh`.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """File the last candidate (or --variant) under submissions/ and print the pull request's text."""
     project, contest_track = open_track(track)
-    require_pinned(contest_track)
+    filing.require_pinned(contest_track)
     if open_:
         find_remote(project)  # before anything is filed
-    board, named = read_board(project), make_entry(variant, without, lane, confirm, jobs, executor=executor)
+    board, named = read_board(project), training.make_entry(variant, without, lane, confirm, jobs, executor=executor)
     if baseline:
-        filing = file_opening(_finding_store(project, contest_track, named), board)
+        filed = filing.file_opening(_finding_store(project, contest_track, named), board)
     else:
         entry = _entry_to_file(project, contest_track, board, named)
         arms = choose_arms(board, contest_track, entry)
         store = _finding_store(project, contest_track, entry, arms)
-        filing = file_candidate(store, board, entry, arms, negative=negative)
-    submission, markdown = write_submission(project, contest_track, filing, name)
+        filed = filing.file_candidate(store, board, entry, arms, negative=negative)
+    submission, markdown = filing.write_submission(project, contest_track, filed, name)
     folder = f"submissions/{submission.folder_name}"
     opened = open_pull_request(project, submission, markdown) if open_ else None
     if as_json:
@@ -249,19 +203,18 @@ def _entry_to_file(project: Project, track: Track, board: Board, named: Entry) -
     else:
         entry = recall_entry(project, track)
         entry = entry.model_copy(update={"jobs": named.jobs or entry.jobs})
-    refuse_exploration(track, entry.settings)
-    require_holder(board, track)
+    filing.refuse_exploration(track, entry.settings)
+    filing.require_holder(board, track)
     if not entry.added and not entry.removed:
-        raise LlmbenchError(
-            f"nothing to submit; run `llmbench run candidate --track {track.name} --variant NAME` first"
-        )
+        command = f"llmbench run candidate --track {track.name} --variant NAME"
+        raise LlmbenchError(f"nothing to submit; run `{command}` first")
     return entry
 
 
 def _finding_store(project: Project, track: Track, entry: Entry, arms: Arms | None = None) -> RunStore:
     """A store that finds runs and makes none, so it asks no cluster how many it can make at a time."""
     jobs = entry.jobs or (None if entry.executor == "local" else 1)
-    return open_store(project, track, jobs, arms, executor=entry.executor)
+    return training.open_store(project, track, jobs, arms, executor=entry.executor)
 
 
 def _log_opened(opened: PullRequest | None) -> None:

@@ -20,8 +20,8 @@ from harness.data.cache import with_found_pins
 from harness.data.prepare import prepare
 from harness.lab.arms import Arms, Entry
 from harness.lab.contest import Contest, run_contest
-from harness.lab.executor import EXECUTORS, Executor, ExecutorName, LocalExecutor
-from harness.lab.store import Observe, RunStore, ignore_events
+from harness.lab.executor import EXECUTORS, Executor, LocalExecutor
+from harness.lab.store import Observe, RunStore
 from harness.player.device import require_device
 from harness.rule.verdict import LANES, Verdict
 from harness.show.describe import experts_table
@@ -55,14 +55,9 @@ def make_entry(
         lane=_known("lane", lane, LANES),
         confirm=confirm,
         jobs=jobs,
-        executor=known_executor(executor),
+        executor=_known("executor", executor, EXECUTORS),
         settings=tuple(settings or ()),
     )
-
-
-def known_executor(name: str) -> ExecutorName:
-    """`name`, where runs can be made. Raises LlmbenchError for any other."""
-    return _known("executor", name, EXECUTORS)
 
 
 def _known(kind: str, name: str, names: Sequence[Name]) -> Name:
@@ -77,16 +72,16 @@ def open_store(
     track: Track,
     jobs: int | None = None,
     arms: Arms | None = None,
-    observe: Observe | None = None,
+    observe: Observe = lambda run, event: None,
     executor: str = "local",
 ) -> RunStore:
     """A store of runs on this machine or a cluster; where times are compared, it makes one run at a time."""
-    timed = arms is not None and arms.lane != "loss"
-    local = known_executor(executor) == "local"
-    if arms is not None and timed and not local:
-        raise LlmbenchError(f"the lane {arms.lane} compares times on one machine; leave --executor {executor} out")
-    if arms is not None and timed and jobs not in (None, 1):
-        raise LlmbenchError(f"the lane {arms.lane} compares times of runs that ran alone; leave --jobs out")
+    timed = arms if arms is not None and arms.lane != "loss" else None
+    local = _known("executor", executor, EXECUTORS) == "local"
+    if timed and not local:
+        raise LlmbenchError(f"the lane {timed.lane} compares times on one machine; leave --executor {executor} out")
+    if timed and jobs not in (None, 1):
+        raise LlmbenchError(f"the lane {timed.lane} compares times of runs that ran alone; leave --jobs out")
     kind: type[Executor] = LocalExecutor
     if not local:
         from harness.lab.ray.cluster import RayExecutor as kind  # noqa: N813
@@ -95,8 +90,8 @@ def open_store(
         with_found_pins(track),
         jobs=1 if timed else jobs or kind.room(track),
         executor=kind,
-        timed_contest=f"{arms.record} against {arms.candidate}" if timed and arms else "",
-        observe=observe or ignore_events,
+        occasion=f"{timed.record} against {timed.candidate}" if timed else "",
+        observe=observe,
     )
 
 
@@ -106,11 +101,11 @@ def watched_store(
     track: Track,
     jobs: int | None,
     arms: Arms | None = None,
-    also: Observe | None = None,
+    also: Observe = ignore_events,
     executor: str = "local",
 ) -> Iterator[RunStore]:
     """A store whose tokens are prepared and whose events are shown on stderr and passed to `also`."""
-    here = known_executor(executor) == "local"
+    here = _known("executor", executor, EXECUTORS) == "local"
     if here:
         require_device(track)
     if line := exploratory_line(track):
@@ -118,16 +113,13 @@ def watched_store(
     if here or not track.data.pinned:  # a cluster's machines make their own, but unpinned ones tell runs apart
         prepare_tokens(track)
     if not track.data.pinned:
-        log(
-            f"{track.name} is not pinned: it can be trained, but nothing can be filed "
-            f"(`llmbench data pin --track {track.name}`)"
-        )
+        pin = f"`llmbench data pin --track {track.name}`"
+        log(f"{track.name} is not pinned: it can be trained, but nothing can be filed ({pin})")
     with LiveRuns(stderr_console(), track, arms) as live:
 
         def observe(run: RunIdentity, event: RunEvent) -> None:
             live(run, event)
-            if also is not None:
-                also(run, event)
+            also(run, event)
 
         store = open_store(project, track, jobs, arms, observe, executor)
         gpu = store.provenance.machine.gpu
@@ -160,15 +152,11 @@ def show_pairs(contest: Contest) -> None:
     arms, verdict = contest.arms, contest.verdict
     if pairs := contest.pairs[: verdict.pairs]:
         rows = compare([pair.record for pair in pairs], [pair.candidate for pair in pairs])
-        show(comparison_table(arms.record, arms.candidate, rows))
-        show("")
-        show(facts_table(evidence(verdict)))
+        show(comparison_table(arms.record, arms.candidate, rows), "", facts_table(evidence(verdict)))
         if table := experts_table(arms.candidate, [pair.candidate for pair in pairs]):
             show(table)
-    for run in contest.failed:
-        show(f"{run.recipe} seed {run.seed} {run.status}: {run.reason}")
-    for detail in verdict.details if not contest.failed else ():
-        show(f"differs: {detail}")
+    failed = [f"{run.recipe} seed {run.seed} {run.status}: {run.reason}" for run in contest.failed]
+    show(*failed or [f"differs: {detail}" for detail in verdict.details])
 
 
 def prepare_tokens(track: Track, *, force: bool = False) -> Path:

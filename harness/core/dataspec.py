@@ -1,26 +1,11 @@
-"""`[data]` of a track: where the text comes from, how its documents are split, and the digests that pin it.
-
-`source` names one of three kinds. All take `dev_fraction` and `val_fraction`, and the pins, which
-`llmbench data pin` writes.
-
-    [data]                                        [data]
-    source = "hub"                                source = "files"
-    repository = "HuggingFaceTB/smollm-corpus"    files = ["corpus/*.txt"]
-    revision = "3ba9d605774198c5868892d7..."      format = "text"            # or "jsonl", "parquet"
-    config = "cosmopedia-v2"                      document = "paragraph"     # or "file", "line"
-    text = "text"                                 tokenizer = { source = "trained" }
-    train_tokens = 100_000_000                    dev_fraction = 0.01
-    dev_fraction = 0.0005                         val_fraction = 0.05
-    val_fraction = 0.005
-    tokenizer = { source = "hub", repository = "HuggingFaceTB/SmolLM2-135M", revision = "93efa2f0..." }
-"""
+"""`[data]` of a track: the source of the text, how it is split, and the digests that pin it (docs/data.md)."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from harness.core.errors import LlmbenchError
 from harness.core.schema import Positive, Sha256, Strict
@@ -35,14 +20,8 @@ PINS = ("tokenizer_sha256", *SPLITS)
 """The keys of `[data]` that hold digests of the tokenizer and the tokens."""
 
 
-def _one_each(found: dict[SplitName, Any]) -> dict[SplitName, Any]:
-    if set(found) != set(SPLITS):
-        raise ValueError(f"must have {', '.join(SPLITS)}, found {', '.join(found)}")
-    return found
-
-
-OneEach = AfterValidator(_one_each)
-"""Annotates a dictionary that must have an entry for every split."""
+OneEach = Field(min_length=len(SPLITS))
+"""Annotates a dictionary by SplitName that must have an entry for every split."""
 
 
 def is_commit(revision: str) -> bool:
@@ -63,8 +42,7 @@ class SplitPin(Strict):
     """Digest and sizes that a split must have; a mismatch stops the run."""
 
     sha256: Sha256
-    """Of the token array in the cache: little-endian, uint16 where the vocabulary has at most 2**16 tokens, else
-    uint32."""
+    """Of the token array in the cache; harness/data/cache.py says how it is written."""
     tokens: Positive
     bytes: Positive
     """UTF-8 bytes of the predicted text, the denominator of bits per byte; the array's first token is not predicted."""
@@ -93,9 +71,6 @@ class HubTokenizer(Strict):
     def state(self) -> Revision:
         """The repository at its revision."""
         return Revision("model", self.repository, self.revision)
-
-
-TokenizerSpec = Annotated[TrainedTokenizer | HubTokenizer, Field(discriminator="source")]
 
 
 class Splits(Strict):
@@ -129,14 +104,10 @@ class Splits(Strict):
         return pin
 
     @model_validator(mode="after")
-    def _all_pins_or_none(self) -> Splits:
+    def _whole_pins_at_commits(self) -> Splits:
         absent = [key for key in PINS if getattr(self, key) is None]
         if absent and len(absent) < len(PINS):
             raise ValueError(f"{', '.join(absent)} missing beside the other pins; `llmbench data pin` writes all four")
-        return self
-
-    @model_validator(mode="after")
-    def _pinned_at_commits(self) -> Splits:
         for key, revision in self.revisions.items() if self.pinned else ():
             if not is_commit(revision.name):
                 raise ValueError(f"{key} '{revision.name}' may move; a pinned track names a commit of 40 digits")
@@ -158,14 +129,13 @@ class PackageData(Splits):
 
     @property
     def title(self) -> str:
-        """The source in a few words."""
         return f"{self.package} {self.version}"
 
 
 class StreamedData(Splits):
     """A corpus that is read row by row and never held in memory."""
 
-    tokenizer: TokenizerSpec
+    tokenizer: Annotated[TrainedTokenizer | HubTokenizer, Field(discriminator="source")]
     train_tokens: Positive | None = None
     """Reading ends once the train split has this many tokens; the last document is kept whole. Default: read all."""
     dev_tokens: Positive | None = None
@@ -175,7 +145,6 @@ class StreamedData(Splits):
 
     @property
     def revisions(self) -> dict[str, Revision]:
-        """The tokenizer's."""
         return {"tokenizer.revision": self.tokenizer.state} if isinstance(self.tokenizer, HubTokenizer) else {}
 
 
@@ -199,12 +168,10 @@ class HubData(StreamedData):
 
     @property
     def title(self) -> str:
-        """The source in a few words."""
         return f"{self.repository} {self.config or ''}".rstrip() + f" at {self.revision[:12]}"
 
     @property
     def revisions(self) -> dict[str, Revision]:
-        """Also the corpus's own."""
         return {"revision": Revision("dataset", self.repository, self.revision), **super().revisions}
 
     @model_validator(mode="after")
@@ -231,7 +198,6 @@ class FilesData(StreamedData):
 
     @property
     def title(self) -> str:
-        """The source in a few words."""
         return ", ".join(self.files)
 
     @model_validator(mode="after")
@@ -242,4 +208,5 @@ class FilesData(StreamedData):
 
 
 AnyData = PackageData | HubData | FilesData
+"""Each has a `title`: the source in a few words."""
 DataSpec = Annotated[AnyData, Field(discriminator="source")]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import stat
 import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +82,7 @@ def file_stamp(path: Path) -> str:
 def read_bytes(path: Path) -> bytes:
     """A file's bytes. Raises LlmbenchError where it cannot be read, or is a folder, a pipe or a device."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        if path.exists() and not path.is_file():
             raise LlmbenchError(f"{path} is not a file; move it away")
         return path.read_bytes()
     except FileNotFoundError as error:
@@ -101,23 +99,6 @@ def read_text(path: Path) -> str:
         raise LlmbenchError(f"{path} is not UTF-8 text: {error}; restore it") from error
 
 
-def entries_of(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Every entry under a folder. Links are not followed; a folder that cannot be listed counts as empty."""
-    try:
-        with os.scandir(folder) as found:
-            entries = list(found)
-    except OSError:
-        return
-    for entry in entries:
-        yield entry
-        if entry.is_dir(follow_symlinks=False):
-            yield from entries_of(Path(entry.path))
-
-
-FOLDER = re.compile(r"^(\d{4,})-[a-z0-9][a-z0-9_+-]*$")
-"""The name of a folder under submissions/: number and recipe."""
-
-
 def submission_folders(project: Project) -> list[Path]:
     """The folders under `submissions/`, by number. Raises LlmbenchError for a name of another form."""
     if project.submissions.exists() and not project.submissions.is_dir():
@@ -132,8 +113,8 @@ def submission_folders(project: Project) -> list[Path]:
 
 
 def folder_number(folder: Path) -> int | None:
-    """The number in a submission folder's name; None where the name has another form."""
-    match = FOLDER.match(folder.name)
+    """The number in a submission folder's name, NNNN-recipe; None where the name has another form."""
+    match = re.match(r"^(\d{4,})-[a-z0-9][a-z0-9_+-]*$", folder.name)
     return int(match[1]) if match else None
 
 
@@ -146,10 +127,7 @@ def make_folder(path: Path) -> None:
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write the whole file or nothing, flushed to disk; no reader sees half of it.
-
-    Raises LlmbenchError where the disk is full or the folder read-only.
-    """
+    """Write the whole file or nothing, flushed to disk. Raises LlmbenchError on a full disk or a read-only folder."""
     payload = data.encode() if isinstance(data, str) else data
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

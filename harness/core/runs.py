@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
@@ -31,8 +31,8 @@ PROBES = ("batch_independence", "causality", "finiteness", "shape", "statelessne
 """What every evaluation checks of a model before it has a score."""
 
 
-def _is_none(value: object) -> bool:
-    return value is None
+ABSENT = Field(default=None, exclude_if=lambda value: value is None)
+"""The default of a field that is not written where it is None."""
 
 
 class CurvePoint(Strict):
@@ -70,7 +70,7 @@ class Training(Strict):
     """Steps on dummy data before the clock starts."""
     wall_s: Seconds
     """The whole training process, all sessions of a resumed run together."""
-    peak_memory_mib: Positive | None = Field(default=None, exclude_if=_is_none)
+    peak_memory_mib: Positive | None = ABSENT
     """Largest resident memory of the training process, or on a GPU what torch allocated there."""
     ended: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
     """UTC time at the end of training: shows which runs were interleaved."""
@@ -79,7 +79,7 @@ class Training(Strict):
     confinement: tuple[str, ...]
     """What barred the training process from other files, the network and new processes; empty if nothing did."""
     curve: tuple[CurvePoint, ...]
-    experts: tuple[ExpertLayer, ...] | None = Field(default=None, exclude_if=_is_none)
+    experts: tuple[ExpertLayer, ...] | None = ABSENT
     """Layer by layer; None in a model without experts."""
 
 
@@ -128,7 +128,7 @@ class Machine(Strict):
     memory_gib: Positive
     os: str
     python: str
-    gpu: str | None = Field(default=None, exclude_if=_is_none)
+    gpu: str | None = ABSENT
     """Name and training precision; None on a CPU track."""
 
 
@@ -143,7 +143,7 @@ class Provenance(Strict):
     machine: Machine
     threads: Positive
     """Of each process."""
-    processes: Positive | None = Field(default=None, exclude_if=_is_none)
+    processes: Positive | None = ABSENT
     """Processes that trained the run together, on a CUDA track each on its own GPU; None for one process."""
     jobs: Positive
     """Runs that shared the machine at the same time; a speed claim needs runs that ran alone."""
@@ -199,18 +199,6 @@ class Pair(NamedTuple):
     candidate: FinishedRun
 
 
-Parsed = TypeVar("Parsed", bound=BaseModel)
-
-
-class OnFile(NamedTuple, Generic[Parsed]):
-    """A parsed JSON file."""
-
-    record: Parsed
-    text: str
-    verbatim: bool
-    """Whether the file is, byte for byte, what `dump_json` writes of its content."""
-
-
 def finished(runs: Iterable[FinishedRun | FailedRun]) -> list[FinishedRun]:
     """The runs that have a score."""
     return [run for run in runs if isinstance(run, FinishedRun)]
@@ -224,6 +212,7 @@ def require_finished(runs: Sequence[FinishedRun | FailedRun]) -> list[FinishedRu
     return finished(runs)
 
 
+Parsed = TypeVar("Parsed", bound=BaseModel)
 _RUN: TypeAdapter[FinishedRun | FailedRun] = TypeAdapter(Run)
 
 
@@ -237,14 +226,9 @@ def save_run(path: Path, run: FinishedRun | FailedRun) -> None:
     write_atomic(path, dump_json(run))
 
 
-def read_run(path: Path) -> OnFile[FinishedRun | FailedRun]:
+def load_run(path: Path) -> FinishedRun | FailedRun:
     """Read one run. Raises LlmbenchError with the file, the key and the fix."""
     return read_record(path, _RUN)
-
-
-def load_run(path: Path) -> FinishedRun | FailedRun:
-    """The run of `read_run`, which raises the same errors."""
-    return read_run(path).record
 
 
 def parse_json(text: str) -> Any:
@@ -264,40 +248,32 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def read_record(path: Path, adapter: TypeAdapter[Parsed]) -> OnFile[Parsed]:
-    """Read and check one JSON file of any schema.
+def read_record(path: Path, adapter: TypeAdapter[Parsed], text: str | None = None) -> Parsed:
+    """Read and check one JSON file of any schema; `text` is its content, where that is known already.
 
     Raises LlmbenchError where the file is missing, truncated, of a newer schema, or breaks the schema.
     """
-    return parse_record(read_text(path), path, adapter)
-
-
-def parse_record(text: str, path: Path, adapter: TypeAdapter[Parsed]) -> OnFile[Parsed]:
-    """`read_record` of a text that was read from `path`."""
+    text = read_text(path) if text is None else text
     try:
         return _parse(text, adapter)
     except ValueError as error:
-        raise LlmbenchError(f"{path}{_problem(text, error)}") from error
+        try:
+            content = parse_json(text)
+        except ValueError as broken:
+            raise LlmbenchError(f"{path} is not whole JSON ({broken}); restore or delete it") from error
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise LlmbenchError(
+                f"{path} has schema version {version}, this llmbench reads up to {SCHEMA_VERSION}; upgrade llmbench"
+            ) from error
+        problem = explain_validation(error) if isinstance(error, ValidationError) else str(error)
+        raise LlmbenchError(f"{path}: {problem}") from error
 
 
 @lru_cache(maxsize=256)  # claims measured against the same record hold the same runs
-def _parse(text: str, adapter: TypeAdapter[Parsed]) -> OnFile[Parsed]:
+def _parse(text: str, adapter: TypeAdapter[Parsed]) -> Parsed:
     """Raises ValueError where the text is not whole JSON, names a key twice, or breaks the schema."""
     record = adapter.validate_json(text)
-    verbatim = dump_json(record) == text
-    if not verbatim:
+    if dump_json(record) != text:
         parse_json(text)  # pydantic accepts a key that occurs twice
-    return OnFile(record, text, verbatim)
-
-
-def _problem(text: str, error: ValueError) -> str:
-    """What is wrong with a text that `_parse` refused, and what to do."""
-    try:
-        content = parse_json(text)
-    except ValueError as broken:
-        return f" is not whole JSON ({broken}); restore or delete it"
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        return f" has schema version {version}, this llmbench reads up to {SCHEMA_VERSION}; upgrade llmbench"
-    assert isinstance(error, ValidationError)
-    return f": {explain_validation(error)}"
+    return record

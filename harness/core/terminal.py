@@ -20,18 +20,11 @@ def fit(text: str, width: int) -> str:
 
     Text in backquotes is there to be copied: it is never broken, nor are long paths, even beyond the width.
     """
-    if "\n" in text:
-        return "\n".join(fit(line, width) for line in text.split("\n"))
-    indent = text[: len(text) - len(text.lstrip(" "))]
-    glued = re.sub(r"`[^`]*`", lambda found: found[0].replace(" ", _GLUE), text.strip(" "))
-    lines = textwrap.wrap(
-        glued,
-        width,
-        initial_indent=indent,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    lines = []
+    for line in re.sub(r"`[^`\n]*`", lambda found: found[0].replace(" ", _GLUE), text).split("\n"):
+        wrapper.initial_indent = wrapper.subsequent_indent = line[: len(line) - len(line.lstrip(" "))]
+        lines += wrapper.wrap(line.strip(" ")) or [""]
     return "\n".join(lines).replace(_GLUE, " ")
 
 

@@ -93,13 +93,9 @@ class Rule(Strict):
         return self.alpha / len(self.looks)
 
     @model_validator(mode="after")
-    def _looks_rise(self) -> Rule:
+    def _fits_together(self) -> Rule:
         if not self.looks or list(self.looks) != sorted(set(self.looks)) or self.looks[0] < 2:
             raise ValueError(f"looks ({list(self.looks)}) must rise, starting from 2 or more")
-        return self
-
-    @model_validator(mode="after")
-    def _futility_is_wider(self) -> Rule:
         if self.futility_alpha < self.alpha_look:  # else a change and its reverse could both be accepted
             raise ValueError(
                 f"futility_alpha ({self.futility_alpha}) must be at least alpha / looks ({self.alpha_look})"
@@ -177,21 +173,18 @@ class Track(Strict):
     @property
     def digest(self) -> str:
         """SHA-256 over all values but the summary and others' results; comments and layout do not count."""
-        return self._digest(exclude={*_BESIDE})
+        return self._digest()
 
     @property
     def training_digest(self) -> str:
         """SHA-256 over what a single run depends on: all of `digest` but the rule and the list of seeds."""
-        return self._digest(exclude={*_BESIDE, "rule", "seeds"})
+        return self._digest("rule", "seeds")
 
-    def _digest(self, exclude: set[str]) -> str:
+    def _digest(self, *but: str) -> str:
         """Absent keys do not count, so an optional key added later changes no digest."""
-        content = self.model_dump(mode="json", exclude=exclude, exclude_none=True)
+        beside = {"summary", "reported", "settings"}  # they do not define the contest
+        content = self.model_dump(mode="json", exclude={*beside, *but}, exclude_none=True)
         return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
-
-
-# Keys that do not define the contest.
-_BESIDE = ("summary", "reported", "settings")
 
 
 class ExploratoryTrack(Track):
@@ -226,26 +219,21 @@ def load_track(project: Project, name: str, settings: Sequence[str] = ()) -> Tra
     return parse_track(path, settings=settings)
 
 
-def parse_track(path: Path, name: str | None = None, settings: Sequence[str] = ()) -> Track:
+def parse_track(path: Path, name: str | None = None, settings: Sequence[str] = (), *, text: str | None = None) -> Track:
     """Parse one track file strictly; `name` is the name that it must state (default: the file's name).
 
-    Raises LlmbenchError with the file, the key and the fix.
+    `text` is the file's content, where that is known already. Raises LlmbenchError with the file, the key and the fix.
     """
-    return parse_track_text(read_text(path), path, name, settings)
-
-
-def parse_track_text(text: str, path: Path, name: str | None = None, settings: Sequence[str] = ()) -> Track:
-    """`parse_track` of a text that was read from `path`."""
+    text = read_text(path) if text is None else text
     if len(text) > LONGEST_FILE or max(map(len, text.splitlines()), default=0) > LONGEST_LINE:
         raise LlmbenchError(f"{path} is no track: longer than {LONGEST_FILE} characters, or {LONGEST_LINE} in a line")
-    kind: type[Track] = Track
-    name, where = name or path.stem, str(path)
+    kind, name, where = ExploratoryTrack if settings else Track, name or path.stem, str(path)
     try:
         content = tomllib.loads(text)
         if content.get("name", name) != name:
             raise LlmbenchError(f"{path}: name is '{str(content['name'])[:LONGEST_QUOTE]}'; set it to '{name}'")
         if settings:
-            kind, where = ExploratoryTrack, f"{path} with --set {' --set '.join(settings)[:LONGEST_QUOTE]}"
+            where = f"{path} with --set {' --set '.join(settings)[:LONGEST_QUOTE]}"
             content |= {"name": f"{EXPLORATORY}{name}", "settings": list(settings)}
         for setting in settings:
             apply_setting(content, setting)
@@ -275,10 +263,15 @@ def explain_validation(error: ValidationError) -> str:
     """The first problem that pydantic found, as a sentence with the key and the fix."""
     unknown = ("extra_forbidden", "unexpected_keyword_argument")  # first: a misspelt key also makes one missing
     problem = min(error.errors(), key=lambda problem: problem["type"] not in unknown)
-    location = ".".join(_keys(problem["loc"]))[:LONGEST_QUOTE]
+    *table, key = problem["loc"] or ("",)
+    pairs = zip((None, *table), (*table, key), strict=False)
+    location = ".".join(str(part) for before, part in pairs if (before, part) not in _TABLES)[:LONGEST_QUOTE]
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] in unknown:
-        meant = did_you_mean(str(problem["loc"][-1])[:LONGEST_QUOTE], _siblings(error, problem["loc"]))
+        absent = [str(p["loc"][-1]) for p in error.errors() if [*p["loc"][:-1]] == table and "missing" in p["type"]]
+        schema = _TABLES.get(tuple(table[-2:]), SplitPin)
+        known = getattr(schema, "model_fields", None) or schema.__dataclass_fields__
+        meant = did_you_mean(str(key)[:LONGEST_QUOTE], [*absent, *known])
         return f"unknown key '{location}'{meant}; remove or rename it{more}"
     if problem["type"] in ("missing", "missing_keyword_only", "missing_argument", "union_tag_not_found"):
         key = f"{location}.source" if problem["type"] == "union_tag_not_found" else location
@@ -286,17 +279,3 @@ def explain_validation(error: ValidationError) -> str:
     message = problem["msg"].removeprefix("Value error, ")[: 4 * LONGEST_QUOTE]
     found = "" if problem["type"] == "value_error" else f", found {problem['input']!r}"[:LONGEST_QUOTE]
     return f"{location + ': ' if location else ''}{message[0].lower() + message[1:]}{found}{more}"
-
-
-def _keys(location: tuple[str | int, ...]) -> list[str]:
-    """The keys of a location as they stand in the file: without the tags of unions."""
-    pairs = zip((None, *location), location, strict=False)
-    return [str(part) for before, part in pairs if (before, part) not in _TABLES]
-
-
-def _siblings(error: ValidationError, location: tuple[str | int, ...]) -> list[str]:
-    """Known keys of the table at `location`; those that are missing come first."""
-    table = location[:-1]
-    missing = [str(p["loc"][-1]) for p in error.errors() if p["loc"][:-1] == table and "missing" in p["type"]]
-    schema = _TABLES.get(table[-2:], SplitPin)
-    return missing + list(getattr(schema, "model_fields", None) or schema.__dataclass_fields__)

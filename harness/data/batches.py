@@ -5,16 +5,16 @@ Shapes: N tokens, B sequences of a batch, T positions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.core.errors import LlmbenchError
 from harness.core.project import derive_seed
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Tokens = NDArray[np.uint16] | NDArray[np.uint32]
+Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 
 
 class Batches:
@@ -26,30 +26,22 @@ class Batches:
     def __init__(self, tokens_N: Tokens, seq_len: int, batch_sequences: int, seed: int) -> None:
         self.tokens_N, self.seq_len, self.batch_sequences, self.seed = tokens_N, seq_len, batch_sequences, seed
         self.num_windows = (len(tokens_N) - 1) // seq_len
-        self._order: tuple[int, Any] = (-1, None)
         if self.num_windows < 1:
             raise LlmbenchError(f"the train split has {len(tokens_N)} tokens, fewer than a sequence of {seq_len}")
 
     def batch(self, step: int) -> NDArray[np.int64]:
         """tokens_BT1: B windows of T + 1 tokens; inputs are the first T, targets the last T."""
-        import numpy as np
-
-        first = step * self.batch_sequences
-        rows = [self._window(index) for index in range(first, first + self.batch_sequences)]
+        rows = []
+        for index in range(step * self.batch_sequences, (step + 1) * self.batch_sequences):
+            epoch, position = divmod(index, self.num_windows)
+            start = int(_epoch_order(self.seed, epoch, self.num_windows)[position]) * self.seq_len
+            rows.append(self.tokens_N[start : start + self.seq_len + 1])
         return np.stack(rows).astype(np.int64)
 
-    def _window(self, index: int) -> Tokens:
-        epoch, position = divmod(index, self.num_windows)
-        start = int(self._epoch_order(epoch)[position]) * self.seq_len
-        return self.tokens_N[start : start + self.seq_len + 1]
 
-    def _epoch_order(self, epoch: int) -> Any:
-        import numpy as np
-
-        if self._order[0] != epoch:
-            generator = np.random.Generator(np.random.PCG64(derive_seed("order", self.seed, epoch)))
-            self._order = (epoch, generator.permutation(self.num_windows))
-        return self._order[1]
+@lru_cache(maxsize=1)
+def _epoch_order(seed: int, epoch: int, num_windows: int) -> NDArray[np.int64]:
+    return np.random.Generator(np.random.PCG64(derive_seed("order", seed, epoch))).permutation(num_windows)
 
 
 def eval_batches(tokens_N: Tokens, seq_len: int, sequences: int) -> list[Tokens]:
@@ -57,8 +49,6 @@ def eval_batches(tokens_N: Tokens, seq_len: int, sequences: int) -> list[Tokens]
 
     The last window may be shorter; it is a batch of its own.
     """
-    import numpy as np
-
     num_windows = (len(tokens_N) - 1) // seq_len
     batches: list[Any] = []
     if num_windows:

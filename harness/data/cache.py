@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
+
+import numpy as np
 
 from harness.core.dataspec import PINS, SPLITS, OneEach, SplitName, SplitPin
 from harness.core.errors import LlmbenchError
 from harness.core.project import file_stamp, sha256
 from harness.core.schema import Sha256, Strict
 from harness.core.track import Track
-
-if TYPE_CHECKING:
-    from harness.data.batches import Tokens
+from harness.data.batches import Tokens
 
 MANIFEST = "manifest.json"
 
@@ -59,10 +59,7 @@ def cache_folder(track: Track) -> Path:
 
 
 def read_manifest(track: Track) -> Manifest | None:
-    """The manifest of the track's cache, or None where nothing is cached.
-
-    Raises LlmbenchError where the manifest is broken.
-    """
+    """The manifest of the track's cache, or None where nothing is cached. Raises LlmbenchError where it is broken."""
     path = cache_folder(track) / MANIFEST
     try:
         return Manifest.model_validate_json(path.read_bytes())
@@ -86,22 +83,18 @@ def with_found_pins(track: Track) -> Track:
 def open_split(track: Track, name: SplitName, *, check: bool = False) -> Tokens:
     """tokens_N of one split, memory-mapped and checked against the track's pin.
 
-    A large split whose stamp is unchanged since its digest was taken is not hashed again, unless `check`.
-
-    Raises LlmbenchError where the cache is missing or differs from the pin.
+    A large split whose stamp is unchanged since its digest was taken is not hashed again, unless `check`. Raises
+    LlmbenchError where the cache is missing or differs from the pin.
     """
-    import numpy as np
-
     path, pin = cache_folder(track) / f"{name}.bin", track.data.pin(name)
     try:
         if check or not _vouched_for(track, name, path, pin):
             found = file_digest(path)
             if found != pin.sha256:
                 raise _broken(track, path, f"have digest {found[:12]}, the track pins {pin.sha256[:12]}")
-        tokens_N: Any = np.memmap(path, dtype=token_dtype(track), mode="r")
+        return np.memmap(path, dtype=token_dtype(track), mode="r")
     except OSError as error:
         raise _broken(track, path, f"cannot be read ({error.strerror})") from error
-    return tokens_N
 
 
 def _vouched_for(track: Track, name: SplitName, path: Path, pin: SplitPin) -> bool:

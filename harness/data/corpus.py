@@ -12,10 +12,9 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.core.dataspec import SPLITS, DataSpec, FilesData, HubData, PackageData, SplitName, StreamedData
 from harness.core.errors import LlmbenchError
@@ -25,12 +24,9 @@ from harness.data.hub import cache_folders, hub_errors, reason_of, resolve_commi
 BAD_ROWS = (ValueError, TypeError, KeyError, NotImplementedError, StopIteration)
 """What `datasets` and pyarrow raise for a missing configuration or split, for invalid parquet, JSON or UTF-8, for rows
 of another shape, and (StopIteration) for an empty JSON file."""
-BUILDERS = {"text": "text", "jsonl": "json", "parquet": "parquet"}
-"""Format of files -> its name in `datasets`."""
 
 
-@dataclass(frozen=True)
-class Document:
+class Document(NamedTuple):
     """One unit of text; all of it belongs to one split."""
 
     split: SplitName
@@ -64,7 +60,7 @@ class StreamedCorpus:
     def __init__(self, spec: HubData | FilesData) -> None:
         self.spec = spec
         with _reading(spec):
-            rows, self.origin = _open_hub(spec) if isinstance(spec, HubData) else _open_files(spec)
+            rows, self.origin = _open(spec)
             columns = rows.column_names or list(next(iter(rows), {}))
         ids = spec.ids if isinstance(spec, HubData) else None
         self.is_text, self.column = ids is None, ids or spec.text or "text"
@@ -85,8 +81,7 @@ class StreamedCorpus:
                     yield Document(split_of(self._bytes(content), self.spec), content)
 
     def position(self) -> dict[str, Any]:
-        state: dict[str, Any] = self.rows.state_dict()
-        return state
+        return dict(self.rows.state_dict())
 
     def _bytes(self, content: Any) -> bytes:
         if isinstance(content, str) == self.is_text and isinstance(content, str | list):
@@ -117,28 +112,22 @@ def split_of(content: bytes, spec: StreamedData) -> SplitName:
     return "dev" if place < spec.val_fraction + spec.dev_fraction else "train"
 
 
-def _open_hub(spec: HubData) -> tuple[Any, dict[str, str]]:
+def _open(spec: HubData | FilesData) -> tuple[Any, dict[str, str]]:
+    """The corpus's rows, and its origin."""
     import datasets
 
-    commit = resolve_commit(spec.revisions["revision"])  # one question; opening would retry for minutes
-    files = list(spec.data_files) if spec.data_files else None
     datasets.disable_progress_bars()
-    rows = datasets.load_dataset(
-        spec.repository, spec.config, data_files=files, split=spec.split, revision=commit, streaming=True
-    )
-    return rows, {spec.repository: commit}
-
-
-def _open_files(spec: FilesData) -> tuple[Any, dict[str, str]]:
-    import datasets
-
-    options = {} if spec.document is None else {"sample_by": {"file": "document"}.get(spec.document, spec.document)}
-    datasets.disable_progress_bars()
+    if isinstance(spec, HubData):
+        commit = resolve_commit(spec.revisions["revision"])  # one question; opening would retry for minutes
+        files = list(spec.data_files) if spec.data_files else None
+        rows = datasets.load_dataset(
+            spec.repository, spec.config, data_files=files, split=spec.split, revision=commit, streaming=True
+        )
+        return rows, {spec.repository: commit}
+    builder = "json" if spec.format == "jsonl" else spec.format
+    options = {} if spec.document is None else {"sample_by": "document" if spec.document == "file" else spec.document}
     origin = files_origin(spec)
-    rows = datasets.load_dataset(
-        BUILDERS[spec.format], data_files=list(origin), split="train", streaming=True, **options
-    )
-    return rows, origin
+    return datasets.load_dataset(builder, data_files=list(origin), split="train", streaming=True, **options), origin
 
 
 def files_origin(spec: FilesData) -> dict[str, str]:
@@ -172,10 +161,7 @@ def _reading(spec: HubData | FilesData) -> Iterator[None]:
 
 
 def load_package(spec: PackageData) -> dict[str, str]:
-    """Name and text of each document, in the corpus's order.
-
-    Raises LlmbenchError where the package or a column is missing.
-    """
+    """Name -> text of each document, in order. Raises LlmbenchError where the package or a column is missing."""
     path = _package_file(spec)
     try:
         with path.open(encoding="utf-8") as lines:
@@ -218,16 +204,11 @@ def split_documents(names: Iterable[str], spec: PackageData) -> dict[SplitName, 
 
     Ranking by hash, unlike a random draw, keeps most documents in their split when others are added.
     """
-    names = list(names)
-    ranked = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
-    num_val = round(spec.val_fraction * len(names))
-    num_dev = round(spec.dev_fraction * len(names))
-    members: dict[SplitName, set[str]] = {
-        "val": set(ranked[:num_val]),
-        "dev": set(ranked[num_val : num_val + num_dev]),
-        "train": set(ranked[num_val + num_dev :]),
-    }
-    return {split: [name for name in names if name in members[split]] for split in SPLITS}
+    place = {name: index for index, name in enumerate(names)}
+    ranked = sorted(place, key=lambda name: hashlib.sha256(name.encode()).digest())
+    num_val, num_dev = round(spec.val_fraction * len(ranked)), round(spec.dev_fraction * len(ranked))
+    members = {"val": ranked[:num_val], "dev": ranked[num_val:][:num_dev], "train": ranked[num_val + num_dev :]}
+    return {split: sorted(members[split], key=place.__getitem__) for split in SPLITS}
 
 
 def private_paths(spec: DataSpec) -> list[Path]:

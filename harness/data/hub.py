@@ -16,49 +16,36 @@ TIMEOUT_S = 20.0  # of the first request; the libraries retry for minutes where 
 @contextmanager
 def hub_errors(state: Revision) -> Iterator[None]:
     """Turn what the hub's client raises into a LlmbenchError; other errors pass."""
-    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: base of its HTTP library's
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        HTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors
 
     kind, repository, revision = state
     what = f"the {kind} {repository}"
     page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{repository}"
+    http_error = errors.HTTPError  # type: ignore[attr-defined]  # base of its HTTP library's
     try:
         yield
-    except GatedRepoError as error:
-        raise LlmbenchError(f"{what} is gated; ask for access on {page}, then run `hf auth login`") from error
-    except RepositoryNotFoundError as error:
-        raise LlmbenchError(
-            f"the hub has no {kind} {repository}; check the name, or run `hf auth login` if it is private"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise LlmbenchError(f"{what} has no revision {revision}; {page}/commits/main lists its commits") from error
-    except OfflineModeIsEnabled as error:
-        raise LlmbenchError(f"{what} cannot be read while HF_HUB_OFFLINE is set; unset it") from error
-    except LocalEntryNotFoundError as error:
-        raise _unreachable(what, error) from error
-    except (EntryNotFoundError, FileNotFoundError) as error:
-        raise LlmbenchError(
-            f"{what} lacks a file that is asked for ({reason_of(error)}); {page}/tree/{revision} lists what it has"
-        ) from error
-    except HfHubHTTPError as error:
-        raise LlmbenchError(f"the hub refused to hand out {what}: {reason_of(error)}; try again later") from error
-    except (HTTPError, ConnectionError, TimeoutError) as error:
-        raise _unreachable(what, error) from error
-
-
-def _unreachable(what: str, error: BaseException) -> LlmbenchError:
-    return LlmbenchError(
-        f"the Hugging Face hub did not answer for {what} ({reason_of(error)}); check the network and run the same "
-        f"command again: what is done is kept"
-    )
+    except (http_error, errors.EntryNotFoundError, OSError) as error:
+        reason, absent = reason_of(error), isinstance(error, errors.EntryNotFoundError | FileNotFoundError)
+        if isinstance(error, errors.GatedRepoError):
+            problem = f"{what} is gated; ask for access on {page}, then run `hf auth login`"
+        elif isinstance(error, errors.RepositoryNotFoundError):
+            problem = f"the hub has no {kind} {repository}; check the name, or run `hf auth login` if it is private"
+        elif isinstance(error, errors.RevisionNotFoundError):
+            problem = f"{what} has no revision {revision}; {page}/commits/main lists its commits"
+        elif isinstance(error, errors.OfflineModeIsEnabled):
+            problem = f"{what} cannot be read while HF_HUB_OFFLINE is set; unset it"
+        elif absent and not isinstance(error, errors.LocalEntryNotFoundError):
+            problem = f"{what} lacks a file that is asked for ({reason}); {page}/tree/{revision} lists what it has"
+        elif isinstance(error, errors.HfHubHTTPError):
+            problem = f"the hub refused to hand out {what}: {reason}; try again later"
+        elif absent or isinstance(error, http_error | ConnectionError | TimeoutError):
+            problem = (
+                f"the Hugging Face hub did not answer for {what} ({reason}); check the network and run the same "
+                f"command again: what is done is kept"
+            )
+        else:
+            raise
+        raise LlmbenchError(problem) from error
 
 
 def reason_of(error: BaseException) -> str:

@@ -7,17 +7,17 @@ from typing import Any
 import tomlkit
 from tomlkit.items import Table
 
-from harness.core.dataspec import PINS, AnyData, SplitPin, StreamedData, is_commit
+from harness.core.dataspec import PINS, SplitPin, is_commit
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project, read_text, write_atomic
-from harness.core.track import Track, parse_track_text
+from harness.core.track import Track, parse_track
 from harness.data.cache import Manifest, read_manifest
 from harness.data.hub import resolve_commit
 from harness.data.prepare import check_pins, prepare
-from harness.data.writer import OnStep, ignore_steps
+from harness.data.writer import OnStep
 
 
-def pin_track(project: Project, track: Track, *, force: bool = False, observe: OnStep = ignore_steps) -> Manifest:
+def pin_track(project: Project, track: Track, *, force: bool = False, observe: OnStep = lambda step: None) -> Manifest:
     """Make the track's tokens and write their digests into its file; returns what was made.
 
     A branch or a tag of the hub becomes the commit that it stands for today. Raises LlmbenchError where the file pins
@@ -25,30 +25,21 @@ def pin_track(project: Project, track: Track, *, force: bool = False, observe: O
     """
     moving = {key: state for key, state in track.data.revisions.items() if not is_commit(state.name)}
     commits = {key: resolve_commit(state) for key, state in moving.items()}
-    bare = track.model_copy(update={"data": _bare(track.data, commits)})
+    path = project.tracks / f"{track.name}.toml"
+    moved = parse_track(path, text=pinned_text(read_text(path), {}, commits))
+    bare = track.model_copy(update={"data": moved.data.model_copy(update=dict.fromkeys(PINS))})
     prepare(bare, observe=observe)
     manifest = read_manifest(bare)
     if manifest is None:
         raise LlmbenchError(f"the tokens of {track.name} vanished; run `llmbench data pin --track {track.name}` again")
     if not force:
-        check_pins(track, manifest)
+        check_pins(track, manifest.pins)
     pins = {key: _toml(pin) for key, pin in manifest.pins.items()}
-    path = project.tracks / f"{track.name}.toml"
     text = pinned_text(read_text(path), pins, commits)
     pinned = bare.model_copy(update={"data": bare.data.model_copy(update=manifest.pins)})
-    assert parse_track_text(text, path) == pinned
+    assert parse_track(path, text=text) == pinned
     write_atomic(path, text)
     return manifest
-
-
-def _bare(spec: AnyData, commits: dict[str, str]) -> AnyData:
-    """`[data]` without pins, at `commits`."""
-    changed: dict[str, Any] = dict.fromkeys(PINS)
-    if "revision" in commits:
-        changed["revision"] = commits["revision"]
-    if "tokenizer.revision" in commits and isinstance(spec, StreamedData):
-        changed["tokenizer"] = spec.tokenizer.model_copy(update={"revision": commits["tokenizer.revision"]})
-    return spec.model_copy(update=changed)
 
 
 def pinned_text(text: str, pins: dict[str, str], commits: dict[str, str]) -> str:

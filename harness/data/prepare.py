@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness.core.dataspec import SPLITS, FilesData, HubTokenizer, PackageData, SplitName, SplitPin, StreamedData
@@ -18,18 +18,17 @@ from harness.data.cache import MANIFEST, Manifest, cache_folder, file_digest, re
 from harness.data.corpus import Corpus, files_origin, open_corpus
 from harness.data.hub import fetch_tokenizer
 from harness.data.vocabulary import SEPARATOR, Vocabulary, load_tokenizer, train_tokenizer
-from harness.data.writer import PROGRESS, OnStep, PreparationStep, ignore_steps, resume, write_splits
+from harness.data.writer import PROGRESS, OnStep, PreparationStep, resume, write_splits
 
 TOKENIZER = "tokenizer.json"
 
 
-def prepare(track: Track, *, force: bool = False, observe: OnStep = ignore_steps) -> Path:
+def prepare(track: Track, *, force: bool = False, observe: OnStep = lambda step: None) -> Path:
     """Make the cached tokens if they are not there; return their folder.
 
     They are made beside their place and renamed into it, so another process finds either nothing or everything.
-    The tokens of an unpinned track are made again where its files changed.
-
-    Raises LlmbenchError where what was made is not what the track pins, InterruptedRunError on Ctrl-C.
+    The tokens of an unpinned track are made again where its files changed. Raises LlmbenchError where what was made is
+    not what the track pins, InterruptedRunError on Ctrl-C.
     """
     import filelock
 
@@ -50,36 +49,28 @@ def prepare(track: Track, *, force: bool = False, observe: OnStep = ignore_steps
     except KeyboardInterrupt as error:
         raise InterruptedRunError("interrupted; what is done is kept, run the same command again to go on") from error
     except OSError as error:
-        raise _explain(error, folder) from error
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise LlmbenchError(f"cannot write the token cache {folder}: {error.strerror or error}") from error
+        raise LlmbenchError(
+            f"the disk of {folder.parent} is full; free space, or set XDG_CACHE_HOME to a folder on another disk, "
+            f"and run the same command again: what is done is kept"
+        ) from error
     if (manifest := read_manifest(track)) is not None:
-        check_pins(track, manifest)
+        check_pins(track, manifest.pins)
     return folder
 
 
-def check_pins(track: Track, manifest: Manifest) -> None:
-    """Raises LlmbenchError where the track's pins differ from what was made."""
-    for key, made in manifest.pins.items():
-        _check_pin(track, key, made)
-
-
-def _check_pin(track: Track, key: str, made: SplitPin | str) -> None:
-    pinned = getattr(track.data, key)
-    if pinned is not None and pinned != made:
-        what = f"and {track.data.package} packages" if isinstance(track.data, PackageData) else "package and the corpus"
-        raise LlmbenchError(
-            f"tracks/{track.name}.toml pins data.{key} as {pinned}, but this machine makes {made}; "
-            f"check the versions of the tokenizers {what}, then run "
-            f"`llmbench data prepare --force --track {track.name}`"
-        )
-
-
-def _explain(error: OSError, folder: Path) -> LlmbenchError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return LlmbenchError(
-            f"the disk of {folder.parent} is full; free space, or set XDG_CACHE_HOME to a folder on another disk, "
-            f"and run the same command again: what is done is kept"
-        )
-    return LlmbenchError(f"cannot write the token cache {folder}: {error.strerror or error}")
+def check_pins(track: Track, made: Mapping[str, SplitPin | str]) -> None:
+    """Raises LlmbenchError where the track's pins differ from those of what was made."""
+    what = f"and {track.data.package} packages" if isinstance(track.data, PackageData) else "package and the corpus"
+    for key, found in made.items():
+        pinned = getattr(track.data, key)
+        if pinned is not None and pinned != found:
+            raise LlmbenchError(
+                f"tracks/{track.name}.toml pins data.{key} as {pinned}, but this machine makes {found}; "
+                f"check the versions of the tokenizers {what}, then run "
+                f"`llmbench data prepare --force --track {track.name}`"
+            )
 
 
 def _outdated(track: Track) -> bool:
@@ -114,7 +105,7 @@ def _make(track: Track, folder: Path, observe: OnStep) -> None:
         origin=corpus.origin,
     )
     try:
-        check_pins(track, manifest)
+        check_pins(track, manifest.pins)
     except LlmbenchError:
         shutil.rmtree(folder)
         raise
@@ -153,7 +144,7 @@ def _make_vocabulary(track: Track, corpus: Corpus, folder: Path, observe: OnStep
             texts = _training_texts(corpus, spec.text_bytes if spec else None, observe)
             write_atomic(path, train_tokenizer(texts, track.model.vocab_size).to_str())
     serialized = path.read_bytes()
-    _check_pin(track, "tokenizer_sha256", sha256(serialized))
+    check_pins(track, {"tokenizer_sha256": sha256(serialized)})
     vocabulary = Vocabulary(load_tokenizer(serialized, name), separator, name)
     if len(vocabulary.table) > track.model.vocab_size:
         raise LlmbenchError(

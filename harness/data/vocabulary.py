@@ -11,25 +11,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harness.core.errors import LlmbenchError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
 SEPARATOR = "<|endoftext|>"
 
 
 class Vocabulary:
-    """A tokenizer, and the bytes of each token id.
-
-    Raises LlmbenchError where the tokenizer is not byte-level.
-    """
+    """A tokenizer, and the bytes of each token id. Raises LlmbenchError where the tokenizer is not byte-level."""
 
     def __init__(self, tokenizer: Tokenizer, separator: str, name: str) -> None:
-        import numpy as np
-
         tokenizer.encode_special_tokens = True  # text that spells a special token is text
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -44,8 +40,6 @@ class Vocabulary:
 
         Raises LlmbenchError where the tokens do not spell the text exactly, or there is no separator.
         """
-        import numpy as np
-
         separator_id = self.tokenizer.token_to_id(self.separator)
         if separator_id is None or self.table[separator_id]:
             raise LlmbenchError(
@@ -66,15 +60,12 @@ class Vocabulary:
 
     def check(self, ids: Sequence[int]) -> NDArray[np.int64]:
         """tokens_N of a row of a tokenized corpus. Raises LlmbenchError for an id outside the vocabulary."""
-        import numpy as np
-
         tokens_N: NDArray[Any] = np.asarray(ids)
         if tokens_N.ndim != 1 or tokens_N.dtype.kind not in "iu":
             raise LlmbenchError(f"a row of tokens must be a list of whole numbers, found {str(ids)[:60]}")
-        if tokens_N.min() < 0 or tokens_N.max() >= len(self.table):
-            wrong = tokens_N.min() if tokens_N.min() < 0 else tokens_N.max()
+        if outside := [token for token in (tokens_N.min(), tokens_N.max()) if not 0 <= token < len(self.table)]:
             raise LlmbenchError(
-                f"the corpus holds the token {wrong}, {self.name} ends at {len(self.table) - 1}; "
+                f"the corpus holds the token {outside[0]}, {self.name} ends at {len(self.table) - 1}; "
                 f"name the tokenizer that made it"
             )
         return tokens_N.astype(np.int64)
@@ -98,10 +89,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    if tokenizer.get_vocab_size() != vocab_size:
-        raise LlmbenchError(
-            f"the text yields {tokenizer.get_vocab_size()} tokens; set model.vocab_size to that or less"
-        )
+    if (size := tokenizer.get_vocab_size()) != vocab_size:
+        raise LlmbenchError(f"the text yields {size} tokens; set model.vocab_size to that or less")
     return tokenizer
 
 
@@ -130,10 +119,8 @@ def refusing_panics(name: str) -> Iterator[None]:
 def token_bytes(tokenizer: Tokenizer, name: str) -> list[bytes]:
     """The bytes of each token id; none for special tokens and unused ids.
 
-    Byte-level BPE writes each byte as one printable character (Radford et al., 2019, GPT-2): those
-    that are printable as themselves, the others as the characters from U+0100 on.
-
-    Raises LlmbenchError where the tokenizer is of another kind.
+    Byte-level BPE writes each byte as one printable character (Radford et al., 2019, GPT-2): those that are printable
+    as themselves, the others as the characters from U+0100 on. Raises LlmbenchError for a tokenizer of another kind.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]

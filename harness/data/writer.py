@@ -11,10 +11,12 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.core.dataspec import SPLITS, OneEach, SplitName
 from harness.core.errors import LlmbenchError
@@ -22,10 +24,6 @@ from harness.core.project import sha256, write_atomic
 from harness.core.schema import Count, Sha256, Strict
 from harness.data.corpus import Corpus, Document
 from harness.data.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 CHUNK_CHARACTERS = 4_000_000
 """Text between two checkpoints, a second or two of work; a token of a tokenized corpus counts as one character."""
@@ -51,8 +49,7 @@ class Progress(Strict):
     splits: Annotated[dict[SplitName, SplitProgress], OneEach]
 
 
-@dataclass(frozen=True)
-class PreparationStep:
+class PreparationStep(NamedTuple):
     """Progress of a preparation, for display."""
 
     doing: str
@@ -62,11 +59,7 @@ class PreparationStep:
     """Tokens after which reading ends; None where the track does not say."""
 
 
-OnStep = Callable[[PreparationStep], None]
-
-
-def ignore_steps(step: PreparationStep) -> None:
-    """The default observer."""
+OnStep = Callable[[PreparationStep], object]
 
 
 def resume(folder: Path, corpus: Corpus) -> Progress:

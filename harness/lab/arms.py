@@ -13,7 +13,7 @@ from harness.core.schema import Positive, Strict
 from harness.core.track import Track
 from harness.lab.executor import ExecutorName
 from harness.rule.verdict import Lane
-from harness.variants.recipe import format_recipe, parse_recipe, recipe_cost, recipe_sources
+from harness.variants.recipe import format_recipe, parse_recipe, recipe_sources
 
 
 class Entry(Strict):
@@ -50,11 +50,9 @@ def record_recipe(board: Board, track: Track) -> str:
 
 
 def choose_arms(board: Board, track: Track, entry: Entry) -> Arms:
-    """The standing record, and the same recipe with variants added or removed.
+    """The standing record, and the same recipe with variants added or removed. Raises LlmbenchError for no contest.
 
     A variant that is part of the record already is measured again: the record against itself without it.
-
-    Raises LlmbenchError where the entry makes no contest.
     """
     standing = board.standing(track, entry.lane)
     record = standing.candidate.recipe if standing else format_recipe(())
@@ -86,12 +84,6 @@ def contest_seeds(project: Project, track: Track, arms: Arms, *, confirm: bool) 
     return confirmation_seeds(track.digest, digests, track.rule.looks[-1])
 
 
-def added_statements(project: Project, arms: Arms) -> int:
-    """Cost of the candidate beyond the record's."""
-    cost = {recipe: recipe_cost(recipe_sources(project, recipe)) for recipe in (arms.record, arms.candidate)}
-    return cost[arms.candidate] - cost[arms.record]
-
-
 def remember_entry(project: Project, track: Track, entry: Entry) -> None:
     """Note the entry that was run last on this track."""
     write_atomic(_last_entry(project, track), entry.model_dump_json() + "\n")
@@ -114,8 +106,7 @@ def _last_entry(project: Project, track: Track) -> Path:
 
 def run_command(track: Track | None, entry: Entry) -> str:
     """The command line that trains and judges `entry` on `track`, None for the default one."""
-    words = ["llmbench run candidate"]
-    words += [f"--variant {name}" for name in entry.added] + [f"--without {name}" for name in entry.removed]
+    words = [*(f"--variant {name}" for name in entry.added), *(f"--without {name}" for name in entry.removed)]
     words += [f"--track {track.name}"] if track and track.name != DEFAULT_TRACK else []
     words += [f"--lane {entry.lane}"] if entry.lane != "loss" else []
-    return " ".join([*words, *(["--confirm"] if entry.confirm else [])])
+    return " ".join(["llmbench run candidate", *words, *["--confirm"] * entry.confirm])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from harness.core.runs import FailedRun, FinishedRun, Pair, RunIdentity
-from harness.lab.arms import Arms, added_statements
+from harness.lab.arms import Arms
 from harness.lab.store import RunStore
 from harness.player.job import GiveUp
 from harness.rule.verdict import Verdict, decide_arms
+from harness.variants.recipe import recipe_cost, recipe_sources
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,10 @@ def run_contest(
     rejected before the record is trained.
     """
     looks, first_seed = store.track.rule.looks, seeds[0]
-    contest = decide_stored(store, arms, ())
-    if not _can_start(store, arms, seeds[: looks[0]]):
-        contest = _decide(store, arms, store.make([store.identify(arms.candidate, first_seed)]))
+    contest, first = decide_stored(store, arms, ()), store.identify(arms.candidate, first_seed)
+    records = [store.find(store.identify(arms.record, seed)) for seed in seeds[: looks[0]]]
+    if None in records and store.find(first) is None and not store.rehearse(first):  # else records train for nothing
+        contest = _decide(store, arms, store.make([first]))
         if contest.failed:
             return contest
     for look in [look for look in looks if look <= max_pairs]:
@@ -67,25 +70,15 @@ def decide_stored(store: RunStore, arms: Arms, seeds: Sequence[int]) -> Contest:
     return _decide(store, arms, runs)
 
 
-def _can_start(store: RunStore, arms: Arms, seeds: Sequence[int]) -> bool:
-    """Whether the candidate gets as far as its first step; tried only where records would be trained for nothing."""
-    first = store.identify(arms.candidate, seeds[0])
-    records_are_there = all(store.find(store.identify(arms.record, seed)) is not None for seed in seeds)
-    return records_are_there or store.find(first) is not None or store.rehearse(first)
-
-
 def _training_order(store: RunStore, arms: Arms, seeds: Sequence[int]) -> list[RunIdentity]:
     """The record's runs first: most are there already, and they tell where a candidate's first run may be given up.
 
     Where times are compared, pair by pair, and which arm goes first alternates.
     """
-    records, candidates = ([store.identify(recipe, seed) for seed in seeds] for recipe in (arms.record, arms.candidate))
-    if not store.timed_contest:
-        return [*records, *candidates]
-    order = []
-    for place, (record, candidate) in enumerate(zip(records, candidates, strict=True)):
-        order += [candidate, record] if place % 2 else [record, candidate]
-    return order
+    pairs = [[store.identify(recipe, seed) for recipe in (arms.record, arms.candidate)] for seed in seeds]
+    if arms.lane == "loss":
+        return [*chain(*zip(*pairs, strict=True))]
+    return [run for place, pair in enumerate(pairs) for run in (reversed(pair) if place % 2 else pair)]
 
 
 def _milestone(store: RunStore, arms: Arms, run: RunIdentity, first_seed: int) -> GiveUp | None:
@@ -103,5 +96,6 @@ def _milestone(store: RunStore, arms: Arms, run: RunIdentity, first_seed: int) -
 def _decide(store: RunStore, arms: Arms, runs: Sequence[FinishedRun | FailedRun]) -> Contest:
     """The verdict on these runs."""
     records, candidates = ([run for run in runs if run.recipe == recipe] for recipe in (arms.record, arms.candidate))
-    added = added_statements(store.project, arms)
-    return Contest(arms, *decide_arms(records, candidates, store.track.rule, added_statements=added, lane=arms.lane))
+    costs = [recipe_cost(recipe_sources(store.project, recipe)) for recipe in (arms.record, arms.candidate)]
+    added, rule = costs[1] - costs[0], store.track.rule
+    return Contest(arms, *decide_arms(records, candidates, rule, added_statements=added, lane=arms.lane))

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from harness.board.flags import multiplied_params
 from harness.core.errors import LlmbenchError
-from harness.core.machine import available_cores
 from harness.core.project import CHECKOUT, Project
 from harness.core.runs import FinishedRun, load_run
 from harness.core.schema import Count, Positive, Strict
@@ -22,14 +21,9 @@ from harness.core.track import Track, load_track, track_names
 from harness.data.cache import read_manifest
 from harness.lab.executor import LocalExecutor, alike_gpus
 from harness.lab.noise import TimeSource
-from harness.lab.provenance import this_machine
+from harness.lab.provenance import available_cores, this_machine
 from harness.lab.store import RUN_FILE
 from harness.variants.recipe import apply_recipe
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import torch
 
 # Share of the rate of square products that a run reaches: 0.6 on two quiet cores (benchmarks/speed), 0.3 to 0.6 on the
 # stored runs of `pocket`, some of which shared their cores.
@@ -97,15 +91,6 @@ class Diagnosis(Strict):
     tracks: tuple[TrackOutlook, ...]
 
 
-class _Rates(NamedTuple):
-    """Operations a second of square matrix products."""
-
-    cpu: float
-    """Of one thread in float32."""
-    gpu: float | None
-    """In the precision of training; None without a GPU."""
-
-
 def diagnose(project: Project, tell: Callable[[str], None] = lambda doing: None) -> Diagnosis:
     """Look at everything; takes seconds, most of them for loading torch. `tell` hears what is being done."""
     tell("loading torch")
@@ -122,18 +107,15 @@ def diagnose(project: Project, tell: Callable[[str], None] = lambda doing: None)
         tell(f"looking at {name}")
         outlooks.append(_outlook(project, load_track(project, name), rates, machine.memory_gib, gpu_gib))
     return Diagnosis(
-        python=platform.python_version(),
+        **machine.model_dump(include={"python", "cpu", "cores", "memory_gib"}),
         packages={package: version(package) for package in ("llmbench", "torch")},
-        cpu=machine.cpu,
-        cores=machine.cores,
-        memory_gib=machine.memory_gib,
         gpu=torch.cuda.get_device_name() if has_gpu else None,
         gpu_memory_gib=gpu_gib,
         bf16=has_gpu and torch.cuda.is_bf16_supported(including_emulation=False),
         disk_free_gib=shutil.disk_usage(project.root).free / 2**30,
         confinement=confinement,
-        cpu_flops_per_s=rates.cpu,
-        gpu_flops_per_s=rates.gpu,
+        cpu_flops_per_s=rates["cpu"],
+        gpu_flops_per_s=rates.get("cuda"),
         kept_runs=len(list(project.runs.glob(f"*/*/*/seed-*/{RUN_FILE}"))),
         tracks=tuple(outlooks),
     )
@@ -146,24 +128,20 @@ def available_confinement() -> tuple[str, ...]:
     return tuple(done.stdout.split())
 
 
-def measure_rates() -> _Rates:
-    """Takes MEASURED_S seconds for each device."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return _Rates(_matrix_rate("cpu", 512, torch.float32), None)
-    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    gpu = _matrix_rate("cuda", 4096, torch.bfloat16 if bf16 else torch.float32)
-    return _Rates(_matrix_rate("cpu", 512, torch.float32), gpu)
-
-
-def _matrix_rate(device: str, width: int, dtype: torch.dtype) -> float:
-    """Operations a second of products of `width` x `width` matrices; on the CPU by one thread."""
+def measure_rates() -> dict[str, float]:
+    """Device -> operations a second of square products: in float32 on one thread, in a GPU's precision of training."""
     import torch
     from torch.utils.benchmark import Timer  # takes one thread, and waits for the GPU
 
-    timer = Timer("one @ one", globals={"one": torch.ones(width, width, device=device, dtype=dtype)})
-    return 2 * width**3 / timer.blocked_autorange(min_run_time=MEASURED_S).median
+    shapes = {"cpu": (512, torch.float32)}
+    if torch.cuda.is_available():
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        shapes["cuda"] = (4096, torch.bfloat16 if bf16 else torch.float32)
+    rates = {}
+    for device, (width, dtype) in shapes.items():
+        timer = Timer("one @ one", globals={"one": torch.ones(width, width, device=device, dtype=dtype)})
+        rates[device] = 2 * width**3 / timer.blocked_autorange(min_run_time=MEASURED_S).median
+    return rates
 
 
 class Work(NamedTuple):
@@ -193,34 +171,32 @@ def track_work(track: Track) -> Work:
     return Work(num_params, 3.0 * forward * budget.tokens, forward * scored, 4 * (5 * num_params + logits) / 2**30)
 
 
-def run_seconds(project: Project, track: Track, rates: _Rates | None = None) -> tuple[float | None, TimeSource | None]:
+def run_seconds(
+    project: Project, track: Track, rates: Mapping[str, float] | None = None
+) -> tuple[float | None, TimeSource | None]:
     """Seconds of one whole run here and their source; (None, None) on a machine without the track's device.
 
-    `rates` are measured where they are not given and no run is kept.
+    They are the median over this track's finished runs here; where none is kept they follow from `rates`, which are
+    measured where they are not given.
     """
-    if (kept_s := _kept_run_seconds(project, track)) is not None:
-        return kept_s, "kept runs"
-    rates = rates or measure_rates()
-    rate = rates.gpu if track.device == "cuda" else rates.cpu * track.threads
-    if rate is None:
-        return None, None
-    work = track_work(track)
-    return START_S + (work.train_flops / track.num_processes + work.eval_flops) / (UTILISATION * rate), "matrix rate"
-
-
-def _kept_run_seconds(project: Project, track: Track) -> float | None:
-    """Median wall time of this track's finished runs here, evaluation included; None where none is kept."""
-    seconds = []
+    kept_s = []
     for path in project.runs.glob(f"{track.name}/*/*/seed-*/{RUN_FILE}"):
         with suppress(LlmbenchError):  # a broken file is reported by the command that needs its numbers
             run = load_run(path)
             if isinstance(run, FinishedRun) and run.training_digest == track.training_digest:
-                seconds.append(run.training.wall_s + run.evaluation.eval_s)
-    return statistics.median(seconds) if seconds else None
+                kept_s.append(run.training.wall_s + run.evaluation.eval_s)
+    if kept_s:
+        return statistics.median(kept_s), "kept runs"
+    rates = rates or measure_rates()
+    if track.device not in rates:
+        return None, None
+    rate = rates[track.device] * (track.threads if track.device == "cpu" else 1)
+    work = track_work(track)
+    return START_S + (work.train_flops / track.num_processes + work.eval_flops) / (UTILISATION * rate), "matrix rate"
 
 
 def _outlook(
-    project: Project, track: Track, rates: _Rates, memory_gib: float, gpu_memory_gib: float | None
+    project: Project, track: Track, rates: Mapping[str, float], memory_gib: float, gpu_memory_gib: float | None
 ) -> TrackOutlook:
     work, looks, jobs = track_work(track), track.rule.looks, LocalExecutor.room(track)
     hindrances = tuple(_hindrances(track, work, memory_gib, gpu_memory_gib))

@@ -48,6 +48,8 @@ class Executor(ABC):
         """For at most `jobs` runs of `track` at a time."""
         self.track, self.jobs = track, jobs
         self.stopping = False
+        self._stops: set[Callable[[], None]] = set()
+        self._guard = threading.RLock()  # a signal may call stop() within stop()
 
     @staticmethod
     @abstractmethod
@@ -66,7 +68,23 @@ class Executor(ABC):
 
     def stop(self) -> None:
         """Ask every run to write its checkpoint and end."""
-        self.stopping = True
+        with self._guard:
+            self.stopping = True
+            for stop in self._stops:
+                stop()
+
+    @contextmanager
+    def stopping_by(self, stop: Callable[[], None]) -> Iterator[None]:
+        """Within, `stop()` is what ends the run; called at once where the runs were asked to stop before."""
+        with self._guard:
+            self._stops.add(stop)
+            if self.stopping:
+                stop()
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._stops.discard(stop)
 
     def raise_if_stopped(self) -> None:
         """Raises InterruptedRunError once the runs were asked to stop."""
@@ -89,12 +107,10 @@ class Executor(ABC):
 
 
 def alike_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls the GPUs of the first one's kind: pairs on two kinds are not comparable.
-
-    Of a machine without any, the one that a run will ask for in vain.
-    """
+    """What CUDA_VISIBLE_DEVICES calls the GPUs of the first one's kind, without any the one asked for in vain."""
     import torch
 
+    # Pairs on two kinds are not comparable.
     kinds = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = given.split(",") if given else [str(index) for index in range(len(kinds))]
@@ -126,16 +142,10 @@ class LocalExecutor(Executor):
         self._gpus: queue.SimpleQueue[str] = queue.SimpleQueue()
         for place in range(jobs if places else 0):  # more runs than GPUs share them evenly
             self._gpus.put(places[place % len(places)])
-        self._running: set[Worker] = set()
-        self._guard = threading.RLock()  # a signal may call stop() within stop()
 
     @staticmethod
     def room(track: Track) -> int:
         return len(share_out(alike_gpus(), track)) if track.device == "cuda" else default_jobs(track)
-
-    def make(self, run: RunIdentity, job: Job, watch: Watch) -> FinishedRun | FailedRun:
-        with self.device() as environment:
-            return self._train_and_evaluate(run, job, watch, environment)
 
     @contextmanager
     def device(self) -> Iterator[dict[str, str]]:
@@ -149,27 +159,25 @@ class LocalExecutor(Executor):
         finally:
             self._gpus.put(gpus)
 
-    def _train_and_evaluate(
-        self, run: RunIdentity, job: Job, watch: Watch, environment: dict[str, str]
-    ) -> FinishedRun | FailedRun:
+    def make(self, run: RunIdentity, job: Job, watch: Watch) -> FinishedRun | FailedRun:
         for torn in Path(job.folder).glob(".*.*"):  # by a worker that was killed while it wrote
             torn.unlink(missing_ok=True)
-        identity = {name: getattr(run, name) for name in RunIdentity.model_fields}
-        answer = self.ask("train", job, watch, environment)
-        if isinstance(answer, Trained):
-            training = answer.training
-            watch(Evaluating())
-            job = job.model_copy(update={"final_dev_loss": training.curve[-1].dev_loss_nats})
-            answer = self.ask("evaluate", job, watch, environment)
+        with self.device() as environment:
+            answer = self.ask("train", job, watch, environment)
+            if isinstance(answer, Trained):
+                training = answer.training
+                watch(Evaluating())
+                job = job.model_copy(update={"final_dev_loss": training.curve[-1].dev_loss_nats})
+                answer = self.ask("evaluate", job, watch, environment)
         match answer:
             case Evaluated() if answer.weights_sha256 != training.weights_sha256:
                 raise LlmbenchError(
                     f"{job.folder} holds other weights than those that were trained; delete it and run again"
                 )
             case Evaluated():
-                return FinishedRun(**identity, training=training, evaluation=answer.evaluation)
+                return FinishedRun(**dict(run), training=training, evaluation=answer.evaluation)
             case Failed():
-                return FailedRun(**identity, status=answer.status, reason=answer.reason)
+                return FailedRun(**dict(run), status=answer.status, reason=answer.reason)
             case Refused():
                 raise LlmbenchError(answer.message)
             case _:
@@ -182,21 +190,13 @@ class LocalExecutor(Executor):
         log.write_text("")
         # torch makes this folder where it first imports its compiler: too late, a confined worker may not.
         variables = {"TORCHINDUCTOR_CACHE_DIR": str(folder), **os.environ, **(environment or {})}
-        with Worker(self.entries[task], job, log, variables) as worker:
-            try:
-                with self._guard:
-                    self._running.add(worker)
-                    if self.stopping:  # before it was known
-                        worker.stop()
-                for event in worker.events():
-                    if isinstance(event, Step):
-                        watch(event)
-                    else:
-                        answer = event
-                code = worker.wait()
-            finally:
-                with self._guard:
-                    self._running.discard(worker)
+        with Worker(self.entries[task], job, log, variables) as worker, self.stopping_by(worker.stop):
+            for event in worker.events():
+                if isinstance(event, Step):
+                    watch(event)
+                else:
+                    answer = event
+            code = worker.wait()
         if answer is not None:
             return answer
         if self.stopping:
@@ -206,9 +206,3 @@ class LocalExecutor(Executor):
         last = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         reason = last[-1][:300] if last else f"the process ended with code {code} and no message"
         return Failed(status="error", reason=f"{reason} (full log: {log})")
-
-    def stop(self) -> None:
-        with self._guard:
-            super().stop()
-            for worker in self._running:
-                worker.stop()

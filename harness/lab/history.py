@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -20,6 +19,8 @@ from harness.core.schema import Count, Sha256, Strict
 from harness.core.track import Track
 from harness.lab.arms import Arms
 from harness.lab.contest import Contest
+
+ATTEMPTS = "attempts.jsonl"
 
 
 class Attempt(Strict):
@@ -48,12 +49,9 @@ def record_attempt(project: Project, board: Board, track: Track, contest: Contes
         holder=holder.number if holder else 0,
         recipe=contest.arms.candidate,
         sources=dict(sources),
-        decision=contest.verdict.decision,
-        reasons=contest.verdict.reasons,
-        pairs=contest.verdict.pairs,
-        gain=contest.verdict.gain,
+        **contest.verdict.model_dump(include={"decision", "reasons", "pairs", "gain"}),
     )
-    path = _attempts_file(project, track)
+    path = project.runs / track.name / ATTEMPTS
     line = attempt.model_dump_json() + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,11 +65,14 @@ def record_attempt(project: Project, board: Board, track: Track, contest: Contes
 
 def attempt_number(project: Project, board: Board, track: Track, sources: Mapping[str, str]) -> int:
     """The candidate's place among those since the track's last record, from 1; its own earlier tries do not count."""
-    holder = board.holder(track)
-    number = holder.number if holder else 0
-    tried = board.attempts(track.name, track.digest)
-    for attempt in _read(_attempts_file(project, track)):
-        if (attempt.track_digest, attempt.holder) == (track.digest, number):
+    holder, path = board.holder(track), project.runs / track.name / ATTEMPTS
+    tried = board.attempts(track)
+    for number, line in enumerate(read_text(path).splitlines() if path.exists() else (), start=1):
+        try:
+            attempt = Attempt.model_validate_json(line)
+        except ValidationError as error:
+            raise LlmbenchError(f"{path}:{number} is broken; restore that line or delete it") from error
+        if (attempt.track_digest, attempt.holder) == (track.digest, holder.number if holder else 0):
             tried.add(candidate_key(attempt.sources))
     return len(tried - {candidate_key(sources)}) + 1
 
@@ -81,19 +82,3 @@ def attempt_sentence(number: int, arms: Arms, board: Board, track: Track) -> str
     holder = board.holder(track)
     since = f"since record {holder.number}" if holder else "before any record"
     return f"{arms.candidate}: attempt {number} on {track.name} {since}"
-
-
-def _attempts_file(project: Project, track: Track) -> Path:
-    return project.runs / track.name / "attempts.jsonl"
-
-
-def _read(path: Path) -> list[Attempt]:
-    if not path.exists():
-        return []
-    attempts = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        try:
-            attempts.append(Attempt.model_validate_json(line))
-        except ValidationError as error:
-            raise LlmbenchError(f"{path}:{number} is broken; restore that line or delete it") from error
-    return attempts

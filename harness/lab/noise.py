@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project
-from harness.core.runs import FinishedRun, Pair, load_run, save_run
+from harness.core.runs import Pair, finished, load_run, save_run
 from harness.core.schema import Strict
 from harness.core.track import Rule, Track
 from harness.lab.arms import Arms
@@ -88,12 +88,10 @@ def _losses(pairs: Sequence[Pair]) -> tuple[list[float], list[float]]:
 
 
 class Shuffled(NamedTuple):
-    """The rule's decisions on contests shuffled from measured noise."""
+    """Share of shuffled contests that the rule accepts, and the mean number of pairs until its decision."""
 
     accepted: float
-    """Share of the contests."""
     pairs: float
-    """Mean number of pairs until the decision."""
 
 
 def accepts(record: Sequence[float], candidate: Sequence[float], rule: Rule, *, gain: float) -> Shuffled:
@@ -146,19 +144,13 @@ def study_folder(project: Project, track: Track) -> Path:
 
 
 def stored_pairs(project: Project, track: Track) -> list[Pair]:
-    """The committed study of this edition of the track; empty where there is none.
-
-    Raises LlmbenchError where a file is broken.
-    """
-    pairs = []
-    folder = study_folder(project, track)
+    """The committed study of this track's edition, maybe empty. Raises LlmbenchError where a file is broken."""
+    pairs, folder = [], study_folder(project, track)
     for path in sorted(folder.glob("record-seed-*.json"), key=lambda path: int(path.stem.rsplit("-", 1)[1])):
-        runs = [load_run(path), load_run(path.with_name(path.name.replace("record", "candidate")))]
-        finished = [run for run in runs if isinstance(run, FinishedRun)]
-        if len(finished) < 2 or any(run.training_digest != track.training_digest for run in finished):
-            continue
-        if finished[1].recipe == placebo_arms(finished[0].recipe, track.rule).candidate:  # not an earlier placebo's
-            pairs.append(Pair(*finished))
+        runs = finished(map(load_run, (path, path.with_name(path.name.replace("record", "candidate")))))
+        own = len(runs) == 2 and {run.training_digest for run in runs} == {track.training_digest}
+        if own and runs[1].recipe == placebo_arms(runs[0].recipe, track.rule).candidate:  # not an earlier placebo's
+            pairs.append(Pair(*runs))
     return pairs
 
 
@@ -169,8 +161,7 @@ def placebo_arms(record: str, rule: Rule) -> Arms:
 
 def study_seeds(track: Track, count: int) -> list[int]:
     """The public seeds first, then further ones: a study may take more seeds than any contest."""
-    further = range(max(track.seeds) + 1, max(track.seeds) + 1 + count)
-    return [*track.seeds, *further][:count]
+    return [*track.seeds, *range(max(track.seeds) + 1, max(track.seeds) + 1 + count)][:count]
 
 
 def save_study(project: Project, track: Track, pairs: Sequence[Pair]) -> Path:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
+
 from harness.core.errors import LlmbenchError
 from harness.core.git import git
-from harness.core.machine import available_cores
 from harness.core.project import Project
 from harness.core.runs import Machine, Provenance
 from harness.core.track import Track
 
 PACKAGES = ("llmbench", "numpy", "safetensors", "tokenizers", "torch")
+TRACKED = ("models", "harness", "tracks", ":!models/variants")  # a variant has a digest of its own
 
 
 def collect_provenance(project: Project, track: Track, *, jobs: int, gpu: str | None = None) -> Provenance:
     """Of a run of `track` that is trained here, `jobs` at a time."""
+    revision, dirty = None, False
+    with suppress(LlmbenchError):  # outside a repository, or without git
+        dirty = bool(git(project.root, "status", "--porcelain", "--", *TRACKED).strip())
+        revision = git(project.root, "rev-parse", "HEAD").decode().strip()
     return Provenance(
-        revision=_git(project, "rev-parse", "HEAD"),
-        dirty=bool(_git(project, "status", "--porcelain", "--", "models", "harness", "tracks", ":!models/variants")),
+        revision=revision,
+        dirty=dirty,
         packages={package: version(package) for package in PACKAGES},
         machine=this_machine(gpu),
         threads=track.threads,
@@ -35,11 +42,16 @@ def this_machine(gpu: str | None = None) -> Machine:
     return Machine(
         cpu=_cpu_name(),
         cores=available_cores(),
-        memory_gib=max(1, round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)),
+        memory_gib=max(1, round(psutil.virtual_memory().total / 2**30)),
         os=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         gpu=gpu,
     )
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_jobs(track: Track) -> int:
@@ -57,11 +69,3 @@ def _cpu_name() -> str:
         numbers = {"family": fields.get("cpu family"), "model": fields.get("model")}
         return " ".join([fields["model name"], *(f"{key} {number}" for key, number in numbers.items() if number)])
     return platform.processor() or platform.machine()
-
-
-def _git(project: Project, *arguments: str) -> str | None:
-    """Output of one git command, or None outside a repository or without git."""
-    try:
-        return git(project.root, *arguments).decode().strip()
-    except LlmbenchError:
-        return None

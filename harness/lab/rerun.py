@@ -25,7 +25,6 @@ from harness.rule.replication import (
     rule_again,
 )
 from harness.rule.stats import gain_test
-from harness.rule.verdict import Verdict
 
 
 class Repeat(Strict):
@@ -41,10 +40,7 @@ class Repeat(Strict):
 
 
 def claim_track(project: Project, submission: Submission) -> Track:
-    """The track that a claim was measured on, where it can be trained again here.
-
-    Raises LlmbenchError where the track is another edition by now, or a variant another file.
-    """
+    """The claim's track. Raises LlmbenchError where it is another edition by now, or a variant another file."""
     track = load_track(project, submission.track)
     if track.digest != submission.track_digest:
         raise LlmbenchError(
@@ -86,18 +82,14 @@ def outcome_of(claim: Submission, board: Board, contest: Contest) -> Outcome:
         return "open"  # the failure may have a cause outside the candidate
     if claim.kind == "negative":
         return outcome_of_negative(contest.verdict)
-    if claim.challenge is None:
-        return outcome_of_record(_verdict(claim), contest.verdict)
-    record = board.find(claim.challenge.number)
+    number = claim.challenge.number if claim.challenge else claim.number
+    record = board.find(number) if claim.challenge else claim
     if record is None:
-        raise LlmbenchError(f"{claim.folder_name} challenges {claim.challenge.number}, which is not on the board")
-    return outcome_of_challenge(claim.challenge.outcome, outcome_of_record(_verdict(record), contest.verdict))
-
-
-def _verdict(submission: Submission) -> Verdict:
-    if submission.verdict is None:
-        raise LlmbenchError(f"{submission.folder_name} has no verdict that a re-run could be compared with")
-    return submission.verdict
+        raise LlmbenchError(f"{claim.folder_name} challenges {number}, which is not on the board")
+    if record.verdict is None:
+        raise LlmbenchError(f"{record.folder_name} has no verdict that a re-run could be compared with")
+    outcome = outcome_of_record(record.verdict, contest.verdict)
+    return outcome_of_challenge(claim.challenge.outcome, outcome) if claim.challenge else outcome
 
 
 def compare_repeat(stored: Sequence[FinishedRun], again: Sequence[FinishedRun], rule: Rule) -> Repeat:
@@ -110,17 +102,16 @@ def compare_repeat(stored: Sequence[FinishedRun], again: Sequence[FinishedRun], 
     pairs = [Pair(then, now) for then, now in zip(stored, again, strict=True)]
     found = comparability_problems(pairs, timed=False)
     differs = {code: detail for code, detail in found.items() if code != "mixed_load"}  # load moves times alone
-    losses = ([run.evaluation.val_loss for run in runs] for runs in (stored, again))
+    arms = (stored, again)
+    losses = ([run.evaluation.val_loss for run in runs] for runs in arms)
     means = gain_test(*losses, alpha=rule.alpha_look)
     outcome: Outcome
     if not differs:
-        outcome = "confirmed" if all(_bits(then) == _bits(now) for then, now in pairs) else "refuted"
+        then, now = (
+            [(r.evaluation.nats, r.evaluation.correct, r.training.weights_sha256) for r in runs] for runs in arms
+        )
+        outcome = "confirmed" if then == now else "refuted"
     else:
         ends = [end for end in (means.ci_low, means.ci_high) if end is not None]
         outcome = "confirmed" if ends and max(map(abs, ends)) <= rule.loss_tolerance else "open"
     return Repeat(outcome=outcome, differs=differs, gain=means.gain, ci_low=means.ci_low, ci_high=means.ci_high)
-
-
-def _bits(run: FinishedRun) -> tuple[float, int, str]:
-    """What must not move at all."""
-    return run.evaluation.nats, run.evaluation.correct, run.training.weights_sha256

@@ -7,11 +7,12 @@ A run's folder is named by all that its numbers depend on, so what is found ther
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import filelock
 
@@ -34,8 +35,30 @@ Observe = Callable[[RunIdentity, RunEvent], None]
 """Called from the threads that watch the workers: a run and its newest event."""
 
 
-def ignore_events(run: RunIdentity, event: RunEvent) -> None:
-    """The observer for whoever does not watch."""
+@contextmanager
+def only_one(lock_file: Path, waiting: Callable[[], None], check: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """What one process of this machine does at a time; a second one calls `waiting()`, then `check()` while it waits.
+
+    Raises LlmbenchError where a file within cannot be written, and what `check` raises.
+    """
+    lock = filelock.FileLock(lock_file)
+    try:
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(filelock.Timeout):
+            lock.acquire(timeout=0)
+        if not lock.is_locked:
+            waiting()
+        while not lock.is_locked:
+            check()
+            with suppress(filelock.Timeout):
+                lock.acquire(timeout=0.5)
+        yield
+    except OSError as error:
+        raise LlmbenchError(
+            f"cannot write {lock_file.parent}: {error.strerror}; free space or fix the permissions"
+        ) from error
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True)
@@ -46,19 +69,22 @@ class RunStore:
     track: Track
     jobs: int
     """Runs that train at the same time; it moves no result, each run has the track's threads."""
-    timed_contest: str = ""
-    """Names the contest whose times are to be compared: its runs are trained for it, next to each other."""
-    observe: Observe = ignore_events
+    occasion: str = ""
+    """What the runs are made for, where they must be made for it: those of another occasion are never reused."""
+    observe: Observe = lambda run, event: None
     checkpoint_every_s: float = 30.0
     executor: type[Executor] = LocalExecutor
-    provenance: Provenance = field(init=False)
-    code_digest: str = field(init=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def provenance(self) -> Provenance:
+        """Of the runs that are made now."""
         gpu = gpu_name(self.track) if self.executor is LocalExecutor else None
-        provenance = collect_provenance(self.project, self.track, jobs=self.jobs, gpu=gpu)
-        object.__setattr__(self, "provenance", provenance)
-        object.__setattr__(self, "code_digest", code_digest(self.project))
+        return collect_provenance(self.project, self.track, jobs=self.jobs, gpu=gpu)
+
+    @cached_property
+    def code_digest(self) -> str:
+        """Of the code that they go through."""
+        return code_digest(self.project)
 
     def identify(self, recipe: str, seed: int) -> RunIdentity:
         """The run of `recipe` with `seed`, as it would be made now. Raises LlmbenchError for a bad recipe."""
@@ -73,11 +99,7 @@ class RunStore:
         )
 
     def folder(self, run: RunIdentity) -> Path:
-        """Where `run` lies: the key covers all that its numbers and times depend on.
-
-        On which machine of a cluster a run lands is not known before: there the cluster stands for the machine, and
-        runs of two kinds of machine are refused when they are compared.
-        """
+        """Where `run` lies: the key covers all that its numbers and times depend on."""
         provenance = run.provenance
         parts = {
             "training": run.training_digest,
@@ -88,11 +110,13 @@ class RunStore:
             "threads": provenance.threads,
             "jobs": provenance.jobs,
         }
+        # On which machine of a cluster a run lands is not known before: there the cluster stands for the machine,
+        # and runs of two kinds of machine are refused when they are compared.
         if self.executor is not LocalExecutor:
             del parts["machine"], parts["jobs"]
             parts["executor"] = self.executor.name
-        if self.timed_contest:
-            parts["contest"] = self.timed_contest
+        if self.occasion:
+            parts["contest"] = self.occasion
         key = sha256(json.dumps(parts, sort_keys=True).encode())[:12]
         return self.project.runs / run.track / run.recipe / key / f"seed-{run.seed}"
 
@@ -112,11 +136,9 @@ class RunStore:
     ) -> list[FinishedRun | FailedRun]:
         """The results of `runs`, in order: found where they are stored, trained where they are not.
 
-        Once a run has failed, no further one is started: the list then ends early. `milestone` is
-        asked when a run starts.
-
-        Raises LlmbenchError where a run cannot start, InterruptedRunError on Ctrl-C or SIGTERM; what
-        was finished by then is kept.
+        Once a run has failed, no further one is started: the list then ends early. `milestone` is asked when a run
+        starts. Raises LlmbenchError where a run cannot start, InterruptedRunError on Ctrl-C or SIGTERM; what was
+        finished by then is kept.
         """
         executor = self.executor(self.track, self.jobs)
         with executor.stopped_by_signals(), ThreadPoolExecutor(max_workers=self.jobs) as pool:
@@ -124,12 +146,31 @@ class RunStore:
             try:
                 for future in as_completed(futures):
                     if not future.cancelled() and isinstance(future.result(), FailedRun):
-                        _cancel(futures)
+                        for other in futures:
+                            other.cancel()
             except BaseException:
-                _cancel(futures)
+                for other in futures:
+                    other.cancel()
                 executor.stop()
                 raise
         return [future.result() for future in futures if not future.cancelled()]
+
+    def _make_one(
+        self, run: RunIdentity, executor: Executor, milestone: Callable[[RunIdentity], GiveUp | None]
+    ) -> FinishedRun | FailedRun:
+        lock = self.folder(run) / ".lock"
+        with only_one(lock, lambda: self.observe(run, Waiting()), executor.raise_if_stopped):
+            executor.raise_if_stopped()
+            found = self.find(run)
+            if found is not None and found.status not in RETRIED:
+                self.observe(run, Done(result=found, reused=True))
+                return found
+            result = executor.make(run, self._job(run, milestone(run)), lambda event: self.observe(run, event))
+            save_run(lock.with_name(RUN_FILE), result)
+            if result.status not in RETRIED:
+                lock.with_name("checkpoint.pt").unlink(missing_ok=True)
+            self.observe(run, Done(result=result, reused=False))
+            return result
 
     def rehearse(self, run: RunIdentity) -> bool:
         """Whether `run` gets as far as its first step: seconds, and nothing is kept.
@@ -138,77 +179,21 @@ class RunStore:
         """
         if self.executor is not LocalExecutor:
             return True  # this machine may have no GPU for it
-        executor, folder = self.executor(self.track, 1), self.folder(run)
-        folder.mkdir(parents=True, exist_ok=True)
+        executor = self.executor(self.track, 1)
+        self.folder(run).mkdir(parents=True, exist_ok=True)
         with executor.stopped_by_signals():
-            answer = executor.ask("rehearse", self._job(run, folder, None), lambda event: None)
+            answer = executor.ask("rehearse", self._job(run), lambda event: None)
         executor.raise_if_stopped()
         if isinstance(answer, Refused):
             raise LlmbenchError(answer.message)
         return isinstance(answer, Rehearsed)
 
-    def _job(self, run: RunIdentity, folder: Path, give_up: GiveUp | None) -> Job:
+    def _job(self, run: RunIdentity, give_up: GiveUp | None = None) -> Job:
         return Job(
+            **run.model_dump(include={"track", "training_digest", "recipe", "sources", "seed"}),
             root=str(self.project.root),
-            track=run.track,
-            training_digest=run.training_digest,
             settings=settings_of(self.track),
-            recipe=run.recipe,
-            sources=run.sources,
-            seed=run.seed,
-            folder=str(folder),
+            folder=str(self.folder(run)),
             checkpoint_every_s=self.checkpoint_every_s,
             give_up=give_up,
         )
-
-    def _make_anew(
-        self, run: RunIdentity, folder: Path, executor: Executor, give_up: GiveUp | None
-    ) -> FinishedRun | FailedRun:
-        job = self._job(run, folder, give_up)
-        result = executor.make(run, job, lambda event: self.observe(run, event))
-        save_run(folder / RUN_FILE, result)
-        if result.status not in RETRIED:
-            (folder / "checkpoint.pt").unlink(missing_ok=True)
-        return result
-
-    def _make_one(
-        self, run: RunIdentity, executor: Executor, milestone: Callable[[RunIdentity], GiveUp | None]
-    ) -> FinishedRun | FailedRun:
-        folder = self.folder(run)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock, waits = filelock.FileLock(folder / ".lock"), False
-            while not _try_lock(lock, timeout=0.5 if waits else 0):  # another llmbench trains this very run
-                if not waits:
-                    self.observe(run, Waiting())
-                    waits = True
-                executor.raise_if_stopped()
-            try:
-                executor.raise_if_stopped()
-                found = self.find(run)
-                if found is not None and found.status not in RETRIED:
-                    self.observe(run, Done(result=found, reused=True))
-                    return found
-                result = self._make_anew(run, folder, executor, milestone(run))
-                self.observe(run, Done(result=result, reused=False))
-                return result
-            finally:
-                lock.release()
-        except OSError as error:
-            raise LlmbenchError(
-                f"cannot write {folder}: {error.strerror}; free space or fix the permissions"
-            ) from error
-
-
-def _cancel(futures: Sequence[Future[Any]]) -> None:
-    """Those that have not started yet."""
-    for future in futures:
-        future.cancel()
-
-
-def _try_lock(lock: filelock.BaseFileLock, timeout: float) -> bool:
-    try:
-        lock.acquire(timeout=timeout)
-    except filelock.Timeout:
-        return False
-    return True

@@ -6,18 +6,16 @@ import datetime
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
-
-from harness.board.check_board import verify_folder
+from harness.board.check_board import check_folder
 from harness.board.curves import curves_png
-from harness.board.leaderboard import Board, check_record_sources, make_row, read_board, rebuild, write_board
+from harness.board.leaderboard import Board, check_record_sources, read_board, rebuild
 from harness.board.readme import submission_markdown, verdict_sentence
 from harness.board.rows import Row
-from harness.board.submission import SUBMISSION_NAME, Arm, Challenge, Claim, Kind, Submission, run_file
+from harness.board.submission import SUBMISSION_NAME, Arm, ArmName, Challenge, Claim, Kind, Submission, run_file
 from harness.core.errors import LlmbenchError, RejectedError, UndecidedError
 from harness.core.project import Project, make_folder, read_bytes, sha256, write_atomic, write_changed
 from harness.core.runs import FailedRun, FinishedRun, dump_json, finished
@@ -25,7 +23,7 @@ from harness.core.track import ExploratoryTrack, Track, settings_of
 from harness.lab.arms import Arms, Entry, contest_seeds, run_command
 from harness.lab.contest import Contest, decide_stored
 from harness.lab.history import attempt_number
-from harness.lab.store import RunStore
+from harness.lab.store import RunStore, only_one
 from harness.rule.replication import OWN_FAILURES, Outcome
 from harness.rule.verdict import Verdict
 from harness.variants.recipe import BASE, recipe_cost, recipe_sources
@@ -38,10 +36,9 @@ class Filing:
     kind: Kind
     name: str
     arms: Arms
-    records: tuple[FinishedRun, ...]
-    candidates: tuple[FinishedRun | FailedRun, ...]
-    attempt: int
-    verdict: Verdict | None
+    runs: Mapping[ArmName, Sequence[FinishedRun | FailedRun]]
+    attempt: int = 1
+    verdict: Verdict | None = None
     challenge: Challenge | None = None
 
 
@@ -60,13 +57,13 @@ def file_opening(store: RunStore, board: Board) -> Filing:
     if holder is not None:
         raise LlmbenchError(f"the track {track.name} is open already: {holder.folder_name} holds it")
     found = [store.find(store.identify(BASE, seed)) for seed in track.seeds]
-    runs = tuple(run for run in found if isinstance(run, FinishedRun))
+    runs = [run for run in found if isinstance(run, FinishedRun)]
     if len(runs) < track.rule.looks[0]:
         raise LlmbenchError(
             f"{len(runs)} of the {track.rule.looks[0]} seeds of the baseline are trained; "
             f"run `llmbench run baseline --track {track.name}`"
         )
-    return Filing("opening", f"{track.name}-baseline", Arms("", BASE), (), runs, 1, None)
+    return Filing("opening", f"{track.name}-baseline", Arms("", BASE), {"record": (), "candidate": runs})
 
 
 def require_holder(board: Board, track: Track) -> Submission:
@@ -125,8 +122,7 @@ def file_candidate(store: RunStore, board: Board, entry: Entry, arms: Arms, *, n
         kind="negative" if negative else "record",
         name="-".join((track.name, *entry.added, *(f"without-{name}" for name in entry.removed))),
         arms=arms,
-        records=tuple(pair.record for pair in used),
-        candidates=tuple(pair.candidate for pair in used),
+        runs={"record": [pair.record for pair in used], "candidate": [pair.candidate for pair in used]},
         attempt=attempt_number(store.project, board, track, used[0].candidate.sources),
         verdict=verdict,
     )
@@ -144,12 +140,12 @@ def file_challenge(store: RunStore, target: Submission, outcome: Outcome, attemp
             f"challenge again, with more pairs or on a machine where no run fails"
         )
     beside = [store.find(store.identify(contest.arms.record, run.seed)) for run in failed]
+    records = [*(pair.record for pair in pairs), *(run for run in beside if isinstance(run, FinishedRun))]
     return Filing(
         kind="challenge",
         name=f"challenge-{target.number:04d}",
         arms=contest.arms,
-        records=(*(pair.record for pair in pairs), *(run for run in beside if isinstance(run, FinishedRun))),
-        candidates=(*(pair.candidate for pair in pairs), *failed),
+        runs={"record": records, "candidate": [*(pair.candidate for pair in pairs), *failed]},
         attempt=attempt,
         verdict=verdict,
         challenge=Challenge(number=target.number, outcome=outcome),
@@ -164,17 +160,16 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
     """
     if name is not None and not re.match(SUBMISSION_NAME, name):
         raise LlmbenchError(f"the name '{name}' must be lower case letters, digits, '-', '_' and '+'; choose another")
-    make_folder(project.runs)
     make_folder(project.submissions)
     refuse_exploration(track, ())
-    with filelock.FileLock(project.runs / ".submit.lock"):
+    with only_one(project.runs / ".submit.lock", lambda: None):
         for left in project.submissions.glob(".new-*"):  # by a submit that was killed
             shutil.rmtree(left, ignore_errors=True)
         board = read_board(project)
-        candidates = finished(filing.candidates)
-        named = [(filing.arms.record, filing.records), (filing.arms.candidate, candidates)]
-        picture = curves_png([(recipe, runs) for recipe, runs in named if runs])
-        rules = read_bytes(project.tracks / f"{track.name}.toml")
+        records, candidates = (finished(filing.runs[arm]) for arm in ("record", "candidate"))
+        named = [(filing.arms.record, records), (filing.arms.candidate, candidates)]
+        files = {"curves.png": curves_png([(recipe, runs) for recipe, runs in named if runs])}
+        files["track.toml"] = read_bytes(project.tracks / f"{track.name}.toml")
         submission = Submission(
             number=board.next_number,
             name=name or filing.name,
@@ -183,22 +178,21 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
             lane=filing.verdict.lane if filing.verdict else "loss",
             track=track.name,
             track_digest=track.digest,
-            record=_arm(project, filing.arms.record, filing.records) if filing.records else None,
-            candidate=_arm(project, filing.arms.candidate, filing.candidates),
+            record=_freeze(project, filing, "record", files) if records else None,
+            candidate=_freeze(project, filing, "candidate", files),
             attempt=filing.attempt,
             verdict=filing.verdict,
-            files={"curves.png": sha256(picture), "track.toml": sha256(rules)},
+            files={"curves.png": sha256(files["curves.png"]), "track.toml": sha256(files["track.toml"])},
             challenge=filing.challenge,
         )
-        markdown = submission_markdown(submission, filing.records, candidates)
-        files = {"curves.png": picture, "track.toml": rules, "README.md": markdown.encode()}
-        files |= {"submission.json": dump_json(submission).encode(), **_evidence(project, submission, filing)}
+        markdown = submission_markdown(submission, records, candidates)
+        files |= {"README.md": markdown.encode(), "submission.json": dump_json(submission).encode()}
         try:
             with tempfile.TemporaryDirectory(prefix=".new-", dir=project.submissions) as scratch:
                 folder = Path(scratch) / submission.folder_name
                 for file, content in files.items():
                     write_atomic(folder / file, content)
-                if problems := verify_folder(project, folder, board):
+                if problems := check_folder(project, folder, board).problems:
                     raise LlmbenchError(f"the submission would not verify: {problems[0]}")
                 folder.rename(project.submissions / submission.folder_name)
         except OSError as error:
@@ -209,28 +203,23 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
 
 def rebuild_texts(project: Project) -> list[Row]:
     """Write anew what is made of runs: each submission's README, whose wording may be an older one, and the board."""
-    board, rows = read_board(project), []
-    for submission in board.submissions:
+    for submission in read_board(project).submissions:
         claim = Claim(project.submissions / submission.folder_name, submission)
-        text = submission_markdown(submission, finished(claim.records), finished(claim.candidates))
+        text = submission_markdown(submission, *claim.finished.values())
         write_changed(claim.folder / "README.md", text)
-        rows.append(make_row(board, claim))
-    return write_board(project, rows)
+    return rebuild(project)
 
 
-def _arm(project: Project, recipe: str, runs: Sequence[FinishedRun | FailedRun]) -> Arm:
+def _freeze(project: Project, filing: Filing, name: ArmName, files: dict[str, bytes]) -> Arm:
+    """One arm; its runs and sources join `files`: path in the submission's folder -> content."""
+    recipe = filing.arms.record if name == "record" else filing.arms.candidate
+    runs = {str(run.seed): dump_json(run).encode() for run in filing.runs[name]}
     sources = recipe_sources(project, recipe)
+    files |= {run_file(name, int(seed)): content for seed, content in runs.items()}
+    files |= {f"sources/{variant}.py": source.text.encode() for variant, source in sources.items()}
     return Arm(
         recipe=recipe,
         sources={variant: source.digest for variant, source in sources.items()},
         statements=recipe_cost(sources),
-        runs={str(run.seed): sha256(dump_json(run).encode()) for run in runs},
+        runs={seed: sha256(content) for seed, content in runs.items()},
     )
-
-
-def _evidence(project: Project, submission: Submission, filing: Filing) -> dict[str, bytes]:
-    """Path in the submission's folder -> content, of the sources of both arms and of all runs."""
-    variants = {variant for arm in submission.arms.values() for variant in arm.sources}
-    files = {f"sources/{variant}.py": read_bytes(project.variants / f"{variant}.py") for variant in sorted(variants)}
-    files |= {run_file("record", run.seed): dump_json(run).encode() for run in filing.records}
-    return files | {run_file("candidate", run.seed): dump_json(run).encode() for run in filing.candidates}

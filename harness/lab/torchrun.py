@@ -32,6 +32,9 @@ def work(job: Job, emit: Emit) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     theirs, ours = os.pipe()
+    with socket.socket() as probe:  # which port is free
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
     relay = threading.Thread(target=_pass_on, args=(theirs, emit))
     config = LaunchConfig(
         min_nodes=1,
@@ -39,7 +42,7 @@ def work(job: Job, emit: Emit) -> None:
         nproc_per_node=job.load_track().num_processes,
         run_id=uuid.uuid4().hex,
         rdzv_backend="static",  # torchrun's default unpickles what any process writes, the confined ones among them
-        rdzv_endpoint=f"localhost:{_free_port()}",
+        rdzv_endpoint=f"localhost:{port}",
         rdzv_configs={"rank": 0},
         max_restarts=0,
         logs_specs=_streams(f"/dev/fd/{ours}"),
@@ -61,12 +64,6 @@ def work(job: Job, emit: Emit) -> None:
     finally:
         os.write(ours, b"\n\n")
         relay.join()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return int(probe.getsockname()[1])
 
 
 def _streams(events: str) -> Any:

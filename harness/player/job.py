@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.core.dataspec import SplitName
 from harness.core.errors import LlmbenchError
@@ -15,9 +14,6 @@ from harness.data.corpus import private_paths
 from harness.player.confine import carve, confine, interpreter_paths
 from harness.player.device import device_files, start_device
 from harness.variants.recipe import Recipe, apply_recipe, recipe_sources
-
-if TYPE_CHECKING:
-    pass
 
 
 class GiveUp(Strict):

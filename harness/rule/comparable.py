@@ -28,7 +28,13 @@ def comparability_problems(pairs: Sequence[Pair], *, timed: bool) -> dict[str, s
     for code in seed_problems(*seeds, paired=True):
         problems[code] = f"record's seeds {seeds[0]}, candidate's {seeds[1]}"
     if timed:
-        _note_timing(problems, runs)
+        if any(run.provenance.jobs != 1 for run in runs):
+            problems["shared_machine"] = f"jobs: {sorted({run.provenance.jobs for run in runs})}"
+        in_time = sorted(runs, key=lambda run: (run.training.ended, run.seed))  # ISO times sort as text
+        for one, two in zip(in_time[::2], in_time[1::2], strict=True):
+            if one.seed != two.seed:
+                detail = f"seed {one.seed} ended {one.training.ended}, then seed {two.seed} {two.training.ended}"
+                problems.setdefault("not_interleaved", detail)
     if any(run.training.train_s < SHORTEST_S for run in runs):
         problems["no_time"] = f"train_s below {SHORTEST_S}"
     if value_problems([run.evaluation.val_loss for run in runs], [run.training.train_s for run in runs]):
@@ -54,14 +60,3 @@ def _note_difference(problems: dict[str, str], code: str, values: Sequence[Any])
                 one, other = (sorted(a.items() - b.items()) for a, b in ((one, other), (other, one)))
             problems.setdefault(code, f"{one} and {other}")
             return
-
-
-def _note_timing(problems: dict[str, str], runs: Sequence[FinishedRun]) -> None:
-    """Note what makes times incomparable: a shared machine, or arms that were not interleaved."""
-    if any(run.provenance.jobs != 1 for run in runs):
-        problems["shared_machine"] = f"jobs: {sorted({run.provenance.jobs for run in runs})}"
-    in_time = sorted(runs, key=lambda run: (run.training.ended, run.seed))  # ISO times sort as text
-    for first, second in zip(in_time[::2], in_time[1::2], strict=True):
-        if first.seed != second.seed:
-            detail = f"seed {first.seed} ended {first.training.ended}, then seed {second.seed} {second.training.ended}"
-            problems.setdefault("not_interleaved", detail)

@@ -86,12 +86,9 @@ def read_numbers(path: Path, options: Mapping[str, object] | None = None) -> Num
     text = read_text(path).removeprefix("\ufeff")  # spreadsheets start their files with a byte order mark
     content = (_from_csv(path, text) if path.suffix.lower() == ".csv" else _from_json(path, text)) | dict(options or {})
     known = list(Numbers.model_fields)
-    for key in content:
-        if key not in known:
-            name = key[:LONGEST_QUOTE]
-            raise LlmbenchError(
-                f"{path}: unknown key '{name}'{did_you_mean(name, known)}; known keys are {', '.join(known)}"
-            )
+    if unknown := [key[:LONGEST_QUOTE] for key in content if key not in known]:
+        meant = did_you_mean(unknown[0], known)
+        raise LlmbenchError(f"{path}: unknown key '{unknown[0]}'{meant}; known keys are {', '.join(known)}")
     try:
         return Numbers.model_validate_json(json.dumps(content))
     except ValidationError as error:
@@ -112,17 +109,9 @@ def judge_numbers(numbers: Numbers) -> Judgement:
     problems = seed_problems(numbers.record_seeds or (), numbers.candidate_seeds or (), paired=numbers.paired)
     if problems:  # a test that counts a seed twice means nothing
         found = GainTest(found.test, found.n, found.alpha, reasons=tuple(dict.fromkeys(problems + found.reasons)))
+    fields = found._asdict() | {"reasons": found.reasons or (("gain_shown",) if found.passes else ("not_shown",))}
     decision: Decision = "undecided" if found.reasons else "accepted" if found.passes else "rejected"
-    return Judgement(
-        decision=decision,
-        test=found.test,
-        p_value=found.p_value,
-        gain=found.gain,
-        ci_low=found.ci_low,
-        ci_high=found.ci_high,
-        n=found.n,
-        reasons=found.reasons or (("gain_shown",) if found.passes else ("not_shown",)),
-    )
+    return Judgement(decision=decision, **{key: fields[key] for key in Judgement.model_fields if key in fields})
 
 
 def judge_file(path: Path, options: Mapping[str, object] | None = None) -> Judgement:
@@ -154,10 +143,9 @@ def _from_csv(path: Path, text: str) -> dict[str, Any]:
             if row["arm"] not in arms:
                 raise ValueError(f"arm must be 'record' or 'candidate', found '{row['arm'][:LONGEST_QUOTE]}'")
             arms[row["arm"]].append((_number(int, row["seed"]), _number(float, row["value"])))
-    except csv.Error as error:
-        raise LlmbenchError(f"{path}, line {rows.line_num}: not a CSV line: {error}") from error
-    except ValueError as error:
-        raise LlmbenchError(f"{path}, line {rows.line_num}: {error}") from error
+    except (csv.Error, ValueError) as error:
+        what = "not a CSV line: " if isinstance(error, csv.Error) else ""
+        raise LlmbenchError(f"{path}, line {rows.line_num}: {what}{error}") from error
     content: dict[str, Any] = {}
     for arm, values in arms.items():
         if values:

@@ -12,7 +12,6 @@ from harness.rule.verdict import Guard, Verdict
 Outcome = Literal["confirmed", "refuted", "open"]
 State = Literal["", "disputed", "retracted"]
 NEVER_BEHIND = 1e6  # nats; no run is that far behind, so none is given up early
-_DOUBTS: dict[Outcome, int] = {"refuted": 1, "confirmed": -1, "open": 0}
 
 
 def rule_again(rule: Rule) -> Rule:
@@ -66,7 +65,7 @@ def state_after(outcomes: Sequence[Outcome]) -> State:
     """
     doubt = 0
     for outcome in outcomes:
-        doubt = max(0, doubt + _DOUBTS[outcome])
+        doubt = max(0, doubt + {"refuted": 1, "confirmed": -1, "open": 0}[outcome])
         if doubt == 2:
             return "retracted"
     return "disputed" if doubt else ""

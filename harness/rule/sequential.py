@@ -8,20 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.core.track import Rule
-from harness.rule.stats import Design, Estimate, bounds, estimate, p_value
+from harness.rule.stats import Array, Design, Estimate, bounds, estimate, p_value
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from harness.rule.stats import Array
-
-    Flags = NDArray[np.bool_]
-    Counts = NDArray[np.int64]
-
+Flags = NDArray[np.bool_]
+Counts = NDArray[np.int64]
 Quantity = Literal["loss", "time"]
 
 
@@ -72,8 +68,6 @@ def find(criterion: Criterion, num_pairs: int, rule: Rule) -> Finding:
     Welch's degrees of freedom, estimated from three values an arm, come out too high where one arm is
     noisier; below `rule.welch_df_from` seeds they are the smaller arm's, which is always safe (Hsu 1938).
     """
-    import numpy as np
-
     found = estimate(criterion.record[..., :num_pairs], criterion.candidate[..., :num_pairs], criterion.design)
     if criterion.design == "welch" and num_pairs < rule.welch_df_from:
         found = found._replace(df=np.asarray(num_pairs - 1.0))
@@ -87,8 +81,6 @@ def find(criterion: Criterion, num_pairs: int, rule: Rule) -> Finding:
 
 def replay(criteria: Sequence[Criterion], rule: Rule) -> Replay:
     """All looks in turn, for every contest at once. The first decision is final."""
-    import numpy as np
-
     *contests, available = criteria[0].record.shape
     decision, look = np.zeros(contests, dtype=np.int64), np.zeros(contests, dtype=np.int64)
     for number, num_pairs in enumerate(rule.looks, start=1):

@@ -1,4 +1,4 @@
-"""Statistics of a comparison. numpy and scipy are loaded at the first use of a test.
+"""Statistics of a comparison. scipy is loaded at the first use of a test.
 
 Gains are record minus candidate, because lower losses and times are better. Every test is one-sided and asks
 whether the true gain exceeds `margin`. What cannot be computed (one value, no variance, NaN, infinity, arms
@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
-    Array = NDArray[np.float64]
-
+Array = NDArray[np.float64]
 Design = Literal["paired", "welch"]
 TestName = Literal["one_sample_t", "welch_t", "paired_t", "z", "two_sample_z"]
 
@@ -39,8 +36,7 @@ class Estimate(NamedTuple):
     df: Array
 
 
-@dataclass(frozen=True)
-class GainTest:
+class GainTest(NamedTuple):
     """The result of one test. `p_value` is None exactly where the test could not be made; `reasons` then says why."""
 
     test: TestName
@@ -75,11 +71,13 @@ def gain_test(
     arms, where values at the same place are a pair: Student's t of the differences. With `sigma`, the standard
     deviation of a single value known beforehand: z.
     """
-    import numpy as np
-
     target = record if isinstance(record, int | float) else None
     arms = [candidate] if isinstance(record, int | float) else [record, candidate]
-    test = _test_name(len(arms), paired=paired, known=sigma is not None)
+    test: TestName = "two_sample_z"
+    if target is not None:
+        test = "one_sample_t" if sigma is None else "z"
+    elif sigma is None:
+        test = "paired_t" if paired else "welch_t"
     problems = value_problems(*arms, [margin, target or 0.0])
     if sigma is not None and not ROUNDING / LARGEST < sigma <= LARGEST:
         problems += ("bad_sigma",)
@@ -106,14 +104,6 @@ def gain_test(
     return GainTest(test, len(candidate), alpha, gain, low, high, float(p_value(found, margin)))
 
 
-def _test_name(num_arms: int, *, paired: bool, known: bool) -> TestName:
-    if num_arms == 1:
-        return "z" if known else "one_sample_t"
-    if known:
-        return "two_sample_z"
-    return "paired_t" if paired else "welch_t"
-
-
 def seed_problems(record: Sequence[int], candidate: Sequence[int], *, paired: bool) -> tuple[str, ...]:
     """Reason codes of seeds that occur twice in one arm or differ within a pair."""
     repeated = len(set(record)) != len(record) or len(set(candidate)) != len(candidate)
@@ -123,8 +113,6 @@ def seed_problems(record: Sequence[int], candidate: Sequence[int], *, paired: bo
 
 def pair_correlation(record: Sequence[float], candidate: Sequence[float]) -> float | None:
     """Pearson's correlation over the pairs; None below three pairs or where an arm has no spread."""
-    import numpy as np
-
     if len(record) != len(candidate) or len(record) < 3 or value_problems(record, candidate):
         return None
     arms = np.asarray([record, candidate], dtype=float)
@@ -142,8 +130,6 @@ def sign_flip_p(record: Sequence[float], candidate: Sequence[float], *, margin: 
     Assumes that differences scatter symmetrically about the margin, not that they are normal. Ties, up to rounding,
     count against the candidate. None below 7 pairs (it could not reach 1 %), above 20, or where values are unusable.
     """
-    import numpy as np
-
     usable = len(record) == len(candidate) and not value_problems(record, candidate, [margin])
     if not usable or not FEWEST_SIGN_FLIPS <= len(record) <= MOST_SIGN_FLIPS:
         return None
@@ -175,8 +161,6 @@ def power(effect: float, sd: float, n: int, *, alpha: float, design: Design, df:
 
 def estimate(record_S: Array, candidate_S: Array, design: Design) -> Estimate:
     """The mean gain of each contest under a design; both arms need two seeds or more."""
-    import numpy as np
-
     if design == "paired":
         num = candidate_S.shape[-1]
         scale = np.maximum(np.abs(record_S), np.abs(candidate_S)).max(-1)
@@ -191,8 +175,6 @@ def estimate(record_S: Array, candidate_S: Array, design: Design) -> Estimate:
 
 def known_sigma(record_S: Array, candidate_S: Array, sigma: float) -> Estimate:
     """The mean gain of each contest, where the standard deviation of a single value is known beforehand."""
-    import numpy as np
-
     error = sigma * math.sqrt(1 / record_S.shape[-1] + 1 / candidate_S.shape[-1])
     gain = record_S.mean(-1) - candidate_S.mean(-1)
     return Estimate(gain, np.full_like(gain, error), np.asarray(math.inf))
@@ -200,7 +182,6 @@ def known_sigma(record_S: Array, candidate_S: Array, sigma: float) -> Estimate:
 
 def p_value(found: Estimate, margin: float) -> Array:
     """One-sided p of "the gain exceeds the margin"; NaN, which passes no comparison, where there is no spread."""
-    import numpy as np
     from scipy.special import stdtr
 
     usable = found.standard_error > 0
@@ -218,8 +199,6 @@ def bounds(found: Estimate, alpha: float) -> tuple[Array, Array]:
 
 def _deviation(values_S: Array, scale: Array | None = None) -> Array:
     """Standard deviation over the seeds; 0 where it is no more than the rounding of values of size `scale`."""
-    import numpy as np
-
     scale = np.abs(values_S).max(-1) if scale is None else scale
     found = values_S.std(-1, ddof=1)
     return np.where(found > ROUNDING * scale, found, 0.0)

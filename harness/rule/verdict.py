@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Literal, NamedTuple
 
+import numpy as np
 from pydantic import Field
 
 from harness.core.runs import FailedRun, FinishedRun, Pair
@@ -25,6 +26,7 @@ Lane = Literal["loss", "speed", "simplicity"]
 FailureCode = Literal["candidate_failed", "hopeless_start", "record_failed", "run_interrupted"]
 LANES: tuple[Lane, ...] = ("loss", "speed", "simplicity")
 Decision = Literal["accepted", "rejected", "undecided"]
+_DECISIONS: dict[int, Decision] = {1: "accepted", -1: "rejected", 0: "undecided"}
 
 
 class Guard(Strict):
@@ -115,10 +117,7 @@ def decide(pairs: Sequence[Pair], rule: Rule, *, added_statements: int, lane: La
         pairs=num_used,
         look=look,
         next_look=rule.looks[look] if decision == "undecided" and not is_last else None,
-        gain=own.gain,
-        ci_low=own.ci_low,
-        ci_high=own.ci_high,
-        p_value=own.p_value,
+        **own.model_dump(include={"gain", "ci_low", "ci_high", "p_value"}),
         sign_flip_p=flips,
         correlation=pair_correlation(*losses),
         time_ratio=math.exp(-(own if own.quantity == "time" else guard).gain),
@@ -159,25 +158,17 @@ def _margin(rule: Rule, lane: Lane, added_statements: int) -> float:
 
 def _criteria(pairs: Sequence[Pair], rule: Rule, lane: Lane, margin: float) -> tuple[Criterion, Criterion]:
     """The lane's own gain, then its guard. Times are always paired: runs next to each other see the same load."""
-    import numpy as np
-
     losses = np.array([[run.evaluation.val_loss for run in pair] for pair in pairs]).T
     log_times = np.log([[run.training.train_s for run in pair] for pair in pairs]).T
     loss = partial(Criterion, quantity="loss", record=losses[0], candidate=losses[1], design=rule.design)
     time = partial(Criterion, quantity="time", record=log_times[0], candidate=log_times[1], design="paired")
-    if lane == "loss":
-        slowest = -math.log1p(rule.max_slowdown)
-        own = loss(margin=margin, missed="not_shown", hopeless="hopeless")
-        return own, time(margin=slowest, tested=False, missed="too_slow", hopeless="too_slow")
     if lane == "speed":
         own = time(margin=margin, missed="not_shown", hopeless="hopeless")
         return own, loss(margin=-rule.loss_tolerance, missed="loss_worse", hopeless="loss_worse")
-    slowest = -math.log1p(rule.time_tolerance)
-    own = loss(margin=margin, missed="loss_worse", hopeless="loss_worse")
-    return own, time(margin=slowest, missed="too_slow", hopeless="too_slow")
-
-
-_DECISIONS: dict[int, Decision] = {1: "accepted", -1: "rejected", 0: "undecided"}
+    slowest = -math.log1p(rule.max_slowdown if lane == "loss" else rule.time_tolerance)
+    missed, hopeless = ("not_shown", "hopeless") if lane == "loss" else ("loss_worse", "loss_worse")
+    guard = time(margin=slowest, tested=lane != "loss", missed="too_slow", hopeless="too_slow")
+    return loss(margin=margin, missed=missed, hopeless=hopeless), guard
 
 
 def _deciding(

@@ -19,11 +19,9 @@ from harness.variants.source import VariantSource
 
 def tracks_table(tracks: Sequence[Track], holders: Sequence[Row | None]) -> Table:
     """All tracks, a line each."""
-    table = new_table()
-    table.add_column("track", no_wrap=True)
-    table.add_column("what it is")
-    table.add_column("record", overflow="fold", max_width=20)
-    table.add_column("val loss", justify="right", no_wrap=True)
+    heads = ("track", "what it is", "record", "val loss")
+    table = new_table(None, heads, left=heads[:3], whole=("track", "val loss"))
+    table.columns[2].overflow, table.columns[2].max_width = "fold", 20
     for track, holder in zip(tracks, holders, strict=True):
         loss = "" if holder is None or holder.val_loss is None else f"{holder.val_loss:.4f}"
         recipe = "not opened yet" if holder is None else f"{holder.number}: {holder.recipe}"
@@ -33,11 +31,10 @@ def tracks_table(tracks: Sequence[Track], holders: Sequence[Row | None]) -> Tabl
 
 def variants_table(sources: Sequence[VariantSource], found: Mapping[str, Sequence[Standing]]) -> Table:
     """All variants, a line each."""
-    table = new_table()
-    table.add_column("variant", no_wrap=True)
-    table.add_column("stmts", justify="right")
-    table.add_column("change and source", overflow="fold")
-    table.add_column("standing", overflow="fold", max_width=16)
+    heads = ("variant", "stmts", "change and source", "standing")
+    table = new_table(None, heads, left=(heads[0], *heads[2:]), whole=heads[:1])
+    table.columns[2].overflow = table.columns[3].overflow = "fold"
+    table.columns[3].max_width = 16
     for source in sources:
         standing = "; ".join(_short_standing(one) for one in found.get(source.name, ())[:2])
         table.add_row(source.name, str(source.cost), source.summary, standing or "not judged")
@@ -46,8 +43,8 @@ def variants_table(sources: Sequence[VariantSource], found: Mapping[str, Sequenc
 
 def variant_facts(source: VariantSource, found: Sequence[Standing]) -> list[tuple[str, str]]:
     """One variant's cost, its standing and the command that tests it: (name, value)."""
-    facts = [("cost", f"{source.cost} statements"), ("file", f"models/variants/{source.path.name}")]
-    facts.append(("digest", source.digest))
+    place = f"models/variants/{source.path.name}"
+    facts = [("cost", f"{source.cost} statements"), ("file", place), ("digest", source.digest)]
     for one in found:
         gain = "" if one.gain is None else f", gain {one.gain:+.4f}"
         p = "" if one.p_value is None else f", p {one.p_value:.2g}"
@@ -103,13 +100,6 @@ def outlook_table(outlooks: Sequence[TrackOutlook]) -> Table:
     return table
 
 
-def holder_line(holder: Row | None) -> str:
-    """Who holds a track."""
-    if holder is None:
-        return "none, nobody opened it"
-    return f"{holder.number:04d}, {holder.recipe}, val loss {holder.val_loss}"
-
-
 def track_facts(track: Track) -> list[tuple[str, str]]:
     """One track in words: (what, sentence)."""
     rule = track.rule
@@ -117,32 +107,21 @@ def track_facts(track: Track) -> list[tuple[str, str]]:
     experts = f", {model.num_experts} experts a layer, each token in {model.top_k}" if model.num_experts else ""
     embeddings = "tied" if model.tie_embeddings else "separate"
     processes = f"{track.processes} processes of " if track.processes else ""
-    return [
-        (
-            "model",
-            f"width {model.dim}, {model.num_layers} layers, {model.num_heads} heads with {model.num_kv_heads} key "
-            f"heads, feed-forward {model.ffn_dim}{experts}, {model.vocab_size:,} tokens, {embeddings} embeddings",
-        ),
-        (
-            "rates",
-            f"Muon {optim.muon_lr:g}, embedding {optim.embed_lr:g}, head {optim.head_lr:g}, "
-            f"thin parameters {optim.scalar_lr:g}",
-        ),
-        (
-            "budget",
-            f"{budget.num_steps:,} steps of {budget.batch_sequences} x {budget.seq_len:,} tokens, "
-            f"{budget.tokens:,} in all",
-        ),
-        ("data", f"{data.title}, {'pinned' if data.pinned else 'not pinned: it can train, but nothing can be filed'}"),
-        ("device", f"{track.device}, {processes}{track.threads} thread{'' if track.threads == 1 else 's'} a run"),
-        ("rule", f"{rule.design}, looks after {', '.join(map(str, rule.looks))} pairs"),
-        (
-            "a record needs",
-            f"a gain above {rule.loss_per_statement:g} nats for each added statement at a level of "
-            f"{rule.alpha:g} over all looks, in at most {1 + rule.max_slowdown:g} times the time",
-        ),
-        ("digest", track.digest),
-    ]
+    facts = {
+        "model": f"width {model.dim}, {model.num_layers} layers, {model.num_heads} heads with {model.num_kv_heads} key "
+        f"heads, feed-forward {model.ffn_dim}{experts}, {model.vocab_size:,} tokens, {embeddings} embeddings",
+        "rates": f"Muon {optim.muon_lr:g}, embedding {optim.embed_lr:g}, head {optim.head_lr:g}, "
+        f"thin parameters {optim.scalar_lr:g}",
+        "budget": f"{budget.num_steps:,} steps of {budget.batch_sequences} x {budget.seq_len:,} tokens, "
+        f"{budget.tokens:,} in all",
+        "data": f"{data.title}, {'pinned' if data.pinned else 'not pinned: it can train, but nothing can be filed'}",
+        "device": f"{track.device}, {processes}{track.threads} thread{'' if track.threads == 1 else 's'} a run",
+        "rule": f"{rule.design}, looks after {', '.join(map(str, rule.looks))} pairs",
+        "a record needs": f"a gain above {rule.loss_per_statement:g} nats for each added statement at a level of "
+        f"{rule.alpha:g} over all looks, in at most {1 + rule.max_slowdown:g} times the time",
+        "digest": track.digest,
+    }
+    return [*facts.items()]
 
 
 def reported_table(track: Track) -> Table:

@@ -223,13 +223,11 @@ class SchemaDocument(Document):
     commands: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
 
 
-def _command_of(document: type[Document]) -> str:
-    """`RunBaselineDocument` -> `run baseline`."""
-    return " ".join(re.findall("[A-Z][a-z]+", document.__name__)[:-1]).lower()
-
-
-DOCUMENTS = {_command_of(document): document for document in Document.__subclasses__()}
-"""Command -> what it prints."""
+DOCUMENTS = {
+    " ".join(re.findall("[A-Z][a-z]+", document.__name__)[:-1]).lower(): document
+    for document in Document.__subclasses__()
+}
+"""Command -> what it prints: `run baseline` -> RunBaselineDocument."""
 
 
 def json_schema(command: str) -> dict[str, Any]:

@@ -9,11 +9,11 @@ import itertools
 import math
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -75,13 +75,11 @@ class LiveRuns:
 
     def __init__(self, console: Console, track: Track, arms: Arms | None = None) -> None:
         self.console, self.track, self.arms = console, track, arms
-        self._running: dict[tuple[str, int], _Watched] = {}
-        self._losses: dict[str, dict[int, float]] = {}
+        self._running: dict[tuple[str, int], _Watched] = defaultdict(_Watched)
+        self._losses: dict[str, dict[int, float]] = defaultdict(dict)
         self._ended: set[tuple[str, int]] = set()
         self._guard = threading.RLock()
-        self._live = Live(
-            console=console, get_renderable=self._render, transient=True, auto_refresh=True, refresh_per_second=4
-        )
+        self._live = Live(console=console, get_renderable=self._render, transient=True)
 
     def __enter__(self) -> LiveRuns:
         if self.console.is_terminal:
@@ -97,13 +95,13 @@ class LiveRuns:
             key = (run.recipe, run.seed)
             match event:
                 case Step():
-                    self._step(run, self._running.setdefault(key, _Watched()), event)
+                    self._step(run, self._running[key], event)
                 case Evaluating():
-                    self._running.setdefault(key, _Watched()).note = "evaluating"
+                    self._running[key].note = "evaluating"
                 case Lost():
                     self._line(run, f"lost ({event.reason}); it starts again")
                 case Waiting():
-                    self._running.setdefault(key, _Watched()).note = "another llmbench trains it"
+                    self._running[key].note = "another llmbench trains it"
                     self._line(run, "another llmbench trains this run; waiting for it")
                 case Done():
                     self._running.pop(key, None)
@@ -124,27 +122,22 @@ class LiveRuns:
             self._line(run, "training")
         elif now - watched.logged_at >= LOG_EVERY_S:
             watched.logged_at = now
-            left = duration(self._seconds_left(watched))
-            total = self.track.budget.num_steps
-            self._line(
-                run, f"step {watched.step}/{total}, loss {event.loss_nats:.3f}, {watched.rate:,.0f} tok/s, {left} left"
-            )
+            at = f"step {watched.step}/{self.track.budget.num_steps}, loss {event.loss_nats:.3f}"
+            self._line(run, f"{at}, {watched.rate:,.0f} tok/s, {duration(self._seconds_left(watched))} left")
 
-    def _end_pair(self, result: Any) -> None:
+    def _end_pair(self, result: FinishedRun | FailedRun) -> None:
         """Keep a score; where it completes a pair of the contest, log the gain so far."""
         if self.arms is None or not isinstance(result, FinishedRun):
             return
-        self._losses.setdefault(result.recipe, {})[result.seed] = result.evaluation.val_loss
-        gains = self._gains()
+        self._losses[result.recipe][result.seed] = result.evaluation.val_loss
+        gains = self._gains(self.arms)
         if result.seed in gains and result.recipe in (self.arms.record, self.arms.candidate) and len(gains) > 1:
             each = ", ".join(f"{gain:+.4f}" for gain in gains.values())
             put(self.console, f"{len(gains)} pairs, gain so far {fmean(gains.values()):+.4f} ({each})")
 
-    def _gains(self) -> dict[int, float]:
+    def _gains(self, arms: Arms) -> dict[int, float]:
         """Seed -> record minus candidate, of the pairs that are complete."""
-        if self.arms is None:
-            return {}
-        record, candidate = (self._losses.get(arm, {}) for arm in (self.arms.record, self.arms.candidate))
+        record, candidate = self._losses[arms.record], self._losses[arms.candidate]
         return {seed: record[seed] - candidate[seed] for seed in sorted(record.keys() & candidate.keys())}
 
     def _seconds_left(self, watched: _Watched) -> float:
@@ -161,11 +154,10 @@ class LiveRuns:
             for name, watched in zip(names, self._running.values(), strict=True):
                 loss = f"loss {watched.losses[-1]:.3f}" if watched.losses else ""
                 left = f"{duration(self._seconds_left(watched))} left" if watched.step and not watched.note else ""
-                progress = ProgressBar(total=self.track.budget.num_steps, completed=watched.step, width=bar)
                 cells: list[RenderableType] = [Text(name), Text(sparkline(watched.losses, curve), style="cyan")]
                 cells += [Text(watched.note or loss), Text(left, style="dim")]
                 if bar:
-                    cells.insert(1, progress)
+                    cells.insert(1, ProgressBar(self.track.budget.num_steps, watched.step, bar))
                     cells.insert(4, Text(f"{watched.rate:,.0f} tok/s" if watched.rate else ""))
                 table.add_row(*cells)
             for column in table.columns:
@@ -174,10 +166,10 @@ class LiveRuns:
 
     def _contest_line(self, arms: Arms) -> str:
         """How many pairs the next look still needs, and the gain so far."""
-        gains, looks = self._gains(), self.track.rule.looks
+        gains, looks = self._gains(arms), self.track.rule.looks
         seeds = {seed for _, seed in (*self._running, *self._ended)}  # those of a later look start when it is needed
         goal = next((look for look in looks if look >= len(seeds)), looks[-1])
-        done = sum(len(self._losses.get(arm, {})) for arm in (arms.record, arms.candidate))
+        done = len(self._losses[arms.record]) + len(self._losses[arms.candidate])
         started = sum(watched.step for watched in self._running.values())
         steps = max(0, (2 * goal - done) * self.track.budget.num_steps - started)
         rate = sum(watched.rate for watched in self._running.values()) / self.track.budget.batch_tokens

@@ -57,7 +57,8 @@ def draw_history(rows: Sequence[Row]) -> Figure:
         grid[-1, 0].set_xticks([])
         grid[-1, 0].set_xlabel(f"submissions of {rows[0].date}, in their order")
     else:
-        _date_axis(grid[-1, 0], first, last)
+        days = range(int(first), int(last) + 1, (int(last) - int(first)) // 5 + 1)  # at most five
+        grid[-1, 0].set_xticks(list(days), [datetime.date.fromordinal(day).isoformat() for day in days])
     figure.align_ylabels()
     return figure
 
@@ -103,14 +104,13 @@ def draw_cost(rows: Sequence[Row], added: Mapping[int, int], loss_per_statement:
     ends = [0.0, loss_per_statement * right]
     whiskers: list[Line] = []
     for row in rows:
-        x, y, won = added[row.number], row.gain or 0.0, row.kind == "record"
-        color = CANDIDATE if won and row.state != "retracted" else FAINT
+        x, y, color = added[row.number], row.gain or 0.0, CANDIDATE if _stands(row) else FAINT
         if row.ci_low is not None and row.ci_high is not None:
             whiskers.append((x, row.ci_low, x, row.ci_high))
             axes.plot([x, x], [row.ci_low, row.ci_high], color=color, linewidth=1, alpha=0.7)
             ends += [row.ci_low, row.ci_high]
         marker = "x" if row.state == "retracted" else "o"
-        axes.plot(x, y, marker, color=color, markerfacecolor=color if won else "none", markersize=5)
+        axes.plot(x, y, marker, color=color, mfc=color if row.kind == "record" else "none", markersize=5)
         ends.append(y)
     axes.set_xlim(left, right)
     margin = 0.08 * (max(ends) - min(ends)) or 0.01
@@ -160,11 +160,6 @@ def to_svg(draw: Callable[[], Figure]) -> str:
     return f"<svg{svg.replace('</style>', f'{sheet}</style>', 1)}\n"
 
 
-def _head(text: str) -> str:
-    """`text` as a label: its beginning."""
-    return text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…"
-
-
 def _places(rows: Sequence[Row]) -> dict[int, float]:
     """Number -> days since year 1. Submissions of one day are spread over it in their order."""
     found = {}
@@ -176,13 +171,6 @@ def _places(rows: Sequence[Row]) -> dict[int, float]:
             raise LlmbenchError(f"{row.folder}/submission.json: no calendar has the date {row.date}") from error
         found[row.number] = ordinal + (day.index(row.number) + 1) / (len(day) + 1)
     return found
-
-
-def _date_axis(axes: Axes, first: float, last: float) -> None:
-    """At most five whole days."""
-    step = (int(last) - int(first)) // 5 + 1
-    days = range(int(first), int(last) + 1, step)
-    axes.set_xticks(list(days), [datetime.date.fromordinal(day).isoformat() for day in days])
 
 
 def _relative_times(rows: Sequence[Row]) -> dict[int, float]:
@@ -210,7 +198,9 @@ def _place_labels(axes: Axes, points: Sequence[tuple[float, float, Row]], lines:
     taken = [Bbox([ends.min(axis=0), ends.max(axis=0)]).padded(3) for ends in boxes]
     frame = axes.get_window_extent()
     for x, y, row in points:
-        full = [f"{row.number} {_head(one_line(change_of(row)))}"] if _stands(row) or len(points) <= MOST_NAMES else []
+        change = one_line(change_of(row))
+        change = change if len(change) <= LONGEST_LABEL else change[: LONGEST_LABEL - 1] + "…"
+        full = [f"{row.number} {change}"] if _stands(row) or len(points) <= MOST_NAMES else []
         for text, (dx, dy) in product((*full, str(row.number)), BESIDE):
             label: Any = axes.annotate(
                 text,

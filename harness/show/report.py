@@ -39,12 +39,11 @@ def outcome_sentence(outcome: Outcome, again: Verdict) -> str:
         return "CONFIRMED: trained again on seeds that nobody picked, the claim holds."
     if outcome == "refuted":
         return "REFUTED: trained again on seeds that nobody picked, the claim does not hold."
+    more = "The track declares no further look, so more pairs would not help."
     if again.next_look is not None:
         more = f"{again.next_look - again.pairs} more pairs would help: --max-pairs {again.next_look} or more."
     elif again.decision == "undecided":
         more = "The runs came to no comparison; the lines above say why."
-    else:
-        more = "The track declares no further look, so more pairs would not help."
     return f"OPEN: the re-run is too weak to tell, it neither shows the claim nor excludes it. {more}"
 
 
@@ -64,15 +63,14 @@ def repeat_lines(repeat: Repeat) -> list[str]:
 
 def judgement_facts(judgement: Judgement) -> list[tuple[str, str]]:
     """A fixed test's numbers, to four digits: (name, value). `--json` has all digits."""
-    facts: list[tuple[str, str]] = [("test", judgement.test)]
+    facts: dict[str, str] = {"test": judgement.test}
     if judgement.p_value is not None:
-        facts.append(("p", f"{judgement.p_value:.4g}"))
+        facts["p"] = f"{judgement.p_value:.4g}"
     if judgement.gain is not None:
-        interval = ""
+        facts["gain"] = f"{judgement.gain:+.4g}"
         if judgement.ci_low is not None and judgement.ci_high is not None:
-            interval = f", interval [{judgement.ci_low:+.4g}, {judgement.ci_high:+.4g}]"
-        facts.append(("gain", f"{judgement.gain:+.4g}{interval}"))
-    return [*facts, ("values", str(judgement.n)), ("reasons", ", ".join(judgement.reasons))]
+            facts["gain"] += f", interval [{judgement.ci_low:+.4g}, {judgement.ci_high:+.4g}]"
+    return [*facts.items(), ("values", str(judgement.n)), ("reasons", ", ".join(judgement.reasons))]
 
 
 def duration(seconds: float) -> str:
@@ -121,23 +119,21 @@ def _flag_sentence(flag: Flag) -> str:
 
 def noise_lines(report: NoiseReport, track: Track) -> list[str]:
     """A noise study for the terminal."""
+
+    def nats(gain: float | None) -> str:
+        return "none" if gain is None else f"{gain:.4f}"
+
     correlation = "none" if report.correlation is None else f"{report.correlation:+.2f}"
-    advice = (
-        "as the track declares" if report.design == track.rule.design else f"the track declares {track.rule.design}"
-    )
-    lines = [
+    declared = track.rule.design
+    advice = "as the track declares" if report.design == declared else f"the track declares {declared}"
+    return [
         f"placebo pairs: {report.pairs} on {track.name}, mean gain {report.mean_gain:+.4f} (chance alone)",
         f"spread between seeds: {report.seed_sd:.4f} nats; of the paired difference: {report.paired_sd:.4f}",
         f"correlation of the pairs: {correlation}; design: {report.design} ({advice})",
         f"false accepts of the rule on shuffled placebo pairs: {100 * report.false_accepts:.2f} %",
         "smallest gain found with a power of 0.9, by one look alone:",
+        *(f"  {f.pairs} pairs: paired {nats(f.paired)}, welch {nats(f.welch)}" for f in report.detectable),
     ]
-    for found in report.detectable:
-        sizes = [(name, getattr(found, name)) for name in ("paired", "welch")]
-        lines.append(
-            f"  {found.pairs} pairs: " + ", ".join(f"{n} {'none' if g is None else f'{g:.4f}'}" for n, g in sizes)
-        )
-    return lines
 
 
 def plan_lines(plan: ContestPlan, gain: float, track: Track) -> list[str]:

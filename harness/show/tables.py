@@ -105,11 +105,9 @@ def _pieces(recipe: str) -> list[str]:
 
 def comparison_table(without: str, with_: str, rows: Sequence[Comparison]) -> Table:
     """The Without / With table for the terminal; a star is at the better value of each line."""
-    table = new_table()
-    table.add_column("mean over the pairs\n* the better one")
-    table.add_column(f"Without\n{without}", justify="right")
-    table.add_column(f"With\n{with_}", justify="right", overflow="fold")
-    table.add_column("difference", justify="right")
+    heads = ("mean over the pairs\n* the better one", f"Without\n{without}", f"With\n{with_}", "difference")
+    table = new_table(None, heads, left=heads[:1])
+    table.columns[2].overflow = "fold"
     for row in rows:
         without = f"[bold]{row.without} *[/]" if row.winner == "Without" else f"{row.without}  "
         with_ = f"[bold green]{row.with_} *[/]" if row.winner == "With" else f"{row.with_}  "

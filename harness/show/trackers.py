@@ -136,29 +136,24 @@ class Logbook:
                 rate = event.step * self.track.budget.batch_tokens / max(event.train_s, 1e-9)
                 self._send(name, run, event.step, {"train/loss": event.loss_nats, "train/tokens_per_s": rate})
             case Done():
-                if isinstance(event.result, FinishedRun):
-                    self._send_scores(name, event.result)
+                if isinstance(done := event.result, FinishedRun):
+                    for point in done.training.curve:
+                        curve = {"dev/loss": point.dev_loss_nats, "train/mean_loss": point.train_loss_nats}
+                        self._send(name, done, point.step, curve)
+                    self._send(name, done, done.training.steps, {metric.key: metric.read(done) for metric in METRICS})
                 self._send(name, run, None, {})
-
-    def _send_scores(self, name: str, run: FinishedRun) -> None:
-        """The dev curve, and every metric after the last step."""
-        for point in run.training.curve:
-            curve = {"dev/loss": point.dev_loss_nats, "train/mean_loss": point.train_loss_nats}
-            self._send(name, run, point.step, curve)
-        self._send(name, run, run.training.steps, {metric.key: metric.read(run) for metric in METRICS})
 
     def log_verdict(self, run: RunIdentity, verdict: Verdict) -> None:
         """The verdict's numbers, as a page of its own; `run` is the candidate's last."""
-        names = ("gain", "margin", "ci_low", "ci_high", "p_value", "time_ratio", "correlation")
-        numbers = {name: getattr(verdict, name) for name in names}
-        values = {f"verdict/{name}": value for name, value in numbers.items() if value is not None}
+        numbers = {"gain", "margin", "ci_low", "ci_high", "p_value", "time_ratio", "correlation"}
+        values = verdict.model_dump(include=numbers, exclude_none=True)
         name = f"{run.track} {run.recipe} verdict"
-        self._send(name, run, verdict.pairs, values)
+        self._send(name, run, verdict.pairs, {f"verdict/{name}": value for name, value in values.items()})
         self._send(name, run, None, {})
 
     def _send(self, name: str, run: RunIdentity, step: int | None, values: Values) -> None:
         for writer in self._writers:
-            writer.send(name, run, step, values)
+            writer.entries.put((name, run, step, values))
 
 
 class _Writer:
@@ -166,17 +161,14 @@ class _Writer:
 
     def __init__(self, name: str, tracker: Tracker, warn: Callable[[str], None]) -> None:
         self.name, self.tracker, self.warn = name, tracker, warn
-        self._entries: queue.SimpleQueue[tuple[str, RunIdentity, int | None, Values] | None] = queue.SimpleQueue()
+        self.entries: queue.SimpleQueue[tuple[str, RunIdentity, int | None, Values] | None] = queue.SimpleQueue()
+        """Numbers for the page of a run, by its name; without a step the page is complete."""
         self._thread = threading.Thread(target=self._write, name=f"log to {name}", daemon=True)
         self._thread.start()
 
-    def send(self, name: str, run: RunIdentity, step: int | None, values: Values) -> None:
-        """Numbers for the page `name`; without a step the page is complete."""
-        self._entries.put((name, run, step, values))
-
     def close(self) -> None:
         """Wait until everything is written, for at most PATIENCE_S."""
-        self._entries.put(None)
+        self.entries.put(None)
         self._thread.join(PATIENCE_S)
         if self._thread.is_alive():
             self.warn(f"{self.name} has not taken everything after {PATIENCE_S:.0f} s; the runs are kept all the same")
@@ -184,15 +176,19 @@ class _Writer:
     def _write(self) -> None:
         pages: dict[str, Page] = {}
         try:
-            while (entry := self._entries.get()) is not None:
+            while (entry := self.entries.get()) is not None:
                 name, run, step, values = entry
                 if step is None:
                     if name in pages:
                         pages.pop(name).close()
                 else:
-                    page = pages.get(name) or self.tracker(name, _key(name, run), _config(run))
-                    pages[name] = page
-                    page.log(step, values)
+                    if name not in pages:
+                        config = _config(run)
+                        key = sha256(json.dumps([name, config], sort_keys=True).encode())[
+                            :16
+                        ]  # the same for a same run
+                        pages[name] = self.tracker(name, key, config)
+                    pages[name].log(step, values)
             for page in pages.values():
                 page.close()
         except Exception as error:  # noqa: BLE001 - whatever a tracker raises, its log ends here and the runs go on
@@ -208,11 +204,6 @@ def _config(run: RunIdentity) -> dict[str, Any]:
         "cpu": provenance.machine.cpu,
         "gpu": provenance.machine.gpu or "",
     }
-
-
-def _key(name: str, run: RunIdentity) -> str:
-    """The same for the same run, so that it is not listed twice."""
-    return sha256(json.dumps([name, _config(run)], sort_keys=True).encode())[:16]
 
 
 def open_logbook(names: Sequence[str], project: Project, track: Track, warn: Callable[[str], None]) -> Logbook:

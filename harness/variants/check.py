@@ -14,27 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.core.errors import LlmbenchError
-from harness.variants.allowed import (
-    BASE_MODULES,
-    DEFINED_ONCE,
-    DUNDERS,
-    FORBIDDEN_BUILTINS,
-    INTERNALS,
-    MODULES,
-    NOT_OF_THE_BASE,
-    OWNED,
-    RELIED_ON,
-)
-from harness.variants.scopes import (
-    FIRST_ARGUMENTS,
-    KNOWN_MODULES,
-    PACKAGES,
-    File,
-    Function,
-    bound_names,
-    class_scope,
-    is_module,
-)
+from harness.variants import allowed
+from harness.variants.scopes import FIRST_ARGUMENTS, KNOWN_MODULES, File, Function, bound_names, class_scope, is_module
 
 # Limits on literals: far above what an idea needs (the committed variants have at most 14 constants and 20 characters
 # of strings), far below what stored knowledge of a text takes (assumption).
@@ -113,7 +94,11 @@ def _problems(file: File, node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.Attribute):
         yield from _attribute_problems(node)
     elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
-        yield from _store_problems(file, node)
+        owner = node.value
+        while isinstance(owner, ast.Subscript | ast.Attribute):
+            owner = owner.value
+        if isinstance(owner, ast.Name) and (path := file.imported.get(owner.id)):
+            yield f"stores into '{path}', which is not the variant's; keep state in attributes of self"
     elif isinstance(node, ast.ClassDef):
         yield from _class_problems(file, node)
     elif isinstance(node, ast.MatchClass):
@@ -129,13 +114,15 @@ def _problems(file: File, node: ast.AST) -> Iterator[str]:
 def _import_problems(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
     paths: list[str] = []
     if isinstance(node, ast.Import):
-        modules, known = [alias.name for alias in node.names], KNOWN_MODULES
+        unknown = [alias.name for alias in node.names if alias.name not in KNOWN_MODULES]
     else:
-        modules, known = ["." * node.level + (node.module or "")], KNOWN_MODULES | PACKAGES
+        module = "." * node.level + (node.module or "")
+        unknown = [] if is_module(module) else [module]
         paths = [f"{node.module}.{alias.name}" for alias in node.names]
-    if unknown := [module for module in modules if module not in known]:
-        others = sorted(name for name in MODULES if not name.startswith(("__", "torch")))
-        yield f"imports '{unknown[0]}'; a variant may import torch, {', '.join([*sorted(BASE_MODULES), *others])}"
+    if unknown:
+        others = sorted(name for name in allowed.MODULES if not name.startswith(("__", "torch")))
+        known = ", ".join([*sorted(allowed.BASE_MODULES), *others])
+        yield f"imports '{unknown[0]}'; a variant may import torch, {known}"
     else:
         yield from (_unlisted(path) for path in paths if not is_module(path) and not is_listed(path))
 
@@ -143,15 +130,14 @@ def _import_problems(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
 def is_listed(path: str) -> bool:
     """Whether a variant may use this dotted name that starts at an import."""
     module, _, name = path.rpartition(".")
-    if module in BASE_MODULES:
-        return not name.startswith("_") and name not in NOT_OF_THE_BASE
-    return name in MODULES.get(module, ()) or path.startswith("torch._foreach_")
+    if module in allowed.BASE_MODULES:
+        return not name.startswith("_") and name not in allowed.NOT_OF_THE_BASE
+    return name in allowed.MODULES.get(module, ()) or path.startswith("torch._foreach_")
 
 
 def _unlisted(path: str) -> str:
-    reason = OWNED.get(
-        path.rpartition(".")[2], "not among the names that a variant may use (harness/variants/allowed.py)"
-    )
+    unknown = "not among the names that a variant may use (harness/variants/allowed.py)"
+    reason = allowed.OWNED.get(path.rpartition(".")[2], unknown)
     return f"reaches for '{path}': {reason}; remove it"
 
 
@@ -185,7 +171,7 @@ def _attribute_problems(node: ast.Attribute) -> Iterator[str]:
             yield from reach_problems(node.attr, private=private)
     elif owner not in FIRST_ARGUMENTS - {"cls"}:
         yield f"assigns to '.{node.attr}' of something else; set attributes of self only"
-    elif node.attr in RELIED_ON | DEFINED_ONCE:
+    elif node.attr in allowed.RELIED_ON | allowed.DEFINED_ONCE:
         yield f"replaces '{node.attr}' on an object; define it in the class, or choose another name"
     else:
         yield from reach_problems(node.attr, private=True)
@@ -197,20 +183,12 @@ def _is_bare_super(call: ast.Call) -> bool:
 
 def reach_problems(name: str, *, private: bool = False) -> Iterator[str]:
     """What is wrong with reading the attribute `name` of a value; `private` where the value is the reader's own."""
-    if name in OWNED:
-        yield f"reaches for '{name}': {OWNED[name]}; remove it"
+    if name in allowed.OWNED:
+        yield f"reaches for '{name}': {allowed.OWNED[name]}; remove it"
     elif name.startswith("register_") and "hook" in name:
         yield f"reaches for '{name}': hooks run where no reader looks; do it in `forward` or in the optimizer"
-    elif name.startswith("__") or name in INTERNALS or (name.startswith("_") and not private):
+    elif name.startswith("__") or name in allowed.INTERNALS or (name.startswith("_") and not private):
         yield f"reaches for '{name}': private names belong to their owner; remove it"
-
-
-def _store_problems(file: File, node: ast.Subscript) -> Iterator[str]:
-    owner: ast.AST = node
-    while isinstance(owner, ast.Subscript | ast.Attribute):
-        owner = owner.value
-    if isinstance(owner, ast.Name) and owner.id in file.imported:
-        yield f"stores into '{file.imported[owner.id]}', which is not the variant's; keep state in attributes of self"
 
 
 def _class_problems(file: File, node: ast.ClassDef) -> Iterator[str]:
@@ -224,9 +202,9 @@ def _class_problems(file: File, node: ast.ClassDef) -> Iterator[str]:
         elif path in NOT_A_BASE or (path or "").startswith("models.parts."):
             yield f"class {node.name} extends '{path}', which the harness relies on; hold one instead"
     for name in {name for inner in class_scope(node) for name in bound_names(inner)}:
-        if name in RELIED_ON:
+        if name in allowed.RELIED_ON:
             yield f"class {node.name} defines '{name}', which the harness relies on; choose another name"
-        elif name in INTERNALS or (name.startswith("__") and name not in DUNDERS):
+        elif name in allowed.INTERNALS or (name.startswith("__") and name not in allowed.DUNDERS):
             yield f"class {node.name} defines '{name}', which belongs to Python or torch; choose another name"
 
 
@@ -234,7 +212,7 @@ def _name_problems(file: File, node: ast.AST) -> Iterator[str]:
     bound = list(bound_names(node))
     method = isinstance(node, Function) and isinstance(file.parent[node], ast.ClassDef)  # judged with its class
     for name in {*bound, *([node.id] if isinstance(node, ast.Name) else [])}:
-        if name in FORBIDDEN_BUILTINS and not method:
+        if name in allowed.FORBIDDEN_BUILTINS and not method:
             yield f"uses '{name}'; a variant only builds a model, remove it or give your own value another name"
         elif name.startswith("__") and not method:
             yield f"uses '{name}', which belongs to Python; remove it"

@@ -79,37 +79,29 @@ class Recipe:
         from models.gpt import GPT
 
         model = GPT(self.parts)
-        for trace in self.traces:
-            if not trace.used and trace.component in MODEL_COMPONENTS:
-                self._raise_conflict(trace)
+        for place, trace in enumerate(self.traces):
+            name, part = trace.variant, trace.component
+            if trace.used or part not in MODEL_COMPONENTS:
+                continue
+            if rivals := [later.variant for later in self.traces[place + 1 :] if later.component == part]:
+                raise LlmbenchError(
+                    f"variants '{name}' and '{rivals[-1]}' conflict: both replace {part}; "
+                    f"leave one out, or let '{rivals[-1]}' wrap `parts.{part}`"
+                )
+            if part == "experts" and not self.parts.model.num_experts:
+                raise LlmbenchError(
+                    f"variant '{name}' changes experts, and the model of this track has none; leave it out, or "
+                    f"use it on a mixture-of-experts track (one with model.num_experts)"
+                )
+            raise LlmbenchError(f"variant '{name}' changes {part}, which nothing in this recipe uses; leave it out")
         return model
-
-    def _raise_conflict(self, unused: _Traced) -> None:
-        later = self.traces[self.traces.index(unused) + 1 :]
-        rivals = [trace for trace in later if trace.component == unused.component]
-        if rivals:
-            raise LlmbenchError(
-                f"variants '{unused.variant}' and '{rivals[-1].variant}' conflict: both replace {unused.component}; "
-                f"leave one out, or let '{rivals[-1].variant}' wrap `parts.{unused.component}`"
-            )
-        if unused.component == "experts" and not self.parts.model.num_experts:
-            raise LlmbenchError(
-                f"variant '{unused.variant}' changes experts, and the model of this track has none; leave it out, or "
-                f"use it on a mixture-of-experts track (one with model.num_experts)"
-            )
-        raise LlmbenchError(
-            f"variant '{unused.variant}' changes {unused.component}, which nothing in this recipe uses; leave it out"
-        )
 
 
 MODEL_COMPONENTS = ("embedding", "query_key", "attention", "feed_forward", "experts", "block", "head")
 
 
 def apply_recipe(sources: dict[str, VariantSource], model: ModelConfig, optim: OptimConfig) -> Recipe:
-    """Apply a recipe's variants in order to the base.
-
-    Raises LlmbenchError where a variant's own code fails or returns something other than Parts.
-    """
+    """Apply a recipe's variants in order. Raises LlmbenchError where a variant's code fails or returns no Parts."""
     from models.gpt import base
     from models.parts import Parts
 
@@ -144,9 +136,8 @@ def canonical_name(name: str) -> str:
 def draw_parameters(model: nn.Module, seed: int) -> None:
     """Draw every parameter from its own random stream, keyed by (seed, name): no parameter affects another's values.
 
-    Each module that owns parameters draws them in `reset_parameters`, PyTorch's convention.
-
-    Raises LlmbenchError where a module has none, or where two parameters would share a stream.
+    Each module that owns parameters draws them in `reset_parameters`, PyTorch's convention. Raises LlmbenchError where
+    one has none, or where two parameters would share a stream.
     """
     import torch
 

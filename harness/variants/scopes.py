@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from harness.variants.allowed import BASE_MODULES, MODULES
 
@@ -22,8 +22,7 @@ def is_module(path: str) -> bool:
     return path in KNOWN_MODULES or path in PACKAGES
 
 
-@dataclass(frozen=True)
-class File:
+class File(NamedTuple):
     """One file's names. A name counts for the whole file, whichever scope binds it: the stricter reading."""
 
     imported: dict[str, str]
@@ -106,11 +105,8 @@ def class_scope(owner: ast.ClassDef) -> Iterator[ast.AST]:
     while waiting:
         node = waiting.pop()
         yield node
-        hidden: set[ast.AST] = set()
-        if isinstance(node, Function | ast.ClassDef):
-            hidden = set(node.body)
-        elif isinstance(node, ast.Lambda):
-            hidden = {node.body}
+        body = node.body if isinstance(node, Function | ast.ClassDef | ast.Lambda) else []
+        hidden = {*body} if isinstance(body, list) else {body}
         waiting.extend(child for child in ast.iter_child_nodes(node) if child not in hidden)
 
 
@@ -126,11 +122,9 @@ def _type_places(node: ast.AST) -> Iterator[ast.AST]:
         yield node.type
     elif isinstance(node, ast.MatchClass):
         yield node.cls
-    elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in GENERIC:
+    elif isinstance(node, ast.Subscript) and getattr(node.value, "id", None) in GENERIC:
         yield node.slice
-    elif (
-        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "issubclass")
-    ):
+    elif isinstance(node, ast.Call) and getattr(node.func, "id", None) in ("isinstance", "issubclass"):
         yield from node.args[1:]
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from harness.board.check_board import readable_board, verify_folder
+from harness.board.check_board import check_folder, readable_board
 from harness.board.leaderboard import Board, make_rows, read_board, rebuild
 from harness.board.rows import sections
-from harness.board.submission import Challenge, fresh_seeds, load_arm_runs, load_submission
+from harness.board.submission import Challenge, Claim, fresh_seeds, load_submission
 from harness.core.errors import LlmbenchError, UndecidedError
 from harness.core.project import Project, derive_seed
 from harness.core.runs import FailedRun, FinishedRun, RunIdentity
@@ -130,7 +130,7 @@ def test_other_seeds_arms_or_outcomes_are_named(disputed: Disputed, tmp_path: Pa
     def found(old: str, new: str) -> str:
         assert old in text
         path.write_text(text.replace(old, new, 1))
-        return " ".join(verify_folder(project, folder, readable_board(project)))
+        return " ".join(check_folder(project, folder, readable_board(project)).problems)
 
     assert "recomputed from the runs of both it is 'refuted'" in found('"outcome": "refuted"', '"outcome": "confirmed"')
     assert "it is challenge 1" in found('"attempt": 1', '"attempt": 2')
@@ -148,7 +148,7 @@ def test_a_challenge_on_seeds_of_another_is_refused(disputed: Disputed, tmp_path
     folder = (project.submissions / "0004-challenge-0002").rename(project.submissions / "0003-challenge-0002")
     path = folder / "submission.json"
     path.write_text(path.read_text().replace('"number": 4', '"number": 3').replace('"attempt": 2', '"attempt": 1'))
-    found = verify_folder(project, folder, readable_board(project))
+    found = check_folder(project, folder, readable_board(project)).problems
     assert len(found) == 1
     assert "are not those of challenge 1 of 0002-smoke-lucky" in found[0]
 
@@ -170,7 +170,7 @@ def test_a_candidate_that_fails_on_fresh_seeds_is_refuted_and_filed_with_the_fai
     def contest(status: Any) -> Contest:
         failed = FailedRun(**fields, status=status, reason="the training loss is not finite")
         verdict = failed_verdict(
-            "candidate_failed", failed.reason, again.rule, added_statements=target.added_statements
+            "candidate_failed", failed.reason, again.rule, added_statements=target.verdict.added_statements
         )
         return Contest(arms, (), (failed,), verdict)
 
@@ -179,7 +179,7 @@ def test_a_candidate_that_fails_on_fresh_seeds_is_refuted_and_filed_with_the_fai
         file_challenge(store, target, "open", 2, contest("error"))
     assert outcome_of(target, board, contest("diverged")) == "refuted"
     filing = file_challenge(store, target, "refuted", 2, contest("diverged"))
-    assert len(filing.records) == len(filing.candidates) == 1
+    assert len(filing.runs["record"]) == len(filing.runs["candidate"]) == 1
     with pytest.raises(LlmbenchError, match="it is challenge 2"):  # another one was filed since it was drawn
         write_submission(project, track, replace(filing, attempt=1), None)
     submission, markdown = write_submission(project, track, filing, None)
@@ -190,7 +190,7 @@ def test_a_candidate_that_fails_on_fresh_seeds_is_refuted_and_filed_with_the_fai
     assert not any(verify_board(project).values())
     run = folder / "runs" / f"candidate-seed-{again.seeds[0]}.json"
     run.write_text(run.read_text().replace("not finite", "fine"))
-    assert "is not the run whose digest" in verify_folder(project, folder, read_board(project))[0]
+    assert "is not the run whose digest" in check_folder(project, folder, read_board(project)).problems[0]
 
 
 def test_a_record_that_holds_is_confirmed_on_seeds_of_its_own(filed: FiledContest) -> None:
@@ -294,8 +294,7 @@ def challenge_of(number: int, outcome: Outcome) -> dict[str, Any]:
 
 def holder(board: Board) -> int:
     """The number of the record."""
-    first = board.submissions[0]
-    found = board.holder_of(first.track, first.track_digest)
+    found = board.holder(board.submissions[0])
     assert found is not None
     return found.number
 
@@ -325,8 +324,7 @@ def test_what_was_judged_before_a_retraction_was_judged_against_the_record_of_it
 
 def test_a_retracted_record_counts_as_an_attempt_in_vain(filed: FiledContest) -> None:
     for board, attempts in ((board_of(filed, REFUTED), 0), (board_of(filed, REFUTED, REFUTED), 1)):
-        first = board.submissions[0]
-        assert len(board.attempts(first.track, first.track_digest)) == attempts
+        assert len(board.attempts(board.submissions[0])) == attempts
 
 
 def test_fresh_seeds_differ_by_purpose_and_by_run_and_are_never_the_claims_own(filed: FiledContest) -> None:
@@ -358,5 +356,5 @@ def test_a_negative_results_rerun_keeps_the_rule_and_a_records_does_not_stop_on_
     again = track_again(smoke, record)
     assert again.rule.futility_alpha == smoke.rule.alpha_look
     assert again.training_digest == smoke.training_digest
-    runs = load_arm_runs(filed.sandbox.root / "submissions" / record.folder_name, record, "candidate")
+    runs = Claim(filed.sandbox.root / "submissions" / record.folder_name, record).finished["candidate"]
     assert {run.training_digest for run in runs} == {again.training_digest}

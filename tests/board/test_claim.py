@@ -227,7 +227,6 @@ def test_small_removals_cannot_walk_the_record_backwards(filed: FiledContest) ->
     best = read_board(Project(filed.sandbox.root)).submissions[-1]
     removal = best.model_copy(update={"number": 3, "lane": "simplicity", "candidate": best.record})
     board = Board((best, removal))
-    key = (best.track, best.track_digest)
-    assert board.holder_of(*key) == removal
-    assert board.standing_of(*key, "loss") == board.standing_of(*key, "speed") == removal
-    assert board.standing_of(*key, "simplicity") == best
+    assert board.holder(best) == removal
+    assert board.standing(best, "loss") == board.standing(best, "speed") == removal
+    assert board.standing(best, "simplicity") == best

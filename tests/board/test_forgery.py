@@ -12,7 +12,7 @@ import pytest
 
 from harness.board.leaderboard import rebuild
 from harness.board.readme import submission_markdown
-from harness.board.submission import ArmName, Claim, confirmation_seeds, load_arm_runs, load_submission, run_file
+from harness.board.submission import ArmName, Claim, confirmation_seeds, load_submission, run_file
 from harness.core.project import Project, sha256
 from tests.make import RECORD, copy_board, newest, verify_board, written
 
@@ -48,7 +48,7 @@ def forge(project: Project, edit: Edit, *, kind: str = "record", judge_again: bo
     if judge_again:
         submission = submission.model_copy(update={"verdict": Claim(folder, submission).verdict})
         (folder / "submission.json").write_text(written(submission.model_dump(mode="json")))
-    arms = [load_arm_runs(folder, submission, arm) for arm in ARMS]
+    arms = Claim(folder, submission).finished.values()
     if submission.verdict is not None and submission.verdict.pairs > 0:
         (folder / "README.md").write_text(submission_markdown(submission, *arms))
     rebuild(project)

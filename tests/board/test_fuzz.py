@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from harness.board.check_board import readable_board, verify_folder
+from harness.board.check_board import check_folder, readable_board
 from harness.board.leaderboard import make_rows, read_board
 from harness.board.rows import BOARD_END, BOARD_START
 from harness.core.project import Project, sha256
@@ -99,7 +99,7 @@ def subjects(project: Project) -> dict[str, Subject]:
         return True
 
     def claim_problems() -> Any:
-        found = verify_folder(project, claim, readable_board(project))
+        found = check_folder(project, claim, readable_board(project)).problems
         assert all(is_sentence(problem) for problem in found), found
         return REFUSED if found else "accepted"
 
@@ -222,7 +222,7 @@ def test_a_link_in_a_submission_is_refused_wherever_it_leads(checkout: Project) 
         moved = checkout.root / "moved"
         path.rename(moved)
         path.symlink_to(moved)
-        problems = verify_folder(checkout, claim, readable_board(checkout))
+        problems = check_folder(checkout, claim, readable_board(checkout)).problems
         assert any("is a link" in problem for problem in problems), problems
         path.unlink()
         moved.rename(path)

@@ -15,7 +15,7 @@ from harness.board.leaderboard import make_rows
 from harness.board.metrics import METRICS, compare
 from harness.board.readme import submission_markdown
 from harness.board.rows import board_markdown, format_csv, stored_rows
-from harness.board.submission import load_arm_runs, load_submission
+from harness.board.submission import Claim, load_submission
 from harness.core.events import Done
 from harness.core.project import Project
 from harness.core.runs import FinishedRun
@@ -51,7 +51,7 @@ def places(root: Path) -> dict[str, str]:
     """Every place that shows the runs of the record, as text."""
     project, folder = Project(root), root / "submissions" / RECORD.name
     submission = load_submission(folder)
-    records, candidates = (load_arm_runs(folder, submission, arm) for arm in ("record", "candidate"))
+    records, candidates = Claim(folder, submission).finished.values()
     rows, kept = make_rows(project), dict[str, float]()
     page = Page(lambda step, values: kept.update(values), lambda: None)
     with Logbook({"kept": lambda name, key, config: page}, load_track(project, "pocket"), print) as book:
@@ -76,7 +76,7 @@ def places(root: Path) -> dict[str, str]:
 def arms(**training: Any) -> list[list[FinishedRun]]:
     """The runs of the committed record's arms; `training` is replaced in the candidate's."""
     submission = load_submission(RECORD)
-    records, candidates = (load_arm_runs(RECORD, submission, arm) for arm in ("record", "candidate"))
+    records, candidates = Claim(RECORD, submission).finished.values()
     changed = [run.model_copy(update={"training": run.training.model_copy(update=training)}) for run in candidates]
     return [records, changed]
 

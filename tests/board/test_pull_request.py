@@ -16,7 +16,7 @@ import yaml
 from harness.board.leaderboard import rebuild
 from harness.board.readme import submission_markdown
 from harness.board.rows import BOARD_START
-from harness.board.submission import load_arm_runs, load_submission
+from harness.board.submission import Claim, load_submission
 from harness.core.errors import LlmbenchError
 from harness.core.git import find_commit
 from harness.core.project import Project
@@ -77,7 +77,7 @@ class Repository:
         number, _, rest = name.partition("-")
         submission = load_submission(folder).model_copy(update={"number": int(number), "name": rest})
         (folder / "submission.json").write_text(dump_json(submission))
-        runs = [load_arm_runs(folder, submission, arm) for arm in ("record", "candidate")]
+        runs = Claim(folder, submission).finished.values()
         (folder / "README.md").write_text(submission_markdown(submission, *runs))
         if move:
             shutil.rmtree(self.root / CLAIM)

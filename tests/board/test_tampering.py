@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from harness.board.check_board import readable_board, verify_folder
+from harness.board.check_board import check_folder, readable_board
 from harness.board.rows import BOARD_END, BOARD_START
 from harness.core.project import Project
 from tests.make import copy_board, newest, verify_board, written
@@ -90,10 +90,10 @@ def accepted_changes(project: Project, path: Path, mutated: Iterator[Mutation]) 
     folder = next(parent for parent in path.parents if parent.parent == project.submissions)
     for place, change, text in mutated:
         path.write_text(text)
-        if not verify_folder(project, folder, readable_board(project)):
+        if not check_folder(project, folder, readable_board(project)).problems:
             accepted.add((place, str(change)))
     path.write_text(original)
-    assert verify_folder(project, folder, readable_board(project)) == []
+    assert check_folder(project, folder, readable_board(project)).problems == []
     return accepted
 
 
@@ -136,7 +136,7 @@ def test_every_run_of_a_claim_is_guarded(board: Project, kind: str) -> None:
 def test_a_file_that_does_not_belong_to_a_submission_is_named(board: Project) -> None:
     path = newest(board, "record") / "notes.txt"
     path.write_text("hello")
-    found = verify_folder(board, path.parent, readable_board(board))
+    found = check_folder(board, path.parent, readable_board(board)).problems
     path.unlink()
     assert found == [f"{path.parent.name}/notes.txt does not belong to a submission; remove it"]
 

@@ -16,12 +16,12 @@ from harness.core.project import Project
 from harness.core.runs import FinishedRun, load_run
 from harness.core.track import Track, load_track
 from harness.lab.arms import Entry
-from harness.lab.doctor import START_S, TrackOutlook, _outlook, _Rates, available_confinement, run_seconds, track_work
+from harness.lab.doctor import START_S, TrackOutlook, _outlook, available_confinement, run_seconds, track_work
 from tests.sandbox import FiledContest, python
 
 
 def outlook(project: Project, track: Track, cpu: float = 1e11, memory_gib: float = 16.0) -> TrackOutlook:
-    return _outlook(project, track, _Rates(cpu, None), memory_gib, None)
+    return _outlook(project, track, {"cpu": cpu}, memory_gib, None)
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def test_what_a_machine_of_a_cluster_makes_is_what_this_one_makes(
     assert (run.provenance.revision, run.provenance.dirty) == ("f" * 40, True)
     assert sha256(files["weights.safetensors"]) == run.training.weights_sha256
 
-    store = RunStore(Project(ROOT), short, jobs=1, timed_contest=str(tmp_path))
+    store = RunStore(Project(ROOT), short, jobs=1, occasion=str(tmp_path))
     identity = store.identify("base", 3)
     folder = tmp_path / "local"
     folder.mkdir()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.board.submission import Submission, load_arm_runs, load_submission
+from harness.board.submission import Claim, Submission, load_submission
 from harness.core.project import Project
 from harness.core.runs import FinishedRun, Pair
 from harness.core.track import load_track
@@ -33,7 +33,7 @@ SIMPLICITY = ("--without", "token_smear", "--lane", "simplicity")
 
 
 @dataclass(frozen=True)
-class Claim:
+class Trained:
     """A contest as it was printed, and what was filed of it."""
 
     printed: dict[str, Any]
@@ -51,8 +51,8 @@ class Contested:
     """A board on which a faster recipe broke the record, and then a simpler one."""
 
     sandbox: Sandbox
-    speed: Claim
-    simplicity: Claim
+    speed: Trained
+    simplicity: Trained
 
     @property
     def project(self) -> Project:
@@ -74,12 +74,12 @@ def contested(filed: FiledContest, tmp_path_factory: pytest.TempPathFactory) -> 
         printed: dict[str, Any] = json.loads(done.stdout)
         return printed
 
-    def claim(*arguments: str) -> Claim:
+    def claim(*arguments: str) -> Trained:
         printed = do("run", "candidate", *arguments)
         folder = sandbox.root / do("submit", *arguments)["folder"]
         submission = load_submission(folder)
-        arms = (load_arm_runs(folder, submission, "record"), load_arm_runs(folder, submission, "candidate"))
-        return Claim(printed, submission, [Pair(*runs) for runs in zip(*arms, strict=True)])
+        arms = Claim(folder, submission).finished.values()
+        return Trained(printed, submission, [Pair(*runs) for runs in zip(*arms, strict=True)])
 
     do("submit", "--baseline")
     do("submit", "--variant", "token_smear")
@@ -134,12 +134,12 @@ def test_a_simpler_recipe_wins_within_the_tolerances_and_loses_beyond_them(conte
     assert (printed["decision"], printed["reasons"]) == ("accepted", ["simpler_and_no_worse"])
     assert (printed["record"], printed["candidate"]) == ("base+token_smear+smaller", "base+smaller")
     assert printed["gain"] < 0  # the price of simplicity here
-    assert printed["added_statements"] == simplicity.submission.added_statements < 0
+    assert printed["added_statements"] == simplicity.submission.verdict.added_statements < 0
 
     def judged(**tolerances: float) -> tuple[str, tuple[str, ...]]:
         strict = rule.model_copy(update=tolerances)
         verdict = decide(
-            simplicity.pairs, strict, added_statements=simplicity.submission.added_statements, lane="simplicity"
+            simplicity.pairs, strict, added_statements=simplicity.submission.verdict.added_statements, lane="simplicity"
         )
         return verdict.decision, verdict.reasons
 

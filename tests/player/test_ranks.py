@@ -19,12 +19,12 @@ from torch import distributed
 
 from harness.core.errors import LlmbenchError
 from harness.core.events import Answer, Failed, RunEvent, Step, Stopped, Trained
-from harness.core.machine import available_cores
 from harness.core.project import Project
-from harness.core.track import Track, load_track, parse_track_text
+from harness.core.track import Track, load_track, parse_track
 from harness.data.batches import Batches
 from harness.lab.doctor import _remarks
 from harness.lab.executor import LocalExecutor
+from harness.lab.provenance import available_cores
 from harness.lab.ray.cluster import resources
 from harness.player.device import require_device
 from harness.player.job import Job
@@ -147,7 +147,7 @@ def test_a_parameter_that_nobody_uses_stays_where_it_is(together: Together, tmp_
 def test_processes_are_part_of_the_contest_and_one_is_none(project: Project, smoke: Track) -> None:
     text = (ROOT / "tracks" / "smoke.toml").read_text()
     path = ROOT / "tracks" / "smoke.toml"
-    one, two = (parse_track_text(f"processes = {count}\n{text}", path) for count in (1, 2))
+    one, two = (parse_track(path, text=f"processes = {count}\n{text}") for count in (1, 2))
     assert one.digest == smoke.digest
     assert two.digest != smoke.digest
     assert two.training_digest != smoke.training_digest

@@ -101,7 +101,7 @@ def test_a_rerun_does_not_stop_on_a_hunch() -> None:
 
 @given(contests(), rules)
 def test_a_rerun_stops_early_only_where_it_settles_the_claim(pairs: list[Pair], rule: Rule) -> None:
-    """Otherwise what was stopped would stay open for ever, since a verdict once fallen stays."""
+    """Otherwise what was stopped would stay open for ever, since a verdict is final."""
     again = verdict_on(pairs, rule_again(rule))
     if again.decision != "undecided" and again.look < len(rule.looks) and "too_slow" not in again.reasons:
         assert outcome_of_record(CLAIM, again) != "open"

@@ -16,7 +16,7 @@ from PIL import Image
 from harness.board.curves import curves_png, draw_curves, to_png
 from harness.board.leaderboard import make_rows
 from harness.board.rows import Row
-from harness.board.submission import load_arm_runs, load_submission
+from harness.board.submission import Claim, load_submission
 from harness.core.errors import LlmbenchError
 from harness.core.runs import FinishedRun
 from harness.show import plots
@@ -33,8 +33,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
 
 @pytest.fixture(scope="module")
 def arms() -> Arms:
-    submission = load_submission(NEGATIVE)
-    return [(name, load_arm_runs(NEGATIVE, submission, name)) for name in ("record", "candidate")]
+    return [*Claim(NEGATIVE, load_submission(NEGATIVE)).finished.items()]
 
 
 class Drawing(NamedTuple):

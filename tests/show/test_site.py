@@ -16,7 +16,7 @@ import pytest
 
 from harness.board.leaderboard import make_rows
 from harness.board.rows import format_csv
-from harness.board.submission import Claim, load_runs, load_submission
+from harness.board.submission import Claim, load_submission
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project
 from harness.core.track import load_track, track_names
@@ -104,11 +104,11 @@ def test_every_submission_has_a_line_and_a_page_with_its_numbers(board: Project,
         assert f"s{row.number}" in index.values("id")
         page = Page(files[f"submissions/{row.folder}.html"])
         folder = board.submissions / row.folder
-        submission = load_submission(folder)
-        for run in load_runs(folder, submission, "candidate"):
+        claim = Claim(folder, load_submission(folder))
+        for run in claim.finished["candidate"]:
             assert str(run.seed) in page.text
-            assert f"{run.evaluation.val_loss:.4f}" in page.text  # type: ignore[union-attr]
-        verdict = Claim(folder, submission).verdict
+            assert f"{run.evaluation.val_loss:.4f}" in page.text
+        verdict = claim.verdict
         for code in verdict.reasons if verdict else ():
             assert explain(code) in page.text
         assert f"llmbench verify submissions/{row.folder} --rerun" in page.text

@@ -11,8 +11,8 @@ import logging
 import os
 import socket
 import sys
-import threading
 import zipfile
+from functools import partial
 from typing import Any
 
 from harness.core.errors import InterruptedRunError, LlmbenchError
@@ -38,8 +38,10 @@ def connect() -> Any:
     except ImportError as error:
         raise LlmbenchError('there is no Ray here; install it in the checkout: `pip install -e ".[ray]"`') from error
     if not ray.is_initialized():
+        host, _, port = os.environ.get("RAY_ADDRESS", "").rpartition(":")
         try:
-            _check_address(os.environ.get("RAY_ADDRESS", ""))
+            if port.isdigit() and "/" not in host:  # where nothing answers, Ray itself would wait minutes
+                socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
             raise LlmbenchError(
@@ -47,13 +49,6 @@ def connect() -> Any:
                 f"{str(error).partition(chr(10))[0]}"
             ) from error
     return ray
-
-
-def _check_address(address: str) -> None:
-    """Raises OSError where nothing answers at HOST:PORT: Ray itself would wait minutes."""
-    host, _, port = address.rpartition(":")
-    if port.isdigit() and "/" not in host:
-        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def resources(track: Track) -> dict[str, int]:
@@ -87,8 +82,6 @@ class RayExecutor(Executor):
         # The machines have no llmbench to import it from.
         self._ray.cloudpickle.register_pickle_by_value(sys.modules[run_on_node.__module__])
         self._task = self._ray.remote(run_on_node).options(**resources(track), num_returns="streaming", max_retries=0)
-        self._running: set[Any] = set()
-        self._guard = threading.RLock()  # a signal may call stop() within stop()
 
     @staticmethod
     def room(track: Track) -> int:
@@ -118,7 +111,16 @@ class RayExecutor(Executor):
                 case Made(run=FailedRun(status="interrupted") as lost):
                     reason = lost.reason
                 case Made():
-                    return self._keep(answer.run, job, files)
+                    made = answer.run
+                    for name, content in files.items():  # where a local run has them
+                        if name == job.weights.name or name.endswith(".log"):
+                            write_atomic(job.weights.with_name(name), content)
+                    digest = sha256(files.get(job.weights.name, b""))
+                    if isinstance(made, FinishedRun) and digest != made.training.weights_sha256:
+                        raise LlmbenchError(
+                            f"the weights of {job.recipe} seed {job.seed} did not arrive whole; run it again"
+                        )
+                    return made
                 case Refused():
                     raise LlmbenchError(answer.message)
                 case Ended() if answer.code >= 0:  # a bug, which would come again
@@ -127,27 +129,25 @@ class RayExecutor(Executor):
                     reason = f"killed by signal {-answer.code}, perhaps for want of memory"
                 case Lost():
                     reason = answer.reason
-        identity = {name: getattr(run, name) for name in RunIdentity.model_fields}
         reason = f"lost {MOST_LOSSES + 1} times, the last time: {reason}"
-        return FailedRun(**identity, status="interrupted", reason=reason)
+        return FailedRun(**dict(run), status="interrupted", reason=reason)
 
     def _ask(self, request: str, watch: Watch) -> tuple[Made | Refused | Ended | Lost, dict[str, bytes]]:
         """Send the request once; its answer, `Lost` where there is none, and the run's files."""
         errors = self._ray.exceptions
-        with self._guard:
-            self.raise_if_stopped()
-            events = self._task.remote(self._archive, self._digest, request)
-            self._running.add(events)
+        self.raise_if_stopped()
+        events = self._task.remote(self._archive, self._digest, request)
         answer: Made | Refused | Ended | Lost = Lost(reason="it said nothing")
         found: dict[str, bytes] = {}
         try:
-            for reference in events:
-                line, files = self._ray.get(reference)
-                event = NODE_EVENT.validate_json(line)
-                if isinstance(event, Step | Evaluating):
-                    watch(event)
-                elif not isinstance(event, Waiting) and not isinstance(answer, Made | Refused):
-                    answer, found = event, files
+            with self.stopping_by(partial(self._ray.cancel, events)):
+                for reference in events:
+                    line, files = self._ray.get(reference)
+                    event = NODE_EVENT.validate_json(line)
+                    if isinstance(event, Step | Evaluating):
+                        watch(event)
+                    elif not isinstance(event, Waiting) and not isinstance(answer, Made | Refused):
+                        answer, found = event, files
         except errors.TaskCancelledError as error:
             raise InterruptedRunError(INTERRUPTED) from error
         except errors.RayTaskError as error:
@@ -156,23 +156,5 @@ class RayExecutor(Executor):
         except errors.RayError as error:
             self.raise_if_stopped()
             answer = Lost(reason=str(error).strip().partition("\n")[0].partition(". ")[0])
-        finally:
-            with self._guard:
-                self._running.discard(events)
         self.raise_if_stopped()
         return answer, found
-
-    def _keep(self, made: FinishedRun | FailedRun, job: Job, files: dict[str, bytes]) -> FinishedRun | FailedRun:
-        """Put the run's files where a local run has them. Raises LlmbenchError where the weights are not the run's."""
-        for name, content in files.items():
-            if name == job.weights.name or name.endswith(".log"):
-                write_atomic(job.weights.with_name(name), content)
-        if isinstance(made, FinishedRun) and sha256(files.get(job.weights.name, b"")) != made.training.weights_sha256:
-            raise LlmbenchError(f"the weights of {job.recipe} seed {job.seed} did not arrive whole; run it again")
-        return made
-
-    def stop(self) -> None:
-        with self._guard:
-            super().stop()
-            for events in self._running:
-                self._ray.cancel(events)

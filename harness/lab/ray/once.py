@@ -7,12 +7,13 @@ machine.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 from harness.core.errors import LlmbenchError
-from harness.core.events import Done, Made, NodeEvent, Refused, RunEvent
+from harness.core.events import Done, Made, NodeEvent, Refused, RunEvent, Step
 from harness.core.project import CHECKOUT, Project
 from harness.core.runs import FailedRun, FinishedRun, RunIdentity
 from harness.core.schema import Sha256, Strict
@@ -24,6 +25,9 @@ from harness.lab.store import RunStore
 from harness.player.device import require_device
 from harness.player.job import Job
 from harness.player.process import emit_lines, end_with_parent
+
+REPORT_EVERY_S = 0.5
+"""Steps that come faster are left out."""
 
 
 class NodeRequest(Strict):
@@ -47,15 +51,20 @@ def make(request: NodeRequest, emit: Callable[[NodeEvent], None]) -> tuple[Finis
     prepare(track)
     track = with_found_pins(track)
 
+    told_s = 0.0
+
     def observe(run: RunIdentity, event: RunEvent) -> None:
-        if not isinstance(event, Done):
-            emit(event)
+        nonlocal told_s
+        if isinstance(event, Done) or (isinstance(event, Step) and time.monotonic() - told_s < REPORT_EVERY_S):
+            return
+        told_s = time.monotonic()
+        emit(event)
 
     store = RunStore(
         project,
         track,
         jobs=LocalExecutor.room(track),
-        timed_contest=request.occasion,
+        occasion=request.occasion,
         observe=observe,
         checkpoint_every_s=job.checkpoint_every_s,
     )

@@ -47,7 +47,7 @@ def draw_pictures(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackP
             files[page.picture] = to_svg(partial(draw_curves, page.curves))
     for track in tracks:
         rows = [page.row for page in track.current]
-        added = {p.row.number: p.verdict.added_statements if p.verdict else 0 for p in track.current}
+        added = {p.row.number: p.claim.verdict.added_statements if p.claim.verdict else 0 for p in track.current}
         if track.history is not None:
             files[track.history] = to_svg(partial(draw_history, rows))
         if track.cost is not None:

@@ -15,7 +15,6 @@ from harness.core.errors import LlmbenchError
 from harness.core.project import Project
 from harness.core.runs import FailedRun, FinishedRun, finished
 from harness.core.track import Track, load_track, track_names
-from harness.rule.verdict import Verdict
 from harness.show.plots import change_of
 from harness.variants.source import VARIANT_NAME
 
@@ -32,13 +31,9 @@ class SubmissionPage:
     row: Row
 
     @property
-    def verdict(self) -> Verdict | None:
-        return self.claim.verdict
-
-    @property
     def runs(self) -> dict[ArmName, list[FinishedRun | FailedRun]]:
         """Arm -> its runs in the order of their seeds."""
-        return {"record": self.claim.records, "candidate": self.claim.candidates}
+        return self.claim.runs
 
     @property
     def page(self) -> str:
@@ -68,7 +63,7 @@ class SubmissionPage:
     @property
     def holds(self) -> bool:
         """Whether its candidate is the record of its edition."""
-        holder = self.board.holder_of(self.claim.submission.track, self.claim.submission.track_digest)
+        holder = self.board.holder(self.claim.submission)
         return holder is not None and holder.number == self.row.number
 
     @property
@@ -79,13 +74,12 @@ class SubmissionPage:
     @property
     def curves(self) -> list[tuple[str, list[FinishedRun]]]:
         """(recipe, runs) of each arm, for the picture."""
-        recipes = {"record": self.row.beaten, "candidate": self.row.recipe}
-        return [(recipes[arm], runs) for arm, runs in self.finished.items()]
+        return [(self.row.beaten if arm == "record" else self.row.recipe, runs) for arm, runs in self.finished.items()]
 
     @property
     def comparisons(self) -> list[Comparison]:
         """The Without / With table over the pairs that the verdict used."""
-        used = self.verdict.pairs if self.verdict else 0
+        used = self.claim.verdict.pairs if self.claim.verdict else 0
         arms = self.finished
         return compare(arms["record"][:used], arms["candidate"][:used]) if used and len(arms) == 2 else []
 

@@ -1,0 +1,53 @@
+"""The command that shows the board; it imports what an option needs only where that option is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from rich.console import Console
+
+from harness.board.leaderboard import make_rows
+from harness.board.rows import stored_rows
+from harness.cli.options import Json, flag, log, option, show, show_json
+from harness.core.project import Project
+from harness.show.tables import board_tables
+
+NEWEST = 20  # rows of a table that a terminal shows
+
+
+def leaderboard(
+    rebuild: Annotated[
+        bool,
+        flag("--rebuild", "Write leaderboard.csv and all texts again from the submissions, which `verify` checks."),
+    ] = False,
+    html: Annotated[Path | None, option("DIR", "Write the board as a static site into this folder.")] = None,
+    all_: Annotated[bool, flag("--all", "Every row. Default: the newest twenty of each table.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the records and the negative results of every track, as leaderboard.csv has them."""
+    project = Project.find()
+    if rebuild:
+        from harness.lab.submit import rebuild_texts
+
+        rows = rebuild_texts(project)
+    else:
+        rows = stored_rows(project) or make_rows(project)
+    if html is not None:
+        from harness.show.site import write_site
+
+        files = write_site(project, html)
+        size_kb = sum(len(text.encode()) for text in files.values()) / 1000
+        log(f"{html / 'index.html'}: {len(rows)} submissions, {len(files)} files, {size_kb:.0f} kB")
+    if as_json:
+        from harness.show.documents import LeaderboardDocument
+
+        show_json(LeaderboardDocument(rows=tuple(rows)))
+    if as_json or html is not None:
+        return
+    if rebuild:
+        log("leaderboard.csv, the board in README.md and the submissions' texts are written again")
+    if not rows:
+        show("The board is empty. Open it: `llmbench run baseline`, then `llmbench submit --baseline`.")
+    for place, table in enumerate(board_tables(rows, Console().width, None if all_ else NEWEST)):
+        show(*([""] if place else []), table)
