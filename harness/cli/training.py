@@ -101,7 +101,7 @@ def watched_store(
     track: Track,
     jobs: int | None,
     arms: Arms | None = None,
-    also: Observe = ignore_events,
+    also: Observe = lambda run, event: None,
     executor: str = "local",
 ) -> Iterator[RunStore]:
     """A store whose tokens are prepared and whose events are shown on stderr and passed to `also`."""
