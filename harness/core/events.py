@@ -111,12 +111,12 @@ class Made(Strict):
 
 
 class Ended(Strict):
-    """The process on a machine of a cluster ended: minus the number of a signal, or its exit code."""
+    """The process on a machine of a cluster ended, with the end of its stderr."""
 
     event: Literal["ended"] = "ended"
     code: int
+    """Negative for a signal."""
     log: str
-    """The end of what it wrote to stderr."""
 
 
 NodeEvent = Step | Evaluating | Lost | Waiting | Made | Refused | Ended

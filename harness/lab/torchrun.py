@@ -82,9 +82,7 @@ def _streams(events: str) -> Any:
 def _pass_on(events: int, emit: Emit) -> None:
     """Each event, until an empty line follows."""
     with os.fdopen(events) as lines:
-        for line in lines:
-            if not line.strip():
-                return
+        for line in iter(lines.readline, "\n"):
             with suppress(ValidationError):  # a process was killed in the middle of a word
                 emit(WORKER_EVENT.validate_json(line))
 

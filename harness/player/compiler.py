@@ -21,9 +21,8 @@ from harness.player.loss import RuleBrokenError
 def compile_forward(model: nn.Module, folder: Path) -> None:
     """Have training compile the model's forward and backward pass; what evaluates it stays eager.
 
-    What the compiler makes is kept in `folder`, so that another seed takes seconds where the first took a minute.
-
-    Raises LlmbenchError where a model on the CPU finds no C++ compiler.
+    What the compiler makes is kept in `folder`: another seed takes seconds where the first took a minute. Raises
+    LlmbenchError where a model on the CPU finds no C++ compiler.
     """
     wanted = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch chooses
     if next(model.parameters()).device.type == "cpu" and shutil.which(wanted) is None:

@@ -1,11 +1,8 @@
 """Confinement of a process that runs a variant's code: the files it may touch, no network, no new process.
 
-A process that compiles its model may start programs until it says that it is done; they are confined as it is.
-
 Linux only, and without any privilege: Landlock (kernel 5.13 and later, docs.kernel.org/userspace-api/landlock.html)
-for files, a seccomp filter (seccomp(2)) for the rest. What is in force is recorded with every run; elsewhere nothing
-is, and the run says so. Confinement keeps a variant from the val split and from the world outside. It does not make
-Python code in the same process trustworthy: the threat model says what is left.
+for files, a seccomp filter (seccomp(2)) for the rest. Every run records what was in force. It keeps a variant from val
+and from the outside; it does not make code in the same process trustworthy (docs/threat-model.md).
 """
 
 from __future__ import annotations
@@ -70,12 +67,10 @@ _CALLS = {
 def confine(
     readable: Iterable[Path], writable: Iterable[Path], devices: Iterable[Path] = (), *, programs: bool = False
 ) -> tuple[str, ...]:
-    """Confine this process and its future threads for good; returns the names of what is in force.
+    """Confine this process for good; returns the names of what is in force.
 
-    Calls are refused to all of its threads, files to this one and those that it starts. `readable` and `writable` are
-    files or folders, `devices` a driver's files. With `programs` it may start programs, which inherit its confinement,
-    until `forbid_programs`.
-    Raises LlmbenchError where the kernel has a mechanism but refuses to apply it.
+    Calls are refused to all of its threads, files to this one and those that it starts. With `programs` it may start
+    programs, as confined as itself, until `forbid_programs`. Raises LlmbenchError where the kernel refuses to confine.
     """
     if platform.system() != "Linux":
         return ()

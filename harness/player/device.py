@@ -48,10 +48,9 @@ def leave_out_the_compiler() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory for the next step instead of returning it to the kernel.
+    """Have glibc keep freed memory: otherwise each step maps and zeroes every large activation anew.
 
-    Otherwise every activation of some megabytes is mapped and zeroed anew, step after step
-    (`python benchmarks/speed.py` measures what that costs). No effect elsewhere.
+    `python benchmarks/speed.py` measures what that costs.
     """
     if sys.platform != "linux":
         return
@@ -147,10 +146,7 @@ def open_device(track: Track) -> Device:
 
 
 def start_device(track: Track) -> None:
-    """Start a GPU's driver: it opens a socket and names threads, which a confined process may not.
-
-    Raises LlmbenchError where the machine has no GPU for the track.
-    """
+    """Start a GPU's driver: it opens a socket and names threads, which a confined process may not."""
     require_device(track)
     if track.device == "cuda":
         import torch

@@ -59,10 +59,9 @@ class Job(Strict):
         return track
 
     def confine(self, track: Track, splits: tuple[SplitName, ...], *, writes: bool) -> tuple[str, ...]:
-        """Confine this process to the interpreter, the sources, `splits` and the run's folder.
+        """Confine this process to the interpreter, the sources, `splits` and the run's folder; what is in force.
 
-        Call it before any of the variant's code runs; a GPU is started first. One that writes on a track that
-        compiles may start programs, until `forbid_programs`. Returns what is in force.
+        Before it a GPU is started. A process that writes on a track that compiles may start programs meanwhile.
         """
         cache, root = cache_folder(track), Path(self.root).resolve()
         denied = [path.resolve() for path in (*private_paths(track.data), cache.parent)]

@@ -5,7 +5,7 @@ Shapes: B sequences, T positions, V vocabulary, E experts; a batch holds T + 1 t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -33,8 +33,7 @@ def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
     logits_NV, targets_N = logits_BTV.flatten(0, -2).float(), targets_BT.flatten()
     if logits_NV.is_cuda:
         return F.cross_entropy(logits_NV, targets_N)
-    loss: Tensor = _CrossEntropy.apply(logits_NV, targets_N)  # type: ignore[no-untyped-call]
-    return loss
+    return cast(Tensor, _CrossEntropy.apply(logits_NV, targets_N))  # type: ignore[no-untyped-call]
 
 
 class _CrossEntropy(torch.autograd.Function):

@@ -14,11 +14,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import BaseModel, ValidationError
@@ -55,7 +54,7 @@ def start_method() -> StartMethod:
     return cast(StartMethod, asked or default)
 
 
-class Worker:
+class Worker(AbstractContextManager["Worker"]):
     """One process that does one job; a context manager that leaves no process behind."""
 
     def __init__(self, entry: str, job: Job, log: Path, environment: dict[str, str]) -> None:
@@ -102,13 +101,8 @@ class Worker:
             return -signal.SIGKILL
         return code
 
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
+    def __exit__(self, *error: object) -> None:
+        if error[0] is not None:
             self._process.kill()
         self.wait()
         self._events.close()
@@ -196,12 +190,8 @@ def end_with_parent() -> None:
         os._exit(1)
 
 
-def emit_lines() -> Callable[[BaseModel], None]:
-    """Tells events as JSON lines on stdout; whatever else this process prints goes to stderr from here on."""
+def emit_lines() -> Callable[[BaseModel], Any]:
+    """Sends events as JSON lines on stdout; whatever else this process prints goes to stderr from here on."""
     lines = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-
-    def emit(event: BaseModel) -> None:
-        lines.write(event.model_dump_json() + "\n")
-
-    return emit
+    return lambda event: lines.write(event.model_dump_json() + "\n")

@@ -1,9 +1,8 @@
 """The ranks of a run: one process's share of every batch, and the collectives that join them.
 
-torchrun (harness/lab/torchrun.py) starts one process a GPU, or on a CPU track one for each set of the track's
-threads. Each draws the same start, takes its rows of the same batches, and steps on the same gradients, the mean over
-all of them (DistributedDataParallel, arXiv:2006.15704). Losses, counts and decisions go over gloo, on GPUs too, and so
-do the gradients on a CPU; those of GPUs go over NCCL, which has never run here. A run of one process opens none of it.
+torchrun (harness/lab/torchrun.py) starts the ranks. Each draws the same start, takes its rows of the same batches and
+steps on the mean of all gradients (DistributedDataParallel, arXiv:2006.15704). Losses, counts and decisions go over
+gloo, as do the gradients on a CPU; those of GPUs go over NCCL, which has never run here.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from harness.core.errors import LlmbenchError
 from harness.core.runs import FailureStatus
@@ -90,8 +89,7 @@ class Ranks:
         distributed.broadcast_object_list(said, src=0)
         if said[1] is not None:
             raise said[1]
-        answer: Answer = said[0]
-        return answer
+        return cast(Answer, said[0])
 
 
 ALONE = Ranks()

@@ -1,8 +1,7 @@
 """The model behind a pipe: tokens in, logits out. This process runs the variant's code; the scorer never does.
 
-Each session is a process of its own, started before the scorer knows val and before any of the variant's code ran:
-what a model remembers ends with its session. Both ends of the pipe are in this file. Of a session nothing is believed
-but that its numbers are logits. Shapes: B sequences, T positions, V vocabulary.
+Each session is a process of its own, started before the scorer knows val: what a model remembers ends with it. Both
+ends of the pipe are in this file. Shapes: B sequences, T positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -67,8 +66,8 @@ class Session:
     def ask(self, tokens_BT: NDArray[np.int64]) -> NDArray[np.float32]:
         """The model's logits_BTV for tokens_BT.
 
-        Raises ProbeFailedError where they are not one finite distribution a position, LlmbenchError where the
-        recipe cannot be built. A session that was killed from outside takes this process along, by the same signal.
+        Raises ProbeFailedError where they are no finite distribution, LlmbenchError where the recipe cannot be built.
+        A session that was killed from outside takes this process along, by the same signal.
         """
         import numpy as np
 

@@ -188,16 +188,11 @@ def check_rules(track: Track, state: Checkpoint, ranks: Ranks) -> None:
     if state.tokens != track.budget.tokens:
         raise RuleBrokenError(f"budget: {state.tokens} tokens passed the model in training, not {track.budget.tokens}")
     if not cover_everything(state.optimizers, state.model):
-        raise RuleBrokenError(
-            "coverage: parameters and what the optimizers cover have parted in the course of training"
-        )
+        raise RuleBrokenError("coverage: by the end of training the optimizers do not cover every parameter once")
     if ranks.size > 1 and track.device == "cpu":  # GPUs may round differently
         weights = save({name: parameter.detach().clone() for name, parameter in state.model.named_parameters()})
         if len(set(ranks.gather(sha256(weights)))) > 1:
-            raise RuleBrokenError(
-                "processes: their weights have parted in the course of training; let what moves a parameter follow "
-                "from its gradient alone"
-            )
+            raise RuleBrokenError("processes: their weights have parted; move parameters by their gradients alone")
 
 
 def build_optimizers(recipe: Recipe, model: nn.Module) -> list[Optimizer]:

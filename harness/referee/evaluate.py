@@ -1,9 +1,8 @@
 """The scorer: the only process that opens val. It computes the loss itself and never runs a variant's code.
 
-The model answers from processes of its own, see `serve`. All of val is scored in one session, and then again in a
-fresh one: in another order, with other neighbours, and with other tokens from a random place on in every row. A
-loss that moves before that place comes from something that the model must not know. The model cannot tell the two
-passes apart, and whatever it remembers of the first ends with its process.
+The model answers from processes of its own, see `serve`. All of val is scored in one session, and again in a fresh
+one: in another order, with other neighbours, and with other tokens from a random place on in every row. A loss that
+moves before that place comes from something that the model must not know.
 
 Shapes: B sequences, T positions, V vocabulary, N rows of the whole split.
 """

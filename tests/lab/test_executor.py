@@ -17,7 +17,7 @@ from harness.core.track import Track, load_track
 from harness.lab.executor import LocalExecutor
 from harness.lab.ray.cluster import pack
 from harness.lab.ray.node import run_on_node
-from harness.lab.ray.once import NodeRequest
+from harness.lab.ray.remote_run import NodeRequest
 from harness.lab.store import RunStore
 from harness.player import code_digest
 from harness.player.job import Job

@@ -22,7 +22,7 @@ from harness.core.runs import FailedRun, FinishedRun, RunIdentity
 from harness.core.track import Track
 from harness.lab.executor import INTERRUPTED, Executor, Watch
 from harness.lab.ray.node import run_on_node
-from harness.lab.ray.once import NodeRequest
+from harness.lab.ray.remote_run import NodeRequest
 from harness.player import code_digest
 from harness.player.job import Job
 
