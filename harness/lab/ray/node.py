@@ -25,7 +25,7 @@ PATIENCE_S = 60.0  # for a checkpoint, once asked to stop
 def run_on_node(archive: bytes, digest: str, request: str) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Events of one run as JSON; with the run come its files, by name.
 
-    `archive` is a zip of the sources, `digest` its SHA-256, `request` a `harness.lab.ray.remote_run.NodeRequest` as JSON.
+    `archive` is a zip of the sources, `digest` its SHA-256, `request` a `NodeRequest` (remote_run.py) as JSON.
     """
     root = unpack(archive, digest)
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}  # Ray's own
