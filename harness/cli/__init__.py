@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from harness.core.errors import EXIT_USAGE, LlmbenchError, one_line
+from harness.core.errors import EXIT_USAGE, InterruptedRunError, LlmbenchError, one_line
 from harness.core.terminal import complain
 
 Commands = Mapping[str, tuple[Any, str]]
@@ -43,6 +43,12 @@ def _group(text: str, sections: Mapping[str, Commands], **options: Any) -> typer
         def __init__(self, **attributes: Any) -> None:
             super().__init__(**attributes)
             self.commands = _Commands(command for lines in sections.values() for command in lines.items())
+
+        def invoke(self, ctx: Any) -> Any:
+            try:
+                return super().invoke(ctx)
+            except KeyboardInterrupt as error:
+                raise InterruptedRunError("interrupted; run the same command again to go on") from error
 
         def format_commands(self, ctx: Any, formatter: Any) -> None:
             """The commands in the help of the group; imports none of them."""

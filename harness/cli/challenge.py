@@ -54,9 +54,7 @@ def challenge(
         target = challenged_record(board, number)
         track, arms = claim_track(project, target), claim_arms(target)
         if problems := check_folder(project, project.submissions / target.folder_name, board).problems:
-            raise RejectedError(
-                f"{target.folder_name} does not verify, so there is no claim to challenge: {problems[0]}"
-            )
+            raise RejectedError(f"{target.folder_name} does not verify, so nothing can be challenged: {problems[0]}")
         index, limit = len(board.challenges(number)) + 1, pairs_limit(max_pairs, track.rule)
         again = track_again(track, target, challenge_purpose(index))
         with watched_store(project, again, jobs, arms) as store:
@@ -109,9 +107,7 @@ def _repeat(
         runs = store.make([store.identify(recipe, seed) for seed in seeds])
     for run in runs:
         if isinstance(run, FailedRun):
-            raise UndecidedError(
-                f"{recipe} with seed {run.seed} {run.status}, there is nothing to compare: {run.reason}"
-            )
+            raise UndecidedError(f"{recipe} with seed {run.seed} {run.status}, nothing to compare: {run.reason}")
     stored = Claim(folder, opening).finished["candidate"][: len(seeds)]
     repeat = compare_repeat(stored, finished(runs), track.rule)
     if as_json:

@@ -171,9 +171,7 @@ class LocalExecutor(Executor):
                 answer = self.ask("evaluate", job, watch, environment)
         match answer:
             case Evaluated() if answer.weights_sha256 != training.weights_sha256:
-                raise LlmbenchError(
-                    f"{job.folder} holds other weights than those that were trained; delete it and run again"
-                )
+                raise LlmbenchError(f"{job.folder} holds other weights than were trained; delete it and run again")
             case Evaluated():
                 return FinishedRun(**dict(run), training=training, evaluation=answer.evaluation)
             case Failed():

@@ -118,7 +118,7 @@ class RayExecutor(Executor):
                     digest = sha256(files.get(job.weights.name, b""))
                     if isinstance(made, FinishedRun) and digest != made.training.weights_sha256:
                         raise LlmbenchError(
-                            f"the weights of {job.recipe} seed {job.seed} did not arrive whole; run it again"
+                            f"the weights of {job.recipe} seed {job.seed} arrived damaged; run it again"
                         )
                     return made
                 case Refused():
