@@ -201,6 +201,14 @@ class FailedRun(RunIdentity):
 Run = Annotated[FinishedRun | FailedRun, Field(discriminator="status")]
 
 
+class RunFailedError(Exception):
+    """A run ends without a result; `status` and the message say why."""
+
+    def __init__(self, status: FailureStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status: FailureStatus = status
+
+
 class Pair(NamedTuple):
     """Record holder and candidate with one seed."""
 

@@ -65,7 +65,12 @@ _CALLS = {
 
 
 def confine(
-    readable: Iterable[Path], writable: Iterable[Path], devices: Iterable[Path] = (), *, programs: bool = False
+    readable: Iterable[Path],
+    writable: Iterable[Path],
+    devices: Iterable[Path] = (),
+    *,
+    programs: bool = False,
+    network: bool = False,
 ) -> tuple[str, ...]:
     """Confine this process for good; returns the names of what is in force.
 
@@ -199,3 +204,11 @@ def _call(libc: ctypes.CDLL, number: int, *arguments: object) -> int:
         reason = os.strerror(ctypes.get_errno())
         raise LlmbenchError(f"this process cannot be confined (Landlock: {reason}); report this kernel's version")
     return result
+
+
+def limit_resources(memory_bytes, log_bytes):
+    pass
+
+
+def player_environment(environ):
+    return dict(environ)

@@ -10,7 +10,6 @@ Shapes: B sequences, T positions, V vocabulary, N rows of the whole split.
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,16 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.core.events import Evaluated, Failed
-from harness.core.project import read_bytes, sha256
 from harness.core.runs import PROBES, Evaluation
 from harness.core.track import Track
-from harness.data.batches import eval_batches
-from harness.data.cache import open_split
-from harness.player.device import keep_freed_memory
-from harness.player.job import Job
-from harness.player.process import Emit
-from harness.player.serve import ProbeFailedError, Session, model_sessions
+from harness.referee.session import ProbeFailedError, Session
 
 # Relative to the loss, or nats where it is below one: far above what another order of summation moves a float32 loss
 # by, far below what a leak needs to be worth something.
@@ -55,13 +47,12 @@ def evaluate(
     Probe(next(sessions), few, fresh).run()
 
     session = next(sessions)
-    started = time.perf_counter()
     nats, correct, kept = 0.0, 0, []
     for nats_BT, correct_BT in score(session, val):
         nats += float(nats_BT.sum())
         correct += int(correct_BT.sum())
         kept.append(nats_BT.astype(np.float32))  # to compare with, so its digits suffice
-    eval_s = time.perf_counter() - started
+    eval_s, eval_cpu_s = session.wall_s, session.cpu_s
     if final_dev_loss is not None:
         dev_loss = float(np.concatenate([nats_BT.ravel() for nats_BT, _ in score(session, dev)]).mean())
         if abs(dev_loss - final_dev_loss) > MAX_DEV_SHIFT:
@@ -76,8 +67,9 @@ def evaluate(
         tokens=sum(nats_BT.size for nats_BT in kept),
         bytes=track.data.pin("val").bytes,
         probes=PROBES,
-        confinement=session.confinement or (),
+        confinement=session.player.confinement,
         eval_s=eval_s,
+        eval_cpu_s=eval_cpu_s,
     )
 
 
@@ -89,6 +81,15 @@ def score(session: Session, batches: Sequence[Batch]) -> Iterator[tuple[NDArray[
         logits_BTV = session.ask(tokens_BT1[:, :-1])
         nats_BT = np.stack([token_nats(*row) for row in zip(logits_BTV, targets_BT, strict=True)])
         yield nats_BT, logits_BTV.argmax(-1) == targets_BT
+
+
+def mean_nats(session: Session, batches: Sequence[Batch]) -> float:
+    """Mean nats per predicted token."""
+    nats, count = 0.0, 0
+    for nats_BT, _ in score(session, batches):
+        nats += float(nats_BT.sum())
+        count += nats_BT.size
+    return nats / count
 
 
 def token_nats(logits_TV: NDArray[np.float32], targets_T: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -163,23 +164,3 @@ class Probe:
 
 def _largest_shift(nats_T: NDArray[np.float32], again_T: NDArray[np.float64]) -> float:
     return float((np.abs(again_T - nats_T) / np.maximum(1.0, nats_T)).max())
-
-
-def work(job: Job, emit: Emit) -> None:
-    """Probe and score one trained job; answer with `Evaluated` or `Failed`."""
-    track = job.load_track()
-    keep_freed_memory()
-    digest = sha256(read_bytes(job.weights))
-    try:
-        # First, for a fork has this process's memory: of before it has seen val.
-        with model_sessions(job, track, ("fresh", "fresh", "trained", "trained")) as sessions:
-            val, dev = (_windows(track, split) for split in ("val", "dev"))
-            evaluation = evaluate(track, val, dev, job.final_dev_loss, sessions)
-    except ProbeFailedError as error:
-        emit(Failed(status="invalid", reason=str(error)))
-    else:
-        emit(Evaluated(evaluation=evaluation, weights_sha256=digest))
-
-
-def _windows(track: Track, split: Any) -> Sequence[Batch]:
-    return eval_batches(open_split(track, split), track.budget.seq_len, track.budget.eval_sequences)
