@@ -1,8 +1,7 @@
-"""Confinement of a process that runs a variant's code: the files it may touch, no network, no new process.
+"""Confinement of a process that runs a variant's code: it refuses by default, for good, and without any privilege.
 
-Linux only, and without any privilege: Landlock (kernel 5.13 and later, docs.kernel.org/userspace-api/landlock.html)
-for files, a seccomp filter (seccomp(2)) for the rest. Every run records what was in force. It keeps a variant from val
-and from the outside; it does not make code in the same process trustworthy (docs/threat-model.md).
+Linux only. Landlock (kernel 5.13 and later, docs.kernel.org/userspace-api/landlock.html) for files, a seccomp filter
+(calls.py) for the kernel's calls, no capabilities. Every run records what was in force.
 """
 
 from __future__ import annotations
@@ -12,100 +11,116 @@ import os
 import platform
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from harness.core.errors import LlmbenchError
+from harness.player.calls import restrict_calls
 
-# linux/landlock.h. Write: write file, read file, remove file, make regular file, truncate.
-_READ_FILE, _READ_DIR = 1 << 2, 1 << 3
-_WRITE = _READ_FILE | 1 << 1 | 1 << 5 | 1 << 8 | 1 << 14
+# linux/landlock.h
+_EXECUTE, _READ_FILE, _READ_DIR, _IOCTL = 1 << 0, 1 << 2, 1 << 3, 1 << 15
+_READ = _READ_FILE | _READ_DIR
+_WRITE = _READ | 1 << 1 | 1 << 5 | 1 << 8 | 1 << 14  # write, remove and make regular files, truncate
 _PROGRAMS = 1 << 4 | 1 << 7 | 1 << 13  # remove and make folders, move files between them: what compilers do besides
-_DEVICE = _READ_FILE | 1 << 1 | 1 << 15  # read, write, and control it (ioctl): what a driver's files are for
-_FILE_RIGHTS = 1 << 0 | 1 << 1 | _READ_FILE | 1 << 14 | 1 << 15  # all that make sense on something other than a folder
-# Rights that each version of the interface knows; what a version does not know it cannot refuse.
-_HANDLED = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}
-_HANDLED_FROM_5 = (1 << 16) - 1
+_DEVICE = _READ_FILE | 1 << 1 | _IOCTL  # read, write, and control it: what a driver's files are for
+_FILE_RIGHTS = _EXECUTE | 1 << 1 | _READ_FILE | 1 << 14 | _IOCTL  # all that make sense on something other than a folder
+# How many of these rights each version of the interface knows; what it does not know it cannot refuse.
+_KNOWN = {1: 13, 2: 14, 3: 15, 4: 15}
+_KNOWN_FROM_5 = 16
+_NETWORK_FROM, _SCOPES_FROM = 4, 6  # versions; bits 1 and 2: bind and connect TCP; abstract sockets and signals
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same numbers on every architecture
 _RULE_PATH_BENEATH = 1
 _O_PATH = 0o10000000
 
-_EXECUTE = 1 << 0
-_PR_SET_NO_NEW_PRIVS = 38
-_SECCOMP_SET_MODE_FILTER, _SECCOMP_ALL_THREADS = 1, 1  # linux/seccomp.h
-_ALLOW, _REFUSE, _UNKNOWN = 0x7FFF0000, 0x00050000 | 1, 0x00050000 | 38  # SECCOMP_RET_ERRNO with EPERM, ENOSYS
-_CLONE_THREAD = 0x10000
-_NO_CALL = 0xFFFFFFFF
+# linux/prctl.h, linux/capability.h
+_DROP_BOUNDING, _NO_NEW_PRIVS, _AMBIENT, _CLEAR_ALL = 24, 38, 47, 4
+_CAPABILITY_VERSION_3 = 0x20080522
+_SETS = ("CapI", "CapP", "CapE", "CapA")  # as /proc/self/status begins them; the bounding set alone gives nothing
 
+_NAMED_IN_ETC = ("ld.so.cache", "localtime", "hosts", "host.conf", "gai.conf", "nsswitch.conf", "resolv.conf")
+_READ_ELSEWHERE = (
+    *(f"/etc/{name}" for name in _NAMED_IN_ETC),
+    *("/dev/zero", "/dev/random", "/dev/urandom"),
+    # What OpenMP, torch and the C library ask about processors and memory.
+    *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/sys/vm/overcommit_memory"),
+    *("/sys/devices/system/cpu", "/sys/devices/system/node", "/sys/kernel/mm/transparent_hugepage"),
+)
 
-class _Calls(NamedTuple):
-    """Numbers of one architecture, from the kernel's syscall tables."""
+OPEN_FILES = 256  # descriptors; importing torch holds some ten
 
-    architecture: int
-    """As linux/audit.h calls it."""
-    refused: tuple[int, ...]
-    """socket; ptrace, process_vm_readv, _writev, pidfd_getfd; io_uring_setup; and what outlives a process: shmget,
-    shmat, semget, msgget, mq_open, add_key, keyctl."""
-    of_processes: tuple[int, ...]
-    """execve, execveat, fork, vfork, kill."""
-    clone: int
-    clone3: int
-    seccomp: int
-
-
-_CALLS = {
-    "x86_64": _Calls(
-        0xC000003E, (41, 101, 310, 311, 438, 425, 29, 30, 64, 68, 240, 248, 250), (59, 322, 57, 58, 62), 56, 435, 317
-    ),
-    "aarch64": _Calls(
-        0xC00000B7, (198, 117, 270, 271, 438, 425, 194, 196, 190, 186, 180, 217, 219), (221, 281, 129), 220, 435, 277
-    ),
-}
+# Settings of libraries that compute, of the language, and the ranks of one run.
+_KEPT = {"LANG", "TZ", "LD_LIBRARY_PATH", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+_KEPT_PREFIXES = (
+    *("LC_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "MALLOC_", "GLIBC_TUNABLES", "ATEN_", "TORCH"),
+    *("PYTORCH_", "TRITON_", "CUDA_", "NVIDIA_", "CUBLAS_", "CUDNN_", "NCCL_", "GLOO_"),
+)
+_KEPT_TO_COMPILE = {"PATH", "CXX", "CC", "TMPDIR"}
 
 
 def confine(
     readable: Iterable[Path],
-    writable: Iterable[Path],
+    writable: Iterable[Path] = (),
     devices: Iterable[Path] = (),
     *,
     programs: bool = False,
     network: bool = False,
 ) -> tuple[str, ...]:
-    """Confine this process for good; returns the names of what is in force.
+    """Confine this process and all that it will start, for good; the sorted names of what is in force.
 
-    Calls are refused to all of its threads, files to this one and those that it starts. With `programs` it may start
-    programs, as confined as itself, until `forbid_programs`. Raises LlmbenchError where the kernel refuses to confine.
+    With `programs` it may start programs, as confined as itself; with `network` it may reach other ranks. Import
+    `harness` and `models` before: their parent folder is not listed afterwards. Raises LlmbenchError where the process
+    has several threads, of which Landlock would bind one, or where the kernel refuses.
     """
     if platform.system() != "Linux":
         return ()
+    if (threads := len(os.listdir("/proc/self/task"))) != 1:
+        raise LlmbenchError(
+            f"this process has {threads} threads and only one would be confined; confine it before it starts any"
+        )
+    devices = list(devices)
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    in_force = ("landlock",) if _restrict_files(libc, readable, writable, devices, programs) else ()
-    return (*in_force, "seccomp") if _restrict_calls(libc, programs) else in_force
+    libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
+    in_force = {
+        "capabilities": _drop_capabilities(libc),
+        "landlock": _restrict_files(libc, readable, writable, devices, programs, network),
+        "seccomp": restrict_calls(libc, programs=programs, network=network, devices=bool(devices)),
+    }
+    return tuple(name for name, holds in in_force.items() if holds)
 
 
-def forbid_programs() -> None:
-    """From here on, no thread of this process starts another process.
+def limit_resources(memory_bytes: int | None, *, file_bytes: int = 0) -> None:
+    """Limit this process for good: memory (None: not), the size of any file that it writes, open files, no core dumps.
 
-    Raises LlmbenchError where one that was started still runs.
+    Call it before `confine`, which refuses to change limits. Memory is what it may write to (RLIMIT_DATA): allocations
+    beyond it fail. A GPU's driver reserves far more than it uses, so None there. `file_bytes` counts for its log too.
     """
-    if platform.system() != "Linux":
+    if sys.platform == "win32":
         return
-    if platform.machine() in _CALLS and not _restrict_calls(ctypes.CDLL(None, use_errno=True), programs=False):
-        raise LlmbenchError("this kernel does not let a process confine its threads; report its version")
-    children = [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
-    if any(children):
-        raise LlmbenchError("a program that was started while the model was compiled still runs; let it end")
+    import resource
+
+    wanted = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: file_bytes, resource.RLIMIT_NOFILE: OPEN_FILES}
+    if memory_bytes is not None:
+        wanted[resource.RLIMIT_DATA] = memory_bytes
+    for limit, value in wanted.items():
+        hard = resource.getrlimit(limit)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (value, value))
+
+
+def player_environment(environ: Mapping[str, str], *, compiles: bool = False) -> dict[str, str]:
+    """What a player gets of an environment: settings of its libraries, and nothing that names a user or a secret."""
+    kept = _KEPT | (_KEPT_TO_COMPILE if compiles else set())
+    mine = {name: value for name, value in environ.items() if name in kept or name.startswith(_KEPT_PREFIXES)}
+    return {**mine, "LOGNAME": "player"}  # torch asks for a name, and would read /etc/passwd
 
 
 def interpreter_paths(denied: Iterable[Path]) -> list[Path]:
     """What an interpreter needs to read: itself, its libraries and its packages, less what lies under `denied`."""
-    files = ("/dev/zero", "/dev/random", "/dev/urandom", "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat")
-    roots = {Path(path) for path in (sys.prefix, sys.base_prefix, "/usr", "/lib", "/lib64", "/etc", "/sys")}
+    roots = {Path(path) for path in (sys.prefix, sys.base_prefix, "/usr", "/lib", "/lib64")}
     roots |= {Path(path) for path in sys.path if "-packages" in path}  # a user's site-packages lie elsewhere
     denied = [path.resolve() for path in denied]
-    return [path for root in (*sorted(roots), *map(Path, files)) for path in carve(root.resolve(), denied)]
+    found = {path: None for root in sorted(roots) for path in carve(root.resolve(), denied)}
+    return [*found, *(path.resolve() for path in map(Path, _READ_ELSEWHERE) if path.exists())]
 
 
 def carve(root: Path, denied: Iterable[Path]) -> list[Path]:
@@ -118,27 +133,51 @@ def carve(root: Path, denied: Iterable[Path]) -> list[Path]:
     return [path for child in sorted(root.iterdir()) if not child.is_symlink() for path in carve(child, denied)]
 
 
+def _drop_capabilities(libc: ctypes.CDLL) -> bool:
+    """Give up every capability and the way to new ones; whether none is left."""
+    capability = 0
+    while libc.prctl(_DROP_BOUNDING, capability, 0, 0, 0) == 0:  # fails without the right to, and after the last
+        capability += 1
+    libc.prctl(_AMBIENT, _CLEAR_ALL, 0, 0, 0)
+    libc.capset(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), bytes(24))
+    held = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line[:4] in _SETS]
+    return not any(int(sets, 16) for sets in held)
+
+
 def _restrict_files(
-    libc: ctypes.CDLL, readable: Iterable[Path], writable: Iterable[Path], devices: Iterable[Path], programs: bool
+    libc: ctypes.CDLL,
+    readable: Iterable[Path],
+    writable: Iterable[Path],
+    devices: Iterable[Path],
+    programs: bool,
+    network: bool,
 ) -> bool:
     version = libc.syscall(_CREATE_RULESET, None, 0, 1)
     if version < 1:
         return False
-    handled = _HANDLED.get(version, _HANDLED_FROM_5) & ~_READ_DIR  # names may be listed: imports look for theirs
-    write = _WRITE
-    if programs:
-        handled, write = handled & ~_EXECUTE, write | _PROGRAMS
+    handled = (1 << _KNOWN.get(version, _KNOWN_FROM_5)) - 1
     attributes = struct.pack("=Q", handled)
+    if version >= _NETWORK_FROM:
+        attributes += struct.pack("=Q", 0 if network else 3)
+    if version >= _SCOPES_FROM:
+        attributes += struct.pack("=Q", 3)
     ruleset = _call(libc, _CREATE_RULESET, attributes, len(attributes), 0)
+    read, write = (_READ | _EXECUTE, _WRITE | _PROGRAMS) if programs else (_READ, _WRITE)
+    rules = ((readable, read), (writable, write), (devices, _DEVICE), ([Path("/dev/null")], _WRITE))
     try:
-        for paths, rights in ((readable, _READ_FILE), (writable, write), (devices, _DEVICE)):
+        for paths, rights in (*rules, (_import_folders(), _READ_DIR)):
             for path in paths:
                 _allow_path(libc, ruleset, path, rights & handled)
-        _allow_path(libc, ruleset, Path("/dev/null"), _WRITE & handled)
         _call(libc, _RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)
     return True
+
+
+def _import_folders() -> list[Path]:
+    """Folders of packages, whose names an import looks through even where a package in them may not be read."""
+    roots = (sys.prefix, sys.base_prefix)
+    return [Path(path) for path in sys.path if path.startswith(roots) or "-packages" in path]
 
 
 def _allow_path(libc: ctypes.CDLL, ruleset: int, path: Path, rights: int) -> None:
@@ -153,62 +192,9 @@ def _allow_path(libc: ctypes.CDLL, ruleset: int, path: Path, rights: int) -> Non
         os.close(descriptor)
 
 
-def _restrict_calls(libc: ctypes.CDLL, programs: bool) -> bool:
-    if platform.machine() not in _CALLS:
-        return False
-    calls = _CALLS[platform.machine()]
-    refused, clone = (*calls.refused, *calls.of_processes), calls.clone
-    if programs:
-        refused, clone = calls.refused, _NO_CALL
-    program = _filter(calls.architecture, refused, clone, calls.clone3)
-    code = ctypes.create_string_buffer(program, len(program))
-    header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
-    return bool(libc.syscall(calls.seccomp, _SECCOMP_SET_MODE_FILTER, _SECCOMP_ALL_THREADS, header) == 0)
-
-
-def _filter(architecture: int, refused: tuple[int, ...], clone: int, clone3: int) -> bytes:
-    """The filter as classic BPF (linux/filter.h): refused calls fail with EPERM; `clone` may make threads alone.
-
-    clone3 hides its flags from a filter, so it answers ENOSYS and the C library falls back to clone.
-    """
-    load, equal, above, has_bits, answer = 0x20, 0x15, 0x35, 0x45, 0x06
-    number_at, architecture_at, flags_at = 0, 4, 16
-    # Jumps count instructions to skip; the tail is: is it a thread, allow, refuse, unknown.
-    body: list[tuple[int, int, int, int]] = [(load, 0, 0, architecture_at)]
-    count = 8 + len(refused)  # instructions before `allow`
-    to_allow, to_refuse, to_unknown = count, count + 1, count + 2
-
-    def jump(code: int, value: int, then: int | None, otherwise: int | None = None) -> None:
-        place = len(body) + 1
-        body.append((code, 0 if then is None else then - place, 0 if otherwise is None else otherwise - place, value))
-
-    jump(equal, architecture, None, to_refuse)
-    body.append((load, 0, 0, number_at))
-    jump(above, 0x40000000, to_refuse)  # x86's second table of the same calls
-    for number in refused:
-        jump(equal, number, to_refuse)
-    jump(equal, clone3, to_unknown)
-    jump(equal, clone, None, to_allow)
-    body.append((load, 0, 0, flags_at))
-    jump(has_bits, _CLONE_THREAD, to_allow, to_refuse)
-    body.append((answer, 0, 0, _ALLOW))  # reached by jumps alone
-    if len(body) - 1 != to_allow:
-        raise AssertionError(f"`allow` stands at {len(body) - 1}, not at {to_allow}")
-    body += [(answer, 0, 0, _REFUSE), (answer, 0, 0, _UNKNOWN)]
-    return b"".join(struct.pack("=HBBI", *instruction) for instruction in body)
-
-
 def _call(libc: ctypes.CDLL, number: int, *arguments: object) -> int:
     result = int(libc.syscall(number, *arguments))
     if result < 0:
         reason = os.strerror(ctypes.get_errno())
         raise LlmbenchError(f"this process cannot be confined (Landlock: {reason}); report this kernel's version")
     return result
-
-
-def limit_resources(memory_bytes, log_bytes):
-    pass
-
-
-def player_environment(environ):
-    return dict(environ)

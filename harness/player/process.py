@@ -37,6 +37,7 @@ Record = TypeVar("Record", bound=BaseModel)
 PRELOADED = ["harness.player.play", "models.gpt"]
 """What the fork server imports. A player imports the main module once more."""
 LONGEST_LOG = 4 << 20  # bytes that the players of a run may print
+LONGEST_OUTPUT = 1 << 30  # bytes of each file of one that compiles
 PREPARE_S = 600.0  # to import, build, compile and warm up; a compiler takes minutes
 PATIENCE_S = 5.0  # for the end of a player that was told to end
 STOP_S = 1.0  # for a player's answer once the run is to stop
@@ -363,7 +364,7 @@ def _live(cell: Cell, log: str, requests: Connection, answers: Connection) -> No
     if cell.cores and sys.platform == "linux":
         os.sched_setaffinity(0, cell.cores)
     try:
-        limit_resources(cell.memory_bytes, LONGEST_LOG if not cell.writable else None)
+        limit_resources(cell.memory_bytes, file_bytes=LONGEST_OUTPUT if cell.writable else LONGEST_LOG)
         in_force = confine(
             *([Path(path) for path in paths] for paths in (cell.readable, cell.writable, cell.devices)),
             programs=cell.programs,

@@ -71,7 +71,9 @@ class Casting:
             cores=self.cores,
             memory_bytes=self.memory_bytes,
             silence_s=PREPARE_S if usual_s is None else max(SILENT_S, SILENT_STEPS * usual_s),
-            environment=player_environment({**os.environ, **self.environment}),
+            environment=player_environment(
+                {**os.environ, **self.environment}, compiles=assignment.compiled is not None
+            ),
         )
 
     @cached_property

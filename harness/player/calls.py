@@ -1,0 +1,124 @@
+"""Which of the kernel's calls a confined process may make: calls.toml as a seccomp filter (seccomp(2)).
+
+A call that is not listed fails with EPERM. clone3, whose flags no filter sees, and calls newer than the table fail with
+ENOSYS, on which the C library falls back. A SIGKILL must always have come from outside, so whatever could send one is
+refused: signals, timers that choose theirs, limits of processor time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+import tomllib
+from pathlib import Path
+from signal import SIGABRT
+
+_TABLE = tomllib.loads(Path(__file__).with_name("calls.toml").read_text())
+
+# As linux/audit.h calls it, the column in the table, the numbers of seccomp and clone3.
+_ARCHITECTURES = {"x86_64": (0xC000003E, 0, 317, 435), "aarch64": (0xC00000B7, 1, 277, 435)}
+
+_SET_MODE_FILTER, _ALL_THREADS = 1, 1  # linux/seccomp.h
+_ALLOW, _REFUSE, _UNKNOWN = 0x7FFF0000, 0x00050000 | 1, 0x00050000 | 38  # SECCOMP_RET_ERRNO with EPERM, ENOSYS
+_LOAD, _EQUAL, _AT_LEAST, _HAS_BITS, _ANSWER = 0x20, 0x15, 0x35, 0x45, 0x06  # linux/bpf_common.h
+_NUMBER_AT, _ARCHITECTURE_AT = 0, 4  # in struct seccomp_data; then 16 + 8 i for the lower half of argument i
+
+# linux/sched.h. A thread is no process of its own; what else a clone may make is namespaces, all refused.
+_THREAD = 0x10000
+_NAMESPACES = 0x20000 | 0x80 | 0x2000000 | 0x4000000 | 0x8000000 | 0x10000000 | 0x20000000 | 0x40000000
+_TRACED = 0x2000
+_TERMINAL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIO(N)CLEX
+_INTERFACES = (0x8912, 0x8913, 0x8915, 0x8946)  # SIOCGIFCONF, -FLAGS, -ADDR, SIOCETHTOOL: gloo looks for an interface
+# F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_GETPIPE_SZ, F_GET_SEALS: no locks, leases, owners
+_DESCRIPTORS = (0, 1, 2, 3, 4, 1030, 1032, 1034)
+# MADV_NORMAL, DONTNEED, FREE, DONTFORK, DOFORK, HUGEPAGE, NOHUGEPAGE, DONTDUMP, DODUMP: nothing of the page cache
+_ADVICE = (0, 4, 8, 10, 11, 14, 15, 16, 17)
+_NAMES = (15, 16, 0x53564D41)  # PR_SET_NAME, PR_GET_NAME, PR_SET_VMA: of threads and of memory
+_UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
+
+_Instruction = tuple[int, int, int, int]
+
+
+def restrict_calls(libc: ctypes.CDLL, *, programs: bool, network: bool, devices: bool) -> bool:
+    """Refuse all threads of this process, for good, what is not listed; whether this machine can.
+
+    Filters add up: a later one with less takes away what an earlier one allowed.
+    """
+    if platform.machine() not in _ARCHITECTURES:
+        return False
+    program = call_filter(platform.machine(), os.getpid(), programs=programs, network=network, devices=devices)
+    code = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
+    seccomp = _ARCHITECTURES[platform.machine()][2]
+    return bool(libc.syscall(seccomp, _SET_MODE_FILTER, _ALL_THREADS, header) == 0)
+
+
+def call_filter(machine: str, pid: int, *, programs: bool, network: bool, devices: bool) -> bytes:
+    """The filter of process `pid`, as classic BPF (linux/filter.h)."""
+    architecture, column, _, clone3 = _ARCHITECTURES[machine]
+    groups = ["step", "start", "siblings"]  # the most frequent calls first
+    groups += [name for name, wanted in (("programs", programs), ("network", network), ("devices", devices)) if wanted]
+    checks = _checks(pid, programs=programs, network=network, devices=devices)
+    names = dict.fromkeys(name for group in groups for name in _TABLE[group]["calls"])
+    body: list[_Instruction] = [
+        (_LOAD, 0, 0, _ARCHITECTURE_AT),
+        *_unless(_EQUAL, architecture, _REFUSE),
+        (_LOAD, 0, 0, _NUMBER_AT),
+    ]
+    for name in names:
+        number = next(_TABLE[group]["calls"][name][column] for group in groups if name in _TABLE[group]["calls"])
+        if number >= 0:
+            block = [*checks.get(name, []), (_ANSWER, 0, 0, _ALLOW)]
+            body += [(_EQUAL, 0, len(block), number), *block]
+    body += [(_EQUAL, 1, 0, clone3), (_AT_LEAST, 0, 1, _TABLE["newest"] + 1), (_ANSWER, 0, 0, _UNKNOWN)]
+    body.append((_ANSWER, 0, 0, _REFUSE))
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in body)
+
+
+def _checks(pid: int, *, programs: bool, network: bool, devices: bool) -> dict[str, list[_Instruction]]:
+    """What is asked of a call's arguments before it is allowed. Each check goes on at its end, or refuses."""
+    clone = _lacks(0, _NAMESPACES | _TRACED)
+    domains = (_INET, _INET6, _NETLINK) if network else (_UNIX,)
+    requests = [*_TERMINAL, *(_INTERFACES if network else ())]
+    return {
+        "clone": clone if programs else [*clone, *_has(0, _THREAD)],
+        "ioctl": [] if devices else _one_of(1, requests),  # Landlock says which devices
+        "fcntl": _one_of(1, _DESCRIPTORS),
+        "madvise": _one_of(2, _ADVICE),
+        "prctl": _one_of(0, _NAMES),
+        "prlimit64": [*_one_of(0, (0, pid)), *_is_null(2)],
+        "tgkill": [*_one_of(0, (pid,)), *_one_of(2, (SIGABRT,))],
+        "socket": _one_of(0, (*domains, _UNIX) if devices else domains),
+        "seccomp": _one_of(0, (_SET_MODE_FILTER,)),
+    }
+
+
+def _unless(jump: int, value: int, answer: int) -> list[_Instruction]:
+    """Answer unless the jump's condition holds for what was loaded."""
+    return [(jump, 1, 0, value), (_ANSWER, 0, 0, answer)]
+
+
+def _load(argument: int, *, upper: bool = False) -> _Instruction:
+    return _LOAD, 0, 0, 16 + 8 * argument + 4 * upper
+
+
+def _one_of(argument: int, values: tuple[int, ...] | list[int]) -> list[_Instruction]:
+    """The lower half is one of these: all that the kernel reads of an int."""
+    last = len(values)
+    tests = [(_EQUAL, last - place, 0, value) for place, value in enumerate(values)]
+    return [_load(argument), *tests, (_ANSWER, 0, 0, _REFUSE)]
+
+
+def _has(argument: int, bits: int) -> list[_Instruction]:
+    return [_load(argument), *_unless(_HAS_BITS, bits, _REFUSE)]
+
+
+def _lacks(argument: int, bits: int) -> list[_Instruction]:
+    return [_load(argument), (_HAS_BITS, 0, 1, bits), (_ANSWER, 0, 0, _REFUSE)]
+
+
+def _is_null(argument: int) -> list[_Instruction]:
+    halves = [(_load(argument, upper=upper), *_unless(_EQUAL, 0, _REFUSE)) for upper in (False, True)]
+    return [instruction for half in halves for instruction in half]
