@@ -36,16 +36,16 @@ from harness.player.protocol import (
 )
 from harness.player.ranks import Ranks, join, open_store
 from harness.player.train import Training, warm_up
-from harness.variants.recipe import apply_recipe, draw_parameters
+from harness.variants.recipe import Recipe, apply_recipe, draw_parameters
 from harness.variants.source import VariantSource
 from models.moe import MixtureOfExperts
 
 NOISE = 0.1  # deviation of what is added to fresh weights
 
 
-def play(requests: Connection, answers: Connection) -> None:
+def play(requests: Connection, answers: Connection, program: Program | None = None) -> None:
     """Answer until a request fails. Raises EOFError where the referee has asked all."""
-    program = _Program()
+    program = program or Program()
     while True:
         verb, rows, columns, number = REQUEST.unpack(requests.recv_bytes(REQUEST.size))
         body = requests.recv_bytes()
@@ -67,7 +67,7 @@ def play(requests: Connection, answers: Connection) -> None:
         answers.send_bytes(answer)
 
 
-class _Program:
+class Program:
     """What a player knows: one model, and what it trains it with."""
 
     model: nn.Module
@@ -105,8 +105,7 @@ class _Program:
         set_up_torch(track)
         start_device(track)
         self.assignment, self.device = assignment, open_device(track)
-        sources = {name: VariantSource(name, Path(f"{name}.py"), text) for name, text in assignment.sources}
-        recipe = apply_recipe(sources, track.model, track.optim)
+        recipe = self.recipe()
         self.model = recipe.build()
         if assignment.start != "empty":
             draw_parameters(self.model, assignment.seed)
@@ -126,7 +125,13 @@ class _Program:
         self._watch_experts()
         return Built(tensors=self.tensors, num_params=num_params).model_dump_json().encode()
 
-    def _prepare_training(self, recipe: Any) -> None:
+    def recipe(self) -> Recipe:
+        """What is built; this runs the variants' code."""
+        track = self.assignment.track
+        sources = {name: VariantSource(name, Path(f"{name}.py"), text) for name, text in self.assignment.sources}
+        return apply_recipe(sources, track.model, track.optim)
+
+    def _prepare_training(self, recipe: Recipe) -> None:
         assignment, track = self.assignment, self.assignment.track
         if track.compile and assignment.compiled is not None:
             from harness.player.compiler import compile_forward
