@@ -78,6 +78,8 @@ def confine(
             f"this process has {threads} threads and only one would be confined; confine it before it starts any"
         )
     devices = list(devices)
+    if network or devices:
+        readable = [*readable, Path("/sys/bus/pci/devices"), *Path("/sys/devices").glob("pci*")]  # gloo, CUDA: what is there
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
     in_force = {
@@ -111,7 +113,8 @@ def player_environment(environ: Mapping[str, str], *, compiles: bool = False) ->
     """What a player gets of an environment: settings of its libraries, and nothing that names a user or a secret."""
     kept = _KEPT | (_KEPT_TO_COMPILE if compiles else set())
     mine = {name: value for name, value in environ.items() if name in kept or name.startswith(_KEPT_PREFIXES)}
-    return {**mine, "LOGNAME": "player"}  # torch asks for a name, and would read /etc/passwd
+    # Torch's compiler, where it is imported, asks for a user's name and for a folder that is there.
+    return {**mine, "LOGNAME": "player", "TORCHINDUCTOR_CACHE_DIR": sys.prefix}
 
 
 def interpreter_paths(denied: Iterable[Path]) -> list[Path]:
