@@ -79,7 +79,11 @@ def confine(
         )
     devices = list(devices)
     if network or devices:
-        readable = [*readable, Path("/sys/bus/pci/devices"), *Path("/sys/devices").glob("pci*")]  # gloo, CUDA: what is there
+        readable = [
+            *readable,
+            Path("/sys/bus/pci/devices"),
+            *Path("/sys/devices").glob("pci*"),
+        ]  # gloo, CUDA: what is there
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
     in_force = {

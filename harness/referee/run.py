@@ -13,10 +13,10 @@ from harness.core.errors import LlmbenchError
 from harness.core.events import Evaluating, RunEvent
 from harness.core.project import read_bytes, sha256
 from harness.core.runs import FailedRun, FinishedRun, RunFailedError, RunIdentity, Training
-from harness.data.batches import eval_batches
 from harness.data.cache import open_split
 from harness.referee.casting import Casting
 from harness.referee.evaluate import evaluate
+from harness.referee.probes import probe_seed
 from harness.referee.session import ProbeFailedError, Session
 from harness.referee.train import start_ranks, train
 from harness.referee.weights import deserialize, in_order
@@ -34,11 +34,9 @@ def make_run(casting: Casting, run: RunIdentity, watch: Callable[[RunEvent], Non
     try:
         training = _find_training(casting) or train(casting, tokens, watch)
         watch(Evaluating())
-        val, dev = (
-            eval_batches(tokens[split], track.budget.seq_len, track.budget.eval_sequences) for split in ("val", "dev")
-        )
+        seed = probe_seed(read_bytes(job.weights), tokens["val"])
         with closing(sessions(casting)) as own:
-            evaluation = evaluate(track, val, dev, training.curve[-1].dev_loss_nats, own)
+            evaluation = evaluate(track, tokens["val"], tokens["dev"], training.curve[-1].dev_loss_nats, own, seed)
     except RunFailedError as error:
         return FailedRun(**dict(run), status=error.status, reason=str(error))
     except ProbeFailedError as error:

@@ -25,7 +25,7 @@ from harness.player.process import INTERRUPTED
 from harness.referee.casting import Casting
 from harness.referee.checkpoint import Progress, load_checkpoint, resumes_exactly, save_checkpoint
 from harness.referee.clock import Clock
-from harness.referee.evaluate import mean_nats
+from harness.referee.probes import mean_nats
 from harness.referee.session import Session
 from harness.referee.weights import parameters_of, serialize, split
 
