@@ -70,17 +70,23 @@ class ThreadPlayer(Player):
 
 
 @dataclass(frozen=True)
-class ThreadCasting(Casting):
-    """Players in threads, with unchecked sources or a recipe of the test's own."""
+class OpenCasting(Casting):
+    """Real players, whose sources nobody has checked."""
 
     texts: tuple[tuple[str, str], ...] = ()
-    recipe: Recipe | None = None
-    device: Device | None = None
-    started: list[Assignment] = field(default_factory=list)
 
     @property
     def sources(self) -> tuple[tuple[str, str], ...]:  # type: ignore[override]
         return self.texts
+
+
+@dataclass(frozen=True)
+class ThreadCasting(OpenCasting):
+    """Players in threads, with unchecked sources or a recipe of the test's own."""
+
+    recipe: Recipe | None = None
+    device: Device | None = None
+    started: list[Assignment] = field(default_factory=list)
 
     def start(self, log: str, assignment: Assignment, *, compiles: bool = False) -> Session:
         self.started.append(assignment)

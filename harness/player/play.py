@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from harness.player.protocol import (
     ANSWER,
     DONE,
     FAILED,
+    LONGEST_REASON,
     REQUEST,
     Assignment,
     Built,
@@ -53,12 +54,12 @@ def play(requests: Connection, answers: Connection, program: Program | None = No
         try:
             answer = program.answer(Verb(verb), body, rows, columns, number)
         except RuleBrokenError as error:
-            failure = Failure(status="invalid", reason=str(error))
+            failure = _failure("invalid", str(error))
         except LlmbenchError as error:
-            failure = Failure(status="refused", reason=str(error))
+            failure = _failure("refused", str(error))
         except BaseException as error:  # noqa: BLE001  a variant's code may raise anything
             traceback.print_exc()
-            failure = Failure(status="error", reason=f"{type(error).__name__}: {error}"[:1000])
+            failure = _failure("error", f"{type(error).__name__}: {error}")
         if failure is not None:
             answers.send_bytes(ANSWER.pack(FAILED))
             answers.send_bytes(failure.model_dump_json().encode())
@@ -221,6 +222,10 @@ class Program:
                 for count_E, balance in zip(self.counts_E, self.balances, strict=True)
             )
         return Report(peak_memory_mib=self.device.peak_memory_mib(), experts=experts).model_dump_json().encode()
+
+
+def _failure(status: Literal["refused", "invalid", "error"], reason: str) -> Failure:
+    return Failure(status=status, reason=reason[:LONGEST_REASON])
 
 
 def _dtype(tensor: Tensor) -> str:
