@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from harness.core.errors import LlmbenchError
-from harness.player.calls import restrict_calls
+from harness.player.calls import Needs, restrict_calls
 
 # linux/landlock.h
 _EXECUTE, _READ_FILE, _READ_DIR, _IOCTL = 1 << 0, 1 << 2, 1 << 3, 1 << 15
@@ -50,7 +50,18 @@ OPEN_FILES = 256  # descriptors; importing torch holds some ten
 
 # Settings of libraries that compute, of the language, and the ranks of one run.
 _KEPT = {"LANG", "TZ", "LD_LIBRARY_PATH", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-_KEPT_PREFIXES = ("LC_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "MALLOC_", "GLIBC_TUNABLES", "ATEN_", "TORCH")
+_KEPT_PREFIXES: tuple[str, ...] = (
+    "LC_",
+    "OMP_",
+    "GOMP_",
+    "KMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "MALLOC_",
+    "GLIBC_TUNABLES",
+    "ATEN_",
+    "TORCH",
+)
 _KEPT_PREFIXES += ("PYTORCH_", "TRITON_", "CUDA_", "NVIDIA_", "CUBLAS_", "CUDNN_", "NCCL_", "GLOO_")
 _KEPT_TO_COMPILE = {"PATH", "CXX", "CC", "TMPDIR"}
 
@@ -75,27 +86,31 @@ def confine(
         raise LlmbenchError(
             f"this process has {threads} threads and only one would be confined; confine it before it starts any"
         )
-    devices = list(devices)
+    writable, devices = list(writable), list(devices)
     if network or devices:
-        readable = [*readable, Path("/sys/bus/pci/devices"), *Path("/sys/devices").glob("pci*")]  # gloo, CUDA: what is there
+        readable = [
+            *readable,
+            Path("/sys/bus/pci/devices"),
+            *Path("/sys/devices").glob("pci*"),
+        ]  # gloo, CUDA: what is there
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
     in_force = {
         "capabilities": _drop_capabilities(libc),
         "landlock": _restrict_files(libc, readable, writable, devices, programs, network),
-        "seccomp": restrict_calls(libc, programs=programs, network=network, devices=bool(devices)),
+        "seccomp": restrict_calls(libc, Needs(programs, network, bool(devices), bool(writable or devices))),
     }
     return tuple(name for name, holds in in_force.items() if holds)
 
 
 def forbid_programs() -> None:
-    """From here on, no thread of this process starts another process.
+    """From here on, no thread of this process starts another process, nor opens or changes a file to write.
 
     Raises LlmbenchError where one that was started still runs.
     """
     if platform.system() != "Linux":
         return
-    restrict_calls(ctypes.CDLL(None, use_errno=True), programs=False, network=False, devices=True)
+    restrict_calls(ctypes.CDLL(None, use_errno=True), Needs(network=True, devices=True))  # on top of the first
     children = [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
     if any(children):
         raise LlmbenchError("a program that was started while the model was compiled still runs; let it end")
