@@ -12,8 +12,10 @@ import os
 import platform
 import struct
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from signal import SIGABRT
+from typing import NamedTuple
 
 _TABLE = tomllib.loads(Path(__file__).with_name("calls.toml").read_text())
 
@@ -36,39 +38,52 @@ _DESCRIPTORS = (0, 1, 2, 3, 4, 1030, 1032, 1034)
 # MADV_NORMAL, DONTNEED, FREE, DONTFORK, DOFORK, HUGEPAGE, NOHUGEPAGE, DONTDUMP, DODUMP: nothing of the page cache
 _ADVICE = (0, 4, 8, 10, 11, 14, 15, 16, 17)
 _NAMES = (15, 16, 0x53564D41)  # PR_SET_NAME, PR_GET_NAME, PR_SET_VMA: of threads and of memory
+_WRITING = 3 | 64 | 512  # O_WRONLY, O_RDWR, O_CREAT, O_TRUNC
 _UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
 
 _Instruction = tuple[int, int, int, int]
 
 
-def restrict_calls(libc: ctypes.CDLL, *, programs: bool, network: bool, devices: bool) -> bool:
+class Needs(NamedTuple):
+    """What a process needs beyond computing on a CPU."""
+
+    programs: bool = False
+    """It may start other programs."""
+    network: bool = False
+    """It reaches other ranks."""
+    devices: bool = False
+    """It controls a GPU through its driver's files."""
+    writes: bool = False
+    """It may open files to write, where Landlock lets it."""
+
+
+def restrict_calls(libc: ctypes.CDLL, needs: Needs) -> bool:
     """Refuse all threads of this process, for good, what is not listed; whether this machine can.
 
     Filters add up: a later one with less takes away what an earlier one allowed.
     """
     if platform.machine() not in _ARCHITECTURES:
         return False
-    program = call_filter(platform.machine(), os.getpid(), programs=programs, network=network, devices=devices)
+    program = call_filter(platform.machine(), os.getpid(), needs)
     code = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
     seccomp = _ARCHITECTURES[platform.machine()][2]
     return bool(libc.syscall(seccomp, _SET_MODE_FILTER, _ALL_THREADS, header) == 0)
 
 
-def call_filter(machine: str, pid: int, *, programs: bool, network: bool, devices: bool) -> bytes:
+def call_filter(machine: str, pid: int, needs: Needs) -> bytes:
     """The filter of process `pid`, as classic BPF (linux/filter.h)."""
     architecture, column, _, clone3 = _ARCHITECTURES[machine]
     groups = ["step", "start", "siblings"]  # the most frequent calls first
-    groups += [name for name, wanted in (("programs", programs), ("network", network), ("devices", devices)) if wanted]
-    checks = _checks(pid, programs=programs, network=network, devices=devices)
-    names = dict.fromkeys(name for group in groups for name in _TABLE[group]["calls"])
+    groups += [name for name in ("programs", "network", "devices") if getattr(needs, name)]
+    numbers = {name: row[column] for group in groups for name, row in _TABLE[group]["calls"].items()}
+    checks = _checks(pid, needs)
     body: list[_Instruction] = [
         (_LOAD, 0, 0, _ARCHITECTURE_AT),
         *_unless(_EQUAL, architecture, _REFUSE),
         (_LOAD, 0, 0, _NUMBER_AT),
     ]
-    for name in names:
-        number = next(_TABLE[group]["calls"][name][column] for group in groups if name in _TABLE[group]["calls"])
+    for name, number in numbers.items():
         if number >= 0:
             block = [*checks.get(name, []), (_ANSWER, 0, 0, _ALLOW)]
             body += [(_EQUAL, 0, len(block), number), *block]
@@ -77,20 +92,22 @@ def call_filter(machine: str, pid: int, *, programs: bool, network: bool, device
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in body)
 
 
-def _checks(pid: int, *, programs: bool, network: bool, devices: bool) -> dict[str, list[_Instruction]]:
+def _checks(pid: int, needs: Needs) -> dict[str, list[_Instruction]]:
     """What is asked of a call's arguments before it is allowed. Each check goes on at its end, or refuses."""
     clone = _lacks(0, _NAMESPACES | _TRACED)
-    domains = (_INET, _INET6, _NETLINK) if network else (_UNIX,)
-    requests = [*_TERMINAL, *(_INTERFACES if network else ())]
+    domains = [*((_INET, _INET6, _NETLINK) if needs.network else ()), *((_UNIX,) if needs.devices else ())]
+    requests = [*_TERMINAL, *(_INTERFACES if needs.network else ())]
     return {
-        "clone": clone if programs else [*clone, *_has(0, _THREAD)],
-        "ioctl": [] if devices else _one_of(1, requests),  # Landlock says which devices
+        "open": [] if needs.writes else _lacks(1, _WRITING),
+        "openat": [] if needs.writes else _lacks(2, _WRITING),
+        "clone": clone if needs.programs else [*clone, *_has(0, _THREAD)],
+        "ioctl": [] if needs.devices else _one_of(1, requests),  # Landlock says which devices
         "fcntl": _one_of(1, _DESCRIPTORS),
         "madvise": _one_of(2, _ADVICE),
         "prctl": _one_of(0, _NAMES),
         "prlimit64": [*_one_of(0, (0, pid)), *_is_null(2)],
         "tgkill": [*_one_of(0, (pid,)), *_one_of(2, (SIGABRT,))],
-        "socket": _one_of(0, (*domains, _UNIX) if devices else domains),
+        "socket": _one_of(0, domains),
         "seccomp": _one_of(0, (_SET_MODE_FILTER,)),
     }
 
@@ -104,7 +121,7 @@ def _load(argument: int, *, upper: bool = False) -> _Instruction:
     return _LOAD, 0, 0, 16 + 8 * argument + 4 * upper
 
 
-def _one_of(argument: int, values: tuple[int, ...] | list[int]) -> list[_Instruction]:
+def _one_of(argument: int, values: Sequence[int]) -> list[_Instruction]:
     """The lower half is one of these: all that the kernel reads of an int."""
     last = len(values)
     tests = [(_EQUAL, last - place, 0, value) for place, value in enumerate(values)]

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from harness.core.errors import LlmbenchError
-from harness.player.calls import restrict_calls
+from harness.player.calls import Needs, restrict_calls
 
 # linux/landlock.h
 _EXECUTE, _READ_FILE, _READ_DIR, _IOCTL = 1 << 0, 1 << 2, 1 << 3, 1 << 15
@@ -77,7 +77,7 @@ def confine(
         raise LlmbenchError(
             f"this process has {threads} threads and only one would be confined; confine it before it starts any"
         )
-    devices = list(devices)
+    writable, devices = list(writable), list(devices)
     if network or devices:
         readable = [
             *readable,
@@ -89,7 +89,7 @@ def confine(
     in_force = {
         "capabilities": _drop_capabilities(libc),
         "landlock": _restrict_files(libc, readable, writable, devices, programs, network),
-        "seccomp": restrict_calls(libc, programs=programs, network=network, devices=bool(devices)),
+        "seccomp": restrict_calls(libc, Needs(programs, network, bool(devices), bool(writable or devices))),
     }
     return tuple(name for name, holds in in_force.items() if holds)
 
