@@ -63,13 +63,19 @@ class Training(Strict):
     tokens: Positive
     num_params: Positive
     train_s: Seconds
-    """Training steps and gathering their batches; without start-up, warm-up, dev evaluations and checkpoints."""
+    """From the first batch handed over until the final weights are with the referee; without dev and checkpoints."""
     cpu_s: Seconds
     """Processor time of the same steps, all threads together; other load on the machine affects it less."""
     warmup_s: Seconds
-    """Steps on dummy data before the clock starts."""
+    """From the player's start to the first batch: building, drawing, compiling and steps on dummy data."""
+    warmup_cpu_s: Seconds | None = ABSENT
+    """Processor time before the first batch."""
     wall_s: Seconds
     """The whole training process, all sessions of a resumed run together."""
+    resumed: Literal[True] | None = ABSENT
+    """Whether it went on from a checkpoint: then its times are compared with nothing. None if not."""
+    weights_bytes: Positive | None = ABSENT
+    """Size of the final weights, parameters and buffers together."""
     peak_memory_mib: Positive | None = ABSENT
     """Largest resident memory of the training process, or on a GPU what torch allocated there."""
     ended: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
@@ -98,6 +104,9 @@ class Evaluation(Strict):
     confinement: tuple[str, ...]
     """What barred the model's process from other files, the network and new processes; empty if nothing did."""
     eval_s: Seconds
+    """Waiting for the logits of val, one pass."""
+    eval_cpu_s: Seconds | None = ABSENT
+    """Processor time of the player during the same pass, all threads together."""
 
     @property
     def val_loss(self) -> float:
