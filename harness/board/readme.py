@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from harness.board.metrics import METRICS, Runs, compare
@@ -31,8 +32,14 @@ def evidence(verdict: Verdict) -> list[tuple[str, str]]:
         ("p", verdict.p_value, f"{{:.2g}} (needs {verdict.alpha_look:.2g} at this look)"),
         ("correlation of pairs", verdict.correlation, "{:+.2f}"),
         ("time, candidate / record", verdict.time_ratio, "{:.3f}"),
+        ("time that val takes, candidate / record", _evaluation_ratio(verdict), "{:.3f}"),
     )
     return [(name, form.format(value)) for name, value, form in facts if value is not None]
+
+
+def _evaluation_ratio(verdict: Verdict) -> float | None:
+    gains = [guard.gain for guard in verdict.guards if guard.quantity == "evaluation_time"]
+    return next((math.exp(-gain) for gain in gains if gain is not None), None)
 
 
 def _interval(verdict: Verdict, form: str) -> str:
