@@ -91,8 +91,13 @@ def check_lines(found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence
     for name, problems in found.items():
         lines.append(f"{'FAILED' if problems else 'ok':7}{name}")
         lines += [f"       {problem}" for problem in problems]
-        lines += [f"       for review: {_flag_sentence(flag)}" for flag in flags.get(name, ())]
+        lines += [f"       {line}" for line in flag_lines(flags.get(name, ()))]
     return [one_line(line) for line in (*lines, _check_counts(found, flags))]  # names of files are untrusted text
+
+
+def flag_lines(flags: Sequence[Flag]) -> list[str]:
+    """What a reviewer should look at, a line each."""
+    return [f"for review: {_flag_sentence(flag)}" for flag in flags]
 
 
 def check_markdown(found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]]) -> str:
