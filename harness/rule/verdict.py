@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from harness.core.runs import FailedRun, FinishedRun, Pair
-from harness.core.schema import Count, Strict
+from harness.core.schema import Count, Line, Strict
 from harness.core.track import Rule
 from harness.rule.comparable import comparability_problems
 from harness.rule.sequential import Criterion, Finding, Quantity, find, replay
@@ -56,7 +56,7 @@ class Verdict(Strict):
     lane: Lane
     reasons: Annotated[tuple[str, ...], Field(min_length=1)]
     """Stable codes, the deciding ones first; `reasons.explain` has a sentence for each."""
-    details: tuple[str, ...] = ()
+    details: tuple[Line, ...] = ()
     """For pairs that must not be compared: the values that differ."""
     pairs: Count
     """Number of pairs used: those of the look, in the order given."""
