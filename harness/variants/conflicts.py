@@ -18,6 +18,8 @@ from harness.core.errors import LlmbenchError
 if TYPE_CHECKING:
     from models.parts import Parts
 
+LONGEST_MESSAGE = 300
+"""Characters of what a variant raises that are shown."""
 CONFIGS = ("model", "optim")
 # Steps of a schedule of 100 at which it is asked whether it still calls the one that it replaced: warm-up, middle, end.
 STEPS = (0, 1, 10, 50, 90, 99)
@@ -69,8 +71,13 @@ def checked_optimizer(last: Traced) -> Callable[..., Any]:
             chain.insert(0, chain[0].earlier)
         for trace in chain:
             trace.used, trace.returned = False, []
-        made = last(*arguments)
-        chain = [trace for trace in chain if trace.variant]
+        chain = chain[1:]  # what the base makes may be replaced
+        try:
+            made = last(*arguments)
+        except Exception as error:
+            if misfit := _misfit(chain, error):
+                raise misfit from error
+            raise
         check_used(chain, "optimizer", "wrap `parts.optimizer`")
         for place, trace in enumerate(chain):
             for later in chain[place + 1 :]:
@@ -81,6 +88,19 @@ def checked_optimizer(last: Traced) -> Callable[..., Any]:
         return made
 
     return optimizer
+
+
+def _misfit(chain: Sequence[Traced], error: Exception) -> LlmbenchError | None:
+    """A factory that fails on what another variant's returned: it expects the optimizers that were replaced."""
+    failed = next((place for place, trace in enumerate(chain) if trace.used and not trace.returned), 0)
+    givers = [trace.variant for trace in chain[:failed] if trace.made]
+    if not givers or isinstance(error, LlmbenchError):
+        return None
+    first, second, shown = givers[-1], chain[failed].variant, f"{type(error).__name__}: {error}"[:LONGEST_MESSAGE]
+    return LlmbenchError(
+        f"variants '{first}' and '{second}' conflict: '{second}' fails on the optimizers of '{first}', {shown}; "
+        f"leave one out"
+    )
 
 
 def _held_by(roots: list[Any]) -> Iterator[Any]:

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 
 from harness.core.errors import LlmbenchError, did_you_mean
 from harness.core.project import Project, derive_seed
-from harness.variants.conflicts import Traced, check_configs, check_schedules, check_used, checked_optimizer
+from harness.variants.conflicts import (
+    LONGEST_MESSAGE,
+    Traced,
+    check_configs,
+    check_schedules,
+    check_used,
+    checked_optimizer,
+)
 from harness.variants.source import VariantSource, read_variant
 
 if TYPE_CHECKING:
@@ -22,8 +29,6 @@ if TYPE_CHECKING:
     from models.parts import ModelConfig, OptimConfig, Parts
 
 BASE = "base"
-LONGEST_MESSAGE = 300
-"""Characters of what a variant raises that are shown."""
 UNKNOWN_ARGUMENT = re.compile(r"TypeError: (\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
 
 
