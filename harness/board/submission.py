@@ -23,7 +23,7 @@ from harness.core.schema import Count, Positive, Recipe, Sha256, Strict, TrackNa
 from harness.core.track import Track, parse_track
 from harness.rule.replication import Outcome, rule_again
 from harness.rule.verdict import Lane, Verdict, decide_arms
-from harness.variants.source import count_statements_of
+from harness.variants.cost import count_statements_of
 
 Kind = Literal["opening", "record", "negative", "challenge"]
 ArmName = Literal["record", "candidate"]
