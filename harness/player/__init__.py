@@ -27,6 +27,7 @@ CODE_FILES = (
     "harness/player/checkpoint.py",
     "harness/player/train.py",
     "harness/referee/evaluate.py",
+    "harness/referee/probes.py",
 )
 
 
