@@ -32,6 +32,7 @@ CODE_FILES = (
     "harness/referee/train.py",
     "harness/referee/run.py",
     "harness/referee/evaluate.py",
+    "harness/referee/probes.py",
 )
 
 

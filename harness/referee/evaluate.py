@@ -51,7 +51,7 @@ def evaluate(
     fresh = score(next(sessions), small, few, random_for(seed, "fresh score"))
     probe = Probe(next(sessions), fresh, random_for(seed, "fresh probe"))
     for rows in exam.by_length(few).values():
-        probe.run(rows, max(len(rows), FEWEST_CUTS), 1)
+        probe.run(rows, max(len(rows), FEWEST_CUTS), 1, favour=False)
 
     session = next(sessions)
     scores = score(session, exam, [*val, *dev], random_for(seed, "score"))
@@ -65,7 +65,7 @@ def evaluate(
             )
     probe = Probe(next(sessions), scores, random_for(seed, "probe"))
     for length, rows in exam.by_length(val).items():
-        probe.run(rows, _num_cuts(len(rows), length, len(val_N)), -(-len(rows) // WHOLE_EVERY))
+        probe.run(rows, _num_cuts(len(rows), length, len(val_N)), -(-len(rows) // WHOLE_EVERY), favour=True)
     return Evaluation(
         nats=sum(float(scores.nats[row].sum()) for row in val),
         correct=sum(scores.correct[row] for row in val),

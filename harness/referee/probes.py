@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -160,29 +159,52 @@ class Cut(NamedTuple):
 
 
 def plan(
-    rows: Sequence[int], length: int, num_cuts: int, num_whole: int, size: int, generator: np.random.Generator
+    odds: Mapping[int, NDArray[np.float64]], num_cuts: int, num_whole: int, size: int, generator: np.random.Generator
 ) -> Iterator[tuple[list[Cut], int]]:
     """Batches of cuts, and the size to fill each up to: at least `num_cuts` cuts, then `num_whole` rows kept whole.
 
-    No batch holds a row twice, and a row's cuts rise from batch to batch. All rows come about equally often, and so do
-    the boundaries 1 to length - 1; no row is cut twice at the same one.
+    `odds` has the rows, and of each how much more often it is cut after one position than after another; half of the
+    cuts go by it, half by nothing. All rows come about equally often, and so do the boundaries; no row is cut twice at
+    the same one. No batch holds a row twice, and a row's cuts rise from batch to batch.
     """
-    order = _shuffled(rows, generator)
-    boundaries = (1 + generator.permutation(length - 1)).tolist()
-    wanted = min(num_cuts, len(order) * len(boundaries)) + num_whole
+    order = _shuffled(list(odds), generator)
+    length = len(odds[order[0]])
+    possible = len(order) * (length - 1)
     sizes = list(SMALL_BATCHES)
-    while (room := sum(min(at_most, len(order)) for at_most in sizes)) < wanted:
+    while (room := sum(min(at_most, len(order)) for at_most in sizes)) < min(num_cuts, possible) + num_whole:
         sizes.append(size)
-    total = min(room, len(order) * len(boundaries) + num_whole)
-    cuts: dict[int, list[int]] = {row: [] for row in order}
-    cycle = math.lcm(len(order), len(boundaries))  # after so many turns the same pairs would come again
-    for turn in range(total - num_whole):
-        cuts[order[turn % len(order)]].append(boundaries[(turn + turn // cycle) % len(boundaries)])
+    num_cuts = min(room - num_whole, possible)
+    cuts = _pair(order, odds, num_cuts, generator)
     rising = {row: iter([*sorted(own), length]) for row, own in cuts.items()}
-    asked = iter([Cut(row, next(rising[row])) for row in itertools.islice(itertools.cycle(order), total)])
+    turns = itertools.islice(itertools.cycle(order), num_cuts + num_whole)
+    asked = iter([Cut(row, next(rising[row])) for row in turns])
     for at_most in generator.permutation(sizes).tolist():
         if chunk := list(itertools.islice(asked, min(at_most, len(order)))):
             yield chunk, at_most
+
+
+def _pair(
+    order: Sequence[int], odds: Mapping[int, NDArray[np.float64]], num_cuts: int, generator: np.random.Generator
+) -> dict[int, list[int]]:
+    """Row -> its cuts: the rows take turns, and each boundary is there equally often, the first and the last first."""
+    num_boundaries = len(odds[order[0]]) - 1
+    cuts: dict[int, list[int]] = {row: [] for row in order}
+    if not num_boundaries:
+        return cuts
+    left_T = np.full(num_boundaries, num_cuts // num_boundaries)
+    ends_first = np.argsort([0, *generator.uniform(1, 2, max(0, num_boundaries - 2)), 0][:num_boundaries])
+    left_T[ends_first[: num_cuts % num_boundaries]] += 1
+    for turn, choice in enumerate(generator.permutation(num_cuts)):  # those that go by the odds choose first
+        row = order[choice % len(order)]
+        unused_T = np.ones(num_boundaries)
+        unused_T[[cut - 1 for cut in cuts[row]]] = 0
+        chances_T = unused_T * (odds[row][:-1] * (left_T > 0) if turn < num_cuts // 2 else left_T)
+        if not chances_T.any():
+            chances_T = unused_T
+        boundary = int(generator.choice(num_boundaries, p=chances_T / chances_T.sum()))
+        left_T[boundary] -= left_T[boundary] > 0
+        cuts[row].append(boundary + 1)
+    return cuts
 
 
 @dataclass(frozen=True)
@@ -194,11 +216,15 @@ class Probe:
     """Of another session."""
     generator: np.random.Generator
 
-    def run(self, rows: Sequence[int], num_cuts: int, num_whole: int) -> None:
-        """Ask about `rows`, all of one length: at least `num_cuts` cuts, and `num_whole` rows as they are."""
-        length = len(self.scores.exam.rows[rows[0]]) - 1
-        size = self.scores.exam.batch_size(length)
-        for cuts, fill_to in plan(rows, length, num_cuts, num_whole, size, self.generator):
+    def run(self, rows: Sequence[int], num_cuts: int, num_whole: int, *, favour: bool) -> None:
+        """Ask about `rows`, all of one length: at least `num_cuts` cuts, and `num_whole` rows as they are.
+
+        `favour`: half of the cuts go after positions in proportion to the probability that the model gave to what came
+        next; a leak that makes it sure is found there much sooner than anywhere.
+        """
+        odds = {row: np.exp(-self.scores.nats[row] * favour) for row in rows}
+        size = self.scores.exam.batch_size(len(odds[rows[0]]))
+        for cuts, fill_to in plan(odds, num_cuts, num_whole, size, self.generator):
             self._ask(cuts, fill_to)
 
     def _ask(self, cuts: Sequence[Cut], size: int) -> None:
