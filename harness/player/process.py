@@ -360,7 +360,9 @@ def _live(cell: Cell, log: str, requests: Connection, answers: Connection) -> No
     if start_method() == "forkserver":
         close_all_but(requests.fileno(), answers.fileno())
     os.environ.clear()
-    os.environ.update(cell.environment)
+    os.environ.update(cell.environment, OPENBLAS_NUM_THREADS="1")  # its threads would come before confinement
+    from harness.player.play import play  # preloaded where players are forked
+
     if cell.cores and sys.platform == "linux":
         os.sched_setaffinity(0, cell.cores)
     try:
@@ -374,8 +376,6 @@ def _live(cell: Cell, log: str, requests: Connection, answers: Connection) -> No
         answers.send_bytes(json.dumps({"refused": str(error)}).encode())
         return
     answers.send_bytes(json.dumps({"in_force": in_force}).encode())
-    from harness.player.play import play  # preloaded where players are forked
-
     with suppress(EOFError, BrokenPipeError):  # the referee has asked all
         play(requests, answers)
 

@@ -15,9 +15,9 @@ from harness.core.project import sha256
 from harness.core.runs import FinishedRun
 from harness.core.track import Track
 from harness.data.batches import Tokens
-from harness.player.serve import ProbeFailedError
 from harness.referee.evaluate import exam_of
 from harness.referee.probes import Exam, Probe, Session, probe_seed, random_for, score
+from harness.referee.session import ProbeFailedError
 
 MAX_SCORE_SHIFT = 1e-4
 """Between a run's val loss and the audit's, nats a token: far above rounding, far below what a leak needs."""

@@ -69,7 +69,7 @@ def found(play: Play) -> Any:
     with pytest.raises(LlmbenchError) as caught:
         play(TELL)
     assert "RuntimeError: " in str(caught.value), caught.value
-    return json.loads(str(caught.value).partition("RuntimeError: ")[2])
+    return json.JSONDecoder().raw_decode(str(caught.value).partition("RuntimeError: ")[2])[0]
 
 
 def failure(play: Play, body: str, **options: Any) -> str:
