@@ -25,6 +25,8 @@ from pydantic import BaseModel, ValidationError
 from harness.core.errors import LlmbenchError
 from harness.core.events import WORKER_EVENT, Failed, Refused, WorkerEvent
 from harness.core.project import CHECKOUT
+from harness.player.bubble import bubble
+from harness.player.confine import player_environment
 
 if TYPE_CHECKING:
     from harness.player.job import Job
@@ -124,21 +126,28 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_server() -> None:
-    """Have the fork server run, in an environment of its own; nothing where it does already."""
+def _start_server() -> tuple[str, ...]:
+    """Have the fork server run, in an environment of its own and in a bubble where that works: the bubble's name.
+
+    A process can read what the one that it was forked from was started with, so nothing private is in it.
+    """
     from multiprocessing import forkserver  # not on Windows
 
     forkserver.set_forkserver_preload(PRELOADED)
     before = dict(os.environ)
     paths = os.pathsep.join([str(CHECKOUT), *filter(None, [before.get("PYTHONPATH")])])
-    try:  # threads that a library starts before a fork would not survive it
-        os.environ.update(OPENBLAS_NUM_THREADS="1", PYTHONPATH=paths)
-        forkserver.ensure_running()
-    finally:
-        for name in ("OPENBLAS_NUM_THREADS", "PYTHONPATH"):
-            del os.environ[name]
-            if name in before:
-                os.environ[name] = before[name]
+    mine = {name: value for name, value in before.items() if name.startswith("LLMBENCH_")}
+    # Threads that a library starts before a fork would not survive it.
+    mine |= {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": paths}
+    with bubble() as surroundings:
+        try:
+            os.environ.clear()
+            os.environ.update(player_environment(before) | mine)
+            forkserver.ensure_running()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+    return surroundings
 
 
 def _live(entry: str, job: Job, log: str, environment: dict[str, str], events: Connection) -> None:

@@ -1,0 +1,50 @@
+"""A process of the fork server that looks around: `python -m tests.player.bubbled PRIVATE`.
+
+It prints what surrounds it, what of the machine it sees, its environment, and what it could write.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from harness.core.project import CHECKOUT
+from harness.player.process import _start_server
+
+
+def look(private: str, pipe: Connection) -> None:
+    seen = [name for name in ("runs", "submissions", ".git", "docs", "harness") if (CHECKOUT / name).exists()]
+    seen += [name for name in (private, "/home", "/var", "/etc/shadow") if Path(name).exists()]
+    wrote = []
+    for folder in (CHECKOUT / "harness", Path(sys.prefix), Path("/"), Path("/etc")):
+        with suppress(OSError):
+            (folder / "llmbench-was-here").write_text("x")
+            wrote.append(str(folder))
+    started_with = Path("/proc/self/environ").read_bytes().decode().split("\0")
+    names = [line.partition("=")[0] for line in started_with]
+    pipe.send([seen, wrote, names, [name for _, name in socket.if_nameindex()], os.getpid()])
+    signal.pause()
+
+
+def main() -> None:
+    surroundings = _start_server()
+    context = multiprocessing.get_context("forkserver")
+    pipe, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=look, args=(sys.argv[1], theirs))
+    process.start()
+    theirs.close()
+    found = pipe.recv()
+    os.kill(process.pid or 0, signal.SIGKILL)
+    process.join()
+    sys.stdout.write(json.dumps([surroundings, *found, process.pid, process.exitcode]))
+
+
+if __name__ == "__main__":
+    main()
