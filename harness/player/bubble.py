@@ -68,10 +68,8 @@ def bubble_command(
     # It ends when its fork server does, and that when the command does. --die-with-parent would end it with the thread.
     command = [bwrap, "--unshare-net", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL"]
     command += ["--tmpfs", "/tmp"]  # importing torch looks for a folder to write to
-    seen = [Path("/proc"), *_sources(), *interpreter_paths([])]
-    seen += [
-        Path(name) for name in ("/lib", "/lib64", "/etc/localtime", sys.prefix, sys.base_prefix)
-    ]  # as they are named
+    as_named = ("/proc", "/lib", "/lib64", "/etc/localtime", sys.prefix, sys.base_prefix)  # these may be links
+    seen = [*map(Path, as_named), *_sources(), *interpreter_paths([])]
     readable: list[Path] = []
     for path in sorted(set(seen).difference(_DEVICES)):
         if not any(map(path.is_relative_to, readable)):
@@ -85,7 +83,7 @@ def bubble_command(
             command += ["--tmpfs", name, "--remount-ro", name] if path.is_dir() else ["--ro-bind", "/dev/null", name]
     for path in writable:
         command += ["--bind", str(path), str(path)]
-    return [*command, "--remount-ro", "/"]
+    return [*command, "--dir", os.getcwd(), "--remount-ro", "/"]  # multiprocessing changes into it
 
 
 def bubble_works() -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from harness.player.bubble import NAME, bubble_command, bubble_works
-from tests.sandbox import Done, python
+from tests.make import ROOT
+from tests.sandbox import python
 
 pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="bubblewrap is Linux's")
 
@@ -19,7 +20,8 @@ pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="bubblewrap
 def looked(folder: Path, **variables: str) -> Any:
     """What tests/player/bubbled.py found."""
     (folder / "private").write_text("text")
-    done: Done = python("-m", "tests.player.bubbled", str(folder / "private"), HF_TOKEN="secret", **variables)
+    arguments = ("-m", "tests.player.bubbled", str(folder / "private"))
+    done = python(*arguments, cwd=folder, PYTHONPATH=str(ROOT), HF_TOKEN="secret", **variables)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
