@@ -1,6 +1,6 @@
 """A process of the fork server that looks around: `python -m tests.player.bubbled PRIVATE`.
 
-It prints what surrounds it, what of the machine it sees, its environment, and what it could write.
+It prints what surrounds it, what of the machine it sees, its environment, and where it could write.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import sys
-from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -22,14 +21,11 @@ from harness.player.process import _start_server
 def look(private: str, pipe: Connection) -> None:
     seen = [name for name in ("runs", "submissions", ".git", "docs", "harness") if (CHECKOUT / name).exists()]
     seen += [name for name in (private, "/home", "/var", "/etc/shadow") if Path(name).exists()]
-    wrote = []
-    for folder in (CHECKOUT / "harness", Path(sys.prefix), Path("/"), Path("/etc")):
-        with suppress(OSError):
-            (folder / "llmbench-was-here").write_text("x")
-            wrote.append(str(folder))
+    folders = [str(folder) for folder in (CHECKOUT / "harness", sys.prefix, "/", "/etc")]
+    writable = [folder for folder in folders if os.access(folder, os.W_OK)]
     started_with = Path("/proc/self/environ").read_bytes().decode().split("\0")
     names = [line.partition("=")[0] for line in started_with]
-    pipe.send([seen, wrote, names, [name for _, name in socket.if_nameindex()], os.getpid()])
+    pipe.send([seen, writable, names, [name for _, name in socket.if_nameindex()], os.getpid()])
     signal.pause()
 
 
