@@ -32,7 +32,7 @@ from harness.core.runs import FinishedRun, dump_json, load_run  # noqa: E402
 from harness.core.track import Rule, Track, load_track  # noqa: E402
 from harness.rule.replication import outcome_of_record, rule_again  # noqa: E402
 from harness.rule.verdict import Verdict, decide_arms  # noqa: E402
-from harness.variants.source import count_statements_of  # noqa: E402
+from harness.variants.cost import count_statements_of  # noqa: E402
 
 NUM_TRACKS = 8
 NUM_RECORDS = 5  # a track

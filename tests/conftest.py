@@ -22,10 +22,11 @@ from harness.core.track import Track, load_track
 from harness.data.cache import cache_folder
 from harness.data.prepare import prepare
 from harness.player.device import set_up_torch
-from harness.player.job import Job
-from harness.player.train import train
+from harness.referee.job import Job
+from harness.referee.train import train
 from harness.variants.recipe import Recipe, apply_recipe, recipe_sources
 from tests.make import ROOT, TEXTS, MakeTrack, files, make_job, write_text
+from tests.players import ThreadCasting
 from tests.sandbox import FiledContest, Sandbox, file_contest, make_sandbox
 
 settings.register_profile("gate", deadline=None, derandomize=True)  # slow machines and luck must not fail it
@@ -140,7 +141,8 @@ def train_tiny(
         own = job.model_copy(update={"folder": str(Path(job.folder) / folder), "seed": seed})
         Path(own.folder).mkdir(exist_ok=True)
         built = build_recipe(recipe, track) if isinstance(recipe, str) else recipe
-        return train(track, built, tiny_tokens, own, **{"emit": lambda event: None, **options})
+        watch = options.pop("watch", lambda event: None)
+        return train(ThreadCasting(track, own, recipe=built, **options), tiny_tokens, watch)
 
     return run
 

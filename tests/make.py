@@ -23,7 +23,7 @@ from harness.core.dataspec import FilesData, TrainedTokenizer
 from harness.core.project import Project
 from harness.core.runs import FinishedRun, Machine, Pair, Provenance, finished, load_run
 from harness.core.track import Rule, Track
-from harness.player.job import Job
+from harness.referee.job import Job
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = ["the", "a", "dog", "cat", "tree", "river", "sees", "finds", "loves", "and", "or", "in", "naïve", "日本", "🙂"]

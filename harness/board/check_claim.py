@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from harness.board.curves import png_problem
 from harness.board.readme import submission_markdown
 from harness.board.submission import Arm, ArmName, Claim, Submission, confirmation_seeds, run_file
 from harness.core.errors import LlmbenchError
@@ -67,8 +68,11 @@ def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
     for missing in sorted(expected - present):
         yield f"{folder.name}/{missing} is missing"
     for file, digest in submission.files.items():
-        if file in present and sha256(read_bytes(folder / file)) != digest:
+        data = read_bytes(folder / file) if file in present else None
+        if data is not None and sha256(data) != digest:
             yield f"{folder.name}/{file} is not the file whose digest the submission states; it was changed"
+        elif data is not None and file == "curves.png" and (problem := png_problem(data)):
+            yield f"{folder.name}/{file} {problem}"
     for extra in sorted(present - expected):
         yield f"{folder.name}/{extra} does not belong to a submission; remove it"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -107,6 +109,31 @@ def to_png(draw: Callable[[], Figure]) -> bytes:
         draw().savefig(png, format="png", dpi=180, facecolor="white", metadata={"Software": None})
     Image.open(png).convert("RGB").quantize(64).save(small, format="png", optimize=True)
     return small.getvalue()
+
+
+LARGEST_PNG = 2 * 2**20  # bytes; ours have 30 kB
+WIDEST_PNG = 4000  # pixels; ours have 1,008
+_PNG = struct.Struct(">8sI4sII")  # a signature, then the first chunk: its length, its name, width and height
+
+
+def png_problem(data: bytes) -> str | None:
+    """What keeps `data` from being a picture of a submission; None where nothing does. Decodes at most 4000 x 4000."""
+    if len(data) > LARGEST_PNG:
+        return f"has {len(data):,} bytes; a picture of curves has at most {LARGEST_PNG:,}"
+    head = _PNG.unpack(data[: _PNG.size]) if len(data) >= _PNG.size else (b"", 0, b"", 0, 0)
+    if head[:3] != (b"\x89PNG\r\n\x1a\n", 13, b"IHDR"):
+        return "is no PNG"
+    if not all(0 < side <= WIDEST_PNG for side in head[3:]):
+        return f"has {head[3]} x {head[4]} pixels; a picture of curves has at most {WIDEST_PNG} x {WIDEST_PNG}"
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            Image.open(io.BytesIO(data), formats=["PNG"]).load()
+    except (OSError, SyntaxError, ValueError, UserWarning):  # what Pillow raises and warns of where a chunk is broken
+        return "is no whole PNG"
+    return None
 
 
 @contextmanager

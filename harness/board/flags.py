@@ -22,7 +22,7 @@ from harness.core.project import Project
 from harness.core.runs import FinishedRun
 from harness.core.schema import Strict
 from harness.core.track import Track
-from harness.rule.verdict import Lane
+from harness.rule.verdict import Lane, Verdict
 from models.parts import ModelConfig
 
 # Two 512-bit units for fused multiply-adds, 16 float32 each, at 4 GHz: 64 operations a cycle is the most that a
@@ -40,11 +40,21 @@ UNTIMED_RATIO = 2.0
 # And seconds a run beyond the record's share, so that a slow disk raises no flag in runs of two seconds.
 UNTIMED_S = 1.0
 
+# Before the first batch a player has seen no data, but it may compute what it will use. Twice what the record takes is
+# allowed, for a model of more parts, and seconds for a process that starts under load (up to 1.4 s in the runs here).
+PREPARATION_RATIO = 2.0
+PREPARATION_S = 5.0
+
+# Processor time over wall time and cores. In the runs that this repository holds it is 0.9999 at most.
+PROCESSOR_RATIO = 1.05
+PROCESSOR_S = 0.1  # kernels count in hundredths of a second
+
 # `ended` is cut to whole seconds and leaves out the writing of the weights: together under two seconds.
 OVERLAP_S = 2.0
 
 # What `harness.player.confine` reports where all of it is in force.
 CONFINED = ("landlock", "seccomp")
+NETWORK_OPEN = "network open"
 
 
 class Flag(Strict):
@@ -58,16 +68,17 @@ class Flag(Strict):
 
 @dataclass(frozen=True)
 class Case:
-    """A submission and what its flags depend on."""
+    """A contest, filed or not, and what its flags depend on."""
 
-    submission: Submission
+    verdict: Verdict | None
+    """None for an opening."""
     track: Track
     records: Sequence[FinishedRun]
     candidates: Sequence[FinishedRun]
     known: Callable[[], Sequence[FinishedRun]]
-    """Reads the runs that earned the record which the submission was measured against; called only where needed."""
+    """Reads the runs that earned the record which the candidate was measured against; called only where needed."""
     accepted: Sequence[float]
-    """The gains that the track accepted before, in the submission's lane."""
+    """The gains that the track accepted before, in the verdict's lane."""
 
     @property
     def runs(self) -> list[FinishedRun]:
@@ -76,8 +87,24 @@ class Case:
 
 def read_case(project: Project, claim: Claim, earlier: Board) -> Case:
     """A submission whose files are in order, and what the board before it held."""
-    submission = claim.submission
-    holder = earlier.standing(submission, submission.lane)
+    submission, finished = claim.submission, claim.finished
+    return make_case(
+        project, earlier, submission, claim.track, submission.verdict, finished["record"], finished["candidate"]
+    )
+
+
+def make_case(
+    project: Project,
+    earlier: Board,
+    edition: Track | Submission,
+    track: Track,
+    verdict: Verdict | None,
+    records: Sequence[FinishedRun],
+    candidates: Sequence[FinishedRun],
+) -> Case:
+    """The runs of a contest on an edition of `track`, and what the board before it held."""
+    lane: Lane = verdict.lane if verdict else "loss"
+    holder = earlier.standing(edition, lane)
 
     def known() -> list[FinishedRun]:
         if holder is not None:
@@ -85,14 +112,7 @@ def read_case(project: Project, claim: Claim, earlier: Board) -> Case:
                 return Claim(project.submissions / holder.folder_name, holder).finished["candidate"]
         return []
 
-    return Case(
-        submission=submission,
-        track=claim.track,
-        records=claim.finished["record"],
-        candidates=claim.finished["candidate"],
-        known=known,
-        accepted=accepted_gains(earlier, submission.track, submission.lane),
-    )
+    return Case(verdict, track, records, candidates, known, accepted_gains(earlier, track.name, lane))
 
 
 def accepted_gains(board: Board, track: str, lane: Lane) -> list[float]:
@@ -114,7 +134,7 @@ def find_flags(case: Case) -> list[Flag]:
 
 
 def _gain_beyond_history(case: Case) -> Iterator[str]:
-    verdict = case.submission.verdict
+    verdict = case.verdict
     if verdict is None or verdict.gain is None:
         return
     largest, spread = max(case.accepted, default=0.0), _seed_spread(case.records, verdict.lane)
@@ -171,6 +191,29 @@ def _untimed(runs: Sequence[FinishedRun]) -> tuple[float, float]:
     return (sum(untimed) / sum(walls) if sum(walls) > 0 else 0.0), sum(walls) / len(walls)
 
 
+def _long_preparation(case: Case) -> Iterator[str]:
+    if not case.records or not case.candidates:
+        return
+    usual_s, own_s = (_preparation_s(case.runs, arm) for arm in (case.records, case.candidates))
+    if own_s > PREPARATION_RATIO * usual_s + PREPARATION_S:
+        yield f"{own_s:.1f} s a run before the first batch, {usual_s:.1f} s in the record's"
+
+
+def _preparation_s(runs: Sequence[FinishedRun], arm: Sequence[FinishedRun]) -> float:
+    """Mean time of an arm's runs before the first batch: processor time where all `runs` state it, else wall time."""
+    stated = all(run.training.warmup_cpu_s is not None for run in runs)
+    times = [run.training.warmup_cpu_s if stated else run.training.warmup_s for run in arm]
+    return statistics.fmean(seconds or 0.0 for seconds in times)
+
+
+def _processor_beyond_wall(case: Case) -> Iterator[str]:
+    for run in case.runs:
+        cores, training = case.track.num_processes * run.provenance.threads, run.training
+        most_s = PROCESSOR_RATIO * cores * training.train_s + PROCESSOR_S
+        if run.provenance.machine.gpu is None and training.cpu_s > most_s:  # a GPU's driver has threads of its own
+            yield f"{_name(run)}: {training.cpu_s:.1f} s of processor time, {training.train_s:.1f} s on {cores} core(s)"
+
+
 def _overlapping_runs(case: Case) -> Iterator[str]:
     alone = [run for run in case.runs if run.provenance.jobs == 1]
     spans = [(run, *_span(run)) for run in alone]
@@ -203,6 +246,10 @@ def _is_unconfined(run: FinishedRun) -> bool:
     return not {*CONFINED} <= {*run.training.confinement} & {*run.evaluation.confinement}
 
 
+def _is_networked(run: FinishedRun) -> bool:
+    return NETWORK_OPEN in (*run.training.confinement, *run.evaluation.confinement)
+
+
 class Mark(NamedTuple):
     """A kind of flag."""
 
@@ -233,6 +280,16 @@ FLAGS = {
         "have been moved to where it is not counted.",
         _untimed_work,
     ),
+    "long_preparation": Mark(
+        "The candidate takes far longer than the record before its first batch, where no clock runs: look for what "
+        "it computes there.",
+        _long_preparation,
+    ),
+    "processor_beyond_wall": Mark(
+        "A run took more processor time than its clock and its cores allow: it trained on more cores than the track "
+        "gives it.",
+        _processor_beyond_wall,
+    ),
     "overlapping_runs": Mark(
         "Runs that say they had the machine to themselves overlap in time: they shared it, or one of them was "
         "interrupted and resumed.",
@@ -250,5 +307,10 @@ FLAGS = {
         "Runs were not kept from other files, the network or new processes, because their kernel could not: read the "
         "variant, and train it again where a kernel can.",
         lambda case: _count(case, _is_unconfined),
+    ),
+    "network_open": Mark(
+        "Runs could reach the network, which processes on several GPUs need to speak to each other: read what the "
+        "variant imports and opens.",
+        lambda case: _count(case, _is_networked),
     ),
 }

@@ -18,7 +18,20 @@ from harness.board.readme import submission_title
 from harness.board.rows import with_board
 from harness.board.submission import Claim, Submission, load_submission
 from harness.core.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, LlmbenchError, UndecidedError, one_line
-from harness.core.git import ChangeKind, changed_files, files_at, find_commit, git, is_ancestor, read_all_at, read_at
+from harness.core.git import (
+    GONE,
+    MODES,
+    PLAIN,
+    Change,
+    ChangeKind,
+    changed_files,
+    files_at,
+    find_commit,
+    git,
+    is_ancestor,
+    read_all_at,
+    read_at,
+)
 from harness.core.project import Project, write_atomic
 from harness.player import code_digest
 from harness.variants.source import read_variant
@@ -143,17 +156,17 @@ def review_changes(project: Project, revision: str) -> Review:
         raise LlmbenchError(f"the board of {revision} cannot be read: {error}") from error
     changes = changed_files(project.root, commit)
     filed = {path.split("/")[1] for path in files_at(project.root, commit, "submissions")}
-    added = [path.split("/") for path, kind in changes.items() if kind == "added"]
+    added = [path.split("/") for path, change in changes.items() if change.kind == "added"]
     new = sorted({parts[1] for parts in added if parts[0] == "submissions" and len(parts) > 2} - filed)
-    links = [f"{path} is a link; bring the file itself" for path in changes if (project.root / path).is_symlink()]
-    problems, claims, stale = {"changes": links}, list[Claim](), list[str]()
+    problems, claims, stale = {"changes": list(mode_problems(changes, new))}, list[Claim](), list[str]()
     for folder in (project.submissions / name for name in new):
         try:
             claims.append(Claim(folder, load_submission(folder)))
         except LlmbenchError as error:
             problems[folder.name] = [str(error)]
     used = {variant for claim in claims for variant in claim.submission.candidate.sources}
-    problems["changes"] += change_problems(changes, new, used)
+    kinds = {path: change.kind for path, change in changes.items()}
+    problems["changes"] += change_problems(kinds, new, used)
     if new and "README.md" in changes and _outside_the_board(project, commit):
         problems["changes"].append(_stray("README.md", "changed outside its board"))
     for claim in claims:
@@ -180,6 +193,14 @@ def _review_new(project: Project, claim: Claim, board: Board) -> tuple[list[str]
     own += collect(_source_problems(project, claim))
     found = [*moved_on, *own, *check_folder(project, claim.folder, board).problems]
     return moved_on, list(dict.fromkeys(found))
+
+
+def mode_problems(changes: Mapping[str, Change], new: Sequence[str]) -> Iterator[str]:
+    """What is no plain file: a submission brings nothing else; what brings none may bring executable files."""
+    for path, change in changes.items():
+        if change.mode not in (PLAIN, GONE) and (new or change.mode != "100755"):
+            what = MODES.get(change.mode, "no plain file")
+            yield f"{path} is {what} (mode {change.mode}); bring the file itself, with mode {PLAIN}"
 
 
 def change_problems(changes: Mapping[str, ChangeKind], new: Sequence[str], used: Set[str]) -> Iterator[str]:
@@ -240,7 +261,7 @@ def _source_problems(project: Project, claim: Claim) -> Iterator[str]:
         )
 
 
-def _summary(changes: Mapping[str, ChangeKind], new: Sequence[str], revision: str) -> str:
+def _summary(changes: Mapping[str, Change], new: Sequence[str], revision: str) -> str:
     if new:
         return f"new since {revision}: {', '.join(new)}"
     if not changes:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from harness.board.metrics import METRICS, Runs, compare
 from harness.board.submission import Submission
+from harness.core.terminal import markdown
 from harness.rule.external import Judgement
 from harness.rule.reasons import explain
 from harness.rule.verdict import Verdict
@@ -31,8 +33,14 @@ def evidence(verdict: Verdict) -> list[tuple[str, str]]:
         ("p", verdict.p_value, f"{{:.2g}} (needs {verdict.alpha_look:.2g} at this look)"),
         ("correlation of pairs", verdict.correlation, "{:+.2f}"),
         ("time, candidate / record", verdict.time_ratio, "{:.3f}"),
+        ("time that val takes, candidate / record", _evaluation_ratio(verdict), "{:.3f}"),
     )
     return [(name, form.format(value)) for name, value, form in facts if value is not None]
+
+
+def _evaluation_ratio(verdict: Verdict) -> float | None:
+    gains = [guard.gain for guard in verdict.guards if guard.quantity == "evaluation_time"]
+    return next((math.exp(-gain) for gain in gains if gain is not None), None)
 
 
 def _interval(verdict: Verdict, form: str) -> str:
@@ -79,12 +87,13 @@ def submission_markdown(submission: Submission, records: Runs, candidates: Runs)
     else:
         lines += _contest_markdown(submission, record.recipe, verdict, records, candidates)
     provenance = records[0].provenance if records else candidates[0].provenance
-    packages = ", ".join(f"{name} {version}" for name, version in provenance.packages.items())
-    machine = f"{provenance.machine.gpu}; " if provenance.machine.gpu else ""
+    packages = markdown(", ".join(f"{name} {version}" for name, version in provenance.packages.items()))
+    parts = (provenance.machine.gpu, provenance.machine.cpu)
+    machine = "; ".join(markdown(part) for part in parts if part)
     where = f"submissions/{submission.folder_name}"
     memory = memory_remark([*records, *candidates])
     lines += [
-        f"Trained on {machine}{provenance.machine.cpu}, {provenance.crew} a run, "
+        f"Trained on {machine}, {provenance.crew} a run, "
         f"{provenance.jobs} run(s) at a time{f', {memory}' if memory else ''}; {packages}.",
         "",
         "Train it again, on seeds that nobody picked (without `--rerun` only the numbers are checked, in seconds):",
@@ -118,7 +127,7 @@ def _contest_markdown(
     lines += ["![Learning curves of both arms](curves.png)", "", "| evidence | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in evidence(verdict)]
     lines += [counted, f"| reasons | {', '.join(f'`{code}`' for code in verdict.reasons)} |", ""]
-    lines += [f"{detail}\n" for detail in verdict.details]
+    lines += [f"{markdown(detail)}\n" for detail in verdict.details]
     new = [name for name in submission.candidate.sources if name not in record.split("+")]
     if new:
         lines += [f"Source: {', '.join(f'[`{name}.py`](sources/{name}.py)' for name in new)}", ""]

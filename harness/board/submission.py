@@ -19,11 +19,11 @@ from pydantic import Field, TypeAdapter
 from harness.core.errors import LlmbenchError
 from harness.core.project import derive_seed, read_text
 from harness.core.runs import FailedRun, FinishedRun, finished, load_run, read_record
-from harness.core.schema import Count, Positive, Sha256, Strict
+from harness.core.schema import Count, Positive, Recipe, Sha256, Strict, TrackName, VariantName
 from harness.core.track import Track, parse_track
 from harness.rule.replication import Outcome, rule_again
 from harness.rule.verdict import Lane, Verdict, decide_arms
-from harness.variants.source import count_statements_of
+from harness.variants.cost import count_statements_of
 
 Kind = Literal["opening", "record", "negative", "challenge"]
 ArmName = Literal["record", "candidate"]
@@ -37,8 +37,8 @@ SUBMISSION_NAME = r"^[a-z0-9][a-z0-9_+-]*$"
 class Arm(Strict):
     """One side of a contest."""
 
-    recipe: str
-    sources: dict[str, Sha256]
+    recipe: Recipe
+    sources: dict[VariantName, Sha256]
     """Variant name -> digest of its frozen file."""
     statements: Count
     """Cost of the recipe: statements of its variants."""
@@ -68,7 +68,7 @@ class Submission(Strict):
     kind: Kind
     """`opening` starts a track's board, `record` breaks the record, `negative` did not, `challenge` re-ran a record."""
     lane: Lane
-    track: str
+    track: TrackName
     track_digest: Sha256
     record: Arm | None
     """The arm that held the record; None in an opening."""

@@ -6,6 +6,8 @@ import json
 import sys
 from typing import Annotated
 
+from rich.text import Text
+
 from harness.board.leaderboard import holder_row, read_board, standings
 from harness.cli.options import Json, argument, complete_tracks, complete_variants, show, show_json
 from harness.core.errors import LlmbenchError
@@ -101,7 +103,7 @@ def doctor(as_json: Json = False) -> None:
     """
     project = Project.find()
     with stderr_console().status("looking at this machine") as status:
-        found = diagnose(project, lambda doing: status.update(doing))
+        found = diagnose(project, lambda doing: status.update(Text(doing)))
     if as_json:
         show_json(documents.DoctorDocument(**dict(found)))
         return

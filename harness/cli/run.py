@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.board.flags import Flag, find_flags, make_case
 from harness.board.leaderboard import Board, check_record_sources, read_board
 from harness.board.pull_request import PullRequest, find_remote, open_pull_request
 from harness.board.readme import verdict_sentence
@@ -32,6 +33,7 @@ from harness.lab.contest import Contest
 from harness.lab.store import RunStore
 from harness.show.describe import experts_table
 from harness.show.documents import RunBaselineDocument, RunCandidateDocument, SubmitDocument
+from harness.show.report import flag_lines
 from harness.show.tables import runs_table
 from harness.show.trackers import open_logbook
 from harness.variants.recipe import recipe_sources
@@ -100,7 +102,7 @@ def run_candidate(
     exploring = training.exploratory_line(contest_track)
     if not exploring:
         history.record_attempt(project, board, plain_track, contest, sources)
-    verdict = contest.verdict
+    verdict, flags = contest.verdict, [] if exploring else _flags(project, board, plain_track, contest)
     if as_json:
         show_json(
             RunCandidateDocument(
@@ -110,15 +112,24 @@ def run_candidate(
                 candidate=arms.candidate,
                 attempt=None if exploring else attempt,
                 failed=contest.failures,
+                flags=tuple(flags),
                 **dict(verdict),
             )
         )
     else:
         remark = exploring or arms.remark or history.attempt_sentence(attempt, arms, board, plain_track)
         show_contest(contest, remark)
+        show(*flag_lines(flags))
         if not exploring and not arms.remark and (line := _next_line(contest, board, plain_track, entry)):
             show(line)
     raise typer.Exit(options.DECISION_EXITS[verdict.decision])
+
+
+def _flags(project: Project, board: Board, track: Track, contest: Contest) -> list[Flag]:
+    """What `verify` would say to a reviewer once these pairs are filed."""
+    used = contest.pairs[: contest.verdict.pairs]
+    records, candidates = [pair.record for pair in used], [pair.candidate for pair in used]
+    return find_flags(make_case(project, board, track, track, contest.verdict, records, candidates))
 
 
 def show_contest(contest: Contest, remark: str) -> None:

@@ -13,13 +13,16 @@ EXIT_UNDECIDED = 4  # too little evidence, or results that must not be compared
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 
 
+LONGEST_ERROR = 2000  # characters; ours have a few hundred, and more where a path is long
+
+
 class LlmbenchError(Exception):
     """An expected failure: shown as one sentence, without a traceback."""
 
     exit_code = EXIT_USAGE
 
     def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+        super().__init__(one_line(message, LONGEST_ERROR))
 
 
 class RejectedError(LlmbenchError):
@@ -40,9 +43,15 @@ class InterruptedRunError(LlmbenchError):
     exit_code = EXIT_INTERRUPTED
 
 
-def one_line(text: str) -> str:
-    """`text` made safe for a terminal or a log: unprintable characters, which a file may hold, are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def one_line(text: str, longest: int | None = None) -> str:
+    """`text` made safe for a terminal or a log: unprintable characters, which a file may hold, are escaped.
+
+    Of more than `longest` characters only the beginning is left. Made safe again, the result stays as it is.
+    """
+    text = text if longest is None else text[: longest + 1]  # before anything takes time for all of it
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if longest is None or len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from harness.core.runs import Evaluation, FailedRun, FailureStatus, FinishedRun, Nats, Run, Seconds, Training
-from harness.core.schema import Positive, Sha256, Strict
+from harness.core.runs import FailedRun, FinishedRun, Nats, Run, Seconds
+from harness.core.schema import Positive, Strict
 
 
 class Step(Strict):
@@ -16,45 +16,9 @@ class Step(Strict):
     event: Literal["step"] = "step"
     step: Positive
     loss_nats: Nats
-    """Of that step's whole batch, mean per token."""
+    """Of that step's whole batch, mean per token, by the player's words."""
     train_s: Seconds
     """Training clock by then."""
-
-
-class Rehearsed(Strict):
-    """A run got as far as its first step."""
-
-    event: Literal["rehearsed"] = "rehearsed"
-
-
-class Trained(Strict):
-    """A run's training ended well."""
-
-    event: Literal["trained"] = "trained"
-    training: Training
-
-
-class Evaluated(Strict):
-    """The weights were scored on val, and passed every probe."""
-
-    event: Literal["evaluated"] = "evaluated"
-    evaluation: Evaluation
-    weights_sha256: Sha256
-    """Of the weights that were scored."""
-
-
-class Failed(Strict):
-    """The run has no score, and why."""
-
-    event: Literal["failed"] = "failed"
-    status: FailureStatus
-    reason: str
-
-
-class Stopped(Strict):
-    """The run was asked to stop; its checkpoint is written."""
-
-    event: Literal["stopped"] = "stopped"
 
 
 class Refused(Strict):
@@ -64,12 +28,6 @@ class Refused(Strict):
     message: str
 
 
-Answer = Rehearsed | Trained | Evaluated | Failed | Stopped | Refused
-"""A worker's last event."""
-WorkerEvent = Step | Answer
-WORKER_EVENT: TypeAdapter[WorkerEvent] = TypeAdapter(Annotated[WorkerEvent, Field(discriminator="event")])
-
-
 class Evaluating(Strict):
     """Training is over, the weights are being scored."""
 
@@ -77,7 +35,7 @@ class Evaluating(Strict):
 
 
 class Lost(Strict):
-    """The machine that made the run is gone; it starts again."""
+    """The run starts again, and why."""
 
     event: Literal["lost"] = "lost"
     reason: str

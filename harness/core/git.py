@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import tarfile
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from harness.core.errors import LlmbenchError
 
@@ -43,16 +44,40 @@ def is_ancestor(root: Path, commit: str) -> bool:
     return not git(root, "rev-list", "--max-count=1", commit, "--not", "HEAD", "--")
 
 
-def changed_files(root: Path, commit: str) -> dict[str, ChangeKind]:
+class Change(NamedTuple):
+    """How one path differs."""
+
+    kind: ChangeKind
+    mode: str
+    """As git writes it: 100644 is a plain file; 000000 where it is deleted."""
+
+
+PLAIN, GONE = "100644", "000000"
+MODES = {"100755": "an executable file", "120000": "a link", "160000": "a repository of its own"}
+
+
+def changed_files(root: Path, commit: str) -> dict[str, Change]:
     """How the working tree differs from `commit`: tracked files, and untracked ones that are not ignored."""
-    options = ("--name-status", "--no-renames", "--no-ext-diff", "--ignore-submodules=none", "-z")
+    options = ("--raw", "--no-renames", "--no-ext-diff", "--ignore-submodules=none", "-z")
     fields = _text(git(root, "diff", *options, commit, "--")).split("\0")[:-1]
-    letters = dict(zip(fields[1::2], fields[::2], strict=True))
     kinds: dict[str, ChangeKind] = {"A": "added", "D": "deleted"}
-    changes = {path: kinds.get(letter, "changed") for path, letter in letters.items()}
+    changes = {}
+    for line, path in zip(fields[::2], fields[1::2], strict=True):
+        _, mode, *_, letter = line.split(" ")
+        changes[path] = Change(kinds.get(letter, "changed"), mode)
     for path in _text(git(root, "ls-files", "--others", "--exclude-standard", "-z")).split("\0")[:-1]:
-        changes[path] = "changed" if path in changes else "added"  # deleted from the index alone
+        kind: ChangeKind = "changed" if path in changes else "added"  # deleted from the index alone
+        changes[path] = Change(kind, _mode(root / path))
     return dict(sorted(changes.items()))
+
+
+def _mode(path: Path) -> str:
+    """What git would call the mode of a path that it does not track."""
+    if path.is_symlink():
+        return "120000"
+    if path.is_dir():  # git looks into a folder, but not into a repository
+        return "160000"
+    return "100755" if os.access(path, os.X_OK) else PLAIN
 
 
 def read_at(root: Path, commit: str, path: str) -> bytes | None:

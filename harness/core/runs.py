@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from harness.core.errors import LlmbenchError
 from harness.core.project import read_text, write_atomic
-from harness.core.schema import Count, Positive, Sha256, Strict
+from harness.core.schema import Count, Line, Positive, Recipe, Sha256, Strict, TrackName, VariantName
 from harness.core.track import LONGEST_QUOTE, explain_validation
 
 SCHEMA_VERSION = 1
@@ -63,20 +63,26 @@ class Training(Strict):
     tokens: Positive
     num_params: Positive
     train_s: Seconds
-    """Training steps and gathering their batches; without start-up, warm-up, dev evaluations and checkpoints."""
+    """From the first batch handed over until the final weights are with the referee; without dev and checkpoints."""
     cpu_s: Seconds
     """Processor time of the same steps, all threads together; other load on the machine affects it less."""
     warmup_s: Seconds
-    """Steps on dummy data before the clock starts."""
+    """From the player's start to the first batch: building, drawing, compiling and steps on dummy data."""
+    warmup_cpu_s: Seconds | None = ABSENT
+    """Processor time before the first batch."""
     wall_s: Seconds
     """The whole training process, all sessions of a resumed run together."""
+    resumed: Literal[True] | None = ABSENT
+    """Whether it went on from a checkpoint: then its times are compared with nothing. None if not."""
+    weights_bytes: Positive | None = ABSENT
+    """Size of the final weights, parameters and buffers together."""
     peak_memory_mib: Positive | None = ABSENT
     """Largest resident memory of the training process, or on a GPU what torch allocated there."""
     ended: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
     """UTC time at the end of training: shows which runs were interleaved."""
     weights_sha256: Sha256
     """Of the final weights, as safetensors."""
-    confinement: tuple[str, ...]
+    confinement: tuple[Line, ...]
     """What barred the training process from other files, the network and new processes; empty if nothing did."""
     curve: tuple[CurvePoint, ...]
     experts: tuple[ExpertLayer, ...] | None = ABSENT
@@ -93,11 +99,14 @@ class Evaluation(Strict):
     tokens: Positive
     bytes: Positive
     """UTF-8 bytes of the text that the tokens stand for."""
-    probes: tuple[str, ...]
+    probes: tuple[Line, ...]
     """Names of the probes that the model passed."""
-    confinement: tuple[str, ...]
+    confinement: tuple[Line, ...]
     """What barred the model's process from other files, the network and new processes; empty if nothing did."""
     eval_s: Seconds
+    """Waiting for the logits of val, one pass."""
+    eval_cpu_s: Seconds | None = ABSENT
+    """Processor time of the player during the same pass, all threads together."""
 
     @property
     def val_loss(self) -> float:
@@ -123,23 +132,23 @@ class Evaluation(Strict):
 class Machine(Strict):
     """What times and last bits depend on. No user and no host names."""
 
-    cpu: str
+    cpu: Line
     cores: Positive
     memory_gib: Positive
-    os: str
-    python: str
-    gpu: str | None = ABSENT
+    os: Line
+    python: Line
+    gpu: Line | None = ABSENT
     """Name and training precision; None on a CPU track."""
 
 
 class Provenance(Strict):
     """Where a run comes from."""
 
-    revision: str | None
+    revision: Line | None
     """Git commit of the checkout; None outside a repository."""
     dirty: bool
     """Whether harness/, tracks/ or models/ differed from that commit; variants aside, which have their own digests."""
-    packages: dict[str, str]
+    packages: dict[Line, Line]
     machine: Machine
     threads: Positive
     """Of each process."""
@@ -158,12 +167,11 @@ class RunIdentity(Strict):
     """What a run is: two runs with equal identity and provenance must give equal results."""
 
     schema_version: Literal[1] = 1
-    track: str
+    track: TrackName
     training_digest: Sha256
     """Of the track, less rule and seed list."""
-    recipe: str
-    """`base`, or `base+first+second`."""
-    sources: dict[str, Sha256]
+    recipe: Recipe
+    sources: dict[VariantName, Sha256]
     """Variant name -> digest of its file."""
     code_digest: Sha256
     """Of the base model, the training loop and the evaluator."""
@@ -186,10 +194,18 @@ class FailedRun(RunIdentity):
     """A run without a score, and why. It has no metric field, so it cannot win."""
 
     status: FailureStatus
-    reason: str
+    reason: Line
 
 
 Run = Annotated[FinishedRun | FailedRun, Field(discriminator="status")]
+
+
+class RunFailedError(Exception):
+    """A run ends without a result; `status` and the message say why."""
+
+    def __init__(self, status: FailureStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status: FailureStatus = status
 
 
 class Pair(NamedTuple):

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from harness.core.errors import one_line
+
+LONGEST_LINE = 1000  # characters
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Line = Annotated[str, AfterValidator(lambda text: one_line(text, LONGEST_LINE))]
+"""Text from elsewhere, for people: its unprintable characters are escaped, what is beyond LONGEST_LINE is cut off."""
+Recipe = Annotated[str, Field(pattern=r"^base(\+[a-z][a-z0-9_]*)*$", max_length=1000)]
+"""`base`, or `base+first+second`."""
+VariantName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+TrackName = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 

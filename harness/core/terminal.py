@@ -1,4 +1,7 @@
-"""Lines for people: wrapped between words on a terminal, never wrapped in a log or a pipe."""
+"""Text for people, whoever wrote it: on a terminal, in Markdown. HTML is escaped where pages are rendered.
+
+Lines are wrapped between words on a terminal, never in a log or a pipe.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import sys
 import textwrap
 from functools import cache
 from typing import TYPE_CHECKING
+
+from harness.core.errors import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +33,21 @@ def fit(text: str, width: int) -> str:
     return "\n".join(lines).replace(_GLUE, " ")
 
 
+# What GitHub makes more of than letters: its marks, HTML, links, mentions of people and issues, a list or a heading.
+_ACTIVE = re.compile(
+    r"[\\`*<>|~&$#\[\]{}!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|@(?=\S)|://|www\.|^\s*([-+=]|\d+[.)])\s|^\s|^[-=]+$"
+)
+
+
+def markdown(text: str) -> str:
+    """`text` as one line of Markdown, or one cell of a table: in a code span where it would be more than letters."""
+    text = one_line(text)
+    if not _ACTIVE.search(text):
+        return text
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}".replace("|", "\\|")
+
+
 @cache
 def stderr_console() -> Console:
     """The one console on standard error; a second one would print lines into the live display of the first."""
@@ -40,12 +60,14 @@ def put(console: Console, text: str, style: str = "", *, whole: bool = False) ->
     """Print one line without markup; `whole` leaves wrapping to the terminal, for text that is to be copied."""
     from rich.text import Text
 
+    text = one_line(text)
     text = fit(text, console.width) if console.is_terminal and not whole else text
     console.print(Text(text, style=style), soft_wrap=True)
 
 
 def complain(text: str) -> None:
     """Print an error to standard error without importing rich."""
+    text = one_line(text)
     if sys.stderr.isatty():
         text = fit(text, shutil.get_terminal_size().columns)
     sys.stderr.write(f"{text}\n")

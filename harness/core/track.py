@@ -14,7 +14,7 @@ from harness.core.dataspec import DataSpec, FilesData, HubData, HubTokenizer, Pa
 from harness.core.errors import LlmbenchError, did_you_mean
 from harness.core.overrides import apply_setting
 from harness.core.project import Project, read_text, sha256
-from harness.core.schema import Positive, Strict
+from harness.core.schema import Positive, Strict, TrackName
 from models.parts import ModelConfig, OptimConfig
 
 LONGEST_QUOTE = 120  # characters of an untrusted file in an error
@@ -123,7 +123,7 @@ class Reported(Strict):
 class Track(Strict):
     """One contest. Two runs may be compared only if their tracks' digests are equal."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+    name: TrackName
     summary: str
     device: Literal["cpu", "cuda"]
     """Device of training and evaluation; `cuda` is one NVIDIA GPU for each process."""

@@ -9,7 +9,7 @@ from itertools import chain
 from harness.core.runs import FailedRun, FinishedRun, Pair, RunIdentity
 from harness.lab.arms import Arms
 from harness.lab.store import RunStore
-from harness.player.job import GiveUp
+from harness.referee.job import GiveUp
 from harness.rule.verdict import Verdict, decide_arms
 from harness.variants.recipe import recipe_cost, recipe_sources
 

@@ -1,4 +1,4 @@
-"""Executors make single runs. The local one uses two worker processes a run: one trains, one evaluates.
+"""Executors make single runs. The local one is the referee of each, whose players are processes of this machine.
 
 `harness.lab.ray.cluster` makes runs on a cluster, with the local executor on the machine where a run lands.
 """
@@ -15,28 +15,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from harness.core.errors import InterruptedRunError, LlmbenchError
-from harness.core.events import Answer, Evaluated, Evaluating, Failed, Refused, RunEvent, Step, Stopped, Trained
-from harness.core.runs import FailedRun, FinishedRun, RunIdentity
-from harness.core.track import Track
-from harness.lab.provenance import default_jobs
-from harness.player.job import Job
-from harness.player.process import Worker
+import psutil
 
-INTERRUPTED = (
-    "interrupted; finished runs are kept and started ones have a checkpoint, run the same command again to go on"
-)
+from harness.core.errors import InterruptedRunError
+from harness.core.events import RunEvent
+from harness.core.runs import FailedRun, FinishedRun, RunFailedError, RunIdentity
+from harness.core.track import Track
+from harness.lab.cores import reserve_cores
+from harness.lab.provenance import default_jobs
+from harness.player.process import INTERRUPTED
+from harness.referee.casting import Casting
+from harness.referee.job import Job
+from harness.referee.run import make_run, rehearse
+
 ExecutorName = Literal["local", "ray"]
 EXECUTORS: tuple[ExecutorName, ...] = ("local", "ray")
 Watch = Callable[[RunEvent], None]
 """Called with each event of one run: `Step`, `Evaluating`, or `Lost` where it starts again."""
-Task = Literal["rehearse", "train", "evaluate"]
-"""What a worker is asked for; the name of its log."""
-ENTRIES: dict[Task, str] = {
-    "rehearse": "harness.player.train:rehearse",
-    "train": "harness.player.train:work",
-    "evaluate": "harness.referee.evaluate:work",
-}
+MEMORY_SHARE = 0.9
+"""Of the machine's memory that the runs on it may take together; each has an equal part."""
 
 
 class Executor(ABC):
@@ -134,10 +131,6 @@ class LocalExecutor(Executor):
         super().__init__(track, jobs)
         if gpus is None:
             gpus = alike_gpus() if track.device == "cuda" else ()
-        self.entries = dict(ENTRIES)
-        """Task -> the function that does it, in a worker."""
-        if track.num_processes > 1:
-            self.entries["train"] = "harness.lab.torchrun:work"
         places = share_out(gpus, track)
         self._gpus: queue.SimpleQueue[str] = queue.SimpleQueue()
         for place in range(jobs if places else 0):  # more runs than GPUs share them evenly
@@ -159,48 +152,31 @@ class LocalExecutor(Executor):
         finally:
             self._gpus.put(gpus)
 
-    def make(self, run: RunIdentity, job: Job, watch: Watch) -> FinishedRun | FailedRun:
-        for torn in Path(job.folder).glob(".*.*"):  # by a worker that was killed while it wrote
-            torn.unlink(missing_ok=True)
-        with self.device() as environment:
-            answer = self.ask("train", job, watch, environment)
-            if isinstance(answer, Trained):
-                training = answer.training
-                watch(Evaluating())
-                job = job.model_copy(update={"final_dev_loss": training.curve[-1].dev_loss_nats})
-                answer = self.ask("evaluate", job, watch, environment)
-        match answer:
-            case Evaluated() if answer.weights_sha256 != training.weights_sha256:
-                raise LlmbenchError(f"{job.folder} holds other weights than were trained; delete it and run again")
-            case Evaluated():
-                return FinishedRun(**dict(run), training=training, evaluation=answer.evaluation)
-            case Failed():
-                return FailedRun(**dict(run), status=answer.status, reason=answer.reason)
-            case Refused():
-                raise LlmbenchError(answer.message)
-            case _:
-                raise InterruptedRunError(INTERRUPTED)
+    @contextmanager
+    def casting(self, job: Job) -> Iterator[Casting]:
+        """A place for one run: its cores or GPUs, and its part of the memory."""
+        memory_bytes = int(MEMORY_SHARE * psutil.virtual_memory().total / self.jobs)
+        with self.device() as environment, reserve_cores(self.track.num_threads) as cores:
+            yield Casting(
+                self.track,
+                job,
+                should_stop=lambda: self.stopping,
+                cores=cores,
+                memory_bytes=memory_bytes,
+                environment=environment,
+            )
 
-    def ask(self, task: Task, job: Job, watch: Watch, environment: dict[str, str] | None = None) -> Answer:
-        """Run one worker to its end; its answer, or a `Failed` with the log's last line where it gave none."""
-        folder = Path(job.folder)
-        log, answer = folder / f"{task}.log", None
-        log.write_text("")
-        # torch makes this folder where it first imports its compiler: too late, a confined worker may not.
-        variables = {"TORCHINDUCTOR_CACHE_DIR": str(folder), **os.environ, **(environment or {})}
-        with Worker(self.entries[task], job, log, variables) as worker, self.stopping_by(worker.stop):
-            for event in worker.events():
-                if isinstance(event, Step):
-                    watch(event)
-                else:
-                    answer = event
-            code = worker.wait()
-        if answer is not None:
-            return answer
-        if self.stopping:
-            return Stopped()
-        if code < 0:
-            return Failed(status="interrupted", reason=f"killed by signal {-code}, perhaps for want of memory")
-        last = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-        reason = last[-1][:300] if last else f"the process ended with code {code} and no message"
-        return Failed(status="error", reason=f"{reason} (full log: {log})")
+    def make(self, run: RunIdentity, job: Job, watch: Watch) -> FinishedRun | FailedRun:
+        for torn in Path(job.folder).glob(".*.*"):  # by a command that was killed while it wrote
+            torn.unlink(missing_ok=True)
+        with self.casting(job) as casting:
+            return make_run(casting, run, watch)
+
+    def rehearse(self, job: Job) -> bool:
+        """Whether a run gets as far as its first step. Raises LlmbenchError where it may not start."""
+        with self.casting(job) as casting:
+            try:
+                rehearse(casting)
+            except RunFailedError:
+                return False
+        return True

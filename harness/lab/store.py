@@ -17,7 +17,7 @@ from pathlib import Path
 import filelock
 
 from harness.core.errors import LlmbenchError
-from harness.core.events import Done, Refused, Rehearsed, RunEvent, Waiting
+from harness.core.events import Done, RunEvent, Waiting
 from harness.core.project import Project, sha256
 from harness.core.runs import FailedRun, FinishedRun, Provenance, RunIdentity, load_run, save_run
 from harness.core.track import Track, settings_of
@@ -25,12 +25,13 @@ from harness.lab.executor import Executor, LocalExecutor
 from harness.lab.provenance import collect_provenance
 from harness.player import code_digest
 from harness.player.device import gpu_name
-from harness.player.job import GiveUp, Job
+from harness.referee.job import GiveUp, Job
 from harness.variants.recipe import recipe_sources
 
 RUN_FILE = "run.json"
-# A crash may have had a passing cause, and a milestone belongs to one contest.
-RETRIED = ("error", "hopeless", "interrupted")
+# What was ended from outside is made again, and a milestone belongs to one contest. What failed by itself is a result:
+# nobody draws again.
+RETRIED = ("hopeless", "interrupted")
 Observe = Callable[[RunIdentity, RunEvent], None]
 """Called from the threads that watch the workers: a run and its newest event."""
 
@@ -165,10 +166,12 @@ class RunStore:
             if found is not None and found.status not in RETRIED:
                 self.observe(run, Done(result=found, reused=True))
                 return found
-            result = executor.make(run, self._job(run, milestone(run)), lambda event: self.observe(run, event))
+            job = self._job(run, milestone(run))
+            result = executor.make(run, job, lambda event: self.observe(run, event))
             save_run(lock.with_name(RUN_FILE), result)
             if result.status not in RETRIED:
-                lock.with_name("checkpoint.pt").unlink(missing_ok=True)
+                for leftover in (job.checkpoint, job.trained):
+                    leftover.unlink(missing_ok=True)
             self.observe(run, Done(result=result, reused=False))
             return result
 
@@ -179,14 +182,10 @@ class RunStore:
         """
         if self.executor is not LocalExecutor:
             return True  # this machine may have no GPU for it
-        executor = self.executor(self.track, 1)
+        executor = LocalExecutor(self.track, 1)
         self.folder(run).mkdir(parents=True, exist_ok=True)
         with executor.stopped_by_signals():
-            answer = executor.ask("rehearse", self._job(run), lambda event: None)
-        executor.raise_if_stopped()
-        if isinstance(answer, Refused):
-            raise LlmbenchError(answer.message)
-        return isinstance(answer, Rehearsed)
+            return executor.rehearse(self._job(run))
 
     def _job(self, run: RunIdentity, give_up: GiveUp | None = None) -> Job:
         return Job(
@@ -196,4 +195,15 @@ class RunStore:
             folder=str(self.folder(run)),
             checkpoint_every_s=self.checkpoint_every_s,
             give_up=give_up,
+            usual_step_s=self._usual_step_s(),
         )
+
+    def _usual_step_s(self) -> float | None:
+        """Seconds of a step in the newest finished run of this track here; None where there is none."""
+        paths = self.project.runs.glob(f"{self.track.name}/*/*/seed-*/{RUN_FILE}")
+        for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+            with suppress(LlmbenchError):  # a broken file is reported by the command that needs its numbers
+                run = load_run(path)
+                if isinstance(run, FinishedRun) and run.training_digest == self.track.training_digest:
+                    return run.training.train_s / run.training.steps
+        return None

@@ -1,4 +1,4 @@
-"""The player: what runs in the confined process that executes a variant's code, from the job to the final weights.
+"""The player: the confined process that runs a variant's code, how it starts, and what it is asked.
 
 Imports core, variants and data. Another way to train or to confine belongs here; what judges never does.
 """
@@ -19,14 +19,20 @@ CODE_FILES = (
     "harness/variants/recipe.py",
     "harness/player/device.py",
     "harness/player/ranks.py",
-    "harness/player/job.py",
     "harness/player/process.py",
-    "harness/player/serve.py",
+    "harness/player/protocol.py",
+    "harness/player/play.py",
     "harness/player/loss.py",
     "harness/player/compiler.py",
-    "harness/player/checkpoint.py",
     "harness/player/train.py",
+    "harness/referee/casting.py",
+    "harness/referee/session.py",
+    "harness/referee/clock.py",
+    "harness/referee/checkpoint.py",
+    "harness/referee/train.py",
+    "harness/referee/run.py",
     "harness/referee/evaluate.py",
+    "harness/referee/probes.py",
 )
 
 

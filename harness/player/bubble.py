@@ -24,25 +24,24 @@ from harness.core.project import CHECKOUT, sha256
 from harness.player.confine import interpreter_paths
 
 NAME = "bubblewrap"
+INSIDE = "LLMBENCH_INSIDE"
 START_S = 10.0  # a start takes some 10 ms; one that does not answer does not work
 
 _DEVICES = [Path("/dev") / name for name in ("null", "zero", "random", "urandom")]
 
 
 @contextmanager
-def bubble(
-    writable: Iterable[Path] = (), devices: Iterable[Path] = (), hidden: Iterable[Path] = ()
-) -> Iterator[tuple[str, ...]]:
-    """Whatever multiprocessing starts within runs in a bubble; yields its name, or nothing where it does not work.
+def bubble(devices: Iterable[Path] = ()) -> Iterator[None]:
+    """What multiprocessing starts within runs in a bubble, where that works: each is tried once by a real start.
 
-    `hidden` are private files and folders inside of what an interpreter reads. Each bubble is tried by a real start.
+    A process finds the bubble's name in its environment, as INSIDE.
     """
-    script = _script(tuple(bubble_command(writable, devices, hidden)))
+    script = _script(tuple(bubble_command(devices)))
     python = os.fsdecode(spawn.get_executable())
     try:
         if script:
             multiprocessing.set_executable(script)
-        yield (NAME,) if script else ()
+        yield
     finally:
         multiprocessing.set_executable(python)
 
@@ -58,15 +57,14 @@ def _script(command: tuple[str, ...]) -> str | None:
     return str(script) if _starts([str(script), "-V"]) else None
 
 
-def bubble_command(
-    writable: Iterable[Path] = (), devices: Iterable[Path] = (), hidden: Iterable[Path] = ()
-) -> list[str]:
+def bubble_command(devices: Iterable[Path] = ()) -> list[str]:
     """What stands before a command that runs in a bubble; nothing without bwrap, or where LLMBENCH_BUBBLE is 0."""
     bwrap = shutil.which("bwrap")
     if sys.platform != "linux" or bwrap is None or os.environ.get("LLMBENCH_BUBBLE") == "0":
         return []
     # It ends when its fork server does, and that when the command does. --die-with-parent would end it with the thread.
     command = [bwrap, "--unshare-net", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL"]
+    command += ["--setenv", INSIDE, NAME]
     command += ["--tmpfs", "/tmp"]  # importing torch looks for a folder to write to
     as_named = ("/proc", "/lib", "/lib64", "/etc/localtime", sys.prefix, sys.base_prefix)  # these may be links
     seen = [*map(Path, as_named), *_sources(), *interpreter_paths([])]
@@ -77,12 +75,6 @@ def bubble_command(
             command += ["--ro-bind-try", str(path), str(path)]
     for path in (*_DEVICES, *devices):
         command += ["--dev-bind-try", str(path), str(path)]
-    for path in hidden:
-        if path.exists() and any(map(path.is_relative_to, readable)):
-            name = str(path)
-            command += ["--tmpfs", name, "--remount-ro", name] if path.is_dir() else ["--ro-bind", "/dev/null", name]
-    for path in writable:
-        command += ["--bind", str(path), str(path)]
     return [*command, "--dir", os.getcwd(), "--remount-ro", "/"]  # multiprocessing changes into it
 
 

@@ -1,4 +1,4 @@
-"""`torch.compile` for tracks that ask for it: once a recipe, before the clock starts."""
+"""`torch.compile` for tracks that ask for it: in a player that sees no batch, whose folder the others only read."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from harness.core.errors import LlmbenchError
-from harness.core.project import make_folder
-from harness.player.confine import forbid_programs
 from harness.player.loss import RuleBrokenError
 
 
@@ -30,7 +28,6 @@ def compile_forward(model: nn.Module, folder: Path) -> None:
             f"compile = true needs a C++ compiler on a CPU, and there is no {wanted}; install it, or explore the track "
             f"without: `--set compile=false`"
         )
-    make_folder(folder)
     tempfile.tempdir = str(folder)
     os.environ["TMPDIR"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
     os.environ["TRITON_CACHE_DIR"] = str(folder / "triton")
@@ -55,8 +52,6 @@ def compile_forward(model: nn.Module, folder: Path) -> None:
     model.forward = forward
 
 
-def forbid_compiling(confinement: tuple[str, ...]) -> None:
+def forbid_compiling() -> None:
     """From here on what was compiled is used: a model that would be compiled again breaks the rule `compile`."""
     torch._dynamo.config.error_on_recompile = True
-    if "seccomp" in confinement:
-        forbid_programs()

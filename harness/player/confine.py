@@ -50,19 +50,10 @@ OPEN_FILES = 256  # descriptors; importing torch holds some ten
 
 # Settings of libraries that compute, of the language, and the ranks of one run.
 _KEPT = {"LANG", "TZ", "LD_LIBRARY_PATH", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-_KEPT_PREFIXES: tuple[str, ...] = (
-    "LC_",
-    "OMP_",
-    "GOMP_",
-    "KMP_",
-    "MKL_",
-    "OPENBLAS_",
-    "MALLOC_",
-    "GLIBC_TUNABLES",
-    "ATEN_",
-    "TORCH",
+_KEPT_PREFIXES = (
+    *("LC_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "MALLOC_", "GLIBC_TUNABLES", "ATEN_", "TORCH"),
+    *("PYTORCH_", "TRITON_", "CUDA_", "NVIDIA_", "CUBLAS_", "CUDNN_", "NCCL_", "GLOO_"),
 )
-_KEPT_PREFIXES += ("PYTORCH_", "TRITON_", "CUDA_", "NVIDIA_", "CUBLAS_", "CUDNN_", "NCCL_", "GLOO_")
 _KEPT_TO_COMPILE = {"PATH", "CXX", "CC", "TMPDIR"}
 
 
@@ -101,19 +92,6 @@ def confine(
         "seccomp": restrict_calls(libc, Needs(programs, network, bool(devices), bool(writable or devices))),
     }
     return tuple(name for name, holds in in_force.items() if holds)
-
-
-def forbid_programs() -> None:
-    """From here on, no thread of this process starts another process, nor opens or changes a file to write.
-
-    Raises LlmbenchError where one that was started still runs.
-    """
-    if platform.system() != "Linux":
-        return
-    restrict_calls(ctypes.CDLL(None, use_errno=True), Needs(network=True, devices=True))  # on top of the first
-    children = [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
-    if any(children):
-        raise LlmbenchError("a program that was started while the model was compiled still runs; let it end")
 
 
 def limit_resources(memory_bytes: int | None, *, file_bytes: int = 0) -> None:

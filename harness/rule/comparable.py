@@ -48,6 +48,7 @@ _SAME_EVERYWHERE: dict[str, Callable[[FinishedRun], Any]] = {
     "mixed_machines": lambda run: run.provenance.machine,
     "mixed_threads": lambda run: run.provenance.threads,
     "mixed_packages": lambda run: run.provenance.packages,
+    "mixed_clocks": lambda run: "unstated" if run.evaluation.eval_cpu_s is None else "stated",
 }
 
 

@@ -18,7 +18,7 @@ from harness.rule.stats import Array, Design, Estimate, bounds, estimate, p_valu
 
 Flags = NDArray[np.bool_]
 Counts = NDArray[np.int64]
-Quantity = Literal["loss", "time"]
+Quantity = Literal["loss", "time", "evaluation_time"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +33,17 @@ class Criterion:
     tested: bool = True
     """Whether the gain must be significant. If not, the mean gain must reach the margin, and only an early stop needs
     significance: a guard on time must not end a contest because the machine was busy for a while."""
+    counts: Flags | None = None
+    """Which pairs count, the same ones of every contest; None where all do."""
     missed: str
     """Reason code if the last look does not show the gain."""
     hopeless: str
     """Reason code if an earlier look excludes it."""
+
+    def arms(self, num_pairs: int) -> tuple[Array, Array]:
+        """The record's and the candidate's values of the first `num_pairs` pairs, as far as they count."""
+        counted = slice(None) if self.counts is None else self.counts[:num_pairs]
+        return self.record[..., :num_pairs][..., counted], self.candidate[..., :num_pairs][..., counted]
 
 
 class Finding(NamedTuple):
@@ -50,7 +57,7 @@ class Finding(NamedTuple):
     passes: Flags
     hopeless: Flags
     unclear: Flags
-    """Neither passed nor excluded, because the values have no spread."""
+    """Neither passed nor excluded, because the values have no spread or too few pairs count."""
 
 
 class Replay(NamedTuple):
@@ -67,8 +74,13 @@ def find(criterion: Criterion, num_pairs: int, rule: Rule) -> Finding:
 
     Welch's degrees of freedom, estimated from three values an arm, come out too high where one arm is
     noisier; below `rule.welch_df_from` seeds they are the smaller arm's, which is always safe (Hsu 1938).
+    Where fewer pairs count than the first look needs, nothing is known: all numbers are NaN.
     """
-    found = estimate(criterion.record[..., :num_pairs], criterion.candidate[..., :num_pairs], criterion.design)
+    record, candidate = criterion.arms(num_pairs)
+    if record.shape[-1] < rule.looks[0]:
+        unknown, no = np.full(record.shape[:-1], np.nan), np.zeros(record.shape[:-1], dtype=np.bool_)
+        return Finding(Estimate(unknown, unknown, unknown), unknown, unknown, unknown, no, no, ~no)
+    found = estimate(record, candidate, criterion.design)
     if criterion.design == "welch" and num_pairs < rule.welch_df_from:
         found = found._replace(df=np.asarray(num_pairs - 1.0))
     low, high = bounds(found, rule.alpha_look)

@@ -56,6 +56,8 @@ class RunCandidateDocument(Document, Verdict):
     """Number of different candidates since the last record, this one included; None where the run explores."""
     failed: tuple[str, ...]
     """Runs without a score, a sentence each."""
+    flags: tuple[Flag, ...]
+    """What `verify` would say to a reviewer of these runs; none where the run explores."""
 
 
 class SubmitDocument(Document):

@@ -187,7 +187,7 @@ def live_preparation(console: Console, name: str) -> Iterator[Callable[[Preparat
     told = -math.inf
     bar = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         TimeRemainingColumn(compact=True),
     )

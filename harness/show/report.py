@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from harness.board.flags import FLAGS, Flag
 from harness.board.readme import evidence
-from harness.core.errors import one_line
 from harness.core.runs import Pair
+from harness.core.terminal import markdown
 from harness.core.track import Track
 from harness.lab.noise import ContestPlan, NoiseReport
 from harness.lab.rerun import Repeat
@@ -91,8 +91,13 @@ def check_lines(found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence
     for name, problems in found.items():
         lines.append(f"{'FAILED' if problems else 'ok':7}{name}")
         lines += [f"       {problem}" for problem in problems]
-        lines += [f"       for review: {_flag_sentence(flag)}" for flag in flags.get(name, ())]
-    return [one_line(line) for line in (*lines, _check_counts(found, flags))]  # names of files are untrusted text
+        lines += [f"       {line}" for line in flag_lines(flags.get(name, ()))]
+    return [*lines, _check_counts(found, flags)]
+
+
+def flag_lines(flags: Sequence[Flag]) -> list[str]:
+    """What a reviewer should look at, a line each."""
+    return [f"for review: {_flag_sentence(flag)}" for flag in flags]
 
 
 def check_markdown(found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]]) -> str:
@@ -100,11 +105,15 @@ def check_markdown(found: Mapping[str, Sequence[str]], flags: Mapping[str, Seque
     lines = ["| checked | result | problems | flags |", "|---|---|---:|---:|"]
     for name, problems in found.items():
         counts = f"{len(problems) or ''} | {len(flags.get(name, ())) or ''}"
-        lines.append(f"| {name} | {'**failed**' if problems else 'ok'} | {counts} |")
+        lines.append(f"| {markdown(name)} | {'**failed**' if problems else 'ok'} | {counts} |")
     lines += ["", f"{_check_counts(found, flags)}.", ""]
-    lines += [f"- **{problem}**" for problems in found.values() for problem in problems]
-    lines += [f"- For review, {name}: {_flag_sentence(flag)}" for name, own in flags.items() for flag in own]
-    return "\n".join(map(one_line, lines)) + "\n"
+    lines += [f"- **{markdown(problem)}**" for problems in found.values() for problem in problems]
+    lines += [
+        f"- For review, {markdown(name)}: {markdown(_flag_sentence(flag))}"
+        for name, own in flags.items()
+        for flag in own
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _check_counts(found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]]) -> str:

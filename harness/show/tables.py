@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from harness.board.metrics import METRICS, Comparison
 from harness.board.readme import memory_remark
 from harness.board.rows import COLUMNS, Column, Row, sections
+from harness.core.errors import one_line
 from harness.core.runs import FinishedRun
+
+
+class PlainTable(Table):
+    """A table that shows strings as they are, whoever wrote them: without markup and without control characters."""
+
+    def add_column(self, header: RenderableType = "", *args: Any, **options: Any) -> None:
+        super().add_column(_plain(header), *args, **options)
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        super().add_row(*map(_plain, cells), **options)
+
+
+def _plain(cell: Any) -> Any:
+    return Text("\n".join(map(one_line, cell.split("\n")))) if isinstance(cell, str) else cell
 
 
 def new_table(
@@ -22,10 +39,9 @@ def new_table(
 
     Columns are aligned to the right, those in `left` to the left; those in `whole` do not wrap.
     """
-    table = Table(
-        title=title,
+    table = PlainTable(
+        title=None if title is None else Text(one_line(title), style="bold"),
         title_justify="left",
-        title_style="bold",
         header_style="bold",
         box=SIMPLE_HEAD,
         show_edge=False,
@@ -38,9 +54,9 @@ def new_table(
 
 def facts_table(facts: Sequence[tuple[str, str]]) -> Table:
     """Names and what there is to say of each, below one another."""
-    table = Table.grid(padding=(0, 2, 0, 0))
+    table = PlainTable.grid(padding=(0, 2, 0, 0))
     for name, value in facts:
-        table.add_row(Text(name), Text(value))
+        table.add_row(name, value)
     table.columns[0].no_wrap, table.columns[1].overflow = True, "fold"
     return table
 
@@ -103,14 +119,14 @@ def _pieces(recipe: str) -> list[str]:
     return re.findall(r" ?\([^)]*\)|[+ ]?[^+ ]+", recipe)
 
 
-def comparison_table(without: str, with_: str, rows: Sequence[Comparison]) -> Table:
+def comparison_table(record: str, candidate: str, rows: Sequence[Comparison]) -> Table:
     """The Without / With table for the terminal; a star is at the better value of each line."""
-    heads = ("mean over the pairs\n* the better one", f"Without\n{without}", f"With\n{with_}", "difference")
+    heads = ("mean over the pairs\n* the better one", f"Without\n{record}", f"With\n{candidate}", "difference")
     table = new_table(None, heads, left=heads[:1])
     table.columns[2].overflow = "fold"
     for row in rows:
-        without = f"[bold]{row.without} *[/]" if row.winner == "Without" else f"{row.without}  "
-        with_ = f"[bold green]{row.with_} *[/]" if row.winner == "With" else f"{row.with_}  "
+        without = Text(f"{row.without} *", "bold") if row.winner == "Without" else f"{row.without}  "
+        with_ = Text(f"{row.with_} *", "bold green") if row.winner == "With" else f"{row.with_}  "
         table.add_row(row.metric, without, with_, row.difference)
     return table
 

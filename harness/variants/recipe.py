@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.core.errors import LlmbenchError
+from harness.core.errors import LlmbenchError, did_you_mean
 from harness.core.project import Project, derive_seed
+from harness.variants.conflicts import (
+    LONGEST_MESSAGE,
+    Traced,
+    check_configs,
+    check_schedules,
+    check_used,
+    checked_optimizer,
+)
 from harness.variants.source import VariantSource, read_variant
 
 if TYPE_CHECKING:
@@ -18,6 +29,7 @@ if TYPE_CHECKING:
     from models.parts import ModelConfig, OptimConfig, Parts
 
 BASE = "base"
+UNKNOWN_ARGUMENT = re.compile(r"TypeError: (\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
 
 
 def parse_recipe(recipe: str) -> tuple[str, ...]:
@@ -54,23 +66,12 @@ def _import_apply(source: VariantSource) -> Callable[[Parts], Parts]:
     return apply
 
 
-class _Traced:
-    """A factory that a variant set, which records whether building the model used it."""
-
-    def __init__(self, factory: Callable[..., Any], variant: str, component: str) -> None:
-        self.factory, self.variant, self.component, self.used = factory, variant, component, False
-
-    def __call__(self, *arguments: Any) -> Any:
-        self.used = True
-        return self.factory(*arguments)
-
-
 @dataclass(frozen=True)
 class Recipe:
     """The base with a recipe's variants applied, ready to build a model."""
 
     parts: Parts
-    traces: tuple[_Traced, ...]
+    traces: tuple[Traced, ...]
     renew: Callable[[], Recipe]
     """Applies the same recipe again; its models share no object with this one's."""
 
@@ -79,15 +80,15 @@ class Recipe:
         from models.gpt import GPT
 
         model = GPT(self.parts)
-        for place, trace in enumerate(self.traces):
+        for component in MODEL_COMPONENTS:
+            check_used(self.traces, component, f"wrap `parts.{component}`")
+        if sum(trace.component == "schedule" for trace in self.traces) > 1:
+            fresh = self.renew()  # a schedule may remember what it was asked
+            check_schedules(fresh.parts, fresh.traces)
+        for trace in self.traces:
             name, part = trace.variant, trace.component
             if trace.used or part not in MODEL_COMPONENTS:
                 continue
-            if rivals := [later.variant for later in self.traces[place + 1 :] if later.component == part]:
-                raise LlmbenchError(
-                    f"variants '{name}' and '{rivals[-1]}' conflict: both replace {part}; "
-                    f"leave one out, or let '{rivals[-1]}' wrap `parts.{part}`"
-                )
             if part == "experts" and not self.parts.model.num_experts:
                 raise LlmbenchError(
                     f"variant '{name}' changes experts, and the model of this track has none; leave it out, or "
@@ -105,27 +106,77 @@ def apply_recipe(sources: dict[str, VariantSource], model: ModelConfig, optim: O
     from models.gpt import base
     from models.parts import Parts
 
-    parts, traces = base(model, optim), []
+    parts, traces, setters = base(model, optim), list[Traced](), dict[str, str]()
+    latest = {"optimizer": Traced(parts.optimizer, "", "optimizer")}
     for source in sources.values():
-        try:
-            changed = _import_apply(source)(parts)
-        except Exception as error:  # a variant's code may raise anything; all of it is the variant's error
-            raise LlmbenchError(f"variant '{source.name}' failed: {type(error).__name__}: {error}") from error
-        if not isinstance(changed, Parts):
-            raise LlmbenchError(
-                f"variant '{source.name}': apply returned {type(changed).__name__}, not Parts; "
-                f"end it with `return replace(parts, ...)`"
-            )
+        given = replace(parts, optimizer=latest["optimizer"])
+        changed = _apply(source, given)
         if changed.model.vocab_size != model.vocab_size:
             raise LlmbenchError(f"variant '{source.name}' changes vocab_size, which belongs to the track; leave it")
+        check_configs(source.name, given, changed, setters, partial(_on_base, source, model, optim))
         for field in fields(Parts):
             factory = getattr(changed, field.name)
-            if callable(factory) and factory is not getattr(parts, field.name):
-                trace = _Traced(factory, source.name, field.name)
+            if callable(factory) and factory is not getattr(given, field.name):
+                trace = Traced(factory, source.name, field.name)
+                trace.earlier = latest.get(field.name)
+                latest[field.name] = trace
                 traces.append(trace)
                 changed = replace(changed, **{field.name: trace})  # type: ignore[arg-type]
         parts = changed
+    last = latest["optimizer"]
+    parts = replace(parts, optimizer=checked_optimizer(last) if last.variant else last.factory)
     return Recipe(parts, tuple(traces), lambda: apply_recipe(sources, model, optim))
+
+
+def _on_base(source: VariantSource, model: ModelConfig, optim: OptimConfig) -> tuple[Parts, Parts]:
+    """The plain base, and what one variant alone makes of it; the base itself where it needs another before it."""
+    from models.gpt import base
+
+    plain = base(model, optim)
+    try:
+        return plain, _apply(source, plain)
+    except LlmbenchError:
+        return plain, plain
+
+
+def _apply(source: VariantSource, parts: Parts) -> Parts:
+    """What one variant makes of `parts`. Raises LlmbenchError where its code fails, whatever it raises."""
+    from models.parts import ModelConfig, OptimConfig, Parts
+
+    try:
+        changed = _import_apply(source)(parts)
+    except BaseException as error:  # SystemExit and KeyboardInterrupt too: all that its code raises is its error
+        raise LlmbenchError(f"variant '{source.name}' failed: {_failure(error, source)}") from error
+    for value, name, kind in (
+        (changed, "apply returned", Parts),
+        (getattr(changed, "model", None), "apply set model to", ModelConfig),
+        (getattr(changed, "optim", None), "apply set optim to", OptimConfig),
+    ):
+        if not isinstance(value, kind):
+            raise LlmbenchError(
+                f"variant '{source.name}': {name} {type(value).__name__}, not {kind.__name__}; "
+                f"end it with `return replace(parts, ...)`"
+            )
+    return changed
+
+
+def _failure(error: BaseException, source: VariantSource) -> str:
+    """What a variant raised, in a few hundred characters: where, and the nearest right name where one was wrong."""
+    from models.parts import ModelConfig, OptimConfig, Parts
+
+    kinds = {kind.__name__: [field.name for field in fields(kind)] for kind in (Parts, ModelConfig, OptimConfig)}
+    shown = traceback.format_exception_only(error)[-1].strip()  # works for one that cannot print itself, too
+    message = shown[:LONGEST_MESSAGE]
+    owner, name = "", ""
+    if isinstance(error, AttributeError):
+        owner, name = type(error.obj).__name__, str(error.name)
+    elif unknown := UNKNOWN_ARGUMENT.match(message):
+        owner, name = unknown.groups()
+    if owner in kinds:
+        message = f"{owner} has no '{name[:40]}'{did_you_mean(name, kinds[owner])}; it has {', '.join(kinds[owner])}"
+    frames = traceback.walk_tb(error.__traceback__)
+    lines = [line for frame, line in frames if frame.f_code.co_filename == str(source.path)]
+    return f"{message} (line {lines[-1]})" if lines else message
 
 
 def canonical_name(name: str) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from harness.core.errors import LlmbenchError, did_you_mean
 from harness.core.project import Project, read_text, sha256
-from harness.variants.check import PARSE_ERRORS, check_source
+from harness.variants.check import check_source, knowledge_nats
+from harness.variants.cost import count_statements_of
 
 VARIANT_NAME = re.compile(r"^[a-z][a-z0-9_]*$")
 
@@ -30,8 +30,13 @@ class VariantSource:
 
     @property
     def cost(self) -> int:
-        """Statements on the syntax tree without docstrings; formatting and semicolons do not change the count."""
+        """Statements on the syntax tree without docstrings, and what stands in for statements (cost.py)."""
         return count_statements_of(self.text)
+
+    @property
+    def knowledge_nats(self) -> float:
+        """Upper bound on what the source could know of val, in nats over all of its tokens."""
+        return knowledge_nats(self.text)
 
     @property
     def docstring(self) -> str:
@@ -42,19 +47,6 @@ class VariantSource:
     def summary(self) -> str:
         """First line of the docstring: the change and its source."""
         return self.docstring.partition("\n")[0]
-
-
-@lru_cache(maxsize=256)
-def count_statements_of(text: str) -> int:
-    """Number of statements in a source text, without docstrings. Raises LlmbenchError where it is not Python."""
-    try:
-        nodes = list(ast.walk(ast.parse(text)))
-    except PARSE_ERRORS as error:
-        raise LlmbenchError(f"the statements of this source cannot be counted: {error}") from error
-    statements = sum(isinstance(node, ast.stmt) for node in nodes)
-    owners = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    docstrings = sum(isinstance(node, owners) and ast.get_docstring(node, clean=False) is not None for node in nodes)
-    return statements - docstrings
 
 
 def variant_names(project: Project) -> list[str]:

@@ -47,6 +47,13 @@ def test_submit_writes_a_folder_that_verifies(filed: FiledContest) -> None:
     assert rows[0]["val_loss"] - rows[1]["val_loss"] == pytest.approx(rows[1]["gain"], abs=2e-5)
 
 
+def test_a_candidate_is_told_the_flags_that_verify_raises(filed: FiledContest) -> None:
+    """No git repository is around the sandbox, so there is one at least."""
+    told = filed.candidate["flags"]
+    assert "no_revision" in [flag["name"] for flag in told]
+    assert told == filed.sandbox.json("verify")["flags"]["0002-smoke-token_smear"]
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_baseline_trained_here_is_the_kept_one(project: Project, filed: FiledContest, seed: int) -> None:
     """To the bit on the machine, the packages and the track of the kept runs; elsewhere sums round in another order."""

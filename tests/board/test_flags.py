@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.board.check_board import check_board
-from harness.board.flags import CONFINED, FLAGS, PEAK_FLOPS_PER_THREAD, Case, accepted_gains, find_flags
+from harness.board.flags import CONFINED, FLAGS, NETWORK_OPEN, PEAK_FLOPS_PER_THREAD, Case, accepted_gains, find_flags
 from harness.board.leaderboard import Board
 from harness.board.submission import Challenge, load_submission
 from harness.core.project import Project
@@ -35,6 +36,7 @@ def arm(recipe: str, *, minute: int, **changes: Any) -> list[FinishedRun]:
         trained(
             make_run(recipe, seed, 3.6 + seed / 100, 95.0, f"2026-11-22T1{seed}:{minute:02d}:00Z", **changes),
             wall_s=100.0,
+            cpu_s=94.0,
             num_params=PARAMS,
             confinement=CONFINED,
             tokens=TOKENS,
@@ -50,9 +52,14 @@ def make_case(track: Track, *, gain: float = 0.05, lane: Lane = "loss", **change
     records, candidates = arm("base", minute=10), arm("base+idea", minute=20)
     filed = load_submission(RECORD)
     verdict = filed.verdict.model_copy(update={"gain": gain, "lane": lane}) if filed.verdict else None
-    submission = filed.model_copy(update={"lane": lane, "track": track.name, "verdict": verdict})
-    fields: dict[str, Any] = {"records": records, "candidates": candidates, "known": lambda: records, "accepted": ()}
-    return Case(submission=submission, track=track, **fields | changes)
+    fields: dict[str, Any] = {
+        "verdict": verdict,
+        "records": records,
+        "candidates": candidates,
+        "known": lambda: records,
+        "accepted": (),
+    }
+    return Case(track=track, **fields | changes)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +83,7 @@ def first(runs: Sequence[FinishedRun], **changes: Any) -> list[FinishedRun]:
 
 def quick(runs: Sequence[FinishedRun], seconds: float) -> list[FinishedRun]:
     """The first run took so long, all in all."""
-    return first(runs, train_s=seconds, wall_s=seconds)
+    return first(runs, train_s=seconds, wall_s=seconds, cpu_s=seconds)
 
 
 FLOOR_S = 6 * PARAMS * TOKENS / PEAK_FLOPS_PER_THREAD
@@ -104,12 +111,33 @@ EDGES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         ({"candidates": quick(IDEA, 0.99 * FLOOR_S)}, {"candidates": quick(IDEA, 1.01 * FLOOR_S)}),
     ],
     "untimed_work": [
-        ({"candidates": each(IDEA, train_s=89.0)}, {"candidates": each(IDEA, train_s=91.0)}),
-        ({"candidates": each(IDEA, train_s=85.0)}, {"candidates": each(IDEA, train_s=85.0, warmup_s=10.0)}),
+        ({"candidates": each(IDEA, train_s=89.0, cpu_s=1.0)}, {"candidates": each(IDEA, train_s=91.0)}),
+        (
+            {"candidates": each(IDEA, cpu_s=1.0, train_s=85.0)},
+            {"candidates": each(IDEA, cpu_s=1.0, train_s=86.5, warmup_s=4.9)},
+        ),
         (
             {"records": each(BASE, train_s=99.9), "candidates": each(IDEA, train_s=98.0)},
             {"records": each(BASE, train_s=99.9), "candidates": each(IDEA, train_s=99.5)},
         ),
+    ],
+    "long_preparation": [
+        (
+            {"candidates": each(IDEA, warmup_s=5.1, wall_s=105.1)},
+            {"candidates": each(IDEA, warmup_s=4.9, wall_s=104.9)},
+        ),
+        (
+            {"records": each(BASE, warmup_cpu_s=4.0), "candidates": each(IDEA, warmup_cpu_s=13.1)},
+            {"records": each(BASE, warmup_cpu_s=4.0), "candidates": each(IDEA, warmup_cpu_s=12.9)},
+        ),
+    ],
+    "processor_beyond_wall": [
+        ({"candidates": each(IDEA, cpu_s=100.0)}, {"candidates": each(IDEA, cpu_s=99.7)}),
+        ({"records": first(BASE, cpu_s=190.0)}, {"records": arm("base", minute=10, threads=2)}),
+    ],
+    "network_open": [
+        ({"candidates": first(IDEA, confinement=(*CONFINED, NETWORK_OPEN))}, {}),
+        ({"records": [scored(BASE[0], confinement=(*CONFINED, NETWORK_OPEN)), *BASE[1:]]}, {}),
     ],
     "overlapping_runs": [
         (
@@ -160,9 +188,8 @@ def test_what_is_looked_up_or_idle_needs_no_multiplication(track: Track) -> None
 
 
 def test_an_opening_has_nothing_to_be_compared_with(track: Track) -> None:
-    case = make_case(track, records=[], known=lambda: [], candidates=each(IDEA, train_s=50.0))
-    opening = case.submission.model_copy(update={"kind": "opening", "record": None, "verdict": None})
-    assert names(Case(opening, track, (), case.candidates, lambda: (), ())) == []
+    case = make_case(track, records=[], known=lambda: [], candidates=each(IDEA, train_s=50.0, cpu_s=50.0))
+    assert names(replace(case, verdict=None)) == []
 
 
 def test_a_challenge_whose_candidate_has_no_finished_run_is_no_crash(track: Track) -> None:
@@ -170,7 +197,9 @@ def test_a_challenge_whose_candidate_has_no_finished_run_is_no_crash(track: Trac
 
 
 def test_a_retracted_gain_is_no_history(track: Track) -> None:
-    record = make_case(track, gain=0.3).submission
+    filed = load_submission(RECORD)
+    verdict = filed.verdict.model_copy(update={"gain": 0.3}) if filed.verdict else None
+    record = filed.model_copy(update={"track": track.name, "verdict": verdict})
     refuted = Challenge(number=record.number, outcome="refuted")
     refutations = [record.model_copy(update={"number": n, "kind": "challenge", "challenge": refuted}) for n in (3, 4)]
     boards = [Board((record, *refutations[:count])) for count in range(3)]
@@ -179,7 +208,9 @@ def test_a_retracted_gain_is_no_history(track: Track) -> None:
 
 
 def test_one_flag_names_the_first_and_counts_the_rest(track: Track) -> None:
-    (flag,) = find_flags(make_case(track, candidates=each(IDEA, train_s=0.5 * FLOOR_S, wall_s=0.5 * FLOOR_S)))
+    (flag,) = find_flags(
+        make_case(track, candidates=each(IDEA, train_s=0.5 * FLOOR_S, wall_s=0.5 * FLOOR_S, cpu_s=0.0))
+    )
     assert flag.detail.startswith("base+idea seed 0 took ")
     assert flag.detail.endswith(" (and 2 more)")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -162,6 +163,17 @@ def board_cell(it: Repository) -> None:
     it.edit("README.md", row[0], row[0].replace(row[1], "0.0001"))
 
 
+def a_gitlink(it: Repository) -> None:
+    """A commit of somewhere else, inside the submission's own folder."""
+    (it.root / CLAIM / "vendored").mkdir()
+    it.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},{CLAIM}/vendored")
+
+
+def a_link(it: Repository) -> None:
+    (it.root / VARIANT).unlink()
+    (it.root / VARIANT).symlink_to("placebo.py")
+
+
 OTHERS = (".github/workflows/verify.yml", "harness/rule/verdict.py", "models/gpt.py", "tracks/smoke.toml")
 STRAY = "a submission changes only its own files"
 SPOILED: dict[str, tuple[Spoil, str]] = {
@@ -191,6 +203,17 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
         "models/variants/idle.py is new, but no new submission uses it",
     ),
     "second submission": (a_second_submission, "0002-smoke-token_smear and 0003-smoke-again are 2 new submissions"),
+    "gitlink": (a_gitlink, f"{CLAIM}/vendored is a repository of its own (mode 160000); bring the file itself"),
+    "link": (a_link, f"{VARIANT} is a link (mode 120000)"),
+    "executable variant": (
+        lambda it: (it.root / VARIANT).chmod(0o755),
+        f"{VARIANT} is an executable file (mode 100755)",
+    ),
+    "executable README": (
+        lambda it: (it.root / CLAIM / "README.md").chmod(0o755),
+        f"{CLAIM}/README.md is an executable file (mode 100755)",
+    ),
+    "executable board": (lambda it: (it.root / "leaderboard.csv").chmod(0o755), "leaderboard.csv is an executable"),
     "gap": (a_gap, "its number leaves a gap; the next free number is 2"),
 }
 
@@ -255,6 +278,12 @@ def test_what_is_not_committed_counts_too(pull_request: Repository) -> None:
     assert found.returncode == 3
     assert document["new"] == ["0002-smoke-token_smear"]
     assert len(document["problems"]["changes"]) == 3
+    (pull_request.root / CLAIM / "runs" / "more").symlink_to("/etc")
+    git(pull_request.root, "init", "--quiet", f"{CLAIM}/own")
+    (pull_request.root / CLAIM / "own" / "x").touch()
+    problems = json.loads(pull_request.verify("--base", "main", "--json").stdout)["problems"]["changes"]
+    assert any(f"{CLAIM}/runs/more is a link" in problem for problem in problems), problems
+    assert any(f"{CLAIM}/own/ is a repository of its own" in problem for problem in problems), problems
     for words in ("idle.py is new", "placebo.py was deleted", "harness/rule/verdict.py was changed"):
         assert any(words in problem for problem in document["problems"]["changes"]), words
 
@@ -264,6 +293,7 @@ def test_without_a_submission_other_work_is_nobodys_claim(pull_request: Reposito
     same = pull_request.verify("--base", "main")
     assert (same.returncode, same.stdout.splitlines()[0]) == (0, "nothing differs from main")
     pull_request.edit("harness/rule/verdict.py")
+    (pull_request.root / "harness/rule/verdict.py").chmod(0o755)
     other = pull_request.verify("--base", "main")
     assert other.returncode == 0
     assert other.stdout.splitlines()[0] == "no new submission since main; changed: harness/rule/verdict.py"

@@ -15,7 +15,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from harness.core.project import CHECKOUT
-from harness.player.process import _start_server
+from harness.player.bubble import INSIDE
+from harness.player.process import Cell, _start_server
 
 
 def look(private: str, pipe: Connection) -> None:
@@ -25,12 +26,13 @@ def look(private: str, pipe: Connection) -> None:
     writable = [folder for folder in folders if os.access(folder, os.W_OK)]
     started_with = Path("/proc/self/environ").read_bytes().decode().split("\0")
     names = [line.partition("=")[0] for line in started_with]
-    pipe.send([seen, writable, names, [name for _, name in socket.if_nameindex()], os.getpid()])
+    around = os.environ.get(INSIDE, "")
+    pipe.send([around, seen, writable, names, [name for _, name in socket.if_nameindex()], os.getpid()])
     signal.pause()
 
 
 def main() -> None:
-    surroundings = _start_server()
+    _start_server(Cell())
     context = multiprocessing.get_context("forkserver")
     pipe, theirs = context.Pipe(duplex=False)
     process = context.Process(target=look, args=(sys.argv[1], theirs))
@@ -39,7 +41,7 @@ def main() -> None:
     found = pipe.recv()
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
-    sys.stdout.write(json.dumps([surroundings, *found, process.pid, process.exitcode]))
+    sys.stdout.write(json.dumps([*found, process.pid, process.exitcode]))
 
 
 if __name__ == "__main__":

@@ -14,12 +14,13 @@ from hypothesis import given
 from safetensors.torch import load_file
 from torch import nn
 
-from harness.core.errors import LlmbenchError
-from harness.core.events import WORKER_EVENT, Step, WorkerEvent
+from harness.core.errors import InterruptedRunError, LlmbenchError
+from harness.core.events import RunEvent, Step
 from harness.core.runs import Training
 from harness.core.track import Track
 from harness.player.device import Device
-from harness.player.train import StopRequestedError
+from harness.referee.checkpoint import load_checkpoint
+from harness.referee.job import Job
 from harness.variants.recipe import Recipe, canonical_name, draw_parameters
 from tests.damage import REFUSED, damaged, fuzz, outcome
 from tests.make import OWN_VARIANTS
@@ -50,32 +51,28 @@ def test_a_resumed_run_equals_an_uninterrupted_one(train_tiny: TrainTiny, tiny: 
     for interrupted_after in (1, 3, 7):
         folder = f"torn-{interrupted_after}"
         questions = iter([False] * (interrupted_after - 1) + [True])
-        with pytest.raises(StopRequestedError):
+        with pytest.raises(InterruptedRunError):
             train_tiny("base", folder, track=track, should_stop=lambda q=questions: next(q))
         torch.manual_seed(99)
         assert fingerprint(train_tiny("base", folder, track=track)) == fingerprint(whole)
 
 
-def test_a_damaged_checkpoint_is_named_and_never_taken_up(train_tiny: TrainTiny, tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.pt"
-
-    def one_step() -> None:
-        with pytest.raises(StopRequestedError):
-            train_tiny(should_stop=lambda: True)
-
-    one_step()
-    original = path.read_bytes()
+def test_a_damaged_checkpoint_is_named_and_never_taken_up(train_tiny: TrainTiny, job: Job) -> None:
+    questions = iter([False, True])
+    with pytest.raises(InterruptedRunError):
+        train_tiny(should_stop=lambda: next(questions))
+    original = job.checkpoint.read_bytes()
 
     @fuzz(40)
     @given(content=damaged(original))
     def check(content: bytes) -> None:
-        path.write_bytes(content)
-        assert (outcome(one_step) is REFUSED) == (content != original)
+        job.checkpoint.write_bytes(content)
+        assert (outcome(lambda: load_checkpoint(job)) is REFUSED) == (content != original)
 
     check()
     for content in (b"PK\x03\x04 half a file", b"garbage", b""):
-        path.write_bytes(content)
-        with pytest.raises(LlmbenchError, match=r"checkpoint\.pt is broken; delete it"):
+        job.checkpoint.write_bytes(content)
+        with pytest.raises(LlmbenchError, match=r"checkpoint is broken; delete it"):
             train_tiny()
 
 
@@ -99,7 +96,7 @@ def test_a_resumed_run_keeps_a_models_buffers(train_tiny: TrainTiny, build_recip
     recipe = replace(built, parts=counting, renew=lambda: replace(built, parts=counting))
     whole = train_tiny(recipe, "whole")
     questions = iter([False, False, True])
-    with pytest.raises(StopRequestedError):
+    with pytest.raises(InterruptedRunError):
         train_tiny(recipe, "torn", should_stop=lambda: next(questions))
     assert fingerprint(train_tiny(recipe, "torn")) == fingerprint(whole)
 
@@ -203,8 +200,7 @@ def test_two_parameters_never_share_a_stream() -> None:
         draw_parameters(Wrapper(), seed=0)
 
 
-def test_each_step_is_told_and_survives_the_way_to_another_process(train_tiny: TrainTiny, tiny: Track) -> None:
-    events: list[WorkerEvent] = []
-    train_tiny(emit=events.append)
-    assert [WORKER_EVENT.validate_json(event.model_dump_json()) for event in events] == events
+def test_each_step_is_told(train_tiny: TrainTiny, tiny: Track) -> None:
+    events: list[RunEvent] = []
+    train_tiny(watch=events.append)
     assert [event.step for event in events if isinstance(event, Step)] == list(range(1, tiny.budget.num_steps + 1))

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from harness.player.serve import ProbeFailedError, Session
 from torch import Tensor, nn
 
+from harness.core.runs import Evaluation
 from harness.core.track import Track
-from harness.data.batches import eval_batches
-from harness.player.serve import ProbeFailedError, Session
-from harness.referee.evaluate import MAX_DEV_SHIFT, Probe, evaluate, score
+from harness.referee.evaluate import MAX_DEV_SHIFT, evaluate, exam_of
+from harness.referee.probes import random_for, score
 from models.parts import Output
 
 VOCAB = 23
@@ -49,19 +50,6 @@ def later_mean(logits_BTV: Tensor, tokens_BT: Tensor) -> Tensor:
     return logits_BTV - 0.01 * logits_BTV.mean(1, keepdim=True)
 
 
-class OnlyThere:
-    """Leaks the next token at one position of every row."""
-
-    def __init__(self, position: int) -> None:
-        self.position = position
-
-    def __call__(self, logits_BTV: Tensor, tokens_BT: Tensor) -> Tensor:
-        leak = torch.zeros_like(logits_BTV)
-        if self.position + 1 < tokens_BT.size(1):
-            leak[:, self.position] = nn.functional.one_hot(tokens_BT[:, self.position + 1], VOCAB)
-        return logits_BTV + leak
-
-
 class InProcess(Session):
     """A session without a process: what the scorer asks, a module answers."""
 
@@ -79,13 +67,21 @@ class InProcess(Session):
 TOKENS_N = (np.arange(500) ** 2 * 7 % VOCAB).astype("<u2")
 
 
+def examine(
+    smoke: Track, model: nn.Module, shape: tuple[int, int] = (10, 4), dev_loss: float | None = None
+) -> Evaluation:
+    """Evaluate one module on windows of `shape`: positions, and rows of a batch."""
+    budget = smoke.budget.model_copy(update={"seq_len": shape[0], "eval_sequences": shape[1]})
+    track = smoke.model_copy(update={"budget": budget})
+    return evaluate(track, TOKENS_N, TOKENS_N[:101], dev_loss, iter([InProcess(model) for _ in range(4)]), seed=0)
+
+
 def test_the_score_is_the_mean_over_every_token_but_the_first(smoke: Track) -> None:
     model = Bigram()
     tokens = torch.from_numpy(TOKENS_N.astype(np.int64))
     expected = nn.functional.cross_entropy(model.table(tokens[:-1]).double(), tokens[1:], reduction="sum").item()
     for shape in ((10, 4), (33, 1), (499, 2)):
-        batches = eval_batches(TOKENS_N, *shape)
-        found = evaluate(smoke, batches, batches, expected / 499, iter([InProcess(model)] * 4))
+        found = examine(smoke, model, shape)
         assert found.tokens == 499
         assert found.nats == pytest.approx(expected, rel=1e-6)
         assert found.correct == int((model.table(tokens[:-1]).argmax(-1) == tokens[1:]).sum())
@@ -93,25 +89,24 @@ def test_the_score_is_the_mean_over_every_token_but_the_first(smoke: Track) -> N
 
 
 def test_weights_that_do_not_score_what_training_ended_with_get_no_score(smoke: Track) -> None:
-    batches, model = eval_batches(TOKENS_N, 10, 4), Bigram()
-    loss = float(np.concatenate([nats_BT.ravel() for nats_BT, _ in score(InProcess(model), batches)]).mean())
-    evaluate(smoke, batches, batches, loss + MAX_DEV_SHIFT / 2, iter([InProcess(model)] * 4))
+    model, dev = Bigram(), torch.from_numpy(TOKENS_N[:101].astype(np.int64))
+    loss = nn.functional.cross_entropy(model.table(dev[:-1]).double(), dev[1:]).item()
+    examine(smoke, model, dev_loss=loss + MAX_DEV_SHIFT / 2)
     with pytest.raises(ProbeFailedError, match=r"^weights: "):
-        evaluate(smoke, batches, batches, loss + 2 * MAX_DEV_SHIFT, iter([InProcess(model)] * 4))
+        examine(smoke, model, dev_loss=loss + 2 * MAX_DEV_SHIFT)
 
 
-def run_probe(model: nn.Module, seq_len: int = 12, sequences: int = 4) -> None:
-    """Both passes over one module."""
-    batches = eval_batches(TOKENS_N, seq_len, sequences)
-    Probe(InProcess(model), batches, [nats_BT for nats_BT, _ in score(InProcess(model), batches)]).run()
+def test_a_player_cannot_tell_dev_from_val(smoke: Track) -> None:
+    """Both are asked in one session, in batches that hold both, in an order that follows from the seed."""
+    budget = smoke.budget.model_copy(update={"seq_len": 10, "eval_sequences": 4})
+    exam, val, dev = exam_of(smoke.model_copy(update={"budget": budget}), TOKENS_N, TOKENS_N[:101])
+    scores = score(InProcess(Bigram()), exam, [*val, *dev], random_for(0, "score"))
+    mixed = [{row in val for row in question.rows} for question in scores.questions.values()]
+    assert {True, False} in mixed
+    assert {len(question.tokens_BT) for question in scores.questions.values()} == {4, 1}
 
 
-@pytest.mark.parametrize(("seq_len", "sequences"), [(12, 4), (30, 8), (2, 8), (1, 4), (499, 1), (7, 100)])
-def test_an_honest_model_passes_the_probe_whatever_the_shape(seq_len: int, sequences: int) -> None:
-    run_probe(Bigram(), seq_len, sequences)
-
-
-@pytest.mark.parametrize("break_rule", [next_token, later_mean, *map(OnlyThere, range(11))])
-def test_a_model_that_sees_the_future_is_named_wherever_it_looks(break_rule: Any) -> None:
+@pytest.mark.parametrize("break_rule", [next_token, later_mean])
+def test_a_model_that_sees_the_future_gets_no_score(smoke: Track, break_rule: Any) -> None:
     with pytest.raises(ProbeFailedError, match=r"^causality: .* sees the future"):
-        run_probe(Cheat(break_rule))
+        examine(smoke, Cheat(break_rule))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from harness.core.errors import LlmbenchError
 from harness.core.runs import FinishedRun, Machine, Pair
 from harness.core.track import Rule
 from harness.rule.reasons import REASONS, explain
-from harness.rule.verdict import Lane, Verdict, decide, failed_verdict
+from harness.rule.verdict import LEAST_EVALUATION_S, Lane, Verdict, decide, failed_verdict
 from tests.make import RULE, TOKENS, WELCH, contests, make_pairs, make_run, rules, steps
 
 lanes = st.sampled_from(["loss", "loss", "speed", "simplicity"])
@@ -132,6 +133,29 @@ def changed(num: int = 3, arms: str = "candidate", **changes: Any) -> list[Pair]
     return [*pairs[:last], Pair(record, candidate)]
 
 
+def scored(pairs: Sequence[Pair], *candidate_s: float, wall_s: float = 1.0) -> list[Pair]:
+    """The pairs with the processor time that scoring val took: 1 s in the record, `candidate_s` in turn."""
+
+    def new(run: FinishedRun, cpu_s: float) -> FinishedRun:
+        times = {"eval_cpu_s": cpu_s, "eval_s": wall_s if run.recipe != "base" else 1.0}
+        return run.model_copy(update={"evaluation": run.evaluation.model_copy(update=times)})
+
+    return [
+        Pair(new(pair.record, 1.0), new(pair.candidate, candidate_s[place % len(candidate_s)]))
+        for place, pair in enumerate(pairs)
+    ]
+
+
+def resumed(pairs: Sequence[Pair], *places: int) -> list[Pair]:
+    """The pairs at `places` with a candidate that went on from a checkpoint, a thousand times slower."""
+
+    def new(run: FinishedRun) -> FinishedRun:
+        changes = {"resumed": True, "train_s": 1000 * run.training.train_s}
+        return run.model_copy(update={"training": run.training.model_copy(update=changes)})
+
+    return [Pair(p.record, new(p.candidate)) if place in places else p for place, p in enumerate(pairs)]
+
+
 Case = tuple[str, str, list[Pair], dict[str, Any]]
 TWO_LOST = [r - gain for r, gain in zip(RECORD, [-0.002, -0.002, 0.05, 0.051, 0.05, 0.049, 0.05, 0.05], strict=True)]
 FLAT = [r - 0.0625 for r in (3.5, 3.75, 3.25, 3.0, 3.125, 3.375, 3.625, 3.875)]
@@ -151,6 +175,12 @@ CASES: list[Case] = [
     ("loss_worse", "rejected", contest(-0.015, scatter=3), {"added_statements": -5, "lane": "simplicity"}),
     ("too_slow", "rejected", contest(0.05, times=(10, 12)), {}),
     ("too_slow", "rejected", contest(0.0, times=(10, 12)), {"added_statements": -5, "lane": "simplicity"}),
+    ("slow_evaluation", "rejected", scored(contest(0.05), 1.2), {}),
+    ("slow_evaluation", "rejected", scored(contest(-0.001, times=(10, 9)), 3.0), {"lane": "speed"}),
+    ("slow_evaluation", "rejected", scored(contest(0.0), 1.2), {"added_statements": -5, "lane": "simplicity"}),
+    ("resumed_runs", "undecided", resumed(contest(0.05), 0, 1, 2, 3, 4, 5), {}),
+    ("resumed_runs", "undecided", resumed(contest(0.0, times=(10, 9)), 0, 1, 2, 3, 4, 5), {"lane": "speed"}),
+    ("mixed_clocks", "undecided", [*contest(0.05, 2), *scored(contest(0.05, 3), 1.0)[2:]], {}),
     ("not_simpler", "rejected", contest(0.05), {"lane": "simplicity"}),
     ("too_few_pairs", "undecided", contest(0.05, 2), {}),
     ("too_few_pairs", "undecided", [], {}),
@@ -209,6 +239,61 @@ def test_a_busy_machine_costs_more_pairs_and_no_early_rejection() -> None:
     early = decide(busy[:3], RULE, added_statements=0)
     assert (early.decision, early.reasons, early.next_look) == ("undecided", ("needs_more_pairs",), 5)
     assert decide(busy, RULE, added_statements=0).decision == "accepted"
+
+
+def test_time_at_the_exam_is_judged_like_training_time() -> None:
+    slow, equal = (decide(scored(contest(0.05), *times), RULE, added_statements=0) for times in ((3.0,), (1.0, 1.01)))
+    assert (slow.decision, slow.reasons[0]) == ("rejected", "slow_evaluation")
+    assert "val" in explain(slow.reasons[0])
+    assert (equal.decision, equal.reasons[0]) == ("accepted", "gain_shown")
+    assert [guard.quantity for guard in equal.guards] == ["time", "evaluation_time"]
+
+
+def test_equal_candidates_pass_whatever_load_the_machine_has_while_val_is_scored() -> None:
+    """Processor time of evaluations of a tenth of a second scatters by seven per cent, wall time by any factor."""
+    busy = scored(contest(0.05), 1.07, 0.93, 1.1, 0.96, 1.0, wall_s=5.0)
+    assert decide(busy, RULE, added_statements=0).decision == "accepted"
+    below_a_tick = scored(contest(0.05), 0.0)  # a kernel counts in hundredths of a second
+    ratio = [guard for guard in decide(below_a_tick, RULE, added_statements=0).guards if guard.quantity != "time"]
+    assert ratio[0].gain == pytest.approx(math.log(1.0 / LEAST_EVALUATION_S))
+
+
+def test_on_a_gpu_the_wall_clock_tells_how_long_val_takes() -> None:
+    gpu = Machine(cpu="x", cores=2, memory_gib=8, os="Linux", python="3.11", gpu="NVIDIA H100, bfloat16")
+    pairs = scored(contest(0.05), 1.0, wall_s=3.0)
+    on_gpu = [
+        Pair(*(r.model_copy(update={"provenance": r.provenance.model_copy(update={"machine": gpu})}) for r in pair))
+        for pair in pairs
+    ]
+    assert decide(pairs, RULE, added_statements=0).decision == "accepted"
+    assert decide(on_gpu, RULE, added_statements=0).reasons[0] == "slow_evaluation"
+
+
+def test_runs_from_before_evaluation_was_measured_keep_their_verdicts() -> None:
+    pairs = contest(0.05)
+    slow = [
+        Pair(
+            p.record,
+            p.candidate.model_copy(update={"evaluation": p.candidate.evaluation.model_copy(update={"eval_s": 99.0})}),
+        )
+        for p in pairs
+    ]
+    assert decide(slow, RULE, added_statements=0) == decide(pairs, RULE, added_statements=0)
+
+
+@pytest.mark.parametrize("lane", ["loss", "speed"])
+def test_a_resumed_pair_is_compared_in_no_time_and_its_losses_count(lane: Lane) -> None:
+    pairs = contest(0.05, times=(10, 9))
+    plain, mixed = (decide(p, RULE, added_statements=0, lane=lane) for p in (pairs, resumed(pairs, 1)))
+    assert mixed.decision == plain.decision == "accepted"
+    assert (mixed.look, mixed.pairs) == (2, 5)  # at the first look two pairs are too few to compare times
+    assert mixed.time_ratio == pytest.approx(0.9, rel=1e-2)
+    first = decide(resumed(pairs[:3], 1), RULE, added_statements=0, lane=lane)
+    assert (first.decision, first.reasons, first.next_look) == ("undecided", ("needs_more_pairs", "resumed_runs"), 5)
+    assert first.time_ratio is None
+    assert (
+        mixed.correlation == decide(pairs[:5], RULE.model_copy(update={"looks": (5,)}), added_statements=0).correlation
+    )
 
 
 @pytest.mark.parametrize(

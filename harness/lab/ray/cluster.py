@@ -20,11 +20,12 @@ from harness.core.events import NODE_EVENT, Ended, Evaluating, Lost, Made, Refus
 from harness.core.project import CHECKOUT, Project, sha256, write_atomic
 from harness.core.runs import FailedRun, FinishedRun, RunIdentity
 from harness.core.track import Track
-from harness.lab.executor import INTERRUPTED, Executor, Watch
+from harness.lab.executor import Executor, Watch
 from harness.lab.ray.node import run_on_node
 from harness.lab.ray.remote_run import NodeRequest
 from harness.player import code_digest
-from harness.player.job import Job
+from harness.player.process import INTERRUPTED
+from harness.referee.job import Job
 
 MOST_LOSSES = 3
 """Times that a run is asked for again because its worker or its machine was lost."""

@@ -23,8 +23,8 @@ from harness.data.prepare import prepare
 from harness.lab.executor import LocalExecutor
 from harness.lab.store import RunStore
 from harness.player.device import require_device
-from harness.player.job import Job
 from harness.player.process import emit_lines, end_with_parent
+from harness.referee.job import Job
 
 REPORT_EVERY_S = 0.5
 """Steps that come faster are left out."""

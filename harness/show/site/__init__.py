@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from harness.board.curves import draw_curves
 from harness.board.metrics import METRICS
 from harness.board.readme import evidence
 from harness.board.rows import COLUMNS, format_csv
-from harness.core.errors import LlmbenchError
+from harness.core.errors import LlmbenchError, one_line
 from harness.core.project import Project, read_text, write_atomic
 from harness.rule.reasons import explain
 from harness.show.describe import track_facts
@@ -55,11 +56,18 @@ def draw_pictures(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackP
     return files
 
 
+def _printable(value: Any) -> Any:
+    """What a page shows of a value: text without control characters, which could reorder or hide what is beside it."""
+    plain = isinstance(value, str) and not isinstance(value, Markup)
+    return "\n".join(map(one_line, value.replace("\t", "    ").split("\n"))) if plain else value
+
+
 def render_pages(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackPage]) -> dict[str, str]:
     """Path -> HTML of every page, the first page last."""
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,  # names, recipes, reasons and sources are untrusted text
+        finalize=_printable,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,0 +1,38 @@
+"""Cores of a run's own, so that one arm of a pair cannot slow the other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import filelock
+import platformdirs
+
+
+@contextmanager
+def reserve_cores(count: int) -> Iterator[tuple[int, ...]]:
+    """`count` cores that no other run of this machine's llmbench is pinned to; none where fewer are free.
+
+    The run then shares the cores with others, as the system decides.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        yield ()
+        return
+    folder = Path(platformdirs.user_cache_dir("llmbench", appauthor=False)) / "cores"
+    found: list[int] = []
+    with ExitStack() as locks:
+        with suppress(OSError):  # a folder that cannot be written: nothing is reserved
+            folder.mkdir(parents=True, exist_ok=True)
+            for core in sorted(os.sched_getaffinity(0)):
+                if len(found) == count:
+                    break
+                lock = filelock.FileLock(folder / f"{core}.lock", timeout=0)
+                with suppress(filelock.Timeout):
+                    locks.enter_context(lock)
+                    found.append(core)
+        if len(found) < count:
+            locks.close()
+            found = []
+        yield tuple(found)

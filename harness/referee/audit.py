@@ -1,0 +1,83 @@
+"""The audit of a claim's model: every boundary of val's windows many times, for at most the cost of one run.
+
+It is the probe with more cuts, all of them anywhere: so its power is known, see `harness.core.audit`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+
+from harness.core.audit import Audit, positions_needed
+from harness.core.errors import LlmbenchError
+from harness.core.project import sha256
+from harness.core.runs import FinishedRun
+from harness.core.track import Track
+from harness.data.batches import Tokens
+from harness.referee.evaluate import exam_of
+from harness.referee.probes import Exam, Probe, Session, probe_seed, random_for, score
+from harness.referee.session import ProbeFailedError
+
+MAX_SCORE_SHIFT = 1e-4
+"""Between a run's val loss and the audit's, nats a token: far above rounding, far below what a leak needs."""
+MOST_TAIL = 1.0
+"""Passes over val that testing every boundary of its shorter last window may cost."""
+
+
+def run_audit(
+    track: Track,
+    val_N: Tokens,
+    dev_N: Tokens,
+    run: FinishedRun,
+    weights: bytes,
+    sessions: Iterator[Session],
+    drawn: int | None = None,
+) -> Audit:
+    """Audit the model of `run`, whose final `weights` these are; `sessions` are two of it.
+
+    The questions follow from `drawn`, or from weights and val where it is None. Raises ProbeFailedError where the model
+    breaks a rule, LlmbenchError where the weights are not the run's.
+    """
+    started = time.perf_counter()
+    digest = sha256(weights)
+    if digest != run.training.weights_sha256:
+        raise LlmbenchError(
+            f"the weights of {run.recipe} with seed {run.seed} are not those of its run; train it again"
+        )
+    seed = probe_seed(weights, val_N)
+    exam, val, dev = exam_of(track, val_N, dev_N)
+    scores = score(next(sessions), exam, [*val, *dev], random_for(seed, "score"))  # as the evaluation asked
+    positions = len(val_N) - 1
+    shift = (sum(float(scores.nats[row].sum()) for row in val) - run.evaluation.nats) / positions
+    if abs(shift) > MAX_SCORE_SHIFT:
+        raise ProbeFailedError(
+            f"weights: asked again, the model has another val loss than its run (by {shift:.2g} nats)"
+        )
+    tested = _positions_to_test(exam, val, run)
+    probe = Probe(next(sessions), scores, random_for(seed if drawn is None else drawn, "audit"))
+    for length, rows in exam.by_length(val).items():
+        share = 1.0 if _is_cheap_tail(exam, length, positions) else tested / positions
+        num_cuts, num_whole = (math.ceil(share * len(rows) * each) for each in (length - 1, 1))
+        probe.run(rows, num_cuts, num_whole, favour=False)
+    return Audit(
+        weights_sha256=digest,
+        seed="weights" if drawn is None else "drawn",
+        positions=positions,
+        tested=tested,
+        audit_s=time.perf_counter() - started,
+    )
+
+
+def _positions_to_test(exam: Exam, val: range, run: FinishedRun) -> int:
+    """As many as the promise needs, or as the seconds of the run's training pay for; at least one of each row."""
+    lengths = [len(row) - 1 for row in exam.rows]
+    positions = sum(lengths[row] for row in val)
+    passes = run.training.train_s / max(run.evaluation.eval_s, 1e-9) - sum(lengths) / positions
+    passes -= sum(lengths[row] ** 2 for row in val if _is_cheap_tail(exam, lengths[row], positions)) / positions
+    return min(positions_needed(positions), max(len(val), int(passes * positions / max(lengths))))
+
+
+def _is_cheap_tail(exam: Exam, length: int, positions: int) -> bool:
+    """Whether all boundaries of the one row of another length than usual are tested."""
+    return length != exam.seq_len and length**2 <= MOST_TAIL * positions

@@ -1,0 +1,86 @@
+"""How the players of one run are started: what each may reach, on which cores, and what it is told to build."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from harness.core.project import CHECKOUT, make_folder
+from harness.core.track import Track
+from harness.data.cache import cache_folder
+from harness.data.corpus import private_paths
+from harness.player.confine import carve, interpreter_paths, player_environment
+from harness.player.device import device_files
+from harness.player.process import PREPARE_S, Cell, Player
+from harness.player.protocol import Assignment
+from harness.referee.job import Job
+from harness.referee.session import Session
+
+# A player is silent where it takes this many times the record's step for an answer, and at least so long. Steps of
+# one run differ by a factor of two on a busy machine; a warm-up or a page from disk takes seconds (assumption).
+SILENT_STEPS, SILENT_S = 100.0, 60.0
+
+
+@dataclass(frozen=True)
+class Casting:
+    """One run's players."""
+
+    track: Track
+    job: Job
+    should_stop: Callable[[], bool] = lambda: False
+    cores: tuple[int, ...] = ()
+    """Cores of the run's own; empty where it shares them."""
+    memory_bytes: int | None = None
+    """Of each player."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """What the place of the run adds: its GPUs."""
+
+    @cached_property
+    def sources(self) -> tuple[tuple[str, str], ...]:
+        return self.job.load_sources()
+
+    def assignment(self, **fields: object) -> Assignment:
+        """What a player of this run builds; `fields` beside what all of them share."""
+        track = Track.model_validate_json(self.track.model_dump_json(exclude={"settings"}))
+        shared = {"seed": self.job.seed, "num_steps": self.track.budget.num_steps, "trains": False}
+        return Assignment.model_validate({"track": track, "sources": self.sources, **shared, **fields})
+
+    def start(self, log: str, assignment: Assignment, *, compiles: bool = False) -> Session:
+        """A session with a new player that has built what it is told to. Raises what `Session` does."""
+        return Session(
+            Player(self.cell(assignment, compiles=compiles), self.job.log(log), self.should_stop), assignment
+        )
+
+    def cell(self, assignment: Assignment, *, compiles: bool = False) -> Cell:
+        """What a player with this assignment may reach. Only one that compiles may write and start programs."""
+        cuda = self.track.device == "cuda"
+        readable, writable = list(self._readable), list[str]()
+        if assignment.compiled is not None:
+            make_folder(Path(assignment.compiled))
+            (writable if compiles else readable).append(assignment.compiled)
+        usual_s = self.job.usual_step_s
+        return Cell(
+            readable=tuple(readable),
+            writable=tuple(writable),
+            devices=tuple(map(str, device_files())) if cuda else (),
+            programs=compiles,
+            network=assignment.trains and self.track.num_processes > 1,
+            forked=assignment.compiled is None,
+            cores=self.cores,
+            memory_bytes=self.memory_bytes,
+            silence_s=PREPARE_S if usual_s is None else max(SILENT_S, SILENT_STEPS * usual_s),
+            environment=player_environment(
+                {**os.environ, **self.environment}, compiles=assignment.compiled is not None
+            ),
+        )
+
+    @cached_property
+    def _readable(self) -> tuple[str, ...]:
+        """The interpreter, its packages and the project's own code, less every text and token."""
+        cache = cache_folder(self.track).parent
+        denied = [path.resolve() for path in (*private_paths(self.track.data), cache)]
+        code = [path for room in ("harness", "models") for path in carve(CHECKOUT / room, denied)]
+        return tuple(map(str, [*interpreter_paths(denied), *code]))

@@ -1,0 +1,98 @@
+"""Where an interrupted training goes on: the referee's own account, and a state that only the run's players read.
+
+A resumed run must end as an uninterrupted one does. `resumes_exactly` proves it in small for a recipe, whatever its
+optimizer and its modules keep between steps.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+from pydantic import ValidationError
+
+from harness.core.errors import LlmbenchError
+from harness.core.project import derive_seed, read_bytes, sha256, write_atomic
+from harness.core.runs import CurvePoint, RunFailedError, Seconds
+from harness.core.schema import Count, Strict
+from harness.referee.casting import Casting
+from harness.referee.job import Job
+from harness.referee.session import Session
+
+DIGEST_BYTES = 32  # of SHA-256
+LENGTH = struct.Struct("<Q")
+
+# A training in small: so many steps on dummy tokens with the whole schedule, saved after some of them. Odd and even
+# ones, early and late, because what is kept from one step to the next may depend on how far the training is.
+SMALL_STEPS, SAVED_AFTER, SMALL_ROWS = 12, (1, 6, 7, 10, 11), 2
+
+
+class Progress(Strict):
+    """What the referee knows of a run between two steps."""
+
+    step: Count = 0
+    tokens: Count = 0
+    train_s: Seconds = 0.0
+    cpu_s: Seconds = 0.0
+    warmup_s: Seconds = 0.0
+    warmup_cpu_s: Seconds = 0.0
+    wall_s: Seconds = 0.0
+    loss_sum: float = 0.0
+    """Nats per token since the last point of the curve, by the player's words, over `loss_steps` steps."""
+    loss_steps: Count = 0
+    curve: tuple[CurvePoint, ...] = ()
+
+
+def save_checkpoint(job: Job, progress: Progress, saved: bytes) -> None:
+    """Write the file, atomically. Raises LlmbenchError where the disk is full."""
+    account = progress.model_dump_json().encode()
+    payload = LENGTH.pack(len(account)) + account + saved
+    write_atomic(job.checkpoint, bytes.fromhex(sha256(payload)) + payload)
+
+
+def load_checkpoint(job: Job) -> tuple[Progress, bytes] | None:
+    """The account and the players' state; None where there is no file. Raises LlmbenchError where it is broken."""
+    if not job.checkpoint.exists():
+        return None
+    data = read_bytes(job.checkpoint)
+    payload = data[DIGEST_BYTES:]
+    try:
+        if bytes.fromhex(sha256(payload)) != data[:DIGEST_BYTES]:
+            raise ValueError("its digest is another")
+        (length,) = LENGTH.unpack_from(payload)
+        start = LENGTH.size + length
+        return Progress.model_validate_json(payload[LENGTH.size : start]), payload[start:]
+    except (ValueError, struct.error, ValidationError) as error:
+        raise LlmbenchError(f"the checkpoint {job.checkpoint} is broken; delete it to train this run anew") from error
+
+
+def resumes_exactly(casting: Casting) -> bool:
+    """Whether a player that loads a saved state ends in the same weights, to the bit, as the one that saved it."""
+    budget, vocab_size = casting.track.budget, casting.track.model.vocab_size
+    generator = np.random.default_rng(derive_seed("rehearsal"))
+    batches = generator.integers(0, vocab_size, (SMALL_STEPS, SMALL_ROWS, budget.seq_len + 1))
+    assignment = casting.assignment(
+        start="drawn", trains=True, num_steps=SMALL_STEPS, rows=SMALL_ROWS, read_steps=tuple(range(SMALL_STEPS + 1))
+    )
+
+    def go_on(session: Session, first: int) -> dict[int, bytes]:
+        """Train to the end; the states after the steps to save, and the weights after the last."""
+        found = {}
+        for step in range(first, SMALL_STEPS):
+            session.tell_step(batches[step], step)
+            session.hear_step()
+            if first == 0 and step + 1 in SAVED_AFTER:
+                found[step + 1] = session.save()
+        return {**found, SMALL_STEPS: session.snapshot()}
+
+    with casting.start("train", assignment) as session:
+        states = go_on(session, 0)
+    for step in SAVED_AFTER:
+        try:
+            with casting.start("train", assignment) as session:
+                session.resume(states[step])
+                if go_on(session, step)[SMALL_STEPS] != states[SMALL_STEPS]:
+                    return False
+        except RunFailedError:
+            return False
+    return True

@@ -1,0 +1,56 @@
+"""The clock of a run: wall and processor time of its players, read from outside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from harness.player.process import Player
+
+
+class Clock:
+    """Runs from the first batch handed over until the final weights are there.
+
+    It pauses only while the players are frozen, so that nothing is computed which it does not count.
+    """
+
+    def __init__(self, players: Sequence[Player], earlier_s: float = 0.0, earlier_cpu_s: float = 0.0) -> None:
+        """`earlier` are the seconds of the sessions that this one goes on from."""
+        self._players, self._earlier_s, self._earlier_cpu_s = players, earlier_s, earlier_cpu_s
+        self._paused_s = 0.0
+        self._stopped_s: float | None = None
+        self._started, self._started_cpu_s = time.perf_counter(), self._processor_s()
+
+    def _processor_s(self) -> float:
+        return sum(player.cpu_s() for player in self._players)
+
+    @property
+    def train_s(self) -> float:
+        """Seconds so far, all sessions together."""
+        now = time.perf_counter() if self._stopped_s is None else self._stopped_s
+        return self._earlier_s + now - self._started - self._paused_s
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor seconds so far, over all players and sessions."""
+        return self._earlier_cpu_s + self._processor_s() - self._started_cpu_s
+
+    def stop(self) -> float:
+        """The final weights are there; the processor seconds by then."""
+        self._stopped_s = time.perf_counter()
+        return self.cpu_s
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within, the players are frozen and the clock stands."""
+        for player in self._players:
+            player.freeze()
+        before = time.perf_counter()
+        try:
+            yield
+        finally:
+            if self._stopped_s is None:
+                self._paused_s += time.perf_counter() - before
+            for player in self._players:
+                player.thaw()

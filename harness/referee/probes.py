@@ -1,0 +1,264 @@
+"""Probes: rows of val are asked again, with other neighbours and with foreign tokens from a cut on.
+
+A loss that moves before the cut comes from something that the model must not know. The foreign tokens are dev's, so
+that a row's own tokens after its cut stand in no other row of its batch, and in no earlier question of the session:
+a row's cuts rise from question to question. Batches are of the size in which val is scored, a few of one and two rows.
+
+Shapes: B rows of a batch, T positions, V vocabulary, N tokens of a split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.core.project import derive_seed
+from harness.referee.session import ProbeFailedError
+
+# Relative to the loss, or nats where it is below one: far above what another order of summation moves a float32 loss
+# by, far below what a leak needs to be worth something.
+MAX_SHIFT = 1e-4
+SMALL_BATCHES = (1, 1, 2, 2)
+"""Rows of the batches that every pass holds besides those of the usual size."""
+
+Row = NDArray[np.integer[Any]]
+"""T + 1 tokens of a split: the first T are shown, the last T are predicted."""
+
+
+class Session(Protocol):
+    """A model in a process of its own."""
+
+    def ask(self, tokens_BT: NDArray[np.int64], /) -> NDArray[np.float32]:
+        """Its logits_BTV. Raises ProbeFailedError where they are no finite distribution."""
+
+
+def probe_seed(weights: bytes, val_N: Row) -> int:
+    """What every question about a model follows from: SHA-256 of its weights followed by the val tokens.
+
+    Asking again changes nothing, and whoever makes the weights does not know val.
+    """
+    digest = hashlib.sha256(weights)
+    digest.update(np.ascontiguousarray(val_N, dtype="<u4").data)
+    return int.from_bytes(digest.digest())
+
+
+def random_for(seed: int, purpose: str) -> np.random.Generator:
+    """A random stream of its own for each purpose."""
+    return np.random.Generator(np.random.PCG64(derive_seed("probe", seed, purpose)))
+
+
+def token_nats(logits_TV: NDArray[np.float32], targets_T: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Cross-entropy of each position: the logarithm of the summed exponentials less the target's logit, in nats.
+
+    >>> np.round(token_nats(np.log([[0.5, 0.25, 0.25]]), np.array([0])) / np.log(2), 6)  # one bit
+    array([1.])
+    """
+    shifted_TV = logits_TV - logits_TV.max(-1, keepdims=True)
+    target_T = np.take_along_axis(shifted_TV, targets_T[:, None], -1)[:, 0]
+    return np.log(np.exp(shifted_TV, out=shifted_TV).sum(-1, dtype=np.float64)) - target_T
+
+
+class Question(NamedTuple):
+    """One batch, and which rows it holds; the rows after them only fill it up."""
+
+    rows: tuple[int, ...]
+    tokens_BT: NDArray[np.int64]
+
+
+def mean_nats(session: Session, batches: Iterable[NDArray[np.integer[Any]]]) -> float:
+    """Mean nats per predicted token over batches tokens_BT1."""
+    nats, count = 0.0, 0
+    for batch in batches:
+        tokens_BT1 = batch.astype(np.int64)
+        for logits_TV, targets_T in zip(session.ask(tokens_BT1[:, :-1]), tokens_BT1[:, 1:], strict=True):
+            nats += float(token_nats(logits_TV, targets_T).sum())
+            count += len(targets_T)
+    return nats / count
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Rows to ask about, and how."""
+
+    rows: Sequence[Row]
+    """Rows of several lengths; one that is not of `seq_len` positions is the last of its split."""
+    seq_len: int
+    size: int
+    """Rows of a usual batch. A row of another length is alone in its batch."""
+    foreign_N: Row
+    """Dev's tokens."""
+
+    def by_length(self, rows: Sequence[int]) -> Mapping[int, list[int]]:
+        """Number of positions -> those of `rows` that have as many."""
+        groups: dict[int, list[int]] = {}
+        for row in rows:
+            groups.setdefault(len(self.rows[row]) - 1, []).append(row)
+        return groups
+
+    def batch_size(self, length: int) -> int:
+        """Rows of a batch in which rows of this length are scored."""
+        return self.size if length == self.seq_len else 1
+
+    def foreign(self, count: int, unlike: int, generator: np.random.Generator) -> Row:
+        """So many tokens in a row from a random place of dev, the first of them not `unlike`."""
+        places_N = np.flatnonzero(self.foreign_N != unlike)
+        if not len(places_N):
+            return np.full(count, 0 if unlike else 1, self.foreign_N.dtype)
+        start = int(generator.choice(places_N))
+        return np.take(self.foreign_N, np.arange(start, start + count), mode="wrap")
+
+    def fill(self, tokens: list[Row], size: int, generator: np.random.Generator) -> NDArray[np.int64]:
+        """A batch of `size` rows: these, then foreign ones."""
+        fillers = [self.foreign(len(tokens[0]), -1, generator) for _ in range(size - len(tokens))]
+        return np.stack([*tokens, *fillers]).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model makes of every row of an exam as it is."""
+
+    exam: Exam
+    nats: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    """Row -> loss of each position."""
+    correct: dict[int, int] = field(default_factory=dict)
+    """Row -> positions whose most probable token was right."""
+    questions: dict[int, Question] = field(default_factory=dict)
+    """Row -> the batch in which it was asked."""
+
+
+def score(session: Session, exam: Exam, rows: Sequence[int], generator: np.random.Generator) -> Scores:
+    """Ask about `rows` as they are, in random order: two that follow one another are in no batch together, but one."""
+    scores = Scores(exam)
+    batches = []
+    for length, group in exam.by_length(rows).items():
+        order, size = _shuffled(group, generator), exam.batch_size(length)
+        batches += [(order[start : start + size], size) for start in range(0, len(order), size)]
+    for at in generator.permutation(len(batches)):
+        chunk, size = batches[at]
+        question = Question(tuple(chunk), exam.fill([exam.rows[row][:-1] for row in chunk], size, generator))
+        logits_BTV = session.ask(question.tokens_BT)
+        for logits_TV, row in zip(logits_BTV, chunk, strict=False):
+            targets_T = exam.rows[row][1:].astype(np.int64)
+            scores.nats[row] = token_nats(logits_TV, targets_T)
+            scores.correct[row] = int((logits_TV.argmax(-1) == targets_T).sum())
+            scores.questions[row] = question
+    return scores
+
+
+class Cut(NamedTuple):
+    """A row of which only the tokens before the cut are its own: from 1 to its length, where it is kept whole."""
+
+    row: int
+    cut: int
+
+
+def plan(
+    odds: Mapping[int, NDArray[np.float64]], num_cuts: int, num_whole: int, size: int, generator: np.random.Generator
+) -> Iterator[tuple[list[Cut], int]]:
+    """Batches of cuts, and the size to fill each up to: at least `num_cuts` cuts, then `num_whole` rows kept whole.
+
+    `odds` has the rows, and of each how much more often it is cut after one position than after another; half of the
+    cuts go by it, half by nothing. All rows come about equally often, and so do the boundaries; no row is cut twice at
+    the same one. No batch holds a row twice, and a row's cuts rise from batch to batch.
+    """
+    order = _shuffled(list(odds), generator)
+    length = len(odds[order[0]])
+    possible = len(order) * (length - 1)
+    sizes = list(SMALL_BATCHES)
+    while (room := sum(min(at_most, len(order)) for at_most in sizes)) < min(num_cuts, possible) + num_whole:
+        sizes.append(size)
+    num_cuts = min(room - num_whole, possible)
+    cuts = _pair(order, odds, num_cuts, generator)
+    rising = {row: iter([*sorted(own), length]) for row, own in cuts.items()}
+    turns = itertools.islice(itertools.cycle(order), num_cuts + num_whole)
+    asked = iter([Cut(row, next(rising[row])) for row in turns])
+    for at_most in generator.permutation(sizes).tolist():
+        if chunk := list(itertools.islice(asked, min(at_most, len(order)))):
+            yield chunk, at_most
+
+
+def _pair(
+    order: Sequence[int], odds: Mapping[int, NDArray[np.float64]], num_cuts: int, generator: np.random.Generator
+) -> dict[int, list[int]]:
+    """Row -> its cuts: the rows take turns, and each boundary is there equally often, the first and the last first."""
+    num_boundaries = len(odds[order[0]]) - 1
+    cuts: dict[int, list[int]] = {row: [] for row in order}
+    if not num_boundaries:
+        return cuts
+    left_T = np.full(num_boundaries, num_cuts // num_boundaries)
+    ends_first = np.argsort([0, *generator.uniform(1, 2, max(0, num_boundaries - 2)), 0][:num_boundaries])
+    left_T[ends_first[: num_cuts % num_boundaries]] += 1
+    for turn, choice in enumerate(generator.permutation(num_cuts)):  # those that go by the odds choose first
+        row = order[choice % len(order)]
+        unused_T = np.ones(num_boundaries)
+        unused_T[[cut - 1 for cut in cuts[row]]] = 0
+        chances_T = unused_T * (odds[row][:-1] * (left_T > 0) if turn < num_cuts // 2 else left_T)
+        if not chances_T.any():
+            chances_T = unused_T
+        boundary = int(generator.choice(num_boundaries, p=chances_T / chances_T.sum()))
+        left_T[boundary] -= left_T[boundary] > 0
+        cuts[row].append(boundary + 1)
+    return cuts
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Asks about rows again in a fresh session; raises ProbeFailedError where a loss moves."""
+
+    session: Session
+    scores: Scores
+    """Of another session."""
+    generator: np.random.Generator
+
+    def run(self, rows: Sequence[int], num_cuts: int, num_whole: int, *, favour: bool) -> None:
+        """Ask about `rows`, all of one length: at least `num_cuts` cuts, and `num_whole` rows as they are.
+
+        `favour`: half of the cuts go after positions in proportion to the probability that the model gave to what came
+        next; a leak that makes it sure is found there much sooner than anywhere.
+        """
+        odds = {row: np.exp(-self.scores.nats[row] * favour) for row in rows}
+        size = self.scores.exam.batch_size(len(odds[rows[0]]))
+        for cuts, fill_to in plan(odds, num_cuts, num_whole, size, self.generator):
+            self._ask(cuts, fill_to)
+
+    def _ask(self, cuts: Sequence[Cut], size: int) -> None:
+        exam, own = self.scores.exam, [self.scores.exam.rows[row][:-1] for row, _ in cuts]
+        shown = [tokens_T.copy() for tokens_T in own]
+        for tokens_T, (_, cut) in zip(shown, cuts, strict=True):
+            if cut < len(tokens_T):
+                tokens_T[cut:] = exam.foreign(len(tokens_T) - cut, int(tokens_T[cut]), self.generator)
+        tokens_BT = exam.fill(shown, size, self.generator)
+        logits_BTV = self.session.ask(tokens_BT)
+        for place, (row, cut) in enumerate(cuts):
+            if (shift := self._shift(row, logits_BTV[place], cut)) > MAX_SHIFT:
+                beside_BT = tokens_BT.copy()
+                beside_BT[: len(own)] = own
+                raise self._explain(row, place, beside_BT, f"{shift:.2g} from position {cut} on")
+
+    def _shift(self, row: int, logits_TV: NDArray[np.float32], cut: int) -> float:
+        """The largest shift of a loss before the cut, relative where the loss is above one nat."""
+        before_T = self.scores.nats[row][:cut]
+        again_T = token_nats(logits_TV[:cut], self.scores.exam.rows[row][1 : cut + 1].astype(np.int64))
+        return float((np.abs(again_T - before_T) / np.maximum(1.0, before_T)).max())
+
+    def _explain(self, row: int, place: int, beside_BT: NDArray[np.int64], shift: str) -> ProbeFailedError:
+        """What moved a row's loss: the same question again, other neighbours, or other tokens later on."""
+        rows, tokens_BT = self.scores.questions[row]
+        if self._shift(row, self.session.ask(tokens_BT)[rows.index(row)], tokens_BT.shape[1]) > MAX_SHIFT:
+            return ProbeFailedError("statelessness: the same batch gives other losses in another order of batches")
+        if self._shift(row, self.session.ask(beside_BT)[place], tokens_BT.shape[1]) > MAX_SHIFT:
+            return ProbeFailedError("batch_independence: a sequence's loss depends on the other sequences of its batch")
+        return ProbeFailedError(
+            f"causality: other tokens later on move the loss before them (by {shift}); it sees the future"
+        )
+
+
+def _shuffled(rows: Sequence[int], generator: np.random.Generator) -> list[int]:
+    """In random order, even ones first: rows that follow one another in the text are hardly ever in one batch."""
+    return sorted(generator.permutation(rows).tolist(), key=lambda row: row % 2)

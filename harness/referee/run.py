@@ -1,0 +1,84 @@
+"""One run from its first batch to its score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, closing, suppress
+from typing import Literal
+
+from pydantic import ValidationError
+
+from harness.core.dataspec import SPLITS
+from harness.core.errors import LlmbenchError
+from harness.core.events import Evaluating, RunEvent
+from harness.core.project import read_bytes, sha256
+from harness.core.runs import FailedRun, FinishedRun, RunFailedError, RunIdentity, Training
+from harness.data.cache import open_split
+from harness.referee.casting import Casting
+from harness.referee.evaluate import evaluate
+from harness.referee.probes import probe_seed
+from harness.referee.session import ProbeFailedError, Session
+from harness.referee.train import start_ranks, train
+from harness.referee.weights import deserialize, in_order
+
+
+def make_run(casting: Casting, run: RunIdentity, watch: Callable[[RunEvent], None]) -> FinishedRun | FailedRun:
+    """Train and evaluate `run`; its weights lie in the job's folder then.
+
+    Raises LlmbenchError where it cannot start, InterruptedRunError once it is to stop.
+    """
+    track, job = casting.track, casting.job
+    for task in ("train", "evaluate"):
+        job.log(task).write_text("")
+    tokens = {split: open_split(track, split) for split in SPLITS}
+    try:
+        training = _find_training(casting) or train(casting, tokens, watch)
+        watch(Evaluating())
+        seed = probe_seed(read_bytes(job.weights), tokens["val"])
+        with closing(sessions(casting)) as own:
+            evaluation = evaluate(track, tokens["val"], tokens["dev"], training.curve[-1].dev_loss_nats, own, seed)
+    except RunFailedError as error:
+        return FailedRun(**dict(run), status=error.status, reason=str(error))
+    except ProbeFailedError as error:
+        return FailedRun(**dict(run), status="invalid", reason=str(error))
+    return FinishedRun(**dict(run), training=training, evaluation=evaluation)
+
+
+SESSIONS: tuple[Literal["fresh", "trained"], ...] = ("fresh", "fresh", "trained", "trained")
+
+
+def sessions(casting: Casting) -> Generator[Session]:
+    """Players that score the run's model, one after the other: two with fresh weights, two with the trained ones.
+
+    What a model remembers ends with its player: asking for the next one ends the one before.
+    """
+    weights = deserialize(read_bytes(casting.job.weights))
+    for kind in SESSIONS:
+        fresh = kind == "fresh"
+        assignment = casting.assignment(start="noisy" if fresh else "empty", **({"seed": 0} if fresh else {}))
+        with casting.start("evaluate", assignment) as session:
+            if not fresh:
+                session.load(in_order(session.tensors, weights))
+            yield session
+
+
+def _find_training(casting: Casting) -> Training | None:
+    """The record of a training whose evaluation was interrupted."""
+    job = casting.job
+    if not job.trained.exists():
+        return None
+    with suppress(ValidationError, LlmbenchError):
+        training = Training.model_validate_json(read_bytes(job.trained))
+        if sha256(read_bytes(job.weights)) == training.weights_sha256:
+            return training
+    return None
+
+
+def rehearse(casting: Casting) -> None:
+    """Build the run's players, to their first step, and end them: seconds, and nothing is kept.
+
+    Raises RunFailedError or LlmbenchError where training would fail.
+    """
+    casting.job.log("rehearse").write_text("")
+    with ExitStack() as stack:
+        start_ranks(casting, stack)

@@ -1,0 +1,139 @@
+"""One player as the referee sees it: requests by name, answers checked before they are used. Nothing is unpickled.
+
+Shapes: B sequences, T positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from harness.core.runs import RunFailedError
+from harness.player.process import Player
+from harness.player.protocol import ITEM_BYTES, Assignment, Built, Report, TensorSpec, Verb
+
+if TYPE_CHECKING:
+    from harness.core.track import Track
+
+MOST_STATE = 16
+"""Bytes of a saved state, in bytes of the weights: weights and optimizers take three to five times as many."""
+STATE_BASE_BYTES = 64 << 20
+_PORT: TypeAdapter[int] = TypeAdapter(int)
+
+
+class ProbeFailedError(Exception):
+    """The model breaks a rule that its score depends on; the message starts with the rule's name."""
+
+
+class Session(AbstractContextManager["Session"]):
+    """A player that has built its model. Its methods raise what `Player` does."""
+
+    def __init__(self, player: Player, assignment: Assignment) -> None:
+        """Have it build. Raises LlmbenchError where the recipe cannot be built."""
+        self.player, self.assignment = player, assignment
+        self.wall_s = self.cpu_s = 0.0
+        """Seconds that it took to score, so far."""
+        try:
+            answered = player.ask(Verb.BUILD, assignment.model_dump_json().encode())
+            self.built = player.read_json(Built, answered)
+            self._check_built(assignment.track)
+        except BaseException:
+            player.close()
+            raise
+        player.is_built = True
+
+    def _check_built(self, track: Track) -> None:
+        names = {spec.name for spec in self.built.tensors}
+        unknown = [spec.dtype for spec in self.built.tensors if spec.dtype not in ITEM_BYTES]
+        if unknown:
+            raise RunFailedError("error", f"weights: a tensor of type {unknown[0][:40]}; use a type of torch's usual")
+        if len(names) < len(self.built.tensors):
+            raise RunFailedError("error", "weights: two tensors have one name")
+        limit = self.player.cell.memory_bytes
+        if limit is not None and self.weights_bytes > limit:
+            raise RunFailedError("error", f"memory: the weights take {self.weights_bytes / 2**30:.1f} GiB")
+
+    @property
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        return self.built.tensors
+
+    @property
+    def weights_bytes(self) -> int:
+        """Of all parameters and persistent buffers together."""
+        return sum(spec.num_bytes for spec in self.tensors)
+
+    def load(self, weights: bytes) -> None:
+        """Have it take these weights."""
+        self.player.ask(Verb.LOAD, weights, exactly=0)
+
+    def tell_step(self, tokens_BT1: NDArray[np.int64], step: int) -> None:
+        """Hand it the batch of a step, counted from 0; `hear_step` waits for its answer."""
+        rows, columns = tokens_BT1.shape
+        body = np.ascontiguousarray(tokens_BT1, dtype="<i8").data.cast("B")
+        self.player.tell(Verb.STEP, body, rows=rows, columns=columns, number=step)
+
+    def hear_step(self) -> list[float]:
+        """The losses, nats per token, that it has read since it was asked before: its own words."""
+        body = self.player.hear(at_most=8 * self.assignment.num_steps).body
+        if len(body) % 8:
+            raise RunFailedError("error", "its process sent something that is no answer")
+        losses: list[float] = np.frombuffer(body, dtype="<f8").tolist()
+        return losses
+
+    def ask(self, tokens_BT: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The model's logits_BTV for tokens_BT. Raises ProbeFailedError where they are no finite distribution."""
+        rows, columns = tokens_BT.shape
+        body = np.ascontiguousarray(tokens_BT, dtype="<i8").data.cast("B")
+        shape = (rows, columns, self.assignment.track.model.vocab_size)
+        before_s = self.player.cpu_s()
+        try:
+            answered = self.player.ask(Verb.SCORE, body, rows=rows, columns=columns, exactly=4 * math.prod(shape))
+        except RunFailedError as error:
+            if error.status == "invalid":
+                raise ProbeFailedError(str(error)) from error
+            raise
+        self.wall_s += answered.wall_s
+        self.cpu_s += self.player.cpu_s() - before_s
+        logits_BTV: NDArray[Any] = np.frombuffer(answered.body, dtype="<f4").reshape(shape)
+        if not np.isfinite(logits_BTV).all():
+            raise ProbeFailedError("finiteness: a logit is not a finite number")
+        return logits_BTV
+
+    def snapshot(self) -> bytes:
+        """Its weights, in the order of `tensors`."""
+        return self.player.ask(Verb.SNAPSHOT, exactly=self.weights_bytes).body
+
+    def save(self) -> bytes:
+        """What its training goes on from; only a player of the same run loads it."""
+        return self.player.ask(Verb.SAVE, at_most=STATE_BASE_BYTES + MOST_STATE * self.weights_bytes).body
+
+    def resume(self, saved: bytes) -> None:
+        """Have it go on from what `save` gave."""
+        self.player.ask(Verb.RESUME, saved, exactly=0)
+
+    def open_port(self) -> int:
+        """Have it open the port at which the ranks find each other."""
+        answered = self.player.ask(Verb.JOIN, b"null")
+        try:
+            return _PORT.validate_json(answered.body)
+        except ValidationError as error:
+            raise RunFailedError("error", "its process sent something that is no answer") from error
+
+    def tell_join(self, port: int) -> None:
+        """Tell it where the ranks find each other; `hear_join` waits until all have."""
+        self.player.tell(Verb.JOIN, str(port).encode())
+
+    def hear_join(self) -> None:
+        self.player.hear(at_most=8)
+
+    def report(self) -> Report:
+        """What it says of itself."""
+        return self.player.read_json(Report, self.player.ask(Verb.REPORT))
+
+    def __exit__(self, *error: object) -> None:
+        self.player.close()

@@ -1,0 +1,290 @@
+"""The referee of a training: it hands over one batch at a time, holds the clock, and has dev scored by others.
+
+Shapes: B sequences, T positions; a batch holds T + 1 tokens a sequence.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.core.dataspec import SplitName
+from harness.core.errors import InterruptedRunError
+from harness.core.events import Lost, RunEvent, Step
+from harness.core.project import sha256, write_atomic
+from harness.core.runs import CurvePoint, ExpertLayer, RunFailedError, Training
+from harness.data.batches import Batches, Tokens, eval_batches
+from harness.player.process import INTERRUPTED
+from harness.referee.casting import Casting
+from harness.referee.checkpoint import Progress, load_checkpoint, resumes_exactly, save_checkpoint
+from harness.referee.clock import Clock
+from harness.referee.probes import mean_nats
+from harness.referee.session import Session
+from harness.referee.weights import parameters_of, serialize, split
+
+# Largest difference in loss of two players with the same weights, nats: sums have another order on a GPU.
+MAX_COPY_SHIFT = 1e-3
+# Sequences of the last batch on which their losses must agree: state outside the weights moves any of them.
+NUM_COPY_SEQUENCES = 2
+
+Batch = NDArray[np.int64]
+
+
+def train(
+    casting: Casting, tokens: Mapping[SplitName, Tokens], watch: Callable[[RunEvent], None] = lambda event: None
+) -> Training:
+    """Train one run, from its checkpoint where there is one; its weights lie in the job's folder then.
+
+    Raises RunFailedError, InterruptedRunError once the run is to stop (its checkpoint is written), and LlmbenchError
+    where it cannot start.
+    """
+    started = time.perf_counter()
+    track, job, budget = casting.track, casting.job, casting.track.budget
+    found = load_checkpoint(job)
+    if found is not None and not resumes_exactly(casting):
+        watch(Lost(reason="what it keeps between steps cannot be saved whole, so it is trained again from its start"))
+        found = None
+    progress, saved = found or (Progress(), None)
+    with ExitStack() as stack:
+        ranks = start_ranks(casting, stack)
+        if saved is not None:
+            for session in ranks:
+                session.resume(saved)
+        run = _Run(casting, ranks, Dev(casting, tokens["dev"], stack), progress, watch, started)
+        batches = Batches(tokens["train"], budget.seq_len, budget.batch_sequences, job.seed)
+        run.preparation = (
+            time.perf_counter() - ranks[0].player.started + progress.warmup_s,
+            sum(session.player.cpu_s() for session in ranks) + progress.warmup_cpu_s,
+        )
+        clock = run.clock = Clock([session.player for session in ranks], progress.train_s, progress.cpu_s)
+        while True:
+            if run.step == budget.num_steps:
+                break
+            if run.step in budget.dev_steps and not run.is_scored:
+                run.score_dev(batches.batch(run.step - 1))
+            run.save_where_due()
+            batch_BT1 = batches.batch(run.step)
+            rows = len(batch_BT1) // len(ranks)
+            for rank, session in enumerate(ranks):
+                session.tell_step(batch_BT1[rank * rows : (rank + 1) * rows], run.step)
+            run.read(hear_all(ranks, Session.hear_step), batch_BT1[:, 1:].size)
+        weights = [session.snapshot() for session in ranks]
+        cpu_s = clock.stop()
+        run.score_dev(batches.batch(run.step - 1), weights[0])
+        parameters = {parameters_of(ranks[0].tensors, each) for each in weights}
+        if len(parameters) > 1 and track.device == "cpu":  # GPUs may round differently
+            reason = "processes: their weights have parted; move parameters by their gradients alone"
+            raise RunFailedError("invalid", reason)
+        return run.finish(weights[0], cpu_s)
+
+
+def start_ranks(casting: Casting, stack: ExitStack) -> list[Session]:
+    """The players that train the run together, ready for their first batch and connected to each other."""
+    track, size = casting.track, casting.track.num_processes
+    assignment = casting.assignment(
+        start="drawn",
+        trains=True,
+        rows=track.budget.batch_sequences // size,
+        read_steps=tuple(sorted(track.budget.dev_steps)),
+        compiled=str(casting.job.compiled) if track.compile else None,
+    )
+    if track.compile:  # by one that sees no batch; the one that trains reads what it made
+        casting.start("train", assignment, compiles=True).player.close()
+    ranks = []
+    for rank in range(size):
+        own = assignment.model_copy(update={"rank": rank})
+        ranks.append(stack.enter_context(casting.start("train", own)))
+    if any(session.tensors != ranks[0].tensors for session in ranks):
+        raise RunFailedError("invalid", "processes: they built different models")
+    if size > 1:
+        port = ranks[0].open_port()
+        for session in ranks:
+            session.tell_join(port)
+        hear_all(ranks, Session.hear_join)
+    return ranks
+
+
+def hear_all(ranks: Sequence[Session], hear: Callable[[Session], Any]) -> list[Any]:
+    """What every rank answers. Where one fails the others lose their connection: the first cause is raised."""
+    answers, failures = [], []
+    for session in ranks:
+        try:
+            answers.append(hear(session))
+        except RunFailedError as error:
+            failures.append(error)
+            if len(ranks) > 1:
+                session.player.close()  # the others need not wait for it
+    if failures:
+        raise min(failures, key=_is_consequence)
+    return answers
+
+
+def _is_consequence(error: RunFailedError) -> tuple[bool, bool]:
+    """Sorts what a rank did itself before what it met because another was gone."""
+    return error.status == "error" and "onnection" in str(error), error.status == "error"
+
+
+@dataclass
+class Dev:
+    """The dev split, scored by a player of its own that is frozen in between and speaks to no other."""
+
+    casting: Casting
+    tokens: Tokens
+    stack: ExitStack
+    session: Session | None = None
+    experts: tuple[ExpertLayer, ...] | None = None
+    """What the player says of its experts' loads, of the last weights scored."""
+
+    def score(self, weights: bytes, rows_BT1: Batch) -> tuple[float, float]:
+        """Mean nats per token on dev and on `rows_BT1`. Raises RunFailedError where dev moves the weights."""
+        budget = self.casting.track.budget
+        if self.session is None:
+            assignment = self.casting.assignment(start="empty")
+            self.session = self.stack.enter_context(self.casting.start("train", assignment))
+        session = self.session
+        session.player.thaw()
+        session.load(weights)
+        loss = mean_nats(session, eval_batches(self.tokens, budget.seq_len, budget.eval_sequences))
+        self.experts = session.report().experts
+        again = mean_nats(session, [rows_BT1])
+        if (after := session.snapshot()) != weights:
+            pairs = zip(session.tensors, split(session.tensors, after), split(session.tensors, weights), strict=True)
+            moved = next(spec.name for spec, one, other in pairs if one != other)
+            reason = f"evaluation_mode: the dev evaluation moved {moved}; nothing may learn from dev"
+            raise RunFailedError("invalid", reason)
+        session.player.freeze()
+        return loss, again
+
+
+@dataclass
+class _Run:
+    """What the referee knows of a run while it trains."""
+
+    casting: Casting
+    ranks: list[Session]
+    dev: Dev
+    progress: Progress
+    watch: Callable[[RunEvent], None]
+    started: float
+    preparation: tuple[float, float] = (0.0, 0.0)
+    """Wall and processor seconds before the first batch."""
+    clock: Clock = field(init=False)
+    saved: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        progress = self.progress
+        self.step, self.tokens, self.curve = progress.step, progress.tokens, list(progress.curve)
+        self.loss_sum, self.loss_steps = progress.loss_sum, progress.loss_steps
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether dev was scored after the step that was done last."""
+        return bool(self.curve) and self.curve[-1].step == self.step
+
+    def read(self, losses_R: Sequence[Sequence[float]], num_tokens: int) -> None:
+        """A step is done: the losses that the ranks have read, by their own words, and the tokens handed over."""
+        self.step += 1
+        self.tokens += num_tokens
+        for told in zip(*losses_R, strict=True):
+            self.loss_sum += sum(told) / len(told)
+            self.loss_steps += 1
+        if not math.isfinite(self.loss_sum):
+            raise RunFailedError(
+                "diverged",
+                f"the training loss is not finite at step {self.step} of {self.casting.track.budget.num_steps}",
+            )
+        if losses_R[0]:
+            loss_nats = sum(losses[-1] for losses in losses_R) / len(losses_R)
+            self.watch(Step(step=self.step, loss_nats=max(0.0, loss_nats), train_s=self.clock.train_s))
+
+    def score_dev(self, batch_BT1: Batch, weights: bytes | None = None) -> None:
+        """Score dev with the weights of now, and compare the player that trains with the one that scores.
+
+        Raises RunFailedError where they differ, the loss is not finite, or the run is hopeless.
+        """
+        first, limit = self.ranks[0], self.casting.job.give_up
+        rows_BT1, train_s = batch_BT1[:NUM_COPY_SEQUENCES], self.clock.train_s
+        weights = first.snapshot() if weights is None else weights
+        own = mean_nats(first, [rows_BT1])
+        with self.clock.paused():
+            loss, again = self.dev.score(weights, rows_BT1)
+        if not abs(own - again) <= MAX_COPY_SHIFT:
+            raise RunFailedError(
+                "invalid",
+                "weights: the model that trains and one with its saved weights give different losses; keep what it "
+                "learns in parameters and persistent buffers",
+            )
+        point = CurvePoint(
+            step=self.step, train_s=train_s, train_loss_nats=self.loss_sum / self.loss_steps, dev_loss_nats=loss
+        )
+        self.curve.append(point)
+        self.loss_sum, self.loss_steps = 0.0, 0
+        if limit is not None and self.step == limit.step and loss > limit.dev_loss_nats:
+            raise RunFailedError(
+                "hopeless", f"dev loss {loss:.4f} at step {limit.step}, where {limit.dev_loss_nats:.4f} was the limit"
+            )
+
+    def save_where_due(self) -> None:
+        """Write a checkpoint where one is due. Raises InterruptedRunError where the run is to stop."""
+        job, stops = self.casting.job, self.casting.should_stop()
+        if not stops and time.perf_counter() - self.saved < job.checkpoint_every_s:
+            return
+        if self.step > self.progress.step:
+            saved = self.ranks[0].save()
+            with self.clock.paused():
+                save_checkpoint(job, self._progress(), saved)
+            self.saved = time.perf_counter()
+        if stops:
+            raise InterruptedRunError(INTERRUPTED)
+
+    def _progress(self) -> Progress:
+        return Progress(
+            step=self.step,
+            tokens=self.tokens,
+            train_s=self.clock.train_s,
+            cpu_s=self.clock.cpu_s,
+            warmup_s=self.preparation[0],
+            warmup_cpu_s=self.preparation[1],
+            wall_s=self.wall_s,
+            loss_sum=self.loss_sum,
+            loss_steps=self.loss_steps,
+            curve=tuple(self.curve),
+        )
+
+    @property
+    def wall_s(self) -> float:
+        return self.progress.wall_s + time.perf_counter() - self.started
+
+    def finish(self, weights: bytes, cpu_s: float) -> Training:
+        """Write the weights; the run's record of training."""
+        first, job = self.ranks[0], self.casting.job
+        content = serialize(first.tensors, weights)
+        write_atomic(job.weights, content)
+        peaks = [session.player.peak_memory_mib() or session.report().peak_memory_mib for session in self.ranks]
+        training = Training(
+            steps=self.step,
+            tokens=self.tokens,
+            num_params=first.built.num_params,
+            train_s=self.clock.train_s,
+            cpu_s=cpu_s,
+            warmup_s=self.preparation[0],
+            warmup_cpu_s=self.preparation[1],
+            wall_s=self.wall_s,
+            peak_memory_mib=max((peak for peak in peaks if peak is not None), default=None),
+            ended=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            weights_sha256=sha256(content),
+            weights_bytes=len(weights),
+            confinement=first.player.confinement,
+            curve=tuple(self.curve),
+            experts=self.dev.experts,
+            resumed=True if self.progress.step else None,
+        )
+        write_atomic(job.trained, training.model_dump_json())
+        return training

@@ -1,0 +1,70 @@
+"""Weights as the referee keeps them: raw bytes, and safetensors files written and read without torch."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+
+from harness.core.errors import LlmbenchError
+from harness.core.runs import RunFailedError
+from harness.player.protocol import TensorSpec
+
+# The format's names of types, in the order in which its own writer puts tensors: the most aligned first
+# (github.com/huggingface/safetensors, tensor.rs).
+_TYPES = {
+    "int64": "I64", "float64": "F64", "float32": "F32", "int32": "I32", "bfloat16": "BF16", "float16": "F16",
+    "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+_LENGTH = struct.Struct("<Q")
+
+
+def serialize(tensors: Sequence[TensorSpec], weights: bytes) -> bytes:
+    """The weights as a safetensors file, the bytes that the format's own writer gives."""
+    parts = dict(zip([spec.name for spec in tensors], split(tensors, weights), strict=True))
+    header, offset, order = {}, 0, list(_TYPES)
+    placed = sorted(tensors, key=lambda spec: (order.index(spec.dtype), spec.name))
+    for spec in placed:
+        end = offset + spec.num_bytes
+        header[spec.name] = {"dtype": _TYPES[spec.dtype], "shape": list(spec.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([_LENGTH.pack(len(text)), text, *(parts[spec.name] for spec in placed)])
+
+
+def deserialize(content: bytes) -> dict[str, bytes]:
+    """The bytes of each tensor of a file that `serialize` wrote. Raises LlmbenchError where it is none."""
+    try:
+        start = _LENGTH.size + _LENGTH.unpack_from(content)[0]
+        header = json.loads(content[_LENGTH.size : start])
+        offsets = {name: tensor["data_offsets"] for name, tensor in header.items()}
+        return {name: content[start + first : start + end] for name, (first, end) in offsets.items()}
+    except (ValueError, KeyError, TypeError, struct.error, AttributeError) as error:
+        raise LlmbenchError(
+            "the weights are no safetensors file; delete the run's folder and train it again"
+        ) from error
+
+
+def split(tensors: Sequence[TensorSpec], weights: bytes) -> list[bytes]:
+    """The bytes of each tensor."""
+    parts, offset = [], 0
+    for spec in tensors:
+        parts.append(weights[offset : offset + spec.num_bytes])
+        offset += spec.num_bytes
+    return parts
+
+
+def in_order(tensors: Sequence[TensorSpec], weights: dict[str, bytes]) -> bytes:
+    """The weights as a player takes them. Raises RunFailedError where the model has others."""
+    parts = [weights.get(spec.name, b"") for spec in tensors]
+    sizes = [spec.num_bytes for spec in tensors]
+    if len(parts) != len(weights) or list(map(len, parts)) != sizes:
+        raise RunFailedError("invalid", "weights: the model that scores has other tensors than the one that trained")
+    return b"".join(parts)
+
+
+def parameters_of(tensors: Sequence[TensorSpec], weights: bytes) -> bytes:
+    """The part of the weights that is parameters, without buffers."""
+    parts = zip(tensors, split(tensors, weights), strict=True)
+    return b"".join(part for spec, part in parts if spec.is_parameter)

@@ -1,0 +1,153 @@
+"""Two variants that replace the same thing: which ones, and what. A wrapper that calls what it was given is none.
+
+A replaced factory is one that nobody calls any more. Optimizers can be replaced although their factory is called, by
+building others from their groups; a field of a config is replaced where its new value ignores the old one.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from harness.core.errors import LlmbenchError
+
+if TYPE_CHECKING:
+    from models.parts import Parts
+
+LONGEST_MESSAGE = 300
+"""Characters of what a variant raises that are shown."""
+CONFIGS = ("model", "optim")
+# Steps of a schedule of 100 at which it is asked whether it still calls the one that it replaced: warm-up, middle, end.
+STEPS = (0, 1, 10, 50, 90, 99)
+
+
+class Traced:
+    """A factory that a variant set, which records whether it was called, and the optimizers that it made."""
+
+    def __init__(self, factory: Callable[..., Any], variant: str, component: str) -> None:
+        self.factory, self.variant, self.component, self.used = factory, variant, component, False
+        self.earlier: Traced | None = None
+        """What it may have wrapped: the factory of the same component before it."""
+        self.returned: list[Any] = []
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.used = True
+        made = self.factory(*arguments)
+        if self.component == "optimizer" and isinstance(made, list | tuple):
+            self.returned = [*made]
+        return made
+
+    @property
+    def made(self) -> list[Any]:
+        """The optimizers that it returned and was not given."""
+        given = [] if self.earlier is None else self.earlier.returned
+        return [one for one in self.returned if not any(one is other for other in given)]
+
+
+def check_used(traces: Sequence[Traced], component: str, advice: str) -> None:
+    """Raises LlmbenchError where a variant's factory is not called, and the one that came after it is."""
+    own = [trace for trace in traces if trace.component == component]
+    for trace, later in itertools.pairwise(own):
+        if later.used and not trace.used:
+            raise conflict(trace.variant, later.variant, component, advice)
+
+
+def conflict(first: str, second: str, what: str, advice: str) -> LlmbenchError:
+    return LlmbenchError(
+        f"variants '{first}' and '{second}' conflict: both replace {what}; leave one out, or let '{second}' {advice}"
+    )
+
+
+def checked_optimizer(last: Traced) -> Callable[..., Any]:
+    """The last factory of optimizers; raises LlmbenchError where an optimizer of an earlier variant was dropped."""
+
+    def optimizer(*arguments: Any) -> Any:
+        chain = [last]
+        while chain[0].earlier is not None:
+            chain.insert(0, chain[0].earlier)
+        for trace in chain:
+            trace.used, trace.returned = False, []
+        chain = chain[1:]  # what the base makes may be replaced
+        try:
+            made = last(*arguments)
+        except Exception as error:
+            if misfit := _misfit(chain, error):
+                raise misfit from error
+            raise
+        check_used(chain, "optimizer", "wrap `parts.optimizer`")
+        for place, trace in enumerate(chain):
+            for later in chain[place + 1 :]:
+                held = {id(one) for one in _held_by(later.returned)}
+                if any(id(one) not in held for one in trace.made):
+                    advice = "keep the optimizers that `parts.optimizer` returns, in its list or as an attribute"
+                    raise conflict(trace.variant, later.variant, "optimizer", advice)
+        return made
+
+    return optimizer
+
+
+def _misfit(chain: Sequence[Traced], error: Exception) -> LlmbenchError | None:
+    """A factory that fails on what another variant's returned: it expects the optimizers that were replaced."""
+    failed = next((place for place, trace in enumerate(chain) if trace.used and not trace.returned), 0)
+    givers = [trace.variant for trace in chain[:failed] if trace.made]
+    if not givers or isinstance(error, LlmbenchError):
+        return None
+    first, second, shown = givers[-1], chain[failed].variant, f"{type(error).__name__}: {error}"[:LONGEST_MESSAGE]
+    return LlmbenchError(
+        f"variants '{first}' and '{second}' conflict: '{second}' fails on the optimizers of '{first}', {shown}; "
+        f"leave one out"
+    )
+
+
+def _held_by(roots: list[Any]) -> Iterator[Any]:
+    """All objects that these hold, in attributes, collections and closures."""
+    from torch import Tensor, nn
+
+    nowhere = (type, ModuleType, Tensor, nn.Module, Traced, str, bytes, int, float)
+    waiting, seen = [*roots], dict[int, Any]()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen or isinstance(one, nowhere):
+            continue
+        seen[id(one)] = one
+        yield one
+        if isinstance(one, FunctionType):  # its globals hold the whole file
+            waiting += [*(one.__defaults__ or ()), *(one.__closure__ or ())]
+        else:
+            waiting += gc.get_referents(one)
+
+
+def check_schedules(parts: Parts, traces: Sequence[Traced]) -> None:
+    """Raises LlmbenchError where the schedule never calls that of an earlier variant."""
+    for step in STEPS:
+        parts.schedule(step, 100, parts.optim)
+    check_used(traces, "schedule", "call `parts.schedule`")
+
+
+def changed_fields(before: Parts, after: Parts) -> Iterator[tuple[str, Any]]:
+    """Fields of the configs that differ, with their new value: (`optim.muon_lr`, 0.1)."""
+    for config in CONFIGS:
+        old, new = getattr(before, config), getattr(after, config)
+        for field in fields(old):
+            if (value := getattr(new, field.name)) != getattr(old, field.name):
+                yield f"{config}.{field.name}", value
+
+
+def check_configs(
+    variant: str, before: Parts, after: Parts, setters: dict[str, str], on_base: Callable[[], tuple[Parts, Parts]]
+) -> None:
+    """Notes in `setters` who set each field. Raises LlmbenchError where a value ignores that of an earlier variant.
+
+    It does where the variant gives the field the same value when it is applied to the plain base (`on_base`).
+    """
+    changed = dict(changed_fields(before, after))
+    if setters.keys() & changed.keys():
+        alone = dict(changed_fields(*on_base()))
+        for name in sorted(setters.keys() & changed.keys()):
+            if alone.get(name) == changed[name]:
+                raise conflict(setters[name], variant, name, f"compute it from `parts.{name}`")
+    setters |= dict.fromkeys(changed, variant)

@@ -1,0 +1,216 @@
+"""What a variant costs: its statements, and what stands in for statements, so that packing code does not make it cheap.
+
+Two sums are taken, and the larger one is the cost. The first counts statements, what an expression does in the place
+of one (`_stand_ins`), and the work of a statement beyond what a line of research code holds. The second is the work
+of the whole file, at the density of the densest variant on the board. Work is a call or an operator; an index is half.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Iterator
+from dataclasses import fields
+from functools import lru_cache
+
+from harness.core.errors import LlmbenchError
+from models.parts import Parts
+
+# Measured: no statement of the committed variants and tests/honest holds more than 5.5, none of these files more than
+# 1.5 a statement. Code of one operation a line, packed into one expression of 20, costs 0.8 of what it did.
+WORK_OF_A_STATEMENT = 6
+WORK_OF_A_FILE = 2
+# A conditional expression or two comprehensions are plain style.
+FREE_STAND_INS = 2
+# A table of up to four entries is an ordinary argument, such as the four sides of a padding; a call takes six.
+FREE_ENTRIES, FREE_ARGUMENTS = 4, 6
+STRING_BYTES = 32
+"""About a line of code; longer strings cost one for each line that they could hold."""
+FACTORIES = frozenset(field.name for field in fields(Parts))
+# Decorators that say what a function is, and do no work of their own.
+MARKS = frozenset(
+    {"abstractmethod", "cache", "classmethod", "dataclass", "lru_cache", "no_grad", "once_differentiable"}
+)
+MARKS |= {"overload", "property", "staticmethod"}
+LOOPS = frozenset({"accumulate", "filter", "map", "reduce", "starmap"})
+# What `ast.parse` and `compile` raise on a text that is not Python, or that is nested too deeply for them.
+PARSE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError)
+Work = ast.Call | ast.BinOp | ast.BoolOp | ast.Compare | ast.IfExp | ast.NamedExpr
+Sequence = ast.Assign | ast.BoolOp | ast.Compare | ast.Expr | ast.IfExp | ast.Subscript | ast.UnaryOp
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@lru_cache(maxsize=256)
+def count_statements_of(text: str) -> int:
+    """Cost of a source text in statements, without docstrings. Raises LlmbenchError where it is not Python."""
+    try:
+        tree = ast.parse(text)
+        counted = [_Statement(statement, parents) for statement, parents in _statements(tree)]
+    except PARSE_ERRORS as error:
+        raise LlmbenchError(f"the statements of this source cannot be counted: {error}") from error
+    free = min(FREE_STAND_INS, sum(one.stand_ins for one in counted))
+    return max(sum(one.cost for one in counted) - free, math.ceil(sum(one.work for one in counted) / WORK_OF_A_FILE))
+
+
+Parents = dict[ast.AST, ast.AST]
+
+
+def _statements(tree: ast.Module) -> Iterator[tuple[ast.stmt, Parents]]:
+    """Every statement but docstrings, those of code in strings included."""
+    nodes = list(ast.walk(tree))
+    parents = {child: node for node in nodes for child in ast.iter_child_nodes(node)}
+    docstrings = {
+        node.body[0]
+        for node in nodes
+        if isinstance(node, Documented) and ast.get_docstring(node, clean=False) is not None
+    }
+    for node in nodes:
+        if isinstance(node, ast.stmt) and node not in docstrings:
+            yield node, parents
+        elif isinstance(node, ast.Constant) and parents[node] not in docstrings and (code := _code(node.value)):
+            yield from _statements(code)
+
+
+def _code(value: object) -> ast.Module | None:
+    """The program that a string holds, if any: what `exec` would run costs what it would cost written out."""
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    if not isinstance(text, str) or not any(mark in text for mark in "=(\n;"):
+        return None
+    try:
+        return ast.parse(text)
+    except PARSE_ERRORS:
+        return None
+
+
+class _Statement:
+    """One statement: its own expressions, their work, and what they do in the place of other statements."""
+
+    def __init__(self, statement: ast.stmt, parents: Parents) -> None:
+        self.nodes: list[ast.AST] = []
+        waiting: list[ast.AST] = [statement]
+        while waiting:
+            node = waiting.pop()
+            self.nodes.append(node)
+            waiting += [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.stmt)]
+        annotations = {
+            inner
+            for node in self.nodes
+            for place in (getattr(node, "annotation", None), getattr(node, "returns", None))
+            if isinstance(place, ast.AST)
+            for inner in ast.walk(place)
+            if not isinstance(inner, ast.Call)
+        }
+        self.work = sum(_work(node) for node in self.nodes if node not in annotations)
+        self.stand_ins = sum(_stand_ins(node, parents) for node in self.nodes)
+
+    @property
+    def cost(self) -> int:
+        written_out = 1 + self.stand_ins
+        return written_out + max(0, math.ceil(self.work - WORK_OF_A_STATEMENT * written_out))
+
+
+def _work(node: ast.AST) -> float:
+    if isinstance(node, ast.Call):
+        return 0.0 if isinstance(node.func, ast.Lambda) else 1.0
+    if isinstance(node, ast.Compare):
+        return float(len(node.ops))
+    if isinstance(node, ast.BoolOp):
+        return len(node.values) - 1.0
+    if isinstance(node, ast.UnaryOp):
+        return 0.0 if isinstance(node.operand, ast.Constant) else 1.0
+    return 1.0 if isinstance(node, ast.BinOp | ast.Await) else 0.5 if isinstance(node, ast.Subscript) else 0.0
+
+
+def _works(*nodes: ast.AST) -> int:
+    """How many of these expressions hold work."""
+    return sum(any(isinstance(inner, Work) for inner in ast.walk(node)) for node in nodes)
+
+
+def _calls(*nodes: ast.AST) -> int:
+    """How many of these expressions call something."""
+    return sum(any(isinstance(inner, ast.Call) for inner in ast.walk(node)) for node in nodes)
+
+
+def _stand_ins(node: ast.AST, parents: Parents) -> int:
+    """Statements that this node alone takes the place of, beyond the one that it stands in."""
+    match node:
+        case ast.NamedExpr():
+            return 1
+        case ast.Lambda():
+            return _lambda(node, parents)
+        case ast.IfExp():
+            return 2
+        case ast.BoolOp():
+            named = (ast.NamedExpr, ast.Compare)
+            return _calls(*(value for value in node.values[1:] if not isinstance(value, named)))
+        case ast.ListComp() | ast.SetComp() | ast.GeneratorExp():
+            lazy = isinstance(node, ast.GeneratorExp) or isinstance(parents[node], ast.Expr)
+            return _works(node.elt) * (1 if lazy else 2) + _further_loops(node.generators)
+        case ast.DictComp():
+            return 2 * min(1, _works(node.key, node.value)) + _further_loops(node.generators)
+        case ast.comprehension():
+            return _calls(*node.ifs)
+        case ast.arguments():
+            defaults = [default for default in (*node.defaults, *node.kw_defaults) if default]
+            return _works(*(default for default in defaults if not isinstance(default, ast.Lambda)))
+        case ast.Assign():
+            unpacked = isinstance(node.targets[0], ast.Tuple | ast.List) and isinstance(
+                node.value, ast.Tuple | ast.List
+            )
+            return len(node.targets) - 1 + (len(node.value.elts) - 1 if unpacked else 0)  # type: ignore[attr-defined]
+        case ast.With() | ast.AsyncWith():
+            return len(node.items) - 1
+        case ast.Match():
+            return len(node.cases) - 1
+        case ast.Call():
+            words = node.func.value if isinstance(node.func, ast.Attribute) and node.func.attr == "split" else None
+            names = len(words.value.split()) if isinstance(words, ast.Constant) and isinstance(words.value, str) else 0
+            loop = isinstance(node.func, ast.Name) and node.func.id in LOOPS
+            arguments = len(node.args) + len(node.keywords)
+            return loop + max(0, names - FREE_ENTRIES) + max(0, arguments - FREE_ARGUMENTS)
+        case ast.Constant(value=str() | bytes() as text) if not _code(text):
+            return max(0, len(text) - 1) // STRING_BYTES
+        case ast.Tuple(elts=entries) | ast.List(elts=entries) | ast.Set(elts=entries) | ast.Dict(values=entries):
+            return _display(node, entries, parents[node])
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+            return sum(not _is_mark(decorator) for decorator in node.decorator_list)
+    return 0
+
+
+def _further_loops(generators: list[ast.comprehension]) -> int:
+    """Loops beyond the first, which is one of its own only where it names a single value."""
+    first = generators[0].iter
+    return len(generators) - 1 + (isinstance(first, ast.Tuple | ast.List | ast.Set) and len(first.elts) == 1)
+
+
+def _lambda(node: ast.Lambda, parents: Parents) -> int:
+    """A `def` and a `return`. One that is called at once only binds names; one for a part of the model is free."""
+    parent = parents[node]
+    if isinstance(parent, ast.Call) and parent.func is node:
+        return max(1, len(parent.args) + len(parent.keywords))
+    if isinstance(parent, ast.keyword) and parent.arg in FACTORIES:
+        call = parents[parent]
+        name = call.func if isinstance(call, ast.Call) else None
+        if isinstance(name, ast.Name) and name.id == "replace" and isinstance(parents[call], ast.Return):
+            return 0
+    return 1 if isinstance(parent, ast.Assign) else 2
+
+
+def _display(node: ast.expr, entries: list[ast.expr], parent: ast.AST) -> int:
+    """Entries of a table beyond a few, and the calls of a display that only puts one after the other."""
+    if isinstance(getattr(node, "ctx", None), ast.Store) or (
+        isinstance(parent, ast.Subscript) and parent.slice is node
+    ):
+        return 0
+    if isinstance(parent, ast.Assign) and isinstance(parent.targets[0], ast.Tuple | ast.List):
+        return 0  # counted with the assignment
+    entries = [entry for entry in entries if not isinstance(entry, ast.NamedExpr)]
+    in_a_row = isinstance(parent, Sequence)
+    return max(_calls(*entries) - 1 if in_a_row else 0, len(entries) - FREE_ENTRIES, 0)
+
+
+def _is_mark(decorator: ast.expr) -> bool:
+    name = decorator.func if isinstance(decorator, ast.Call) else decorator
+    called = [*decorator.args, *decorator.keywords] if isinstance(decorator, ast.Call) else []
+    last = name.attr if isinstance(name, ast.Attribute) else name.id if isinstance(name, ast.Name) else ""
+    return last in MARKS and not _works(*called)
