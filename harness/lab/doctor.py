@@ -23,6 +23,7 @@ from harness.lab.executor import LocalExecutor, alike_gpus
 from harness.lab.noise import TimeSource
 from harness.lab.provenance import available_cores, this_machine
 from harness.lab.store import RUN_FILE
+from harness.player.bubble import NAME, bubble_works
 from harness.variants.recipe import apply_recipe
 
 # Share of the rate of square products that a run reaches: 0.6 on two quiet cores (benchmarks/speed), 0.3 to 0.6 on the
@@ -122,10 +123,10 @@ def diagnose(project: Project, tell: Callable[[str], None] = lambda doing: None)
 
 
 def available_confinement() -> tuple[str, ...]:
-    """What `harness.player.confine` can enforce here, tried in a process of its own because it cannot be undone."""
+    """What can be enforced here around a player, tried in a process of its own because it cannot be undone."""
     code = "from harness.player.confine import confine; print(*confine([], []))"
     done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=False)
-    return tuple(done.stdout.split())
+    return (*((NAME,) if bubble_works() else ()), *done.stdout.split())
 
 
 def measure_rates() -> dict[str, float]:

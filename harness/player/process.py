@@ -28,7 +28,8 @@ from harness.core.errors import InterruptedRunError, LlmbenchError
 from harness.core.project import CHECKOUT
 from harness.core.runs import RunFailedError
 from harness.core.schema import Positive, Strict
-from harness.player.confine import confine, limit_resources
+from harness.player.bubble import INSIDE, bubble
+from harness.player.confine import confine, limit_resources, player_environment
 from harness.player.protocol import ANSWER, DONE, FAILED, LONGEST_REASON, LONGEST_WORD, REQUEST, Failure, Verb
 
 StartMethod = Literal["forkserver", "spawn"]
@@ -62,6 +63,8 @@ class Cell(Strict):
     cores: tuple[int, ...] = ()
     """Cores that it is pinned to; empty for all."""
     memory_bytes: Positive | None = None
+    forked: bool = True
+    """Whether it may come from the fork server. What compiles does not: its folder is not in the bubble."""
     silence_s: float = PREPARE_S
     """Longest time to answer a batch."""
     environment: dict[str, str] = Field(default_factory=dict)
@@ -98,15 +101,17 @@ class Player(AbstractContextManager["Player"]):
         self._deadline: float | None = None
         self._killed_for: RunFailedError | InterruptedRunError | None = None
         self._ended = threading.Event()
-        context: Any = multiprocessing.get_context(start_method())  # its stubs know no Process
+        method = start_method() if cell.forked else "spawn"
+        context: Any = multiprocessing.get_context(method)  # its stubs know no Process
         theirs_in, self._requests = context.Pipe(duplex=False)
         self._answers, theirs_out = context.Pipe(duplex=False)
-        self._process = context.Process(target=_live, args=(cell, str(log), theirs_in, theirs_out))
+        self._process = context.Process(target=_live, args=(cell, _opened(log), theirs_in, theirs_out))
         try:
             with _starting, _without_interrupts(), theirs_in, theirs_out:
-                if start_method() == "forkserver":
-                    _start_server()
-                self._process.start()
+                if method == "forkserver":
+                    _start_server(cell)
+                with _environment():
+                    self._process.start()
         except (OSError, EOFError) as error:
             raise LlmbenchError(f"no player process can be started ({error}); try LLMBENCH_START=spawn") from error
         self.started = time.perf_counter()
@@ -330,35 +335,51 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_server() -> None:
-    """Have the fork server run, in an environment of its own; nothing where it does already."""
+@contextmanager
+def _environment() -> Iterator[None]:
+    """What starts within is given nothing private: a process can read what it, or its fork server, started with."""
+    before = dict(os.environ)
+    paths = os.pathsep.join([str(CHECKOUT), *filter(None, [before.get("PYTHONPATH")])])
+    # Threads that a library starts before a fork would not survive it, and before confinement are none of its.
+    mine = {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": paths, "LLMBENCH_START": before.get("LLMBENCH_START", "")}
+    try:
+        os.environ.clear()
+        os.environ.update(player_environment(before) | mine)
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _start_server(cell: Cell) -> None:
+    """Have the fork server run, in a bubble where that works; nothing where it does already."""
     from multiprocessing import forkserver  # not on Windows
 
     forkserver.set_forkserver_preload(PRELOADED)
-    before = dict(os.environ)
-    paths = os.pathsep.join([str(CHECKOUT), *filter(None, [before.get("PYTHONPATH")])])
-    try:  # threads that a library starts before a fork would not survive it
-        os.environ.update(OPENBLAS_NUM_THREADS="1", PYTHONPATH=paths)
+    with bubble(map(Path, cell.devices)), _environment():
         forkserver.ensure_running()
-    finally:
-        for name in ("OPENBLAS_NUM_THREADS", "PYTHONPATH"):
-            del os.environ[name]
-            if name in before:
-                os.environ[name] = before[name]
 
 
-def _live(cell: Cell, log: str, requests: Connection, answers: Connection) -> None:
+def _opened(log: Path) -> Any:
+    """The log as a player gets it: open, for in a bubble it has no path. On Windows its path."""
+    if sys.platform == "win32":
+        return str(log)
+    return Connection(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644), readable=False)
+
+
+def _live(cell: Cell, log: Connection | str, requests: Connection, answers: Connection) -> None:
     """A player's process: it gives up what it must not have, says so, and plays."""
     end_with_parent()
     if sys.platform != "win32":
         os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # forgets one that waits: the command alone decides
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if isinstance(log, str) else log.fileno()
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    if start_method() == "forkserver":
+    if cell.forked and start_method() == "forkserver":
         close_all_but(requests.fileno(), answers.fileno())
+    around = [os.environ[INSIDE]] if INSIDE in os.environ else []
     os.environ.clear()
     os.environ.update(cell.environment, OPENBLAS_NUM_THREADS="1")  # its threads would come before confinement
     from harness.player.play import play  # preloaded where players are forked
@@ -375,7 +396,7 @@ def _live(cell: Cell, log: str, requests: Connection, answers: Connection) -> No
     except LlmbenchError as error:
         answers.send_bytes(json.dumps({"refused": str(error)}).encode())
         return
-    answers.send_bytes(json.dumps({"in_force": in_force}).encode())
+    answers.send_bytes(json.dumps({"in_force": [*around, *in_force]}).encode())
     with suppress(EOFError, BrokenPipeError):  # the referee has asked all
         play(requests, answers)
 

@@ -68,6 +68,7 @@ class Casting:
             devices=tuple(map(str, device_files())) if cuda else (),
             programs=compiles,
             network=assignment.trains and self.track.num_processes > 1,
+            forked=assignment.compiled is None,
             cores=self.cores,
             memory_bytes=self.memory_bytes,
             silence_s=PREPARE_S if usual_s is None else max(SILENT_S, SILENT_STEPS * usual_s),

