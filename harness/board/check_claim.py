@@ -22,6 +22,8 @@ from harness.core.track import Track
 from harness.variants.check import check_source
 from harness.variants.recipe import parse_recipe
 
+LARGEST_FILE = 2 * 2**20  # bytes; the largest of ours, a picture, has 31 kB
+
 # A record's sources are in every claim measured against it; at 1,000 submissions this saves a fourth of the time.
 _check_source = lru_cache(maxsize=256)(check_source)
 
@@ -67,6 +69,9 @@ def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
     }
     for missing in sorted(expected - present):
         yield f"{folder.name}/{missing} is missing"
+    for file in sorted(present):
+        if (size := os.lstat(folder / file).st_size) > LARGEST_FILE:  # a link is refused elsewhere
+            yield f"{folder.name}/{file} has {size:,} bytes; a file of a submission has at most {LARGEST_FILE:,}"
     for file, digest in submission.files.items():
         data = read_bytes(folder / file) if file in present else None
         if data is not None and sha256(data) != digest:

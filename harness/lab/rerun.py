@@ -101,7 +101,7 @@ def compare_repeat(stored: Sequence[FinishedRun], again: Sequence[FinishedRun], 
     """
     pairs = [Pair(then, now) for then, now in zip(stored, again, strict=True)]
     found = comparability_problems(pairs, timed=False)
-    differs = {code: detail for code, detail in found.items() if code != "mixed_load"}  # load moves times alone
+    differs = {code: detail for code, detail in found.items() if code not in ("mixed_load", "mixed_clocks")}  # of times
     arms = (stored, again)
     losses = ([run.evaluation.val_loss for run in runs] for runs in arms)
     means = gain_test(*losses, alpha=rule.alpha_look)
