@@ -36,7 +36,8 @@ LOOPS = frozenset({"accumulate", "filter", "map", "reduce", "starmap"})
 # What `ast.parse` and `compile` raise on a text that is not Python, or that is nested too deeply for them.
 PARSE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError)
 Work = ast.Call | ast.BinOp | ast.BoolOp | ast.Compare | ast.IfExp | ast.NamedExpr
-Sequence = ast.Assign | ast.BoolOp | ast.Compare | ast.Expr | ast.IfExp | ast.Subscript | ast.UnaryOp
+Sequence = ast.Assign | ast.BoolOp | ast.Compare | ast.Expr | ast.IfExp | ast.Lambda | ast.Return | ast.Subscript
+Sequence |= ast.UnaryOp
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -208,8 +209,8 @@ def _display(node: ast.expr, entries: list[ast.expr], parent: ast.AST) -> int:
     if isinstance(parent, ast.Assign) and isinstance(parent.targets[0], ast.Tuple | ast.List):
         return 0  # counted with the assignment
     entries = [entry for entry in entries if not isinstance(entry, ast.NamedExpr)]
-    in_a_row = isinstance(parent, Sequence)
-    return max(_calls(*entries) - 1 if in_a_row else 0, len(entries) - FREE_ENTRIES, 0)
+    in_a_row = _calls(*entries) - (2 if isinstance(parent, ast.Return) else 1)  # two values are often returned
+    return max(in_a_row if isinstance(parent, Sequence) else 0, len(entries) - FREE_ENTRIES, 0)
 
 
 def _is_mark(decorator: ast.expr) -> bool:
