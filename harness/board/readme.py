@@ -104,6 +104,14 @@ def submission_markdown(submission: Submission, records: Runs, candidates: Runs)
     return "\n".join(lines)
 
 
+def knowledge_sentence(nats: float) -> str:
+    """What a source of that size could know of val, `nats` a token."""
+    return (
+        f"Knowledge of val: a source of this size could carry at most {nats:.4f} nats a token "
+        f"(its code, compressed; it is assumed not to read its own file)."
+    )
+
+
 def _contest_markdown(
     submission: Submission, record: str, verdict: Verdict, records: Runs, candidates: Runs
 ) -> list[str]:
@@ -128,9 +136,10 @@ def _contest_markdown(
     lines += [f"| {name} | {value} |" for name, value in evidence(verdict)]
     lines += [counted, f"| reasons | {', '.join(f'`{code}`' for code in verdict.reasons)} |", ""]
     lines += [f"{markdown(detail)}\n" for detail in verdict.details]
-    new = [name for name in submission.candidate.sources if name not in record.split("+")]
-    if new:
+    if new := submission.added_variants:
         lines += [f"Source: {', '.join(f'[`{name}.py`](sources/{name}.py)' for name in new)}", ""]
+    if submission.knowledge_nats is not None:
+        lines += [knowledge_sentence(submission.knowledge_nats), ""]
     if used:
         lines += ["<details><summary>Every run</summary>", ""]
         lines += _seed_table([(record, records[:used]), (candidate, candidates[:used])])

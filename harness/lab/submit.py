@@ -15,7 +15,17 @@ from harness.board.curves import curves_png
 from harness.board.leaderboard import Board, check_record_sources, read_board, rebuild
 from harness.board.readme import submission_markdown, verdict_sentence
 from harness.board.rows import Row
-from harness.board.submission import SUBMISSION_NAME, Arm, ArmName, Challenge, Claim, Kind, Submission, run_file
+from harness.board.submission import (
+    SUBMISSION_NAME,
+    Arm,
+    ArmName,
+    Challenge,
+    Claim,
+    Kind,
+    Submission,
+    knowledge_per_token,
+    run_file,
+)
 from harness.core.errors import LlmbenchError, RejectedError, UndecidedError
 from harness.core.project import Project, make_folder, read_bytes, sha256, write_atomic, write_changed
 from harness.core.runs import FailedRun, FinishedRun, dump_json, finished
@@ -185,6 +195,8 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
             files={"curves.png": sha256(files["curves.png"]), "track.toml": sha256(files["track.toml"])},
             challenge=filing.challenge,
         )
+        added = (files[f"sources/{name}.py"].decode() for name in submission.added_variants)
+        submission = submission.model_copy(update={"knowledge_nats": knowledge_per_token(added, track)})
         markdown = submission_markdown(submission, records, candidates)
         files |= {"README.md": markdown.encode(), "submission.json": dump_json(submission).encode()}
         try:

@@ -103,6 +103,8 @@ class VerifyDocument(Document):
     """Folder or file -> what is wrong with it."""
     num_flags: Count = 0
     flags: Mapping[str, Sequence[Flag]] = Field(default_factory=dict)
+    knowledge_nats: Mapping[str, float] = Field(default_factory=dict)
+    """The submission that is named or new -> what its sources could know of val at most, in nats a token."""
     base: str | None = None
     """With --base: the commit that was compared with."""
     new: tuple[str, ...] = ()
