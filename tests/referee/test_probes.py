@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from harness.player.serve import ProbeFailedError
 from harness.referee.probes import SMALL_BATCHES, plan, probe_seed, random_for, score
-from tests.referee.synthetic import VOCAB, Leak, Model, at_positions, make_exam, probe_all, reveal, tokens
+from tests.referee.synthetic import VOCAB, Leak, Memory, Model, at_positions, make_exam, probe_all, reveal, tokens
 
 SEQ_LEN, SIZE, TAIL = 12, 8, 7
 VAL_N, DEV_N = tokens(30 * SEQ_LEN + TAIL + 1, 1), tokens(200, 2)
@@ -72,19 +72,6 @@ def the_row_that_agrees(tokens_BT: NDArray[np.int64], logits_BTV: NDArray[np.flo
         for position in range(3, len(tokens_T) - 1):
             same = (tokens_BT[:, position - 2 : position + 1] == tokens_T[position - 2 : position + 1]).all(-1)
             reveal(tokens_BT, logits_BTV, max(same.nonzero()[0], key=lambda other: other != row), position)
-
-
-class Memory:
-    """The next token; where four tokens were seen before in the session, what came after them then."""
-
-    def __init__(self) -> None:
-        self.seen: dict[tuple[int, ...], int] = {}
-
-    def __call__(self, tokens_BT: NDArray[np.int64], logits_BTV: NDArray[np.float32]) -> None:
-        for row, tokens_T in enumerate(tokens_BT.tolist()):
-            for position in range(3, len(tokens_T) - 1):
-                following = self.seen.setdefault(tuple(tokens_T[: position + 1]), tokens_T[position + 1])
-                logits_BTV[row, position, following] += 3
 
 
 @pytest.mark.parametrize("leak", [the_row_that_agrees, Memory()])
