@@ -16,9 +16,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from harness.core.audit import Audit
 from harness.core.errors import LlmbenchError
 from harness.core.project import derive_seed, read_text
-from harness.core.runs import FailedRun, FinishedRun, finished, load_run, read_record
+from harness.core.runs import ABSENT, FailedRun, FinishedRun, finished, load_run, read_record
 from harness.core.schema import Count, Positive, Sha256, Strict
 from harness.core.track import Track, parse_track
 from harness.rule.replication import Outcome, rule_again
@@ -81,6 +82,8 @@ class Submission(Strict):
     """Digests of the files that cannot be made again from the runs."""
     challenge: Challenge | None = Field(default=None, exclude_if=lambda challenge: challenge is None)
     """In a challenge, and only there."""
+    audit: Audit | None = ABSENT
+    """Of one of the candidate's runs; None in a claim filed before there were audits."""
 
     @property
     def folder_name(self) -> str:

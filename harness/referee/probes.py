@@ -35,6 +35,8 @@ Row = NDArray[np.integer[Any]]
 class Session(Protocol):
     """A model in a process of its own."""
 
+    confinement: tuple[str, ...] | None
+
     def ask(self, tokens_BT: NDArray[np.int64], /) -> NDArray[np.float32]:
         """Its logits_BTV. Raises ProbeFailedError where they are no finite distribution."""
 
