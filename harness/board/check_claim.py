@@ -51,6 +51,7 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
     if stated is not None and not math.isclose(stated, known or 0.0, rel_tol=0.05):  # zlib's versions differ by less
         yield f"{folder.name}/submission.json: knowledge_nats is {stated}, the sources give {known}"
     yield from _seed_problems(claim)
+    yield from _audit_problems(claim)
     recomputed, stored = claim.verdict, submission.verdict
     if (recomputed is None) != (stored is None):
         yield f"{folder.name}/submission.json: verdict does not belong to this kind of submission"
@@ -157,6 +158,22 @@ def _seed_problems(claim: Claim) -> Iterator[str]:
         return
     if seeds != confirmation_seeds(submission.track_digest, submission.candidate.sources, len(seeds)):
         yield f"{folder.name}: seeds {seeds} are neither the track's first {len(seeds)} nor the confirmation seeds"
+
+
+def _audit_problems(claim: Claim) -> Iterator[str]:
+    """The audit is of one of the candidate's runs, of this val, and tested as much as it says it could."""
+    audit, where = claim.submission.audit, f"{claim.folder.name}/submission.json: audit"
+    if audit is None:
+        return
+    if audit.weights_sha256 not in {run.training.weights_sha256 for run in claim.finished["candidate"]}:
+        yield f"{where}.weights_sha256 is of no run of the candidate"
+    positions = claim.track.data.pin("val").tokens - 1
+    if audit.positions != positions:
+        yield f"{where}.positions is {audit.positions}, the track's val has {positions}"
+    if audit.tested > audit.positions:
+        yield f"{where}.tested is more than there are"
+    if audit.seed != "weights":
+        yield f"{where}.seed is {audit.seed!r}; of a claim the questions follow from the weights"
 
 
 def _differences(stored: Any, recomputed: Any, path: str) -> Iterator[str]:

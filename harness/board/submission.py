@@ -16,9 +16,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from harness.core.audit import Audit
 from harness.core.errors import LlmbenchError
 from harness.core.project import derive_seed, read_text
-from harness.core.runs import FailedRun, FinishedRun, finished, load_run, read_record
+from harness.core.runs import ABSENT, FailedRun, FinishedRun, finished, load_run, read_record
 from harness.core.schema import Count, Positive, Recipe, Sha256, Strict, TrackName, VariantName
 from harness.core.track import Track, parse_track
 from harness.rule.replication import Outcome, rule_again
@@ -84,6 +85,8 @@ class Submission(Strict):
     """In a challenge, and only there."""
     knowledge_nats: Annotated[float, Field(ge=0)] | None = Field(default=None, exclude_if=lambda nats: nats is None)
     """At most this could the added sources know of val, in nats a token; None without any, and in older claims."""
+    audit: Audit | None = ABSENT
+    """Of one of the candidate's runs; None in a claim filed before there were audits."""
 
     @property
     def added_variants(self) -> list[str]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.player.job import Job
 
 from harness.core.project import Project
 from harness.core.track import load_track
 from harness.player.confine import carve, player_environment
-from harness.player.job import Job
 from tests.make import TEXTS, smoke_with, write_text
 from tests.sandbox import make_sandbox, python
 
