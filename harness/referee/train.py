@@ -33,6 +33,8 @@ from harness.referee.weights import parameters_of, serialize, split
 MAX_COPY_SHIFT = 1e-3
 # Sequences of the last batch on which their losses must agree: state outside the weights moves any of them.
 NUM_COPY_SEQUENCES = 2
+# What the libraries that connect ranks say in their errors: gloo's places in its source, torch's and NVIDIA's names.
+LOST_RANK = ("gloo/transport", "DistBackendError", "DistNetworkError", "DistStoreError", "NCCL")
 
 Batch = NDArray[np.int64]
 
@@ -128,7 +130,8 @@ def hear_all(ranks: Sequence[Session], hear: Callable[[Session], Any]) -> list[A
 
 def _is_consequence(error: RunFailedError) -> tuple[bool, bool]:
     """Sorts what a rank did itself before what it met because another was gone."""
-    return error.status == "error" and "onnection" in str(error), error.status == "error"
+    named = error.status == "error" and any(word in str(error) for word in LOST_RANK)
+    return named, error.status == "error"
 
 
 @dataclass
