@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from harness.core.errors import InterruptedRunError, LlmbenchError
-from harness.core.events import RunEvent, Step
+from harness.core.events import RunEvent
 from harness.core.project import Project
 from harness.core.runs import RunFailedError, Training
 from harness.core.track import Track, load_track, parse_track
