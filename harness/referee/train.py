@@ -97,8 +97,10 @@ def start_ranks(casting: Casting, stack: ExitStack) -> list[Session]:
         read_steps=tuple(sorted(track.budget.dev_steps)),
         compiled=str(casting.job.compiled) if track.compile else None,
     )
-    if track.compile:  # by one that sees no batch; the one that trains reads what it made
-        casting.start("train", assignment, compiles=True).player.close()
+    done = casting.job.compiled / "done"
+    if track.compile and not done.exists():  # by a player that sees no batch; those that train read what it made
+        casting.start("train", assignment.model_copy(update={"compiles": True})).player.close()
+        write_atomic(done, "")
     ranks = []
     for rank in range(size):
         own = assignment.model_copy(update={"rank": rank})

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from harness.player.job import Job
+from harness.player.serve import ProbeFailedError, Session, serve
 from safetensors.torch import save_file
 
 from harness.core.errors import LlmbenchError
 from harness.core.track import Track
 from harness.data.batches import eval_batches
 from harness.data.prepare import prepare
-from harness.player.job import Job
-from harness.player.serve import ProbeFailedError, Session, serve
 from harness.player.train import DivergedError, RuleBrokenError, train
 from harness.referee.evaluate import evaluate
 from harness.variants.check import MAX_CONSTANTS, check_source

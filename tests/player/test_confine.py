@@ -7,11 +7,11 @@ import platform
 from pathlib import Path
 
 import pytest
+from harness.player.job import Job
 
 from harness.core.project import Project
 from harness.core.track import load_track
 from harness.player.confine import carve
-from harness.player.job import Job
 from tests.make import TEXTS, smoke_with, write_text
 from tests.sandbox import make_sandbox, python
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import harness.player.job
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-import harness.player.job
 from harness.core.project import CHECKOUT, Project
 from harness.core.track import Track, load_track
 from harness.variants.recipe import apply_recipe
