@@ -192,7 +192,7 @@ def submit(
         entry = _entry_to_file(project, contest_track, board, named)
         arms = choose_arms(board, contest_track, entry)
         store = _finding_store(project, contest_track, entry, arms)
-        filed = filing.file_candidate(store, board, entry, arms, negative=negative)
+        filed = filing.file_candidate(store, board, entry, arms, log, negative=negative)
     submission, markdown = filing.write_submission(project, contest_track, filed, name)
     folder = f"submissions/{submission.folder_name}"
     opened = open_pull_request(project, submission, markdown) if open_ else None

@@ -16,6 +16,7 @@ from harness.board.flags import Flag
 from harness.board.leaderboard import Standing
 from harness.board.rows import Row
 from harness.board.submission import Submission
+from harness.core.audit import Audit
 from harness.core.dataspec import SplitName, SplitPin
 from harness.core.errors import LlmbenchError, did_you_mean
 from harness.core.runs import Run
@@ -84,6 +85,8 @@ class RerunFindings(Repeat, title="Rerun"):
     seeds: tuple[int, ...]
     failed: tuple[str, ...] = ()
     """Runs without a score, a sentence each."""
+    audit: Audit | None = None
+    """Of a record's model that was trained again."""
 
 
 class ChallengeDocument(Document, RerunFindings):
