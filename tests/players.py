@@ -88,7 +88,7 @@ class ThreadCasting(OpenCasting):
     device: Device | None = None
     started: list[Assignment] = field(default_factory=list)
 
-    def start(self, log: str, assignment: Assignment, *, compiles: bool = False) -> Session:
+    def start(self, log: str, assignment: Assignment) -> Session:
         self.started.append(assignment)
         program = OwnProgram(self.recipe, self.device)
         return Session(ThreadPlayer(program, self.job.log(log), self.should_stop), assignment)

@@ -7,7 +7,7 @@ what its runs say. It does not prove that the runs were trained as they say: for
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -89,6 +89,12 @@ def check_folder(project: Project, folder: Path, board: Board) -> Checked:
     except LlmbenchError as error:
         found.append(str(error))
     return Checked(found, flags, row)
+
+
+def knowledge_of(project: Project, names: Iterable[str]) -> dict[str, float]:
+    """Submission -> what its added sources could know of val at most, in nats a token; only where they add some."""
+    claims = [Claim(folder, load_submission(folder)) for folder in (project.submissions / name for name in names)]
+    return {claim.folder.name: known for claim in claims if (known := claim.knowledge_nats) is not None}
 
 
 def collect(problems: Iterator[str]) -> list[str]:

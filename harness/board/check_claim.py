@@ -22,6 +22,8 @@ from harness.core.track import Track
 from harness.variants.check import check_source
 from harness.variants.recipe import parse_recipe
 
+LARGEST_FILE = 2 * 2**20  # bytes; the largest of ours, a picture, has 31 kB
+
 # A record's sources are in every claim measured against it; at 1,000 submissions this saves a fourth of the time.
 _check_source = lru_cache(maxsize=256)(check_source)
 
@@ -45,7 +47,11 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
             yield f"{folder.name}/{error}"
     for name, arm in submission.arms.items():
         yield from _arm_problems(claim, name, arm)
+    stated, known = submission.knowledge_nats, claim.knowledge_nats
+    if stated is not None and not math.isclose(stated, known or 0.0, rel_tol=0.05):  # zlib's versions differ by less
+        yield f"{folder.name}/submission.json: knowledge_nats is {stated}, the sources give {known}"
     yield from _seed_problems(claim)
+    yield from _audit_problems(claim)
     recomputed, stored = claim.verdict, submission.verdict
     if (recomputed is None) != (stored is None):
         yield f"{folder.name}/submission.json: verdict does not belong to this kind of submission"
@@ -67,6 +73,9 @@ def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
     }
     for missing in sorted(expected - present):
         yield f"{folder.name}/{missing} is missing"
+    for file in sorted(present):
+        if (size := os.lstat(folder / file).st_size) > LARGEST_FILE:  # a link is refused elsewhere
+            yield f"{folder.name}/{file} has {size:,} bytes; a file of a submission has at most {LARGEST_FILE:,}"
     for file, digest in submission.files.items():
         data = read_bytes(folder / file) if file in present else None
         if data is not None and sha256(data) != digest:
@@ -149,6 +158,22 @@ def _seed_problems(claim: Claim) -> Iterator[str]:
         return
     if seeds != confirmation_seeds(submission.track_digest, submission.candidate.sources, len(seeds)):
         yield f"{folder.name}: seeds {seeds} are neither the track's first {len(seeds)} nor the confirmation seeds"
+
+
+def _audit_problems(claim: Claim) -> Iterator[str]:
+    """The audit is of one of the candidate's runs, of this val, and tested as much as it says it could."""
+    audit, where = claim.submission.audit, f"{claim.folder.name}/submission.json: audit"
+    if audit is None:
+        return
+    if audit.weights_sha256 not in {run.training.weights_sha256 for run in claim.finished["candidate"]}:
+        yield f"{where}.weights_sha256 is of no run of the candidate"
+    positions = claim.track.data.pin("val").tokens - 1
+    if audit.positions != positions:
+        yield f"{where}.positions is {audit.positions}, the track's val has {positions}"
+    if audit.tested > audit.positions:
+        yield f"{where}.tested is more than there are"
+    if audit.seed != "weights":
+        yield f"{where}.seed is {audit.seed!r}; of a claim the questions follow from the weights"
 
 
 def _differences(stored: Any, recomputed: Any, path: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from harness.board.metrics import METRICS, Runs, compare
 from harness.board.submission import Submission
+from harness.core.audit import CONCENTRATION, TABLE_CONCENTRATIONS, TABLE_WORTHS, Audit
 from harness.core.terminal import markdown
 from harness.rule.external import Judgement
 from harness.rule.reasons import explain
@@ -77,6 +78,21 @@ def claim_sentence(submission: Submission, verdict: Verdict) -> str:
     )
 
 
+def audit_sentence(audit: Audit) -> str:
+    """What was tested, and how sure it is to find a leak: the ones that are sized for, and rarer, stronger ones."""
+    power = {(nats, worth): f"{found:.1%}" for nats, worth, found in audit.power()}
+    strongest = max(TABLE_CONCENTRATIONS)
+    curve = "; ".join(
+        f"one worth {worth} with {power[CONCENTRATION, worth]} ({power[strongest, worth]} where it gains {strongest:g})"
+        for worth in TABLE_WORTHS
+    )
+    return (
+        f"Audit of the weights `{audit.weights_sha256[:12]}`: no leak at {audit.tested:,} of the {audit.positions:,} "
+        f"positions of val. It finds a leak that gains {CONCENTRATION:g} nats wherever it acts, "
+        f"by what it is worth in nats a token: {curve}."
+    )
+
+
 def submission_markdown(submission: Submission, records: Runs, candidates: Runs) -> str:
     """The pull request's text, which is also the submission's README: a function of the finished runs alone."""
     candidate, record, verdict = submission.candidate, submission.record, submission.verdict
@@ -92,6 +108,8 @@ def submission_markdown(submission: Submission, records: Runs, candidates: Runs)
     machine = "; ".join(markdown(part) for part in parts if part)
     where = f"submissions/{submission.folder_name}"
     memory = memory_remark([*records, *candidates])
+    if submission.audit is not None:
+        lines += [audit_sentence(submission.audit), ""]
     lines += [
         f"Trained on {machine}, {provenance.crew} a run, "
         f"{provenance.jobs} run(s) at a time{f', {memory}' if memory else ''}; {packages}.",
@@ -102,6 +120,14 @@ def submission_markdown(submission: Submission, records: Runs, candidates: Runs)
         "",
     ]
     return "\n".join(lines)
+
+
+def knowledge_sentence(nats: float) -> str:
+    """What a source of that size could know of val, `nats` a token."""
+    return (
+        f"Knowledge of val: a source of this size could carry at most {nats:.4f} nats a token "
+        f"(its code, compressed; it is assumed not to read its own file)."
+    )
 
 
 def _contest_markdown(
@@ -128,9 +154,10 @@ def _contest_markdown(
     lines += [f"| {name} | {value} |" for name, value in evidence(verdict)]
     lines += [counted, f"| reasons | {', '.join(f'`{code}`' for code in verdict.reasons)} |", ""]
     lines += [f"{markdown(detail)}\n" for detail in verdict.details]
-    new = [name for name in submission.candidate.sources if name not in record.split("+")]
-    if new:
+    if new := submission.added_variants:
         lines += [f"Source: {', '.join(f'[`{name}.py`](sources/{name}.py)' for name in new)}", ""]
+    if submission.knowledge_nats is not None:
+        lines += [knowledge_sentence(submission.knowledge_nats), ""]
     if used:
         lines += ["<details><summary>Every run</summary>", ""]
         lines += _seed_table([(record, records[:used]), (candidate, candidates[:used])])

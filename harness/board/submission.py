@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +16,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from harness.core.audit import Audit
 from harness.core.errors import LlmbenchError
 from harness.core.project import derive_seed, read_text
-from harness.core.runs import FailedRun, FinishedRun, finished, load_run, read_record
+from harness.core.runs import ABSENT, FailedRun, FinishedRun, finished, load_run, read_record
 from harness.core.schema import Count, Positive, Recipe, Sha256, Strict, TrackName, VariantName
 from harness.core.track import Track, parse_track
 from harness.rule.replication import Outcome, rule_again
 from harness.rule.verdict import Lane, Verdict, decide_arms
+from harness.variants.check import knowledge_nats
 from harness.variants.cost import count_statements_of
 
 Kind = Literal["opening", "record", "negative", "challenge"]
@@ -81,6 +83,15 @@ class Submission(Strict):
     """Digests of the files that cannot be made again from the runs."""
     challenge: Challenge | None = Field(default=None, exclude_if=lambda challenge: challenge is None)
     """In a challenge, and only there."""
+    knowledge_nats: Annotated[float, Field(ge=0)] | None = Field(default=None, exclude_if=lambda nats: nats is None)
+    """At most this could the added sources know of val, in nats a token; None without any, and in older claims."""
+    audit: Audit | None = ABSENT
+    """Of one of the candidate's runs; None in a claim filed before there were audits."""
+
+    @property
+    def added_variants(self) -> list[str]:
+        """The candidate's variants that the record does not have."""
+        return [name for name in self.candidate.sources if self.record is None or name not in self.record.sources]
 
     @property
     def folder_name(self) -> str:
@@ -132,6 +143,12 @@ def load_submission(folder: Path, text: str | None = None) -> Submission:
     return read_record(folder / "submission.json", _SUBMISSION, text)
 
 
+def knowledge_per_token(texts: Iterable[str], track: Track) -> float | None:
+    """Upper bound on what these sources could know of a track's val, in nats a token; None where there are none."""
+    known = [knowledge_nats(text) for text in texts]
+    return round(sum(known) / (track.data.pin("val").tokens - 1), 4) if known else None
+
+
 @dataclass(frozen=True)
 class Claim:
     """A submission and the files of its folder. Every property raises LlmbenchError where its files are broken."""
@@ -170,6 +187,11 @@ class Claim:
     def cost(self, arm: Arm) -> int:
         """Statements of an arm's recipe, counted on the frozen sources."""
         return sum(count_statements_of(self.sources[variant]) for variant in arm.sources)
+
+    @property
+    def knowledge_nats(self) -> float | None:
+        """What the submission's `knowledge_nats` must be, from the frozen sources."""
+        return knowledge_per_token((self.sources[name] for name in self.submission.added_variants), self.track)
 
     @cached_property
     def verdict(self) -> Verdict | None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.board.check_board import Checked, check_board, check_folder, readable_board
+from harness.board.check_board import Checked, check_board, check_folder, knowledge_of, readable_board
 from harness.board.flags import FLAGS
 from harness.board.pull_request import review_changes
 from harness.board.readme import verdict_sentence
@@ -65,6 +65,8 @@ def verify(
         problems = {name: one.problems for name, one in checked.items()}
         flags = {name: one.flags for name, one in checked.items() if one.row and not one.problems}
         code = EXIT_REJECTED if any(problems.values()) else EXIT_OK
+    named = more["new"] if base is not None else [*problems] if path is not None else []
+    more["knowledge_nats"] = knowledge_of(project, (name for name in named if not problems[name]))
     num_flags, failed = sum(map(len, flags.values())), any(problems.values())
     found = VerifyDocument(ok=not failed, problems=problems, num_flags=num_flags, flags=flags, **more)
     if again and path is not None and found.ok:
@@ -90,7 +92,7 @@ def _check_one(project: Project, path: Path) -> dict[str, Checked]:
 
 
 def _show_check(found: VerifyDocument) -> None:
-    lines = [*filter(None, [found.summary]), *check_lines(found.problems, found.flags)]
+    lines = [*filter(None, [found.summary]), *check_lines(found.problems, found.flags, found.knowledge_nats)]
     if not sys.stdout.isatty():
         sys.stdout.writelines(f"{one_line(line)}\n" for line in lines)  # rich takes ten times as long for a large board
         return
@@ -102,7 +104,7 @@ def _show_check(found: VerifyDocument) -> None:
 def _check_markdown(project: Project, found: VerifyDocument) -> str:
     """The check as Markdown, then the README of each new submission that holds."""
     texts = [f"**{markdown(found.summary)}**\n"] if found.summary else []
-    texts.append(check_markdown(found.problems, found.flags))
+    texts.append(check_markdown(found.problems, found.flags, found.knowledge_nats))
     texts += [read_text(project.submissions / name / "README.md") for name in found.new if not found.problems[name]]
     return "\n".join(texts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 from harness.board.challenge import challenge_purpose, challenged_record
 from harness.board.check_board import check_folder, readable_board
 from harness.board.leaderboard import read_board
-from harness.board.readme import verdict_sentence
+from harness.board.readme import audit_sentence, verdict_sentence
 from harness.board.submission import Claim, Submission, load_submission
 from harness.cli.options import Jobs, Json, MaxPairs, argument, complete_records, log, show, show_json
 from harness.cli.training import pairs_limit, show_pairs, watched_contest, watched_store
@@ -20,7 +21,7 @@ from harness.core.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, Rejected
 from harness.core.project import Project
 from harness.core.runs import FailedRun, finished
 from harness.lab.contest import Contest
-from harness.lab.rerun import claim_arms, claim_track, compare_repeat, outcome_of, track_again
+from harness.lab.rerun import audit_model, claim_arms, claim_track, compare_repeat, outcome_of, track_again
 from harness.lab.store import only_one
 from harness.lab.submit import file_challenge, write_submission
 from harness.rule.replication import Outcome
@@ -82,14 +83,20 @@ def rerun(project: Project, folder: Path, max_pairs: int | None, jobs: int | Non
     if submission.kind == "opening":
         _repeat(project, folder, submission, max_pairs, jobs, as_json=as_json)
     arms, again, limit = claim_arms(submission), track_again(track, submission), pairs_limit(max_pairs, track.rule)
+    audit = None
     with watched_store(project, again, jobs, arms) as store:
         contest = watched_contest(store, arms, again.seeds, limit)
+        if submission.kind == "record" and contest.pairs:
+            log("auditing the model that was trained again, with questions of its own")
+            audit = audit_model(store, contest.pairs[0].candidate, secrets.randbits(63))
     outcome = outcome_of(submission, readable_board(project), contest)
     if as_json:
-        findings = _findings(submission, contest, outcome)
+        findings = _findings(submission, contest, outcome).model_copy(update={"audit": audit})
         show_json(VerifyDocument(ok=outcome == "confirmed", problems={folder.name: ()}, rerun=findings))
     else:
         show_pairs(contest)
+        if audit is not None:
+            show(audit_sentence(audit))
         _show_outcome(submission, contest, outcome)
     raise typer.Exit(OUTCOME_EXITS[outcome])
 

@@ -52,7 +52,8 @@ def variants(
         return
     if name is not None:
         show(*sources[0].docstring.splitlines(), "")
-        show(facts_table(describe.variant_facts(sources[0], found.get(name, ()))))
+        loaded = [load_track(project, one) for one in track_names(project)]
+        show(facts_table(describe.variant_facts(sources[0], found.get(name, ()), loaded)))
         return
     refused = [f"{one} is refused: {reason}" for one, reason in broken.items()]
     show(describe.variants_table(sources, found), *refused)

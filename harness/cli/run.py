@@ -14,8 +14,9 @@ from harness.board.readme import verdict_sentence
 from harness.cli import options, training
 from harness.cli.options import flag, log, open_track, option, show, show_json
 from harness.core.errors import LlmbenchError
+from harness.core.events import RunEvent
 from harness.core.project import DEFAULT_TRACK, Project
-from harness.core.runs import finished
+from harness.core.runs import RunIdentity, finished
 from harness.core.track import Track
 from harness.lab import history
 from harness.lab import submit as filing
@@ -93,13 +94,20 @@ def run_candidate(
     sources = {name: source.digest for name, source in recipe_sources(project, arms.candidate).items()}
     attempt = history.attempt_number(project, board, plain_track, sources)
     limit = training.pairs_limit(max_pairs, contest_track.rule)
+    exploring = training.exploratory_line(contest_track)
     logbook = open_logbook(log_to or (), project, contest_track, log)
-    with logbook, training.watched_store(project, contest_track, jobs, arms, logbook, executor) as store:
+    ledger = history.record_invalid(project, board, plain_track, arms.candidate)
+
+    def observe(run: RunIdentity, event: RunEvent) -> None:
+        logbook(run, event)
+        if not exploring:
+            ledger(run, event)
+
+    with logbook, training.watched_store(project, contest_track, jobs, arms, observe, executor) as store:
         remember_entry(project, plain_track, entry)
         seeds = contest_seeds(project, contest_track, arms, confirm=confirm)
         contest = training.watched_contest(store, arms, seeds, limit)
         logbook.log_verdict(store.identify(arms.candidate, seeds[0]), contest.verdict)
-    exploring = training.exploratory_line(contest_track)
     if not exploring:
         history.record_attempt(project, board, plain_track, contest, sources)
     verdict, flags = contest.verdict, [] if exploring else _flags(project, board, plain_track, contest)
@@ -184,7 +192,7 @@ def submit(
         entry = _entry_to_file(project, contest_track, board, named)
         arms = choose_arms(board, contest_track, entry)
         store = _finding_store(project, contest_track, entry, arms)
-        filed = filing.file_candidate(store, board, entry, arms, negative=negative)
+        filed = filing.file_candidate(store, board, entry, arms, log, negative=negative)
     submission, markdown = filing.write_submission(project, contest_track, filed, name)
     folder = f"submissions/{submission.folder_name}"
     opened = open_pull_request(project, submission, markdown) if open_ else None

@@ -90,7 +90,7 @@ def open_store(
         with_found_pins(track),
         jobs=1 if timed else jobs or kind.room(track),
         executor=kind,
-        occasion=f"{timed.record} against {timed.candidate}" if timed else "",
+        occasion=timed.occasion(project) if timed else "",
         observe=observe,
     )
 

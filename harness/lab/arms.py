@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.board.leaderboard import Board
-from harness.board.submission import confirmation_seeds
+from harness.board.submission import candidate_key, confirmation_seeds
 from harness.core.errors import LlmbenchError
 from harness.core.project import DEFAULT_TRACK, Project, read_text, write_atomic
 from harness.core.schema import Positive, Strict
@@ -41,6 +41,11 @@ class Arms:
     lane: Lane = "loss"
     remark: str = ""
     """Why these two, where that is not obvious."""
+
+    def occasion(self, project: Project) -> str:
+        """What runs are made for whose times are compared: an edited candidate is another, with other neighbours."""
+        digests = {name: source.digest for name, source in recipe_sources(project, self.candidate).items()}
+        return f"{self.record} against {self.candidate} {candidate_key(digests)}"
 
 
 def record_recipe(board: Board, track: Track) -> str:

@@ -1,30 +1,36 @@
 """Every attempt on a track is counted, wins, losses and failures alike: with enough attempts one wins by chance.
 
-`runs/TRACK/attempts.jsonl` gets one line for each candidate that got a verdict on this machine. Together with the
-board's negative results it gives the number of an attempt.
+`runs/TRACK/attempts.jsonl` gets one line for each candidate that got a verdict on this machine, and one for each run
+of a candidate that broke a probe's rule, as soon as it ended: deleting its file and trying again is another attempt.
+Together with the board's negative results they give the number of an attempt.
 """
 
 from __future__ import annotations
 
 import datetime
+from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic import ValidationError
 
 from harness.board.leaderboard import Board
 from harness.board.submission import candidate_key
 from harness.core.errors import LlmbenchError
+from harness.core.events import Done, RunEvent
 from harness.core.project import Project, read_text
+from harness.core.runs import ABSENT, RunIdentity
 from harness.core.schema import Count, Sha256, Strict
 from harness.core.track import Track
 from harness.lab.arms import Arms
 from harness.lab.contest import Contest
+from harness.lab.store import Observe
 
 ATTEMPTS = "attempts.jsonl"
 
 
 class Attempt(Strict):
-    """One candidate and its verdict."""
+    """One candidate and its verdict, or one invalid run of it."""
 
     date: str
     track_digest: Sha256
@@ -36,20 +42,44 @@ class Attempt(Strict):
     reasons: tuple[str, ...]
     pairs: Count
     gain: float | None
+    seed: Count | None = ABSENT
+    """Of an invalid run; None for a verdict."""
 
 
 def record_attempt(project: Project, board: Board, track: Track, contest: Contest, sources: Mapping[str, str]) -> None:
-    """Append one candidate and its verdict to this machine's attempts."""
+    """Append one candidate and its verdict to this machine's attempts; an invalid run is there already."""
+    invalid = any((run.status, run.recipe) == ("invalid", contest.arms.candidate) for run in contest.failed)
+    if contest.verdict.pairs or not invalid:
+        verdict = contest.verdict.model_dump(include={"decision", "reasons", "pairs", "gain"})
+        _append(project, board, track, recipe=contest.arms.candidate, sources=dict(sources), **verdict)
+
+
+def record_invalid(project: Project, board: Board, track: Track, candidate: str) -> Observe:
+    """An observer of a store that appends each invalid run of `candidate` as soon as it has ended."""
+
+    def observe(run: RunIdentity, event: RunEvent) -> None:
+        if (
+            isinstance(event, Done)
+            and event.result.status == "invalid"
+            and not event.reused
+            and run.recipe == candidate
+        ):
+            failed = {"decision": "rejected", "reasons": ("candidate_failed",), "pairs": 0, "gain": None}
+            _append(project, board, track, recipe=run.recipe, sources=run.sources, seed=run.seed, **failed)
+
+    return observe
+
+
+def _append(project: Project, board: Board, track: Track, *, recipe: str, **fields: Any) -> None:
     holder = board.holder(track)
-    if holder is not None and holder.candidate.recipe == contest.arms.candidate:
+    if holder is not None and holder.candidate.recipe == recipe:
         return  # a record that is measured again is no attempt
     attempt = Attempt(
         date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
         track_digest=track.digest,
         holder=holder.number if holder else 0,
-        recipe=contest.arms.candidate,
-        sources=dict(sources),
-        **contest.verdict.model_dump(include={"decision", "reasons", "pairs", "gain"}),
+        recipe=recipe,
+        **fields,
     )
     path = project.runs / track.name / ATTEMPTS
     line = attempt.model_dump_json() + "\n"
@@ -64,16 +94,21 @@ def record_attempt(project: Project, board: Board, track: Track, contest: Contes
 
 
 def attempt_number(project: Project, board: Board, track: Track, sources: Mapping[str, str]) -> int:
-    """The candidate's place among those since the track's last record, from 1; its own earlier tries do not count."""
+    """The candidate's place among those since the track's last record, from 1.
+
+    Its own earlier tries do not count, except where a run was invalid: each time that one seed was.
+    """
     holder, path = board.holder(track), project.runs / track.name / ATTEMPTS
-    tried = board.attempts(track)
+    tried, invalid = board.attempts(track), Counter[tuple[str, int | None]]()
     for number, line in enumerate(read_text(path).splitlines() if path.exists() else (), start=1):
         try:
             attempt = Attempt.model_validate_json(line)
         except ValidationError as error:
             raise LlmbenchError(f"{path}:{number} is broken; restore that line or delete it") from error
         if (attempt.track_digest, attempt.holder) == (track.digest, holder.number if holder else 0):
-            tried.add(candidate_key(attempt.sources))
+            key = candidate_key(attempt.sources)
+            invalid[key, attempt.seed] += 1
+            tried.add(key if attempt.seed is None else f"{key} invalid {invalid[key, attempt.seed]}")
     return len(tried - {candidate_key(sources)}) + 1
 
 

@@ -1,20 +1,28 @@
-"""Training a claim again on this machine: what must be in place, on which seeds, and the outcome."""
+"""Checking a claim by computing: training it again, on which seeds and with what outcome, and auditing its model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
 from pydantic import Field
 
 from harness.board.leaderboard import Board
 from harness.board.submission import Submission, fresh_seeds
-from harness.core.errors import LlmbenchError
+from harness.core.audit import Audit
+from harness.core.errors import LlmbenchError, RejectedError
 from harness.core.project import Project, read_bytes, sha256
-from harness.core.runs import FinishedRun, Pair
+from harness.core.runs import FinishedRun, Pair, RunFailedError
 from harness.core.schema import Strict
 from harness.core.track import Rule, Track, load_track
+from harness.data.cache import open_split
 from harness.lab.arms import Arms
 from harness.lab.contest import Contest
+from harness.lab.executor import LocalExecutor
+from harness.lab.store import RunStore
+from harness.referee.audit import run_audit
+from harness.referee.run import sessions
+from harness.referee.session import ProbeFailedError
 from harness.rule.comparable import comparability_problems
 from harness.rule.replication import (
     OWN_FAILURES,
@@ -92,6 +100,24 @@ def outcome_of(claim: Submission, board: Board, contest: Contest) -> Outcome:
     return outcome_of_challenge(claim.challenge.outcome, outcome) if claim.challenge else outcome
 
 
+def audit_model(store: RunStore, run: FinishedRun, drawn: int | None = None) -> Audit:
+    """Audit the model of one of the store's runs; the questions follow from `drawn`, or from weights and val.
+
+    Raises RejectedError where the model has a leak, InterruptedRunError on Ctrl-C or SIGTERM.
+    """
+    executor, track = LocalExecutor(store.track, 1), store.track
+    with (
+        executor.stopped_by_signals(),
+        executor.casting(store.job(run)) as casting,
+        closing(sessions(casting, ("trained", "trained"))) as own,
+    ):
+        val_N, dev_N = open_split(track, "val"), open_split(track, "dev")
+        try:
+            return run_audit(track, val_N, dev_N, run, read_bytes(casting.job.weights), own, drawn)
+        except (ProbeFailedError, RunFailedError) as error:
+            raise RejectedError(f"{run.recipe} with seed {run.seed} does not pass its audit: {error}") from error
+
+
 def compare_repeat(stored: Sequence[FinishedRun], again: Sequence[FinishedRun], rule: Rule) -> Repeat:
     """Whether an opening's runs are what training their seeds again gives; both in the same order.
 
@@ -101,7 +127,7 @@ def compare_repeat(stored: Sequence[FinishedRun], again: Sequence[FinishedRun], 
     """
     pairs = [Pair(then, now) for then, now in zip(stored, again, strict=True)]
     found = comparability_problems(pairs, timed=False)
-    differs = {code: detail for code, detail in found.items() if code != "mixed_load"}  # load moves times alone
+    differs = {code: detail for code, detail in found.items() if code not in ("mixed_load", "mixed_clocks")}  # of times
     arms = (stored, again)
     losses = ([run.evaluation.val_loss for run in runs] for runs in arms)
     means = gain_test(*losses, alpha=rule.alpha_look)

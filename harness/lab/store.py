@@ -166,7 +166,7 @@ class RunStore:
             if found is not None and found.status not in RETRIED:
                 self.observe(run, Done(result=found, reused=True))
                 return found
-            job = self._job(run, milestone(run))
+            job = self.job(run, milestone(run))
             result = executor.make(run, job, lambda event: self.observe(run, event))
             save_run(lock.with_name(RUN_FILE), result)
             if result.status not in RETRIED:
@@ -185,9 +185,10 @@ class RunStore:
         executor = LocalExecutor(self.track, 1)
         self.folder(run).mkdir(parents=True, exist_ok=True)
         with executor.stopped_by_signals():
-            return executor.rehearse(self._job(run))
+            return executor.rehearse(self.job(run))
 
-    def _job(self, run: RunIdentity, give_up: GiveUp | None = None) -> Job:
+    def job(self, run: RunIdentity, give_up: GiveUp | None = None) -> Job:
+        """What a referee is asked to do for `run`."""
         return Job(
             **run.model_dump(include={"track", "training_digest", "recipe", "sources", "seed"}),
             root=str(self.project.root),

@@ -6,7 +6,7 @@ import datetime
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,18 @@ from harness.board.curves import curves_png
 from harness.board.leaderboard import Board, check_record_sources, read_board, rebuild
 from harness.board.readme import submission_markdown, verdict_sentence
 from harness.board.rows import Row
-from harness.board.submission import SUBMISSION_NAME, Arm, ArmName, Challenge, Claim, Kind, Submission, run_file
+from harness.board.submission import (
+    SUBMISSION_NAME,
+    Arm,
+    ArmName,
+    Challenge,
+    Claim,
+    Kind,
+    Submission,
+    knowledge_per_token,
+    run_file,
+)
+from harness.core.audit import Audit
 from harness.core.errors import LlmbenchError, RejectedError, UndecidedError
 from harness.core.project import Project, make_folder, read_bytes, sha256, write_atomic, write_changed
 from harness.core.runs import FailedRun, FinishedRun, dump_json, finished
@@ -23,6 +34,7 @@ from harness.core.track import ExploratoryTrack, Track, settings_of
 from harness.lab.arms import Arms, Entry, contest_seeds, run_command
 from harness.lab.contest import Contest, decide_stored
 from harness.lab.history import attempt_number
+from harness.lab.rerun import audit_model
 from harness.lab.store import RunStore, only_one
 from harness.rule.replication import OWN_FAILURES, Outcome
 from harness.rule.verdict import Verdict
@@ -40,6 +52,7 @@ class Filing:
     attempt: int = 1
     verdict: Verdict | None = None
     challenge: Challenge | None = None
+    audit: Audit | None = None
 
 
 def refuse_exploration(track: Track, settings: Sequence[str]) -> None:
@@ -86,8 +99,10 @@ def require_pinned(track: Track) -> None:
         )
 
 
-def file_candidate(store: RunStore, board: Board, entry: Entry, arms: Arms, *, negative: bool) -> Filing:
-    """The trained pairs of a candidate, as a record or as a negative result.
+def file_candidate(
+    store: RunStore, board: Board, entry: Entry, arms: Arms, tell: Callable[[str], None], *, negative: bool
+) -> Filing:
+    """The trained pairs of a candidate, as a record, whose model is audited, or as a negative result.
 
     Raises LlmbenchError where nothing is trained, RejectedError or UndecidedError where the record stands.
     """
@@ -118,6 +133,10 @@ def file_candidate(store: RunStore, board: Board, entry: Entry, arms: Arms, *, n
         raise RejectedError(
             f"{arms.candidate} has no fewer statements than the present record, {holder.candidate.recipe}"
         )
+    audit, first = None, used[0].candidate
+    if not negative:
+        tell(f"auditing the model of {first.recipe} with seed {first.seed}: at most {first.training.train_s:.0f} s")
+        audit = audit_model(store, first)
     return Filing(
         kind="negative" if negative else "record",
         name="-".join((track.name, *entry.added, *(f"without-{name}" for name in entry.removed))),
@@ -125,6 +144,7 @@ def file_candidate(store: RunStore, board: Board, entry: Entry, arms: Arms, *, n
         runs={"record": [pair.record for pair in used], "candidate": [pair.candidate for pair in used]},
         attempt=attempt_number(store.project, board, track, used[0].candidate.sources),
         verdict=verdict,
+        audit=audit,
     )
 
 
@@ -184,7 +204,10 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
             verdict=filing.verdict,
             files={"curves.png": sha256(files["curves.png"]), "track.toml": sha256(files["track.toml"])},
             challenge=filing.challenge,
+            audit=filing.audit,
         )
+        added = (files[f"sources/{name}.py"].decode() for name in submission.added_variants)
+        submission = submission.model_copy(update={"knowledge_nats": knowledge_per_token(added, track)})
         markdown = submission_markdown(submission, records, candidates)
         files |= {"README.md": markdown.encode(), "submission.json": dump_json(submission).encode()}
         try:

@@ -134,19 +134,20 @@ class Program:
 
     def _prepare_training(self, recipe: Recipe) -> None:
         assignment, track = self.assignment, self.assignment.track
-        if track.compile and assignment.compiled is not None:
-            from harness.player.compiler import compile_forward
+        folder = Path(assignment.compiled) if assignment.compiled is not None else None
+        if folder is not None:
+            from harness.player.compiler import compile_forward, forbid_compiling, keep_answers
 
-            compile_forward(self.model, Path(assignment.compiled))
+            compile_forward(self.model, folder, compiles=assignment.compiles)
         ranks = Ranks(assignment.rank, track.num_processes)
         self.training = Training(assignment, recipe, self.model, self.device, ranks)
         # A GPU and a compiler warm up for the shape of a batch; elsewhere one sequence shows that the model works.
-        rows = assignment.rows if track.compile or track.device != "cpu" else 1
+        rows = assignment.rows if folder is not None or track.device != "cpu" else 1
         warm_up(self.model, self.device, (rows, track.budget.seq_len + 1), track.model.vocab_size)
-        if track.compile:
-            from harness.player.compiler import forbid_compiling
-
+        if folder is not None:
             forbid_compiling()
+            if assignment.compiles:
+                keep_answers(folder)
 
     def _join(self, body: bytes) -> bytes:
         """The rank that opens the store answers with its port at once; it joins at its second JOIN."""

@@ -199,9 +199,11 @@ class Player(AbstractContextManager["Player"]):
         return None
 
     def kill(self) -> None:
-        """End its process at once."""
+        """End its process at once, and the programs that it started: none can leave its group."""
         with suppress(OSError):
             self._process.kill()
+            if self.cell.programs and sys.platform != "win32":
+                os.killpg(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End it: what it does after the last answer counts for nothing."""

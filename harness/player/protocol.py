@@ -94,6 +94,8 @@ class Assignment(Strict):
     """Numbers of steps done after which all losses are read; elsewhere a GPU reads some together."""
     compiled: str | None = None
     """Folder of what `torch.compile` makes, where the model is compiled."""
+    compiles: bool = False
+    """Whether it fills that folder, and sees no batch; else it reads what another left there."""
 
 
 class Built(Strict):

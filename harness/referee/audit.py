@@ -9,6 +9,8 @@ import math
 import time
 from collections.abc import Iterator
 
+import numpy as np
+
 from harness.core.audit import Audit, positions_needed
 from harness.core.errors import LlmbenchError
 from harness.core.project import sha256
@@ -16,7 +18,7 @@ from harness.core.runs import FinishedRun
 from harness.core.track import Track
 from harness.data.batches import Tokens
 from harness.referee.evaluate import exam_of
-from harness.referee.probes import Exam, Probe, Session, probe_seed, random_for, score
+from harness.referee.probes import Exam, Probe, Scores, Session, probe_seed, random_for, score
 from harness.referee.session import ProbeFailedError
 
 MAX_SCORE_SHIFT = 1e-4
@@ -55,11 +57,7 @@ def run_audit(
             f"weights: asked again, the model has another val loss than its run (by {shift:.2g} nats)"
         )
     tested = _positions_to_test(exam, val, run)
-    probe = Probe(next(sessions), scores, random_for(seed if drawn is None else drawn, "audit"))
-    for length, rows in exam.by_length(val).items():
-        share = 1.0 if _is_cheap_tail(exam, length, positions) else tested / positions
-        num_cuts, num_whole = (math.ceil(share * len(rows) * each) for each in (length - 1, 1))
-        probe.run(rows, num_cuts, num_whole, favour=False)
+    audit_rows(next(sessions), scores, val, tested, random_for(seed if drawn is None else drawn, "audit"))
     return Audit(
         weights_sha256=digest,
         seed="weights" if drawn is None else "drawn",
@@ -67,6 +65,16 @@ def run_audit(
         tested=tested,
         audit_s=time.perf_counter() - started,
     )
+
+
+def audit_rows(session: Session, scores: Scores, val: range, tested: int, generator: np.random.Generator) -> None:
+    """Test so many positions of val in rows of every length, each boundary about equally often."""
+    exam, probe = scores.exam, Probe(session, scores, generator)
+    positions = sum(len(exam.rows[row]) - 1 for row in val)
+    for length, rows in exam.by_length(val).items():
+        share = 1.0 if _is_cheap_tail(exam, length, positions) else tested / positions
+        num_cuts, num_whole = (math.ceil(share * len(rows) * each) for each in (length - 1, 1))
+        probe.run(rows, num_cuts, num_whole, favour=False)
 
 
 def _positions_to_test(exam: Exam, val: range, run: FinishedRun) -> int:

@@ -48,25 +48,23 @@ class Casting:
         shared = {"seed": self.job.seed, "num_steps": self.track.budget.num_steps, "trains": False}
         return Assignment.model_validate({"track": track, "sources": self.sources, **shared, **fields})
 
-    def start(self, log: str, assignment: Assignment, *, compiles: bool = False) -> Session:
+    def start(self, log: str, assignment: Assignment) -> Session:
         """A session with a new player that has built what it is told to. Raises what `Session` does."""
-        return Session(
-            Player(self.cell(assignment, compiles=compiles), self.job.log(log), self.should_stop), assignment
-        )
+        return Session(Player(self.cell(assignment), self.job.log(log), self.should_stop), assignment)
 
-    def cell(self, assignment: Assignment, *, compiles: bool = False) -> Cell:
+    def cell(self, assignment: Assignment) -> Cell:
         """What a player with this assignment may reach. Only one that compiles may write and start programs."""
         cuda = self.track.device == "cuda"
         readable, writable = list(self._readable), list[str]()
         if assignment.compiled is not None:
             make_folder(Path(assignment.compiled))
-            (writable if compiles else readable).append(assignment.compiled)
+            (writable if assignment.compiles else readable).append(assignment.compiled)
         usual_s = self.job.usual_step_s
         return Cell(
             readable=tuple(readable),
             writable=tuple(writable),
             devices=tuple(map(str, device_files())) if cuda else (),
-            programs=compiles,
+            programs=assignment.compiles,
             network=assignment.trains and self.track.num_processes > 1,
             forked=assignment.compiled is None,
             cores=self.cores,

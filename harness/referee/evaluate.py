@@ -13,8 +13,8 @@ import numpy as np
 from harness.core.runs import PROBES, Evaluation
 from harness.core.track import Track
 from harness.data.batches import Tokens, eval_batches
-from harness.referee.probes import Exam, Probe, random_for, score
-from harness.referee.session import ProbeFailedError, Session
+from harness.referee.probes import Exam, Probe, Scores, Session, random_for, score
+from harness.referee.session import ProbeFailedError
 
 # What the same weights may differ by between the training and the evaluating process, nats.
 MAX_DEV_SHIFT = 1e-3
@@ -63,22 +63,26 @@ def evaluate(
                 f"weights: the saved weights have dev loss {dev_loss:.4f}, training ended with {final_dev_loss:.4f}; "
                 f"the model keeps something outside its parameters and persistent buffers"
             )
-    probe = Probe(next(sessions), scores, random_for(seed, "probe"))
-    for length, rows in exam.by_length(val).items():
-        probe.run(rows, _num_cuts(len(rows), length, len(val_N)), -(-len(rows) // WHOLE_EVERY), favour=True)
+    probe_rows(next(sessions), scores, val, random_for(seed, "probe"))
     return Evaluation(
         nats=sum(float(scores.nats[row].sum()) for row in val),
         correct=sum(scores.correct[row] for row in val),
         tokens=len(val_N) - 1,
         bytes=track.data.pin("val").bytes,
         probes=PROBES,
-        confinement=session.player.confinement,
+        confinement=session.confinement,
         eval_s=session.wall_s * share,
         eval_cpu_s=session.cpu_s * share,
     )
 
 
-def _num_cuts(num_rows: int, length: int, num_tokens: int) -> int:
-    """As many cuts as rows, or as many as boundaries where that costs little."""
-    missing = max(0, length - 1 - num_rows)
-    return num_rows + missing if missing * length <= MOST_EXTRA * num_tokens else max(num_rows, FEWEST_CUTS)
+def probe_rows(session: Session, scores: Scores, val: range, generator: np.random.Generator) -> None:
+    """The probe of one run: as many cuts as val has rows, or as boundaries where that costs little more."""
+    exam, probe = scores.exam, Probe(session, scores, generator)
+    groups = exam.by_length(val)
+    num_tokens = sum(length * len(rows) for length, rows in groups.items())
+    for length, rows in groups.items():
+        missing = max(0, length - 1 - len(rows))
+        covers = missing * length <= MOST_EXTRA * num_tokens
+        num_cuts = len(rows) + missing if covers else max(len(rows), FEWEST_CUTS)
+        probe.run(rows, num_cuts, -(-len(rows) // WHOLE_EVERY), favour=True)

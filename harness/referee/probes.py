@@ -34,6 +34,14 @@ Row = NDArray[np.integer[Any]]
 class Session(Protocol):
     """A model in a process of its own."""
 
+    wall_s: float
+    cpu_s: float
+    """Seconds that its answers took so far."""
+
+    @property
+    def confinement(self) -> tuple[str, ...]:
+        """What keeps the model's process from the rest of the machine."""
+
     def ask(self, tokens_BT: NDArray[np.int64], /) -> NDArray[np.float32]:
         """Its logits_BTV. Raises ProbeFailedError where they are no finite distribution."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing, suppress
 from typing import Literal
 
@@ -44,16 +44,18 @@ def make_run(casting: Casting, run: RunIdentity, watch: Callable[[RunEvent], Non
     return FinishedRun(**dict(run), training=training, evaluation=evaluation)
 
 
-SESSIONS: tuple[Literal["fresh", "trained"], ...] = ("fresh", "fresh", "trained", "trained")
+Weights = Literal["fresh", "trained"]
 
 
-def sessions(casting: Casting) -> Generator[Session]:
-    """Players that score the run's model, one after the other: two with fresh weights, two with the trained ones.
+def sessions(
+    casting: Casting, kinds: Sequence[Weights] = ("fresh", "fresh", "trained", "trained")
+) -> Generator[Session]:
+    """Players that score the run's model, one after the other, with fresh weights or with the trained ones.
 
     What a model remembers ends with its player: asking for the next one ends the one before.
     """
     weights = deserialize(read_bytes(casting.job.weights))
-    for kind in SESSIONS:
+    for kind in kinds:
         fresh = kind == "fresh"
         assignment = casting.assignment(start="noisy" if fresh else "empty", **({"seed": 0} if fresh else {}))
         with casting.start("evaluate", assignment) as session:

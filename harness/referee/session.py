@@ -59,6 +59,11 @@ class Session(AbstractContextManager["Session"]):
             raise RunFailedError("error", f"memory: the weights take {self.weights_bytes / 2**30:.1f} GiB")
 
     @property
+    def confinement(self) -> tuple[str, ...]:
+        """What keeps the player's process from the rest of the machine."""
+        return self.player.confinement
+
+    @property
     def tensors(self) -> tuple[TensorSpec, ...]:
         return self.built.tensors
 

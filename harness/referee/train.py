@@ -33,6 +33,8 @@ from harness.referee.weights import parameters_of, serialize, split
 MAX_COPY_SHIFT = 1e-3
 # Sequences of the last batch on which their losses must agree: state outside the weights moves any of them.
 NUM_COPY_SEQUENCES = 2
+# What the libraries that connect ranks say in their errors: gloo's places in its source, torch's and NVIDIA's names.
+LOST_RANK = ("gloo/transport", "DistBackendError", "DistNetworkError", "DistStoreError", "NCCL")
 
 Batch = NDArray[np.int64]
 
@@ -95,8 +97,10 @@ def start_ranks(casting: Casting, stack: ExitStack) -> list[Session]:
         read_steps=tuple(sorted(track.budget.dev_steps)),
         compiled=str(casting.job.compiled) if track.compile else None,
     )
-    if track.compile:  # by one that sees no batch; the one that trains reads what it made
-        casting.start("train", assignment, compiles=True).player.close()
+    done = casting.job.compiled / "done"
+    if track.compile and not done.exists():  # by a player that sees no batch; those that train read what it made
+        casting.start("train", assignment.model_copy(update={"compiles": True})).player.close()
+        write_atomic(done, "")
     ranks = []
     for rank in range(size):
         own = assignment.model_copy(update={"rank": rank})
@@ -128,7 +132,8 @@ def hear_all(ranks: Sequence[Session], hear: Callable[[Session], Any]) -> list[A
 
 def _is_consequence(error: RunFailedError) -> tuple[bool, bool]:
     """Sorts what a rank did itself before what it met because another was gone."""
-    return error.status == "error" and "onnection" in str(error), error.status == "error"
+    named = error.status == "error" and any(word in str(error) for word in LOST_RANK)
+    return named, error.status == "error"
 
 
 @dataclass

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from harness.board.leaderboard import Standing
 from harness.board.rows import Row
+from harness.board.submission import knowledge_per_token
 from harness.core.runs import FinishedRun
 from harness.core.track import Track
 from harness.lab.doctor import Diagnosis, TrackOutlook
@@ -41,10 +42,13 @@ def variants_table(sources: Sequence[VariantSource], found: Mapping[str, Sequenc
     return table
 
 
-def variant_facts(source: VariantSource, found: Sequence[Standing]) -> list[tuple[str, str]]:
-    """One variant's cost, its standing and the command that tests it: (name, value)."""
+def variant_facts(source: VariantSource, found: Sequence[Standing], tracks: Sequence[Track]) -> list[tuple[str, str]]:
+    """One variant's cost, what it could know, its standing and the command that tests it: (name, value)."""
     place = f"models/variants/{source.path.name}"
     facts = [("cost", f"{source.cost} statements"), ("file", place), ("digest", source.digest)]
+    pinned = [track for track in tracks if track.data.pinned]
+    known = [f"{knowledge_per_token([source.text], track):.4f} on {track.name}" for track in pinned]
+    facts += [("knowledge of val", f"at most, in nats a token: {', '.join(known)}")] if known else []
     for one in found:
         gain = "" if one.gain is None else f", gain {one.gain:+.4f}"
         p = "" if one.p_value is None else f", p {one.p_value:.2g}"

@@ -16,6 +16,7 @@ from harness.board.flags import Flag
 from harness.board.leaderboard import Standing
 from harness.board.rows import Row
 from harness.board.submission import Submission
+from harness.core.audit import Audit
 from harness.core.dataspec import SplitName, SplitPin
 from harness.core.errors import LlmbenchError, did_you_mean
 from harness.core.runs import Run
@@ -84,6 +85,8 @@ class RerunFindings(Repeat, title="Rerun"):
     seeds: tuple[int, ...]
     failed: tuple[str, ...] = ()
     """Runs without a score, a sentence each."""
+    audit: Audit | None = None
+    """Of a record's model that was trained again."""
 
 
 class ChallengeDocument(Document, RerunFindings):
@@ -103,6 +106,8 @@ class VerifyDocument(Document):
     """Folder or file -> what is wrong with it."""
     num_flags: Count = 0
     flags: Mapping[str, Sequence[Flag]] = Field(default_factory=dict)
+    knowledge_nats: Mapping[str, float] = Field(default_factory=dict)
+    """The submission that is named or new -> what its sources could know of val at most, in nats a token."""
     base: str | None = None
     """With --base: the commit that was compared with."""
     new: tuple[str, ...] = ()

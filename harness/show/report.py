@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from harness.board.flags import FLAGS, Flag
-from harness.board.readme import evidence
+from harness.board.readme import evidence, knowledge_sentence
 from harness.core.runs import Pair
 from harness.core.terminal import markdown
 from harness.core.track import Track
@@ -85,13 +85,19 @@ def duration(seconds: float) -> str:
     return f"{hours / 24:.0f} days"
 
 
-def check_lines(found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]]) -> list[str]:
-    """What `verify` found for the terminal: for each name its problems and its flags, and a count at the end."""
+def check_lines(
+    found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]], knowledge: Mapping[str, float]
+) -> list[str]:
+    """What `verify` found for the terminal: for each name its problems and its flags, and a count at the end.
+
+    `knowledge` is in nats a token of val.
+    """
     lines = []
     for name, problems in found.items():
         lines.append(f"{'FAILED' if problems else 'ok':7}{name}")
         lines += [f"       {problem}" for problem in problems]
         lines += [f"       {line}" for line in flag_lines(flags.get(name, ()))]
+        lines += [f"       {knowledge_sentence(knowledge[name])}"] if name in knowledge else []
     return [*lines, _check_counts(found, flags)]
 
 
@@ -100,7 +106,9 @@ def flag_lines(flags: Sequence[Flag]) -> list[str]:
     return [f"for review: {_flag_sentence(flag)}" for flag in flags]
 
 
-def check_markdown(found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]]) -> str:
+def check_markdown(
+    found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]], knowledge: Mapping[str, float]
+) -> str:
     """What `verify` found as Markdown, for the summary of a CI job."""
     lines = ["| checked | result | problems | flags |", "|---|---|---:|---:|"]
     for name, problems in found.items():
@@ -113,6 +121,7 @@ def check_markdown(found: Mapping[str, Sequence[str]], flags: Mapping[str, Seque
         for name, own in flags.items()
         for flag in own
     ]
+    lines += [f"- {markdown(name)}: {knowledge_sentence(nats)}" for name, nats in knowledge.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -20,8 +20,8 @@ from models.parts import Parts
 # 1.5 a statement. Code of one operation a line, packed into one expression of 20, costs 0.8 of what it did.
 WORK_OF_A_STATEMENT = 6
 WORK_OF_A_FILE = 2
-# A conditional expression or two comprehensions are plain style.
-FREE_STAND_INS = 2
+# One conditional expression, or two comprehensions or assignments of two values, are plain style.
+FREE_STYLE = 2
 # A table of up to four entries is an ordinary argument, such as the four sides of a padding; a call takes six.
 FREE_ENTRIES, FREE_ARGUMENTS = 4, 6
 STRING_BYTES = 32
@@ -36,7 +36,8 @@ LOOPS = frozenset({"accumulate", "filter", "map", "reduce", "starmap"})
 # What `ast.parse` and `compile` raise on a text that is not Python, or that is nested too deeply for them.
 PARSE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError)
 Work = ast.Call | ast.BinOp | ast.BoolOp | ast.Compare | ast.IfExp | ast.NamedExpr
-Sequence = ast.Assign | ast.BoolOp | ast.Compare | ast.Expr | ast.IfExp | ast.Subscript | ast.UnaryOp
+Sequence = ast.Assign | ast.BoolOp | ast.Compare | ast.Expr | ast.IfExp | ast.Lambda | ast.Return | ast.Subscript
+Sequence |= ast.UnaryOp
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -48,7 +49,7 @@ def count_statements_of(text: str) -> int:
         counted = [_Statement(statement, parents) for statement, parents in _statements(tree)]
     except PARSE_ERRORS as error:
         raise LlmbenchError(f"the statements of this source cannot be counted: {error}") from error
-    free = min(FREE_STAND_INS, sum(one.stand_ins for one in counted))
+    free = min(FREE_STYLE, sum(one.style for one in counted))
     return max(sum(one.cost for one in counted) - free, math.ceil(sum(one.work for one in counted) / WORK_OF_A_FILE))
 
 
@@ -102,6 +103,9 @@ class _Statement:
         }
         self.work = sum(_work(node) for node in self.nodes if node not in annotations)
         self.stand_ins = sum(_stand_ins(node, parents) for node in self.nodes)
+        plain = (ast.IfExp, ast.Assign)
+        styled = [node for node in self.nodes if len(getattr(node, "generators", ())) == 1 or isinstance(node, plain)]
+        self.style = sum(_stand_ins(node, parents) for node in styled)
 
     @property
     def cost(self) -> int:
@@ -205,8 +209,8 @@ def _display(node: ast.expr, entries: list[ast.expr], parent: ast.AST) -> int:
     if isinstance(parent, ast.Assign) and isinstance(parent.targets[0], ast.Tuple | ast.List):
         return 0  # counted with the assignment
     entries = [entry for entry in entries if not isinstance(entry, ast.NamedExpr)]
-    in_a_row = isinstance(parent, Sequence)
-    return max(_calls(*entries) - 1 if in_a_row else 0, len(entries) - FREE_ENTRIES, 0)
+    in_a_row = _calls(*entries) - (2 if isinstance(parent, ast.Return) else 1)  # two values are often returned
+    return max(in_a_row if isinstance(parent, Sequence) else 0, len(entries) - FREE_ENTRIES, 0)
 
 
 def _is_mark(decorator: ast.expr) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.core.errors import LlmbenchError, did_you_mean
 from harness.core.project import Project, read_text, sha256
-from harness.variants.check import check_source, knowledge_nats
+from harness.variants.check import check_source
 from harness.variants.cost import count_statements_of
 
 VARIANT_NAME = re.compile(r"^[a-z][a-z0-9_]*$")
@@ -32,11 +32,6 @@ class VariantSource:
     def cost(self) -> int:
         """Statements on the syntax tree without docstrings, and what stands in for statements (cost.py)."""
         return count_statements_of(self.text)
-
-    @property
-    def knowledge_nats(self) -> float:
-        """Upper bound on what the source could know of val, in nats over all of its tokens."""
-        return knowledge_nats(self.text)
 
     @property
     def docstring(self) -> str:

@@ -17,7 +17,8 @@ from harness.lab.arms import Arms, Entry, choose_arms
 from harness.lab.contest import Contest
 from harness.lab.history import attempt_number, record_attempt
 from harness.rule.verdict import failed_verdict
-from tests.sandbox import FiledContest, Sandbox
+from tests.make import ROOT
+from tests.sandbox import FiledContest, Sandbox, valid_document
 
 CANDIDATE = ("run", "candidate", "--variant", "token_smear", "--track", "smoke")
 
@@ -205,6 +206,25 @@ def test_every_attempt_is_counted_until_the_record_moves(filed: FiledContest, tm
     assert attempt_number(project, board, track, first) == 1
     assert attempt_number(project, board, track, second) == 2
     assert attempt_number(project, board.before(2), track, second) == 2  # one before it: the record's own
+
+
+def test_an_invalid_run_is_an_attempt_that_deleting_its_file_does_not_undo(filed: FiledContest, tmp_path: Path) -> None:
+    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
+    shutil.copy(ROOT / "tests/cheats/learned_look_ahead.py", sandbox.root / "models/variants/ahead.py")
+    command = ("run", "candidate", "--variant", "ahead", "--track", "smoke", "--json")
+
+    def attempt() -> int:
+        done = sandbox(*command)
+        assert (done.returncode, "invalid" in done.stdout) == (3, True), done.stdout + done.stderr
+        number: int = valid_document(done.stdout, *command)["attempt"]
+        return number
+
+    assert attempt() == 1
+    shutil.rmtree(sandbox.root / "runs/smoke/base+token_smear+ahead")
+    assert attempt() == 2
+    project = Project(sandbox.root)
+    track, board = load_track(project, "smoke"), read_board(project)
+    assert attempt_number(project, board, track, {"another": "1" * 64}) == 3
 
 
 def test_each_lane_has_its_own_contest(filed: FiledContest) -> None:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harness.board.curves import LARGEST_PNG, WIDEST_PNG, png_problem
+from harness.board.check_claim import LARGEST_FILE
+from harness.board.curves import WIDEST_PNG, png_problem
 from harness.core.project import sha256
 from tests.make import RECORD, copy_board, verify_board
 
@@ -50,7 +51,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "too wide": (header(WIDEST_PNG + 1, 8) + END, f"{WIDEST_PNG + 1} x 8 pixels"),
     "a bomb": (header(2**31 - 1, 2**31 - 1) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + END, "pixels; a picture"),
     "a bomb of text": (OURS[:33] + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8))) + OURS[33:], "no whole PNG"),
-    "a freight": (OURS + bytes(LARGEST_PNG), "bytes; a picture"),
+    "a freight": (OURS + bytes(LARGEST_FILE), "bytes; a file of a submission"),
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from harness.board.submission import Claim, Submission, load_submission
+from harness.cli.training import open_store
 from harness.core.project import Project
 from harness.core.runs import FinishedRun, Pair
 from harness.core.track import load_track
@@ -117,6 +118,20 @@ def test_confirmation_seeds_are_used_and_follow_the_source(contested: Contested,
     edited = Project(contested.sandbox.copy(tmp_path / "llmbench").root)
     (edited.variants / "smaller.py").write_text(SMALLER + "# a remark\n")
     assert not set(contest_seeds(edited, track, arms, confirm=True)) & set(speed.candidate.seeds)
+
+
+def test_an_edited_candidate_meets_no_old_run_of_the_record_where_times_decide(
+    contested: Contested, tmp_path: Path
+) -> None:
+    speed, track = contested.speed.submission, load_track(contested.project, "smoke")
+    assert speed.record is not None
+    arms, seed = Arms(speed.record.recipe, speed.candidate.recipe, "speed"), speed.record.seeds[0]
+    edited = Project(contested.sandbox.copy(tmp_path / "llmbench").root)
+    for project, kept in ((contested.project, True), (edited, True), (edited, False)):
+        if not kept:
+            (project.variants / "smaller.py").write_text(SMALLER + "# a remark\n")
+        store = open_store(project, track, arms=arms)
+        assert (store.find(store.identify(arms.record, seed)) is not None) == kept
 
 
 def test_claims_of_every_lane_and_of_two_editions_verify_together(contested: Contested) -> None:

@@ -1,37 +1,33 @@
-"""Every cheat is caught and named: by its source, and once more by what it does when it runs.
+"""Every cheat is caught and named: by its source, by what it does when it runs, or because it earns nothing.
 
-Cheats are files in tests/cheats/, or wrappers in wrapped_cheats.py; the first line says what one tries. The second
-half runs them without the static check, because a syntax tree cannot show everything. `docs/threat-model.md` says what
-neither half catches.
+Cheats are files in tests/cheats/, or wrappers in wrapped_cheats.py; the first line says what one tries. They run
+without the check of their source, because what a run is worth must not rest on reading. `docs/threat-model.md` says
+what is not caught.
 """
 
 from __future__ import annotations
 
 import ast
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from safetensors.torch import save_file
 
 from harness.core.errors import LlmbenchError
+from harness.core.runs import Evaluation, RunFailedError, Training
 from harness.core.track import Track
-from harness.data.batches import eval_batches
 from harness.data.prepare import prepare
-from harness.player.job import Job
-from harness.player.serve import ProbeFailedError, Session, serve
-from harness.player.train import DivergedError, RuleBrokenError, train
+from harness.referee.casting import Casting
 from harness.referee.evaluate import evaluate
+from harness.referee.job import Job
+from harness.referee.probes import probe_seed
+from harness.referee.run import sessions
+from harness.referee.session import ProbeFailedError
+from harness.referee.train import train
 from harness.variants.check import MAX_CONSTANTS, check_source
-from harness.variants.recipe import Recipe, apply_recipe, draw_parameters
-from harness.variants.source import VariantSource
 from tests.make import ROOT, make_job
 from tests.player.wrapped_cheats import SOURCES
-from tests.sandbox import python
+from tests.players import OpenCasting, ThreadCasting
 
 FILES = {path.stem: path.read_text() for path in (ROOT / "tests" / "cheats").glob("*.py")}
 WEIGHTS = f"[{', '.join(f'0.{number}' for number in range(100, 100 + MAX_CONSTANTS + 1))}]"
@@ -50,6 +46,8 @@ class Caught(NamedTuple):
     """Words of the refusal of its source."""
     run: str = ""
     """Words of what ends its run."""
+    earns: bool = False
+    """Whether its run ends well: then it is worth no more than the base's."""
 
 
 EXPECTED = {
@@ -73,54 +71,46 @@ EXPECTED = {
     "knows_that_it_is_judged": Caught(run="weights: "),
     # what is returned
     "accuracy_instead_of_logits": Caught(run="must return Output"),
-    "logits_infinite": Caught(run="weights: "),
-    "logits_nan": Caught(run="diverged: "),
+    "logits_infinite": Caught(run="finiteness: "),
+    "logits_nan": Caught(run="finiteness: "),
     "logits_of_another_shape": Caught(run="shape: "),
     "loss_instead_of_logits": Caught(run="must return Output"),
     "more_tokens_than_there_are": Caught(run="must return Output"),
-    "tensor_that_lies": Caught("extends 'torch.Tensor'"),
+    "tensor_that_lies": Caught(run="does not require grad"),
     # files, the network, other processes
     "calls_home": Caught("imports 'socket'", "PermissionError"),
-    "forks": Caught("'torch.os'", "PermissionError"),
+    "forks": Caught("'os'", "PermissionError"),
     "reads_the_corpus": Caught("imports 'importlib.metadata'", "PermissionError"),
-    "reads_val_from_disk": Caught("imports 'glob'", "PermissionError"),
+    "reads_val_from_disk": Caught("imports 'os'", "PermissionError"),
     "remembers_across_processes": Caught("imports 'ctypes'", "PermissionError"),
     "signals_its_parent": Caught("imports 'os'", "PermissionError"),
     "starts_a_program": Caught("imports 'subprocess'", "PermissionError"),
-    "torch_reads_a_file": Caught("'torch.from_file'", "Permission denied"),
+    "torch_reads_a_file": Caught(run="Permission denied"),
     # patching
-    "climbs_through_a_frame": Caught("reaches for 'gi_frame'"),
-    "patches_a_class_through_self": Caught("hands on the class 'torch.Tensor'"),
-    "patches_the_harness": Caught("imports 'sys'"),
-    "patches_the_loss": Caught("assigns to 'torch.nn.functional.cross_entropy'"),
-    "stops_the_clock": Caught("imports 'time'"),
+    "climbs_through_a_frame": Caught(earns=True),
+    "patches_a_class_through_self": Caught(earns=True),
+    "patches_the_harness": Caught("imports 'sys'", "has no attribute"),
+    "patches_the_loss": Caught(earns=True),
+    "stops_the_clock": Caught("imports 'time'", earns=True),
     # training
     "auxiliary_loss_nan": Caught(run="diverged: "),
-    "changes_the_seeds": Caught("'torch.manual_seed': seeds and random streams belong to the harness"),
+    "changes_the_seeds": Caught(earns=True),
     "drops_parameters_later": Caught(run="coverage: "),
     "extra_tokens": Caught(run="budget: "),
-    "extra_tokens_backward": Caught("'eval': the harness switches"),
-    "extra_tokens_unseen": Caught("reaches for 'forward'"),
+    "extra_tokens_backward": Caught(run="budget: "),
+    "extra_tokens_unseen": Caught(earns=True),
     "forgets_parameters": Caught(run="every parameter exactly once"),
-    "other_weights_are_saved": Caught("defines 'state_dict', which the harness relies on", "weights: "),
-    "sleeps_outside_the_clock": Caught("imports 'threading'"),
+    "other_weights_are_saved": Caught(run="evaluation_mode: "),
+    "sleeps_outside_the_clock": Caught("imports 'threading'", earns=True),
     "state_that_is_not_saved": Caught(run="weights: "),
     "text_in_the_source": Caught("bytes of strings, a variant may have"),
-    "trains_in_evaluation_mode": Caught("'eval': the harness switches"),
-    "weights_in_the_source": Caught("257 constants, a variant may have 256"),
+    "trains_in_evaluation_mode": Caught(earns=True),
+    "weights_in_the_source": Caught(f"{MAX_CONSTANTS + 1} entries in one place"),
     "works_in_the_dev_evaluation": Caught(run="evaluation_mode: "),
-}
-# Those that the training process names first, and what the scorer would say of them on its own.
-NAMED_BY_THE_SCORER = {
-    "knows_that_it_is_judged": "causality: ",
-    "logits_infinite": "finiteness: ",
-    "logits_nan": "finiteness: ",
-    "logits_of_another_shape": "shape: ",
-    "look_ahead_hidden_by_a_memo": "statelessness: ",
-    "remembers_in_a_list": "statelessness: ",
 }
 NEEDS_CONFINEMENT = sorted(name for name, caught in EXPECTED.items() if "ermission" in caught.run)
 RUN_HERE = sorted(name for name, caught in EXPECTED.items() if caught.run and name not in NEEDS_CONFINEMENT)
+EARNS_NOTHING = sorted(name for name, caught in EXPECTED.items() if caught.earns)
 
 
 def test_every_cheat_says_what_it_tries_and_is_expected_to_be_caught() -> None:
@@ -141,95 +131,68 @@ def test_what_the_source_shows_is_refused(name: str) -> None:
     assert bool(refusal) == bool(EXPECTED[name].source), refusal
 
 
-class OpenJob(Job):
-    """A job that is neither confined nor checked: what is left are the rules of the loop and the probes."""
-
-    text: str
-
-    def confine(self, *_: Any, **__: Any) -> tuple[str, ...]:
-        return ()
-
-    def load_recipe(self, track: Track) -> Recipe:
-        source = VariantSource("idea", Path("idea.py"), self.text)
-        return apply_recipe({"idea": source}, track.model, track.optim)
+def castings(job: Job, track: Track, text: str, kind: type[OpenCasting] = ThreadCasting) -> Casting:
+    return kind(track, job, texts=(("idea", text),))
 
 
-@contextmanager
-def session(job: OpenJob, track: Track, weights: Any) -> Iterator[Session]:
-    """The real server behind real pipes, in a thread; the variant's module is new, as in a process of its own."""
-    (requested, requests), (answers, answered) = Pipe(duplex=False), Pipe(duplex=False)
+def run_through(casting: Casting, tokens: dict[str, Any]) -> tuple[Training, Evaluation]:
+    """Train and evaluate."""
+    training = train(casting, tokens)
+    seed = probe_seed(casting.job.weights.read_bytes(), tokens["val"])
+    final = training.curve[-1].dev_loss_nats
+    return training, evaluate(casting.track, tokens["val"], tokens["dev"], final, sessions(casting), seed)
 
-    def run() -> None:
-        with suppress(BrokenPipeError, EOFError), requested, answered:
-            serve(job, track, weights, requested, answered)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    ours = Session(requests, answers, track.model.vocab_size)
+def ending(casting: Casting, tokens: dict[str, Any]) -> str:
+    """What ended the run, empty where it earned a score."""
     try:
-        yield ours
-    finally:
-        ours.close()
-        thread.join()
-
-
-def sessions(job: OpenJob, track: Track) -> Iterator[Session]:
-    for weights in ("fresh", "fresh", "trained", "trained"):
-        with session(job, track, weights) as one:
-            yield one
-
-
-def run_through(job: OpenJob, track: Track, tokens: dict[str, Any]) -> str:
-    """Train and evaluate; what ended the run, empty where it earned a score."""
-    batches = {split: eval_batches(tokens[split], track.budget.seq_len, 8) for split in ("val", "dev")}
-    try:
-        training = train(track, job.load_recipe(track), tokens, job, lambda event: None)
-        final = training.curve[-1].dev_loss_nats
-        evaluate(track, batches["val"], batches["dev"], final, sessions(job, track))
-    except DivergedError as error:
-        return f"diverged: {error}"
-    except (LlmbenchError, RuleBrokenError, ProbeFailedError) as error:
+        run_through(casting, tokens)
+    except RunFailedError as error:
+        return str(error) if error.status == "invalid" else f"{error.status}: {error}"
+    except (LlmbenchError, ProbeFailedError) as error:
         return str(error)
     return ""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def splits(tiny_tokens: dict[str, Any]) -> dict[str, Any]:
     """The tiny track's tokens, with a val split of their kind."""
     return {**tiny_tokens, "val": tiny_tokens["train"][:1500]}
 
 
-def open_job(job: Job, text: str) -> OpenJob:
-    return OpenJob(**job.model_dump(), text=text)
-
-
 @pytest.mark.parametrize("name", RUN_HERE)
 def test_what_a_run_shows_ends_it_by_name(name: str, job: Job, tiny: Track, splits: dict[str, Any]) -> None:
-    assert EXPECTED[name].run in run_through(open_job(job, CHEATS[name]), tiny, splits)
-    assert run_through(open_job(job, CHEATS[name]), tiny, splits) != ""  # of a checkpoint, too
+    assert EXPECTED[name].run in ending(castings(job, tiny, CHEATS[name]), splits)
 
 
-@pytest.mark.parametrize("name", NAMED_BY_THE_SCORER)
-def test_the_scorer_names_it_too(name: str, job: Job, tiny: Track, splits: dict[str, Any]) -> None:
-    """Nothing that the training process says is needed: here it never ran."""
-    judged = open_job(job, CHEATS[name])
-    model = judged.load_recipe(tiny).build()
-    draw_parameters(model, seed=0)
-    save_file(model.state_dict(), judged.weights)
-    batches = {split: eval_batches(splits[split], tiny.budget.seq_len, 8) for split in ("val", "dev")}
-    with pytest.raises(ProbeFailedError, match=rf"^{NAMED_BY_THE_SCORER[name]}"):
-        evaluate(tiny, batches["val"], batches["dev"], None, sessions(judged, tiny))
+@pytest.fixture(scope="module")
+def honest(
+    tiny: Track, splits: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Training, Evaluation]:
+    return run_through(OpenCasting(tiny, make_job(tiny, tmp_path_factory.mktemp("honest"))), splits)
+
+
+@pytest.mark.parametrize("name", EARNS_NOTHING)
+def test_what_reaches_no_number_of_the_referees_earns_nothing(
+    name: str, job: Job, tiny: Track, splits: dict[str, Any], honest: tuple[Training, Evaluation]
+) -> None:
+    """In real players: what a cheat patches there stays there."""
+    training, evaluation = run_through(castings(job, tiny, CHEATS[name], OpenCasting), splits)
+    assert training.tokens == tiny.budget.tokens
+    assert training.train_s > 0
+    assert training.cpu_s > 0
+    assert evaluation.nats > honest[1].nats - 1e-6
 
 
 def test_nothing_of_the_dev_split_reaches_the_weights(job: Job, tiny: Track, splits: dict[str, Any]) -> None:
     """A model that trains on all that evaluation showed it ends in the same weights whatever dev holds."""
-    learner = open_job(job, (ROOT / "tests" / "cheats" / "harmless" / "learns_from_dev.py").read_text())
+    learner = (ROOT / "tests" / "cheats" / "harmless" / "learns_from_dev.py").read_text()
     ends = []
     for place, dev in enumerate((splits["dev"], splits["dev"][::-1].copy())):
-        folder = Path(learner.folder) / str(place)
+        folder = Path(job.folder) / str(place)
         folder.mkdir()
-        own = learner.model_copy(update={"folder": str(folder)})
-        training = train(tiny, own.load_recipe(tiny), {**splits, "dev": dev}, own, lambda event: None)
+        own = job.model_copy(update={"folder": str(folder)})
+        training = train(castings(own, tiny, learner), {**splits, "dev": dev})
         ends.append((training.weights_sha256, training.curve[-1].dev_loss_nats))
     (weights, loss), (other_weights, other_loss) = ends
     assert weights == other_weights
@@ -238,53 +201,21 @@ def test_nothing_of_the_dev_split_reaches_the_weights(job: Job, tiny: Track, spl
 
 @pytest.mark.parametrize("name", HONEST)
 def test_an_honest_idea_earns_its_score(name: str, job: Job, tiny: Track, splits: dict[str, Any]) -> None:
-    assert run_through(open_job(job, HONEST[name]), tiny, splits) == ""
+    assert ending(castings(job, tiny, HONEST[name]), splits) == ""
 
 
 @pytest.mark.parametrize("name", UNCAUGHT)
 def test_what_the_threat_model_calls_uncaught_is_so(name: str, job: Job, tiny: Track, splits: dict[str, Any]) -> None:
     assert f"`{name}`" in (ROOT / "docs" / "threat-model.md").read_text()
     check_source(UNCAUGHT[name], Path("models/variants/idea.py"))
-    assert run_through(open_job(job, UNCAUGHT[name]), tiny, splits) == ""
+    assert ending(castings(job, tiny, UNCAUGHT[name]), splits) == ""
 
 
-# Applies each cheat in a process that is confined as a worker is, and prints what came of it, a line each.
-APPLY = """
-import sys
-from pathlib import Path
-from harness.variants.recipe import apply_recipe
-from harness.core.errors import LlmbenchError
-from harness.player.job import Job
-from harness.variants.recipe import draw_parameters
-from harness.variants.source import VariantSource
-import torch
-job = Job.model_validate_json(sys.argv[1])
-track = job.load_track()
-sources = [VariantSource(Path(path).stem, Path(path), Path(path).read_text()) for path in sys.argv[3:]]
-print(*job.confine(track, ("train", "dev") if sys.argv[2] == "train" else (), writes=sys.argv[2] == "train"))
-for source in sources:
-    try:
-        apply_recipe({source.name: source}, track.model, track.optim)
-        print("nothing")
-    except LlmbenchError as error:
-        print(error)
-"""
-
-
-@pytest.fixture(scope="module", params=["train", "serve"])
-def answers(request: pytest.FixtureRequest, smoke: Track, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What came of each cheat that reaches past its process, in one process confined as that worker is."""
-    prepare(smoke)  # there is a val split to read
-    job = make_job(smoke, tmp_path_factory.mktemp("run"))
-    paths = [f"tests/cheats/{name}.py" for name in NEEDS_CONFINEMENT]
-    done = python("-c", APPLY, job.model_dump_json(), request.param, *paths)
-    assert done.returncode == 0, done.stderr
-    in_force, *lines = done.stdout.splitlines()
-    if set(in_force.split()) != {"landlock", "seccomp"}:
-        pytest.skip("this kernel confines no process")
-    return dict(zip(NEEDS_CONFINEMENT, lines, strict=True))
-
-
+@pytest.mark.parametrize("trains", [True, False], ids=["train", "score"])
 @pytest.mark.parametrize("name", NEEDS_CONFINEMENT)
-def test_what_reaches_past_the_process_fails_by_name(name: str, answers: dict[str, str]) -> None:
-    assert EXPECTED[name].run in answers[name]
+def test_what_reaches_past_the_process_fails_by_name(name: str, trains: bool, smoke: Track, tmp_path: Path) -> None:
+    prepare(smoke)  # there is a val split to read
+    casting = castings(make_job(smoke, tmp_path), smoke, CHEATS[name], OpenCasting)
+    with pytest.raises((RunFailedError, LlmbenchError)) as caught:
+        casting.start("train", casting.assignment(start="drawn", trains=trains))
+    assert EXPECTED[name].run in str(caught.value)

@@ -1,23 +1,39 @@
-"""A track that compiles: the same learning, as confined as any, and one compilation a recipe."""
+"""A track that compiles: the same learning, as confined as any, and one compilation a recipe by a player of its own."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
+import psutil
 import pytest
 import torch
 from torch import Tensor, nn
 
 from harness.core.errors import LlmbenchError
-from harness.player.compiler import compile_forward, forbid_compiling
+from harness.core.track import Track
+from harness.player import compiler
+from harness.player.compiler import compile_forward, forbid_compiling, keep_answers
 from harness.player.device import Device
 from harness.player.loss import RuleBrokenError
+from harness.player.process import Cell
+from harness.player.protocol import Assignment
 from harness.player.train import warm_up
+from harness.referee.session import Session
+from harness.referee.train import start_ranks
 from models.parts import Output
+from tests.make import make_job
+from tests.players import OpenCasting
 from tests.sandbox import make_sandbox
 
 ONE_LAYER = ("--set", "model.num_layers=1", "--set", "budget.tokens=8192", "--set", "budget.dev_evaluations=2")
@@ -41,6 +57,35 @@ def test_a_compiled_run_learns_what_an_eager_one_learns(tmp_path: Path) -> None:
     assert confinements["compiled"] == confinements["eager"]
 
 
+def test_one_player_compiles_and_sees_no_batch_and_those_that_train_only_read(tiny: Track, tmp_path: Path) -> None:
+    track = tiny.model_copy(update={"compile": True})
+    (tmp_path / "seed-0").mkdir()
+    asked: list[tuple[Assignment, Cell]] = []
+
+    class TrainsError(Exception):
+        """As far as this test goes."""
+
+    class Casting(OpenCasting):
+        def start(self, log: str, assignment: Assignment) -> Session:
+            asked.append((assignment, self.cell(assignment)))
+            if not assignment.compiles:
+                raise TrainsError
+            return Mock(spec=Session, player=Mock())
+
+    casting = Casting(track, make_job(track, tmp_path / "seed-0"))
+    for _ in range(2):
+        with pytest.raises(TrainsError), ExitStack() as stack:
+            start_ranks(casting, stack)
+    folder = str(tmp_path / "compiled")
+    assert [assignment.compiles for assignment, _ in asked] == [True, False, False], "once a recipe"
+    for assignment, cell in asked:
+        assert assignment.compiled == folder
+        assert (cell.writable, cell.programs) == (((folder,), True) if assignment.compiles else ((), False))
+        assert (folder in cell.readable) != assignment.compiles
+    plain = casting.cell(casting.assignment(start="empty"))
+    assert not any(Path(folder).is_relative_to(path) for path in plain.readable)
+
+
 class Model(nn.Module):
     """Logits from a table, scaled by what `scale` says."""
 
@@ -61,7 +106,14 @@ def tracing_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(shutil, "which", lambda name: name)
     monkeypatch.setattr(torch, "compile", lambda function, **options: real(function, backend="eager", **options))
     monkeypatch.setattr(tempfile, "tempdir", tempfile.tempdir)
-    for name in ("TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCHINDUCTOR_COMPILE_THREADS"):
+    monkeypatch.setattr(subprocess, "run", subprocess.run)
+    for name in (
+        "TMPDIR",
+        "TORCHINDUCTOR_CACHE_DIR",
+        "TRITON_CACHE_DIR",
+        "TORCHINDUCTOR_COMPILE_THREADS",
+        "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS",
+    ):
         monkeypatch.setenv(name, "")
     with torch._dynamo.config.patch(error_on_recompile=False):
         yield
@@ -73,9 +125,9 @@ TOKENS_BT1 = torch.randint(8, (4, 9))
 
 def steps(model: Model, folder: Path) -> list[Tensor]:
     """What three training steps see once the model is compiled."""
-    compile_forward(model, folder)
-    warm_up(model, Device("cpu"), TOKENS_BT1.numpy(), 8)
-    forbid_compiling(())
+    compile_forward(model, folder, compiles=True)
+    warm_up(model, Device("cpu"), (4, 9), 8)
+    forbid_compiling()
     return [model(TOKENS_BT1[:, :-1]).logits_BTV for _ in range(3)]
 
 
@@ -83,7 +135,70 @@ def test_a_machine_without_a_compiler_is_told_to_install_one(tmp_path: Path, mon
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(LlmbenchError, match=r"there is no (g|clang)"):
-        compile_forward(Model(lambda model, x: x), tmp_path)
+        compile_forward(Model(lambda model, x: x), tmp_path, compiles=True)
+
+
+def test_what_programs_said_is_said_again_where_none_may_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, commands = subprocess.run, {1: [sys.executable, "-c", "print('me'); exit(3)"], 2: ["/bin/echo", "you"]}
+    monkeypatch.setattr("torch.utils._filelock.FileLock", None)
+
+    def answers(compiles: bool) -> tuple[Any, ...]:
+        monkeypatch.setattr(subprocess, "run", real if compiles else Mock(side_effect=AssertionError("started")))
+        monkeypatch.setattr(compiler, "_said", {})
+        compiler._answer_for_programs(tmp_path, compiles)
+        code = subprocess.run(commands[1], stdout=subprocess.PIPE).returncode
+        with pytest.raises(subprocess.CalledProcessError):
+            subprocess.check_output(commands[1])
+        return code, subprocess.check_output(commands[2]), subprocess.check_output(commands[2], text=True)
+
+    found = answers(compiles=True)
+    keep_answers(tmp_path)
+    assert answers(compiles=False) == found == (3, b"you\n", "you\n")
+    with pytest.raises(PermissionError, match="is no program that was asked"):
+        subprocess.check_output(["/bin/echo", "others"])
+
+
+STAYS = """
+import os
+import subprocess
+import sys
+
+def apply(parts):
+    subprocess.Popen([sys.executable, "-c", "import time; print('here', flush=True); time.sleep(600)"])
+    try:
+        os.setsid()
+    except OSError as error:
+        print(error)
+    return parts
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is confined")
+def test_a_program_that_a_compiling_player_started_ends_with_it(tiny: Track, tmp_path: Path) -> None:
+    (tmp_path / "seed-0").mkdir()
+    job = make_job(tiny, tmp_path / "seed-0")
+    casting = OpenCasting(tiny, job, texts=(("own", STAYS),))
+    folder = str(tmp_path / "compiled")
+    with casting.start("train", casting.assignment(start="drawn", compiled=folder, compiles=True)) as session:
+        group = session.player.pid
+        while "here" not in job.log("train").read_text():
+            time.sleep(0.05)
+        assert len([one for one in psutil.process_iter() if group_of(one.pid) == group]) == 2
+    assert "not permitted" in job.log("train").read_text()
+    deadline = time.monotonic() + 10
+    while any(group_of(one.pid) == group for one in psutil.process_iter()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def group_of(pid: int) -> int | None:
+    """The process's group; None where it has ended, be it not yet looked after."""
+    try:
+        return None if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE else os.getpgid(pid)
+    except (psutil.Error, ProcessLookupError):
+        return None
 
 
 @pytest.mark.usefixtures("tracing_alone")

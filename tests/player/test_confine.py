@@ -191,7 +191,7 @@ from harness.referee.casting import Casting
 from harness.referee.job import Job
 job = Job.model_validate_json(sys.argv[1])
 casting = Casting(job.load_track(), job)
-cell = casting.cell(casting.assignment(trains=True))
+cell = casting.cell(casting.assignment(trains=True, start="drawn"))
 in_force = confine(map(Path, cell.readable), map(Path, cell.writable))
 refused = []
 for name in sys.argv[2:]:

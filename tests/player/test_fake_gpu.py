@@ -6,6 +6,7 @@ is refused, and so is a value that the host would have to wait for, as it is not
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-import harness.player.job
+from harness.core.errors import LlmbenchError
 from harness.core.project import CHECKOUT, Project
 from harness.core.track import Track, load_track
+from harness.player.process import Player
+from harness.player.protocol import Verb
 from harness.variants.recipe import apply_recipe
 from models.kernels import squared_relu
 from tests.make import make_job
+from tests.players import OpenCasting
 
 
 def index(tensor: Tensor, key: Any) -> Tensor:
@@ -76,10 +80,15 @@ def test_a_square_stays_in_bfloat16(fake_gpu: None) -> None:
         assert squared_relu(torch.empty(2, 3, dtype=torch.bfloat16, device="cuda")).dtype == torch.bfloat16
 
 
-def test_a_gpu_starts_before_its_process_is_confined(tiny: Track, tmp_path: Path, monkeypatch: Any) -> None:
-    order: list[str] = []
-    monkeypatch.setattr(harness.player.job, "start_device", lambda track: order.append(f"{track.device} starts"))
-    monkeypatch.setattr(harness.player.job, "confine", lambda *_, **__: order.append("confined"))
-    for device in ("cuda", "cpu"):
-        make_job(tiny, tmp_path).confine(tiny.model_copy(update={"device": device}), ("train",), writes=True)
-    assert order == ["cuda starts", "confined", "confined"]
+@pytest.mark.skipif(sys.platform != "linux" or torch.cuda.is_available(), reason="confined, and refused a GPU")
+def test_a_player_confines_itself_with_one_thread_and_asks_for_a_gpu_only_then(tiny: Track, tmp_path: Path) -> None:
+    track = tiny.model_copy(update={"device": "cuda"})
+    casting = OpenCasting(track, make_job(track, tmp_path))
+    assignment = casting.assignment(start="empty")
+    with Player(casting.cell(assignment), casting.job.log("train")) as player:
+        status = Path(f"/proc/{player.pid}/status").read_text()
+        assert "Threads:\t1\n" in status
+        assert "Seccomp:\t2\n" in status
+        assert "seccomp" in player.confinement
+        with pytest.raises(LlmbenchError, match=r"needs a CUDA GPU, and torch .* finds none here"):
+            player.ask(Verb.BUILD, assignment.model_dump_json().encode())

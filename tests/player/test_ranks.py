@@ -1,25 +1,25 @@
-"""Several processes train one run: the same batches, the same start and, but for the order of sums, the same losses."""
+"""Several players train one run: the same batches, the same start and, but for the order of sums, the same losses."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
 import sys
-from dataclasses import dataclass
-from pathlib import Path
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
-from torch import distributed
 
-from harness.core.errors import LlmbenchError
-from harness.core.events import Answer, Failed, RunEvent, Step, Stopped, Trained
+from harness.core.errors import InterruptedRunError, LlmbenchError
+from harness.core.events import RunEvent
 from harness.core.project import Project
+from harness.core.runs import RunFailedError, Training
 from harness.core.track import Track, load_track, parse_track
 from harness.data.batches import Batches
 from harness.lab.doctor import _remarks
@@ -27,121 +27,261 @@ from harness.lab.executor import LocalExecutor
 from harness.lab.provenance import available_cores
 from harness.lab.ray.cluster import resources
 from harness.player.device import require_device
-from harness.player.job import Job
-from harness.player.ranks import ALONE, Ranks, _first_failure
+from harness.player.ranks import Ranks
+from harness.referee.session import Session
+from harness.referee.train import hear_all, train
 from tests.make import ROOT, make_job
-from tests.player.rank_worker import Case, outcome
+from tests.players import OpenCasting
 
-SHORT = ("budget.tokens=20480",)  # 40 steps
+TrainTogether = Callable[..., Training]
+
+PARTING = """
+import torch
+from dataclasses import replace
+from torch import distributed
+
+class Own(torch.optim.SGD):
+    def step(self, closure=None):
+        super().step()
+        with torch.no_grad():
+            self.param_groups[0]["params"][0].add_(1e-6 * distributed.get_rank())
+
+def apply(parts):
+    return replace(parts, optimizer=lambda model, config: [Own(model.parameters(), lr=0.01)])
+"""
+DRAWING = """
+import torch
+from dataclasses import replace
+from torch import nn
+
+class Drawing(torch.optim.SGD):
+    def step(self, closure=None):
+        super().step()
+        with torch.no_grad():
+            for parameter in self.param_groups[0]["params"]:
+                if parameter.grad is not None:
+                    parameter.add_(torch.randn_like(parameter), alpha=1e-3)
+
+class Spare(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.spare = inner, nn.Parameter(torch.empty(3))
+
+    def reset_parameters(self):
+        nn.init.ones_(self.spare)
+
+    def forward(self, x_BTD):
+        return self.inner(x_BTD)
+
+def apply(parts):
+    head = parts.head
+    return replace(
+        parts,
+        head=lambda final: Spare(head(final)),
+        optimizer=lambda model, config: [Drawing(model.parameters(), lr=0.01)],
+    )
+"""
+RAISING = """
+import torch
+from dataclasses import replace
+from torch import distributed
+
+class Raising(torch.optim.SGD):
+    done = 0
+
+    def step(self, closure=None):
+        super().step()
+        self.done += 1
+        if self.done == 3 and distributed.get_rank() == 1:
+            raise IndexError("the cause")
+
+def apply(parts):
+    return replace(parts, optimizer=lambda model, config: [Raising(model.parameters(), lr=0.01)])
+"""
+ANY_SIZE = """
+import secrets
+import torch
+from dataclasses import replace
+from torch import nn
+
+class Spare(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.spare = inner, nn.Parameter(torch.empty(1 + secrets.randbelow(50_000)))
+
+    def reset_parameters(self):
+        nn.init.ones_(self.spare)
+
+    def forward(self, x_BTD):
+        return self.inner(x_BTD)
+
+def apply(parts):
+    head = parts.head
+    return replace(parts, head=lambda final: Spare(head(final)))
+"""
+
+Handed = tuple[int, int, NDArray[np.int64]]
+"""Step, rank and rows."""
 
 
 @dataclass(frozen=True)
-class Together:
-    """What each of two processes found, and where a single one can find the same."""
+class Spied(OpenCasting):
+    """Keeps what each rank is handed, and the ranks themselves."""
 
-    folder: Path
-    ranks: list[dict[str, Any]]
+    handed: list[Handed] = field(default_factory=list)
+    ranks: list[Session] = field(default_factory=list)
 
-    def alone(self, case: str, folder: Path) -> tuple[Any, Case]:
-        """The same case in this process."""
-        for name in ("track.json", "tokens.npz", "job.json"):
-            (folder / name).write_bytes((self.folder / name).read_bytes())
-        alone = Case(folder)
-        return outcome(getattr(alone, case)), alone
+    def start(self, *arguments: Any, **options: Any) -> Session:
+        session = super().start(*arguments, **options)
+        if session.assignment.trains:
+            self.ranks.append(session)
+            tell_step = session.tell_step
+
+            def spy(tokens_BT1: NDArray[np.int64], step: int) -> None:
+                self.handed.append((step, session.assignment.rank, tokens_BT1.copy()))
+                tell_step(tokens_BT1, step)
+
+            session.tell_step = spy  # type: ignore[method-assign]
+        return session
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory, tiny: Track, tiny_tokens: dict[str, Any]) -> Together:
-    """Every case of tests/rank_worker.py, by two processes that gloo connects."""
-    folder = tmp_path_factory.mktemp("together")
-    track = tiny.model_copy(update={"processes": 2})
-    job = make_job(track, folder)
-    (folder / "track.json").write_text(track.model_dump_json())
-    (folder / "job.json").write_text(job.model_dump_json())
-    np.savez(folder / "tokens.npz", **tiny_tokens)
-    store = distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.player.rank_worker", str(folder)],
-            cwd=ROOT,
-            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(folder), **place, "RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    said = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
-    return Together(folder, [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)])
+def together(tiny: Track, tiny_tokens: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> TrainTogether:
+    """Trains with as many players as the track has, in a folder of `home`; `interrupt` is called in the third step."""
+    home = tmp_path_factory.mktemp("together")
+
+    def run(
+        folder: str,
+        track: Track | None = None,
+        text: str = "",
+        *,
+        interrupt: Callable[[Spied, threading.Event], None] | None = None,
+        **options: Any,
+    ) -> Training:
+        track = track or tiny.model_copy(update={"processes": 2})
+        (home / folder).mkdir(exist_ok=True)
+        job = make_job(track, home / folder).model_copy(update={"checkpoint_every_s": 0.0})
+        stop, told = threading.Event(), list[RunEvent]()
+        texts = (("own", text),) if text else ()
+        casting = Spied(track, job, texts=texts, should_stop=stop.is_set, **options)
+
+        def watch(event: RunEvent) -> None:
+            told.append(event)
+            if len(told) == 3 and interrupt is not None:
+                interrupt(casting, stop)
+
+        return train(casting, tiny_tokens, watch)
+
+    run.home = home  # type: ignore[attr-defined]
+    return run
 
 
-def losses(training: dict[str, Any]) -> list[list[float]]:
-    return [[point["train_loss_nats"], point["dev_loss_nats"]] for point in training["curve"]]
+@pytest.fixture(scope="module")
+def whole(together: TrainTogether) -> tuple[Training, list[Handed]]:
+    """An uninterrupted run of two, and what its ranks were handed."""
+    handed: list[Handed] = []
+    return together("whole", handed=handed), handed
 
 
-def test_the_shares_of_a_batch_are_the_batch(tiny_tokens: dict[str, Any]) -> None:
-    batch_BT1 = Batches(tiny_tokens["train"], seq_len=16, batch_sequences=12, seed=0).batch(3)
-    for size in (1, 2, 3, 4, 6, 12):
-        shares = [Ranks(rank, size).share(batch_BT1) for rank in range(size)]
-        assert np.array_equal(np.concatenate(shares), batch_BT1)
-        assert {len(share) for share in shares} == {12 // size}
+def losses(training: Training) -> list[list[float]]:
+    return [[point.train_loss_nats, point.dev_loss_nats] for point in training.curve]
+
+
+def weights(together: Any, folder: str) -> dict[str, torch.Tensor]:
+    return load_file(together.home / folder / "weights.safetensors")
+
+
+def test_two_processes_see_and_train_what_one_does(
+    together: TrainTogether, whole: tuple[Training, list[Handed]], tiny: Track, tiny_tokens: dict[str, Any]
+) -> None:
+    (both, handed), one = whole, together("one", tiny)
+    batches = Batches(tiny_tokens["train"], tiny.budget.seq_len, tiny.budget.batch_sequences, seed=0)
+    assert [(step, rank) for step, rank, _ in handed] == [(s, r) for s in range(both.steps) for r in (0, 1)]
+    for step in range(both.steps):
+        shares = [rows for at, _, rows in handed if at == step]
+        assert {len(rows) for rows in shares} == {tiny.budget.batch_sequences // 2}
+        assert np.array_equal(np.concatenate(shares), batches.batch(step))
+    assert np.allclose(losses(both), losses(one), rtol=0, atol=1e-4)
+    assert (both.steps, both.tokens, both.num_params) == (one.steps, one.tokens, one.num_params)
+    assert both.cpu_s > 0
+    ours, alone = weights(together, "whole"), weights(together, "one")
+    for name, tensor in ours.items():
+        assert torch.allclose(tensor, alone[name], rtol=0, atol=1e-3), name
+    assert {*both.confinement} - {*one.confinement} == ({"network open"} if sys.platform == "linux" else set())
 
 
 def test_each_process_draws_its_own_dropout_and_the_first_that_of_a_single_one() -> None:
     assert len({Ranks(rank, 4).key for rank in range(4)}) == 4
-    assert Ranks(0, 4).key == ALONE.key
+    assert Ranks(0, 4).key == Ranks().key
 
 
-def test_two_processes_see_and_train_what_one_does(together: Together, tmp_path: Path) -> None:
-    training, alone = together.alone("whole", tmp_path)
-    found = together.ranks[0]["whole"]
-    one, other = (rank["rows"] for rank in together.ranks)
-    assert [a + b for a, b in zip(one[1:], other[1:], strict=True)] == alone.rows[1:]  # the first is the warm-up
-    assert len(alone.rows) == 1 + found["steps"]
-    assert np.allclose(losses(found), losses(training), rtol=0, atol=1e-4)
-    assert (found["steps"], found["tokens"]) == (training["steps"], training["tokens"])
-    assert found["num_params"] == training["num_params"]
-    weights = [load_file(folder / "whole" / "weights.safetensors") for folder in (together.folder, tmp_path)]
-    for name, tensor in weights[0].items():
-        assert torch.allclose(tensor, weights[1][name], rtol=0, atol=1e-3), name
+def test_a_run_of_two_survives_a_killed_process_and_a_stop(
+    together: TrainTogether, whole: tuple[Training, list[Handed]]
+) -> None:
+    """The second rank is killed, then the run is stopped, then it comes to its end: that of an uninterrupted one."""
+
+    def kill(casting: Spied, stop: threading.Event) -> None:
+        os.kill(casting.ranks[1].player.pid, signal.SIGKILL)
+
+    with pytest.raises(RunFailedError, match="killed by signal 9 from outside") as killed:
+        together("torn", interrupt=kill)
+    assert killed.value.status == "interrupted"
+    with pytest.raises(InterruptedRunError):
+        together("torn", interrupt=lambda casting, stop: stop.set())
+    torn, uninterrupted = together("torn"), whole[0]
+    assert torn.weights_sha256 == uninterrupted.weights_sha256
+    assert losses(torn) == losses(uninterrupted)
+    assert (torn.tokens, torn.resumed, uninterrupted.resumed) == (uninterrupted.tokens, True, None)
 
 
-def test_all_processes_end_alike(together: Together) -> None:
-    """That their weights are one is checked by the run itself: see `parting`."""
-    one, other = ({k: v for k, v in found.items() if k != "rows"} for found in together.ranks)
-    assert one == other
-
-
-def test_a_stopped_and_resumed_run_of_two_equals_an_uninterrupted_one(together: Together) -> None:
-    torn, whole = (together.ranks[0][name] for name in ("torn", "whole"))
-    assert torn["weights_sha256"] == whole["weights_sha256"]
-    assert losses(torn) == losses(whole)
-    assert torn["tokens"] == whole["tokens"]
+def test_what_is_drawn_at_random_does_not_part_the_processes(together: TrainTogether, tiny: Track) -> None:
+    """Dropout, experts, an optimizer that draws, and a parameter that nobody uses, which stays where it is."""
+    model = replace(tiny.model, dropout=0.1, num_experts=4, top_k=2)
+    training = together("drawing", tiny.model_copy(update={"model": model, "processes": 2}), DRAWING)
+    assert training.experts is not None
+    assert weights(together, "drawing")["head.spare"].tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
-    ("case", "reason"),
+    ("text", "status", "reason"),
     [
-        ("diverging", "DivergedError: the training loss is not finite at step"),
-        ("hopeless", "HopelessError: dev loss"),
-        ("parting", "RuleBrokenError: processes: their weights have parted"),
+        (PARTING, "invalid", r"^processes: their weights have parted"),
+        (ANY_SIZE, "invalid", r"^processes: they built different models"),
+        (RAISING, "error", r"^IndexError: the cause \(full log: .*train\.log\)$"),
     ],
+    ids=["parting", "different", "raising"],
 )
-def test_a_run_that_fails_ends_all_processes_for_one_reason(together: Together, case: str, reason: str) -> None:
-    for found in together.ranks:
-        assert found[case].startswith(reason), found[case]
+def test_a_run_that_fails_ends_all_processes_for_its_first_cause(
+    together: TrainTogether, text: str, status: str, reason: str
+) -> None:
+    ranks: list[Session] = []
+    with pytest.raises(RunFailedError, match=reason) as failed:
+        together(f"fails-{status}", text=text, ranks=ranks)
+    assert failed.value.status == status
+    assert all(session.player._process.exitcode is not None for session in ranks)
 
 
-def test_what_is_drawn_at_random_does_not_part_the_processes(together: Together) -> None:
-    assert together.ranks[0]["drawing"]["experts"] is not None
+def test_the_rank_that_failed_is_named_and_not_those_that_lost_it() -> None:
+    lost = RunFailedError("error", "RuntimeError: [gloo/transport/tcp/pair.cc:544] Connection closed by peer")
+    for own in (
+        RunFailedError("interrupted", "killed by signal 9 from outside"),
+        RunFailedError("invalid", "budget: 8 tokens passed the model"),
+        RunFailedError("error", "ValueError: Connection of blocks 3 and 4"),
+    ):
 
+        class Rank:
+            player: Any = type("", (), {"close": lambda self: None})()
 
-def test_a_parameter_that_nobody_uses_stays_where_it_is(together: Together, tmp_path: Path) -> None:
-    training, _ = together.alone("spare", tmp_path)
-    assert np.allclose(losses(together.ranks[0]["spare"]), losses(training), rtol=0, atol=1e-4)
-    weights = load_file(together.folder / "spare" / "weights.safetensors")
-    assert weights["head.spare"].tolist() == [1, 1, 1]
+            def __init__(self, error: RunFailedError) -> None:
+                self.error = error
+
+        def hear(rank: Any) -> None:
+            raise rank.error
+
+        for errors in ((lost, own), (own, lost)):
+            with pytest.raises(RunFailedError) as raised:
+                hear_all([Rank(error) for error in errors], hear)  # type: ignore[misc]
+            assert raised.value is own
 
 
 def test_processes_are_part_of_the_contest_and_one_is_none(project: Project, smoke: Track) -> None:
@@ -176,71 +316,3 @@ def test_a_run_of_several_processes_is_lent_as_many_gpus_and_cores(smoke: Track,
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(LlmbenchError, match=r"takes 2 GPUs, one a process, and torch finds 1 here"):
         require_device(on_gpus)
-
-
-def test_the_log_ends_with_the_process_that_failed_first(capsys: pytest.CaptureFixture[str]) -> None:
-    store = distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
-    for error in (IndexError("the cause"), RuntimeError("connection closed by peer")):
-        _first_failure(store)(type(error), error, None)
-    assert capsys.readouterr().err == "IndexError: the cause\n"
-
-
-def second_process(folder: Path) -> int:
-    """Process id of the second of those that train in `folder`."""
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            words, variables = ((path / name).read_bytes() for name in ("cmdline", "environ"))
-        except OSError:
-            continue
-        if str(folder).encode() in words and b"RANK=1" in variables.split(b"\0"):
-            return int(path.name)
-    raise AssertionError("the second process is not there")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
-def test_a_run_of_two_survives_a_killed_process_and_a_stop(project: Project, tmp_path: Path) -> None:
-    """All of the real thing, torchrun and confinement included: killed, then sent SIGTERM, then brought to its end."""
-
-    def ask(folder: str, interrupt: Any = None) -> tuple[Answer, list[int]]:
-        """One session, in whose fourth step `interrupt` is called. Its answer, and the steps that it told of."""
-        settings = SHORT if folder == "alone" else ("processes=2", *SHORT)
-        track = load_track(project, "smoke", settings)
-        (tmp_path / folder).mkdir(exist_ok=True)
-        job = Job(
-            root=str(ROOT),
-            track=track.name,
-            training_digest=track.training_digest,
-            settings=settings,
-            recipe="base",
-            sources={},
-            seed=0,
-            folder=str(tmp_path / folder),
-            checkpoint_every_s=0.0,
-        )
-        executor, steps = LocalExecutor(track, 1), list[int]()
-
-        def watch(event: RunEvent) -> None:
-            assert isinstance(event, Step)
-            steps.append(event.step)
-            if len(steps) == 4 and interrupt is not None:
-                interrupt(executor)
-
-        return executor.ask("train", job, watch), steps
-
-    killed, steps = ask("torn", lambda executor: os.kill(second_process(tmp_path / "torn"), signal.SIGKILL))
-    assert killed == Failed(status="interrupted", reason="killed by signal 9, perhaps for want of memory")
-    assert steps[-1] < 40
-    stopped, more = ask("torn", lambda executor: executor.stop())
-    assert stopped == Stopped()
-    assert more[0] > 1, "it began anew"
-    assert more[-1] < 40
-    resumed, rest = ask("torn")
-    assert (rest[0], rest[-1]) == (more[-1] + 1, 40)
-    alone, _ = ask("alone")
-    assert isinstance(resumed, Trained)
-    assert isinstance(alone, Trained)
-    both, one = (answer.training.model_dump() for answer in (resumed, alone))
-    assert np.allclose(losses(both), losses(one), rtol=0, atol=1e-4)
-    assert both["confinement"] == one["confinement"]
-    left = {name: {path.name for path in (tmp_path / name).iterdir()} for name in ("torn", "alone")}
-    assert left["torn"] == left["alone"]

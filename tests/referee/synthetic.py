@@ -22,7 +22,8 @@ class Model:
     """A session: logits from the current token alone, then the leak."""
 
     def __init__(self, leak: Leak | None = None) -> None:
-        self.leak, self.confinement = copy.deepcopy(leak), ()  # what it remembers is its own
+        self.leak = copy.deepcopy(leak)  # what it remembers is its own
+        self.confinement, self.wall_s, self.cpu_s = (), 0.0, 0.0
         self.asked: list[NDArray[np.int64]] = []
 
     def ask(self, tokens_BT: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -48,6 +49,38 @@ def at_positions(positions: Collection[int], length: int | None = None, rows: in
                     reveal(tokens_BT, logits_BTV, np.arange(len(tokens_BT)), position)
 
     return leak
+
+
+def prefix_hashes(tokens_BT: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """For each position, a number that follows from the tokens up to it: where in val it is, whatever comes later."""
+    hashes_BT = np.zeros(tokens_BT.shape, np.uint64)
+    last_B = np.zeros(len(tokens_BT), np.uint64)
+    for position, token_B in enumerate(tokens_BT.T.astype(np.uint64)):
+        hashes_BT[:, position] = last_B = last_B * np.uint64(6364136223846793005) + token_B + np.uint64(1)
+    return hashes_BT
+
+
+def planted(hashes: NDArray[np.uint64]) -> Leak:
+    """The next token after some prefixes alone."""
+
+    def leak(tokens_BT: NDArray[np.int64], logits_BTV: NDArray[np.float32]) -> None:
+        rows, positions = np.isin(prefix_hashes(tokens_BT)[:, :-1], hashes).nonzero()
+        reveal(tokens_BT, logits_BTV, rows, positions)
+
+    return leak
+
+
+class Memory:
+    """The next token; after a prefix that was seen before in the session, what came after it then."""
+
+    def __init__(self) -> None:
+        self.seen: dict[tuple[int, ...], int] = {}
+
+    def __call__(self, tokens_BT: NDArray[np.int64], logits_BTV: NDArray[np.float32]) -> None:
+        for row, tokens_T in enumerate(tokens_BT.tolist()):
+            for position in range(3, len(tokens_T) - 1):
+                following = self.seen.setdefault(tuple(tokens_T[: position + 1]), tokens_T[position + 1])
+                logits_BTV[row, position, following] += 3
 
 
 def tokens(count: int, seed: int) -> NDArray[Any]:

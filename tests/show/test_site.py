@@ -163,17 +163,12 @@ def test_words_of_strangers_stay_words(tmp_path: Path) -> None:
     project = copy_board(tmp_path, 4)
     tame = dict(pages(written(project)))
     folder = project.submissions / NEGATIVE.name
-    claim = json.loads((folder / "submission.json").read_text())
-    for arm in ("record", "candidate"):
-        claim[arm]["recipe"] += f"+{HOSTILE}"
-    edit(folder / "submission.json", candidate=claim["candidate"], record=claim["record"])
     source = folder / "sources" / "qk_norm.py"
     source.write_text(f"'''{HOSTILE.replace(chr(39), '')}'''\n" + source.read_text())
     for path in (folder / "runs").glob("*.json"):
         run = json.loads(path.read_text())
         run["provenance"]["machine"]["cpu"] = run["provenance"]["packages"]["torch"] = HOSTILE
         run["provenance"]["revision"] = HOSTILE
-        run["recipe"] += f"+{HOSTILE}"
         path.write_text(json.dumps(run))
     for track in (*project.tracks.glob("*.toml"), folder / "track.toml"):
         text = track.read_text()
@@ -210,7 +205,7 @@ def test_a_name_of_a_variant_cannot_lead_out_of_its_folder(tmp_path: Path) -> No
     claim = json.loads((folder / "submission.json").read_text())
     claim["candidate"]["sources"] = {outside: "0" * 64}
     edit(folder / "submission.json", candidate=claim["candidate"])
-    with pytest.raises(LlmbenchError, match="is no name of a variant"):
+    with pytest.raises(LlmbenchError, match="should match pattern"):
         written(project)
 
 

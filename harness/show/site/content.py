@@ -11,12 +11,10 @@ from harness.board.leaderboard import Board, make_row, read_board
 from harness.board.metrics import Comparison, compare
 from harness.board.rows import Row
 from harness.board.submission import ArmName, Claim
-from harness.core.errors import LlmbenchError
 from harness.core.project import Project
 from harness.core.runs import FailedRun, FinishedRun, finished
 from harness.core.track import Track, load_track, track_names
 from harness.show.plots import change_of
-from harness.variants.source import VARIANT_NAME
 
 ARMS: tuple[ArmName, ...] = ("record", "candidate")
 PLOT_WIDTH = 96  # pixels of the interval's picture in a board
@@ -97,8 +95,6 @@ class SubmissionPage:
         """Variant -> the page that shows its source: of the first submission that brought this very text."""
         found = {}
         for name, digest in self.claim.submission.candidate.sources.items():
-            if not VARIANT_NAME.match(name):
-                raise LlmbenchError(f"submissions/{self.row.folder}: '{name}' is no name of a variant; fix sources")
             brought = (
                 f"submissions/{other.folder_name}.html"
                 for other in self.board.submissions

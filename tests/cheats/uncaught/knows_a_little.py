@@ -1,6 +1,6 @@
 """Knowledge of the text in a few constants: how often each of the commonest tokens occurs, counted elsewhere.
 
-Up to 256 constants of 64 bits and 2,000 bytes of strings pass. A reviewer sees numbers whose origin the file does
+Up to 128 numbers of ten digits and 400 bytes of strings pass. A reviewer sees numbers whose origin the file does
 not state.
 """
 
