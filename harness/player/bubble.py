@@ -52,17 +52,17 @@ def _script(command: tuple[str, ...]) -> str | None:
     if not command:
         return None
     script = Path(get_temp_dir()) / f"{NAME}-{sha256(shlex.join(command).encode())[:8]}"
-    script.write_text(f'#!/bin/sh\nexec {shlex.join([*command, "--", sys.executable])} "$@"\n')
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
     script.chmod(0o700)
     return str(script) if _starts([str(script), "-V"]) else None
 
 
 def bubble_command(devices: Iterable[Path] = ()) -> list[str]:
-    """What stands before a command that runs in a bubble; nothing without bwrap, or where LLMBENCH_BUBBLE is 0."""
+    """What starts Python in a bubble; nothing without bwrap, or where LLMBENCH_BUBBLE is 0."""
     bwrap = shutil.which("bwrap")
     if sys.platform != "linux" or bwrap is None or os.environ.get("LLMBENCH_BUBBLE") == "0":
         return []
-    # It ends when its fork server does, and that when the command does. --die-with-parent would end it with the thread.
+    # It ends with the command, as its fork server does. --die-with-parent would end it with the thread that started it.
     command = [bwrap, "--unshare-net", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL"]
     command += ["--setenv", INSIDE, NAME]
     command += ["--tmpfs", "/tmp"]  # importing torch looks for a folder to write to
@@ -75,13 +75,14 @@ def bubble_command(devices: Iterable[Path] = ()) -> list[str]:
             command += ["--ro-bind-try", str(path), str(path)]
     for path in (*_DEVICES, *devices):
         command += ["--dev-bind-try", str(path), str(path)]
-    return [*command, "--dir", os.getcwd(), "--remount-ro", "/"]  # multiprocessing changes into it
+    command += ["--dir", os.getcwd(), "--remount-ro", "/"]  # multiprocessing changes into it
+    return [*command, "--", "setpriv", "--pdeathsig", "KILL", sys.executable]  # where bwrap is killed
 
 
 def bubble_works() -> bool:
     """Whether a program starts in a bubble here."""
     command = bubble_command()
-    return bool(command) and _starts([*command, "--", sys.executable, "-V"])
+    return bool(command) and _starts([*command, "-V"])
 
 
 def _sources() -> Iterator[Path]:

@@ -264,4 +264,5 @@ def test_a_run_without_fork_ends_in_the_same_bits(filed: FiledContest, tmp_path:
     after = json.loads(kept.read_text())
     assert after["training"]["weights_sha256"] == before["training"]["weights_sha256"]
     assert after["evaluation"]["nats"] == before["evaluation"]["nats"]
-    assert after["training"]["confinement"] == before["training"]["confinement"]
+    around = [name for name in before["training"]["confinement"] if name != "bubblewrap"]  # around the fork server
+    assert after["training"]["confinement"] == around
