@@ -47,6 +47,7 @@ MAX_ENTRIES = 64
 """Entries of one collection, arguments of one call."""
 MAX_ALL_ENTRIES = 160
 """Entries of all collections."""
+UNHEARD = (tokenize.COMMENT, tokenize.NL)
 # Letters by category that show nothing; the Braille blank is counted as a symbol.
 BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
@@ -200,8 +201,14 @@ def knowledge_nats(text: str) -> float:
     smaller of the code's raw and compressed size, without comments, docstring and layout. Assumption: the code does
     not read its own file.
     """
-    tree = ast.parse(text)
-    if ast.get_docstring(tree) is not None:
-        tree.body = tree.body[1:]
-    code = ast.unparse(tree).encode(errors="replace")
+    try:
+        first = (ast.parse(text).body or [None])[0]
+        tokens = [*tokenize.generate_tokens(io.StringIO(text).readline)]
+    except (*PARSE_ERRORS, tokenize.TokenError) as error:
+        raise LlmbenchError(f"what this source knows cannot be bounded: {error}") from error
+    said = range(0)
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        said = range(first.lineno, (first.end_lineno or first.lineno) + 1)
+    words = [token.string for token in tokens if token.type not in UNHEARD and token.start[0] not in said]
+    code = " ".join(words).encode(errors="replace")
     return min(len(code), len(zlib.compress(code, 9))) * math.log(256)
