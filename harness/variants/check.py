@@ -202,13 +202,11 @@ def knowledge_nats(text: str) -> float:
     not read its own file.
     """
     try:
-        first = (ast.parse(text).body or [None])[0]
+        body = ast.parse(text).body
         tokens = [*tokenize.generate_tokens(io.StringIO(text).readline)]
     except (*PARSE_ERRORS, tokenize.TokenError) as error:
         raise LlmbenchError(f"what this source knows cannot be bounded: {error}") from error
-    said = range(0)
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-        said = range(first.lineno, (first.end_lineno or first.lineno) + 1)
-    words = [token.string for token in tokens if token.type not in UNHEARD and token.start[0] not in said]
+    docstring = [(one.lineno, one.col_offset) for one in body[:1] if isinstance(one, ast.Expr)]
+    words = [token.string for token in tokens if token.type not in UNHEARD and token.start not in docstring]
     code = " ".join(words).encode(errors="replace")
     return min(len(code), len(zlib.compress(code, 9))) * math.log(256)
