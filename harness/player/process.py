@@ -38,11 +38,13 @@ Record = TypeVar("Record", bound=BaseModel)
 PRELOADED = ["harness.player.play", "models.gpt"]
 """What the fork server imports. A player imports the main module once more."""
 LONGEST_LOG = 4 << 20  # bytes that the players of a run may print
+MOST_THREADS = 1000  # of a player; a machine has some ten thousand for all of its processes
 LONGEST_OUTPUT = 1 << 30  # bytes of each file of one that compiles
 PREPARE_S = 600.0  # to import, build, compile and warm up; a compiler takes minutes
 PATIENCE_S = 5.0  # for the end of a player that was told to end
 STOP_S = 1.0  # for a player's answer once the run is to stop
 WATCH_EVERY_S = 0.1
+LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC  # who writes to a file sees how long it is
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _KILLED_WITH_SERVER = 255  # what multiprocessing says of a process whose fork server was killed
 
@@ -101,6 +103,8 @@ class Player(AbstractContextManager["Player"]):
         self._deadline: float | None = None
         self._killed_for: RunFailedError | InterruptedRunError | None = None
         self._ended = threading.Event()
+        self._server: int | None = None
+        self._without_memory = _killed_for_memory()
         method = start_method() if cell.forked else "spawn"
         context: Any = multiprocessing.get_context(method)  # its stubs know no Process
         theirs_in, self._requests = context.Pipe(duplex=False)
@@ -109,7 +113,7 @@ class Player(AbstractContextManager["Player"]):
         try:
             with _starting, _without_interrupts(), theirs_in, theirs_out:
                 if method == "forkserver":
-                    _start_server(cell)
+                    self._server = _start_server(cell)
                 with _environment():
                     self._process.start()
         except (OSError, EOFError) as error:
@@ -118,6 +122,8 @@ class Player(AbstractContextManager["Player"]):
         self._outside: psutil.Process | None = None
         with suppress(psutil.NoSuchProcess):
             self._outside = psutil.Process(self.pid)
+        with suppress(OSError):  # where the machine runs out of memory a player goes first, and never its referee
+            Path(f"/proc/{self.pid}/oom_score_adj").write_text("1000")
         self._watch = threading.Thread(target=self._watch_over, daemon=True)
         self._watch.start()
         self.confinement = self._hear_confinement()
@@ -263,6 +269,8 @@ class Player(AbstractContextManager["Player"]):
             return self._killed_for
         if self.should_stop():
             return InterruptedRunError(INTERRUPTED)
+        if code == -signal.SIGKILL and _killed_for_memory() != self._without_memory:
+            return RunFailedError("error", "memory: killed by signal 9 when the machine had none left; use fewer jobs")
         if code == -signal.SIGKILL:  # no player can send it, not even to itself (confine.py)
             return RunFailedError("interrupted", "killed by signal 9 from outside, perhaps for want of memory")
         if code < 0:
@@ -278,15 +286,32 @@ class Player(AbstractContextManager["Player"]):
 
     def _wait(self) -> int:
         """Its exit code, negative for a signal. A player that has ended its answers and lives on is killed."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self._is_alive() and time.monotonic() < deadline:  # join() trusts a pipe that the player may close
+            time.sleep(0.005)
         with _starting:
-            self._process.join(PATIENCE_S)
             if self._process.is_alive():
                 self._process.kill()
                 self._process.join()
         code = self._process.exitcode or 0
-        if code == _KILLED_WITH_SERVER and start_method() == "forkserver":
-            return -signal.SIGKILL
-        return code
+        return -signal.SIGKILL if code == _KILLED_WITH_SERVER and self._lost_its_server() else code
+
+    def _is_alive(self) -> bool:
+        with _starting:
+            return bool(self._process.is_alive())
+
+    def _lost_its_server(self) -> bool:
+        """Whether the fork server that knew its exit code has ended; it may do so a moment later."""
+        if self._server is None:
+            return False
+        for _ in range(20):
+            try:
+                if os.waitid(os.P_PID, self._server, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                    return True
+            except ChildProcessError:  # it was waited for
+                return True
+            time.sleep(0.05)
+        return False
 
     def _watch_over(self) -> None:
         """Kill the player where it is silent for too long, takes too much memory, or the run is to stop."""
@@ -303,11 +328,19 @@ class Player(AbstractContextManager["Player"]):
             elif self.cell.memory_bytes is not None and self._resident_bytes() > self.cell.memory_bytes:
                 gib = self.cell.memory_bytes / 2**30
                 self._kill_for(RunFailedError("error", f"memory: its process took more than {gib:.1f} GiB"))
+            elif self._num_threads() > MOST_THREADS:
+                self._kill_for(RunFailedError("error", f"threads: its process started more than {MOST_THREADS}"))
 
     def _kill_for(self, error: RunFailedError | InterruptedRunError) -> None:
         if self._killed_for is None:
             self._killed_for = error
         self.kill()
+
+    def _num_threads(self) -> int:
+        with suppress(psutil.Error):
+            if self._outside is not None:
+                return int(self._outside.num_threads())
+        return 0
 
     def _resident_bytes(self) -> int:
         with suppress(psutil.Error):
@@ -353,20 +386,28 @@ def _environment() -> Iterator[None]:
         os.environ.update(before)
 
 
-def _start_server(cell: Cell) -> None:
-    """Have the fork server run, in a bubble where that works; nothing where it does already."""
+def _start_server(cell: Cell) -> int:
+    """Have the fork server run, in a bubble where that works; nothing where it does already. The server's id."""
     from multiprocessing import forkserver  # not on Windows
 
     forkserver.set_forkserver_preload(PRELOADED)
     with bubble(map(Path, cell.devices)), _environment():
         forkserver.ensure_running()
+    return cast(int, forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]
+
+
+def _killed_for_memory() -> int:
+    """How many processes of this machine Linux has ended for want of memory."""
+    with suppress(OSError, ValueError):
+        return int(Path("/proc/vmstat").read_text().partition("\noom_kill ")[2].split("\n")[0])
+    return 0
 
 
 def _opened(log: Path) -> Any:
     """The log as a player gets it: open, for in a bubble it has no path. On Windows its path."""
     if sys.platform == "win32":
         return str(log)
-    return Connection(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644), readable=False)
+    return Connection(os.open(log, LOG_FLAGS, 0o644), readable=False)
 
 
 def _live(cell: Cell, log: Connection | str, requests: Connection, answers: Connection) -> None:
@@ -376,11 +417,15 @@ def _live(cell: Cell, log: Connection | str, requests: Connection, answers: Conn
         os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # forgets one that waits: the command alone decides
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if isinstance(log, str) else log.fileno()
+    descriptor = os.open(log, LOG_FLAGS) if isinstance(log, str) else log.fileno()
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     if cell.forked and start_method() == "forkserver":
         close_all_but(requests.fileno(), answers.fileno())
+    elif sys.platform != "win32":
+        from multiprocessing import resource_tracker
+
+        os.close(resource_tracker._resource_tracker._fd)  # type: ignore[attr-defined]  # who writes there unlinks names
     around = [os.environ[INSIDE]] if INSIDE in os.environ else []
     os.environ.clear()
     os.environ.update(cell.environment, OPENBLAS_NUM_THREADS="1")  # its threads would come before confinement

@@ -28,8 +28,6 @@ def make_run(casting: Casting, run: RunIdentity, watch: Callable[[RunEvent], Non
     Raises LlmbenchError where it cannot start, InterruptedRunError once it is to stop.
     """
     track, job = casting.track, casting.job
-    for task in ("train", "evaluate"):
-        job.log(task).write_text("")
     tokens = {split: open_split(track, split) for split in SPLITS}
     try:
         training = _find_training(casting) or train(casting, tokens, watch)
@@ -55,10 +53,10 @@ def sessions(
     What a model remembers ends with its player: asking for the next one ends the one before.
     """
     weights = deserialize(read_bytes(casting.job.weights))
-    for kind in kinds:
+    for place, kind in enumerate(kinds, 1):
         fresh = kind == "fresh"
         assignment = casting.assignment(start="noisy" if fresh else "empty", **({"seed": 0} if fresh else {}))
-        with casting.start("evaluate", assignment) as session:
+        with casting.start(f"evaluate-{place}", assignment) as session:  # a log that two share is a way to speak
             if not fresh:
                 session.load(in_order(session.tensors, weights))
             yield session
@@ -81,6 +79,5 @@ def rehearse(casting: Casting) -> None:
 
     Raises RunFailedError or LlmbenchError where training would fail.
     """
-    casting.job.log("rehearse").write_text("")
     with ExitStack() as stack:
         start_ranks(casting, stack)

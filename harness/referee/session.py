@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from harness.core.runs import RunFailedError
-from harness.player.process import Player
+from harness.player.process import Answered, Player
 from harness.player.protocol import ITEM_BYTES, Assignment, Built, Report, TensorSpec, Verb
 
 if TYPE_CHECKING:
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 MOST_STATE = 16
 """Bytes of a saved state, in bytes of the weights: weights and optimizers take three to five times as many."""
 STATE_BASE_BYTES = 64 << 20
+WEIGHTS_SHARE, STATE_SHARE = 4, 2
+"""Of the memory that a player may take one in so many bytes: it holds weights, gradients and the optimizer's, and a
+state twice. The referee, which copies both, is not to run out of memory either."""
+LARGEST_MEMORY = 64 << 30  # bytes, where a player has no limit of its own
+RESERVED = "__metadata__"  # in a safetensors file
 _PORT: TypeAdapter[int] = TypeAdapter(int)
 
 
@@ -37,7 +42,7 @@ class Session(AbstractContextManager["Session"]):
         """Have it build. Raises LlmbenchError where the recipe cannot be built."""
         self.player, self.assignment = player, assignment
         self.wall_s = self.cpu_s = 0.0
-        """Seconds that it took to score, so far."""
+        """Seconds from its weights to its last logits: waiting for it, and all that it computed meanwhile."""
         try:
             answered = player.ask(Verb.BUILD, assignment.model_dump_json().encode())
             self.built = player.read_json(Built, answered)
@@ -46,6 +51,7 @@ class Session(AbstractContextManager["Session"]):
             player.close()
             raise
         player.is_built = True
+        self._built_cpu_s = player.cpu_s()
 
     def _check_built(self, track: Track) -> None:
         names = {spec.name for spec in self.built.tensors}
@@ -54,9 +60,17 @@ class Session(AbstractContextManager["Session"]):
             raise RunFailedError("error", f"weights: a tensor of type {unknown[0][:40]}; use a type of torch's usual")
         if len(names) < len(self.built.tensors):
             raise RunFailedError("error", "weights: two tensors have one name")
-        limit = self.player.cell.memory_bytes
-        if limit is not None and self.weights_bytes > limit:
+        if RESERVED in names:
+            raise RunFailedError("error", f"weights: a tensor is called {RESERVED}; name it otherwise")
+        if self.weights_bytes > self._room // WEIGHTS_SHARE:
             raise RunFailedError("error", f"memory: the weights take {self.weights_bytes / 2**30:.1f} GiB")
+        if self.built.num_params > sum(math.prod(spec.shape) for spec in self.tensors if spec.is_parameter):
+            raise RunFailedError("error", "weights: it counts more parameters than its weights hold")
+
+    @property
+    def _room(self) -> int:
+        """Bytes of memory that the player may take."""
+        return self.player.cell.memory_bytes or LARGEST_MEMORY
 
     @property
     def confinement(self) -> tuple[str, ...]:
@@ -73,8 +87,12 @@ class Session(AbstractContextManager["Session"]):
         return sum(spec.num_bytes for spec in self.tensors)
 
     def load(self, weights: bytes) -> None:
-        """Have it take these weights."""
-        self.player.ask(Verb.LOAD, weights, exactly=0)
+        """Have it take these weights. It counts as scoring: what it makes of them may take time."""
+        self._count(self.player.ask(Verb.LOAD, weights, exactly=0))
+
+    def _count(self, answered: Answered) -> None:
+        self.wall_s += answered.wall_s
+        self.cpu_s = self.player.cpu_s() - self._built_cpu_s
 
     def tell_step(self, tokens_BT1: NDArray[np.int64], step: int) -> None:
         """Hand it the batch of a step, counted from 0; `hear_step` waits for its answer."""
@@ -87,7 +105,7 @@ class Session(AbstractContextManager["Session"]):
         body = self.player.hear(at_most=8 * self.assignment.num_steps).body
         if len(body) % 8:
             raise RunFailedError("error", "its process sent something that is no answer")
-        losses: list[float] = np.frombuffer(body, dtype="<f8").tolist()
+        losses: list[float] = np.maximum(np.frombuffer(body, dtype="<f8"), 0.0).tolist()  # NaN stays NaN
         return losses
 
     def ask(self, tokens_BT: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -95,15 +113,13 @@ class Session(AbstractContextManager["Session"]):
         rows, columns = tokens_BT.shape
         body = np.ascontiguousarray(tokens_BT, dtype="<i8").data.cast("B")
         shape = (rows, columns, self.assignment.track.model.vocab_size)
-        before_s = self.player.cpu_s()
         try:
             answered = self.player.ask(Verb.SCORE, body, rows=rows, columns=columns, exactly=4 * math.prod(shape))
         except RunFailedError as error:
             if error.status == "invalid":
                 raise ProbeFailedError(str(error)) from error
             raise
-        self.wall_s += answered.wall_s
-        self.cpu_s += self.player.cpu_s() - before_s
+        self._count(answered)
         logits_BTV: NDArray[Any] = np.frombuffer(answered.body, dtype="<f4").reshape(shape)
         if not np.isfinite(logits_BTV).all():
             raise ProbeFailedError("finiteness: a logit is not a finite number")
@@ -115,7 +131,8 @@ class Session(AbstractContextManager["Session"]):
 
     def save(self) -> bytes:
         """What its training goes on from; only a player of the same run loads it."""
-        return self.player.ask(Verb.SAVE, at_most=STATE_BASE_BYTES + MOST_STATE * self.weights_bytes).body
+        at_most = min(STATE_BASE_BYTES + MOST_STATE * self.weights_bytes, self._room // STATE_SHARE)
+        return self.player.ask(Verb.SAVE, at_most=at_most).body
 
     def resume(self, saved: bytes) -> None:
         """Have it go on from what `save` gave."""

@@ -99,12 +99,12 @@ def start_ranks(casting: Casting, stack: ExitStack) -> list[Session]:
     )
     done = casting.job.compiled / "done"
     if track.compile and not done.exists():  # by a player that sees no batch; those that train read what it made
-        casting.start("train", assignment.model_copy(update={"compiles": True})).player.close()
+        casting.start("compile", assignment.model_copy(update={"compiles": True})).player.close()
         write_atomic(done, "")
     ranks = []
     for rank in range(size):
         own = assignment.model_copy(update={"rank": rank})
-        ranks.append(stack.enter_context(casting.start("train", own)))
+        ranks.append(stack.enter_context(casting.start(f"train-{rank}" if rank else "train", own)))
     if any(session.tensors != ranks[0].tensors for session in ranks):
         raise RunFailedError("invalid", "processes: they built different models")
     if size > 1:
@@ -152,7 +152,7 @@ class Dev:
         budget = self.casting.track.budget
         if self.session is None:
             assignment = self.casting.assignment(start="empty")
-            self.session = self.stack.enter_context(self.casting.start("train", assignment))
+            self.session = self.stack.enter_context(self.casting.start("dev", assignment))
         session = self.session
         session.player.thaw()
         session.load(weights)
@@ -197,6 +197,8 @@ class _Run:
         """A step is done: the losses that the ranks have read, by their own words, and the tokens handed over."""
         self.step += 1
         self.tokens += num_tokens
+        if len(set(map(len, losses_R))) > 1:
+            raise RunFailedError("error", "processes: they answered a step with different numbers of losses")
         for told in zip(*losses_R, strict=True):
             self.loss_sum += sum(told) / len(told)
             self.loss_steps += 1
@@ -215,6 +217,8 @@ class _Run:
         Raises RunFailedError where they differ, the loss is not finite, or the run is hopeless.
         """
         first, limit = self.ranks[0], self.casting.job.give_up
+        if not self.loss_steps:
+            raise RunFailedError("error", "its process answered no loss of the steps before dev was scored")
         rows_BT1, train_s = batch_BT1[:NUM_COPY_SEQUENCES], self.clock.train_s
         weights = first.snapshot() if weights is None else weights
         own = mean_nats(first, [rows_BT1])
