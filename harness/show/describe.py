@@ -13,6 +13,7 @@ from harness.board.submission import knowledge_per_token
 from harness.core.runs import FinishedRun
 from harness.core.track import Track
 from harness.lab.doctor import Diagnosis, TrackOutlook
+from harness.show.documents import BuiltVariant
 from harness.show.report import duration
 from harness.show.tables import new_table
 from harness.variants.source import VariantSource
@@ -42,10 +43,13 @@ def variants_table(sources: Sequence[VariantSource], found: Mapping[str, Sequenc
     return table
 
 
-def variant_facts(source: VariantSource, found: Sequence[Standing], tracks: Sequence[Track]) -> list[tuple[str, str]]:
+def variant_facts(
+    source: VariantSource, found: Sequence[Standing], tracks: Sequence[Track], built: BuiltVariant | None
+) -> list[tuple[str, str]]:
     """One variant's cost, what it could know, its standing and the command that tests it: (name, value)."""
     place = f"models/variants/{source.path.name}"
     facts = [("cost", f"{source.cost} statements"), ("file", place), ("digest", source.digest)]
+    facts += [("builds", f"on {built.track}, {built.num_params:,} parameters")] if built is not None else []
     pinned = [track for track in tracks if track.data.pinned]
     known = [f"{knowledge_per_token([source.text], track):.4f} on {track.name}" for track in pinned]
     facts += [("knowledge of val", f"at most, in nats a token: {', '.join(known)}")] if known else []
