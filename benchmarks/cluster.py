@@ -175,7 +175,7 @@ def undisturbed(box: Box, machines: Machines) -> str:
 CASES: dict[str, Callable[[Box, Machines], str]] = {
     "undisturbed": undisturbed,
     "Ray's worker killed": killed("ray::run_on_node"),
-    "the training process killed": killed("multiprocessing.forkserver"),
+    "a player killed": killed("multiprocessing.forkserver"),
     "a machine killed": machine_lost,
     "Ctrl-C": interrupted,
 }

@@ -12,31 +12,29 @@ downloaded.
 from __future__ import annotations
 
 import argparse
-import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from plain import PlainGPT
 from speed import flops_per_token
+from studies import train_in
 
 from harness.core.errors import LlmbenchError
 from harness.core.project import CHECKOUT, Project
 from harness.core.track import Track, load_track
 from harness.player.device import Device, open_device, set_up_torch
-from harness.player.job import Job
-from harness.player.train import train
-from harness.variants.recipe import apply_recipe
+from tests.players import OpenCasting
 
 ROUNDS = 3
 STEPS = 40
 WARMUP = 10
-SCRATCH = tempfile.mkdtemp(prefix="llmbench-gpu-")
 
 
 def matrix_rate(device: Device) -> float:
@@ -55,8 +53,8 @@ def matrix_rate(device: Device) -> float:
     return best
 
 
-def ours(track: Track, device: Device) -> float:
-    """Tokens a second between two of the training loop's own looks at its clock, its first steps left out."""
+def ours(track: Track) -> tuple[float, int]:
+    """Tokens a second between two of a run's own looks at its clock, its first steps left out; peak memory in MiB."""
     budget = track.budget
     rng = np.random.default_rng(0)
     noise = rng.integers(0, track.model.vocab_size, (STEPS + WARMUP + 1) * budget.batch_tokens)
@@ -64,25 +62,14 @@ def ours(track: Track, device: Device) -> float:
     cut = budget.model_copy(update={"tokens": (STEPS + WARMUP) * budget.batch_tokens, "dev_evaluations": 1})
     track = track.model_copy(update={"budget": cut})
     seen: dict[int, float] = {0: 0.0}
-    folder = tempfile.mkdtemp(dir=SCRATCH)
-    job = Job(
-        root=folder, track=track.name, training_digest=track.training_digest, recipe="base",
-        sources={}, seed=0, folder=folder, checkpoint_every_s=1e9,
-    )  # fmt: skip
-    recipe = apply_recipe({}, track.model, track.optim)
-    train(track, recipe, tokens, job, lambda event: seen.update({event.step: event.train_s}), device=device)
-    shutil.rmtree(folder)
+
+    def hear(event: Any) -> None:
+        seen[event.step] = event.train_s
+
+    with tempfile.TemporaryDirectory() as folder:
+        training = train_in(folder, track, OpenCasting, watch=hear, tokens=tokens)
     first, last = min(step for step in seen if step >= WARMUP), max(seen)
-    return (last - first) * budget.batch_tokens / (seen[last] - seen[first])
-
-
-def ours_compiled(track: Track, device: Device) -> float:
-    """As `ours` on a track that compiles."""
-    import torch._dynamo
-
-    torch._dynamo.reset()  # each round has a model of its own
-    with torch._dynamo.config.patch(error_on_recompile=False):
-        return ours(track.model_copy(update={"compile": True}), device)
+    return (last - first) * budget.batch_tokens / (seen[last] - seen[first]), training.peak_memory_mib or 0
 
 
 def plain(track: Track, device: Device, *, compiled: bool) -> float:
@@ -112,11 +99,15 @@ def report(track: Track) -> None:
     """One track's table."""
     set_up_torch(track)
     device = open_device(track)
+    peaks_mib = {}
+
+    def run(*, compiled: bool) -> float:
+        rate, peaks_mib[compiled] = ours(track.model_copy(update={"compile": compiled}))
+        return rate
+
+    arms: dict[str, Callable[[], float]] = {"llmbench's loop, eager": lambda: run(compiled=False)}
     if device.name == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    arms: dict[str, Callable[[], float]] = {"llmbench's loop, eager": lambda: ours(track, device)}
-    if device.name == "cuda":
-        arms["llmbench's loop, compiled"] = lambda: ours_compiled(track, device)
+        arms["llmbench's loop, compiled"] = lambda: run(compiled=True)
     if not track.model.num_experts:
         arms["a plain loop, eager"] = lambda: plain(track, device, compiled=False)
         if device.name == "cuda":
@@ -138,7 +129,7 @@ def report(track: Track) -> None:
         over = f"{statistics.median(eager):.2f} ({min(eager):.2f} to {max(eager):.2f})" if eager else ""
         print(f"| {name} | {statistics.median(speeds):,.0f} | {share:.1%} | {over} |")
     if device.name == "cuda":
-        print(f"\npeak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+        print(f"\npeak memory of a run, eager: {peaks_mib[False] / 2**10:.1f} GiB")
     print(flush=True)
 
 
@@ -152,8 +143,6 @@ def main() -> None:
             report(load_track(Project(Path(CHECKOUT)), name, options.set))
     except LlmbenchError as error:
         raise SystemExit(str(error)) from error
-    finally:
-        shutil.rmtree(SCRATCH)
 
 
 if __name__ == "__main__":

@@ -71,11 +71,24 @@ class Averages:
                 parameter.copy_(total / (self.step - self.starts[share]))
 
 
+def mean_loss(model: Any, batches: list[Any]) -> float:
+    """Mean nats per token over `batches`, in evaluation mode."""
+    import torch
+    import torch.nn.functional as F
+
+    nats, count = 0.0, 0
+    with torch.no_grad():
+        model.eval()
+        for tokens_BT1 in batches:
+            targets_N = tokens_BT1[:, 1:].flatten()
+            nats += F.cross_entropy(model(tokens_BT1[:, :-1])[0].flatten(0, 1), targets_N, reduction="sum").item()
+            count += targets_N.numel()
+    return nats / count
+
+
 def train_one(track: Track, recipe_name: str, seed: int) -> list[Row]:
     """The rows of one run."""
     import torch
-
-    from harness.player.loss import mean_loss
 
     set_up_torch(track)
     recipe = apply_recipe(recipe_sources(Project.find(), recipe_name), track.model, track.optim)

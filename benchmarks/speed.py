@@ -27,11 +27,11 @@ import torch
 import torch.nn.functional as F
 from plain import PlainGPT, train_plainly
 from rich.progress import track as progress
-from studies import train_here
+from studies import train_in
 from torch import nn
 from tune import with_knobs
 
-import harness.player.job
+import harness.player.device
 import harness.player.loss
 import harness.player.train
 import models.gpt
@@ -47,7 +47,9 @@ from harness.data.cache import open_split
 from harness.data.prepare import prepare
 from harness.lab.provenance import default_jobs
 from harness.player.loss import cross_entropy
+from harness.referee.casting import Casting
 from harness.variants.recipe import apply_recipe
+from tests.players import OpenCasting, ThreadCasting
 
 ROUNDS = 60
 WARMUP = 3
@@ -73,18 +75,23 @@ def matrix_rate_on_all_cores(track: Track, tell: Tell) -> None:
         tell(2 * 1024**3 * repeats / (time.perf_counter() - started))
 
 
-def ours(track: Track, tell: Tell) -> None:
-    """Tokens a second of the training loop as it is, measured by its own clock."""
-    harness.player.device.set_up_torch(track)
+def ours(track: Track, tell: Tell, kind: Callable[..., Casting] = OpenCasting) -> None:
+    """Tokens a second of a run as it is, its player a process of its own: a batch handed over until it is done."""
     track = track.model_copy(update={"budget": track.budget.model_copy(update={"dev_evaluations": 1})})
-    before = 0.0
+    asked = time.perf_counter()
 
     def hear(event: Any) -> None:
-        nonlocal before
-        step_s, before = event.train_s - before, event.train_s
-        tell(track.budget.batch_tokens / step_s)
+        nonlocal asked
+        tell(track.budget.batch_tokens / (time.perf_counter() - asked))
+        asked = time.perf_counter()
 
-    train_here(track, apply_recipe({}, track.model, track.optim), emit=hear)
+    with tempfile.TemporaryDirectory() as folder:
+        train_in(folder, track, kind, watch=hear)
+
+
+def in_a_thread(track: Track, tell: Tell) -> None:
+    """The same with the player in a thread of this process, whose parts can be exchanged."""
+    ours(track, tell, ThreadCasting)
 
 
 def plain(track: Track, tell: Tell) -> None:
@@ -106,34 +113,34 @@ def plain_compiled(track: Track, tell: Tell) -> None:
 
 def without_kept_memory(track: Track, tell: Tell) -> None:
     harness.player.device.keep_freed_memory = lambda: None
-    ours(track, tell)
+    in_a_thread(track, tell)
 
 
 def without_attention(track: Track, tell: Tell) -> None:
     models.kernels.MAX_KEPT_POSITIONS = 0
-    ours(track, tell)
+    in_a_thread(track, tell)
 
 
 def without_norm(track: Track, tell: Tell) -> None:
     models.kernels.RMSNorm.forward = nn.RMSNorm.forward  # type: ignore[method-assign]
-    ours(track, tell)
+    in_a_thread(track, tell)
 
 
 def without_squared_relu(track: Track, tell: Tell) -> None:
     models.gpt.squared_relu = models.moe.squared_relu = lambda x: F.relu(x).square()
-    ours(track, tell)
+    in_a_thread(track, tell)
 
 
 def without_cross_entropy(track: Track, tell: Tell) -> None:
     harness.player.train.cross_entropy = lambda logits, targets: F.cross_entropy(  # type: ignore[attr-defined]
         logits.flatten(0, -2), targets.flatten()
     )
-    ours(track, tell)
+    in_a_thread(track, tell)
 
 
 def without_gram(track: Track, tell: Tell) -> None:
     models.optim.LONG = 10**9
-    ours(track, tell)
+    in_a_thread(track, tell)
 
 
 def with_bf16(track: Track, tell: Tell) -> None:
@@ -147,7 +154,7 @@ def with_bf16(track: Track, tell: Tell) -> None:
             torch.Tensor.float = kept  # type: ignore[method-assign]
 
     models.optim.orthogonalize = in_bf16
-    ours(track, tell)
+    in_a_thread(track, tell)
 
 
 LEVERS: dict[str, Callable[[Track, Tell], None]] = {
@@ -161,7 +168,7 @@ LEVERS: dict[str, Callable[[Track, Tell], None]] = {
 }
 LOOPS = (matrix_rate, matrix_rate_on_all_cores, ours, plain, plain_on_all_cores)
 ARMS: dict[str, Callable[[Track, Tell], None]] = {
-    function.__name__: function for function in (*LOOPS, plain_compiled, *LEVERS.values())
+    function.__name__: function for function in (*LOOPS, in_a_thread, plain_compiled, *LEVERS.values())
 }
 
 
@@ -379,6 +386,7 @@ def main() -> None:
         "| a plain loop's share as PyTorch sets itself up, over the rate of all cores | "
         f"{both('plain_on_all_cores', 'matrix_rate_on_all_cores', flops)} |",
         f"| tokens a second over the plain loop on as many threads | {both('ours', 'plain')} |",
+        f"| the same over a player in a thread of its referee | {ratio('ours', 'in_a_thread')} | |",
         "| runs side by side that fill the cores, over one plain loop as PyTorch sets itself up | "
         f"{both('side_by_side', 'plain_on_all_cores')} |",
         f"| the plain loop compiled, once that is done, over itself | {ratio('plain_compiled', 'plain')} | |",
@@ -386,7 +394,7 @@ def main() -> None:
         "",
         "| lever: tokens a second with it over those without | ratio |",
         "|---|---|",
-        *(f"| {name} | {ratio('ours', function.__name__)} |" for name, function in LEVERS.items()),
+        *(f"| {name} | {ratio('in_a_thread', function.__name__)} |" for name, function in LEVERS.items()),
         "",
         "| where a step's time goes (PyTorch's profiler) | |",
         "|---|---:|",

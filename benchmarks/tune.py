@@ -18,10 +18,10 @@ from pathlib import Path
 from studies import train_here
 
 from harness.core.project import Project
+from harness.core.runs import RunFailedError
 from harness.core.track import Track, load_track
 from harness.data.prepare import prepare
 from harness.player.device import set_up_torch
-from harness.player.train import DivergedError
 from harness.variants.recipe import apply_recipe
 
 GRID: dict[str, list[float]] = {
@@ -53,7 +53,9 @@ def measure(track: Track) -> tuple[float, float]:
     """(final dev loss in nats, training seconds)."""
     try:
         result, _ = train_here(track, apply_recipe({}, track.model, track.optim))
-    except DivergedError:
+    except RunFailedError as error:
+        if error.status != "diverged":
+            raise
         return float("inf"), 0.0
     return result.curve[-1].dev_loss_nats, result.train_s
 

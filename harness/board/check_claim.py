@@ -47,9 +47,10 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
             yield f"{folder.name}/{error}"
     for name, arm in submission.arms.items():
         yield from _arm_problems(claim, name, arm)
-    stated, known = submission.knowledge_nats, claim.knowledge_nats
-    if stated is not None and not math.isclose(stated, known or 0.0, rel_tol=0.05):  # zlib's versions differ by less
-        yield f"{folder.name}/submission.json: knowledge_nats is {stated}, the sources give {known}"
+    if (stated := submission.knowledge_nats) is not None:
+        known = claim.knowledge_nats
+        if not math.isclose(stated, known or 0.0, rel_tol=0.05):  # zlib's versions differ by less
+            yield f"{folder.name}/submission.json: knowledge_nats is {stated}, the sources give {known}"
     yield from _seed_problems(claim)
     yield from _audit_problems(claim)
     recomputed, stored = claim.verdict, submission.verdict

@@ -19,7 +19,7 @@ from harness.board.leaderboard import Board
 from harness.board.submission import Claim, Submission
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project
-from harness.core.runs import FinishedRun
+from harness.core.runs import NETWORK_OPEN, FinishedRun
 from harness.core.schema import Strict
 from harness.core.track import Track
 from harness.rule.verdict import Lane, Verdict
@@ -54,7 +54,6 @@ OVERLAP_S = 2.0
 
 # What `harness.player.confine` reports where all of it is in force.
 CONFINED = ("landlock", "seccomp")
-NETWORK_OPEN = "network open"
 
 
 class Flag(Strict):

@@ -88,8 +88,8 @@ def audit_sentence(audit: Audit) -> str:
     )
     return (
         f"Audit of the weights `{audit.weights_sha256[:12]}`: no leak at {audit.tested:,} of the {audit.positions:,} "
-        f"positions of val. It finds a leak that gains {CONCENTRATION:g} nats wherever it acts, "
-        f"by what it is worth in nats a token: {curve}."
+        f"positions of val ({audit.audit_s:.0f} s). It finds a leak that gains {CONCENTRATION:g} nats wherever it "
+        f"acts, by what it is worth in nats a token: {curve}."
     )
 
 

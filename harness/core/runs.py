@@ -56,6 +56,10 @@ class ExpertLayer(Strict):
     """The load-balancing loss without its weight: 1 where balanced."""
 
 
+NETWORK_OPEN = "network open"
+"""Stands in a training's `confinement` where its processes reached each other over the machine's own network."""
+
+
 class Training(Strict):
     """What the training process measured."""
 

@@ -89,7 +89,6 @@ def confine(
     in_force = {
         "capabilities": _drop_capabilities(libc),
         "landlock": _restrict_files(libc, readable, writable, devices, programs, network),
-        "network open": network,  # what reaches its ranks reaches others
         "seccomp": restrict_calls(libc, Needs(programs, network, bool(devices), bool(writable or devices))),
     }
     return tuple(name for name, holds in in_force.items() if holds)

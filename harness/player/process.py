@@ -26,7 +26,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from harness.core.errors import InterruptedRunError, LlmbenchError
 from harness.core.project import CHECKOUT
-from harness.core.runs import RunFailedError
+from harness.core.runs import NETWORK_OPEN, RunFailedError
 from harness.core.schema import Positive, Strict
 from harness.player.bubble import INSIDE, bubble
 from harness.player.confine import confine, limit_resources, player_environment
@@ -399,7 +399,10 @@ def _live(cell: Cell, log: Connection | str, requests: Connection, answers: Conn
     except LlmbenchError as error:
         answers.send_bytes(json.dumps({"refused": str(error)}).encode())
         return
-    answers.send_bytes(json.dumps({"in_force": [*around, *in_force]}).encode())
+    # Ranks of GPUs may need more of a network than a bubble has: nobody has measured it.
+    is_open = cell.network and (not around or bool(cell.devices))
+    names = sorted([*around, *in_force, *([NETWORK_OPEN] if is_open else [])])
+    answers.send_bytes(json.dumps({"in_force": names}).encode())
     with suppress(EOFError, BrokenPipeError):  # the referee has asked all
         play(requests, answers)
 

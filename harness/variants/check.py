@@ -47,6 +47,7 @@ MAX_ENTRIES = 64
 """Entries of one collection, arguments of one call."""
 MAX_ALL_ENTRIES = 160
 """Entries of all collections."""
+UNHEARD = (tokenize.COMMENT, tokenize.NL)
 # Letters by category that show nothing; the Braille blank is counted as a symbol.
 BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
@@ -200,8 +201,12 @@ def knowledge_nats(text: str) -> float:
     smaller of the code's raw and compressed size, without comments, docstring and layout. Assumption: the code does
     not read its own file.
     """
-    tree = ast.parse(text)
-    if ast.get_docstring(tree) is not None:
-        tree.body = tree.body[1:]
-    code = ast.unparse(tree).encode(errors="replace")
+    try:
+        body = ast.parse(text).body
+        tokens = [*tokenize.generate_tokens(io.StringIO(text).readline)]
+    except (*PARSE_ERRORS, tokenize.TokenError) as error:
+        raise LlmbenchError(f"what this source knows cannot be bounded: {error}") from error
+    docstring = [(one.lineno, one.col_offset) for one in body[:1] if isinstance(one, ast.Expr)]
+    words = [token.string for token in tokens if token.type not in UNHEARD and token.start not in docstring]
+    code = " ".join(words).encode(errors="replace")
     return min(len(code), len(zlib.compress(code, 9))) * math.log(256)

@@ -171,7 +171,7 @@ def apply(parts):
     try:
         os.setsid()
     except OSError as error:
-        print(error)
+        print(error, flush=True)
     return parts
 """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from safetensors.torch import load_file
 from harness.core.errors import InterruptedRunError, LlmbenchError
 from harness.core.events import RunEvent
 from harness.core.project import Project
-from harness.core.runs import RunFailedError, Training
+from harness.core.runs import NETWORK_OPEN, RunFailedError, Training
 from harness.core.track import Track, load_track, parse_track
 from harness.data.batches import Batches
 from harness.lab.doctor import _remarks
@@ -207,7 +206,8 @@ def test_two_processes_see_and_train_what_one_does(
     ours, alone = weights(together, "whole"), weights(together, "one")
     for name, tensor in ours.items():
         assert torch.allclose(tensor, alone[name], rtol=0, atol=1e-3), name
-    assert {*both.confinement} - {*one.confinement} == ({"network open"} if sys.platform == "linux" else set())
+    is_open = "bubblewrap" not in both.confinement
+    assert {*both.confinement} - {*one.confinement} == ({NETWORK_OPEN} if is_open else set())
 
 
 def test_each_process_draws_its_own_dropout_and_the_first_that_of_a_single_one() -> None:

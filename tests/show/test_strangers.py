@@ -156,6 +156,8 @@ def strange(tmp_path_factory: pytest.TempPathFactory) -> Project:
         machine = about["machine"] | {"cpu": NASTY, "os": NASTY, "python": NASTY, "gpu": NASTY}
         edit(path, provenance=about | {"machine": machine, "packages": {NASTY: NASTY}, "revision": NASTY})
     folder = project.submissions / FIRST[1].name
+    source = folder / "sources" / "token_smear.py"
+    source.write_text(f"# {NASTY.splitlines()[0]}\n{source.read_text()}")
     (folder / "sources" / "x\x1b[2J`|<b>[bold].py").write_text(NASTY)
     return project
 

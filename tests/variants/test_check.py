@@ -176,6 +176,18 @@ def test_knowledge_grows_with_code_and_not_with_words_about_it(project: Project)
     assert knowledge_nats(commented) == knowledge_nats(small)
 
 
+def test_nothing_hides_from_the_bound_beside_the_docstring() -> None:
+    plain = knowledge_nats('"""An idea."""\n' + APPLY)
+    for more in ('"""An idea."""; x = "letters"\n', '"""An idea.""" "letters"\n', '"""An idea."""\n"letters"\n'):
+        assert knowledge_nats(more + APPLY) > plain
+
+
+@pytest.mark.parametrize("text", ["def f(", "x = 'a", "x = " + "(" * 500 + ")" * 500])
+def test_a_broken_text_has_no_bound(text: str) -> None:
+    with pytest.raises(LlmbenchError, match="cannot be bounded"):
+        knowledge_nats(text)
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32), length=st.integers(10, 500))
 def test_no_string_knows_more_than_the_bound(seed: int, length: int) -> None:
