@@ -379,6 +379,7 @@ def _live(cell: Cell, log: Connection | str, requests: Connection, answers: Conn
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if isinstance(log, str) else log.fileno()
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what was printed outlives a kill
     if cell.forked and start_method() == "forkserver":
         close_all_but(requests.fileno(), answers.fileno())
     around = [os.environ[INSIDE]] if INSIDE in os.environ else []
