@@ -125,6 +125,14 @@ def test_batches_have_the_size_in_which_val_is_scored_but_a_few_of_one_and_two_r
     assert all(shapes[rows, SEQ_LEN] == times for rows, times in few.items())
 
 
+def test_the_short_last_window_is_asked_at_any_time() -> None:
+    places = set()
+    for seed in range(10):
+        score(model := Model(), EXAM, range(len(EXAM.rows)), random_for(seed, "score"))
+        places.add([len(batch) for batch in model.asked].index(1))
+    assert len(places) > 2
+
+
 def test_rows_that_follow_one_another_are_scored_in_different_batches() -> None:
     scores = score(Model(), EXAM, range(len(EXAM.rows)), random_for(3, "score"))
     together = [row for row in range(30) if row + 1 in scores.questions[row].rows]
