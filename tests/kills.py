@@ -72,10 +72,11 @@ def descendants(process_id: int) -> dict[int, str]:
 
 
 def kill(process: subprocess.Popen[bytes], target: str, choose: random.Random) -> set[int]:
-    """SIGKILL for the parent, for one worker or for all at once; returns the others, who were not asked."""
+    """SIGKILL for the parent, for one player or their server, or for all at once; returns the others."""
     os.kill(process.pid, signal.SIGSTOP)  # nobody is born or dies between listing and killing
     family = descendants(process.pid)
-    victims = {"tree": [*family, process.pid], "parent": [process.pid]}.get(target) or [choose.choice([*family])]
+    players = [pid for pid, command in family.items() if "multiprocessing.forkserver" in command]
+    victims = {"tree": [*family, process.pid], "parent": [process.pid]}.get(target) or [choose.choice(players)]
     for process_id in victims:
         os.kill(process_id, signal.SIGKILL)
     if process.pid not in victims:
