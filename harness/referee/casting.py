@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from harness.core.dataspec import PINS
 from harness.core.project import CHECKOUT, make_folder
 from harness.core.track import Track
 from harness.data.cache import cache_folder
@@ -44,7 +46,9 @@ class Casting:
 
     def assignment(self, **fields: object) -> Assignment:
         """What a player of this run builds; `fields` beside what all of them share."""
-        track = Track.model_validate_json(self.track.model_dump_json(exclude={"settings"}))
+        content = self.track.model_dump(mode="json", exclude={"settings"})
+        content["data"] |= dict.fromkeys(PINS)  # no player knows its texts' digests
+        track = Track.model_validate_json(json.dumps(content))
         shared = {"seed": self.job.seed, "num_steps": self.track.budget.num_steps, "trains": False}
         return Assignment.model_validate({"track": track, "sources": self.sources, **shared, **fields})
 

@@ -272,7 +272,9 @@ class _Run:
         first, job = self.ranks[0], self.casting.job
         content = serialize(first.tensors, weights)
         write_atomic(job.weights, content)
-        peaks = [session.player.peak_memory_mib() or session.report().peak_memory_mib for session in self.ranks]
+        peaks = [session.report().peak_memory_mib for session in self.ranks]  # on a GPU only the player knows it
+        if self.casting.track.device == "cpu":
+            peaks = [session.player.peak_memory_mib() or peak for session, peak in zip(self.ranks, peaks, strict=True)]
         training = Training(
             steps=self.step,
             tokens=self.tokens,

@@ -151,7 +151,11 @@ def experts_table(recipe: str, runs: Sequence[FinishedRun]) -> Table | None:
     if not layers or len(layers) < len(runs):
         return None
     heads = ("layer", "balance", "lightest", "heaviest", "all, in order")
-    table = new_table(f"{recipe}: share of the assignments that each expert gets on dev", heads, left=heads[-1:])
+    table = new_table(
+        f"{recipe}: share of the assignments that each expert gets on dev, by the player's words",
+        heads,
+        left=heads[-1:],
+    )
     for place, same in enumerate(zip(*layers, strict=True)):
         shares = [statistics.fmean(share) for share in zip(*(layer.load for layer in same), strict=True)]
         table.add_row(

@@ -1,4 +1,4 @@
-"""A track that compiles: the same learning, as confined as any, and one compilation a recipe by a player of its own."""
+"""A track that compiles: the same learning, as confined but for the bubble, and one player a recipe that compiles."""
 
 from __future__ import annotations
 
@@ -54,8 +54,12 @@ def test_a_compiled_run_learns_what_an_eager_one_learns(tmp_path: Path) -> None:
         path.unlink()
         path.parent.rename(path.parent.with_name(f"{name}-seed"))
     assert curves["compiled"] == pytest.approx(curves["eager"], abs=2e-4)
+<<<<<<< HEAD
     around = ["bubblewrap"]  # around the fork server alone: what compiles does not come from it
     assert confinements["compiled"] == [name for name in confinements["eager"] if name not in around]
+=======
+    assert {*confinements["compiled"]} == {*confinements["eager"]} - {"bubblewrap"}
+>>>>>>> is15-ranks
 
 
 def test_one_player_compiles_and_sees_no_batch_and_those_that_train_only_read(tiny: Track, tmp_path: Path) -> None:
