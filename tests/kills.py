@@ -72,17 +72,10 @@ def descendants(process_id: int) -> dict[int, str]:
 
 
 def kill(process: subprocess.Popen[bytes], target: str, choose: random.Random) -> set[int]:
-<<<<<<< HEAD
     """SIGKILL for the parent, for a player or their fork server, or for all at once; returns the others."""
     os.kill(process.pid, signal.SIGSTOP)  # nobody is born or dies between listing and killing
     family = descendants(process.pid)
     players = [process_id for process_id, command in family.items() if "forkserver" in command]
-=======
-    """SIGKILL for the parent, for one player or their server, or for all at once; returns the others."""
-    os.kill(process.pid, signal.SIGSTOP)  # nobody is born or dies between listing and killing
-    family = descendants(process.pid)
-    players = [pid for pid, command in family.items() if "multiprocessing.forkserver" in command]
->>>>>>> is15-ranks
     victims = {"tree": [*family, process.pid], "parent": [process.pid]}.get(target) or [choose.choice(players)]
     for process_id in victims:
         os.kill(process_id, signal.SIGKILL)

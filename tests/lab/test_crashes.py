@@ -85,11 +85,7 @@ def no_file_beyond(num_bytes: int) -> Iterator[None]:
 
 
 def test_a_disk_that_fills_up_while_training_loses_nothing(train_tiny: Callable[..., Training], tmp_path: Path) -> None:
-<<<<<<< HEAD
     questions = iter([False, False, False, True])
-=======
-    questions = iter([False, False, True])
->>>>>>> is15-ranks
     with pytest.raises(InterruptedRunError):
         train_tiny(folder="torn", should_stop=lambda: next(questions))
     checkpoint = tmp_path / "torn" / "checkpoint"
