@@ -35,7 +35,7 @@ MARKS |= {"overload", "property", "staticmethod"}
 LOOPS = frozenset({"accumulate", "filter", "map", "reduce", "starmap"})
 # What `ast.parse` and `compile` raise on a text that is not Python, or that is nested too deeply for them.
 PARSE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError)
-Work = ast.Call | ast.BinOp | ast.BoolOp | ast.Compare | ast.IfExp | ast.NamedExpr
+Work = ast.Call | ast.BinOp | ast.BoolOp | ast.Compare | ast.IfExp | ast.NamedExpr | ast.comprehension
 Sequence = ast.Assign | ast.BoolOp | ast.Compare | ast.Expr | ast.IfExp | ast.Lambda | ast.Return | ast.Subscript
 Sequence |= ast.UnaryOp
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
