@@ -1,8 +1,8 @@
 """What a variant costs: its statements, and what stands in for statements, so that packing code does not make it cheap.
 
 Two sums are taken, and the larger one is the cost. The first counts statements, what an expression does in the place
-of one (`_stand_ins`), and the work of a statement beyond what a line of research code holds. The second is the work
-of the whole file, at the density of the densest variant on the board. Work is a call or an operator; an index is half.
+of one (`_stand_ins`), and the work of a statement beyond what a line of research code holds. The second is half the
+work of the whole file, denser than any file here. Work is a call or an operator; an index is half of one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MARKS |= {"overload", "property", "staticmethod"}
 LOOPS = frozenset({"accumulate", "filter", "map", "reduce", "starmap"})
 # What `ast.parse` and `compile` raise on a text that is not Python, or that is nested too deeply for them.
 PARSE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError)
-Work = ast.Call | ast.BinOp | ast.BoolOp | ast.Compare | ast.IfExp | ast.NamedExpr
+Work = ast.Call | ast.BinOp | ast.BoolOp | ast.Compare | ast.IfExp | ast.NamedExpr | ast.comprehension
 Sequence = ast.Assign | ast.BoolOp | ast.Compare | ast.Expr | ast.IfExp | ast.Lambda | ast.Return | ast.Subscript
 Sequence |= ast.UnaryOp
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
