@@ -16,8 +16,9 @@ from harness.data.cache import cache_folder
 from harness.data.corpus import private_paths
 from harness.player.confine import carve, interpreter_paths, player_environment
 from harness.player.device import device_files
-from harness.player.process import PREPARE_S, Cell, Player
+from harness.player.process import Player
 from harness.player.protocol import Assignment
+from harness.player.start import PREPARE_S, Cell
 from harness.referee.job import Job
 from harness.referee.session import Session
 
@@ -81,8 +82,8 @@ class Casting:
 
     @cached_property
     def _readable(self) -> tuple[str, ...]:
-        """The interpreter, its packages and the project's own code, less every text and token."""
+        """The interpreter, its packages and the project's own code, less every text, token and variant's file."""
         cache = cache_folder(self.track).parent
-        denied = [path.resolve() for path in (*private_paths(self.track.data), cache)]
+        denied = [path.resolve() for path in (*private_paths(self.track.data), cache, CHECKOUT / "models" / "variants")]
         code = [path for room in ("harness", "models") for path in carve(CHECKOUT / room, denied)]
         return tuple(map(str, [*interpreter_paths(denied), *code]))

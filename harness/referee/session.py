@@ -37,7 +37,8 @@ class Session(AbstractContextManager["Session"]):
         """Have it build. Raises LlmbenchError where the recipe cannot be built."""
         self.player, self.assignment = player, assignment
         self.wall_s = self.cpu_s = 0.0
-        """Seconds that it took to score, so far."""
+        """Seconds that it took to load its weights and to score, so far; processor time in between included."""
+        self._began_cpu_s = 0.0
         try:
             answered = player.ask(Verb.BUILD, assignment.model_dump_json().encode())
             self.built = player.read_json(Built, answered)
@@ -46,6 +47,7 @@ class Session(AbstractContextManager["Session"]):
             player.close()
             raise
         player.is_built = True
+        self._began_cpu_s = player.cpu_s()
 
     def _check_built(self, track: Track) -> None:
         names = {spec.name for spec in self.built.tensors}
@@ -74,7 +76,7 @@ class Session(AbstractContextManager["Session"]):
 
     def load(self, weights: bytes) -> None:
         """Have it take these weights."""
-        self.player.ask(Verb.LOAD, weights, exactly=0)
+        self.wall_s += self.player.ask(Verb.LOAD, weights, exactly=0).wall_s
 
     def tell_step(self, tokens_BT1: NDArray[np.int64], step: int) -> None:
         """Hand it the batch of a step, counted from 0; `hear_step` waits for its answer."""
@@ -95,7 +97,6 @@ class Session(AbstractContextManager["Session"]):
         rows, columns = tokens_BT.shape
         body = np.ascontiguousarray(tokens_BT, dtype="<i8").data.cast("B")
         shape = (rows, columns, self.assignment.track.model.vocab_size)
-        before_s = self.player.cpu_s()
         try:
             answered = self.player.ask(Verb.SCORE, body, rows=rows, columns=columns, exactly=4 * math.prod(shape))
         except RunFailedError as error:
@@ -103,7 +104,7 @@ class Session(AbstractContextManager["Session"]):
                 raise ProbeFailedError(str(error)) from error
             raise
         self.wall_s += answered.wall_s
-        self.cpu_s += self.player.cpu_s() - before_s
+        self.cpu_s = self.player.cpu_s() - self._began_cpu_s
         logits_BTV: NDArray[Any] = np.frombuffer(answered.body, dtype="<f4").reshape(shape)
         if not np.isfinite(logits_BTV).all():
             raise ProbeFailedError("finiteness: a logit is not a finite number")
