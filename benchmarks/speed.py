@@ -33,7 +33,6 @@ from tune import with_knobs
 
 import harness.player.device
 import harness.player.train
-import harness.player.train
 import models.gpt
 import models.kernels
 import models.moe

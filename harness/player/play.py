@@ -21,7 +21,6 @@ from harness.core.errors import LlmbenchError
 from harness.core.project import derive_seed
 from harness.core.runs import ExpertLayer
 from harness.player.device import open_device, set_up_torch, start_device
-from harness.player.protocol import RuleBrokenError
 from harness.player.protocol import (
     ANSWER,
     DONE,
@@ -32,6 +31,7 @@ from harness.player.protocol import (
     Built,
     Failure,
     Report,
+    RuleBrokenError,
     TensorSpec,
     Verb,
 )

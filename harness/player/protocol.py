@@ -30,6 +30,7 @@ LONGEST_REASON = 300
 MOST_TENSORS = 20_000
 LONGEST_NAME = 300  # characters of a tensor's name
 
+
 class RuleBrokenError(Exception):
     """The recipe broke a rule of training; the message starts with the rule's name."""
 

@@ -60,16 +60,19 @@ def _statements(tree: ast.Module) -> Iterator[tuple[ast.stmt, Parents]]:
     """Every statement but docstrings, those of code in strings included."""
     nodes = list(ast.walk(tree))
     parents = {child: node for node in nodes for child in ast.iter_child_nodes(node)}
-    docstrings = {
-        node.body[0]
-        for node in nodes
-        if isinstance(node, Documented) and ast.get_docstring(node, clean=False) is not None
-    }
+    texts = set(docstrings(tree))
     for node in nodes:
-        if isinstance(node, ast.stmt) and node not in docstrings:
+        if isinstance(node, ast.stmt) and node not in texts:
             yield node, parents
-        elif isinstance(node, ast.Constant) and parents[node] not in docstrings and (code := _code(node.value)):
+        elif isinstance(node, ast.Constant) and parents[node] not in texts and (code := _code(node.value)):
             yield from _statements(code)
+
+
+def docstrings(tree: ast.Module) -> Iterator[ast.stmt]:
+    """The statements that are docstrings."""
+    for node in ast.walk(tree):
+        if isinstance(node, Documented) and ast.get_docstring(node, clean=False) is not None:
+            yield node.body[0]
 
 
 def _code(value: object) -> ast.Module | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.core.errors import LlmbenchError, did_you_mean
 from harness.core.project import Project, read_text, sha256
 from harness.variants.check import check_source
-from harness.variants.cost import count_statements_of
+from harness.variants.cost import count_statements_of, docstrings
 
 VARIANT_NAME = re.compile(r"^[a-z][a-z0-9_]*$")
 

@@ -25,8 +25,7 @@ from harness.core.track import Track
 from harness.player import compiler
 from harness.player.compiler import compile_forward, forbid_compiling, keep_answers
 from harness.player.device import Device
-from harness.player.protocol import RuleBrokenError
-from harness.player.protocol import Assignment
+from harness.player.protocol import Assignment, RuleBrokenError
 from harness.player.start import Cell
 from harness.player.train import warm_up
 from harness.referee.session import Session

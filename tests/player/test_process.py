@@ -21,8 +21,8 @@ from harness.core.errors import InterruptedRunError, LlmbenchError
 from harness.core.runs import RunFailedError
 from harness.core.track import Track
 from harness.player.process import Player
-from harness.player.start import LONGEST_LOG, Cell
 from harness.player.protocol import LONGEST_REASON
+from harness.player.start import LONGEST_LOG, Cell
 from harness.referee.job import Job
 from harness.referee.session import Session
 from tests import kills
