@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from harness.player.serve import ProbeFailedError, Session
 from torch import Tensor, nn
 
 from harness.core.runs import Evaluation
 from harness.core.track import Track
 from harness.referee.evaluate import MAX_DEV_SHIFT, evaluate, exam_of
 from harness.referee.probes import random_for, score
+from harness.referee.session import ProbeFailedError, Session
 from models.parts import Output
 
 VOCAB = 23

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness.player.serve import ProbeFailedError
 from numpy.typing import NDArray
 
 from harness.referee.probes import SMALL_BATCHES, plan, probe_seed, random_for, score
+from harness.referee.session import ProbeFailedError
 from tests.referee.synthetic import VOCAB, Leak, Memory, Model, at_positions, make_exam, probe_all, reveal, tokens
 
 SEQ_LEN, SIZE, TAIL = 12, 8, 7
