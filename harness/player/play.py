@@ -104,7 +104,7 @@ class Program:
         assignment = Assignment.model_validate_json(body)
         track = assignment.track
         set_up_torch(track)
-        start_device(track)
+        start_device(track, assignment.rank)
         self.assignment, self.device = assignment, open_device(track)
         recipe = self.recipe()
         self.model = recipe.build()

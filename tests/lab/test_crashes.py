@@ -90,7 +90,7 @@ def test_a_disk_that_fills_up_while_training_loses_nothing(train_tiny: Callable[
         train_tiny(folder="torn", should_stop=lambda: next(questions))
     checkpoint = tmp_path / "torn" / "checkpoint"
     before = checkpoint.read_bytes()
-    for num_bytes in (0, 1000, len(before) // 8):
+    for num_bytes in (0, 1000, len(before) // 8):  # less than the weights take
         with no_file_beyond(num_bytes), pytest.raises(LlmbenchError, match="; free space or fix"):
             train_tiny(folder="torn")
         assert checkpoint.read_bytes() == before
