@@ -201,8 +201,7 @@ class _Run:
         self.step += 1
         self.tokens += num_tokens
         self.unread += 1
-        track, num_told = self.casting.track, len(losses_R[0])
-        must = track.device == "cpu" or self.step in track.budget.dev_steps
+        num_told, must = len(losses_R[0]), self.step in self.casting.track.budget.dev_steps
         if num_told not in ({self.unread} if must else {0, self.unread}) or any(
             len(losses) != num_told or min(losses, default=0.0) < 0 for losses in losses_R
         ):
