@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from harness.player.serve import ProbeFailedError
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import nn
@@ -30,6 +29,7 @@ from harness.player.device import set_up_torch
 from harness.referee.audit import audit_rows
 from harness.referee.evaluate import exam_of, probe_rows
 from harness.referee.probes import Exam, Scores, random_for, score
+from harness.referee.session import ProbeFailedError
 from harness.variants.recipe import apply_recipe
 from tests.referee.synthetic import prefix_hashes
 

@@ -3,7 +3,7 @@
     python benchmarks/kills.py [--kills 20] [--track smoke]
 
 trains one pair undisturbed and then as often as asked, each time from nothing: started, killed at a random moment
-(the whole tree of processes at once, the parent alone, or one worker alone, in turn), started again and left in
+(the whole tree of processes at once, the parent alone, or one player alone, in turn), started again and left in
 peace. Writes benchmarks/kills/README.md.
 """
 
@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.kills import PAIR, checkout, descendants, finish, kill, outlive, progress, results, start  # noqa: E402
 
-TARGETS = ("tree", "parent", "worker")
+TARGETS = ("tree", "parent", "player")
 
 
 def one_kill(root: Path, track: str, target: str, latest_s: float, choose: random.Random) -> list[str]:
@@ -33,7 +33,7 @@ def one_kill(root: Path, track: str, target: str, latest_s: float, choose: rando
         if process.poll() is None:
             break
         shutil.rmtree(root / "runs")  # it was done before its time
-    if not descendants(process.pid):
+    if not any("multiprocessing.forkserver" in command for command in descendants(process.pid).values()):
         target = "parent"
     before = progress(root)
     orphans_s = outlive(kill(process, target, choose), patience_s=60)

@@ -32,7 +32,6 @@ from torch import nn
 from tune import with_knobs
 
 import harness.player.device
-import harness.player.loss
 import harness.player.train
 import models.gpt
 import models.kernels
@@ -46,7 +45,7 @@ from harness.data.batches import Batches
 from harness.data.cache import open_split
 from harness.data.prepare import prepare
 from harness.lab.provenance import default_jobs
-from harness.player.loss import cross_entropy
+from harness.player.train import cross_entropy
 from harness.referee.casting import Casting
 from harness.variants.recipe import apply_recipe
 from tests.players import OpenCasting, ThreadCasting
@@ -159,7 +158,7 @@ def with_bf16(track: Track, tell: Tell) -> None:
 
 LEVERS: dict[str, Callable[[Track, Tell], None]] = {
     "freed memory is kept (`keep_freed_memory`)": without_kept_memory,
-    "cross-entropy in fewer passes (`harness/player/loss.py`)": without_cross_entropy,
+    "cross-entropy in fewer passes (`harness/player/train.py`)": without_cross_entropy,
     "attention in blocks, its weights kept (`models/kernels.py`)": without_attention,
     "RMSNorm in one node (`models/kernels.py`)": without_norm,
     "squared ReLU in one node (`models/kernels.py`)": without_squared_relu,

@@ -14,8 +14,9 @@ from harness.core.track import Track
 from harness.data.batches import Tokens
 from harness.player.device import Device
 from harness.player.play import Program, play
-from harness.player.process import Cell, Player
+from harness.player.process import Player
 from harness.player.protocol import Assignment
+from harness.player.start import Cell
 from harness.referee.casting import Casting
 from harness.referee.session import Session
 from harness.variants.recipe import Recipe

@@ -15,7 +15,7 @@ from tests.make import OWN_VARIANTS, ROOT
 from tests.sandbox import python
 
 # What trains, and so needs torch at once: it runs as a worker of its own.
-TRAINS = {f"harness.player.{name}" for name in ("checkpoint", "compiler", "loss", "train")}
+TRAINS = {f"harness.player.{name}" for name in ("compiler", "play", "train")}
 JUDGE = ["judge", "docs/examples/modded-nanogpt.json"]
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 330, 80
 CODE = [*sorted((ROOT / "harness").rglob("*.py")), *sorted((ROOT / "models").glob("*.py"))]

@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,8 @@ import yaml
 from harness.cli import app
 from harness.core import errors
 from harness.core.project import Project
+from harness.core.runs import Training
 from harness.core.track import Track
-from harness.player.job import Job
-from harness.player.train import train
 from harness.show.documents import json_schema
 from harness.variants.recipe import apply_recipe
 from harness.variants.source import VariantSource, read_variant
@@ -147,11 +147,11 @@ def read_example(text: str, folder: Path, name: str = "example") -> VariantSourc
     "text", [text for page in (README, CONTRIBUTING, VARIANTS, TOPICS) for text in blocks(page, "python")]
 )
 def test_every_example_passes_the_check_builds_and_trains(
-    text: str, tmp_path: Path, smoke: Track, tiny: Track, tiny_tokens: dict[str, Any], job: Job
+    text: str, tmp_path: Path, smoke: Track, tiny: Track, train_tiny: Callable[..., Training]
 ) -> None:
     source = read_example(text, tmp_path / "project")
     recipe = apply_recipe({"example": source}, smoke.model, smoke.optim)
-    assert train(tiny, recipe, tiny_tokens, job, lambda event: None).steps == tiny.budget.num_steps
+    assert train_tiny(recipe).steps == tiny.budget.num_steps
 
 
 def test_format_lint_and_types_accept_every_variant_that_submit_accepts(tmp_path: Path) -> None:

@@ -16,7 +16,10 @@ from harness.rule.verdict import Verdict
 
 def memory_remark(runs: Runs) -> str | None:
     peaks = [run.training.peak_memory_mib for run in runs if run.training.peak_memory_mib is not None]
-    return f"at most {max(peaks):,} MiB of memory a run" if peaks else None
+    sizes = [run.training.weights_bytes for run in runs if run.training.weights_bytes is not None]
+    parts = [f"at most {max(peaks):,} MiB of memory a run"] if peaks else []
+    parts += [f"weights and buffers of at most {max(sizes) / 2**20:,.1f} MiB"] if sizes else []
+    return ", ".join(parts) or None
 
 
 def verdict_sentence(verdict: Verdict | Judgement) -> str:

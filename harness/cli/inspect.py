@@ -9,12 +9,14 @@ from typing import Annotated
 from rich.text import Text
 
 from harness.board.leaderboard import holder_row, read_board, standings
-from harness.cli.options import Json, argument, complete_tracks, complete_variants, show, show_json
-from harness.core.errors import LlmbenchError
-from harness.core.project import Project
+from harness.cli.options import Json, argument, complete_tracks, complete_variants, log, show, show_json
+from harness.core.errors import InterruptedRunError, LlmbenchError
+from harness.core.project import DEFAULT_TRACK, Project
+from harness.core.runs import RunFailedError
 from harness.core.terminal import stderr_console
 from harness.core.track import load_track, track_names
 from harness.lab.doctor import diagnose
+from harness.lab.store import RunStore
 from harness.show import describe, documents
 from harness.show.tables import facts_table
 from harness.variants.source import VariantSource, read_variant, variant_names
@@ -37,6 +39,7 @@ def variants(
                 raise
             broken[one] = str(error)
     found = standings(project, board)
+    built = None if name is None else _build(project, name)
     if as_json:
         entries = [
             documents.VariantEntry(
@@ -48,15 +51,36 @@ def variants(
             )
             for s in sources
         ]
-        show_json(documents.VariantsDocument(variants=tuple(entries), broken=broken))
+        show_json(documents.VariantsDocument(variants=tuple(entries), broken=broken, built=built))
         return
     if name is not None:
         show(*sources[0].docstring.splitlines(), "")
         loaded = [load_track(project, one) for one in track_names(project)]
-        show(facts_table(describe.variant_facts(sources[0], found.get(name, ()), loaded)))
+        show(facts_table(describe.variant_facts(sources[0], found.get(name, ()), loaded, built)))
         return
     refused = [f"{one} is refused: {reason}" for one, reason in broken.items()]
     show(describe.variants_table(sources, found), *refused)
+
+
+def _build(project: Project, name: str) -> documents.BuiltVariant:
+    """Have a player apply the variant to the base of a track that trains on a CPU, where it can: seconds.
+
+    Raises LlmbenchError with the reason where it fails on each of them.
+    """
+    log(f"building base+{name} in a player")
+    loaded = [load_track(project, one) for one in sorted(track_names(project), key=lambda one: one != DEFAULT_TRACK)]
+    reasons = []
+    for track in (track for track in loaded if track.device == "cpu"):
+        try:
+            num_params = RunStore(project, track, jobs=1).rehearse(f"base+{name}").num_params
+            return documents.BuiltVariant(track=track.name, num_params=num_params)
+        except RunFailedError as error:
+            reasons.append(f"base+{name} fails before its first step: {error}")
+        except InterruptedRunError:
+            raise
+        except LlmbenchError as error:
+            reasons.append(str(error))
+    raise LlmbenchError(reasons[0])
 
 
 def tracks(

@@ -42,7 +42,7 @@ class CurvePoint(Strict):
     train_s: Seconds
     """Training clock when the step ended."""
     train_loss_nats: Nats
-    """Mean per token over the steps since the point before."""
+    """Mean per token over the steps since the point before, by the player's own words."""
     dev_loss_nats: Nats
     """Mean per token on the dev split."""
 
@@ -90,7 +90,7 @@ class Training(Strict):
     """What barred the training process from other files, the network and new processes; empty if nothing did."""
     curve: tuple[CurvePoint, ...]
     experts: tuple[ExpertLayer, ...] | None = ABSENT
-    """Layer by layer; None in a model without experts."""
+    """Layer by layer, by the player's own words; None in a model without experts."""
 
 
 class Evaluation(Strict):

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from harness.core.runs import FailedRun, FinishedRun, Pair, RunIdentity
+from harness.core.runs import FailedRun, FinishedRun, Pair, RunFailedError, RunIdentity
 from harness.lab.arms import Arms
+from harness.lab.executor import LocalExecutor
 from harness.lab.store import RunStore
 from harness.referee.job import GiveUp
 from harness.rule.verdict import Verdict, decide_arms
@@ -46,7 +47,7 @@ def run_contest(
     looks, first_seed = store.track.rule.looks, seeds[0]
     contest, first = decide_stored(store, arms, ()), store.identify(arms.candidate, first_seed)
     records = [store.find(store.identify(arms.record, seed)) for seed in seeds[: looks[0]]]
-    if None in records and store.find(first) is None and not store.rehearse(first):  # else records train for nothing
+    if None in records and store.find(first) is None and not _starts(store, arms.candidate):  # else records train
         contest = _decide(store, arms, store.make([first]))
         if contest.failed:
             return contest
@@ -57,6 +58,16 @@ def run_contest(
         if contest.failed or contest.verdict.next_look is None:
             break
     return contest
+
+
+def _starts(store: RunStore, recipe: str) -> bool:
+    """Whether a run of the recipe gets as far as its first step; on a cluster, whose machines differ, nobody asks."""
+    try:
+        if store.executor is LocalExecutor:
+            store.rehearse(recipe)
+    except RunFailedError:
+        return False
+    return True
 
 
 def decide_stored(store: RunStore, arms: Arms, seeds: Sequence[int]) -> Contest:

@@ -19,11 +19,12 @@ import psutil
 
 from harness.core.errors import InterruptedRunError
 from harness.core.events import RunEvent
-from harness.core.runs import FailedRun, FinishedRun, RunFailedError, RunIdentity
+from harness.core.runs import FailedRun, FinishedRun, RunIdentity
 from harness.core.track import Track
 from harness.lab.cores import reserve_cores
 from harness.lab.provenance import default_jobs
 from harness.player.process import INTERRUPTED
+from harness.player.protocol import Built
 from harness.referee.casting import Casting
 from harness.referee.job import Job
 from harness.referee.run import make_run, rehearse
@@ -172,11 +173,10 @@ class LocalExecutor(Executor):
         with self.casting(job) as casting:
             return make_run(casting, run, watch)
 
-    def rehearse(self, job: Job) -> bool:
-        """Whether a run gets as far as its first step. Raises LlmbenchError where it may not start."""
+    def rehearse(self, job: Job) -> Built:
+        """Have a run's players get ready for their first step; what they built. Nothing is kept.
+
+        Raises RunFailedError or LlmbenchError where training would fail.
+        """
         with self.casting(job) as casting:
-            try:
-                rehearse(casting)
-            except RunFailedError:
-                return False
-        return True
+            return rehearse(casting)

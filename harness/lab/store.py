@@ -7,6 +7,7 @@ A run's folder is named by all that its numbers depend on, so what is found ther
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ from harness.lab.executor import Executor, LocalExecutor
 from harness.lab.provenance import collect_provenance
 from harness.player import code_digest
 from harness.player.device import gpu_name
+from harness.player.protocol import Built
 from harness.referee.job import GiveUp, Job
 from harness.variants.recipe import recipe_sources
 
@@ -175,17 +177,14 @@ class RunStore:
             self.observe(run, Done(result=result, reused=False))
             return result
 
-    def rehearse(self, run: RunIdentity) -> bool:
-        """Whether `run` gets as far as its first step: seconds, and nothing is kept.
+    def rehearse(self, recipe: str) -> Built:
+        """Have players build `recipe`, up to its first step: seconds, and nothing is kept.
 
-        Raises LlmbenchError where it may not start, InterruptedRunError on Ctrl-C or SIGTERM.
+        Raises RunFailedError or LlmbenchError where it may not start, InterruptedRunError on Ctrl-C or SIGTERM.
         """
-        if self.executor is not LocalExecutor:
-            return True  # this machine may have no GPU for it
         executor = LocalExecutor(self.track, 1)
-        self.folder(run).mkdir(parents=True, exist_ok=True)
-        with executor.stopped_by_signals():
-            return executor.rehearse(self.job(run))
+        with tempfile.TemporaryDirectory() as folder, executor.stopped_by_signals():
+            return executor.rehearse(self.job(self.identify(recipe, 0)).model_copy(update={"folder": folder}))
 
     def job(self, run: RunIdentity, give_up: GiveUp | None = None) -> Job:
         """What a referee is asked to do for `run`."""

@@ -22,7 +22,6 @@ CODE_FILES = (
     "harness/player/process.py",
     "harness/player/protocol.py",
     "harness/player/play.py",
-    "harness/player/loss.py",
     "harness/player/compiler.py",
     "harness/player/train.py",
     "harness/referee/casting.py",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from harness.core.errors import LlmbenchError
 from harness.core.project import read_text
-from harness.player.loss import RuleBrokenError
+from harness.player.protocol import RuleBrokenError
 
 SAID = "said.json"
 """Name of a file beside what was compiled: what the programs said that torch asked, by their command line."""

@@ -52,8 +52,8 @@ _OF_A_DRIVER = [Path(path) for path in ("/proc/self", "/proc/meminfo", "/sys/dev
 
 OPEN_FILES = 256  # descriptors; importing torch holds some ten
 
-# Settings of libraries that compute, of the language, and the ranks of one run.
-_KEPT = {"LANG", "TZ", "LD_LIBRARY_PATH", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+# Settings of libraries that compute, and of the language.
+_KEPT = {"LANG", "TZ", "LD_LIBRARY_PATH"}
 _KEPT_PREFIXES = (
     *("LC_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "MALLOC_", "GLIBC_TUNABLES", "ATEN_", "TORCH"),
     *("PYTORCH_", "TRITON_", "CUDA_", "NVIDIA_", "CUBLAS_", "CUDNN_", "NCCL_", "GLOO_"),

@@ -145,12 +145,13 @@ def open_device(track: Track) -> Device:
     return Device("cuda", bf16=torch.cuda.is_bf16_supported(including_emulation=False), steps_between_waits=10)
 
 
-def start_device(track: Track) -> None:
-    """Start a GPU's driver: it opens a socket and names threads, which a confined process may not."""
+def start_device(track: Track, rank: int = 0) -> None:
+    """Start the driver of this rank's GPU: from here on `cuda` means that one. Nothing on a CPU."""
     require_device(track)
     if track.device == "cuda":
         import torch
 
+        torch.cuda.set_device(rank)
         torch.zeros(1, device="cuda")
         torch.cuda.synchronize()
 

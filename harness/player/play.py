@@ -21,7 +21,6 @@ from harness.core.errors import LlmbenchError
 from harness.core.project import derive_seed
 from harness.core.runs import ExpertLayer
 from harness.player.device import open_device, set_up_torch, start_device
-from harness.player.loss import RuleBrokenError
 from harness.player.protocol import (
     ANSWER,
     DONE,
@@ -32,6 +31,7 @@ from harness.player.protocol import (
     Built,
     Failure,
     Report,
+    RuleBrokenError,
     TensorSpec,
     Verb,
 )
@@ -104,7 +104,7 @@ class Program:
         assignment = Assignment.model_validate_json(body)
         track = assignment.track
         set_up_torch(track)
-        start_device(track)
+        start_device(track, assignment.rank)
         self.assignment, self.device = assignment, open_device(track)
         recipe = self.recipe()
         self.model = recipe.build()
@@ -118,13 +118,23 @@ class Program:
         else:
             self.model.eval()
         named = dict(self.model.named_parameters(remove_duplicate=False))
-        self.tensors = tuple(
-            TensorSpec(name=name, dtype=_dtype(tensor), shape=tuple(tensor.shape), is_parameter=name in named)
-            for name, tensor in self.model.state_dict().items()
-        )
-        num_params = sum(parameter.numel() for parameter in self.model.parameters())
+        first: dict[int, str] = {}
+        """Address of a tensor -> the first name that it has."""
+        tensors = []
+        for name, tensor in self.model.state_dict().items():
+            owner = first.setdefault(tensor.data_ptr(), name) if tensor.numel() else name
+            tensors.append(
+                TensorSpec(
+                    name=name,
+                    dtype=_dtype(tensor),
+                    shape=tuple(tensor.shape),
+                    is_parameter=name in named,
+                    tied_to=None if owner == name else owner,
+                )
+            )
+        self.tensors = tuple(tensors)
         self._watch_experts()
-        return Built(tensors=self.tensors, num_params=num_params).model_dump_json().encode()
+        return Built(tensors=self.tensors).model_dump_json().encode()
 
     def recipe(self) -> Recipe:
         """What is built; this runs the variants' code."""

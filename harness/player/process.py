@@ -1,84 +1,36 @@
-"""How players start, what the referee asks of them, and how they end.
-
-On Linux the standard library's fork server imports torch once and forks every player: it runs no variant's code and
-holds no tokens, so each player starts from the same clean memory. Elsewhere, and where LLMBENCH_START says `spawn`, a
-player is a fresh interpreter, which takes some seconds longer.
-"""
+"""A player as a process: how it is asked, what ends it, and what is read of it from outside."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from itertools import pairwise
-from multiprocessing.connection import Connection
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import psutil
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from harness.core.errors import InterruptedRunError, LlmbenchError
-from harness.core.project import CHECKOUT
-from harness.core.runs import NETWORK_OPEN, RunFailedError
-from harness.core.schema import Positive, Strict
-from harness.player.bubble import INSIDE, bubble
-from harness.player.confine import confine, limit_resources, player_environment
+from harness.core.runs import RunFailedError
 from harness.player.protocol import ANSWER, DONE, FAILED, LONGEST_REASON, LONGEST_WORD, REQUEST, Failure, Verb
+from harness.player.start import PREPARE_S, Cell, start_method, start_player, starting
 
-StartMethod = Literal["forkserver", "spawn"]
 Record = TypeVar("Record", bound=BaseModel)
 
-PRELOADED = ["harness.player.play", "models.gpt"]
-"""What the fork server imports. A player imports the main module once more."""
-LONGEST_LOG = 4 << 20  # bytes that the players of a run may print
-MOST_THREADS = 1000  # of a player; a machine has some ten thousand for all of its processes
-LONGEST_OUTPUT = 1 << 30  # bytes of each file of one that compiles
-PREPARE_S = 600.0  # to import, build, compile and warm up; a compiler takes minutes
 PATIENCE_S = 5.0  # for the end of a player that was told to end
 STOP_S = 1.0  # for a player's answer once the run is to stop
 WATCH_EVERY_S = 0.1
-LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC  # who writes to a file sees how long it is
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+MOST_THREADS = 1000  # of a player; a machine has some ten thousand for all of its processes
 _KILLED_WITH_SERVER = 255  # what multiprocessing says of a process whose fork server was killed
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_starting = threading.Lock()  # starting reads the exit codes of processes that others wait for
-
-
-class Cell(Strict):
-    """What a player's process may reach, and what it may use."""
-
-    readable: tuple[str, ...] = ()
-    writable: tuple[str, ...] = ()
-    devices: tuple[str, ...] = ()
-    programs: bool = False
-    """Whether it may start programs, as a compiler does."""
-    network: bool = False
-    """Whether it may connect to other ranks."""
-    cores: tuple[int, ...] = ()
-    """Cores that it is pinned to; empty for all."""
-    memory_bytes: Positive | None = None
-    forked: bool = True
-    """Whether it may come from the fork server. What compiles does not: its folder is not in the bubble."""
-    silence_s: float = PREPARE_S
-    """Longest time to answer a batch."""
-    environment: dict[str, str] = Field(default_factory=dict)
-
-
-def start_method() -> StartMethod:
-    """How players start here. Raises LlmbenchError where LLMBENCH_START names no way."""
-    asked = os.environ.get("LLMBENCH_START", "")
-    if asked not in ("", "forkserver", "spawn"):
-        raise LlmbenchError(f"LLMBENCH_START is '{asked[:80]}'; set it to forkserver or spawn, or unset it")
-    default = "forkserver" if sys.platform == "linux" else "spawn"  # a fork is not safe where torch has threads
-    return cast(StartMethod, asked or default)
+INTERRUPTED = (
+    "interrupted; finished runs are kept and started ones have a checkpoint, run the same command again to go on"
+)
 
 
 class Answered(NamedTuple):
@@ -103,25 +55,14 @@ class Player(AbstractContextManager["Player"]):
         self._deadline: float | None = None
         self._killed_for: RunFailedError | InterruptedRunError | None = None
         self._ended = threading.Event()
-        self._server: int | None = None
-        self._without_memory = _killed_for_memory()
-        method = start_method() if cell.forked else "spawn"
-        context: Any = multiprocessing.get_context(method)  # its stubs know no Process
-        theirs_in, self._requests = context.Pipe(duplex=False)
-        self._answers, theirs_out = context.Pipe(duplex=False)
-        self._process = context.Process(target=_live, args=(cell, _opened(log), theirs_in, theirs_out))
-        try:
-            with _starting, _without_interrupts(), theirs_in, theirs_out:
-                if method == "forkserver":
-                    self._server = _start_server(cell)
-                with _environment():
-                    self._process.start()
-        except (OSError, EOFError) as error:
-            raise LlmbenchError(f"no player process can be started ({error}); try LLMBENCH_START=spawn") from error
+        self._ended_for_memory = ended_for_memory()
+        self._process, self._requests, self._answers = start_player(cell, log)
         self.started = time.perf_counter()
         self._outside: psutil.Process | None = None
-        with suppress(psutil.NoSuchProcess):
+        self._server: psutil.Process | None = None
+        with suppress(psutil.Error):
             self._outside = psutil.Process(self.pid)
+            self._server = self._outside.parent()
         with suppress(OSError):  # where the machine runs out of memory a player goes first, and never its referee
             Path(f"/proc/{self.pid}/oom_score_adj").write_text("1000")
         self._watch = threading.Thread(target=self._watch_over, daemon=True)
@@ -269,7 +210,7 @@ class Player(AbstractContextManager["Player"]):
             return self._killed_for
         if self.should_stop():
             return InterruptedRunError(INTERRUPTED)
-        if code == -signal.SIGKILL and _killed_for_memory() != self._without_memory:
+        if code == -signal.SIGKILL and ended_for_memory() != self._ended_for_memory:
             return RunFailedError("error", "memory: killed by signal 9 when the machine had none left; use fewer jobs")
         if code == -signal.SIGKILL:  # no player can send it, not even to itself (confine.py)
             return RunFailedError("interrupted", "killed by signal 9 from outside, perhaps for want of memory")
@@ -287,31 +228,26 @@ class Player(AbstractContextManager["Player"]):
     def _wait(self) -> int:
         """Its exit code, negative for a signal. A player that has ended its answers and lives on is killed."""
         deadline = time.monotonic() + PATIENCE_S
-        while self._is_alive() and time.monotonic() < deadline:  # join() trusts a pipe that the player may close
-            time.sleep(0.005)
-        with _starting:
-            if self._process.is_alive():
-                self._process.kill()
-                self._process.join()
+        while self._is_alive():  # join() would wait for a pipe that the player may close
+            if time.monotonic() > deadline:
+                self._kill_for(RunFailedError("error", "its process has closed its answers and lives on"))
+                deadline += PATIENCE_S
+            time.sleep(0.002)
         code = self._process.exitcode or 0
         return -signal.SIGKILL if code == _KILLED_WITH_SERVER and self._lost_its_server() else code
 
     def _is_alive(self) -> bool:
-        with _starting:
+        with starting:
             return bool(self._process.is_alive())
 
     def _lost_its_server(self) -> bool:
-        """Whether the fork server that knew its exit code has ended; it may do so a moment later."""
-        if self._server is None:
+        """Whether the process that started it is gone: then nobody knows its exit code."""
+        if start_method() != "forkserver" or not self.cell.forked or self._server is None:
             return False
-        for _ in range(20):
-            try:
-                if os.waitid(os.P_PID, self._server, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-                    return True
-            except ChildProcessError:  # it was waited for
-                return True
-            time.sleep(0.05)
-        return False
+        try:
+            return self._server.status() == psutil.STATUS_ZOMBIE or not self._server.is_running()
+        except psutil.Error:
+            return True
 
     def _watch_over(self) -> None:
         """Kill the player where it is silent for too long, takes too much memory, or the run is to stop."""
@@ -349,132 +285,8 @@ class Player(AbstractContextManager["Player"]):
         return 0
 
 
-INTERRUPTED = (
-    "interrupted; finished runs are kept and started ones have a checkpoint, run the same command again to go on"
-)
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """What starts within holds back SIGINT and SIGTERM sent to the whole family: the command passes them on."""
-    if sys.platform == "win32":
-        yield
-        return
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # first, for where it starts it ends with all signals let through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _environment() -> Iterator[None]:
-    """What starts within is given nothing private: a process can read what it, or its fork server, started with."""
-    before = dict(os.environ)
-    paths = os.pathsep.join([str(CHECKOUT), *filter(None, [before.get("PYTHONPATH")])])
-    # Threads that a library starts before a fork would not survive it, and before confinement are none of its.
-    mine = {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": paths, "LLMBENCH_START": before.get("LLMBENCH_START", "")}
-    try:
-        os.environ.clear()
-        os.environ.update(player_environment(before) | mine)
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def _start_server(cell: Cell) -> int:
-    """Have the fork server run, in a bubble where that works; nothing where it does already. The server's id."""
-    from multiprocessing import forkserver  # not on Windows
-
-    forkserver.set_forkserver_preload(PRELOADED)
-    with bubble(map(Path, cell.devices)), _environment():
-        forkserver.ensure_running()
-    return cast(int, forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]
-
-
-def _killed_for_memory() -> int:
-    """How many processes of this machine Linux has ended for want of memory."""
+def ended_for_memory() -> int:
+    """How many processes Linux has ended on this machine for want of memory."""
     with suppress(OSError, ValueError):
         return int(Path("/proc/vmstat").read_text().partition("\noom_kill ")[2].split("\n")[0])
     return 0
-
-
-def _opened(log: Path) -> Any:
-    """The log as a player gets it: open, for in a bubble it has no path. On Windows its path."""
-    if sys.platform == "win32":
-        return str(log)
-    return Connection(os.open(log, LOG_FLAGS, 0o644), readable=False)
-
-
-def _live(cell: Cell, log: Connection | str, requests: Connection, answers: Connection) -> None:
-    """A player's process: it gives up what it must not have, says so, and plays."""
-    end_with_parent()
-    if sys.platform != "win32":
-        os.setsid()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # forgets one that waits: the command alone decides
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    descriptor = os.open(log, LOG_FLAGS) if isinstance(log, str) else log.fileno()
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    if cell.forked and start_method() == "forkserver":
-        close_all_but(requests.fileno(), answers.fileno())
-    elif sys.platform != "win32":
-        from multiprocessing import resource_tracker
-
-        os.close(resource_tracker._resource_tracker._fd)  # type: ignore[attr-defined]  # who writes there unlinks names
-    around = [os.environ[INSIDE]] if INSIDE in os.environ else []
-    os.environ.clear()
-    os.environ.update(cell.environment, OPENBLAS_NUM_THREADS="1")  # its threads would come before confinement
-    from harness.player.play import play  # preloaded where players are forked
-
-    if cell.cores and sys.platform == "linux":
-        os.sched_setaffinity(0, cell.cores)
-    try:
-        limit_resources(cell.memory_bytes, file_bytes=LONGEST_OUTPUT if cell.writable else LONGEST_LOG)
-        in_force = confine(
-            *([Path(path) for path in paths] for paths in (cell.readable, cell.writable, cell.devices)),
-            programs=cell.programs,
-            network=cell.network,
-        )
-    except LlmbenchError as error:
-        answers.send_bytes(json.dumps({"refused": str(error)}).encode())
-        return
-    # Ranks of GPUs may need more of a network than a bubble has: nobody has measured it.
-    is_open = cell.network and (not around or bool(cell.devices))
-    names = sorted([*around, *in_force, *([NETWORK_OPEN] if is_open else [])])
-    answers.send_bytes(json.dumps({"in_force": names}).encode())
-    with suppress(EOFError, BrokenPipeError):  # the referee has asked all
-        play(requests, answers)
-
-
-def close_all_but(*descriptors: int) -> None:
-    """Close what a fork has inherited, except for stdin, stdout, stderr and `descriptors`."""
-    kept = [2, *sorted(descriptors), os.sysconf("SC_OPEN_MAX")]
-    for before, after in pairwise(kept):
-        os.closerange(before + 1, after)
-
-
-def end_with_parent() -> None:
-    """Have Linux kill this process when its parent dies; elsewhere the closed pipe ends it at its next event.
-
-    Called before this process closes what it inherited: so long the fork server lives.
-    """
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
-        os._exit(1)
-
-
-def emit_lines() -> Callable[[BaseModel], Any]:
-    """Sends events as JSON lines on stdout; whatever else this process prints goes to stderr from here on."""
-    lines = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    return lambda event: lines.write(event.model_dump_json() + "\n")

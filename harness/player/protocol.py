@@ -31,6 +31,11 @@ MOST_TENSORS = 20_000
 LONGEST_NAME = 300  # characters of a tensor's name, printable ASCII
 LONGEST_AXIS = 1 << 40
 
+
+class RuleBrokenError(Exception):
+    """The recipe broke a rule of training; the message starts with the rule's name."""
+
+
 ITEM_BYTES = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1,
     "bool": 1,
@@ -68,6 +73,8 @@ class TensorSpec(Strict):
     dtype: str
     shape: Annotated[tuple[Annotated[Count, Field(le=LONGEST_AXIS)], ...], Field(max_length=8)]
     is_parameter: bool
+    tied_to: str | None = None
+    """Another tensor that is the same memory."""
 
     @property
     def num_bytes(self) -> int:
@@ -103,8 +110,11 @@ class Built(Strict):
     """A player is ready for its first tokens."""
 
     tensors: Annotated[tuple[TensorSpec, ...], Field(max_length=MOST_TENSORS)]
-    num_params: Positive
-    """Of what is trained; tied ones once."""
+
+    @property
+    def num_params(self) -> int:
+        """Of what is trained, tied ones once, by the player's word."""
+        return sum(math.prod(spec.shape) for spec in self.tensors if spec.is_parameter and spec.tied_to is None)
 
 
 class Failure(Strict):

@@ -63,8 +63,6 @@ def join(track: Track, ranks: Ranks, store: Any) -> None:
 
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody else on the network can knock
-    if track.device == "cuda":
-        torch.cuda.set_device(ranks.rank)
     backend = "gloo" if track.device == "cpu" else "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.size)
     for device in {"cpu", track.device}:

@@ -1,6 +1,6 @@
 """The training step, on the player's side: batch in, loss out. It knows no clock, no other batch, and no dev or val.
 
-Shapes: B sequences, T positions, V vocabulary; a batch holds T + 1 tokens a sequence.
+Shapes: B sequences, T positions, N tokens, V vocabulary; a batch holds T + 1 tokens a sequence.
 """
 
 from __future__ import annotations
@@ -8,17 +8,18 @@ from __future__ import annotations
 import io
 import pickle
 import struct
-from typing import Any
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.optim import Optimizer
 
 from harness.core.errors import LlmbenchError
 from harness.core.project import derive_seed
 from harness.player.device import Device
-from harness.player.loss import RuleBrokenError, cross_entropy
-from harness.player.protocol import Assignment
+from harness.player.protocol import Assignment, RuleBrokenError
 from harness.player.ranks import Ranks
 from harness.variants.recipe import Recipe
 
@@ -125,3 +126,31 @@ def warm_up(model: nn.Module, device: Device, shape_BT1: tuple[int, int], vocab_
     model.zero_grad(set_to_none=True)
     model.load_state_dict(before)
     device.wait()
+
+
+def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+    """Mean nats per token, in float32."""
+    logits_NV, targets_N = logits_BTV.flatten(0, -2).float(), targets_BT.flatten()
+    if logits_NV.is_cuda:
+        return F.cross_entropy(logits_NV, targets_N)
+    return cast(Tensor, _CrossEntropy.apply(logits_NV, targets_N))  # type: ignore[no-untyped-call]
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """PyTorch's, with fewer passes over the logits, which are larger than a CPU's caches."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+        probabilities_NV = logits_NV.softmax(-1)
+        ctx.save_for_backward(probabilities_NV, targets_N)
+        # The largest probability never underflows, so the sum of exponentials is read off it.
+        log_sum_N1 = logits_NV.amax(-1, keepdim=True) - probabilities_NV.amax(-1, keepdim=True).log()
+        return (log_sum_N1 - logits_NV.gather(-1, targets_N[:, None])).mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        probabilities_NV, targets_N = ctx.saved_tensors
+        scale = grad / len(targets_N)
+        grad_NV = probabilities_NV.mul_(scale)  # in place: nothing else holds it
+        return grad_NV.scatter_add_(-1, targets_N[:, None], -scale.expand(len(targets_N), 1)), None

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from harness.core.dataspec import PINS
 from harness.core.project import CHECKOUT, make_folder
 from harness.core.track import Track
 from harness.data.cache import cache_folder
 from harness.data.corpus import private_paths
 from harness.player.confine import carve, interpreter_paths, player_environment
 from harness.player.device import device_files
-from harness.player.process import PREPARE_S, Cell, Player
+from harness.player.process import Player
 from harness.player.protocol import Assignment
+from harness.player.start import PREPARE_S, Cell
 from harness.referee.job import Job
 from harness.referee.session import Session
 
@@ -44,7 +47,9 @@ class Casting:
 
     def assignment(self, **fields: object) -> Assignment:
         """What a player of this run builds; `fields` beside what all of them share."""
-        track = Track.model_validate_json(self.track.model_dump_json(exclude={"settings"}))
+        content = self.track.model_dump(mode="json", exclude={"settings"})
+        content["data"] |= dict.fromkeys(PINS)  # no player knows its texts' digests
+        track = Track.model_validate_json(json.dumps(content))
         shared = {"seed": self.job.seed, "num_steps": self.track.budget.num_steps, "trains": False}
         return Assignment.model_validate({"track": track, "sources": self.sources, **shared, **fields})
 
@@ -77,8 +82,8 @@ class Casting:
 
     @cached_property
     def _readable(self) -> tuple[str, ...]:
-        """The interpreter, its packages and the project's own code, less every text and token."""
+        """The interpreter, its packages and the project's own code, less every text, token and variant's file."""
         cache = cache_folder(self.track).parent
-        denied = [path.resolve() for path in (*private_paths(self.track.data), cache)]
+        denied = [path.resolve() for path in (*private_paths(self.track.data), cache, CHECKOUT / "models" / "variants")]
         code = [path for room in ("harness", "models") for path in carve(CHECKOUT / room, denied)]
         return tuple(map(str, [*interpreter_paths(denied), *code]))

@@ -69,9 +69,12 @@ class Job(Strict):
         return track
 
     def load_sources(self) -> tuple[tuple[str, str], ...]:
-        """Name and text of each variant. Raises LlmbenchError where a source changed meanwhile."""
+        """Name and code of each variant, without its comments: they cost nothing, so they must carry nothing.
+
+        Raises LlmbenchError where a source changed meanwhile.
+        """
         sources = recipe_sources(Project(Path(self.root)), self.recipe)
         for name, source in sources.items():
             if source.digest != self.sources[name]:
                 raise LlmbenchError(f"variant '{name}' changed while its runs were being trained; start again")
-        return tuple((name, source.text) for name, source in sources.items())
+        return tuple((name, source.code) for name, source in sources.items())

@@ -14,6 +14,7 @@ from harness.core.events import Evaluating, RunEvent
 from harness.core.project import read_bytes, sha256
 from harness.core.runs import FailedRun, FinishedRun, RunFailedError, RunIdentity, Training
 from harness.data.cache import open_split
+from harness.player.protocol import Built
 from harness.referee.casting import Casting
 from harness.referee.evaluate import evaluate
 from harness.referee.probes import probe_seed
@@ -74,10 +75,10 @@ def _find_training(casting: Casting) -> Training | None:
     return None
 
 
-def rehearse(casting: Casting) -> None:
-    """Build the run's players, to their first step, and end them: seconds, and nothing is kept.
+def rehearse(casting: Casting) -> Built:
+    """Have the run's players get ready for their first step, and end them: seconds. What they built.
 
     Raises RunFailedError or LlmbenchError where training would fail.
     """
     with ExitStack() as stack:
-        start_ranks(casting, stack)
+        return start_ranks(casting, stack)[0].built

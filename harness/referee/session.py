@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from harness.core.runs import RunFailedError
-from harness.player.process import Answered, Player
+from harness.player.process import Player
 from harness.player.protocol import ITEM_BYTES, Assignment, Built, Report, TensorSpec, Verb
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class Session(AbstractContextManager["Session"]):
         """Have it build. Raises LlmbenchError where the recipe cannot be built."""
         self.player, self.assignment = player, assignment
         self.wall_s = self.cpu_s = 0.0
-        """Seconds from its weights to its last logits: waiting for it, and all that it computed meanwhile."""
+        """Seconds that it took to load its weights and to score, so far; processor time in between included."""
+        self._began_cpu_s = 0.0
         try:
             answered = player.ask(Verb.BUILD, assignment.model_dump_json().encode())
             self.built = player.read_json(Built, answered)
@@ -51,7 +52,7 @@ class Session(AbstractContextManager["Session"]):
             player.close()
             raise
         player.is_built = True
-        self._built_cpu_s = player.cpu_s()
+        self._began_cpu_s = player.cpu_s()
 
     def _check_built(self, track: Track) -> None:
         names = {spec.name for spec in self.built.tensors}
@@ -64,8 +65,6 @@ class Session(AbstractContextManager["Session"]):
             raise RunFailedError("error", f"weights: a tensor is called {RESERVED}; name it otherwise")
         if self.weights_bytes > self._room // WEIGHTS_SHARE:
             raise RunFailedError("error", f"memory: the weights take {self.weights_bytes / 2**30:.1f} GiB")
-        if self.built.num_params > sum(math.prod(spec.shape) for spec in self.tensors if spec.is_parameter):
-            raise RunFailedError("error", "weights: it counts more parameters than its weights hold")
 
     @property
     def _room(self) -> int:
@@ -87,12 +86,8 @@ class Session(AbstractContextManager["Session"]):
         return sum(spec.num_bytes for spec in self.tensors)
 
     def load(self, weights: bytes) -> None:
-        """Have it take these weights. It counts as scoring: what it makes of them may take time."""
-        self._count(self.player.ask(Verb.LOAD, weights, exactly=0))
-
-    def _count(self, answered: Answered) -> None:
-        self.wall_s += answered.wall_s
-        self.cpu_s = self.player.cpu_s() - self._built_cpu_s
+        """Have it take these weights."""
+        self.wall_s += self.player.ask(Verb.LOAD, weights, exactly=0).wall_s
 
     def tell_step(self, tokens_BT1: NDArray[np.int64], step: int) -> None:
         """Hand it the batch of a step, counted from 0; `hear_step` waits for its answer."""
@@ -105,7 +100,7 @@ class Session(AbstractContextManager["Session"]):
         body = self.player.hear(at_most=8 * self.assignment.num_steps).body
         if len(body) % 8:
             raise RunFailedError("error", "its process sent something that is no answer")
-        losses: list[float] = np.maximum(np.frombuffer(body, dtype="<f8"), 0.0).tolist()  # NaN stays NaN
+        losses: list[float] = np.frombuffer(body, dtype="<f8").tolist()
         return losses
 
     def ask(self, tokens_BT: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -119,7 +114,8 @@ class Session(AbstractContextManager["Session"]):
             if error.status == "invalid":
                 raise ProbeFailedError(str(error)) from error
             raise
-        self._count(answered)
+        self.wall_s += answered.wall_s
+        self.cpu_s = self.player.cpu_s() - self._began_cpu_s
         logits_BTV: NDArray[Any] = np.frombuffer(answered.body, dtype="<f4").reshape(shape)
         if not np.isfinite(logits_BTV).all():
             raise ProbeFailedError("finiteness: a logit is not a finite number")

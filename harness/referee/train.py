@@ -27,7 +27,7 @@ from harness.referee.checkpoint import Progress, load_checkpoint, resumes_exactl
 from harness.referee.clock import Clock
 from harness.referee.probes import mean_nats
 from harness.referee.session import Session
-from harness.referee.weights import parameters_of, serialize, split
+from harness.referee.weights import count_trained, parameters_of, serialize, split
 
 # Largest difference in loss of two players with the same weights, nats: sums have another order on a GPU.
 MAX_COPY_SHIFT = 1e-3
@@ -56,9 +56,7 @@ def train(
     progress, saved = found or (Progress(), None)
     with ExitStack() as stack:
         ranks = start_ranks(casting, stack)
-        if saved is not None:
-            for session in ranks:
-                session.resume(saved)
+        start = ranks[0].snapshot()
         run = _Run(casting, ranks, Dev(casting, tokens["dev"], stack), progress, watch, started)
         batches = Batches(tokens["train"], budget.seq_len, budget.batch_sequences, job.seed)
         run.preparation = (
@@ -66,6 +64,9 @@ def train(
             sum(session.player.cpu_s() for session in ranks) + progress.warmup_cpu_s,
         )
         clock = run.clock = Clock([session.player for session in ranks], progress.train_s, progress.cpu_s)
+        if saved is not None:
+            for session in ranks:
+                session.resume(saved)
         while True:
             if run.step == budget.num_steps:
                 break
@@ -84,7 +85,7 @@ def train(
         if len(parameters) > 1 and track.device == "cpu":  # GPUs may round differently
             reason = "processes: their weights have parted; move parameters by their gradients alone"
             raise RunFailedError("invalid", reason)
-        return run.finish(weights[0], cpu_s)
+        return run.finish(start, weights[0], cpu_s)
 
 
 def start_ranks(casting: Casting, stack: ExitStack) -> list[Session]:
@@ -187,6 +188,8 @@ class _Run:
         progress = self.progress
         self.step, self.tokens, self.curve = progress.step, progress.tokens, list(progress.curve)
         self.loss_sum, self.loss_steps = progress.loss_sum, progress.loss_steps
+        self.unread = 0
+        """Steps whose losses the players have not read: several on a GPU."""
 
     @property
     def is_scored(self) -> bool:
@@ -197,8 +200,13 @@ class _Run:
         """A step is done: the losses that the ranks have read, by their own words, and the tokens handed over."""
         self.step += 1
         self.tokens += num_tokens
-        if len(set(map(len, losses_R))) > 1:
-            raise RunFailedError("error", "processes: they answered a step with different numbers of losses")
+        self.unread += 1
+        num_told, must = len(losses_R[0]), self.step in self.casting.track.budget.dev_steps
+        if num_told not in ({self.unread} if must else {0, self.unread}) or any(
+            len(losses) != num_told or min(losses, default=0.0) < 0 for losses in losses_R
+        ):
+            raise RunFailedError("error", "its process told other losses than were asked for")
+        self.unread -= num_told
         for told in zip(*losses_R, strict=True):
             self.loss_sum += sum(told) / len(told)
             self.loss_steps += 1
@@ -209,7 +217,7 @@ class _Run:
             )
         if losses_R[0]:
             loss_nats = sum(losses[-1] for losses in losses_R) / len(losses_R)
-            self.watch(Step(step=self.step, loss_nats=max(0.0, loss_nats), train_s=self.clock.train_s))
+            self.watch(Step(step=self.step, loss_nats=loss_nats, train_s=self.clock.train_s))
 
     def score_dev(self, batch_BT1: Batch, weights: bytes | None = None) -> None:
         """Score dev with the weights of now, and compare the player that trains with the one that scores.
@@ -217,8 +225,6 @@ class _Run:
         Raises RunFailedError where they differ, the loss is not finite, or the run is hopeless.
         """
         first, limit = self.ranks[0], self.casting.job.give_up
-        if not self.loss_steps:
-            raise RunFailedError("error", "its process answered no loss of the steps before dev was scored")
         rows_BT1, train_s = batch_BT1[:NUM_COPY_SEQUENCES], self.clock.train_s
         weights = first.snapshot() if weights is None else weights
         own = mean_nats(first, [rows_BT1])
@@ -271,16 +277,18 @@ class _Run:
     def wall_s(self) -> float:
         return self.progress.wall_s + time.perf_counter() - self.started
 
-    def finish(self, weights: bytes, cpu_s: float) -> Training:
-        """Write the weights; the run's record of training."""
+    def finish(self, start: bytes, weights: bytes, cpu_s: float) -> Training:
+        """Write the weights; the run's record of training. `start` are the weights before the first batch."""
         first, job = self.ranks[0], self.casting.job
         content = serialize(first.tensors, weights)
         write_atomic(job.weights, content)
-        peaks = [session.player.peak_memory_mib() or session.report().peak_memory_mib for session in self.ranks]
+        peaks = [session.report().peak_memory_mib for session in self.ranks]  # on a GPU only the player knows it
+        if self.casting.track.device == "cpu":
+            peaks = [session.player.peak_memory_mib() or peak for session, peak in zip(self.ranks, peaks, strict=True)]
         training = Training(
             steps=self.step,
             tokens=self.tokens,
-            num_params=first.built.num_params,
+            num_params=count_trained(first.tensors, start, weights),
             train_s=self.clock.train_s,
             cpu_s=cpu_s,
             warmup_s=self.preparation[0],

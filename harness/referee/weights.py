@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Sequence
 
@@ -68,3 +69,17 @@ def parameters_of(tensors: Sequence[TensorSpec], weights: bytes) -> bytes:
     """The part of the weights that is parameters, without buffers."""
     parts = zip(tensors, split(tensors, weights), strict=True)
     return b"".join(part for spec, part in parts if spec.is_parameter)
+
+
+def count_trained(tensors: Sequence[TensorSpec], start: bytes, end: bytes) -> int:
+    """Numbers that were trained: of parameters, and of whatever else moved between start and end; tied ones once.
+
+    Which tensors are parameters or tied is the player's word; that a tensor moved, or equals another, is not.
+    """
+    parts = dict(zip([spec.name for spec in tensors], split(tensors, end), strict=True))
+    count = 0
+    for spec, before in zip(tensors, split(tensors, start), strict=True):
+        is_tied = spec.tied_to is not None and parts.get(spec.tied_to) == parts[spec.name]
+        if (spec.is_parameter or parts[spec.name] != before) and not is_tied:
+            count += math.prod(spec.shape)
+    return max(1, count)

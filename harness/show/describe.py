@@ -13,6 +13,7 @@ from harness.board.submission import knowledge_per_token
 from harness.core.runs import FinishedRun
 from harness.core.track import Track
 from harness.lab.doctor import Diagnosis, TrackOutlook
+from harness.show.documents import BuiltVariant
 from harness.show.report import duration
 from harness.show.tables import new_table
 from harness.variants.source import VariantSource
@@ -42,10 +43,13 @@ def variants_table(sources: Sequence[VariantSource], found: Mapping[str, Sequenc
     return table
 
 
-def variant_facts(source: VariantSource, found: Sequence[Standing], tracks: Sequence[Track]) -> list[tuple[str, str]]:
+def variant_facts(
+    source: VariantSource, found: Sequence[Standing], tracks: Sequence[Track], built: BuiltVariant | None
+) -> list[tuple[str, str]]:
     """One variant's cost, what it could know, its standing and the command that tests it: (name, value)."""
     place = f"models/variants/{source.path.name}"
     facts = [("cost", f"{source.cost} statements"), ("file", place), ("digest", source.digest)]
+    facts += [("builds", f"on {built.track}, {built.num_params:,} parameters")] if built is not None else []
     pinned = [track for track in tracks if track.data.pinned]
     known = [f"{knowledge_per_token([source.text], track):.4f} on {track.name}" for track in pinned]
     facts += [("knowledge of val", f"at most, in nats a token: {', '.join(known)}")] if known else []
@@ -147,7 +151,11 @@ def experts_table(recipe: str, runs: Sequence[FinishedRun]) -> Table | None:
     if not layers or len(layers) < len(runs):
         return None
     heads = ("layer", "balance", "lightest", "heaviest", "all, in order")
-    table = new_table(f"{recipe}: share of the assignments that each expert gets on dev", heads, left=heads[-1:])
+    table = new_table(
+        f"{recipe}: share of the assignments that each expert gets on dev, by the player's words",
+        heads,
+        left=heads[-1:],
+    )
     for place, same in enumerate(zip(*layers, strict=True)):
         shares = [statistics.fmean(share) for share in zip(*(layer.load for layer in same), strict=True)]
         table.add_row(

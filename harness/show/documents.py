@@ -20,7 +20,7 @@ from harness.core.audit import Audit
 from harness.core.dataspec import SplitName, SplitPin
 from harness.core.errors import LlmbenchError, did_you_mean
 from harness.core.runs import Run
-from harness.core.schema import Count, Sha256, Strict
+from harness.core.schema import Count, Positive, Sha256, Strict
 from harness.core.track import Track
 from harness.lab.doctor import Diagnosis
 from harness.lab.noise import ContestPlan, NoiseReport
@@ -161,8 +161,18 @@ class VariantEntry(Strict):
     """Newest first."""
 
 
+class BuiltVariant(Strict):
+    """What a player built of the base and one variant."""
+
+    track: str
+    num_params: Positive
+
+
 class VariantsDocument(Document):
     """`variants`: each with its cost and its standing; of a broken file, why it is refused."""
+
+    built: BuiltVariant | None = None
+    """Where one is named: the first of the CPU tracks on which it starts."""
 
     variants: tuple[VariantEntry, ...]
     broken: dict[str, str]

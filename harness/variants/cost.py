@@ -1,8 +1,8 @@
 """What a variant costs: its statements, and what stands in for statements, so that packing code does not make it cheap.
 
 Two sums are taken, and the larger one is the cost. The first counts statements, what an expression does in the place
-of one (`_stand_ins`), and the work of a statement beyond what a line of research code holds. The second is the work
-of the whole file, at the density of the densest variant on the board. Work is a call or an operator; an index is half.
+of one (`_stand_ins`), and the work of a statement beyond what a line of research code holds. The second is half the
+work of the whole file, denser than any file here. Work is a call or an operator; an index is half of one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MARKS |= {"overload", "property", "staticmethod"}
 LOOPS = frozenset({"accumulate", "filter", "map", "reduce", "starmap"})
 # What `ast.parse` and `compile` raise on a text that is not Python, or that is nested too deeply for them.
 PARSE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError)
-Work = ast.Call | ast.BinOp | ast.BoolOp | ast.Compare | ast.IfExp | ast.NamedExpr
+Work = ast.Call | ast.BinOp | ast.BoolOp | ast.Compare | ast.IfExp | ast.NamedExpr | ast.comprehension
 Sequence = ast.Assign | ast.BoolOp | ast.Compare | ast.Expr | ast.IfExp | ast.Lambda | ast.Return | ast.Subscript
 Sequence |= ast.UnaryOp
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -60,16 +60,19 @@ def _statements(tree: ast.Module) -> Iterator[tuple[ast.stmt, Parents]]:
     """Every statement but docstrings, those of code in strings included."""
     nodes = list(ast.walk(tree))
     parents = {child: node for node in nodes for child in ast.iter_child_nodes(node)}
-    docstrings = {
-        node.body[0]
-        for node in nodes
-        if isinstance(node, Documented) and ast.get_docstring(node, clean=False) is not None
-    }
+    texts = set(docstrings(tree))
     for node in nodes:
-        if isinstance(node, ast.stmt) and node not in docstrings:
+        if isinstance(node, ast.stmt) and node not in texts:
             yield node, parents
-        elif isinstance(node, ast.Constant) and parents[node] not in docstrings and (code := _code(node.value)):
+        elif isinstance(node, ast.Constant) and parents[node] not in texts and (code := _code(node.value)):
             yield from _statements(code)
+
+
+def docstrings(tree: ast.Module) -> Iterator[ast.stmt]:
+    """The statements that are docstrings."""
+    for node in ast.walk(tree):
+        if isinstance(node, Documented) and ast.get_docstring(node, clean=False) is not None:
+            yield node.body[0]
 
 
 def _code(value: object) -> ast.Module | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.errors import LlmbenchError, did_you_mean
 from harness.core.project import Project, read_text, sha256
 from harness.variants.check import check_source
-from harness.variants.cost import count_statements_of
+from harness.variants.cost import count_statements_of, docstrings
 
 VARIANT_NAME = re.compile(r"^[a-z][a-z0-9_]*$")
 
@@ -29,6 +31,19 @@ class VariantSource:
         return sha256(self.text.encode())
 
     @property
+    def code(self) -> str:
+        """The text without comments and docstrings, which cost nothing and so must carry nothing; same line numbers."""
+        lines = self.text.splitlines(keepends=True)
+        spans = [(*node.start, *node.end, "") for node in _comments(self.text)]
+        for node in docstrings(ast.parse(self.text)):
+            end_line, end_column = node.end_lineno or node.lineno, node.end_col_offset or 0
+            spans.append((node.lineno, node.col_offset, end_line, end_column, '""' + "\\\n" * (end_line - node.lineno)))
+        for line, column, end_line, end_column, instead in sorted(spans, reverse=True):
+            head, tail = lines[line - 1][:column], lines[end_line - 1][end_column:]
+            lines[line - 1 : end_line] = [head + instead + tail]
+        return "".join(lines)
+
+    @property
     def cost(self) -> int:
         """Statements on the syntax tree without docstrings, and what stands in for statements (cost.py)."""
         return count_statements_of(self.text)
@@ -42,6 +57,11 @@ class VariantSource:
     def summary(self) -> str:
         """First line of the docstring: the change and its source."""
         return self.docstring.partition("\n")[0]
+
+
+def _comments(text: str) -> list[tokenize.TokenInfo]:
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return [token for token in tokens if token.type == tokenize.COMMENT]
 
 
 def variant_names(project: Project) -> list[str]:

@@ -16,12 +16,13 @@ from harness.core.track import Track, load_track, track_names
 from harness.data.cache import open_split, with_found_pins
 from harness.data.prepare import prepare
 from harness.data.vocabulary import train_tokenizer
-from harness.player.job import Job
-from harness.player.train import train
+from harness.referee.job import Job
+from harness.referee.train import train
 from harness.variants.recipe import Recipe
 from models.gpt import GPT, base
 from tests.hub import add_dataset, add_model, serve_hub
 from tests.make import NEED_EXPERTS, OWN_VARIANTS, ROOT, TEXTS
+from tests.players import ThreadCasting
 from tests.sandbox import python
 
 TRACKS = track_names(Project(ROOT))
@@ -122,5 +123,5 @@ def test_every_track_trains_two_tiny_steps_with_each_of_the_projects_variants_th
             with pytest.raises(LlmbenchError, match="use it on a mixture-of-experts track"):
                 recipe.build()
             continue
-        training = train(track, recipe, tokens, own, lambda event: None)
+        training = train(ThreadCasting(track, own, recipe=recipe), tokens)
         assert (training.steps, training.tokens) == (2, 64)

@@ -57,7 +57,7 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bits(filed: Filed
     second = kills.start(root, "smoke", ("base",), every_s=0.1)
     wait_for(lambda: step() > 40, second)
     assert kills.progress(root, first=True) != {"base": "step 0"}, "it began anew"
-    kills.kill(second, "worker", choose)
+    kills.kill(second, "player", choose)
     assert json.loads(checkpoints()[0].with_name("run.json").read_text())["status"] == "interrupted"
 
     third = kills.start(root, "smoke", ("base",), every_s=0.1)
@@ -90,7 +90,7 @@ def test_a_disk_that_fills_up_while_training_loses_nothing(train_tiny: Callable[
         train_tiny(folder="torn", should_stop=lambda: next(questions))
     checkpoint = tmp_path / "torn" / "checkpoint"
     before = checkpoint.read_bytes()
-    for num_bytes in (0, 1000, len(before) // 8):
+    for num_bytes in (0, 1000, len(before) // 8):  # less than the weights take
         with no_file_beyond(num_bytes), pytest.raises(LlmbenchError, match="; free space or fix"):
             train_tiny(folder="torn")
         assert checkpoint.read_bytes() == before

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.player.loss import cross_entropy
+from harness.player.train import cross_entropy
 from models.kernels import MAX_KEPT_POSITIONS, QUERY_BLOCK, RMSNorm, causal_attention, squared_relu
 
 

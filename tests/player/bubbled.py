@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness.core.project import CHECKOUT
 from harness.player.bubble import INSIDE
-from harness.player.process import Cell, _start_server
+from harness.player.start import Cell, _start_server
 
 
 def look(private: str, pipe: Connection) -> None:

@@ -8,6 +8,7 @@ what is not caught.
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +46,7 @@ class Caught(NamedTuple):
     source: str = ""
     """Words of the refusal of its source."""
     run: str = ""
-    """Words of what ends its run."""
+    """What ends its run, as a regular expression: in a bubble a file is not there, elsewhere it is refused."""
     earns: bool = False
     """Whether its run ends well: then it is worth no more than the base's."""
 
@@ -81,11 +82,11 @@ EXPECTED = {
     "calls_home": Caught("imports 'socket'", "PermissionError"),
     "forks": Caught("'os'", "PermissionError"),
     "reads_the_corpus": Caught("imports 'importlib.metadata'", "PermissionError"),
-    "reads_val_from_disk": Caught("imports 'os'", "PermissionError"),
+    "reads_val_from_disk": Caught("imports 'os'", "PermissionError|FileNotFoundError"),
     "remembers_across_processes": Caught("imports 'ctypes'", "PermissionError"),
     "signals_its_parent": Caught("imports 'os'", "PermissionError"),
     "starts_a_program": Caught("imports 'subprocess'", "PermissionError"),
-    "torch_reads_a_file": Caught(run="Permission denied"),
+    "torch_reads_a_file": Caught(run="Permission denied|No such file"),
     # patching
     "climbs_through_a_frame": Caught(earns=True),
     "patches_a_class_through_self": Caught(earns=True),
@@ -218,4 +219,4 @@ def test_what_reaches_past_the_process_fails_by_name(name: str, trains: bool, sm
     casting = castings(make_job(smoke, tmp_path), smoke, CHEATS[name], OpenCasting)
     with pytest.raises((RunFailedError, LlmbenchError)) as caught:
         casting.start("train", casting.assignment(start="drawn", trains=trains))
-    assert EXPECTED[name].run in str(caught.value)
+    assert re.search(EXPECTED[name].run, str(caught.value))

@@ -20,8 +20,9 @@ import harness.player.process
 from harness.core.errors import InterruptedRunError, LlmbenchError
 from harness.core.runs import RunFailedError
 from harness.core.track import Track
-from harness.player.process import LONGEST_LOG, Cell, Player
+from harness.player.process import Player
 from harness.player.protocol import LONGEST_REASON
+from harness.player.start import LONGEST_LOG, Cell
 from harness.referee.job import Job
 from harness.referee.session import Session
 from tests import kills
@@ -205,7 +206,8 @@ def test_no_player_outlives_a_command_that_was_killed(tmp_path: Path, way: str) 
     script = tmp_path / "script.py"
     script.write_text(
         "import os, signal, sys; from pathlib import Path\n"
-        "from harness.player.process import Cell, Player\n"
+        "from harness.player.process import Player\n"
+        "from harness.player.start import Cell\n"
         "if __name__ == '__main__':\n"
         "    player = Player(Cell(), Path(sys.argv[1]))\n"
         "    print(player.pid, flush=True)\n"

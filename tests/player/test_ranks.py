@@ -25,7 +25,7 @@ from harness.lab.doctor import _remarks
 from harness.lab.executor import LocalExecutor
 from harness.lab.provenance import available_cores
 from harness.lab.ray.cluster import resources
-from harness.player.device import require_device
+from harness.player.device import require_device, start_device
 from harness.player.ranks import Ranks
 from harness.referee.session import Session
 from harness.referee.train import hear_all, train
@@ -213,6 +213,17 @@ def test_two_processes_see_and_train_what_one_does(
 def test_each_process_draws_its_own_dropout_and_the_first_that_of_a_single_one() -> None:
     assert len({Ranks(rank, 4).key for rank in range(4)}) == 4
     assert Ranks(0, 4).key == Ranks().key
+
+
+def test_each_process_builds_on_a_gpu_of_its_own(tiny: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr("harness.player.device.require_device", lambda track: None)
+    monkeypatch.setattr("torch.cuda.set_device", chosen.append)
+    monkeypatch.setattr("torch.zeros", lambda *_, **__: None)
+    monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
+    for rank in (0, 1):
+        start_device(tiny.model_copy(update={"device": "cuda", "processes": 2}), rank)
+    assert chosen == [0, 1]
 
 
 def test_a_run_of_two_survives_a_killed_process_and_a_stop(

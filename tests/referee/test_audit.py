@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from harness.player.serve import ProbeFailedError
 
 from harness.core.audit import CONCENTRATION, FOUND, WORTH, Audit, positions_needed, probability_found
 from harness.core.errors import LlmbenchError
@@ -15,6 +14,7 @@ from harness.core.track import Track
 from harness.referee.audit import MAX_SCORE_SHIFT, run_audit
 from harness.referee.evaluate import exam_of
 from harness.referee.probes import random_for, score
+from harness.referee.session import ProbeFailedError
 from tests.make import make_run
 from tests.referee.synthetic import Leak, Memory, Model, at_positions, planted, prefix_hashes, tokens
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from harness.player.serve import ProbeFailedError, Session
 from torch import Tensor, nn
 
 from harness.core.runs import Evaluation
 from harness.core.track import Track
 from harness.referee.evaluate import MAX_DEV_SHIFT, evaluate, exam_of
 from harness.referee.probes import random_for, score
+from harness.referee.session import ProbeFailedError
 from models.parts import Output
 
 VOCAB = 23
@@ -50,11 +50,12 @@ def later_mean(logits_BTV: Tensor, tokens_BT: Tensor) -> Tensor:
     return logits_BTV - 0.01 * logits_BTV.mean(1, keepdim=True)
 
 
-class InProcess(Session):
+class InProcess:
     """A session without a process: what the scorer asks, a module answers."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model, self.confinement = model, ()
+        self.wall_s = self.cpu_s = 0.0
 
     def ask(self, tokens_BT: Any) -> Any:
         with torch.no_grad():

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness.player.serve import ProbeFailedError
 from numpy.typing import NDArray
 
 from harness.referee.probes import SMALL_BATCHES, plan, probe_seed, random_for, score
+from harness.referee.session import ProbeFailedError
 from tests.referee.synthetic import VOCAB, Leak, Memory, Model, at_positions, make_exam, probe_all, reveal, tokens
 
 SEQ_LEN, SIZE, TAIL = 12, 8, 7
@@ -123,6 +123,14 @@ def test_batches_have_the_size_in_which_val_is_scored_but_a_few_of_one_and_two_r
     few = Counter(SMALL_BATCHES)
     assert {*shapes} == {(SIZE, SEQ_LEN), *((rows, length) for rows in few for length in (SEQ_LEN, TAIL))}
     assert all(shapes[rows, SEQ_LEN] == times for rows, times in few.items())
+
+
+def test_the_short_last_window_is_asked_at_any_time() -> None:
+    places = set()
+    for seed in range(10):
+        score(model := Model(), EXAM, range(len(EXAM.rows)), random_for(seed, "score"))
+        places.add([len(batch) for batch in model.asked].index(1))
+    assert len(places) > 2
 
 
 def test_rows_that_follow_one_another_are_scored_in_different_batches() -> None:

@@ -112,7 +112,7 @@ OPTIMIZERS = {
         return made""",
     "held": "return [Around(one) for one in parts.optimizer(model, config)]",
     "closed_over": """made = parts.optimizer(model, config)
-        return [Around(made[0], lambda: made), *made[1:]]""",
+        return [Around(torch.optim.SGD(made[0].param_groups), lambda: made), *made[1:]]""",
     "fails": "one, two = [0]",
     # build others
     "own": "return [torch.optim.SGD(model.parameters(), lr=0.1)]",

@@ -23,7 +23,7 @@ from harness.data.prepare import prepare
 from harness.lab.executor import LocalExecutor
 from harness.lab.store import RunStore
 from harness.player.device import require_device
-from harness.player.process import emit_lines, end_with_parent
+from harness.player.start import emit_lines, end_with_parent
 from harness.referee.job import Job
 
 REPORT_EVERY_S = 0.5
