@@ -37,6 +37,8 @@ _INTERFACES = (0x8912, 0x8913, 0x8915, 0x8946)  # SIOCGIFCONF, -FLAGS, -ADDR, SI
 _DESCRIPTORS = (0, 1, 2, 3, 4, 1030, 1032, 1034)
 # MADV_NORMAL, DONTNEED, FREE, DONTFORK, DOFORK, HUGEPAGE, NOHUGEPAGE, DONTDUMP, DODUMP: nothing of the page cache
 _ADVICE = (0, 4, 8, 10, 11, 14, 15, 16, 17)
+# MAP_SHARED, GROWSDOWN, HUGETLB: memory that RLIMIT_DATA does not count
+_UNCOUNTED = 0x1 | 0x100 | 0x40000
 _NAMES = (15, 16, 0x53564D41)  # PR_SET_NAME, PR_GET_NAME, PR_SET_VMA: of threads and of memory
 _WRITING = 3 | 64 | 512  # O_WRONLY, O_RDWR, O_CREAT, O_TRUNC
 _UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
@@ -104,6 +106,7 @@ def _checks(pid: int, needs: Needs) -> dict[str, list[_Instruction]]:
         "ioctl": [] if needs.devices else _one_of(1, requests),  # Landlock says which devices
         "fcntl": _one_of(1, _DESCRIPTORS),
         "madvise": _one_of(2, _ADVICE),
+        "mmap": [] if needs.devices or needs.programs else _lacks(3, _UNCOUNTED),
         "prctl": _one_of(0, _NAMES),
         "prlimit64": [*_one_of(0, (0, pid)), *_is_null(2)],
         "tgkill": [*_one_of(0, (pid,)), *_one_of(2, (SIGABRT,))],

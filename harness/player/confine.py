@@ -42,9 +42,13 @@ _READ_ELSEWHERE = (
     *(f"/etc/{name}" for name in _NAMED_IN_ETC),
     *("/dev/zero", "/dev/random", "/dev/urandom"),
     # What OpenMP, torch and the C library ask about processors and memory.
-    *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/sys/vm/overcommit_memory"),
-    *("/sys/devices/system/cpu", "/sys/devices/system/node", "/sys/kernel/mm/transparent_hugepage"),
+    *("/proc/cpuinfo", "/proc/sys/vm/overcommit_memory", "/sys/kernel/mm/transparent_hugepage/enabled"),
+    # No folder of counters: what is free or idle is how players could speak to each other.
+    *(f"/sys/devices/system/{kind}/{name}" for kind in ("cpu", "node") for name in ("online", "possible")),
+    "/sys/devices/system/cpu/present",
 )
+_OF_ITSELF = [Path("/proc/self") / name for name in ("status", "stat", "statm", "maps")]
+_OF_A_DRIVER = [Path(path) for path in ("/proc/self", "/proc/meminfo", "/sys/devices/system")]
 
 OPEN_FILES = 256  # descriptors; importing torch holds some ten
 
@@ -170,6 +174,7 @@ def _restrict_files(
         attributes += struct.pack("=Q", 3)
     ruleset = _call(libc, _CREATE_RULESET, attributes, len(attributes), 0)
     read, write = (_READ | _EXECUTE, _WRITE | _PROGRAMS) if programs else (_READ, _WRITE)
+    readable = [*readable, *_OF_ITSELF, *(_OF_A_DRIVER if devices else [])]
     rules = ((readable, read), (writable, write), (devices, _DEVICE), ([Path("/dev/null")], _WRITE))
     try:
         for paths, rights in (*rules, (_import_folders(), _READ_DIR)):

@@ -26,6 +26,7 @@ Record = TypeVar("Record", bound=BaseModel)
 PATIENCE_S = 5.0  # for the end of a player that was told to end
 STOP_S = 1.0  # for a player's answer once the run is to stop
 WATCH_EVERY_S = 0.1
+MOST_THREADS = 1000  # of a player; a machine has some ten thousand for all of its processes
 _KILLED_WITH_SERVER = 255  # what multiprocessing says of a process whose fork server was killed
 INTERRUPTED = (
     "interrupted; finished runs are kept and started ones have a checkpoint, run the same command again to go on"
@@ -54,6 +55,7 @@ class Player(AbstractContextManager["Player"]):
         self._deadline: float | None = None
         self._killed_for: RunFailedError | InterruptedRunError | None = None
         self._ended = threading.Event()
+        self._ended_for_memory = ended_for_memory()
         self._process, self._requests, self._answers = start_player(cell, log)
         self.started = time.perf_counter()
         self._outside: psutil.Process | None = None
@@ -61,6 +63,8 @@ class Player(AbstractContextManager["Player"]):
         with suppress(psutil.Error):
             self._outside = psutil.Process(self.pid)
             self._server = self._outside.parent()
+        with suppress(OSError):  # where the machine runs out of memory a player goes first, and never its referee
+            Path(f"/proc/{self.pid}/oom_score_adj").write_text("1000")
         self._watch = threading.Thread(target=self._watch_over, daemon=True)
         self._watch.start()
         self.confinement = self._hear_confinement()
@@ -206,6 +210,8 @@ class Player(AbstractContextManager["Player"]):
             return self._killed_for
         if self.should_stop():
             return InterruptedRunError(INTERRUPTED)
+        if code == -signal.SIGKILL and ended_for_memory() != self._ended_for_memory:
+            return RunFailedError("error", "memory: killed by signal 9 when the machine had none left; use fewer jobs")
         if code == -signal.SIGKILL:  # no player can send it, not even to itself (confine.py)
             return RunFailedError("interrupted", "killed by signal 9 from outside, perhaps for want of memory")
         if code < 0:
@@ -221,13 +227,18 @@ class Player(AbstractContextManager["Player"]):
 
     def _wait(self) -> int:
         """Its exit code, negative for a signal. A player that has ended its answers and lives on is killed."""
-        with starting:
-            self._process.join(PATIENCE_S)
-            if self._process.is_alive():
-                self._process.kill()
-                self._process.join()
+        deadline = time.monotonic() + PATIENCE_S
+        while self._is_alive():  # join() would wait for a pipe that the player may close
+            if time.monotonic() > deadline:
+                self._kill_for(RunFailedError("error", "its process has closed its answers and lives on"))
+                deadline += PATIENCE_S
+            time.sleep(0.002)
         code = self._process.exitcode or 0
         return -signal.SIGKILL if code == _KILLED_WITH_SERVER and self._lost_its_server() else code
+
+    def _is_alive(self) -> bool:
+        with starting:
+            return bool(self._process.is_alive())
 
     def _lost_its_server(self) -> bool:
         """Whether the process that started it is gone: then nobody knows its exit code."""
@@ -253,14 +264,29 @@ class Player(AbstractContextManager["Player"]):
             elif self.cell.memory_bytes is not None and self._resident_bytes() > self.cell.memory_bytes:
                 gib = self.cell.memory_bytes / 2**30
                 self._kill_for(RunFailedError("error", f"memory: its process took more than {gib:.1f} GiB"))
+            elif self._num_threads() > MOST_THREADS:
+                self._kill_for(RunFailedError("error", f"threads: its process started more than {MOST_THREADS}"))
 
     def _kill_for(self, error: RunFailedError | InterruptedRunError) -> None:
         if self._killed_for is None:
             self._killed_for = error
         self.kill()
 
+    def _num_threads(self) -> int:
+        with suppress(psutil.Error):
+            if self._outside is not None:
+                return int(self._outside.num_threads())
+        return 0
+
     def _resident_bytes(self) -> int:
         with suppress(psutil.Error):
             if self._outside is not None:
                 return int(self._outside.memory_info().rss)
         return 0
+
+
+def ended_for_memory() -> int:
+    """How many processes Linux has ended on this machine for want of memory."""
+    with suppress(OSError, ValueError):
+        return int(Path("/proc/vmstat").read_text().partition("\noom_kill ")[2].split("\n")[0])
+    return 0

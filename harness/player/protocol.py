@@ -28,7 +28,8 @@ LONGEST_WORD = 1 << 20
 LONGEST_REASON = 300
 """Characters of why a player failed that are kept."""
 MOST_TENSORS = 20_000
-LONGEST_NAME = 300  # characters of a tensor's name
+LONGEST_NAME = 300  # characters of a tensor's name, printable ASCII
+LONGEST_AXIS = 1 << 40
 
 
 class RuleBrokenError(Exception):
@@ -68,9 +69,9 @@ class Verb(IntEnum):
 class TensorSpec(Strict):
     """One tensor of the weights: a parameter or a persistent buffer."""
 
-    name: Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
+    name: Annotated[str, Field(pattern=r"^[ -~]+$", max_length=LONGEST_NAME)]
     dtype: str
-    shape: Annotated[tuple[Count, ...], Field(max_length=8)]
+    shape: Annotated[tuple[Annotated[Count, Field(le=LONGEST_AXIS)], ...], Field(max_length=8)]
     is_parameter: bool
     tied_to: str | None = None
     """Another tensor that is the same memory."""

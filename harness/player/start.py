@@ -36,6 +36,7 @@ PRELOADED = ["harness.player.play", "models.gpt"]
 LONGEST_LOG = 4 << 20  # bytes that the players of a run may print
 LONGEST_OUTPUT = 1 << 30  # bytes of each file of one that compiles
 PREPARE_S = 600.0  # to import, build, compile and warm up; a compiler takes minutes
+LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC  # a log of its own: who writes to it sees its length
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -140,7 +141,7 @@ def _opened(log: Path) -> Any:
     """The log as a player gets it: open, for in a bubble it has no path. On Windows its path."""
     if sys.platform == "win32":
         return str(log)
-    return Connection(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644), readable=False)
+    return Connection(os.open(log, LOG_FLAGS, 0o644), readable=False)
 
 
 def _live(cell: Cell, log: Connection | str, requests: Connection, answers: Connection) -> None:
@@ -150,12 +151,16 @@ def _live(cell: Cell, log: Connection | str, requests: Connection, answers: Conn
         os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # forgets one that waits: the command alone decides
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if isinstance(log, str) else log.fileno()
+    descriptor = os.open(log, LOG_FLAGS) if isinstance(log, str) else log.fileno()
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what was printed outlives a kill
     if cell.forked and start_method() == "forkserver":
         close_all_but(requests.fileno(), answers.fileno())
+    elif sys.platform != "win32":
+        from multiprocessing import resource_tracker
+
+        os.close(resource_tracker._resource_tracker._fd)  # type: ignore[attr-defined]  # who writes there unlinks names
     around = [os.environ[INSIDE]] if INSIDE in os.environ else []
     os.environ.clear()
     os.environ.update(cell.environment, OPENBLAS_NUM_THREADS="1")  # its threads would come before confinement

@@ -89,7 +89,7 @@ def resumes_exactly(casting: Casting) -> bool:
         states = go_on(session, 0)
     for step in SAVED_AFTER:
         try:
-            with casting.start("train", assignment) as session:
+            with casting.start("resume", assignment) as session:
                 session.resume(states[step])
                 if go_on(session, step)[SMALL_STEPS] != states[SMALL_STEPS]:
                     return False

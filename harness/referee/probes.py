@@ -64,11 +64,16 @@ def random_for(seed: int, purpose: str) -> np.random.Generator:
 def token_nats(logits_TV: NDArray[np.float32], targets_T: NDArray[np.int64]) -> NDArray[np.float64]:
     """Cross-entropy of each position: the logarithm of the summed exponentials less the target's logit, in nats.
 
+    Raises ProbeFailedError where it is infinite.
+
     >>> np.round(token_nats(np.log([[0.5, 0.25, 0.25]]), np.array([0])) / np.log(2), 6)  # one bit
     array([1.])
     """
-    shifted_TV = logits_TV - logits_TV.max(-1, keepdims=True)
+    with np.errstate(over="ignore"):  # logits that are further apart than a float32 reaches
+        shifted_TV = logits_TV - logits_TV.max(-1, keepdims=True)
     target_T = np.take_along_axis(shifted_TV, targets_T[:, None], -1)[:, 0]
+    if not np.isfinite(target_T).all():
+        raise ProbeFailedError("finiteness: a loss is not a finite number")
     return np.log(np.exp(shifted_TV, out=shifted_TV).sum(-1, dtype=np.float64)) - target_T
 
 

@@ -29,8 +29,6 @@ def make_run(casting: Casting, run: RunIdentity, watch: Callable[[RunEvent], Non
     Raises LlmbenchError where it cannot start, InterruptedRunError once it is to stop.
     """
     track, job = casting.track, casting.job
-    for task in ("train", "evaluate"):
-        job.log(task).write_text("")
     tokens = {split: open_split(track, split) for split in SPLITS}
     try:
         training = _find_training(casting) or train(casting, tokens, watch)
@@ -56,10 +54,10 @@ def sessions(
     What a model remembers ends with its player: asking for the next one ends the one before.
     """
     weights = deserialize(read_bytes(casting.job.weights))
-    for kind in kinds:
+    for place, kind in enumerate(kinds, 1):
         fresh = kind == "fresh"
         assignment = casting.assignment(start="noisy" if fresh else "empty", **({"seed": 0} if fresh else {}))
-        with casting.start("evaluate", assignment) as session:
+        with casting.start(f"evaluate-{place}", assignment) as session:  # a log that two share is a way to speak
             if not fresh:
                 session.load(in_order(session.tensors, weights))
             yield session
@@ -82,6 +80,5 @@ def rehearse(casting: Casting) -> Built:
 
     Raises RunFailedError or LlmbenchError where training would fail.
     """
-    casting.job.log("rehearse").write_text("")
     with ExitStack() as stack:
         return start_ranks(casting, stack)[0].built

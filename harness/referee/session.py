@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 MOST_STATE = 16
 """Bytes of a saved state, in bytes of the weights: weights and optimizers take three to five times as many."""
 STATE_BASE_BYTES = 64 << 20
+WEIGHTS_SHARE, STATE_SHARE = 4, 2
+"""Of the memory that a player may take one in so many bytes: it holds weights, gradients and the optimizer's, and a
+state twice. The referee, which copies both, is not to run out of memory either."""
+LARGEST_MEMORY = 64 << 30  # bytes, where a player has no limit of its own
+RESERVED = "__metadata__"  # in a safetensors file
 _PORT: TypeAdapter[int] = TypeAdapter(int)
 
 
@@ -56,9 +61,15 @@ class Session(AbstractContextManager["Session"]):
             raise RunFailedError("error", f"weights: a tensor of type {unknown[0][:40]}; use a type of torch's usual")
         if len(names) < len(self.built.tensors):
             raise RunFailedError("error", "weights: two tensors have one name")
-        limit = self.player.cell.memory_bytes
-        if limit is not None and self.weights_bytes > limit:
+        if RESERVED in names:
+            raise RunFailedError("error", f"weights: a tensor is called {RESERVED}; name it otherwise")
+        if self.weights_bytes > self._room // WEIGHTS_SHARE:
             raise RunFailedError("error", f"memory: the weights take {self.weights_bytes / 2**30:.1f} GiB")
+
+    @property
+    def _room(self) -> int:
+        """Bytes of memory that the player may take."""
+        return self.player.cell.memory_bytes or LARGEST_MEMORY
 
     @property
     def confinement(self) -> tuple[str, ...]:
@@ -116,7 +127,8 @@ class Session(AbstractContextManager["Session"]):
 
     def save(self) -> bytes:
         """What its training goes on from; only a player of the same run loads it."""
-        return self.player.ask(Verb.SAVE, at_most=STATE_BASE_BYTES + MOST_STATE * self.weights_bytes).body
+        at_most = min(STATE_BASE_BYTES + MOST_STATE * self.weights_bytes, self._room // STATE_SHARE)
+        return self.player.ask(Verb.SAVE, at_most=at_most).body
 
     def resume(self, saved: bytes) -> None:
         """Have it go on from what `save` gave."""

@@ -100,12 +100,12 @@ def start_ranks(casting: Casting, stack: ExitStack) -> list[Session]:
     )
     done = casting.job.compiled / "done"
     if track.compile and not done.exists():  # by a player that sees no batch; those that train read what it made
-        casting.start("train", assignment.model_copy(update={"compiles": True})).player.close()
+        casting.start("compile", assignment.model_copy(update={"compiles": True})).player.close()
         write_atomic(done, "")
     ranks = []
     for rank in range(size):
         own = assignment.model_copy(update={"rank": rank})
-        ranks.append(stack.enter_context(casting.start("train", own)))
+        ranks.append(stack.enter_context(casting.start(f"train-{rank}" if rank else "train", own)))
     if any(session.tensors != ranks[0].tensors for session in ranks):
         raise RunFailedError("invalid", "processes: they built different models")
     if size > 1:
@@ -153,7 +153,7 @@ class Dev:
         budget = self.casting.track.budget
         if self.session is None:
             assignment = self.casting.assignment(start="empty")
-            self.session = self.stack.enter_context(self.casting.start("train", assignment))
+            self.session = self.stack.enter_context(self.casting.start("dev", assignment))
         session = self.session
         session.player.thaw()
         session.load(weights)

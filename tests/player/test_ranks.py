@@ -258,7 +258,7 @@ def test_what_is_drawn_at_random_does_not_part_the_processes(together: TrainToge
     [
         (PARTING, "invalid", r"^processes: their weights have parted"),
         (ANY_SIZE, "invalid", r"^processes: they built different models"),
-        (RAISING, "error", r"^IndexError: the cause \(full log: .*train\.log\)$"),
+        (RAISING, "error", r"^IndexError: the cause \(full log: .*train-1\.log\)$"),
     ],
     ids=["parting", "different", "raising"],
 )
