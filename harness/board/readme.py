@@ -83,7 +83,10 @@ def claim_sentence(submission: Submission, verdict: Verdict) -> str:
 
 def audit_sentence(audit: Audit) -> str:
     """What was tested, and how sure it is to find a leak: the ones that are sized for, and rarer, stronger ones."""
-    power = {(nats, worth): f"{found:.1%}" for nats, worth, found in audit.power()}
+    power = {
+        (nats, worth): f"{100 * found:.1f} %" if found < 0.999 else "over 99.9 %"
+        for nats, worth, found in audit.power()
+    }
     strongest = max(TABLE_CONCENTRATIONS)
     curve = "; ".join(
         f"one worth {worth} with {power[CONCENTRATION, worth]} ({power[strongest, worth]} where it gains {strongest:g})"

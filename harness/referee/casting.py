@@ -49,6 +49,7 @@ class Casting:
         """What a player of this run builds; `fields` beside what all of them share."""
         content = self.track.model_dump(mode="json", exclude={"settings"})
         content["data"] |= dict.fromkeys(PINS)  # no player knows its texts' digests
+        content["seeds"] = list(range(self.track.rule.looks[-1]))  # nor which seeds others have
         track = Track.model_validate_json(json.dumps(content))
         shared = {"seed": self.job.seed, "num_steps": self.track.budget.num_steps, "trains": False}
         return Assignment.model_validate({"track": track, "sources": self.sources, **shared, **fields})

@@ -177,8 +177,8 @@ def test_what_verify_finds_in_strange_files_is_harmless(strange: Project) -> Non
     problems = {name: one.problems for name, one in checked.items()}
     flags = {name: one.flags for name, one in checked.items()}
     assert any(problems.values())
-    harmless("\n".join(map(one_line, check_lines(problems, flags))))
-    page = MarkdownIt("commonmark").enable("table").render(harmless(check_markdown(problems, flags)))
+    harmless("\n".join(map(one_line, check_lines(problems, flags, {}))))
+    page = MarkdownIt("commonmark").enable("table").render(harmless(check_markdown(problems, flags, {})))
     assert Tags(page).found <= {"table", "thead", "tbody", "tr", "th", "td", "p", "code", "strong", "ul", "li"}
 
 
