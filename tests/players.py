@@ -9,7 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from pathlib import Path
+from typing import Any
 
+from harness.core.errors import LlmbenchError
+from harness.core.runs import Evaluation, RunFailedError, Training
 from harness.core.track import Track
 from harness.data.batches import Tokens
 from harness.player.device import Device
@@ -18,7 +21,11 @@ from harness.player.process import Player
 from harness.player.protocol import Assignment
 from harness.player.start import Cell
 from harness.referee.casting import Casting
-from harness.referee.session import Session
+from harness.referee.evaluate import evaluate
+from harness.referee.probes import probe_seed
+from harness.referee.run import sessions
+from harness.referee.session import ProbeFailedError, Session
+from harness.referee.train import train
 from harness.variants.recipe import Recipe
 
 Splits = dict[str, Tokens]
@@ -100,3 +107,22 @@ def windows(tokens: Tokens, track: Track) -> list[Tokens]:
     from harness.data.batches import eval_batches
 
     return eval_batches(tokens, track.budget.seq_len, track.budget.eval_sequences)
+
+
+def run_through(casting: Casting, tokens: dict[str, Any]) -> tuple[Training, Evaluation]:
+    """Train and evaluate."""
+    training = train(casting, tokens)
+    seed = probe_seed(casting.job.weights.read_bytes(), tokens["val"])
+    final = training.curve[-1].dev_loss_nats
+    return training, evaluate(casting.track, tokens["val"], tokens["dev"], final, sessions(casting), seed)
+
+
+def ending(casting: Casting, tokens: dict[str, Any]) -> str:
+    """What ended the run, empty where it earned a score."""
+    try:
+        run_through(casting, tokens)
+    except RunFailedError as error:
+        return str(error) if error.status == "invalid" else f"{error.status}: {error}"
+    except (LlmbenchError, ProbeFailedError) as error:
+        return str(error)
+    return ""

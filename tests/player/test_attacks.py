@@ -24,8 +24,7 @@ from harness.core.track import Track
 from harness.referee.job import Job
 from harness.referee.session import Session
 from tests.make import make_job
-from tests.player.test_cheats import ending, run_through
-from tests.players import OpenCasting
+from tests.players import OpenCasting, ending, run_through
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux confines")
 Cast = Callable[..., OpenCasting]

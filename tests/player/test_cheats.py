@@ -19,16 +19,12 @@ from harness.core.runs import Evaluation, RunFailedError, Training
 from harness.core.track import Track
 from harness.data.prepare import prepare
 from harness.referee.casting import Casting
-from harness.referee.evaluate import evaluate
 from harness.referee.job import Job
-from harness.referee.probes import probe_seed
-from harness.referee.run import sessions
-from harness.referee.session import ProbeFailedError
 from harness.referee.train import train
 from harness.variants.check import MAX_CONSTANTS, check_source
 from tests.make import ROOT, make_job
 from tests.player.wrapped_cheats import SOURCES
-from tests.players import OpenCasting, ThreadCasting
+from tests.players import OpenCasting, ThreadCasting, ending, run_through
 
 FILES = {path.stem: path.read_text() for path in (ROOT / "tests" / "cheats").glob("*.py")}
 WEIGHTS = f"[{', '.join(f'0.{number}' for number in range(100, 100 + MAX_CONSTANTS + 1))}]"
@@ -134,25 +130,6 @@ def test_what_the_source_shows_is_refused(name: str) -> None:
 
 def castings(job: Job, track: Track, text: str, kind: type[OpenCasting] = ThreadCasting) -> Casting:
     return kind(track, job, texts=(("idea", text),))
-
-
-def run_through(casting: Casting, tokens: dict[str, Any]) -> tuple[Training, Evaluation]:
-    """Train and evaluate."""
-    training = train(casting, tokens)
-    seed = probe_seed(casting.job.weights.read_bytes(), tokens["val"])
-    final = training.curve[-1].dev_loss_nats
-    return training, evaluate(casting.track, tokens["val"], tokens["dev"], final, sessions(casting), seed)
-
-
-def ending(casting: Casting, tokens: dict[str, Any]) -> str:
-    """What ended the run, empty where it earned a score."""
-    try:
-        run_through(casting, tokens)
-    except RunFailedError as error:
-        return str(error) if error.status == "invalid" else f"{error.status}: {error}"
-    except (LlmbenchError, ProbeFailedError) as error:
-        return str(error)
-    return ""
 
 
 @pytest.fixture(scope="module")
