@@ -124,8 +124,12 @@ raise RuntimeError("got " + repr(got))
 
 
 @linux
-def test_neither_the_referee_nor_what_all_players_share_can_be_read_or_written(start: Start, job: Job) -> None:
+@pytest.mark.parametrize("way", ["forkserver", "spawn"], ids=["in a bubble", "without"])
+def test_neither_the_referee_nor_what_all_players_share_can_be_read_or_written(
+    start: Start, job: Job, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
     """Memory and words of the referee, its log and folder, the fork server's sockets, and counters of the machine."""
+    monkeypatch.setenv("LLMBENCH_START", way)
     referee = [
         f"/proc/{os.getpid()}/{name}" for name in ("cmdline", "status", "stat", "environ", "mem", "fd", "maps", "task")
     ]
@@ -138,6 +142,36 @@ def test_neither_the_referee_nor_what_all_players_share_can_be_read_or_written(s
     written += ["/proc/self/coredump_filter", "/proc/self/timens_offsets", "/dev/kmsg", "/dev/ptmx", "/dev/full"]
     with pytest.raises(LlmbenchError, match=r"got \[\]"):
         start(TRY_FILES.format(names=[*referee, *server, *counters, *others], written=written))
+
+
+@linux
+def test_players_that_were_forked_from_one_server_share_no_memory(start: Start) -> None:
+    with start("") as session:
+        mapped = Path(f"/proc/{session.player.pid}/maps").read_text().splitlines()
+    assert mapped
+    assert [line for line in mapped if line.split()[1] in ("rw-s", "-w-s", "rwxs")] == []
+
+
+@linux
+def test_a_player_that_ends_with_its_last_answer_keeps_the_time_that_it_took(start: Start) -> None:
+    leaves = """
+    import os, threading, time
+    import harness.player.play as play
+    weights = play.Program._weights
+    def leave(self):
+        began = time.process_time()
+        while time.process_time() - began < 0.5:
+            pass
+        threading.Timer(0.05, os._exit, [0]).start()
+        return weights(self)
+    play.Program._weights = leave
+    """
+    with start(leaves) as session:
+        player, built_s = session.player, session.player.cpu_s()
+        session.snapshot()
+        with pytest.raises(RunFailedError, match="ended with code 0"):
+            session.snapshot()
+        assert player.cpu_s() > built_s + 0.2
 
 
 FORGED = """
