@@ -53,6 +53,7 @@ class Player(AbstractContextManager["Player"]):
         self.is_built = False
         """Whether its model stands: what it says from then on is of the run."""
         self._deadline: float | None = None
+        self._cpu_s = 0.0
         self._killed_for: RunFailedError | InterruptedRunError | None = None
         self._ended = threading.Event()
         self._ended_for_memory = ended_for_memory()
@@ -116,15 +117,14 @@ class Player(AbstractContextManager["Player"]):
             raise self._end_for(RunFailedError("error", "its process sent something that is no answer")) from error
 
     def cpu_s(self) -> float:
-        """Processor time of all that the player runs so far, read from outside."""
-        if sys.platform == "linux":
-            with suppress(OSError):
-                return time.clock_gettime(~self.pid << 3 | 2)  # the clock of another process: CPUCLOCK_SCHED
-        with suppress(psutil.Error):
-            if self._outside is not None:
+        """Processor time of all that the player runs so far, read from outside; the last reading where it has ended."""
+        with suppress(OSError, psutil.Error):
+            if sys.platform == "linux":
+                self._cpu_s = time.clock_gettime(~self.pid << 3 | 2)  # the clock of another process: CPUCLOCK_SCHED
+            elif self._outside is not None:
                 times = self._outside.cpu_times()
-                return float(times.user + times.system)
-        return 0.0
+                self._cpu_s = float(times.user + times.system)
+        return self._cpu_s
 
     def freeze(self) -> None:
         """Stop its process where it is: what it does while others are asked is nothing."""
@@ -254,6 +254,7 @@ class Player(AbstractContextManager["Player"]):
         stop_at: float | None = None
         while not self._ended.wait(WATCH_EVERY_S):
             now, deadline = time.monotonic(), self._deadline
+            self.cpu_s()  # a player that ends with its last answer hides little
             if self.should_stop():
                 stop_at = stop_at or now + STOP_S
             if stop_at is not None and now > stop_at:
