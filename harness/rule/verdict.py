@@ -196,7 +196,7 @@ def evaluation_seconds(run: FinishedRun) -> float:
     """What scoring val once took: processor time on a CPU, which the load on the machine hardly moves; else wall time.
 
     One evaluation takes seconds, so its wall time depends on what else runs: beside four busy loops on two cores the
-    logarithm of two equal models' ratio had a deviation of .43 on `smoke`, that of processor time .04 (2026-12).
+    logarithm of two equal models' ratio had a deviation of .43 on `smoke`, that of processor time .04 (2026-11).
     """
     cpu_s = run.evaluation.eval_cpu_s if run.provenance.machine.gpu is None else None
     return max(run.evaluation.eval_s if cpu_s is None else cpu_s, LEAST_EVALUATION_S)
