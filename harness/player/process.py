@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ Record = TypeVar("Record", bound=BaseModel)
 PATIENCE_S = 5.0  # for the end of a player that was told to end
 STOP_S = 1.0  # for a player's answer once the run is to stop
 WATCH_EVERY_S = 0.1
+_SHORT, _LONG = struct.Struct("!i"), struct.Struct("!Q")  # as multiprocessing.connection has them
 MOST_THREADS = 1000  # of a player; a machine has some ten thousand for all of its processes
 _KILLED_WITH_SERVER = 255  # what multiprocessing says of a process whose fork server was killed
 INTERRUPTED = (
@@ -36,7 +38,8 @@ INTERRUPTED = (
 class Answered(NamedTuple):
     """A player's answer: its body, and the seconds that it took."""
 
-    body: bytes
+    body: bytes | memoryview
+    """Gone with the player's next answer."""
     wall_s: float
 
 
@@ -53,6 +56,7 @@ class Player(AbstractContextManager["Player"]):
         self.is_built = False
         """Whether its model stands: what it says from then on is of the run."""
         self._deadline: float | None = None
+        self._memory = bytearray()
         self._cpu_s = 0.0
         self._killed_for: RunFailedError | InterruptedRunError | None = None
         self._ended = threading.Event()
@@ -102,7 +106,7 @@ class Player(AbstractContextManager["Player"]):
         """The answer to what was told last."""
         (kind,) = ANSWER.unpack(self._read(ANSWER.size, exact=True))
         if kind == FAILED:
-            raise self._failure(self._read(LONGEST_WORD))
+            raise self._failure(bytes(self._read(LONGEST_WORD)))
         if kind != DONE:
             raise self._end_for(RunFailedError("error", "its process sent something that is no answer"))
         body = self._read(at_most if exactly is None else exactly, exact=exactly is not None)
@@ -112,7 +116,7 @@ class Player(AbstractContextManager["Player"]):
     def read_json(self, kind: type[Record], answered: Answered) -> Record:
         """The record in an answer; what is none ends the player."""
         try:
-            return kind.model_validate_json(answered.body)
+            return kind.model_validate_json(bytes(answered.body))
         except ValidationError as error:
             raise self._end_for(RunFailedError("error", "its process sent something that is no answer")) from error
 
@@ -168,7 +172,7 @@ class Player(AbstractContextManager["Player"]):
         """The first message, sent before anything of a variant is there: what is in force."""
         self._asked, self._deadline = time.perf_counter(), time.monotonic() + PREPARE_S
         try:
-            said = json.loads(self._read(LONGEST_WORD))
+            said = json.loads(bytes(self._read(LONGEST_WORD)))
         except ValueError as error:
             raise self._end_for(RunFailedError("error", "its process sent something that is no answer")) from error
         self._deadline = None
@@ -177,15 +181,38 @@ class Player(AbstractContextManager["Player"]):
             raise LlmbenchError(said["refused"])
         return (*said["in_force"],)
 
-    def _read(self, num_bytes: int, *, exact: bool = False) -> bytes:
+    def _read(self, num_bytes: int, *, exact: bool = False) -> bytes | memoryview:
         try:
-            data = self._answers.recv_bytes(num_bytes)
+            data = self._answers.recv_bytes(num_bytes) if sys.platform == "win32" else self._receive(num_bytes)
         except (EOFError, OSError) as error:  # it ended, maybe within a message, or the message is too long
             too_long = self._answers.closed
             raise self._why_it_ended(too_long) from error
         if exact and len(data) != num_bytes:
             raise self._end_for(RunFailedError("error", "its process sent an answer of another size than asked for"))
         return data
+
+    def _receive(self, num_bytes: int) -> memoryview:
+        """One message of at most so many bytes, into memory that the next one uses again: it may have 400 MB.
+
+        The framing is Connection's: a length of four bytes, or -1 and one of eight. Raises OSError for a longer one.
+        """
+        (length,) = _SHORT.unpack(self._receive_exactly(bytearray(_SHORT.size)))
+        if length == -1:
+            (length,) = _LONG.unpack(self._receive_exactly(bytearray(_LONG.size)))
+        if not 0 <= length <= num_bytes:
+            self._answers.close()
+            raise OSError("the message is longer than it may be")
+        if len(self._memory) < length:
+            self._memory = bytearray(length)
+        return self._receive_exactly(memoryview(self._memory)[:length])
+
+    def _receive_exactly(self, into: bytearray | memoryview) -> memoryview:
+        view, done = memoryview(into), 0
+        while done < len(view):
+            if not (count := os.readv(self._answers.fileno(), [view[done:]])):
+                raise EOFError
+            done += count
+        return view
 
     def _failure(self, body: bytes) -> Exception:
         said = self.read_json(Failure, Answered(body, 0.0))

@@ -35,6 +35,7 @@ PRELOADED = ["harness.player.play", "models.gpt"]
 """What the fork server imports. A player imports the main module once more."""
 LONGEST_LOG = 4 << 20  # bytes that the players of a run may print
 LONGEST_OUTPUT = 1 << 30  # bytes of each file of one that compiles
+PIPE_BYTES = 1 << 20
 PREPARE_S = 600.0  # to import, build, compile and warm up; a compiler takes minutes
 LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC  # a log of its own: who writes to it sees its length
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -82,6 +83,10 @@ def start_player(cell: Cell, log: Path) -> tuple[Any, Connection, Connection]:
     context: Any = multiprocessing.get_context(method)  # its stubs know no Process
     theirs_in, requests = context.Pipe(duplex=False)
     answers, theirs_out = context.Pipe(duplex=False)
+    with suppress(ImportError, AttributeError, OSError):  # fewer turns for large answers, where the system allows it
+        import fcntl
+
+        fcntl.fcntl(answers.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     process = context.Process(target=_live, args=(cell, _opened(log), theirs_in, theirs_out))
     try:
         with starting, _without_interrupts(), theirs_in, theirs_out:

@@ -14,6 +14,7 @@ from harness.core.events import Evaluating, RunEvent
 from harness.core.project import read_bytes, sha256
 from harness.core.runs import FailedRun, FinishedRun, RunFailedError, RunIdentity, Training
 from harness.data.cache import open_split
+from harness.player.device import keep_freed_memory
 from harness.player.protocol import Built
 from harness.referee.casting import Casting
 from harness.referee.evaluate import evaluate
@@ -29,6 +30,7 @@ def make_run(casting: Casting, run: RunIdentity, watch: Callable[[RunEvent], Non
     Raises LlmbenchError where it cannot start, InterruptedRunError once it is to stop.
     """
     track, job = casting.track, casting.job
+    keep_freed_memory()  # logits come and go by the hundred megabytes
     tokens = {split: open_split(track, split) for split in SPLITS}
     try:
         training = _find_training(casting) or train(casting, tokens, watch)

@@ -104,7 +104,10 @@ class Session(AbstractContextManager["Session"]):
         return losses
 
     def ask(self, tokens_BT: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The model's logits_BTV for tokens_BT. Raises ProbeFailedError where they are no finite distribution."""
+        """The model's logits_BTV for tokens_BT, which are gone with the next question.
+
+        Raises ProbeFailedError where they are no finite distribution.
+        """
         rows, columns = tokens_BT.shape
         body = np.ascontiguousarray(tokens_BT, dtype="<i8").data.cast("B")
         shape = (rows, columns, self.assignment.track.model.vocab_size)
@@ -123,12 +126,12 @@ class Session(AbstractContextManager["Session"]):
 
     def snapshot(self) -> bytes:
         """Its weights, in the order of `tensors`."""
-        return self.player.ask(Verb.SNAPSHOT, exactly=self.weights_bytes).body
+        return bytes(self.player.ask(Verb.SNAPSHOT, exactly=self.weights_bytes).body)
 
     def save(self) -> bytes:
         """What its training goes on from; only a player of the same run loads it."""
         at_most = min(STATE_BASE_BYTES + MOST_STATE * self.weights_bytes, self._room // STATE_SHARE)
-        return self.player.ask(Verb.SAVE, at_most=at_most).body
+        return bytes(self.player.ask(Verb.SAVE, at_most=at_most).body)
 
     def resume(self, saved: bytes) -> None:
         """Have it go on from what `save` gave."""
@@ -138,7 +141,7 @@ class Session(AbstractContextManager["Session"]):
         """Have it open the port at which the ranks find each other."""
         answered = self.player.ask(Verb.JOIN, b"null")
         try:
-            return _PORT.validate_json(answered.body)
+            return _PORT.validate_json(bytes(answered.body))
         except ValidationError as error:
             raise RunFailedError("error", "its process sent something that is no answer") from error
 
