@@ -48,6 +48,7 @@ class ThreadPlayer(Player):
 
     def __init__(self, program: Program, log: Path, should_stop: Callable[[], bool]) -> None:
         self.cell, self.log, self.should_stop, self.is_built = Cell(), log, should_stop, False
+        self._memory = bytearray()
         self._deadline, self._killed_for, self._outside = None, None, None
         self._ended = threading.Event()
         theirs_in, self._requests = Pipe(duplex=False)
