@@ -33,6 +33,7 @@ from harness.core.git import (
     read_at,
 )
 from harness.core.project import Project, write_atomic
+from harness.core.runs import finished
 from harness.player import code_digest
 from harness.variants.source import read_variant
 
@@ -244,7 +245,7 @@ def _outside_the_board(project: Project, commit: str) -> bool:
 
 
 def _source_problems(project: Project, claim: Claim) -> Iterator[str]:
-    """The runs come from the sources and the code that are here."""
+    """The runs come from the sources and the code that are here, and say all that such runs measure."""
     name = claim.folder.name
     for variant, digest in claim.submission.candidate.sources.items():
         if read_variant(project, variant).digest != digest:
@@ -259,6 +260,11 @@ def _source_problems(project: Project, claim: Claim) -> Iterator[str]:
             f"the code digest covers the base model, the training loop and the evaluator, and runs made before a "
             f"change of any of these must be trained again"
         )
+    measured = [(run.evaluation.eval_cpu_s, run.training.weights_bytes) for run in finished(runs)]
+    if unmeasured := [each for each in measured if None in each]:
+        yield f"{name}: {len(unmeasured)} of {len(runs)} runs lack eval_cpu_s or weights_bytes; train them again"
+    if claim.submission.kind == "record" and claim.submission.audit is None:
+        yield f"{name}: the record's model was not audited; file it again with `llmbench submit`"
 
 
 def _summary(changes: Mapping[str, Change], new: Sequence[str], revision: str) -> str:

@@ -31,8 +31,8 @@ from harness.player.confine import confine, limit_resources, player_environment
 
 StartMethod = Literal["forkserver", "spawn"]
 
-PRELOADED = ["harness.player.play", "models.gpt"]
-"""What the fork server imports. A player imports the main module once more."""
+PRELOADED = ["harness.player.start", "harness.player.play", "models.gpt", "harness.cli"]
+"""What the fork server imports; a player imports the main module once more, which is the program of `llmbench`."""
 LONGEST_LOG = 4 << 20  # bytes that the players of a run may print
 LONGEST_OUTPUT = 1 << 30  # bytes of each file of one that compiles
 PIPE_BYTES = 1 << 20

@@ -174,6 +174,13 @@ def a_link(it: Repository) -> None:
     (it.root / VARIANT).symlink_to("placebo.py")
 
 
+def no_audit(it: Repository) -> None:
+    path = it.root / CLAIM / "submission.json"
+    content = json.loads(path.read_text())
+    del content["audit"]
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
 OTHERS = (".github/workflows/verify.yml", "harness/rule/verdict.py", "models/gpt.py", "tracks/smoke.toml")
 STRAY = "a submission changes only its own files"
 SPOILED: dict[str, tuple[Spoil, str]] = {
@@ -214,6 +221,7 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
         f"{CLAIM}/README.md is an executable file (mode 100755)",
     ),
     "executable board": (lambda it: (it.root / "leaderboard.csv").chmod(0o755), "leaderboard.csv is an executable"),
+    "no audit": (no_audit, "0002-smoke-token_smear: the record's model was not audited; file it again"),
     "gap": (a_gap, "its number leaves a gap; the next free number is 2"),
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -29,31 +28,41 @@ from harness.player.protocol import Assignment, RuleBrokenError
 from harness.player.start import Cell
 from harness.player.train import warm_up
 from harness.referee.session import Session
-from harness.referee.train import start_ranks
+from harness.referee.train import start_ranks, train
 from models.parts import Output
 from tests.make import make_job
 from tests.players import OpenCasting
-from tests.sandbox import make_sandbox
 
-ONE_LAYER = ("--set", "model.num_layers=1", "--set", "budget.tokens=8192", "--set", "budget.dev_evaluations=2")
+# Few kernels: compiling those of a layer takes a minute.
+BARE = """
+from dataclasses import replace
+
+
+def apply(parts):
+    few = replace(parts.model, num_layers=1)
+    return replace(parts, model=few, block=lambda final, layer: final.feed_forward(final, layer))
+"""
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
-def test_a_compiled_run_learns_what_an_eager_one_learns(tmp_path: Path) -> None:
-    sandbox = make_sandbox(tmp_path / "llmbench")
-    curves, confinements = {}, {}
-    for name, option in {"eager": (), "compiled": ("--set", "compile=true")}.items():
-        done = sandbox("run", "baseline", "--pairs", "1", "--track", "smoke", *ONE_LAYER, *option)
-        assert done.returncode == 0, done.stderr
-        (path,) = sandbox.root.glob("runs/exploratory-smoke/base/*/seed-0/run.json")
-        run = json.loads(path.read_text())
-        curves[name] = [point["dev_loss_nats"] for point in run["training"]["curve"]]
-        confinements[name] = run["training"]["confinement"]
-        assert (path.parent.parent / "compiled").exists() == (name == "compiled")
-        path.unlink()
-        path.parent.rename(path.parent.with_name(f"{name}-seed"))
-    assert curves["compiled"] == pytest.approx(curves["eager"], abs=2e-4)
-    assert {*confinements["compiled"]} == {*confinements["eager"]} - {"bubblewrap"}
+def test_a_compiled_run_learns_what_an_eager_one_learns(
+    tiny: Track, tiny_tokens: dict[str, Any], tmp_path: Path
+) -> None:
+    """With real players: one compiles, those of two seeds train with what it made."""
+    found = {}
+    for name, compiles in {"eager": None, "compiled": True}.items():
+        track = tiny.model_copy(update={"compile": compiles})
+        for seed in (0, 1):
+            folder = tmp_path / name / f"seed-{seed}"
+            folder.mkdir(parents=True)
+            job = make_job(track, folder).model_copy(update={"seed": seed})
+            found[name, seed] = train(OpenCasting(track, job, texts=(("bare", BARE),)), tiny_tokens)
+        assert (tmp_path / name / "compiled").exists() == (name == "compiled")
+    for seed in (0, 1):
+        eager, compiled = found["eager", seed], found["compiled", seed]
+        curves = [[point.dev_loss_nats for point in training.curve] for training in (eager, compiled)]
+        assert curves[1] == pytest.approx(curves[0], abs=2e-4)
+        assert {*compiled.confinement} == {*eager.confinement} - {"bubblewrap"}
 
 
 def test_one_player_compiles_and_sees_no_batch_and_those_that_train_only_read(tiny: Track, tmp_path: Path) -> None:
