@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from harness.core.runs import Training
 from harness.core.track import Track, load_track
 from harness.data.cache import cache_folder
 from harness.data.prepare import prepare
+from harness.lab.cores import reserve_cores
+from harness.lab.provenance import available_cores
 from harness.player.device import set_up_torch
 from harness.referee.job import Job
 from harness.referee.train import train
@@ -42,6 +44,13 @@ def project() -> Project:
 def _torch_as_in_a_run(smoke: Track) -> None:
     """The track's threads: more of them would fight with whatever else runs here."""
     set_up_torch(smoke)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_cores_of_their_own() -> Iterator[None]:
+    """The suite's processes share the machine: a run that is pinned to a core would wait for whoever else is there."""
+    with reserve_cores(available_cores()):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -113,6 +113,18 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert set(re.findall(r"\]\[([^]]+)\]", text)) == set(re.findall(r"(?m)^\[([^]]+)\]: https://\S+$", text))
 
 
+def test_each_attempt_that_the_threat_model_says_is_stopped_names_the_test_that_makes_it() -> None:
+    text = (ROOT / "docs" / "threat-model.md").read_text()
+    sections = {part.partition("\n")[0]: part for part in text.split("\n## ")}
+    for title in ("Whatever code runs in a player", "What a model answers", "The board's door"):
+        rows = [line for line in sections[title].splitlines() if line.startswith("| ")]
+        tests = [re.search(r"\| `(tests/[\w/.]+)(?:::(\w+))?` \|$", row) for row in rows if row.count("|") == 4]
+        named = [found for found in tests if found is not None]
+        assert len(named) == len(tests) - 1, f"{title}: a line names no test"  # the head
+        for found in named:
+            assert f"def {found[2] or 'test_'}" in (ROOT / found[1]).read_text(), found[0]
+
+
 def test_every_file_and_room_that_a_page_names_is_there() -> None:
     for page in (README, *PAGES):
         for path in re.findall(r"`((?:harness|models|tests|benchmarks)/[\w/.]+)", page.read_text()):

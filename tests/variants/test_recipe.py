@@ -242,3 +242,15 @@ def test_a_variant_that_needs_another_is_not_judged_by_the_base(smoke: Track) ->
 def test_a_malformed_recipe_is_refused(recipe: str) -> None:
     with pytest.raises(LlmbenchError, match="recipe"):
         parse_recipe(recipe)
+
+
+def test_a_variant_that_is_looked_at_is_built_in_a_player_and_what_fails_is_said(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    own = sandbox.copy(tmp_path / "llmbench")
+    for name, body in {"asks": "return parts.budgets", "crashes": "import ctypes; ctypes.string_at(0)"}.items():
+        text = f'"""A variant that fails (nobody, 2026)."""\n\n\ndef apply(parts):\n    {body}\n'
+        (own.root / "models" / "variants" / f"{name}.py").write_text(text)
+    assert "on pocket, 1,312,000 parameters" in own("variants", "token_smear").stdout
+    assert "Parts has no 'budgets'; it has model, optim" in own.refuses("variants", "asks")
+    assert "imports 'ctypes'" in own.refuses("variants", "crashes")
