@@ -12,6 +12,7 @@ from harness.core.project import Project
 from harness.core.track import Track
 from harness.variants.recipe import Recipe, apply_recipe, parse_recipe
 from harness.variants.source import VariantSource, read_variant
+from tests.sandbox import Sandbox
 
 HEAD = '"""An idea (somebody, 2026)."""\nfrom dataclasses import replace\nfrom torch import nn\n'
 
