@@ -123,7 +123,7 @@ def share_out(gpus: Sequence[str], track: Track) -> list[str]:
 
 
 class LocalExecutor(Executor):
-    """Worker processes of this machine."""
+    """The referee of each run, in a thread; its players are processes of this machine."""
 
     name = "local"
 
@@ -143,7 +143,7 @@ class LocalExecutor(Executor):
 
     @contextmanager
     def device(self) -> Iterator[dict[str, str]]:
-        """Reserves GPUs for a run; yields what they add to a worker's environment, nothing on a CPU track."""
+        """Reserves GPUs for a run; yields what they add to its players' environment, nothing on a CPU track."""
         if self.track.device == "cpu":
             yield {}
             return

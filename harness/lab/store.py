@@ -35,7 +35,7 @@ RUN_FILE = "run.json"
 # nobody draws again.
 RETRIED = ("hopeless", "interrupted")
 Observe = Callable[[RunIdentity, RunEvent], None]
-"""Called from the threads that watch the workers: a run and its newest event."""
+"""Called from the threads that make the runs: a run and its newest event."""
 
 
 @contextmanager

@@ -67,9 +67,7 @@ def train(
         if saved is not None:
             for session in ranks:
                 session.resume(saved)
-        while True:
-            if run.step == budget.num_steps:
-                break
+        while run.step < budget.num_steps:
             if run.step in budget.dev_steps and not run.is_scored:
                 run.score_dev(batches.batch(run.step - 1))
             run.save_where_due()

@@ -73,7 +73,7 @@ def doctor_lines(found: Diagnosis) -> list[str]:
     """A machine in words."""
     precision = "bfloat16" if found.bf16 else "float32: it has no bfloat16"
     gpu = f"{found.gpu}, {found.gpu_memory_gib or 0:.0f} GiB, trains in {precision}" if found.gpu else "none for CUDA"
-    confined = " and ".join(found.confinement) or "none: variants run unconfined here, and their runs say so"
+    confined = ", ".join(found.confinement) or "none: variants run unconfined here, and their runs say so"
     packages = ", ".join(f"{name} {version}" for name, version in found.packages.items())
     return [
         f"python       {found.python}; {packages}",
