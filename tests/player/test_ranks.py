@@ -48,6 +48,19 @@ class Own(torch.optim.SGD):
 def apply(parts):
     return replace(parts, optimizer=lambda model, config: [Own(model.parameters(), lr=0.01)])
 """
+SPARE = """
+class Spare(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.spare = inner, nn.Parameter(torch.empty(SIZE))
+
+    def reset_parameters(self):
+        nn.init.ones_(self.spare)
+
+    def forward(self, x_BTD):
+        return self.inner(x_BTD)
+"""
+"""A parameter that no token meets."""
 DRAWING = """
 import torch
 from dataclasses import replace
@@ -61,16 +74,9 @@ class Drawing(torch.optim.SGD):
                 if parameter.grad is not None:
                     parameter.add_(torch.randn_like(parameter), alpha=1e-3)
 
-class Spare(nn.Module):
-    def __init__(self, inner):
-        super().__init__()
-        self.inner, self.spare = inner, nn.Parameter(torch.empty(3))
-
-    def reset_parameters(self):
-        nn.init.ones_(self.spare)
-
-    def forward(self, x_BTD):
-        return self.inner(x_BTD)
+"""
+DRAWING += SPARE.replace("SIZE", "3")
+DRAWING += """
 
 def apply(parts):
     head = parts.head
@@ -103,16 +109,9 @@ import torch
 from dataclasses import replace
 from torch import nn
 
-class Spare(nn.Module):
-    def __init__(self, inner):
-        super().__init__()
-        self.inner, self.spare = inner, nn.Parameter(torch.empty(1 + secrets.randbelow(50_000)))
-
-    def reset_parameters(self):
-        nn.init.ones_(self.spare)
-
-    def forward(self, x_BTD):
-        return self.inner(x_BTD)
+"""
+ANY_SIZE += SPARE.replace("SIZE", "1 + secrets.randbelow(50_000)")
+ANY_SIZE += """
 
 def apply(parts):
     head = parts.head
