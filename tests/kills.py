@@ -82,6 +82,7 @@ def kill(process: subprocess.Popen[bytes], target: str, choose: random.Random) -
     if process.pid not in victims:
         os.kill(process.pid, signal.SIGCONT)
     process.wait()
+    outlive({*victims} - {process.pid}, patience_s=30)  # a player that is still dying may hold the run's lock
     return {*family} - {*victims}
 
 
@@ -106,6 +107,8 @@ def progress(root: Path, *, first: bool = False) -> dict[str, str]:
     for line in (root / "events").read_text().splitlines(keepends=True):
         if line.endswith("\n"):
             recipe, event, step = json.loads(line)
+            if event == "waiting":  # for the lock of a process that was killed and still ends
+                continue
             if event == "step":
                 event = f"step {step - 1}" if first else f"step {step}"
             if not first or recipe not in found:
