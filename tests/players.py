@@ -100,7 +100,9 @@ class ThreadCasting(OpenCasting):
     def start(self, log: str, assignment: Assignment) -> Session:
         self.started.append(assignment)
         program = OwnProgram(self.recipe, self.device)
-        return Session(ThreadPlayer(program, self.job.log(log), self.should_stop), assignment)
+        player = ThreadPlayer(program, self.job.log(log), self.should_stop)
+        player.aliases = self.aliases
+        return Session(player, assignment)
 
 
 def windows(tokens: Tokens, track: Track) -> list[Tokens]:

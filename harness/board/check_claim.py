@@ -19,6 +19,7 @@ from harness.core.errors import LlmbenchError
 from harness.core.project import read_bytes, sha256
 from harness.core.runs import PROBES, FinishedRun, dump_json
 from harness.core.track import Track
+from harness.variants.canonical import tree_digest
 from harness.variants.check import check_source
 from harness.variants.recipe import parse_recipe
 
@@ -94,7 +95,7 @@ def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
     if parse_recipe(arm.recipe) != tuple(arm.sources):
         yield f"{where}.sources does not name the variants of {arm.recipe}"
     for variant, digest in arm.sources.items():
-        if sha256(claim.sources[variant].encode()) != digest:
+        if tree_digest(claim.sources[variant]) != digest:
             yield f"{folder.name}/sources/{variant}.py is not the source that {name}.sources states"
     if (cost := claim.cost(arm)) != arm.statements:
         yield f"{where}.statements is {arm.statements}, the sources have {cost}"

@@ -41,7 +41,7 @@ class Arm(Strict):
 
     recipe: Recipe
     sources: dict[VariantName, Sha256]
-    """Variant name -> digest of its frozen file."""
+    """Variant name -> digest of its syntax tree (harness/variants/canonical.py)."""
     statements: Count
     """Cost of the recipe: statements of its variants."""
     runs: Annotated[dict[Seed, Sha256], Field(min_length=1)]

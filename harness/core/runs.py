@@ -176,7 +176,7 @@ class RunIdentity(Strict):
     """Of the track, less rule and seed list."""
     recipe: Recipe
     sources: dict[VariantName, Sha256]
-    """Variant name -> digest of its file."""
+    """Variant name -> digest of its syntax tree (harness/variants/canonical.py)."""
     code_digest: Sha256
     """Of the base model, the training loop and the evaluator."""
     seed: Count

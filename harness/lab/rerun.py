@@ -11,7 +11,7 @@ from harness.board.leaderboard import Board
 from harness.board.submission import Submission, fresh_seeds
 from harness.core.audit import Audit
 from harness.core.errors import LlmbenchError, RejectedError
-from harness.core.project import Project, read_bytes, sha256
+from harness.core.project import Project, read_bytes
 from harness.core.runs import FinishedRun, Pair, RunFailedError
 from harness.core.schema import Strict
 from harness.core.track import Rule, Track, load_track
@@ -33,6 +33,7 @@ from harness.rule.replication import (
     rule_again,
 )
 from harness.rule.stats import gain_test
+from harness.variants.source import read_variant, variant_names
 
 
 class Repeat(Strict):
@@ -57,8 +58,7 @@ def claim_track(project: Project, submission: Submission) -> Track:
         )
     for arm in submission.arms.values():
         for name, digest in arm.sources.items():
-            path = project.variants / f"{name}.py"
-            if not path.exists() or sha256(read_bytes(path)) != digest:
+            if name not in variant_names(project) or read_variant(project, name).digest != digest:
                 raise LlmbenchError(
                     f"models/variants/{name}.py is not the file that {submission.folder_name} was measured with; "
                     f"copy it from submissions/{submission.folder_name}/sources/{name}.py"

@@ -9,9 +9,10 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar, cast
 
 import psutil
@@ -49,6 +50,9 @@ class Player(AbstractContextManager["Player"]):
     Every method that waits for the player raises RunFailedError where it fails, LlmbenchError where it refuses to
     start, and InterruptedRunError where the run was stopped and it gave no answer in time.
     """
+
+    aliases: Mapping[str, str] = MappingProxyType({})
+    """What a variant is called in the player -> its name, which is put into what the player says."""
 
     def __init__(self, cell: Cell, log: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
         """Start it. `log` gets all that it prints. Raises LlmbenchError where no process can be started."""
@@ -217,6 +221,8 @@ class Player(AbstractContextManager["Player"]):
     def _failure(self, body: bytes) -> Exception:
         said = self.read_json(Failure, Answered(body, 0.0))
         reason = said.reason[:LONGEST_REASON]
+        for alias, name in self.aliases.items():
+            reason = reason.replace(f"'{alias}'", f"'{name}'")
         self.close()
         if said.status == "refused":
             return LlmbenchError(reason) if not self.is_built else RunFailedError("error", reason)

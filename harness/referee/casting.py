@@ -45,18 +45,26 @@ class Casting:
     def sources(self) -> tuple[tuple[str, str], ...]:
         return self.job.load_sources()
 
+    @property
+    def aliases(self) -> dict[str, str]:
+        """What a variant is called in its player -> its name: a renamed file is the same variant, and must not know."""
+        return {f"variant_{place}": name for place, (name, _) in enumerate(self.sources, start=1)}
+
     def assignment(self, **fields: object) -> Assignment:
         """What a player of this run builds; `fields` beside what all of them share."""
         content = self.track.model_dump(mode="json", exclude={"settings"})
         content["data"] |= dict.fromkeys(PINS)  # no player knows its texts' digests
-        content["seeds"] = list(range(self.track.rule.looks[-1]))  # nor which seeds others have
+        content["seeds"] = list(range(len(self.track.seeds)))  # nor which seeds others have
         track = Track.model_validate_json(json.dumps(content))
+        sources = [(alias, code) for alias, (_, code) in zip(self.aliases, self.sources, strict=True)]
         shared = {"seed": self.job.seed, "num_steps": self.track.budget.num_steps, "trains": False}
-        return Assignment.model_validate({"track": track, "sources": self.sources, **shared, **fields})
+        return Assignment.model_validate({"track": track, "sources": tuple(sources), **shared, **fields})
 
     def start(self, log: str, assignment: Assignment) -> Session:
         """A session with a new player that has built what it is told to. Raises what `Session` does."""
-        return Session(Player(self.cell(assignment), self.job.log(log), self.should_stop), assignment)
+        player = Player(self.cell(assignment), self.job.log(log), self.should_stop)
+        player.aliases = self.aliases
+        return Session(player, assignment)
 
     def cell(self, assignment: Assignment) -> Cell:
         """What a player with this assignment may reach. Only one that compiles may write and start programs."""

@@ -69,7 +69,7 @@ class Job(Strict):
         return track
 
     def load_sources(self) -> tuple[tuple[str, str], ...]:
-        """Name and code of each variant, without its comments: they cost nothing, so they must carry nothing.
+        """Name and code of each variant, as its digest sees it: what costs nothing must carry nothing.
 
         Raises LlmbenchError where a source changed meanwhile.
         """

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.core.errors import LlmbenchError
-from harness.variants.cost import PARSE_ERRORS
+from harness.variants.canonical import PARSE_ERRORS
 
 # What models are made of. Files, processes and the network are no part of one; the run's process is kept from them
 # in any case, but a reviewer should not have to ask what they are for. Submodules of torch are free.

@@ -14,6 +14,7 @@ from dataclasses import fields
 from functools import lru_cache
 
 from harness.core.errors import LlmbenchError
+from harness.variants.canonical import PARSE_ERRORS, Documented
 from models.parts import Parts
 
 # Measured: no statement of the committed variants and tests/honest holds more than 5.5, none of these files more than
@@ -33,12 +34,9 @@ MARKS = frozenset(
 )
 MARKS |= {"overload", "property", "staticmethod"}
 LOOPS = frozenset({"accumulate", "filter", "map", "reduce", "starmap"})
-# What `ast.parse` and `compile` raise on a text that is not Python, or that is nested too deeply for them.
-PARSE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError)
 Work = ast.Call | ast.BinOp | ast.BoolOp | ast.Compare | ast.IfExp | ast.NamedExpr | ast.comprehension
 Sequence = ast.Assign | ast.BoolOp | ast.Compare | ast.Expr | ast.IfExp | ast.Lambda | ast.Return | ast.Subscript
 Sequence |= ast.UnaryOp
-Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @lru_cache(maxsize=256)
@@ -60,7 +58,7 @@ def _statements(tree: ast.Module) -> Iterator[tuple[ast.stmt, Parents]]:
     """Every statement but docstrings, those of code in strings included."""
     nodes = list(ast.walk(tree))
     parents = {child: node for node in nodes for child in ast.iter_child_nodes(node)}
-    texts = set(docstrings(tree))
+    texts = set(_docstrings(tree))
     for node in nodes:
         if isinstance(node, ast.stmt) and node not in texts:
             yield node, parents
@@ -68,7 +66,7 @@ def _statements(tree: ast.Module) -> Iterator[tuple[ast.stmt, Parents]]:
             yield from _statements(code)
 
 
-def docstrings(tree: ast.Module) -> Iterator[ast.stmt]:
+def _docstrings(tree: ast.Module) -> Iterator[ast.stmt]:
     """The statements that are docstrings."""
     for node in ast.walk(tree):
         if isinstance(node, Documented) and ast.get_docstring(node, clean=False) is not None:

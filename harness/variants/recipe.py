@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from models.parts import ModelConfig, OptimConfig, Parts
 
 BASE = "base"
+LONGEST_LINE = 100
+"""Characters of a line of code in an error."""
 UNKNOWN_ARGUMENT = re.compile(r"TypeError: (\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
 
 
@@ -176,7 +178,10 @@ def _failure(error: BaseException, source: VariantSource) -> str:
         message = f"{owner} has no '{name[:40]}'{did_you_mean(name, kinds[owner])}; it has {', '.join(kinds[owner])}"
     frames = traceback.walk_tb(error.__traceback__)
     lines = [line for frame, line in frames if frame.f_code.co_filename == str(source.path)]
-    return f"{message} (line {lines[-1]})" if lines else message
+    if not lines:
+        return message
+    # What runs is the tree written out anew: its line numbers are not those of the file.
+    return f"{message} (in `{source.text.splitlines()[lines[-1] - 1].strip()[:LONGEST_LINE]}`)"
 
 
 def canonical_name(name: str) -> str:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import ast
-import io
 import re
-import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.errors import LlmbenchError, did_you_mean
-from harness.core.project import Project, read_text, sha256
+from harness.core.project import Project, read_text
+from harness.variants.canonical import canonical_text, tree_digest
 from harness.variants.check import check_source
-from harness.variants.cost import count_statements_of, docstrings
+from harness.variants.cost import count_statements_of
 
 VARIANT_NAME = re.compile(r"^[a-z][a-z0-9_]*$")
 
@@ -27,21 +26,13 @@ class VariantSource:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the file's bytes."""
-        return sha256(self.text.encode())
+        """Of the syntax tree: comments, layout, docstrings and the file's name do not count (canonical.py)."""
+        return tree_digest(self.text)
 
     @property
     def code(self) -> str:
-        """The text without comments and docstrings, which cost nothing and so must carry nothing; same line numbers."""
-        lines = self.text.splitlines(keepends=True)
-        spans = [(*node.start, *node.end, "") for node in _comments(self.text)]
-        for node in docstrings(ast.parse(self.text)):
-            end_line, end_column = node.end_lineno or node.lineno, node.end_col_offset or 0
-            spans.append((node.lineno, node.col_offset, end_line, end_column, '""' + "\\\n" * (end_line - node.lineno)))
-        for line, column, end_line, end_column, instead in sorted(spans, reverse=True):
-            head, tail = lines[line - 1][:column], lines[end_line - 1][end_column:]
-            lines[line - 1 : end_line] = [head + instead + tail]
-        return "".join(lines)
+        """What runs: the syntax tree that the digest is of, written out without comments and docstrings."""
+        return canonical_text(self.text)
 
     @property
     def cost(self) -> int:
@@ -57,11 +48,6 @@ class VariantSource:
     def summary(self) -> str:
         """First line of the docstring: the change and its source."""
         return self.docstring.partition("\n")[0]
-
-
-def _comments(text: str) -> list[tokenize.TokenInfo]:
-    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    return [token for token in tokens if token.type == tokenize.COMMENT]
 
 
 def variant_names(project: Project) -> list[str]:

@@ -20,13 +20,14 @@ from hypothesis import given
 from harness.board.check_board import check_folder, readable_board
 from harness.board.leaderboard import make_rows, read_board
 from harness.board.rows import BOARD_END, BOARD_START
-from harness.core.project import Project, sha256
+from harness.core.project import Project
 from harness.core.track import load_track
 from harness.lab.arms import Entry, recall_entry, remember_entry
 from harness.lab.history import attempt_number
 from harness.lab.noise import stored_pairs, study_folder
 from harness.lab.store import RUN_FILE, RunStore
 from harness.rule.external import judge_file
+from harness.variants.canonical import tree_digest
 from harness.variants.source import read_variant
 from tests.damage import REFUSED, STRANGE, damaged, fuzz, is_sentence, outcome, retyped
 from tests.make import ROOT, copy_board, verify_board
@@ -114,6 +115,12 @@ def subjects(project: Project) -> dict[str, Subject]:
         original = (claim / file).read_bytes()
         return Subject(claim / file, claim_problems, lambda found, content: content == original)
 
+    source = tree_digest((claim / "sources" / "token_smear.py").read_text())
+
+    def same_tree(content: bytes) -> bool:
+        """Comments and layout are no part of a claim."""
+        return tree_digest(content.decode()) == source
+
     table = board_problems()
     csv = project.leaderboard.read_bytes()
     numbers = {kind: project.root / f"numbers.{kind}" for kind in ("json", "csv")}
@@ -122,14 +129,16 @@ def subjects(project: Project) -> dict[str, Subject]:
         "variant": Subject(
             project.variants / "token_smear.py",
             lambda: (read_variant(project, "token_smear"), read_variant(project, "token_smear").cost),
-            lambda found, content: found[0].digest == sha256(content),
+            lambda found, content: found[0].digest == tree_digest(content.decode()),
         ),
         "run": Subject(run, lambda: store.find(identity), lambda found, content: found.seed == 0),
         "submission.json": guarded("submission.json"),
         "track.toml": guarded("track.toml"),
         "README.md": guarded("README.md"),
         "curves.png": guarded("curves.png"),
-        "source": guarded("sources/token_smear.py"),
+        "source": Subject(
+            claim / "sources" / "token_smear.py", claim_problems, lambda found, content: same_tree(content)
+        ),
         "record's run": guarded("runs/record-seed-0.json"),
         "board": Subject(claim / "submission.json", lambda: make_rows(project), always),
         "leaderboard.csv": Subject(project.leaderboard, board_problems, lambda found, content: content == csv),
