@@ -17,6 +17,8 @@ from harness.core.project import Project, read_text, sha256
 from harness.core.schema import Positive, Strict, TrackName
 from models.parts import ModelConfig, OptimConfig
 
+FEWEST_STORED = 8
+"""Runs of a record; fewer know its spread too badly to serve every candidate (assumption)."""
 LONGEST_QUOTE = 120  # characters of an untrusted file in an error
 # tomllib's time and memory grow with the square of a dotted key: 100 kB took 10 GB (measured 2026-11).
 LONGEST_FILE, LONGEST_LINE = 50_000, 1_000
@@ -62,20 +64,32 @@ class Rule(Strict):
 
     noise_variant: str
     """A variant that changes only the initial values of one part; `llmbench noise` measures seed noise with it."""
-    design: Literal["paired", "welch"]
-    """Paired or independent seeds; chosen from the track's noise study."""
+    noise_nats: Annotated[float, Field(gt=0, lt=10)] | None = None
+    """The unit of the screen: deviation of the difference of a pair, the median over the variants of the noise study.
+    None where no study is there: then there is no screen."""
+    screen_looks: tuple[Positive, ...] = ()
+    """Numbers of runs after which the screen drops a candidate, passes it on, or goes on looking."""
+    screen_pass: tuple[float, ...] = ()
+    """For each of these looks: it passes from this mean gain beyond its price on, in units of `noise_nats`."""
+    screen_drop: tuple[float, ...] = ()
+    """And is dropped below this one. At the last look both are the same."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)]
-    """One-sided false-accept rate over all looks; each look spends an equal share."""
+    """One-sided false-accept rate of the confirmation over all looks."""
     looks: tuple[Positive, ...]
-    """Numbers of pairs after which the rule may decide."""
-    futility_alpha: Annotated[float, Field(gt=0, lt=0.5)]
-    """A look stops for futility where the gain's one-sided upper bound at this level is not above the margin."""
-    welch_df_from: Positive
-    """Welch design: from this many seeds an arm the estimated degrees of freedom are used; below it, seeds - 1."""
+    """Numbers of pairs after which the confirmation may decide."""
+    levels: tuple[Annotated[float, Field(gt=0, lt=0.5)], ...]
+    """One-sided level of each look; together they spend `alpha` (harness/rule/sequential.py)."""
+    stored_runs: Positive | None = None
+    """Runs of the record that are kept and compared with every candidate, where a pair is too dear; None for pairs."""
+    futility_alpha: Annotated[float, Field(gt=0, le=0.5)] | None
+    """An earlier look stops where the gain's one-sided upper bound at this level is not above the margin: at 0.5, where
+    the mean gain is not. None: where the interval of that look is not, as when a claim is trained again."""
     loss_per_statement: Annotated[float, Field(ge=0, lt=1)]
     """Nats that each added statement must bring."""
     max_slowdown: Annotated[float, Field(gt=0, lt=10)]
     """Loss lane: largest time ratio candidate / record, minus one."""
+    time_level: Annotated[float, Field(gt=0, lt=0.5)]
+    """Loss lane: one-sided level at which a time ratio is clearly under that limit, or clearly over it."""
     milestone: Annotated[float, Field(gt=0, lt=1)]
     """Share of the steps after which the candidate's first run may be given up."""
     milestone_deficit: Annotated[float, Field(gt=0)]
@@ -88,18 +102,27 @@ class Rule(Strict):
     """Simplicity lane: time ratio candidate / record, minus one, that still counts as no slower."""
 
     @property
-    def alpha_look(self) -> float:
-        """One-sided level of every single look: a union bound over the looks."""
-        return self.alpha / len(self.looks)
+    def design(self) -> Literal["paired", "stored"]:
+        """Fresh pairs, or candidate runs against stored runs of the record."""
+        return "paired" if self.stored_runs is None else "stored"
 
     @model_validator(mode="after")
     def _fits_together(self) -> Rule:
         if not self.looks or list(self.looks) != sorted(set(self.looks)) or self.looks[0] < 2:
             raise ValueError(f"looks ({list(self.looks)}) must rise, starting from 2 or more")
-        if self.futility_alpha < self.alpha_look:  # else a change and its reverse could both be accepted
-            raise ValueError(
-                f"futility_alpha ({self.futility_alpha}) must be at least alpha / looks ({self.alpha_look})"
-            )
+        if len(self.levels) != len(self.looks):
+            raise ValueError(f"levels has {len(self.levels)} entries, looks {len(self.looks)}; give one level a look")
+        if self.futility_alpha is not None and self.futility_alpha < max(self.levels):
+            # else a change and its reverse could both be accepted
+            raise ValueError(f"futility_alpha ({self.futility_alpha}) must be at least {max(self.levels)}, a level")
+        if self.stored_runs is not None and self.stored_runs < FEWEST_STORED:
+            raise ValueError(f"stored_runs ({self.stored_runs}) must be {FEWEST_STORED} or more")
+        screen = (self.screen_looks, self.screen_pass, self.screen_drop)
+        if len(set(map(len, screen))) != 1 or list(self.screen_looks) != sorted(set(self.screen_looks)):
+            raise ValueError("screen_looks must rise, and screen_pass and screen_drop have an entry for each of them")
+        above = all(drop <= passed for drop, passed in zip(self.screen_drop, self.screen_pass, strict=True))
+        if self.screen_looks and (not above or self.screen_drop[-1] != self.screen_pass[-1]):
+            raise ValueError("screen_drop must not exceed screen_pass, and the last entries must be equal")
         return self
 
 
@@ -147,10 +170,9 @@ class Track(Strict):
     def _fits_together(self) -> Track:
         if self.model.vocab_size > 2**32:
             raise ValueError(f"model.vocab_size ({self.model.vocab_size}) must be {2**32} or less: tokens are uint32")
-        if len(set(self.seeds)) != len(self.seeds) or len(self.seeds) < self.rule.looks[-1]:
-            raise ValueError(
-                f"seeds must be {self.rule.looks[-1]} or more different numbers, one for each pair of the last look"
-            )
+        fewest = max(self.rule.screen_looks[-1:] + self.rule.looks[:1] + (self.rule.stored_runs or 1,))
+        if len(set(self.seeds)) != len(self.seeds) or len(self.seeds) < fewest:
+            raise ValueError(f"seeds must be {fewest} or more different numbers, one for each run of the record")
         if self.compile and self.num_processes > 1:
             raise ValueError("compile and processes do not go together yet; leave one of them out")
         if self.budget.batch_sequences % self.num_processes:

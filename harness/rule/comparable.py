@@ -5,33 +5,42 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness.core.runs import FinishedRun, Pair
+from harness.core.runs import FinishedRun
 from harness.rule.stats import seed_problems, value_problems
 
 SHORTEST_S = 1e-6  # a shorter training time means that the clock did not run
 
 
-def comparability_problems(pairs: Sequence[Pair], *, timed: bool) -> dict[str, str]:
+def comparability_problems(
+    records: Sequence[FinishedRun],
+    candidates: Sequence[FinishedRun],
+    *,
+    timed: bool,
+    paired: bool = True,
+    loads: bool = True,
+) -> dict[str, str]:
     """Reason code -> what differs, for everything that forbids a comparison; empty where nothing does.
 
-    `timed` says whether times decide; then runs must have been alone on the machine and interleaved.
+    `timed` says whether times alone decide; then runs must have been alone on the machine and interleaved. `paired`
+    says whether runs at the same place are a pair, `loads` whether the two must have shared the machine alike.
     """
-    runs = [run for pair in pairs for run in pair]
+    runs = [*records, *candidates]
     problems: dict[str, str] = {}
     for code, key in _SAME_EVERYWHERE.items():
         _note_difference(problems, code, [key(run) for run in runs])
-    for arm in ([pair.record for pair in pairs], [pair.candidate for pair in pairs]):
+    for arm in (records, candidates):
         _note_difference(problems, "mixed_recipes", [(run.recipe, tuple(sorted(run.sources.items()))) for run in arm])
-    for pair in pairs:
-        _note_difference(problems, "mixed_load", [run.provenance.jobs for run in pair])
-    seeds = [pair.record.seed for pair in pairs], [pair.candidate.seed for pair in pairs]
-    for code in seed_problems(*seeds, paired=True):
+    if paired and loads:
+        for pair in zip(records, candidates, strict=True):
+            _note_difference(problems, "mixed_load", [run.provenance.jobs for run in pair])
+    seeds = [run.seed for run in records], [run.seed for run in candidates]
+    for code in seed_problems(*seeds, paired=paired):
         problems[code] = f"record's seeds {seeds[0]}, candidate's {seeds[1]}"
     if timed:
         if any(run.provenance.jobs != 1 for run in runs):
             problems["shared_machine"] = f"jobs: {sorted({run.provenance.jobs for run in runs})}"
         in_time = sorted(runs, key=lambda run: (run.training.ended, run.seed))  # ISO times sort as text
-        for one, two in zip(in_time[::2], in_time[1::2], strict=True):
+        for one, two in zip(in_time[::2], in_time[1::2], strict=paired):
             if one.seed != two.seed:
                 detail = f"seed {one.seed} ended {one.training.ended}, then seed {two.seed} {two.training.ended}"
                 problems.setdefault("not_interleaved", detail)

@@ -17,11 +17,11 @@ NEVER_BEHIND = 1e6  # nats; no run is that far behind, so none is given up early
 def rule_again(rule: Rule) -> Rule:
     """The rule for training a record again: the same levels, but no stop because the gain looks small.
 
-    A contest may stop for futility; at worst that misses a record. A re-run that stops before the evidence is in
-    leaves the claim open. So a look stops a re-run only if the gain is shown, or if the two-sided interval of that
-    look excludes it. False accepts stay below the rule's alpha.
+    A confirmation may stop early where its mean is no gain; at worst that misses a record. A re-run that stops before
+    the evidence is in leaves the claim open. So a look stops a re-run only if the gain is shown, or if the interval of
+    that look excludes it. False accepts stay below the rule's alpha.
     """
-    return rule.model_copy(update={"futility_alpha": rule.alpha_look, "milestone_deficit": NEVER_BEHIND})
+    return rule.model_copy(update={"futility_alpha": None, "milestone_deficit": NEVER_BEHIND})
 
 
 def outcome_of_record(claim: Verdict, again: Verdict) -> Outcome:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Design = Literal["paired", "welch"]
+Design = Literal["paired", "stored", "welch"]
 TestName = Literal["one_sample_t", "welch_t", "paired_t", "z", "two_sample_z"]
 
 LARGEST = 1e100  # larger squares may overflow; no loss and no time is that large
@@ -160,12 +160,21 @@ def power(effect: float, sd: float, n: int, *, alpha: float, design: Design, df:
 
 
 def estimate(record_S: Array, candidate_S: Array, design: Design) -> Estimate:
-    """The mean gain of each contest under a design; both arms need two seeds or more."""
+    """The mean gain of each contest under a design; both arms need two seeds or more.
+
+    `paired`: values at the same place. `stored`: independent arms of equal spread. `welch`: of any spread (Welch 1947).
+    """
     if design == "paired":
         num = candidate_S.shape[-1]
         scale = np.maximum(np.abs(record_S), np.abs(candidate_S)).max(-1)
         gains = record_S - candidate_S
         return Estimate(gains.mean(-1), _deviation(gains, scale) / math.sqrt(num), np.asarray(num - 1.0))
+    if design == "stored":  # equal spread of both arms is assumed: Student's t with the pooled variance
+        arms = (record_S, candidate_S)
+        df = sum(arm.shape[-1] - 1 for arm in arms)
+        variance = sum(_deviation(arm) ** 2 * (arm.shape[-1] - 1) for arm in arms) / df
+        error = np.sqrt(variance * sum(1 / arm.shape[-1] for arm in arms))
+        return Estimate(record_S.mean(-1) - candidate_S.mean(-1), error, np.asarray(float(df)))
     squares = [_deviation(arm) ** 2 / arm.shape[-1] for arm in (record_S, candidate_S)]
     total = squares[0] + squares[1]
     share = squares[0] / np.where(total > 0, total, 1.0)

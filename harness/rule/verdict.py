@@ -1,8 +1,9 @@
 """The rule: pairs in, verdict out. The same pure function in `run`, `submit`, `verify` and in the study of errors.
 
-A verdict is reached at a look, after a declared number of pairs. There the candidate is accepted, or rejected as
-hopeless, or waits for the next look; what the last look does not accept is rejected. Earlier looks are replayed
-first, so a verdict is final: running more pairs cannot change it.
+A candidate goes through two stages. The *screen* looks at its first runs on public seeds beside the record's; it drops
+it or passes it on. The *confirmation* decides, on seeds that nobody chose: at each look the candidate is accepted, or
+rejected as hopeless, or waits for the next look; what the last look does not accept is rejected. Earlier looks are
+replayed first, so a verdict is final: running more pairs cannot change it.
 """
 
 from __future__ import annotations
@@ -10,20 +11,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
-from harness.core.runs import FailedRun, FinishedRun, Pair
+from harness.core.runs import FailedRun, FinishedRun, Pair, finished
 from harness.core.schema import Count, Line, Strict
 from harness.core.track import Rule
 from harness.rule.comparable import comparability_problems
-from harness.rule.sequential import Criterion, Finding, Quantity, find, replay
+from harness.rule.screen import replay_screen, units
+from harness.rule.sequential import Criterion, Finding, Quantity, check_levels, find, replay, stage_wise_p
 from harness.rule.stats import Design, pair_correlation, sign_flip_p
 
 Lane = Literal["loss", "speed", "simplicity"]
 FailureCode = Literal["candidate_failed", "hopeless_start", "record_failed", "run_interrupted"]
+Stage = Literal["screen", "confirmation"]
 LANES: tuple[Lane, ...] = ("loss", "speed", "simplicity")
 Decision = Literal["accepted", "rejected", "undecided"]
 _DECISIONS: dict[int, Decision] = {1: "accepted", -1: "rejected", 0: "undecided"}
@@ -40,6 +43,7 @@ class Guard(Strict):
     margin: float
     ci_low: float | None
     ci_high: float | None
+    """Ends of the two-sided interval: at the look's level, in the lane `loss` of times at the track's `time_level`."""
     p_value: float | None
     passed: bool
 
@@ -54,6 +58,8 @@ class Verdict(Strict):
 
     decision: Decision
     lane: Lane
+    stage: Stage
+    """What the pairs are: of the screen, which drops or passes on, or of the confirmation, which alone accepts."""
     reasons: Annotated[tuple[str, ...], Field(min_length=1)]
     """Stable codes, the deciding ones first; `reasons.explain` has a sentence for each."""
     details: tuple[Line, ...] = ()
@@ -67,12 +73,16 @@ class Verdict(Strict):
     design: Design
     gain: float | None = None
     margin: float
+    units: float | None = None
+    """Of a screen: mean gain beyond its margin, in paired deviations of the track."""
     ci_low: float | None = None
-    """Lower end of the two-sided interval at level 1 - 2 alpha_look: above the margin where the gain is shown."""
+    """Lower end of the simultaneous interval of all looks, at level 1 - 2 alpha: above the margin where the gain is
+    shown. None in a screen."""
     ci_high: float | None = None
     p_value: float | None = None
-    """One-sided, at this look; None if the values have no spread."""
-    alpha_look: float
+    """One-sided and stage-wise, over all looks up to this one; None if the values have no spread, and in a screen."""
+    alpha: float
+    """Of the confirmation, all looks together: what `p_value` must not exceed."""
     sign_flip_p: float | None = None
     """Exact one-sided p of the sign-flip test, from seven pairs on; a check, not part of the rule."""
     correlation: float | None = None
@@ -85,33 +95,45 @@ class Verdict(Strict):
 
 
 def decide(pairs: Sequence[Pair], rule: Rule, *, added_statements: int, lane: Lane = "loss") -> Verdict:
-    """The verdict on `pairs`, given in the order in which their seeds were declared.
+    """The confirmation's verdict on `pairs`, given in the order in which their seeds follow from the candidate.
 
     `added_statements` is the candidate's cost minus the record's. In the lanes `loss` and `speed` each added
     statement raises the margin; removed ones earn nothing. A look uses the first pairs up to its number; pairs
-    between two looks are not used until the next one is complete. Never raises on finite numbers.
+    between two looks are not used until the next one is complete. Never raises on finite numbers, except LlmbenchError
+    where the track's levels do not spend its alpha.
     """
-    verdict = _verdict_for(rule, lane, added_statements)
-    if problems := comparability_problems(pairs, timed=lane != "loss"):
+    check_levels(rule)
+    arms = [pair.record for pair in pairs], [pair.candidate for pair in pairs]
+    return _decide(*arms, rule, added_statements=added_statements, lane=lane)
+
+
+def _decide(
+    records: Sequence[FinishedRun], candidates: Sequence[FinishedRun], rule: Rule, *, added_statements: int, lane: Lane
+) -> Verdict:
+    verdict, stored = _verdict_for(rule, lane, "confirmation", added_statements), rule.design == "stored"
+    if problems := comparability_problems(records, candidates, timed=lane != "loss", paired=not stored):
         return verdict(decision="undecided", reasons=tuple(problems), details=tuple(problems.values()))
     if lane == "simplicity" and added_statements >= 0:
         return verdict(decision="rejected", reasons=("not_simpler",))
-    if len(pairs) < rule.looks[0]:
+    if lane == "loss" and not stored and changes_nothing(records, candidates):
+        return verdict(decision="rejected", reasons=("identical",), pairs=1)
+    if len(candidates) < rule.looks[0]:
         return verdict(decision="undecided", reasons=("too_few_pairs",), next_look=rule.looks[0])
-    criteria = _criteria(pairs, rule, lane, _margin(rule, lane, added_statements))
+    criteria = _criteria(records, candidates, rule, lane, _margin(rule, lane, added_statements))
     state = replay(criteria, rule)
     decision, look = _DECISIONS[int(state.decision)], int(state.look)
     num_used, is_last = rule.looks[look - 1], look == len(rule.looks)
-    findings = [find(criterion, num_used, rule) for criterion in criteria]
+    findings = [find(criterion, look, rule) for criterion in criteria]
     own, *guards = map(_as_guard, criteria, findings)
     record, candidate = (arm.tolist() for arm in criteria[0].arms(num_used))
-    flips = sign_flip_p(record, candidate, margin=own.margin)
+    flips = None if stored else sign_flip_p(record, candidate, margin=own.margin)
     remarks = {
         "fewer_statements": lane != "simplicity" and added_statements < 0,
-        "pairs_left_over": decision != "undecided" and len(pairs) > num_used,
+        "pairs_left_over": decision != "undecided" and len(candidates) > num_used,
         "sign_flip_disagrees": decision == "accepted" and flips is not None and flips > rule.alpha,
+        "equal_spread_assumed": stored,
     }
-    losses = ([run.evaluation.val_loss for run in arm[:num_used]] for arm in zip(*pairs, strict=True))
+    losses = ([run.evaluation.val_loss for run in arm[:num_used]] for arm in (records, candidates))
     return verdict(
         decision=decision,
         reasons=_deciding(lane, decision, criteria, findings, is_last=is_last)
@@ -119,9 +141,10 @@ def decide(pairs: Sequence[Pair], rule: Rule, *, added_statements: int, lane: La
         pairs=num_used,
         look=look,
         next_look=rule.looks[look] if decision == "undecided" and not is_last else None,
-        **own.model_dump(include={"gain", "ci_low", "ci_high", "p_value"}),
+        **own.model_dump(include={"gain", "ci_low", "ci_high"}),
+        p_value=None if own.p_value is None else _over_all_looks(rule, look, own.p_value),
         sign_flip_p=flips,
-        correlation=pair_correlation(*losses),
+        correlation=None if stored else pair_correlation(*losses),
         time_ratio=next(
             (math.exp(-g.gain) for g in (own, *guards) if g.quantity == "time" and g.gain is not None), None
         ),
@@ -129,25 +152,77 @@ def decide(pairs: Sequence[Pair], rule: Rule, *, added_statements: int, lane: La
     )
 
 
+def _over_all_looks(rule: Rule, look: int, p: float) -> float:
+    """One p-value from that of the look that the contest has come to."""
+    if rule.design == "stored":  # a union bound
+        return min(1.0, sum(rule.levels[: look - 1]) + p)
+    return stage_wise_p(rule.looks, rule.levels, look, p)
+
+
+def changes_nothing(records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]) -> bool:
+    """Whether the first pair's losses on val and on dev are the same in every bit."""
+    first = next(zip(records, candidates, strict=False), None)
+    if first is None:
+        return False
+    one, other = (
+        (run.evaluation.nats, run.evaluation.correct, [(p.step, p.dev_loss_nats) for p in run.training.curve])
+        for run in first
+    )
+    return one == other
+
+
+def screen(pairs: Sequence[Pair], rule: Rule, *, added_statements: int) -> Verdict:
+    """What the screen makes of the candidate's first runs, beside the record's with the same seeds.
+
+    It rejects, or says that more runs or a confirmation are needed; it never accepts. Its lane is `loss`. Raises
+    ValueError where the track declares no screen.
+    """
+    verdict = _verdict_for(rule, "loss", "screen", added_statements)
+    records, candidates = [pair.record for pair in pairs], [pair.candidate for pair in pairs]
+    if problems := comparability_problems(records, candidates, timed=False, loads=False):
+        return verdict(decision="undecided", reasons=tuple(problems), details=tuple(problems.values()))
+    if changes_nothing(records, candidates):
+        return verdict(decision="rejected", reasons=("identical",), pairs=1)
+    if len(pairs) < rule.screen_looks[0]:
+        return verdict(decision="undecided", reasons=("needs_more_runs",), next_look=rule.screen_looks[0])
+    losses = [[run.evaluation.val_loss for run in arm] for arm in (records, candidates)]
+    gains, margin = np.array(losses[0]) - np.array(losses[1]), _margin(rule, "loss", added_statements)
+    state = replay_screen(gains, margin, rule)
+    look, passed = int(state.look), int(state.decision)
+    num_used = rule.screen_looks[look - 1]
+    code = {1: "screen_passed", -1: "screened_out", 0: "needs_more_runs"}[passed]
+    return verdict(
+        decision="rejected" if passed == -1 else "undecided",
+        reasons=(code,),
+        pairs=num_used,
+        look=look,
+        next_look=rule.screen_looks[look] if passed == 0 else None,
+        gain=float(gains[:num_used].mean()),
+        units=float(units(gains[:num_used], margin, rule)),
+        correlation=pair_correlation(*(arm[:num_used] for arm in losses)),
+    )
+
+
 def failed_verdict(
-    code: FailureCode, reason: str, rule: Rule, *, added_statements: int, lane: Lane = "loss"
+    code: FailureCode, reason: str, rule: Rule, *, added_statements: int, lane: Lane = "loss", stage: Stage
 ) -> Verdict:
     """The verdict where a run failed: a failed candidate is rejected, and no number is given."""
     decision: Decision = "rejected" if code in ("candidate_failed", "hopeless_start") else "undecided"
-    return _verdict_for(rule, lane, added_statements)(decision=decision, reasons=(code,), details=(reason,))
+    return _verdict_for(rule, lane, stage, added_statements)(decision=decision, reasons=(code,), details=(reason,))
 
 
-def _verdict_for(rule: Rule, lane: Lane, added_statements: int) -> Callable[..., Verdict]:
+def _verdict_for(rule: Rule, lane: Lane, stage: Stage, added_statements: int) -> Callable[..., Verdict]:
     """A verdict before the first look, to which decision, reasons and numbers are still to be added."""
     return partial(
         Verdict,
         lane=lane,
+        stage=stage,
         pairs=0,
         look=0,
         next_look=None,
-        design="paired" if lane == "speed" else rule.design,
+        design="paired" if stage == "screen" or lane == "speed" else rule.design,
         margin=_margin(rule, lane, added_statements),
-        alpha_look=rule.alpha_look,
+        alpha=rule.alpha,
         added_statements=added_statements,
     )
 
@@ -160,46 +235,59 @@ def _margin(rule: Rule, lane: Lane, added_statements: int) -> float:
     return price * max(0, added_statements)
 
 
-def _criteria(pairs: Sequence[Pair], rule: Rule, lane: Lane, margin: float) -> tuple[Criterion, ...]:
-    """The lane's own gain, then its guards. Times are always paired: runs next to each other see the same load."""
-    losses = np.array([[run.evaluation.val_loss for run in pair] for pair in pairs]).T
-    loss = partial(Criterion, quantity="loss", record=losses[0], candidate=losses[1], design=rule.design)
-    whole = np.array([all(run.training.resumed is None for run in pair) for pair in pairs])
+def _criteria(
+    records: Sequence[FinishedRun], candidates: Sequence[FinishedRun], rule: Rule, lane: Lane, margin: float
+) -> tuple[Criterion, ...]:
+    """The lane's own gain, then its guards. Times are compared between the two runs of a pair."""
+    design = rule.design
 
-    def time(quantity: Quantity, read: Callable[[FinishedRun], float]) -> Callable[..., Criterion]:
-        log_times = np.log([[read(run) for run in pair] for pair in pairs]).T
-        arms = {"record": log_times[0], "candidate": log_times[1]}
-        return partial(Criterion, quantity=quantity, **arms, design="paired", counts=None if whole.all() else whole)
+    def arms(read: Callable[[FinishedRun], float]) -> dict[str, Any]:
+        found = (np.array([read(run) for run in arm]) for arm in (records, candidates))
+        return dict(zip(("record", "candidate"), found, strict=True))
 
+    counts = None
+    if design == "paired":
+        whole = [all(run.training.resumed is None for run in pair) for pair in zip(records, candidates, strict=True)]
+        counts = None if all(whole) else np.array(whole)
+
+    def time(quantity: Quantity, read: Callable[[FinishedRun], float], unclear: str) -> Callable[..., Criterion]:
+        log_times = arms(lambda run: math.log(read(run)))
+        return partial(Criterion, quantity=quantity, **log_times, design=design, counts=counts, unclear=unclear)
+
+    loss = partial(Criterion, quantity="loss", **arms(lambda run: run.evaluation.val_loss), design=design)
+    training = time("time", training_seconds, "time_unclear")
     slowest = -math.log1p(rule.max_slowdown)
-    training = time("time", lambda run: run.training.train_s)
-    guards = []
-    if pairs[0].record.evaluation.eval_cpu_s is not None:  # before it was measured from outside, no clock ran there
-        scoring, slow = time("evaluation_time", evaluation_seconds), "slow_evaluation"
-        guards = [scoring(margin=slowest, tested=False, missed=slow, hopeless=slow)]
+    scoring = time("evaluation_time", evaluation_seconds, "evaluation_time_unclear")
+    slow = {"missed": "slow_evaluation", "hopeless": "slow_evaluation"}
+    guards = [scoring(margin=slowest, level=rule.time_level, **slow)]
     if lane == "speed":
         own = training(margin=margin, missed="not_shown", hopeless="hopeless")
         return own, loss(margin=-rule.loss_tolerance, missed="loss_worse", hopeless="loss_worse"), *guards
     if lane == "simplicity":
         own = loss(margin=margin, missed="loss_worse", hopeless="loss_worse")
-        slowest = -math.log1p(rule.time_tolerance)
-    else:
-        own = loss(margin=margin, missed="not_shown", hopeless="hopeless")
-    return own, training(margin=slowest, tested=lane != "loss", missed="too_slow", hopeless="too_slow"), *guards
+        limit = training(margin=-math.log1p(rule.time_tolerance), missed="too_slow", hopeless="too_slow")
+        return own, limit, *guards
+    own = loss(margin=margin, missed="not_shown", hopeless="hopeless")
+    limit = training(margin=slowest, level=rule.time_level, missed="too_slow", hopeless="too_slow")
+    return own, limit, *guards
 
 
 # Where a kernel counts processor time in hundredths of a second, less is no measurement.
-LEAST_EVALUATION_S = 0.01
+LEAST_CPU_S = 0.01
+
+
+def training_seconds(run: FinishedRun) -> float:
+    """What a training took: the player's processor time on a CPU, wall time on a GPU.
+
+    Other load on the machine moves processor time little and wall time much; a GPU waits for its processor rarely.
+    """
+    return max(run.training.cpu_s, LEAST_CPU_S) if run.provenance.machine.gpu is None else run.training.train_s
 
 
 def evaluation_seconds(run: FinishedRun) -> float:
-    """What scoring val once took: processor time on a CPU, which the load on the machine hardly moves; else wall time.
-
-    One evaluation takes seconds, so its wall time depends on what else runs: beside four busy loops on two cores the
-    logarithm of two equal models' ratio had a deviation of .43 on `smoke`, that of processor time .04 (2026-11).
-    """
+    """What scoring val once took: processor time on a CPU, else wall time."""
     cpu_s = run.evaluation.eval_cpu_s if run.provenance.machine.gpu is None else None
-    return max(run.evaluation.eval_s if cpu_s is None else cpu_s, LEAST_EVALUATION_S)
+    return max(run.evaluation.eval_s if cpu_s is None else cpu_s, LEAST_CPU_S)
 
 
 def _deciding(
@@ -209,10 +297,12 @@ def _deciding(
     if decision == "accepted":
         return ("simpler_and_no_worse",) if lane == "simplicity" else ("gain_shown",)
     both = list(zip(criteria, findings, strict=True))
-    flat = ("zero_variance",) * any(bool(c.tested and f.estimate.standard_error == 0) for c, f in both)
+    flat = ("zero_variance",) * any(bool(c.level is None and f.estimate.standard_error == 0) for c, f in both)
     flat += ("resumed_runs",) * any(bool(np.isnan(f.estimate.gain)) for f in findings)
     if decision == "undecided":
-        return flat if is_last else ("needs_more_pairs", *flat)
+        waits = tuple(c.unclear if c.level is not None else "needs_more_pairs" for c, f in both if not f.passes)
+        known = [code for code in dict.fromkeys(waits) if code != "" and not (is_last and code == "needs_more_pairs")]
+        return (*known, *flat) if flat else tuple(known)
     if is_last:
         return tuple(c.missed for c, f in both if not f.passes and not np.isnan(f.estimate.gain)) + flat
     return tuple(c.hopeless for c, f in both if f.hopeless) + flat
@@ -236,7 +326,7 @@ class Decided(NamedTuple):
     """The outcome of two arms' runs."""
 
     pairs: tuple[Pair, ...]
-    """The pairs up to the first seed that not both arms finished."""
+    """The pairs up to the first seed that not both arms finished; of stored runs, one for each candidate run."""
     failed: tuple[FailedRun, ...]
     verdict: Verdict
 
@@ -248,21 +338,33 @@ def decide_arms(
     *,
     added_statements: int,
     lane: Lane,
+    stage: Stage,
 ) -> Decided:
     """The verdict on the finished pairs before the first gap; the first failed run decides where it is undecided.
 
     Runs of one seed are a pair; the seeds count in the order in which they come.
     """
-    arms = [{run.seed: run for run in runs} for runs in (records, candidates)]
     pairs = []
-    for seed in dict.fromkeys(run.seed for run in (*records, *candidates)):
-        record, candidate = (arm.get(seed) for arm in arms)
-        if not isinstance(record, FinishedRun) or not isinstance(candidate, FinishedRun):
-            break
-        pairs.append(Pair(record, candidate))
-    verdict = decide(pairs, rule, added_statements=added_statements, lane=lane)
+    if stage == "confirmation" and rule.design == "stored":
+        check_levels(rule)
+        kept, own = finished(records), finished(candidates)
+        pairs = [Pair(record, candidate) for record, candidate in zip(kept, own, strict=False)]
+        enough = len(kept) == (rule.stored_runs or 0)
+        verdict = _decide(kept, own if enough else (), rule, added_statements=added_statements, lane=lane)
+    else:
+        arms = [{run.seed: run for run in runs} for runs in (records, candidates)]
+        for seed in dict.fromkeys(run.seed for run in (*records, *candidates)):
+            record, candidate = (arm.get(seed) for arm in arms)
+            if not isinstance(record, FinishedRun) or not isinstance(candidate, FinishedRun):
+                break
+            pairs.append(Pair(record, candidate))
+        if stage == "screen":
+            verdict = screen(pairs, rule, added_statements=added_statements)
+        else:
+            verdict = decide(pairs, rule, added_statements=added_statements, lane=lane)
     failed = tuple(run for run in (*records, *candidates) if isinstance(run, FailedRun))
-    if failed and verdict.decision == "undecided":  # otherwise the verdict is final, whatever became of later runs
+    if failed and verdict.decision == "undecided" and verdict.reasons != ("screen_passed",):
+        # Otherwise the verdict is final, whatever became of later runs.
         code: FailureCode = "candidate_failed"
         if failed[0].status == "interrupted":
             code = "run_interrupted"
@@ -270,5 +372,7 @@ def decide_arms(
             code = "record_failed"
         elif failed[0].status == "hopeless":
             code = "hopeless_start"
-        verdict = failed_verdict(code, failed[0].reason, rule, added_statements=added_statements, lane=lane)
+        verdict = failed_verdict(
+            code, failed[0].reason, rule, added_statements=added_statements, lane=lane, stage=stage
+        )
     return Decided(tuple(pairs), failed, verdict)

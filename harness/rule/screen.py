@@ -1,0 +1,36 @@
+"""The screen on arrays: a cheap look at a candidate's first runs, which drops it, passes it on, or goes on looking.
+
+It compares the mean gain with the track's known noise. It promises nothing about errors: what passes is confirmed on
+fresh seeds, and only that decides. Shapes: seeds are the last axis; any axes before it are independent contests.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.core.track import Rule
+from harness.rule.sequential import Replay
+from harness.rule.stats import Array
+
+
+def units(gains_S: Array, margin: float, rule: Rule) -> Array:
+    """Mean gain beyond its price, in paired deviations of the track. Raises ValueError where the track has no unit."""
+    if rule.noise_nats is None:
+        raise ValueError("a track without noise_nats has no screen")
+    found: Array = (gains_S.mean(-1) - margin) / rule.noise_nats
+    return found
+
+
+def replay_screen(gains_S: Array, margin: float, rule: Rule) -> Replay:
+    """All looks in turn, for every contest at once: 1 passes, -1 is dropped, 0 needs more runs."""
+    *contests, available = gains_S.shape
+    decision, look = np.zeros(contests, dtype=np.int64), np.zeros(contests, dtype=np.int64)
+    limits = zip(rule.screen_looks, rule.screen_pass, rule.screen_drop, strict=True)
+    for number, (num_runs, passed, drop) in enumerate(limits, start=1):
+        if num_runs > available:
+            break
+        found = units(gains_S[..., :num_runs], margin, rule)
+        undecided = decision == 0
+        look = np.where(undecided, number, look)
+        decision = np.where(undecided, np.where(found >= passed, 1, np.where(found < drop, -1, 0)), decision)
+    return Replay(decision, look)
