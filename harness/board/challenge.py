@@ -59,8 +59,8 @@ def _retracted_seeds(submission: Submission, earlier: Board) -> Iterator[str]:
         shared = {*old.candidate.seeds} & {*submission.candidate.seeds}
         if shared and (old.track_digest, old.candidate.sources) == claim and earlier.state(old.number) == "retracted":
             yield (
-                f"{submission.folder_name} rests on seeds of {old.folder_name}, which was retracted; measure it on "
-                f"others with --confirm"
+                f"{submission.folder_name} rests on seeds of {old.folder_name}, which was retracted; what was refuted "
+                f"on other seeds is not filed again"
             )
 
 

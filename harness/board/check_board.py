@@ -171,8 +171,8 @@ def _opening_problems(claim: Claim, earlier: Board) -> Iterator[str]:
     stated = opening.record, opening.verdict, opening.attempt, opening.lane, opening.candidate.recipe
     if stated != (None, None, 1, "loss", BASE):
         yield f"{name}: an opening has the base recipe, no record arm, no verdict, attempt 1 and the lane loss"
-    if len(opening.candidate.runs) < claim.track.rule.looks[0]:
-        yield f"{name}: an opening needs as many seeds as the track's first look"
+    if len(opening.candidate.runs) < (fewest := claim.track.rule.record_runs):
+        yield f"{name}: an opening needs {fewest} seeds, as many as a contest may need of the record"
 
 
 def stale_problem(submission: Submission, board: Board) -> str | None:
@@ -182,6 +182,8 @@ def stale_problem(submission: Submission, board: Board) -> str | None:
         return None
     if board.edition(track) != submission.track_digest:
         return f"{name} was measured on another edition of {track} than the one opened last; run it again"
+    if submission.kind == "negative" and board.has_held(submission, arm.sources):
+        return None  # knowledge, whatever holds the track by now
     holder = board.standing(submission, submission.lane)
     if holder is None:
         return f"{name}: nobody has opened this edition of the track {track}; file its baseline first"

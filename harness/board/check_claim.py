@@ -149,17 +149,23 @@ def _run_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
 
 
 def _seed_problems(claim: Claim) -> Iterator[str]:
-    """Nobody picked the seeds: they are the track's first public ones, or the candidate's confirmation seeds."""
+    """Nobody picked the seeds: a confirmation has those that both arms' code draws, all else the first public ones."""
     folder, submission = claim.folder, claim.submission
     if submission.kind == "challenge":  # its seeds follow from its record
         return
-    seeds, public = submission.candidate.seeds, claim.track.seeds
-    if submission.record is not None and submission.record.seeds != seeds:
-        yield f"{folder.name}: the arms have different seeds, {submission.record.seeds} and {seeds}"
-    if tuple(seeds) == public[: len(seeds)]:
-        return
-    if seeds != confirmation_seeds(submission.track_digest, submission.candidate.sources, len(seeds)):
-        yield f"{folder.name}: seeds {seeds} are neither the track's first {len(seeds)} nor the confirmation seeds"
+    track, record, verdict = claim.track, submission.record, submission.verdict
+    seeds = submission.candidate.seeds
+    own = expected = list(track.seeds[: len(seeds)])
+    what = f"the track's first {len(seeds)}"
+    if record is not None and verdict is not None and verdict.stage == "confirmation":
+        own = expected = confirmation_seeds(track, record.sources, submission.candidate.sources, len(seeds))
+        what = "those that the code of both arms draws"
+        if track.rule.stored_runs is not None:
+            own = list(track.seeds[: track.rule.stored_runs])
+    if seeds != expected:
+        yield f"{folder.name}: the candidate's seeds are {seeds}, not {what}, {expected}"
+    if record is not None and record.seeds != own:
+        yield f"{folder.name}: the record's seeds are {record.seeds}, they must be {own}"
 
 
 def _audit_problems(claim: Claim) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from harness.board.metrics import metric_columns, rounded
@@ -44,6 +44,11 @@ class Board:
             if holding and submission.lane != without and self.state(submission.number) != "retracted":
                 return submission
         return None
+
+    def has_held(self, of: Track | Submission, sources: Mapping[str, str]) -> bool:
+        """Whether the recipe with this code holds or has held an edition of a track."""
+        own = [s.candidate.sources for s in self.submissions if s.kind in HOLDING and _edition(s) == _edition(of)]
+        return candidate_key(sources) in map(candidate_key, own)
 
     def challenges(self, number: int) -> list[Submission]:
         """The challenges of record `number`, in order."""

@@ -11,7 +11,7 @@ from harness.core.audit import CONCENTRATION, TABLE_CONCENTRATIONS, TABLE_WORTHS
 from harness.core.terminal import markdown
 from harness.rule.external import Judgement
 from harness.rule.reasons import explain
-from harness.rule.verdict import Verdict
+from harness.rule.verdict import Guard, Verdict
 
 
 def memory_remark(runs: Runs) -> str | None:
@@ -29,29 +29,37 @@ def verdict_sentence(verdict: Verdict | Judgement) -> str:
 
 def evidence(verdict: Verdict) -> list[tuple[str, str]]:
     """The numbers behind a verdict: (name, value)."""
-    interval = _interval(verdict, ", {:.2f} % interval [{:+.4f}, {:+.4f}]")
+    interval = _interval(verdict, ", {:g} % interval of all looks [{:+.4f}, {:+.4f}]")
+    test = "two-sample test against stored runs" if verdict.design == "stored" else "paired test"
+    on = f"look {verdict.look} of the {verdict.stage}"
     facts = (
-        ("pairs", verdict.pairs, f"{{}} (look {verdict.look}, {verdict.design} test)"),
+        ("pairs", verdict.pairs, f"{{}} ({on}{f', {test}' if verdict.stage == 'confirmation' else ''})"),
         ("gain", verdict.gain, f"{{:+.4f}}{interval}"),
         ("margin", verdict.margin, f"{{:.4f}} ({verdict.added_statements:+d} statements)"),
-        ("p", verdict.p_value, f"{{:.2g}} (needs {verdict.alpha_look:.2g} at this look)"),
+        ("gain beyond its margin", verdict.units, "{:+.2f} paired deviations of the track"),
+        ("p", verdict.p_value, f"{{:.2g}} over all looks (accepted up to {verdict.alpha:g})"),
         ("correlation of pairs", verdict.correlation, "{:+.2f}"),
-        ("time, candidate / record", verdict.time_ratio, "{:.3f}"),
-        ("time that val takes, candidate / record", _evaluation_ratio(verdict), "{:.3f}"),
     )
-    return [(name, form.format(value)) for name, value, form in facts if value is not None]
+    found = [(name, form.format(value)) for name, value, form in facts if value is not None]
+    return found + [fact for fact in map(_time_fact, verdict.guards) if fact is not None]
 
 
-def _evaluation_ratio(verdict: Verdict) -> float | None:
-    gains = [guard.gain for guard in verdict.guards if guard.quantity == "evaluation_time"]
-    return next((math.exp(-gain) for gain in gains if gain is not None), None)
+def _time_fact(guard: Guard) -> tuple[str, str] | None:
+    """A guard's ratio of times with its interval and its limit."""
+    if guard.quantity == "loss" or guard.gain is None:
+        return None
+    name = "training time" if guard.quantity == "time" else "time that val takes"
+    text = f"{math.exp(-guard.gain):.3f}"
+    if guard.ci_low is not None and guard.ci_high is not None:
+        text += f" [{math.exp(-guard.ci_high):.3f}, {math.exp(-guard.ci_low):.3f}]"
+    return f"{name}, candidate / record", f"{text} (limit {math.exp(-guard.margin):.3f})"
 
 
 def _interval(verdict: Verdict, form: str) -> str:
     """The confidence level in percent and the ends of the gain's interval; empty where there is none."""
     if verdict.ci_low is None or verdict.ci_high is None:
         return ""
-    return form.format(100 * (1 - 2 * verdict.alpha_look), verdict.ci_low, verdict.ci_high)
+    return form.format(round(100 * (1 - 2 * verdict.alpha), 3), verdict.ci_low, verdict.ci_high)
 
 
 def submission_title(submission: Submission) -> str:
@@ -71,7 +79,7 @@ def claim_sentence(submission: Submission, verdict: Verdict) -> str:
     candidate, record = submission.candidate.recipe, submission.record.recipe if submission.record else ""
     if verdict.gain is None:
         return f"`{candidate}` against `{record}` on `{submission.track}`: there is no gain to report."
-    interval = _interval(verdict, " ({:.2f} % interval {:+.4f} to {:+.4f})")
+    interval = _interval(verdict, " ({:g} % interval {:+.4f} to {:+.4f})")
     what = "logarithm of the time ratio" if verdict.lane == "speed" else "nats per token of val loss"
     cost = abs(verdict.added_statements)
     more = "more" if verdict.added_statements >= 0 else "fewer"

@@ -107,30 +107,42 @@ class Submission(Strict):
 _SUBMISSION: TypeAdapter[Submission] = TypeAdapter(Submission)
 
 
-def confirmation_seeds(track_digest: str, sources: Mapping[str, str], count: int) -> list[int]:
-    """Seeds that follow from the track and the candidate's sources: any edit of a source draws new ones."""
-    return list(itertools.islice(_derived_seeds("confirmation", track_digest, sources), count))
+def confirmation_seeds(track: Track, record: Mapping[str, str], candidate: Mapping[str, str], count: int) -> list[int]:
+    """Seeds that follow from the track, the record's code and the candidate's: nobody picks them.
+
+    `record` and `candidate` are an arm's sources in the recipe's order. Only what runs counts: an edit that changes no
+    syntax tree, or a new name of a file, draws nothing new.
+    """
+    drawn = _derived_seeds("confirmation", track.digest, candidate_key(record), candidate_key(candidate))
+    return _new_seeds(drawn, track.seeds, count)
 
 
 def candidate_key(sources: Mapping[str, str]) -> str:
-    """What makes two candidates the same one: their sources."""
-    return json.dumps(sorted(sources.items()))
+    """What makes two candidates the same one: the code of their variants, in order."""
+    return json.dumps(list(sources.values()))
 
 
 def fresh_seeds(submission: Submission, purpose: str, count: int) -> list[int]:
     """Seeds that follow from a claim's sources and runs, for training it again; never those of the claim itself."""
-    candidate, seeds = submission.candidate, list[int]()
-    drawn = _derived_seeds(purpose, submission.track_digest, candidate.sources | candidate.runs)
+    candidate = submission.candidate
+    content = candidate_key(candidate.sources), json.dumps(candidate.runs)
+    drawn = _derived_seeds(purpose, submission.track_digest, *content)
+    return _new_seeds(drawn, candidate.seeds, count)
+
+
+def _derived_seeds(*key: str) -> Iterator[int]:
+    """Endless seeds that follow from the arguments, so that nobody can choose them."""
+    return (derive_seed(*key, index) % 2**31 for index in itertools.count())
+
+
+def _new_seeds(drawn: Iterator[int], taken: Iterable[int], count: int) -> list[int]:
+    """The first `count` different ones that are not taken."""
+    used, seeds = set(taken), list[int]()
     while len(seeds) < count:
-        if (seed := next(drawn)) not in (*candidate.seeds, *seeds):
+        if (seed := next(drawn)) not in used:
+            used.add(seed)
             seeds.append(seed)
     return seeds
-
-
-def _derived_seeds(purpose: str, track_digest: str, digests: Mapping[str, str]) -> Iterator[int]:
-    """Endless seeds that follow from the arguments, so that nobody can choose them."""
-    key = candidate_key(digests)
-    return (derive_seed(purpose, track_digest, key, index) % 2**31 for index in itertools.count())
 
 
 def run_file(arm: ArmName, seed: int) -> str:
@@ -205,4 +217,5 @@ class Claim:
             rule_again(rule) if submission.kind == "challenge" else rule,
             added_statements=self.cost(submission.candidate) - self.cost(submission.record),
             lane=submission.lane,
+            stage="confirmation" if submission.verdict is None else submission.verdict.stage,
         ).verdict

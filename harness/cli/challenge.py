@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -14,15 +15,16 @@ from harness.board.challenge import challenge_purpose, challenged_record
 from harness.board.check_board import check_folder, readable_board
 from harness.board.leaderboard import read_board
 from harness.board.readme import audit_sentence, verdict_sentence
-from harness.board.submission import Claim, Submission, load_submission
+from harness.board.submission import Claim, Submission, fresh_seeds, load_submission
 from harness.cli.options import Jobs, Json, MaxPairs, argument, complete_records, log, show, show_json
-from harness.cli.training import pairs_limit, show_pairs, watched_contest, watched_store
+from harness.cli.training import announcer, check_limit, show_pairs, watched_store
 from harness.core.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, RejectedError, UndecidedError
 from harness.core.project import Project
 from harness.core.runs import FailedRun, finished
-from harness.lab.contest import Contest
+from harness.lab.arms import Arms
+from harness.lab.contest import Contest, run_stage
 from harness.lab.rerun import audit_model, claim_arms, claim_track, compare_repeat, outcome_of, track_again
-from harness.lab.store import only_one
+from harness.lab.store import RunStore, only_one
 from harness.lab.submit import file_challenge, write_submission
 from harness.rule.replication import Outcome
 from harness.show.documents import ChallengeDocument, RerunFindings, VerifyDocument
@@ -56,10 +58,11 @@ def challenge(
         track, arms = claim_track(project, target), claim_arms(target)
         if problems := check_folder(project, project.submissions / target.folder_name, board).problems:
             raise RejectedError(f"{target.folder_name} does not verify, so nothing can be challenged: {problems[0]}")
-        index, limit = len(board.challenges(number)) + 1, pairs_limit(max_pairs, track.rule)
-        again = track_again(track, target, challenge_purpose(index))
+        check_limit(max_pairs, track.rule)
+        index, again = len(board.challenges(number)) + 1, track_again(track, target)
+        seeds = fresh_seeds(target, challenge_purpose(index), track.rule.looks[-1])
         with watched_store(project, again, jobs, arms) as store:
-            contest = watched_contest(store, arms, again.seeds, limit)
+            contest = _again(store, arms, seeds, max_pairs)
         outcome = outcome_of(target, board, contest)
         filing = file_challenge(store, target, outcome, index, contest)
         submission, markdown = write_submission(project, track, filing, None)
@@ -82,13 +85,13 @@ def rerun(project: Project, folder: Path, max_pairs: int | None, jobs: int | Non
     track = claim_track(project, submission)
     if submission.kind == "opening":
         _repeat(project, folder, submission, max_pairs, jobs, as_json=as_json)
-    arms, again, limit = claim_arms(submission), track_again(track, submission), pairs_limit(max_pairs, track.rule)
-    audit = None
+    check_limit(max_pairs, track.rule)
+    arms, again, audit = claim_arms(submission), track_again(track, submission), None
     with watched_store(project, again, jobs, arms) as store:
-        contest = watched_contest(store, arms, again.seeds, limit)
-        if submission.kind == "record" and contest.pairs:
+        contest = _again(store, arms, fresh_seeds(submission, "rerun", track.rule.looks[-1]), max_pairs)
+        if submission.kind == "record" and contest.candidates:
             log("auditing the model that was trained again, with questions of its own")
-            audit = audit_model(store, contest.pairs[0].candidate, secrets.randbits(63))
+            audit = audit_model(store, contest.candidates[0], secrets.randbits(63))
     outcome = outcome_of(submission, readable_board(project), contest)
     if as_json:
         findings = _findings(submission, contest, outcome).model_copy(update={"audit": audit})
@@ -101,12 +104,17 @@ def rerun(project: Project, folder: Path, max_pairs: int | None, jobs: int | Non
     raise typer.Exit(OUTCOME_EXITS[outcome])
 
 
+def _again(store: RunStore, arms: Arms, seeds: Sequence[int], max_pairs: int | None) -> Contest:
+    """A confirmation on seeds of its own."""
+    return run_stage(store, arms, "confirmation", seeds=seeds, max_pairs=max_pairs, announce=announcer(store, arms))
+
+
 def _repeat(
     project: Project, folder: Path, opening: Submission, max_pairs: int | None, jobs: int | None, *, as_json: bool
 ) -> NoReturn:
     """Train the seeds of an opening, which claims no gain, again and compare the numbers."""
     track = track_again(claim_track(project, opening), opening)
-    seeds, recipe = track.seeds[:max_pairs], claim_arms(opening).candidate
+    seeds, recipe = opening.candidate.seeds[:max_pairs], claim_arms(opening).candidate
     with watched_store(project, track, jobs) as store:
         # The opening's runs may still be in runs/; on an occasion of their own they are trained again.
         store = replace(store, occasion=f"{opening.folder_name} again")
@@ -127,7 +135,7 @@ def _repeat(
 
 def _findings(submission: Submission, contest: Contest, outcome: Outcome) -> RerunFindings:
     """A re-run for machines: the outcome, both verdicts, the seeds."""
-    runs = [*(pair.candidate for pair in contest.pairs), *contest.failed]
+    runs = [*contest.candidates, *contest.failed]
     return RerunFindings(
         outcome=outcome,
         claim=submission.verdict,

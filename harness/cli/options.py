@@ -76,13 +76,16 @@ def _completion(names: Complete | Iterable[str] | None) -> Complete | None:
 
 
 Json = Annotated[bool, flag("--json", "Print one JSON document on stdout; logs stay on stderr.")]
-Confirm = Annotated[
-    bool, flag("--confirm", "Use the confirmation seeds, which the candidate's source decides, not the public ones.")
+Screen = Annotated[
+    bool | None,
+    flag("--screen/--no-screen", "Stop after the screen, or go straight to the confirmation. Default: both stages."),
 ]
 Jobs = Annotated[
     int | None, option("N", "Runs at a time; affects timings, not losses. Default: as the cores allow.", min=1)
 ]
-MaxPairs = Annotated[int | None, option("N", "Stop after this many pairs. Default: the rule's last look.", min=1)]
+MaxPairs = Annotated[
+    int | None, option("N", "Stop the confirmation after this many pairs. Default: the rule's last look.", min=1)
+]
 TrackName = Annotated[str, option("NAME", "The contest; `llmbench tracks` lists them.", complete_tracks)]
 ExecutorName = Annotated[
     str,

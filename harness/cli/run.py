@@ -30,8 +30,9 @@ from harness.lab.arms import (
     remember_entry,
     run_command,
 )
-from harness.lab.contest import Contest
+from harness.lab.contest import Contest, run_contest
 from harness.lab.store import RunStore
+from harness.rule.verdict import Stage
 from harness.show.describe import experts_table
 from harness.show.documents import RunBaselineDocument, RunCandidateDocument, SubmitDocument
 from harness.show.report import flag_lines
@@ -42,7 +43,9 @@ from harness.variants.recipe import recipe_sources
 
 def run_baseline(
     track: options.TrackName = DEFAULT_TRACK,
-    pairs: Annotated[int | None, option("N", "Seeds to train. Default: what the first look needs.", min=1)] = None,
+    pairs: Annotated[
+        int | None, option("N", "Seeds to train. Default: as many as a contest needs of the record.", min=1)
+    ] = None,
     jobs: options.Jobs = None,
     executor: options.ExecutorName = "local",
     settings: options.Settings = None,
@@ -54,7 +57,7 @@ def run_baseline(
     contest_track = open_track(track, settings)[1] if settings else plain_track
     board = read_board(project)
     check_record_sources(project, board.holder(plain_track))
-    recipe, count = record_recipe(board, plain_track), pairs or contest_track.rule.looks[0]
+    recipe, count = record_recipe(board, plain_track), pairs or contest_track.rule.record_runs
     if count > len(contest_track.seeds):
         raise LlmbenchError(f"the track {track} has {len(contest_track.seeds)} seeds; ask for that many or fewer")
     seeds = contest_track.seeds[:count]
@@ -77,7 +80,7 @@ def run_candidate(
     track: options.TrackName = DEFAULT_TRACK,
     lane: options.Lane = "loss",
     without: options.Without = None,
-    confirm: options.Confirm = False,
+    screen: options.Screen = None,
     max_pairs: options.MaxPairs = None,
     jobs: options.Jobs = None,
     executor: options.ExecutorName = "local",
@@ -85,15 +88,24 @@ def run_candidate(
     log_to: options.Trackers = None,
     as_json: options.Json = False,
 ) -> None:
-    """Train the record plus VARIANT and the record itself in pairs, and judge at each look."""
+    """Screen the record plus VARIANT on public seeds, and confirm on fresh seeds what looks promising.
+
+    The screen trains one to four runs beside the record's stored ones. What passes goes on by itself to the
+    confirmation, which trains both arms anew, pair by pair, and alone decides.
+    """
     project, plain_track = open_track(track)
     contest_track = open_track(track, settings)[1] if settings else plain_track
-    board, entry = read_board(project), training.make_entry(variant, without, lane, confirm, jobs, settings, executor)
+    board, entry = read_board(project), training.make_entry(variant, without, lane, jobs, settings, executor)
     arms = choose_arms(board, plain_track, entry)
     check_record_sources(project, board.standing(plain_track, arms.lane))
     sources = {name: source.digest for name, source in recipe_sources(project, arms.candidate).items()}
     attempt = history.attempt_number(project, board, plain_track, sources)
-    limit = training.pairs_limit(max_pairs, contest_track.rule)
+    training.check_limit(max_pairs, contest_track.rule)
+    stages: tuple[Stage, ...] = ("screen", "confirmation")
+    if screen is not None:
+        stages = stages[:1] if screen else stages[1:]
+    if screen and not arms.has_screen(contest_track.rule):
+        raise LlmbenchError(f"there is no screen on {track} in the lane {lane}; leave --screen out")
     exploring = training.exploratory_line(contest_track)
     logbook = open_logbook(log_to or (), project, contest_track, log)
     ledger = history.record_invalid(project, board, plain_track, arms.candidate)
@@ -105,8 +117,9 @@ def run_candidate(
 
     with logbook, training.watched_store(project, contest_track, jobs, arms, observe, executor) as store:
         remember_entry(project, plain_track, entry)
-        seeds = contest_seeds(project, contest_track, arms, confirm=confirm)
-        contest = training.watched_contest(store, arms, seeds, limit)
+        announce = training.announcer(store, arms)
+        contest = run_contest(store, arms, stages=stages, max_pairs=max_pairs, announce=announce)
+        seeds = contest_seeds(project, contest_track, arms, contest.verdict.stage)
         logbook.log_verdict(store.identify(arms.candidate, seeds[0]), contest.verdict)
     if not exploring:
         history.record_attempt(project, board, plain_track, contest, sources)
@@ -119,6 +132,7 @@ def run_candidate(
                 record=arms.record,
                 candidate=arms.candidate,
                 attempt=None if exploring else attempt,
+                screen=contest.screen,
                 failed=contest.failures,
                 flags=tuple(flags),
                 **dict(verdict),
@@ -135,9 +149,7 @@ def run_candidate(
 
 def _flags(project: Project, board: Board, track: Track, contest: Contest) -> list[Flag]:
     """What `verify` would say to a reviewer once these pairs are filed."""
-    used = contest.pairs[: contest.verdict.pairs]
-    records, candidates = [pair.record for pair in used], [pair.candidate for pair in used]
-    return find_flags(make_case(project, board, track, track, contest.verdict, records, candidates))
+    return find_flags(make_case(project, board, track, track, contest.verdict, *contest.used))
 
 
 def show_contest(contest: Contest, remark: str) -> None:
@@ -146,8 +158,12 @@ def show_contest(contest: Contest, remark: str) -> None:
     training.show_pairs(contest)
     show(remark, "")
     show(verdict_sentence(verdict), style=options.DECISION_STYLES[verdict.decision])
-    if verdict.next_look is not None:
+    if verdict.decision == "accepted" and verdict.stage == "confirmation":
+        show("The mean gain of an accepted candidate reads high where the gain is small: a re-run's mean is fairer.")
+    if verdict.next_look is not None and verdict.stage == "confirmation":
         show(f"The next look needs {verdict.next_look} pairs; go on with --max-pairs {verdict.next_look} or more.")
+    if contest.passed:
+        show("Go on with the same command without --screen: the confirmation decides.")
 
 
 def _next_line(contest: Contest, board: Board, track: Track, entry: Entry) -> str:
@@ -173,7 +189,6 @@ def submit(
     negative: Annotated[bool, flag("--negative", "File a candidate that did not break the record.")] = False,
     lane: options.Lane = "loss",
     without: options.Without = None,
-    confirm: options.Confirm = False,
     name: Annotated[str | None, option("NAME", "Name of the folder after its number. Default: the variants.")] = None,
     jobs: options.Jobs = None,
     executor: options.ExecutorName = "local",
@@ -185,7 +200,7 @@ def submit(
     filing.require_pinned(contest_track)
     if open_:
         find_remote(project)  # before anything is filed
-    board, named = read_board(project), training.make_entry(variant, without, lane, confirm, jobs, executor=executor)
+    board, named = read_board(project), training.make_entry(variant, without, lane, jobs, executor=executor)
     if baseline:
         filed = filing.file_opening(_finding_store(project, contest_track, named), board)
     else:
@@ -217,8 +232,8 @@ def _entry_to_file(project: Project, track: Track, board: Board, named: Entry) -
     """The candidate that the options name, or the last run's. Raises LlmbenchError where it cannot be filed."""
     if named.added or named.removed:
         entry = named
-    elif named.confirm or named.lane != "loss":
-        raise LlmbenchError("--lane and --confirm go with --variant or --without; without those the last run counts")
+    elif named.lane != "loss":
+        raise LlmbenchError("--lane goes with --variant or --without; without those the last run counts")
     else:
         entry = recall_entry(project, track)
         entry = entry.model_copy(update={"jobs": named.jobs or entry.jobs})

@@ -13,17 +13,17 @@ from harness.cli.options import log, show
 from harness.core.errors import LlmbenchError, did_you_mean
 from harness.core.events import RunEvent
 from harness.core.project import Project
-from harness.core.runs import Pair, RunIdentity
+from harness.core.runs import RunIdentity
 from harness.core.terminal import stderr_console
 from harness.core.track import EXPLORATORY, Rule, Track, settings_of
 from harness.data.cache import with_found_pins
 from harness.data.prepare import prepare
 from harness.lab.arms import Arms, Entry
-from harness.lab.contest import Contest, run_contest
+from harness.lab.contest import Announce, Contest
 from harness.lab.executor import EXECUTORS, Executor, LocalExecutor
 from harness.lab.store import Observe, RunStore
 from harness.player.device import require_device
-from harness.rule.verdict import LANES, Verdict
+from harness.rule.verdict import LANES
 from harness.show.describe import experts_table
 from harness.show.live import LiveRuns, live_preparation
 from harness.show.report import look_line, look_verdict_line
@@ -43,7 +43,6 @@ def make_entry(
     variant: list[str] | None,
     without: list[str] | None,
     lane: str,
-    confirm: bool,
     jobs: int | None,
     settings: list[str] | None = None,
     executor: str = "local",
@@ -53,7 +52,6 @@ def make_entry(
         added=tuple(variant or ()),
         removed=tuple(without or ()),
         lane=_known("lane", lane, LANES),
-        confirm=confirm,
         jobs=jobs,
         executor=_known("executor", executor, EXECUTORS),
         settings=tuple(settings or ()),
@@ -90,7 +88,6 @@ def open_store(
         with_found_pins(track),
         jobs=1 if timed else jobs or kind.room(track),
         executor=kind,
-        occasion=timed.occasion(project) if timed else "",
         observe=observe,
     )
 
@@ -128,32 +125,34 @@ def watched_store(
         yield store
 
 
-def pairs_limit(max_pairs: int | None, rule: Rule) -> int:
-    """How many pairs a contest may train: the rule's last look unless the user wants fewer."""
+def check_limit(max_pairs: int | None, rule: Rule) -> None:
+    """Raises LlmbenchError where a limit on the confirmation's pairs leaves no look."""
     if max_pairs is not None and max_pairs < rule.looks[0]:
         raise LlmbenchError(f"the first look needs {rule.looks[0]} pairs; give --max-pairs {rule.looks[0]} or more")
-    return max_pairs or rule.looks[-1]
 
 
-def watched_contest(store: RunStore, arms: Arms, seeds: Sequence[int], max_pairs: int) -> Contest:
-    """Train and judge look by look; log before each look what it needs."""
-
-    def announce(pairs: Sequence[Pair], look: int, verdict: Verdict) -> None:
-        if pairs:
-            log(look_verdict_line(verdict))
-        log(look_line(pairs, look, store.jobs))
-
+def announcer(store: RunStore, arms: Arms) -> Announce:
+    """Logs who competes, and before each look what the last one said and what the next one needs."""
     log(f"{arms.candidate} against {arms.record} on {store.track.name}, {store.jobs} at a time. {arms.remark}".rstrip())
-    return run_contest(store, arms, seeds=seeds, max_pairs=max_pairs, announce=announce)
+    if arms.lane == "loss" and not arms.has_screen(store.track.rule):
+        log(f"{store.track.name} has no noise study, so there is no screen: every candidate goes to the confirmation.")
+
+    def announce(contest: Contest, look: int) -> None:
+        if contest.candidates:
+            log(look_verdict_line(contest.verdict))
+        log(look_line(contest, look, store.jobs))
+
+    return announce
 
 
 def show_pairs(contest: Contest) -> None:
     """The table of the pairs, the evidence, what failed, and what makes the runs incomparable."""
     arms, verdict = contest.arms, contest.verdict
-    if pairs := contest.pairs[: verdict.pairs]:
-        rows = compare([pair.record for pair in pairs], [pair.candidate for pair in pairs])
+    records, candidates = contest.used
+    if candidates:
+        rows = compare(records, candidates)
         show(comparison_table(arms.record, arms.candidate, rows), "", facts_table(evidence(verdict)))
-        if table := experts_table(arms.candidate, [pair.candidate for pair in pairs]):
+        if table := experts_table(arms.candidate, candidates):
             show(table)
     failed = [f"{run.recipe} seed {run.seed} {run.status}: {run.reason}" for run in contest.failed]
     show(*failed or [f"differs: {detail}" for detail in verdict.details])

@@ -102,6 +102,11 @@ class Rule(Strict):
     """Simplicity lane: time ratio candidate / record, minus one, that still counts as no slower."""
 
     @property
+    def record_runs(self) -> int:
+        """Runs of the record on public seeds that a contest may need, and an opening has."""
+        return max(self.screen_looks[-1:] + self.looks[:1] + (self.stored_runs or 1,))
+
+    @property
     def design(self) -> Literal["paired", "stored"]:
         """Fresh pairs, or candidate runs against stored runs of the record."""
         return "paired" if self.stored_runs is None else "stored"
@@ -170,7 +175,7 @@ class Track(Strict):
     def _fits_together(self) -> Track:
         if self.model.vocab_size > 2**32:
             raise ValueError(f"model.vocab_size ({self.model.vocab_size}) must be {2**32} or less: tokens are uint32")
-        fewest = max(self.rule.screen_looks[-1:] + self.rule.looks[:1] + (self.rule.stored_runs or 1,))
+        fewest = self.rule.record_runs
         if len(set(self.seeds)) != len(self.seeds) or len(self.seeds) < fewest:
             raise ValueError(f"seeds must be {fewest} or more different numbers, one for each run of the record")
         if self.compile and self.num_processes > 1:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.board.leaderboard import Board
-from harness.board.submission import candidate_key, confirmation_seeds
+from harness.board.submission import confirmation_seeds
 from harness.core.errors import LlmbenchError
 from harness.core.project import DEFAULT_TRACK, Project, read_text, write_atomic
 from harness.core.schema import Positive, Strict
-from harness.core.track import Track
+from harness.core.track import Rule, Track
 from harness.lab.executor import ExecutorName
-from harness.rule.verdict import Lane
+from harness.rule.verdict import Lane, Stage
 from harness.variants.recipe import format_recipe, parse_recipe, recipe_sources
 
 
@@ -22,8 +22,6 @@ class Entry(Strict):
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     lane: Lane = "loss"
-    confirm: bool = False
-    """Whether to use the confirmation seeds instead of the public ones."""
     jobs: Positive | None = None
     """Runs at a time, where the user chose: runs under another load are other runs."""
     executor: ExecutorName = "local"
@@ -42,10 +40,9 @@ class Arms:
     remark: str = ""
     """Why these two, where that is not obvious."""
 
-    def occasion(self, project: Project) -> str:
-        """What runs are made for whose times are compared: an edited candidate is another, with other neighbours."""
-        digests = {name: source.digest for name, source in recipe_sources(project, self.candidate).items()}
-        return f"{self.record} against {self.candidate} {candidate_key(digests)}"
+    def has_screen(self, rule: Rule) -> bool:
+        """Whether the candidate is screened first: in the lane `loss`, on a track whose noise is known."""
+        return self.lane == "loss" and rule.noise_nats is not None and bool(rule.screen_looks)
 
 
 def record_recipe(board: Board, track: Track) -> str:
@@ -81,12 +78,18 @@ def choose_arms(board: Board, track: Track, entry: Entry) -> Arms:
     return Arms(record, format_recipe((*kept, *entry.added)), entry.lane)
 
 
-def contest_seeds(project: Project, track: Track, arms: Arms, *, confirm: bool) -> list[int]:
-    """The public seeds for exploring; for confirming, seeds that the candidate's source decides."""
-    if not confirm:
-        return list(track.seeds)
-    digests = {name: source.digest for name, source in recipe_sources(project, arms.candidate).items()}
-    return confirmation_seeds(track.digest, digests, track.rule.looks[-1])
+def contest_seeds(project: Project, track: Track, arms: Arms, stage: Stage) -> list[int]:
+    """Of the candidate's runs: the first public ones for the screen, those that its code decides for the confirmation.
+
+    The record's runs have the same seeds; on a track with stored runs it has the public ones.
+    """
+    if stage == "screen":
+        return list(track.seeds[: track.rule.screen_looks[-1]])
+    record, candidate = (
+        {name: source.digest for name, source in recipe_sources(project, recipe).items()}
+        for recipe in (arms.record, arms.candidate)
+    )
+    return confirmation_seeds(track, record, candidate, track.rule.looks[-1])
 
 
 def remember_entry(project: Project, track: Track, entry: Entry) -> None:
@@ -114,4 +117,4 @@ def run_command(track: Track | None, entry: Entry) -> str:
     words = [*(f"--variant {name}" for name in entry.added), *(f"--without {name}" for name in entry.removed)]
     words += [f"--track {track.name}"] if track and track.name != DEFAULT_TRACK else []
     words += [f"--lane {entry.lane}"] if entry.lane != "loss" else []
-    return " ".join(["llmbench run candidate", *words, *["--confirm"] * entry.confirm])
+    return " ".join(["llmbench run candidate", *words])

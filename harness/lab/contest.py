@@ -1,63 +1,114 @@
-"""One contest, look by look: train what is missing of both arms, apply the rule, stop at the verdict."""
+"""One candidate against the record: the screen, then the confirmation; train what is missing, judge, stop."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
-from harness.core.runs import FailedRun, FinishedRun, Pair, RunFailedError, RunIdentity
-from harness.lab.arms import Arms
+from harness.core.runs import FailedRun, FinishedRun, RunFailedError, RunIdentity
+from harness.lab.arms import Arms, contest_seeds
 from harness.lab.executor import LocalExecutor
 from harness.lab.store import RunStore
 from harness.referee.job import GiveUp
-from harness.rule.verdict import Verdict, decide_arms
+from harness.rule.verdict import Stage, Verdict, decide_arms
 from harness.variants.recipe import recipe_cost, recipe_sources
 
 
 @dataclass(frozen=True)
 class Contest:
-    """The pairs so far and what the rule says of them."""
+    """The runs of the stage that was reached, and what the rule says of them."""
 
     arms: Arms
-    pairs: tuple[Pair, ...]
+    records: tuple[FinishedRun, ...]
+    candidates: tuple[FinishedRun, ...]
     failed: tuple[FailedRun, ...]
     verdict: Verdict
+    screen: Verdict | None = None
+    """What the screen said, where the verdict is the confirmation's and there was one."""
+
+    @property
+    def used(self) -> tuple[tuple[FinishedRun, ...], tuple[FinishedRun, ...]]:
+        """The runs of both arms that the verdict rests on: those of its pairs, or all stored runs of the record."""
+        count = self.verdict.pairs
+        stored = self.verdict.design == "stored" and count > 0
+        return self.records if stored else self.records[:count], self.candidates[:count]
 
     @property
     def failures(self) -> tuple[str, ...]:
         """A sentence for each run that failed."""
         return tuple(f"{run.recipe} seed {run.seed}: {run.status}: {run.reason}" for run in self.failed)
 
+    @property
+    def passed(self) -> bool:
+        """Whether this is a screen that the candidate has passed."""
+        return "screen_passed" in self.verdict.reasons
+
+
+Announce = Callable[[Contest, int], None]
+"""Called before runs are made: the contest so far, and the pairs that the next look needs."""
+
 
 def run_contest(
     store: RunStore,
     arms: Arms,
     *,
-    seeds: Sequence[int],
-    max_pairs: int,
-    announce: Callable[[Sequence[Pair], int, Verdict], None] = lambda pairs, look, verdict: None,
+    stages: Sequence[Stage] = ("screen", "confirmation"),
+    max_pairs: int | None = None,
+    announce: Announce = lambda contest, look: None,
 ) -> Contest:
-    """Train pairs up to each look and apply the rule there, until there is a verdict or `max_pairs` is reached.
+    """Screen the candidate and confirm what passes, until there is a verdict or `max_pairs` pairs are confirmed.
 
-    `announce(pairs, look, verdict)` is called before each look with the pairs so far, the number that the look needs,
-    and the verdict of the look before. A candidate whose run fails is rejected at once; one that cannot even start is
-    rejected before the record is trained.
+    `stages` leaves one out; a lane or a track without a screen has none in any case. A candidate that cannot even
+    start is rejected before the record is trained.
     """
-    looks, first_seed = store.track.rule.looks, seeds[0]
-    contest, first = decide_stored(store, arms, ()), store.identify(arms.candidate, first_seed)
-    records = [store.find(store.identify(arms.record, seed)) for seed in seeds[: looks[0]]]
-    if None in records and store.find(first) is None and not _starts(store, arms.candidate):  # else records train
-        contest = _decide(store, arms, store.make([first]))
+    contest = None
+    if "screen" in stages and arms.has_screen(store.track.rule):
+        contest = run_stage(store, arms, "screen", announce=announce)
+        if not contest.passed or "confirmation" not in stages:
+            return contest
+    found = run_stage(store, arms, "confirmation", max_pairs=max_pairs, announce=announce)
+    return replace(found, screen=contest.verdict if contest else None)
+
+
+def run_stage(
+    store: RunStore,
+    arms: Arms,
+    stage: Stage,
+    *,
+    seeds: Sequence[int] | None = None,
+    max_pairs: int | None = None,
+    announce: Announce = lambda contest, look: None,
+) -> Contest:
+    """One stage, look by look; `seeds` are those that the stage draws, unless a claim is trained again."""
+    rule = store.track.rule
+    seeds = contest_seeds(store.project, store.track, arms, stage) if seeds is None else seeds
+    looks = rule.screen_looks if stage == "screen" else rule.looks
+    contest, first = _decide(store, arms, stage, ()), store.identify(arms.candidate, seeds[0])
+    records = [store.find(run) for run in _record_runs(store, arms, stage, seeds[: looks[0]])]
+    untried = stage == "screen" or not arms.has_screen(rule)
+    if untried and None in records and store.find(first) is None and not _starts(store, arms.candidate):
+        contest = _decide(store, arms, stage, store.make([first]))
         if contest.failed:
             return contest
-    for look in [look for look in looks if look <= max_pairs]:
-        announce(contest.pairs, look, contest.verdict)
-        order = _training_order(store, arms, seeds[:look])
-        contest = _decide(store, arms, store.make(order, lambda run: _milestone(store, arms, run, first_seed)))
+    for look in looks:
+        if max_pairs is not None and look > max_pairs:
+            break
+        announce(contest, look)
+        count = min(_filled(store, look, stage), max_pairs or len(seeds), len(seeds))
+        order = _training_order(store, arms, stage, seeds[:count])
+        runs = store.make(order, lambda run: _milestone(store, arms, run, seeds[0]) if stage == "screen" else None)
+        contest = _decide(store, arms, stage, runs)
         if contest.failed or contest.verdict.next_look is None:
             break
     return contest
+
+
+def _filled(store: RunStore, look: int, stage: Stage) -> int:
+    """Candidate runs to train up to a look: as many more as keep every core busy until the last one of them ends."""
+    arms = 2 if stage == "confirmation" and store.track.rule.design == "paired" else 1
+    return math.ceil(arms * look / store.jobs) * store.jobs // arms
 
 
 def _starts(store: RunStore, recipe: str) -> bool:
@@ -70,24 +121,43 @@ def _starts(store: RunStore, recipe: str) -> bool:
     return True
 
 
-def decide_stored(store: RunStore, arms: Arms, seeds: Sequence[int]) -> Contest:
-    """The verdict on the pairs that are trained already, up to the first missing run; nothing is trained."""
+def decide_stored(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> Contest:
+    """The verdict on the runs that are there already, up to the first missing one; nothing is trained."""
     runs: list[FinishedRun | FailedRun] = []
-    for seed in seeds:
-        found = [store.find(store.identify(recipe, seed)) for recipe in (arms.record, arms.candidate)]
+    for pair in _pairs(store, arms, stage, seeds):
+        found = [store.find(run) for run in pair]
         runs += [run for run in found if run is not None]
         if None in found:
             break
-    return _decide(store, arms, runs)
+    return _decide(store, arms, stage, runs)
 
 
-def _training_order(store: RunStore, arms: Arms, seeds: Sequence[int]) -> list[RunIdentity]:
-    """The record's runs first: most are there already, and they tell where a candidate's first run may be given up.
+def _record_runs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> list[RunIdentity]:
+    """The record's runs that go with these seeds of the candidate."""
+    stored = store.track.rule.stored_runs if stage == "confirmation" else None
+    own = seeds if stored is None else store.track.seeds[:stored]
+    return [store.identify(arms.record, seed) for seed in own]
 
-    Where times are compared, pair by pair, and which arm goes first alternates.
+
+def _pairs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> list[tuple[RunIdentity, ...]]:
+    """Runs in the order of their seeds; with stored runs those come first, and then the candidate's, each alone."""
+    records, candidates = (
+        _record_runs(store, arms, stage, seeds),
+        [store.identify(arms.candidate, seed) for seed in seeds],
+    )
+    if stage == "confirmation" and store.track.rule.design == "stored":
+        return [tuple(records), *((run,) for run in candidates)]
+    return list(zip(records, candidates, strict=True))
+
+
+def _training_order(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> list[RunIdentity]:
+    """A confirmation trains pair by pair, and which arm goes first alternates, so that times are those of neighbours.
+
+    A screen begins with the record's runs: most are there already, and they tell where a candidate's first run may be
+    given up.
     """
-    pairs = [[store.identify(recipe, seed) for recipe in (arms.record, arms.candidate)] for seed in seeds]
-    if arms.lane == "loss":
+    pairs = _pairs(store, arms, stage, seeds)
+    if stage == "screen":
         return [*chain(*zip(*pairs, strict=True))]
     return [run for place, pair in enumerate(pairs) for run in (reversed(pair) if place % 2 else pair)]
 
@@ -104,9 +174,10 @@ def _milestone(store: RunStore, arms: Arms, run: RunIdentity, first_seed: int) -
     return GiveUp(step=point.step, dev_loss_nats=point.dev_loss_nats + rule.milestone_deficit)
 
 
-def _decide(store: RunStore, arms: Arms, runs: Sequence[FinishedRun | FailedRun]) -> Contest:
+def _decide(store: RunStore, arms: Arms, stage: Stage, runs: Sequence[FinishedRun | FailedRun]) -> Contest:
     """The verdict on these runs."""
     records, candidates = ([run for run in runs if run.recipe == recipe] for recipe in (arms.record, arms.candidate))
     costs = [recipe_cost(recipe_sources(store.project, recipe)) for recipe in (arms.record, arms.candidate)]
     added, rule = costs[1] - costs[0], store.track.rule
-    return Contest(arms, *decide_arms(records, candidates, rule, added_statements=added, lane=arms.lane))
+    decided = decide_arms(records, candidates, rule, added_statements=added, lane=arms.lane, stage=stage)
+    return Contest(arms, *decided)

@@ -8,11 +8,11 @@ from contextlib import closing
 from pydantic import Field
 
 from harness.board.leaderboard import Board
-from harness.board.submission import Submission, fresh_seeds
+from harness.board.submission import Submission
 from harness.core.audit import Audit
 from harness.core.errors import LlmbenchError, RejectedError
 from harness.core.project import Project, read_bytes
-from harness.core.runs import FinishedRun, Pair, RunFailedError
+from harness.core.runs import FinishedRun, RunFailedError
 from harness.core.schema import Strict
 from harness.core.track import Rule, Track, load_track
 from harness.data.cache import open_split
@@ -72,16 +72,13 @@ def claim_arms(submission: Submission) -> Arms:
     return Arms(record, submission.candidate.recipe, submission.lane)
 
 
-def track_again(track: Track, submission: Submission, purpose: str = "rerun") -> Track:
-    """The track for training `submission` again: with other seeds and, except for a negative result, `rule_again`.
+def track_again(track: Track, submission: Submission) -> Track:
+    """The track for training `submission` again: except for a negative result with `rule_again`.
 
-    A single run depends on neither, so runs here can be compared with those of the claim.
+    A single run does not depend on the rule, so runs here can be compared with those of the claim.
     """
-    if submission.kind == "opening":
-        return track.model_copy(update={"seeds": tuple(submission.candidate.seeds)})
-    seeds = fresh_seeds(submission, purpose, track.rule.looks[-1])
-    rule = track.rule if submission.kind == "negative" else rule_again(track.rule)
-    return track.model_copy(update={"seeds": tuple(seeds), "rule": rule})
+    rule = track.rule if submission.kind in ("opening", "negative") else rule_again(track.rule)
+    return track.model_copy(update={"rule": rule})
 
 
 def outcome_of(claim: Submission, board: Board, contest: Contest) -> Outcome:
@@ -125,12 +122,11 @@ def compare_repeat(stored: Sequence[FinishedRun], again: Sequence[FinishedRun], 
     the means are compared (Welch): confirmed where the whole interval of their difference lies within the
     track's loss tolerance, else open, for what differs may be the cause.
     """
-    pairs = [Pair(then, now) for then, now in zip(stored, again, strict=True)]
-    found = comparability_problems(pairs, timed=False)
+    found = comparability_problems(stored, again, timed=False)
     differs = {code: detail for code, detail in found.items() if code not in ("mixed_load", "mixed_clocks")}  # of times
     arms = (stored, again)
     losses = ([run.evaluation.val_loss for run in runs] for runs in arms)
-    means = gain_test(*losses, alpha=rule.alpha_look)
+    means = gain_test(*losses, alpha=rule.alpha)
     outcome: Outcome
     if not differs:
         then, now = (

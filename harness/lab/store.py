@@ -73,7 +73,7 @@ class RunStore:
     jobs: int
     """Runs that train at the same time; it moves no result, each run has the track's threads."""
     occasion: str = ""
-    """What the runs are made for, where they must be made for it: those of another occasion are never reused."""
+    """Where runs must be made anew although they are there, what for."""
     observe: Observe = lambda run, event: None
     checkpoint_every_s: float = 30.0
     executor: type[Executor] = LocalExecutor

@@ -37,7 +37,7 @@ from harness.lab.history import attempt_number
 from harness.lab.rerun import audit_model
 from harness.lab.store import RunStore, only_one
 from harness.rule.replication import OWN_FAILURES, Outcome
-from harness.rule.verdict import Verdict
+from harness.rule.verdict import Stage, Verdict
 from harness.variants.recipe import BASE, recipe_cost, recipe_sources
 
 
@@ -69,11 +69,11 @@ def file_opening(store: RunStore, board: Board) -> Filing:
     track, holder = store.track, board.holder(store.track)
     if holder is not None:
         raise LlmbenchError(f"the track {track.name} is open already: {holder.folder_name} holds it")
-    found = [store.find(store.identify(BASE, seed)) for seed in track.seeds]
+    found = [store.find(store.identify(BASE, seed)) for seed in track.seeds[: track.rule.record_runs]]
     runs = [run for run in found if isinstance(run, FinishedRun)]
-    if len(runs) < track.rule.looks[0]:
+    if len(runs) < (fewest := track.rule.record_runs):
         raise LlmbenchError(
-            f"{len(runs)} of the {track.rule.looks[0]} seeds of the baseline are trained; "
+            f"{len(runs)} of the {fewest} seeds of the baseline are trained; "
             f"run `llmbench run baseline --track {track.name}`"
         )
     return Filing("opening", f"{track.name}-baseline", Arms("", BASE), {"record": (), "candidate": runs})
@@ -111,16 +111,12 @@ def file_candidate(
     check_record_sources(store.project, standing)
     if standing is None or arms.record != standing.candidate.recipe:
         raise RejectedError(f"{arms.candidate} holds the record already ({holder.folder_name})")
-    seeds = contest_seeds(store.project, track, arms, confirm=entry.confirm)
-    contest = decide_stored(store, arms, seeds)
-    used = contest.pairs[: contest.verdict.pairs]
-    if len(used) < len(contest.pairs):  # decide without pairs that no look used: what is filed is the whole evidence
-        contest = decide_stored(store, arms, seeds[: len(used)])
-    verdict = contest.verdict
-    if contest.failed and not used:
+    contest = _trained(store, arms)
+    (records, candidates), verdict = contest.used, contest.verdict
+    if contest.failed and not candidates:
         raise RejectedError(f"{contest.failed[0].recipe} has no numbers to file: {contest.failed[0].reason}")
     command = run_command(track, entry)
-    if not used:
+    if not candidates:
         raise UndecidedError(f"{arms.candidate}: {verdict_sentence(verdict)} Run `{command}` first")
     if verdict.decision == "undecided":
         raise UndecidedError(f"{arms.candidate}: {verdict_sentence(verdict)} Run `{command}` again")
@@ -133,7 +129,7 @@ def file_candidate(
         raise RejectedError(
             f"{arms.candidate} has no fewer statements than the present record, {holder.candidate.recipe}"
         )
-    audit, first = None, used[0].candidate
+    audit, first = None, candidates[0]
     if not negative:
         tell(f"auditing the model of {first.recipe} with seed {first.seed}: at most {first.training.train_s:.0f} s")
         audit = audit_model(store, first)
@@ -141,11 +137,27 @@ def file_candidate(
         kind="negative" if negative else "record",
         name="-".join((track.name, *entry.added, *(f"without-{name}" for name in entry.removed))),
         arms=arms,
-        runs={"record": [pair.record for pair in used], "candidate": [pair.candidate for pair in used]},
-        attempt=attempt_number(store.project, board, track, used[0].candidate.sources),
+        runs={"record": records, "candidate": candidates},
+        attempt=attempt_number(store.project, board, track, first.sources),
         verdict=verdict,
         audit=audit,
     )
+
+
+def _trained(store: RunStore, arms: Arms) -> Contest:
+    """What is trained of a candidate: its confirmation, or its screen where that was all.
+
+    Decided on the runs that the verdict rests on alone: what is filed is the whole evidence.
+    """
+    stages: tuple[Stage, ...] = ("confirmation", "screen") if arms.has_screen(store.track.rule) else ("confirmation",)
+    for stage in stages:
+        seeds = contest_seeds(store.project, store.track, arms, stage)
+        contest = decide_stored(store, arms, stage, seeds)
+        if contest.candidates or contest.failed:
+            break
+    if 0 < contest.verdict.pairs < len(contest.candidates):
+        contest = decide_stored(store, arms, stage, seeds[: contest.verdict.pairs])
+    return contest
 
 
 def file_challenge(store: RunStore, target: Submission, outcome: Outcome, attempt: int, contest: Contest) -> Filing:
@@ -153,19 +165,19 @@ def file_challenge(store: RunStore, target: Submission, outcome: Outcome, attemp
 
     Raises UndecidedError where the re-run has not come to a verdict, or a run failed for another cause.
     """
-    failed, pairs, verdict = contest.failed[:1], contest.pairs, contest.verdict
+    failed, verdict = contest.failed[:1], contest.verdict
     if verdict.decision == "undecided" or any(run.status not in OWN_FAILURES for run in failed):
         raise UndecidedError(
             f"{target.folder_name}: {verdict_sentence(verdict)} Nothing is filed and what is trained is kept; run the "
             f"challenge again, with more pairs or on a machine where no run fails"
         )
     beside = [store.find(store.identify(contest.arms.record, run.seed)) for run in failed]
-    records = [*(pair.record for pair in pairs), *(run for run in beside if isinstance(run, FinishedRun))]
+    records = [*contest.records, *(run for run in beside if isinstance(run, FinishedRun))]
     return Filing(
         kind="challenge",
         name=f"challenge-{target.number:04d}",
         arms=contest.arms,
-        runs={"record": records, "candidate": [*(pair.candidate for pair in pairs), *failed]},
+        runs={"record": records, "candidate": [*contest.candidates, *failed]},
         attempt=attempt,
         verdict=verdict,
         challenge=Challenge(number=target.number, outcome=outcome),

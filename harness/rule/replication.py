@@ -11,7 +11,6 @@ from harness.rule.verdict import Guard, Verdict
 
 Outcome = Literal["confirmed", "refuted", "open"]
 State = Literal["", "disputed", "retracted"]
-NEVER_BEHIND = 1e6  # nats; no run is that far behind, so none is given up early
 
 
 def rule_again(rule: Rule) -> Rule:
@@ -21,7 +20,7 @@ def rule_again(rule: Rule) -> Rule:
     the evidence is in leaves the claim open. So a look stops a re-run only if the gain is shown, or if the interval of
     that look excludes it. False accepts stay below the rule's alpha.
     """
-    return rule.model_copy(update={"futility_alpha": None, "milestone_deficit": NEVER_BEHIND})
+    return rule.model_copy(update={"futility_alpha": None})
 
 
 def outcome_of_record(claim: Verdict, again: Verdict) -> Outcome:

@@ -220,7 +220,7 @@ def _verdict_for(rule: Rule, lane: Lane, stage: Stage, added_statements: int) ->
         pairs=0,
         look=0,
         next_look=None,
-        design="paired" if stage == "screen" or lane == "speed" else rule.design,
+        design="paired" if stage == "screen" else rule.design,
         margin=_margin(rule, lane, added_statements),
         alpha=rule.alpha,
         added_statements=added_statements,
@@ -325,8 +325,10 @@ def _as_guard(criterion: Criterion, finding: Finding) -> Guard:
 class Decided(NamedTuple):
     """The outcome of two arms' runs."""
 
-    pairs: tuple[Pair, ...]
-    """The pairs up to the first seed that not both arms finished; of stored runs, one for each candidate run."""
+    records: tuple[FinishedRun, ...]
+    candidates: tuple[FinishedRun, ...]
+    """The two runs of a pair at the same place, up to the first seed that not both arms finished; or all stored runs of
+    the record, and the candidate's."""
     failed: tuple[FailedRun, ...]
     verdict: Verdict
 
@@ -344,20 +346,14 @@ def decide_arms(
 
     Runs of one seed are a pair; the seeds count in the order in which they come.
     """
-    pairs = []
     if stage == "confirmation" and rule.design == "stored":
         check_levels(rule)
         kept, own = finished(records), finished(candidates)
-        pairs = [Pair(record, candidate) for record, candidate in zip(kept, own, strict=False)]
-        enough = len(kept) == (rule.stored_runs or 0)
-        verdict = _decide(kept, own if enough else (), rule, added_statements=added_statements, lane=lane)
+        own = own if len(kept) == rule.stored_runs else []
+        verdict = _decide(kept, own, rule, added_statements=added_statements, lane=lane)
     else:
-        arms = [{run.seed: run for run in runs} for runs in (records, candidates)]
-        for seed in dict.fromkeys(run.seed for run in (*records, *candidates)):
-            record, candidate = (arm.get(seed) for arm in arms)
-            if not isinstance(record, FinishedRun) or not isinstance(candidate, FinishedRun):
-                break
-            pairs.append(Pair(record, candidate))
+        pairs = _pairs(records, candidates)
+        kept, own = [pair.record for pair in pairs], [pair.candidate for pair in pairs]
         if stage == "screen":
             verdict = screen(pairs, rule, added_statements=added_statements)
         else:
@@ -375,4 +371,15 @@ def decide_arms(
         verdict = failed_verdict(
             code, failed[0].reason, rule, added_statements=added_statements, lane=lane, stage=stage
         )
-    return Decided(tuple(pairs), failed, verdict)
+    return Decided(tuple(kept), tuple(own), failed, verdict)
+
+
+def _pairs(records: Sequence[FinishedRun | FailedRun], candidates: Sequence[FinishedRun | FailedRun]) -> list[Pair]:
+    """The runs of one seed, up to the first seed that not both arms finished."""
+    arms, pairs = [{run.seed: run for run in runs} for runs in (records, candidates)], []
+    for seed in dict.fromkeys(run.seed for run in (*records, *candidates)):
+        record, candidate = (arm.get(seed) for arm in arms)
+        if not isinstance(record, FinishedRun) or not isinstance(candidate, FinishedRun):
+            break
+        pairs.append(Pair(record, candidate))
+    return pairs

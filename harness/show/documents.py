@@ -55,6 +55,8 @@ class RunCandidateDocument(Document, Verdict):
     candidate: str
     attempt: int | None
     """Number of different candidates since the last record, this one included; None where the run explores."""
+    screen: Verdict | None
+    """What the screen said, where this is the verdict of a confirmation that followed one."""
     failed: tuple[str, ...]
     """Runs without a score, a sentence each."""
     flags: tuple[Flag, ...]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 
 from harness.board.flags import FLAGS, Flag
 from harness.board.readme import evidence, knowledge_sentence
-from harness.core.runs import Pair
 from harness.core.terminal import markdown
 from harness.core.track import Track
+from harness.lab.contest import Contest
 from harness.lab.noise import ContestPlan, NoiseReport
 from harness.lab.rerun import Repeat
 from harness.rule.external import Judgement
@@ -17,20 +18,23 @@ from harness.rule.replication import Outcome
 from harness.rule.verdict import Verdict
 
 
-def look_line(pairs: Sequence[Pair], look: int, jobs: int) -> str:
-    """How many pairs the next look needs and, once a pair is known, how long they take."""
-    if not pairs:
-        return f"first look: {look} pairs"
-    run_s = statistics.median(run.training.wall_s + run.evaluation.eval_s for pair in pairs for run in pair)
-    more_s = 2 * (look - len(pairs)) * run_s / jobs
-    return f"undecided after {len(pairs)} pairs; the next look needs {look}, about {duration(more_s)} more"
+def look_line(contest: Contest, look: int, jobs: int) -> str:
+    """How many runs the next look needs and, once some are known, about how long they take."""
+    stage, known = contest.verdict.stage, [*contest.records, *contest.candidates]
+    runs, arms = ("runs of the candidate", 1) if stage == "screen" else ("fresh pairs", 2)
+    line = f"{stage}: the next look needs {look} {runs}"
+    if not contest.candidates:
+        return line
+    run_s = statistics.median(run.training.wall_s + run.evaluation.eval_s for run in known)
+    more_s = math.ceil(arms * (look - len(contest.candidates)) / jobs) * run_s
+    return f"{line}, about {duration(more_s)} more" if more_s > 0 else line
 
 
 def look_verdict_line(verdict: Verdict) -> str:
-    """The numbers of a contest at a look that did not decide it."""
+    """The numbers of a contest at a look that did not decide it, and why not."""
     facts = dict(evidence(verdict))
-    shown = [f"{name} {facts[name]}" for name in ("gain", "margin", "p") if name in facts]
-    return f"look {verdict.look}, {verdict.pairs} pairs: {', '.join(shown)}: {verdict.decision}"
+    shown = [f"{name} {facts[name]}" for name in ("gain", "gain beyond its margin", "margin", "p") if name in facts]
+    return f"{verdict.stage}, {verdict.pairs} pairs: {', '.join(shown)}: {', '.join(verdict.reasons)}"
 
 
 def outcome_sentence(outcome: Outcome, again: Verdict) -> str:
