@@ -22,7 +22,8 @@ from harness.core.project import Project
 from harness.core.runs import NETWORK_OPEN, FinishedRun
 from harness.core.schema import Strict
 from harness.core.track import Track
-from harness.rule.verdict import Lane, Verdict
+from harness.rule.criteria import Lane
+from harness.rule.verdict import Verdict
 from models.parts import ModelConfig
 
 # Two 512-bit units for fused multiply-adds, 16 float32 each, at 4 GHz: 64 operations a cycle is the most that a

@@ -14,8 +14,8 @@ from harness.core.errors import LlmbenchError
 from harness.core.project import Project, read_text, submission_folders, write_changed
 from harness.core.schema import Count, Strict
 from harness.core.track import Track, load_track
+from harness.rule.criteria import Lane
 from harness.rule.replication import Outcome, State, state_after
-from harness.rule.verdict import Lane
 from harness.variants.recipe import parse_recipe, recipe_sources
 
 _EFFECTS: dict[Outcome, str] = {"confirmed": "confirms {}", "refuted": "refutes {}", "open": "leaves {} open"}

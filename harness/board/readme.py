@@ -9,9 +9,10 @@ from harness.board.metrics import METRICS, Runs, compare
 from harness.board.submission import Submission
 from harness.core.audit import CONCENTRATION, TABLE_CONCENTRATIONS, TABLE_WORTHS, Audit
 from harness.core.terminal import markdown
+from harness.rule.criteria import Guard
 from harness.rule.external import Judgement
 from harness.rule.reasons import explain
-from harness.rule.verdict import Guard, Verdict
+from harness.rule.verdict import Verdict
 
 
 def memory_remark(runs: Runs) -> str | None:

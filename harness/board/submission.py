@@ -22,8 +22,9 @@ from harness.core.project import derive_seed, read_text
 from harness.core.runs import ABSENT, FailedRun, FinishedRun, finished, load_run, read_record
 from harness.core.schema import Count, Positive, Recipe, Sha256, Strict, TrackName, VariantName
 from harness.core.track import Track, parse_track
+from harness.rule.criteria import Lane
 from harness.rule.replication import Outcome, rule_again
-from harness.rule.verdict import Lane, Verdict, decide_arms
+from harness.rule.verdict import Verdict, decide_arms
 from harness.variants.check import knowledge_nats
 from harness.variants.cost import count_statements_of
 

@@ -16,7 +16,7 @@ from harness.core.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, Llmbench
 from harness.core.project import Project
 from harness.core.terminal import put, stderr_console
 from harness.core.track import Track, load_track
-from harness.rule.verdict import LANES
+from harness.rule.criteria import LANES
 from harness.show.trackers import TRACKERS
 
 if TYPE_CHECKING:

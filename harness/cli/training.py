@@ -23,7 +23,7 @@ from harness.lab.contest import Announce, Contest
 from harness.lab.executor import EXECUTORS, Executor, LocalExecutor
 from harness.lab.store import Observe, RunStore
 from harness.player.device import require_device
-from harness.rule.verdict import LANES
+from harness.rule.criteria import LANES
 from harness.show.describe import experts_table
 from harness.show.live import LiveRuns, live_preparation
 from harness.show.report import look_line, look_verdict_line

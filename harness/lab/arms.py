@@ -12,7 +12,8 @@ from harness.core.project import DEFAULT_TRACK, Project, read_text, write_atomic
 from harness.core.schema import Positive, Strict
 from harness.core.track import Rule, Track
 from harness.lab.executor import ExecutorName
-from harness.rule.verdict import Lane, Stage
+from harness.rule.criteria import Lane
+from harness.rule.verdict import Stage
 from harness.variants.recipe import format_recipe, parse_recipe, recipe_sources
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from harness.core.track import Rule
-from harness.rule.verdict import Guard, Verdict
+from harness.rule.criteria import Guard
+from harness.rule.verdict import Verdict
 
 Outcome = Literal["confirmed", "refuted", "open"]
 State = Literal["", "disputed", "retracted"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -20,32 +20,15 @@ from harness.core.runs import FailedRun, FinishedRun, Pair, finished
 from harness.core.schema import Count, Line, Strict
 from harness.core.track import Rule
 from harness.rule.comparable import comparability_problems
+from harness.rule.criteria import Guard, Lane, as_guard, criteria_of, margin_of
 from harness.rule.screen import replay_screen, units
-from harness.rule.sequential import Criterion, Finding, Quantity, check_levels, find, replay, stage_wise_p
+from harness.rule.sequential import Criterion, Finding, check_levels, find, replay, stage_wise_p
 from harness.rule.stats import Design, pair_correlation, sign_flip_p
 
-Lane = Literal["loss", "speed", "simplicity"]
 FailureCode = Literal["candidate_failed", "hopeless_start", "record_failed", "run_interrupted"]
 Stage = Literal["screen", "confirmation"]
-LANES: tuple[Lane, ...] = ("loss", "speed", "simplicity")
 Decision = Literal["accepted", "rejected", "undecided"]
 _DECISIONS: dict[int, Decision] = {1: "accepted", -1: "rejected", 0: "undecided"}
-
-
-class Guard(Strict):
-    """One condition and its numbers."""
-
-    quantity: Quantity
-    """`loss` in nats per token; times as the logarithm of the ratio record / candidate: `time` that training takes,
-    `evaluation_time` that val takes."""
-    gain: float | None
-    """None where too many runs were resumed, whose times do not count."""
-    margin: float
-    ci_low: float | None
-    ci_high: float | None
-    """Ends of the two-sided interval: at the look's level, in the lane `loss` of times at the track's `time_level`."""
-    p_value: float | None
-    passed: bool
 
 
 class Verdict(Strict):
@@ -119,12 +102,12 @@ def _decide(
         return verdict(decision="rejected", reasons=("identical",), pairs=1)
     if len(candidates) < rule.looks[0]:
         return verdict(decision="undecided", reasons=("too_few_pairs",), next_look=rule.looks[0])
-    criteria = _criteria(records, candidates, rule, lane, _margin(rule, lane, added_statements))
+    criteria = criteria_of(records, candidates, rule, lane, margin_of(rule, lane, added_statements))
     state = replay(criteria, rule)
     decision, look = _DECISIONS[int(state.decision)], int(state.look)
     num_used, is_last = rule.looks[look - 1], look == len(rule.looks)
     findings = [find(criterion, look, rule) for criterion in criteria]
-    own, *guards = map(_as_guard, criteria, findings)
+    own, *guards = map(as_guard, criteria, findings)
     record, candidate = (arm.tolist() for arm in criteria[0].arms(num_used))
     flips = None if stored else sign_flip_p(record, candidate, margin=own.margin)
     remarks = {
@@ -186,7 +169,7 @@ def screen(pairs: Sequence[Pair], rule: Rule, *, added_statements: int) -> Verdi
     if len(pairs) < rule.screen_looks[0]:
         return verdict(decision="undecided", reasons=("needs_more_runs",), next_look=rule.screen_looks[0])
     losses = [[run.evaluation.val_loss for run in arm] for arm in (records, candidates)]
-    gains, margin = np.array(losses[0]) - np.array(losses[1]), _margin(rule, "loss", added_statements)
+    gains, margin = np.array(losses[0]) - np.array(losses[1]), margin_of(rule, "loss", added_statements)
     state = replay_screen(gains, margin, rule)
     look, passed = int(state.look), int(state.decision)
     num_used = rule.screen_looks[look - 1]
@@ -221,73 +204,10 @@ def _verdict_for(rule: Rule, lane: Lane, stage: Stage, added_statements: int) ->
         look=0,
         next_look=None,
         design="paired" if stage == "screen" else rule.design,
-        margin=_margin(rule, lane, added_statements),
+        margin=margin_of(rule, lane, added_statements),
         alpha=rule.alpha,
         added_statements=added_statements,
     )
-
-
-def _margin(rule: Rule, lane: Lane, added_statements: int) -> float:
-    """What the lane's own gain must exceed: the price of the added statements, or minus the tolerance."""
-    if lane == "simplicity":
-        return -rule.loss_tolerance
-    price = rule.loss_per_statement if lane == "loss" else rule.speed_per_statement
-    return price * max(0, added_statements)
-
-
-def _criteria(
-    records: Sequence[FinishedRun], candidates: Sequence[FinishedRun], rule: Rule, lane: Lane, margin: float
-) -> tuple[Criterion, ...]:
-    """The lane's own gain, then its guards. Times are compared between the two runs of a pair."""
-    design = rule.design
-
-    def arms(read: Callable[[FinishedRun], float]) -> dict[str, Any]:
-        found = (np.array([read(run) for run in arm]) for arm in (records, candidates))
-        return dict(zip(("record", "candidate"), found, strict=True))
-
-    counts = None
-    if design == "paired":
-        whole = [all(run.training.resumed is None for run in pair) for pair in zip(records, candidates, strict=True)]
-        counts = None if all(whole) else np.array(whole)
-
-    def time(quantity: Quantity, read: Callable[[FinishedRun], float], unclear: str) -> Callable[..., Criterion]:
-        log_times = arms(lambda run: math.log(read(run)))
-        return partial(Criterion, quantity=quantity, **log_times, design=design, counts=counts, unclear=unclear)
-
-    loss = partial(Criterion, quantity="loss", **arms(lambda run: run.evaluation.val_loss), design=design)
-    training = time("time", training_seconds, "time_unclear")
-    slowest = -math.log1p(rule.max_slowdown)
-    scoring = time("evaluation_time", evaluation_seconds, "evaluation_time_unclear")
-    slow = {"missed": "slow_evaluation", "hopeless": "slow_evaluation"}
-    guards = [scoring(margin=slowest, level=rule.time_level, **slow)]
-    if lane == "speed":
-        own = training(margin=margin, missed="not_shown", hopeless="hopeless")
-        return own, loss(margin=-rule.loss_tolerance, missed="loss_worse", hopeless="loss_worse"), *guards
-    if lane == "simplicity":
-        own = loss(margin=margin, missed="loss_worse", hopeless="loss_worse")
-        limit = training(margin=-math.log1p(rule.time_tolerance), missed="too_slow", hopeless="too_slow")
-        return own, limit, *guards
-    own = loss(margin=margin, missed="not_shown", hopeless="hopeless")
-    limit = training(margin=slowest, level=rule.time_level, missed="too_slow", hopeless="too_slow")
-    return own, limit, *guards
-
-
-# Where a kernel counts processor time in hundredths of a second, less is no measurement.
-LEAST_CPU_S = 0.01
-
-
-def training_seconds(run: FinishedRun) -> float:
-    """What a training took: the player's processor time on a CPU, wall time on a GPU.
-
-    Other load on the machine moves processor time little and wall time much; a GPU waits for its processor rarely.
-    """
-    return max(run.training.cpu_s, LEAST_CPU_S) if run.provenance.machine.gpu is None else run.training.train_s
-
-
-def evaluation_seconds(run: FinishedRun) -> float:
-    """What scoring val once took: processor time on a CPU, else wall time."""
-    cpu_s = run.evaluation.eval_cpu_s if run.provenance.machine.gpu is None else None
-    return max(run.evaluation.eval_s if cpu_s is None else cpu_s, LEAST_CPU_S)
 
 
 def _deciding(
@@ -306,20 +226,6 @@ def _deciding(
     if is_last:
         return tuple(c.missed for c, f in both if not f.passes and not np.isnan(f.estimate.gain)) + flat
     return tuple(c.hopeless for c, f in both if f.hopeless) + flat
-
-
-def _as_guard(criterion: Criterion, finding: Finding) -> Guard:
-    """A finding about one contest as plain numbers; without spread there is only a gain."""
-    has_spread = bool(finding.estimate.standard_error > 0)
-    return Guard(
-        quantity=criterion.quantity,
-        gain=None if np.isnan(finding.estimate.gain) else float(finding.estimate.gain),
-        margin=criterion.margin,
-        ci_low=float(finding.low) if has_spread else None,
-        ci_high=float(finding.high) if has_spread else None,
-        p_value=float(finding.p) if has_spread else None,
-        passed=bool(finding.passes),
-    )
 
 
 class Decided(NamedTuple):

@@ -16,7 +16,7 @@ from harness.board.submission import Challenge, load_submission
 from harness.core.project import Project
 from harness.core.runs import CurvePoint, FinishedRun
 from harness.core.track import Track, load_track
-from harness.rule.verdict import Lane
+from harness.rule.criteria import Lane
 from tests.make import FIRST, RECORD, copy_board, make_run
 
 PARAMS, TOKENS = 10_000, 1000

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from harness.core.runs import FinishedRun, Pair
 from harness.core.track import Rule
+from harness.rule.criteria import Lane
 from harness.rule.replication import (
     Outcome,
     outcome_of_challenge,
@@ -19,7 +20,7 @@ from harness.rule.replication import (
     rule_again,
     state_after,
 )
-from harness.rule.verdict import FailureCode, Lane, Verdict, decide, failed_verdict
+from harness.rule.verdict import FailureCode, Verdict, decide, failed_verdict
 from tests.make import RULE, contests, make_pairs, make_run, rules
 
 AGAIN = rule_again(RULE)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from harness.core.errors import LlmbenchError
 from harness.core.runs import FinishedRun, Machine, Pair
 from harness.core.track import Rule
+from harness.rule.criteria import LEAST_CPU_S, Lane
 from harness.rule.reasons import REASONS, explain
-from harness.rule.verdict import LEAST_CPU_S, Lane, Verdict, decide, decide_arms, failed_verdict, screen
+from harness.rule.verdict import Verdict, decide, decide_arms, failed_verdict, screen
 from tests.make import RULE, STORED, TOKENS, contests, make_pairs, make_run, steps
 
 lanes = st.sampled_from(["loss", "loss", "speed", "simplicity"])

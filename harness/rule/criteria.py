@@ -1,0 +1,111 @@
+"""What must hold of a candidate in each lane: its own gain and the guards beside it, as criteria on arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from harness.core.runs import FinishedRun
+from harness.core.schema import Strict
+from harness.core.track import Rule
+from harness.rule.sequential import Criterion, Finding, Quantity
+
+Lane = Literal["loss", "speed", "simplicity"]
+LANES: tuple[Lane, ...] = ("loss", "speed", "simplicity")
+
+
+class Guard(Strict):
+    """One condition and its numbers."""
+
+    quantity: Quantity
+    """`loss` in nats per token; times as the logarithm of the ratio record / candidate: `time` that training takes,
+    `evaluation_time` that val takes."""
+    gain: float | None
+    """None where too many runs were resumed, whose times do not count."""
+    margin: float
+    ci_low: float | None
+    ci_high: float | None
+    """Ends of the two-sided interval: at the look's level, in the lane `loss` of times at the track's `time_level`."""
+    p_value: float | None
+    passed: bool
+
+
+def margin_of(rule: Rule, lane: Lane, added_statements: int) -> float:
+    """What the lane's own gain must exceed: the price of the added statements, or minus the tolerance."""
+    if lane == "simplicity":
+        return -rule.loss_tolerance
+    price = rule.loss_per_statement if lane == "loss" else rule.speed_per_statement
+    return price * max(0, added_statements)
+
+
+def criteria_of(
+    records: Sequence[FinishedRun], candidates: Sequence[FinishedRun], rule: Rule, lane: Lane, margin: float
+) -> tuple[Criterion, ...]:
+    """The lane's own gain, then its guards. Times are compared pair by pair, or with the stored runs."""
+    design = rule.design
+
+    def arms(read: Callable[[FinishedRun], float]) -> dict[str, Any]:
+        found = (np.array([read(run) for run in arm]) for arm in (records, candidates))
+        return dict(zip(("record", "candidate"), found, strict=True))
+
+    counts = None
+    if design == "paired":
+        whole = [all(run.training.resumed is None for run in pair) for pair in zip(records, candidates, strict=True)]
+        counts = None if all(whole) else np.array(whole)
+
+    def time(quantity: Quantity, read: Callable[[FinishedRun], float], unclear: str) -> Callable[..., Criterion]:
+        log_times = arms(lambda run: math.log(read(run)))
+        return partial(Criterion, quantity=quantity, **log_times, design=design, counts=counts, unclear=unclear)
+
+    loss = partial(Criterion, quantity="loss", **arms(lambda run: run.evaluation.val_loss), design=design)
+    training = time("time", training_seconds, "time_unclear")
+    slowest = -math.log1p(rule.max_slowdown)
+    scoring = time("evaluation_time", evaluation_seconds, "evaluation_time_unclear")
+    slow = {"missed": "slow_evaluation", "hopeless": "slow_evaluation"}
+    guards = [scoring(margin=slowest, level=rule.time_level, **slow)]
+    if lane == "speed":
+        own = training(margin=margin, missed="not_shown", hopeless="hopeless")
+        return own, loss(margin=-rule.loss_tolerance, missed="loss_worse", hopeless="loss_worse"), *guards
+    if lane == "simplicity":
+        own = loss(margin=margin, missed="loss_worse", hopeless="loss_worse")
+        limit = training(margin=-math.log1p(rule.time_tolerance), missed="too_slow", hopeless="too_slow")
+        return own, limit, *guards
+    own = loss(margin=margin, missed="not_shown", hopeless="hopeless")
+    limit = training(margin=slowest, level=rule.time_level, missed="too_slow", hopeless="too_slow")
+    return own, limit, *guards
+
+
+# Where a kernel counts processor time in hundredths of a second, less is no measurement.
+LEAST_CPU_S = 0.01
+
+
+def training_seconds(run: FinishedRun) -> float:
+    """What a training took: the player's processor time on a CPU, wall time on a GPU.
+
+    Other load on the machine moves processor time little and wall time much; a GPU waits for its processor rarely.
+    """
+    return max(run.training.cpu_s, LEAST_CPU_S) if run.provenance.machine.gpu is None else run.training.train_s
+
+
+def evaluation_seconds(run: FinishedRun) -> float:
+    """What scoring val once took: processor time on a CPU, else wall time."""
+    cpu_s = run.evaluation.eval_cpu_s if run.provenance.machine.gpu is None else None
+    return max(run.evaluation.eval_s if cpu_s is None else cpu_s, LEAST_CPU_S)
+
+
+def as_guard(criterion: Criterion, finding: Finding) -> Guard:
+    """A finding about one contest as plain numbers; without spread there is only a gain."""
+    has_spread = bool(finding.estimate.standard_error > 0)
+    return Guard(
+        quantity=criterion.quantity,
+        gain=None if np.isnan(finding.estimate.gain) else float(finding.estimate.gain),
+        margin=criterion.margin,
+        ci_low=float(finding.low) if has_spread else None,
+        ci_high=float(finding.high) if has_spread else None,
+        p_value=float(finding.p) if has_spread else None,
+        passed=bool(finding.passes),
+    )
