@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from harness.board.metrics import METRICS, Runs, compare
 from harness.board.submission import Submission
@@ -150,6 +151,7 @@ def _contest_markdown(
 ) -> list[str]:
     """The two arms of a claim, its verdict and the numbers behind it."""
     candidate, used = submission.candidate.recipe, verdict.pairs
+    records, candidates = verdict.used(records, candidates)
     counted = f"| attempt since the last record | {submission.attempt} |"
     lines = []
     if submission.challenge is not None:
@@ -160,7 +162,7 @@ def _contest_markdown(
     if used:
         lines += [f"| mean of {used} pairs | Without (`{record}`) | With (`{candidate}`) | difference | better |"]
         lines += ["|---|---:|---:|---:|---|"]
-        for row in compare(records[:used], candidates[:used]):
+        for row in compare(records, candidates):
             without = f"**{row.without}**" if row.winner == "Without" else row.without
             with_ = f"**{row.with_}**" if row.winner == "With" else row.with_
             lines.append(f"| {row.metric} | {without} | {with_} | {row.difference} | {row.winner} |")
@@ -175,7 +177,7 @@ def _contest_markdown(
         lines += [knowledge_sentence(submission.knowledge_nats), ""]
     if used:
         lines += ["<details><summary>Every run</summary>", ""]
-        lines += _seed_table([(record, records[:used]), (candidate, candidates[:used])])
+        lines += _seed_table([(record, records), (candidate, candidates)])
         lines += ["</details>", ""]
     return lines
 
@@ -184,8 +186,10 @@ def _seed_table(arms: Sequence[tuple[str, Runs]]) -> list[str]:
     """One line a run: its seed, its recipe and its raw scores."""
     names = [*(metric.short for metric in METRICS), "weights"]
     lines = [f"| seed | recipe | {' | '.join(names)} |", f"|---:|---|{'---:|' * len(METRICS)}---|"]
-    for runs in zip(*(runs for _, runs in arms), strict=True):
+    for runs in zip_longest(*(runs for _, runs in arms)):  # more runs of the record where those are stored ones
         for (recipe, _), run in zip(arms, runs, strict=True):
+            if run is None:
+                continue
             cells = [metric.text(metric.read(run), metric.run_form) for metric in METRICS]
             weights = f"`{run.training.weights_sha256[:12]}`"
             lines.append(f"| {run.seed} | `{recipe}` | {' | '.join(cells)} | {weights} |")

@@ -31,9 +31,7 @@ class Contest:
     @property
     def used(self) -> tuple[tuple[FinishedRun, ...], tuple[FinishedRun, ...]]:
         """The runs of both arms that the verdict rests on: those of its pairs, or all stored runs of the record."""
-        count = self.verdict.pairs
-        stored = self.verdict.design == "stored" and count > 0
-        return self.records if stored else self.records[:count], self.candidates[:count]
+        return self.verdict.used(self.records, self.candidates)
 
     @property
     def failures(self) -> tuple[str, ...]:

@@ -76,6 +76,13 @@ class Verdict(Strict):
     guards: tuple[Guard, ...] = ()
     """Conditions besides the lane's own gain."""
 
+    def used(
+        self, records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]
+    ) -> tuple[tuple[FinishedRun, ...], tuple[FinishedRun, ...]]:
+        """The runs of both arms that this rests on: those of its pairs, or all stored runs of the record."""
+        count = len(records) if self.design == "stored" and self.pairs else self.pairs
+        return tuple(records[:count]), tuple(candidates[: self.pairs])
+
 
 def decide(pairs: Sequence[Pair], rule: Rule, *, added_statements: int, lane: Lane = "loss") -> Verdict:
     """The confirmation's verdict on `pairs`, given in the order in which their seeds follow from the candidate.

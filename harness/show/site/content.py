@@ -77,9 +77,10 @@ class SubmissionPage:
     @property
     def comparisons(self) -> list[Comparison]:
         """The Without / With table over the pairs that the verdict used."""
-        used = self.claim.verdict.pairs if self.claim.verdict else 0
-        arms = self.finished
-        return compare(arms["record"][:used], arms["candidate"][:used]) if used and len(arms) == 2 else []
+        verdict, arms = self.claim.verdict, self.finished
+        if verdict is None or not verdict.pairs or len(arms) < 2:
+            return []
+        return compare(*verdict.used(arms["record"], arms["candidate"]))
 
     @property
     def seeds(self) -> Mapping[int, Mapping[ArmName, FinishedRun | FailedRun]]:
