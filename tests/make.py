@@ -77,7 +77,15 @@ def make_run(
         revision="a" * 40, dirty=False, packages={"torch": "2.11.0"}, machine=machine, threads=1, jobs=1
     )
     inner = {key: changes.pop(key) for key in list(changes) if key in Provenance.model_fields}
-    training = {"train_s": train_s, "cpu_s": train_s, "wall_s": train_s, "warmup_s": 0.0, "ended": ended, "confinement": (), "curve": ()}
+    training = {
+        "train_s": train_s,
+        "cpu_s": train_s,
+        "wall_s": train_s,
+        "warmup_s": 0.0,
+        "ended": ended,
+        "confinement": (),
+        "curve": (),
+    }
     evaluation = {"nats": val_loss * TOKENS, "tokens": TOKENS, "correct": 0, "confinement": ()}
     fields = {
         "training_digest": "b" * 64,
@@ -119,7 +127,6 @@ def contests(draw: st.DrawFn, largest: int = 9, gains: Sequence[float] = (0.125,
     candidate = [base - gain + draw(noise) for _ in range(num)]
     times = [(draw(seconds), draw(seconds)) for _ in range(num)] if draw(st.booleans()) else None
     return make_pairs(record, candidate, times)
-
 
 
 # --- boards ------------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ class Criterion:
     hopeless: str
     """Reason code if an earlier look excludes it."""
     unclear: str = ""
-    """Reason code if this alone keeps a look from accepting."""
+    """Reason code if a look finds neither, of a criterion with a level of its own."""
 
     def arms(self, num_pairs: int) -> tuple[Array, Array]:
         """The record's and the candidate's values of the first `num_pairs` pairs, as far as they count.

@@ -300,9 +300,9 @@ def _deciding(
     flat = ("zero_variance",) * any(bool(c.level is None and f.estimate.standard_error == 0) for c, f in both)
     flat += ("resumed_runs",) * any(bool(np.isnan(f.estimate.gain)) for f in findings)
     if decision == "undecided":
-        waits = tuple(c.unclear if c.level is not None else "needs_more_pairs" for c, f in both if not f.passes)
-        known = [code for code in dict.fromkeys(waits) if code != "" and not (is_last and code == "needs_more_pairs")]
-        return (*known, *flat) if flat else tuple(known)
+        waiting = [c for c, f in both if not f.passes and not np.isnan(f.estimate.gain)]
+        codes = dict.fromkeys("needs_more_pairs" if c.level is None else c.unclear for c in waiting)
+        return flat if is_last else (*codes, *flat)
     if is_last:
         return tuple(c.missed for c, f in both if not f.passes and not np.isnan(f.estimate.gain)) + flat
     return tuple(c.hopeless for c, f in both if f.hopeless) + flat

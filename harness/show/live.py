@@ -28,6 +28,7 @@ from harness.core.terminal import put
 from harness.core.track import Track
 from harness.data.writer import PreparationStep
 from harness.lab.arms import Arms
+from harness.rule.verdict import Stage
 from harness.show.report import duration
 
 LOG_EVERY_S = 60.0  # between two lines of one run in a log
@@ -78,6 +79,8 @@ class LiveRuns:
         self._running: dict[tuple[str, int], _Watched] = defaultdict(_Watched)
         self._losses: dict[str, dict[int, float]] = defaultdict(dict)
         self._ended: set[tuple[str, int]] = set()
+        self._places = {seed: place for place, seed in enumerate(track.seeds, start=1)}
+        """Of a pair by its seed: public ones in their order, then those of a confirmation as they come."""
         self._guard = threading.RLock()
         self._live = Live(console=console, get_renderable=self._render, transient=True)
 
@@ -93,6 +96,7 @@ class LiveRuns:
         """Show one event. Called from several threads."""
         with self._guard:
             key = (run.recipe, run.seed)
+            self._places.setdefault(run.seed, len(self._places) - len(self.track.seeds) + 1)
             match event:
                 case Step():
                     self._step(run, self._running[key], event)
@@ -130,15 +134,21 @@ class LiveRuns:
         if self.arms is None or not isinstance(result, FinishedRun):
             return
         self._losses[result.recipe][result.seed] = result.evaluation.val_loss
-        gains = self._gains(self.arms)
+        stage = self._stage(result.seed)
+        gains = self._gains(self.arms, stage)
         if result.seed in gains and result.recipe in (self.arms.record, self.arms.candidate) and len(gains) > 1:
             each = ", ".join(f"{gain:+.4f}" for gain in gains.values())
-            put(self.console, f"{len(gains)} pairs, gain so far {fmean(gains.values()):+.4f} ({each})")
+            put(self.console, f"{stage}: {len(gains)} pairs, gain so far {fmean(gains.values()):+.4f} ({each})")
 
-    def _gains(self, arms: Arms) -> dict[int, float]:
-        """Seed -> record minus candidate, of the pairs that are complete."""
+    def _stage(self, seed: int) -> Stage:
+        """A screen has public seeds, a confirmation its own."""
+        return "screen" if seed in self.track.seeds else "confirmation"
+
+    def _gains(self, arms: Arms, stage: Stage) -> dict[int, float]:
+        """Seed -> record minus candidate, of the pairs of a stage that are complete, in their order."""
         record, candidate = self._losses[arms.record], self._losses[arms.candidate]
-        return {seed: record[seed] - candidate[seed] for seed in sorted(record.keys() & candidate.keys())}
+        both = [seed for seed in self._places if seed in record and seed in candidate and self._stage(seed) == stage]
+        return {seed: record[seed] - candidate[seed] for seed in both}
 
     def _seconds_left(self, watched: _Watched) -> float:
         steps = self.track.budget.num_steps - watched.step
@@ -150,7 +160,7 @@ class LiveRuns:
             width = self.console.width
             bar, curve, others = next(layout for least, *layout in LAYOUTS if width >= least)
             table = Table.grid(padding=(0, 1))
-            names = _names([*self._running], self.track, max(12, width - others))
+            names = self._names(max(12, width - others))
             for name, watched in zip(names, self._running.values(), strict=True):
                 loss = f"loss {watched.losses[-1]:.3f}" if watched.losses else ""
                 left = f"{duration(self._seconds_left(watched))} left" if watched.step and not watched.note else ""
@@ -165,20 +175,39 @@ class LiveRuns:
             return table if self.arms is None else Group(table, Text(self._contest_line(self.arms), style="bold"))
 
     def _contest_line(self, arms: Arms) -> str:
-        """How many pairs the next look still needs, and the gain so far."""
-        gains, looks = self._gains(arms), self.track.rule.looks
+        """The stage, how many pairs its next look still needs, and the gain so far."""
         seeds = {seed for _, seed in (*self._running, *self._ended)}  # those of a later look start when it is needed
+        stages = {self._stage(seed) for seed in seeds}
+        stage: Stage = "confirmation" if "confirmation" in stages or not self.track.rule.screen_looks else "screen"
+        gains, rule = self._gains(arms, stage), self.track.rule
+        looks = rule.screen_looks if stage == "screen" else rule.looks
+        seeds = {seed for seed in seeds if self._stage(seed) == stage}
         goal = next((look for look in looks if look >= len(seeds)), looks[-1])
-        done = len(self._losses[arms.record]) + len(self._losses[arms.candidate])
+        done = sum(seed in seeds for recipe in (arms.record, arms.candidate) for seed in self._losses[recipe])
         started = sum(watched.step for watched in self._running.values())
         steps = max(0, (2 * goal - done) * self.track.budget.num_steps - started)
         rate = sum(watched.rate for watched in self._running.values()) / self.track.budget.batch_tokens
         left = f", about {duration(steps / rate)} left" if rate > 0 else ""
         gain = f"; gain so far {fmean(gains.values()):+.4f}" if gains else ""
-        return f"{len(gains)} of {goal} pairs to the next look{left}{gain}"
+        return f"{stage}: {len(gains)} of {goal} pairs to the next look{left}{gain}"
 
     def _line(self, run: RunIdentity, text: str) -> None:
-        put(self.console, f"{_name(run.recipe, run.seed, self.track)}: {text}")
+        put(self.console, f"{self._name(run.recipe, run.seed)}: {text}")
+
+    def _name(self, recipe: str, seed: int) -> str:
+        return f"pair {self._places[seed]} seed {seed} {recipe}"
+
+    def _names(self, room: int) -> list[str]:
+        """Of the runs that train, at most `room` characters: in full, else without seeds, else the recipe's end."""
+        runs = [*self._running]
+        names = [self._name(recipe, seed) for recipe, seed in runs]
+        if any(len(name) > room for name in names):
+            names = [name.replace(f" seed {seed}", "", 1) for name, (_, seed) in zip(names, runs, strict=True)]
+        for place, (name, (recipe, _)) in enumerate(zip(names, runs, strict=True)):
+            if len(name) > room:
+                head = name.removesuffix(recipe)[: room - 2]
+                names[place] = f"{head}…{recipe[len(head) + 1 - room :]}"
+        return names
 
 
 @contextmanager
@@ -204,23 +233,6 @@ def live_preparation(console: Console, name: str) -> Iterator[Callable[[Preparat
                 put(console, text)
 
         yield show
-
-
-def _name(recipe: str, seed: int, track: Track) -> str:
-    pair = f"pair {track.seeds.index(seed) + 1} " if seed in track.seeds else ""
-    return f"{pair}seed {seed} {recipe}"
-
-
-def _names(runs: Sequence[tuple[str, int]], track: Track, room: int) -> list[str]:
-    """Names of at most `room` characters: in full, else without seeds, else with only the end of the recipe."""
-    names = [_name(recipe, seed, track) for recipe, seed in runs]
-    if any(len(name) > room for name in names):
-        names = [name.replace(f" seed {seed}", "", 1) for name, (_, seed) in zip(names, runs, strict=True)]
-    for place, (name, (recipe, _)) in enumerate(zip(names, runs, strict=True)):
-        if len(name) > room:
-            head = name.removesuffix(recipe)[: room - 2]
-            names[place] = f"{head}…{recipe[len(head) + 1 - room :]}"
-    return names
 
 
 def _result_text(result: FinishedRun | FailedRun, *, reused: bool) -> str:
