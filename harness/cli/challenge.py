@@ -56,11 +56,15 @@ def challenge(
     with only_one(lock_file, lambda: log(f"another challenge of {number} runs here; waiting for it")):
         board = read_board(project)
         target = challenged_record(board, number)
-        merged, track, arms = merged_commit(project, target), claim_track(project, target), claim_arms(target)
+        track, arms = claim_track(project, target), claim_arms(target)
         if problems := check_folder(project, project.submissions / target.folder_name, board).problems:
             raise RejectedError(f"{target.folder_name} does not verify, so nothing can be challenged: {problems[0]}")
         check_limit(max_pairs, track.rule)
-        index, again = len(board.challenges(number)) + 1, track_again(track, target)
+        merged, again, index = (
+            merged_commit(project, target),
+            track_again(track, target),
+            len(board.challenges(number)) + 1,
+        )
         seeds = challenge_seeds(target, index, merged, track.rule.looks[-1])
         with watched_store(project, again, jobs, arms) as store:
             contest = _again(store, arms, seeds, max_pairs)
