@@ -31,6 +31,8 @@ NODES = 200
 twice as many angles, move the size of usual looks by less than a thousandth of itself."""
 ANGLES = 32
 """Gauss-Legendre nodes of one step's integral."""
+SMALLEST_P, LARGEST_P = 1e-150, 1 - 2.0**-53
+"""Ends of the levels whose quantiles are finite, and their squares too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +147,8 @@ def false_accept_rate(looks: Sequence[int], levels: Sequence[float]) -> float:
     """
     from scipy.special import stdtrit
 
-    quantiles = [float(-stdtrit(n - 1, level)) for n, level in zip(looks, levels, strict=True)]
+    finite = np.clip(levels, SMALLEST_P, LARGEST_P).tolist()
+    quantiles = [float(-stdtrit(n - 1, level)) for n, level in zip(looks, finite, strict=True)]
     return _crossing(tuple(looks), tuple(quantiles))
 
 
@@ -155,8 +158,6 @@ def stage_wise_p(looks: Sequence[int], levels: Sequence[float], look: int, p: fl
     The chance, without a gain, to be accepted at an earlier look, or to come to this one with a statistic at least as
     large. At most alpha exactly where the candidate is accepted (Fairbanks and Madsen 1982, stage-wise ordering).
     """
-    if p >= 1:  # a statistic so low that its quantile is infinite
-        return 1.0
     return false_accept_rate(looks[:look], [*levels[: look - 1], p])
 
 
@@ -189,7 +190,7 @@ def _crossing(looks: tuple[int, ...], quantiles: tuple[float, ...]) -> float:
         t = stdtrit(first - 1, mass)
         u = t * np.sqrt(first / (first - 1 + t * t))
         total += float((np.interp(u, grid, later) * weights).sum() / 2) * (high - low) * (1 - at_first)
-    return at_first + total
+    return float(at_first + total)
 
 
 def _grid(n: int, edge: float) -> tuple[Array, float]:
