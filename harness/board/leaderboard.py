@@ -62,10 +62,7 @@ class Board:
         return state_after([s.challenge.outcome for s in self.challenges(number) if s.challenge is not None])
 
     def confirmation(self, number: int) -> Submission | None:
-        """The newest challenge that confirmed record `number`. Its gain is the one that the board shows.
-
-        Among all that was tried a record is what measured well, so its own gain reads high.
-        """
+        """The newest challenge that confirmed record `number`: the board shows the gain of its re-run."""
         found = [s for s in self.challenges(number) if s.challenge is not None and s.challenge.outcome == "confirmed"]
         return found[-1] if found else None
 
