@@ -157,6 +157,7 @@ EDGES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         ),
         ({"candidates": [scored(IDEA[0], confinement=()), *IDEA[1:]]}, {}),
     ],
+    "unchecked_commit": [({"unchecked": "there is no history here"}, {"unchecked": None})],
     "no_revision": [({"records": arm("base", minute=10, revision=None)}, {})],
 }
 
