@@ -13,7 +13,7 @@ import itertools
 import statistics
 import sys
 
-from correlation import read_arm
+from correlation import read_pairs
 
 from harness.core.project import Project
 from harness.core.runs import FinishedRun
@@ -36,17 +36,15 @@ def main() -> None:
     )
     print("|---|---:|---:|---:|---:|---:|")
     ends: list[tuple[float, float]] = []  # (behind at the milestone, behind at the end)
-    for folder in [*sorted(project.root.glob("benchmarks/noise/*")), *sorted(project.submissions.glob("*/runs"))]:
-        records, candidates = read_arm(folder, "record"), read_arm(folder, "candidate")
-        if not records or records[0].track != track.name:
+    folders = [*sorted(project.root.glob("benchmarks/noise/*")), *sorted(project.submissions.glob("*/runs"))]
+    for pairs in itertools.chain.from_iterable(map(read_pairs, folders)):
+        if not pairs or pairs[0].record.track != track.name:
             continue
-        behind = [halfway(one) - halfway(other) for one, other in zip(candidates, records, strict=True)]
-        final = [
-            one.evaluation.val_loss - other.evaluation.val_loss for one, other in zip(candidates, records, strict=True)
-        ]
-        apart = max(abs(halfway(one) - halfway(other)) for one, other in itertools.product(candidates, records))
+        behind = [halfway(pair.candidate) - halfway(pair.record) for pair in pairs]
+        final = [pair.candidate.evaluation.val_loss - pair.record.evaluation.val_loss for pair in pairs]
+        apart = max(abs(halfway(one.candidate) - halfway(two.record)) for one, two in itertools.product(pairs, pairs))
         regained = statistics.stdev(half - end for half, end in zip(behind, final, strict=True))
-        cells = [f"`{records[0].recipe}`, `{candidates[0].recipe}`", str(len(behind))]
+        cells = [f"`{pairs[0].record.recipe}`, `{pairs[0].candidate.recipe}`", str(len(behind))]
         cells += [f"{statistics.fmean(behind):+.4f}", f"{max(behind):+.4f}", f"{apart:.4f}", f"{regained:.4f}"]
         print("| " + " | ".join(cells) + " |")
         ends += zip(behind, final, strict=True)

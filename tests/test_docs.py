@@ -193,7 +193,10 @@ def test_the_fields_and_exit_codes_that_agents_read_are_those_of_the_program() -
         named = re.search(rf"llmbench {command} --json +# (?:tracks|rows|variants)\[\]: ([\w, ]+)", text)
         assert named, command
         assert set(named[1].split(", ")) <= json_schema(command)["$defs"][keys]["properties"].keys()
-    assert {"power", "mean_s"} <= json_schema("plan")["properties"].keys()
+    plan = json_schema("plan")
+    assert "expected" in plan["properties"]
+    assert {"accepted", "screen", "confirmation"} <= plan["$defs"]["Expected"]["properties"].keys()
+    assert {"runs", "time_s"} <= plan["$defs"]["StageCost"]["properties"].keys()
     codes = {int(code) for code in re.findall(r"(?m)^\| (\d+) \|", text)}
     assert codes == {1} | {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
 

@@ -1,52 +1,98 @@
-"""Commands about noise: how large it is on a track, and how many pairs a gain needs there."""
+"""Commands about noise: how large it is on a track, and what a gain takes to be shown there."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from harness.board.leaderboard import read_board
-from harness.cli.options import Jobs, Json, TrackName, flag, log, open_track, option, show, show_json
+from harness.cli.options import (
+    Jobs,
+    Json,
+    TrackName,
+    complete_variants,
+    flag,
+    log,
+    open_track,
+    option,
+    show,
+    show_json,
+)
 from harness.cli.training import open_store, watched_store
 from harness.core.errors import LlmbenchError
-from harness.core.project import DEFAULT_TRACK
+from harness.core.project import DEFAULT_TRACK, Project
 from harness.core.runs import Pair, require_finished
-from harness.lab.arms import record_recipe
+from harness.core.track import Track
 from harness.lab.doctor import run_seconds
-from harness.lab.noise import make_plan, placebo_arms, save_study, stored_pairs, study, study_seeds
+from harness.lab.noise import kept_study, save_study, study, study_recipe, study_seeds
+from harness.rule.forecast import make_plan
 from harness.show.documents import NoiseDocument, PlanDocument
 from harness.show.report import noise_lines, plan_lines
+from harness.show.tables import noise_table, plan_table
+from harness.variants.recipe import format_recipe
 
 
 def noise(
     track: TrackName = DEFAULT_TRACK,
-    pairs: Annotated[int, option("N", "Placebo pairs to train.", min=3)] = 8,
-    save: Annotated[bool, flag("--save", "Keep the runs under benchmarks/noise/, for `plan`.")] = False,
-    stored: Annotated[bool, flag("--stored", "Train nothing: report on the kept runs.")] = False,
+    variant: Annotated[
+        list[str] | None,
+        option(
+            "NAME",
+            "A variant to pair with the base; repeat it for several. Default: the track's own placebo.",
+            complete_variants,
+        ),
+    ] = None,
+    pairs: Annotated[int, option("N", "Pairs to train of each variant.", min=3)] = 8,
+    save: Annotated[
+        bool, flag("--save", "Keep the runs under benchmarks/noise/, beside those of other variants.")
+    ] = False,
+    stored: Annotated[bool, flag("--stored", "Train nothing: report on all kept runs.")] = False,
     jobs: Jobs = None,
     as_json: Json = False,
 ) -> None:
-    """Train a placebo against the record: how results differ by chance alone, and how often the rule accepts that."""
+    """Train variants beside the base: how far the differences of pairs scatter, and what the rule makes of that.
+
+    A track declares the median over several different variants as `noise_nats`, the unit of its screen.
+    """
     project, contest_track = open_track(track)
+    names = tuple(dict.fromkeys(variant or ()))
     if stored:
-        measured = stored_pairs(project, contest_track)
+        measured = kept_study(project, contest_track)
+        if absent := [name for name in names if name not in measured]:
+            raise LlmbenchError(f"{track} has no kept pairs of {absent[0]}; {_make(track, absent[0])}")
+        measured = {name: found for name, found in measured.items() if name in (names or measured)}
         if not measured:
-            make = f"llmbench noise --save --track {track}"
-            raise LlmbenchError(f"{track} has no kept study of this edition; make one: `{make}`")
+            raise LlmbenchError(f"{track} has no kept study of this edition; {_make(track)}")
     else:
-        arms = placebo_arms(record_recipe(read_board(project), contest_track), contest_track.rule)
-        with watched_store(project, contest_track, jobs) as store:
-            log(f"{pairs} pairs of {arms.candidate} against {arms.record} on {track}, {store.jobs} runs at a time")
-            seeds = study_seeds(contest_track, pairs)
-            pair = (arms.record, arms.candidate)
-            finished = require_finished(store.make([store.identify(one, seed) for seed in seeds for one in pair]))
-        measured = [Pair(*pair) for pair in zip(finished[::2], finished[1::2], strict=True)]
+        measured = _train(project, contest_track, names or (contest_track.rule.noise_variant,), pairs, jobs)
     report = study(measured, contest_track.rule)
     if save and not stored:
-        log(f"kept under {save_study(project, contest_track, measured)}")
+        folder, removed = save_study(project, contest_track, measured)
+        log(
+            f"kept under {folder}"
+            + (f"; {removed} runs of another edition or other code are removed" if removed else "")
+        )
+        log(f"report on all that is kept: `llmbench noise --stored --track {track}`")
     if as_json:
         show_json(NoiseDocument(track=track, **dict(report)))
     else:
-        show(*noise_lines(report, contest_track))
+        show(noise_table(report, track), "", *noise_lines(report, contest_track))
+
+
+def _make(track: str, variant: str | None = None) -> str:
+    """How to train what is missing."""
+    return f"make one: `llmbench noise --save --track {track}{f' --variant {variant}' if variant else ''}`"
+
+
+def _train(
+    project: Project, track: Track, variants: tuple[str, ...], num_pairs: int, jobs: int | None
+) -> dict[str, list[Pair]]:
+    """Pairs of the base and each variant, by variant. Raises LlmbenchError where a run fails."""
+    recipes = [format_recipe(()), *map(study_recipe, variants)]
+    with watched_store(project, track, jobs) as store:
+        log(f"{num_pairs} pairs of {', '.join(recipes[1:])} and {recipes[0]} on {track.name}, {store.jobs} at a time")
+        asked = [store.identify(one, seed) for seed in study_seeds(track, num_pairs) for one in recipes]
+        runs = require_finished(store.make(asked))
+    base, *others = (runs[place :: len(recipes)] for place in range(len(recipes)))
+    return {name: list(map(Pair, base, other)) for name, other in zip(variants, others, strict=True)}
 
 
 def plan(
@@ -56,12 +102,16 @@ def plan(
     jobs: Jobs = None,
     as_json: Json = False,
 ) -> None:
-    """Say how many pairs a gain needs on a track, and how long that takes on this machine."""
+    """Say how often a gain is accepted on a track, and what screen and confirmation take on this machine.
+
+    Beside the gain: no gain, as of most ideas, and twice the gain. By simulated contests of normal noise; equal
+    questions have equal answers.
+    """
     project, contest_track = open_track(track)
-    store = open_store(project, contest_track, jobs)
-    net_gain = gain - statements * contest_track.rule.loss_per_statement
-    found = make_plan(store, net_gain, *run_seconds(project, contest_track))
+    num_jobs = open_store(project, contest_track, jobs).jobs
+    run_s, source = run_seconds(project, contest_track, num_jobs)
+    found = make_plan(contest_track, gain, statements, num_jobs, run_s, source)
     if as_json:
         show_json(PlanDocument(track=track, gain=gain, statements=statements, **dict(found)))
     else:
-        show(*plan_lines(found, gain, contest_track))
+        show(plan_table(found, track), "", *plan_lines(found, contest_track, statements))

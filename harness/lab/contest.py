@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -12,6 +11,7 @@ from harness.lab.arms import Arms, contest_seeds
 from harness.lab.executor import LocalExecutor
 from harness.lab.store import RunStore
 from harness.referee.job import GiveUp
+from harness.rule.forecast import filled
 from harness.rule.verdict import Stage, Verdict, decide_arms
 from harness.variants.recipe import recipe_cost, recipe_sources
 
@@ -96,19 +96,13 @@ def run_stage(
         if max_pairs is not None and look > max_pairs:
             break
         announce(contest, look)
-        count = min(_filled(store, look, stage), max_pairs or len(seeds), len(seeds))
+        count = min(filled(rule, stage, look, store.jobs), max_pairs or len(seeds), len(seeds))
         order = _training_order(store, arms, stage, seeds[:count])
         runs = store.make(order, lambda run: _milestone(store, arms, run, seeds[0]) if stage == "screen" else None)
         contest = _decide(store, arms, stage, runs)
         if contest.failed or contest.verdict.next_look is None:
             break
     return contest
-
-
-def _filled(store: RunStore, look: int, stage: Stage) -> int:
-    """Candidate runs to train up to a look: as many more as keep every core busy until the last one of them ends."""
-    arms = 2 if stage == "confirmation" and store.track.rule.design == "paired" else 1
-    return math.ceil(arms * look / store.jobs) * store.jobs // arms
 
 
 def _starts(store: RunStore, recipe: str) -> bool:

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import statistics
 import subprocess
 import sys
+import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
+from itertools import chain
 from typing import NamedTuple
+
+from pydantic import TypeAdapter
 
 from harness.board.flags import multiplied_params
 from harness.core.errors import LlmbenchError
-from harness.core.project import CHECKOUT, Project
-from harness.core.runs import FinishedRun, load_run
+from harness.core.project import CHECKOUT, Project, write_atomic
+from harness.core.runs import FinishedRun, Machine, dump_json, load_run, read_record
 from harness.core.schema import Count, Positive, Strict
 from harness.core.track import Track, load_track, track_names
 from harness.data.cache import read_manifest
 from harness.lab.executor import LocalExecutor, alike_gpus
-from harness.lab.noise import TimeSource
 from harness.lab.provenance import available_cores, this_machine
 from harness.lab.store import RUN_FILE
 from harness.player.bubble import NAME, bubble_works
+from harness.rule.forecast import TimeSource, look_costs
+from harness.rule.verdict import Stage
 from harness.variants.recipe import apply_recipe
 
 # Share of the rate of square products that a run reaches: 0.6 on two quiet cores (benchmarks/speed), 0.3 to 0.6 on the
@@ -36,7 +41,11 @@ START_S = 3.0
 # Passes over val: the score, and the probes' repetitions with other tokens, neighbours and order.
 VAL_PASSES = 3
 
+# Seconds until a trained model's player has loaded and scores (measured on `smoke` and `pocket`).
+SCORING_START_S = 1.0
+
 MEASURED_S = 0.3  # of matrix products, on each device
+RATES_FILE = "matrix-rates.json"
 
 
 class TrackOutlook(Strict):
@@ -58,10 +67,14 @@ class TrackOutlook(Strict):
     """Runs at a time."""
     run_s: float | None
     """Seconds of one run; None where nothing here can tell."""
+    screen_first_s: float | None
+    """Seconds until the screen can end at the earliest, with the record's runs there; None where there is none."""
+    screen_last_s: float | None
+    """Seconds until it ends at the latest."""
     first_look_s: float | None
-    """Seconds until the earliest verdict, both arms trained anew."""
+    """Seconds from there until the earliest verdict of the confirmation."""
     last_look_s: float | None
-    """Seconds until the latest."""
+    """Seconds until its latest."""
     source: TimeSource | None
     """What the seconds are estimated from."""
 
@@ -84,7 +97,7 @@ class Diagnosis(Strict):
     confinement: tuple[str, ...]
     """What can keep a variant from files, network and processes; empty where nothing can."""
     cpu_flops_per_s: float
-    """Float32 products of 512 x 512 matrices on one thread."""
+    """Float32 products of 512 x 512 matrices on one thread, measured once and kept in runs/."""
     gpu_flops_per_s: float | None
     """Products of 4096 x 4096 matrices in the precision of training."""
     kept_runs: Count
@@ -99,7 +112,7 @@ def diagnose(project: Project, tell: Callable[[str], None] = lambda doing: None)
 
     machine, has_gpu = this_machine(), torch.cuda.is_available()
     tell("multiplying matrices")
-    rates = measure_rates()
+    rates = matrix_rates(project)
     gpu_gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if has_gpu else None
     tell("confining a process")
     confinement = available_confinement()
@@ -129,8 +142,36 @@ def available_confinement() -> tuple[str, ...]:
     return (*((NAME,) if bubble_works() else ()), *done.stdout.split())
 
 
+class MatrixRates(Strict):
+    """What was measured once on a machine, and is kept with its runs so that its estimates stay the same."""
+
+    machine: Machine
+    torch: str
+    flops_per_s: dict[str, float]
+    """Device -> operations a second of square products."""
+
+
+def matrix_rates(project: Project) -> dict[str, float]:
+    """Device -> operations a second of square products: in float32 on one thread, in a GPU's precision of training.
+
+    As kept for this machine and torch; else they are measured and kept, where the folder can be written.
+    """
+    import torch
+
+    machine = this_machine(torch.cuda.get_device_name() if torch.cuda.is_available() else None)
+    path, packages = project.runs / RATES_FILE, version("torch")
+    with suppress(LlmbenchError):  # missing or broken: measured anew
+        kept = read_record(path, TypeAdapter(MatrixRates))
+        if (kept.machine, kept.torch) == (machine, packages):
+            return kept.flops_per_s
+    rates = measure_rates()
+    with suppress(LlmbenchError):  # a folder that cannot be written hinders no estimate
+        write_atomic(path, dump_json(MatrixRates(machine=machine, torch=packages, flops_per_s=rates)))
+    return rates
+
+
 def measure_rates() -> dict[str, float]:
-    """Device -> operations a second of square products: in float32 on one thread, in a GPU's precision of training."""
+    """Measure the rates; the fastest repetition counts, because other load makes some slower and none faster."""
     import torch
     from torch.utils.benchmark import Timer  # takes one thread, and waits for the GPU
 
@@ -141,7 +182,10 @@ def measure_rates() -> dict[str, float]:
     rates = {}
     for device, (width, dtype) in shapes.items():
         timer = Timer("one @ one", globals={"one": torch.ones(width, width, device=device, dtype=dtype)})
-        rates[device] = 2 * width**3 / timer.blocked_autorange(min_run_time=MEASURED_S).median
+        until, times = time.monotonic() + MEASURED_S, [timer.timeit(1).median]
+        while time.monotonic() < until:
+            times.append(timer.timeit(1).median)
+        rates[device] = 2 * width**3 / min(times)
     return rates
 
 
@@ -173,22 +217,22 @@ def track_work(track: Track) -> Work:
 
 
 def run_seconds(
-    project: Project, track: Track, rates: Mapping[str, float] | None = None
+    project: Project, track: Track, jobs: int, rates: Mapping[str, float] | None = None
 ) -> tuple[float | None, TimeSource | None]:
     """Seconds of one whole run here and their source; (None, None) on a machine without the track's device.
 
-    They are the median over this track's finished runs here; where none is kept they follow from `rates`, which are
-    measured where they are not given.
+    They are the median over this track's finished runs on this kind of processor, those with `jobs` at a time where
+    there are any; where none is kept they follow from `rates`, by default those of the machine.
     """
-    kept_s = []
+    kept, here = defaultdict[int, list[float]](list), (track.training_digest, this_machine().cpu)
     for path in project.runs.glob(f"{track.name}/*/*/seed-*/{RUN_FILE}"):
         with suppress(LlmbenchError):  # a broken file is reported by the command that needs its numbers
             run = load_run(path)
-            if isinstance(run, FinishedRun) and run.training_digest == track.training_digest:
-                kept_s.append(run.training.wall_s + run.evaluation.eval_s)
-    if kept_s:
-        return statistics.median(kept_s), "kept runs"
-    rates = rates or measure_rates()
+            if isinstance(run, FinishedRun) and (run.training_digest, run.provenance.machine.cpu) == here:
+                kept[run.provenance.jobs].append(whole_seconds(run))
+    if kept:
+        return statistics.median(kept.get(jobs) or chain(*kept.values())), "kept runs"
+    rates = rates or matrix_rates(project)
     if track.device not in rates:
         return None, None
     rate = rates[track.device] * (track.threads if track.device == "cpu" else 1)
@@ -196,13 +240,23 @@ def run_seconds(
     return START_S + (work.train_flops / track.num_processes + work.eval_flops) / (UTILISATION * rate), "matrix rate"
 
 
+def whole_seconds(run: FinishedRun) -> float:
+    """What a run took from its start until it was scored; of the scoring one pass was timed."""
+    return run.training.wall_s + SCORING_START_S + VAL_PASSES * run.evaluation.eval_s
+
+
 def _outlook(
     project: Project, track: Track, rates: Mapping[str, float], memory_gib: float, gpu_memory_gib: float | None
 ) -> TrackOutlook:
-    work, looks, jobs = track_work(track), track.rule.looks, LocalExecutor.room(track)
+    work, jobs = track_work(track), LocalExecutor.room(track)
     hindrances = tuple(_hindrances(track, work, memory_gib, gpu_memory_gib))
-    run_s, source = run_seconds(project, track, rates)
-    first_s, last_s = (None if run_s is None else run_s * math.ceil(2 * n / jobs) for n in (looks[0], looks[-1]))
+    run_s, source = run_seconds(project, track, jobs, rates)
+
+    def ends(stage: Stage) -> tuple[float | None, float | None]:
+        costs = look_costs(track.rule, stage, jobs)
+        return (None, None) if run_s is None or not costs else (costs[0].slots * run_s, costs[-1].slots * run_s)
+
+    screen, confirmation = ends("screen"), ends("confirmation")
     return TrackOutlook(
         track=track.name,
         runnable=not hindrances,
@@ -213,8 +267,10 @@ def _outlook(
         memory_gib=work.memory_gib,
         jobs=jobs,
         run_s=run_s,
-        first_look_s=first_s,
-        last_look_s=last_s,
+        screen_first_s=screen[0],
+        screen_last_s=screen[1],
+        first_look_s=confirmation[0],
+        last_look_s=confirmation[1],
         source=source,
     )
 

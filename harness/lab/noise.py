@@ -1,162 +1,199 @@
-"""The noise of a track: seed spread, paired spread, correlation, and how many pairs a gain then needs.
+"""The noise of a track, measured: pairs of several variants against the base, and where they are kept.
 
-A placebo changes nothing but where one part starts, so its pairs show the noise that every gain must exceed. The
-track declares its design from this study.
+The track declares from this study the unit of its screen, `noise_nats`. One variant is not enough: how far the
+difference of a pair scatters depends on what the variant changes.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project
-from harness.core.runs import Pair, finished, load_run, save_run
-from harness.core.schema import Strict
+from harness.core.runs import FailedRun, FinishedRun, Pair, finished, load_run, save_run
+from harness.core.schema import Count, Positive, Strict
 from harness.core.track import Rule, Track
-from harness.lab.arms import Arms
-from harness.lab.store import RunStore
+from harness.rule.comparable import comparability_problems
+from harness.rule.forecast import NUM_CONTESTS, forecast
 from harness.rule.sequential import Criterion, replay
-from harness.rule.stats import Design, pair_correlation, power
+from harness.rule.stats import pair_correlation
+from harness.variants.recipe import format_recipe
 
-# Above it the paired test needs fewer runs than Welch's at eight pairs, below it more (benchmarks/verdict).
-PAIRED_FROM_CORRELATION = 0.3
-
-NUM_CONTESTS = 20_000
+FEWEST_PAIRS = 3
 TARGET_POWER = 0.9
+UNIT_FACTOR = 1.5
+"""A screen whose unit is wrong by less loses little power and few runs (benchmarks/verdict)."""
+
+# What supports a track with stored runs of the record, whose test assumes that both arms scatter alike.
+FEWEST_VARIANTS, FEWEST_DF, LARGEST_RATIO = 3, 15, 1.25
+
+RECORD = "record"
+"""What the files of the base's runs are named after; those of a variant's runs bear its name."""
 
 
-class Detectable(Strict):
-    """The smallest gain that one look finds with a power of 0.9, nats per token."""
+class VariantNoise(Strict):
+    """The pairs of one variant and the base. All but the correlation in nats per token."""
 
-    pairs: int
-    paired: float | None
-    welch: float | None
+    variant: str
+    pairs: Positive
+    mean_gain: float
+    """Of a placebo its expectation is zero."""
+    base_sd: float
+    """Of the base's val loss over the seeds of these pairs."""
+    variant_sd: float
+    """Of the variant's val loss over them."""
+    paired_sd: float
+    """Of the difference of a pair."""
+    correlation: float | None
+
+
+class StoredDesign(Strict):
+    """Whether kept runs of the record may stand for its arm: a candidate must not scatter more than the record."""
+
+    variants: Count
+    df: Count
+    """Degrees of freedom of all variants' runs together."""
+    base_df: Count
+    """Of the base's runs."""
+    spread_ratio: float
+    """Deviation of the variants' runs, pooled, over that of the base's."""
+    supported: bool
+    """Three variants or more, 15 degrees of freedom or more, and a ratio of 1.25 or less."""
 
 
 class NoiseReport(Strict):
     """The noise study of one track."""
 
-    pairs: int
-    mean_gain: float
-    """Of the placebo: its expectation is zero."""
-    seed_sd: float
-    """Of one run's val loss over seeds, both arms pooled; nats per token."""
-    paired_sd: float
-    """Of the difference of a pair."""
-    correlation: float | None
-    design: Design
-    """What the track should declare."""
-    false_accepts: float
-    """Share of shuffled placebo contests that the rule, as the track declares it, accepts."""
-    detectable: tuple[Detectable, ...]
+    variants: tuple[VariantNoise, ...]
+    noise_nats: float
+    """Median of the paired deviations: what the track should declare as its unit."""
+    declared_nats: float | None
+    """What it declares; None where it declares none, and so has no screen."""
+    unit_is_off: bool | None
+    """Whether the two differ by more than a factor of 1.5; None where none is declared."""
+    false_accepts: float | None
+    """Share of contests of shuffled placebo pairs that the confirmation accepts; None without enough of them."""
+    detectable_nats: float | None
+    """The smallest gain that `run candidate` accepts with a chance of 0.9, under normal noise of `noise_nats`; None
+    where it is beyond 20 times as large."""
+    stored_design: StoredDesign
 
 
-def study(pairs: Sequence[Pair], rule: Rule) -> NoiseReport:
-    """The report on placebo pairs. Raises LlmbenchError below three pairs, which are too few to measure noise."""
-    if len(pairs) < 3:
-        raise LlmbenchError(f"a noise study needs 3 pairs or more, there are {len(pairs)}; give --pairs")
-    record, candidate = _losses(pairs)
-    gains = [one - other for one, other in zip(record, candidate, strict=True)]
-    seed_sd = statistics.fmean(map(statistics.variance, (record, candidate))) ** 0.5
-    paired_sd, correlation = statistics.stdev(gains), pair_correlation(record, candidate)
+def study(pairs: Mapping[str, Sequence[Pair]], rule: Rule) -> NoiseReport:
+    """The report on pairs, by variant. Raises LlmbenchError where they are too few or have no spread."""
+    if not pairs:
+        raise LlmbenchError("a noise study needs the pairs of a variant; there are none")
+    found = [_variant_noise(variant, some) for variant, some in pairs.items()]
+    noise_nats, declared = statistics.median(one.paired_sd for one in found), rule.noise_nats
+    own = pairs.get(rule.noise_variant)
     return NoiseReport(
-        pairs=len(pairs),
-        mean_gain=statistics.fmean(gains),
-        seed_sd=seed_sd,
-        paired_sd=paired_sd,
-        correlation=correlation,
-        design="paired" if correlation is not None and correlation > PAIRED_FROM_CORRELATION else "welch",
-        false_accepts=accepts(record, candidate, rule, gain=0.0).accepted,
-        detectable=tuple(
-            Detectable(
-                pairs=look,
-                paired=_smallest_gain(paired_sd, look, rule, "paired"),
-                welch=_smallest_gain(seed_sd, look, rule, "welch"),
-            )
-            for look in rule.looks
-        ),
+        variants=tuple(found),
+        noise_nats=noise_nats,
+        declared_nats=declared,
+        unit_is_off=None if declared is None else abs(math.log(noise_nats / declared)) > math.log(UNIT_FACTOR),
+        false_accepts=None if own is None else false_accepts(*_losses(own), rule),
+        detectable_nats=smallest_gain(rule, noise_nats),
+        stored_design=_stored_design(pairs),
     )
 
 
 def _losses(pairs: Sequence[Pair]) -> tuple[list[float], list[float]]:
-    """Val losses of the record and of the candidate."""
+    """Val losses of the base and of the variant."""
     return [p.record.evaluation.val_loss for p in pairs], [p.candidate.evaluation.val_loss for p in pairs]
 
 
-class Shuffled(NamedTuple):
-    """Share of shuffled contests that the rule accepts, and the mean number of pairs until its decision."""
+def _variant_noise(variant: str, pairs: Sequence[Pair]) -> VariantNoise:
+    if len(pairs) < FEWEST_PAIRS:
+        raise LlmbenchError(
+            f"a noise study needs {FEWEST_PAIRS} pairs or more of {variant}, there are {len(pairs)}; give --pairs"
+        )
+    base, other = _losses(pairs)
+    gains = [one - two for one, two in zip(base, other, strict=True)]
+    spreads = {"base_sd": base, "variant_sd": other, "paired_sd": gains}
+    deviations = {name: statistics.stdev(values) for name, values in spreads.items()}
+    if not all(deviations.values()):
+        raise LlmbenchError(
+            f"the pairs of {variant} have no spread, so they measure no noise; leave out a variant that changes nothing"
+        )
+    return VariantNoise(
+        variant=variant,
+        pairs=len(pairs),
+        mean_gain=statistics.fmean(gains),
+        correlation=pair_correlation(base, other),
+        **deviations,
+    )
 
-    accepted: float
-    pairs: float
+
+def _stored_design(pairs: Mapping[str, Sequence[Pair]]) -> StoredDesign:
+    """The spread of the variants' runs, each about its own mean, against that of the base's runs, each counted once."""
+    base = {pair.record.seed: pair.record.evaluation.val_loss for some in pairs.values() for pair in some}
+    others = [_losses(some)[1] for some in pairs.values()]
+    df = sum(len(losses) - 1 for losses in others)
+    variance = sum(statistics.variance(losses) * (len(losses) - 1) for losses in others) / df
+    ratio = (variance / statistics.variance(base.values())) ** 0.5
+    return StoredDesign(
+        variants=len(others),
+        df=df,
+        base_df=len(base) - 1,
+        spread_ratio=ratio,
+        supported=len(others) >= FEWEST_VARIANTS and df >= FEWEST_DF and ratio <= LARGEST_RATIO,
+    )
 
 
-def accepts(record: Sequence[float], candidate: Sequence[float], rule: Rule, *, gain: float) -> Shuffled:
-    """Apply the rule to contests of shuffled placebo pairs whose candidate is better by `gain`.
+def false_accepts(record: Sequence[float], candidate: Sequence[float], rule: Rule) -> float | None:
+    """Share of contests of shuffled placebo pairs that the confirmation accepts; None where they are too few.
 
     Each contest takes pairs without replacement (a repeated pair would make the noise look smaller than it is) and
     swaps their arms at random: without an effect the arms are exchangeable. The swaps also remove the placebo's own
-    mean gain, which is chance. With few pairs the contests resemble each other: from eight pairs the share of false
-    accepts is known to about one percentage point only.
+    mean gain, which is chance. Where the record's runs are stored, there are no pairs, and all runs are shuffled. From
+    few pairs the contests resemble each other: from eight the share is known to about one percentage point. With
+    fewer than the last look needs it is that of the looks that they allow.
     """
     import numpy as np
 
     generator = np.random.default_rng(0)
-    values_SA = np.array([record, candidate]).T
-    order_CS = generator.permuted(np.tile(np.arange(len(values_SA)), (NUM_CONTESTS, 1)), axis=1)
-    drawn_CSA = values_SA[order_CS[:, : rule.looks[-1]]]
-    swap_CS1 = generator.integers(0, 2, (*drawn_CSA.shape[:2], 1)).astype(bool)
-    drawn_CSA = np.where(swap_CS1, drawn_CSA[..., ::-1], drawn_CSA)
+    if rule.stored_runs is None:
+        values_SA = np.array([record, candidate]).T
+        order_CS = generator.permuted(np.tile(np.arange(len(values_SA)), (NUM_CONTESTS, 1)), axis=1)
+        drawn_CSA = values_SA[order_CS[:, : rule.looks[-1]]]
+        swap_CS1 = generator.integers(0, 2, (*drawn_CSA.shape[:2], 1)).astype(bool)
+        drawn_CSA = np.where(swap_CS1, drawn_CSA[..., ::-1], drawn_CSA)
+        records, candidates = drawn_CSA[..., 0], drawn_CSA[..., 1]
+    else:
+        runs_CR = generator.permuted(np.tile([*record, *candidate], (NUM_CONTESTS, 1)), axis=1)
+        records, candidates = runs_CR[:, : rule.stored_runs], runs_CR[:, rule.stored_runs :][:, : rule.looks[-1]]
+    if candidates.shape[-1] < rule.looks[0]:
+        return None
     criterion = Criterion(
         quantity="loss",
-        record=drawn_CSA[..., 0],
-        candidate=drawn_CSA[..., 1] - gain,
+        record=records,
+        candidate=candidates,
         margin=0.0,
         design=rule.design,
         missed="not_shown",
         hopeless="hopeless",
     )
-    done = replay([criterion], rule)
-    pairs = np.array([0, *rule.looks])[done.look]
-    return Shuffled(float((done.decision == 1).mean()), float(pairs.mean()))
+    return float((replay([criterion], rule).decision == 1).mean())
 
 
-def look_power(gain: float, sd: float, pairs: int, rule: Rule, design: Design) -> float:
-    """Chance that one look alone accepts; approximate for Welch, whose degrees of freedom vary between contests."""
-    df = pairs - 1 if design == "welch" and pairs < rule.welch_df_from else None
-    return power(gain, sd, pairs, alpha=rule.alpha_look, design=design, df=df)
+def smallest_gain(rule: Rule, sd: float) -> float | None:
+    """The smallest gain that is accepted with `TARGET_POWER`, to a hundredth of `sd`; None where 20 are too few."""
+    counts = range(2_000)
+    found = bisect_left(counts, TARGET_POWER, key=lambda count: forecast(rule, count * sd / 100, sd).accepted)
+    return found * sd / 100 if found < len(counts) else None
 
 
-def _smallest_gain(sd: float, pairs: int, rule: Rule, design: Design) -> float | None:
-    """The smallest gain that one look finds with `TARGET_POWER`; None where it does not find 100 deviations."""
-    counts = range(2**40)
-    step = 100 * sd / len(counts)
-    found = bisect_left(counts, TARGET_POWER, key=lambda count: look_power(count * step, sd, pairs, rule, design))
-    return found * step if found < len(counts) else None
+# --- the kept study ----------------------------------------------------------------------------------------------
 
 
 def study_folder(project: Project, track: Track) -> Path:
-    """Where a track's noise study is kept with its runs."""
+    """Where a track's noise study is kept with its runs: `record-seed-N.json` and `VARIANT-seed-N.json`."""
     return project.root / "benchmarks" / "noise" / track.name
-
-
-def stored_pairs(project: Project, track: Track) -> list[Pair]:
-    """The committed study of this track's edition, maybe empty. Raises LlmbenchError where a file is broken."""
-    pairs, folder = [], study_folder(project, track)
-    for path in sorted(folder.glob("record-seed-*.json"), key=lambda path: int(path.stem.rsplit("-", 1)[1])):
-        runs = finished(map(load_run, (path, path.with_name(path.name.replace("record", "candidate")))))
-        own = len(runs) == 2 and {run.training_digest for run in runs} == {track.training_digest}
-        if own and runs[1].recipe == placebo_arms(runs[0].recipe, track.rule).candidate:  # not an earlier placebo's
-            pairs.append(Pair(*runs))
-    return pairs
-
-
-def placebo_arms(record: str, rule: Rule) -> Arms:
-    """The record against itself with the track's placebo."""
-    return Arms(record, f"{record}+{rule.noise_variant}")
 
 
 def study_seeds(track: Track, count: int) -> list[int]:
@@ -164,60 +201,61 @@ def study_seeds(track: Track, count: int) -> list[int]:
     return [*track.seeds, *range(max(track.seeds) + 1, max(track.seeds) + 1 + count)][:count]
 
 
-def save_study(project: Project, track: Track, pairs: Sequence[Pair]) -> Path:
-    """Keep the runs of a study; earlier files of the same seeds are replaced."""
-    folder = study_folder(project, track)
-    for pair in pairs:
-        save_run(folder / f"record-seed-{pair.record.seed}.json", pair.record)
-        save_run(folder / f"candidate-seed-{pair.candidate.seed}.json", pair.candidate)
-    return folder
+def study_recipe(variant: str) -> str:
+    """The recipe of a variant's arm; that of the other arm is the base. Raises LlmbenchError for `record`."""
+    if variant == RECORD:
+        raise LlmbenchError(f"a noise study keeps the base's runs under the name '{RECORD}'; rename the variant")
+    return format_recipe((variant,))
 
 
-TimeSource = Literal["kept runs", "matrix rate"]
-"""What the seconds of a run are estimated from."""
+def stored_pairs(project: Project, track: Track) -> list[Pair]:
+    """The kept pairs of the track's own placebo; maybe none. Raises LlmbenchError where a file is broken."""
+    return kept_study(project, track).get(track.rule.noise_variant, [])
 
 
-class ContestPlan(Strict):
-    """What to expect of a contest."""
+def kept_study(project: Project, track: Track) -> dict[str, list[Pair]]:
+    """The kept pairs of this track's edition, by variant, the placebo first. Raises LlmbenchError for a broken file.
 
-    power: float
-    """Chance that the rule accepts the gain at one of its looks."""
-    mean_pairs: float
-    """Pairs until the decision, on average."""
-    pairs_needed: int | None
-    """The first look that alone finds the gain with a power of 0.9; None where none does."""
-    run_s: float | None
-    """Seconds of one whole run on this machine; None where neither a kept run nor an estimate is there."""
-    source: TimeSource | None
-    jobs: int
-    mean_s: float | None
-    """Seconds until the decision, on average."""
-    last_look_s: float | None
-    """Seconds if it takes all looks."""
-
-
-def make_plan(store: RunStore, net_gain: float, run_s: float | None, source: TimeSource | None) -> ContestPlan:
-    """What the rule would do with a gain of `net_gain` nats beyond its price, from the stored noise study.
-
-    A run takes `run_s` seconds here, estimated from `source`. Raises LlmbenchError where the track has no study.
+    Pairs whose two runs are not comparable, of different code say, do not count.
     """
-    track, rule = store.track, store.track.rule
-    pairs = stored_pairs(store.project, track)
-    if len(pairs) < 3:
-        raise LlmbenchError(
-            f"the track {track.name} has no noise study; make one: `llmbench noise --save --track {track.name}`"
-        )
-    report = study(pairs, rule)
-    expected = accepts(*_losses(pairs), rule, gain=net_gain)
-    sd = report.paired_sd if rule.design == "paired" else report.seed_sd
-    found = [n for n in rule.looks if look_power(net_gain, sd, n, rule, rule.design) >= TARGET_POWER]
-    return ContestPlan(
-        power=expected.accepted,
-        mean_pairs=expected.pairs,
-        pairs_needed=found[0] if found else None,
-        run_s=run_s,
-        source=source,
-        jobs=store.jobs,
-        mean_s=None if run_s is None else 2 * expected.pairs * run_s / store.jobs,
-        last_look_s=None if run_s is None else 2 * rule.looks[-1] * run_s / store.jobs,
-    )
+    found, records = defaultdict[str, list[Pair]](list), dict[str, FinishedRun | FailedRun]()
+    folder = study_folder(project, track)
+    files = [(path, *path.stem.rpartition("-seed-")) for path in folder.glob("*-seed-*.json")]
+    for path, variant, _, seed in sorted(files, key=lambda file: (file[1], len(file[3]), file[3])):
+        if variant == RECORD:
+            continue
+        run = load_run(path)
+        if seed not in records:
+            records[seed] = load_run(folder / _file_name(RECORD, seed))
+        pair = finished((records[seed], run))
+        own = [(one.training_digest, one.recipe, str(one.seed)) for one in pair]
+        named = [(track.training_digest, recipe, seed) for recipe in (format_recipe(()), study_recipe(variant))]
+        if own == named and not comparability_problems(pair[:1], pair[1:], timed=False):
+            found[variant].append(Pair(*pair))
+    return dict(sorted(found.items(), key=lambda item: item[0] != track.rule.noise_variant))
+
+
+def _file_name(arm: str, seed: int | str) -> str:
+    return f"{arm}-seed-{seed}.json"
+
+
+def save_study(project: Project, track: Track, pairs: Mapping[str, Sequence[Pair]]) -> tuple[Path, int]:
+    """Keep the runs of a study beside those that are there; its folder, and how many older runs were removed.
+
+    Removed is what no longer makes a pair: runs of an earlier edition, and of other code than the base's new runs.
+    """
+    folder = study_folder(project, track)
+    for variant, some in pairs.items():
+        for pair in some:
+            save_run(folder / _file_name(RECORD, pair.record.seed), pair.record)
+            save_run(folder / _file_name(variant, pair.candidate.seed), pair.candidate)
+    kept = {
+        _file_name(arm, pair.record.seed)
+        for variant, some in kept_study(project, track).items()
+        for pair in some
+        for arm in (RECORD, variant)
+    }
+    others = [path for path in folder.glob("*-seed-*.json") if path.name not in kept]
+    for path in others:
+        path.unlink()
+    return folder, len(others)

@@ -140,25 +140,6 @@ def sign_flip_p(record: Sequence[float], candidate: Sequence[float], *, margin: 
     return float((gains @ flipped.T <= rounding).mean())  # the flipped part lowers the sum unless <= 0
 
 
-def power(effect: float, sd: float, n: int, *, alpha: float, design: Design, df: float | None = None) -> float:
-    """Chance that one test at `n` seeds an arm accepts, where the gain exceeds the margin by `effect`.
-
-    `sd` is that of the paired difference for `paired` and of one arm for `welch` (equal arms). `df` replaces the
-    test's own degrees of freedom. Noncentral t (Owen 1965). An effect of zero or less has `alpha` at most, which is
-    returned; 0 where no test can be made.
-    """
-    from scipy.special import nctdtr, stdtrit
-
-    usable = math.isfinite(effect) and 0 < sd < math.inf and SMALLEST_ALPHA <= alpha < 0.5
-    if n < 2 or not usable:
-        return 0.0
-    own_df, arms = (n - 1, 1) if design == "paired" else (2 * n - 2, 2)
-    df = own_df if df is None else df
-    shift = max(0.0, effect / sd * math.sqrt(n / arms))
-    missed = float(nctdtr(df, min(shift, 1e4), -stdtrit(df, alpha)))
-    return 1.0 if math.isnan(missed) else 1.0 - missed  # scipy gives NaN where the miss is too rare for a float
-
-
 def estimate(record_S: Array, candidate_S: Array, design: Design) -> Estimate:
     """The mean gain of each contest under a design; both arms need two seeds or more.
 

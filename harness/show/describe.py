@@ -97,13 +97,16 @@ def outlook_lines(outlooks: Sequence[TrackOutlook]) -> list[str]:
 
 
 def outlook_table(outlooks: Sequence[TrackOutlook]) -> Table:
-    """What each track would take here."""
-    heads = ("track", "here", "a run", "at a time", "a verdict", "from")
+    """What each track would take here: a run, and both stages of a contest from their first look to their last."""
+    heads = ("track", "here", "a run", "at a\ntime", "screen", "confirmation", "from")
     table = new_table(None, heads, left=("track", "here", "from"), whole=("track", "here"))
     for one in outlooks:
-        times = (one.run_s, one.first_look_s, one.last_look_s)
-        run, first, last = ("" if seconds is None else duration(seconds) for seconds in times)
-        cells = (run, str(one.jobs), f"{first} to {last}" if first else "", one.source or "")
+        ends = ((one.screen_first_s, one.screen_last_s), (one.first_look_s, one.last_look_s))
+        stages = (
+            "" if first is None or last is None else f"{duration(first)} to {duration(last)}" for first, last in ends
+        )
+        run = "" if one.run_s is None else duration(one.run_s)
+        cells = (run, str(one.jobs), *stages, one.source or "")
         table.add_row(one.track, "yes" if one.runnable else "no", *cells, style=None if one.runnable else "dim")
     return table
 

@@ -23,9 +23,10 @@ from harness.core.runs import Run
 from harness.core.schema import Count, Positive, Sha256, Strict
 from harness.core.track import Track
 from harness.lab.doctor import Diagnosis
-from harness.lab.noise import ContestPlan, NoiseReport
+from harness.lab.noise import NoiseReport
 from harness.lab.rerun import Repeat
 from harness.rule.external import Judgement
+from harness.rule.forecast import ContestPlan
 from harness.rule.replication import State
 from harness.rule.verdict import Verdict
 
@@ -138,7 +139,7 @@ class NoiseDocument(Document, NoiseReport):
 
 
 class PlanDocument(Document, ContestPlan):
-    """`plan`: how many pairs a gain needs, and how long they take."""
+    """`plan`: how often a gain is accepted, and what screen and confirmation take."""
 
     track: str
     gain: float

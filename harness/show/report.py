@@ -9,11 +9,20 @@ from collections.abc import Mapping, Sequence
 from harness.board.flags import FLAGS, Flag
 from harness.board.readme import evidence, knowledge_sentence
 from harness.core.terminal import markdown
-from harness.core.track import Track
+from harness.core.track import Rule, Track
 from harness.lab.contest import Contest
-from harness.lab.noise import ContestPlan, NoiseReport
+from harness.lab.noise import (
+    FEWEST_DF,
+    FEWEST_VARIANTS,
+    LARGEST_RATIO,
+    TARGET_POWER,
+    UNIT_FACTOR,
+    NoiseReport,
+    StoredDesign,
+)
 from harness.lab.rerun import Repeat
 from harness.rule.external import Judgement
+from harness.rule.forecast import ContestPlan
 from harness.rule.replication import Outcome
 from harness.rule.verdict import Verdict
 
@@ -145,39 +154,58 @@ def _flag_sentence(flag: Flag) -> str:
 
 
 def noise_lines(report: NoiseReport, track: Track) -> list[str]:
-    """A noise study for the terminal."""
-
-    def nats(gain: float | None) -> str:
-        return "none" if gain is None else f"{gain:.4f}"
-
-    correlation = "none" if report.correlation is None else f"{report.correlation:+.2f}"
-    declared = track.rule.design
-    advice = "as the track declares" if report.design == declared else f"the track declares {declared}"
-    return [
-        f"placebo pairs: {report.pairs} on {track.name}, mean gain {report.mean_gain:+.4f} (chance alone)",
-        f"spread between seeds: {report.seed_sd:.4f} nats; of the paired difference: {report.paired_sd:.4f}",
-        f"correlation of the pairs: {correlation}; design: {report.design} ({advice})",
-        f"false accepts of the rule on shuffled placebo pairs: {100 * report.false_accepts:.2f} %",
-        "smallest gain found with a power of 0.9, by one look alone:",
-        *(f"  {f.pairs} pairs: paired {nats(f.paired)}, welch {nats(f.welch)}" for f in report.detectable),
-    ]
-
-
-def plan_lines(plan: ContestPlan, gain: float, track: Track) -> list[str]:
-    """A plan for the terminal."""
-    lines = [
-        f"a gain of {gain:g} nats on {track.name}: accepted in {100 * plan.power:.0f}\u00a0% of the cases drawn from "
-        f"the noise study, decided after {plan.mean_pairs:.1f} pairs on average"
-    ]
-    if plan.pairs_needed is None:
-        lines.append(f"by the test's formula, no single look up to {track.rule.looks[-1]} pairs has a power of 0.9")
-    else:
-        lines.append(f"by the test's formula, the look at {plan.pairs_needed} pairs alone has a power of 0.9 or more")
-    if plan.run_s is None or plan.mean_s is None or plan.last_look_s is None:
-        lines.append(f"how long that takes is not known here: {track.name} needs a CUDA GPU")
-    else:
-        lines.append(
-            f"on this machine, {duration(plan.run_s)} a run (from {plan.source}) and {plan.jobs} at a time, "
-            f"both arms trained from scratch: about {duration(plan.mean_s)}, at most {duration(plan.last_look_s)}"
+    """What a noise study says of a track, below its table."""
+    num, unit = len(report.variants), f"{report.noise_nats:.2g}"
+    if report.declared_nats is None:
+        advice = f"the track declares none, and so has no screen: declare noise_nats = {unit}"
+    elif report.unit_is_off:
+        advice = (
+            f"the track declares {report.declared_nats:g}, more than a factor of {UNIT_FACTOR} away: declare {unit}"
         )
-    return lines
+    else:
+        advice = f"the track declares {report.declared_nats:g}, which is near enough"
+    lines = [
+        f"median paired deviation of {num} variant{'' if num == 1 else 's'}: {report.noise_nats:.4f} nats; {advice}"
+    ]
+    if num < FEWEST_VARIANTS:
+        lines.append(
+            f"fewer than {FEWEST_VARIANTS} variants, which scatter differently: add some with --variant NAME --save"
+        )
+    variant = track.rule.noise_variant
+    if report.false_accepts is None:
+        lines.append(f"false accepts of the confirmation: not known without enough pairs of {variant}")
+    else:
+        share = f"{100 * report.false_accepts:.2f} %"
+        lines.append(f"false accepts of the confirmation on shuffled pairs of {variant}: {share}")
+    found = "none" if report.detectable_nats is None else f"{report.detectable_nats:.4f} nats"
+    lines.append(f"smallest gain that is accepted with a chance of {TARGET_POWER}, under normal noise: {found}")
+    return [*lines, _stored_design_line(report.stored_design, track.rule)]
+
+
+def _stored_design_line(found: StoredDesign, rule: Rule) -> str:
+    """Whether the study supports kept runs of the record in place of pairs, and what is missing."""
+    declared = "the track declares pairs" if rule.stored_runs is None else "the track declares it"
+    numbers = f"variants scatter {found.spread_ratio:.2f} times as far as the base, {found.df} degrees of freedom"
+    missing = [
+        f"{FEWEST_VARIANTS} variants" * (found.variants < FEWEST_VARIANTS),
+        f"{FEWEST_DF} degrees of freedom" * (found.df < FEWEST_DF),
+        f"a ratio of {LARGEST_RATIO} or less" * (found.spread_ratio > LARGEST_RATIO),
+    ]
+    needs = " and ".join(filter(None, missing))
+    verdict = "supported" if found.supported else f"NOT supported, it needs {needs}"
+    return f"stored runs of the record instead of pairs ({declared}): {verdict}; {numbers}"
+
+
+def plan_lines(plan: ContestPlan, track: Track, statements: int) -> list[str]:
+    """What a plan rests on, below its table."""
+    lines = [f"means over simulated contests, normal noise of {plan.noise_nats:g} nats between the runs of a pair"]
+    if statements:
+        lines.append(f"{statements} statements: the gain must exceed {plan.margin:g} nats")
+    if plan.run_s is None or plan.longest.time_s is None or plan.record.time_s is None:
+        return [*lines, f"how long that takes is not known here: {track.name} needs a CUDA GPU"]
+    return [
+        *lines,
+        f"{duration(plan.run_s)} a run on this machine (from {plan.source}), {plan.jobs} at a time",
+        f"with all looks of both stages: {plan.longest.runs:.0f} runs, {duration(plan.longest.time_s)}",
+        f"once, before the first candidate: {plan.record.runs:.0f} runs of the record, {duration(plan.record.time_s)}",
+    ]

@@ -16,6 +16,9 @@ from harness.board.readme import memory_remark
 from harness.board.rows import COLUMNS, Column, Row, sections
 from harness.core.errors import one_line
 from harness.core.runs import FinishedRun
+from harness.lab.noise import NoiseReport
+from harness.rule.forecast import ContestPlan
+from harness.show.report import duration
 
 
 class PlainTable(Table):
@@ -128,6 +131,33 @@ def comparison_table(record: str, candidate: str, rows: Sequence[Comparison]) ->
         without = Text(f"{row.without} *", "bold") if row.winner == "Without" else f"{row.without}  "
         with_ = Text(f"{row.with_} *", "bold green") if row.winner == "With" else f"{row.with_}  "
         table.add_row(row.metric, without, with_, row.difference)
+    return table
+
+
+def noise_table(report: NoiseReport, track: str) -> Table:
+    """The pairs of a noise study, a line for each variant; deviations in nats per token."""
+    heads = ("variant", "pairs", "mean gain", "deviation:\nbase", "variant", "paired", "correlation")
+    table = new_table(f"noise of {track}, nats per token", heads, left=heads[:1])
+    table.columns[0].overflow = "fold"
+    for one in report.variants:
+        deviations = (f"{sd:.4f}" for sd in (one.base_sd, one.variant_sd, one.paired_sd))
+        correlation = "" if one.correlation is None else f"{one.correlation:+.2f}"
+        table.add_row(one.variant, str(one.pairs), f"{one.mean_gain:+.4f}", *deviations, correlation)
+    return table
+
+
+def plan_table(plan: ContestPlan, track: str) -> Table:
+    """What to expect of candidates, a line for each gain; costs are means over all contests."""
+    stages = ("screen", "confirmation", "both")
+    heads = ("gain", "passes\nthe screen", "accepted", *(f"{stage}\nruns, time" for stage in stages))
+    table = new_table(f"what to expect on {track}", heads, whole=heads)
+    for one in plan.expected:
+        shares = (f"{100 * share:.{1 if share < 0.1 else 0}f} %" for share in (one.passed, one.accepted))
+        costs = (
+            f"{cost.runs:.1f}" + ("" if cost.time_s is None else f", {duration(cost.time_s)}")
+            for cost in (one.screen, one.confirmation, one.total)
+        )
+        table.add_row("none" if one.gain == 0 else f"{one.gain:g}", *shares, *costs)
     return table
 
 

@@ -13,10 +13,24 @@ import pytest
 from harness.board.leaderboard import make_board, read_board
 from harness.cli.run import _next_line
 from harness.core.project import Project
-from harness.core.runs import FinishedRun, load_run
+from harness.core.runs import FinishedRun, load_run, save_run
 from harness.core.track import Track, load_track
 from harness.lab.arms import Entry
-from harness.lab.doctor import START_S, TrackOutlook, _outlook, available_confinement, run_seconds, track_work
+from harness.lab.doctor import (
+    RATES_FILE,
+    START_S,
+    TrackOutlook,
+    _outlook,
+    available_confinement,
+    matrix_rates,
+    run_seconds,
+    track_work,
+    whole_seconds,
+)
+from harness.lab.executor import LocalExecutor
+from harness.lab.provenance import this_machine
+from harness.rule.forecast import make_plan
+from tests.make import edit, make_run
 from tests.sandbox import FiledContest, python
 
 
@@ -54,10 +68,57 @@ def test_a_faster_machine_promises_shorter_runs_and_more_pairs_take_longer(elsew
     for one in (slow, fast):
         assert one.source == "matrix rate"
         assert one.run_s is not None
-        assert one.first_look_s is not None
-        assert one.last_look_s is not None
-        assert one.run_s < one.first_look_s < one.last_look_s
+        assert one.run_s == one.screen_first_s
+        assert one.run_s < (one.screen_last_s or 0) < (one.last_look_s or 0)
+        assert one.run_s < (one.first_look_s or 0) < (one.last_look_s or 0)
     assert (slow.run_s or 0) > (fast.run_s or 0)
+
+
+def test_doctor_and_plan_estimate_the_same_contest(elsewhere: Project, smoke: Track) -> None:
+    found, jobs, gain = outlook(elsewhere, smoke), LocalExecutor.room(smoke), 0.01
+    plan = make_plan(smoke, gain, 0, jobs, *run_seconds(elsewhere, smoke, jobs, {"cpu": 1e11}))
+    assert (found.run_s, found.jobs) == (plan.run_s, plan.jobs)
+    assert plan.longest.time_s == pytest.approx((found.screen_last_s or 0) + (found.last_look_s or 0))
+
+
+def test_a_track_without_known_noise_has_no_screen(elsewhere: Project, smoke: Track) -> None:
+    unknown = smoke.model_copy(update={"rule": smoke.rule.model_copy(update={"noise_nats": None})})
+    found = outlook(elsewhere, unknown)
+    assert (found.screen_first_s, found.screen_last_s) == (None, None)
+    assert found.first_look_s == outlook(elsewhere, smoke).first_look_s
+
+
+def test_a_machine_is_measured_once(elsewhere: Project, smoke: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what is estimated would jump with the load at the moment of the call."""
+    measured = iter(({"cpu": 1e11}, {"cpu": 2e11}, {"cpu": 3e11}))
+    monkeypatch.setattr("harness.lab.doctor.measure_rates", lambda: next(measured))
+    first = run_seconds(elsewhere, smoke, 2)
+    assert run_seconds(elsewhere, smoke, 2) == first
+    assert matrix_rates(elsewhere) == {"cpu": 1e11}
+    path = elsewhere.runs / RATES_FILE
+    edit(path, torch="of another version")
+    assert matrix_rates(elsewhere) == {"cpu": 2e11}
+    path.write_text("{")
+    assert matrix_rates(elsewhere) == {"cpu": 3e11}
+
+
+def test_a_run_counts_for_its_edition_processor_and_load(elsewhere: Project, smoke: Track) -> None:
+    def keep(seed: int, wall_s: float, digest: str, jobs: int, cpu: str) -> None:
+        machine = this_machine().model_copy(update={"cpu": cpu})
+        run = make_run("base", seed, 4.0, wall_s, training_digest=digest, jobs=jobs, machine=machine)
+        save_run(elsewhere.runs / "smoke" / "base" / "key" / f"seed-{seed}" / "run.json", run)
+
+    own, here = smoke.training_digest, this_machine().cpu
+    keep(0, 100.0, "e" * 64, 2, here)
+    keep(1, 200.0, own, 2, "of another kind")
+    assert run_seconds(elsewhere, smoke, 2, {"cpu": 1e11})[1] == "matrix rate"
+    keep(2, 300.0, own, 1, here)
+    alone = run_seconds(elsewhere, smoke, 2)
+    keep(3, 400.0, own, 2, here)
+    shared = run_seconds(elsewhere, smoke, 2)
+    assert (alone[1], shared[1]) == ("kept runs", "kept runs")
+    assert (shared[0] or 0) - (alone[0] or 0) == pytest.approx(100)
+    assert run_seconds(elsewhere, smoke, 1) == alone
 
 
 def test_what_does_not_fit_says_so(elsewhere: Project, project: Project, smoke: Track) -> None:
@@ -73,8 +134,9 @@ def test_kept_runs_say_more_than_a_guess(filed: FiledContest) -> None:
     tracks = {one["track"]: one for one in found["tracks"]}
     assert (tracks["smoke"]["source"], tracks["pocket"]["source"]) == ("kept runs", "matrix rate")
     runs = [load_run(path) for path in filed.sandbox.root.glob("runs/smoke/*/*/seed-*/run.json")]
-    walls = [run.training.wall_s + run.evaluation.eval_s for run in runs if isinstance(run, FinishedRun)]
+    walls = [whole_seconds(run) for run in runs if isinstance(run, FinishedRun)]
     assert tracks["smoke"]["run_s"] == pytest.approx(statistics.median(walls))
+    assert filed.sandbox.json("doctor")["tracks"] == found["tracks"]
     assert found["cpu_flops_per_s"] > 1e8
     assert tuple(found["confinement"]) == available_confinement()
     run = next(run for run in runs if isinstance(run, FinishedRun))
@@ -117,7 +179,7 @@ def test_the_shell_completes_names() -> None:
 
 
 def test_a_plan_estimates_a_run_where_none_is_kept(project: Project, elsewhere: Project) -> None:
-    small, large = (run_seconds(elsewhere, load_track(project, name)) for name in ("smoke", "pocket"))
+    small, large = (run_seconds(elsewhere, load_track(project, name), 1) for name in ("smoke", "pocket"))
     assert small[1] == large[1] == "matrix rate"
     assert START_S < (small[0] or 0) < (large[0] or 0)
 
