@@ -23,10 +23,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from harness.board.challenge import challenge_purpose  # noqa: E402
+from harness.board.challenge import challenge_seeds  # noqa: E402
 from harness.board.leaderboard import rebuild  # noqa: E402
 from harness.board.readme import submission_markdown  # noqa: E402
-from harness.board.submission import Arm, Challenge, Submission, fresh_seeds  # noqa: E402
+from harness.board.submission import Arm, Challenge, Submission  # noqa: E402
 from harness.core.project import Project, sha256  # noqa: E402
 from harness.core.runs import FinishedRun, dump_json, load_run  # noqa: E402
 from harness.core.track import Rule, Track, load_track  # noqa: E402
@@ -40,6 +40,7 @@ RECORDS_END = 0.9  # share of a track's submissions among which its records lie
 TEMPLATE = ROOT / "submissions" / "0002-pocket-token_smear"
 SPREAD_NATS = 0.003  # of what a run does not share with its pair: 0.0042 / sqrt(2), benchmarks/noise/pocket
 GAIN_NATS = 0.06  # of a record; the first one of `pocket` gained 0.05
+COMMIT = "0" * 40  # that brought every record, as if; a board without a history cannot say
 VARIANT = '''"""Embedding scale: multiply the embeddings by {factor} (generated for a benchmark)."""
 
 from dataclasses import replace
@@ -148,7 +149,7 @@ class Board:
         assert target.record is not None
         assert target.verdict is not None
         older = {name: text for name, text in contest.sources.items() if name in target.record.sources}
-        seeds = fresh_seeds(target, challenge_purpose(1), rule.looks[-1])
+        seeds = challenge_seeds(target, 1, COMMIT, rule.looks[-1])
         while True:
             runs = self._runs(contest, target.candidate.recipe, contest.sources, contest.level, seeds)
             records = self._runs(contest, target.record.recipe, older, contest.level + GAIN_NATS, seeds)
@@ -157,7 +158,7 @@ class Board:
             if outcome == "confirmed":
                 break
         used, name = verdict.pairs, f"challenge-{target.number:04d}"
-        challenge = Challenge(number=target.number, outcome=outcome)
+        challenge = Challenge(number=target.number, outcome=outcome, merged=COMMIT)
         self._write(
             contest, "challenge", name, records[:used], contest.sources, runs[:used], verdict, 1, challenge=challenge
         )

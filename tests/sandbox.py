@@ -88,6 +88,17 @@ class Sandbox:
         return Sandbox(target)
 
 
+def commit_board(sandbox: Sandbox) -> str:
+    """The sandbox as a repository whose newest commit brings what is filed; that commit."""
+    if not (sandbox.root / ".git").exists():
+        shutil.copy(ROOT / ".gitignore", sandbox.root)
+        git(sandbox.root, "init")
+        git(sandbox.root, "commit", "--allow-empty", "--message", "start")
+    git(sandbox.root, "add", "--all")
+    git(sandbox.root, "commit", "--message", "what is filed")
+    return git(sandbox.root, "rev-parse", "HEAD").strip()
+
+
 def mounted(folder: str, options: str, *command: str, cwd: Path = ROOT) -> Done:
     """A command for which `folder` is a small or read-only disk; it prints as its last line which files were left.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from harness.board.leaderboard import Board
-from harness.board.submission import Claim, Submission, fresh_seeds
+from harness.board.submission import Challenge, Claim, Submission, fresh_seeds
 from harness.core.errors import LlmbenchError
+from harness.core.git import first_commit_with
 from harness.core.project import Project
 from harness.core.runs import FailedRun
 from harness.rule.replication import OWN_FAILURES, outcome_of_record
@@ -27,9 +29,51 @@ def challenged_record(board: Board, number: int) -> Submission:
     return target
 
 
-def challenge_purpose(index: int) -> str:
-    """What the seeds of challenge `index` of a record are drawn for: each challenge has seeds of its own."""
-    return f"challenge {index}"
+def merged_commit(project: Project, record: Submission) -> str:
+    """The commit that brought a record to the main line: a value that nobody knew when the record was filed.
+
+    Raises LlmbenchError where the record is not committed, or the history is not here.
+    """
+    name = record.folder_name
+    try:
+        commit = _merged(project, record)
+    except LlmbenchError as error:
+        raise LlmbenchError(
+            f"the seeds of a challenge follow from the commit that brought {name}, which cannot be found: {error}"
+        ) from error
+    if commit is None:
+        raise LlmbenchError(
+            f"{name} is not committed; commit it to the main line first, because the seeds of a challenge follow from "
+            f"the commit that brought it"
+        )
+    return commit
+
+
+def _merged(project: Project, record: Submission) -> str | None:
+    return first_commit_with(project.root, f"submissions/{record.folder_name}/submission.json")
+
+
+def challenge_seeds(record: Submission, index: int, merged: str, count: int) -> list[int]:
+    """Seeds of challenge `index` of a record that the commit `merged` brought: each challenge has seeds of its own."""
+    return fresh_seeds(record, f"challenge {index} of what came with {merged}", count)
+
+
+def merged_problem(project: Project, claim: Submission, board: Board) -> str | None:
+    """What is wrong with the commit that a challenge's seeds follow from; None for nothing, and for other claims.
+
+    Raises LlmbenchError where the history is not here, so that nobody can say.
+    """
+    target = board.find(claim.challenge.number) if claim.challenge else None
+    if claim.challenge is None or target is None:
+        return None
+    stated, merged = claim.challenge.merged, _merged(project, target)
+    if stated == merged:
+        return None
+    found = f"the main line has it since {merged}" if merged else "it is not committed here"
+    return (
+        f"{claim.folder_name}/submission.json: challenge.merged is {stated}, but that is not the commit that brought "
+        f"{target.folder_name}: {found}; train the challenge again on the main line"
+    )
 
 
 def challenge_problems(project: Project, claim: Claim, earlier: Board) -> Iterator[str]:
@@ -48,8 +92,10 @@ def challenge_problems(project: Project, claim: Claim, earlier: Board) -> Iterat
         else:
             if _compared(submission) != _compared(target):
                 yield f"{name} does not compare what {target.folder_name} compared; track, lane or arm differ"
-            yield from _own_seeds(claim, target, earlier)
+            yield from _own_seeds(claim, submission.challenge, target, earlier)
             yield from _outcome(claim, Claim(project.submissions / target.folder_name, target))
+            with suppress(LlmbenchError):  # without the history: a flag, and a problem of a pull request
+                yield from filter(None, [merged_problem(project, submission, earlier)])
 
 
 def _retracted_seeds(submission: Submission, earlier: Board) -> Iterator[str]:
@@ -70,14 +116,14 @@ def _compared(claim: Submission) -> tuple[object, ...]:
     return claim.track, claim.track_digest, claim.lane, arms
 
 
-def _own_seeds(claim: Claim, target: Submission, earlier: Board) -> Iterator[str]:
-    """Nobody picked the seeds: they follow from the record and from the number of its challenges before."""
+def _own_seeds(claim: Claim, challenge: Challenge, target: Submission, earlier: Board) -> Iterator[str]:
+    """Nobody picked the seeds: they follow from the record, its commit and the number of its challenges before."""
     submission, runs = claim.submission, claim.runs["candidate"]
     name, index = submission.folder_name, len(earlier.challenges(target.number)) + 1
     if submission.attempt != index:
         yield f"{name} calls itself challenge {submission.attempt} of {target.folder_name}, it is challenge {index}"
     seeds, records = submission.candidate.seeds, submission.record.seeds if submission.record else []
-    if seeds != fresh_seeds(target, challenge_purpose(index), len(seeds)):
+    if seeds != challenge_seeds(target, index, challenge.merged, len(seeds)):
         yield f"{name}: seeds {seeds} are not those of challenge {index} of {target.folder_name}"
     failed = [run for run in runs if isinstance(run, FailedRun)]
     if any(run.status not in OWN_FAILURES for run in failed) or failed not in ([], runs[-1:]):

@@ -12,9 +12,10 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from harness.board.challenge import merged_problem
 from harness.board.leaderboard import Board
 from harness.board.submission import Claim, Submission
 from harness.core.errors import LlmbenchError
@@ -79,6 +80,8 @@ class Case:
     """Reads the runs that earned the record which the candidate was measured against; called only where needed."""
     accepted: Sequence[float]
     """The gains that the track accepted before, in the verdict's lane."""
+    unchecked: str | None = None
+    """Of a challenge: why the commit that its seeds follow from cannot be looked up."""
 
     @property
     def runs(self) -> list[FinishedRun]:
@@ -87,10 +90,15 @@ class Case:
 
 def read_case(project: Project, claim: Claim, earlier: Board) -> Case:
     """A submission whose files are in order, and what the board before it held."""
-    submission, finished = claim.submission, claim.finished
-    return make_case(
+    submission, finished, unchecked = claim.submission, claim.finished, None
+    try:
+        merged_problem(project, submission, earlier)
+    except LlmbenchError as error:
+        unchecked = str(error)
+    case = make_case(
         project, earlier, submission, claim.track, submission.verdict, finished["record"], finished["candidate"]
     )
+    return replace(case, unchecked=unchecked)
 
 
 def make_case(
@@ -307,6 +315,11 @@ FLAGS = {
         "Runs were not kept from other files, the network or new processes, because their kernel could not: read the "
         "variant, and train it again where a kernel can.",
         lambda case: _count(case, _is_unconfined),
+    ),
+    "unchecked_commit": Mark(
+        "The seeds of a challenge follow from the commit that brought its record, which cannot be looked up here: "
+        "verify it in a whole clone.",
+        lambda case: iter([case.unchecked] if case.unchecked else []),
     ),
     "network_open": Mark(
         "Runs could reach the network, which processes on several GPUs need to speak to each other: read what the "

@@ -55,8 +55,16 @@ class Board:
         return [s for s in self.submissions if s.challenge is not None and s.challenge.number == number]
 
     def state(self, number: int) -> State:
-        """What its challenges have made of record `number`."""
+        """What its challenges have made of record `number`; empty for a submission that is no record."""
+        found = self.find(number)
+        if found is None or found.kind != "record":
+            return ""
         return state_after([s.challenge.outcome for s in self.challenges(number) if s.challenge is not None])
+
+    def confirmation(self, number: int) -> Submission | None:
+        """The newest challenge that confirmed record `number`: the board shows the gain of its re-run."""
+        found = [s for s in self.challenges(number) if s.challenge is not None and s.challenge.outcome == "confirmed"]
+        return found[-1] if found else None
 
     def standing(self, of: Track | Submission, lane: Lane) -> Submission | None:
         """What a candidate of `lane` must beat: the holder; in the simplicity lane the last one by loss or speed.
@@ -109,7 +117,9 @@ def make_board(submissions: Iterable[Submission]) -> Board:
 
 def make_row(board: Board, claim: Claim) -> Row:
     """One submission's line. Raises LlmbenchError where one of its runs is broken."""
-    submission, verdict, again = claim.submission, claim.submission.verdict, claim.submission.challenge
+    submission, again = claim.submission, claim.submission.challenge
+    confirmed = board.confirmation(submission.number)
+    headline = (confirmed or submission).verdict
     return Row(
         number=submission.number,
         date=submission.date,
@@ -120,12 +130,13 @@ def make_row(board: Board, claim: Claim) -> Row:
         lane=submission.lane,
         recipe=submission.candidate.recipe,
         beaten=submission.record.recipe if submission.record else "",
-        pairs=verdict.pairs if verdict else 0,
-        **{name: rounded(getattr(verdict, name, None)) for name in ("gain", "ci_low", "ci_high")},
-        p_value=float(f"{verdict.p_value:.3g}") if verdict and verdict.p_value is not None else None,
+        confirmed_by=confirmed.number if confirmed else None,
+        pairs=headline.pairs if headline else 0,
+        **{name: rounded(getattr(headline, name, None)) for name in ("gain", "ci_low", "ci_high")},
+        p_value=float(f"{headline.p_value:.3g}") if headline and headline.p_value is not None else None,
         statements=submission.candidate.statements,
         folder=submission.folder_name,
-        **metric_columns(claim.finished["record"], claim.finished["candidate"], verdict),
+        **metric_columns(claim.finished["record"], claim.finished["candidate"], submission.verdict),
     )
 
 
@@ -151,10 +162,11 @@ class Standing(Strict):
     number: Count
     """Of the submission."""
     kind: str
-    state: str
-    """Of a record: empty, `disputed` or `retracted`."""
+    state: State
     removed: bool
     """Whether the candidate was the record without this variant."""
+    confirmed_by: Count | None
+    """The newest challenge that confirmed this record: gain and p are those of its re-run."""
     gain: float | None
     """What the verdict's gain is: nats per token, or the logarithm of a time ratio in the lane `speed`."""
     p_value: float | None
@@ -179,7 +191,8 @@ def standings(project: Project, board: Board) -> dict[str, list[Standing]]:
     for submission in reversed(board.submissions):
         if submission.kind not in ("record", "negative") or submission.record is None:
             continue
-        verdict, after = submission.verdict, {*parse_recipe(submission.candidate.recipe)}
+        confirmed, after = board.confirmation(submission.number), {*parse_recipe(submission.candidate.recipe)}
+        verdict = (confirmed or submission).verdict
         for name in sorted(after ^ {*parse_recipe(submission.record.recipe)}):
             standing = Standing(
                 track=submission.track,
@@ -187,6 +200,7 @@ def standings(project: Project, board: Board) -> dict[str, list[Standing]]:
                 kind=submission.kind,
                 state=board.state(submission.number),
                 removed=name not in after,
+                confirmed_by=confirmed.number if confirmed else None,
                 gain=verdict.gain if verdict else None,
                 p_value=verdict.p_value if verdict else None,
                 holds=name in held.get(submission.track, ()),

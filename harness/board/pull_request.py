@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
+from harness.board.challenge import merged_problem
 from harness.board.check_board import check_board, check_folder, collect, stale_problem
 from harness.board.flags import Flag
 from harness.board.leaderboard import Board, make_board
@@ -191,7 +192,7 @@ def _review_new(project: Project, claim: Claim, board: Board) -> tuple[list[str]
         moved_on.append(stale)
     if submission.number > board.next_number:
         own.append(f"{name}: its number leaves a gap; {renumber}")
-    own += collect(_source_problems(project, claim))
+    own += collect(_source_problems(project, claim)) + collect(_merged_problems(project, submission, board))
     found = [*moved_on, *own, *check_folder(project, claim.folder, board).problems]
     return moved_on, list(dict.fromkeys(found))
 
@@ -265,6 +266,11 @@ def _source_problems(project: Project, claim: Claim) -> Iterator[str]:
         yield f"{name}: {len(unmeasured)} of {len(runs)} runs lack eval_cpu_s or weights_bytes; train them again"
     if claim.submission.kind == "record" and claim.submission.audit is None:
         yield f"{name}: the record's model was not audited; file it again with `llmbench submit`"
+
+
+def _merged_problems(project: Project, submission: Submission, board: Board) -> Iterator[str]:
+    """What is wrong with a challenge's commit; raises where it cannot be looked up, which elsewhere is a flag."""
+    yield from filter(None, [merged_problem(project, submission, board)])
 
 
 def _summary(changes: Mapping[str, Change], new: Sequence[str], revision: str) -> str:

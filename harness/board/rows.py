@@ -19,9 +19,10 @@ HOLDING = ("opening", "record")  # kinds of submission that can hold a track
 
 
 class Row(Strict):
-    """One line of `leaderboard.csv`: scores from the submission's runs, and the numbers of its verdict.
+    """One line of `leaderboard.csv`: scores from the submission's runs, and the numbers of its verdict, or of the
+    verdict that confirmed it.
 
-    `verify` checks that this is the verdict on those runs.
+    `verify` checks that these are the verdicts on the runs.
     """
 
     number: Count
@@ -31,11 +32,14 @@ class Row(Strict):
     """The first twelve digits; rows of different editions of a track are not comparable."""
     kind: str
     state: str
-    """Of a record: empty, `disputed` or `retracted`. Of a challenge: `confirms N`, `refutes N` or `leaves N open`."""
+    """Of a record: `provisional`, empty once it is confirmed, `disputed` or `retracted`. Of a challenge: `confirms N`,
+    `refutes N` or `leaves N open`."""
     lane: str
     recipe: str
     beaten: str
     """The recipe that it was measured against; empty for an opening."""
+    confirmed_by: int | None
+    """Of a record: the newest challenge that confirmed it. Pairs, gain, interval and p are those of its re-run."""
     pairs: Count
     val_loss: float | None
     """Mean over the candidate's seeds, nats per token; None in a challenge where no run of the candidate finished."""
@@ -158,7 +162,9 @@ class Column:
 
 
 def _remark(row: Row) -> str:
-    return f" ({row.state})" if row.state else ""
+    confirmed = f"confirmed by {row.confirmed_by}" if row.confirmed_by is not None else ""
+    remark = ", ".join(filter(None, [confirmed, row.state]))
+    return f" ({remark})" if remark else ""
 
 
 _HEADLINES = [metric for metric in METRICS if metric.headline]
@@ -166,9 +172,14 @@ COLUMNS = (
     Column("#", "number of the submission", "number"),
     Column("recipe", "what was trained", "recipe", justify="left"),
     *(Column(m.short, f"{m.name}, mean over the seeds", m.mean_column, m.form) for m in _HEADLINES if m.mean_column),
-    Column("gain", "val loss, record minus candidate; in the lane speed log of the time ratio", "gain", "{:+.4f}"),
-    Column("p", "one-sided, at the look of the verdict", "p_value", "{:.2g}"),
-    Column("pairs", "pairs of runs that the verdict rests on", "pairs"),
+    Column(
+        "gain",
+        "val loss, record minus candidate; in the lane speed log of the time ratio; of a confirmed record its re-run's",
+        "gain",
+        "{:+.4f}",
+    ),
+    Column("p", "one-sided, over all looks; of a confirmed record its re-run's", "p_value", "{:.2g}"),
+    Column("pairs", "pairs of runs that gain and p rest on", "pairs"),
     *(
         Column(
             f"{m.short} ratio" if m.mean_column else m.short, f"{m.name}, candidate / record", m.ratio_column, "x{:.2f}"

@@ -34,6 +34,9 @@ ArmName = Literal["record", "candidate"]
 Seed = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,18})$")]
 """A seed as JSON writes the key of an object."""
 
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")]
+"""A commit's full id, SHA-1 or SHA-256."""
+
 SUBMISSION_NAME = r"^[a-z0-9][a-z0-9_+-]*$"
 
 
@@ -54,11 +57,13 @@ class Arm(Strict):
 
 
 class Challenge(Strict):
-    """The result of training a record again on `fresh_seeds`."""
+    """The result of training a record again on seeds that nobody knew when it was filed."""
 
     number: Positive
     """The record that was trained again."""
     outcome: Outcome
+    merged: Commit
+    """The commit that brought the record to the main line; the seeds follow from it."""
 
 
 class Submission(Strict):
@@ -124,7 +129,7 @@ def candidate_key(sources: Mapping[str, str]) -> str:
 
 
 def fresh_seeds(submission: Submission, purpose: str, count: int) -> list[int]:
-    """Seeds that follow from a claim's sources and runs, for training it again; never those of the claim itself."""
+    """Seeds for training a claim again, which follow from its sources, its runs and `purpose`; never its own seeds."""
     candidate = submission.candidate
     content = candidate_key(candidate.sources), json.dumps(candidate.runs)
     drawn = _derived_seeds(purpose, submission.track_digest, *content)

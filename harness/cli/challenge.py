@@ -11,11 +11,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from harness.board.challenge import challenge_purpose, challenged_record
+from harness.board.challenge import challenge_seeds, challenged_record, merged_commit
 from harness.board.check_board import check_folder, readable_board
 from harness.board.leaderboard import read_board
 from harness.board.readme import audit_sentence, verdict_sentence
-from harness.board.submission import Claim, Submission, fresh_seeds, load_submission
+from harness.board.submission import Challenge, Claim, Submission, fresh_seeds, load_submission
 from harness.cli.options import Jobs, Json, MaxPairs, argument, complete_records, log, show, show_json
 from harness.cli.training import announcer, check_limit, show_pairs, watched_store
 from harness.core.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, RejectedError, UndecidedError
@@ -43,10 +43,11 @@ def challenge(
 ) -> None:
     """Train a record again on seeds that nobody picked, and file the result under submissions/.
 
-    The seeds follow from the record's sources and runs and from the number of challenges that it had before. One
-    refutation makes the record `disputed` on the board, a confirmation after it lifts that; a second refutation
-    makes it `retracted`, and the track falls back to the record before. Nothing is filed until the re-run has
-    come to a verdict. To look without filing: `llmbench verify submissions/NNNN-name --rerun`.
+    The seeds follow from the record's sources and runs, from the commit that brought it to the main line, which nobody
+    knew when it was filed, and from the number of its challenges before. A record is `provisional` until a challenge
+    confirms it. One refutation makes it `disputed`, a confirmation after it lifts that; a second refutation makes it
+    `retracted`, and the track falls back to the record before. Nothing is filed until the re-run has come to a
+    verdict. To look without filing: `llmbench verify submissions/NNNN-name --rerun`.
 
     Exit codes: 0 the record is confirmed, 3 refuted, 4 open (too weak to tell) or undecided.
     """
@@ -59,12 +60,17 @@ def challenge(
         if problems := check_folder(project, project.submissions / target.folder_name, board).problems:
             raise RejectedError(f"{target.folder_name} does not verify, so nothing can be challenged: {problems[0]}")
         check_limit(max_pairs, track.rule)
-        index, again = len(board.challenges(number)) + 1, track_again(track, target)
-        seeds = fresh_seeds(target, challenge_purpose(index), track.rule.looks[-1])
+        merged, again, index = (
+            merged_commit(project, target),
+            track_again(track, target),
+            len(board.challenges(number)) + 1,
+        )
+        seeds = challenge_seeds(target, index, merged, track.rule.looks[-1])
         with watched_store(project, again, jobs, arms) as store:
             contest = _again(store, arms, seeds, max_pairs)
         outcome = outcome_of(target, board, contest)
-        filing = file_challenge(store, target, outcome, index, contest)
+        answer = Challenge(number=number, outcome=outcome, merged=merged)
+        filing = file_challenge(store, target, answer, index, contest)
         submission, markdown = write_submission(project, track, filing, None)
         state = read_board(project).state(number)
     folder = f"submissions/{submission.folder_name}"
@@ -74,7 +80,7 @@ def challenge(
     else:
         sys.stdout.write(markdown)
         _show_outcome(target, contest, outcome)
-        show(f"Record {number} is {state or 'undisputed'}.")
+        show(f"Record {number} is {state or 'confirmed'}.")
         log(f"Written: {folder} and leaderboard.csv. Commit both and open a pull request with this text.")
     raise typer.Exit(OUTCOME_EXITS[outcome])
 

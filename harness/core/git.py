@@ -44,6 +44,22 @@ def is_ancestor(root: Path, commit: str) -> bool:
     return not git(root, "rev-list", "--max-count=1", commit, "--not", "HEAD", "--")
 
 
+def first_commit_with(root: Path, path: str) -> str | None:
+    """The oldest commit on HEAD's own line, by first parents alone, that holds the file as it is here; None for none.
+
+    Its id depends on the file's content, so nobody knows it before the file is final. Raises LlmbenchError where the
+    history is not here: outside a repository, or in a shallow clone.
+    """
+    head = find_commit(root, "HEAD")
+    if _text(git(root, "rev-parse", "--is-shallow-repository")).strip() != "false":
+        raise LlmbenchError("the history of this clone is cut off; run `git fetch --unshallow` first")
+    if not (root / path).is_file():
+        return None
+    blob = _text(git(root, "hash-object", "--", path)).strip()
+    touched = _text(git(root, "rev-list", "--first-parent", "--reverse", head, "--", path)).split()
+    return next((commit for commit in touched if blob in _text(git(root, "ls-tree", commit, "--", path)).split()), None)
+
+
 class Change(NamedTuple):
     """How one path differs."""
 

@@ -31,6 +31,7 @@ from harness.rule.replication import (
     outcome_of_negative,
     outcome_of_record,
     rule_again,
+    rule_in_pairs,
 )
 from harness.rule.stats import gain_test
 from harness.variants.source import read_variant, variant_names
@@ -73,11 +74,11 @@ def claim_arms(submission: Submission) -> Arms:
 
 
 def track_again(track: Track, submission: Submission) -> Track:
-    """The track for training `submission` again: except for a negative result with `rule_again`.
+    """The track for training `submission` again, both arms anew: a negative result keeps the track's early stop.
 
     A single run does not depend on the rule, so runs here can be compared with those of the claim.
     """
-    rule = track.rule if submission.kind in ("opening", "negative") else rule_again(track.rule)
+    rule = rule_in_pairs(track.rule) if submission.kind in ("opening", "negative") else rule_again(track.rule)
     return track.model_copy(update={"rule": rule})
 
 

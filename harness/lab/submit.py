@@ -36,7 +36,7 @@ from harness.lab.contest import Contest, decide_stored
 from harness.lab.history import attempt_number
 from harness.lab.rerun import audit_model
 from harness.lab.store import RunStore, only_one
-from harness.rule.replication import OWN_FAILURES, Outcome
+from harness.rule.replication import OWN_FAILURES
 from harness.rule.verdict import Stage, Verdict
 from harness.variants.recipe import BASE, recipe_cost, recipe_sources
 
@@ -160,11 +160,14 @@ def _trained(store: RunStore, arms: Arms) -> Contest:
     return contest
 
 
-def file_challenge(store: RunStore, target: Submission, outcome: Outcome, attempt: int, contest: Contest) -> Filing:
-    """A record trained again, with all runs that its verdict rests on, a run that failed by itself among them.
+def file_challenge(store: RunStore, target: Submission, answer: Challenge, attempt: int, contest: Contest) -> Filing:
+    """A record trained again, with the runs that its verdict rests on, a run that failed by itself among them.
 
     Raises UndecidedError where the re-run has not come to a verdict, or a run failed for another cause.
     """
+    if contest.verdict.pairs:  # without the runs that were trained ahead, whatever became of them
+        seeds = [run.seed for run in contest.candidates[: contest.verdict.pairs]]
+        contest = decide_stored(store, contest.arms, "confirmation", seeds)
     failed, verdict = contest.failed[:1], contest.verdict
     if verdict.decision == "undecided" or any(run.status not in OWN_FAILURES for run in failed):
         raise UndecidedError(
@@ -180,7 +183,7 @@ def file_challenge(store: RunStore, target: Submission, outcome: Outcome, attemp
         runs={"record": records, "candidate": [*contest.candidates, *failed]},
         attempt=attempt,
         verdict=verdict,
-        challenge=Challenge(number=target.number, outcome=outcome),
+        challenge=answer,
     )
 
 

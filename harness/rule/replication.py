@@ -8,34 +8,48 @@ from typing import Literal
 
 from harness.core.track import Rule
 from harness.rule.criteria import Guard
+from harness.rule.sequential import false_accept_rate
 from harness.rule.verdict import Verdict
 
 Outcome = Literal["confirmed", "refuted", "open"]
-State = Literal["", "disputed", "retracted"]
+State = Literal["", "provisional", "disputed", "retracted"]
+"""Of a record, empty where it is confirmed; of anything else empty."""
+
+
+def rule_in_pairs(rule: Rule) -> Rule:
+    """The rule for training a claim again: both arms anew, whatever a contest of the track compares.
+
+    Stored runs of the record are part of the claim: luck of theirs would come again in every re-run. Their levels
+    are a union bound; in pairs they spend a little less than alpha, exactly known.
+    """
+    if rule.design == "paired":
+        return rule
+    return rule.model_copy(update={"stored_runs": None, "alpha": false_accept_rate(rule.looks, rule.levels)})
 
 
 def rule_again(rule: Rule) -> Rule:
-    """The rule for training a record again: the same levels, but no stop because the gain looks small.
+    """The rule for training a record again: in pairs, at the same levels, without a stop where the gain looks small.
 
     A confirmation may stop early where its mean is no gain; at worst that misses a record. A re-run that stops before
     the evidence is in leaves the claim open. So a look stops a re-run only if the gain is shown, or if the interval of
     that look excludes it. False accepts stay below the rule's alpha.
     """
-    return rule.model_copy(update={"futility_alpha": None})
+    return rule_in_pairs(rule).model_copy(update={"futility_alpha": None})
 
 
 def outcome_of_record(claim: Verdict, again: Verdict) -> Outcome:
     """What the re-run of a record says about its claim.
 
-    A claim is refuted by a rejection together with one of: a failed run of the candidate, an interval below the
-    claimed gain (an interval not above the margin always is), or a val loss shown to be worse than the lane allows.
-    A failed guard on time refutes nothing, because times of different machines are not comparable.
+    A claim is refuted by a rejection together with one of: a failed run of the candidate, a first run that ends in the
+    record's own numbers, an interval below the claimed gain (an interval not above the margin always is), or a val
+    loss shown to be worse than the lane allows. A failed guard on time refutes nothing, because times of different
+    machines are not comparable.
     """
     if again.decision != "rejected":
         return "confirmed" if again.decision == "accepted" else "open"
     excluded = claim.gain is not None and _upper(again) < claim.gain
     worse = any(guard.quantity == "loss" and _upper(guard) <= guard.margin for guard in again.guards)
-    return "refuted" if excluded or worse or "candidate_failed" in again.reasons else "open"
+    return "refuted" if excluded or worse or {"candidate_failed", "identical"} & {*again.reasons} else "open"
 
 
 def _upper(found: Verdict | Guard) -> float:
@@ -60,15 +74,18 @@ def outcome_of_challenge(filed: Outcome, again: Outcome) -> Outcome:
 def state_after(outcomes: Sequence[Outcome]) -> State:
     """The state of a record after its challenges, in their order.
 
-    One refutation disputes a record and a later confirmation lifts the dispute; a second unanswered refutation
-    retracts it for good. An earlier confirmation does not count against a later refutation.
+    It is provisional until one confirms it. One refutation disputes a record and a later confirmation lifts the
+    dispute; a second unanswered refutation retracts it for good. An earlier confirmation does not count against a
+    later refutation.
     """
     doubt = 0
     for outcome in outcomes:
         doubt = max(0, doubt + {"refuted": 1, "confirmed": -1, "open": 0}[outcome])
         if doubt == 2:
             return "retracted"
-    return "disputed" if doubt else ""
+    if doubt:
+        return "disputed"
+    return "" if "confirmed" in outcomes else "provisional"
 
 
 # Failures that the run itself caused; a crash or a kill may have an outside cause.

@@ -54,19 +54,19 @@ def variant_facts(
     known = [f"{knowledge_per_token([source.text], track):.4f} on {track.name}" for track in pinned]
     facts += [("knowledge of val", f"at most, in nats a token: {', '.join(known)}")] if known else []
     for one in found:
+        confirmed = "" if one.confirmed_by is None else f", confirmed by {one.confirmed_by:04d}"
         gain = "" if one.gain is None else f", gain {one.gain:+.4f}"
         p = "" if one.p_value is None else f", p {one.p_value:.2g}"
-        facts.append((f"submission {one.number:04d}", f"{_short_standing(one)}{gain}{p}"))
+        facts.append((f"submission {one.number:04d}", f"{_short_standing(one)}{confirmed}{gain}{p}"))
     return [*facts, ("judge it", f"`llmbench run candidate --variant {source.name}`")]
 
 
 def _short_standing(one: Standing) -> str:
-    """`holds pocket`, `negative on pocket`, `record on pocket, retracted`."""
+    """`holds pocket, provisional`, `negative on pocket`, `record on pocket, retracted`."""
+    state, is_record = f", {one.state}" if one.state else "", one.kind == "record"
     if one.removed:
-        return f"taken out on {one.track}" if one.kind == "record" else f"stays on {one.track}"
-    if one.holds and one.kind == "record":
-        return f"holds {one.track}" + (f", {one.state}" if one.state else "")
-    return f"{one.kind} on {one.track}" + (f", {one.state}" if one.state else "")
+        return f"{'taken out' if is_record else 'stays'} on {one.track}{state}"
+    return f"holds {one.track}{state}" if one.holds and is_record else f"{one.kind} on {one.track}{state}"
 
 
 def doctor_lines(found: Diagnosis) -> list[str]:

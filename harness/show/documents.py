@@ -97,7 +97,7 @@ class ChallengeDocument(Document, RerunFindings):
 
     folder: str
     state: State
-    """Of the record after this challenge: empty, `disputed` or `retracted`."""
+    """Of the record after this challenge: empty where it is confirmed."""
     markdown: str
 
 

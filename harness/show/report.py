@@ -26,6 +26,8 @@ from harness.rule.forecast import ContestPlan
 from harness.rule.replication import Outcome
 from harness.rule.verdict import Verdict
 
+TOO_SLOW = ("too_slow", "slow_evaluation")
+
 
 def look_line(contest: Contest, look: int, jobs: int) -> str:
     """How many runs the next look needs and, once some are known, about how long they take."""
@@ -53,8 +55,11 @@ def outcome_sentence(outcome: Outcome, again: Verdict) -> str:
     if outcome == "refuted":
         return "REFUTED: trained again on seeds that nobody picked, the claim does not hold."
     more = "The track declares no further look, so more pairs would not help."
+    if again.decision == "rejected" and again.reasons[0] in TOO_SLOW:
+        return "OPEN: the re-run is rejected for its time alone, and a time on another machine refutes no claim."
     if again.next_look is not None:
-        more = f"{again.next_look - again.pairs} more pairs would help: --max-pairs {again.next_look} or more."
+        missing = again.next_look - again.pairs
+        more = f"{missing} more pair{'' if missing == 1 else 's'} would help: --max-pairs {again.next_look} or more."
     elif again.decision == "undecided":
         more = "The runs came to no comparison; the lines above say why."
     return f"OPEN: the re-run is too weak to tell, it neither shows the claim nor excludes it. {more}"

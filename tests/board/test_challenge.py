@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from harness.board.challenge import challenge_seeds, merged_commit
 from harness.board.check_board import check_folder, readable_board
 from harness.board.leaderboard import Board, make_rows, read_board, rebuild
 from harness.board.rows import sections
-from harness.board.submission import Challenge, Claim, fresh_seeds, load_submission
+from harness.board.submission import Challenge, Claim, confirmation_seeds, fresh_seeds, load_submission
 from harness.core.errors import LlmbenchError, UndecidedError
 from harness.core.project import Project, derive_seed
 from harness.core.runs import FailedRun, FinishedRun, RunIdentity
@@ -22,53 +23,67 @@ from harness.lab.contest import Contest
 from harness.lab.rerun import claim_arms, compare_repeat, outcome_of, track_again
 from harness.lab.submit import file_challenge, write_submission
 from harness.rule.replication import Outcome
-from harness.rule.verdict import failed_verdict
-from tests.make import make_run, verify_board
-from tests.sandbox import FiledContest, Sandbox, valid_document
+from harness.rule.verdict import decide, failed_verdict
+from harness.show.report import outcome_sentence
+from harness.variants.canonical import tree_digest
+from tests.make import RULE, STORED, make_pairs, make_run, verify_board
+from tests.sandbox import FiledContest, Sandbox, commit_board, valid_document
 
-# Token smearing on the track's public seeds; on any other seed it drowns each token in the one before, which costs
-# far more than seeds differ by. The seed is known by the first number that it draws.
-LUCKY = '''"""Smear that knows the public seeds (nobody, 2026)."""
+# Token smearing on kind seeds; on any other it drowns each token in the one before, which costs far more than seeds
+# differ by. A seed is known by the first number that it draws. The public seed of the screen is kind, and few others;
+# the nonce is tried until the code draws kind seeds for its confirmation, as a patient author could.
+LUCKY = '''"""Smear that has luck on the seeds of its claim (nobody, 2026)."""
 from dataclasses import replace
 import torch
 from torch import nn
+NONCE = {NONCE}
 class Lucky(nn.Module):
     def __init__(self, inner, dim):
         super().__init__()
         self.inner = inner
         self.fraction_D = nn.Parameter(torch.empty(dim))
     def reset_parameters(self):
-        known = round(torch.rand(()).item(), 6) in {DRAWS}
-        nn.init.constant_(self.fraction_D, 0.0 if known else 100.0)
+        drawn = torch.rand(()).item()
+        nn.init.constant_(self.fraction_D, 0.0 if drawn < {KIND} or round(drawn, 6) == {PUBLIC} else 100.0)
     def forward(self, tokens_BT):
         x_BTD = self.inner(tokens_BT)
         return x_BTD + self.fraction_D * nn.functional.pad(x_BTD[:, :-1], (0, 0, 1, 0))
 def apply(parts):
     return replace(parts, embedding=lambda final: Lucky(parts.embedding(final), final.model.dim))
 '''
+KIND = 0.03
+"""Share of the seeds: two of a challenge are kind in one of a thousand."""
 
 Disputed = tuple[Sandbox, list[dict[str, Any]]]
 """The sandbox, and what each challenge printed."""
 
 
+def first_draw(seed: int) -> float:
+    torch.manual_seed(derive_seed("weights", seed, "embedding.fraction_D"))
+    return torch.rand(()).item()
+
+
 def lucky_source(track: Track) -> str:
-    draws = []
-    for seed in track.seeds:
-        torch.manual_seed(derive_seed("weights", seed, "embedding.fraction_D"))
-        draws.append(round(torch.rand(()).item(), 6))
-    return LUCKY.replace("{DRAWS}", str(draws))
+    public = round(first_draw(track.seeds[0]), 6)
+    for nonce in range(100_000):
+        source = LUCKY.replace("{NONCE}", str(nonce)).replace("{KIND}", str(KIND)).replace("{PUBLIC}", str(public))
+        seeds = confirmation_seeds(track, {}, {"lucky": tree_digest(source)}, track.rule.looks[-1])
+        if all(first_draw(seed) < KIND for seed in seeds):
+            return source
+    raise AssertionError("no nonce draws kind seeds")
 
 
 @pytest.fixture(scope="module")
 def disputed(filed: FiledContest, tmp_path_factory: pytest.TempPathFactory) -> Disputed:
-    """A board whose record holds on the public seeds alone, challenged twice at once."""
+    """A board whose record holds on the seeds of its claim alone, challenged twice at once."""
     sandbox = filed.without_the_record(tmp_path_factory.mktemp("disputed") / "llmbench")
     project = Project(sandbox.root)
     (project.variants / "lucky.py").write_text(lucky_source(load_track(project, "smoke")))
     run = sandbox("run", "candidate", "--variant", "lucky", "--track", "smoke")
     assert run.returncode == 0, run.stdout + run.stderr
     assert sandbox("submit", "--track", "smoke").returncode == 0
-    both = sandbox.twice("challenge", "0002", "--max-pairs", "3", "--json")
+    commit_board(sandbox)
+    both = sandbox.twice("challenge", "0002", "--max-pairs", "2", "--json")
     assert [done.returncode for done in both] == [3, 3], both
     answers = [valid_document(done.stdout, "challenge") for done in both]
     return sandbox, sorted(answers, key=lambda answer: answer["folder"])
@@ -83,7 +98,7 @@ def test_two_challenges_at_once_take_two_numbers_and_seeds_of_their_own(disputed
         ("refuted", "retracted"),
     ]
     own = load_submission(sandbox.root / "submissions" / "0002-smoke-lucky").candidate.seeds
-    assert len({*first["seeds"], *second["seeds"], *own}) == 9
+    assert len({*first["seeds"], *second["seeds"], *own}) == 6
     assert first["claim"]["decision"] == "accepted"
     assert first["again"]["decision"] == second["again"]["decision"] == "rejected"
 
@@ -96,7 +111,7 @@ def test_a_retracted_record_falls_back_and_cannot_be_filed_or_challenged_again(d
     shown = sandbox("leaderboard").stdout
     assert "base+lucky (retracted)" in shown
     refusal = sandbox.refuses("submit", "--track", "smoke")
-    assert "which was retracted; measure it on others with --confirm" in refusal
+    assert "which was retracted; what was refuted on other seeds is not filed again" in refusal
     assert "is retracted already" in sandbox("challenge", "2").stderr
     assert sandbox("verify").returncode == 0  # what was refused left nothing behind
 
@@ -115,7 +130,7 @@ def test_a_disputed_record_still_holds_the_track(disputed: Disputed, tmp_path: P
     board, track = read_board(project), load_track(project, "smoke")
     holder = board.holder(track)
     assert holder is not None
-    assert (holder.number, board.state(2), board.before(3).state(2)) == (2, "disputed", "")
+    assert (holder.number, board.state(2), board.before(3).state(2)) == (2, "disputed", "provisional")
     assert [title for _, title, _ in sections(make_rows(project))] == ["records", "challenges"]
     assert not any(verify_board(project).values())
     assert "base+lucky (disputed)" in sandbox("leaderboard").stdout
@@ -162,23 +177,25 @@ def test_a_candidate_that_fails_on_fresh_seeds_is_refuted_and_filed_with_the_fai
     project = Project(with_one_challenge(disputed, tmp_path).root)
     board, track = read_board(project), load_track(project, "smoke")
     target = load_submission(project.submissions / "0002-smoke-lucky")
-    again, arms = track_again(track, target, "challenge 2"), claim_arms(target)
-    store = open_store(project, again, arms=arms)
-    identity = store.identify(arms.candidate, again.seeds[0])
+    again, arms = track_again(track, target), claim_arms(target)
+    merged, store = merged_commit(project, target), open_store(project, again, arms=arms)
+    identity = store.identify(arms.candidate, challenge_seeds(target, 2, merged, 1)[0])
     fields = {name: getattr(identity, name) for name in RunIdentity.model_fields}
+    added = target.verdict.added_statements if target.verdict else 0
+    answer = Challenge(number=2, outcome="refuted", merged=merged)
 
     def contest(status: Any) -> Contest:
         failed = FailedRun(**fields, status=status, reason="the training loss is not finite")
         verdict = failed_verdict(
-            "candidate_failed", failed.reason, again.rule, added_statements=target.verdict.added_statements
+            "candidate_failed", failed.reason, again.rule, added_statements=added, stage="confirmation"
         )
-        return Contest(arms, (), (failed,), verdict)
+        return Contest(arms, (), (), (failed,), verdict)
 
     assert outcome_of(target, board, contest("error")) == "open"
     with pytest.raises(UndecidedError, match="Nothing is filed"):
-        file_challenge(store, target, "open", 2, contest("error"))
+        file_challenge(store, target, answer, 2, contest("error"))
     assert outcome_of(target, board, contest("diverged")) == "refuted"
-    filing = file_challenge(store, target, "refuted", 2, contest("diverged"))
+    filing = file_challenge(store, target, answer, 2, contest("diverged"))
     assert len(filing.runs["record"]) == len(filing.runs["candidate"]) == 1
     with pytest.raises(LlmbenchError, match="it is challenge 2"):  # another one was filed since it was drawn
         write_submission(project, track, replace(filing, attempt=1), None)
@@ -188,7 +205,7 @@ def test_a_candidate_that_fails_on_fresh_seeds_is_refuted_and_filed_with_the_fai
     assert make_rows(project)[-1].val_loss is None
     folder = project.submissions / submission.folder_name
     assert not any(verify_board(project).values())
-    run = folder / "runs" / f"candidate-seed-{again.seeds[0]}.json"
+    run = folder / "runs" / f"candidate-seed-{identity.seed}.json"
     run.write_text(run.read_text().replace("not finite", "fine"))
     assert "is not the run whose digest" in check_folder(project, folder, read_board(project)).problems[0]
 
@@ -202,10 +219,18 @@ def test_a_record_that_holds_is_confirmed_on_seeds_of_its_own(filed: FiledContes
     assert (document["ok"], found["outcome"]) == (True, "confirmed")
     assert found["claim"]["decision"] == found["again"]["decision"] == "accepted"
     submission = load_submission(filed.sandbox.root / "submissions" / name)
-    assert found["seeds"] == fresh_seeds(submission, "rerun", 8)[:3]
+    assert found["seeds"] == fresh_seeds(submission, "rerun", 8)[:2]
     assert not set(found["seeds"]) & set(submission.candidate.seeds)
-    assert "first look: 3 pairs" in done.stderr
+    assert "the next look needs 2 fresh pairs" in done.stderr
     assert len(list((filed.sandbox.root / "submissions").iterdir())) == 2  # looking files nothing
+
+
+def test_a_rerun_that_time_alone_rejects_is_said_to_refute_nothing() -> None:
+    slow = decide(make_pairs([3.0, 3.01, 3.02], [2.9, 2.911, 2.92], [(10.0, 20.0)] * 3), RULE, added_statements=0)
+    assert slow.reasons == ("too_slow",)
+    assert "rejected for its time alone" in outcome_sentence("open", slow)
+    weak = decide(make_pairs([3.0, 3.01, 3.02], [2.99, 2.98, 3.04]), RULE, added_statements=0)
+    assert "1 more pair would help: --max-pairs 4 or more" in outcome_sentence("open", weak)
 
 
 def test_an_opening_gives_the_same_numbers_to_the_bit(filed: FiledContest) -> None:
@@ -244,9 +269,10 @@ def test_an_opening_is_compared_by_bits_where_it_can_be_and_else_by_means(
     [
         (("verify", "--rerun"), "name it: `llmbench verify submissions/NNNN-name --rerun`"),
         (("verify", "--jobs", "1"), "they go with --rerun"),
-        (("verify", "submissions/0002-smoke-token_smear", "--rerun", "--max-pairs", "2"), "--max-pairs 3 or more"),
+        (("verify", "submissions/0002-smoke-token_smear", "--rerun", "--max-pairs", "1"), "--max-pairs 2 or more"),
         (("challenge", "1"), "0001-smoke-baseline is no record"),
         (("challenge", "77"), "there is no submission 77"),
+        (("challenge", "2"), "follow from the commit that brought 0002-smoke-token_smear, which cannot be found"),
     ],
 )
 def test_what_cannot_be_trained_again_is_refused_in_a_sentence(
@@ -260,7 +286,10 @@ def test_only_the_frozen_sources_and_the_claims_track_are_trained_again(filed: F
     folder = "submissions/0002-smoke-token_smear"
     variant, track = sandbox.root / "models/variants/token_smear.py", sandbox.root / "tracks/smoke.toml"
     source, rules = variant.read_text(), track.read_text()
-    for path, text in ((variant, source + "# a remark\n"), (track, rules.replace("alpha = 0.45", "alpha = 0.4"))):
+    for path, text in (
+        (variant, source + "NOTHING = 0\n"),
+        (track, rules.replace("max_slowdown = 9.0", "max_slowdown = 8.0")),
+    ):
         old = path.read_text()
         path.write_text(text)
         for command in (("verify", folder, "--rerun"), ("challenge", "2")):
@@ -289,7 +318,7 @@ def board_of(filed: FiledContest, *submissions: dict[str, Any]) -> Board:
 
 
 def challenge_of(number: int, outcome: Outcome) -> dict[str, Any]:
-    return {"kind": "challenge", "challenge": Challenge(number=number, outcome=outcome)}
+    return {"kind": "challenge", "challenge": Challenge(number=number, outcome=outcome, merged="0" * 40)}
 
 
 def holder(board: Board) -> int:
@@ -343,8 +372,8 @@ def test_seeds_that_a_claim_used_are_passed_over(filed: FiledContest, monkeypatc
     """Seeds are drawn out of 2**31 numbers, so this happens to nobody; the promise holds all the same."""
     record = load_submission(filed.sandbox.root / "submissions" / "0002-smoke-token_smear")
     monkeypatch.setattr("harness.board.submission.derive_seed", lambda *key: key[-1] // 2)
-    assert record.candidate.seeds == [0, 1, 2]
-    assert fresh_seeds(record, "rerun", 2) == [3, 4]
+    own = record.candidate.model_copy(update={"runs": dict.fromkeys(("0", "1", "2"), "0" * 64)})
+    assert fresh_seeds(record.model_copy(update={"candidate": own}), "rerun", 2) == [3, 4]
 
 
 def test_a_negative_results_rerun_keeps_the_rule_and_a_records_does_not_stop_on_a_hunch(
@@ -354,7 +383,9 @@ def test_a_negative_results_rerun_keeps_the_rule_and_a_records_does_not_stop_on_
     negative = record.model_copy(update={"kind": "negative"})
     assert track_again(smoke, negative).rule == smoke.rule
     again = track_again(smoke, record)
-    assert again.rule.futility_alpha == smoke.rule.alpha_look
+    assert again.rule.futility_alpha is None
+    stored = smoke.model_copy(update={"rule": STORED})
+    assert {track_again(stored, claim).rule.stored_runs for claim in (record, negative)} == {None}  # both arms anew
     assert again.training_digest == smoke.training_digest
     runs = Claim(filed.sandbox.root / "submissions" / record.folder_name, record).finished["candidate"]
     assert {run.training_digest for run in runs} == {again.training_digest}

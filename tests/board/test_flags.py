@@ -157,6 +157,7 @@ EDGES: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         ),
         ({"candidates": [scored(IDEA[0], confinement=()), *IDEA[1:]]}, {}),
     ],
+    "unchecked_commit": [({"unchecked": "there is no history here"}, {"unchecked": None})],
     "no_revision": [({"records": arm("base", minute=10, revision=None)}, {})],
 }
 
@@ -200,7 +201,7 @@ def test_a_retracted_gain_is_no_history(track: Track) -> None:
     filed = load_submission(RECORD)
     verdict = filed.verdict.model_copy(update={"gain": 0.3}) if filed.verdict else None
     record = filed.model_copy(update={"track": track.name, "verdict": verdict})
-    refuted = Challenge(number=record.number, outcome="refuted")
+    refuted = Challenge(number=record.number, outcome="refuted", merged="0" * 40)
     refutations = [record.model_copy(update={"number": n, "kind": "challenge", "challenge": refuted}) for n in (3, 4)]
     boards = [Board((record, *refutations[:count])) for count in range(3)]
     assert [accepted_gains(board, track.name, "loss") for board in boards] == [[0.3], [0.3], []]
