@@ -1,4 +1,4 @@
-"""What is shown of a track, a variant, a machine, and of the routers of a mixture of experts."""
+"""What is shown of a track, a variant, a verdict, a machine, and of the routers of a mixture of experts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from harness.board.submission import knowledge_per_token
 from harness.core.runs import FinishedRun
 from harness.core.track import Track
 from harness.lab.doctor import Diagnosis, TrackOutlook
+from harness.lab.history import Judged
 from harness.show.documents import BuiltVariant
 from harness.show.report import duration
 from harness.show.tables import new_table
@@ -31,20 +32,29 @@ def tracks_table(tracks: Sequence[Track], holders: Sequence[Row | None]) -> Tabl
     return table
 
 
-def variants_table(sources: Sequence[VariantSource], found: Mapping[str, Sequence[Standing]]) -> Table:
-    """All variants, a line each."""
+def variants_table(
+    sources: Sequence[VariantSource],
+    found: Mapping[str, Sequence[Standing]],
+    unfiled: Mapping[tuple[str, str], Sequence[Judged]],
+) -> Table:
+    """All variants, a line each: what the board says of each, then this machine where nothing is filed of it."""
     heads = ("variant", "stmts", "change and source", "standing")
     table = new_table(None, heads, left=(heads[0], *heads[2:]), whole=heads[:1])
     table.columns[2].overflow = table.columns[3].overflow = "fold"
     table.columns[3].max_width = 16
     for source in sources:
-        standing = "; ".join(_short_standing(one) for one in found.get(source.name, ())[:2])
-        table.add_row(source.name, str(source.cost), source.summary, standing or "not judged")
+        standings = [_short_standing(one) for one in found.get(source.name, ())[:2]]
+        standings += [_unfiled_standing(one) for one in unfiled.get((source.name, source.digest), ())[:1]]
+        table.add_row(source.name, str(source.cost), source.summary, "; ".join(standings) or "not judged")
     return table
 
 
 def variant_facts(
-    source: VariantSource, found: Sequence[Standing], tracks: Sequence[Track], built: BuiltVariant | None
+    source: VariantSource,
+    found: Sequence[Standing],
+    unfiled: Sequence[Judged],
+    tracks: Sequence[Track],
+    built: BuiltVariant | None,
 ) -> list[tuple[str, str]]:
     """One variant's cost, what it could know, its standing and the command that tests it: (name, value)."""
     place = f"models/variants/{source.path.name}"
@@ -57,6 +67,7 @@ def variant_facts(
         gain = "" if one.gain is None else f", gain {one.gain:+.4f}"
         p = "" if one.p_value is None else f", p {one.p_value:.2g}"
         facts.append((f"submission {one.number:04d}", f"{_short_standing(one)}{gain}{p}"))
+    facts += [("on this machine", f"{judged_sentence(one)}, on {one.track}") for one in unfiled]
     return [*facts, ("judge it", f"`llmbench run candidate --variant {source.name}`")]
 
 
@@ -67,6 +78,44 @@ def _short_standing(one: Standing) -> str:
     if one.holds and one.kind == "record":
         return f"holds {one.track}" + (f", {one.state}" if one.state else "")
     return f"{one.kind} on {one.track}" + (f", {one.state}" if one.state else "")
+
+
+def _unfiled_standing(one: Judged) -> str:
+    """`rejected on pocket, on this machine, unfiled`."""
+    return f"{one.decision} on {one.track}, on this machine, unfiled"
+
+
+def judged_sentence(one: Judged) -> str:
+    """`base+x against base, 2026-11-28, not filed: rejected by the screen (screened_out), gain -0.0012 over 4 pairs`"""
+    filed = "not filed" if one.number is None else f"submission {one.number:04d}"
+    lane = f" in the lane {one.lane}" if one.lane not in (None, "loss") else ""
+    gain = "" if one.gain is None else f", gain {one.gain:+.4f} over {one.pairs} pair{'' if one.pairs == 1 else 's'}"
+    by = f" by the {one.stage}" if one.stage else ""
+    return (
+        f"{one.candidate} against {one.record}{lane}, {one.date[:10]}, {filed}: "
+        f"{one.decision}{by} ({one.reasons[0]}){gain}"
+    )
+
+
+def history_table(verdicts: Sequence[Judged]) -> Table:
+    """Verdicts, two lines each: what was judged and against what, how it ended and why, by how much, where it is."""
+    heads = ("date\ntrack", "candidate\nagainst", "verdict\nwhy", "gain\npairs", "filed")
+    table = new_table(None, heads, left=(*heads[:3], heads[4]), whole=(heads[0], *heads[2:]))
+    table.columns[1].overflow = "fold"
+    for one in verdicts:
+        lane = f", lane {one.lane}" if one.lane not in (None, "loss") else ""
+        decision = f"{one.decision}, {one.stage}" if one.stage else one.decision
+        gain, pairs = "" if one.gain is None else f"{one.gain:+.4f}", str(one.pairs or "")
+        filed = "no" if one.number is None else "\n".join(filter(None, (f"{one.number:04d}", one.state)))
+        against = f"{one.record or 'unknown'}{lane}"
+        table.add_row(
+            f"{one.date[:10]}\n{one.track}",
+            f"{one.candidate}\n{against}",
+            f"{decision}\n{one.reasons[0]}",
+            f"{gain}\n{pairs}",
+            filed,
+        )
+    return table
 
 
 def doctor_lines(found: Diagnosis) -> list[str]:
