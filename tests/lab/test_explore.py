@@ -67,7 +67,7 @@ def test_an_exploratory_contest_says_so_counts_nothing_and_cannot_be_filed(filed
     sandbox = filed.sandbox.copy(tmp_path / "llmbench")
     ledger = sandbox.root / "runs" / "smoke" / "attempts.jsonl"
     before = ledger.read_text()
-    done = sandbox("run", "candidate", "--variant", "qk_norm", "--track", "smoke", "--max-pairs", "3", *SMALL)
+    done = sandbox("run", "candidate", "--variant", "qk_norm", "--track", "smoke", *SMALL)
     assert done.returncode in (0, 3, 4), done.stderr
     assert "base+token_smear+qk_norm against base+token_smear" in done.stderr  # the record holder of the contest
     assert "EXPLORATORY: smoke with --set budget.tokens=1024" in done.stdout
@@ -75,7 +75,7 @@ def test_an_exploratory_contest_says_so_counts_nothing_and_cannot_be_filed(filed
     assert "llmbench submit" not in done.stdout
     assert ledger.read_text() == before
     assert not list(sandbox.root.glob("runs/smoke/*qk_norm*"))
-    assert len(list(sandbox.root.glob("runs/exploratory-smoke/*/*/seed-*/run.json"))) == 6
+    assert len(list(sandbox.root.glob("runs/exploratory-smoke/*/*/seed-*/run.json"))) >= 2
     assert "are exploratory and can never enter the board" in sandbox.refuses("submit", "--track", "smoke")
 
 

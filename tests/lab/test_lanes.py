@@ -1,4 +1,4 @@
-"""The lanes where times decide, and confirmation seeds: contested, filed and verified through the command line."""
+"""The lanes where times decide, and the seeds of a confirmation: contested, filed and verified by commands."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def apply(parts):
         attention=lambda final, layer: nn.Identity(),
     )
 '''
-SPEED = ("--variant", "smaller", "--lane", "speed", "--confirm")
+SPEED = ("--variant", "smaller", "--lane", "speed")
 SIMPLICITY = ("--without", "token_smear", "--lane", "simplicity")
 
 
@@ -62,11 +62,10 @@ class Contested:
 
 @pytest.fixture(scope="module")
 def contested(filed: FiledContest, tmp_path_factory: pytest.TempPathFactory) -> Contested:
-    """A second edition of the track, with wide tolerances and an early look; its first two submissions are trained."""
+    """A second edition of the track, with wide tolerances; its opening is trained already."""
     sandbox = filed.sandbox.copy(tmp_path_factory.mktemp("lanes") / "llmbench")
     track = sandbox.root / "tracks" / "smoke.toml"
-    text = re.sub(r"(?m)^(loss|time)_tolerance = \S+", r"\1_tolerance = 9.0", track.read_text())
-    track.write_text(re.sub(r"(?m)^looks = \S+, \S+, \S+", "looks = [2, 8]", text))
+    track.write_text(re.sub(r"(?m)^(loss|time)_tolerance = \S+", r"\1_tolerance = 9.0", track.read_text()))
     (sandbox.root / "models" / "variants" / "smaller.py").write_text(SMALLER)
 
     def do(*arguments: str) -> dict[str, Any]:
@@ -83,7 +82,7 @@ def contested(filed: FiledContest, tmp_path_factory: pytest.TempPathFactory) -> 
         return Trained(printed, submission, [Pair(*runs) for runs in zip(*arms, strict=True)])
 
     do("submit", "--baseline")
-    do("submit", "--variant", "token_smear")
+    claim("--variant", "token_smear")
     return Contested(sandbox, claim(*SPEED), claim(*SIMPLICITY))
 
 
@@ -112,26 +111,28 @@ def test_confirmation_seeds_are_used_and_follow_the_source(contested: Contested,
     speed, track = contested.speed.submission, load_track(contested.project, "smoke")
     assert speed.record is not None
     arms = Arms(speed.record.recipe, speed.candidate.recipe, "speed")
-    derived = contest_seeds(contested.project, track, arms, confirm=True)
+    derived = contest_seeds(contested.project, track, arms, "confirmation")
     assert speed.candidate.seeds == derived[: len(speed.candidate.seeds)]
-    assert not set(speed.candidate.seeds) & set(track.seeds)
+    assert not set(derived) & set(track.seeds)
     edited = Project(contested.sandbox.copy(tmp_path / "llmbench").root)
     (edited.variants / "smaller.py").write_text(SMALLER + "# a remark\n")
-    assert not set(contest_seeds(edited, track, arms, confirm=True)) & set(speed.candidate.seeds)
+    assert contest_seeds(edited, track, arms, "confirmation") == derived
+    (edited.variants / "smaller.py").write_text(SMALLER + "ONE = 1\n")
+    anew = contest_seeds(edited, track, arms, "confirmation")
+    assert not set(anew) & set(derived)
+    store = open_store(edited, track, arms=arms)  # an edited candidate meets no old run of the record
+    assert store.find(store.identify(arms.record, derived[0])) is not None
+    assert not any(store.find(store.identify(arms.record, seed)) for seed in anew)
 
 
-def test_an_edited_candidate_meets_no_old_run_of_the_record_where_times_decide(
-    contested: Contested, tmp_path: Path
-) -> None:
-    speed, track = contested.speed.submission, load_track(contested.project, "smoke")
-    assert speed.record is not None
-    arms, seed = Arms(speed.record.recipe, speed.candidate.recipe, "speed"), speed.record.seeds[0]
-    edited = Project(contested.sandbox.copy(tmp_path / "llmbench").root)
-    for project, kept in ((contested.project, True), (edited, True), (edited, False)):
-        if not kept:
-            (project.variants / "smaller.py").write_text(SMALLER + "# a remark\n")
-        store = open_store(project, track, arms=arms)
-        assert (store.find(store.identify(arms.record, seed)) is not None) == kept
+def test_a_contest_on_another_record_or_another_edition_has_other_seeds(contested: Contested) -> None:
+    track = load_track(contested.project, "smoke")
+    other = track.model_copy(update={"rule": track.rule.model_copy(update={"max_slowdown": 8.0})})
+    arms = [Arms("base", "base+token_smear"), Arms("base+smaller", "base+smaller+token_smear")]
+    drawn = [
+        set(contest_seeds(contested.project, each, arm, "confirmation")) for each in (track, other) for arm in arms
+    ]
+    assert len(set.union(*drawn)) == sum(map(len, drawn))
 
 
 def test_claims_of_every_lane_and_of_two_editions_verify_together(contested: Contested) -> None:
