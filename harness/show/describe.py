@@ -16,7 +16,8 @@ from harness.lab.doctor import Diagnosis, TrackOutlook
 from harness.lab.history import Judged
 from harness.show.documents import BuiltVariant
 from harness.show.report import duration
-from harness.show.tables import new_table
+from harness.show.tables import fold_recipe, new_table
+from harness.variants.recipe import parse_recipe
 from harness.variants.source import VariantSource
 
 
@@ -97,25 +98,37 @@ def judged_sentence(one: Judged) -> str:
     )
 
 
+RECIPE_WIDTH = 24  # characters in the table of verdicts, so that it fits 80
+
+
 def history_table(verdicts: Sequence[Judged]) -> Table:
-    """Verdicts, two lines each: what was judged and against what, how it ended and why, by how much, where it is."""
-    heads = ("date\ntrack", "candidate\nagainst", "verdict\nwhy", "gain\npairs", "filed")
-    table = new_table(None, heads, left=(*heads[:3], heads[4]), whole=(heads[0], *heads[2:]))
-    table.columns[1].overflow = "fold"
+    """Verdicts, two lines each: what was judged against what, how it ended and why, by how much, where it is filed."""
+    heads = ("date\ntrack", "change\nagainst", "verdict\nwhy", "gain\npairs", "filed")
+    table = new_table(None, heads, left=(*heads[:3], heads[4]), whole=(heads[0], *heads[3:]))
+    table.columns[1].overflow = table.columns[2].overflow = "fold"
     for one in verdicts:
-        lane = f", lane {one.lane}" if one.lane not in (None, "loss") else ""
-        decision = f"{one.decision}, {one.stage}" if one.stage else one.decision
+        lane = f" (lane {one.lane})" if one.lane not in (None, "loss") else ""
+        stage = f", {one.stage}" if one.stage else ""
+        state = f", {one.state}" if one.state else ""
         gain, pairs = "" if one.gain is None else f"{one.gain:+.4f}", str(one.pairs or "")
-        filed = "no" if one.number is None else "\n".join(filter(None, (f"{one.number:04d}", one.state)))
-        against = f"{one.record or 'unknown'}{lane}"
+        recipes = (fold_recipe(text, RECIPE_WIDTH) for text in (_changed(one) + lane, one.record or ""))
         table.add_row(
             f"{one.date[:10]}\n{one.track}",
-            f"{one.candidate}\n{against}",
-            f"{decision}\n{one.reasons[0]}",
+            "\n".join(recipes),
+            f"{one.decision}{stage}\n{one.reasons[0]}{state}",
             f"{gain}\n{pairs}",
-            filed,
+            "no" if one.number is None else f"{one.number:04d}",
         )
     return table
+
+
+def _changed(one: Judged) -> str:
+    """What the candidate has besides the record, `+x`, or without it, `-x`; its recipe where the record is unknown."""
+    if one.record is None:
+        return one.candidate
+    record, candidate = parse_recipe(one.record), parse_recipe(one.candidate)
+    added = (f"+{name}" for name in candidate if name not in record)
+    return "".join((*added, *(f"-{name}" for name in record if name not in candidate)))
 
 
 def doctor_lines(found: Diagnosis) -> list[str]:
