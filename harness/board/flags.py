@@ -176,8 +176,8 @@ def _below_flops_floor(case: Case) -> Iterator[str]:
 
 
 def _untimed_work(case: Case) -> Iterator[str]:
-    if not case.records or not case.candidates:
-        return
+    if not case.records or not case.candidates or (case.verdict is not None and case.verdict.stage == "screen"):
+        return  # a screen's record was trained under another load
     (usual, _), (share, wall_s) = _untimed(case.records), _untimed(case.candidates)
     if share > UNTIMED_RATIO * usual and (share - usual) * wall_s > UNTIMED_S:
         yield f"{100 * share:.1f} % of the candidate's time, {100 * usual:.1f} % of the record's"
