@@ -113,7 +113,8 @@ class Judged(Strict):
         """What makes two verdicts those of one contest; None where the record is unknown."""
         if self.record_sources is None:
             return None
-        return self.track_digest, self.lane, candidate_key(self.record_sources), candidate_key(self.sources)
+        sources = map(candidate_key, (self.record_sources, self.sources))
+        return self.track_digest, self.lane, self.record, self.candidate, *sources
 
 
 def record_attempt(project: Project, board: Board, track: Track, candidate: Candidate, contest: Contest) -> None:
