@@ -6,7 +6,7 @@ from harness.core.errors import LlmbenchError, did_you_mean
 
 REASONS = {
     # accepted
-    "gain_shown": "The gain exceeds its margin at the level of this look, and nothing else got worse than allowed.",
+    "gain_shown": "The gain is shown to exceed its margin, and nothing else got worse than allowed.",
     "simpler_and_no_worse": "Fewer statements, and neither loss nor time is worse than the tolerances.",
     # rejected
     "screened_out": "The first runs do not look promising enough to be confirmed; a screen may be wrong.",
@@ -18,12 +18,12 @@ REASONS = {
     "slow_evaluation": "Scoring val takes the candidate longer than the track's `max_slowdown` allows.",
     "not_simpler": "The simplicity lane takes only candidates with fewer statements than the record.",
     "candidate_failed": "A run of the candidate diverged, broke a probe's rule or crashed, so it has no score.",
-    "hopeless_start": "At the milestone of its first pair the candidate was too far behind to go on.",
+    "hopeless_start": "At the milestone of its first run the candidate was too far behind the record to go on.",
     # undecided: more evidence
     "screen_passed": "The first runs look promising. Only the confirmation, on fresh seeds, decides.",
     "needs_more_runs": "The screen has not decided yet; its next look needs more runs.",
-    "time_unclear": "The training time is neither clearly under the track's limit nor clearly over it.",
-    "evaluation_time_unclear": "The time that val takes is neither clearly under the limit nor clearly over it.",
+    "time_unclear": "The training time is neither clearly under nor over the limit; the next look tells.",
+    "evaluation_time_unclear": "The time of val is neither clearly under nor over the limit; the next look tells.",
     "record_failed": "A run of the record diverged, broke a probe's rule or crashed; there is nothing to compare with.",
     "run_interrupted": "A run was killed from outside, perhaps for lack of memory; run the candidate again.",
     "too_few_pairs": "There are fewer pairs than the first look needs.",

@@ -318,7 +318,7 @@ def test_candidate_runs_are_compared_with_stored_runs_where_a_track_says_so() ->
 
 def test_a_track_whose_levels_do_not_spend_its_alpha_decides_nothing() -> None:
     loose = RULE.model_copy(update={"levels": (0.002, 0.003, 0.004, 0.006)})
-    with pytest.raises(LlmbenchError, match=r"multiply the levels by about 0\.6"):
+    with pytest.raises(LlmbenchError, match=r"multiply the levels by about 0\.82"):
         decide(contest(0.05), loose, added_statements=0)
 
 
