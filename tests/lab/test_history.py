@@ -381,3 +381,18 @@ def test_history_of_nothing_says_what_to_do(sandbox: Sandbox) -> None:
     assert "llmbench run candidate --variant NAME" in sandbox("history").stdout
     assert sandbox.json("history")["verdicts"] == []
     assert "did you mean 'smoke'" in sandbox.refuses("history", "--track", "smok")
+
+
+def test_a_variant_that_changes_nothing_is_told_so_after_one_run(opened: Machine) -> None:
+    """Its losses are the record's own bits, so no line of losses has a star; it is an attempt and can be filed."""
+    opened.write("nothing", '"""Nothing (somebody, 2026)."""\ndef apply(parts):\n    return parts\n')
+    done = opened.sandbox("run", "candidate", "--variant", "nothing", *SMOKE)
+    assert done.returncode == 3, done.stderr
+    assert "REJECTED: " in done.stdout
+    assert "identical: this variant changes nothing on this track." in done.stdout
+    (loss,) = (line for line in done.stdout.splitlines() if line.startswith("val loss"))
+    assert "*" not in loss
+    assert opened.listed()[0] == ("base+nothing", "screen", "rejected", None)
+    trained = list(opened.project.runs.glob("smoke/base+nothing/*/seed-*/run.json"))
+    assert len(trained) == opened.track.rule.screen_looks[0] == 1
+    assert opened.sandbox.json("submit", "--negative", *SMOKE)["submission"]["verdict"]["reasons"] == ["identical"]
