@@ -23,6 +23,7 @@ from harness.lab.history import (
     Candidate,
     Judged,
     attempt_number,
+    find_unfiled,
     judged_before,
     read_history,
     record_attempt,
@@ -91,6 +92,12 @@ class Machine:
         folder = self.filed.sandbox.root / "submissions" / RECORD
         shutil.copytree(folder, self.project.submissions / RECORD)
         rebuild(self.project)
+
+    def renew_track(self) -> None:
+        """Another edition."""
+        path = self.project.tracks / "smoke.toml"
+        path.write_text(path.read_text().replace("time_tolerance = 0.02", "time_tolerance = 0.03"))
+        self.track = load_track(self.project, "smoke")
 
     def history(self, track: str | None = "smoke") -> list[Judged]:
         return read_history(self.project, self.board, track)
@@ -283,9 +290,7 @@ def test_the_same_change_is_recognised_whatever_it_is_called_and_whatever_it_is_
     opened.drop(Entry(added=("renamed",)))
     assert before("slow") == ["base+token_smear+renamed", "base+slow"]
     assert before("token_smear") == ["base+token_smear"]
-    path = opened.project.tracks / "smoke.toml"
-    path.write_text(path.read_text().replace("time_tolerance = 0.02", "time_tolerance = 0.03"))
-    opened.track = load_track(opened.project, "smoke")
+    opened.renew_track()
     assert before("slow") == [], "another edition of the track is another contest"
 
 
@@ -317,12 +322,16 @@ def test_a_verdict_stands_beside_a_variant_until_it_is_filed_or_the_file_is_anot
     opened.move_record()
     opened.judge(Entry(removed=("token_smear",), lane="simplicity"), "confirmation", "rejected", "loss_worse", pairs=3)
     assert (standing("slow"), standing("token_smear")) == (["base+slow"], ["base"])
+    assert find_unfiled(opened.project, opened.board, opened.track, slow) != []
     lines = opened.sandbox("variants").stdout
     assert "on this machine" in " ".join(lines.split())
     assert "unfiled" in lines
     opened.write("slow", SLOW.replace("0.1", "0.2"))
     (entry,) = (one for one in opened.sandbox.json("variants")["variants"] if one["name"] == "slow")
     assert entry["unfiled"] == [], "that verdict is on another source"
+    opened.renew_track()
+    assert standing("slow") == standing("token_smear") == find_unfiled(opened.project, opened.board, opened.track, slow)
+    assert standing("slow") == [], "those are of another edition of the track"
 
 
 def test_an_invalid_run_is_listed_with_its_stage(opened: Machine) -> None:
