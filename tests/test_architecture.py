@@ -80,7 +80,9 @@ def test_what_does_not_train_loads_no_torch() -> None:
     assert done.stdout == "False\n", done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["leaderboard"], ["verify"], ["variants"], ["tracks"], JUDGE])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["leaderboard"], ["verify"], ["history"], ["variants"], ["tracks"], JUDGE]
+)
 def test_light_commands_load_no_heavy_package(arguments: list[str]) -> None:
     """Also a proof that they answer fast: loading torch alone takes seconds."""
     heavy = ["torch", "datasets", "matplotlib"] + (["pandas", "scipy", "pydantic"] if arguments == ["--help"] else [])

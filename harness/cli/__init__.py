@@ -75,6 +75,7 @@ COMMANDS: Mapping[str, Commands] = {
     },
     "Look": {
         "leaderboard": ("leaderboard.leaderboard", "Show what won and what lost, or write it as a site."),
+        "history": ("history.history", "List what was judged, here and on the board."),
         "variants": ("inspect.variants", "List the ideas so far, or show one."),
         "tracks": ("inspect.tracks", "List the contests, or show one."),
         "explain": ("board.explain", "Say what a reason code or a flag means."),

@@ -16,6 +16,7 @@ from harness.core.runs import RunFailedError
 from harness.core.terminal import stderr_console
 from harness.core.track import load_track, track_names
 from harness.lab.doctor import diagnose
+from harness.lab.history import unfiled_standings
 from harness.lab.store import RunStore
 from harness.show import describe, documents
 from harness.show.tables import facts_table
@@ -28,7 +29,7 @@ def variants(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the variants: what each changes, its source, its cost in statements, what the board says of it."""
+    """List the variants: what each changes, its source, its cost in statements, what the board and this machine say."""
     project = Project.find()
     board, sources, broken = read_board(project), list[VariantSource](), dict[str, str]()
     for one in variant_names(project) if name is None else (name,):
@@ -38,7 +39,7 @@ def variants(
             if name is not None:
                 raise
             broken[one] = str(error)
-    found = standings(project, board)
+    found, unfiled = standings(project, board), unfiled_standings(project, board)
     built = None if name is None else _build(project, name)
     if as_json:
         entries = [
@@ -48,6 +49,7 @@ def variants(
                 summary=s.summary,
                 sha256=s.digest,
                 standings=tuple(found.get(s.name, ())),
+                unfiled=tuple(unfiled.get((s.name, s.digest), ())),
             )
             for s in sources
         ]
@@ -56,10 +58,11 @@ def variants(
     if name is not None:
         show(*sources[0].docstring.splitlines(), "")
         loaded = [load_track(project, one) for one in track_names(project)]
-        show(facts_table(describe.variant_facts(sources[0], found.get(name, ()), loaded, built)))
+        own = unfiled.get((name, sources[0].digest), ())
+        show(facts_table(describe.variant_facts(sources[0], found.get(name, ()), own, loaded, built)))
         return
     refused = [f"{one} is refused: {reason}" for one, reason in broken.items()]
-    show(describe.variants_table(sources, found), *refused)
+    show(describe.variants_table(sources, found, unfiled), *refused)
 
 
 def _build(project: Project, name: str) -> documents.BuiltVariant:

@@ -33,12 +33,11 @@ from harness.lab.arms import (
 from harness.lab.contest import Contest, run_contest
 from harness.lab.store import RunStore
 from harness.rule.verdict import Stage
-from harness.show.describe import experts_table
+from harness.show.describe import experts_table, judged_sentence
 from harness.show.documents import RunBaselineDocument, RunCandidateDocument, SubmitDocument
 from harness.show.report import flag_lines
 from harness.show.tables import runs_table
 from harness.show.trackers import open_logbook
-from harness.variants.recipe import recipe_sources
 
 
 def run_baseline(
@@ -98,8 +97,8 @@ def run_candidate(
     board, entry = read_board(project), training.make_entry(variant, without, lane, jobs, settings, executor)
     arms = choose_arms(board, plain_track, entry)
     check_record_sources(project, board.standing(plain_track, arms.lane))
-    sources = {name: source.digest for name, source in recipe_sources(project, arms.candidate).items()}
-    attempt = history.attempt_number(project, board, plain_track, sources)
+    candidate = history.Candidate.read(project, arms, entry)
+    attempt = history.attempt_number(project, board, plain_track, candidate.sources)
     training.check_limit(max_pairs, contest_track.rule)
     stages: tuple[Stage, ...] = ("screen", "confirmation")
     if screen is not None:
@@ -108,7 +107,9 @@ def run_candidate(
         raise LlmbenchError(f"there is no screen on {track} in the lane {lane}; leave --screen out")
     exploring = training.exploratory_line(contest_track)
     logbook = open_logbook(log_to or (), project, contest_track, log)
-    ledger = history.record_invalid(project, board, plain_track, arms.candidate)
+    ledger = history.record_invalid(project, board, plain_track, candidate)
+    for judged in [] if exploring else history.judged_before(project, board, plain_track, candidate)[:2]:
+        log(f"Judged before: {judged_sentence(judged)}.")
 
     def observe(run: RunIdentity, event: RunEvent) -> None:
         logbook(run, event)
@@ -122,7 +123,7 @@ def run_candidate(
         seeds = contest_seeds(project, contest_track, arms, contest.verdict.stage)
         logbook.log_verdict(store.identify(arms.candidate, seeds[0]), contest.verdict)
     if not exploring:
-        history.record_attempt(project, board, plain_track, contest, sources)
+        history.record_attempt(project, board, plain_track, candidate, contest)
     verdict, flags = contest.verdict, [] if exploring else _flags(project, board, plain_track, contest)
     if as_json:
         show_json(
@@ -204,10 +205,10 @@ def submit(
     if baseline:
         filed = filing.file_opening(_finding_store(project, contest_track, named), board)
     else:
-        entry = _entry_to_file(project, contest_track, board, named)
-        arms = choose_arms(board, contest_track, entry)
+        asked = _entry_to_file(project, contest_track, board, named)
+        entry, arms, judged = filing.find_contest(project, board, contest_track, asked, negative=negative)
         store = _finding_store(project, contest_track, entry, arms)
-        filed = filing.file_candidate(store, board, entry, arms, log, negative=negative)
+        filed = filing.file_candidate(store, board, entry, arms, judged, log, negative=negative)
     submission, markdown = filing.write_submission(project, contest_track, filed, name)
     folder = f"submissions/{submission.folder_name}"
     opened = open_pull_request(project, submission, markdown) if open_ else None

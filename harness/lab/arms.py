@@ -18,7 +18,7 @@ from harness.variants.recipe import format_recipe, parse_recipe, recipe_sources
 
 
 class Entry(Strict):
-    """What a user asks for: variants to add or to remove, what to claim, and on which seeds."""
+    """What a user asks for: variants to add or to remove, what to claim, and how to train."""
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -79,6 +79,11 @@ def choose_arms(board: Board, track: Track, entry: Entry) -> Arms:
     return Arms(record, format_recipe((*kept, *entry.added)), entry.lane)
 
 
+def source_digests(project: Project, recipe: str) -> dict[str, str]:
+    """Variant -> digest of its present file, in the recipe's order. Raises LlmbenchError where one is broken."""
+    return {name: source.digest for name, source in recipe_sources(project, recipe).items()}
+
+
 def contest_seeds(project: Project, track: Track, arms: Arms, stage: Stage) -> list[int]:
     """Of the candidate's runs: the first public ones for the screen, those that its code decides for the confirmation.
 
@@ -86,10 +91,7 @@ def contest_seeds(project: Project, track: Track, arms: Arms, stage: Stage) -> l
     """
     if stage == "screen":
         return list(track.seeds[: track.rule.screen_looks[-1]])
-    record, candidate = (
-        {name: source.digest for name, source in recipe_sources(project, recipe).items()}
-        for recipe in (arms.record, arms.candidate)
-    )
+    record, candidate = (source_digests(project, recipe) for recipe in (arms.record, arms.candidate))
     return confirmation_seeds(track, record, candidate, track.rule.looks[-1])
 
 
@@ -118,4 +120,6 @@ def run_command(track: Track | None, entry: Entry) -> str:
     words = [*(f"--variant {name}" for name in entry.added), *(f"--without {name}" for name in entry.removed)]
     words += [f"--track {track.name}"] if track and track.name != DEFAULT_TRACK else []
     words += [f"--lane {entry.lane}"] if entry.lane != "loss" else []
+    words += [f"--jobs {entry.jobs}"] if entry.jobs is not None else []  # runs made another way are other runs
+    words += [f"--executor {entry.executor}"] if entry.executor != "local" else []
     return " ".join(["llmbench run candidate", *words])

@@ -124,6 +124,27 @@ def decide_stored(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int
     return _decide(store, arms, stage, runs)
 
 
+def decide_trained(store: RunStore, arms: Arms) -> Contest:
+    """The verdict on what is there of a candidate: its confirmation, or its screen where that was all.
+
+    On the runs that it rests on alone: what is filed is the whole evidence.
+    """
+    stages: tuple[Stage, ...] = ("confirmation", "screen") if arms.has_screen(store.track.rule) else ("confirmation",)
+    for stage in stages:
+        seeds = contest_seeds(store.project, store.track, arms, stage)
+        contest = decide_stored(store, arms, stage, seeds)
+        if contest.candidates or contest.failed:
+            break
+    if 0 < contest.verdict.pairs < len(contest.candidates):
+        contest = decide_stored(store, arms, stage, seeds[: contest.verdict.pairs])
+    return contest
+
+
+def has_passed_screen(store: RunStore, arms: Arms) -> bool:
+    """Whether the runs that are there already pass the candidate's screen."""
+    return decide_stored(store, arms, "screen", contest_seeds(store.project, store.track, arms, "screen")).passed
+
+
 def _record_runs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> list[RunIdentity]:
     """The record's runs that go with these seeds of the candidate."""
     stored = store.track.rule.stored_runs if stage == "confirmation" else None

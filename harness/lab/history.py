@@ -1,38 +1,70 @@
-"""Every attempt on a track is counted, wins, losses and failures alike: with enough attempts one wins by chance.
+"""What was judged on this machine and by the board: nothing is lost, and every attempt is counted.
 
 `runs/TRACK/attempts.jsonl` gets one line for each candidate that got a verdict on this machine, and one for each run
 of a candidate that broke a probe's rule, as soon as it ended: deleting its file and trying again is another attempt.
-Together with the board's negative results they give the number of an attempt.
+Together with the board's negative results they give the number of an attempt, for with enough attempts one wins by
+chance; and the list of all verdicts, filed or not.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
 from harness.board.leaderboard import Board
-from harness.board.submission import candidate_key
+from harness.board.submission import Submission, candidate_key
 from harness.core.errors import LlmbenchError
 from harness.core.events import Done, RunEvent
 from harness.core.project import Project, read_text
 from harness.core.runs import ABSENT, RunIdentity
-from harness.core.schema import Count, Sha256, Strict
-from harness.core.track import Track
-from harness.lab.arms import Arms
+from harness.core.schema import Count, Recipe, Sha256, Strict
+from harness.core.track import Track, load_track, track_names
+from harness.lab.arms import Arms, Entry, source_digests
 from harness.lab.contest import Contest
 from harness.lab.store import Observe
+from harness.rule.criteria import Lane
+from harness.rule.verdict import Stage
 
 ATTEMPTS = "attempts.jsonl"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A candidate as it was when its contest began: what was asked for, both recipes, and their variants' code."""
+
+    arms: Arms
+    entry: Entry
+    record_sources: Mapping[str, str]
+    """Variant -> digest, in the recipe's order."""
+    sources: Mapping[str, str]
+
+    @classmethod
+    def read(cls, project: Project, arms: Arms, entry: Entry) -> Candidate:
+        """With the variants' present files. Raises LlmbenchError where one is missing or broken."""
+        return cls(arms, entry, *(source_digests(project, recipe) for recipe in (arms.record, arms.candidate)))
+
+
+class Met(Strict):
+    """The contest of an attempt: all that is needed to find its runs again."""
+
+    stage: Stage
+    record: Recipe
+    """The recipe that the candidate met."""
+    record_sources: dict[str, Sha256]
+    entry: Entry
 
 
 class Attempt(Strict):
     """One candidate and its verdict, or one invalid run of it."""
 
     date: str
+    """UTC time; in older lines the date alone."""
     track_digest: Sha256
     holder: Count
     """Number of the submission that held the record; 0 where nobody did."""
@@ -44,17 +76,57 @@ class Attempt(Strict):
     gain: float | None
     seed: Count | None = ABSENT
     """Of an invalid run; None for a verdict."""
+    met: Met | None = ABSENT
+    """None in older lines."""
 
 
-def record_attempt(project: Project, board: Board, track: Track, contest: Contest, sources: Mapping[str, str]) -> None:
+class Judged(Strict):
+    """A candidate and its last verdict of one stage against one record."""
+
+    date: str
+    """UTC time of the verdict; the date alone where only the board or an older line has it."""
+    track: str
+    track_digest: Sha256
+    """Of its edition."""
+    candidate: str
+    record: str | None
+    """The recipe that the candidate met; None in older lines, like the other fields that may be None."""
+    lane: Lane | None
+    stage: Stage | None
+    decision: str
+    reasons: tuple[str, ...]
+    """Stable codes, the deciding ones first."""
+    gain: float | None
+    pairs: Count
+    number: Count | None
+    """Of the submission that holds it; None where it is not filed."""
+    state: str
+    """Of a record on the board."""
+    here: bool
+    """Whether this machine judged it."""
+    sources: dict[str, Sha256]
+    record_sources: dict[str, Sha256] | None
+    entry: Entry | None
+    """What was asked for; None where this machine did not judge it."""
+
+    @property
+    def contest(self) -> tuple[str | None, ...] | None:
+        """What makes two verdicts those of one contest; None where the record is unknown."""
+        if self.record_sources is None:
+            return None
+        sources = map(candidate_key, (self.record_sources, self.sources))
+        return self.track_digest, self.lane, self.record, self.candidate, *sources
+
+
+def record_attempt(project: Project, board: Board, track: Track, candidate: Candidate, contest: Contest) -> None:
     """Append one candidate and its verdict to this machine's attempts; an invalid run is there already."""
     invalid = any((run.status, run.recipe) == ("invalid", contest.arms.candidate) for run in contest.failed)
     if contest.verdict.pairs or not invalid:
         verdict = contest.verdict.model_dump(include={"decision", "reasons", "pairs", "gain"})
-        _append(project, board, track, recipe=contest.arms.candidate, sources=dict(sources), **verdict)
+        _append(project, board, track, candidate, contest.verdict.stage, **verdict)
 
 
-def record_invalid(project: Project, board: Board, track: Track, candidate: str) -> Observe:
+def record_invalid(project: Project, board: Board, track: Track, candidate: Candidate) -> Observe:
     """An observer of a store that appends each invalid run of `candidate` as soon as it has ended."""
 
     def observe(run: RunIdentity, event: RunEvent) -> None:
@@ -62,23 +134,26 @@ def record_invalid(project: Project, board: Board, track: Track, candidate: str)
             isinstance(event, Done)
             and event.result.status == "invalid"
             and not event.reused
-            and run.recipe == candidate
+            and run.recipe == candidate.arms.candidate
         ):
+            screened = candidate.arms.has_screen(track.rule) and run.seed in track.seeds
             failed = {"decision": "rejected", "reasons": ("candidate_failed",), "pairs": 0, "gain": None}
-            _append(project, board, track, recipe=run.recipe, sources=run.sources, seed=run.seed, **failed)
+            _append(project, board, track, candidate, "screen" if screened else "confirmation", seed=run.seed, **failed)
 
     return observe
 
 
-def _append(project: Project, board: Board, track: Track, *, recipe: str, **fields: Any) -> None:
-    holder = board.holder(track)
-    if holder is not None and holder.candidate.recipe == recipe:
+def _append(project: Project, board: Board, track: Track, candidate: Candidate, stage: Stage, **fields: Any) -> None:
+    holder, arms = board.holder(track), candidate.arms
+    if holder is not None and holder.candidate.recipe == arms.candidate:
         return  # a record that is measured again is no attempt
     attempt = Attempt(
-        date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        date=datetime.datetime.now(tz=datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         track_digest=track.digest,
         holder=holder.number if holder else 0,
-        recipe=recipe,
+        recipe=arms.candidate,
+        sources=dict(candidate.sources),
+        met=Met(stage=stage, record=arms.record, record_sources=dict(candidate.record_sources), entry=candidate.entry),
         **fields,
     )
     path = project.runs / track.name / ATTEMPTS
@@ -93,18 +168,25 @@ def _append(project: Project, board: Board, track: Track, *, recipe: str, **fiel
         raise LlmbenchError(f"cannot write {path}: {error.strerror}; free space or fix the permissions") from error
 
 
+def _read_attempts(project: Project, track: str) -> list[Attempt]:
+    """This machine's attempts on a track, in their order. Raises LlmbenchError for a broken line."""
+    path, found = project.runs / track / ATTEMPTS, []
+    for number, line in enumerate(read_text(path).splitlines() if path.exists() else (), start=1):
+        try:
+            found.append(Attempt.model_validate_json(line))
+        except ValidationError as error:
+            raise LlmbenchError(f"{path}:{number} is broken; restore that line or delete it") from error
+    return found
+
+
 def attempt_number(project: Project, board: Board, track: Track, sources: Mapping[str, str]) -> int:
     """The candidate's place among those since the track's last record, from 1.
 
     Its own earlier tries do not count, except where a run was invalid: each time that one seed was.
     """
-    holder, path = board.holder(track), project.runs / track.name / ATTEMPTS
+    holder = board.holder(track)
     tried, invalid = board.attempts(track), Counter[tuple[str, int | None]]()
-    for number, line in enumerate(read_text(path).splitlines() if path.exists() else (), start=1):
-        try:
-            attempt = Attempt.model_validate_json(line)
-        except ValidationError as error:
-            raise LlmbenchError(f"{path}:{number} is broken; restore that line or delete it") from error
+    for attempt in _read_attempts(project, track.name):
         if (attempt.track_digest, attempt.holder) == (track.digest, holder.number if holder else 0):
             key = candidate_key(attempt.sources)
             invalid[key, attempt.seed] += 1
@@ -117,3 +199,115 @@ def attempt_sentence(number: int, arms: Arms, board: Board, track: Track) -> str
     holder = board.holder(track)
     since = f"since record {holder.number}" if holder else "before any record"
     return f"{arms.candidate}: attempt {number} on {track.name} {since}"
+
+
+def read_history(project: Project, board: Board, track: str | None = None) -> list[Judged]:
+    """All verdicts of this machine and of the board, newest first; of one track where one is named.
+
+    Of each stage of a contest the last verdict counts, and a screen that waited gives way to the confirmation.
+    Challenges judge no candidate: what they say is a record's state. Raises LlmbenchError where a line is broken.
+    """
+    found: dict[Any, Judged] = {}
+    logs = sorted(path.parent.name for path in project.runs.glob(f"*/{ATTEMPTS}"))
+    for name in logs if track is None else (track,):
+        for place, attempt in enumerate(_read_attempts(project, name)):
+            one = _judged_here(attempt, name)
+            key: Any = (name, place) if one.contest is None else (one.contest, one.stage)
+            found.pop(key, None)  # the later line takes the later place
+            found[key] = one
+    for submission in board.submissions:
+        filed = _judged_by(submission, board.state(submission.number))
+        if filed is None or track not in (None, filed.track):
+            continue
+        own = found.get((filed.contest, filed.stage))
+        if own is not None and own.number is None and own.decision == filed.decision:
+            found[filed.contest, filed.stage] = own.model_copy(update={"number": filed.number, "state": filed.state})
+        else:
+            found[filed.number] = filed
+    confirmed = {one.contest for one in found.values() if one.stage == "confirmation"}
+    judged = [one for one in found.values() if not (_waits(one) and one.contest in confirmed)]
+    return sorted(judged, key=lambda one: (one.date, one.number or 0))[::-1]
+
+
+def _waits(one: Judged) -> bool:
+    return (one.stage, one.decision) == ("screen", "undecided")
+
+
+def _judged_here(attempt: Attempt, track: str) -> Judged:
+    met = attempt.met
+    return Judged(
+        **attempt.model_dump(include={"date", "track_digest", "sources", "decision", "reasons", "gain", "pairs"}),
+        track=track,
+        candidate=attempt.recipe,
+        record=met.record if met else None,
+        lane=met.entry.lane if met else None,
+        stage=met.stage if met else None,
+        number=None,
+        state="",
+        here=True,
+        record_sources=met.record_sources if met else None,
+        entry=met.entry if met else None,
+    )
+
+
+def _judged_by(submission: Submission, state: str) -> Judged | None:
+    """A record or a negative result as a verdict on its candidate."""
+    verdict, record = submission.verdict, submission.record
+    if submission.kind not in ("record", "negative") or verdict is None or record is None:
+        return None
+    return Judged(
+        **submission.model_dump(include={"date", "track", "track_digest", "lane", "number"}),
+        **verdict.model_dump(include={"stage", "decision", "reasons", "gain", "pairs"}),
+        candidate=submission.candidate.recipe,
+        record=record.recipe,
+        state=state,
+        here=False,
+        sources=submission.candidate.sources,
+        record_sources=record.sources,
+        entry=None,
+    )
+
+
+def judged_before(project: Project, board: Board, track: Track, candidate: Candidate) -> list[Judged]:
+    """All verdicts on this very change of code on this edition of the track, newest first."""
+    change = _change(candidate.record_sources, candidate.sources)
+    return [
+        one
+        for one in read_history(project, board, track.name)
+        if one.track_digest == track.digest
+        and one.record_sources is not None
+        and _change(one.record_sources, one.sources) == change
+    ]
+
+
+def _change(record: Mapping[str, str], candidate: Mapping[str, str]) -> tuple[str, str]:
+    """The code of the variants that were added and of those that were taken out, whatever else the record holds."""
+    added = {name: digest for name, digest in candidate.items() if name not in record}
+    removed = {name: digest for name, digest in record.items() if name not in candidate}
+    return candidate_key(added), candidate_key(removed)
+
+
+def find_unfiled(project: Project, board: Board, track: Track, entry: Entry) -> list[Judged]:
+    """This machine's verdicts on what `entry` names, on this edition of the track, that no submission holds."""
+    asked = (entry.added, entry.removed, entry.lane)
+    return [
+        one
+        for one in read_history(project, board, track.name)
+        if one.number is None
+        and one.track_digest == track.digest
+        and one.entry is not None
+        and (one.entry.added, one.entry.removed, one.entry.lane) == asked
+    ]
+
+
+def unfiled_standings(project: Project, board: Board) -> dict[tuple[str, str], list[Judged]]:
+    """(variant, its digest) -> this machine's verdicts on it that no submission holds, on tracks as they are now."""
+    editions, found = set[str](), defaultdict[tuple[str, str], list[Judged]](list)
+    for name in track_names(project):
+        with suppress(LlmbenchError):  # a broken track is reported by the command that needs it
+            editions.add(load_track(project, name).digest)
+    for one in read_history(project, board):
+        if one.number is None and one.record_sources is not None and one.track_digest in editions:
+            for variant in one.sources.items() ^ one.record_sources.items():
+                found[variant].append(one)
+    return found

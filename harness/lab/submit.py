@@ -31,14 +31,15 @@ from harness.core.errors import LlmbenchError, RejectedError, UndecidedError
 from harness.core.project import Project, make_folder, read_bytes, sha256, write_atomic, write_changed
 from harness.core.runs import FailedRun, FinishedRun, dump_json, finished
 from harness.core.track import ExploratoryTrack, Track, settings_of
-from harness.lab.arms import Arms, Entry, contest_seeds, run_command
-from harness.lab.contest import Contest, decide_stored
-from harness.lab.history import attempt_number
+from harness.lab.arms import Arms, Entry, choose_arms, run_command
+from harness.lab.contest import Contest, decide_trained, has_passed_screen
+from harness.lab.history import Judged, attempt_number, find_unfiled
 from harness.lab.rerun import audit_model
 from harness.lab.store import RunStore, only_one
 from harness.rule.replication import OWN_FAILURES
-from harness.rule.verdict import Stage, Verdict
+from harness.rule.verdict import Verdict
 from harness.variants.recipe import BASE, recipe_cost, recipe_sources
+from harness.variants.source import read_variant, variant_names
 
 
 @dataclass(frozen=True)
@@ -99,27 +100,70 @@ def require_pinned(track: Track) -> None:
         )
 
 
+def find_contest(
+    project: Project, board: Board, track: Track, entry: Entry, *, negative: bool
+) -> tuple[Entry, Arms, Judged | None]:
+    """The contest of `entry` to file: how its runs were made, its arms, its last verdict that no submission holds.
+
+    A record is filed against the present one, a negative result against the one that it met, whatever holds the track
+    by now. Raises LlmbenchError where that one is not on the board, or a variant is another file by now.
+    """
+    unfiled = find_unfiled(project, board, track, entry)
+    judged = next((one for one in unfiled if one.decision != "undecided"), next(iter(unfiled), None))
+    if judged is not None and judged.entry is not None:
+        own = judged.entry
+        executor = own.executor if entry.executor == "local" else entry.executor
+        entry = entry.model_copy(update={"jobs": entry.jobs or own.jobs, "executor": executor})
+    if not negative or judged is None or judged.decision != "rejected" or judged.record is None:
+        return entry, choose_arms(board, track, entry), judged
+    command, record_sources = run_command(track, entry), judged.record_sources or {}
+    for name, digest in {**record_sources, **judged.sources}.items():
+        if name not in variant_names(project) or read_variant(project, name).digest != digest:
+            raise LlmbenchError(
+                f"models/variants/{name}.py is not the file with which {judged.candidate} was judged against "
+                f"{judged.record} on {judged.date[:10]}; restore it to file that verdict, or run `{command}` first"
+            )
+    if not board.has_held(track, record_sources):
+        raise LlmbenchError(
+            f"{judged.candidate} was judged against {judged.record}, which never held this edition of {track.name} on "
+            f"this board; run `{command}`, which judges it against the record"
+        )
+    return entry, Arms(judged.record, judged.candidate, entry.lane), judged
+
+
 def file_candidate(
-    store: RunStore, board: Board, entry: Entry, arms: Arms, tell: Callable[[str], None], *, negative: bool
+    store: RunStore,
+    board: Board,
+    entry: Entry,
+    arms: Arms,
+    judged: Judged | None,
+    tell: Callable[[str], None],
+    *,
+    negative: bool,
 ) -> Filing:
     """The trained pairs of a candidate, as a record, whose model is audited, or as a negative result.
 
-    Raises LlmbenchError where nothing is trained, RejectedError or UndecidedError where the record stands.
+    `judged` is its last verdict that is not filed. Raises LlmbenchError where nothing is trained, RejectedError or
+    UndecidedError where the record stands.
     """
     track, holder = store.track, require_holder(board, store.track)
-    standing = board.standing(track, entry.lane)
-    check_record_sources(store.project, standing)
-    if standing is None or arms.record != standing.candidate.recipe:
+    standing = board.standing(track, entry.lane) or holder
+    if arms.candidate == standing.candidate.recipe:
         raise RejectedError(f"{arms.candidate} holds the record already ({holder.folder_name})")
-    contest = _trained(store, arms)
+    if arms.record == standing.candidate.recipe:
+        check_record_sources(store.project, standing)
+    contest = decide_trained(store, arms)
     (records, candidates), verdict = contest.used, contest.verdict
     if contest.failed and not candidates:
         raise RejectedError(f"{contest.failed[0].recipe} has no numbers to file: {contest.failed[0].reason}")
     command = run_command(track, entry)
-    if not candidates:
+    if not contest.candidates:
+        _refuse_moved(judged, arms, standing, command)
         raise UndecidedError(f"{arms.candidate}: {verdict_sentence(verdict)} Run `{command}` first")
     if verdict.decision == "undecided":
-        raise UndecidedError(f"{arms.candidate}: {verdict_sentence(verdict)} Run `{command}` again")
+        forced = verdict.stage == "confirmation" and arms.has_screen(track.rule) and not has_passed_screen(store, arms)
+        on = f"{command} --no-screen" if forced else command
+        raise UndecidedError(f"{arms.candidate}: {verdict_sentence(verdict)} Run `{on}` to go on")
     if negative and verdict.decision == "accepted":
         raise LlmbenchError(f"{arms.candidate} breaks the record; submit it without --negative")
     if not negative and verdict.decision == "rejected":
@@ -144,20 +188,23 @@ def file_candidate(
     )
 
 
-def _trained(store: RunStore, arms: Arms) -> Contest:
-    """What is trained of a candidate: its confirmation, or its screen where that was all.
-
-    Decided on the runs that the verdict rests on alone: what is filed is the whole evidence.
-    """
-    stages: tuple[Stage, ...] = ("confirmation", "screen") if arms.has_screen(store.track.rule) else ("confirmation",)
-    for stage in stages:
-        seeds = contest_seeds(store.project, store.track, arms, stage)
-        contest = decide_stored(store, arms, stage, seeds)
-        if contest.candidates or contest.failed:
-            break
-    if 0 < contest.verdict.pairs < len(contest.candidates):
-        contest = decide_stored(store, arms, stage, seeds[: contest.verdict.pairs])
-    return contest
+def _refuse_moved(judged: Judged | None, arms: Arms, standing: Submission, command: str) -> None:
+    """Raises where nothing is trained of `arms` because the candidate was judged against another record, or anew."""
+    if judged is None:
+        return
+    record, on = standing.candidate.recipe, judged.date[:10]
+    if arms.record != record:
+        raise UndecidedError(
+            f"the runs of {arms.candidate} against {arms.record} are gone, or of another version of llmbench; run "
+            f"`{command}`, which judges it against the record, {record}"
+        )
+    if judged.record == record:
+        return
+    was = f"{judged.candidate} was {judged.decision} against {judged.record} on {on}, but {record} holds the track now"
+    if judged.decision == "accepted":
+        raise UndecidedError(f"{was} ({standing.folder_name}); run `{command}`, which confirms it against that")
+    if judged.decision == "rejected":
+        raise RejectedError(f"{was}; file that as knowledge with --negative, or run `{command}`")
 
 
 def file_challenge(store: RunStore, target: Submission, answer: Challenge, attempt: int, contest: Contest) -> Filing:

@@ -10,7 +10,7 @@ REASONS = {
     "simpler_and_no_worse": "Fewer statements, and neither loss nor time is worse than the tolerances.",
     # rejected
     "screened_out": "The first runs do not look promising enough to be confirmed; a screen may be wrong.",
-    "identical": "This variant changes nothing on this track: its first run ends in the record's own numbers.",
+    "identical": "The first run ends in the record's own bits, identical: this variant changes nothing on this track.",
     "hopeless": "The mean gain is not above its margin, so the confirmation stops here.",
     "not_shown": "After the last look the gain is not shown to exceed its margin.",
     "loss_worse": "The val loss is not shown to be within the track's tolerance of the record's.",

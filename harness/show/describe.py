@@ -1,4 +1,4 @@
-"""What is shown of a track, a variant, a machine, and of the routers of a mixture of experts."""
+"""What is shown of a track, a variant, a verdict, a machine, and of the routers of a mixture of experts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from harness.board.submission import knowledge_per_token
 from harness.core.runs import FinishedRun
 from harness.core.track import Track
 from harness.lab.doctor import Diagnosis, TrackOutlook
+from harness.lab.history import Judged
 from harness.show.documents import BuiltVariant
 from harness.show.report import duration
-from harness.show.tables import new_table
+from harness.show.tables import fold_recipe, new_table
+from harness.variants.recipe import parse_recipe
 from harness.variants.source import VariantSource
 
 
@@ -31,20 +33,29 @@ def tracks_table(tracks: Sequence[Track], holders: Sequence[Row | None]) -> Tabl
     return table
 
 
-def variants_table(sources: Sequence[VariantSource], found: Mapping[str, Sequence[Standing]]) -> Table:
-    """All variants, a line each."""
+def variants_table(
+    sources: Sequence[VariantSource],
+    found: Mapping[str, Sequence[Standing]],
+    unfiled: Mapping[tuple[str, str], Sequence[Judged]],
+) -> Table:
+    """All variants, a line each: what the board says of each, then this machine where nothing is filed of it."""
     heads = ("variant", "stmts", "change and source", "standing")
     table = new_table(None, heads, left=(heads[0], *heads[2:]), whole=heads[:1])
     table.columns[2].overflow = table.columns[3].overflow = "fold"
     table.columns[3].max_width = 16
     for source in sources:
-        standing = "; ".join(_short_standing(one) for one in found.get(source.name, ())[:2])
-        table.add_row(source.name, str(source.cost), source.summary, standing or "not judged")
+        standings = [_short_standing(one) for one in found.get(source.name, ())[:2]]
+        standings += [_unfiled_standing(one) for one in unfiled.get((source.name, source.digest), ())[:1]]
+        table.add_row(source.name, str(source.cost), source.summary, "; ".join(standings) or "not judged")
     return table
 
 
 def variant_facts(
-    source: VariantSource, found: Sequence[Standing], tracks: Sequence[Track], built: BuiltVariant | None
+    source: VariantSource,
+    found: Sequence[Standing],
+    unfiled: Sequence[Judged],
+    tracks: Sequence[Track],
+    built: BuiltVariant | None,
 ) -> list[tuple[str, str]]:
     """One variant's cost, what it could know, its standing and the command that tests it: (name, value)."""
     place = f"models/variants/{source.path.name}"
@@ -58,6 +69,7 @@ def variant_facts(
         gain = "" if one.gain is None else f", gain {one.gain:+.4f}"
         p = "" if one.p_value is None else f", p {one.p_value:.2g}"
         facts.append((f"submission {one.number:04d}", f"{_short_standing(one)}{confirmed}{gain}{p}"))
+    facts += [("on this machine", f"{judged_sentence(one)}, on {one.track}") for one in unfiled]
     return [*facts, ("judge it", f"`llmbench run candidate --variant {source.name}`")]
 
 
@@ -67,6 +79,56 @@ def _short_standing(one: Standing) -> str:
     if one.removed:
         return f"{'taken out' if is_record else 'stays'} on {one.track}{state}"
     return f"holds {one.track}{state}" if one.holds and is_record else f"{one.kind} on {one.track}{state}"
+
+
+def _unfiled_standing(one: Judged) -> str:
+    """`rejected on pocket, on this machine, unfiled`."""
+    return f"{one.decision} on {one.track}, on this machine, unfiled"
+
+
+def judged_sentence(one: Judged) -> str:
+    """`base+x against base, 2026-11-28, not filed: rejected by the screen (screened_out), gain -0.0012 over 4 pairs`"""
+    filed = "not filed" if one.number is None else f"submission {one.number:04d}"
+    lane = f" in the lane {one.lane}" if one.lane not in (None, "loss") else ""
+    gain = "" if one.gain is None else f", gain {one.gain:+.4f} over {one.pairs} pair{'' if one.pairs == 1 else 's'}"
+    by = f" by the {one.stage}" if one.stage else ""
+    return (
+        f"{one.candidate} against {one.record}{lane}, {one.date[:10]}, {filed}: "
+        f"{one.decision}{by} ({one.reasons[0]}){gain}"
+    )
+
+
+RECIPE_WIDTH = 24  # characters in the table of verdicts, so that it fits 80
+
+
+def history_table(verdicts: Sequence[Judged]) -> Table:
+    """Verdicts, two lines each: what was judged against what, how it ended and why, by how much, where it is filed."""
+    heads = ("date\ntrack", "change\nagainst", "verdict\nwhy", "gain\npairs", "filed")
+    table = new_table(None, heads, left=(*heads[:3], heads[4]), whole=(heads[0], *heads[3:]))
+    table.columns[1].overflow = table.columns[2].overflow = "fold"
+    for one in verdicts:
+        lane = f" (lane {one.lane})" if one.lane not in (None, "loss") else ""
+        stage = f", {one.stage}" if one.stage else ""
+        state = f", {one.state}" if one.state else ""
+        gain, pairs = "" if one.gain is None else f"{one.gain:+.4f}", str(one.pairs or "")
+        recipes = (fold_recipe(text, RECIPE_WIDTH) for text in (_changed(one) + lane, one.record or ""))
+        table.add_row(
+            f"{one.date[:10]}\n{one.track}",
+            "\n".join(recipes),
+            f"{one.decision}{stage}\n{one.reasons[0]}{state}",
+            f"{gain}\n{pairs}",
+            "no" if one.number is None else f"{one.number:04d}",
+        )
+    return table
+
+
+def _changed(one: Judged) -> str:
+    """What the candidate has besides the record, `+x`, or without it, `-x`; its recipe where the record is unknown."""
+    if one.record is None:
+        return one.candidate
+    record, candidate = parse_recipe(one.record), parse_recipe(one.candidate)
+    added = (f"+{name}" for name in candidate if name not in record)
+    return "".join((*added, *(f"-{name}" for name in record if name not in candidate)))
 
 
 def doctor_lines(found: Diagnosis) -> list[str]:

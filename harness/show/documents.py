@@ -23,6 +23,7 @@ from harness.core.runs import Run
 from harness.core.schema import Count, Positive, Sha256, Strict
 from harness.core.track import Track
 from harness.lab.doctor import Diagnosis
+from harness.lab.history import Judged
 from harness.lab.noise import NoiseReport
 from harness.lab.rerun import Repeat
 from harness.rule.external import Judgement
@@ -152,6 +153,13 @@ class LeaderboardDocument(Document):
     rows: tuple[Row, ...]
 
 
+class HistoryDocument(Document):
+    """`history`: what this machine judged and what the board holds, filed or not."""
+
+    verdicts: tuple[Judged, ...]
+    """Newest first."""
+
+
 class VariantEntry(Strict):
     """One variant."""
 
@@ -161,7 +169,9 @@ class VariantEntry(Strict):
     """First line of its docstring: the change and its source."""
     sha256: Sha256
     standings: tuple[Standing, ...]
-    """Newest first."""
+    """On the board, newest first."""
+    unfiled: tuple[Judged, ...]
+    """This machine's verdicts on its present code that no submission holds, newest first."""
 
 
 class BuiltVariant(Strict):

@@ -85,7 +85,7 @@ def board_tables(rows: Sequence[Row], width: int, newest: int | None = None) -> 
             table.add_column(column.head, justify=column.justify, overflow="fold", width=widths[column.head])
         for row in found[:newest]:
             cells = {column.head: column.text(row) for column in columns}
-            cells["recipe"] = _fold(cells["recipe"], widths["recipe"])
+            cells["recipe"] = fold_recipe(cells["recipe"], widths["recipe"])
             table.add_row(*cells.values(), style="dim" if title == "earlier editions" else None)
         tables.append(table)
     return tables
@@ -109,11 +109,12 @@ def _columns_that_fit(rows: Sequence[Row], width: int) -> tuple[list[Column], di
     return columns, widths | {"recipe": min(widths["recipe"], max(room, LEAST_RECIPE))}
 
 
-def _fold(recipe: str, width: int) -> str:
+def fold_recipe(recipe: str, width: int) -> str:
     """In lines that begin with a variant or a word, as far as the width allows."""
     lines = [""]
     for piece in _pieces(recipe):
-        lines[-1:] = [lines[-1] + piece] if len(lines[-1] + piece) <= width else [lines[-1], piece.lstrip()]
+        fits = not lines[-1] or len(lines[-1] + piece) <= width
+        lines[-1:] = [lines[-1] + piece] if fits else [lines[-1], piece.lstrip()]
     return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ from harness.core.runs import FinishedRun, load_run
 from harness.core.track import load_track
 from harness.lab.arms import Arms, Entry, choose_arms
 from harness.lab.contest import Contest
-from harness.lab.history import attempt_number, record_attempt
+from harness.lab.history import Candidate, attempt_number, record_attempt
 from harness.rule.verdict import failed_verdict
 from tests.make import ROOT
 from tests.sandbox import FiledContest, Sandbox, valid_document
@@ -27,11 +27,10 @@ def test_a_candidate_prints_one_json_document_with_the_verdict(filed: FiledConte
     candidate = filed.candidate
     assert candidate["decision"] == "accepted", candidate
     assert candidate["code"] == 0
-    assert candidate["pairs"] == 3
+    assert (candidate["stage"], candidate["pairs"], candidate["reasons"][0]) == ("confirmation", 2, "gain_shown")
     assert candidate["gain"] > candidate["margin"] > 0
-    assert 0 < candidate["p_value"] < candidate["alpha_look"]
-    assert -1 <= candidate["correlation"] <= 1
-    assert candidate["reasons"][0] == "gain_shown"
+    assert 0 < candidate["p_value"] < candidate["alpha"]
+    assert (candidate["screen"]["stage"], candidate["screen"]["reasons"]) == ("screen", ["screen_passed"])
 
 
 def test_submit_writes_a_folder_that_verifies(filed: FiledContest) -> None:
@@ -45,7 +44,7 @@ def test_submit_writes_a_folder_that_verifies(filed: FiledContest) -> None:
     assert sandbox("verify", str(folder)).returncode == 0
     rows = sandbox.json("leaderboard")["rows"]
     assert [(row["kind"], row["recipe"]) for row in rows] == [("opening", "base"), ("record", "base+token_smear")]
-    assert rows[0]["val_loss"] - rows[1]["val_loss"] == pytest.approx(rows[1]["gain"], abs=2e-5)
+    assert rows[1]["gain"] == pytest.approx(filed.candidate["gain"], abs=1e-6)
 
 
 def test_a_candidate_is_told_the_flags_that_verify_raises(filed: FiledContest) -> None:
@@ -55,7 +54,7 @@ def test_a_candidate_is_told_the_flags_that_verify_raises(filed: FiledContest) -
     assert told == filed.sandbox.json("verify")["flags"]["0002-smoke-token_smear"]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_the_baseline_trained_here_is_the_kept_one(project: Project, filed: FiledContest, seed: int) -> None:
     """To the bit on the machine, the packages and the track of the kept runs; elsewhere sums round in another order."""
     kept = load_run(project.root / "benchmarks" / "noise" / "smoke" / f"record-seed-{seed}.json")
@@ -186,23 +185,24 @@ def test_a_variant_that_cannot_start_costs_no_run_of_the_record(
 def test_a_truncated_run_file_is_named_and_the_others_are_kept(filed: FiledContest, tmp_path: Path) -> None:
     sandbox = filed.sandbox.copy(tmp_path / "llmbench")
     runs = sorted((sandbox.root / "runs" / "smoke" / "base+token_smear").glob("*/seed-*/run.json"))
-    whole = runs[1].read_text()
-    runs[1].write_text(whole[:300])
-    assert str(runs[1]) in sandbox.refuses(*CANDIDATE)
+    cut = max(runs, key=lambda path: int(path.parent.name.removeprefix("seed-")))  # of the confirmation
+    whole = cut.read_text()
+    cut.write_text(whole[:300])
+    assert str(cut) in sandbox.refuses(*CANDIDATE)
     assert all(path.exists() for path in runs)
-    runs[1].write_text(whole)
+    cut.write_text(whole)
     assert sandbox.json(*CANDIDATE)["gain"] == filed.candidate["gain"]
 
 
 def test_every_attempt_is_counted_until_the_record_moves(filed: FiledContest, tmp_path: Path) -> None:
     project = Project(filed.sandbox.copy(tmp_path / "llmbench").root)
     track, board = load_track(project, "smoke"), read_board(project)
-    verdict = failed_verdict("candidate_failed", "why", track.rule, added_statements=1)
-    contest = Contest(Arms("base+token_smear", "base+token_smear+x"), (), (), verdict)
-    first, second = {"x": "1" * 64}, {"x": "2" * 64}
+    verdict = failed_verdict("candidate_failed", "why", track.rule, added_statements=1, stage="screen")
+    arms, first, second = Arms("base+token_smear", "base+token_smear+x"), {"x": "1" * 64}, {"x": "2" * 64}
+    contest, candidate = Contest(arms, (), (), (), verdict), Candidate(arms, Entry(added=("x",)), {}, first)
     assert attempt_number(project, board, track, first) == 1
-    record_attempt(project, board, track, contest, first)
-    record_attempt(project, board, track, contest, first)
+    record_attempt(project, board, track, candidate, contest)
+    record_attempt(project, board, track, candidate, contest)
     assert attempt_number(project, board, track, first) == 1
     assert attempt_number(project, board, track, second) == 2
     assert attempt_number(project, board.before(2), track, second) == 2  # one before it: the record's own

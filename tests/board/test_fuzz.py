@@ -92,6 +92,7 @@ def subjects(project: Project) -> dict[str, Subject]:
         remember_entry(project, smoke, Entry(added=("token_smear",), jobs=2))
         attempt = {"date": "2026-11-22", "track_digest": pocket.digest, "holder": 2, "recipe": "base+x", "pairs": 3}
         more = {"sources": {"x": "0" * 64}, "decision": "rejected", "reasons": ["hopeless"], "gain": -0.5}
+        more["met"] = {"stage": "screen", "record": "base", "record_sources": {}, "entry": {"added": ["x"]}}
         ledger = project.runs / "pocket" / "attempts.jsonl"
         ledger.parent.mkdir(parents=True)
         ledger.write_text(3 * (json.dumps(attempt | more) + "\n"))

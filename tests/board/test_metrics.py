@@ -25,7 +25,7 @@ from harness.show.site import render_pages
 from harness.show.site.content import read_submissions, read_tracks
 from harness.show.tables import board_tables, comparison_table, runs_table
 from harness.show.trackers import Logbook, Page
-from tests.make import RECORD, copy_board
+from tests.make import RECORD, copy_board, make_pairs
 from tests.sandbox import python
 
 ADDED = """
@@ -129,6 +129,21 @@ def test_of_two_equal_values_neither_wins(metric: Any) -> None:
     assert (line.without, line.winner) == (line.with_, "")
     stars = render(comparison_table("base", "base", [line]))
     assert stars.count("*") == 1, "only in the head, which explains it"
+
+
+@pytest.mark.parametrize("difference", [0.0, 1e-9, -1e-9])
+def test_values_that_are_written_alike_have_no_star_and_none_is_bold(difference: float) -> None:
+    """What a reader cannot tell apart does not win, in either direction."""
+    pairs = make_pairs([3.0, 3.5], [3.0 - difference, 3.5 - difference])
+    lines = compare([pair.record for pair in pairs], [pair.candidate for pair in pairs])
+    assert [(line.metric, line.winner) for line in lines] == [(metric.name, "") for metric in METRICS]
+    assert [line for line in lines if line.without != line.with_] == []
+    console = Console(width=160, file=io.StringIO(), force_terminal=True, color_system="standard")
+    console.print(comparison_table("base", "base+idea", lines))
+    rows = [line for line in console.file.getvalue().splitlines() if "3.25" in line]  # type: ignore[attr-defined]
+    assert len(rows) == 1
+    assert "*" not in rows[0]
+    assert "\x1b[1" not in rows[0]
 
 
 def test_the_better_value_wins_and_of_parameters_neither_does() -> None:

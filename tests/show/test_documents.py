@@ -18,6 +18,7 @@ from tests.sandbox import HERE, FiledContest, Sandbox
 ELSEWHERE = {"challenge", "verify"}  # what they train is validated in test_challenge.py and test_pull_request.py
 READING: dict[str, tuple[str, ...]] = {
     "explain": ("not_shown",),
+    "history": (),
     "variants": (),
     "tracks": (),
     "data info": (),
