@@ -32,7 +32,7 @@ from harness.core.project import Project, make_folder, read_bytes, sha256, write
 from harness.core.runs import FailedRun, FinishedRun, dump_json, finished
 from harness.core.track import ExploratoryTrack, Track, settings_of
 from harness.lab.arms import Arms, Entry, choose_arms, run_command
-from harness.lab.contest import Contest, decide_trained, has_passed_screen
+from harness.lab.contest import Contest, decide_stored, decide_trained, has_passed_screen
 from harness.lab.history import Judged, attempt_number, find_unfiled
 from harness.lab.rerun import audit_model
 from harness.lab.store import RunStore, only_one
