@@ -37,11 +37,11 @@ MakeTrack = Callable[..., Track]
 
 # The project's own submissions: four on one track, then an opening and a negative result on another.
 FIRST = sorted((ROOT / "submissions").glob("000[1-6]-*"))
-_, RECORD, NEGATIVE, *_ = [*FIRST, ROOT, ROOT, ROOT]
+_, RECORD, NEGATIVE, *_ = FIRST
 
 # --- runs and contests -------------------------------------------------------------------------------------------
 
-PLAIN = next(iter(finished([load_run(ROOT / "benchmarks" / "noise" / "pocket" / "record-seed-0.json")])))
+PLAIN = next(iter(finished([load_run(ROOT / "benchmarks" / "noise" / "smoke" / "record-seed-0.json")])))
 TOKENS = 1024  # a power of two: losses survive nats -> val_loss to the bit
 
 RULE = Rule(
@@ -151,22 +151,22 @@ def edit(path: Path, **fields: Any) -> dict[str, Any]:
 
 
 def make_board(root: Path) -> Project:
-    """A board of nine submissions: the eighth a record, the others negative, all of eight pairs, over months.
+    """A board of nine submissions: the eighth a record, the others negative, over months.
 
-    Losses and curves are those of one committed contest, shifted; so verdicts come from real scatter.
+    Losses and curves are those of the committed confirmation, shifted; so verdicts come from real scatter.
     """
     project = copy_board(root, 3)
     claim = json.loads((RECORD / "submission.json").read_text())
     recipe, sources, won = claim["candidate"]["recipe"], claim["candidate"]["sources"], 0
+    real_gain = claim["verdict"]["gain"]
     for number in range(4, 10):
         idea, is_record = f"idea_{number}", number == 8
         folder = project.submissions / f"{number:04d}-pocket-{idea}"
-        shutil.copytree(NEGATIVE, folder)
-        own = folder / "sources" / f"{idea}.py"
-        (folder / "sources" / "qk_norm.py").rename(own)
-        own.write_text(own.read_text() + f"x = {number}\n" * (7 * number % 30))
+        shutil.copytree(RECORD, folder)
+        own, source = folder / "sources" / f"{idea}.py", RECORD / "sources" / "token_smear.py"
+        own.write_text(source.read_text() + f"x = {number}\n" * (7 * number % 30))
         for variant in sources:
-            shutil.copy(NEGATIVE / "sources" / "token_smear.py", folder / "sources" / f"{variant}.py")
+            shutil.copy(source, folder / "sources" / f"{variant}.py")
         claim = json.loads((folder / "submission.json").read_text())
         record = claim["record"] | {"recipe": recipe, "sources": sources}
         ours = {**sources, idea: f"{number:064x}"}
@@ -183,6 +183,7 @@ def make_board(root: Path) -> Project:
         for path in (folder / "runs").iterdir():
             is_candidate = path.name.startswith("candidate")
             shift = MOST_LOSS * (won + (4 if is_record and is_candidate else number % 3 if is_candidate else 0))
+            shift -= real_gain if is_candidate else 0
             run = json.loads(path.read_text())
             run["evaluation"]["nats"] -= shift * run["evaluation"]["tokens"]
             for point in run["training"]["curve"]:
