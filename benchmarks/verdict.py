@@ -1,132 +1,145 @@
-"""How often the rule errs and what it costs, against four other rules, on simulated and on real noise.
+"""How often the rule errs and what it costs, beside six other rules, on simulated and on measured noise.
 
-    python benchmarks/verdict.py --placebo pocket --placebo pocket-moe --placebo pocket-placebo --placebo smoke
+    python benchmarks/verdict.py
 
-writes benchmarks/verdict/README.md and verdict.png. All rules but the known sigma run through
-`harness.rule.sequential.replay`, the code that judges submissions; a sample of the simulated contests is judged again
-by `harness.rule.verdict.judge`, and any difference stops the study.
+writes benchmarks/verdict/README.md and verdict.png. Screen and confirmation run through
+`harness.rule.screen.replay_screen` and `harness.rule.sequential.replay`, the code that judges submissions; a sample of
+the simulated contests is judged again by `harness.rule.verdict`, and any difference stops the study.
 
-`--placebo` adds the measured noise of a kept study, a folder of `benchmarks/noise`. Unit of a gain: the standard
-deviation of the paired difference.
+The measured noise is that of every kept study in `benchmarks/noise` with eight pairs or more. Unit of a gain: the
+standard deviation of the paired difference.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from correlation import read_arm
-from verdict_page import CORRELATIONS, GAINS, NORMAL, Study, markdown, picture
+from correlation import read_pairs
+from verdict_page import FEW_GAINS, GAINS, MORE, Size, Study, markdown, picture
 from verdict_simulation import (
+    ALONE,
     NOISES,
+    NORMAL,
     NUM_PAIRS,
+    THIS,
+    WELCH,
     Array,
     Contests,
     Tally,
-    by_rule,
+    both_stages,
     loss_criterion,
-    placebo_contests,
-    rules,
+    measured_contests,
+    neighbours,
+    protocols,
 )
 
 from harness.core.errors import LlmbenchError
 from harness.core.project import DEFAULT_TRACK, Project, write_atomic
 from harness.core.runs import Evaluation, FinishedRun, Machine, Pair, Provenance, Training
 from harness.core.track import Rule, load_track
-from harness.rule.sequential import replay
-from harness.rule.stats import pair_correlation
-from harness.rule.verdict import decide
+from harness.rule.screen import replay_screen
+from harness.rule.sequential import Replay, false_accept_rate, replay
+from harness.rule.verdict import decide, screen
 
 FOLDER = Path(__file__).with_suffix("")
+NOISE_FOLDER = FOLDER.parent / "noise"
 SEED = 20240601
-CHECKED = 300  # contests of each design that `judge` judges again
-UNIT = math.sqrt(2)  # deviation of the difference of two independent arms
-NEVER = {"welch_df_from": NUM_PAIRS + 1, "futility_alpha": 1e-12}  # values that switch a constant off
+CHECKED = 300  # contests that `harness.rule.verdict` judges again, at each gain
+FEWEST_PAIRS = 8
+RESAMPLED = 200  # studies of normal noise that a measured one is compared with
+NATS = 0.01  # of the unit, where whole runs are judged
+NO_FUTILITY = 1e-12
+
+Measured = dict[str, tuple[list[float], list[float]]]
+"""A kept noise study -> the record's and the candidate's losses."""
 
 
-def better(contests: Contests, gain: float) -> Contests:
-    """The same contests with a candidate that is better by `gain`."""
-    return Contests(contests.record, contests.candidate - gain)
-
-
-def false_accepts(rule: Rule, num: int, measured: dict[str, Contests]) -> dict[str, dict[str, float]]:
-    """Noise -> rule -> share of contests accepted where there is no gain; without rules that need more pairs."""
+def false_accepts(rule: Rule, num: int, measured: Measured) -> dict[str, dict[str, Tally]]:
+    """Noise -> protocol -> tally where there is no gain; without protocols that need more pairs."""
     simulated = ((noise.name, noise.contests(np.random.default_rng(SEED), num)) for noise in NOISES)
-    table: dict[str, dict[str, float]] = {}
-    for source, contests in itertools.chain(simulated, measured.items()):
-        table[source] = {
-            name: apply(contests).accepted
-            for name, apply in rules(rule).items()
-            if not (name == "Welch at 10 a side" and contests.record.shape[1] < NUM_PAIRS)
+    resampled = (
+        (name, measured_contests(np.random.default_rng(SEED + 3), *arms, num)) for name, arms in measured.items()
+    )
+    return {
+        source: {
+            name: apply(contests)
+            for name, apply in protocols(rule).items()
+            if not (name == WELCH and contests.record.shape[1] < NUM_PAIRS)
         }
-    return table
-
-
-def power_curves(rule: Rule, num: int) -> dict[str, list[Tally]]:
-    """Rule -> one tally for each of GAINS, at normal noise of independent arms."""
-    contests = NOISES[0].contests(np.random.default_rng(SEED + 1), num)
-    return {name: [apply(better(contests, gain * UNIT)) for gain in GAINS] for name, apply in rules(rule).items()}
-
-
-def design_by_correlation(rule: Rule, num: int) -> dict[str, list[Tally]]:
-    """Design -> one tally for each of CORRELATIONS, where the gain is two deviations of a single seed."""
-    drawn = [NOISES[0].contests(np.random.default_rng(SEED + 2), num, rho) for rho in CORRELATIONS]
-    return {
-        name: [apply(better(contests, 2.0)) for contests in drawn]
-        for name, apply in rules(rule).items()
-        if name.startswith("this rule")
+        for source, contests in itertools.chain(simulated, resampled)
     }
 
 
-def estimated_df(rule: Rule, num: int) -> dict[str, list[Tally]]:
-    """A value of `welch_df_from` -> tallies under Welch: without gain at each normal noise, then at two deviations."""
-    drawn = [noise.contests(np.random.default_rng(SEED), num) for noise in NORMAL]
-    drawn.append(better(NOISES[0].contests(np.random.default_rng(SEED + 1), num), 2 * UNIT))
+def power_curves(rule: Rule, contests: Contests) -> dict[str, list[Tally]]:
+    """Protocol -> one tally for each of GAINS. Without gain the track's own meets MORE times as many contests."""
+    found = {name: [apply(contests.better(gain)) for gain in GAINS] for name, apply in protocols(rule).items()}
+    rng = np.random.default_rng(SEED + 2)
+    drawn = [both_stages(rule)(NORMAL.contests(rng, len(contests.record))) for _ in range(MORE)]
+    found[THIS][0] = Tally(*np.mean(drawn, axis=0).tolist())
+    return found
+
+
+def wrong_units(rule: Rule, contests: Contests) -> dict[str, list[Tally]]:
+    """How the screen's unit is declared -> one tally for each of FEW_GAINS."""
+    units = {"half as large": 0.5, "right": 1.0, "twice as large": 2.0}
     return {
-        label: [by_rule(rule.model_copy(update={"design": "welch", "welch_df_from": value}))(one) for one in drawn]
-        for label, value in _others(rule.looks, rule.welch_df_from, NEVER["welch_df_from"]).items()
+        name: [both_stages(rule.model_copy(update={"noise_nats": unit}))(contests.better(gain)) for gain in FEW_GAINS]
+        for name, unit in units.items()
     }
 
 
-def early_stops(rule: Rule, num: int) -> dict[str, dict[str, Tally]]:
-    """A value of `futility_alpha` -> design and gain -> tally, at normal noise."""
-    contests = NOISES[0].contests(np.random.default_rng(SEED + 1), num)
-    drawn = {f"{gain:g}": better(contests, gain * UNIT) for gain in (0.0, 1.0, 2.0)}
-    return {
-        label: {
-            f"{design}, {gain}": by_rule(rule.model_copy(update={"design": design, "futility_alpha": value}))(one)
-            for design in ("paired", "welch")
-            for gain, one in drawn.items()
-        }
-        for label, value in _others((0.1, 0.2, 0.3, 0.45), rule.futility_alpha, NEVER["futility_alpha"]).items()
-    }
+def moved_constants(rule: Rule, contests: Contests) -> dict[str, list[Tally]]:
+    """What was moved -> one tally for each of FEW_GAINS."""
+    return {label: [both_stages(one)(contests.better(gain)) for gain in FEW_GAINS] for label, one in neighbours(rule)}
 
 
-def _others(values: Sequence[float], own: float, never: float) -> dict[str, float]:
-    """Values of a constant to compare, by label: the rule's own among others, and the one that switches it off."""
-    labels = {f"{value:g}" + ", as here" * (value == own): value for value in sorted({*values, own})}
-    return labels | {"never": never}
+def sizes(rule: Rule, contests: Contests) -> list[Size]:
+    """After each look: the confirmation's false accepts until then, by recursion and as simulated."""
+    full = rule.model_copy(update={"futility_alpha": NO_FUTILITY})
+    plain, stopped = (replay([loss_criterion(one, contests)], one) for one in (full, rule))
+
+    def share(state: Replay, look: int) -> float:
+        return float(((state.decision == 1) & (state.look <= look)).mean())
+
+    return [
+        Size(
+            pairs,
+            level,
+            false_accept_rate(rule.looks[:look], rule.levels[:look]),
+            share(plain, look),
+            share(stopped, look),
+        )
+        for look, (pairs, level) in enumerate(zip(rule.looks, rule.levels, strict=True), start=1)
+    ]
 
 
 def cross_check(rule: Rule, contests: Contests, limit: int = CHECKED) -> int:
-    """Judge contests again with `verdict.judge`, on whole runs; returns how many were compared.
+    """Judge contests again with `harness.rule.verdict`, on whole runs; returns how many were compared.
 
     Raises RuntimeError where it decides otherwise than the arrays did.
     """
-    num, compared = rule.looks[-1], 0
-    arms = [4.0 + 0.01 * arm[:limit, :num] for arm in contests]
-    state = replay([loss_criterion(rule, Contests(*arms))], rule)
-    for record, candidate, decision, look in zip(*arms, state.decision, state.look, strict=True):
-        verdict = decide(_pairs(record, candidate), rule, added_statements=0)
-        if (verdict.decision, verdict.look) != (("undecided", "accepted", "rejected")[decision], look):
-            raise RuntimeError(f"judge says {verdict.decision} at look {verdict.look}, the study {decision} at {look}")
-        compared += 1
-    return compared
+    whole = rule.model_copy(update={"noise_nats": NATS})
+    codes = {1: "screen_passed", -1: "screened_out", 0: "needs_more_runs"}
+    words = {1: "accepted", -1: "rejected", 0: "undecided"}
+    screened = replay_screen(contests.screen[:limit], 0.0, rule)
+    confirmed = replay([loss_criterion(rule, contests)], rule)
+    num = rule.looks[-1]
+    for place, gains in enumerate(contests.screen[:limit]):
+        verdict = screen(_pairs(np.zeros_like(gains), -gains), whole, added_statements=0)
+        expected = codes[int(screened.decision[place])], int(screened.look[place])
+        if (verdict.reasons[0], verdict.look) != expected:
+            raise RuntimeError(f"the rule says {verdict.reasons[0]} at look {verdict.look}, the study {expected}")
+        arms = contests.record[place, :num], contests.candidate[place, :num]
+        verdict = decide(_pairs(*arms), whole, added_statements=0)
+        expected = words[int(confirmed.decision[place])], int(confirmed.look[place])
+        if (verdict.decision, verdict.look) != expected:
+            raise RuntimeError(f"the rule says {verdict.decision} at look {verdict.look}, the study {expected}")
+    return 2 * len(contests.screen[:limit])
 
 
 def _pairs(record: Array, candidate: Array) -> list[Pair]:
@@ -157,75 +170,73 @@ def _pairs(record: Array, candidate: Array) -> list[Pair]:
             seed=seed,
             provenance=provenance,
             training=training,
-            evaluation=Evaluation(nats=loss, correct=0, tokens=1, bytes=1, probes=(), confinement=(), eval_s=0.0),
+            evaluation=Evaluation(
+                nats=4 + NATS * loss, correct=0, tokens=1, bytes=1, probes=(), confinement=(), eval_s=0.0
+            ),
         )
 
     losses = zip(record.tolist(), candidate.tolist(), strict=True)
     return [Pair(run("base", seed, r), run("base+idea", seed, c)) for seed, (r, c) in enumerate(losses)]
 
 
-def measured_pairs(project: Project, study: str) -> tuple[list[float], list[float]]:
-    """Record's and candidate's losses of a kept noise study. Raises LlmbenchError below eight pairs."""
-    arms = [read_arm(project.root / "benchmarks" / "noise" / study, arm) for arm in ("record", "candidate")]
-    record, candidate = ([run.evaluation.val_loss for run in arm] for arm in arms)
-    if len(record) < 8:
-        raise LlmbenchError(f"{study} has {len(record)} kept placebo pairs; make 8 or more: `llmbench noise --save`")
-    return record, candidate
+def measured_pairs() -> Measured:
+    """Every kept noise study that has enough pairs. Raises LlmbenchError for a broken file."""
+    found: Measured = {}
+    for folder in sorted({path.parent for path in NOISE_FOLDER.rglob("record-seed-*.json")}):
+        for pairs in read_pairs(folder):
+            if len(pairs) >= FEWEST_PAIRS:
+                record, candidate = ([run.evaluation.val_loss for run in arm] for arm in zip(*pairs, strict=True))
+                found[f"{folder.relative_to(NOISE_FOLDER)}, {pairs[0].candidate.recipe}"] = record, candidate
+    return found
 
 
-def placebo_note(rule: Rule, name: str, row: dict[str, float], num_pairs: int, correlation: float) -> str:
-    """How far a figure from so few pairs can be trusted: the same resampling of normal noise, many times over."""
+def normal_ranges(rule: Rule, num_pairs: int) -> dict[str, tuple[float, float]]:
+    """Protocol -> central 90 % of its false accepts, where as many pairs of normal noise are resampled."""
     rng = np.random.default_rng(SEED + 4)
-    drawn = [NOISES[0].contests(rng, 1, correlation, num_pairs) for _ in range(200)]
-    resampled = [
-        placebo_contests(rng, normal.record[0].tolist(), normal.candidate[0].tolist(), 2_000) for normal in drawn
+    drawn = [NORMAL.contests(rng, 1, num_pairs) for _ in range(RESAMPLED)]
+    contests = [measured_contests(rng, one.record[0].tolist(), one.candidate[0].tolist(), 2_000) for one in drawn]
+    apply = protocols(rule)
+    shares = {name: [apply[name](one).accepted for one in contests] for name in (THIS, ALONE)}
+    return {name: (float(np.percentile(all_, 5)), float(np.percentile(all_, 95))) for name, all_ in shares.items()}
+
+
+def measured_notes(rule: Rule, measured: Measured, false: dict[str, dict[str, Tally]]) -> list[str]:
+    """For each measured noise how far its figures, from so few pairs, can be trusted."""
+    counts = {name: len(arms[0]) for name, arms in measured.items()}
+    usual = {count: normal_ranges(rule, count) for count in set(counts.values())}
+    return [
+        f"- {name}, {count} pairs: "
+        + "; ".join(
+            f"{label} {100 * false[name][label].accepted:.2f} % ({100 * low:.2f} to {100 * high:.2f} %)"
+            for label, (low, high) in usual[count].items()
+        )
+        + "."
+        for name, count in counts.items()
     ]
-    ranges = []
-    for label, apply in rules(rule).items():
-        if label.startswith("this rule"):
-            low, high = np.percentile([100 * apply(contests).accepted for contests in resampled], [5, 95])
-            ranges.append(f"{label} {100 * row[label]:.2f} % (normal noise: {low:.2f} to {high:.2f} %)")
-    return (
-        f"- {name}: {num_pairs} measured pairs, correlation {correlation:.2f}. False accepts when they are resampled: "
-        f"{'; '.join(ranges)}. In brackets, the central 90 % of what as many pairs of normal noise give."
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the study. Raises LlmbenchError for a wrong file, RuntimeError where study and judge disagree."""
+    """Run the study. Raises LlmbenchError for a wrong file, RuntimeError where study and rule disagree."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--placebo", action="append", default=[], help="a kept noise study to add: a folder of benchmarks/noise"
-    )
-    parser.add_argument("--contests", type=int, default=200_000, help="simulated contests a cell")
+    parser.add_argument("--contests", type=int, default=400_000, help="simulated contests a cell")
     parser.add_argument("--track", default=DEFAULT_TRACK, help="the track whose rule is studied")
     options = parser.parse_args(arguments)
     project, num = Project.find(), options.contests
-    rule = load_track(project, options.track).rule
-    measured: dict[str, Contests] = {}
-    placebos: dict[str, tuple[int, float]] = {}
-    for folder in options.placebo:
-        arms = measured_pairs(project, folder)
-        measured[f"placebo, {folder}"] = placebo_contests(np.random.default_rng(SEED + 3), *arms, num)
-        placebos[f"placebo, {folder}"] = len(arms[0]), max(0.0, pair_correlation(*arms) or 0.0)
-    small = NOISES[0].contests(np.random.default_rng(SEED), CHECKED)
-    compared = sum(
-        cross_check(rule.model_copy(update={"design": design}), better(small, gain))
-        for design in ("paired", "welch")
-        for gain in (0.0, 2.0)
-    )
+    rule = load_track(project, options.track).rule.model_copy(update={"noise_nats": 1.0})
+    measured = measured_pairs()
+    contests = NORMAL.contests(np.random.default_rng(SEED + 1), num)
+    few = Contests(*(part[:CHECKED] for part in contests))
     false = false_accepts(rule, num, measured)
-    notes = [placebo_note(rule, name, false[name], *about) for name, about in placebos.items()]
-    notes.append(f"- {compared} of the simulated contests were judged again by `verdict.judge`: no difference.")
     study = Study(
         rule=rule,
         num=num,
+        power=power_curves(rule, contests),
+        sizes=sizes(rule, contests),
         false=false,
-        power=power_curves(rule, num),
-        designs=design_by_correlation(rule, num),
-        df_from=estimated_df(rule, num),
-        futility=early_stops(rule, num),
-        notes=notes,
+        units=wrong_units(rule, contests),
+        moved=moved_constants(rule, contests),
+        measured=measured_notes(rule, measured, false),
+        checked=sum(cross_check(rule, few.better(gain)) for gain in (0.0, 2.0)),
     )
     write_atomic(FOLDER / "README.md", markdown(study))
     picture(FOLDER / "verdict.png", study)

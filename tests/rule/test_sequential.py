@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -167,6 +168,22 @@ def test_stored_runs_hold_the_promise_where_both_arms_scatter_alike() -> None:
     assert 0.004 < (placebo.decision == 1).mean() < 0.01
     better = replay([normal_noise(rule, num, gain=2 * 2**0.5)], rule)
     assert (better.decision == 1).mean() > 0.95
+
+
+def test_a_decision_is_final() -> None:
+    contests = normal_noise(RULE, 20_000, gain=1.5)
+    contests.candidate[0] = contests.record[0] - [-0.01, 0.01, -0.001, 1, 1, 1, 1, 1]  # the last look would accept it
+    full = replay([contests], RULE)
+    for num in RULE.looks:
+        early = replay(
+            [replace(contests, record=contests.record[:, :num], candidate=contests.candidate[:, :num])], RULE
+        )
+        done = early.decision != 0
+        assert {1, -1} <= set(early.decision[done])
+        assert (full.decision[done] == early.decision[done]).all()
+        assert (full.look[done] == early.look[done]).all()
+    assert full.decision.all()
+    assert (full.decision[0], full.look[0]) == (-1, 1)
 
 
 @pytest.mark.parametrize("gain", [0.0, 2.0])
