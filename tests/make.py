@@ -163,10 +163,10 @@ def make_board(root: Path) -> Project:
         idea, is_record = f"idea_{number}", number == 8
         folder = project.submissions / f"{number:04d}-pocket-{idea}"
         shutil.copytree(RECORD, folder)
-        own, source = folder / "sources" / f"{idea}.py", RECORD / "sources" / "token_smear.py"
-        own.write_text(source.read_text() + f"x = {number}\n" * (7 * number % 30))
+        text = (NEGATIVE / "sources" / "qk_norm.py").read_text() + f"x = {number}\n" * (7 * number % 30)
+        (folder / "sources" / f"{idea}.py").write_text(text)
         for variant in sources:
-            shutil.copy(source, folder / "sources" / f"{variant}.py")
+            shutil.copy(RECORD / "sources" / "token_smear.py", folder / "sources" / f"{variant}.py")
         claim = json.loads((folder / "submission.json").read_text())
         record = claim["record"] | {"recipe": recipe, "sources": sources}
         ours = {**sources, idea: f"{number:064x}"}

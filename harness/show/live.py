@@ -189,7 +189,7 @@ class LiveRuns:
         rate = sum(watched.rate for watched in self._running.values()) / self.track.budget.batch_tokens
         left = f", about {duration(steps / rate)} left" if rate > 0 else ""
         gain = f"; gain so far {fmean(gains.values()):+.4f}" if gains else ""
-        return f"{stage}: {len(gains)} of {goal} pairs to the next look{left}{gain}"
+        return f"{stage}: {len(gains)} of {goal} pairs{left}{gain}"
 
     def _line(self, run: RunIdentity, text: str) -> None:
         put(self.console, f"{self._name(run.recipe, run.seed)}: {text}")

@@ -149,7 +149,9 @@ def test_a_record_that_challenges_retract_says_so_and_holds_no_more(tmp_path: Pa
         folder = project.submissions / f"{number:04d}-challenge-0002"
         if folder != old:
             shutil.copytree(old, folder)
-        edit(folder / "submission.json", number=number, challenge={"number": 2, "outcome": "refuted"})
+        edit(
+            folder / "submission.json", number=number, challenge={"number": 2, "outcome": "refuted", "merged": "a" * 40}
+        )
         files = written(project)
         page = Page(files[f"submissions/{RECORD.name}.html"])
         assert f"submission {number} says refuted" in " ".join(page.text.split())

@@ -136,8 +136,8 @@ def test_a_failed_runs_reason_is_one_short_line_everywhere(
     failed: FailedRun, project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert len(failed.reason) == LONGEST_LINE
-    verdict = failed_verdict("candidate_failed", failed.reason, RULE, added_statements=0)
-    contest = Contest(Arms("base", "base+idea"), (), (failed,), verdict)
+    verdict = failed_verdict("candidate_failed", failed.reason, RULE, added_statements=0, stage="screen")
+    contest = Contest(Arms("base", "base+idea"), (), (), (failed,), verdict)
     show_pairs(contest)
     console = Console(file=io.StringIO(), width=100)
     with LiveRuns(console, load_track(project, "pocket")) as live:
