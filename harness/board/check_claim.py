@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.board.curves import png_problem
 from harness.board.readme import submission_markdown
-from harness.board.submission import Arm, ArmName, Claim, Submission, confirmation_seeds, run_file
+from harness.board.submission import KNOWLEDGE_DIGITS, Arm, ArmName, Claim, Submission, confirmation_seeds, run_file
 from harness.core.errors import LlmbenchError
 from harness.core.project import read_bytes, sha256
 from harness.core.runs import PROBES, FinishedRun, dump_json
@@ -48,9 +48,12 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
             yield f"{folder.name}/{error}"
     for name, arm in submission.arms.items():
         yield from _arm_problems(claim, name, arm)
+    if submission.verdict is not None and submission.verdict.lane != submission.lane:
+        yield f"{folder.name}/submission.json: lane is {submission.lane}, its verdict's is {submission.verdict.lane}"
     if (stated := submission.knowledge_nats) is not None:
         known = claim.knowledge_nats
-        if not math.isclose(stated, known or 0.0, rel_tol=0.05):  # zlib's versions differ by less
+        # zlib's versions differ by less
+        if stated != round(stated, KNOWLEDGE_DIGITS) or not math.isclose(stated, known or 0.0, rel_tol=0.05):
             yield f"{folder.name}/submission.json: knowledge_nats is {stated}, the sources give {known}"
     yield from _seed_problems(claim)
     yield from _audit_problems(claim)

@@ -37,6 +37,7 @@ Seed = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,18})$")]
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")]
 """A commit's full id, SHA-1 or SHA-256."""
 
+KNOWLEDGE_DIGITS = 4
 SUBMISSION_NAME = r"^[a-z0-9][a-z0-9_+-]*$"
 
 
@@ -164,7 +165,7 @@ def load_submission(folder: Path, text: str | None = None) -> Submission:
 def knowledge_per_token(texts: Iterable[str], track: Track) -> float | None:
     """Upper bound on what these sources could know of a track's val, in nats a token; None where there are none."""
     known = [knowledge_nats(text) for text in texts]
-    return round(sum(known) / (track.data.pin("val").tokens - 1), 4) if known else None
+    return round(sum(known) / (track.data.pin("val").tokens - 1), KNOWLEDGE_DIGITS) if known else None
 
 
 @dataclass(frozen=True)

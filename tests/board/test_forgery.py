@@ -83,7 +83,7 @@ CAUGHT: dict[str, tuple[Edit, str]] = {
     "no curve": (setting("training.curve", []), "does not rise to the last step"),
     "a stopped clock": (setting("training.train_s", 1.0), "clock runs past train_s"),
     "one run twice": (setting("training.weights_sha256", "0" * 64, arms=CANDIDATE), "one is a copy"),
-    "a seed of choice": (setting("seed", 77, only=0), "are neither the track's first"),
+    "a seed of choice": (setting("seed", 77, only=0), "the candidate's seeds are [77"),
     "another source": (setting("sources", {"x": "0" * 64}, arms=CANDIDATE), "sources is"),
     "another recipe": (setting("recipe", "base+x", arms=CANDIDATE), "recipe is"),
     "another code in one arm": (setting("code_digest", "0" * 64, arms=CANDIDATE), "its verdict is undecided"),
@@ -91,7 +91,7 @@ CAUGHT: dict[str, tuple[Edit, str]] = {
     "another package": (setting("provenance.packages.torch", "9", only=1), "its verdict is undecided"),
     "another load": (setting("provenance.jobs", 9, only=1, arms=CANDIDATE), "its verdict is undecided"),
     "a run from the future": (setting("training.ended", "2099-01-01T00:00:00Z"), "but a run of the"),
-    "a slower candidate": (setting("training.train_s", lambda s: 9 * s, arms=CANDIDATE), "its verdict is"),
+    "a slower candidate": (setting("training.cpu_s", lambda s: 9 * s, arms=CANDIDATE), "its verdict is"),
     "a loss that does not win": (setting("evaluation.nats", lambda n: 1.1 * n, arms=CANDIDATE), "its verdict is"),
 }
 
@@ -109,15 +109,19 @@ def test_a_changed_loss_needs_a_changed_verdict(tmp_path: Path) -> None:
     assert any("verdict.gain is" in problem and "recomputed from the runs" in problem for problem in found), found
 
 
-def test_seeds_are_the_first_public_ones_or_follow_from_the_source(tmp_path: Path) -> None:
+def test_the_seeds_of_a_record_follow_from_the_code_of_both_arms(tmp_path: Path) -> None:
     record = load_submission(RECORD)
-    derived = confirmation_seeds(record.track_digest, record.candidate.sources, len(record.candidate.seeds) + 1)
-    assert derived != confirmation_seeds(record.track_digest, {"token_smear": "0" * 64}, len(derived))
+    track, count = Claim(RECORD, record).track, len(record.candidate.seeds) + 1
+    derived = confirmation_seeds(track, record.record.sources if record.record else {}, record.candidate.sources, count)
+    assert derived != confirmation_seeds(track, {}, {"token_smear": "0" * 64}, count)
+    assert derived != confirmation_seeds(track, {"other": "0" * 64}, record.candidate.sources, count)
+    renamed = {"another_name": record.candidate.sources["token_smear"]}
+    assert derived == confirmation_seeds(track, {}, renamed, count)
     for place, seeds in enumerate((derived[:-1], derived[1:], record.candidate.seeds[::-1])):
         found = forge(
             copy_board(tmp_path / str(place)), lambda arm, place, run, seeds=seeds: run.update(seed=seeds[place])
         )
-        assert found == [] if place == 0 else any("are neither" in problem for problem in found), found
+        assert found == [] if place == 0 else any("not those that the code" in problem for problem in found), found
 
 
 def test_what_must_not_be_compared_cannot_be_filed_as_a_negative_result(tmp_path: Path) -> None:
@@ -132,6 +136,7 @@ UNSEEN: dict[str, Edit] = {
     "a faster candidate": setting("provenance.machine.cpu", "a better one"),
     "another code in every run": setting("code_digest", "0" * 64),
     "another day": setting("training.ended", "2026-01-01T00:00:00Z"),
+    "a slower wall clock": setting("training.train_s", lambda s: 9 * s, arms=CANDIDATE),
     "another size": setting("training.num_params", 1),
     "another revision": setting("provenance.revision", None),
 }

@@ -140,7 +140,7 @@ def subjects(project: Project) -> dict[str, Subject]:
         "source": Subject(
             claim / "sources" / "token_smear.py", claim_problems, lambda found, content: same_tree(content)
         ),
-        "record's run": guarded("runs/record-seed-0.json"),
+        "record's run": guarded(f"runs/{next((claim / 'runs').glob('record-*')).name}"),
         "board": Subject(claim / "submission.json", lambda: make_rows(project), always),
         "leaderboard.csv": Subject(project.leaderboard, board_problems, lambda found, content: content == csv),
         "readme": Subject(project.readme, board_problems, lambda found, content: found == table),
