@@ -134,7 +134,7 @@ def test_a_good_pull_request_passes_and_its_verdict_is_in_the_summary(pull_reque
     assert not pull_request.git("status", "--porcelain")
     assert len(pull_request.git("worktree", "list").splitlines()) == 1
     # A flag is shown and counted, and refuses nothing: the sandbox that trained these runs was no repository.
-    assert "For review, 0002-smoke-token_smear: no_revision (6 of 6 runs)" in judged.stdout
+    assert "For review, 0002-smoke-token_smear: no_revision (4 of 4 runs)" in judged.stdout
     assert re.search(r" 0 failed, [1-9]\d* flags for review", judged.stdout)
 
 
@@ -158,7 +158,7 @@ def strays(it: Repository) -> None:
 
 def board_cell(it: Repository) -> None:
     text = (it.root / "README.md").read_text()
-    row = re.search(r"\| 2 \| \[`base\+token_smear`\]\S+ \| (\d\.\d+)", text[text.index(BOARD_START) :])
+    row = re.search(r"\| 2 \| \[`base\+token_smear`\][^|]+\| (\d\.\d+)", text[text.index(BOARD_START) :])
     assert row
     it.edit("README.md", row[0], row[0].replace(row[1], "0.0001"))
 
@@ -181,6 +181,11 @@ def no_audit(it: Repository) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
+def candidate_run(it: Repository) -> str:
+    path = next((it.root / CLAIM / "runs").glob("candidate-*"))
+    return str(path.relative_to(it.root))
+
+
 OTHERS = (".github/workflows/verify.yml", "harness/rule/verdict.py", "models/gpt.py", "tracks/smoke.toml")
 STRAY = "a submission changes only its own files"
 SPOILED: dict[str, tuple[Spoil, str]] = {
@@ -196,10 +201,13 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
         "submissions/0001-smoke-baseline/README.md was changed: what is filed stays as it is",
     ),
     "new submission's run": (
-        lambda it: it.edit(f"{CLAIM}/runs/candidate-seed-1.json", '"correct": ', '"correct": 9'),
+        lambda it: it.edit(candidate_run(it), '"correct": ', '"correct": 9'),
         "is not the run whose digest the submission states",
     ),
-    "variant": (lambda it: it.edit(VARIANT), f"{VARIANT} is not the file that 0002-smoke-token_smear was trained with"),
+    "variant": (
+        lambda it: it.edit(VARIANT, "zeros_", "ones_"),
+        f"{VARIANT} is not the file that 0002-smoke-token_smear was trained with",
+    ),
     "variant gone": (lambda it: (it.root / VARIANT).unlink(), "there is no variant 'token_smear'"),
     "other variant": (
         lambda it: it.edit("models/variants/placebo.py"),
@@ -259,7 +267,7 @@ def test_runs_of_another_version_of_the_loop_are_refused(pull_request: Repositor
     pull_request.becomes_main()
     pull_request.git("checkout", "origin/good", "--", CLAIM, VARIANT, "leaderboard.csv", "README.md")
     pull_request.commit()
-    assert "6 of 6 runs were trained by another version of the base model or the loop" in pull_request.said(3)
+    assert "4 of 4 runs were trained by another version of the base model or the loop" in pull_request.said(3)
 
 
 def test_a_branch_that_lacks_its_base_is_told_to_rebase(pull_request: Repository) -> None:
