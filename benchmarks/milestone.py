@@ -43,9 +43,10 @@ def main() -> None:
         behind = [halfway(pair.candidate) - halfway(pair.record) for pair in pairs]
         final = [pair.candidate.evaluation.val_loss - pair.record.evaluation.val_loss for pair in pairs]
         apart = max(abs(halfway(one.candidate) - halfway(two.record)) for one, two in itertools.product(pairs, pairs))
-        regained = statistics.stdev(half - end for half, end in zip(behind, final, strict=True))
+        changes = [half - end for half, end in zip(behind, final, strict=True)]
+        regained = f"{statistics.stdev(changes):.4f}" if len(changes) > 1 else ""
         cells = [f"`{pairs[0].record.recipe}`, `{pairs[0].candidate.recipe}`", str(len(behind))]
-        cells += [f"{statistics.fmean(behind):+.4f}", f"{max(behind):+.4f}", f"{apart:.4f}", f"{regained:.4f}"]
+        cells += [f"{statistics.fmean(behind):+.4f}", f"{max(behind):+.4f}", f"{apart:.4f}", regained]
         print("| " + " | ".join(cells) + " |")
         ends += zip(behind, final, strict=True)
     won = [half for half, end in ends if end < 0]
