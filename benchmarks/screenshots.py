@@ -26,7 +26,6 @@ from harness.board.leaderboard import read_board
 from harness.board.submission import Claim, load_submission
 from harness.cli.run import show_contest
 from harness.core.project import CHECKOUT, Project
-from harness.core.runs import Pair
 from harness.core.terminal import fit
 from harness.core.track import load_track
 from harness.lab.arms import Entry, choose_arms, run_command
@@ -109,10 +108,9 @@ def claimed_verdict(project: Project) -> tuple[str, str]:
     entry = Entry(added=tuple(submission.candidate.recipe.split("+")[1:]))
     arms = choose_arms(read_board(project), load_track(project, submission.track), entry)
     record, candidate = Claim(folder, submission).finished.values()
-    pairs = tuple(Pair(*pair) for pair in zip(record, candidate, strict=True))
     os.environ.update(FORCE_COLOR="1", COLUMNS=str(COLUMNS))
     with redirect_stdout(io.StringIO()) as printed:
-        show_contest(Contest(arms, pairs, (), verdict), arms.remark)
+        show_contest(Contest(arms, tuple(record), tuple(candidate), (), verdict), arms.remark)
     return run_command(None, entry).removeprefix("llmbench "), printed.getvalue()
 
 
