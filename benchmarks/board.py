@@ -26,12 +26,13 @@ sys.path.insert(0, str(ROOT))
 from harness.board.challenge import challenge_seeds  # noqa: E402
 from harness.board.leaderboard import rebuild  # noqa: E402
 from harness.board.readme import submission_markdown  # noqa: E402
-from harness.board.submission import Arm, Challenge, Submission  # noqa: E402
+from harness.board.submission import Arm, Challenge, Submission, confirmation_seeds  # noqa: E402
 from harness.core.project import Project, sha256  # noqa: E402
 from harness.core.runs import FinishedRun, dump_json, load_run  # noqa: E402
 from harness.core.track import Rule, Track, load_track  # noqa: E402
 from harness.rule.replication import outcome_of_record, rule_again  # noqa: E402
-from harness.rule.verdict import Verdict, decide_arms  # noqa: E402
+from harness.rule.verdict import Stage, Verdict, decide_arms  # noqa: E402
+from harness.variants.canonical import tree_digest  # noqa: E402
 from harness.variants.cost import count_statements_of  # noqa: E402
 
 NUM_TRACKS = 8
@@ -120,24 +121,39 @@ class Board:
         self._write(contest, "opening", "baseline", None, {}, contest.runs, None, attempt=1)
 
     def _compete(self, contest: Contest, gain: float) -> None:
-        """A new variant on top of the record: drawn again until the rule says what the board's plan says."""
-        wanted = "accepted" if gain else "rejected"
+        """A new variant on top of the record: drawn again until the rule says what the board's plan says.
+
+        One with a gain is confirmed, the others are dropped by the screen.
+        """
+        wanted, stage, rule = (
+            "accepted" if gain else "rejected",
+            "confirmation" if gain else "screen",
+            contest.track.rule,
+        )
         name = f"scale_{self.number + 1}"
         sources = contest.sources | {name: VARIANT.format(factor=1 + 1e-6 * (self.number + 1))}
         recipe = "+".join(("base", *sources))
+        seeds, held = contest.track.seeds[: rule.screen_looks[-1]], contest.runs
+        if gain:
+            arms = ({variant: tree_digest(text) for variant, text in own.items()} for own in (contest.sources, sources))
+            seeds = confirmation_seeds(contest.track, *arms, rule.looks[-1])
         while True:
-            runs = self._runs(contest, recipe, sources, contest.level - gain, contest.track.seeds)
-            verdict = judge(contest.runs, runs, contest.track.rule, count_statements_of(sources[name]))
+            if gain:
+                record = "+".join(("base", *contest.sources))
+                held = self._runs(contest, record, contest.sources, contest.level, seeds)
+            runs = self._runs(contest, recipe, sources, contest.level - gain, seeds)
+            verdict = judge(held, runs, rule, count_statements_of(sources[name]), stage)
             if verdict.decision == wanted:
                 break
         contest.attempts += 1
-        records, kind = contest.runs[: verdict.pairs], "record" if gain else "negative"
+        records, kind = held[: verdict.pairs], "record" if gain else "negative"
         own = self._write(
             contest, kind, name, records, sources, runs[: verdict.pairs], verdict, attempt=contest.attempts
         )
         if gain:
             (self.project.variants / f"{name}.py").write_text(sources[name])
-            contest.runs, contest.sources, contest.level = runs, sources, contest.level - gain
+            contest.sources, contest.level = sources, contest.level - gain
+            contest.runs = self._runs(contest, recipe, sources, contest.level, contest.track.seeds)
             contest.attempts = 0
             contest.unchallenged = own
 
@@ -190,7 +206,7 @@ class Board:
                         "track": contest.track.name,
                         "training_digest": contest.track.training_digest,
                         "recipe": recipe,
-                        "sources": {name: sha256(text.encode()) for name, text in sources.items()},
+                        "sources": {name: tree_digest(text) for name, text in sources.items()},
                         "seed": seed,
                         "training": training,
                         "evaluation": evaluation,
@@ -251,10 +267,12 @@ class Board:
         )
 
 
-def judge(records: list[FinishedRun], runs: list[FinishedRun], rule: Rule, added_statements: int) -> Verdict:
+def judge(
+    records: list[FinishedRun], runs: list[FinishedRun], rule: Rule, added: int, stage: Stage = "confirmation"
+) -> Verdict:
     """At each look in turn, as a contest does."""
-    for look in rule.looks:
-        judged = decide_arms(records[:look], runs[:look], rule, added_statements=added_statements, lane="loss")
+    for look in rule.looks if stage == "confirmation" else rule.screen_looks:
+        judged = decide_arms(records[:look], runs[:look], rule, added_statements=added, lane="loss", stage=stage)
         if judged.verdict.decision != "undecided":
             break
     return judged.verdict
