@@ -100,13 +100,14 @@ NOISES = (
 def measured_contests(
     rng: np.random.Generator, record: Sequence[float], candidate: Sequence[float], num: int
 ) -> Contests:
-    """Contests drawn from measured placebo pairs, arms swapped at random; one deviation of a pair is the unit.
+    """Contests drawn from measured pairs without their mean gain, arms swapped at random.
 
-    A placebo changes nothing, so its arms are exchangeable and every swap is an equally likely outcome. Neither stage
-    meets a pair twice, but both draw from the same pairs, since few studies have enough for two.
+    The unit is the deviation of these pairs. Swapping makes the noise symmetric, so it keeps tails and loses skew.
+    Neither stage meets a pair twice, but both draw from the same pairs, since few studies have enough for two.
     """
     arms = np.array([record, candidate])
-    arms = (arms - arms.mean()) / math.sqrt(((arms[0] - arms[1]) ** 2).mean())
+    arms -= arms.mean(axis=1, keepdims=True)
+    arms /= (arms[0] - arms[1]).std(ddof=1)
 
     def drawn(size: int) -> tuple[Array, Array]:
         seeds = rng.permuted(np.tile(np.arange(len(record)), (num, 1)), axis=1)[:, :size]
