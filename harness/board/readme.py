@@ -34,12 +34,15 @@ def evidence(verdict: Verdict) -> list[tuple[str, str]]:
     interval = _interval(verdict, ", {:g} % interval of all looks [{:+.4f}, {:+.4f}]")
     test = "two-sample test against stored runs" if verdict.design == "stored" else "paired test"
     on = f"look {verdict.look} of the {verdict.stage}"
+    looks = f"all looks (accepted up to {verdict.alpha:g})"
+    if verdict.decision == "undecided":  # then it may be below alpha, of which this look may not spend all
+        looks = "the looks so far (the interval must lie above the margin)"
     facts = (
         ("pairs", verdict.pairs, f"{{}} ({on}{f', {test}' if verdict.stage == 'confirmation' else ''})"),
         ("gain", verdict.gain, f"{{:+.4f}}{interval}"),
         ("margin", verdict.margin, f"{{:.4f}} ({verdict.added_statements:+d} statements)"),
         ("gain beyond its margin", verdict.units, "{:+.2f} paired deviations of the track"),
-        ("p", verdict.p_value, f"{{:.2g}} over all looks (accepted up to {verdict.alpha:g})"),
+        ("p", verdict.p_value, f"{{:.2g}} over {looks}"),
         ("correlation of pairs", verdict.correlation, "{:+.2f}"),
     )
     found = [(name, form.format(value)) for name, value, form in facts if value is not None]
