@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from harness.board.leaderboard import Board
-from harness.board.submission import Challenge, Claim, Submission, fresh_seeds
+from harness.board.submission import Challenge, Claim, Submission, candidate_key, fresh_seeds
 from harness.core.errors import LlmbenchError
 from harness.core.git import first_commit_with
 from harness.core.project import Project
@@ -100,10 +100,14 @@ def challenge_problems(project: Project, claim: Claim, earlier: Board) -> Iterat
 
 def _retracted_seeds(submission: Submission, earlier: Board) -> Iterator[str]:
     """The runs that earned a record which was retracted earn no second one."""
-    claim = submission.track_digest, submission.candidate.sources
+    claim = submission.track_digest, candidate_key(submission.candidate.sources)
     for old in earlier.submissions:
         shared = {*old.candidate.seeds} & {*submission.candidate.seeds}
-        if shared and (old.track_digest, old.candidate.sources) == claim and earlier.state(old.number) == "retracted":
+        if (
+            shared
+            and (old.track_digest, candidate_key(old.candidate.sources)) == claim
+            and earlier.state(old.number) == "retracted"
+        ):
             yield (
                 f"{submission.folder_name} rests on seeds of {old.folder_name}, which was retracted; what was refuted "
                 f"on other seeds is not filed again"

@@ -24,6 +24,11 @@ def memory_remark(runs: Runs) -> str | None:
     return ", ".join(parts) or None
 
 
+def plural(count: int, name: str) -> str:
+    """`1 pair`, `2 pairs`."""
+    return f"{count} {name}{'' if count == 1 else 's'}"
+
+
 def verdict_sentence(verdict: Verdict | Judgement) -> str:
     """What was decided, and why, in words."""
     return f"{verdict.decision.upper()}: {' '.join(explain(code) for code in verdict.reasons)}"
@@ -33,7 +38,7 @@ def evidence(verdict: Verdict) -> list[tuple[str, str]]:
     """The numbers behind a verdict: (name, value)."""
     interval = _interval(verdict, ", {:g} % interval of all looks [{:+.4f}, {:+.4f}]")
     test = "two-sample test against stored runs" if verdict.design == "stored" else "paired test"
-    on = f"look {verdict.look} of the {verdict.stage}"
+    on = f"look {verdict.look} of the {verdict.stage}" if verdict.look else verdict.stage
     looks = f"all looks (accepted up to {verdict.alpha:g})"
     if verdict.decision == "undecided":  # then it may be below alpha, of which this look may not spend all
         looks = "the looks so far (the interval must lie above the margin)"
@@ -90,7 +95,7 @@ def claim_sentence(submission: Submission, verdict: Verdict) -> str:
     more = "more" if verdict.added_statements >= 0 else "fewer"
     return (
         f"Against `{record}` on `{submission.track}`, `{candidate}` gains **{verdict.gain:+.4f}** {what}{interval} "
-        f"over {verdict.pairs} pairs, for {cost} statement{'' if cost == 1 else 's'} {more}."
+        f"over {plural(verdict.pairs, 'pair')}, for {plural(cost, 'statement')} {more}."
     )
 
 
@@ -163,7 +168,9 @@ def _contest_markdown(
         counted = f"| challenge of record {number} | {submission.attempt} |"
     lines += [f"**{verdict_sentence(verdict)}**", "", claim_sentence(submission, verdict), ""]
     if used:
-        lines += [f"| mean of {used} pairs | Without (`{record}`) | With (`{candidate}`) | difference | better |"]
+        lines += [
+            f"| mean of {plural(used, 'pair')} | Without (`{record}`) | With (`{candidate}`) | difference | better |"
+        ]
         lines += ["|---|---:|---:|---:|---|"]
         for row in compare(records, candidates):
             without = f"**{row.without}**" if row.winner == "Without" else row.without

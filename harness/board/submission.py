@@ -224,5 +224,6 @@ class Claim:
             rule_again(rule) if submission.kind == "challenge" else rule,
             added_statements=self.cost(submission.candidate) - self.cost(submission.record),
             lane=submission.lane,
-            stage="confirmation" if submission.verdict is None else submission.verdict.stage,
+            # Only a negative result may rest on a screen; all else is a confirmation, whatever it states.
+            stage=submission.verdict.stage if submission.kind == "negative" and submission.verdict else "confirmation",
         ).verdict

@@ -118,12 +118,17 @@ def run_candidate(
 
     with logbook, training.watched_store(project, contest_track, jobs, arms, observe, executor) as store:
         remember_entry(project, plain_track, entry)
+
+        def keep(contest: Contest) -> None:
+            """A verdict is kept as it falls: what is interrupted later was judged so far."""
+            if not exploring:
+                history.record_attempt(project, board, plain_track, candidate, contest)
+
         announce = training.announcer(store, arms)
-        contest = run_contest(store, arms, stages=stages, max_pairs=max_pairs, announce=announce)
+        contest = run_contest(store, arms, stages=stages, max_pairs=max_pairs, announce=announce, screened=keep)
+        keep(contest)
         seeds = contest_seeds(project, contest_track, arms, contest.verdict.stage)
         logbook.log_verdict(store.identify(arms.candidate, seeds[0]), contest.verdict)
-    if not exploring:
-        history.record_attempt(project, board, plain_track, candidate, contest)
     verdict, flags = contest.verdict, [] if exploring else _flags(project, board, plain_track, contest)
     if as_json:
         show_json(

@@ -60,6 +60,11 @@ def choose_arms(board: Board, track: Track, entry: Entry) -> Arms:
     standing = board.standing(track, entry.lane)
     record = standing.candidate.recipe if standing else format_recipe(())
     held = parse_recipe(record)
+    if entry.lane != "loss" and track.rule.design == "stored":
+        raise LlmbenchError(
+            f"{track.name} compares candidates with stored runs, which have no neighbours to compare times with; "
+            f"leave --lane {entry.lane} out"
+        )
     names = (*entry.added, *entry.removed)
     if not names or len(set(names)) != len(names):
         raise LlmbenchError("name each variant once: `--variant NAME` (`llmbench variants` lists them)")

@@ -55,17 +55,19 @@ def run_contest(
     stages: Sequence[Stage] = ("screen", "confirmation"),
     max_pairs: int | None = None,
     announce: Announce = lambda contest, look: None,
+    screened: Callable[[Contest], None] = lambda contest: None,
 ) -> Contest:
     """Screen the candidate and confirm what passes, until there is a verdict or `max_pairs` pairs are confirmed.
 
-    `stages` leaves one out; a lane or a track without a screen has none in any case. A candidate that cannot even
-    start is rejected before the record is trained.
+    `screened` is called with the screen that a confirmation follows. `stages` leaves one out; a lane or a track without
+    a screen has none in any case. A candidate that cannot even start is rejected before the record is trained.
     """
     contest = None
     if "screen" in stages and arms.has_screen(store.track.rule):
         contest = run_stage(store, arms, "screen", announce=announce)
         if not contest.passed or "confirmation" not in stages:
             return contest
+        screened(contest)
     found = run_stage(store, arms, "confirmation", max_pairs=max_pairs, announce=announce)
     return replace(found, screen=contest.verdict if contest else None)
 

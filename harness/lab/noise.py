@@ -242,9 +242,18 @@ def _file_name(arm: str, seed: int | str) -> str:
 def save_study(project: Project, track: Track, pairs: Mapping[str, Sequence[Pair]]) -> tuple[Path, int]:
     """Keep the runs of a study beside those that are there; its folder, and how many older runs were removed.
 
-    Removed is what no longer makes a pair: runs of an earlier edition, and of other code than the base's new runs.
+    Removed is what no longer makes a pair: runs of an earlier edition. Raises LlmbenchError where another variant's
+    pairs would lose their runs of the base.
     """
-    folder = study_folder(project, track)
+    folder, before = study_folder(project, track), kept_study(project, track)
+    new = {pair.record.seed: pair.record for some in pairs.values() for pair in some}
+    for variant in before.keys() - pairs.keys():
+        again = [(new[pair.record.seed], pair) for pair in before[variant] if pair.record.seed in new]
+        if any(comparability_problems([run], [pair.candidate], timed=False) for run, pair in again):
+            raise LlmbenchError(
+                f"the kept pairs of {variant} were made by other code or on another machine, and would lose their runs "
+                f"of the base; name it too: --variant {variant}, or delete {folder}"
+            )
     for variant, some in pairs.items():
         for pair in some:
             save_run(folder / _file_name(RECORD, pair.record.seed), pair.record)

@@ -30,9 +30,9 @@ def comparability_problems(
         _note_difference(problems, code, [key(run) for run in runs])
     for arm in (records, candidates):
         _note_difference(problems, "mixed_recipes", [(run.recipe, tuple(sorted(run.sources.items()))) for run in arm])
-    if paired and loads:
-        for pair in zip(records, candidates, strict=True):
-            _note_difference(problems, "mixed_load", [run.provenance.jobs for run in pair])
+    if loads:
+        for group in zip(records, candidates, strict=True) if paired else (runs,):
+            _note_difference(problems, "mixed_load", [run.provenance.jobs for run in group])
     seeds = [run.seed for run in records], [run.seed for run in candidates]
     for code in seed_problems(*seeds, paired=paired):
         problems[code] = f"record's seeds {seeds[0]}, candidate's {seeds[1]}"

@@ -48,17 +48,20 @@ def criteria_of(
     """The lane's own gain, then its guards. Times are compared pair by pair, or with the stored runs."""
     design = rule.design
 
-    def arms(read: Callable[[FinishedRun], float]) -> dict[str, Any]:
+    def arms(read: Callable[[FinishedRun], float], records: Sequence[FinishedRun] = records) -> dict[str, Any]:
         found = (np.array([read(run) for run in arm]) for arm in (records, candidates))
         return dict(zip(("record", "candidate"), found, strict=True))
 
-    counts = None
-    if design == "paired":
-        whole = [all(run.training.resumed is None for run in pair) for pair in zip(records, candidates, strict=True)]
-        counts = None if all(whole) else np.array(whole)
+    # What went on from a checkpoint is compared in no time.
+    timed, whole = records, [run.training.resumed is None for run in candidates]
+    if design == "stored":
+        timed = [run for run in records if run.training.resumed is None]
+    else:
+        whole = [run.training.resumed is None and own for run, own in zip(records, whole, strict=True)]
+    counts = None if all(whole) else np.array(whole)
 
     def time(quantity: Quantity, read: Callable[[FinishedRun], float], unclear: str) -> Callable[..., Criterion]:
-        log_times = arms(lambda run: math.log(read(run)))
+        log_times = arms(lambda run: math.log(read(run)), timed)
         return partial(Criterion, quantity=quantity, **log_times, design=design, counts=counts, unclear=unclear)
 
     loss = partial(Criterion, quantity="loss", **arms(lambda run: run.evaluation.val_loss), design=design)

@@ -47,7 +47,8 @@ def outcome_of_record(claim: Verdict, again: Verdict) -> Outcome:
     """
     if again.decision != "rejected":
         return "confirmed" if again.decision == "accepted" else "open"
-    excluded = claim.gain is not None and _upper(again) < claim.gain
+    shown = again.ci_low is not None and again.ci_low >= again.margin  # then it was not the gain that failed
+    excluded = not shown and claim.gain is not None and _upper(again) < claim.gain
     worse = any(guard.quantity == "loss" and _upper(guard) <= guard.margin for guard in again.guards)
     return "refuted" if excluded or worse or {"candidate_failed", "identical"} & {*again.reasons} else "open"
 

@@ -100,7 +100,7 @@ def find(criterion: Criterion, look: int, rule: Rule) -> Finding:
     """
     level, num_pairs, is_last = rule.levels[look - 1], rule.looks[look - 1], look == len(rule.looks)
     record, candidate = criterion.arms(num_pairs)
-    if candidate.shape[-1] < rule.looks[0]:
+    if candidate.shape[-1] < rule.looks[0] or record.shape[-1] < rule.looks[0]:
         unknown, no = np.full(candidate.shape[:-1], np.nan), np.zeros(candidate.shape[:-1], dtype=np.bool_)
         return Finding(Estimate(unknown, unknown, unknown), unknown, unknown, unknown, no, no, ~no)
     found = estimate(record, candidate, criterion.design)

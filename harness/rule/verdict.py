@@ -8,6 +8,7 @@ replayed first, so a verdict is final: running more pairs cannot change it.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
+from harness.core.errors import LlmbenchError
 from harness.core.runs import FailedRun, FinishedRun, Pair, finished
 from harness.core.schema import Count, Line, Strict
 from harness.core.track import Rule
@@ -23,7 +25,7 @@ from harness.rule.comparable import comparability_problems
 from harness.rule.criteria import Guard, Lane, as_guard, criteria_of, margin_of
 from harness.rule.screen import replay_screen, units
 from harness.rule.sequential import Criterion, Finding, check_levels, find, replay, stage_wise_p
-from harness.rule.stats import Design, pair_correlation, sign_flip_p
+from harness.rule.stats import pair_correlation, sign_flip_p
 
 FailureCode = Literal["candidate_failed", "hopeless_start", "record_failed", "run_interrupted"]
 Stage = Literal["screen", "confirmation"]
@@ -53,7 +55,7 @@ class Verdict(Strict):
     """Number of the look, from 1; 0 before the first."""
     next_look: int | None
     """Pairs that the next look needs; None if the verdict is final or more pairs would not help."""
-    design: Design
+    design: Literal["paired", "stored"]
     gain: float | None = None
     margin: float
     units: float | None = None
@@ -165,9 +167,11 @@ def screen(pairs: Sequence[Pair], rule: Rule, *, added_statements: int) -> Verdi
     """What the screen makes of the candidate's first runs, beside the record's with the same seeds.
 
     It rejects, or says that more runs or a confirmation are needed; it never accepts. Its lane is `loss`. Raises
-    ValueError where the track declares no screen.
+    LlmbenchError where the track declares no screen.
     """
     verdict = _verdict_for(rule, "loss", "screen", added_statements)
+    if not rule.screen_looks or rule.noise_nats is None:
+        raise LlmbenchError("this track declares no screen, so only a confirmation can be judged and filed")
     records, candidates = [pair.record for pair in pairs], [pair.candidate for pair in pairs]
     if problems := comparability_problems(records, candidates, timed=False, loads=False):
         return verdict(decision="undecided", reasons=tuple(problems), details=tuple(problems.values()))
@@ -261,7 +265,8 @@ def decide_arms(
     """
     if stage == "confirmation" and rule.design == "stored":
         check_levels(rule)
-        kept, own = finished(records), finished(candidates)
+        kept = finished(records)
+        own = finished(itertools.takewhile(lambda run: isinstance(run, FinishedRun), candidates))
         own = own if len(kept) == rule.stored_runs else []
         verdict = _decide(kept, own, rule, added_statements=added_statements, lane=lane)
     else:

@@ -32,7 +32,8 @@ TOO_SLOW = ("too_slow", "slow_evaluation")
 def look_line(contest: Contest, look: int, jobs: int) -> str:
     """How many runs the next look needs and, once some are known, about how long they take."""
     stage, known = contest.verdict.stage, [*contest.records, *contest.candidates]
-    runs, arms = ("runs of the candidate", 1) if stage == "screen" else ("fresh pairs", 2)
+    alone = stage == "screen" or contest.verdict.design == "stored"
+    runs, arms = (f"run{'' if look == 1 else 's'} of the candidate", 1) if alone else ("fresh pairs", 2)
     line = f"{stage}: the next look needs {look} {runs}"
     if not contest.candidates:
         return line

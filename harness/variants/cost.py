@@ -14,7 +14,7 @@ from dataclasses import fields
 from functools import lru_cache
 
 from harness.core.errors import LlmbenchError
-from harness.variants.canonical import PARSE_ERRORS, Documented
+from harness.variants.canonical import PARSE_ERRORS, Documented, canonical_tree
 from models.parts import Parts
 
 # Measured: no statement of the committed variants and tests/honest holds more than 5.5, none of these files more than
@@ -43,7 +43,7 @@ Sequence |= ast.UnaryOp
 def count_statements_of(text: str) -> int:
     """Cost of a source text in statements, without docstrings. Raises LlmbenchError where it is not Python."""
     try:
-        tree = ast.parse(text)
+        tree = canonical_tree(text)  # what the digest is of: texts of one digest cost the same
         counted = [_Statement(statement, parents) for statement, parents in _statements(tree)]
     except PARSE_ERRORS as error:
         raise LlmbenchError(f"the statements of this source cannot be counted: {error}") from error

@@ -124,6 +124,20 @@ def test_the_seeds_of_a_record_follow_from_the_code_of_both_arms(tmp_path: Path)
         assert found == [] if place == 0 else any("not those that the code" in problem for problem in found), found
 
 
+def test_a_challenge_that_calls_itself_a_screen_refutes_nothing(tmp_path: Path) -> None:
+    """One pair of it would do to drop a candidate."""
+    project = copy_board(tmp_path)
+    folder = newest(project, "challenge")
+    claim = json.loads((folder / "submission.json").read_text())
+    claim["verdict"] |= {"stage": "screen", "decision": "rejected", "reasons": ["screened_out"], "p_value": None}
+    claim["challenge"]["outcome"] = "refuted"
+    (folder / "submission.json").write_text(written(claim))
+    found = [problem for problems in verify_board(project).values() for problem in problems]
+    assert any("verdict.stage is 'screen', recomputed from the runs it is 'confirmation'" in one for one in found), (
+        found
+    )
+
+
 def test_what_must_not_be_compared_cannot_be_filed_as_a_negative_result(tmp_path: Path) -> None:
     found = forge(copy_board(tmp_path), setting("code_digest", "0" * 64, arms=CANDIDATE), kind="negative")
     assert any("is filed as negative, but its verdict is undecided" in problem for problem in found), found

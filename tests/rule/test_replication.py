@@ -204,3 +204,18 @@ def test_a_worse_outcome_never_makes_a_better_state(history: list[Outcome], data
     states = ["", "provisional", "disputed", "retracted"]
     changed = state_after([*history[:place], worse, *history[place + 1 :]])
     assert states.index(changed) >= states.index(state_after(history))
+
+
+def test_a_gain_that_is_shown_again_is_not_refuted_by_time() -> None:
+    """Smaller than claimed, above its margin, and on a machine where the candidate is slow."""
+    again = spread(0.03, 0.001)
+    slow = [
+        Pair(p.record, make_run(p.candidate.recipe, p.candidate.seed, p.candidate.evaluation.val_loss, 30.0))
+        for p in again
+    ]
+    verdict = verdict_on(slow)
+    assert (verdict.decision, verdict.reasons[0]) == ("rejected", "too_slow")
+    assert verdict.ci_high is not None
+    assert CLAIM.gain is not None
+    assert verdict.ci_high < CLAIM.gain
+    assert outcome_of_record(CLAIM, verdict) == "open"

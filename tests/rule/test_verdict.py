@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from harness.core.errors import LlmbenchError
-from harness.core.runs import FinishedRun, Machine, Pair
+from harness.core.runs import FailedRun, FinishedRun, Machine, Pair
 from harness.core.track import Rule
 from harness.rule.criteria import LEAST_CPU_S, Lane
 from harness.rule.reasons import REASONS, explain
@@ -315,6 +315,32 @@ def test_candidate_runs_are_compared_with_stored_runs_where_a_track_says_so() ->
     assert stored(0.1, 2).reasons == ("too_few_pairs",)
     waits = stored(0.02, 3)
     assert (waits.decision, waits.next_look) == ("undecided", 4)
+
+
+def test_a_failed_run_ends_the_row_of_candidates_that_meet_stored_runs() -> None:
+    records = [make_run("base", seed, value) for seed, value in enumerate(RECORD)]
+    ran = [make_run("base+idea", 100 + place, RECORD[place] - 0.1) for place in range(4)]
+    fields = {name: getattr(ran[0], name) for name in FailedRun.model_fields if name not in ("status", "reason")}
+    failed = FailedRun(**fields, status="diverged", reason="loss is NaN at step 7")
+    how = {"added_statements": 0, "lane": "loss", "stage": "confirmation"}
+    decided = decide_arms(records, [failed, *ran[1:]], STORED, **how)
+    assert (decided.verdict.decision, decided.verdict.reasons) == ("rejected", ("candidate_failed",))
+    assert decided.candidates == ()
+
+
+def test_resumed_runs_are_compared_in_no_time_with_stored_runs_either() -> None:
+    records = [make_run("base", seed, value) for seed, value in enumerate(RECORD)]
+    slow = [make_run("base+idea", 100 + place, RECORD[place] - 0.1, train_s=1000.0) for place in range(4)]
+    ran = [run.model_copy(update={"training": run.training.model_copy(update={"resumed": True})}) for run in slow]
+    how = {"added_statements": 0, "lane": "loss", "stage": "confirmation"}
+    assert decide_arms(records, slow, STORED, **how).verdict.reasons[0] == "too_slow"
+    assert decide_arms(records, ran, STORED, **how).verdict.reasons == ("resumed_runs",)
+
+
+def test_a_track_without_a_screen_screens_nothing() -> None:
+    for change in ({"noise_nats": None}, {"screen_looks": (), "screen_pass": (), "screen_drop": ()}):
+        with pytest.raises(LlmbenchError, match="declares no screen"):
+            screen(contest(0.05, 1), RULE.model_copy(update=change), added_statements=0)
 
 
 def test_a_track_whose_levels_do_not_spend_its_alpha_decides_nothing() -> None:
