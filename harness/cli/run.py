@@ -165,7 +165,7 @@ def show_contest(contest: Contest, remark: str) -> None:
     show(remark, "")
     show(verdict_sentence(verdict), style=options.DECISION_STYLES[verdict.decision])
     if verdict.decision == "accepted" and verdict.stage == "confirmation":
-        show("The mean gain of an accepted candidate reads high where the gain is small: a re-run's mean is fairer.")
+        show("The mean gain of what is accepted reads high where the gain is small.")
     if verdict.next_look is not None and verdict.stage == "confirmation":
         show(f"The next look needs {verdict.next_look} pairs; go on with --max-pairs {verdict.next_look} or more.")
     if contest.passed:
