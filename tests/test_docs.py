@@ -296,7 +296,7 @@ def test_the_notebook_runs_from_the_baseline_to_a_patch(filed: FiledContest, tmp
             text = cell["text"] + (" || test $? -eq 3" if verdict else "")
             printed += run_cell(text, values, folder, environment)
     assert re.search(r"^(ACCEPTED|REJECTED): ", printed, re.MULTILINE)
-    assert re.search(r"^\| mean of \d pairs \| Without \(", printed, re.MULTILINE)
+    assert re.search(r"^\| mean of \d pairs? \| Without \(", printed, re.MULTILINE)
     patch = (folder / f"{values['VARIANT']}.patch").read_text()
     assert "models/variants/half_rotary.py" in patch
     assert "submissions/" in patch

@@ -24,6 +24,9 @@ def memory_remark(runs: Runs) -> str | None:
     return ", ".join(parts) or None
 
 
+READS_HIGH = "The mean gain of what is accepted reads high where the gain is small."
+
+
 def plural(count: int, name: str) -> str:
     """`1 pair`, `2 pairs`."""
     return f"{count} {name}{'' if count == 1 else 's'}"
@@ -167,6 +170,7 @@ def _contest_markdown(
         lines += [f"**Challenge of record {number}, trained again on seeds that nobody picked: {outcome}.**", ""]
         counted = f"| challenge of record {number} | {submission.attempt} |"
     lines += [f"**{verdict_sentence(verdict)}**", "", claim_sentence(submission, verdict), ""]
+    lines += [READS_HIGH, ""] if verdict.decision == "accepted" else []
     if used:
         lines += [
             f"| mean of {plural(used, 'pair')} | Without (`{record}`) | With (`{candidate}`) | difference | better |"

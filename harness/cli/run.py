@@ -10,7 +10,7 @@ import typer
 from harness.board.flags import Flag, find_flags, make_case
 from harness.board.leaderboard import Board, check_record_sources, read_board
 from harness.board.pull_request import PullRequest, find_remote, open_pull_request
-from harness.board.readme import verdict_sentence
+from harness.board.readme import READS_HIGH, verdict_sentence
 from harness.cli import options, training
 from harness.cli.options import flag, log, open_track, option, show, show_json
 from harness.core.errors import LlmbenchError
@@ -164,8 +164,8 @@ def show_contest(contest: Contest, remark: str) -> None:
     training.show_pairs(contest)
     show(remark, "")
     show(verdict_sentence(verdict), style=options.DECISION_STYLES[verdict.decision])
-    if verdict.decision == "accepted" and verdict.stage == "confirmation":
-        show("The mean gain of what is accepted reads high where the gain is small.")
+    if verdict.decision == "accepted":
+        show(READS_HIGH)
     if verdict.next_look is not None and verdict.stage == "confirmation":
         show(f"The next look needs {verdict.next_look} pairs; go on with --max-pairs {verdict.next_look} or more.")
     if contest.passed:

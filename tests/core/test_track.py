@@ -56,7 +56,7 @@ PINS = "".join(line + "\n" for line in SMOKE.splitlines() if "sha256" in line)
         (SMOKE, "threads = 1", "threads = 1.5", ["threads", "integer"]),
         (SMOKE, "dim = 64", "dim = 65", ["dim (65)", "num_heads (2)"]),
         (SMOKE, "tokens = 65536", "tokens = 65537", ["65537", "multiple"]),
-        (SMOKE, "looks = [3, 5, 8]", "looks = [5, 3, 8]", ["looks", "rise"]),
+        (SMOKE, "looks = [3, 4, 6, 8]", "looks = [4, 3, 6, 8]", ["looks", "rise"]),
         (SMOKE, "muon_lr = 0.02", "muon_lr = nan", ["muon_lr"]),
         (SMOKE, "tokens = 35092", "tokens = -1", ["data.val.tokens", "greater than 0"]),
         (SMOKE, "[model]", "[model", ["TOML"]),
@@ -124,12 +124,12 @@ def test_an_unknown_track_suggests_the_nearest(project: Project) -> None:
     [
         (
             "pocket",
-            "f440003cfa934ecf4aae59e134b641fae0856728157a8c6a7272f5fb9d689710",
+            "2abc5bc836d851556ddfe082663511297229d1ae8865d1ea5ad321946bb053e9",
             "4af0c72146696d6c2dad4c4cced10c29dd944bf1d830cce40c9089d7974ae629",
         ),
         (
             "smoke",
-            "e6834ea8bb5bfc134105bd685c3f2f9919b869721c20263347dc582fb635352e",
+            "0463c951fd3949e19fd30a3b4978216c2d04100c21dbd087554a222c9f3612da",
             "619a6f217aa127eb83f2af2e89b7c1a9a8b3fbefda8dfb8550f7aeb94b71d93c",
         ),
     ],

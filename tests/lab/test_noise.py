@@ -181,8 +181,8 @@ def test_a_kept_study_holds_several_variants_and_is_read_for_its_own_edition_onl
     assert stored_pairs(project, smoke.model_copy(update={"rule": rule})) == []
 
 
-def test_runs_that_lost_their_partner_go_when_a_study_is_saved(tmp_path: Path, smoke: Track) -> None:
-    """The base's runs are shared, so a variant's older pairs end where the base is trained with other code."""
+def test_a_study_takes_no_other_variant_its_runs_of_the_base(tmp_path: Path, smoke: Track) -> None:
+    """The base's runs are shared, so a variant's older pairs would end where the base is trained with other code."""
     project, digest = Project(tmp_path), smoke.training_digest
     save_study(project, smoke, {"old": pairs_of("old", *losses(8, 0.5), digest)})
     new = {
@@ -191,12 +191,17 @@ def test_runs_that_lost_their_partner_go_when_a_study_is_saved(tmp_path: Path, s
             for pair in pairs_of("placebo", *losses(6, 0.5), digest)
         ]
     }
-    folder, removed = save_study(project, smoke, new)
-    assert removed == 6
+    before = kept_study(project, smoke)
+    with pytest.raises(LlmbenchError, match="name it too: --variant old"):
+        save_study(project, smoke, new)
+    assert kept_study(project, smoke) == before
+    again = [Pair(*(run.model_copy(update={"code_digest": "e" * 64}) for run in pair)) for pair in before["old"][:6]]
+    folder, removed = save_study(project, smoke, new | {"old": again})
+    assert removed == 0
     kept = kept_study(project, smoke)
-    assert kept["placebo"] == new["placebo"]
-    assert [pair.record.seed for pair in kept["old"]] == [6, 7]
-    assert len(list(folder.iterdir())) == 6 + 6 + 2 * 2
+    for variant, made in (("placebo", new["placebo"]), ("old", again)):
+        assert [pair.candidate for pair in kept[variant][:6]] == [pair.candidate for pair in made]
+    assert len(list(folder.iterdir())) == 6 + 6 + 6 + 2 * 2
 
 
 def test_a_run_without_its_partner_is_a_broken_study(tmp_path: Path, smoke: Track) -> None:
