@@ -112,18 +112,19 @@ class Comparison:
     """Empty where neither direction is better, or both values are written alike."""
 
 
-def compare(records: Runs, candidates: Runs) -> list[Comparison]:
-    """Means over the seeds of both arms."""
+def compare(records: Runs, candidates: Runs, *, timed: bool = True) -> list[Comparison]:
+    """Means over the seeds of both arms. Neither time wins unless `timed`: a screen's runs are no neighbours in time."""
     lines = []
     for metric in METRICS:
+        is_time = metric.ratio_column in Verdict.model_fields
         without, with_ = metric.mean(records), metric.mean(candidates)
         texts = metric.text(without), metric.text(with_)
         difference = metric.text(with_ - without)
         difference = difference if difference.startswith("-") else f"+{difference}"
-        if metric.ratio_column and metric.ratio_column not in Verdict.model_fields:
+        if metric.ratio_column and not is_time:
             difference += f" (x{with_ / without:.2f})"
         winner: Literal["", "Without", "With"] = ""
-        if metric.better is not None and texts[0] != texts[1]:
+        if metric.better is not None and texts[0] != texts[1] and (timed or not is_time):
             winner = "With" if (with_ < without) == (metric.better == "lower") else "Without"
         lines.append(Comparison(metric.name, *texts, difference, winner))
     return lines

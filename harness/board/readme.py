@@ -176,7 +176,7 @@ def _contest_markdown(
             f"| mean of {plural(used, 'pair')} | Without (`{record}`) | With (`{candidate}`) | difference | better |"
         ]
         lines += ["|---|---:|---:|---:|---|"]
-        for row in compare(records, candidates):
+        for row in compare(records, candidates, timed=verdict.stage == "confirmation"):
             without = f"**{row.without}**" if row.winner == "Without" else row.without
             with_ = f"**{row.with_}**" if row.winner == "With" else row.with_
             lines.append(f"| {row.metric} | {without} | {with_} | {row.difference} | {row.winner} |")

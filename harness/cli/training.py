@@ -150,7 +150,7 @@ def show_pairs(contest: Contest) -> None:
     arms, verdict = contest.arms, contest.verdict
     records, candidates = contest.used
     if candidates:
-        rows = compare(records, candidates)
+        rows = compare(records, candidates, timed=verdict.stage == "confirmation")
         show(comparison_table(arms.record, arms.candidate, rows), "", facts_table(evidence(verdict)))
         if table := experts_table(arms.candidate, candidates):
             show(table)

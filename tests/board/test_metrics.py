@@ -146,6 +146,12 @@ def test_values_that_are_written_alike_have_no_star_and_none_is_bold(difference:
     assert "\x1b[1" not in rows[0]
 
 
+def test_no_time_wins_in_a_screen() -> None:
+    winners = {line.metric: line.winner for line in compare(*arms(train_s=1.0), timed=False)}
+    assert winners["training time"] == ""
+    assert winners["val loss (nats/token)"] == "With"
+
+
 def test_the_better_value_wins_and_of_parameters_neither_does() -> None:
     winners = {line.metric: line.winner for line in compare(*arms(train_s=1.0, num_params=1))}
     assert winners.pop("training time") == "With"

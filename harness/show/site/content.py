@@ -80,7 +80,7 @@ class SubmissionPage:
         verdict, arms = self.claim.verdict, self.finished
         if verdict is None or not verdict.pairs or len(arms) < 2:
             return []
-        return compare(*verdict.used(arms["record"], arms["candidate"]))
+        return compare(*verdict.used(arms["record"], arms["candidate"]), timed=verdict.stage == "confirmation")
 
     @property
     def seeds(self) -> Mapping[int, Mapping[ArmName, FinishedRun | FailedRun]]:
