@@ -113,7 +113,7 @@ class Comparison:
 
 
 def compare(records: Runs, candidates: Runs, *, timed: bool = True) -> list[Comparison]:
-    """Means over the seeds of both arms. Neither time wins unless `timed`: a screen's runs are no neighbours in time."""
+    """Means over the seeds of both arms. Unless `timed` no time wins: a screen's runs are no neighbours in time."""
     lines = []
     for metric in METRICS:
         is_time = metric.ratio_column in Verdict.model_fields
