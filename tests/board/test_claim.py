@@ -13,7 +13,7 @@ from harness.core.errors import LlmbenchError
 from harness.core.project import Project
 from harness.core.runs import FinishedRun, load_run
 from harness.core.track import load_track
-from harness.lab.arms import Arms, Entry, choose_arms
+from harness.lab.arms import Arms, Entry, choose_arms, contest_seeds
 from harness.lab.contest import Contest
 from harness.lab.history import Candidate, attempt_number, record_attempt
 from harness.rule.verdict import failed_verdict
@@ -80,6 +80,24 @@ def test_a_variant_of_the_record_is_measured_again_and_cannot_be_filed_again(fil
     assert again["gain"] == filed.candidate["gain"]
     refusal = filed.sandbox.refuses("submit", "--variant", "token_smear", "--track", "smoke", code=3)
     assert "holds the record already" in refusal
+
+
+def test_a_confirmation_cannot_be_asked_twice_for_another_answer(filed: FiledContest, tmp_path: Path) -> None:
+    """Nor does another layout, docstring or name of the file draw other seeds; another tree does."""
+    own = filed.sandbox.copy(tmp_path / "llmbench")
+    again = own.json("run", "candidate", "--variant", "token_smear", "--track", "smoke")
+    keys = ("decision", "stage", "reasons", "pairs", "gain", "ci_low", "ci_high", "p_value", "time_ratio", "guards")
+    assert {key: again[key] for key in keys} == {key: filed.candidate[key] for key in keys}
+    variants, track = own.root / "models" / "variants", load_track(Project(own.root), "smoke")
+    code = (variants / "token_smear.py").read_text().split('"""', 2)[2]
+    (variants / "renamed.py").write_text(f'"""Other words (nobody, 2026)."""\n# and a comment\n{code}')
+    (variants / "edited.py").write_text(f'"""Other words (nobody, 2026)."""\nONE = 1\n{code}')
+    drawn = {
+        name: contest_seeds(Project(own.root), track, Arms("base", f"base+{name}"), "confirmation")
+        for name in ("token_smear", "renamed", "edited")
+    }
+    assert drawn["token_smear"] == drawn["renamed"]
+    assert not set(drawn["token_smear"]) & set(drawn["edited"])
 
 
 def test_a_record_whose_source_changed_holds_no_new_contest(filed: FiledContest, tmp_path: Path) -> None:
