@@ -208,11 +208,6 @@ def study_recipe(variant: str) -> str:
     return format_recipe((variant,))
 
 
-def stored_pairs(project: Project, track: Track) -> list[Pair]:
-    """The kept pairs of the track's own placebo; maybe none. Raises LlmbenchError where a file is broken."""
-    return kept_study(project, track).get(track.rule.noise_variant, [])
-
-
 def kept_study(project: Project, track: Track) -> dict[str, list[Pair]]:
     """The kept pairs of this track's edition, by variant, the placebo first. Raises LlmbenchError for a broken file.
 

@@ -24,7 +24,7 @@ from harness.core.project import Project
 from harness.core.track import load_track
 from harness.lab.arms import Entry, recall_entry, remember_entry
 from harness.lab.history import attempt_number
-from harness.lab.noise import stored_pairs, study_folder
+from harness.lab.noise import kept_study, study_folder
 from harness.lab.store import RUN_FILE, RunStore
 from harness.rule.external import judge_file
 from harness.variants.canonical import tree_digest
@@ -153,7 +153,7 @@ def subjects(project: Project) -> dict[str, Subject]:
         "numbers.json": Subject(numbers["json"], lambda: judge_file(numbers["json"]), always),
         "numbers.csv": Subject(numbers["csv"], lambda: judge_file(numbers["csv"]), always),
         "noise study": Subject(
-            study_folder(project, pocket) / "record-seed-1.json", lambda: stored_pairs(project, pocket), always
+            study_folder(project, pocket) / "record-seed-1.json", lambda: kept_study(project, pocket), always
         ),
     }
 

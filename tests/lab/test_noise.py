@@ -19,7 +19,6 @@ from harness.lab.noise import (
     kept_study,
     save_study,
     smallest_gain,
-    stored_pairs,
     study,
     study_folder,
     study_recipe,
@@ -173,12 +172,9 @@ def test_a_kept_study_holds_several_variants_and_is_read_for_its_own_edition_onl
     assert save_study(project, smoke, second)[1] == 0
     assert kept_study(project, smoke) == first | second
     assert list(kept_study(project, smoke)) == ["placebo", "idea"]
-    assert stored_pairs(project, smoke) == first["placebo"]
     assert len(list(study_folder(project, smoke).iterdir())) == 12 + 12 + 8  # the base's runs stand there once
     budget = smoke.budget.model_copy(update={"tokens": 2 * smoke.budget.tokens})
     assert kept_study(project, smoke.model_copy(update={"budget": budget})) == {}
-    rule = smoke.rule.model_copy(update={"noise_variant": "other"})
-    assert stored_pairs(project, smoke.model_copy(update={"rule": rule})) == []
 
 
 def test_a_study_takes_no_other_variant_its_runs_of_the_base(tmp_path: Path, smoke: Track) -> None:
