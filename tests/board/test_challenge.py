@@ -210,19 +210,20 @@ def test_a_candidate_that_fails_on_fresh_seeds_is_refuted_and_filed_with_the_fai
     assert "is not the run whose digest" in check_folder(project, folder, read_board(project)).problems[0]
 
 
-def test_a_record_that_holds_is_confirmed_on_seeds_of_its_own(filed: FiledContest) -> None:
+def test_a_record_that_holds_is_confirmed_on_seeds_of_its_own(filed: FiledContest, tmp_path: Path) -> None:
+    sandbox = filed.sandbox.copy(tmp_path / "llmbench")  # where other tests find no runs of it
     name = "0002-smoke-token_smear"
-    done = filed.sandbox("verify", f"submissions/{name}", "--rerun", "--json")
+    done = sandbox("verify", f"submissions/{name}", "--rerun", "--json")
     assert done.returncode == 0, done.stderr
     document = valid_document(done.stdout, "verify")
     found = document["rerun"]
     assert (document["ok"], found["outcome"]) == (True, "confirmed")
     assert found["claim"]["decision"] == found["again"]["decision"] == "accepted"
-    submission = load_submission(filed.sandbox.root / "submissions" / name)
+    submission = load_submission(sandbox.root / "submissions" / name)
     assert found["seeds"] == fresh_seeds(submission, "rerun", 8)[:2]
     assert not set(found["seeds"]) & set(submission.candidate.seeds)
     assert "the next look needs 2 fresh pairs" in done.stderr
-    assert len(list((filed.sandbox.root / "submissions").iterdir())) == 2  # looking files nothing
+    assert len(list((sandbox.root / "submissions").iterdir())) == 2  # looking files nothing
 
 
 def test_a_rerun_that_time_alone_rejects_is_said_to_refute_nothing() -> None:
@@ -233,13 +234,14 @@ def test_a_rerun_that_time_alone_rejects_is_said_to_refute_nothing() -> None:
     assert "1 more pair would help: --max-pairs 4 or more" in outcome_sentence("open", weak)
 
 
-def test_an_opening_gives_the_same_numbers_to_the_bit(filed: FiledContest) -> None:
+def test_an_opening_gives_the_same_numbers_to_the_bit(filed: FiledContest, tmp_path: Path) -> None:
     """Trained anew: the runs that made it lie in the same sandbox and are not taken for new ones."""
-    before = len(list((filed.sandbox.root / "runs").rglob("run.json")))
-    done = filed.sandbox("verify", "submissions/0001-smoke-baseline", "--rerun", "--max-pairs", "1")
+    sandbox = filed.sandbox.copy(tmp_path / "llmbench")
+    before = len(list((sandbox.root / "runs").rglob("run.json")))
+    done = sandbox("verify", "submissions/0001-smoke-baseline", "--rerun", "--max-pairs", "1")
     assert done.returncode == 0, done.stderr
     assert "the same to the bit" in done.stdout
-    assert len(list((filed.sandbox.root / "runs").rglob("run.json"))) == before + 1
+    assert len(list((sandbox.root / "runs").rglob("run.json"))) == before + 1
 
 
 @pytest.mark.parametrize(

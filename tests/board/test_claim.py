@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.board.leaderboard import Board, read_board
+from harness.board.submission import load_submission
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project
 from harness.core.runs import FinishedRun, load_run
@@ -203,7 +204,8 @@ def test_a_variant_that_cannot_start_costs_no_run_of_the_record(
 def test_a_truncated_run_file_is_named_and_the_others_are_kept(filed: FiledContest, tmp_path: Path) -> None:
     sandbox = filed.sandbox.copy(tmp_path / "llmbench")
     runs = sorted((sandbox.root / "runs" / "smoke" / "base+token_smear").glob("*/seed-*/run.json"))
-    cut = max(runs, key=lambda path: int(path.parent.name.removeprefix("seed-")))  # of the confirmation
+    seeds = load_submission(sandbox.root / "submissions" / "0002-smoke-token_smear").candidate.seeds
+    cut = next(path for path in runs if path.parent.name == f"seed-{seeds[0]}")  # of the confirmation
     whole = cut.read_text()
     cut.write_text(whole[:300])
     assert str(cut) in sandbox.refuses(*CANDIDATE)
