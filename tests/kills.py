@@ -16,19 +16,25 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PAIR = ("base", "base+token_smear")
 # What a pair needs, as one process that is not this one: the runs of `llmbench run`, with a checkpoint more often.
+# It stops itself (SIGSTOP) at the event that it is told, so that whoever kills it there finds it there.
 COMMAND = """
-import json, sys
+import json, os, signal, sys
 from harness.lab.store import RunStore
 from harness.core.project import Project
 from harness.core.track import load_track
 
 def tell(run, event):
     # One write a line: two threads tell.
-    sys.stdout.write(json.dumps([run.recipe, event.event, getattr(event, "step", 0)]) + chr(10))
+    global stop_event
+    step = getattr(event, "step", 0)
+    sys.stdout.write(json.dumps([run.recipe, event.event, step]) + chr(10))
     sys.stdout.flush()
+    if event.event == stop_event and step >= int(stop_step) and (not step or any(project.root.glob("runs/**/checkpoint"))):
+        stop_event = ""
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 project = Project.find()
-track, every_s, *recipes = sys.argv[1:]
+track, every_s, stop_event, stop_step, *recipes = sys.argv[1:]
 store = RunStore(project, load_track(project, track), jobs=2, checkpoint_every_s=float(every_s), observe=tell)
 store.make([store.identify(recipe, 0) for recipe in recipes])
 """
@@ -41,11 +47,20 @@ def checkout(root: Path) -> Path:
     return root
 
 
-def start(root: Path, track: str, recipes: tuple[str, ...] = PAIR, every_s: float = 0.2) -> subprocess.Popen[bytes]:
-    """The pair's training in `root`, with a log of events in `root/events`."""
+def start(
+    root: Path,
+    track: str,
+    recipes: tuple[str, ...] = PAIR,
+    every_s: float = 0.2,
+    stop_at: tuple[str, int] = ("", 0),
+) -> subprocess.Popen[bytes]:
+    """The pair's training in `root`, with a log of events in `root/events`.
+
+    It stops itself at the event `stop_at` (its name, and the first step with a checkpoint behind it that counts).
+    """
     with (root / "events").open("w") as events, (root / "errors").open("a") as errors:
         return subprocess.Popen(
-            [sys.executable, "-c", COMMAND, track, str(every_s), *recipes],
+            [sys.executable, "-c", COMMAND, track, str(every_s), stop_at[0], str(stop_at[1]), *recipes],
             cwd=root,
             stdout=events,
             stderr=errors,
@@ -73,7 +88,7 @@ def descendants(process_id: int) -> dict[int, str]:
 
 def kill(process: subprocess.Popen[bytes], target: str, choose: random.Random) -> set[int]:
     """SIGKILL for the parent, for a player or their fork server, or for all at once; returns the others."""
-    os.kill(process.pid, signal.SIGSTOP)  # nobody is born or dies between listing and killing
+    os.kill(process.pid, signal.SIGSTOP)  # it starts no process between listing and killing
     family = descendants(process.pid)
     players = [process_id for process_id, command in family.items() if "forkserver" in command]
     victims = {"tree": [*family, process.pid], "parent": [process.pid]}.get(target) or [choose.choice(players)]
@@ -89,16 +104,17 @@ def kill(process: subprocess.Popen[bytes], target: str, choose: random.Random) -
 def outlive(family: set[int], patience_s: float) -> float:
     """Seconds until the last of these processes has ended. Raises TimeoutError when that takes too long."""
     begun = time.monotonic()
-    while any(_lives(process_id) for process_id in family):
+    while any(state(process_id) not in ("", "Z") for process_id in family):
         if time.monotonic() - begun > patience_s:
             raise TimeoutError(f"after {patience_s} s some of {family} still run")
         time.sleep(0.02)
     return time.monotonic() - begun
 
 
-def _lives(process_id: int) -> bool:
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(process_id)], capture_output=True, text=True, check=False)
-    return bool(state.stdout.strip()) and not state.stdout.startswith("Z")
+def state(process_id: int) -> str:
+    """What `ps` says of a process: T stopped, Z dead and not yet fetched, nothing where it is gone."""
+    listed = subprocess.run(["ps", "-o", "stat=", "-p", str(process_id)], capture_output=True, text=True, check=False)
+    return listed.stdout.strip()[:1]
 
 
 def progress(root: Path, *, first: bool = False) -> dict[str, str]:

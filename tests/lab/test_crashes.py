@@ -41,27 +41,25 @@ def wait_for(what: Callable[[], Any], process: subprocess.Popen[Any], patience_s
 def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bits(filed: FiledContest, tmp_path: Path) -> None:
     root, choose = kills.checkout(tmp_path / "llmbench"), random.Random(0)
 
-    def step() -> int:
-        words = kills.progress(root).get("base", "step 0").split()
-        return int(words[1]) if words[0] == "step" else 10**6
-
     def checkpoints() -> list[Path]:
         return list(root.glob("runs/smoke/base/*/seed-0/checkpoint"))
 
-    first = kills.start(root, "smoke", ("base",), every_s=0.1)
-    wait_for(lambda: checkpoints() and step() > 20, first)
+    def start(event: str, step: int = 0) -> subprocess.Popen[bytes]:
+        process = kills.start(root, "smoke", ("base",), every_s=0.1, stop_at=(event, step))
+        wait_for(lambda: kills.state(process.pid) == "T", process)
+        return process
+
+    first = start("step", 20)
     kills.outlive(kills.kill(first, "tree", choose), patience_s=30)
     half = checkpoints()[0].with_name(".checkpoint.half")
     half.write_bytes(b"half a checkpoint")
 
-    second = kills.start(root, "smoke", ("base",), every_s=0.1)
-    wait_for(lambda: step() > 40, second)
+    second = start("step", 40)
     assert kills.progress(root, first=True) != {"base": "step 0"}, "it began anew"
     kills.kill(second, "player", choose)
     assert json.loads(checkpoints()[0].with_name("run.json").read_text())["status"] == "interrupted"
 
-    third = kills.start(root, "smoke", ("base",), every_s=0.1)
-    wait_for(lambda: kills.progress(root).get("base") == "evaluating", third)
+    third = start("evaluating")
     orphans = kills.kill(third, "parent", choose)
     assert orphans
     kills.outlive(orphans, patience_s=60)
