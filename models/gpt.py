@@ -7,14 +7,17 @@ convention, which is how the harness gives each parameter a random stream of its
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.kernels import RMSNorm, causal_attention, squared_relu
 from models.moe import MixtureOfExperts
-from models.optim import linear_schedule, muon_and_adamw
-from models.parts import ModelConfig, OptimConfig, Output, Parts
+from models.optim import Muon, linear_schedule, muon_and_adamw
+from models.parts import Context, ModelConfig, OptimConfig, Output, Parts
 
 
 class Linear(nn.Linear):
@@ -76,7 +79,10 @@ def _rotate(x_BTHK: Tensor, cos_T1K: Tensor, sin_T1K: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Causal scaled-dot-product attention; key heads may be fewer than query heads (arXiv:2305.13245)."""
+    """Causal scaled-dot-product attention; key heads may be fewer than query heads (arXiv:2305.13245).
+
+    It owns the matrices. What is done with them are four parts, each of which can be wrapped alone.
+    """
 
     def __init__(self, parts: Parts, layer: int) -> None:
         super().__init__()
@@ -87,14 +93,37 @@ class Attention(nn.Module):
         self.value = Linear(config.dim, config.num_kv_heads * self.head_dim)
         self.query_key = parts.query_key(parts, layer)
         self.out = Linear(config.num_heads * self.head_dim, config.dim, zero=True)
+        self.projection = parts.projection(parts, layer, self)
+        self.mixing = parts.mixing(parts, layer, self)
+        self.output = parts.output(parts, layer, self)
+
+    def project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x_BTD -> (q_BTHK, k_BTGK, v_BTGK)."""
+        q_BTHK, k_BTGK, v_BTGK = (
+            matrix(x_BTD).unflatten(-1, (-1, self.head_dim)) for matrix in (self.query, self.key, self.value)
+        )
+        return q_BTHK, k_BTGK, v_BTGK
+
+    def put_out(self, y_BTHK: Tensor, x_BTD: Tensor) -> Tensor:
+        """y_BTHK -> y_BTD."""
+        return self.out(y_BTHK.flatten(-2))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        q_BTHK = self.query(x_BTD).unflatten(-1, (-1, self.head_dim))
-        k_BTGK = self.key(x_BTD).unflatten(-1, (-1, self.head_dim))
-        v_BTGK = self.value(x_BTD).unflatten(-1, (-1, self.head_dim))
+        q_BTHK, k_BTGK, v_BTGK = self.projection(x_BTD)
         q_BTHK, k_BTGK = self.query_key(q_BTHK, k_BTGK)
-        y_BTD = self.out(causal_attention(q_BTHK, k_BTGK, v_BTGK).flatten(-2))
+        y_BTD = self.output(self.mixing(q_BTHK, k_BTGK, v_BTGK), x_BTD)
         return F.dropout(y_BTD, self.dropout, self.training)
+
+
+class Seam(nn.Module):
+    """A function as a component, so that it can be wrapped like one. A method's owner does not become its child."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.function(*inputs)
 
 
 class FeedForward(nn.Module):
@@ -143,6 +172,8 @@ class GPT(nn.Module):
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()
+        self.parts = parts
+        """What it is made of: an optimizer's factory finds the other parts here."""
         self.embedding = parts.embedding(parts)
         self.blocks = nn.ModuleList([parts.block(parts, layer) for layer in range(parts.model.num_layers)])
         self.head = parts.head(parts)
@@ -152,29 +183,43 @@ class GPT(nn.Module):
             head.weight = table.weight
 
     def forward(self, tokens_BT: Tensor) -> Output:
+        context = self.parts.context
+        context.tokens_BT = tokens_BT
+        context.seen.clear()
         x_BTD = self.embedding(tokens_BT)
         for block in self.blocks:
             x_BTD = block(x_BTD)
-        aux_losses = [module.aux_loss for module in self.modules() if isinstance(module, MixtureOfExperts)]
-        return Output(self.head(x_BTD), torch.stack(aux_losses).sum() if aux_losses else None)
+        logits_BTV = self.head(x_BTD)
+        context.tokens_BT = None
+        context.seen.clear()
+        aux_losses = [loss for module in self.modules() if (loss := getattr(module, "aux_loss", None)) is not None]
+        return Output(logits_BTV, torch.stack(aux_losses).sum() if aux_losses else None)
 
 
 def _feed_forward(parts: Parts, layer: int) -> nn.Module:
     return parts.experts(parts, layer) if parts.model.num_experts else FeedForward(parts.model)
 
 
-def base(model: ModelConfig, optim: OptimConfig) -> Parts:
+def base(model: ModelConfig, optim: OptimConfig, separator: int = 0) -> Parts:
     """The recipe `base`: what the first variant of a recipe is applied to."""
     return Parts(
         model=model,
         optim=optim,
         embedding=lambda parts: Embedding(parts.model),
         query_key=lambda parts, layer: Rotary(parts.model.head_dim, parts.model.rope_base),
+        projection=lambda parts, layer, attention: Seam(attention.project),
+        mixing=lambda parts, layer, attention: Seam(causal_attention),
+        output=lambda parts, layer, attention: Seam(attention.put_out),
         attention=Attention,
         feed_forward=_feed_forward,
         experts=lambda parts, layer: MixtureOfExperts(parts.model),
         block=Block,
         head=lambda parts: Head(parts.model),
         optimizer=muon_and_adamw,
+        muon=Muon,
+        lr_scale=lambda name, parameter: 1.0,
         schedule=linear_schedule,
+        batch_shape=lambda progress, sequences, length: (sequences, length),
+        separator=separator,
+        context=Context(),
     )

@@ -26,7 +26,7 @@ MODULES = frozenset(
     {"__future__", "abc", "collections", "collections.abc", "contextlib", "copy", "dataclasses", "enum"}
 )
 MODULES |= {"functools", "itertools", "math", "operator", "torch", "typing"}
-MODULES |= {"models.gpt", "models.kernels", "models.moe", "models.optim", "models.parts"}
+MODULES |= {"models.gpt", "models.kernels", "models.moe", "models.optim", "models.parts", "models.seams"}
 # They run text, or reach by a computed name, so that what runs is not what is read.
 HIDING_CALLS = frozenset({"breakpoint", "compile", "eval", "globals", "locals", "open", "vars"})
 BY_NAME = frozenset({"delattr", "getattr", "setattr"})  # readable where the name is written out

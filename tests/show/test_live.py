@@ -54,7 +54,7 @@ def watch(track: Track, console: Console) -> LiveRuns:
     for recipe, steps in ((ARMS.record, 150), (ARMS.candidate, 60)):
         run_: Any = SimpleNamespace(recipe=recipe, seed=SEED + 2)
         for step in range(1, steps + 1):
-            watching(run_, Step(step=step, loss_nats=3 + 4 / step, train_s=step / 3))
+            watching(run_, Step(step=step, tokens=2048 * step, loss_nats=3 + 4 / step, train_s=step / 3))
     return watching
 
 
