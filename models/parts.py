@@ -190,8 +190,8 @@ class Parts:
         """
         return replace(self, **{name: self._wrapped(name, wrapper) for name, wrapper in wrappers.items()})
 
-    def _wrapped(self, name: str, wrapper: Callable[..., Any]) -> Any:
+    def _wrapped(self, name: str, wrapper: Any) -> Any:
         given = getattr(self, name)
-        if isinstance(given, type) and isinstance(wrapper, type):
-            return type(wrapper.__name__, (wrapper, given), {}) if not issubclass(wrapper, given) else wrapper
+        if name == "muon":
+            return wrapper if self.muon in wrapper.__mro__ else type(wrapper.__name__, (wrapper, self.muon), {})
         return lambda final, *place: wrapper(given(final, *place), final, *place)

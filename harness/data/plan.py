@@ -66,8 +66,8 @@ def plan_of(track: Track, shapes: Iterable[BatchShape] | None) -> Plan:
         own = BatchShape(steps=budget.num_steps, sequences=budget.batch_sequences, length=budget.seq_len)
         return Plan((own,), budget.seq_len)
     plan = Plan(tuple(shapes), budget.seq_len)
-    for shape in plan.shapes:
-        check_shape(track, shape.sequences, shape.length)
+    for place, shape in enumerate(plan.shapes, start=1):
+        check_shape(track, shape.sequences, shape.length, is_last=place == len(plan.shapes))
     if not plan.shapes or plan.tokens > budget.tokens:
         raise LlmbenchError(f"batch_shape: the batches hold {plan.tokens:,} tokens, the budget is {budget.tokens:,}")
     last = plan.shapes[-1]
@@ -76,8 +76,11 @@ def plan_of(track: Track, shapes: Iterable[BatchShape] | None) -> Plan:
     return plan
 
 
-def check_shape(track: Track, sequences: object, length: object) -> None:
-    """Raises LlmbenchError where a batch of this shape cannot be cut from the track's text, or is out of all size."""
+def check_shape(track: Track, sequences: object, length: object, *, is_last: bool = False) -> None:
+    """Raises LlmbenchError where a batch of this shape cannot be cut from the track's text, or is out of all size.
+
+    The last one may be smaller: it holds what is left.
+    """
     budget, size = track.budget, track.num_processes
     if not (isinstance(sequences, int) and isinstance(length, int)) or sequences < 1 or length < 1:
         raise LlmbenchError(
@@ -87,11 +90,11 @@ def check_shape(track: Track, sequences: object, length: object) -> None:
         raise LlmbenchError(f"batch_shape gave length {length}; it must divide the track's {budget.seq_len}")
     if sequences % size:
         raise LlmbenchError(f"batch_shape gave {sequences} sequences; it must be a multiple of {size} processes")
-    tokens = sequences * length
-    if tokens > MOST_BATCH * budget.batch_tokens:
+    tokens, own = sequences * length, budget.batch_tokens
+    if tokens > MOST_BATCH * own or (tokens * MOST_BATCH < own and not is_last):
         raise LlmbenchError(
-            f"batch_shape gave a batch of {tokens:,} tokens; at most {MOST_BATCH} times the track's "
-            f"{budget.batch_tokens:,} fit"
+            f"batch_shape gave a batch of {tokens:,} tokens; it may hold up to {MOST_BATCH} times the track's {own:,}, "
+            f"and down to a {MOST_BATCH}th of it"
         )
 
 
@@ -107,11 +110,6 @@ def make_plan(track: Track, batch_shape: object) -> tuple[BatchShape, ...] | Non
             raise LlmbenchError("batch_shape must return two numbers: sequences and their length")
         sequences, length = shape
         check_shape(track, sequences, length)
-        if sequences * length * MOST_BATCH < budget.batch_tokens:
-            raise LlmbenchError(
-                f"batch_shape gave a batch of {sequences * length:,} tokens; it must hold a {MOST_BATCH}th of the "
-                f"track's {budget.batch_tokens:,} or more"
-            )
         size = track.num_processes
         sequences = min(sequences, left // (length * size) * size)
         if not sequences:
