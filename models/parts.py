@@ -22,8 +22,8 @@ if TYPE_CHECKING:  # the track file is checked against these classes without loa
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-    from models.gpt import Attention
-    from models.optim import Muon
+    from models.attention import Attention
+    from models.muon import Muon
 
 # Read by pydantic when a track is parsed.
 _STRICT: dict[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}

@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.gpt import Attention, Embedding, FeedForward, Linear
-from models.kernels import RMSNorm, causal_attention, squared_relu
+from models.attention import Attention
+from models.gpt import Embedding, FeedForward
+from models.kernels import Linear, RMSNorm, causal_attention, squared_relu
 from models.moe import MixtureOfExperts
-from models.optim import Muon, linear_schedule
+from models.muon import Muon
+from models.optim import linear_schedule
 from models.parts import Context, OptimConfig, Parts
 
 __all__ = [

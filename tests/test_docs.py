@@ -163,7 +163,7 @@ def test_every_example_passes_the_check_builds_and_trains(
 ) -> None:
     source = read_example(text, tmp_path / "project")
     recipe = apply_recipe({"example": source}, smoke.model, smoke.optim)
-    assert train_tiny(recipe).steps == tiny.budget.num_steps
+    assert train_tiny(recipe).tokens == tiny.budget.tokens
 
 
 def test_format_lint_and_types_accept_every_variant_that_submit_accepts(tmp_path: Path) -> None:
