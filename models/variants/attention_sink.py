@@ -4,8 +4,8 @@ A head that finds nothing can put its weight there, instead of on a token that c
 more, in front of all others: zero but for a channel of its own, in which the queries hold the logit.
 
 Topic: attention
-Source: arXiv:2508.10925, section 2.2; https://github.com/openai/gpt-oss
-Claimed: nothing measured
+Source: arXiv:2508.10925; https://github.com/openai/gpt-oss
+Claimed: nothing measured; universe-lm, on another stack: 0.0230 nats, within its noise (0.94M parameters)
 Constants: none in the source; the logits start at zero
 """
 

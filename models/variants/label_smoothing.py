@@ -15,9 +15,8 @@ from models.seams import Parts, Tensor, Wrapper
 class Smoothing(Wrapper):
     def forward(self, x_BTD: Tensor) -> Tensor:
         logits_BTV = self.inner(x_BTD)
-        target_BS1 = self.context.tokens_BT[:, 1:, None]
-        logits_BSV = logits_BTV[:, :-1]
-        self.aux_loss = 0.1 * (logits_BSV.gather(-1, target_BS1).mean() - logits_BSV.mean())
+        target_BS1 = logits_BTV.gather(-1, self.context.tokens_BT[:, 1:, None])
+        self.aux_loss = 0.1 * (target_BS1.mean() - logits_BTV.mean(-1)[:, :-1].mean())
         return logits_BTV
 
 

@@ -4,9 +4,8 @@ Most channels may then compare what tokens are, wherever they stand. Of the base
 which are those of a head a quarter as wide; the other pairs of channels stand still.
 
 Topic: attention
-Source: arXiv:2204.06745, section 2.1.1; the same quarter in parameter-golf,
-    https://github.com/openai/parameter-golf/tree/main/records/track_10min_16mb
-    /2026-03-21_11L_XSA4_EMA_PartialRoPE_LateQAT_1.1248
+Source: arXiv:2204.06745; the same quarter in parameter-golf,
+    https://github.com/openai/parameter-golf (2026-03-21_11L_XSA4_EMA_PartialRoPE_LateQAT_1.1248)
 Claimed: parameter-golf: 1.1280 to 1.1250 bits per byte together with another change (11 layers, three seeds);
     nanochat's LOG, 2026-03-24: slightly worse
 Constants: of the source

@@ -6,7 +6,7 @@ as well, in the first third of the steps, which is left out here.
 
 Topic: loss
 Source: https://github.com/KellerJordan/modded-nanogpt/tree/master/records/track_1_short/2025-12-22_MultiTokenPrediction
-    ; with a head of its own: arXiv:2404.19737
+    and, with a head for each further token, arXiv:2404.19737
 Claimed: 80 steps for a record with other changes (124M parameters, 14 runs); arXiv:2404.19737: helps large models only
 Constants: of the source
 """
@@ -20,8 +20,8 @@ class TwoTokens(Wrapper):
         weight = min(0.5, 1 - 1.5 * self.context.progress)
         self.aux_loss = None
         if weight > 0:
-            targets_BS = self.context.tokens_BT[:, 2:]
-            self.aux_loss = weight * F.cross_entropy(logits_BTV[:, :-2].flatten(0, 1), targets_BS.flatten())
+            targets_BT = F.pad(self.context.tokens_BT[:, 2:], (0, 2), value=-100)  # the last two have none
+            self.aux_loss = weight * F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten())
         return logits_BTV
 
 

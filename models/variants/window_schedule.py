@@ -18,12 +18,11 @@ class GrowingWindow(nn.Module):
         self.context = parts.context
 
     def forward(self, q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor) -> Tensor:
-        position_T = torch.arange(q_BTHK.size(1), device=q_BTHK.device)
-        distance_TS = position_T[:, None] - position_T
-        window = len(position_T) * max(1 / 28, self.context.progress)
+        length = q_BTHK.size(1)
+        reach = int(length * max(1 / 28, self.context.progress))  # how far back the window goes
+        seen_TT = q_BTHK.new_ones(length, length, dtype=torch.bool).tril().triu(-reach)
         q_BHTK, k_BGTK, v_BGTK = (x.transpose(1, 2) for x in (q_BTHK, k_BTGK, v_BTGK))
-        seen_TS = (distance_TS >= 0) & (distance_TS < window)
-        y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BGTK, attn_mask=seen_TS, enable_gqa=True)
+        y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BGTK, v_BGTK, attn_mask=seen_TT, enable_gqa=True)
         return y_BHTK.transpose(1, 2)
 
 
