@@ -1,31 +1,30 @@
-"""Partial key offset: the half of each key that does not rotate is the last token's (modded-nanogpt, 2025).
+"""Key offset: half of each key does not rotate and comes from the token before (modded-nanogpt, 2025-12-14).
 
-A query can then find the token after one that it looks for, and a single layer does what induction takes two for. As
-in the source only half of the channels rotate, with frequencies from 1 to 1/1024, evenly spaced on a log scale.
+A query can then ask for what stood before a token, so that one layer does what induction takes two for. Half of each
+head's channels rotate as a head of half the width does; the other half of the key is moved on by one position.
 
 Topic: attention
-Source: https://github.com/KellerJordan/modded-nanogpt/tree/master/records/track_1_short/2025-12-14_PartialKeyOffset
-Claimed: nothing measured alone; five changes together 131.2 to 128.8 seconds and 50 steps (124M parameters, 11 runs)
-Constants: of the source, but in every layer (its best loss; it offsets the long windows alone, for speed)
+Source: https://github.com/KellerJordan/modded-nanogpt/blob/master/records/track_1_short/2025-12-14_PartialKeyOffset/README.md
+Claimed: modded-nanogpt (124M): 131.2 to 128.8 seconds and 50 steps fewer, with four other changes, 11 runs; alone
+    nothing measured. On all channels it was worse.
+Constants: of the source (half of the channels, every layer)
 """
 
-from models.seams import Parts, Tensor, Wrapper, nn, torch
+from models.seams import Parts, Rotary, Tensor, nn, replace, torch
 
 
-class KeyOffset(Wrapper):
-    def __init__(self, inner: nn.Module, parts: Parts, layer: int) -> None:
-        super().__init__(inner, parts, layer)
-        for frequency_J in inner.buffers():  # the rotary's: channel j turns with channel j + J
-            moving, still = frequency_J.chunk(2)
-            moving.copy_(1024 ** -torch.linspace(0, 1, len(moving)))
-            still.zero_()
+class KeyOffset(nn.Module):
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        self.rotary = Rotary(parts.model.head_dim // 2, parts.model.rope_base)
 
     def forward(self, q_BTHK: Tensor, k_BTGK: Tensor) -> tuple[Tensor, Tensor]:
-        q_BTHK, k_BTGK = self.inner(q_BTHK, k_BTGK)
-        last_BTGK = torch.cat((k_BTGK[:, :1], k_BTGK[:, :-1]), dim=1)
-        pairs_BTG2J, last_BTG2J = (x.unflatten(-1, (2, -1)).chunk(2, -1) for x in (k_BTGK, last_BTGK))
-        return q_BTHK, torch.cat((pairs_BTG2J[0], last_BTG2J[1]), -1).flatten(-2)
+        q_BTHK, still_q = q_BTHK.chunk(2, dim=-1)
+        k_BTGK, still_k = k_BTGK.chunk(2, dim=-1)
+        q_BTHK, k_BTGK = self.rotary(q_BTHK, k_BTGK)
+        moved_k = torch.cat((still_k[:, :1], still_k[:, :-1]), dim=1)
+        return torch.cat((q_BTHK, still_q), dim=-1), torch.cat((k_BTGK, moved_k), dim=-1)
 
 
 def apply(parts: Parts) -> Parts:
-    return parts.wrap(query_key=KeyOffset)
+    return replace(parts, query_key=lambda final, layer: KeyOffset(final))

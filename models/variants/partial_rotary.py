@@ -1,24 +1,28 @@
-"""Partial rotary: a quarter of each head's channels rotates, the others know no position (GPT-NeoX-20B, 2022).
+"""Partial rotary: a quarter of each head's channels rotates, the rest has no position (GPT-NeoX-20B, arXiv:2204.06745).
 
-Most channels may then compare what tokens are, wherever they stand. Of the base's frequencies every fourth is kept,
-which are those of a head a quarter as wide; the other pairs of channels stand still.
+Channels without position compare what tokens are, wherever they stand.
 
 Topic: attention
-Source: arXiv:2204.06745; the same quarter in parameter-golf,
-    https://github.com/openai/parameter-golf (2026-03-21_11L_XSA4_EMA_PartialRoPE_LateQAT_1.1248)
-Claimed: parameter-golf: 1.1280 to 1.1250 bits per byte together with another change (11 layers, three seeds);
-    nanochat's LOG, 2026-03-24: slightly worse
-Constants: of the source
+Source: arXiv:2204.06745; https://github.com/karpathy/nanochat/blob/437943bd90a0e01c46afc445de4022ffeefaae9c/dev/LOG.md (2026-01-16, 2026-03-24); arXiv:2603.11611
+Claimed: the sources disagree. A tenth of the channels converges like all of them (Khan et al., 2026); nanochat: half no
+    better, a quarter slightly worse. GPT-NeoX: nothing measured.
+Constants: of the source (a quarter)
 """
 
-from models.seams import Parts, nn, torch
+from models.seams import Parts, Rotary, Tensor, nn, replace, torch
 
 
-def quarter(inner: nn.Module, parts: Parts, layer: int) -> nn.Module:
-    for frequency_J in inner.buffers():  # the rotary's
-        frequency_J[torch.arange(len(frequency_J)) % 4 != 0] = 0
-    return inner
+class PartialRotary(nn.Module):
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        self.width = parts.model.head_dim // 4
+        self.rotary = Rotary(self.width, parts.model.rope_base)
+
+    def forward(self, q_BTHK: Tensor, k_BTGK: Tensor) -> tuple[Tensor, Tensor]:
+        q_part, k_part = self.rotary(q_BTHK[..., : self.width], k_BTGK[..., : self.width])
+        q_BTHK = torch.cat((q_part, q_BTHK[..., self.width :]), dim=-1)
+        return q_BTHK, torch.cat((k_part, k_BTGK[..., self.width :]), dim=-1)
 
 
 def apply(parts: Parts) -> Parts:
-    return parts.wrap(query_key=quarter)
+    return replace(parts, query_key=lambda final, layer: PartialRotary(final))

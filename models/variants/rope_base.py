@@ -1,11 +1,10 @@
-"""RoPE base: rotary angles with a base of 250,000 instead of 10,000 (universe-lm, 2026).
+"""RoPE base: 1,024 instead of 10,000 (modded-nanogpt).
 
-The slow channels then hardly turn within a sequence, and compare what tokens are rather than where they stand.
+The slowest channel then turns once in some thousand positions, nearer to the length of a sequence.
 
 Topic: attention
-Source: https://github.com/vukrosic/universe-lm/blob/88a78f156c0615756a0d24acefff173bb3462e90/LEADERBOARD.md
-Claimed: 0.0084 nats beside a sliding window (0.94M parameters, one seed); the best of 125,000 to 750,000 on a fuller
-    stack, one seed each
+Source: https://github.com/KellerJordan/modded-nanogpt/blob/master/train_gpt.py
+Claimed: nothing measured
 Constants: of the source
 """
 
@@ -13,4 +12,4 @@ from models.seams import Parts, replace
 
 
 def apply(parts: Parts) -> Parts:
-    return replace(parts, model=replace(parts.model, rope_base=250_000.0))
+    return replace(parts, model=replace(parts.model, rope_base=1024.0))

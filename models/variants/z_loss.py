@@ -1,11 +1,11 @@
-"""z-loss: a small loss on the squared logarithm of the softmax's normaliser (PaLM, 2022, arXiv:2204.02311).
+"""z-loss: keep the softmax's normaliser near one (Chowdhery et al., 2022, arXiv:2204.02311).
 
-The cross-entropy does not care for a constant that is added to all logits. This keeps it near zero, which matters where
-low precision and high rates let logits drift.
+The training loss gets the square of its logarithm, times 1e-4: a remedy against logits that drift in long runs at low
+precision.
 
 Topic: loss
-Source: arXiv:2204.02311, section 5
-Claimed: more stable training, nothing measured; universe-lm: 0.0018 nats, within its noise (0.94M parameters)
+Source: arXiv:2204.02311
+Claimed: stability at scale; nothing measured on the loss
 Constants: of the source
 """
 
@@ -14,8 +14,8 @@ from models.seams import Parts, Tensor, Wrapper
 
 class ZLoss(Wrapper):
     def forward(self, x_BTD: Tensor) -> Tensor:
-        logits_BTV = self.inner(x_BTD)
-        self.aux_loss = 1e-4 * logits_BTV.logsumexp(-1).square().mean()
+        logits_BTV: Tensor = self.inner(x_BTD)
+        self.aux_loss = 1e-4 * logits_BTV.float().logsumexp(-1).square().mean()
         return logits_BTV
 
 
