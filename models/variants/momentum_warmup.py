@@ -1,7 +1,7 @@
 """Momentum warm-up: Muon's momentum begins 0.1 lower and rises over the first sixth (modded-nanogpt, 2024, record 9).
 
 Early gradients point elsewhere soon after, so that a long memory of them is of little use. The source goes from 0.85 to
-its own momentum of 0.95 over 500 of 3,200 steps; here it goes to the track's momentum, over the same share of the steps.
+its own momentum of 0.95 over 500 of 3,200 steps; here it goes to the track's momentum, in the same share of the steps.
 
 Topic: optimizer
 Source: https://github.com/KellerJordan/modded-nanogpt/tree/f411b3d/records/track_1_short/2024-11-06_ShortcutsTweaks

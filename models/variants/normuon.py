@@ -1,4 +1,4 @@
-"""NorMuon: divide each row of Muon's update by a running root mean square of its own (Li et al., 2025, arXiv:2510.05491).
+"""NorMuon: divide each row of Muon's update by a running root mean square of its own (Li et al., arXiv:2510.05491).
 
 Orthogonalising evens out a matrix's singular values, not the lengths of its rows: without it some neurons move far more
 than others. After it, each matrix's update is brought back to the length that Muon gave it, as modded-nanogpt does, so
@@ -20,8 +20,9 @@ class NorMuon(Muon):
         mean_Sm1 = directions_Smn.square().mean(-1, keepdim=True)
         second_Sm1 = state.setdefault("second", mean_Sm1.new_zeros(mean_Sm1.shape)).lerp_(mean_Sm1, 0.05)
         normed_Smn = directions_Smn * second_Sm1.clamp_min(1e-10).rsqrt()
-        length_S11 = directions_Smn.norm(dim=(-2, -1), keepdim=True)
-        return normed_Smn * length_S11 / normed_Smn.norm(dim=(-2, -1), keepdim=True)
+        return normed_Smn * (
+            directions_Smn.norm(dim=(-2, -1), keepdim=True) / (normed_Smn.norm(dim=(-2, -1), keepdim=True) + 1e-10)
+        )
 
 
 def apply(parts: Parts) -> Parts:

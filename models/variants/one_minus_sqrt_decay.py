@@ -1,7 +1,7 @@
 """1-sqrt decay: the warm-down falls as one minus the root of its share done (Haegele et al., 2024, arXiv:2405.18392).
 
-It falls fast at first and flattens towards zero, so that more of the warm-down is spent at small rates. Its length stays
-the track's, which is longer than the paper's fifth of the steps.
+It falls fast at first and flattens towards zero, so that more of the warm-down is spent at small rates. Its length
+stays the track's, which is longer than the paper's fifth of the steps.
 
 Topic: schedule
 Source: arXiv:2405.18392

@@ -18,7 +18,7 @@ def apply(parts: Parts) -> Parts:
     context = parts.context
 
     def optimizer(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
-        kept = set(model.embedding.parameters())
+        kept = set(model.get_submodule("embedding").parameters())
 
         @torch.no_grad()
         def average(optimizer: torch.optim.Optimizer, *_: Any) -> None:
