@@ -4,10 +4,9 @@ A rare token's row gets a large gradient now and then. A long momentum keeps mov
 long second moment forgets slowly how large it was.
 
 Topic: optimizer
-Source: https://github.com/KellerJordan/modded-nanogpt/tree/f411b3d/records/track_1_short/2025-01-16_Sub3Min;
-    https://github.com/karpathy/nanochat has the same betas
-Claimed: nothing measured alone with repeats; modded-nanogpt went on to lower the first to 0.7, 0.65 and 0.5, each time
-    among other changes
+Source: https://github.com/KellerJordan/modded-nanogpt/tree/f411b3d/records/track_1_short/2025-01-16_Sub3Min
+Claimed: nothing measured alone with repeats; nanochat had the same until March 2026; modded-nanogpt went on to lower
+    the first to 0.7, 0.65 and 0.5, each time among other changes
 Constants: of the source
 """
 

@@ -1,7 +1,7 @@
 """Fading decay: Muon's weight decay falls linearly to zero over the run (nanochat, 2026; modded-nanogpt, 2025).
 
-Decay keeps weights small while rates are high; at the end it only takes away what was learned. Its rate is multiplied by
-the learning rate in any case, so that towards the end it falls with the square.
+Decay keeps weights small while rates are high; at the end it only takes away what was learned. It is multiplied by the
+learning rate in any case, so that in the warm-down it falls with the square.
 
 Topic: optimizer
 Source: https://github.com/karpathy/nanochat/blob/92d63d4/dev/LOG.md, 2026-01-10

@@ -6,8 +6,9 @@ that the recipe's learning rate stays. The paper instead fixes the root mean squ
 
 Topic: optimizer
 Source: arXiv:2510.05491; https://github.com/KellerJordan/modded-nanogpt/pull/144 (record 41)
-Claimed: 11.31 % better training efficiency than Muon at 1.1B parameters; modded-nanogpt's record 41: 15 steps and 0.7
-    of 141 seconds less, over 20 runs; nanochat: a very small improvement, no number
+Claimed: 11.31 % better training efficiency than Muon at 1.1B parameters; modded-nanogpt's record 41: 15 of 2,330 steps
+    and 0.7 of 141 seconds less, 20 runs; its track 3, rates retuned: 3,250 steps against 3,375, 20 runs each; nanochat:
+    a very small improvement, no number
 Constants: of the source, beta2 0.95
 """
 

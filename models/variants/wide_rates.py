@@ -1,12 +1,12 @@
 """Wide rates: Muon's rate is raised for matrices with more inputs than outputs, not for tall ones (nanochat, 2026).
 
-Muon multiplies the update by the root of outputs over inputs where that is above one, which is each feed-forward's first
-matrix. Here it is inputs over outputs, which is the second.
+Muon multiplies the update by the root of outputs over inputs where that is above one, which is each feed-forward's
+first matrix. Here it is inputs over outputs, which is the second.
 
 Topic: optimizer
 Source: https://github.com/karpathy/nanochat/pull/492; its dev/LOG.md, 2026-02-03
-Claimed: nanochat: slightly worse at 12 layers, one run; it says that modded-nanogpt gained, and modded-nanogpt says that
-    such rates have surprisingly little effect
+Claimed: nanochat: slightly worse at 12 layers, one run; by it, modded-nanogpt gained; modded-nanogpt says that such
+    rates have surprisingly little effect
 Constants: none
 """
 
