@@ -20,6 +20,6 @@ def apply(parts: Parts) -> Parts:
         return parts.batch_shape(progress, sequences * halves // 2, length)
 
     def schedule(step: int, num_steps: int, config: OptimConfig) -> float:
-        return (0.5 + 3 * step // num_steps / 2) ** 0.6 * parts.schedule(step, num_steps, config)
+        return (0.66, 1.0, 1.28)[3 * step // num_steps] * parts.schedule(step, num_steps, config)
 
     return replace(parts, batch_shape=batch_shape, schedule=schedule)
