@@ -30,7 +30,7 @@ class _Commands(UserDict[str, Any]):
     def __getitem__(self, name: str) -> Any:
         place, text = self.data[name]
         if isinstance(place, str):
-            module, function = place.split(".")
+            module, _, function = place.rpartition(".")
             made = typer.Typer(add_completion=False, rich_markup_mode=None)
             made.command(name)(getattr(import_module(f"harness.cli.{module}"), function))
         else:
@@ -71,7 +71,7 @@ COMMANDS: Mapping[str, Commands] = {
             "Train the record holder, or a candidate against it.",
         ),
         "submit": ("run.submit", "File the result, print or open the pull request."),
-        "plan": ("noise.plan", "Say how many pairs a gain needs, before you train."),
+        "plan": ("studies.noise.plan", "Say how many pairs a gain needs, before you train."),
     },
     "Look": {
         "leaderboard": ("leaderboard.leaderboard", "Show what won and what lost, or write it as a site."),
@@ -95,7 +95,7 @@ COMMANDS: Mapping[str, Commands] = {
             },
             "Make and inspect a track's tokens.",
         ),
-        "noise": ("noise.noise", "Measure how far results differ by chance."),
+        "noise": ("studies.noise.noise", "Measure how far results differ by chance."),
         "schema": ("inspect.schema", "Print the JSON Schema of what --json prints."),
     },
 }

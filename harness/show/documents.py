@@ -24,8 +24,8 @@ from harness.core.schema import Count, Positive, Sha256, Strict
 from harness.core.track import Track
 from harness.lab.doctor import Diagnosis
 from harness.lab.history import Judged
-from harness.lab.noise import NoiseReport
 from harness.lab.rerun import Repeat
+from harness.lab.studies.noise import NoiseReport
 from harness.rule.external import Judgement
 from harness.rule.forecast import ContestPlan
 from harness.rule.replication import State
