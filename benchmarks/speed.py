@@ -36,7 +36,7 @@ import harness.player.train
 import models.gpt
 import models.kernels
 import models.moe
-import models.optim
+import models.muon
 from harness.core.errors import LlmbenchError
 from harness.core.project import CHECKOUT, Project
 from harness.core.runs import load_run, require_finished
@@ -138,21 +138,21 @@ def without_cross_entropy(track: Track, tell: Tell) -> None:
 
 
 def without_gram(track: Track, tell: Tell) -> None:
-    models.optim.LONG = 10**9
+    models.muon.LONG = 10**9
     in_a_thread(track, tell)
 
 
 def with_bf16(track: Track, tell: Tell) -> None:
-    orthogonalize = models.optim.orthogonalize
+    orthogonalize = models.muon.orthogonalize
 
-    def in_bf16(matrices: torch.Tensor) -> torch.Tensor:
+    def in_bf16(matrices: torch.Tensor, *quintics: Any) -> torch.Tensor:
         torch.Tensor.float, kept = torch.Tensor.bfloat16, torch.Tensor.float  # type: ignore[method-assign]
         try:
-            return orthogonalize(matrices)
+            return orthogonalize(matrices, *quintics)
         finally:
             torch.Tensor.float = kept  # type: ignore[method-assign]
 
-    models.optim.orthogonalize = in_bf16
+    models.muon.orthogonalize = in_bf16
     in_a_thread(track, tell)
 
 
@@ -162,8 +162,8 @@ LEVERS: dict[str, Callable[[Track, Tell], None]] = {
     "attention in blocks, its weights kept (`models/kernels.py`)": without_attention,
     "RMSNorm in one node (`models/kernels.py`)": without_norm,
     "squared ReLU in one node (`models/kernels.py`)": without_squared_relu,
-    "Muon on the Gram matrix (`models/optim.py`)": without_gram,
-    "Muon in float32, not in bfloat16 (`models/optim.py`)": with_bf16,
+    "Muon on the Gram matrix (`models/muon.py`)": without_gram,
+    "Muon in float32, not in bfloat16 (`models/muon.py`)": with_bf16,
 }
 LOOPS = (matrix_rate, matrix_rate_on_all_cores, ours, plain, plain_on_all_cores)
 ARMS: dict[str, Callable[[Track, Tell], None]] = {

@@ -1,8 +1,7 @@
 """The dense base model: pre-norm blocks, rotary positions, causal attention, squared-ReLU feed-forward.
 
-Shapes: B batch, T position, D model width, H query heads, G key heads, K head width, F feed-forward
-width, V vocabulary. Every module that owns a parameter draws it in `reset_parameters`, PyTorch's
-convention, which is how the harness gives each parameter a random stream of its own.
+Shapes: B batch, T position, D model width, V vocabulary. Every module that owns a parameter draws it in
+`reset_parameters`, PyTorch's convention, which is how the harness gives each parameter a random stream of its own.
 """
 
 from __future__ import annotations
@@ -11,27 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.kernels import RMSNorm, causal_attention, squared_relu
+from models.attention import Attention, Rotary, Seam
+from models.kernels import Linear, RMSNorm, causal_attention, squared_relu
 from models.moe import MixtureOfExperts
-from models.optim import linear_schedule, muon_and_adamw
-from models.parts import ModelConfig, OptimConfig, Output, Parts
+from models.optim import Muon, linear_schedule, muon_and_adamw
+from models.parts import Context, ModelConfig, OptimConfig, Output, Parts
 
-
-class Linear(nn.Linear):
-    """A matrix without bias; starts at variance 1/(3 fan-in), PyTorch's default, or at zero.
-
-    A residual branch whose last matrix starts at zero leaves the stream as it is (arXiv:1901.09321).
-    """
-
-    def __init__(self, in_features: int, out_features: int, *, zero: bool = False) -> None:
-        self.zero = zero
-        super().__init__(in_features, out_features, bias=False)
-
-    def reset_parameters(self) -> None:
-        if self.zero:
-            nn.init.zeros_(self.weight)
-        else:
-            nn.init.normal_(self.weight, std=(3 * self.in_features) ** -0.5)
+__all__ = ["GPT", "Attention", "Block", "Embedding", "FeedForward", "Head", "Linear", "Rotary", "base"]
 
 
 class Embedding(nn.Embedding):
@@ -50,51 +35,6 @@ class Embedding(nn.Embedding):
     def forward(self, input: Tensor) -> Tensor:
         x_BTD = super().forward(input)
         return x_BTD * self.scale if self.scale != 1.0 else x_BTD
-
-
-class Rotary(nn.Module):
-    """Rotary positions on queries and keys (arXiv:2104.09864), halves paired instead of neighbours."""
-
-    def __init__(self, head_dim: int, base: float) -> None:
-        super().__init__()
-        frequency_J = base ** -torch.linspace(0, 1, head_dim // 2 + 1, dtype=torch.float32)[:-1]
-        self.register_buffer("frequency_J", frequency_J, persistent=False)
-        self.frequency_J: Tensor
-
-    def forward(self, q_BTHK: Tensor, k_BTGK: Tensor) -> tuple[Tensor, Tensor]:
-        position_T = torch.arange(q_BTHK.size(1), dtype=torch.float32, device=q_BTHK.device)
-        angle_TJ = torch.outer(position_T, self.frequency_J)
-        cos_TJ, sin_TJ = angle_TJ.cos(), angle_TJ.sin()
-        cos_T1K = torch.cat((cos_TJ, cos_TJ), dim=-1)[:, None, :]
-        sin_T1K = torch.cat((-sin_TJ, sin_TJ), dim=-1)[:, None, :]
-        return _rotate(q_BTHK, cos_T1K, sin_T1K), _rotate(k_BTGK, cos_T1K, sin_T1K)
-
-
-def _rotate(x_BTHK: Tensor, cos_T1K: Tensor, sin_T1K: Tensor) -> Tensor:
-    x = x_BTHK.float()
-    return (x * cos_T1K + x.roll(x.size(-1) // 2, -1) * sin_T1K).type_as(x_BTHK)
-
-
-class Attention(nn.Module):
-    """Causal scaled-dot-product attention; key heads may be fewer than query heads (arXiv:2305.13245)."""
-
-    def __init__(self, parts: Parts, layer: int) -> None:
-        super().__init__()
-        config = parts.model
-        self.head_dim, self.dropout = config.head_dim, config.dropout
-        self.query = Linear(config.dim, config.num_heads * self.head_dim)
-        self.key = Linear(config.dim, config.num_kv_heads * self.head_dim)
-        self.value = Linear(config.dim, config.num_kv_heads * self.head_dim)
-        self.query_key = parts.query_key(parts, layer)
-        self.out = Linear(config.num_heads * self.head_dim, config.dim, zero=True)
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        q_BTHK = self.query(x_BTD).unflatten(-1, (-1, self.head_dim))
-        k_BTGK = self.key(x_BTD).unflatten(-1, (-1, self.head_dim))
-        v_BTGK = self.value(x_BTD).unflatten(-1, (-1, self.head_dim))
-        q_BTHK, k_BTGK = self.query_key(q_BTHK, k_BTGK)
-        y_BTD = self.out(causal_attention(q_BTHK, k_BTGK, v_BTGK).flatten(-2))
-        return F.dropout(y_BTD, self.dropout, self.training)
 
 
 class FeedForward(nn.Module):
@@ -143,6 +83,8 @@ class GPT(nn.Module):
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()
+        self.parts = parts
+        """What it is made of: an optimizer's factory finds the other parts here."""
         self.embedding = parts.embedding(parts)
         self.blocks = nn.ModuleList([parts.block(parts, layer) for layer in range(parts.model.num_layers)])
         self.head = parts.head(parts)
@@ -152,29 +94,43 @@ class GPT(nn.Module):
             head.weight = table.weight
 
     def forward(self, tokens_BT: Tensor) -> Output:
+        context = self.parts.context
+        context.tokens_BT = tokens_BT
+        context.seen.clear()
         x_BTD = self.embedding(tokens_BT)
         for block in self.blocks:
             x_BTD = block(x_BTD)
-        aux_losses = [module.aux_loss for module in self.modules() if isinstance(module, MixtureOfExperts)]
-        return Output(self.head(x_BTD), torch.stack(aux_losses).sum() if aux_losses else None)
+        logits_BTV = self.head(x_BTD)
+        context.tokens_BT = None
+        context.seen.clear()
+        aux_losses = [loss for module in self.modules() if (loss := getattr(module, "aux_loss", None)) is not None]
+        return Output(logits_BTV, torch.stack(aux_losses).sum() if aux_losses else None)
 
 
 def _feed_forward(parts: Parts, layer: int) -> nn.Module:
     return parts.experts(parts, layer) if parts.model.num_experts else FeedForward(parts.model)
 
 
-def base(model: ModelConfig, optim: OptimConfig) -> Parts:
+def base(model: ModelConfig, optim: OptimConfig, separator: int = 0) -> Parts:
     """The recipe `base`: what the first variant of a recipe is applied to."""
     return Parts(
         model=model,
         optim=optim,
         embedding=lambda parts: Embedding(parts.model),
         query_key=lambda parts, layer: Rotary(parts.model.head_dim, parts.model.rope_base),
+        projection=lambda parts, layer, attention: Seam(attention.project),
+        mixing=lambda parts, layer, attention: Seam(causal_attention),
+        output=lambda parts, layer, attention: Seam(attention.put_out),
         attention=Attention,
         feed_forward=_feed_forward,
         experts=lambda parts, layer: MixtureOfExperts(parts.model),
         block=Block,
         head=lambda parts: Head(parts.model),
         optimizer=muon_and_adamw,
+        muon=Muon,
+        lr_scale=lambda name, parameter: 1.0,
         schedule=linear_schedule,
+        batch_shape=lambda progress, sequences, length: (sequences, length),
+        separator=separator,
+        context=Context(),
     )

@@ -1,4 +1,4 @@
-"""Operations with a gradient written by hand, where a CPU is faster with it than with what autograd composes.
+"""The matrix, and operations with a gradient written by hand where a CPU is faster than with what autograd composes.
 
 `python benchmarks/speed.py pocket` measures what each is worth. On a GPU PyTorch's own kernels are used.
 
@@ -18,6 +18,23 @@ from torch.autograd.function import once_differentiable
 QUERY_BLOCK = 64
 # Attention weights are kept for the way back; above this many positions they would fill the memory.
 MAX_KEPT_POSITIONS = 512
+
+
+class Linear(nn.Linear):
+    """A matrix without bias; starts at variance 1/(3 fan-in), PyTorch's default, or at zero.
+
+    A residual branch whose last matrix starts at zero leaves the stream as it is (arXiv:1901.09321).
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, zero: bool = False) -> None:
+        self.zero = zero
+        super().__init__(in_features, out_features, bias=False)
+
+    def reset_parameters(self) -> None:
+        if self.zero:
+            nn.init.zeros_(self.weight)
+        else:
+            nn.init.normal_(self.weight, std=(3 * self.in_features) ** -0.5)
 
 
 class RMSNorm(nn.RMSNorm):

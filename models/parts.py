@@ -1,12 +1,12 @@
 """The contract between a variant and the harness: what a variant may swap, and nothing else.
 
-A variant is `apply(parts: Parts) -> Parts`, usually one `dataclasses.replace` that wraps a factory:
+A variant is `apply(parts: Parts) -> Parts`, usually one `wrap` that puts a class around a component:
 
     def apply(parts):
-        return replace(parts, embedding=lambda p: Smear(parts.embedding(p)))
+        return parts.wrap(embedding=Smear)
 
-Factories are called late, with the *final* Parts, so a wrapped component sees what later variants
-changed. A wrapper keeps the module that it wraps under the name `inner`: initial weights are drawn by
+`Smear` is a `models.seams.Wrapper`. Factories are called late, with the *final* Parts, so a wrapped component sees what
+later variants changed. A wrapper keeps the module that it wraps under the name `inner`: initial weights are drawn by
 (seed, parameter name) with `inner` left out, so wrapping a component does not move its start.
 
 Shapes: B batch, T position, D model width, H query heads, G key heads, K head width, V vocabulary.
@@ -15,12 +15,15 @@ Shapes: B batch, T position, D model width, H query heads, G key heads, K head w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:  # the track file is checked against these classes without loading torch
     from torch import Tensor, nn
     from torch.optim import Optimizer
+
+    from models.attention import Attention
+    from models.muon import Muon
 
 # Read by pydantic when a track is parsed.
 _STRICT: dict[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
@@ -83,7 +86,7 @@ class OptimConfig:
     muon_lr: float
     """Of the matrices inside the blocks."""
     embed_lr: float
-    """Of everything in the token embedding."""
+    """Of everything in the token embedding, and of tables elsewhere."""
     head_lr: float
     """Of the matrices in the head."""
     scalar_lr: float
@@ -112,7 +115,28 @@ class Output(NamedTuple):
 
     logits_BTV: Tensor
     aux_loss: Tensor | None
-    """Added to the training loss (router balance); None where the model has no such loss."""
+    """Added to the training loss: what the modules' attributes `aux_loss` add up to; None where no module has one."""
+
+
+@dataclass(kw_only=True)
+class Context:
+    """What a component may know besides its input. The harness and the model write it; components read it.
+
+    Where a model is scored, `progress` is 1, whatever the weights' age: a score depends on weights and tokens alone.
+    """
+
+    step: int = 1
+    """Steps that were done before this one."""
+    num_steps: int = 1
+    tokens_BT: Tensor | None = None
+    """The input of this forward pass; None outside of one."""
+    seen: dict[str, Any] = field(default_factory=dict)
+    """What a component leaves for later ones of the same forward pass; emptied before and after each."""
+
+    @property
+    def progress(self) -> float:
+        """Share of the steps that are done: 0 in the first step, 1 where the model is scored."""
+        return self.step / self.num_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +149,14 @@ class Parts:
     """tokens_BT -> x_BTD"""
     query_key: Callable[[Parts, int], nn.Module]
     """(q_BTHK, k_BTGK) -> the same shapes; the base adds rotary positions. The int is the layer."""
+    projection: Callable[[Parts, int, Attention], nn.Module]
+    """x_BTD -> (q_BTHK, k_BTGK, v_BTGK), by the matrices of the attention module that it is given"""
+    mixing: Callable[[Parts, int, Attention], nn.Module]
+    """(q_BTHK, k_BTGK, v_BTGK) -> y_BTHK, causal: what mixes positions"""
+    output: Callable[[Parts, int, Attention], nn.Module]
+    """(y_BTHK, x_BTD) -> y_BTD, by the attention's last matrix; x_BTD is the attention's input"""
     attention: Callable[[Parts, int], nn.Module]
-    """x_BTD -> x_BTD, causal"""
+    """x_BTD -> x_BTD, causal; the base is made of the four above"""
     feed_forward: Callable[[Parts, int], nn.Module]
     """x_BTD -> x_BTD; the base builds `experts` where the model has some"""
     experts: Callable[[Parts, int], nn.Module]
@@ -137,5 +167,31 @@ class Parts:
     """x_BTD -> logits_BTV"""
     optimizer: Callable[[nn.Module, OptimConfig], list[Optimizer]]
     """Together the optimizers must cover every parameter once."""
+    muon: type[Muon]
+    """Moves the matrices in the blocks; a subclass overrides how it orthogonalises, scales or decays."""
+    lr_scale: Callable[[str, nn.Parameter], float]
+    """(name, parameter) -> what the learning rate of this parameter is multiplied by; in the base 1"""
     schedule: Callable[[int, int, OptimConfig], float]
     """(step, num_steps, config) -> what every learning rate is multiplied by in that step"""
+    batch_shape: Callable[[float, int, int], tuple[int, int]]
+    """(progress, sequences, length) -> sequences and length of the next batch. It gets the share of the run's tokens
+    that were handed out before, and the track's own shape. A length divides the track's. The referee counts tokens, and
+    each run gets the track's number of them: smaller batches mean more steps."""
+    separator: int
+    """Token that begins each document. It belongs to the track."""
+    context: Context
+    """One object for all components of a model."""
+
+    def wrap(self, **wrappers: Callable[..., Any]) -> Parts:
+        """Parts with each named component inside the given class, which is called with (inner, final parts, ...).
+
+        What follows is what the factory gets besides the parts: the layer, and for the parts of attention its module.
+        For `muon` the class is a subclass of `models.optim.Muon`, whose methods come before those of other variants.
+        """
+        return replace(self, **{name: self._wrapped(name, wrapper) for name, wrapper in wrappers.items()})
+
+    def _wrapped(self, name: str, wrapper: Any) -> Any:
+        given = getattr(self, name)
+        if name == "muon":
+            return wrapper if self.muon in wrapper.__mro__ else type(wrapper.__name__, (wrapper, self.muon), {})
+        return lambda final, *place: wrapper(given(final, *place), final, *place)

@@ -29,7 +29,8 @@ def tell(run, event):
     step = getattr(event, "step", 0)
     sys.stdout.write(json.dumps([run.recipe, event.event, step]) + chr(10))
     sys.stdout.flush()
-    if event.event == stop_event and step >= int(stop_step) and (not step or any(project.root.glob("runs/**/checkpoint"))):
+    has_checkpoint = any(project.root.glob("runs/**/checkpoint"))
+    if event.event == stop_event and step >= int(stop_step) and (not step or has_checkpoint):
         stop_event = ""
         os.kill(os.getpid(), signal.SIGSTOP)
 

@@ -19,6 +19,7 @@ from harness.core.errors import LlmbenchError
 from harness.core.project import read_bytes, sha256
 from harness.core.runs import PROBES, FinishedRun, dump_json
 from harness.core.track import Track
+from harness.data.plan import plan_of
 from harness.variants.canonical import tree_digest
 from harness.variants.check import check_source
 from harness.variants.recipe import parse_recipe
@@ -139,9 +140,14 @@ def _run_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
     elif curve[-1].train_s > run.training.train_s:
         yield f"{where}: the curve's clock runs past train_s"
     val = track.data.pin("val")
+    try:
+        plan = plan_of(track, run.training.batches)
+    except LlmbenchError as error:
+        yield f"{where}: {error}"
+        return
     for key, found, wanted in (
-        ("training.steps", run.training.steps, track.budget.num_steps),
-        ("training.tokens", run.training.tokens, track.budget.tokens),
+        ("training.steps", run.training.steps, plan.num_steps),
+        ("training.tokens", run.training.tokens, plan.tokens),
         ("evaluation.tokens", run.evaluation.tokens, val.tokens - 1),
         ("evaluation.bytes", run.evaluation.bytes, val.bytes),
         ("provenance.threads", run.provenance.threads, track.threads),

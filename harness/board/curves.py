@@ -55,7 +55,7 @@ def curve_frame(arm: str, runs: Sequence[FinishedRun]) -> pd.DataFrame:
     import pandas as pd
 
     rows = [
-        (arm, str(run.seed), point.step * (run.training.tokens // run.training.steps), point.dev_loss_nats)
+        (arm, str(run.seed), run.training.tokens_at(point.step), point.dev_loss_nats)
         for run in runs
         for point in run.training.curve
     ]

@@ -15,6 +15,8 @@ class Step(Strict):
 
     event: Literal["step"] = "step"
     step: Positive
+    tokens: Positive
+    """That were handed out by then."""
     loss_nats: Nats
     """Of that step's whole batch, mean per token, by the player's words."""
     train_s: Seconds

@@ -60,6 +60,24 @@ NETWORK_OPEN = "network open"
 """Stands in a training's `confinement` where its processes reached each other over the machine's own network."""
 
 
+class BatchShape(Strict):
+    """Steps in a row whose batches have one shape."""
+
+    steps: Positive
+    sequences: Positive
+    length: Positive
+    """Tokens of a sequence."""
+
+    @property
+    def batch_tokens(self) -> int:
+        return self.sequences * self.length
+
+    @property
+    def tokens(self) -> int:
+        """Of all these steps."""
+        return self.steps * self.batch_tokens
+
+
 class Training(Strict):
     """What the training process measured."""
 
@@ -89,8 +107,20 @@ class Training(Strict):
     confinement: tuple[Line, ...]
     """What barred the training process from other files, the network and new processes; empty if nothing did."""
     curve: tuple[CurvePoint, ...]
+    batches: tuple[BatchShape, ...] | None = ABSENT
+    """Where a variant changes the batches' shape; None for the track's own."""
     experts: tuple[ExpertLayer, ...] | None = ABSENT
     """Layer by layer, by the player's own words; None in a model without experts."""
+
+    def tokens_at(self, step: int) -> int:
+        """Tokens that were handed out by the end of a step."""
+        if self.batches is None:
+            return step * (self.tokens // self.steps)
+        tokens = 0
+        for shape in self.batches:
+            tokens += min(step, shape.steps) * shape.batch_tokens
+            step -= min(step, shape.steps)
+        return tokens
 
 
 class Evaluation(Strict):

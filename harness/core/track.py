@@ -45,11 +45,6 @@ class Budget(Strict):
     def num_steps(self) -> int:
         return self.tokens // self.batch_tokens
 
-    @property
-    def dev_steps(self) -> set[int]:
-        """Steps after which dev is scored, the last one among them."""
-        return {round(self.num_steps * (i + 1) / self.dev_evaluations) for i in range(self.dev_evaluations)}
-
     @model_validator(mode="after")
     def _whole_batches(self) -> Budget:
         if self.tokens % self.batch_tokens:

@@ -30,12 +30,20 @@ class Batches:
             raise LlmbenchError(f"the train split has {len(tokens_N)} tokens, fewer than a sequence of {seq_len}")
 
     def batch(self, step: int) -> NDArray[np.int64]:
-        """tokens_BT1: B windows of T + 1 tokens; inputs are the first T, targets the last T."""
+        """tokens_BT1 of a step where all have the same shape."""
+        return self.rows(step * self.batch_sequences * self.seq_len, self.batch_sequences, self.seq_len)
+
+    def rows(self, start: int, sequences: int, length: int) -> NDArray[np.int64]:
+        """tokens_BT1: B pieces of T + 1 tokens; inputs are the first T, targets the last T.
+
+        `start` counts the tokens of the windows in their order, a multiple of `length`, which divides a window's.
+        """
         rows = []
-        for index in range(step * self.batch_sequences, (step + 1) * self.batch_sequences):
-            epoch, position = divmod(index, self.num_windows)
-            start = int(_epoch_order(self.seed, epoch, self.num_windows)[position]) * self.seq_len
-            rows.append(self.tokens_N[start : start + self.seq_len + 1])
+        for index in range(start, start + sequences * length, length):
+            window, offset = divmod(index, self.seq_len)
+            epoch, position = divmod(window, self.num_windows)
+            first = int(_epoch_order(self.seed, epoch, self.num_windows)[position]) * self.seq_len + offset
+            rows.append(self.tokens_N[first : first + length + 1])
         return np.stack(rows).astype(np.int64)
 
 

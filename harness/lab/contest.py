@@ -184,9 +184,9 @@ def _milestone(store: RunStore, arms: Arms, run: RunIdentity, first_seed: int) -
     rule, record = store.track.rule, store.find(store.identify(arms.record, first_seed))
     if not isinstance(record, FinishedRun):
         return None
-    steps = rule.milestone * record.training.steps
-    point = min(record.training.curve, key=lambda point: abs(point.step - steps))
-    return GiveUp(step=point.step, dev_loss_nats=point.dev_loss_nats + rule.milestone_deficit)
+    curve, tokens = record.training.curve, rule.milestone * record.training.tokens
+    place = min(range(len(curve)), key=lambda place: abs(record.training.tokens_at(curve[place].step) - tokens))
+    return GiveUp(evaluation=place + 1, dev_loss_nats=curve[place].dev_loss_nats + rule.milestone_deficit)
 
 
 def _decide(store: RunStore, arms: Arms, stage: Stage, runs: Sequence[FinishedRun | FailedRun]) -> Contest:

@@ -10,12 +10,16 @@ from harness.core.project import Project, sha256
 # What a run's numbers depend on besides the track and the variants.
 CODE_FILES = (
     "models/parts.py",
+    "models/attention.py",
     "models/gpt.py",
     "models/kernels.py",
     "models/moe.py",
+    "models/muon.py",
     "models/optim.py",
+    "models/seams.py",
     "harness/data/cache.py",
     "harness/data/batches.py",
+    "harness/data/plan.py",
     "harness/variants/recipe.py",
     "harness/player/device.py",
     "harness/player/ranks.py",

@@ -134,13 +134,14 @@ class Program:
             )
         self.tensors = tuple(tensors)
         self._watch_experts()
-        return Built(tensors=self.tensors).model_dump_json().encode()
+        batches = self.training.batches if self.training is not None else None
+        return Built(tensors=self.tensors, batches=batches).model_dump_json().encode()
 
     def recipe(self) -> Recipe:
         """What is built; this runs the variants' code."""
         track = self.assignment.track
         sources = {name: VariantSource(name, Path(f"{name}.py"), text) for name, text in self.assignment.sources}
-        return apply_recipe(sources, track.model, track.optim)
+        return apply_recipe(sources, track.model, track.optim, self.assignment.separator)
 
     def _prepare_training(self, recipe: Recipe) -> None:
         assignment, track = self.assignment, self.assignment.track

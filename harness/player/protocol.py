@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from harness.core.runs import ExpertLayer
+from harness.core.runs import BatchShape, ExpertLayer
 from harness.core.schema import Count, Positive, Strict
 from harness.core.track import Track
 
@@ -28,6 +28,7 @@ LONGEST_WORD = 1 << 20
 LONGEST_REASON = 300
 """Characters of why a player failed that are kept."""
 MOST_TENSORS = 20_000
+MOST_SHAPES = 5_000
 LONGEST_NAME = 300  # characters of a tensor's name, printable ASCII
 LONGEST_AXIS = 1 << 40
 
@@ -88,8 +89,10 @@ class Assignment(Strict):
     sources: tuple[tuple[str, str], ...]
     """Name and text of each variant, in the recipe's order."""
     seed: Count
-    num_steps: Positive
-    """What the schedule is told."""
+    separator: Count
+    """Token that begins each document."""
+    num_steps: Positive | None = None
+    """What the schedule is told, where it is not the number that the recipe's batches make."""
     start: Literal["drawn", "noisy", "empty"]
     """`drawn`: from the seed; `noisy`: random values everywhere, where a leak cannot hide behind a zero; `empty`: for
     weights that are loaded."""
@@ -98,8 +101,9 @@ class Assignment(Strict):
     rank: Count = 0
     rows: Positive = 1
     """Sequences of a batch that this player gets."""
-    read_steps: tuple[Count, ...] = ()
-    """Numbers of steps done after which all losses are read; elsewhere a GPU reads some together."""
+    read_steps: tuple[Count, ...] | None = None
+    """Numbers of steps done after which all losses are read, where these are not those after which dev is scored;
+    elsewhere a GPU reads some together."""
     compiled: str | None = None
     """Folder of what `torch.compile` makes, where the model is compiled."""
     compiles: bool = False
@@ -110,6 +114,8 @@ class Built(Strict):
     """A player is ready for its first tokens."""
 
     tensors: Annotated[tuple[TensorSpec, ...], Field(max_length=MOST_TENSORS)]
+    batches: Annotated[tuple[BatchShape, ...], Field(max_length=MOST_SHAPES)] | None = None
+    """Of one that trains, where the recipe changes the track's batches."""
 
     @property
     def num_params(self) -> int:

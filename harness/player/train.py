@@ -18,9 +18,13 @@ from torch.optim import Optimizer
 
 from harness.core.errors import LlmbenchError
 from harness.core.project import derive_seed
+from harness.core.runs import BatchShape
+from harness.core.track import Track
+from harness.data.plan import make_plan, plan_of
 from harness.player.device import Device
 from harness.player.protocol import Assignment, RuleBrokenError
 from harness.player.ranks import Ranks
+from harness.variants.conflicts import check_rates, check_used
 from harness.variants.recipe import Recipe
 
 
@@ -30,6 +34,11 @@ class Training:
     def __init__(self, assignment: Assignment, recipe: Recipe, model: nn.Module, device: Device, ranks: Ranks) -> None:
         self.assignment, self.recipe, self.model, self.device, self.ranks = assignment, recipe, model, device, ranks
         self.optimizers = build_optimizers(recipe, model)
+        self.batches = batches_of(recipe, assignment.track)
+        plan = plan_of(assignment.track, self.batches)
+        self.num_steps = assignment.num_steps or plan.num_steps
+        steps = assignment.read_steps
+        self.read_steps = plan.dev_steps(assignment.track.budget.dev_evaluations) if steps is None else {*steps}
         self.together = model
         """The model, or what wraps it so that a backward pass leaves every rank the mean gradient."""
         self.unread: list[Tensor] = []
@@ -46,7 +55,9 @@ class Training:
         """
         assignment, ranks = self.assignment, self.ranks
         torch.manual_seed(derive_seed("dropout", assignment.seed, step, *ranks.key))
-        lr_scale = self.recipe.parts.schedule(step, assignment.num_steps, self.recipe.parts.optim)
+        parts = self.recipe.parts
+        parts.context.step, parts.context.num_steps = step, self.num_steps
+        lr_scale = parts.schedule(step, self.num_steps, parts.optim)
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = group["initial_lr"] * lr_scale
         self.passed = 0
@@ -59,13 +70,14 @@ class Training:
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        parts.context.step = self.num_steps  # what a score sees
         if self.passed != (handed := tokens_BT1[:, :-1].numel()):
             raise RuleBrokenError(f"budget: {self.passed} tokens passed the model in a step, which was given {handed}")
         if not cover_everything(self.optimizers, self.model):
             raise RuleBrokenError("coverage: the optimizers no longer cover every parameter exactly once")
         self.unread.append(loss.detach())
         done = step + 1
-        if done % self.device.steps_between_waits and done not in assignment.read_steps:
+        if done % self.device.steps_between_waits and done not in self.read_steps:
             return b""
         self.device.wait()
         losses = [loss.item() for loss in self.unread]
@@ -90,11 +102,21 @@ class Training:
             raise LlmbenchError(f"the saved state cannot be loaded: {error}") from error
 
 
+def batches_of(recipe: Recipe, track: Track) -> tuple[BatchShape, ...] | None:
+    """The shapes of the recipe's batches; None where they are the track's own."""
+    shapes = make_plan(track, recipe.parts.batch_shape)
+    check_used(recipe.traces, "batch_shape", "call `parts.batch_shape`")
+    if shapes is not None and track.compile:
+        raise LlmbenchError("batch_shape: a track that compiles has batches of one shape; set compile = false")
+    return shapes
+
+
 def build_optimizers(recipe: Recipe, model: nn.Module) -> list[Optimizer]:
     """The recipe's optimizers, proved to cover every parameter exactly once."""
     optimizers = recipe.parts.optimizer(model, recipe.parts.optim)
     if not cover_everything(optimizers, model):
         raise LlmbenchError("the optimizers do not cover every parameter exactly once; fix `optimizer` in the variant")
+    check_rates(recipe.traces, recipe.parts.muon, optimizers)
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         group["initial_lr"] = group["lr"]
     return optimizers

@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.core.dataspec import PINS
 from harness.core.project import CHECKOUT, make_folder
 from harness.core.track import Track
-from harness.data.cache import cache_folder
+from harness.data.cache import cache_folder, open_split
 from harness.data.corpus import private_paths
 from harness.player.confine import carve, interpreter_paths, player_environment
 from harness.player.device import device_files
@@ -42,6 +42,11 @@ class Casting:
     """What the place of the run adds: its GPUs."""
 
     @cached_property
+    def separator(self) -> int:
+        """Token that begins each document, and so each split."""
+        return int(open_split(self.track, "train")[0])
+
+    @cached_property
     def sources(self) -> tuple[tuple[str, str], ...]:
         return self.job.load_sources()
 
@@ -57,7 +62,7 @@ class Casting:
         content["seeds"] = list(range(len(self.track.seeds)))  # nor which seeds others have
         track = Track.model_validate_json(json.dumps(content))
         sources = [(alias, code) for alias, (_, code) in zip(self.aliases, self.sources, strict=True)]
-        shared = {"seed": self.job.seed, "num_steps": self.track.budget.num_steps, "trains": False}
+        shared = {"seed": self.job.seed, "separator": self.separator, "trains": False}
         return Assignment.model_validate({"track": track, "sources": tuple(sources), **shared, **fields})
 
     def start(self, log: str, assignment: Assignment) -> Session:

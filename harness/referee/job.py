@@ -13,9 +13,10 @@ from harness.variants.recipe import recipe_sources
 
 
 class GiveUp(Strict):
-    """Where a run may end early: it is hopeless if its dev loss at `step` exceeds `dev_loss_nats`."""
+    """Where a run may end early: it is hopeless if its dev loss exceeds `dev_loss_nats` at one evaluation."""
 
-    step: Positive
+    evaluation: Positive
+    """Which one of the dev split, counted from 1."""
     dev_loss_nats: float
 
 

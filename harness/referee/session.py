@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from harness.core.errors import LlmbenchError
 from harness.core.runs import RunFailedError
+from harness.data.plan import Plan, plan_of
 from harness.player.process import Player
 from harness.player.protocol import ITEM_BYTES, Assignment, Built, Report, TensorSpec, Verb
 
@@ -76,6 +79,14 @@ class Session(AbstractContextManager["Session"]):
         """What keeps the player's process from the rest of the machine."""
         return self.player.confinement
 
+    @cached_property
+    def plan(self) -> Plan:
+        """The batches of its recipe, checked. Raises RunFailedError where they break the budget."""
+        try:
+            return plan_of(self.assignment.track, self.built.batches)
+        except LlmbenchError as error:
+            raise RunFailedError("invalid", str(error)) from error
+
     @property
     def tensors(self) -> tuple[TensorSpec, ...]:
         return self.built.tensors
@@ -97,7 +108,7 @@ class Session(AbstractContextManager["Session"]):
 
     def hear_step(self) -> list[float]:
         """The losses, nats per token, that it has read since it was asked before: its own words."""
-        body = self.player.hear(at_most=8 * self.assignment.num_steps).body
+        body = self.player.hear(at_most=8 * (self.assignment.num_steps or self.plan.num_steps)).body
         if len(body) % 8:
             raise RunFailedError("error", "its process sent something that is no answer")
         losses: list[float] = np.frombuffer(body, dtype="<f8").tolist()

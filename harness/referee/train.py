@@ -56,7 +56,7 @@ def train(
     progress, saved = found or (Progress(), None)
     with ExitStack() as stack:
         ranks = start_ranks(casting, stack)
-        start = ranks[0].snapshot()
+        start, plan = ranks[0].snapshot(), ranks[0].plan
         run = _Run(casting, ranks, Dev(casting, tokens["dev"], stack), progress, watch, started)
         batches = Batches(tokens["train"], budget.seq_len, budget.batch_sequences, job.seed)
         run.preparation = (
@@ -67,18 +67,18 @@ def train(
         if saved is not None:
             for session in ranks:
                 session.resume(saved)
-        while run.step < budget.num_steps:
-            if run.step in budget.dev_steps and not run.is_scored:
-                run.score_dev(batches.batch(run.step - 1))
+        while run.step < plan.num_steps:
+            if run.step in run.dev_steps and not run.is_scored:
+                run.score_dev(batches.rows(*plan.place(run.step - 1)))
             run.save_where_due()
-            batch_BT1 = batches.batch(run.step)
+            batch_BT1 = batches.rows(*plan.place(run.step))
             rows = len(batch_BT1) // len(ranks)
             for rank, session in enumerate(ranks):
                 session.tell_step(batch_BT1[rank * rows : (rank + 1) * rows], run.step)
             run.read(hear_all(ranks, Session.hear_step), batch_BT1[:, 1:].size)
         weights = [session.snapshot() for session in ranks]
         cpu_s = clock.stop()
-        run.score_dev(batches.batch(run.step - 1), weights[0])
+        run.score_dev(batches.rows(*plan.place(run.step - 1)), weights[0])
         parameters = {parameters_of(ranks[0].tensors, each) for each in weights}
         if len(parameters) > 1 and track.device == "cpu":  # GPUs may round differently
             reason = "processes: their weights have parted; move parameters by their gradients alone"
@@ -93,7 +93,6 @@ def start_ranks(casting: Casting, stack: ExitStack) -> list[Session]:
         start="drawn",
         trains=True,
         rows=track.budget.batch_sequences // size,
-        read_steps=tuple(sorted(track.budget.dev_steps)),
         compiled=str(casting.job.compiled) if track.compile else None,
     )
     done = casting.job.compiled / "done"
@@ -104,7 +103,7 @@ def start_ranks(casting: Casting, stack: ExitStack) -> list[Session]:
     for rank in range(size):
         own = assignment.model_copy(update={"rank": rank})
         ranks.append(stack.enter_context(casting.start(f"train-{rank}" if rank else "train", own)))
-    if any(session.tensors != ranks[0].tensors for session in ranks):
+    if any(session.built != ranks[0].built for session in ranks):
         raise RunFailedError("invalid", "processes: they built different models")
     if size > 1:
         port = ranks[0].open_port()
@@ -186,6 +185,7 @@ class _Run:
         progress = self.progress
         self.step, self.tokens, self.curve = progress.step, progress.tokens, list(progress.curve)
         self.loss_sum, self.loss_steps = progress.loss_sum, progress.loss_steps
+        self.dev_steps = self.ranks[0].plan.dev_steps(self.casting.track.budget.dev_evaluations)
         self.unread = 0
         """Steps whose losses the players have not read: several on a GPU."""
 
@@ -199,7 +199,7 @@ class _Run:
         self.step += 1
         self.tokens += num_tokens
         self.unread += 1
-        num_told, must = len(losses_R[0]), self.step in self.casting.track.budget.dev_steps
+        num_told, must = len(losses_R[0]), self.step in self.dev_steps
         if num_told not in ({self.unread} if must else {0, self.unread}) or any(
             len(losses) != num_told or min(losses, default=0.0) < 0 for losses in losses_R
         ):
@@ -211,11 +211,11 @@ class _Run:
         if not math.isfinite(self.loss_sum):
             raise RunFailedError(
                 "diverged",
-                f"the training loss is not finite at step {self.step} of {self.casting.track.budget.num_steps}",
+                f"the training loss is not finite at step {self.step} of {self.ranks[0].plan.num_steps}",
             )
         if losses_R[0]:
             loss_nats = sum(losses[-1] for losses in losses_R) / len(losses_R)
-            self.watch(Step(step=self.step, loss_nats=loss_nats, train_s=self.clock.train_s))
+            self.watch(Step(step=self.step, tokens=self.tokens, loss_nats=loss_nats, train_s=self.clock.train_s))
 
     def score_dev(self, batch_BT1: Batch, weights: bytes | None = None) -> None:
         """Score dev with the weights of now, and compare the player that trains with the one that scores.
@@ -239,9 +239,9 @@ class _Run:
         )
         self.curve.append(point)
         self.loss_sum, self.loss_steps = 0.0, 0
-        if limit is not None and self.step == limit.step and loss > limit.dev_loss_nats:
+        if limit is not None and len(self.curve) == limit.evaluation and loss > limit.dev_loss_nats:
             raise RunFailedError(
-                "hopeless", f"dev loss {loss:.4f} at step {limit.step}, where {limit.dev_loss_nats:.4f} was the limit"
+                "hopeless", f"dev loss {loss:.4f} at step {self.step}, where {limit.dev_loss_nats:.4f} was the limit"
             )
 
     def save_where_due(self) -> None:
@@ -298,6 +298,7 @@ class _Run:
             weights_bytes=len(weights),
             confinement=first.player.confinement,
             curve=tuple(self.curve),
+            batches=first.built.batches,
             experts=self.dev.experts,
             resumed=True if self.progress.step else None,
         )

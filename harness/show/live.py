@@ -60,7 +60,7 @@ class _Watched:
     """One run that trains."""
 
     losses: list[float] = field(default_factory=list)
-    step: int = 0
+    tokens: int = 0
     rate: float = 0.0
     """Tokens a second of the training clock."""
     note: str = "starting"
@@ -115,9 +115,9 @@ class LiveRuns:
                         self._end_pair(event.result)
 
     def _step(self, run: RunIdentity, watched: _Watched, event: Step) -> None:
-        watched.step, watched.note = event.step, ""
+        watched.tokens, watched.note = event.tokens, ""
         watched.losses.append(event.loss_nats)
-        watched.rate = event.step * self.track.budget.batch_tokens / max(event.train_s, 1e-9)
+        watched.rate = event.tokens / max(event.train_s, 1e-9)
         if self.console.is_terminal:
             return
         now = time.monotonic()
@@ -126,7 +126,8 @@ class LiveRuns:
             self._line(run, "training")
         elif now - watched.logged_at >= LOG_EVERY_S:
             watched.logged_at = now
-            at = f"step {watched.step}/{self.track.budget.num_steps}, loss {event.loss_nats:.3f}"
+            done = event.tokens / self.track.budget.tokens
+            at = f"step {event.step}, {done:.0%} of the tokens, loss {event.loss_nats:.3f}"
             self._line(run, f"{at}, {watched.rate:,.0f} tok/s, {duration(self._seconds_left(watched))} left")
 
     def _end_pair(self, result: FinishedRun | FailedRun) -> None:
@@ -151,8 +152,7 @@ class LiveRuns:
         return {seed: record[seed] - candidate[seed] for seed in both}
 
     def _seconds_left(self, watched: _Watched) -> float:
-        steps = self.track.budget.num_steps - watched.step
-        return steps * self.track.budget.batch_tokens / max(watched.rate, 1e-9)
+        return (self.track.budget.tokens - watched.tokens) / max(watched.rate, 1e-9)
 
     def _render(self) -> RenderableType:
         """One line for each run that trains, then one for the contest; a narrow terminal has no bars and no rates."""
@@ -163,11 +163,11 @@ class LiveRuns:
             names = self._names(max(12, width - others))
             for name, watched in zip(names, self._running.values(), strict=True):
                 loss = f"loss {watched.losses[-1]:.3f}" if watched.losses else ""
-                left = f"{duration(self._seconds_left(watched))} left" if watched.step and not watched.note else ""
+                left = f"{duration(self._seconds_left(watched))} left" if watched.tokens and not watched.note else ""
                 cells: list[RenderableType] = [Text(name), Text(sparkline(watched.losses, curve), style="cyan")]
                 cells += [Text(watched.note or loss), Text(left, style="dim")]
                 if bar:
-                    cells.insert(1, ProgressBar(self.track.budget.num_steps, watched.step, bar))
+                    cells.insert(1, ProgressBar(self.track.budget.tokens, watched.tokens, bar))
                     cells.insert(4, Text(f"{watched.rate:,.0f} tok/s" if watched.rate else ""))
                 table.add_row(*cells)
             for column in table.columns:
@@ -184,10 +184,10 @@ class LiveRuns:
         seeds = {seed for seed in seeds if self._stage(seed) == stage}
         goal = next((look for look in looks if look >= len(seeds)), looks[-1])
         done = sum(seed in seeds for recipe in (arms.record, arms.candidate) for seed in self._losses[recipe])
-        started = sum(watched.step for watched in self._running.values())
-        steps = max(0, (2 * goal - done) * self.track.budget.num_steps - started)
-        rate = sum(watched.rate for watched in self._running.values()) / self.track.budget.batch_tokens
-        left = f", about {duration(steps / rate)} left" if rate > 0 else ""
+        started = sum(watched.tokens for watched in self._running.values())
+        tokens = max(0, (2 * goal - done) * self.track.budget.tokens - started)
+        rate = sum(watched.rate for watched in self._running.values())
+        left = f", about {duration(tokens / rate)} left" if rate > 0 else ""
         gain = f"; gain so far {fmean(gains.values()):+.4f}" if gains else ""
         return f"{stage}: {len(gains)} of {goal} pairs{left}{gain}"
 

@@ -133,7 +133,7 @@ class Logbook:
         name = f"{run.track} {run.recipe} seed-{run.seed}"
         match event:
             case Step():
-                rate = event.step * self.track.budget.batch_tokens / max(event.train_s, 1e-9)
+                rate = event.tokens / max(event.train_s, 1e-9)
                 self._send(name, run, event.step, {"train/loss": event.loss_nats, "train/tokens_per_s": rate})
             case Done():
                 if isinstance(done := event.result, FinishedRun):

@@ -7,6 +7,7 @@ building others from their groups; a field of a config is replaced where its new
 from __future__ import annotations
 
 import gc
+import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
@@ -23,6 +24,10 @@ LONGEST_MESSAGE = 300
 CONFIGS = ("model", "optim")
 # Steps of a schedule of 100 at which it is asked whether it still calls the one that it replaced: warm-up, middle, end.
 STEPS = (0, 1, 10, 50, 90, 99)
+
+
+# What Python writes into every class, and what subclasses of Muon usually extend.
+NOT_OVERRIDDEN = frozenset({"__module__", "__doc__", "__qualname__", "__firstlineno__", "__static_attributes__"})
 
 
 class Traced:
@@ -126,6 +131,40 @@ def check_schedules(parts: Parts, traces: Sequence[Traced]) -> None:
     for step in STEPS:
         parts.schedule(step, 100, parts.optim)
     check_used(traces, "schedule", "call `parts.schedule`")
+
+
+def check_muon(variant: str, before: type, after: type, setters: dict[str, str]) -> None:
+    """Notes in `setters` who overrides what of Muon. Raises LlmbenchError where it leaves another variant's out.
+
+    A method that calls `super()` goes on with what the other made of it; anything else replaces it.
+    """
+    added = [cls for cls in after.__mro__ if cls not in before.__mro__]
+    own = {name: value for cls in reversed(added) for name, value in vars(cls).items() if name not in NOT_OVERRIDDEN}
+    for name, value in own.items():
+        first = setters.get(name)
+        if first and (before not in after.__mro__ or "super" not in _names_in(value)):
+            raise conflict(first, variant, f"Muon's {name}", f"call `super().{name}`")
+    if setters and before not in after.__mro__:
+        raise conflict(next(iter(setters.values())), variant, "muon", "use `parts.wrap(muon=...)`")
+    setters |= dict.fromkeys(own, variant)
+
+
+def _names_in(value: Any) -> tuple[str, ...]:
+    """Names that a method uses, also under a decorator such as `torch.no_grad()`."""
+    function = inspect.unwrap(value) if callable(value) else value
+    return function.__code__.co_names if isinstance(function, FunctionType) else ()
+
+
+def check_rates(traces: Sequence[Traced], muon: type, optimizers: Sequence[Any]) -> None:
+    """Raises LlmbenchError where a variant's learning rates or Muon are replaced, or in no optimizer."""
+    check_used(traces, "lr_scale", "multiply by `parts.lr_scale(name, parameter)`")
+    for trace in traces:
+        unused = trace.component == "lr_scale" and not trace.used
+        if unused or (trace.component == "muon" and not any(isinstance(one, muon) for one in _held_by([*optimizers]))):
+            raise LlmbenchError(
+                f"variant '{trace.variant}' changes {trace.component}, which no optimizer of this recipe uses; leave "
+                f"it out"
+            )
 
 
 def changed_fields(before: Parts, after: Parts) -> Iterator[tuple[str, Any]]:

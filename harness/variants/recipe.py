@@ -17,6 +17,7 @@ from harness.variants.conflicts import (
     LONGEST_MESSAGE,
     Traced,
     check_configs,
+    check_muon,
     check_schedules,
     check_used,
     checked_optimizer,
@@ -100,25 +101,38 @@ class Recipe:
         return model
 
 
-MODEL_COMPONENTS = ("embedding", "query_key", "attention", "feed_forward", "experts", "block", "head")
+MODEL_COMPONENTS = (
+    "embedding", "query_key", "projection", "mixing", "output", "attention", "feed_forward", "experts", "block", "head"
+)  # fmt: skip
 
 
-def apply_recipe(sources: dict[str, VariantSource], model: ModelConfig, optim: OptimConfig) -> Recipe:
-    """Apply a recipe's variants in order. Raises LlmbenchError where a variant's code fails or returns no Parts."""
+def apply_recipe(
+    sources: dict[str, VariantSource], model: ModelConfig, optim: OptimConfig, separator: int = 0
+) -> Recipe:
+    """Apply a recipe's variants in order; `separator` is the token that begins each document.
+
+    Raises LlmbenchError where a variant's code fails or returns no Parts.
+    """
     from models.gpt import base
     from models.parts import Parts
 
-    parts, traces, setters = base(model, optim), list[Traced](), dict[str, str]()
+    parts, traces, setters = base(model, optim, separator), list[Traced](), dict[str, str]()
+    overrides = dict[str, str]()
     latest = {"optimizer": Traced(parts.optimizer, "", "optimizer")}
     for source in sources.values():
         given = replace(parts, optimizer=latest["optimizer"])
         changed = _apply(source, given)
         if changed.model.vocab_size != model.vocab_size:
             raise LlmbenchError(f"variant '{source.name}' changes vocab_size, which belongs to the track; leave it")
+        if changed.separator != separator or changed.context is not parts.context:
+            raise LlmbenchError(f"variant '{source.name}' changes separator or context, which it may only read")
+        if changed.muon is not given.muon:
+            check_muon(source.name, given.muon, changed.muon, overrides)
+            traces.append(Traced(changed.muon, source.name, "muon"))
         check_configs(source.name, given, changed, setters, partial(_on_base, source, model, optim))
         for field in fields(Parts):
             factory = getattr(changed, field.name)
-            if callable(factory) and factory is not getattr(given, field.name):
+            if field.name != "muon" and callable(factory) and factory is not getattr(given, field.name):
                 trace = Traced(factory, source.name, field.name)
                 trace.earlier = latest.get(field.name)
                 latest[field.name] = trace
@@ -127,7 +141,7 @@ def apply_recipe(sources: dict[str, VariantSource], model: ModelConfig, optim: O
         parts = changed
     last = latest["optimizer"]
     parts = replace(parts, optimizer=checked_optimizer(last) if last.variant else last.factory)
-    return Recipe(parts, tuple(traces), lambda: apply_recipe(sources, model, optim))
+    return Recipe(parts, tuple(traces), lambda: apply_recipe(sources, model, optim, separator))
 
 
 def _on_base(source: VariantSource, model: ModelConfig, optim: OptimConfig) -> tuple[Parts, Parts]:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from harness.core.project import Project
 from harness.variants.recipe import apply_recipe, draw_parameters, recipe_sources
-from models import optim
+from models import muon
 from models.gpt import GPT, Attention, Rotary, base
 from models.moe import Experts, MixtureOfExperts
-from models.optim import linear_schedule, orthogonalize
+from models.muon import orthogonalize
+from models.optim import linear_schedule
 from models.parts import ModelConfig, OptimConfig
 
 SMALL = ModelConfig(vocab_size=64, num_layers=2, dim=32, num_heads=4, num_kv_heads=2, ffn_dim=48)
@@ -213,7 +214,7 @@ def test_a_long_matrix_is_iterated_on_its_gram_matrix_with_the_same_result(
 ) -> None:
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     by_gram = orthogonalize(matrices)
-    monkeypatch.setattr(optim, "LONG", float("inf"))
+    monkeypatch.setattr(muon, "LONG", float("inf"))
     directly = orthogonalize(matrices)
     assert not torch.equal(by_gram, directly)  # two ways it is
     torch.testing.assert_close(by_gram, directly, rtol=0, atol=1e-5)

@@ -54,7 +54,7 @@ def watch(track: Track, console: Console) -> LiveRuns:
     for recipe, steps in ((ARMS.record, 150), (ARMS.candidate, 60)):
         run_: Any = SimpleNamespace(recipe=recipe, seed=SEED + 2)
         for step in range(1, steps + 1):
-            watching(run_, Step(step=step, loss_nats=3 + 4 / step, train_s=step / 3))
+            watching(run_, Step(step=step, tokens=2048 * step, loss_nats=3 + 4 / step, train_s=step / 3))
     return watching
 
 
@@ -134,7 +134,8 @@ def test_a_log_has_a_line_an_event_and_one_now_and_then(pocket: Track, monkeypat
     progress = [line for line in lines if "left" in line]
     assert 2 <= len(progress) <= 5  # of 210 steps, each a second of this clock
     assert re.fullmatch(
-        rf"pair 3 seed {SEED + 2} base: step \d+/210, loss \d\.\d{{3}}, 6,144 tok/s, \d+ s left", progress[0]
+        rf"pair 3 seed {SEED + 2} base: step \d+, \d+% of the tokens, loss \d\.\d{{3}}, 6,144 tok/s, \d+ s left",
+        progress[0],
     )
 
 

@@ -164,7 +164,7 @@ def test_a_tracker_that_fails_or_hangs_costs_its_own_log_alone(
     book = Logbook({"broken": broken, "stuck": stuck, "good": good}, smoke, warnings.append)
     with book:
         for step in (1, 2):
-            book(logged.run, Step(step=step, loss_nats=3.0, train_s=0.1))
+            book(logged.run, Step(step=step, tokens=step, loss_nats=3.0, train_s=0.1))
         book(logged.run, Done(result=logged.run, reused=False))
         sys.stdout.write("chatter of a tracker\n")
     sys.stdout.write("the document\n")

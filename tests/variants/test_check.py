@@ -43,7 +43,7 @@ def test_what_research_needs_passes(path: Path) -> None:
     assert refusal(path.read_text()) == ""
 
 
-@pytest.mark.parametrize("name", ["gpt", "kernels", "moe", "optim"])
+@pytest.mark.parametrize("name", ["attention", "gpt", "kernels", "moe", "muon", "optim"])
 def test_the_base_itself_would_pass_as_a_variant(name: str) -> None:
     assert refusal((ROOT / "models" / f"{name}.py").read_text() + APPLY) == ""
 

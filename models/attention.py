@@ -1,0 +1,87 @@
+"""Causal attention with rotary positions, in four parts that can be wrapped apart.
+
+Shapes: B batch, T position, D model width, H query heads, G key heads, K head width, J half of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.kernels import Linear
+from models.parts import Parts
+
+
+class Rotary(nn.Module):
+    """Rotary positions on queries and keys (arXiv:2104.09864), halves paired instead of neighbours."""
+
+    def __init__(self, head_dim: int, base: float) -> None:
+        super().__init__()
+        frequency_J = base ** -torch.linspace(0, 1, head_dim // 2 + 1, dtype=torch.float32)[:-1]
+        self.register_buffer("frequency_J", frequency_J, persistent=False)
+        self.frequency_J: Tensor
+
+    def forward(self, q_BTHK: Tensor, k_BTGK: Tensor) -> tuple[Tensor, Tensor]:
+        position_T = torch.arange(q_BTHK.size(1), dtype=torch.float32, device=q_BTHK.device)
+        angle_TJ = torch.outer(position_T, self.frequency_J)
+        cos_TJ, sin_TJ = angle_TJ.cos(), angle_TJ.sin()
+        cos_T1K = torch.cat((cos_TJ, cos_TJ), dim=-1)[:, None, :]
+        sin_T1K = torch.cat((-sin_TJ, sin_TJ), dim=-1)[:, None, :]
+        return _rotate(q_BTHK, cos_T1K, sin_T1K), _rotate(k_BTGK, cos_T1K, sin_T1K)
+
+
+def _rotate(x_BTHK: Tensor, cos_T1K: Tensor, sin_T1K: Tensor) -> Tensor:
+    x = x_BTHK.float()
+    return (x * cos_T1K + x.roll(x.size(-1) // 2, -1) * sin_T1K).type_as(x_BTHK)
+
+
+class Attention(nn.Module):
+    """Causal scaled-dot-product attention; key heads may be fewer than query heads (arXiv:2305.13245).
+
+    It owns the matrices. What is done with them are four parts, each of which can be wrapped alone.
+    """
+
+    def __init__(self, parts: Parts, layer: int) -> None:
+        super().__init__()
+        config = parts.model
+        self.head_dim, self.dropout = config.head_dim, config.dropout
+        self.query = Linear(config.dim, config.num_heads * self.head_dim)
+        self.key = Linear(config.dim, config.num_kv_heads * self.head_dim)
+        self.value = Linear(config.dim, config.num_kv_heads * self.head_dim)
+        self.query_key = parts.query_key(parts, layer)
+        self.out = Linear(config.num_heads * self.head_dim, config.dim, zero=True)
+        self.projection = parts.projection(parts, layer, self)
+        self.mixing = parts.mixing(parts, layer, self)
+        self.output = parts.output(parts, layer, self)
+
+    def project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x_BTD -> (q_BTHK, k_BTGK, v_BTGK)."""
+        q_BTHK, k_BTGK, v_BTGK = (
+            matrix(x_BTD).unflatten(-1, (-1, self.head_dim)) for matrix in (self.query, self.key, self.value)
+        )
+        return q_BTHK, k_BTGK, v_BTGK
+
+    def put_out(self, y_BTHK: Tensor, x_BTD: Tensor) -> Tensor:
+        """y_BTHK -> y_BTD."""
+        return self.out(y_BTHK.flatten(-2))
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        q_BTHK, k_BTGK, v_BTGK = self.projection(x_BTD)
+        q_BTHK, k_BTGK = self.query_key(q_BTHK, k_BTGK)
+        y_BTD = self.output(self.mixing(q_BTHK, k_BTGK, v_BTGK), x_BTD)
+        return F.dropout(y_BTD, self.dropout, self.training)
+
+
+class Seam(nn.Module):
+    """A function as a component, so that it can be wrapped like one. A method's owner does not become its child."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.function(*inputs)

@@ -1,0 +1,68 @@
+"""What a variant is usually made of, in one import; `Wrapper` is the class to begin with.
+
+A seam is a place where the base lets a variant in. models/parts.py lists them; docs/variants.md shows each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.attention import Attention
+from models.gpt import Embedding, FeedForward
+from models.kernels import Linear, RMSNorm, causal_attention, squared_relu
+from models.moe import MixtureOfExperts
+from models.muon import Muon
+from models.optim import linear_schedule
+from models.parts import Context, OptimConfig, Parts
+
+__all__ = [
+    "Any",
+    "Attention",
+    "Context",
+    "Embedding",
+    "F",
+    "FeedForward",
+    "Linear",
+    "MixtureOfExperts",
+    "Muon",
+    "OptimConfig",
+    "Parts",
+    "RMSNorm",
+    "Tensor",
+    "Vector",
+    "Wrapper",
+    "causal_attention",
+    "linear_schedule",
+    "nn",
+    "replace",
+    "squared_relu",
+    "torch",
+]
+
+
+class Wrapper(nn.Module):
+    """A component around another, `inner`, for `parts.wrap`. A subclass defines `forward`, as its component's.
+
+    Where it owns parameters it defines `__init__(self, inner, parts, *place)` and calls this one first. A module sets
+    `self.aux_loss` in `forward` to add a term to the training loss, which is computed anew in every forward pass.
+    """
+
+    def __init__(self, inner: nn.Module, parts: Parts, layer: int = 0, attention: Attention | None = None) -> None:
+        super().__init__()
+        self.inner, self.layer, self.context = inner, layer, parts.context
+
+
+class Vector(nn.Module):
+    """Learned numbers of a shape, `weight`, that all start at one value: gains, gates, shares."""
+
+    def __init__(self, *shape: int, start: float = 0.0) -> None:
+        super().__init__()
+        self.start, self.weight = start, nn.Parameter(torch.empty(*shape))
+
+    def reset_parameters(self) -> None:
+        nn.init.constant_(self.weight, self.start)
