@@ -25,6 +25,7 @@ from harness.core.track import Track
 from harness.lab.doctor import Diagnosis
 from harness.lab.history import Judged
 from harness.lab.rerun import Repeat
+from harness.lab.studies.ablation import Ablation
 from harness.lab.studies.noise import NoiseReport
 from harness.rule.external import Judgement
 from harness.rule.forecast import ContestPlan
@@ -135,6 +136,12 @@ class ExplainDocument(Document):
 
 class NoiseDocument(Document, NoiseReport):
     """`noise`: how far results differ by chance alone on a track."""
+
+    track: str
+
+
+class AblateDocument(Document, Ablation):
+    """`ablate`: what each variant of a stack contributes, what it costs, and whether it still pays."""
 
     track: str
 

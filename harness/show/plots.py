@@ -1,4 +1,4 @@
-"""Pictures of the board, drawn with matplotlib: the history of a track, and gain against cost.
+"""Pictures of the board, drawn with matplotlib: the history of a track, gain against cost, gains one below another.
 
 The same input gives the same bytes. An SVG follows its reader's light or dark theme; a PNG is on white.
 """
@@ -9,6 +9,7 @@ import datetime
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -198,8 +199,7 @@ def _place_labels(axes: Axes, points: Sequence[tuple[float, float, Row]], lines:
     taken = [Bbox([ends.min(axis=0), ends.max(axis=0)]).padded(3) for ends in boxes]
     frame = axes.get_window_extent()
     for x, y, row in points:
-        change = one_line(change_of(row))
-        change = change if len(change) <= LONGEST_LABEL else change[: LONGEST_LABEL - 1] + "…"
+        change = _short(one_line(change_of(row)))
         full = [f"{row.number} {change}"] if _stands(row) or len(points) <= MOST_NAMES else []
         for text, (dx, dy) in product((*full, str(row.number)), BESIDE):
             label: Any = axes.annotate(
@@ -217,3 +217,53 @@ def _place_labels(axes: Axes, points: Sequence[tuple[float, float, Row]], lines:
                 taken.append(box)
                 break
             label.remove()
+
+
+@dataclass(frozen=True)
+class Gain:
+    """One line of `draw_gains`, in nats per token."""
+
+    name: str
+    gain: float
+    low: float | None
+    """Ends of the gain's interval; None where there is none."""
+    high: float | None
+    price: float
+    """What the gain must exceed."""
+    stands_out: bool
+    """Drawn in colour: a record, or what still pays."""
+
+
+def draw_gains(gains: Sequence[Gain], label: str) -> Figure:
+    """A line for each gain, the largest first: the mean, its interval, and as an upright mark its price.
+
+    A loss much larger than all gains ends at an arrow, with its number: it would flatten the others.
+    """
+    gains = sorted(gains, key=lambda one: -one.gain)
+    figure = new_figure(0.7 + 0.2 * len(gains))
+    axes = figure.subplots()
+    right = max([0.005, *(one.price for one in gains), *(one.gain if one.high is None else one.high for one in gains)])
+    left = min([0.0, *(one.gain if one.low is None else one.low for one in gains)])
+    cut = max(left, -right)
+    reach = right - cut
+    for place, one in enumerate(gains):
+        color = CANDIDATE if one.stands_out else FAINT
+        axes.plot([one.price] * 2, [place - 0.32, place + 0.32], color=INK, linewidth=1)
+        if one.low is not None and one.high is not None:
+            axes.plot([max(one.low, cut), one.high], [place, place], color=color, linewidth=2, alpha=0.45)
+        if one.gain >= cut:
+            axes.plot(one.gain, place, "o", color=color, mfc=color if one.stands_out else "none", markersize=4.5)
+        else:
+            axes.plot(cut, place, "<", color=color, markersize=4.5)
+            axes.text(cut + 0.02 * reach, place, f"{one.gain:+.3f}", color=FAINT, fontsize=8, va="center")
+    axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
+    axes.set_xlim(cut - 0.04 * reach, right + 0.04 * reach)
+    axes.set_ylim(len(gains) - 0.4, -0.6)
+    axes.set_yticks(range(len(gains)), [_short(one_line(one.name)) for one in gains])
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel(label)
+    return figure
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…"
