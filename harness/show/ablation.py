@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 HEADS = ("left out", "contributes", "95 % interval", "price", "stmts", "params", "time", "worth")
 LEFT = (HEADS[0], HEADS[-1])
+GIVE_WAY = ("params", "stmts", "time")  # on a narrow terminal, in this order
+LEAST_NAME = 24  # characters of the first column
 ABOUT = (
     "*Contributes* is the val loss without a variant minus that with it, in nats per token, a mean over pairs of equal "
     "seeds; the interval is Student's t over the pairs. The *price* is its statements times the track's "
@@ -27,19 +29,25 @@ ABOUT = (
 )
 
 
-def ablation_table(found: Ablation, track: Track) -> Table:
-    """One line for each variant, or two, that was left out."""
-    table = new_table(f"{found.recipe} on {track.name}, without", HEADS, left=LEFT, whole=HEADS[1:])
+def ablation_table(found: Ablation, track: Track, width: int) -> Table:
+    """One line for each variant, or two, that was left out, for a terminal of `width` characters."""
+    columns = list(zip(HEADS, *map(_cells, found.contributions), strict=True))
+    for head in ("", *GIVE_WAY):
+        columns = [column for column in columns if column[0] != head]
+        if LEAST_NAME + sum(max(map(len, column)) + 2 for column in columns[1:]) <= width:
+            break
+    heads = [column[0] for column in columns]
+    table = new_table(f"{found.recipe} on {track.name}, without", heads, left=LEFT, whole=heads[1:])
     table.columns[0].overflow = "fold"
-    for one in found.contributions:
-        table.add_row(*_cells(one))
+    for cells in zip(*(column[1:] for column in columns), strict=True):
+        table.add_row(*cells)
     return table
 
 
 def _cells(one: Contribution) -> list[str]:
     low, high = one.ci_low, one.ci_high
     return [
-        " + ".join(one.removed),
+        "\n+ ".join(one.removed),
         "" if one.contribution is None else f"{one.contribution:+.4f}",
         "" if low is None or high is None else f"[{low:+.4f}, {high:+.4f}]",
         f"{one.price:.4f}",
@@ -50,16 +58,19 @@ def _cells(one: Contribution) -> list[str]:
     ]
 
 
-def ablation_lines(found: Ablation, track: Track) -> list[str]:
-    """What was not measured and why, how two act together, and what the lane `simplicity` might take."""
+def ablation_lines(found: Ablation, track: Track, quote: Callable[[str], str] = str) -> list[str]:
+    """What was not measured and why, how two act together, and what the lane `simplicity` might take.
+
+    `quote` makes the words of a variant safe where they are shown.
+    """
     lines = [f"{found.runs} runs each, on public seeds; {found.recipe} has a val loss of {found.val_loss:.4f}"]
-    return lines + [line for one in found.contributions for line in _lines_of(one, track)]
+    return lines + [line for one in found.contributions for line in _lines_of(one, track, quote)]
 
 
-def _lines_of(one: Contribution, track: Track) -> list[str]:
+def _lines_of(one: Contribution, track: Track, quote: Callable[[str], str]) -> list[str]:
     name, together, lines = " and ".join(one.removed), one.interaction, list[str]()
     if one.reason is not None:
-        lines.append(f"without {name}: not measured: {one.reason}")
+        lines.append(f"without {name}: not measured: {quote(one.reason)}")
     if together is not None:
         lines.append(
             f"{name}: {one.contribution:+.4f} together, {together.sum_of_singles:+.4f} as the sum of each; "
@@ -87,30 +98,25 @@ def draw_ablation(found: Ablation) -> Figure:
 
 def ablation_page(found: Ablation, track: Track, picture: str) -> str:
     """The README of a kept ablation; `picture` is the file beside it."""
+    pairs = " --pairs 2" if any(len(one.removed) > 1 for one in found.contributions) else ""
+    command = f"llmbench ablate --save --track {track.name} --recipe {found.recipe} --runs {found.runs}{pairs}"
+    rows = [[cell.replace("\n", " ") for cell in _cells(one)] for one in found.contributions]
     return "\n".join(
         [
             f"# What each variant contributes on `{track.name}`",
             "",
-            f"`llmbench ablate --save --track {track.name}` made this of the runs beside it, "
-            f"`llmbench ablate --stored --track {track.name}` prints it again.",
+            f"`{command}` made this page and the runs beside it; `llmbench ablate --stored --track {track.name}` "
+            f"prints it again.",
             "",
             f"![Contribution of each variant with its interval and its price]({picture})",
             "",
-            *_markdown_table(found.contributions),
+            f"| {' | '.join(HEADS)} |",
+            f"|{'|'.join('---' if head in LEFT else '---:' for head in HEADS)}|",
+            *(f"| {' | '.join(row)} |" for row in rows),
             "",
             ABOUT,
             "",
-            *(f"- {_in_markdown(line)}" for line in ablation_lines(found, track)),
+            *(f"- {line}" for line in ablation_lines(found, track, markdown)),
             "",
         ]
     )
-
-
-def _markdown_table(rows: Sequence[Contribution]) -> list[str]:
-    rule = "|".join("---" if head in LEFT else "---:" for head in HEADS)
-    return [f"| {' | '.join(HEADS)} |", f"|{rule}|", *(f"| {' | '.join(map(markdown, _cells(one)))} |" for one in rows)]
-
-
-def _in_markdown(line: str) -> str:
-    """A line whose commands are marked as code already."""
-    return line if "`" in line else markdown(line)

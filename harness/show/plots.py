@@ -249,7 +249,7 @@ def draw_gains(gains: Sequence[Gain], label: str) -> Figure:
     for place, one in enumerate(gains):
         color = CANDIDATE if one.stands_out else FAINT
         axes.plot([one.price] * 2, [place - 0.32, place + 0.32], color=INK, linewidth=1)
-        if one.low is not None and one.high is not None:
+        if one.low is not None and one.high is not None and one.high > cut:
             axes.plot([max(one.low, cut), one.high], [place, place], color=color, linewidth=2, alpha=0.45)
         if one.gain >= cut:
             axes.plot(one.gain, place, "o", color=color, mfc=color if one.stands_out else "none", markersize=4.5)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Annotated
 
+from rich.console import Console
+
 from harness.board.curves import to_png
 from harness.board.leaderboard import check_record_sources, read_board
 from harness.cli.options import ExecutorName, Jobs, Json, TrackName, flag, log, open_track, option, show, show_json
@@ -82,7 +84,7 @@ def ablate(
     if as_json:
         show_json(AblateDocument(track=track, **dict(found)))
     else:
-        show(ablation_table(found, contest_track), "", *ablation_lines(found, contest_track))
+        show(ablation_table(found, contest_track, Console().width), "", *ablation_lines(found, contest_track))
 
 
 class _Follower:
@@ -93,20 +95,21 @@ class _Follower:
         self.names = {without(stack, removed): " and ".join(removed) for removed in left_out}
         self._losses: dict[str, dict[int, float]] = {recipe: {} for recipe in (stack, *self.names)}
         """Recipe -> seed -> val loss; a recipe of which a run failed is gone."""
-        self._trained, self._begun, self._guard = 0, time.monotonic(), threading.Lock()
+        self._trained, self._begun, self._guard = 0, 0.0, threading.Lock()
 
     def __call__(self, run: RunIdentity, event: RunEvent) -> None:
         """Called from several threads; a round after a failure asks for the same runs again."""
+        self._begun = self._begun or time.monotonic()
         if not isinstance(event, Done):
             return
         with self._guard:
             result, known = event.result, self._losses.get(run.recipe, {})
             if run.seed in known:
                 return
-            self._trained += not event.reused
             if not isinstance(result, FinishedRun):
                 self._losses.pop(run.recipe, None)
                 return
+            self._trained += not event.reused
             known[run.seed] = result.evaluation.val_loss
             self._log_contributions(run)
             done, total = sum(map(len, self._losses.values())), self.num_seeds * len(self._losses)

@@ -18,6 +18,7 @@ import numpy as np
 
 from harness.board.leaderboard import Board
 from harness.core.errors import InterruptedRunError, LlmbenchError
+from harness.core.events import Done
 from harness.core.project import Project
 from harness.core.runs import FailedRun, FinishedRun, RunFailedError, finished, load_run, require_finished, save_run
 from harness.core.schema import Count, Line, Positive, Strict
@@ -134,23 +135,30 @@ def make_runs(store: RunStore, recipe: str, left_out: Sequence[Removed], seeds: 
     Seed by seed, so that what is interrupted has whole pairs. A failed run ends its own recipe's alone. Raises
     LlmbenchError where the stack itself fails, InterruptedRunError on Ctrl-C or SIGTERM.
     """
-    failed = {}
+    going, failed = [recipe], dict[str, FailedRun]()
     for rest in (without(recipe, removed) for removed in left_out):
         if reason := _cannot_start(store, rest, seeds):
             identity = store.identify(rest, seeds[0])
-            failed[rest] = FailedRun(**dict(identity), status="invalid", reason=reason)
-    going = [recipe, *(rest for removed in left_out if (rest := without(recipe, removed)) not in failed)]
+            failed[rest] = FailedRun(**dict(identity), status="invalid", reason=_without_log(reason))
+            store.observe(identity, Done(result=failed[rest], reused=False))
+        else:
+            going.append(rest)
     while True:
         runs = store.make([store.identify(one, seed) for seed in seeds for one in going])
         stopped = {run.recipe: run for run in runs if isinstance(run, FailedRun)}
         if recipe in stopped:
             require_finished([stopped[recipe]])
         if not stopped:
-            return {one: [run for run in runs if run.recipe == one] for one in going} | {
-                one: [run] for one, run in failed.items()
-            }
-        failed |= stopped
-        going = [one for one in going if one not in stopped]
+            made = {one: [run for run in runs if run.recipe == one] for one in going}
+            return {**made, **{one: [run] for one, run in failed.items()}}
+        for one, run in stopped.items():
+            failed[one] = run.model_copy(update={"reason": _without_log(run.reason)})
+            going.remove(one)
+
+
+def _without_log(reason: str) -> str:
+    """Why a run failed, less the file on this machine that says more."""
+    return reason.partition(" (full log: ")[0]
 
 
 def _cannot_start(store: RunStore, recipe: str, seeds: Sequence[int]) -> str | None:
