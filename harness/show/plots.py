@@ -240,7 +240,7 @@ def draw_gains(gains: Sequence[Gain], label: str) -> Figure:
     A loss much larger than all gains ends at an arrow, with its number: it would flatten the others.
     """
     gains = sorted(gains, key=lambda one: -one.gain)
-    figure = new_figure(0.7 + 0.2 * len(gains))
+    figure = new_figure(0.65 + 0.165 * len(gains))
     axes = figure.subplots()
     right = max([0.005, *(one.price for one in gains), *(one.gain if one.high is None else one.high for one in gains)])
     left = min([0.0, *(one.gain if one.low is None else one.low for one in gains)])
@@ -259,7 +259,7 @@ def draw_gains(gains: Sequence[Gain], label: str) -> Figure:
     axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
     axes.set_xlim(cut - 0.04 * reach, right + 0.04 * reach)
     axes.set_ylim(len(gains) - 0.4, -0.6)
-    axes.set_yticks(range(len(gains)), [_short(one_line(one.name)) for one in gains])
+    axes.set_yticks(range(len(gains)), [_short(one_line(one.name)) for one in gains], fontsize=8)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(label)
     return figure
