@@ -70,6 +70,7 @@ COMMANDS: Mapping[str, Commands] = {
             },
             "Train the record holder, or a candidate against it.",
         ),
+        "campaign": ("studies.campaign.campaign", "Judge many candidates: screen all, confirm the best."),
         "submit": ("run.submit", "File the result, print or open the pull request."),
         "ablate": ("studies.ablate.ablate", "Leave out each variant of the record in turn."),
         "plan": ("studies.noise.plan", "Say how many pairs a gain needs, before you train."),

@@ -27,6 +27,7 @@ from harness.lab.history import Judged
 from harness.lab.rerun import Repeat
 from harness.lab.studies.ablation import Ablation
 from harness.lab.studies.noise import NoiseReport
+from harness.lab.studies.outcomes import CampaignRow
 from harness.rule.external import Judgement
 from harness.rule.forecast import ContestPlan
 from harness.rule.replication import State
@@ -64,6 +65,20 @@ class RunCandidateDocument(Document, Verdict):
     """Runs without a score, a sentence each."""
     flags: tuple[Flag, ...]
     """What `verify` would say to a reviewer of these runs; none where the run explores."""
+
+
+class CampaignDocument(Document):
+    """`campaign`: what became of many candidates. Exit code 0 all judged, 4 something undecided or not started."""
+
+    track: str
+    record: str
+    """The recipe that holds the track by now."""
+    filed: bool
+    """Whether outcomes were filed as they came."""
+    rows: tuple[CampaignRow, ...]
+    """The largest gain first."""
+    picture: str | None
+    """Where it was written; None where nobody has a gain."""
 
 
 class SubmitDocument(Document):
