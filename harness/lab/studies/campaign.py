@@ -26,9 +26,9 @@ from harness.lab import submit as filing
 from harness.lab.arms import Entry, choose_arms, contest_seeds, record_recipe
 from harness.lab.contest import Contest, run_stage, training_order
 from harness.lab.doctor import run_seconds, whole_seconds
-from harness.lab.history import Candidate, judged_before, record_attempt, record_invalid
+from harness.lab.history import Candidate, judged_before, read_history, record_attempt, record_invalid
 from harness.lab.store import RETRIED, Observe, RunStore, only_one
-from harness.lab.studies.screening import GOES_ON, Contestant, Screening
+from harness.lab.studies.screening import BEFORE, GOES_ON, Contestant, Screening
 from harness.rule.forecast import filled, forecast, trained_arms
 from harness.variants.recipe import parse_recipe
 
@@ -118,12 +118,26 @@ class Campaign:
             one.state, one.contest, one.screen = "waiting", None, None
             one.wanted, one.under_way = [], set()
             if one.name in held:
-                one.end("in_record", f"part of the record {self.record}")
+                self._end_in_record(one)
                 continue
             with one.alone("unreadable"):
                 one.candidate = Candidate.read(self.project, choose_arms(self.board, self.track, one.entry), one.entry)
                 self._ledgers[one.met.arms.candidate] = record_invalid(self.project, self.board, self.track, one.met)
                 self._recall(one)
+
+    def _end_in_record(self, one: Contestant) -> None:
+        """It is a part of the record; one that became so since the campaign began is its outcome."""
+        for submission in self.board.submissions:
+            new = (
+                submission.kind == "record" and submission.track == self.track.name and submission.number > self._since
+            )
+            if new and submission.added_variants == [one.name]:
+                history = read_history(self.project, self.board, self.track.name)
+                one.earlier = tuple(judged for judged in history if judged.number == submission.number)
+                one.submission = submission.folder_name
+                one.end("accepted", BEFORE)
+                return
+        one.end("in_record", f"part of the record {self.record}")
 
     def _recall(self, one: Contestant) -> None:
         """End it where it was judged before. What is to be filed yet is judged again on its stored runs."""
@@ -136,7 +150,7 @@ class Campaign:
             if against == present and self.files and judged.number is None:
                 return
             if against == present or judged.decision == "rejected":
-                one.end("accepted" if judged.decision == "accepted" else "rejected", "judged before")
+                one.end("accepted" if judged.decision == "accepted" else "rejected", BEFORE)
                 if judged.number is not None and (found := self.board.find(judged.number)):
                     one.submission = found.folder_name
                 one.earlier = (judged, *(other for other in one.earlier if other is not judged))
@@ -231,7 +245,7 @@ class Campaign:
                 one.note = f"not filed: {error}"
                 return
             submission, _ = filing.write_submission(self.project, self.track, filed, None)
-            one.submission, one.note = submission.folder_name, "judged before" if one.note == "judged before" else ""
+            one.submission, one.note = submission.folder_name, BEFORE if one.note == BEFORE else ""
             self.tell(f"{one.name}: filed as submissions/{one.submission}")
 
     def _filed(self, one: Contestant) -> str:

@@ -13,7 +13,7 @@ from harness.lab.contest import decide_trained
 from harness.lab.history import Judged
 from harness.lab.store import RunStore
 from harness.lab.studies.campaign import Campaign
-from harness.lab.studies.screening import Contestant
+from harness.lab.studies.screening import BEFORE, Contestant
 from harness.rule.verdict import Stage, Verdict
 
 Outcome = Literal[
@@ -74,7 +74,7 @@ def _row(campaign: Campaign, one: Contestant) -> CampaignRow:
     else:
         outcome = cast(Outcome, one.state)
     verdict = one.contest.verdict if one.contest and one.state not in ("waiting", "refused", "crashed") else None
-    before = one.earlier[0] if one.note == "judged before" else None
+    before = one.earlier[0] if one.note == BEFORE else None
     arms = one.candidate.arms if one.candidate else None
     if before is not None and before.record is not None:
         arms, verdict = Arms(before.record, before.candidate), _verdict_of(campaign, before)
@@ -111,7 +111,8 @@ def _verdict_of(campaign: Campaign, judged: Judged) -> Verdict | None:
         return found.verdict
     with suppress(LlmbenchError):  # a variant's file has changed or is gone
         verdict = decide_trained(campaign.store, Arms(judged.record or "", judged.candidate)).verdict
-        if (verdict.decision, verdict.stage, verdict.reasons) == (judged.decision, judged.stage, judged.reasons):
+        deciding = (verdict.decision, verdict.stage, verdict.reasons[:1])
+        if deciding == (judged.decision, judged.stage, judged.reasons[:1]):
             return verdict
     return None
 

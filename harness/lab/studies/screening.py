@@ -27,6 +27,8 @@ State = Literal[
     "in_record", "crashed",
 ]  # fmt: skip
 """`passed` is a survivor of the screen; from `accepted` on it is final."""
+BEFORE = "judged before"
+"""Note on a verdict that was there before the campaign."""
 GOES_ON: tuple[State, ...] = ("waiting", "screening", "passed", "confirming")
 
 
@@ -115,21 +117,29 @@ class Screening:
         self.store.feed(self._take, self._keep, self._milestone)
 
     def _take(self) -> RunIdentity | None:
-        if not self.may_start():
-            return None
         if self._record_runs:
-            return self._record_runs.popleft()
-        if not self._open:
-            return None
+            run = self._record_runs[0]
+            return self._record_runs.popleft() if self._may(run) else None
         asked = self._needed() or self._ahead()
         if asked is None:
             return None
         place, contestant = asked
         seed = self.seeds[place]
+        run = self.store.identify(contestant.met.arms.candidate, seed)
+        if not self._may(run):
+            return None
         contestant.wanted = [other for other in contestant.wanted if other != seed]
         contestant.under_way.add(seed)
         contestant.state = "screening"
-        return self.store.identify(contestant.met.arms.candidate, seed)
+        return run
+
+    def _may(self, run: RunIdentity) -> bool:
+        """Whether it may start; what is stored takes no time."""
+        return not self._is_missing(run) or self.may_start()
+
+    def _is_missing(self, run: RunIdentity) -> bool:
+        found = self.store.find(run)
+        return found is None or found.status in RETRIED
 
     def _needed(self) -> tuple[int, Contestant] | None:
         """The run that comes next: the earliest seed that a look needs, of the first contestant that needs it."""
@@ -141,13 +151,14 @@ class Screening:
         found = []
         for one in self.contestants.values():
             if one.under_way and one.state == "screening":
-                places = (place for place, seed in enumerate(self.seeds) if self._is_missing(one, seed))
-                found += [(place, one) for place in places if self.seeds[place] not in one.under_way][:1]
+                found += [(self.seeds.index(seed), one) for seed in self._missing(one, self.seeds)[:1]]
         return min(found, key=lambda asked: asked[0], default=None)
 
-    def _is_missing(self, contestant: Contestant, seed: int) -> bool:
-        found = self.store.find(self.store.identify(contestant.met.arms.candidate, seed))
-        return found is None or found.status in RETRIED
+    def _missing(self, contestant: Contestant, seeds: Sequence[int]) -> list[int]:
+        """Those of the seeds whose run is neither there nor under way."""
+        recipe = contestant.met.arms.candidate
+        missing = [seed for seed in seeds if self._is_missing(self.store.identify(recipe, seed))]
+        return [seed for seed in missing if seed not in contestant.under_way]
 
     def _milestone(self, run: RunIdentity) -> GiveUp | None:
         contestant = self.contestants.get(run.recipe)
@@ -195,12 +206,11 @@ class Screening:
             contest = decide_stored(self.store, contestant.met.arms, "screen", self.seeds)
             verdict, contestant.contest = contest.verdict, contest
             if begins and "run_interrupted" in verdict.reasons:
-                contestant.wanted = [seed for seed in self.seeds if self._is_missing(contestant, seed)][:1]
+                contestant.wanted = self._missing(contestant, self.seeds)[:1]
             elif contest.passed:
                 contestant.screen = verdict
                 contestant.end("passed")
             elif verdict.next_look is None:
                 contestant.end("rejected" if verdict.decision == "rejected" else "undecided")
             else:
-                wanted = (seed for seed in self.seeds[: verdict.next_look] if self._is_missing(contestant, seed))
-                contestant.wanted = [seed for seed in wanted if seed not in contestant.under_way]
+                contestant.wanted = self._missing(contestant, self.seeds[: verdict.next_look])
