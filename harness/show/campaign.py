@@ -82,7 +82,7 @@ class LiveCampaign:
                 self.tell(self._summary())
 
     def _summary(self) -> str:
-        """`campaign: 12 of 40 over; base+x seed 0 43 %; about 40 min left`."""
+        """`campaign: 12 of 40 done; base+x seed 0 43 %; about 40 min left`."""
         with self._guard:
             runs = ", ".join(f"{recipe} seed {seed} {far}" for (recipe, seed), far in self._running.items())
         if self.campaign is None:
@@ -90,7 +90,7 @@ class LiveCampaign:
         contestants = self.campaign.contestants
         over = sum(one.state not in GOES_ON for one in contestants)
         left = f"about {duration(self.campaign.seconds_left())} left"
-        return "; ".join(filter(None, (f"campaign: {over} of {len(contestants)} over", runs, left)))
+        return "; ".join(filter(None, (f"campaign: {over} of {len(contestants)} done", runs, left)))
 
     def _render(self) -> RenderableType:
         """A line for each candidate, as many as the terminal has room for, those that are at work first."""

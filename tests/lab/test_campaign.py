@@ -128,6 +128,7 @@ def test_the_outcome_depends_on_neither_order_nor_jobs_and_every_core_is_busy(ch
     assert decided["best"] == decided["good"] == ("accepted", "gain_shown")
     assert decided["bad"] == ("rejected", "screened_out")
     assert decided["diverges"] == ("rejected", "candidate_failed")
+    assert {row.name: row.note for row in rows if row.note} == {"diverges": "the loss is no number"}
     assert not list(checkout.runs.glob("pocket/campaign-*.json")), "it has ended"
 
 

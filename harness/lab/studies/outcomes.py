@@ -13,7 +13,7 @@ from harness.lab.contest import decide_trained
 from harness.lab.history import Judged
 from harness.lab.store import RunStore
 from harness.lab.studies.campaign import Campaign
-from harness.lab.studies.screening import BEFORE, Contestant
+from harness.lab.studies.screening import BEFORE, Contestant, State
 from harness.rule.verdict import Stage, Verdict
 
 Outcome = Literal[
@@ -62,46 +62,46 @@ def campaign_rows(campaign: Campaign) -> list[CampaignRow]:
     return sorted(rows, key=lambda row: math.inf if row.gain is None else -row.gain)
 
 
+NO_TIME: dict[State, tuple[Outcome, str]] = {
+    "waiting": ("not_started", "there was no time to screen it"),
+    "screening": ("undecided", "there was no time for its next look"),
+    "passed": ("undecided", "it passed the screen; there was no time to confirm it"),
+    "confirming": ("undecided", "it passed the screen; there was no time to confirm it"),
+}
+"""What is left of a state at the end of a campaign."""
+
+
 def _row(campaign: Campaign, one: Contestant) -> CampaignRow:
-    outcome: Outcome = "not_started"
-    note = one.note
-    if one.state in ("passed", "confirming"):
-        outcome, note = "undecided", "passed the screen; there was no time to confirm it"
-    elif one.state == "screening":
-        outcome, note = "undecided", "there was no time for its next look"
-    elif one.state == "waiting":
-        note = "there was no time to screen it"
-    else:
-        outcome = cast(Outcome, one.state)
-    verdict = one.contest.verdict if one.contest and one.state not in ("waiting", "refused", "crashed") else None
-    before = one.earlier[0] if one.note == BEFORE else None
+    outcome, note = NO_TIME.get(one.state) or (cast(Outcome, one.state), one.note)
+    verdict = one.contest.verdict if one.contest and outcome in ("accepted", "rejected", "undecided") else None
     arms = one.candidate.arms if one.candidate else None
-    if before is not None and before.record is not None:
-        arms, verdict = Arms(before.record, before.candidate), _verdict_of(campaign, before)
-    if verdict is not None and outcome == "undecided" and verdict.next_look and not note:
-        note = "there was no time for its next look"
-    numbers = {
-        name: getattr(verdict, name, None) for name in ("stage", "gain", "ci_low", "ci_high", "p_value")
-    }  # fmt: skip
-    if verdict is None and before is not None:
-        numbers |= {"stage": before.stage, "gain": before.gain}
+    before = one.earlier[0] if note == BEFORE else None
+    if before is not None:
+        arms, verdict, note = Arms(before.record or "", before.candidate), _verdict_of(campaign, before), ""
     last = verdict or before
-    noise, screened = campaign.track.rule.noise_nats, numbers["stage"] == "screen"
+    if verdict is not None and not note:
+        late = outcome == "undecided" and verdict.next_look is not None
+        note = NO_TIME["screening"][1] if late else "; ".join(verdict.details)
+    noise = campaign.track.rule.noise_nats if last and last.stage == "screen" else None
     return CampaignRow(
-        **numbers,
         name=one.name,
         outcome=outcome,
         record=arms.record if arms else None,
         candidate=arms.candidate if arms else None,
+        stage=last.stage if last else None,
         reasons=last.reasons if last else (),
-        noise=noise / math.sqrt(last.pairs) if last and last.pairs and screened and noise else None,
+        gain=last.gain if last else None,
+        ci_low=verdict.ci_low if verdict else None,
+        ci_high=verdict.ci_high if verdict else None,
+        noise=noise / math.sqrt(last.pairs) if last and last.pairs and noise else None,
+        p_value=verdict.p_value if verdict else None,
         price=verdict.margin if verdict else None,
         statements=verdict.added_statements if verdict else None,
         pairs=last.pairs if last else 0,
         runs=_count_runs(campaign.store, arms) if arms else 0,
         judged_before=before is not None,
         submission=one.submission or None,
-        note="" if before is not None else note,
+        note=note,
     )
 
 
