@@ -110,7 +110,7 @@ class Campaign:
             self.tell(f"the record of {self.track.name} is now {self.record} (submission {self._faced:04d}); {again}")
         for one in self._goes_on():
             one.state, one.contest, one.screen = "waiting", None, None
-            one.wanted, one.under_way = [], set()
+            one.wanted, one.under_way = [], {}
             if one.name in held:
                 self._end_in_record(one)
                 continue
@@ -161,7 +161,7 @@ class Campaign:
                 one.end("passed")
             return False
         self.tell(f"{len(waiting)} to screen against {self.record} on {self.track.name}, {self.store.jobs} at a time")
-        Screening(self.store, waiting, self._may_start, self._looked).run()
+        Screening(self.store, waiting, self._may_start, self._looked, lambda: self._pace.run_s).run()
         for one in waiting:
             self._file(one)
         return self._has_moved()

@@ -7,6 +7,7 @@ depends on the runs' numbers alone, never on which ended first.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ State = Literal[
 """`passed` is a survivor of the screen; from `accepted` on it is final."""
 BEFORE = "judged before"
 """Note on a verdict that was there before the campaign."""
+AHEAD = 1 / 3
+"""Part of a run: of candidates without a gain, about so many need the look after the one that is made."""
 GOES_ON: tuple[State, ...] = ("waiting", "screening", "passed", "confirming")
 
 
@@ -54,7 +57,8 @@ class Contestant:
     crash: Exception | None = None
     wanted: list[int] = field(default_factory=list)
     """Seeds that its look still needs and that nobody makes yet."""
-    under_way: set[int] = field(default_factory=set)
+    under_way: dict[int, float] = field(default_factory=dict)
+    """Seed of each run that is made -> when it began, on the monotonic clock."""
 
     @property
     def met(self) -> Candidate:
@@ -100,9 +104,13 @@ class Screening:
         contestants: Sequence[Contestant],
         may_start: Callable[[], bool],
         looked: Callable[[Contestant], None],
+        usual_s: Callable[[], float],
     ) -> None:
-        """`may_start` is asked before each run; `looked` hears of each contestant that has one more pair or an end."""
-        self.store, self.may_start, self.looked = store, may_start, looked
+        """`may_start` is asked before each run; `looked` hears of each contestant that has one more pair or an end.
+
+        `usual_s` says what a run takes.
+        """
+        self.store, self.may_start, self.looked, self.usual_s = store, may_start, looked, usual_s
         self.contestants = {contestant.met.arms.candidate: contestant for contestant in contestants}
         (self.record,) = {contestant.met.arms.record for contestant in contestants}
         self.seeds = list(store.track.seeds[: store.track.rule.screen_looks[-1]])
@@ -129,7 +137,7 @@ class Screening:
         if not self._may(run):
             return None
         contestant.wanted = [other for other in contestant.wanted if other != seed]
-        contestant.under_way.add(seed)
+        contestant.under_way[seed] = time.monotonic()
         contestant.state = "screening"
         return run
 
@@ -147,10 +155,13 @@ class Screening:
         return min(waiting, key=lambda asked: asked[0], default=None)
 
     def _ahead(self) -> tuple[int, Contestant] | None:
-        """Where no run is needed, one that may be needed next, rather than a core that waits."""
-        found = []
+        """Where no run is needed, one that may be needed next, rather than a core that waits.
+
+        Only beside a run that began a short while ago: if that one decides, this one's end is waited for in vain.
+        """
+        found, latest = [], time.monotonic() - AHEAD * self.usual_s()
         for one in self.contestants.values():
-            if one.under_way and one.state == "screening":
+            if one.state == "screening" and one.under_way and min(one.under_way.values()) > latest:
                 found += [(self.seeds.index(seed), one) for seed in self._missing(one, self.seeds)[:1]]
         return min(found, key=lambda asked: asked[0], default=None)
 
@@ -169,7 +180,7 @@ class Screening:
             self._keep_record(result)
             return
         contestant = self.contestants[run.recipe]
-        contestant.under_way.discard(run.seed)
+        contestant.under_way.pop(run.seed, None)
         if contestant.state != "screening":  # an earlier look has decided
             if isinstance(error := result.exception(), InterruptedRunError):
                 raise error
