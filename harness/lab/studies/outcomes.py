@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from dataclasses import replace
 from typing import Literal, cast
 
 from harness.core.errors import LlmbenchError
 from harness.core.schema import Count, Strict
-from harness.lab.arms import Arms, contest_seeds
+from harness.lab.arms import Arms, Entry, contest_seeds
 from harness.lab.contest import decide_trained
+from harness.lab.executor import LocalExecutor
 from harness.lab.history import Judged
+from harness.lab.ray.cluster import RayExecutor
 from harness.lab.store import RunStore
 from harness.lab.studies.campaign import Campaign
 from harness.lab.studies.screening import BEFORE, Contestant, State
@@ -75,9 +78,11 @@ def _row(campaign: Campaign, one: Contestant) -> CampaignRow:
     outcome, note = NO_TIME.get(one.state) or (cast(Outcome, one.state), one.note)
     verdict = one.contest.verdict if one.contest and outcome in ("accepted", "rejected", "undecided") else None
     arms = one.candidate.arms if one.candidate else None
-    before = one.earlier[0] if note == BEFORE else None
+    before, store = one.earlier[0] if note == BEFORE else None, campaign.store
     if before is not None:
-        arms, verdict, note = Arms(before.record or "", before.candidate), _verdict_of(campaign, before), ""
+        store = _store_of(store, one.entry, before.entry or one.entry)
+        arms, note = Arms(before.record or "", before.candidate), ""
+        verdict = _verdict_of(campaign, store, before)
     last = verdict or before
     if verdict is not None and not note:
         late = outcome == "undecided" and verdict.next_look is not None
@@ -98,19 +103,28 @@ def _row(campaign: Campaign, one: Contestant) -> CampaignRow:
         price=verdict.margin if verdict else None,
         statements=verdict.added_statements if verdict else None,
         pairs=last.pairs if last else 0,
-        runs=_count_runs(campaign.store, arms) if arms else 0,
+        runs=_count_runs(store, arms) if arms else 0,
         judged_before=before is not None,
         submission=one.submission or None,
         note=note,
     )
 
 
-def _verdict_of(campaign: Campaign, judged: Judged) -> Verdict | None:
+def _store_of(store: RunStore, own: Entry, other: Entry) -> RunStore:
+    """Where runs of another entry lie: made so many at a time, on this machine or a cluster."""
+    if (own.jobs, own.executor) == (other.jobs, other.executor):
+        return store
+    if other.executor == "local":
+        return replace(store, jobs=other.jobs or LocalExecutor.room(store.track), executor=LocalExecutor)
+    return replace(store, executor=RayExecutor)
+
+
+def _verdict_of(campaign: Campaign, store: RunStore, judged: Judged) -> Verdict | None:
     """A verdict that was there before: as it is filed, or by its stored runs; None where those are gone."""
     if judged.number is not None and (found := campaign.board.find(judged.number)):
         return found.verdict
     with suppress(LlmbenchError):  # a variant's file has changed or is gone
-        verdict = decide_trained(campaign.store, Arms(judged.record or "", judged.candidate)).verdict
+        verdict = decide_trained(store, Arms(judged.record or "", judged.candidate)).verdict
         deciding = (verdict.decision, verdict.stage, verdict.reasons[:1])
         if deciding == (judged.decision, judged.stage, judged.reasons[:1]):
             return verdict
