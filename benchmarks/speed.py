@@ -145,10 +145,10 @@ def without_gram(track: Track, tell: Tell) -> None:
 def with_bf16(track: Track, tell: Tell) -> None:
     orthogonalize = models.muon.orthogonalize
 
-    def in_bf16(matrices: torch.Tensor) -> torch.Tensor:
+    def in_bf16(matrices: torch.Tensor, *quintics: Any) -> torch.Tensor:
         torch.Tensor.float, kept = torch.Tensor.bfloat16, torch.Tensor.float  # type: ignore[method-assign]
         try:
-            return orthogonalize(matrices)
+            return orthogonalize(matrices, *quintics)
         finally:
             torch.Tensor.float = kept  # type: ignore[method-assign]
 

@@ -46,8 +46,12 @@ class FeedForward(nn.Module):
         self.up = Linear(config.dim, config.ffn_dim)
         self.down = Linear(config.ffn_dim, config.dim, zero=True)
 
+    def activate(self, hidden_BTF: Tensor) -> Tensor:
+        """What stands between the two matrices."""
+        return squared_relu(hidden_BTF)
+
     def forward(self, x_BTD: Tensor) -> Tensor:
-        y_BTD = self.down(squared_relu(self.up(x_BTD)))
+        y_BTD = self.down(self.activate(self.up(x_BTD)))
         return F.dropout(y_BTD, self.dropout, self.training)
 
 

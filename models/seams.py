@@ -11,8 +11,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from models.attention import Attention
+from models.attention import Attention, Rotary
 from models.gpt import Embedding, FeedForward
 from models.kernels import Linear, RMSNorm, causal_attention, squared_relu
 from models.moe import MixtureOfExperts
@@ -31,8 +32,11 @@ __all__ = [
     "MixtureOfExperts",
     "Muon",
     "OptimConfig",
+    "Optimizer",
     "Parts",
     "RMSNorm",
+    "Rotary",
+    "Table",
     "Tensor",
     "Vector",
     "Wrapper",
@@ -52,9 +56,20 @@ class Wrapper(nn.Module):
     `self.aux_loss` in `forward` to add a term to the training loss, which is computed anew in every forward pass.
     """
 
+    inner: Any
+    """The component that it is around."""
+    aux_loss: Tensor | None
+
     def __init__(self, inner: nn.Module, parts: Parts, layer: int = 0, attention: Attention | None = None) -> None:
         super().__init__()
         self.inner, self.layer, self.context = inner, layer, parts.context
+
+
+class Table(nn.Embedding):
+    """Rows that are looked up by their number; they start at zero."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
 
 
 class Vector(nn.Module):

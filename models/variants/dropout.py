@@ -1,13 +1,11 @@
-"""Dropout of a tenth on the output of attention and feed-forward, while training (Srivastava et al., 2014; GPT-2).
+"""Dropout of a tenth on the output of attention and feed-forward (Srivastava et al., 2014).
 
-GPT-2 trained with it. `pocket` sees less than half of its text once, so there should be nothing to regularise; this
-asks whether the little model agrees.
+No token is seen twice, so there is little to regularise: a check of what is known.
 
-Topic: block
-Source: arXiv:2505.24788
-Claimed: without dropout everything measured was better in one epoch, for BERT and for Pythia of 160M and 1.4B
-    parameters; with dropout in the early steps alone it was worse as well.
-Constants: of the source; a tenth is GPT-2's
+Topic: model
+Source: https://jmlr.org/papers/v15/srivastava14a.html; arXiv:2505.24788
+Claimed: in one epoch everything was better without it, for BERT, Pythia-160M and 1.4B (Liu et al., 2025)
+Constants: of the source (a tenth, as in arXiv:1706.03762)
 """
 
 from models.seams import Parts, replace

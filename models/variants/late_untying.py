@@ -1,45 +1,32 @@
-"""Late untying: embedding and head stay equal for two thirds of the steps, then part (modded-nanogpt, 2025).
+"""Late untying: the head uses the embedding's table for two thirds of the steps, then its own (modded-nanogpt, 2025-12-22).
 
-Early on a rare token's embedding learns from the head's gradient, which is dense; later the two need to differ. Until
-then both matrices get the sum of their gradients at one rate, the head's, so that they move alike together with the
-optimizer's memory of them. The matrix starts small and is scaled up on the way in, as where the base ties.
+Rare words get the head's gradient while they have seen little; later embedding and head go their own ways. While tied,
+the head's matrix follows the table, so that it starts from it. The table's rows have unit variance, hence the factor.
 
-Topic: embedding
-Source:
-    https://github.com/KellerJordan/modded-nanogpt/tree/f411b3d/records/track_1_short/2025-12-22_MultiTokenPrediction
-Claimed: tying again, with other FP8 scales: 55 steps fewer at 124M parameters, 9 runs (2025-12-19_RetieLMHead). Untying
-    at two thirds, together with predicting several tokens and smaller changes: 80 steps fewer, 14 runs; nothing
-    measured alone.
-Constants: of the source
+Topic: head
+Source: https://github.com/KellerJordan/modded-nanogpt/blob/master/records/track_1_short/2025-12-22_MultiTokenPrediction/README.md
+Claimed: modded-nanogpt (124M): 80 steps fewer together with predicting several tokens, 14 runs; alone nothing measured
+Constants: of the source (two thirds)
 """
 
-from models.seams import Any, Embedding, Linear, OptimConfig, Parts, nn, replace, torch
+from models.seams import F, Parts, Tensor, Wrapper, nn, torch
 
 
-def first(kind: type[Embedding] | type[Linear], component: nn.Module) -> Any:
-    return next(module for module in component.modules() if isinstance(module, kind))
+class Shown(Wrapper):
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        table = next(module for module in self.modules() if isinstance(module, nn.Embedding))
+        self.context.seen["table"] = table.weight * table.embedding_dim**-0.5
+        return self.inner(tokens_BT)
 
 
-def scaled(embedding: nn.Module, final: Parts) -> nn.Module:
-    first(Embedding, embedding).scale = final.model.dim**0.5
-    return embedding
+class LateUntied(Wrapper):
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        if self.context.progress >= 2 / 3:
+            return self.inner(x_BTD)
+        with torch.no_grad():
+            self.inner.out.weight.copy_(self.context.seen["table"])
+        return F.linear(self.inner.norm(x_BTD), self.context.seen["table"])
 
 
 def apply(parts: Parts) -> Parts:
-    def optimizer(model: nn.Module, optim: OptimConfig) -> list[torch.optim.Optimizer]:
-        table: Any = first(Embedding, model.get_submodule("embedding")).weight
-        head: Any = first(Linear, model.get_submodule("head")).weight
-
-        def tie(*_: Any) -> None:
-            if parts.context.step == 0:
-                head.data.copy_(table)
-            if parts.context.progress < 2 / 3:
-                table.grad = head.grad = table.grad + head.grad
-
-        optimizers = parts.optimizer(model, optim)
-        optimizers[0].register_step_pre_hook(tie)
-        return optimizers
-
-    model = replace(parts.model, tie_embeddings=False)
-    optim = replace(parts.optim, embed_lr=parts.optim.head_lr)
-    return replace(parts.wrap(embedding=scaled), model=model, optim=optim, optimizer=optimizer)
+    return parts.wrap(embedding=Shown, head=LateUntied)
