@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -129,9 +130,12 @@ def sections(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
 
 
 def board_markdown(rows: Sequence[Row]) -> str:
-    """The board as Markdown tables."""
-    lines = []
+    """The records as Markdown tables; of what holds no track only how much there is, and where."""
+    lines, others = [], Counter[str]()
     for track, title, chosen in sections(rows):
+        if title not in ("records", "retracted records"):
+            others[title] += len(chosen)
+            continue
         lines += [f"**`{track}`, {title}**", "", f"| {' | '.join(column.head for column in COLUMNS)} |"]
         lines += [f"|{'|'.join('---:' if column.justify == 'right' else '---' for column in COLUMNS)}|"]
         for row in chosen:
@@ -139,6 +143,9 @@ def board_markdown(rows: Sequence[Row]) -> str:
             cells[1] = f"[`{row.recipe}`](submissions/{row.folder}){_remark(row)}"
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
+    if others:
+        counts = ", ".join(f"{title} {count}" for title, count in others.items())
+        lines += [f"Beside these: {counts}; [each idea](docs/ideas.md), [each line](leaderboard.csv).", ""]
     return "\n".join(lines)
 
 

@@ -30,7 +30,7 @@ class _Commands(UserDict[str, Any]):
     def __getitem__(self, name: str) -> Any:
         place, text = self.data[name]
         if isinstance(place, str):
-            module, function = place.split(".")
+            module, _, function = place.rpartition(".")
             made = typer.Typer(add_completion=False, rich_markup_mode=None)
             made.command(name)(getattr(import_module(f"harness.cli.{module}"), function))
         else:
@@ -70,8 +70,10 @@ COMMANDS: Mapping[str, Commands] = {
             },
             "Train the record holder, or a candidate against it.",
         ),
+        "campaign": ("studies.campaign.campaign", "Judge many candidates: screen all, confirm the best."),
         "submit": ("run.submit", "File the result, print or open the pull request."),
-        "plan": ("noise.plan", "Say how many pairs a gain needs, before you train."),
+        "ablate": ("studies.ablate.ablate", "Leave out each variant of the record in turn."),
+        "plan": ("studies.noise.plan", "Say how many pairs a gain needs, before you train."),
     },
     "Look": {
         "leaderboard": ("leaderboard.leaderboard", "Show what won and what lost, or write it as a site."),
@@ -95,7 +97,7 @@ COMMANDS: Mapping[str, Commands] = {
             },
             "Make and inspect a track's tokens.",
         ),
-        "noise": ("noise.noise", "Measure how far results differ by chance."),
+        "noise": ("studies.noise.noise", "Measure how far results differ by chance."),
         "schema": ("inspect.schema", "Print the JSON Schema of what --json prints."),
     },
 }

@@ -7,10 +7,10 @@ from typing import Annotated
 
 from rich.console import Console
 
-from harness.board.leaderboard import make_rows
+from harness.board.leaderboard import make_rows, read_board
 from harness.board.rows import stored_rows
 from harness.cli.options import Json, flag, log, option, show, show_json
-from harness.core.project import Project
+from harness.core.project import Project, write_changed
 from harness.show.tables import board_tables
 
 NEWEST = 20  # rows of a table that a terminal shows
@@ -21,6 +21,7 @@ def leaderboard(
         bool,
         flag("--rebuild", "Write leaderboard.csv and all texts again from the submissions, which `verify` checks."),
     ] = False,
+    ideas: Annotated[bool, flag("--ideas", "Write docs/ideas.md and its pictures again from the submissions.")] = False,
     html: Annotated[Path | None, option("DIR", "Write the board as a static site into this folder.")] = None,
     all_: Annotated[bool, flag("--all", "Every row. Default: the newest twenty of each table.")] = False,
     as_json: Json = False,
@@ -33,6 +34,12 @@ def leaderboard(
         rows = rebuild_texts(project)
     else:
         rows = stored_rows(project) or make_rows(project)
+    if ideas:
+        from harness.show.ideas import PAGE, ideas_files
+
+        for path, text in ideas_files(project, read_board(project)).items():
+            write_changed(project.root / path, text)
+        log(f"{PAGE} and its pictures are written again")
     if html is not None:
         from harness.show.site import write_site
 
@@ -43,7 +50,7 @@ def leaderboard(
         from harness.show.documents import LeaderboardDocument
 
         show_json(LeaderboardDocument(rows=tuple(rows)))
-    if as_json or html is not None:
+    if as_json or ideas or html is not None:
         return
     if rebuild:
         log("leaderboard.csv, the board in README.md and the submissions' texts are written again")

@@ -24,6 +24,7 @@ from harness.lab.executor import EXECUTORS, Executor, LocalExecutor
 from harness.lab.store import Observe, RunStore
 from harness.player.device import require_device
 from harness.rule.criteria import LANES
+from harness.show.campaign import LiveCampaign
 from harness.show.describe import experts_table
 from harness.show.live import LiveRuns, live_preparation
 from harness.show.report import look_line, look_verdict_line
@@ -100,8 +101,9 @@ def watched_store(
     arms: Arms | None = None,
     also: Observe = lambda run, event: None,
     executor: str = "local",
+    live: LiveRuns | LiveCampaign | None = None,
 ) -> Iterator[RunStore]:
-    """A store whose tokens are prepared and whose events are shown on stderr and passed to `also`."""
+    """A store whose tokens are prepared and whose events are shown on stderr, by `live`, and passed to `also`."""
     here = _known("executor", executor, EXECUTORS) == "local"
     if here:
         require_device(track)
@@ -112,10 +114,10 @@ def watched_store(
     if not track.data.pinned:
         pin = f"`llmbench data pin --track {track.name}`"
         log(f"{track.name} is not pinned: it can be trained, but nothing can be filed ({pin})")
-    with LiveRuns(stderr_console(), track, arms) as live:
+    with live or LiveRuns(stderr_console(), track, arms) as shown:
 
         def observe(run: RunIdentity, event: RunEvent) -> None:
-            live(run, event)
+            shown(run, event)
             also(run, event)
 
         store = open_store(project, track, jobs, arms, observe, executor)

@@ -86,7 +86,7 @@ def run_stage(
     seeds = contest_seeds(store.project, store.track, arms, stage) if seeds is None else seeds
     looks = rule.screen_looks if stage == "screen" else rule.looks
     contest, first = _decide(store, arms, stage, ()), store.identify(arms.candidate, seeds[0])
-    records = [store.find(run) for run in _record_runs(store, arms, stage, seeds[: looks[0]])]
+    records = [store.find(run) for run in record_runs(store, arms, stage, seeds[: looks[0]])]
     untried = stage == "screen" or not arms.has_screen(rule)
     if untried and None in records and store.find(first) is None and not _starts(store, arms.candidate):
         contest = _decide(store, arms, stage, store.make([first]))
@@ -97,8 +97,8 @@ def run_stage(
             break
         announce(contest, look)
         count = min(filled(rule, stage, look, store.jobs), max_pairs or len(seeds), len(seeds))
-        order = _training_order(store, arms, stage, seeds[:count])
-        runs = store.make(order, lambda run: _milestone(store, arms, run, seeds[0]) if stage == "screen" else None)
+        order = training_order(store, arms, stage, seeds[:count])
+        runs = store.make(order, lambda run: milestone_of(store, arms, run, seeds[0]) if stage == "screen" else None)
         contest = _decide(store, arms, stage, runs)
         if contest.failed or contest.verdict.next_look is None:
             break
@@ -147,7 +147,7 @@ def has_passed_screen(store: RunStore, arms: Arms) -> bool:
     return decide_stored(store, arms, "screen", contest_seeds(store.project, store.track, arms, "screen")).passed
 
 
-def _record_runs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> list[RunIdentity]:
+def record_runs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> list[RunIdentity]:
     """The record's runs that go with these seeds of the candidate."""
     stored = store.track.rule.stored_runs if stage == "confirmation" else None
     own = seeds if stored is None else store.track.seeds[:stored]
@@ -157,7 +157,7 @@ def _record_runs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]
 def _pairs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> list[tuple[RunIdentity, ...]]:
     """Runs in the order of their seeds; with stored runs those come first, and then the candidate's, each alone."""
     records, candidates = (
-        _record_runs(store, arms, stage, seeds),
+        record_runs(store, arms, stage, seeds),
         [store.identify(arms.candidate, seed) for seed in seeds],
     )
     if stage == "confirmation" and store.track.rule.design == "stored":
@@ -165,7 +165,7 @@ def _pairs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> l
     return list(zip(records, candidates, strict=True))
 
 
-def _training_order(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> list[RunIdentity]:
+def training_order(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> list[RunIdentity]:
     """A confirmation trains pair by pair, and which arm goes first alternates, so that times are those of neighbours.
 
     A screen begins with the record's runs: most are there already, and they tell where a candidate's first run may be
@@ -177,7 +177,7 @@ def _training_order(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[i
     return [run for place, pair in enumerate(pairs) for run in (reversed(pair) if place % 2 else pair)]
 
 
-def _milestone(store: RunStore, arms: Arms, run: RunIdentity, first_seed: int) -> GiveUp | None:
+def milestone_of(store: RunStore, arms: Arms, run: RunIdentity, first_seed: int) -> GiveUp | None:
     """Where the candidate's first run may be given up, if the record's run of its seed is there by now."""
     if (run.recipe, run.seed) != (arms.candidate, first_seed):
         return None

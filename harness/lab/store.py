@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +35,8 @@ RUN_FILE = "run.json"
 # What was ended from outside is made again, and a milestone belongs to one contest. What failed by itself is a result:
 # nobody draws again.
 RETRIED = ("hopeless", "interrupted")
+Result = Future[FinishedRun | FailedRun]
+"""What a run ended in: its record, or what was raised where it could not start."""
 Observe = Callable[[RunIdentity, RunEvent], None]
 """Called from the threads that make the runs: a run and its newest event."""
 
@@ -143,20 +146,44 @@ class RunStore:
         starts. Raises LlmbenchError where a run cannot start, InterruptedRunError on Ctrl-C or SIGTERM; what was
         finished by then is kept.
         """
+        waiting, made = deque(runs), dict[tuple[str, int], FinishedRun | FailedRun]()
+
+        def keep(run: RunIdentity, result: Result) -> None:
+            made[run.recipe, run.seed] = result.result()
+            if isinstance(result.result(), FailedRun):
+                waiting.clear()
+
+        self.feed(lambda: waiting.popleft() if waiting else None, keep, milestone)
+        return [made[key] for key in ((run.recipe, run.seed) for run in runs) if key in made]
+
+    def feed(
+        self,
+        take: Callable[[], RunIdentity | None],
+        keep: Callable[[RunIdentity, Result], None],
+        milestone: Callable[[RunIdentity], GiveUp | None] = lambda run: None,
+    ) -> None:
+        """Make one run after the other, as many at a time as the store may, until `take` has none and none is made.
+
+        `take` is asked whenever there is room for a run, and `keep` is called with each run that was found or made, or
+        with what it raised: both from this thread, one at a time. What they raise ends the runs that train. Raises
+        InterruptedRunError on Ctrl-C or SIGTERM; what was finished by then is kept.
+        """
         executor = self.executor(self.track, self.jobs)
         with executor.stopped_by_signals(), ThreadPoolExecutor(max_workers=self.jobs) as pool:
-            futures = [pool.submit(self._make_one, run, executor, milestone) for run in runs]
+            under_way = dict[Result, RunIdentity]()
             try:
-                for future in as_completed(futures):
-                    if not future.cancelled() and isinstance(future.result(), FailedRun):
-                        for other in futures:
-                            other.cancel()
+                while True:
+                    executor.raise_if_stopped()
+                    while len(under_way) < self.jobs and (run := take()) is not None:
+                        under_way[pool.submit(self._make_one, run, executor, milestone)] = run
+                    if not under_way:
+                        return
+                    done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+                    for result in [one for one in under_way if one in done]:
+                        keep(under_way.pop(result), result)
             except BaseException:
-                for other in futures:
-                    other.cancel()
                 executor.stop()
                 raise
-        return [future.result() for future in futures if not future.cancelled()]
 
     def _make_one(
         self, run: RunIdentity, executor: Executor, milestone: Callable[[RunIdentity], GiveUp | None]

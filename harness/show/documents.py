@@ -24,8 +24,10 @@ from harness.core.schema import Count, Positive, Sha256, Strict
 from harness.core.track import Track
 from harness.lab.doctor import Diagnosis
 from harness.lab.history import Judged
-from harness.lab.noise import NoiseReport
 from harness.lab.rerun import Repeat
+from harness.lab.studies.ablation import Ablation
+from harness.lab.studies.noise import NoiseReport
+from harness.lab.studies.outcomes import CampaignRow
 from harness.rule.external import Judgement
 from harness.rule.forecast import ContestPlan
 from harness.rule.replication import State
@@ -63,6 +65,20 @@ class RunCandidateDocument(Document, Verdict):
     """Runs without a score, a sentence each."""
     flags: tuple[Flag, ...]
     """What `verify` would say to a reviewer of these runs; none where the run explores."""
+
+
+class CampaignDocument(Document):
+    """`campaign`: what became of many candidates. Exit code 0 all judged, 4 something undecided or not started."""
+
+    track: str
+    record: str
+    """The recipe that holds the track by now."""
+    filed: bool
+    """Whether outcomes were filed as they came."""
+    rows: tuple[CampaignRow, ...]
+    """The largest gain first."""
+    picture: str | None
+    """Where it was written; None where nobody has a gain."""
 
 
 class SubmitDocument(Document):
@@ -135,6 +151,12 @@ class ExplainDocument(Document):
 
 class NoiseDocument(Document, NoiseReport):
     """`noise`: how far results differ by chance alone on a track."""
+
+    track: str
+
+
+class AblateDocument(Document, Ablation):
+    """`ablate`: what each variant of a stack contributes, what it costs, and whether it still pays."""
 
     track: str
 

@@ -11,7 +11,8 @@ from harness.board.readme import evidence, knowledge_sentence
 from harness.core.terminal import markdown
 from harness.core.track import Rule, Track
 from harness.lab.contest import Contest
-from harness.lab.noise import (
+from harness.lab.rerun import Repeat
+from harness.lab.studies.noise import (
     FEWEST_DF,
     FEWEST_VARIANTS,
     LARGEST_RATIO,
@@ -20,7 +21,6 @@ from harness.lab.noise import (
     NoiseReport,
     StoredDesign,
 )
-from harness.lab.rerun import Repeat
 from harness.rule.external import Judgement
 from harness.rule.forecast import ContestPlan
 from harness.rule.replication import Outcome

@@ -16,7 +16,7 @@ from harness.board.readme import memory_remark
 from harness.board.rows import COLUMNS, Column, Row, sections
 from harness.core.errors import one_line
 from harness.core.runs import FinishedRun
-from harness.lab.noise import NoiseReport
+from harness.lab.studies.noise import NoiseReport
 from harness.rule.forecast import ContestPlan
 from harness.show.report import duration
 

@@ -14,6 +14,21 @@ from harness.variants.check import check_source
 from harness.variants.cost import count_statements_of
 
 VARIANT_NAME = re.compile(r"^[a-z][a-z0-9_]*$")
+NOTE = re.compile(r"(Topic|Source|Claimed|Constants): +(.*)")
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What the last paragraph of a variant's docstring says line by line, as `Topic: attention`; None is not said."""
+
+    topic: str | None = None
+    """One word: attention, block, embedding, experts, feed-forward, head, loss, model, optimizer, schedule or batch."""
+    source: str | None = None
+    """Where the idea comes from, an address or an arXiv number."""
+    claimed: str | None = None
+    """What the source measured, in its own unit."""
+    constants: str | None = None
+    """Where the numbers in the code come from, and after how many tries."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +63,21 @@ class VariantSource:
     def summary(self) -> str:
         """First line of the docstring: the change and its source."""
         return self.docstring.partition("\n")[0]
+
+    @property
+    def notes(self) -> Notes:
+        """The lines at the docstring's end; one that begins with no name of a note goes on with the one before."""
+        *_, last = self.docstring.split("\n\n")
+        found, name = dict[str, str](), ""
+        for line in last.splitlines():
+            if match := NOTE.fullmatch(line.strip()):
+                name, text = match[1].lower(), match[2]
+            elif not name:
+                break
+            else:
+                text = f"{found[name]} {line.strip()}"
+            found[name] = text
+        return Notes(**found)
 
 
 def variant_names(project: Project) -> list[str]:

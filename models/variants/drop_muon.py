@@ -1,23 +1,24 @@
-"""Drop-Muon: each step updates the blocks from a random one on (Gruntkowska et al., 2025, arXiv:2510.02239).
+"""Drop-Muon: in each step a random number of the first matrices rests (Gruntkowska et al., 2025, arXiv:2510.02239).
 
-Muon's matrices in the blocks below keep weights and momentum in that step. The first block is drawn uniformly, as in
-the source's experiments; on average little more than half of the matrices move. The source saves the work of those
-that rest; here only Muon's part of it.
+A cut is drawn anew in every step, uniformly. Matrices before it, in the order of the model, keep weights and momentum;
+those behind it are moved by Muon. So the first matrices move least, and orthogonalising costs half as much. The source
+also saves their gradients, which are computed here in any case. The original project cuts between blocks only.
 
 Topic: optimizer
-Source: arXiv:2510.02239
-Claimed: the same accuracy up to 1.4 times faster, convolutional networks on MNIST and the like
-Constants: of the source (uniform)
+Source: arXiv:2510.02239; https://github.com/Open-Superintelligence-Lab/5-dollar-llm/pull/84
+Claimed: convolutional networks on MNIST, Fashion-MNIST and CIFAR-10 reach the same accuracy up to 1.4 times faster; the
+    original project states no result
+Constants: of the source: a uniform cut
 """
 
-from models.seams import Muon, Parts, torch
+from models.seams import Any, Muon, Parts, torch
 
 
 class DropMuon(Muon):
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        cut = torch.rand(()).item()
         for group in self.param_groups:
-            first = int(torch.randint(len(group["params"]), ()))
-            for parameter in group["params"][:first]:
+            for parameter in group["params"][: int(cut * len(group["params"]))]:
                 parameter.grad = None
         super().step()
 

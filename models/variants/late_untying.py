@@ -10,7 +10,7 @@ Claimed: modded-nanogpt (124M): tying again 55 steps fewer, with other FP8 scale
 Constants: of the source (two thirds)
 """
 
-from models.seams import Linear, Parts, Tensor, Wrapper, nn, torch
+from models.seams import Parts, Tensor, Wrapper, nn, torch
 
 
 class Shown(Wrapper):
@@ -24,10 +24,11 @@ class LateUntied(Wrapper):
     def forward(self, x_BTD: Tensor) -> Tensor:
         if self.context.progress >= 2 / 3:
             return self.inner(x_BTD)
-        name = next(name for name, module in self.inner.named_modules() if isinstance(module, Linear))
-        table = self.context.seen["table"]
-        self.inner.get_submodule(name).weight.data.copy_(table)
-        return torch.func.functional_call(self.inner, {name + ".weight": table}, x_BTD)
+        table_VD = self.context.seen["table"]
+        name, weight_VD = next(one for one in self.inner.named_parameters() if one[1].shape == table_VD.shape)
+        with torch.no_grad():
+            weight_VD.copy_(table_VD)
+        return torch.func.functional_call(self.inner, {name: table_VD}, x_BTD)
 
 
 def apply(parts: Parts) -> Parts:

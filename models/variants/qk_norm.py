@@ -2,6 +2,11 @@
 
 RMSNorm with gains before the rotary positions is the form of current open models (OLMo 2,
 arXiv:2501.00656). It bounds the attention logits, which keeps large learning rates stable.
+
+Topic: attention
+Source: arXiv:2010.04245
+Claimed: 0.928 BLEU on average over five low-resource translation pairs (Henry et al., 2020)
+Constants: none
 """
 
 from dataclasses import replace

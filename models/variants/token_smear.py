@@ -1,8 +1,12 @@
 """Token smearing: add a learned fraction of the previous token's embedding to each token's own.
 
-Source: the smear module of modded-nanogpt (github.com/KellerJordan/modded-nanogpt, 2025), here with
-one learned fraction a channel instead of a gate; it starts at zero, that is at the base model. The idea:
-what the previous token was need not be fetched by an attention head.
+The smear module of modded-nanogpt, here with one learned fraction a channel instead of a gate; it starts at zero,
+that is at the base model. What the previous token was need not be fetched by an attention head.
+
+Topic: embedding
+Source: https://github.com/KellerJordan/modded-nanogpt/blob/master/records/track_1_short/2025-09-18_Smear/README.md
+Claimed: modded-nanogpt (124M, to 3.28 nats): 15 steps fewer, about 5 by the author's own control for loss; 10 runs
+Constants: none
 """
 
 from dataclasses import replace

@@ -4,6 +4,11 @@ The same router chooses among all of them. A zero expert answers nothing, a copy
 mix of its input and a learned vector, so that an easy token need not pay for a product. The balance loss counts them
 at FREE_WEIGHT, the paper's tau: below one it sends them more tokens than the others get. The paper's gating residuals,
 a path from router to router, are another idea and are left out.
+
+Topic: experts
+Source: arXiv:2410.07348
+Claimed: better than a plain mixture of the same size, with 1.1 to 2.1 times the throughput of its experts
+Constants: FREE_WEIGHT of the source; two constant experts are ours
 """
 
 from dataclasses import replace

@@ -24,8 +24,8 @@ from harness.core.project import Project
 from harness.core.track import load_track
 from harness.lab.arms import Entry, recall_entry, remember_entry
 from harness.lab.history import attempt_number
-from harness.lab.noise import kept_study, study_folder
 from harness.lab.store import RUN_FILE, RunStore
+from harness.lab.studies.noise import kept_study, study_folder
 from harness.rule.external import judge_file
 from harness.variants.canonical import tree_digest
 from harness.variants.source import read_variant

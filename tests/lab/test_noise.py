@@ -13,7 +13,7 @@ from harness.core.errors import LlmbenchError
 from harness.core.project import Project
 from harness.core.runs import Pair
 from harness.core.track import Track
-from harness.lab.noise import (
+from harness.lab.studies.noise import (
     UNIT_FACTOR,
     false_accepts,
     kept_study,

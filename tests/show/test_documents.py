@@ -15,7 +15,8 @@ from harness.core.project import Project
 from harness.show.documents import DOCUMENTS, json_schema
 from tests.sandbox import HERE, FiledContest, Sandbox
 
-ELSEWHERE = {"challenge", "verify"}  # what they train is validated in test_challenge.py and test_pull_request.py
+# What they train is validated in test_ablation.py, test_challenge.py and test_pull_request.py.
+ELSEWHERE = {"ablate", "challenge", "verify"}
 READING: dict[str, tuple[str, ...]] = {
     "explain": ("not_shown",),
     "history": (),

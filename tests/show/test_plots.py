@@ -20,9 +20,15 @@ from harness.board.submission import Claim, load_submission
 from harness.core.errors import LlmbenchError
 from harness.core.runs import FinishedRun
 from harness.show import plots
-from harness.show.plots import change_of, draw_cost, draw_history, to_svg
+from harness.show.plots import Gain, change_of, draw_cost, draw_gains, draw_history, to_svg
 from tests.make import NEGATIVE, copy_board
 
+GAINS = [
+    Gain("small", 0.004, 0.001, 0.007, 0.002, stands_out=False),
+    Gain("large", 0.03, 0.02, 0.04, 0.001, stands_out=True),
+    Gain("one run", -0.01, None, None, 0.003, stands_out=False),
+    Gain("far", -0.4, -0.5, -0.3, 0.001, stands_out=False),
+]
 Arms = list[tuple[str, Sequence[FinishedRun]]]
 
 
@@ -42,13 +48,14 @@ class Drawing(NamedTuple):
     png: bytes
 
 
-@pytest.fixture(scope="module", params=["curves", "history", "cost"])
+@pytest.fixture(scope="module", params=["curves", "history", "cost", "gains"])
 def drawing(request: pytest.FixtureRequest, rows: list[Row], arms: Arms) -> Drawing:
     added = {row.number: row.statements for row in rows}
     drawings: dict[str, Callable[[], Figure]] = {
         "curves": lambda: draw_curves(arms),
         "history": lambda: draw_history(rows),
         "cost": lambda: draw_cost(rows, added, 1e-4),
+        "gains": lambda: draw_gains(GAINS, "gain (nats/token)"),
     }
     draw = drawings[request.param]
     return Drawing(draw, to_svg(draw), to_png(draw))
@@ -164,6 +171,28 @@ def test_a_price_line_passes_through_the_price(rows: list[Row]) -> None:
     axes = draw_cost(rows, {row.number: 100 for row in rows}, 1e-4).axes[0]
     x, y = axes.lines[0].get_data()
     assert float(y[-1]) == pytest.approx(1e-4 * float(x[-1]))
+
+
+def test_gains_are_sorted_and_each_has_its_interval_and_its_price() -> None:
+    axes = draw_gains(GAINS, "gain").axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["large", "small", "one run", "far"]
+    drawn = [tuple(map(float, line.get_xdata())) for line in axes.lines]
+    assert {(one.price, one.price) for one in GAINS} <= {*drawn}
+    assert {(0.02, 0.04), (0.001, 0.007)} <= {*drawn}
+    hollow = {float(line.get_xdata()[0]) for line in axes.lines if line.get_markerfacecolor() == "none"}
+    assert {0.004, -0.01} <= hollow
+    assert 0.03 not in hollow
+
+
+def test_a_loss_far_beyond_all_gains_does_not_flatten_them() -> None:
+    axes = draw_gains(GAINS, "gain").axes[0]
+    left, right = axes.get_xlim()
+    assert right - left < 0.1
+    assert [text.get_text() for text in axes.texts] == ["-0.400"]
+    drawn = [x for line in axes.lines for x in map(float, line.get_xdata())]
+    assert left < min(drawn)
+    assert max(drawn) < right
+    assert draw_gains([], "gain").axes[0].get_yticklabels() == []
 
 
 def test_strangers_words_are_neither_markup_nor_formulas(rows: list[Row], arms: Arms) -> None:

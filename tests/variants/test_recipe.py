@@ -11,7 +11,7 @@ from harness.core.errors import LlmbenchError
 from harness.core.project import Project
 from harness.core.track import Track
 from harness.variants.recipe import Recipe, apply_recipe, parse_recipe
-from harness.variants.source import VariantSource, read_variant
+from harness.variants.source import Notes, VariantSource, read_variant
 from tests.sandbox import Sandbox
 
 HEAD = '"""An idea (somebody, 2026)."""\nfrom dataclasses import replace\nfrom torch import nn\n'
@@ -23,6 +23,31 @@ def source(name: str, text: str) -> VariantSource:
 
 def apply_texts(track: Track, **texts: str) -> Recipe:
     return apply_recipe({name: source(name, text) for name, text in texts.items()}, track.model, track.optim)
+
+
+NOTED = """A gate on each head (somebody, 2026).
+
+It starts at one half. Source: a line within a paragraph is no note.
+
+Topic: attention
+Source: https://example.org/gate
+Claimed: 0.02 bits per byte at 1B parameters,
+    one seed
+Constants: of the source
+"""
+
+
+def test_the_notes_are_the_docstrings_last_paragraph() -> None:
+    notes = source("idea", f'"""{NOTED}"""').notes
+    claimed = "0.02 bits per byte at 1B parameters, one seed"
+    assert notes == Notes("attention", "https://example.org/gate", claimed, "of the source")
+    assert source("idea", '"""An idea.\n\nTopic: loss\n"""').notes == Notes(topic="loss")
+    for without in (
+        '"""An idea."""',
+        '"""An idea.\n\nTopic: loss\n\nMore of it."""',
+        '"""An idea.\n\nOur\nTopic: loss"""',
+    ):
+        assert source("idea", without).notes == Notes()
 
 
 def test_an_unknown_variant_suggests_the_nearest(project: Project) -> None:

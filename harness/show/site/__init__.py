@@ -18,6 +18,9 @@ from harness.core.errors import LlmbenchError, one_line
 from harness.core.project import Project, read_text, write_atomic
 from harness.rule.reasons import explain
 from harness.show.describe import track_facts
+from harness.show.ideas import HEADS as IDEA_HEADS
+from harness.show.ideas import LEFT as IDEA_LEFT
+from harness.show.ideas import draw_ideas
 from harness.show.plots import draw_cost, draw_history, to_svg
 from harness.show.site.content import ARMS, PLOT_WIDTH, SubmissionPage, TrackPage, read_submissions, read_tracks
 
@@ -53,6 +56,8 @@ def draw_pictures(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackP
             files[track.history] = to_svg(partial(draw_history, rows))
         if track.cost is not None:
             files[track.cost] = to_svg(partial(draw_cost, rows, added, track.track.rule.loss_per_statement))
+        if track.gains is not None:
+            files[track.gains] = draw_ideas(track.ideas)
     return files
 
 
@@ -77,6 +82,8 @@ def render_pages(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackPa
         "submissions": submissions,
         "PLOT_WIDTH": PLOT_WIDTH,
         "COLUMNS": COLUMNS,
+        "IDEA_HEADS": IDEA_HEADS,
+        "IDEA_LEFT": IDEA_LEFT,
         "HEADLINES": [metric for metric in METRICS if metric.headline],
         "ARMS": ARMS,
         "evidence": evidence,

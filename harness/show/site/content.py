@@ -14,6 +14,7 @@ from harness.board.submission import ArmName, Claim
 from harness.core.project import Project
 from harness.core.runs import FailedRun, FinishedRun, finished
 from harness.core.track import Track, load_track, track_names
+from harness.show.ideas import Idea, read_ideas
 from harness.show.plots import change_of
 
 ARMS: tuple[ArmName, ...] = ("record", "candidate")
@@ -112,6 +113,8 @@ class TrackPage:
 
     track: Track
     submissions: tuple[SubmissionPage, ...]
+    ideas: tuple[Idea, ...]
+    """What was judged on the present edition, the largest gain first."""
 
     @property
     def page(self) -> str:
@@ -132,6 +135,11 @@ class TrackPage:
         """The picture of what gains cost; None where no gain was measured in nats."""
         priced = [c for c in self.current if c.row.kind != "challenge" and c.row.lane != "speed"]
         return f"tracks/{self.track.name}-cost.svg" if any(c.row.gain is not None for c in priced) else None
+
+    @property
+    def gains(self) -> str | None:
+        """The picture of all gains, one below another; None where none was measured in nats."""
+        return f"tracks/{self.track.name}-ideas.svg" if self.cost is not None else None
 
     @property
     def holder(self) -> SubmissionPage | None:
@@ -168,8 +176,14 @@ def read_tracks(project: Project, submissions: Sequence[SubmissionPage]) -> list
     """All tracks, those that have submissions first. One that is gone from `tracks/` is shown as it was frozen."""
     loaded = {name: load_track(project, name) for name in track_names(project)}
     frozen = {page.claim.track.name: page.claim.track for page in submissions}
+    judged = [(page.claim, page.row) for page in submissions]
+    ideas = read_ideas(project, submissions[0].board, judged) if submissions else {}
     pages = [
-        TrackPage(track, tuple(page for page in reversed(submissions) if page.claim.track.name == name))
+        TrackPage(
+            track,
+            tuple(page for page in reversed(submissions) if page.claim.track.name == name),
+            tuple(ideas.get(name, ())),
+        )
         for name, track in sorted((frozen | loaded).items())
     ]
     return sorted(pages, key=lambda page: not page.submissions)

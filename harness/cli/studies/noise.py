@@ -22,7 +22,7 @@ from harness.core.project import DEFAULT_TRACK, Project
 from harness.core.runs import Pair, require_finished
 from harness.core.track import Track
 from harness.lab.doctor import run_seconds
-from harness.lab.noise import kept_study, save_study, study, study_recipe, study_seeds
+from harness.lab.studies.noise import kept_study, save_study, study, study_recipe, study_seeds
 from harness.rule.forecast import make_plan
 from harness.show.documents import NoiseDocument, PlanDocument
 from harness.show.report import noise_lines, plan_lines

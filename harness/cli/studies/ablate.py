@@ -1,0 +1,127 @@
+"""The command that takes a stack apart: what each of its variants contributes, and whether it still pays."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Annotated
+
+from rich.console import Console
+
+from harness.board.curves import to_png
+from harness.board.leaderboard import check_record_sources, read_board
+from harness.cli.options import ExecutorName, Jobs, Json, TrackName, flag, log, open_track, option, show, show_json
+from harness.cli.training import watched_store
+from harness.core.errors import LlmbenchError
+from harness.core.events import Done, RunEvent
+from harness.core.project import DEFAULT_TRACK, write_atomic
+from harness.core.runs import FinishedRun, RunIdentity
+from harness.lab.studies.ablation import (
+    DEFAULT_RUNS,
+    FEWEST_RUNS,
+    Removed,
+    ablation_folder,
+    kept_runs,
+    make_runs,
+    measure,
+    removals,
+    save_runs,
+    stack_to_ablate,
+    without,
+)
+from harness.show.ablation import ablation_lines, ablation_page, ablation_table, draw_ablation
+from harness.show.documents import AblateDocument
+from harness.show.report import duration
+
+PICTURE = "contributions.png"
+
+
+def ablate(
+    track: TrackName = DEFAULT_TRACK,
+    pairs: Annotated[int, option("N", "2: leave out each two variants as well.", min=1, max=2)] = 1,
+    runs: Annotated[
+        int | None, option("N", f"Seeds of each recipe. Default: {DEFAULT_RUNS}, as a screen leaves.", min=FEWEST_RUNS)
+    ] = None,
+    recipe: Annotated[str | None, option("RECIPE", "A stack, as base+A+B. Default: the record's.")] = None,
+    save: Annotated[bool, flag("--save", "Keep runs, table and picture under benchmarks/ablation/.")] = False,
+    stored: Annotated[bool, flag("--stored", "Train nothing: report on the kept ablation.")] = False,
+    jobs: Jobs = None,
+    executor: ExecutorName = "local",
+    as_json: Json = False,
+) -> None:
+    """Leave out each variant of the record in turn: what it contributes, what it costs, and whether it still pays.
+
+    All share the record's runs on public seeds. Nothing is decided here: what does not pay is named with the command
+    that claims the record without it in the lane simplicity.
+    """
+    project, contest_track = open_track(track)
+    board = read_board(project)
+    if stored:
+        stack, made = kept_runs(project, contest_track)
+    else:
+        check_record_sources(project, board.holder(contest_track))
+        stack = stack_to_ablate(project, board, contest_track, recipe)
+        seeds, left_out = contest_track.seeds[: runs or DEFAULT_RUNS], removals(stack, pairs)
+        if (runs or 0) > len(seeds):
+            raise LlmbenchError(f"the track {track} has {len(seeds)} seeds; ask for that many runs or fewer")
+        follow = _Follower(stack, left_out, len(seeds))
+        with watched_store(project, contest_track, jobs, also=follow, executor=executor) as store:
+            log(
+                f"{stack} on {track}, without each{' and each two' if pairs == 2 else ''} of its variants: "
+                f"{len(seeds)} runs of {1 + len(left_out)} recipes, {store.jobs} at a time"
+            )
+            made = make_runs(store, stack, left_out, seeds)
+    found = measure(project, board, contest_track, stack, made)
+    if save:
+        folder = ablation_folder(project, contest_track)
+        if not stored:
+            save_runs(project, contest_track, stack, made)
+        write_atomic(folder / "README.md", ablation_page(found, contest_track, PICTURE))
+        write_atomic(folder / PICTURE, to_png(lambda: draw_ablation(found)))
+        log(f"kept under {folder}; print it again: `llmbench ablate --stored --track {track}`")
+    if as_json:
+        show_json(AblateDocument(track=track, **dict(found)))
+    else:
+        show(ablation_table(found, contest_track, Console().width), "", *ablation_lines(found, contest_track))
+
+
+class _Follower:
+    """Logs after each run what was left out contributes so far, how many runs are done, and how long the rest takes."""
+
+    def __init__(self, stack: str, left_out: Sequence[Removed], num_seeds: int) -> None:
+        self.stack, self.num_seeds = stack, num_seeds
+        self.names = {without(stack, removed): " and ".join(removed) for removed in left_out}
+        self._losses: dict[str, dict[int, float]] = {recipe: {} for recipe in (stack, *self.names)}
+        """Recipe -> seed -> val loss; a recipe of which a run failed is gone."""
+        self._trained, self._begun, self._guard = 0, 0.0, threading.Lock()
+
+    def __call__(self, run: RunIdentity, event: RunEvent) -> None:
+        """Called from several threads; a round after a failure asks for the same runs again."""
+        self._begun = self._begun or time.monotonic()
+        if not isinstance(event, Done):
+            return
+        with self._guard:
+            result, known = event.result, self._losses.get(run.recipe, {})
+            if run.seed in known:
+                return
+            if not isinstance(result, FinishedRun):
+                self._losses.pop(run.recipe, None)
+                return
+            self._trained += not event.reused
+            known[run.seed] = result.evaluation.val_loss
+            self._log_contributions(run)
+            done, total = sum(map(len, self._losses.values())), self.num_seeds * len(self._losses)
+            if self._trained and done < total:
+                rest_s = (time.monotonic() - self._begun) / self._trained * (total - done)
+                log(f"{done} of {total} runs, about {duration(rest_s)} left")
+
+    def _log_contributions(self, run: RunIdentity) -> None:
+        """Of each pair that this run completes."""
+        whole = self._losses.get(self.stack, {})
+        for recipe, name in self.names.items():
+            rest = self._losses.get(recipe, {})
+            if run.recipe in (recipe, self.stack) and run.seed in rest and run.seed in whole:
+                gains = [rest[seed] - whole[seed] for seed in rest if seed in whole]
+                log(f"without {name}: {fmean(gains):+.4f} so far, {len(gains)} of {self.num_seeds} pairs")

@@ -1,0 +1,138 @@
+"""The command that judges many candidates in one go."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from harness.board.readme import plural
+from harness.cli import options, training
+from harness.cli.options import argument, complete_variants, flag, log, open_track, option, show, show_json
+from harness.core.errors import EXIT_OK, EXIT_UNDECIDED, InterruptedRunError, LlmbenchError
+from harness.core.project import DEFAULT_TRACK, write_atomic
+from harness.core.terminal import stderr_console
+from harness.lab.arms import Entry
+from harness.lab.studies.campaign import Campaign
+from harness.lab.studies.names import campaign_names
+from harness.lab.studies.outcomes import LEFT, CampaignRow, campaign_rows
+from harness.show.campaign import LiveCampaign, campaign_gains, campaign_notes, campaign_table
+from harness.show.documents import CampaignDocument
+from harness.show.plots import draw_gains, to_svg
+
+UNITS = {"h": 3600, "m": 60, "s": 1}
+
+
+def campaign(
+    names: Annotated[
+        list[str] | None,
+        argument(
+            "[NAME]...",
+            "Variants to judge, each by itself beside the record. Default: all that were not judged against this "
+            "record, but the placebos of noise studies.",
+            complete_variants,
+        ),
+    ] = None,
+    topic: Annotated[
+        str | None, option("WORD", "The variants whose docstring says `Topic: WORD`, as attention or optimizer.")
+    ] = None,
+    track: options.TrackName = DEFAULT_TRACK,
+    budget: Annotated[
+        str | None,
+        option("TIME", "Start nothing that would end later than this from now: 90m, 2h, 1h30m, 45s."),
+    ] = None,
+    file: Annotated[
+        bool, flag("--file", "File each outcome under submissions/, and go on against a record that is set so.")
+    ] = False,
+    jobs: options.Jobs = None,
+    executor: options.ExecutorName = "local",
+    picture: Annotated[
+        Path | None, option("PATH", "Where the picture goes, an SVG. Default: runs/TRACK/campaign.svg.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Judge many variants: screen all against one record, then confirm the survivors, the best first.
+
+    The record's runs are trained once; the candidates' are made one by one, so that every core is busy. First runs of
+    all come first, and drop most. What was judged before is skipped, and its verdict shown. A candidate that cannot
+    start, breaks a rule, diverges or hangs gets a line that says so, and the others go on.
+
+    With --file what the screens dropped is filed when all are screened, and each confirmation when it ends; where one
+    sets a record, the survivors left are screened again beside it. Without it all are judged against the same record,
+    and the same command with --file files them later, without training anything again.
+
+    Ctrl-C and a kill lose nothing: the same command goes on. Exit codes: 0 all judged, 4 something undecided or not
+    started.
+    """
+    project, contest_track = open_track(track)
+    if picture is not None and picture.suffix != ".svg":
+        raise LlmbenchError(f"the picture is an SVG; name it {picture.with_suffix('.svg')}")
+    budget_s = None if budget is None else parse_duration(budget)
+    chosen = campaign_names(project, names or (), topic)
+    entry = training.make_entry(None, None, "loss", jobs, executor=executor)
+    command = campaign_command(names or (), topic, track, entry)
+    live = LiveCampaign(stderr_console(), contest_track)
+    with training.watched_store(project, contest_track, jobs, executor=executor, live=live) as store:
+        own = Campaign(store, chosen, entry, asked=command, files=file, budget_s=budget_s, tell=live.tell)
+        live.campaign = own
+        try:
+            own.run()
+        except (InterruptedRunError, KeyboardInterrupt) as error:
+            over = sum(one.state in ("accepted", "rejected") for one in own.contestants)
+            again = f"{command}{' --file' * file}"
+            raise InterruptedRunError(
+                f"interrupted; {over} of {len(chosen)} were judged, their verdicts and all finished runs are kept, and "
+                f"started runs have a checkpoint; go on with `{again}`"
+            ) from error
+    rows = campaign_rows(own)
+    target = picture or project.runs / contest_track.name / "campaign.svg"
+    gains = campaign_gains(rows)
+    if gains:
+        write_atomic(target, to_svg(lambda: draw_gains(gains)))
+    if as_json:
+        show_json(
+            CampaignDocument(
+                track=track, record=own.record, filed=file, rows=tuple(rows), picture=str(target) if gains else None
+            )
+        )
+    else:
+        title = f"{plural(len(rows), 'candidate')} on {track}; the record is {own.record}"
+        show(campaign_table(rows, title, Console().width))
+        show(*campaign_notes(rows), *_last_lines(rows, command, files=file, out_of_time=own.out_of_time))
+    if gains:
+        log(f"picture: {target}")
+    raise typer.Exit(EXIT_UNDECIDED if any(row.outcome in LEFT for row in rows) else EXIT_OK)
+
+
+def _last_lines(rows: Sequence[CampaignRow], command: str, *, files: bool, out_of_time: bool) -> list[str]:
+    """How to go on, and how to file what is not filed."""
+    lines = []
+    if out_of_time:
+        lines.append(f"The budget is used up. To go on: `{command}{' --file' * files}`")
+    unfiled = [row for row in rows if row.submission is None and row.outcome in ("accepted", "rejected")]
+    if unfiled and not files:
+        lines.append(f"{plural(len(unfiled), 'outcome')} not filed. To file: `{command} --file`")
+    return lines
+
+
+def campaign_command(names: Sequence[str], topic: str | None, track: str, entry: Entry) -> str:
+    """The command line of a campaign, without what may differ when it goes on."""
+    words = ["llmbench campaign", *map(shlex.quote, names)]
+    words += [f"--topic {shlex.quote(topic)}"] if topic is not None else []
+    words += [f"--track {track}"] if track != DEFAULT_TRACK else []
+    words += [f"--jobs {entry.jobs}"] if entry.jobs is not None else []
+    words += [f"--executor {entry.executor}"] if entry.executor != "local" else []
+    return " ".join(words)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `90m`, `2h`, `1h30m`, `45s`. Raises LlmbenchError for anything else."""
+    parts = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text)
+    if not text or parts is None:
+        raise LlmbenchError(f"'{text}' is no time; write it as 90m, 2h, 1h30m or 45s")
+    return sum(float(count) * seconds for count, seconds in zip(parts.groups(default="0"), UNITS.values(), strict=True))

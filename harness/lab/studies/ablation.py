@@ -1,0 +1,327 @@
+"""A stack taken apart: each of its variants left out in turn, and what is lost without it.
+
+All rows share the runs of the whole stack, and all runs have the track's public seeds. An ablation explains a record;
+it makes none. What it finds not worth its code is claimed in the lane `simplicity`, whose confirmation decides.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from harness.board.leaderboard import Board
+from harness.core.errors import InterruptedRunError, LlmbenchError
+from harness.core.events import Done
+from harness.core.project import Project
+from harness.core.runs import FailedRun, FinishedRun, RunFailedError, finished, load_run, require_finished, save_run
+from harness.core.schema import Count, Line, Positive, Strict
+from harness.core.track import Track
+from harness.lab.arms import Entry, choose_arms, record_recipe, run_command, source_digests
+from harness.lab.executor import LocalExecutor
+from harness.lab.store import RunStore
+from harness.rule.comparable import comparability_problems
+from harness.rule.criteria import training_seconds
+from harness.rule.stats import bounds, estimate
+from harness.variants.recipe import format_recipe, parse_recipe, recipe_sources
+
+FEWEST_RUNS = 2
+DEFAULT_RUNS = 4
+"""Screens leave as many runs of the record. The interval reaches 1.6 paired deviations to each side: of three runs 2.5,
+of eight 0.84. What was accepted in the lane `loss` gained about two."""
+INTERVAL_LEVEL = 0.025
+"""One-sided, of each end: a 95 % interval."""
+NEAR_ZERO = 0.5
+"""Share of the track's loss tolerance. The lane `simplicity` wants a loss shown to stay within the whole of it, which
+eight pairs can show of a variant that contributes half of it at most."""
+
+RECORD, WITHOUT = "record", "without-"
+"""What the kept runs' files begin with: of the whole stack, and of what is left of it."""
+
+Worth = Literal["pays", "does not pay", "unclear", "not measured"]
+Removed = tuple[str, ...]
+Runs = Sequence[FinishedRun | FailedRun]
+
+
+class Interaction(Strict):
+    """How far what two variants contribute together differs from the sum of what each does, nats per token."""
+
+    sum_of_singles: float
+    gain: float
+    """Their joint contribution less that sum: above zero where each makes up for the other's absence."""
+    ci_low: float
+    """Ends of its 95 % interval."""
+    ci_high: float
+
+
+class Contribution(Strict):
+    """What one variant, or two together, do for a stack. Losses are in nats per token."""
+
+    removed: Removed
+    recipe: str
+    """The stack without them."""
+    worth: Worth
+    """`pays` where the whole interval lies above the price, `does not pay` where it lies below, else `unclear`."""
+    reason: Line | None = None
+    """Why it was not measured."""
+    runs: Count = 0
+    """Pairs: runs with and without them, of the same seeds."""
+    contribution: float | None = None
+    """Val loss without them minus val loss with them, mean over the pairs; None where that was not measured."""
+    ci_low: float | None = None
+    """Ends of its 95 % interval, by Student's t of the paired differences."""
+    ci_high: float | None = None
+    interaction: Interaction | None = None
+    """Of two variants that were measured one by one as well."""
+    added_statements: Count
+    price: float
+    """Statements times the track's loss_per_statement: what the contribution must exceed."""
+    added_params: int | None = None
+    time_ratio: float | None = None
+    """Training time with / without, geometric mean over the pairs that were not resumed; not of neighbours in time."""
+    claim: Line | None = None
+    """The command that claims the stack without them in the lane `simplicity`, where that has a prospect."""
+
+
+class Ablation(Strict):
+    """A stack and what its variants contribute to it, the largest contribution first; what was not measured is last."""
+
+    recipe: str
+    runs: Positive
+    """Of the whole stack."""
+    val_loss: float
+    """Mean over them, nats per token."""
+    num_params: Positive
+    contributions: tuple[Contribution, ...]
+
+
+# --- which runs --------------------------------------------------------------------------------------------------
+
+
+def stack_to_ablate(project: Project, board: Board, track: Track, recipe: str | None) -> str:
+    """`recipe`, or the record's. Raises LlmbenchError where there is nothing to leave out, or a file is broken."""
+    found = record_recipe(board, track) if recipe is None else recipe
+    recipe_sources(project, found)
+    if not parse_recipe(found):
+        raise LlmbenchError(
+            f"the record of {track.name} is {found}, which has no variant to leave out; name a stack with "
+            f"--recipe base+NAME"
+            if recipe is None
+            else f"{found} has no variant to leave out; name a stack, as --recipe base+NAME"
+        )
+    return found
+
+
+def removals(recipe: str, largest: int) -> list[Removed]:
+    """Each variant of a recipe, then with `largest` 2 each two of them, in the recipe's order."""
+    names = parse_recipe(recipe)
+    return [removed for size in range(1, largest + 1) for removed in combinations(names, size)]
+
+
+def without(recipe: str, removed: Removed) -> str:
+    """The recipe less some of its variants."""
+    return format_recipe(tuple(name for name in parse_recipe(recipe) if name not in removed))
+
+
+def make_runs(store: RunStore, recipe: str, left_out: Sequence[Removed], seeds: Sequence[int]) -> Mapping[str, Runs]:
+    """Recipe -> its runs, of the whole stack first; one that cannot be built or fails has one run, which says why.
+
+    Seed by seed, so that what is interrupted has whole pairs. A failed run ends its own recipe's alone. Raises
+    LlmbenchError where the stack itself fails, InterruptedRunError on Ctrl-C or SIGTERM.
+    """
+    going, failed = [recipe], dict[str, FailedRun]()
+    for rest in (without(recipe, removed) for removed in left_out):
+        if reason := _cannot_start(store, rest, seeds):
+            identity = store.identify(rest, seeds[0])
+            failed[rest] = FailedRun(**dict(identity), status="invalid", reason=_without_log(reason))
+            store.observe(identity, Done(result=failed[rest], reused=False))
+        else:
+            going.append(rest)
+    while True:
+        runs = store.make([store.identify(one, seed) for seed in seeds for one in going])
+        stopped = {run.recipe: run for run in runs if isinstance(run, FailedRun)}
+        if recipe in stopped:
+            require_finished([stopped[recipe]])
+        if not stopped:
+            made = {one: [run for run in runs if run.recipe == one] for one in going}
+            return {**made, **{one: [run] for one, run in failed.items()}}
+        for one, run in stopped.items():
+            failed[one] = run.model_copy(update={"reason": _without_log(run.reason)})
+            going.remove(one)
+
+
+def _without_log(reason: str) -> str:
+    """Why a run failed, less the file on this machine that says more."""
+    return reason.partition(" (full log: ")[0]
+
+
+def _cannot_start(store: RunStore, recipe: str, seeds: Sequence[int]) -> str | None:
+    """Why a recipe cannot be built, where one of its variants needs what was left out; None where it can.
+
+    Not asked again of a recipe that has runs. A cluster is not asked at all where it trains on other devices.
+    """
+    if any(store.find(store.identify(recipe, seed)) is not None for seed in seeds):
+        return None
+    if store.executor is not LocalExecutor and store.track.device != "cpu":
+        return None
+    try:
+        store.rehearse(recipe)
+    except InterruptedRunError:
+        raise
+    except (LlmbenchError, RunFailedError) as error:
+        return str(error)
+    return None
+
+
+# --- what they say -----------------------------------------------------------------------------------------------
+
+
+def measure(project: Project, board: Board, track: Track, recipe: str, runs: Mapping[str, Runs]) -> Ablation:
+    """The report on the runs of a stack and of what is left of it, by recipe."""
+    stack, names = finished(runs[recipe]), parse_recipe(recipe)
+    costs = {name: source.cost for name, source in recipe_sources(project, recipe).items()}
+    losses: dict[Removed, list[float]] = {(): _losses(stack)}
+    found = []
+    for rest, own in runs.items():
+        removed = tuple(name for name in names if name not in parse_recipe(rest))
+        if not removed:
+            continue
+        cost = sum(costs[name] for name in removed)
+        one = Contribution(
+            removed=removed,
+            recipe=rest,
+            worth="not measured",
+            reason=_problem(stack, own),
+            added_statements=cost,
+            price=cost * track.rule.loss_per_statement,
+        )
+        if one.reason is None:
+            losses[removed] = _losses(finished(own))
+            one = one.model_copy(update=_numbers(stack, finished(own), one.price))
+            one = one.model_copy(update={"claim": _claim(board, track, recipe, one)})
+        found.append(one)
+    found = [one.model_copy(update={"interaction": _interaction(one.removed, losses)}) for one in found]
+    found.sort(key=lambda one: (len(one.removed), math.inf if one.contribution is None else -one.contribution))
+    return Ablation(
+        recipe=recipe,
+        runs=len(stack),
+        val_loss=statistics.fmean(losses[()]),
+        num_params=stack[0].training.num_params,
+        contributions=tuple(found),
+    )
+
+
+def _losses(runs: Sequence[FinishedRun]) -> list[float]:
+    return [run.evaluation.val_loss for run in runs]
+
+
+def _problem(stack: Sequence[FinishedRun], runs: Runs) -> str | None:
+    """What keeps these runs from being compared with those of the stack: one failed, or they differ in more."""
+    for run in runs:
+        if isinstance(run, FailedRun):
+            return run.reason if run.status == "invalid" else f"{run.status}: {run.reason}"
+    if len(stack) != len(runs):
+        return f"{len(runs)} runs, and {len(stack)} of the whole stack"
+    problems = comparability_problems(stack, finished(runs), timed=False)
+    return next((f"{code}: {detail}" for code, detail in problems.items()), None)
+
+
+def _numbers(stack: Sequence[FinishedRun], runs: Sequence[FinishedRun], price: float) -> dict[str, Any]:
+    """The measured fields of a contribution: with what was left out and without, pair by pair."""
+    mean, low, high = _interval(_losses(runs), _losses(stack))
+    pairs = [pair for pair in zip(stack, runs, strict=True) if not any(run.training.resumed for run in pair)]
+    times = [math.log(training_seconds(one) / training_seconds(other)) for one, other in pairs]
+    return {
+        "runs": len(runs),
+        "contribution": mean,
+        "ci_low": low,
+        "ci_high": high,
+        "worth": "pays" if low > price else "does not pay" if high < price else "unclear",
+        "added_params": stack[0].training.num_params - runs[0].training.num_params,
+        "time_ratio": math.exp(statistics.fmean(times)) if times else None,
+    }
+
+
+def _interval(more: Sequence[float], less: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of the paired differences and the ends of its 95 % interval; one point where they have no spread."""
+    found = estimate(np.array(more), np.array(less), "paired")
+    return float(found.gain), *map(float, bounds(found, INTERVAL_LEVEL))  # type: ignore[return-value]
+
+
+def _interaction(removed: Removed, losses: Mapping[Removed, Sequence[float]]) -> Interaction | None:
+    """Without both, less without each, plus with both: zero where contributions add up."""
+    singles = [losses.get((name,)) for name in removed]
+    if len(removed) < 2 or removed not in losses or None in singles:
+        return None
+    both, stack = np.array(losses[removed]), np.array(losses[()])
+    alone = sum(np.array(single) - stack for single in singles)
+    mean, low, high = _interval(both - stack, alone)
+    return Interaction(sum_of_singles=float(alone.mean()), gain=mean, ci_low=low, ci_high=high)
+
+
+def _claim(board: Board, track: Track, recipe: str, found: Contribution) -> str | None:
+    """The command that claims the record without these variants; None where the lane would hardly take it.
+
+    The lane compares with the last record by loss or speed: what a simplification has taken out of it is named too.
+    """
+    standing, contribution = board.standing(track, "simplicity"), found.contribution or 0.0
+    if found.worth == "pays" or contribution > NEAR_ZERO * track.rule.loss_tolerance:
+        return None
+    if standing is None or recipe != record_recipe(board, track) or track.rule.design == "stored":
+        return None
+    kept = parse_recipe(found.recipe)
+    removed = tuple(name for name in parse_recipe(standing.candidate.recipe) if name not in kept)
+    entry = Entry(removed=removed, lane="simplicity")
+    choose_arms(board, track, entry)  # raises where the lane does not take it
+    return run_command(track, entry)
+
+
+# --- the kept study ----------------------------------------------------------------------------------------------
+
+
+def ablation_folder(project: Project, track: Track) -> Path:
+    """Where a track's ablation is kept: `record-seed-N.json`, `without-A-seed-N.json`, `without-A+B-seed-N.json`."""
+    return project.root / "benchmarks" / "ablation" / track.name
+
+
+def save_runs(project: Project, track: Track, recipe: str, runs: Mapping[str, Runs]) -> Path:
+    """Keep an ablation's runs in place of those that are there; their folder."""
+    folder, kept = ablation_folder(project, track), set()
+    for one, own in runs.items():
+        removed = "+".join(name for name in parse_recipe(recipe) if name not in parse_recipe(one))
+        for run in own:
+            path = folder / f"{WITHOUT + removed if removed else RECORD}-seed-{run.seed}.json"
+            save_run(path, run)
+            kept.add(path)
+    for path in folder.glob("*-seed-*.json"):
+        if path not in kept:
+            path.unlink()
+    return folder
+
+
+def kept_runs(project: Project, track: Track) -> tuple[str, Mapping[str, Runs]]:
+    """The stack of the kept ablation and its runs by recipe. Raises LlmbenchError where there is none of this edition.
+
+    Also where a variant's file is no longer the one that was measured, because its statements are counted anew.
+    """
+    folder, again = ablation_folder(project, track), f"make one: `llmbench ablate --save --track {track.name}`"
+    found = defaultdict[str, list[FinishedRun | FailedRun]](list)
+    stack = ""
+    for path in sorted(folder.glob("*-seed-*.json"), key=lambda path: (len(path.name), path.name)):
+        run = load_run(path)
+        if run.training_digest != track.training_digest:
+            raise LlmbenchError(f"{path} is of another edition of {track.name}; {again}")
+        stack = run.recipe if path.name.startswith(RECORD) else stack
+        found[run.recipe].append(run)
+    if not stack:
+        raise LlmbenchError(f"{track.name} has no kept ablation; {again}")
+    digests = source_digests(project, stack)
+    if any(run.sources != {name: digests.get(name) for name in run.sources} for runs in found.values() for run in runs):
+        raise LlmbenchError(f"{folder} holds runs of other files than those in models/variants; {again}")
+    return stack, found

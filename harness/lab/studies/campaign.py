@@ -1,0 +1,349 @@
+"""Many candidates against one record: all are screened, survivors are confirmed best first, outcomes are filed.
+
+Where the record moves, by an outcome that is filed here or by somebody else's, survivors are screened again against the
+new one; what was dropped stays dropped. All that counts lies in `runs/`, so the same command goes on after a kill.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from harness.board.leaderboard import check_record_sources, read_board
+from harness.board.readme import plural
+from harness.board.rows import HOLDING
+from harness.board.submission import candidate_key
+from harness.core.errors import LlmbenchError, RejectedError
+from harness.core.events import Done, RunEvent
+from harness.core.project import read_text, sha256, write_atomic
+from harness.core.runs import FinishedRun, RunIdentity
+from harness.core.schema import Count, Sha256, Strict
+from harness.lab import submit as filing
+from harness.lab.arms import Entry, choose_arms, contest_seeds, record_recipe
+from harness.lab.contest import Contest, run_stage, training_order
+from harness.lab.doctor import run_seconds, whole_seconds
+from harness.lab.history import Candidate, judged_before, read_history, record_attempt, record_invalid
+from harness.lab.store import RETRIED, Observe, RunStore, only_one
+from harness.lab.studies.screening import BEFORE, GOES_ON, Contestant, Screening
+from harness.rule.forecast import filled, forecast, trained_arms
+from harness.variants.recipe import parse_recipe
+
+Tell = Callable[[str], None]
+"""Hears a line for people."""
+
+
+class Begun(Strict):
+    """A campaign that has not ended: where it began."""
+
+    asked: str
+    track_digest: Sha256
+    since: Count
+    """Number of the submission that held the record then; 0 where nobody did. Who was dropped since stays dropped."""
+
+
+class Campaign:
+    """One campaign; `contestants` say how far it is."""
+
+    def __init__(
+        self,
+        store: RunStore,
+        names: Sequence[str],
+        entry: Entry,
+        *,
+        asked: str = "",
+        files: bool = False,
+        budget_s: float | None = None,
+        tell: Tell = lambda line: None,
+    ) -> None:
+        """Of the variants `names`, each an `entry` of its own; `asked` tells it from other campaigns of the track.
+
+        With `files`, outcomes are filed. `budget_s` is how long runs may be started that end in time. Raises
+        LlmbenchError where the track is not open or not pinned, so that nothing can be filed.
+        """
+        self.store = replace(store, observe=self._observe)
+        self.project, self.track = store.project, store.track
+        self.files, self.tell, self._shown = files, tell, store.observe
+        self.board = read_board(self.project)
+        if files:
+            filing.require_pinned(self.track)
+            filing.require_holder(self.board, self.track)
+        added = [entry.model_copy(update={"added": (name,)}) for name in names]
+        self.contestants = [Contestant(*each) for each in zip(names, added, strict=True)]
+        self.record = record_recipe(self.board, self.track)
+        self._ledgers = dict[str, Observe]()
+        self._ends_at = math.inf if budget_s is None else time.monotonic() + budget_s
+        self.out_of_time = False
+        self._folders, self._faced = self._list_folders(), self._holder_number()
+        key = sha256(asked.encode())[:8]
+        self._begun = self.project.runs / self.track.name / f"campaign-{key}.json"
+        self._since = self._begin(asked)
+        self._expected_run_s = run_seconds(self.project, self.track, store.jobs)[0] or 0.0
+        self._taken_s = list[float]()
+        self._usual = forecast(self.track.rule, 0.0, self.track.rule.noise_nats or 1.0)
+
+    # --- the course of a campaign --------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Judge all. Raises InterruptedRunError on Ctrl-C or SIGTERM, UndecidedError where the record has no score.
+
+        Also raises what went wrong by a bug, after all others were judged.
+        """
+        while self._goes_on():
+            self._face_record()
+            if not self._screen() and not self._confirm():
+                break
+        if not any(one.state in ("waiting", "screening", "passed") for one in self.contestants):
+            self._begun.unlink(missing_ok=True)
+        for contestant in self.contestants:
+            if contestant.crash is not None:
+                raise contestant.crash
+
+    def _goes_on(self) -> list[Contestant]:
+        return [one for one in self.contestants if one.state in GOES_ON]
+
+    def _face_record(self) -> None:
+        """Who goes on meets the present record; what was judged against it before, or dropped before it, is over."""
+        check_record_sources(self.project, self.board.standing(self.track, "loss"))
+        before, self._faced = self._faced, self._holder_number()
+        self.record = record_recipe(self.board, self.track)
+        held = parse_recipe(self.record)
+        if self._faced != before:
+            again = f"{len(self._goes_on())} go on against it"
+            self.tell(f"the record of {self.track.name} is now {self.record} (submission {self._faced:04d}); {again}")
+        for one in self._goes_on():
+            one.state, one.contest, one.screen = "waiting", None, None
+            one.wanted, one.under_way = [], set()
+            if one.name in held:
+                self._end_in_record(one)
+                continue
+            with one.alone("unreadable"):
+                one.candidate = Candidate.read(self.project, choose_arms(self.board, self.track, one.entry), one.entry)
+                self._ledgers[one.met.arms.candidate] = record_invalid(self.project, self.board, self.track, one.met)
+                self._recall(one)
+
+    def _end_in_record(self, one: Contestant) -> None:
+        """It is a part of the record; one that became so since the campaign began is its outcome."""
+        for submission in self.board.submissions:
+            new = (
+                submission.kind == "record" and submission.track == self.track.name and submission.number > self._since
+            )
+            if new and submission.added_variants == [one.name]:
+                history = read_history(self.project, self.board, self.track.name)
+                one.earlier = tuple(judged for judged in history if judged.number == submission.number)
+                one.submission = submission.folder_name
+                one.end("accepted", BEFORE)
+                return
+        one.end("in_record", f"part of the record {self.record}")
+
+    def _recall(self, one: Contestant) -> None:
+        """End it where it was judged before. What is to be filed yet is judged again on its stored runs."""
+        one.earlier = tuple(judged_before(self.project, self.board, self.track, one.met))
+        present, met = candidate_key(one.met.record_sources), self._records_met(one)
+        for judged in one.earlier:
+            against = candidate_key(judged.record_sources or {})
+            if judged.decision == "undecided" or judged.lane not in (None, "loss") or against not in met:
+                continue
+            if against == present and self.files and judged.number is None:
+                return
+            if against == present or judged.decision == "rejected":
+                one.end("accepted" if judged.decision == "accepted" else "rejected", BEFORE)
+                if judged.number is not None and (found := self.board.find(judged.number)):
+                    one.submission = found.folder_name
+                one.earlier = (judged, *(other for other in one.earlier if other is not judged))
+                self._file(one)
+                return
+
+    def _screen(self) -> bool:
+        """Screen all; whether the record moved meanwhile. What was dropped is filed, in the order of the names."""
+        waiting = [one for one in self.contestants if one.state == "waiting"]
+        if not waiting:
+            return self._has_moved()
+        if not waiting[0].met.arms.has_screen(self.track.rule):
+            for one in waiting:
+                one.end("passed")
+            return False
+        self.tell(f"{len(waiting)} to screen against {self.record} on {self.track.name}, {self.store.jobs} at a time")
+        Screening(self.store, waiting, self._may_start, self._looked).run()
+        for one in waiting:
+            self._file(one)
+        return self._has_moved()
+
+    def _confirm(self) -> bool:
+        """Confirm the survivors, the best gain beyond its price first; whether the record moved, which ends it."""
+        survivors = [one for one in self.contestants if one.state == "passed"]
+        for one in sorted(survivors, key=lambda one: -(one.screen.units or 0.0) if one.screen else 0.0):
+            if self._has_moved():
+                return True
+            max_pairs = self._affordable(one)
+            if max_pairs == 0:
+                self.out_of_time = True
+                continue
+            one.state, one.contest = "confirming", None
+            self.tell(f"{one.name}: confirmation against {self.record}")
+            with one.alone():
+                one.contest = run_stage(
+                    self.store, one.met.arms, "confirmation", max_pairs=max_pairs, announce=self._announcer(one)
+                )
+                one.contest = replace(one.contest, screen=one.screen)
+                one.end(one.contest.verdict.decision)
+            self._looked(one)
+            self._file(one)
+        return self._has_moved()
+
+    def _announcer(self, one: Contestant) -> Callable[[Contest, int], None]:
+        def announce(contest: Contest, look: int) -> None:
+            one.contest = contest
+            if contest.candidates:
+                so_far = statistics.fmean(one.gains) if one.gains else 0.0
+                self.tell(f"{one.name}: gain so far {so_far:+.4f}; its next look needs {look} pairs")
+
+        return announce
+
+    # --- outcomes ------------------------------------------------------------------------------------------------
+
+    def _looked(self, one: Contestant) -> None:
+        """One more pair of a contestant, or its end: told, and a verdict is kept."""
+        gains, verdict = one.gains, one.contest.verdict if one.contest else None
+        so_far = f"gain {statistics.fmean(gains):+.4f} over {plural(len(gains), 'pair')}" if gains else "no pair yet"
+        if one.state in GOES_ON and one.state != "passed":
+            self.tell(f"{one.name}: {so_far}")
+            return
+        why = f" ({verdict.reasons[0]})" if verdict else ""
+        self.tell(f"{one.name}: {one.state}{why}, {so_far}" if not one.note else f"{one.name}: {one.state}: {one.note}")
+        if one.contest is None or verdict is None or one.state in ("refused", "crashed"):
+            return
+        key = (candidate_key(one.met.record_sources), verdict.stage, verdict.decision, verdict.reasons)
+        before = {
+            (candidate_key(judged.record_sources or {}), judged.stage, judged.decision, judged.reasons)
+            for judged in one.earlier
+        }
+        if key not in before:
+            record_attempt(self.project, self.board, self.track, one.met, one.contest)
+
+    def _file(self, one: Contestant) -> None:
+        """File an outcome that no submission holds. An accepted one whose record has moved goes on against the new."""
+        if not self.files or one.submission or one.state not in ("accepted", "rejected"):
+            return
+        lock, rejected = self.project.runs / self.track.name / ".filing.lock", one.state == "rejected"
+        with one.alone(one.state), only_one(lock, lambda: self.tell("another llmbench files an outcome; waiting")):
+            if self._has_moved() and not rejected:
+                one.state = "waiting"
+                return
+            if found := self._filed(one):
+                one.submission = found
+                return
+            entry, arms, judged = filing.find_contest(
+                self.project, self.board, self.track, one.entry, negative=rejected
+            )
+            try:
+                filed = filing.file_candidate(self.store, self.board, entry, arms, judged, self.tell, negative=rejected)
+            except RejectedError as error:  # a candidate without a score
+                one.note = f"not filed: {error}"
+                return
+            submission, _ = filing.write_submission(self.project, self.track, filed, None)
+            one.submission, one.note = submission.folder_name, BEFORE if one.note == BEFORE else ""
+            self.tell(f"{one.name}: filed as submissions/{one.submission}")
+
+    def _filed(self, one: Contestant) -> str:
+        """The folder of the submission that holds this outcome; empty where none does."""
+        met = self._records_met(one)
+        for judged in judged_before(self.project, self.board, self.track, one.met):
+            same = candidate_key(judged.record_sources or {}) in met and judged.decision == one.state
+            if same and judged.number is not None and (found := self.board.find(judged.number)):
+                return found.folder_name
+        return ""
+
+    # --- the board -----------------------------------------------------------------------------------------------
+
+    def _records_met(self, one: Contestant) -> set[str]:
+        """The code of the present record and of those that held the track since the campaign began, by their keys."""
+        edition = (self.track.name, self.track.digest)
+        held = [
+            submission.candidate.sources
+            for submission in self.board.submissions
+            if submission.kind in HOLDING
+            and (submission.track, submission.track_digest) == edition
+            and submission.number >= self._since
+        ]
+        return {candidate_key(one.met.record_sources), *map(candidate_key, held)}
+
+    def _has_moved(self) -> bool:
+        """Whether another record holds the track than the one that the contestants met."""
+        if (folders := self._list_folders()) != self._folders:
+            with suppress(LlmbenchError):  # of a folder that is still being written
+                self.board = read_board(self.project)
+                self._folders = folders
+        return self._holder_number() != self._faced
+
+    def _list_folders(self) -> list[str]:
+        return sorted(path.name for path in self.project.submissions.glob("[0-9]*"))
+
+    def _holder_number(self) -> int:
+        holder = self.board.holder(self.track)
+        return holder.number if holder else 0
+
+    def _begin(self, asked: str) -> int:
+        """The record's number where this campaign began: now, or in a command before that did not come to its end."""
+        begun = Begun(asked=asked, track_digest=self.track.digest, since=self._faced)
+        if self._begun.exists():
+            with suppress(ValueError):
+                kept = Begun.model_validate_json(read_text(self._begun))
+                if kept.track_digest == begun.track_digest:
+                    return kept.since
+        write_atomic(self._begun, begun.model_dump_json() + "\n")
+        return begun.since
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    def _observe(self, run: RunIdentity, event: RunEvent) -> None:
+        self._shown(run, event)
+        if run.recipe in self._ledgers:
+            self._ledgers[run.recipe](run, event)
+        if isinstance(event, Done) and not event.reused and isinstance(event.result, FinishedRun):
+            self._taken_s.append(whole_seconds(event.result))
+
+    @property
+    def run_s(self) -> float:
+        """Seconds of a usual run."""
+        return statistics.median(self._taken_s[-20:] or [self._expected_run_s])
+
+    def _may_start(self) -> bool:
+        """Whether one more run of a screen may start: it would end in time, and the record still stands."""
+        if time.monotonic() + self.run_s > self._ends_at:
+            self.out_of_time = True
+        return not self.out_of_time and not self._has_moved()
+
+    def _affordable(self, one: Contestant) -> int | None:
+        """Pairs of a confirmation that end in time, of its looks; 0 for none, None without a budget."""
+        if self._ends_at == math.inf:
+            return None
+        rule, pairs = self.track.rule, 0
+        seeds = contest_seeds(self.project, self.track, one.met.arms, "confirmation")
+        for look in rule.looks:
+            count = min(filled(rule, "confirmation", look, self.store.jobs), len(seeds))
+            order = training_order(self.store, one.met.arms, "confirmation", seeds[:count])
+            found = [self.store.find(run) for run in order]
+            missing = sum(run is None or run.status in RETRIED for run in found)
+            if time.monotonic() + math.ceil(missing / self.store.jobs) * self.run_s <= self._ends_at:
+                pairs = look
+        return pairs
+
+    def seconds_left(self) -> float:
+        """About how long it still takes, with as many runs and survivors as candidates without a gain would have."""
+        rule, runs = self.track.rule, 0.0
+        screen = sum(share * look for share, look in zip(self._usual.screen, rule.screen_looks, strict=False))
+        confirmation = trained_arms(rule, "confirmation") * rule.looks[0]
+        for one in self.contestants:
+            if one.state in ("waiting", "screening"):
+                runs += max(len(one.wanted) + len(one.under_way), screen - len(one.gains))
+                runs += self._usual.passed * confirmation
+            elif one.state == "passed":
+                runs += confirmation
+            elif one.state == "confirming":
+                next_look = one.contest.verdict.next_look if one.contest else None
+                runs += max(1, trained_arms(rule, "confirmation") * ((next_look or rule.looks[0]) - len(one.gains)))
+        return min(runs * self.run_s / self.store.jobs, max(0.0, self._ends_at - time.monotonic()))

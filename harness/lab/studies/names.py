@@ -1,0 +1,40 @@
+"""Which variants a campaign judges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from harness.core.errors import LlmbenchError, did_you_mean
+from harness.core.project import Project
+from harness.core.track import load_track, track_names
+from harness.variants.source import read_variant, variant_names
+
+
+def campaign_names(project: Project, names: Sequence[str], topic: str | None) -> list[str]:
+    """The variants that were named, those of a topic, or all but the placebos of the tracks.
+
+    Raises LlmbenchError for an unknown topic, and where there is none.
+    """
+    if names and topic is not None:
+        raise LlmbenchError("name the variants or give --topic, not both")
+    if names:
+        return [*dict.fromkeys(names)]
+    placebos = set[str]()
+    for track in track_names(project):
+        with suppress(LlmbenchError):  # a broken track is reported by the command that needs it
+            placebos.add(load_track(project, track).rule.noise_variant)
+    found = [name for name in variant_names(project) if name not in placebos]
+    if topic is not None:
+        topics = dict[str, str | None]()
+        for name in found:
+            with suppress(LlmbenchError):  # a broken file has no topic
+                topics[name] = read_variant(project, name).notes.topic
+        known = sorted({one for one in topics.values() if one is not None})
+        if topic not in known:
+            there = f"there are {', '.join(known)}" if known else "no variant names one in its docstring"
+            raise LlmbenchError(f"no variant has the topic '{topic}'{did_you_mean(topic, known)}; {there}")
+        found = [name for name in found if topics.get(name) == topic]
+    if not found:
+        raise LlmbenchError("there is no variant to judge; write one as models/variants/NAME.py")
+    return found

@@ -1,0 +1,122 @@
+"""An ablation as a table, as sentences, as a picture and as the page that is kept with its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from harness.core.terminal import markdown
+from harness.core.track import Track
+from harness.lab.studies.ablation import NEAR_ZERO, Ablation, Contribution
+from harness.show.plots import Gain, draw_gains
+from harness.show.tables import new_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HEADS = ("left out", "contributes", "95 % interval", "price", "stmts", "params", "time", "worth")
+LEFT = (HEADS[0], HEADS[-1])
+GIVE_WAY = ("params", "stmts", "time")  # on a narrow terminal, in this order
+LEAST_NAME = 24  # characters of the first column
+ABOUT = (
+    "*Contributes* is the val loss without a variant minus that with it, in nats per token, a mean over pairs of equal "
+    "seeds; the interval is Student's t over the pairs. The *price* is its statements times the track's "
+    "`loss_per_statement`. A variant *pays* where the whole interval lies above the price. Params and time are what it "
+    "adds: parameters, and training time with it over that without it. A time is compared between runs that need not "
+    "have been neighbours, so a few percent mean nothing."
+)
+
+
+def ablation_table(found: Ablation, track: Track, width: int) -> Table:
+    """One line for each variant, or two, that was left out, for a terminal of `width` characters."""
+    columns = list(zip(HEADS, *map(_cells, found.contributions), strict=True))
+    for head in ("", *GIVE_WAY):
+        columns = [column for column in columns if column[0] != head]
+        if LEAST_NAME + sum(max(map(len, column)) + 2 for column in columns[1:]) <= width:
+            break
+    heads = [column[0] for column in columns]
+    table = new_table(f"{found.recipe} on {track.name}, without", heads, left=LEFT, whole=heads[1:])
+    table.columns[0].overflow = "fold"
+    for cells in zip(*(column[1:] for column in columns), strict=True):
+        table.add_row(*cells)
+    return table
+
+
+def _cells(one: Contribution) -> list[str]:
+    low, high = one.ci_low, one.ci_high
+    return [
+        "\n+ ".join(one.removed),
+        "" if one.contribution is None else f"{one.contribution:+.4f}",
+        "" if low is None or high is None else f"[{low:+.4f}, {high:+.4f}]",
+        f"{one.price:.4f}",
+        str(one.added_statements),
+        "" if one.added_params is None else f"{one.added_params:+,}",
+        "" if one.time_ratio is None else f"x{one.time_ratio:.2f}",
+        one.worth,
+    ]
+
+
+def ablation_lines(found: Ablation, track: Track, quote: Callable[[str], str] = str) -> list[str]:
+    """What was not measured and why, how two act together, and what the lane `simplicity` might take.
+
+    `quote` makes the words of a variant safe where they are shown.
+    """
+    lines = [f"{found.runs} runs each, on public seeds; {found.recipe} has a val loss of {found.val_loss:.4f}"]
+    return lines + [line for one in found.contributions for line in _lines_of(one, track, quote)]
+
+
+def _lines_of(one: Contribution, track: Track, quote: Callable[[str], str]) -> list[str]:
+    name, together, lines = " and ".join(one.removed), one.interaction, list[str]()
+    if one.reason is not None:
+        lines.append(f"without {name}: not measured: {quote(one.reason)}")
+    if together is not None:
+        lines.append(
+            f"{name}: {one.contribution:+.4f} together, {together.sum_of_singles:+.4f} as the sum of each; "
+            f"interaction {together.gain:+.4f} [{together.ci_low:+.4f}, {together.ci_high:+.4f}]"
+        )
+    if one.claim is not None:
+        lines.append(f"without {name}: to claim it: `{one.claim}`")
+    elif one.worth == "does not pay" and one.contribution is not None:
+        limit = NEAR_ZERO * track.rule.loss_tolerance
+        far = f"the lane simplicity has little prospect beyond {limit:g} nats"
+        why = far if one.contribution > limit else "only the record's own variants can be claimed away"
+        lines.append(f"without {name}: no claim: {why}")
+    return lines
+
+
+def draw_ablation(found: Ablation) -> Figure:
+    """The measured contributions, those that pay in colour."""
+    gains = [
+        Gain(" + ".join(one.removed), one.contribution, one.ci_low, one.ci_high, one.price, one.worth == "pays")
+        for one in found.contributions
+        if one.contribution is not None
+    ]
+    return draw_gains(gains, "contribution (nats/token)")
+
+
+def ablation_page(found: Ablation, track: Track, picture: str) -> str:
+    """The README of a kept ablation; `picture` is the file beside it."""
+    pairs = " --pairs 2" if any(len(one.removed) > 1 for one in found.contributions) else ""
+    command = f"llmbench ablate --save --track {track.name} --recipe {found.recipe} --runs {found.runs}{pairs}"
+    rows = [[cell.replace("\n", " ") for cell in _cells(one)] for one in found.contributions]
+    return "\n".join(
+        [
+            f"# What each variant contributes on `{track.name}`",
+            "",
+            f"`{command}` made this page and the runs beside it; `llmbench ablate --stored --track {track.name}` "
+            f"prints it again.",
+            "",
+            f"![Contribution of each variant with its interval and its price]({picture})",
+            "",
+            f"| {' | '.join(HEADS)} |",
+            f"|{'|'.join('---' if head in LEFT else '---:' for head in HEADS)}|",
+            *(f"| {' | '.join(row)} |" for row in rows),
+            "",
+            ABOUT,
+            "",
+            *(f"- {line}" for line in ablation_lines(found, track, markdown)),
+            "",
+        ]
+    )

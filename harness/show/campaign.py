@@ -1,0 +1,164 @@
+"""What a person sees of a campaign: a live table on a terminal or lines in a log, and at the end its table."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from statistics import fmean
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from harness.core.events import Done, Evaluating, Lost, RunEvent, Step, Waiting
+from harness.core.runs import RunIdentity
+from harness.core.terminal import put
+from harness.core.track import Track
+from harness.lab.studies.campaign import Campaign
+from harness.lab.studies.outcomes import CampaignRow
+from harness.lab.studies.screening import GOES_ON, Contestant, State
+from harness.show.plots import Gain
+from harness.show.report import duration
+from harness.show.tables import new_table
+
+QUIET_S = 10.0
+"""A log that was silent for so long gets a line that says how far the campaign is."""
+STATES: dict[State, str] = {"in_record": "in the record", "passed": "passed, waits for its confirmation"}
+STYLES = {"accepted": "bold green", "passed": "green", "rejected": "dim", "screening": "bold", "confirming": "bold"}
+
+
+class LiveCampaign:
+    """The observer of the store of a campaign, and who hears its lines; use it as a context manager."""
+
+    def __init__(self, console: Console, track: Track) -> None:
+        self.console, self.track = console, track
+        self.campaign: Campaign | None = None
+        self._running = dict[tuple[str, int], str]()
+        """Recipe and seed of each run that is made -> how far it is."""
+        self._guard = threading.RLock()
+        self._said_at = time.monotonic()
+        self._over = threading.Event()
+        self._live = Live(console=console, get_renderable=self._render, transient=True, refresh_per_second=2)
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self) -> LiveCampaign:
+        if self.console.is_terminal:
+            self._live.start()
+        else:
+            self._ticker.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._live.stop()
+
+    def tell(self, line: str) -> None:
+        """One line for people."""
+        self._said_at = time.monotonic()
+        put(self.console, line)
+
+    def __call__(self, run: RunIdentity, event: RunEvent) -> None:
+        """One event of a run. Called from several threads."""
+        key = (run.recipe, run.seed)
+        with self._guard:
+            match event:
+                case Step():
+                    self._running[key] = f"{100 * event.step / self.track.budget.num_steps:.0f} %"
+                case Evaluating():
+                    self._running[key] = "evaluating"
+                case Lost():
+                    self.tell(f"{run.recipe} seed {run.seed}: lost ({event.reason}); it starts again")
+                case Waiting():
+                    self._running[key] = "another llmbench trains it"
+                    self.tell(f"{run.recipe} seed {run.seed}: another llmbench trains this run; waiting for it")
+                case Done():
+                    self._running.pop(key, None)
+
+    def _tick(self) -> None:
+        while not self._over.wait(1.0):
+            if time.monotonic() - self._said_at >= QUIET_S:
+                self.tell(self._summary())
+
+    def _summary(self) -> str:
+        """`campaign: 12 of 40 over; base+x seed 0 43 %; about 40 min left`."""
+        with self._guard:
+            runs = ", ".join(f"{recipe} seed {seed} {far}" for (recipe, seed), far in self._running.items())
+        if self.campaign is None:
+            return "campaign: starting"
+        contestants = self.campaign.contestants
+        over = sum(one.state not in GOES_ON for one in contestants)
+        left = f"about {duration(self.campaign.seconds_left())} left"
+        return "; ".join(filter(None, (f"campaign: {over} of {len(contestants)} over", runs, left)))
+
+    def _render(self) -> RenderableType:
+        """A line for each candidate, as many as the terminal has room for, those that are at work first."""
+        if self.campaign is None:
+            return Text("")
+        order = {"confirming": 0, "screening": 1, "passed": 2, "waiting": 4}
+        contestants = sorted(self.campaign.contestants, key=lambda one: order.get(one.state, 3))
+        room = max(3, self.console.height - 5)
+        table = Table.grid(padding=(0, 2))
+        table.add_row(*(Text(head, "dim") for head in ("candidate", "stage", "pairs", "gain so far", "state")))
+        for one in contestants[:room]:
+            table.add_row(*(Text(cell, STYLES.get(one.state, "")) for cell in self._cells(one)))
+        for column in table.columns:
+            column.no_wrap = True
+        more = [Text(f"and {len(contestants) - room} more", "dim")] if len(contestants) > room else []
+        return Group(table, *more, Text(self._summary(), "bold"))
+
+    def _cells(self, one: Contestant) -> tuple[str, ...]:
+        recipe = one.candidate.arms.candidate if one.candidate else ""
+        with self._guard:
+            far = ", ".join(f"seed {seed} {far}" for (name, seed), far in self._running.items() if name == recipe)
+        gains, stage = one.gains, one.contest.verdict.stage if one.contest else ""
+        state = far or one.note or STATES.get(one.state, one.state)
+        return one.name, stage, str(len(gains) or ""), f"{fmean(gains):+.4f}" if gains else "", state
+
+
+WIDE = 110
+"""Characters of a terminal that has room for reasons and pairs."""
+
+
+def campaign_table(rows: Sequence[CampaignRow], title: str, width: int) -> Table:
+    """The outcomes, a line each, the largest gain first, for a terminal of `width` characters."""
+    more = ("pairs", "why") if width >= WIDE else ()
+    heads = ("candidate", "gain", "interval", "price", "stmts", "runs", "verdict", "filed", *more)
+    table = new_table(title, heads, left=("candidate", "verdict", "why"), whole=heads[1:])
+    table.columns[0].overflow = "fold"
+    for row in rows:
+        interval = "" if row.noise is None else f"± {row.noise:.4f}"
+        if row.ci_low is not None and row.ci_high is not None:
+            interval = f"{row.ci_low:+.4f} {row.ci_high:+.4f}"
+        why = ("judged before: " if row.judged_before else "") + ", ".join(row.reasons[:1])
+        cells = (
+            row.name,
+            "" if row.gain is None else f"{row.gain:+.4f}",
+            interval,
+            "" if row.price is None else f"{row.price:.4f}",
+            "" if row.statements is None else f"{row.statements:+d}",
+            str(row.runs or ""),
+            row.outcome.replace("_", " "),
+            (row.submission or "").partition("-")[0] or "no",
+        )
+        table.add_row(*cells, *(str(row.pairs or ""), why)[: len(more)])
+    return table
+
+
+def campaign_notes(rows: Sequence[CampaignRow]) -> list[str]:
+    """Why candidates have no verdict or were not filed, a line each."""
+    return [f"{row.name}: {row.note}" for row in rows if row.note]
+
+
+def campaign_gains(rows: Sequence[CampaignRow]) -> list[Gain]:
+    """What a picture shows of them: those that have a gain and a price."""
+    found = []
+    for row in rows:
+        if row.gain is None or row.price is None:
+            continue
+        low, high = row.ci_low, row.ci_high
+        if row.noise is not None:
+            low, high = row.gain - row.noise, row.gain + row.noise
+        found.append(Gain(row.name, row.gain, low, high, row.price, row.outcome == "accepted", row.stage == "screen"))
+    return found

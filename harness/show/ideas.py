@@ -1,0 +1,214 @@
+"""The page of ideas: each change that was judged on a track, what its source claims, and what was found here."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property, partial
+from urllib.parse import urlsplit
+
+from harness.board.leaderboard import Board, make_row
+from harness.board.rows import Row
+from harness.board.submission import Claim
+from harness.core.errors import LlmbenchError
+from harness.core.project import Project
+from harness.core.terminal import markdown
+from harness.show.plots import Gain, change_of, draw_gains, draw_history, to_svg
+from harness.variants.source import Notes, VariantSource, read_variant
+
+PAGE, PICTURES = "docs/ideas.md", "docs/pictures"
+COMMAND = "llmbench leaderboard --ideas"
+ADDRESS = re.compile(r"https://[\w./~%#?=&+-]*[\w/]|arXiv:\d{4}\.\d{4,5}")
+ABOUT = """Each line is a change of a record that was judged here and filed, whatever came of it, sorted by its gain.
+
+- *Idea*, *source*, *claimed there*: what the variant's file says. Claims are in the source's own unit, at its own scale
+  and budget, often of one or two runs; nobody has measured them again here.
+- *Gain*: val loss of the record minus that of the candidate, in nats per token, a mean over the *pairs* of runs. It
+  must exceed the *price*, the added statements times the track's `loss_per_statement`.
+- *Interval*: of a confirmation, 98 % over all its looks together. A screen has one to four runs and no interval: ±
+  stands before the deviation that chance alone gives such a mean.
+- *Against*: the submission that held the record. Ideas that were tried against different records compete with different
+  things; two gains do not add up.
+- *Params* and *time* are the candidate's, the ratio is to the record's. A screen measures no time.
+- *Verdict*: what decided; `llmbench explain` says each reason in a sentence. A confirmed record has the numbers of its
+  re-run.
+
+A screen drops what does not look promising after a few runs of minutes. So a gain in a dropped line is no measurement
+of the idea elsewhere, at another scale or with other constants: it says what one attempt did on this track."""
+
+
+@dataclass(frozen=True)
+class Idea:
+    """One change of a record that was judged."""
+
+    row: Row
+    notes: Notes
+    """Of the variants that it adds; of several, one after another."""
+    price: float | None
+    """What the gain must exceed, nats per token; None in the lane `speed`, whose gain is a time."""
+    chance: float | None
+    """Of a screen: the deviation of its mean gain by chance alone, nats per token."""
+    against: int | None
+    """Number of the submission that held the record."""
+    verdict: str
+
+    @property
+    def change(self) -> str:
+        return change_of(self.row)
+
+    @cached_property
+    def cells(self) -> tuple[str, ...]:
+        """What HEADS name, but for the source, as plain text."""
+        row, is_time = self.row, self.price is None
+        low, high = row.ci_low, row.ci_high
+        interval = "" if self.chance is None else f"±{self.chance:.4f}"
+        params, ratio = getattr(row, "num_params", None), getattr(row, "params_ratio", None)
+        return (
+            self.change + (f" ({self.notes.topic})" if self.notes.topic else ""),
+            self.notes.claimed or "not said",
+            "" if row.gain is None else f"{'log time ' * is_time}{row.gain:+.4f}",
+            interval if low is None or high is None else f"{low:+.4f} to {high:+.4f}",
+            "" if self.price is None else f"{self.price:.4f}",
+            str(row.pairs or ""),
+            "" if self.against is None else str(self.against),
+            "" if params is None else f"{params:,}" + ("" if ratio is None else f" (x{ratio:.2f})"),
+            "" if row.time_ratio is None else f"x{row.time_ratio:.2f}",
+            self.verdict,
+        )
+
+
+HEADS = ("idea", "claimed there", "gain", "interval", "price", "pairs", "against", "params", "time", "verdict")
+LEFT = ("idea", "claimed there", "verdict")
+
+
+def read_ideas(project: Project, board: Board, judged: Iterable[tuple[Claim, Row]]) -> dict[str, list[Idea]]:
+    """Track -> its ideas, the largest gain first: of the edition that was opened last, without challenges.
+
+    Raises LlmbenchError where a submission is broken.
+    """
+    found: dict[str, list[Idea]] = {}
+    for claim, row in judged:
+        edition = board.edition(row.track)
+        if row.kind in ("record", "negative") and edition is not None and edition.startswith(row.track_digest):
+            found.setdefault(row.track, []).append(_read_idea(project, board, claim, row))
+    for ideas in found.values():
+        ideas.sort(key=lambda idea: (idea.price is None, math.inf if idea.row.gain is None else -idea.row.gain))
+    return dict(sorted(found.items()))
+
+
+def _read_idea(project: Project, board: Board, claim: Claim, row: Row) -> Idea:
+    submission, verdict, rule = claim.submission, claim.verdict, claim.track.rule
+    added = 0 if verdict is None else verdict.added_statements
+    stage, pairs = ("", 0) if verdict is None else (verdict.stage, verdict.pairs)
+    is_screen = stage == "screen" and rule.noise_nats is not None and pairs > 0
+    standing = board.before(row.number).standing(submission, submission.lane)
+    if row.kind == "record":
+        said = ", ".join(
+            filter(None, ["record", f"confirmed by {row.confirmed_by}" * bool(row.confirmed_by), row.state])
+        )
+    else:
+        said = f"{stage}: {', '.join(verdict.reasons if verdict else ()).replace('_', ' ')}"
+    return Idea(
+        row=row,
+        notes=_join(_notes(project, claim, name) for name in submission.added_variants),
+        price=None if submission.lane == "speed" else rule.loss_per_statement * max(0, added),
+        chance=(rule.noise_nats or 0.0) / math.sqrt(pairs) if is_screen else None,
+        against=None if standing is None else standing.number,
+        verdict=said if submission.lane == "loss" else f"{said} (lane {submission.lane})",
+    )
+
+
+def _notes(project: Project, claim: Claim, name: str) -> Notes:
+    """Of the variant's present file, whose docstring may say more by now; of its frozen source where that has gone."""
+    path = claim.folder / "sources" / f"{name}.py"
+    frozen = VariantSource(name, path, claim.sources[name])
+    try:
+        present = read_variant(project, name)
+    except LlmbenchError:
+        return frozen.notes
+    return present.notes if present.digest == frozen.digest else frozen.notes
+
+
+def _join(notes: Iterable[Notes]) -> Notes:
+    every = list(notes)
+    said = {field.name: [text for one in every if (text := getattr(one, field.name))] for field in fields(Notes)}
+    return Notes(**{name: "; ".join(dict.fromkeys(texts)) or None for name, texts in said.items()})
+
+
+def draw_ideas(ideas: Sequence[Idea]) -> str:
+    """The picture of a track's ideas, as SVG: records in colour, intervals of confirmations."""
+    gains = [
+        Gain(
+            idea.change,
+            idea.row.gain,
+            idea.row.ci_low,
+            idea.row.ci_high,
+            idea.price,
+            idea.row.kind == "record" and idea.row.state != "retracted",
+        )
+        for idea in ideas
+        if idea.price is not None and idea.row.gain is not None
+    ]
+    return to_svg(partial(draw_gains, gains, "gain against the record of its day (nats/token)"))
+
+
+def ideas_files(project: Project, board: Board) -> dict[str, str]:
+    """Path -> text of the page and its pictures, and of each track's history beside them."""
+    claims = [Claim(project.submissions / one.folder_name, one) for one in board.submissions]
+    judged = [(claim, make_row(board, claim)) for claim in claims]
+    ideas = read_ideas(project, board, judged)
+    files = {PAGE: _page(ideas, board.next_number - 1)}
+    for track, own in ideas.items():
+        edition = board.edition(track) or ""
+        rows = [row for _, row in judged if row.track == track and edition.startswith(row.track_digest)]
+        files[f"{PICTURES}/ideas-{track}.svg"] = draw_ideas(own)
+        files[f"{PICTURES}/history-{track}.svg"] = to_svg(partial(draw_history, rows))
+    return files
+
+
+def _page(ideas: dict[str, list[Idea]], last: int) -> str:
+    lines = ["# Ideas, judged", "", f"Made by `{COMMAND}` of the submissions up to {last}.", "", ABOUT]
+    heads = (HEADS[0], "source", *HEADS[1:], "#")
+    for track, own in ideas.items():
+        picture = f"pictures/ideas-{track}.svg"
+        lines += ["", f"## `{track}`", "", f"![Gain of each idea with its interval, and its price]({picture})", ""]
+        lines += [
+            f"| {' | '.join(heads)} |",
+            f"|{'|'.join('---' if h in (*LEFT, 'source') else '---:' for h in heads)}|",
+        ]
+        for idea in own:
+            first, *others = map(markdown, idea.cells)
+            link = f"[{idea.row.number}](../submissions/{idea.row.folder})"
+            lines.append(f"| {' | '.join([first, linked(idea.notes.source or 'not said'), *others, link])} |")
+    return "\n".join([*lines, ""])
+
+
+def linked(text: str) -> str:
+    """A source as Markdown: its addresses and arXiv numbers as links with short names, the rest as text."""
+    parts, place = list[str](), 0
+    for found in ADDRESS.finditer(text):
+        address = found[0].replace("arXiv:", "https://arxiv.org/abs/")
+        parts += [_words(text[place : found.start()]), f"[{_short_name(found[0])}]({address})"]
+        place = found.end()
+    return "".join([*parts, _words(text[place:])])
+
+
+def _words(text: str) -> str:
+    """Text between two links, with the blanks around it."""
+    inner = text.strip(" ")
+    before, after = " " * text.startswith(" "), " " * (text.endswith(" ") and bool(inner))
+    return f"{before}{markdown(inner)}{after}" if inner else before
+
+
+def _short_name(address: str) -> str:
+    """`nanochat LOG.md`, `modded-nanogpt 2025-12-29_VeSkipGates`, `arXiv:2010.04245`, else the address's host."""
+    if address.startswith("arXiv:"):
+        return address
+    parts = urlsplit(address)
+    _, repository, *path = [*parts.path.strip("/").split("/"), ""]
+    names = [name for name in path if name and name.lower() != "readme.md"]
+    if parts.hostname != "github.com" or not repository:
+        return markdown(f"{parts.hostname}")
+    return " ".join(filter(None, [repository, names[-1] if names else ""]))
