@@ -8,11 +8,10 @@ from __future__ import annotations
 import datetime
 import io
 import re
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from harness.board.curves import CANDIDATE, FAINT, INK, LONGEST_LABEL, RECORD, new_figure, style
 from harness.board.rows import HOLDING, Row
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 ON_DARK = {RECORD: "#56b4e9", CANDIDATE: "#e69f00", INK: "#d5dae1", FAINT: "#9aa4af"}
 MOST_NAMES = 12  # points; beyond them what did not win has only its number
-FARTHEST = 3.0  # times the best gain, or the median, is shown to the left of zero: one bad idea squeezes no others
 BESIDE = ((6, 4), (6, -4), (-6, -4), (-6, 4))  # points from a mark to its label, in the order in which they are tried
 
 Line = tuple[float, float, float, float]
@@ -122,64 +120,6 @@ def draw_cost(rows: Sequence[Row], added: Mapping[int, int], loss_per_statement:
     axes.set_ylabel("gain (nats/token)")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     _place_labels(axes, [(added[row.number], row.gain or 0.0, row) for row in rows], whiskers)
-    return figure
-
-
-class Gain(NamedTuple):
-    """One line of `draw_gains`, in nats per token."""
-
-    name: str
-    gain: float
-    low: float | None
-    """Lower end of its interval; None where it has none."""
-    high: float | None
-    price: float
-    """What the gain must exceed."""
-    accepted: bool
-    screened: bool
-    """Whether a screen was all, so that the interval is one deviation of noise to each side."""
-
-
-def draw_gains(gains: Sequence[Gain]) -> Figure:
-    """Ideas from the best to the worst: each gain with its interval, and a tick at the price that it must exceed.
-
-    Filled points are accepted, hollow ones are not; those of a screen alone are faint. What loses several times more
-    than the best gains stands at the edge, with its number.
-    """
-    gains = sorted(gains, key=lambda one: -one.gain)
-    figure = new_figure(1.2 + 0.2 * max(4, len(gains)))
-    axes = figure.subplots()
-    axes.axvline(0, color=INK, linewidth=0.8)
-    ends = [end for one in gains for end in (one.gain, one.low, one.high, one.price) if end is not None]
-    right = max(*ends, 0.001)
-    usual = statistics.median(abs(one.gain) for one in gains)
-    left = max(min(*ends, 0.0), -FARTHEST * max(right, usual))
-    axes.set_xlim(left - 0.04 * (right - left), right + 0.04 * (right - left))
-    for place, one in enumerate(gains):
-        color = CANDIDATE if one.accepted else FAINT if one.screened else RECORD
-        if one.low is not None and one.high is not None:
-            axes.plot([one.low, one.high], [place, place], color=color, linewidth=1.2, alpha=0.7)
-        mark: Any = {"color": color, "mfc": color if one.accepted else "none", "markersize": 4.5}
-        axes.plot(max(one.gain, left), place, "o" if one.gain >= left else "<", **mark)
-        if one.gain < left:
-            where: Any = {"textcoords": "offset points", "va": "center", "fontsize": 8, "color": FAINT}
-            axes.annotate(f"{one.gain:+.3f}", (left, place), (6, 0), **where)
-        axes.plot([one.price, one.price], [place - 0.35, place + 0.35], color=INK, linewidth=1)
-    names = [one_line(one.name) for one in gains]
-    axes.set_yticks(
-        range(len(gains)), [name if len(name) <= LONGEST_LABEL else name[: LONGEST_LABEL - 1] + "…" for name in names]
-    )
-    axes.set_ylim(len(gains) - 0.4, -0.6)
-    axes.set_xlabel("gain (nats/token); the tick is the price of the code")
-    marks = {(one.accepted, one.screened and not one.accepted) for one in gains}
-    for key, color, text in (
-        ((True, False), CANDIDATE, "accepted"),
-        ((False, False), RECORD, "not shown by a confirmation"),
-        ((False, True), FAINT, "screened only"),
-    ):
-        if key in marks:
-            axes.plot([], [], "o", color=color, mfc=color if key[0] else "none", markersize=4.5, label=text)
-    figure.legend(loc="outside upper left", ncols=3, fontsize=8)
     return figure
 
 
