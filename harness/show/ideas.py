@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from harness.board.leaderboard import Board, make_row
@@ -17,6 +18,9 @@ from harness.core.project import Project
 from harness.core.terminal import markdown
 from harness.show.plots import Gain, change_of, draw_gains, draw_history, to_svg
 from harness.variants.source import Notes, VariantSource, read_variant
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAGE, PICTURES = "docs/ideas.md", "docs/pictures"
 COMMAND = "llmbench leaderboard --ideas"
@@ -137,21 +141,19 @@ def _join(notes: Iterable[Notes]) -> Notes:
     return Notes(**{name: "; ".join(dict.fromkeys(texts)) or None for name, texts in said.items()})
 
 
-def draw_ideas(ideas: Sequence[Idea]) -> str:
-    """The picture of a track's ideas, as SVG: records in colour, intervals of confirmations."""
-    gains = [
-        Gain(
-            idea.change,
-            idea.row.gain,
-            idea.row.ci_low,
-            idea.row.ci_high,
-            idea.price,
-            idea.row.kind == "record" and idea.row.state != "retracted",
-        )
-        for idea in ideas
-        if idea.price is not None and idea.row.gain is not None
-    ]
-    return to_svg(partial(draw_gains, gains, "gain against the record of its day (nats/token)"))
+def draw_ideas(ideas: Sequence[Idea]) -> Figure:
+    """The picture of a track's ideas: of a confirmation its interval, of a screen one deviation of chance."""
+    gains = []
+    for idea in ideas:
+        row = idea.row
+        if row.gain is None or idea.price is None:
+            continue
+        low, high = row.ci_low, row.ci_high
+        if idea.chance is not None:
+            low, high = row.gain - idea.chance, row.gain + idea.chance
+        won = row.kind == "record" and row.state != "retracted"
+        gains.append(Gain(idea.change, row.gain, low, high, idea.price, won, idea.chance is not None))
+    return draw_gains(gains)
 
 
 def ideas_files(project: Project, board: Board) -> dict[str, str]:
@@ -163,7 +165,7 @@ def ideas_files(project: Project, board: Board) -> dict[str, str]:
     for track, own in ideas.items():
         edition = board.edition(track) or ""
         rows = [row for _, row in judged if row.track == track and edition.startswith(row.track_digest)]
-        files[f"{PICTURES}/ideas-{track}.svg"] = draw_ideas(own)
+        files[f"{PICTURES}/ideas-{track}.svg"] = to_svg(partial(draw_ideas, own))
         files[f"{PICTURES}/history-{track}.svg"] = to_svg(partial(draw_history, rows))
     return files
 
