@@ -17,22 +17,22 @@ from models.seams import F, Parts, Table, Tensor, Vector, Wrapper, nn
 class Bigram(Wrapper):
     def __init__(self, inner: nn.Module, parts: Parts) -> None:
         super().__init__(inner, parts)
-        self.table = Table(5 * parts.model.vocab_size, parts.model.dim)
+        self.bigram_table = Table(5 * parts.model.vocab_size, parts.model.dim)
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
-        last = self.table.num_embeddings - 1
+        last = self.bigram_table.num_embeddings - 1
         hash_BT = ((36313 * tokens_BT[:, 1:]) ^ (27191 * tokens_BT[:, :-1])) % last
-        self.context.seen["bigram"] = self.table(F.pad(hash_BT, (1, 0), value=last))
+        self.context.seen["bigram"] = self.bigram_table(F.pad(hash_BT, (1, 0), value=last))
         return self.inner(tokens_BT)
 
 
 class WithBigram(Wrapper):
     def __init__(self, inner: nn.Module, parts: Parts, layer: int) -> None:
         super().__init__(inner, parts, layer)
-        self.share = Vector(1, start=0.1)
+        self.bigram_share = Vector(1, start=0.1)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.inner(x_BTD + self.share.weight * self.context.seen["bigram"])
+        return self.inner(x_BTD + self.bigram_share.weight * self.context.seen["bigram"])
 
 
 def apply(parts: Parts) -> Parts:

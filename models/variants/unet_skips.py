@@ -23,10 +23,10 @@ class Down(Wrapper):
 class Up(Wrapper):
     def __init__(self, inner: nn.Module, parts: Parts, layer: int) -> None:
         super().__init__(inner, parts, layer)
-        self.share = Vector(1, start=1.0)
+        self.skip_share = Vector(1, start=1.0)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.inner(x_BTD + self.share.weight * self.context.seen["skips"].pop())
+        return self.inner(x_BTD + self.skip_share.weight * self.context.seen["skips"].pop())
 
 
 def apply(parts: Parts) -> Parts:

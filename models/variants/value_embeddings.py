@@ -16,13 +16,13 @@ from models.seams import Attention, Linear, Parts, Table, Tensor, Wrapper, nn, r
 class ValueEmbedding(Wrapper):
     def __init__(self, inner: nn.Module, parts: Parts, layer: int, attention: Attention) -> None:
         super().__init__(inner, parts, layer)
-        self.table = Table(parts.model.vocab_size, attention.value.out_features)
-        self.gate = Linear(12, parts.model.num_kv_heads, zero=True)
+        self.value_table = Table(parts.model.vocab_size, attention.value.out_features)
+        self.value_gate = Linear(12, parts.model.num_kv_heads, zero=True)
 
     def forward(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q_BTHK, k_BTGK, v_BTGK = self.inner(x_BTD)
-        extra_BTGK = self.table(self.context.tokens_BT).view_as(v_BTGK)
-        return q_BTHK, k_BTGK, v_BTGK + 2 * self.gate(x_BTD[..., :12]).sigmoid()[..., None] * extra_BTGK
+        extra_BTGK = self.value_table(self.context.tokens_BT).view_as(v_BTGK)
+        return q_BTHK, k_BTGK, v_BTGK + 2 * self.value_gate(x_BTD[..., :12]).sigmoid()[..., None] * extra_BTGK
 
 
 def apply(parts: Parts) -> Parts:

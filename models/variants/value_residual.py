@@ -16,12 +16,12 @@ from models.seams import Attention, Parts, Tensor, Vector, Wrapper, nn
 class ValueResidual(Wrapper):
     def __init__(self, inner: nn.Module, parts: Parts, layer: int, attention: Attention) -> None:
         super().__init__(inner, parts, layer)
-        self.share = Vector(1, start=0.5)
+        self.value_share = Vector(1, start=0.5)
 
     def forward(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q_BTHK, k_BTGK, v_BTGK = self.inner(x_BTD)
         first_BTGK = self.context.seen.setdefault("first values", v_BTGK)
-        return q_BTHK, k_BTGK, v_BTGK + self.share.weight * (first_BTGK - v_BTGK)
+        return q_BTHK, k_BTGK, v_BTGK + self.value_share.weight * (first_BTGK - v_BTGK)
 
 
 def apply(parts: Parts) -> Parts:

@@ -16,11 +16,11 @@ from models.seams import Parts, Tensor, Vector, Wrapper, nn
 class EmbeddingSkip(Wrapper):
     def __init__(self, inner: nn.Module, parts: Parts, layer: int) -> None:
         super().__init__(inner, parts, layer)
-        self.share = Vector(1)
+        self.embedding_share = Vector(1)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         first_BTD = self.context.seen.setdefault("embedding", x_BTD)
-        return self.inner(x_BTD + self.share.weight * first_BTD)
+        return self.inner(x_BTD + self.embedding_share.weight * first_BTD)
 
 
 def apply(parts: Parts) -> Parts:
