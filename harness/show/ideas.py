@@ -32,7 +32,7 @@ ABOUT = """Each line is a change of a record that was judged here and filed, wha
 - *Gain*: val loss of the record minus that of the candidate, in nats per token, a mean over the *pairs* of runs. It
   must exceed the *price*, the added statements times the track's `loss_per_statement`.
 - *Interval*: of a confirmation, 98 % over all its looks together. A screen has one to four runs and no interval: ±
-  stands before the deviation that chance alone gives such a mean.
+  stands before the deviation that chance alone gives such a mean. The picture shows either as a bar.
 - *Against*: the submission that held the record. Ideas that were tried against different records compete with different
   things; two gains do not add up.
 - *Params* and *time* are the candidate's, the ratio is to the record's. A screen measures no time.
@@ -61,6 +61,11 @@ class Idea:
     @property
     def change(self) -> str:
         return change_of(self.row)
+
+    @property
+    def source(self) -> str:
+        """Where the idea comes from, with short names in place of addresses."""
+        return ADDRESS.sub(lambda found: _short_name(found[0]), self.notes.source or "not said")
 
     @cached_property
     def cells(self) -> tuple[str, ...]:
@@ -192,7 +197,7 @@ def linked(text: str) -> str:
     parts, place = list[str](), 0
     for found in ADDRESS.finditer(text):
         address = found[0].replace("arXiv:", "https://arxiv.org/abs/")
-        parts += [_words(text[place : found.start()]), f"[{_short_name(found[0])}]({address})"]
+        parts += [_words(text[place : found.start()]), f"[{markdown(_short_name(found[0]))}]({address})"]
         place = found.end()
     return "".join([*parts, _words(text[place:])])
 
@@ -212,5 +217,5 @@ def _short_name(address: str) -> str:
     _, repository, *path = [*parts.path.strip("/").split("/"), ""]
     names = [name for name in path if name and name.lower() != "readme.md"]
     if parts.hostname != "github.com" or not repository:
-        return markdown(f"{parts.hostname}")
+        return f"{parts.hostname}"
     return " ".join(filter(None, [repository, names[-1] if names else ""]))

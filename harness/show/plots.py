@@ -150,7 +150,7 @@ def draw_gains(
     than the best gains stands at the edge, with its number. `words` name the three in the legend, in this order.
     """
     gains = sorted(gains, key=lambda one: -one.gain)
-    figure = new_figure(1.2 + 0.2 * max(4, len(gains)))
+    figure = new_figure(1.2 + 0.165 * max(4, len(gains)))
     axes = figure.subplots()
     axes.axvline(0, color=INK, linewidth=0.8)
     ends = [end for one in gains for end in (one.gain, one.low, one.high, one.price) if end is not None]
@@ -168,7 +168,7 @@ def draw_gains(
             where: Any = {"textcoords": "offset points", "va": "center", "fontsize": 8, "color": FAINT}
             axes.annotate(f"{one.gain:+.3f}", (left, place), (6, 0), **where)
         axes.plot([one.price, one.price], [place - 0.35, place + 0.35], color=INK, linewidth=1)
-    axes.set_yticks(range(len(gains)), [_short(one_line(one.name)) for one in gains])
+    axes.set_yticks(range(len(gains)), [_short(one_line(one.name)) for one in gains], fontsize=8)
     axes.set_ylim(len(gains) - 0.4, -0.6)
     axes.set_xlabel(label)
     marks = {(one.accepted, one.screened and not one.accepted) for one in gains}
