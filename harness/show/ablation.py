@@ -87,13 +87,14 @@ def _lines_of(one: Contribution, track: Track, quote: Callable[[str], str]) -> l
 
 
 def draw_ablation(found: Ablation) -> Figure:
-    """The measured contributions, those that pay in colour."""
+    """The measured contributions, of which there must be one; those that pay are filled."""
     gains = [
-        Gain(" + ".join(one.removed), one.contribution, one.ci_low, one.ci_high, one.price, one.worth == "pays")
+        Gain(" + ".join(one.removed), one.contribution, one.ci_low, one.ci_high, one.price, one.worth == "pays", False)
         for one in found.contributions
         if one.contribution is not None
     ]
-    return draw_gains(gains, "contribution (nats/token)")
+    label = "contribution (nats/token); the tick is the price of the code"
+    return draw_gains(gains, label, ("pays", "does not pay, or is unclear", ""))
 
 
 def ablation_page(found: Ablation, track: Track, picture: str) -> str:

@@ -160,5 +160,5 @@ def campaign_gains(rows: Sequence[CampaignRow]) -> list[Gain]:
         low, high = row.ci_low, row.ci_high
         if row.noise is not None:
             low, high = row.gain - row.noise, row.gain + row.noise
-        found.append(Gain(row.name, row.gain, low, high, row.price, row.outcome == "accepted"))
+        found.append(Gain(row.name, row.gain, low, high, row.price, row.outcome == "accepted", row.noise is not None))
     return found

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from harness.board.leaderboard import Board, make_row
@@ -18,6 +19,9 @@ from harness.core.terminal import markdown
 from harness.show.plots import Gain, change_of, draw_gains, draw_history, to_svg
 from harness.variants.source import Notes, VariantSource, read_variant
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 PAGE, PICTURES = "docs/ideas.md", "docs/pictures"
 COMMAND = "llmbench leaderboard --ideas"
 ADDRESS = re.compile(r"https://[\w./~%#?=&+-]*[\w/]|arXiv:\d{4}\.\d{4,5}")
@@ -28,7 +32,7 @@ ABOUT = """Each line is a change of a record that was judged here and filed, wha
 - *Gain*: val loss of the record minus that of the candidate, in nats per token, a mean over the *pairs* of runs. It
   must exceed the *price*, the added statements times the track's `loss_per_statement`.
 - *Interval*: of a confirmation, 98 % over all its looks together. A screen has one to four runs and no interval: ±
-  stands before the deviation that chance alone gives such a mean.
+  stands before the deviation that chance alone gives such a mean. The picture shows either as a bar.
 - *Against*: the submission that held the record. Ideas that were tried against different records compete with different
   things; two gains do not add up.
 - *Params* and *time* are the candidate's, the ratio is to the record's. A screen measures no time.
@@ -57,6 +61,11 @@ class Idea:
     @property
     def change(self) -> str:
         return change_of(self.row)
+
+    @property
+    def source(self) -> str:
+        """Where the idea comes from, with short names in place of addresses."""
+        return ADDRESS.sub(lambda found: _short_name(found[0]), self.notes.source or "not said")
 
     @cached_property
     def cells(self) -> tuple[str, ...]:
@@ -137,21 +146,19 @@ def _join(notes: Iterable[Notes]) -> Notes:
     return Notes(**{name: "; ".join(dict.fromkeys(texts)) or None for name, texts in said.items()})
 
 
-def draw_ideas(ideas: Sequence[Idea]) -> str:
-    """The picture of a track's ideas, as SVG: records in colour, intervals of confirmations."""
-    gains = [
-        Gain(
-            idea.change,
-            idea.row.gain,
-            idea.row.ci_low,
-            idea.row.ci_high,
-            idea.price,
-            idea.row.kind == "record" and idea.row.state != "retracted",
-        )
-        for idea in ideas
-        if idea.price is not None and idea.row.gain is not None
-    ]
-    return to_svg(partial(draw_gains, gains, "gain against the record of its day (nats/token)"))
+def draw_ideas(ideas: Sequence[Idea]) -> Figure:
+    """The picture of a track's ideas: of a confirmation its interval, of a screen one deviation of chance."""
+    gains = []
+    for idea in ideas:
+        row = idea.row
+        if row.gain is None or idea.price is None:
+            continue
+        low, high = row.ci_low, row.ci_high
+        if idea.chance is not None:
+            low, high = row.gain - idea.chance, row.gain + idea.chance
+        won = row.kind == "record" and row.state != "retracted"
+        gains.append(Gain(idea.change, row.gain, low, high, idea.price, won, idea.chance is not None))
+    return draw_gains(gains)
 
 
 def ideas_files(project: Project, board: Board) -> dict[str, str]:
@@ -163,7 +170,7 @@ def ideas_files(project: Project, board: Board) -> dict[str, str]:
     for track, own in ideas.items():
         edition = board.edition(track) or ""
         rows = [row for _, row in judged if row.track == track and edition.startswith(row.track_digest)]
-        files[f"{PICTURES}/ideas-{track}.svg"] = draw_ideas(own)
+        files[f"{PICTURES}/ideas-{track}.svg"] = to_svg(partial(draw_ideas, own))
         files[f"{PICTURES}/history-{track}.svg"] = to_svg(partial(draw_history, rows))
     return files
 
@@ -190,7 +197,7 @@ def linked(text: str) -> str:
     parts, place = list[str](), 0
     for found in ADDRESS.finditer(text):
         address = found[0].replace("arXiv:", "https://arxiv.org/abs/")
-        parts += [_words(text[place : found.start()]), f"[{_short_name(found[0])}]({address})"]
+        parts += [_words(text[place : found.start()]), f"[{markdown(_short_name(found[0]))}]({address})"]
         place = found.end()
     return "".join([*parts, _words(text[place:])])
 
@@ -210,5 +217,5 @@ def _short_name(address: str) -> str:
     _, repository, *path = [*parts.path.strip("/").split("/"), ""]
     names = [name for name in path if name and name.lower() != "readme.md"]
     if parts.hostname != "github.com" or not repository:
-        return markdown(f"{parts.hostname}")
+        return f"{parts.hostname}"
     return " ".join(filter(None, [repository, names[-1] if names else ""]))

@@ -8,10 +8,10 @@ from __future__ import annotations
 import datetime
 import io
 import re
+import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.board.curves import CANDIDATE, FAINT, INK, LONGEST_LABEL, RECORD, new_figure, style
 from harness.board.rows import HOLDING, Row
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ON_DARK = {RECORD: "#56b4e9", CANDIDATE: "#e69f00", INK: "#d5dae1", FAINT: "#9aa4af"}
 MOST_NAMES = 12  # points; beyond them what did not win has only its number
+FARTHEST = 3.0  # times the best gain, or the median, is shown to the left of zero: one bad idea squeezes no others
 BESIDE = ((6, 4), (6, -4), (-6, -4), (-6, 4))  # points from a mark to its label, in the order in which they are tried
 
 Line = tuple[float, float, float, float]
@@ -123,6 +124,62 @@ def draw_cost(rows: Sequence[Row], added: Mapping[int, int], loss_per_statement:
     return figure
 
 
+class Gain(NamedTuple):
+    """One line of `draw_gains`, in nats per token."""
+
+    name: str
+    gain: float
+    low: float | None
+    """Lower end of its interval; None where it has none."""
+    high: float | None
+    price: float
+    """What the gain must exceed."""
+    accepted: bool
+    screened: bool
+    """Whether a screen was all, so that the interval is one deviation of noise to each side."""
+
+
+def draw_gains(
+    gains: Sequence[Gain],
+    label: str = "gain (nats/token); the tick is the price of the code",
+    words: tuple[str, str, str] = ("accepted", "not shown by a confirmation", "screened only"),
+) -> Figure:
+    """Ideas from the best to the worst: each gain with its interval, and a tick at the price that it must exceed.
+
+    Filled points are accepted, hollow ones are not; those of a screen alone are faint. What loses several times more
+    than the best gains stands at the edge, with its number. `words` name the three in the legend, in this order.
+    """
+    gains = sorted(gains, key=lambda one: -one.gain)
+    figure = new_figure(1.2 + 0.165 * max(4, len(gains)))
+    axes = figure.subplots()
+    axes.axvline(0, color=INK, linewidth=0.8)
+    ends = [end for one in gains for end in (one.gain, one.low, one.high, one.price) if end is not None]
+    right = max(*ends, 0.001)
+    usual = statistics.median(abs(one.gain) for one in gains)
+    left = max(min(*ends, 0.0), -FARTHEST * max(right, usual))
+    axes.set_xlim(left - 0.04 * (right - left), right + 0.04 * (right - left))
+    for place, one in enumerate(gains):
+        color = CANDIDATE if one.accepted else FAINT if one.screened else RECORD
+        if one.low is not None and one.high is not None:
+            axes.plot([one.low, one.high], [place, place], color=color, linewidth=1.2, alpha=0.7)
+        mark: Any = {"color": color, "mfc": color if one.accepted else "none", "markersize": 4.5}
+        axes.plot(max(one.gain, left), place, "o" if one.gain >= left else "<", **mark)
+        if one.gain < left:
+            where: Any = {"textcoords": "offset points", "va": "center", "fontsize": 8, "color": FAINT}
+            axes.annotate(f"{one.gain:+.3f}", (left, place), (6, 0), **where)
+        axes.plot([one.price, one.price], [place - 0.35, place + 0.35], color=INK, linewidth=1)
+    axes.set_yticks(range(len(gains)), [_short(one_line(one.name)) for one in gains], fontsize=8)
+    axes.set_ylim(len(gains) - 0.4, -0.6)
+    axes.set_xlabel(label)
+    marks = {(one.accepted, one.screened and not one.accepted) for one in gains}
+    kinds = ((True, False), (False, False), (False, True))
+    for key, color, text in zip(kinds, (CANDIDATE, RECORD, FAINT), words, strict=True):
+        if key in marks:
+            axes.plot([], [], "o", color=color, mfc=color if key[0] else "none", markersize=4.5, label=text)
+    figure.legend(loc="outside upper left", ncols=3, fontsize=8)
+    return figure
+
+
 def change_of(row: Row) -> str:
     """What a row's recipe changes against the one it was measured against: `+idea`, `-idea`; an opening's recipe."""
     ours, theirs = row.recipe.split("+"), row.beaten.split("+")
@@ -217,52 +274,6 @@ def _place_labels(axes: Axes, points: Sequence[tuple[float, float, Row]], lines:
                 taken.append(box)
                 break
             label.remove()
-
-
-@dataclass(frozen=True)
-class Gain:
-    """One line of `draw_gains`, in nats per token."""
-
-    name: str
-    gain: float
-    low: float | None
-    """Ends of the gain's interval; None where there is none."""
-    high: float | None
-    price: float
-    """What the gain must exceed."""
-    stands_out: bool
-    """Drawn in colour: a record, or what still pays."""
-
-
-def draw_gains(gains: Sequence[Gain], label: str) -> Figure:
-    """A line for each gain, the largest first: the mean, its interval, and as an upright mark its price.
-
-    A loss much larger than all gains ends at an arrow, with its number: it would flatten the others.
-    """
-    gains = sorted(gains, key=lambda one: -one.gain)
-    figure = new_figure(0.65 + 0.165 * len(gains))
-    axes = figure.subplots()
-    right = max([0.005, *(one.price for one in gains), *(one.gain if one.high is None else one.high for one in gains)])
-    left = min([0.0, *(one.gain if one.low is None else one.low for one in gains)])
-    cut = max(left, -right)
-    reach = right - cut
-    for place, one in enumerate(gains):
-        color = CANDIDATE if one.stands_out else FAINT
-        axes.plot([one.price] * 2, [place - 0.32, place + 0.32], color=INK, linewidth=1)
-        if one.low is not None and one.high is not None and one.high > cut:
-            axes.plot([max(one.low, cut), one.high], [place, place], color=color, linewidth=2, alpha=0.45)
-        if one.gain >= cut:
-            axes.plot(one.gain, place, "o", color=color, mfc=color if one.stands_out else "none", markersize=4.5)
-        else:
-            axes.plot(cut, place, "<", color=color, markersize=4.5)
-            axes.text(cut + 0.02 * reach, place, f"{one.gain:+.3f}", color=FAINT, fontsize=8, va="center")
-    axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
-    axes.set_xlim(cut - 0.04 * reach, right + 0.04 * reach)
-    axes.set_ylim(len(gains) - 0.4, -0.6)
-    axes.set_yticks(range(len(gains)), [_short(one_line(one.name)) for one in gains], fontsize=8)
-    axes.grid(visible=False, axis="y")
-    axes.set_xlabel(label)
-    return figure
 
 
 def _short(text: str) -> str:

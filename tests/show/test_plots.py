@@ -24,10 +24,10 @@ from harness.show.plots import Gain, change_of, draw_cost, draw_gains, draw_hist
 from tests.make import NEGATIVE, copy_board
 
 GAINS = [
-    Gain("small", 0.004, 0.001, 0.007, 0.002, stands_out=False),
-    Gain("large", 0.03, 0.02, 0.04, 0.001, stands_out=True),
-    Gain("one run", -0.01, None, None, 0.003, stands_out=False),
-    Gain("far", -0.4, -0.5, -0.3, 0.001, stands_out=False),
+    Gain("small", 0.004, 0.001, 0.007, 0.002, accepted=False, screened=False),
+    Gain("large", 0.03, 0.02, 0.04, 0.001, accepted=True, screened=False),
+    Gain("one run", -0.01, None, None, 0.003, accepted=False, screened=True),
+    Gain("far", -0.4, None, None, 0.001, accepted=False, screened=True),
 ]
 Arms = list[tuple[str, Sequence[FinishedRun]]]
 
@@ -55,7 +55,7 @@ def drawing(request: pytest.FixtureRequest, rows: list[Row], arms: Arms) -> Draw
         "curves": lambda: draw_curves(arms),
         "history": lambda: draw_history(rows),
         "cost": lambda: draw_cost(rows, added, 1e-4),
-        "gains": lambda: draw_gains(GAINS, "gain (nats/token)"),
+        "gains": lambda: draw_gains(GAINS),
     }
     draw = drawings[request.param]
     return Drawing(draw, to_svg(draw), to_png(draw))
@@ -174,25 +174,33 @@ def test_a_price_line_passes_through_the_price(rows: list[Row]) -> None:
 
 
 def test_gains_are_sorted_and_each_has_its_interval_and_its_price() -> None:
-    axes = draw_gains(GAINS, "gain").axes[0]
+    axes = draw_gains(GAINS).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["large", "small", "one run", "far"]
     drawn = [tuple(map(float, line.get_xdata())) for line in axes.lines]
     assert {(one.price, one.price) for one in GAINS} <= {*drawn}
     assert {(0.02, 0.04), (0.001, 0.007)} <= {*drawn}
-    hollow = {float(line.get_xdata()[0]) for line in axes.lines if line.get_markerfacecolor() == "none"}
+    hollow = {float(x) for line in axes.lines if line.get_markerfacecolor() == "none" for x in line.get_xdata()}
     assert {0.004, -0.01} <= hollow
     assert 0.03 not in hollow
 
 
 def test_a_loss_far_beyond_all_gains_does_not_flatten_them() -> None:
-    axes = draw_gains(GAINS, "gain").axes[0]
+    axes = draw_gains(GAINS).axes[0]
     left, right = axes.get_xlim()
-    assert right - left < 0.1
+    assert right - left < 0.2
     assert [text.get_text() for text in axes.texts] == ["-0.400"]
     drawn = [x for line in axes.lines for x in map(float, line.get_xdata())]
     assert left < min(drawn)
     assert max(drawn) < right
-    assert draw_gains([], "gain").axes[0].get_yticklabels() == []
+
+
+def test_the_legend_of_gains_names_what_is_there_in_the_words_that_are_given() -> None:
+    def told(gains: Sequence[Gain]) -> list[str]:
+        (legend,) = draw_gains(gains, "x", ("won", "lost", "tried")).legends
+        return [text.get_text() for text in legend.get_texts()]
+
+    assert told(GAINS) == ["won", "lost", "tried"]
+    assert told(GAINS[1:]) == ["won", "tried"]
 
 
 def test_strangers_words_are_neither_markup_nor_formulas(rows: list[Row], arms: Arms) -> None:

@@ -79,7 +79,8 @@ def ablate(
         if not stored:
             save_runs(project, contest_track, stack, made)
         write_atomic(folder / "README.md", ablation_page(found, contest_track, PICTURE))
-        write_atomic(folder / PICTURE, to_png(lambda: draw_ablation(found)))
+        if any(one.contribution is not None for one in found.contributions):
+            write_atomic(folder / PICTURE, to_png(lambda: draw_ablation(found)))
         log(f"kept under {folder}; print it again: `llmbench ablate --stored --track {track}`")
     if as_json:
         show_json(AblateDocument(track=track, **dict(found)))

@@ -25,7 +25,6 @@ from harness.show.campaign import LiveCampaign, campaign_gains, campaign_notes, 
 from harness.show.documents import CampaignDocument
 from harness.show.plots import draw_gains, to_svg
 
-GAIN_LABEL = "gain (nats/token)"
 UNITS = {"h": 3600, "m": 60, "s": 1}
 
 
@@ -94,7 +93,7 @@ def campaign(
     target = picture or project.runs / contest_track.name / "campaign.svg"
     gains = campaign_gains(rows)
     if gains:
-        write_atomic(target, to_svg(lambda: draw_gains(gains, GAIN_LABEL)))
+        write_atomic(target, to_svg(lambda: draw_gains(gains)))
     if as_json:
         show_json(
             CampaignDocument(

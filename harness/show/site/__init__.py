@@ -57,7 +57,7 @@ def draw_pictures(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackP
         if track.cost is not None:
             files[track.cost] = to_svg(partial(draw_cost, rows, added, track.track.rule.loss_per_statement))
         if track.gains is not None:
-            files[track.gains] = draw_ideas(track.ideas)
+            files[track.gains] = to_svg(partial(draw_ideas, track.ideas))
     return files
 
 
