@@ -50,6 +50,7 @@ class MadeUp(Executor):
     name = "local"
     order = random.Random(0)
     made: ClassVar = Counter[str]()
+    began: ClassVar = list[RunIdentity]()
     at_work, most_at_work = 0, 0
     guard = threading.Lock()
     refuses: ClassVar = dict[str, Exception]()
@@ -62,6 +63,7 @@ class MadeUp(Executor):
         cls = type(self)
         with cls.guard:
             cls.made[run.recipe] += 1
+            cls.began.append(run)
             cls.at_work += 1
             cls.most_at_work = max(cls.most_at_work, cls.at_work)
             pause = cls.order.random() * 0.01
@@ -90,7 +92,7 @@ def checkout(tmp_path: Path) -> Project:
             path.unlink()
     for place, name in enumerate((*GAINS, "diverges")):
         (project.variants / f"{name}.py").write_text(IDEA.format(factor=0.5 + place / 100, notes=""))
-    MadeUp.made, MadeUp.most_at_work, MadeUp.refuses = Counter(), 0, {}
+    MadeUp.made, MadeUp.began, MadeUp.most_at_work, MadeUp.refuses = Counter(), [], 0, {}
     return project
 
 
@@ -130,6 +132,19 @@ def test_the_outcome_depends_on_neither_order_nor_jobs_and_every_core_is_busy(ch
     assert decided["diverges"] == ("rejected", "candidate_failed")
     assert {row.name: row.note for row in rows if row.note} == {"diverges": "the loss is no number"}
     assert not list(checkout.runs.glob("pocket/campaign-*.json")), "it has ended"
+
+
+def test_first_runs_of_all_come_first_and_the_best_is_confirmed_first(checkout: Project) -> None:
+    said = list[str]()
+    own = campaign(checkout, ("bad", "some", "good", "none", "best"), 1, tell=said.append)
+    own.run()
+    public = own.track.seeds
+    places = [public.index(run.seed) for run in MadeUp.began if run.recipe != "base" and run.seed in public]
+    assert places == sorted(places)
+    assert places.count(0) == 5
+    assert max(places) > 1, "one took more than two looks"
+    confirmed = [line.partition(":")[0] for line in said if ": confirmation" in line]
+    assert confirmed == ["best", "good", "some"]
 
 
 def test_what_was_judged_is_skipped_with_its_verdict(checkout: Project) -> None:
