@@ -32,7 +32,7 @@ def campaign(
     names: Annotated[
         list[str] | None,
         argument(
-            "[NAME]...",
+            "NAME",
             "Variants to judge, each by itself beside the record. Default: all that were not judged against this "
             "record, but the placebos of noise studies.",
             complete_variants,
@@ -80,15 +80,7 @@ def campaign(
     with training.watched_store(project, contest_track, jobs, executor=executor, live=live) as store:
         own = Campaign(store, chosen, entry, asked=command, files=file, budget_s=budget_s, tell=live.tell)
         live.campaign = own
-        try:
-            own.run()
-        except (InterruptedRunError, KeyboardInterrupt) as error:
-            over = sum(one.state in ("accepted", "rejected") for one in own.contestants)
-            again = f"{command}{' --file' * file}"
-            raise InterruptedRunError(
-                f"interrupted; {over} of {len(chosen)} were judged, their verdicts and all finished runs are kept, and "
-                f"started runs have a checkpoint; go on with `{again}`"
-            ) from error
+        _run(own, f"{command}{' --file' * file}")
     rows = campaign_rows(own)
     target = picture or project.runs / contest_track.name / "campaign.svg"
     gains = campaign_gains(rows)
@@ -106,7 +98,22 @@ def campaign(
         show(*campaign_notes(rows), *_last_lines(rows, command, files=file, out_of_time=own.out_of_time))
     if gains:
         log(f"picture: {target}")
+    for contestant in own.contestants:
+        if contestant.crash is not None:
+            raise contestant.crash
     raise typer.Exit(EXIT_UNDECIDED if any(row.outcome in LEFT for row in rows) else EXIT_OK)
+
+
+def _run(own: Campaign, command: str) -> None:
+    """Run it to its end. Raises InterruptedRunError on Ctrl-C or SIGTERM, with the command that goes on."""
+    try:
+        own.run()
+    except (InterruptedRunError, KeyboardInterrupt) as error:
+        judged = sum(one.state in ("accepted", "rejected") for one in own.contestants)
+        raise InterruptedRunError(
+            f"interrupted; {judged} of {len(own.contestants)} were judged, their verdicts and all finished runs are "
+            f"kept, and started runs have a checkpoint; go on with `{command}`"
+        ) from error
 
 
 def _last_lines(rows: Sequence[CampaignRow], command: str, *, files: bool, out_of_time: bool) -> list[str]:

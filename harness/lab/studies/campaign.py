@@ -84,7 +84,7 @@ class Campaign:
     def run(self) -> None:
         """Judge all. Raises InterruptedRunError on Ctrl-C or SIGTERM, UndecidedError where the record has no score.
 
-        Also raises what went wrong by a bug, after all others were judged.
+        A bug that one contestant meets is kept as its `crash`, for whoever called to raise at the end.
         """
         while self._goes_on():
             self._face_record()
@@ -92,9 +92,8 @@ class Campaign:
                 break
         if not any(one.state in ("waiting", "screening", "passed") for one in self.contestants):
             self._begun.unlink(missing_ok=True)
-        for contestant in self.contestants:
-            if contestant.crash is not None:
-                raise contestant.crash
+        self._has_moved()  # reads the board where it has changed
+        self.record = record_recipe(self.board, self.track)
 
     def _goes_on(self) -> list[Contestant]:
         return [one for one in self.contestants if one.state in GOES_ON]
@@ -106,8 +105,9 @@ class Campaign:
         self.record = record_recipe(self.board, self.track)
         held = parse_recipe(self.record)
         if self._faced != before:
-            again = f"{len(self._goes_on())} go on against it"
-            self.tell(f"the record of {self.track.name} is now {self.record} (submission {self._faced:04d}); {again}")
+            left = f"still to judge: {len(self._goes_on())}"
+            self.tell(f"the record of {self.track.name} is now {self.record} (submission {self._faced:04d}); {left}")
+        self._ledgers.clear()
         for one in self._goes_on():
             one.state, one.contest, one.screen = "waiting", None, None
             one.wanted, one.under_way = [], {}
@@ -287,6 +287,11 @@ class Campaign:
             with suppress(ValueError):
                 kept = Begun.model_validate_json(read_text(self._begun))
                 if kept.track_digest == begun.track_digest:
+                    if kept.since != begun.since:
+                        self.tell(
+                            f"going on with the campaign that began against submission {kept.since:04d}: who was "
+                            f"dropped since stays dropped; delete {self._begun} to judge all against the present record"
+                        )
                     return kept.since
         write_atomic(self._begun, begun.model_dump_json() + "\n")
         return begun.since
