@@ -25,7 +25,7 @@ class Muon(Optimizer):
     """Momentum, orthogonalised by a Newton-Schulz iteration (Keller Jordan, 2024, kellerjordan.github.io/posts/muon).
 
     Matrices of one shape are stacked and iterated together. A parameter with more than two dimensions
-    is a stack of matrices already. A variant overrides one of the three methods below `step`, or `quintics`.
+    is a stack of matrices already. A variant overrides one of the methods below `step`, or `quintics`.
 
     Shapes: S matrices of one shape, m rows, n columns.
     """
@@ -49,6 +49,7 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
+            momentum = self.momentum(group)
             stacks: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is None:
@@ -56,8 +57,8 @@ class Muon(Optimizer):
                 state = self.state[parameter]
                 if "momentum" not in state:
                     state["momentum"] = torch.zeros_like(parameter)
-                state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-                nesterov = parameter.grad.lerp(state["momentum"], group["momentum"])
+                state["momentum"].lerp_(parameter.grad, 1 - momentum)
+                nesterov = parameter.grad.lerp(state["momentum"], momentum)
                 stacks[parameter.shape].append((parameter, nesterov))
             for shape, members in stacks.items():
                 state = self.state[members[0][0]]
@@ -66,6 +67,10 @@ class Muon(Optimizer):
                 for (parameter, _), update in zip(members, updates_Smn, strict=True):
                     self.decay(parameter, update, group["lr"] * group["weight_decay"])
                     parameter.add_(update, alpha=-scale)
+
+    def momentum(self, group: dict[str, Any]) -> float:
+        """Of this step, for the matrices of a group."""
+        return float(group["momentum"])
 
     def orthogonalize(self, updates_Smn: Tensor, state: dict[str, Any]) -> Tensor:
         """The directions of all matrices of one shape. `state` is theirs together, and is kept in checkpoints."""

@@ -65,7 +65,7 @@ class LiveCampaign:
         with self._guard:
             match event:
                 case Step():
-                    self._running[key] = f"{100 * event.step / self.track.budget.num_steps:.0f} %"
+                    self._running[key] = f"{100 * event.tokens / self.track.budget.tokens:.0f} %"
                 case Evaluating():
                     self._running[key] = "evaluating"
                 case Lost():
@@ -152,7 +152,7 @@ def campaign_notes(rows: Sequence[CampaignRow]) -> list[str]:
 
 
 def campaign_gains(rows: Sequence[CampaignRow]) -> list[Gain]:
-    """What a picture shows of them: those that have a gain and a price."""
+    """What a picture shows of them: those that have a gain and a price; of a screen one deviation to each side."""
     found = []
     for row in rows:
         if row.gain is None or row.price is None:
@@ -160,5 +160,5 @@ def campaign_gains(rows: Sequence[CampaignRow]) -> list[Gain]:
         low, high = row.ci_low, row.ci_high
         if row.noise is not None:
             low, high = row.gain - row.noise, row.gain + row.noise
-        found.append(Gain(row.name, row.gain, low, high, row.price, row.outcome == "accepted", row.stage == "screen"))
+        found.append(Gain(row.name, row.gain, low, high, row.price, row.outcome == "accepted", row.noise is not None))
     return found

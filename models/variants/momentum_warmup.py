@@ -13,10 +13,8 @@ from models.seams import Any, Muon, Parts
 
 
 class RisingMomentum(Muon):
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            group["momentum"] = self.defaults["momentum"] - 0.1 * max(0.0, 1 - 6.4 * self.context.progress)
-        super().step()
+    def momentum(self, group: dict[str, Any]) -> float:
+        return super().momentum(group) - 0.1 * max(0.0, 1 - 6.4 * self.context.progress)
 
 
 def apply(parts: Parts) -> Parts:

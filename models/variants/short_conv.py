@@ -1,10 +1,14 @@
-"""A short causal convolution before each block (Canon layers; Allen-Zhu, 2025, arXiv:2512.17351).
+"""A short causal convolution before attention and feed-forward (Canon layers; Allen-Zhu, 2025, arXiv:2512.17351).
 
-Each channel sees its last four values. It starts at zero, that is at the base model.
+Each channel of the normalised input is added to a mix of its last four values: positions A and C of the source, without
+bias or activation, as it recommends. The stream itself is left alone. It starts at zero, that is at the base model.
 
 Topic: block
-Source: arXiv:2512.17351; arXiv:2109.08668
-Claimed: deeper reasoning on synthetic tasks, help in real pretraining at academic scale (Allen-Zhu, 2025)
+Source: arXiv:2512.17351; https://github.com/facebookresearch/PhysicsLM4;
+    https://github.com/vukrosic/universe-lm/blob/88a78f1/archive/internal/autoresearch/closed.md
+Claimed: deeper reasoning on synthetic tasks, help in real pretraining at academic scale (Allen-Zhu, 2025), no single
+    number. universe-lm (1M parameters, one seed each): -0.05 nats before attention alone, null by its own rule as two
+    controls differed by 0.07; +0.012 on a stack with distance biases.
 Constants: of the source (four tokens)
 """
 
@@ -22,4 +26,4 @@ class ShortConvolution(Wrapper):
 
 
 def apply(parts: Parts) -> Parts:
-    return parts.wrap(block=ShortConvolution)
+    return parts.wrap(attention=ShortConvolution, feed_forward=ShortConvolution)

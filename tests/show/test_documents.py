@@ -15,8 +15,8 @@ from harness.core.project import Project
 from harness.show.documents import DOCUMENTS, json_schema
 from tests.sandbox import HERE, FiledContest, Sandbox
 
-# What they train is validated in test_ablation.py, test_challenge.py and test_pull_request.py.
-ELSEWHERE = {"ablate", "challenge", "verify"}
+# What they train is validated in test_ablation.py, test_campaign.py, test_challenge.py and test_pull_request.py.
+ELSEWHERE = {"ablate", "campaign", "challenge", "verify"}
 READING: dict[str, tuple[str, ...]] = {
     "explain": ("not_shown",),
     "history": (),

@@ -88,6 +88,7 @@ def test_the_parts_of_attention_do_what_they_say(tiny: Track) -> None:
 
 MUON = {
     "orthogonalize": "def orthogonalize(self, one, state):\n        return super().orthogonalize(2 * one, state)",
+    "momentum": "def momentum(self, group):\n        return 0.5 * super().momentum(group)",
     "scale": "def scale(self, shape):\n        return 0.5 * super().scale(shape)",
     "decay": "def decay(self, parameter, update, rate):\n        super().decay(parameter, update, 2 * rate)",
     "step": "def step(self, closure=None):\n        self.last = self.context.progress\n        super().step()",
@@ -112,6 +113,7 @@ def test_ideas_on_muon_stack_where_they_call_what_was_there(tiny: Track, first: 
     [
         ("orthogonalize", "def orthogonalize(self, updates, state):\n        return updates"),
         ("scale", "def scale(self, shape):\n        return 1.0"),
+        ("momentum", "def momentum(self, group):\n        return 0.5"),
         ("decay", "def decay(self, parameter, update, rate):\n        pass"),
         ("decay", "@torch.no_grad()\n    def decay(self, parameter, update, rate):\n        pass"),
         ("quintics", "quintics = ((2.0, -1.5, 0.5),) * 5"),

@@ -6,9 +6,7 @@ new one; what was dropped stays dropped. All that counts lies in `runs/`, so the
 
 from __future__ import annotations
 
-import math
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -18,18 +16,17 @@ from harness.board.readme import plural
 from harness.board.rows import HOLDING
 from harness.board.submission import candidate_key
 from harness.core.errors import LlmbenchError, RejectedError
-from harness.core.events import Done, RunEvent
+from harness.core.events import RunEvent
 from harness.core.project import read_text, sha256, write_atomic
-from harness.core.runs import FinishedRun, RunIdentity
+from harness.core.runs import RunIdentity
 from harness.core.schema import Count, Sha256, Strict
 from harness.lab import submit as filing
-from harness.lab.arms import Entry, choose_arms, contest_seeds, record_recipe
-from harness.lab.contest import Contest, run_stage, training_order
-from harness.lab.doctor import run_seconds, whole_seconds
+from harness.lab.arms import Entry, choose_arms, record_recipe
+from harness.lab.contest import Contest, run_stage
 from harness.lab.history import Candidate, judged_before, read_history, record_attempt, record_invalid
-from harness.lab.store import RETRIED, Observe, RunStore, only_one
+from harness.lab.store import Observe, RunStore, only_one
+from harness.lab.studies.pace import Pace
 from harness.lab.studies.screening import BEFORE, GOES_ON, Contestant, Screening
-from harness.rule.forecast import filled, forecast, trained_arms
 from harness.variants.recipe import parse_recipe
 
 Tell = Callable[[str], None]
@@ -75,15 +72,12 @@ class Campaign:
         self.contestants = [Contestant(*each) for each in zip(names, added, strict=True)]
         self.record = record_recipe(self.board, self.track)
         self._ledgers = dict[str, Observe]()
-        self._ends_at = math.inf if budget_s is None else time.monotonic() + budget_s
         self.out_of_time = False
         self._folders, self._faced = self._list_folders(), self._holder_number()
         key = sha256(asked.encode())[:8]
         self._begun = self.project.runs / self.track.name / f"campaign-{key}.json"
         self._since = self._begin(asked)
-        self._expected_run_s = run_seconds(self.project, self.track, store.jobs)[0] or 0.0
-        self._taken_s = list[float]()
-        self._usual = forecast(self.track.rule, 0.0, self.track.rule.noise_nats or 1.0)
+        self._pace = Pace(self.store, budget_s)
 
     # --- the course of a campaign --------------------------------------------------------------------------------
 
@@ -178,7 +172,7 @@ class Campaign:
         for one in sorted(survivors, key=lambda one: -(one.screen.units or 0.0) if one.screen else 0.0):
             if self._has_moved():
                 return True
-            max_pairs = self._affordable(one)
+            max_pairs = self._pace.affordable(one)
             if max_pairs == 0:
                 self.out_of_time = True
                 continue
@@ -297,53 +291,17 @@ class Campaign:
         write_atomic(self._begun, begun.model_dump_json() + "\n")
         return begun.since
 
-    # --- time ----------------------------------------------------------------------------------------------------
-
     def _observe(self, run: RunIdentity, event: RunEvent) -> None:
         self._shown(run, event)
         if run.recipe in self._ledgers:
             self._ledgers[run.recipe](run, event)
-        if isinstance(event, Done) and not event.reused and isinstance(event.result, FinishedRun):
-            self._taken_s.append(whole_seconds(event.result))
-
-    @property
-    def run_s(self) -> float:
-        """Seconds of a usual run."""
-        return statistics.median(self._taken_s[-20:] or [self._expected_run_s])
+        self._pace.observe(event)
 
     def _may_start(self) -> bool:
         """Whether one more run of a screen may start: it would end in time, and the record still stands."""
-        if time.monotonic() + self.run_s > self._ends_at:
-            self.out_of_time = True
+        self.out_of_time = self.out_of_time or not self._pace.has_time(1)
         return not self.out_of_time and not self._has_moved()
 
-    def _affordable(self, one: Contestant) -> int | None:
-        """Pairs of a confirmation that end in time, of its looks; 0 for none, None without a budget."""
-        if self._ends_at == math.inf:
-            return None
-        rule, pairs = self.track.rule, 0
-        seeds = contest_seeds(self.project, self.track, one.met.arms, "confirmation")
-        for look in rule.looks:
-            count = min(filled(rule, "confirmation", look, self.store.jobs), len(seeds))
-            order = training_order(self.store, one.met.arms, "confirmation", seeds[:count])
-            found = [self.store.find(run) for run in order]
-            missing = sum(run is None or run.status in RETRIED for run in found)
-            if time.monotonic() + math.ceil(missing / self.store.jobs) * self.run_s <= self._ends_at:
-                pairs = look
-        return pairs
-
     def seconds_left(self) -> float:
-        """About how long it still takes, with as many runs and survivors as candidates without a gain would have."""
-        rule, runs = self.track.rule, 0.0
-        screen = sum(share * look for share, look in zip(self._usual.screen, rule.screen_looks, strict=False))
-        confirmation = trained_arms(rule, "confirmation") * rule.looks[0]
-        for one in self.contestants:
-            if one.state in ("waiting", "screening"):
-                runs += max(len(one.wanted) + len(one.under_way), screen - len(one.gains))
-                runs += self._usual.passed * confirmation
-            elif one.state == "passed":
-                runs += confirmation
-            elif one.state == "confirming":
-                next_look = one.contest.verdict.next_look if one.contest else None
-                runs += max(1, trained_arms(rule, "confirmation") * ((next_look or rule.looks[0]) - len(one.gains)))
-        return min(runs * self.run_s / self.store.jobs, max(0.0, self._ends_at - time.monotonic()))
+        """About how long it still takes."""
+        return self._pace.seconds_left(self.contestants)

@@ -1,0 +1,74 @@
+"""How long the runs of a campaign take, what still ends within its budget, and about when it is over."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Sequence
+
+from harness.core.events import Done, RunEvent
+from harness.core.runs import FinishedRun
+from harness.lab.arms import contest_seeds
+from harness.lab.contest import training_order
+from harness.lab.doctor import run_seconds, whole_seconds
+from harness.lab.store import RETRIED, RunStore
+from harness.lab.studies.screening import Contestant
+from harness.rule.forecast import filled, forecast, trained_arms
+
+NEWEST = 20
+"""Runs whose median is the usual time: the machine may be busier now than it was before."""
+
+
+class Pace:
+    """Of one store's runs, from now on."""
+
+    def __init__(self, store: RunStore, budget_s: float | None = None) -> None:
+        """`budget_s` is how long runs may be started that end in time; None for as long as it takes."""
+        self.store, self.rule = store, store.track.rule
+        self._ends_at = math.inf if budget_s is None else time.monotonic() + budget_s
+        self._expected_s = run_seconds(store.project, store.track, store.jobs)[0] or 0.0
+        self._taken_s = list[float]()
+        self._usual = forecast(self.rule, 0.0, self.rule.noise_nats or 1.0)
+
+    def observe(self, event: RunEvent) -> None:
+        """Learn from each run that was made."""
+        if isinstance(event, Done) and not event.reused and isinstance(event.result, FinishedRun):
+            self._taken_s.append(whole_seconds(event.result))
+
+    @property
+    def run_s(self) -> float:
+        """Seconds of a usual run, from its start until it is scored."""
+        return statistics.median(self._taken_s[-NEWEST:] or [self._expected_s])
+
+    def has_time(self, runs: int) -> bool:
+        """Whether so many more runs would end in time."""
+        return time.monotonic() + math.ceil(runs / self.store.jobs) * self.run_s <= self._ends_at
+
+    def affordable(self, one: Contestant) -> int | None:
+        """Pairs up to the last look of its confirmation that ends in time; 0 for none, None without a budget."""
+        if self._ends_at == math.inf:
+            return None
+        store, pairs = self.store, 0
+        seeds = contest_seeds(store.project, store.track, one.met.arms, "confirmation")
+        for look in self.rule.looks:
+            count = min(filled(self.rule, "confirmation", look, store.jobs), len(seeds))
+            found = [store.find(run) for run in training_order(store, one.met.arms, "confirmation", seeds[:count])]
+            if self.has_time(sum(run is None or run.status in RETRIED for run in found)):
+                pairs = look
+        return pairs
+
+    def seconds_left(self, contestants: Sequence[Contestant]) -> float:
+        """About how long they still take, with as many looks and survivors as candidates without a gain would have."""
+        looks, arms, runs = self.rule.looks, trained_arms(self.rule, "confirmation"), 0.0
+        screen = sum(share * look for share, look in zip(self._usual.screen, self.rule.screen_looks, strict=False))
+        for one in contestants:
+            if one.state in ("waiting", "screening"):
+                runs += max(len(one.wanted) + len(one.under_way), screen - len(one.gains))
+                runs += self._usual.passed * arms * looks[0]
+            elif one.state == "passed":
+                runs += arms * looks[0]
+            elif one.state == "confirming":
+                next_look = one.contest.verdict.next_look if one.contest else None
+                runs += max(1, arms * ((next_look or looks[0]) - len(one.gains)))
+        return min(runs * self.run_s / self.store.jobs, max(0.0, self._ends_at - time.monotonic()))
