@@ -213,6 +213,7 @@ def test_a_stack_that_fails_itself_is_an_error(smoke: Track) -> None:
         ([0.0, 0.001, -0.001, 0.0], True),  # nothing
         ([0.004, 0.014, -0.006, 0.004], True),  # unclear, and little
         ([0.05, 0.051, 0.05, 0.052], False),  # pays
+        ([0.0031, 0.003, 0.0029, 0.003], False),  # pays, and little
         ([0.02, 0.06, -0.06, 0.02], False),  # unclear, and much: the lane would hardly take it
     ],
 )
