@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -163,21 +164,17 @@ class Rigged(RunStore):
     def identify(self, recipe: str, seed: int) -> RunIdentity:
         return identity_of(recipe, seed, self.track)
 
-    def find(self, run: RunIdentity) -> None:
-        return None
-
-    def rehearse(self, recipe: str) -> Any:
-        if recipe in self.broken:
-            raise LlmbenchError(f"{recipe} needs what is gone (full log: /somewhere/train.log)")
-
-    def make(self, runs: Sequence[RunIdentity], milestone: Any = None) -> list[FinishedRun | FailedRun]:
-        made = list[FinishedRun | FailedRun]()
-        for run in runs:
+    def feed(self, take: Any, keep: Any, milestone: Any = None) -> None:
+        while (run := take()) is not None:
             self.asked.append((run.recipe, run.seed))
-            if run.seed >= self.failing.get(run.recipe, 99):
-                return [*made, failed_run(run.recipe, self.track, run.seed, "loss is NaN (full log: /x)")]
-            made.append(make_run(run.recipe, run.seed, 4.0, training_digest=run.training_digest))
-        return made
+            result = Future[FinishedRun | FailedRun]()
+            if run.recipe in self.broken:
+                result.set_exception(LlmbenchError(f"{run.recipe} needs what is gone (full log: /somewhere/train.log)"))
+            elif run.seed >= self.failing.get(run.recipe, 99):
+                result.set_result(failed_run(run.recipe, self.track, run.seed, "loss is NaN (full log: /x)"))
+            else:
+                result.set_result(make_run(run.recipe, run.seed, 4.0, training_digest=run.training_digest))
+            keep(run, result)
 
 
 def rigged(track: Track, failing: Mapping[str, int], broken: Sequence[str] = ()) -> Rigged:
@@ -198,8 +195,9 @@ def test_a_recipe_that_fails_ends_alone(smoke: Track) -> None:
         broken: ["invalid"],
     }
     assert [made[recipe][0].reason for recipe in (failing, broken)] == ["loss is NaN", f"{broken} needs what is gone"]  # type: ignore[union-attr]
-    assert broken not in {recipe for recipe, _ in store.asked}
-    assert store.asked[:3] == [(STACK, 0), (without(STACK, ("qk_norm",)), 0), (without(STACK, ("token_smear",)), 0)]
+    assert [seed for recipe, seed in store.asked if recipe == broken] == [0]
+    assert store.asked[:4] == [(recipe, 0) for recipe in (STACK, failing, broken, without(STACK, ("token_smear",)))]
+    assert len(set(store.asked)) == len(store.asked)
 
 
 def test_a_stack_that_fails_itself_is_an_error(smoke: Track) -> None:
