@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PAGE, PICTURES = "docs/ideas.md", "docs/pictures"
 COMMAND = "llmbench leaderboard --ideas"
+MOST_SHOWN = 60
+"""Lines of a picture: about two screens high."""
 ADDRESS = re.compile(r"https://[\w./~%#?=&+-]*[\w/]|arXiv:\d{4}\.\d{4,5}")
 ABOUT = """Each line is a change of a record that was judged here and filed, whatever came of it, sorted by its gain.
 
@@ -147,7 +149,7 @@ def _join(notes: Iterable[Notes]) -> Notes:
 
 
 def draw_ideas(ideas: Sequence[Idea]) -> Figure:
-    """The picture of a track's ideas: of a confirmation its interval, of a screen one deviation of chance."""
+    """The picture of a track's best ideas: of a confirmation its interval, of a screen one deviation of chance."""
     gains = []
     for idea in ideas:
         row = idea.row
@@ -158,7 +160,7 @@ def draw_ideas(ideas: Sequence[Idea]) -> Figure:
             low, high = row.gain - idea.chance, row.gain + idea.chance
         won = row.kind == "record" and row.state != "retracted"
         gains.append(Gain(idea.change, row.gain, low, high, idea.price, won, idea.chance is not None))
-    return draw_gains(gains)
+    return draw_gains(gains[:MOST_SHOWN])
 
 
 def ideas_files(project: Project, board: Board) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,7 +11,7 @@ import pytest
 
 from harness.board.leaderboard import make_rows, read_board
 from harness.core.project import Project
-from harness.show.ideas import PAGE, ideas_files, linked, read_ideas
+from harness.show.ideas import MOST_SHOWN, PAGE, draw_ideas, ideas_files, linked, read_ideas
 from harness.show.site.content import read_submissions
 from tests.make import ROOT, copy_board, make_board
 
@@ -51,6 +52,16 @@ def test_every_judged_idea_has_a_line_with_the_boards_numbers_and_the_largest_ga
         assert cells[-1].startswith("record" if row.kind == "record" else ("confirmation: ", "screen: "))
         if row.ci_low is not None:
             assert f"{row.ci_low:+.4f} to {row.ci_high:+.4f}" in cells
+
+
+def test_a_picture_of_many_ideas_shows_the_best(tmp_path: Path) -> None:
+    project = copy_board(tmp_path)
+    judged = [(page.claim, page.row) for page in read_submissions(project)]
+    smear, norm = read_ideas(project, read_board(project), judged)["pocket"]
+    many = [replace(norm, row=norm.row.model_copy(update={"gain": -place / 1000})) for place in range(90)]
+    labels = draw_ideas([smear, *many]).axes[0].get_yticklabels()
+    assert len(labels) == MOST_SHOWN
+    assert labels[0].get_text() == "+token_smear"
 
 
 def test_a_screen_says_what_chance_gives_and_a_confirmation_its_interval(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -20,12 +20,11 @@ from harness.board.leaderboard import Board
 from harness.core.errors import InterruptedRunError, LlmbenchError
 from harness.core.events import Done
 from harness.core.project import Project
-from harness.core.runs import FailedRun, FinishedRun, RunFailedError, finished, load_run, require_finished, save_run
+from harness.core.runs import FailedRun, FinishedRun, RunIdentity, finished, load_run, require_finished, save_run
 from harness.core.schema import Count, Line, Positive, Strict
 from harness.core.track import Track
 from harness.lab.arms import Entry, choose_arms, record_recipe, run_command, source_digests
-from harness.lab.executor import LocalExecutor
-from harness.lab.store import RunStore
+from harness.lab.store import Result, RunStore
 from harness.rule.comparable import comparability_problems
 from harness.rule.criteria import training_seconds
 from harness.rule.stats import bounds, estimate
@@ -135,48 +134,47 @@ def make_runs(store: RunStore, recipe: str, left_out: Sequence[Removed], seeds: 
     Seed by seed, so that what is interrupted has whole pairs. A failed run ends its own recipe's alone. Raises
     LlmbenchError where the stack itself fails, InterruptedRunError on Ctrl-C or SIGTERM.
     """
-    going, failed = [recipe], dict[str, FailedRun]()
-    for rest in (without(recipe, removed) for removed in left_out):
-        if reason := _cannot_start(store, rest, seeds):
-            identity = store.identify(rest, seeds[0])
-            failed[rest] = FailedRun(**dict(identity), status="invalid", reason=_without_log(reason))
-            store.observe(identity, Done(result=failed[rest], reused=False))
-        else:
-            going.append(rest)
-    while True:
-        runs = store.make([store.identify(one, seed) for seed in seeds for one in going])
-        stopped = {run.recipe: run for run in runs if isinstance(run, FailedRun)}
-        if recipe in stopped:
-            require_finished([stopped[recipe]])
-        if not stopped:
-            made = {one: [run for run in runs if run.recipe == one] for one in going}
-            return {**made, **{one: [run] for one, run in failed.items()}}
-        for one, run in stopped.items():
-            failed[one] = run.model_copy(update={"reason": _without_log(run.reason)})
-            going.remove(one)
+    recipes = [recipe, *(without(recipe, removed) for removed in left_out)]
+    waiting = deque(store.identify(one, seed) for seed in seeds for one in recipes)
+    made: dict[str, dict[int, FinishedRun]] = {one: {} for one in recipes}
+    failed = dict[str, FailedRun]()
+
+    def take() -> RunIdentity | None:
+        while waiting and waiting[0].recipe in failed:
+            waiting.popleft()
+        return waiting.popleft() if waiting else None
+
+    def keep(run: RunIdentity, result: Result) -> None:
+        found = _result(store, run, result)
+        if isinstance(found, FinishedRun):
+            made[run.recipe][run.seed] = found
+            return
+        if run.recipe == recipe:
+            require_finished([found])
+        failed.setdefault(run.recipe, found.model_copy(update={"reason": _without_log(found.reason)}))
+
+    store.feed(take, keep)
+    return {
+        one: [failed[one]] if one in failed else [runs[seed] for seed in sorted(runs, key=seeds.index)]
+        for one, runs in made.items()
+    }
+
+
+def _result(store: RunStore, run: RunIdentity, result: Result) -> FinishedRun | FailedRun:
+    """What was made; an invalid run where the recipe cannot be built, as one variant may need what was left out."""
+    try:
+        return result.result()
+    except InterruptedRunError:
+        raise
+    except LlmbenchError as error:
+        failed = FailedRun(**dict(run), status="invalid", reason=_without_log(str(error)))
+        store.observe(run, Done(result=failed, reused=False))
+        return failed
 
 
 def _without_log(reason: str) -> str:
     """Why a run failed, less the file on this machine that says more."""
     return reason.partition(" (full log: ")[0]
-
-
-def _cannot_start(store: RunStore, recipe: str, seeds: Sequence[int]) -> str | None:
-    """Why a recipe cannot be built, where one of its variants needs what was left out; None where it can.
-
-    Not asked again of a recipe that has runs. A cluster is not asked at all where it trains on other devices.
-    """
-    if any(store.find(store.identify(recipe, seed)) is not None for seed in seeds):
-        return None
-    if store.executor is not LocalExecutor and store.track.device != "cpu":
-        return None
-    try:
-        store.rehearse(recipe)
-    except InterruptedRunError:
-        raise
-    except (LlmbenchError, RunFailedError) as error:
-        return str(error)
-    return None
 
 
 # --- what they say -----------------------------------------------------------------------------------------------

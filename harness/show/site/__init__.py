@@ -20,7 +20,7 @@ from harness.rule.reasons import explain
 from harness.show.describe import track_facts
 from harness.show.ideas import HEADS as IDEA_HEADS
 from harness.show.ideas import LEFT as IDEA_LEFT
-from harness.show.ideas import draw_ideas
+from harness.show.ideas import MOST_SHOWN, draw_ideas
 from harness.show.plots import draw_cost, draw_history, to_svg
 from harness.show.site.content import ARMS, PLOT_WIDTH, SubmissionPage, TrackPage, read_submissions, read_tracks
 
@@ -84,6 +84,7 @@ def render_pages(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackPa
         "COLUMNS": COLUMNS,
         "IDEA_HEADS": IDEA_HEADS,
         "IDEA_LEFT": IDEA_LEFT,
+        "MOST_SHOWN": MOST_SHOWN,
         "HEADLINES": [metric for metric in METRICS if metric.headline],
         "ARMS": ARMS,
         "evidence": evidence,
