@@ -62,8 +62,8 @@ def test_each_outcome_has_a_line_with_its_numbers(width: int) -> None:
 
 def test_the_picture_has_who_has_a_gain_and_a_screen_has_its_noise() -> None:
     good, bad = campaign_gains(ROWS)
-    assert (good.name, good.low, good.high, good.stands_out) == ("a_good_idea", 0.02, 0.04, True)
-    assert (bad.low, bad.high, bad.stands_out) == pytest.approx((-0.015, -0.005, False))
+    assert (good.name, good.low, good.high, good.accepted, good.screened) == ("a_good_idea", 0.02, 0.04, True, False)
+    assert (bad.low, bad.high, bad.accepted, bad.screened) == pytest.approx((-0.015, -0.005, False, True))
 
 
 def contestants(count: int) -> Any:
