@@ -66,7 +66,6 @@ class BatchShape(Strict):
     steps: Positive
     sequences: Positive
     length: Positive
-    """Tokens of a sequence."""
 
     @property
     def batch_tokens(self) -> int:
@@ -74,8 +73,16 @@ class BatchShape(Strict):
 
     @property
     def tokens(self) -> int:
-        """Of all these steps."""
         return self.steps * self.batch_tokens
+
+
+def tokens_at(shapes: Iterable[BatchShape], step: int) -> int:
+    """Tokens of the first `step` steps."""
+    tokens = 0
+    for shape in shapes:
+        tokens += min(step, shape.steps) * shape.batch_tokens
+        step -= min(step, shape.steps)
+    return tokens
 
 
 class Training(Strict):
@@ -114,13 +121,7 @@ class Training(Strict):
 
     def tokens_at(self, step: int) -> int:
         """Tokens that were handed out by the end of a step."""
-        if self.batches is None:
-            return step * (self.tokens // self.steps)
-        tokens = 0
-        for shape in self.batches:
-            tokens += min(step, shape.steps) * shape.batch_tokens
-            step -= min(step, shape.steps)
-        return tokens
+        return step * (self.tokens // self.steps) if self.batches is None else tokens_at(self.batches, step)
 
 
 class Evaluation(Strict):

@@ -16,6 +16,8 @@ from harness.core.track import Track
 
 # A batch holds at most so many times the track's tokens, and at least one in so many: memory and hours are finite.
 MOST_BATCH = 16
+# One after the other; what the player says of them is one message.
+MOST_SHAPES = 5_000
 
 
 @dataclass(frozen=True)
@@ -120,5 +122,9 @@ def make_plan(track: Track, batch_shape: object) -> tuple[BatchShape, ...] | Non
         else:
             found.append(BatchShape(steps=1, sequences=sequences, length=length))
         done += sequences * length
+        if len(found) > MOST_SHAPES:
+            raise LlmbenchError(
+                f"batch_shape changes the batches more than {MOST_SHAPES:,} times; make it fewer stages"
+            )
     own = (budget.batch_sequences, budget.seq_len)
     return None if [(shape.sequences, shape.length) for shape in found] == [own] else tuple(found)

@@ -18,6 +18,7 @@ from pydantic import Field
 from harness.core.runs import BatchShape, ExpertLayer
 from harness.core.schema import Count, Positive, Strict
 from harness.core.track import Track
+from harness.data.plan import MOST_SHAPES
 
 REQUEST = struct.Struct("<Bqqq")  # verb, rows, columns, number; the body's length follows from its message
 ANSWER = struct.Struct("<B")  # whether it was done; the body follows
@@ -28,7 +29,6 @@ LONGEST_WORD = 1 << 20
 LONGEST_REASON = 300
 """Characters of why a player failed that are kept."""
 MOST_TENSORS = 20_000
-MOST_SHAPES = 5_000
 LONGEST_NAME = 300  # characters of a tensor's name, printable ASCII
 LONGEST_AXIS = 1 << 40
 

@@ -19,7 +19,7 @@ from harness.core.dataspec import SplitName
 from harness.core.errors import InterruptedRunError
 from harness.core.events import Lost, RunEvent, Step
 from harness.core.project import sha256, write_atomic
-from harness.core.runs import CurvePoint, ExpertLayer, RunFailedError, Training
+from harness.core.runs import CurvePoint, ExpertLayer, RunFailedError, Training, tokens_at
 from harness.data.batches import Batches, Tokens, eval_batches
 from harness.player.process import INTERRUPTED
 from harness.referee.casting import Casting
@@ -57,6 +57,9 @@ def train(
     with ExitStack() as stack:
         ranks = start_ranks(casting, stack)
         start, plan = ranks[0].snapshot(), ranks[0].plan
+        if tokens_at(plan.shapes, progress.step) != progress.tokens:
+            reason = "budget: its batches have other shapes than before it was interrupted; make batch_shape a function"
+            raise RunFailedError("invalid", f"{reason} of its arguments alone")
         run = _Run(casting, ranks, Dev(casting, tokens["dev"], stack), progress, watch, started)
         batches = Batches(tokens["train"], budget.seq_len, budget.batch_sequences, job.seed)
         run.preparation = (

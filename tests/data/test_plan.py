@@ -102,6 +102,13 @@ def test_the_referee_believes_no_plan_that_breaks_the_budget(change: dict[str, i
         plan_of(SMOKE, [own.model_copy(update=change)])
 
 
+def test_a_schedule_of_too_many_stages_is_refused() -> None:
+    long = SMOKE.model_copy(update={"budget": BUDGET.model_copy(update={"tokens": 6_000 * BUDGET.batch_tokens})})
+    steps = iter(range(10_000))
+    with pytest.raises(LlmbenchError, match="more than 5,000 times"):
+        make_plan(long, lambda progress, sequences, length: (sequences - next(steps) % 2, length))
+
+
 def test_only_the_last_batch_may_be_tiny() -> None:
     own = plan_of(SMOKE, None).shapes[0]
     tiny = BatchShape(steps=own.batch_tokens, sequences=1, length=1)

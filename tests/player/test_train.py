@@ -16,7 +16,7 @@ from torch import nn
 
 from harness.core.errors import InterruptedRunError, LlmbenchError
 from harness.core.events import RunEvent, Step
-from harness.core.runs import Training
+from harness.core.runs import RunFailedError, Training
 from harness.core.track import Track
 from harness.player.device import Device
 from harness.referee.checkpoint import load_checkpoint
@@ -55,6 +55,24 @@ def test_a_resumed_run_equals_an_uninterrupted_one(train_tiny: TrainTiny, tiny: 
             train_tiny("base", folder, track=track, should_stop=lambda q=questions: next(q))
         torch.manual_seed(99)
         assert fingerprint(train_tiny("base", folder, track=track)) == fingerprint(whole)
+
+
+def test_a_resumed_run_whose_batches_have_other_shapes_is_invalid(
+    train_tiny: TrainTiny, build_recipe: Build, tiny: Track
+) -> None:
+    """Else it could train on small batches, be interrupted, and get the budget's tokens once more."""
+    recipe = build_recipe("base", tiny)
+
+    def with_batches_of(sequences: int) -> Recipe:
+        parts = replace(recipe.parts, batch_shape=lambda progress, rows, length: (sequences, length))
+        return replace(recipe, parts=parts)
+
+    questions = iter([False, False, False, True])
+    with pytest.raises(InterruptedRunError):
+        train_tiny(with_batches_of(1), "torn", should_stop=lambda: next(questions))
+    with pytest.raises(RunFailedError, match="budget: its batches have other shapes than before it was interrupted"):
+        train_tiny(with_batches_of(2 * tiny.budget.batch_sequences), "torn")
+    assert train_tiny(with_batches_of(1), "torn").tokens == tiny.budget.tokens
 
 
 def test_a_damaged_checkpoint_is_named_and_never_taken_up(train_tiny: TrainTiny, job: Job) -> None:
