@@ -297,6 +297,8 @@ def test_names_topics_and_all_but_placebos(checkout: Project) -> None:
         campaign_names(checkout, (), "optimiser")
     with pytest.raises(LlmbenchError, match="not both"):
         campaign_names(checkout, ("best",), "optimizer")
+    with pytest.raises(LlmbenchError, match=r"there is no variant 'bset'.*best"):
+        campaign_names(checkout, ("good", "bset"), None)
 
 
 def test_a_part_of_the_record_is_no_candidate(checkout: Project) -> None:

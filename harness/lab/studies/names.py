@@ -14,11 +14,14 @@ from harness.variants.source import read_variant, variant_names
 def campaign_names(project: Project, names: Sequence[str], topic: str | None) -> list[str]:
     """The variants that were named, those of a topic, or all but the placebos of the tracks.
 
-    Raises LlmbenchError for an unknown topic, and where there is none.
+    Raises LlmbenchError for an unknown name or topic, and where there is none: a typing error shows before anything is
+    trained.
     """
     if names and topic is not None:
         raise LlmbenchError("name the variants or give --topic, not both")
     if names:
+        for unknown in sorted({*names} - {*variant_names(project)}):
+            read_variant(project, unknown)  # raises, with the nearest name
         return [*dict.fromkeys(names)]
     placebos = set[str]()
     for track in track_names(project):
