@@ -23,6 +23,10 @@ from typing import Any
 from ray.cluster_utils import Cluster
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.kills import descendants
+
 PATIENCE_S = 300.0
 
 
@@ -76,23 +80,9 @@ class Box:
         return found
 
 
-def processes() -> dict[int, tuple[int, str]]:
-    """Process -> (parent, command line)."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in listed.splitlines()]
-    return {int(row[0]): (int(row[1]), row[2] if len(row) > 2 else "") for row in rows}
-
-
 def below(parent: int, words: str) -> list[int]:
     """The descendants of `parent` whose command line holds `words`."""
-    table = processes()
-
-    def descends(pid: int) -> bool:
-        while pid in table and pid != parent:
-            pid = table[pid][0]
-        return pid == parent
-
-    return [pid for pid, (_, command) in table.items() if pid != parent and words in command and descends(pid)]
+    return [process_id for process_id, command in descendants(parent).items() if words in command]
 
 
 def wait_for(what: Callable[[], Any]) -> Any:

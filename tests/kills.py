@@ -10,8 +10,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 PAIR = ("base", "base+token_smear")
@@ -76,14 +79,11 @@ def finish(root: Path, track: str, recipes: tuple[str, ...] = PAIR) -> None:
 
 
 def descendants(process_id: int) -> dict[int, str]:
-    """Process id -> command line of all processes beneath one, nearest first."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in listed.splitlines()]
-    found, parents = {}, {process_id}
-    while parents:
-        children = {int(row[0]): " ".join(row[2:]) for row in rows if int(row[1]) in parents}
-        found |= children
-        parents = set(children)
+    """Process id -> command line of all processes beneath one."""
+    found = {}
+    for process in psutil.Process(process_id).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            found[process.pid] = " ".join(process.cmdline())
     return found
 
 
@@ -105,7 +105,7 @@ def kill(process: subprocess.Popen[bytes], target: str, choose: random.Random) -
 def outlive(family: set[int], patience_s: float) -> float:
     """Seconds until the last of these processes has ended. Raises TimeoutError when that takes too long."""
     begun = time.monotonic()
-    while any(state(process_id) not in ("", "Z") for process_id in family):
+    while any(state(process_id) not in ("", psutil.STATUS_ZOMBIE) for process_id in family):
         if time.monotonic() - begun > patience_s:
             raise TimeoutError(f"after {patience_s} s some of {family} still run")
         time.sleep(0.02)
@@ -113,9 +113,10 @@ def outlive(family: set[int], patience_s: float) -> float:
 
 
 def state(process_id: int) -> str:
-    """What `ps` says of a process: T stopped, Z dead and not yet fetched, nothing where it is gone."""
-    listed = subprocess.run(["ps", "-o", "stat=", "-p", str(process_id)], capture_output=True, text=True, check=False)
-    return listed.stdout.strip()[:1]
+    """What the system says of a process, in psutil's words; nothing where it is gone."""
+    with suppress(psutil.NoSuchProcess):
+        return str(psutil.Process(process_id).status())
+    return ""
 
 
 def progress(root: Path, *, first: bool = False) -> dict[str, str]:
