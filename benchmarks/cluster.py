@@ -25,7 +25,7 @@ from ray.cluster_utils import Cluster
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.kills import descendants
+from tests.kills import descendants  # noqa: E402
 
 PATIENCE_S = 300.0
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from harness.core.track import Rule
 from harness.rule.forecast import look_costs
 from harness.rule.screen import replay_screen
-from harness.rule.sequential import Criterion, false_accept_rate, replay
+from harness.rule.sequential import Criterion, replay, spend
 from harness.rule.stats import bounds, estimate, p_value
 from harness.rule.verdict import Stage
 
@@ -248,16 +248,6 @@ def protocols(rule: Rule) -> dict[str, Protocol]:
     }
 
 
-def levels_for(looks: Sequence[int], weights: Sequence[float], alpha: float) -> tuple[float, ...]:
-    """Levels in the ratio of `weights` that spend `alpha`."""
-    low, high = 0.0, alpha / min(weights)
-    for _ in range(25):
-        middle = (low + high) / 2
-        spent = false_accept_rate(looks, [middle * weight for weight in weights])
-        low, high = (low, middle) if spent > alpha else (middle, high)
-    return tuple(low * weight for weight in weights)
-
-
 def neighbours(rule: Rule) -> Iterator[tuple[str, Rule]]:
     """The rule with one thing moved, by what was moved; the rule itself first."""
     yield "as declared", rule
@@ -283,7 +273,7 @@ def neighbours(rule: Rule) -> Iterator[tuple[str, Rule]]:
         ((4, 6, 8), (1.3, 2.0, 4.0)),
         tuple(zip(*every, strict=True)),
     ):
-        levels = levels_for(looks, weights, rule.alpha)
+        levels = spend(looks, weights, rule.alpha)
         label = f"looks {listed(looks)}, levels as {listed(weights)}"
         yield label, rule.model_copy(update={"looks": looks, "levels": levels})
 

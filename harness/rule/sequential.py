@@ -11,13 +11,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.errors import LlmbenchError
-from harness.core.track import Rule
 from harness.rule.stats import Array, Design, Estimate, bounds, estimate, p_value
 
 Flags = NDArray[np.bool_]
@@ -33,6 +32,21 @@ ANGLES = 32
 """Gauss-Legendre nodes of one step's integral."""
 SMALLEST_P, LARGEST_P = 1e-150, 1 - 2.0**-53
 """Ends of the levels whose quantiles are finite, and their squares too."""
+
+
+class Looks(Protocol):
+    """When a contest may be decided, and at which levels: a track's rule, or what a comparison declares."""
+
+    @property
+    def looks(self) -> tuple[int, ...]: ...
+    @property
+    def levels(self) -> tuple[float, ...]: ...
+    @property
+    def alpha(self) -> float: ...
+    @property
+    def futility_alpha(self) -> float | None: ...
+    @property
+    def design(self) -> Literal["paired", "stored"]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +107,7 @@ class Replay(NamedTuple):
     """The look that decided, else the last one reached; from 1, 0 for none."""
 
 
-def find(criterion: Criterion, look: int, rule: Rule) -> Finding:
+def find(criterion: Criterion, look: int, rule: Looks) -> Finding:
     """One criterion at a look, counted from 1.
 
     Where fewer pairs count than the first look needs, nothing is known: all numbers are NaN.
@@ -118,7 +132,7 @@ def find(criterion: Criterion, look: int, rule: Rule) -> Finding:
     return Finding(found, low, high, p, passes, hopeless, ~passes & ~hopeless & flat)
 
 
-def replay(criteria: Sequence[Criterion], rule: Rule) -> Replay:
+def replay(criteria: Sequence[Criterion], rule: Looks) -> Replay:
     """All looks in turn, for every contest at once. The first decision is final."""
     *contests, available = criteria[0].candidate.shape
     decision, look = np.zeros(contests, dtype=np.int64), np.zeros(contests, dtype=np.int64)
@@ -234,14 +248,34 @@ def _one_step(
     return value
 
 
-def check_levels(rule: Rule) -> None:
-    """Raises LlmbenchError where a track's levels do not spend its alpha."""
+WEIGHTS = ((3, 4, 5, 6, 7, 8), (1.0, 1.3, 1.6, 2.0, 2.8, 4.0))
+"""Looks out of eight, and the ratio of their levels, of which the tracks' own looks use some (benchmarks/verdict)."""
+
+
+def usual_weights(looks: Sequence[int]) -> list[float]:
+    """The ratio of the tracks' levels at these looks, by their share of the last one."""
+    return [float(np.interp(8 * look / looks[-1], *WEIGHTS)) for look in looks]
+
+
+def spend(looks: Sequence[int], weights: Sequence[float], alpha: float) -> tuple[float, ...]:
+    """Levels in the ratio of `weights` that spend `alpha` in a paired design."""
+    from scipy.optimize import brentq
+
+    def missed(scale: float) -> float:
+        return false_accept_rate(looks, [scale * weight for weight in weights]) - alpha
+
+    scale = brentq(missed, 0.0, 1.01 * alpha / min(weights), xtol=alpha * 1e-6)
+    return tuple(scale * weight for weight in weights)
+
+
+def check_levels(rule: Looks) -> None:
+    """Raises LlmbenchError where the levels do not spend alpha."""
     if rule.design == "stored":  # no exact levels: a union bound
         size, exact = sum(rule.levels), False
     else:
         size, exact = false_accept_rate(rule.looks, rule.levels), True
     if size > rule.alpha * (1 + SIZE_TOLERANCE) or (exact and size < rule.alpha * (1 - SIZE_TOLERANCE)):
         raise LlmbenchError(
-            f"rule.levels: these looks accept a candidate without any gain with a chance of {size:.5f}, the track "
-            f"declares alpha = {rule.alpha}; multiply the levels by about {rule.alpha / size:.4f}"
+            f"rule.levels: these looks accept a candidate without any gain with a chance of {size:.5f}, the declared "
+            f"alpha is {rule.alpha}; multiply the levels by about {rule.alpha / size:.4f}"
         )

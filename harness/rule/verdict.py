@@ -24,7 +24,7 @@ from harness.core.track import Rule
 from harness.rule.comparable import comparability_problems
 from harness.rule.criteria import Guard, Lane, as_guard, criteria_of, margin_of
 from harness.rule.screen import replay_screen, units
-from harness.rule.sequential import Criterion, Finding, check_levels, find, replay, stage_wise_p
+from harness.rule.sequential import Criterion, Finding, Looks, check_levels, find, replay, stage_wise_p
 from harness.rule.stats import pair_correlation, sign_flip_p
 
 FailureCode = Literal["candidate_failed", "hopeless_start", "record_failed", "run_interrupted"]
@@ -112,6 +112,28 @@ def _decide(
     if len(candidates) < rule.looks[0]:
         return verdict(decision="undecided", reasons=("too_few_pairs",), next_look=rule.looks[0])
     criteria = criteria_of(records, candidates, rule, lane, margin_of(rule, lane, added_statements))
+    return weigh(criteria, rule, verdict, losses_of(records), losses_of(candidates))
+
+
+def losses_of(runs: Sequence[FinishedRun]) -> list[float]:
+    """Val losses, nats per token."""
+    return [run.evaluation.val_loss for run in runs]
+
+
+def weigh(
+    criteria: Sequence[Criterion],
+    rule: Looks,
+    verdict: Callable[..., Verdict],
+    records: Sequence[float],
+    candidates: Sequence[float],
+) -> Verdict:
+    """The decision at the last look that the values allow: `verdict` with its reasons and numbers.
+
+    The first criterion is the gain that is claimed, the others are guards. The correlation is that of the values of
+    both arms. Needs as many pairs as the first look.
+    """
+    blank = verdict(decision="undecided", reasons=("too_few_pairs",))
+    lane, added, stored = blank.lane, blank.added_statements, rule.design == "stored"
     state = replay(criteria, rule)
     decision, look = _DECISIONS[int(state.decision)], int(state.look)
     num_used, is_last = rule.looks[look - 1], look == len(rule.looks)
@@ -120,12 +142,11 @@ def _decide(
     record, candidate = (arm.tolist() for arm in criteria[0].arms(num_used))
     flips = None if stored else sign_flip_p(record, candidate, margin=own.margin)
     remarks = {
-        "fewer_statements": lane != "simplicity" and added_statements < 0,
+        "fewer_statements": lane != "simplicity" and added < 0,
         "pairs_left_over": decision != "undecided" and len(candidates) > num_used,
         "sign_flip_disagrees": decision == "accepted" and flips is not None and flips > rule.alpha,
         "equal_spread_assumed": stored,
     }
-    losses = ([run.evaluation.val_loss for run in arm[:num_used]] for arm in (records, candidates))
     return verdict(
         decision=decision,
         reasons=_deciding(lane, decision, criteria, findings, is_last=is_last)
@@ -136,7 +157,7 @@ def _decide(
         **own.model_dump(include={"gain", "ci_low", "ci_high"}),
         p_value=None if own.p_value is None else _over_all_looks(rule, look, own.p_value),
         sign_flip_p=flips,
-        correlation=None if stored else pair_correlation(*losses),
+        correlation=None if stored else pair_correlation(records[:num_used], candidates[:num_used]),
         time_ratio=next(
             (math.exp(-g.gain) for g in (own, *guards) if g.quantity == "time" and g.gain is not None), None
         ),
@@ -144,7 +165,7 @@ def _decide(
     )
 
 
-def _over_all_looks(rule: Rule, look: int, p: float) -> float:
+def _over_all_looks(rule: Looks, look: int, p: float) -> float:
     """One p-value from that of the look that the contest has come to."""
     if rule.design == "stored":  # a union bound
         return min(1.0, sum(rule.levels[: look - 1]) + p)
@@ -179,7 +200,7 @@ def screen(pairs: Sequence[Pair], rule: Rule, *, added_statements: int) -> Verdi
         return verdict(decision="rejected", reasons=("identical",), pairs=1)
     if len(pairs) < rule.screen_looks[0]:
         return verdict(decision="undecided", reasons=("needs_more_runs",), next_look=rule.screen_looks[0])
-    losses = [[run.evaluation.val_loss for run in arm] for arm in (records, candidates)]
+    losses = losses_of(records), losses_of(candidates)
     gains, margin = np.array(losses[0]) - np.array(losses[1]), margin_of(rule, "loss", added_statements)
     state = replay_screen(gains, margin, rule)
     look, passed = int(state.look), int(state.decision)

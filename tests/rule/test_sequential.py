@@ -14,7 +14,15 @@ from scipy.special import stdtr
 from harness.core.errors import LlmbenchError
 from harness.core.track import Rule
 from harness.rule import sequential
-from harness.rule.sequential import Criterion, check_levels, false_accept_rate, replay, stage_wise_p
+from harness.rule.sequential import (
+    Criterion,
+    check_levels,
+    false_accept_rate,
+    replay,
+    spend,
+    stage_wise_p,
+    usual_weights,
+)
 from harness.rule.stats import Array
 from harness.rule.verdict import decide
 from tests.make import RULE, STORED, make_pairs
@@ -194,3 +202,18 @@ def test_each_contest_is_decided_as_it_is_alone(gain: float) -> None:
     for place, arms in enumerate(zip(contests.record, contests.candidate, strict=True)):
         alone = decide(make_pairs(*(4.0 + 0.01 * arm for arm in arms)), RULE, added_statements=0)
         assert (alone.decision, alone.look) == (words[int(together.decision[place])], together.look[place])
+
+
+@pytest.mark.parametrize(
+    ("looks", "alpha"), [((3, 4, 6, 8), 0.01), ((2, 3), 0.05), ((5,), 0.05), ((3, 5, 8, 20), 0.001)]
+)
+def test_levels_of_any_looks_spend_alpha_and_rise(looks: tuple[int, ...], alpha: float) -> None:
+    levels = spend(looks, usual_weights(looks), alpha)
+    assert false_accept_rate(looks, levels) == pytest.approx(alpha, rel=1e-3)
+    assert list(levels) == sorted(levels)
+
+
+def test_the_tracks_own_levels_are_what_their_looks_get() -> None:
+    assert spend((3, 4, 6, 8), usual_weights((3, 4, 6, 8)), 0.01) == pytest.approx(
+        (0.001438, 0.001869, 0.002876, 0.005751), rel=1e-3
+    )
