@@ -75,6 +75,10 @@ COMMANDS: Mapping[str, Commands] = {
         "ablate": ("studies.ablate.ablate", "Leave out each variant of the record in turn."),
         "plan": ("studies.noise.plan", "Say how many pairs a gain needs, before you train."),
     },
+    "Any trainer": {
+        "compare": ("anywhere.compare.compare", "Compare two versions of your own trainer."),
+        "init": ("anywhere.init.init", "Write llmbench.toml and a CI workflow for your trainer."),
+    },
     "Look": {
         "leaderboard": ("leaderboard.leaderboard", "Show what won and what lost, or write it as a site."),
         "history": ("history.history", "List what was judged, here and on the board."),

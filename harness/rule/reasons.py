@@ -32,6 +32,7 @@ REASONS = {
     "zero_variance": "The values have no spread, so there is no noise to measure the gain against.",
     "resumed_runs": "Too many runs went on from a checkpoint: no times compare. Delete their folders and run it again.",
     # undecided: not comparable
+    "seed_ignored": "Two seeds of one arm gave the same numbers: the trainer ignores its seed.",
     "stale_record": "The record has changed since the candidate was measured; run the candidate again.",
     "mixed_tracks": "The runs were trained under different tracks, or different versions of one.",
     "mixed_code": "The runs were trained by different versions of the base model, the loop or the evaluator.",

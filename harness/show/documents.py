@@ -16,6 +16,7 @@ from harness.board.flags import Flag
 from harness.board.leaderboard import Standing
 from harness.board.rows import Row
 from harness.board.submission import Submission
+from harness.compare.comparison import Comparison
 from harness.core.audit import Audit
 from harness.core.dataspec import SplitName, SplitPin
 from harness.core.errors import LlmbenchError, did_you_mean
@@ -141,6 +142,10 @@ class VerifyDocument(Document):
 
 class JudgeDocument(Document, Judgement):
     """`judge`: one fixed test. Exit code 0 accepted, 3 rejected, 4 undecided."""
+
+
+class CompareDocument(Document, Comparison):
+    """`compare`: two versions of a trainer. Exit code 0 accepted, 3 rejected, 4 undecided."""
 
 
 class ExplainDocument(Document):

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import pytest
 
 from harness.board.leaderboard import rebuild
-from harness.cli.studies.campaign import parse_duration
+from harness.core.durations import parse_duration
 from harness.core.errors import LlmbenchError, UndecidedError
 from harness.core.project import Project
 from harness.core.runs import FailedRun, FinishedRun, RunIdentity

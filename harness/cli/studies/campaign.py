@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.console import Console
 from harness.board.readme import plural
 from harness.cli import options, training
 from harness.cli.options import argument, complete_variants, flag, log, open_track, option, show, show_json
+from harness.core.durations import parse_duration
 from harness.core.errors import EXIT_OK, EXIT_UNDECIDED, InterruptedRunError, LlmbenchError
 from harness.core.project import DEFAULT_TRACK, write_atomic
 from harness.core.terminal import stderr_console
@@ -24,8 +24,6 @@ from harness.lab.studies.outcomes import LEFT, CampaignRow, campaign_rows
 from harness.show.campaign import LiveCampaign, campaign_gains, campaign_notes, campaign_table
 from harness.show.documents import CampaignDocument
 from harness.show.plots import draw_gains, to_svg
-
-UNITS = {"h": 3600, "m": 60, "s": 1}
 
 
 def campaign(
@@ -135,11 +133,3 @@ def campaign_command(names: Sequence[str], topic: str | None, track: str, entry:
     words += [f"--jobs {entry.jobs}"] if entry.jobs is not None else []
     words += [f"--executor {entry.executor}"] if entry.executor != "local" else []
     return " ".join(words)
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of `90m`, `2h`, `1h30m`, `45s`. Raises LlmbenchError for anything else."""
-    parts = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text)
-    if not text or parts is None:
-        raise LlmbenchError(f"'{text}' is no time; write it as 90m, 2h, 1h30m or 45s")
-    return sum(float(count) * seconds for count, seconds in zip(parts.groups(default="0"), UNITS.values(), strict=True))

@@ -1,0 +1,229 @@
+"""The command that compares two versions of anybody's own trainer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli import options
+from harness.cli.options import argument, flag, log, option, show, show_json
+from harness.compare.arms import HERE, Arms, arms_of_commands, arms_of_revisions, top_of
+from harness.compare.comparison import NAME, Comparison
+from harness.compare.contest import Contest
+from harness.compare.places import LocalPlaces, Places, RayPlaces
+from harness.compare.settings import SEED, Settings, read_settings
+from harness.compare.store import LOG, STORE
+from harness.core.errors import LlmbenchError
+from harness.core.project import write_atomic
+from harness.core.terminal import stderr_console
+from harness.show.compare import (
+    NUMBERS,
+    LiveComparison,
+    comparison_facts,
+    comparison_markdown,
+    comparison_runs,
+    comparison_sentence,
+    draw_comparison,
+)
+from harness.show.documents import CompareDocument
+from harness.show.plots import to_svg
+from harness.show.tables import facts_table
+
+EXECUTORS = ("local", "ray")
+
+
+Revisions = Annotated[
+    list[str] | None,
+    argument(
+        "[RECORD CANDIDATE]",
+        "Two revisions of the git repository around: branches, tags, commits, or `.` for the files as they are.",
+    ),
+]
+Run = Annotated[str | None, option("COMMAND", "What trains, in both revisions; holds {seed}.")]
+Record = Annotated[str | None, option("COMMAND", "Two commands instead of two revisions: what is to beat.")]
+Candidate = Annotated[str | None, option("COMMAND", "And what may beat it.")]
+Metric = Annotated[
+    str | None,
+    option(
+        "REGEX|NAME",
+        "The number that counts: the last match of a regular expression with one group in what is printed, as "
+        "'val loss ([0-9.]+)'; or the NAME of printed lines `METRIC name=value`, or of a key in --metric-file.",
+    ),
+]
+MetricFile = Annotated[
+    str | None, option("PATH", "A JSON or JSON-lines file that the trainer writes, as '{out}/log.jsonl'.")
+]
+LowerIsBetter = Annotated[
+    bool | None, flag("--lower-is-better/--higher-is-better", "Which way is better. Default: lower.")
+]
+Also = Annotated[list[str] | None, option("NAME=REGEX", "A further number: shown, not judged. Repeat it.")]
+Curve = Annotated[str | None, option("REGEX", "Two groups, a step and a number: the picture's curve.")]
+SeedVariable = Annotated[str | None, option("NAME", "An environment variable that holds the seed.")]
+Seeds = Annotated[str | None, option("N,N,...", "Fixed seeds. Default: drawn from what is compared.")]
+Looks = Annotated[str | None, option("N,N,...", "Pairs after which it may be decided. Default: 3,4,6,8.")]
+Alpha = Annotated[float | None, option("LEVEL", "False accepts over all looks, one-sided. Default: 0.01.")]
+Design = Annotated[
+    str | None,
+    option("NAME", "paired (default), or stored: --stored-runs runs of the record serve every candidate."),
+]
+StoredRuns = Annotated[int | None, option("N", "Runs of the record in the design stored. Default: 8.")]
+Margin = Annotated[float | None, option("VALUE", "What the gain must exceed. Default: 0.")]
+Price = Annotated[float | None, option("VALUE", "What each added statement must gain beyond it. Default: 0.")]
+MaxSlowdown = Annotated[float | None, option("SHARE", "Largest slowdown, as 0.05. Default: time is shown, not judged.")]
+Timeout = Annotated[str | None, option("TIME", "Longest time of one run: 2h, 90m.")]
+Setup = Annotated[str | None, option("COMMAND", "Run once in each revision's worktree.")]
+Link = Annotated[list[str] | None, option("PATH", "Untracked files that each worktree gets, as data. Repeat it.")]
+Executor = Annotated[str, option("NAME", "local, or ray on a running cluster that sees this folder.", EXECUTORS)]
+Worktrees = Annotated[Path | None, option("FOLDER", "Where worktrees lie. Default: the cache folder.")]
+Output = Annotated[Path | None, option("PATH", "Also write comparison.json here, and its picture beside it.")]
+AsMarkdown = Annotated[bool, flag("--markdown", "Print Markdown, for a CI job's summary.")]
+
+
+def compare(
+    revisions: Revisions = None,
+    run: Run = None,
+    record: Record = None,
+    candidate: Candidate = None,
+    metric: Metric = None,
+    metric_file: MetricFile = None,
+    lower_is_better: LowerIsBetter = None,
+    also: Also = None,
+    curve: Curve = None,
+    seed_variable: SeedVariable = None,
+    seeds: Seeds = None,
+    looks: Looks = None,
+    alpha: Alpha = None,
+    design: Design = None,
+    stored_runs: StoredRuns = None,
+    margin: Margin = None,
+    price: Price = None,
+    max_slowdown: MaxSlowdown = None,
+    timeout: Timeout = None,
+    setup: Setup = None,
+    link: Link = None,
+    jobs: options.Jobs = None,
+    executor: Executor = "local",
+    worktrees: Worktrees = None,
+    output: Output = None,
+    as_json: options.Json = False,
+    as_markdown: AsMarkdown = False,
+) -> None:
+    """Compare two versions of your own trainer: same seeds, side by side, until statistics decide.
+
+    \b
+    Two commands:
+      llmbench compare --record 'python train.py --seed {seed}' \\
+        --candidate 'python train.py --seed {seed} --qk_norm=True' --metric 'val loss ([0-9.]+)'
+    Two revisions of the repository around you, or your uncommitted files (`.`):
+      llmbench compare main my-branch --run 'python train.py --seed {seed}' --metric 'val loss ([0-9.]+)'
+      llmbench compare main . --run ...
+
+    `llmbench.toml` holds the same settings (`llmbench init` writes it); options override it. {seed} becomes each
+    run's seed, {out} a folder of its own for what it writes. Pairs run side by side; after 3, 4, 6 and 8 pairs a
+    paired test decides or goes on, with 1 % false accepts over all looks. Finished runs are kept in .llmbench/ and
+    reused; Ctrl-C loses what is under way. The numbers are the trainer's own.
+
+    Exit codes: 0 accepted, 3 rejected, 4 undecided, 2 wrong input.
+    """
+    given = {key: value for key, value in locals().items() if key in Settings.model_fields}
+    given |= {"also": _named(also), "seeds": _numbers("--seeds", seeds), "looks": _numbers("--looks", looks)}
+    here = Path.cwd()
+    folder = top_of(here) or here
+    settings = read_settings(folder, given)
+    places = _places(executor, jobs)
+    with LiveComparison(stderr_console(), settings) as live:
+        arms = _arms(settings, folder, here, revisions or (), live.say, worktrees)
+        contest = Contest(settings, arms, places, folder / STORE, live)
+        command, seed = arms.record.command, contest.seeds["record"][0]
+        live.say(f"in {arms.folders['record']}: `{command.replace(SEED, str(seed))}`, and so on")
+        found = contest.run()
+    files = _write(found, [contest.folder / NAME, *([output] if output else [])])
+    if as_json:
+        show_json(CompareDocument(**dict(found)))
+    elif as_markdown:
+        sys.stdout.write(comparison_markdown(found))
+    else:
+        show_comparison(found)
+    for run_ in found.runs:
+        if run_.status == "failed":
+            log(f"log of {run_.arm} seed {run_.seed}: {contest.store.place_of(run_.arm, run_.seed) / LOG}")
+    log(f"kept: {files[-1]}, picture: {files[-1].with_suffix('.svg')}; check it: `llmbench verify {files[-1]}`")
+    raise typer.Exit(options.DECISION_EXITS[found.verdict.decision])
+
+
+def show_comparison(found: Comparison) -> None:
+    """Its runs, its numbers and its verdict, for a person."""
+    show(comparison_runs(found), facts_table(comparison_facts(found)))
+    show(comparison_sentence(found.verdict), style=options.DECISION_STYLES[found.verdict.decision])
+    show(NUMBERS)
+
+
+def _arms(
+    settings: Settings,
+    folder: Path,
+    here: Path,
+    revisions: Sequence[str],
+    say: Callable[[str], None],
+    worktrees: Path | None,
+) -> Arms:
+    """The two arms that the settings and the revisions name. Raises LlmbenchError where they do not fit."""
+    if settings.run is None:
+        if revisions:
+            raise LlmbenchError(
+                "two revisions go with one command, --run; two commands (--record, --candidate) run on the files as "
+                "they are: leave one of the two out"
+            )
+        return arms_of_commands(settings, here)
+    if len(revisions) != 2:
+        raise LlmbenchError(
+            f"name two revisions to compare, as `llmbench compare main {HERE}`, found {len(revisions)}; or give two "
+            f"commands, --record and --candidate"
+        )
+    if top_of(folder) is None:
+        raise LlmbenchError(
+            f"{folder} is in no git repository, so it has no revisions; compare two commands with --record and "
+            f"--candidate"
+        )
+    return arms_of_revisions(settings, folder, (revisions[0], revisions[1]), say, worktrees)
+
+
+def _places(executor: str, jobs: int | None) -> Places:
+    if executor not in EXECUTORS:
+        raise LlmbenchError(f"there is no executor '{executor}'; take {' or '.join(EXECUTORS)}")
+    return LocalPlaces(jobs) if executor == "local" else RayPlaces(jobs)
+
+
+def _write(found: Comparison, targets: Sequence[Path]) -> list[Path]:
+    """The comparison and its picture, in each place."""
+    text = found.model_dump_json(indent=1) + "\n"
+    picture = to_svg(lambda: draw_comparison(found)) if found.runs else ""
+    for target in targets:
+        write_atomic(target, text)
+        if picture:
+            write_atomic(target.with_suffix(".svg"), picture)
+    return list(targets)
+
+
+def _named(pairs: Sequence[str] | None) -> dict[str, str] | None:
+    if not pairs:
+        return None
+    found = {}
+    for pair in pairs:
+        name, sign, pattern = pair.partition("=")
+        if not sign or not name or not pattern:
+            raise LlmbenchError(f"--also '{pair}' is no NAME=REGEX, as 'accuracy=acc ([0-9.]+)'")
+        found[name] = pattern
+    return found
+
+
+def _numbers(name: str, text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise LlmbenchError(f"{name} '{text}' is no list of whole numbers; write it as 3,4,6,8") from error

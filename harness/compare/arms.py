@@ -1,0 +1,267 @@
+"""The two arms: commands in this folder, or revisions of a git repository, each in a worktree of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import filelock
+import platformdirs
+
+from harness.compare.settings import Settings
+from harness.core.errors import LlmbenchError
+from harness.core.git import find_commit, git, read_at
+from harness.core.project import derive_seed, make_folder, sha256, write_atomic
+from harness.core.schema import Sha256, Strict
+from harness.variants.cost import count_statements_of
+
+ArmName = Literal["record", "candidate"]
+HERE = "."
+"""The name of the revision that the files of the checkout are, committed or not."""
+SKIPPED = frozenset({"node_modules", "site-packages", "__pycache__"})
+MOST_SOURCES = 5000
+"""Python files that are read for the digest of a folder outside git."""
+TAIL_LINES = 15
+
+
+class Arm(Strict):
+    """One side of a comparison: what is run, and which sources it runs on."""
+
+    name: str
+    """As it was asked for: a revision, or its command."""
+    command: str
+    """With `{seed}` and `{out}`."""
+    revision: str | None = None
+    """The full id of its commit; None for a folder's own files."""
+    sources: Sha256
+    """Digest of the files that it runs on: of a revision its tree, of a folder what git tracks and its Python files."""
+    dirty: bool = False
+    """Whether these are files of a checkout that are not committed."""
+
+
+class Arms(NamedTuple):
+    """Both arms, where they run, and what the candidate's code costs beyond the record's."""
+
+    record: Arm
+    candidate: Arm
+    folders: Mapping[ArmName, Path]
+    added_statements: int | None
+    """None where the arms are commands, or where a file that differs is no Python of this version."""
+
+
+def top_of(folder: Path) -> Path | None:
+    """The top of the git repository around a folder; None where there is none."""
+    with suppress(LlmbenchError):
+        return Path(os.fsdecode(git(folder, "rev-parse", "--show-toplevel")).strip())
+    return None
+
+
+def arms_of_commands(settings: Settings, folder: Path) -> Arms:
+    """Two commands in one folder."""
+    digest, dirty = _digest_of_folder(folder)
+    record, candidate = (
+        Arm(name=command, command=command, sources=digest, dirty=dirty)
+        for command in (settings.record or "", settings.candidate or "")
+    )
+    if record == candidate:
+        raise LlmbenchError("both commands are the same, so there is nothing to compare; change one of them")
+    return Arms(record, candidate, {"record": folder, "candidate": folder}, None)
+
+
+def arms_of_revisions(
+    settings: Settings, top: Path, revisions: tuple[str, str], tell: Callable[[str], None], home: Path | None = None
+) -> Arms:
+    """Two revisions of the repository at `top`; makes their worktrees under `home` (default: the cache folder).
+
+    Raises LlmbenchError where there is no such revision, or where its setup fails.
+    """
+    commits = [_commit_of(top, revision) for revision in revisions]
+    trees = [_line(git(top, "rev-parse", f"{commit}^{{tree}}")) for commit in commits]
+    if trees[0] == trees[1]:
+        raise LlmbenchError(
+            f"'{revisions[0]}' and '{revisions[1]}' hold the same files, so there is nothing to compare; name others"
+        )
+    home = (home or Path(platformdirs.user_cache_dir("llmbench", appauthor=False)) / "worktrees") / (
+        sha256(str(top).encode())[:12]
+    )
+    arms, folders = list[Arm](), list[Path]()
+    for revision, commit, tree in zip(revisions, commits, trees, strict=True):
+        dirty = revision == HERE and tree != _tree_of_head(top)
+        arms.append(
+            Arm(
+                name=f"{HERE} ({tree[:12]})" if dirty else revision,
+                command=settings.run or "",
+                revision=None if dirty else commit,
+                sources=sha256(tree.encode()),
+                dirty=dirty,
+            )
+        )
+        folders.append(_worktree(settings, top, commit, tree, home, tell))
+    added = added_statements(top, *commits)
+    return Arms(arms[0], arms[1], {"record": folders[0], "candidate": folders[1]}, added)
+
+
+def _line(output: bytes) -> str:
+    return os.fsdecode(output).strip()
+
+
+def _tree_of_head(top: Path) -> str:
+    return _line(git(top, "rev-parse", "HEAD^{tree}"))
+
+
+def _commit_of(top: Path, revision: str) -> str:
+    """The commit that a revision names; of `.` one of the checkout's files, which no branch holds."""
+    if revision != HERE:
+        return find_commit(top, revision)
+    tree = _tree_of(top, everything=True)
+    if tree == _tree_of_head(top):
+        return find_commit(top, "HEAD")
+    who = ("-c", "user.name=llmbench", "-c", "user.email=llmbench@localhost")
+    return _line(git(top, *who, "commit-tree", tree, "-p", "HEAD", "-m", "files that llmbench compares"))
+
+
+def _tree_of(top: Path, *, everything: bool) -> str:
+    """The id of the tree that the checkout's files make, without touching its index.
+
+    With `everything` all files that are not ignored; else what is tracked, and untracked Python.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        index = Path(folder) / "index"
+        with suppress(OSError):  # a fresh repository has none
+            shutil.copy(_line(git(top, "rev-parse", "--path-format=absolute", "--git-path", "index")), index)
+        environment = {**os.environ, "GIT_INDEX_FILE": str(index)}
+
+        def ask(*arguments: str) -> bytes:
+            done = subprocess.run(["git", *arguments], cwd=top, env=environment, capture_output=True, check=False)
+            if done.returncode:
+                raise LlmbenchError(f"git {arguments[0]} failed: {_line(done.stderr)[:500]}")
+            return done.stdout
+
+        ask("add", "--all" if everything else "--update", ".")
+        untracked = ask("ls-files", "--others", "--exclude-standard", "-z", "*.py").split(b"\0")[:-1]
+        if untracked:
+            ask("add", "--", *map(os.fsdecode, untracked))
+        return _line(ask("write-tree"))
+
+
+def _digest_of_folder(folder: Path) -> tuple[str, bool]:
+    """Digest of what a folder's commands may run on, and whether it is not what is committed."""
+    top = top_of(folder)
+    if top is not None:
+        tree = _tree_of(top, everything=False)
+        with suppress(LlmbenchError):  # no commit yet
+            return sha256(tree.encode()), tree != _tree_of_head(top)
+        return sha256(tree.encode()), True
+    found = []
+    for place, names, files in os.walk(folder):
+        names[:] = sorted(name for name in names if not name.startswith(".") and name not in SKIPPED)
+        found += [Path(place, name) for name in sorted(files) if name.endswith(".py")]
+        if len(found) > MOST_SOURCES:
+            raise LlmbenchError(
+                f"{folder} holds more than {MOST_SOURCES} Python files and is in no git repository; run this in the "
+                f"trainer's own folder, or `git init` it"
+            )
+    texts = [f"{path.relative_to(folder)} {sha256(path.read_bytes())}" for path in found]
+    return sha256("\n".join(texts).encode()), True
+
+
+def added_statements(top: Path, record: str, candidate: str) -> int | None:
+    """What the candidate's Python costs beyond the record's, counted as a variant's cost is, over files that differ."""
+    options = ("--name-only", "--no-renames", "--no-ext-diff", "-z")
+    paths = os.fsdecode(git(top, "diff", *options, record, candidate, "--", "*.py")).split("\0")[:-1]
+    total = 0
+    for path in paths:
+        for commit, sign in ((candidate, 1), (record, -1)):
+            text = read_at(top, commit, path)
+            try:
+                total += sign * (0 if text is None else count_statements_of(text.decode("utf-8")))
+            except (LlmbenchError, UnicodeDecodeError):
+                return None
+    return total
+
+
+def _worktree(settings: Settings, top: Path, commit: str, tree: str, home: Path, tell: Callable[[str], None]) -> Path:
+    """The worktree of a commit, set up; made once for each tree, setup and list of links."""
+    key = sha256("\0".join([tree, settings.setup or "", *settings.link]).encode())[:12]
+    folder, ready = home / f"{tree[:12]}-{key}", home / f"{tree[:12]}-{key}.ready"
+    make_folder(home)
+    with filelock.FileLock(home / f"{folder.name}.lock"):
+        if ready.exists() and folder.is_dir():
+            return folder
+        if folder.exists():  # half made
+            shutil.rmtree(folder)
+        git(top, "worktree", "prune")
+        git(top, "-c", f"core.hooksPath={os.devnull}", "worktree", "add", "--detach", "--force", str(folder), commit)
+        for path in settings.link:
+            _link(top, folder, path)
+        if settings.setup:
+            tell(f"setting up {folder}: {settings.setup}")
+            _set_up(settings.setup, folder)
+        write_atomic(ready, "")
+    return folder
+
+
+def _link(top: Path, folder: Path, path: str) -> None:
+    """Have a worktree see an untracked path of the checkout; a folder that git knows too gets what it lacks."""
+    source, target = top / path, folder / path
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise LlmbenchError(f"link '{path}' is not a path within the repository; name one that is")
+    if not source.exists():
+        raise LlmbenchError(f"link '{path}': there is no {source}; make it, or leave the link out")
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(source, target_is_directory=source.is_dir())
+    elif source.is_dir():
+        for child in sorted(source.iterdir()):
+            if child.is_dir() or not (target / child.name).exists():
+                _link(top, folder, f"{path}/{child.name}")
+
+
+def _set_up(command: str, folder: Path) -> None:
+    """Run the setup in a worktree; its output lies beside it. Raises LlmbenchError with its end where it fails."""
+    log = folder.with_name(f"{folder.name}.setup.log")
+    with log.open("wb") as file:
+        done = subprocess.run(
+            command, shell=True, cwd=folder, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False
+        )
+    if done.returncode:
+        end = " | ".join(tail_of(log.read_bytes(), 4)) or "it printed nothing"
+        raise LlmbenchError(f"setup '{command}' ended with code {done.returncode} in {folder}: {end} (all: {log})")
+
+
+def tail_of(text: bytes, count: int = TAIL_LINES) -> tuple[str, ...]:
+    """The last lines of a log that are not empty."""
+    lines = [line.rsplit("\r", 1)[-1] for line in text.decode(errors="backslashreplace").split("\n")]
+    return tuple([line for line in map(str.rstrip, lines) if line][-count:])
+
+
+def seeds_of(settings: Settings, record: Arm, candidate: Arm) -> dict[ArmName, tuple[int, ...]]:
+    """Each arm's seeds in their order; a pair has the same ones.
+
+    They follow from both arms, of stored runs of a record from it alone, and fit into 31 bits.
+    """
+    ours, theirs = ((arm.command, arm.sources) for arm in (candidate, record))
+    if settings.seeds is not None:
+        return {"record": settings.seeds, "candidate": settings.seeds}
+    if settings.design == "stored":
+        return {
+            "record": _draw(settings.stored_runs, "stored", *theirs),
+            "candidate": _draw(settings.looks[-1], "candidate", *theirs, *ours),
+        }
+    both = _draw(settings.looks[-1], "pairs", *theirs, *ours)
+    return {"record": both, "candidate": both}
+
+
+def _draw(count: int, *key: str) -> tuple[int, ...]:
+    found: dict[int, None] = {}
+    place = 0
+    while len(found) < count:
+        found[derive_seed("compare", *key, place) % 2**31] = None
+        place += 1
+    return tuple(found)

@@ -1,0 +1,225 @@
+"""A comparison as it is kept: every run, what was declared, and the verdict, which anyone can replay from the file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import ValidationError
+
+from harness.compare.arms import Arm, ArmName, seeds_of
+from harness.compare.settings import TIME_LEVEL, Declared, Settings
+from harness.compare.trial import FailedTrial, FinishedTrial, Trial
+from harness.core.errors import LlmbenchError
+from harness.core.project import read_text
+from harness.core.schema import Count, Strict
+from harness.core.track import explain_validation
+from harness.rule.sequential import Criterion, check_levels
+from harness.rule.stats import value_problems
+from harness.rule.verdict import Verdict, weigh
+
+NAME = "comparison.json"
+SHORTEST_S = 1e-3
+REPORTED = "reported by the trainer"
+"""What every number of a comparison is: the trainer scored itself, on its own data."""
+
+
+class Comparison(Strict):
+    """Two arms of somebody's own trainer, their runs, and what the rule says of them.
+
+    History of `schema_version`:
+    1 (2026-11): first version.
+    """
+
+    schema_version: Literal[1] = 1
+    numbers: Literal["reported by the trainer"] = "reported by the trainer"
+    """The trainer scored itself: llmbench checked the test, not the score."""
+    llmbench: str
+    """Version that made it."""
+    date: str
+    """UTC, when the verdict was written."""
+    settings: Settings
+    declared: Declared
+    """The looks and their levels, as they were when it began."""
+    record: Arm
+    candidate: Arm
+    added_statements: int | None
+    """What the candidate's Python costs beyond the record's; None where the arms are commands."""
+    jobs: Count
+    """Runs at a time."""
+    executor: Literal["local", "ray"]
+    record_seeds: tuple[Count, ...]
+    candidate_seeds: tuple[Count, ...]
+    runs: tuple[Trial, ...]
+    """By arm and seed, the record's first; those under way when it was decided are left out."""
+    verdict: Verdict
+
+    @property
+    def seeds(self) -> dict[ArmName, tuple[int, ...]]:
+        return {"record": self.record_seeds, "candidate": self.candidate_seeds}
+
+    def arm(self, name: ArmName) -> list[FinishedTrial]:
+        """The finished runs of an arm, in the order of its seeds."""
+        found = {run.seed: run for run in self.runs if run.arm == name and isinstance(run, FinishedTrial)}
+        return [found[seed] for seed in self.seeds[name] if seed in found]
+
+
+def decide_trials(
+    settings: Settings,
+    declared: Declared,
+    seeds: Mapping[ArmName, Sequence[int]],
+    trials: Sequence[FinishedTrial | FailedTrial],
+    added_statements: int | None,
+) -> Verdict:
+    """The verdict on the runs so far, by the looks that `declared` names; pairs count in the order of their seeds.
+
+    A run without a number decides where the runs before it do not: the candidate's rejects, the record's leaves it
+    undecided. Two seeds of an arm with the same numbers are one run: the trainer ignores its seed.
+    """
+    added = added_statements or 0
+    verdict: Callable[..., Verdict] = partial(
+        Verdict,
+        lane="loss",
+        stage="confirmation",
+        pairs=0,
+        look=0,
+        next_look=None,
+        design=declared.design,
+        margin=settings.margin + settings.price * max(0, added),
+        alpha=declared.alpha,
+        added_statements=added,
+    )
+    by_seed = {(run.arm, run.seed): run for run in trials}
+    arms: dict[ArmName, list[FinishedTrial | FailedTrial]] = {"record": [], "candidate": []}
+    for name, own in arms.items():
+        for seed in seeds[name]:
+            if (name, seed) not in by_seed:
+                break
+            own.append(by_seed[name, seed])
+    if repeated := _repeated([run for run in trials if isinstance(run, FinishedTrial)]):
+        return verdict(decision="undecided", reasons=("seed_ignored",), details=(repeated,))
+    records, candidates = (_up_to_a_failure(arms[name]) for name in arms)
+    if declared.design == "paired":
+        count = min(len(records), len(candidates))
+        records, candidates = records[:count], candidates[:count]
+        if records and records[0].trace == candidates[0].trace:
+            return verdict(decision="rejected", reasons=("identical",), pairs=1)
+    found = _weigh(settings, declared, records, candidates, verdict)
+    failed = next((run for run in trials if isinstance(run, FailedTrial)), None)
+    if failed is not None and found.decision == "undecided":
+        candidate = failed.arm == "candidate"
+        return verdict(
+            decision="rejected" if candidate else "undecided",
+            reasons=("candidate_failed" if candidate else "record_failed",),
+            details=(f"{failed.arm} seed {failed.seed}: {failed.reason}",),
+        )
+    return found
+
+
+def _weigh(
+    settings: Settings,
+    declared: Declared,
+    records: Sequence[FinishedTrial],
+    candidates: Sequence[FinishedTrial],
+    verdict: Callable[..., Verdict],
+) -> Verdict:
+    """The verdict on finished runs alone."""
+    enough_records = declared.design == "paired" or len(records) >= settings.stored_runs
+    if len(candidates) < declared.looks[0] or not enough_records:
+        return verdict(decision="undecided", reasons=("too_few_pairs",), next_look=declared.looks[0])
+    sign = 1.0 if settings.lower_is_better else -1.0
+    values = [[sign * run.value for run in arm] for arm in (records, candidates)]
+    if problems := value_problems(*values):
+        return verdict(decision="undecided", reasons=problems)
+    criteria = [
+        Criterion(
+            quantity="loss",
+            record=np.array(values[0]),
+            candidate=np.array(values[1]),
+            margin=float(verdict(decision="undecided", reasons=("too_few_pairs",)).margin),
+            design=declared.design,
+            missed="not_shown",
+            hopeless="hopeless",
+        )
+    ]
+    times = [np.log([max(run.wall_s, SHORTEST_S) for run in arm]) for arm in (records, candidates)]
+    together = [True] * len(candidates)
+    if declared.design == "paired":
+        together = [one.session == other.session for one, other in zip(records, candidates, strict=True)]
+    if settings.max_slowdown is not None:
+        guard: dict[str, Any] = {"missed": "too_slow", "hopeless": "too_slow", "unclear": "time_unclear"}
+        criteria.append(
+            Criterion(
+                quantity="time",
+                record=times[0],
+                candidate=times[1],
+                margin=-math.log1p(settings.max_slowdown),
+                design=declared.design,
+                level=TIME_LEVEL,
+                counts=None if all(together) else np.array(together),
+                **guard,
+            )
+        )
+    found = weigh(criteria, declared, verdict, *values)
+    if found.time_ratio is None and any(together[: found.pairs]):
+        used = np.array(together[: found.pairs])
+        own = times[1][: found.pairs][used].mean()
+        theirs = times[0][: found.pairs][used].mean() if declared.design == "paired" else times[0].mean()
+        found = found.model_copy(update={"time_ratio": float(np.exp(own - theirs))})
+    return found
+
+
+def _up_to_a_failure(runs: Sequence[FinishedTrial | FailedTrial]) -> list[FinishedTrial]:
+    found: list[FinishedTrial] = []
+    for run in runs:
+        if not isinstance(run, FinishedTrial):
+            break
+        found.append(run)
+    return found
+
+
+def _repeated(runs: Sequence[FinishedTrial]) -> str | None:
+    """Two seeds of one arm that gave the same numbers to the last digit, as a sentence."""
+    seen: dict[tuple[str, str], FinishedTrial] = {}
+    for run in runs:
+        before = seen.setdefault((run.arm, run.trace), run)
+        if before.seed != run.seed:
+            return f"the {run.arm} gave {run.value!r} with seed {before.seed} and with seed {run.seed}"
+    return None
+
+
+def check_comparison(path: Path) -> tuple[Comparison, list[str]]:
+    """A comparison's file, and everything in it that does not follow from its runs; nothing where all does.
+
+    Raises LlmbenchError where it cannot be read.
+    """
+    try:
+        found = Comparison.model_validate_json(read_text(path))
+    except ValidationError as error:
+        raise LlmbenchError(f"{path}: {explain_validation(error)}") from error
+    problems = []
+    try:
+        check_levels(found.declared)
+    except LlmbenchError as error:
+        problems.append(str(error))
+    settings, declared = found.settings, found.declared
+    if (declared.looks, declared.alpha, declared.design) != (settings.looks, settings.alpha, settings.design):
+        problems.append("declared: the looks, alpha or design are not those of the settings")
+    if found.seeds != seeds_of(settings, found.record, found.candidate):
+        problems.append("seeds: they do not follow from the settings and the two arms")
+    asked = {(arm, seed) for arm, seeds in found.seeds.items() for seed in seeds}
+    made = [(run.arm, run.seed) for run in found.runs]
+    if len(set(made)) != len(made) or not set(made) <= asked:
+        problems.append("runs: a run is there twice, or has a seed that nobody asked for")
+    if len({run.machine for run in found.runs if found.executor == "local"}) > 1:
+        problems.append("runs: they come from different machines")
+    again = decide_trials(settings, declared, found.seeds, found.runs, found.added_statements)
+    if again != found.verdict:
+        problems.append(f"verdict: the runs give {again.decision} ({', '.join(again.reasons)}) with other numbers")
+        if again.decision == found.verdict.decision:
+            problems[-1] = "verdict: its numbers are not those that the runs give"
+    return found, problems

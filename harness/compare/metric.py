@@ -1,0 +1,195 @@
+"""The number of a run: a regular expression on what the trainer prints, a key of a file, or a line `METRIC name=value`.
+
+A run whose last number is NaN or infinite has none: an expression such as `([0-9.]+)` would otherwise skip the NaN of
+a diverged run and find the last good number before it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.core.errors import LlmbenchError
+from harness.core.project import sha256
+
+LONGEST_LOG = 64 << 20
+"""Bytes at the end of a log that are searched."""
+MOST_POINTS = 1000
+"""Of a curve; more are thinned out evenly."""
+NOT_A_NUMBER = rb"([+-]?(?:[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?))"
+
+
+class NoNumberError(Exception):
+    """A run has no number; the message says why."""
+
+
+class Reading(NamedTuple):
+    """What was read of one run."""
+
+    value: float
+    also: dict[str, float]
+    """Further numbers; what was not found is left out."""
+    curve: tuple[tuple[float, float], ...]
+    """(step, number)."""
+    trace: str
+    """SHA-256 of every number that the metric matched, in order: equal for two seeds that a trainer ignores."""
+
+
+def check_patterns(metric: str, metric_file: str | None, also: Mapping[str, str], curve: str | None) -> None:
+    """Raises LlmbenchError for an expression that cannot be used."""
+    if metric_file is None and "(" in metric:
+        _compile(metric, 1, "metric")
+    elif metric_file is None and not re.fullmatch(r"[\w./-]+", metric):
+        raise LlmbenchError(
+            f"metric '{metric}' is neither a name nor has a group around the number; write it as 'val loss ([0-9.]+)'"
+        )
+    for name, pattern in also.items():
+        _compile(pattern, 1, f"also.{name}")
+    if curve is not None:
+        _compile(curve, 2, "curve")
+
+
+def _compile(pattern: str, groups: int, name: str) -> re.Pattern[bytes]:
+    try:
+        found = re.compile(pattern.encode(), re.MULTILINE)
+    except re.error as error:
+        raise LlmbenchError(f"{name} '{pattern}' is no regular expression: {error}") from error
+    if found.groups != groups:
+        what = "one group, (...), around the number" if groups == 1 else "two groups, around the step and the number"
+        raise LlmbenchError(f"{name} '{pattern}' must have {what}; write others as (?:...)")
+    return found
+
+
+def read_run(
+    metric: str, file: Path | None, also: Mapping[str, str], curve: str | None, log: Path, *, since: float
+) -> Reading:
+    """The numbers of a run that has ended. `file` must have been written after `since`, seconds of the epoch.
+
+    Raises NoNumberError where it has none.
+    """
+    text = read_log(log)
+    if file is not None:
+        found = [*_numbers_in(file, metric, since)]
+    elif "(" in metric:
+        found = [*_matches(metric, text)]
+    else:
+        found = [*_matches(rf"^METRIC[ \t]+{re.escape(metric)}[ \t]*=[ \t]*(\S+)", text)]
+    if not found:
+        raise NoNumberError(f"no number: '{metric}' is not in {file or 'what it printed'}")
+    value = found[-1]
+    if not math.isfinite(value):
+        raise NoNumberError(f"no number: the last value of '{metric}' is {value}")
+    others = {}
+    for name, pattern in also.items():
+        own = [*_matches(pattern, text)]
+        if own and math.isfinite(own[-1]):
+            others[name] = own[-1]
+    points = _points(curve, text) if curve is not None else ()
+    return Reading(value, others, points, sha256(repr((found, sorted(others.items()), points)).encode()))
+
+
+def read_log(log: Path, longest: int = LONGEST_LOG) -> bytes:
+    """The last bytes that a run printed."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - longest))
+        return file.read()
+
+
+def _matches(pattern: str, text: bytes) -> Iterator[float]:
+    """Every number that the expression matches, NaN and infinities included, in the order of the text."""
+    places: list[tuple[int, bytes]] = [(one.start(1), one[1]) for one in _compile(pattern, 1, "metric").finditer(text)]
+    if (lost := _with_not_a_number(pattern)) is not None:
+        places += [(one.start(1), one[1]) for one in lost.finditer(text) if one[1] is not None]
+    for _, found in sorted(set(places)):
+        try:
+            yield float(found)
+        except ValueError as error:
+            shown = found[:80].decode(errors="backslashreplace")
+            raise NoNumberError(f"no number: '{pattern}' matched '{shown}', which is not one") from error
+
+
+def _with_not_a_number(pattern: str) -> re.Pattern[bytes] | None:
+    """The expression with its group replaced by what NaN and infinity look like; None where that cannot be done."""
+    place = _group(pattern)
+    if place is None:
+        return None
+    before, after = pattern[: place[0]].encode(), pattern[place[1] :].encode()
+    try:
+        return re.compile(before + NOT_A_NUMBER + after, re.MULTILINE)
+    except re.error:
+        return None
+
+
+def _group(pattern: str) -> tuple[int, int] | None:
+    """Where the only capturing group of an expression begins and ends."""
+    open_at: list[int | None] = []
+    place, in_set = 0, False
+    while place < len(pattern):
+        sign = pattern[place]
+        if sign == "\\":
+            place += 1
+        elif in_set:
+            in_set = sign != "]"
+        elif sign == "[":
+            in_set = True
+            place += pattern[place + 1 : place + 2] == "^"
+            place += pattern[place + 1 : place + 2] == "]"  # the first sign of a set may be one
+        elif sign == "(":
+            plain = pattern[place + 1 : place + 2] != "?" or pattern[place + 1 : place + 4] == "?P<"
+            open_at.append(place if plain else None)
+        elif sign == ")" and open_at:
+            start = open_at.pop()
+            if start is not None:
+                return start, place + 1
+        place += 1
+    return None
+
+
+def _points(curve: str, text: bytes) -> tuple[tuple[float, float], ...]:
+    points = []
+    for one in _compile(curve, 2, "curve").finditer(text):
+        try:
+            point = float(one[1]), float(one[2])
+        except (TypeError, ValueError):
+            continue
+        if all(map(math.isfinite, point)):
+            points.append(point)
+    return tuple(points[:: max(1, math.ceil(len(points) / MOST_POINTS))])
+
+
+def _numbers_in(file: Path, key: str, since: float) -> Iterator[float]:
+    """Every value of a key, `eval.loss` for one within another, in a JSON file or in the lines of a JSON-lines file."""
+    try:
+        written = file.stat().st_mtime
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise NoNumberError(f"no number: it has not written {file}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise NoNumberError(f"no number: {file} cannot be read ({error})") from error
+    if written < since - 2:  # some file systems keep whole seconds
+        raise NoNumberError(f"no number: {file} is older than the run")
+    for content in _documents(file, text):
+        for part in key.split("."):
+            content = content.get(part) if isinstance(content, dict) else None
+        if isinstance(content, int | float) and not isinstance(content, bool):
+            yield float(content)
+        elif content is not None:
+            raise NoNumberError(f"no number: '{key}' in {file} is {content!r:.80}")
+
+
+def _documents(file: Path, text: str) -> Iterator[object]:
+    """A JSON document, or those of each line."""
+    try:
+        yield json.loads(text)
+        return
+    except ValueError as error:
+        whole = error
+    for line in filter(str.strip, text.splitlines()):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise NoNumberError(f"no number: {file} is neither JSON nor JSON lines ({whole})") from error

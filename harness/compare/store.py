@@ -1,0 +1,165 @@
+"""The runs of a comparison: each is made once, in a folder of its own, and kept for every later comparison."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import filelock
+from pydantic import ValidationError
+
+from harness.compare.arms import ArmName, Arms, tail_of
+from harness.compare.metric import NoNumberError, read_log, read_run
+from harness.compare.places import Places
+from harness.compare.settings import OUT, SEED, Settings
+from harness.compare.trial import FULL, NOT_FOUND, TRIAL, Ended, FailedTrial, FinishedTrial, Kind, Request, now
+from harness.core.errors import InterruptedRunError, LlmbenchError
+from harness.core.project import make_folder, read_text, sha256, write_atomic
+from harness.rule.verdict import Verdict
+
+STORE = ".llmbench"
+"""Folder beside the trainer that holds runs and comparisons; git ignores it."""
+LOG, RESULT = "output.log", "run.json"
+ENOUGH_DISK = 1 << 20
+
+
+class Step(NamedTuple):
+    """What happened to one run."""
+
+    arm: ArmName
+    seed: int
+    what: Literal["started", "waiting", "finished", "failed", "kept"]
+    trial: FinishedTrial | FailedTrial | None = None
+    log: Path | None = None
+
+
+Tell = Callable[["Step | Verdict"], None]
+
+
+class TrialStore:
+    """Makes and keeps the runs of two arms; called from one thread a run."""
+
+    def __init__(self, settings: Settings, arms: Arms, places: Places, folder: Path, tell: Tell) -> None:
+        self.settings, self.arms, self.places, self.folder, self._tell = settings, arms, places, folder, tell
+        self._session = secrets.token_hex(8)
+        make_folder(folder)
+        if not (folder / ".gitignore").exists():
+            write_atomic(folder / ".gitignore", "*\n")
+
+    def obtain(self, arm: ArmName, seed: int) -> FinishedTrial | FailedTrial:
+        """A run's result: made here, or by another command that makes it now."""
+        folder = self.place_of(arm, seed)
+        make_folder(folder)
+        lock = filelock.FileLock(folder / "lock", timeout=0)
+        told = False
+        while True:
+            try:
+                with lock:
+                    return self._made(arm, seed, folder)
+            except filelock.Timeout:
+                if not told:
+                    self._tell(Step(arm, seed, "waiting"))
+                told = True
+                if self.places.stopping.wait(0.2):
+                    raise InterruptedRunError("interrupted") from None
+
+    def _made(self, arm: ArmName, seed: int, folder: Path) -> FinishedTrial | FailedTrial:
+        before = self.kept(arm, seed)
+        if isinstance(before, FinishedTrial):
+            self._tell(Step(arm, seed, "kept", before))
+            return before
+        trial = self._run(arm, seed, folder, 1 if before is None else before.tries + 1)
+        write_atomic(folder / RESULT, TRIAL.dump_json(trial, indent=1))
+        self._tell(Step(arm, seed, trial.status, trial))
+        return trial
+
+    def _run(self, arm: ArmName, seed: int, folder: Path, tries: int) -> FinishedTrial | FailedTrial:
+        settings, out, log, cwd = self.settings, folder / "out", folder / LOG, self.arms.folders[arm]
+        shutil.rmtree(out, ignore_errors=True)
+        make_folder(out)
+
+        def fill(text: str) -> str:
+            return text.replace(SEED, str(seed)).replace(OUT, str(out))
+
+        environment = {"LLMBENCH_OUT": str(out)}
+        if settings.seed_variable is not None:
+            environment[settings.seed_variable] = str(seed)
+        command = fill((self.arms.record if arm == "record" else self.arms.candidate).command)
+        began, since = now(), time.time()
+        self._tell(Step(arm, seed, "started", log=log))
+        ended = self.places.run(Request(command, cwd, environment, log, (), settings.timeout_s))
+        tail = tail_of(read_log(log, 1 << 16))
+        self._refuse_what_is_no_result(command, ended, tail, folder)
+        file = None if settings.metric_file is None else cwd / fill(settings.metric_file)
+        facts: dict[str, Any] = {
+            "arm": arm,
+            "seed": seed,
+            "began": began,
+            "wall_s": ended.wall_s,
+            "cpu_s": ended.cpu_s,
+            "tries": tries,
+            "session": self._session,
+            "machine": self.places.machine,
+        }
+        kind: Kind = "crashed"
+        if ended.timed_out:
+            kind, reason = "timeout", f"it took longer than {settings.timeout}"
+        elif ended.code:
+            name = f"code {ended.code}" if ended.code > 0 else signal.Signals(-ended.code).name
+            reason = f"it ended with {name}"
+        else:
+            try:
+                read = read_run(settings.metric, file, settings.also, settings.curve, log, since=since)
+            except NoNumberError as error:
+                kind, reason = "no_number", str(error).replace(str(file), settings.metric_file or "")
+            else:
+                return FinishedTrial(status="finished", **facts, **read._asdict())
+        said = f": {tail[-1]}" if tail and kind == "crashed" else ""
+        return FailedTrial(status="failed", **facts, kind=kind, reason=f"{reason}{said}", tail=tail)
+
+    def _refuse_what_is_no_result(self, command: str, ended: Ended, tail: tuple[str, ...], folder: Path) -> None:
+        """Raises LlmbenchError where a failure is not the arm's: no such command, a full disk, killed from outside."""
+        if ended.timed_out or ended.code == 0:
+            return
+        end = tail[-1] if tail else "it printed nothing"
+        if ended.code in NOT_FOUND and len(tail) <= 1:
+            raise LlmbenchError(f"`{command}` cannot be started: {end}; check the command in a shell")
+        if FULL in "\n".join(tail) or shutil.disk_usage(folder).free < ENOUGH_DISK:
+            raise LlmbenchError(
+                f"the disk is full, so `{command}` failed; free space and run the same command again: finished runs "
+                f"are kept"
+            )
+        if ended.code == -signal.SIGKILL:
+            raise LlmbenchError(
+                f"`{command}` was killed by signal 9 from outside, perhaps for want of memory; try fewer --jobs"
+            )
+
+    def kept(self, arm: ArmName, seed: int) -> FinishedTrial | FailedTrial | None:
+        """The last result of a run; None where there is none."""
+        path = self.place_of(arm, seed) / RESULT
+        if not path.is_file():
+            return None
+        try:
+            found = TRIAL.validate_json(read_text(path))
+        except ValidationError:  # of another version, or half a file: made again
+            return None
+        return found.model_copy(update={"arm": arm})
+
+    def place_of(self, arm: ArmName, seed: int) -> Path:
+        """The folder of a run."""
+        own = self.arms.record if arm == "record" else self.arms.candidate
+        return self.folder / "runs" / self.key(own.command, own.sources)[:12] / str(seed)
+
+    def key(self, *words: str) -> str:
+        """Digest of what a run's number depends on, besides its seed."""
+        settings = self.settings
+        own = settings.model_dump_json(
+            include={"metric", "metric_file", "also", "curve", "seed_variable", "timeout", "setup", "link"}
+        )
+        machine = self.places.machine.model_dump_json() if self.places.executor == "local" else "ray"
+        return sha256("\0".join([own, machine, *words]).encode())

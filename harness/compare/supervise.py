@@ -1,0 +1,110 @@
+"""A process beside one run: it starts the command, measures it, and ends it when its time is over or nobody waits.
+
+A script of its own, which imports nothing of llmbench, so that a machine of a cluster can be sent its text. It reads
+one JSON line (command, cwd, environment, log, cores, timeout_s) from stdin, and writes one (code, wall_s, cpu_s,
+timed_out) to stdout. When stdin ends, whoever asked is gone, killed perhaps: then the command's processes are ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+PATIENCE_S = 5.0
+"""Between asking processes to end and killing them."""
+
+
+try:
+    import psutil
+except ImportError:  # a machine of a cluster may lack it: then only the command's own group is ended
+    psutil = None
+
+
+def family(pid: int) -> list[Any]:
+    """The processes beneath one, those with a session of their own too, as torchrun's workers have."""
+    try:
+        return psutil.Process(pid).children(recursive=True) if psutil else []
+    except psutil.Error:
+        return []
+
+
+def end(process: subprocess.Popen[bytes], members: list[Any]) -> None:
+    """End a command's processes: ask, wait, kill."""
+    for number, patience_s in ((signal.SIGTERM, PATIENCE_S), (getattr(signal, "SIGKILL", signal.SIGTERM), 0)):
+        try:
+            os.killpg(process.pid, number)
+        except (OSError, AttributeError):
+            if process.returncode is None:
+                process.kill()
+        for member in members:
+            try:
+                member.send_signal(number)
+            except psutil.Error:  # gone
+                continue
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline and (is_group(process.pid) or any(one.is_running() for one in members)):
+            time.sleep(0.05)
+
+
+def is_group(pid: int) -> bool:
+    try:
+        os.killpg(pid, 0)
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+def main() -> None:
+    request = json.loads(sys.stdin.readline())
+    if request["cores"] and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, request["cores"])
+    with open(request["log"], "wb") as log:
+        begun = time.monotonic()
+        process = subprocess.Popen(
+            request["command"],
+            shell=True,
+            cwd=request["cwd"],
+            env={**os.environ, **request["environment"]},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    why: list[str] = []
+
+    def watch() -> None:
+        sys.stdin.read()
+        why.append("gone")
+        end(process, family(process.pid))
+
+    def stop() -> None:
+        why.append("time")
+        end(process, family(process.pid))
+
+    threading.Thread(target=watch, daemon=True).start()
+    timer = threading.Timer(request["timeout_s"] or threading.TIMEOUT_MAX, stop)
+    timer.daemon = True
+    timer.start()
+    if hasattr(os, "wait4"):
+        _, status, used = os.wait4(process.pid, 0)
+        code, cpu_s = os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
+        process.returncode = code
+    else:
+        code, cpu_s = process.wait(), None
+    wall_s = time.monotonic() - begun
+    timer.cancel()
+    end(process, [])  # what the command left behind in its group
+    said = {"code": code, "wall_s": wall_s, "cpu_s": cpu_s, "timed_out": "time" in why}
+    sys.stdout.write(json.dumps(said) + "\n")
+    sys.stdout.flush()
+    os._exit(0)  # the thread that reads stdin does not end by itself
+
+
+if __name__ == "__main__":
+    main()

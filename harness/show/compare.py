@@ -1,0 +1,251 @@
+"""What a person sees of a comparison of their own trainer: while it runs, at its end, in Markdown, as a picture."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from harness.board.curves import CANDIDATE, FAINT, INK, RECORD, new_figure
+from harness.board.readme import evidence, plural
+from harness.compare.arms import ArmName, tail_of
+from harness.compare.comparison import Comparison
+from harness.compare.metric import read_log
+from harness.compare.settings import Settings
+from harness.compare.store import Step
+from harness.compare.trial import FailedTrial, FinishedTrial
+from harness.core.terminal import markdown, put
+from harness.rule.reasons import explain
+from harness.rule.verdict import Verdict
+from harness.show.report import duration
+from harness.show.tables import new_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+QUIET_S = 10.0
+"""A log that was silent for so long gets a line that says how far the runs are; later ones come less often."""
+SENTENCES = {
+    "identical": "The first pair gave the same numbers in both arms: the change does nothing here, or both arms run "
+    "the same installed package.",
+    "candidate_failed": "A run of the candidate has no number.",
+    "record_failed": "A run of the record has no number, so its seed has no pair.",
+    "too_slow": "The candidate takes longer than max_slowdown allows.",
+    "too_few_pairs": "The first look needs more runs.",
+    "equal_spread_assumed": "The record's runs are stored ones; both arms are taken to scatter alike.",
+}
+NUMBERS = "All numbers are reported by the trainer: llmbench ran the commands and made the test, and checked no score."
+
+
+class LiveComparison:
+    """Hears what happens to the runs; use it as a context manager around them."""
+
+    def __init__(self, console: Console, settings: Settings) -> None:
+        self.console, self.settings = console, settings
+        self._running = dict[tuple[ArmName, int], tuple[float, Path | None]]()
+        self._done = defaultdict[int, dict[ArmName, FinishedTrial]](dict)
+        self._seconds: list[float] = []
+        self._verdict: Verdict | None = None
+        self._guard = threading.RLock()
+        self._quiet_s, self._said_at, self._over = QUIET_S, time.monotonic(), threading.Event()
+        self._live = Live(console=console, get_renderable=self._render, transient=True, refresh_per_second=2)
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self) -> LiveComparison:
+        if self.console.is_terminal:
+            self._live.start()
+        else:
+            self._ticker.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._live.stop()
+
+    def say(self, line: str) -> None:
+        """One line for people."""
+        self._said_at = time.monotonic()
+        put(self.console, line)
+
+    def __call__(self, event: Step | Verdict) -> None:
+        """One event. Called from several threads."""
+        with self._guard:
+            if isinstance(event, Verdict):
+                self._verdict = event
+                gain = "" if event.gain is None else f"gain {event.gain:+.6g}, "
+                self.say(f"look {event.look}, {plural(event.pairs, 'pair')}: {gain}{', '.join(event.reasons)}")
+                return
+            name, key = f"seed {event.seed}, {event.arm}", (event.arm, event.seed)
+            self._running.pop(key, None)
+            if event.what == "started":
+                self._running[key] = time.monotonic(), event.log
+            elif event.what == "waiting":
+                self._running[key] = time.monotonic(), None
+                self.say(f"{name}: another llmbench makes this run; waiting for it")
+            elif isinstance(event.trial, FailedTrial):
+                self.say(f"{name}: no number, {event.trial.reason}")
+            elif event.trial is not None:
+                kept = " (kept)" if event.what == "kept" else ""
+                self._seconds.append(event.trial.wall_s)
+                self.say(f"{name}: {event.trial.value:.6g} in {duration(event.trial.wall_s)}{kept}")
+                self._done[event.seed][event.arm] = event.trial
+
+    def _tick(self) -> None:
+        while not self._over.wait(1.0):
+            if time.monotonic() - self._said_at < self._quiet_s:
+                continue
+            with self._guard:
+                far = [f"seed {seed} {arm} {duration(s)}{said}" for seed, arm, s, said in self._progress()]
+            self._quiet_s = min(60.0, 2 * self._quiet_s)
+            self.say(f"running: {'; '.join(far) or 'nothing yet'}{self._left()}")
+
+    def _progress(self) -> list[tuple[int, ArmName, float, str]]:
+        """Seed, arm, seconds so far and the last line that it printed, of each run under way."""
+        found = []
+        for (arm, seed), (begun, log) in self._running.items():
+            tail: tuple[str, ...] = ()
+            if log is not None and log.exists():
+                tail = tail_of(read_log(log, 1 << 12), 1)
+            found.append((seed, arm, time.monotonic() - begun, f": {tail[0][:100]}" if tail else ""))
+        return found
+
+    def _left(self) -> str:
+        """`; a run takes about 40 s`, once one has ended."""
+        return f"; a run takes about {duration(statistics.median(self._seconds))}" if self._seconds else ""
+
+    def _render(self) -> Table:
+        with self._guard:
+            table = new_table(None, ("seed", "record", "candidate", "gain", ""), left=("",))
+            for seed, arms in self._done.items():
+                table.add_row(str(seed), *_cells(self.settings, arms.get("record"), arms.get("candidate")), "")
+            for seed, arm, seconds, said in self._progress():
+                told = f"{duration(seconds)}{said}"
+                table.add_row(str(seed), *("…" if arm == name else "" for name in ("record", "candidate")), "", told)
+            return table
+
+
+def _cells(settings: Settings, record: FinishedTrial | None, candidate: FinishedTrial | None) -> list[str]:
+    """Both numbers and the gain."""
+    cells = ["" if run is None else f"{run.value:.6g}" for run in (record, candidate)]
+    if record is None or candidate is None:
+        return [*cells, ""]
+    gain = record.value - candidate.value if settings.lower_is_better else candidate.value - record.value
+    return [*cells, f"{gain:+.4g}"]
+
+
+def _rows(found: Comparison) -> list[list[str]]:
+    """One row a seed: the numbers of both arms, the gain, the time ratio and further numbers."""
+    arms = {name: {run.seed: run for run in found.arm(name)} for name in found.seeds}
+    seeds = dict.fromkeys(seed for name in found.seeds for seed in found.seeds[name] if seed in arms[name])
+    rows = []
+    for seed in seeds:
+        record, candidate = arms["record"].get(seed), arms["candidate"].get(seed)
+        together = record and candidate and record.session == candidate.session
+        ratio = f"{candidate.wall_s / record.wall_s:.3f}" if record and candidate and together else ""
+        more = [
+            " / ".join("" if run is None else f"{run.also[name]:.6g}" if name in run.also else "-" for run in pair)
+            for name in found.settings.also
+            for pair in [(record, candidate)]
+        ]
+        rows.append([str(seed), *_cells(found.settings, record, candidate), ratio, *more])
+    return rows
+
+
+def _heads(found: Comparison) -> list[str]:
+    return ["seed", "record", "candidate", "gain", "time ratio", *(f"{name} (both)" for name in found.settings.also)]
+
+
+def comparison_runs(found: Comparison) -> Table:
+    """The runs, one line a seed."""
+    table = new_table(f"{found.settings.metric}, {'lower' if found.settings.lower_is_better else 'higher'} is better")
+    for head in _heads(found):
+        table.add_column(head, justify="right")
+    for row in _rows(found):
+        table.add_row(*row)
+    return table
+
+
+def comparison_facts(found: Comparison) -> list[tuple[str, str]]:
+    """What was compared, and the numbers behind the verdict: (name, value)."""
+    facts: list[tuple[str, str]] = [(name, arm_text(found, name)) for name in found.seeds]
+    if found.added_statements is not None:
+        facts.append(("added code", plural(found.added_statements, "statement")))
+    own = evidence(found.verdict)
+    if found.added_statements is None:  # then a margin has no statements behind it
+        own = [(name, text.partition(" (")[0] if name == "margin" else text) for name, text in own]
+    facts += [(name, text) for name, text in own if name != "margin" or found.verdict.margin]
+    if found.verdict.time_ratio is not None and not any(guard.quantity == "time" for guard in found.verdict.guards):
+        facts.append(("time, candidate / record", f"{found.verdict.time_ratio:.3f} (shown, not judged)"))
+    return facts
+
+
+def arm_text(found: Comparison, name: ArmName) -> str:
+    """`main (1a2b3c4d5e6f): python train.py --seed {seed}`."""
+    arm = found.record if name == "record" else found.candidate
+    if arm.revision is None:
+        return arm.command if arm.name == arm.command else f"{arm.name}, not committed: {arm.command}"
+    return f"{arm.name} ({arm.revision[:12]}): {arm.command}"
+
+
+def comparison_sentence(verdict: Verdict) -> str:
+    """What was decided, and why."""
+    why = " ".join([*(SENTENCES.get(code) or explain(code) for code in verdict.reasons), *verdict.details])
+    return f"{verdict.decision.upper()}: {why}"
+
+
+def comparison_markdown(found: Comparison) -> str:
+    """The comparison for a CI job's summary."""
+    lines = [f"**{markdown(comparison_sentence(found.verdict))}**", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {markdown(text)} |" for name, text in comparison_facts(found)]
+    heads = _heads(found)
+    lines += ["", f"| {' | '.join(map(markdown, heads))} |", f"|{'---:|' * len(heads)}"]
+    lines += [f"| {' | '.join(row)} |" for row in _rows(found)]
+    lines += [""]
+    lines += [f"- {run.arm} seed {run.seed}: {markdown(run.reason)}" for run in found.runs if run.status == "failed"]
+    return "\n".join([*lines, NUMBERS, ""])
+
+
+def draw_comparison(found: Comparison) -> Figure:
+    """Each pair's two numbers, joined, and beside them the mean curves of both arms where the trainer prints them."""
+    curves = {name: [run.curve for run in found.arm(name) if run.curve] for name in found.seeds}
+    panels = 2 if all(curves.values()) else 1
+    figure = new_figure(2.9 * panels)
+    grid: Any = figure.subplots(panels, 1, squeeze=False)
+    axes = grid[0, 0]
+    values = {name: [run.value for run in found.arm(name)] for name in found.seeds}
+    pairs = {run.seed: run.value for run in found.arm("record")}
+    for run in found.arm("candidate"):
+        if run.seed in pairs:
+            axes.plot([0, 1], [pairs[run.seed], run.value], color=FAINT, linewidth=0.9)
+    for place, (name, color) in enumerate((("record", RECORD), ("candidate", CANDIDATE))):
+        own = values[name]  # type: ignore[index]  # the two names of an arm
+        axes.plot([place] * len(own), own, "o", color=color, markersize=5)
+        if own:
+            axes.plot([place - 0.08, place + 0.08], [statistics.fmean(own)] * 2, color=INK, linewidth=1.4)
+    axes.set_xlim(-0.35, 1.35)
+    axes.set_xticks([0, 1], ["record", "candidate"])
+    axes.set_ylabel("metric, reported by the trainer")
+    if panels == 2:
+        axes = grid[1, 0]
+        for name, color in (("record", RECORD), ("candidate", CANDIDATE)):
+            steps, means = _mean_curve(curves[name])  # type: ignore[index]
+            axes.plot(steps, means, color=color, linewidth=1.2, label=name)
+        axes.set_xlabel("step")
+        axes.set_ylabel("curve, mean of the runs")
+        axes.legend()
+    return figure
+
+
+def _mean_curve(curves: Sequence[Sequence[tuple[float, float]]]) -> tuple[list[float], list[float]]:
+    """The mean of the runs at the steps that all of them have."""
+    tables = [dict(curve) for curve in curves]
+    steps = sorted(set.intersection(*map(set, tables)))
+    return steps, [statistics.fmean(table[step] for table in tables) for step in steps]
