@@ -13,6 +13,7 @@ from harness.board.flags import FLAGS
 from harness.board.pull_request import review_changes
 from harness.board.readme import verdict_sentence
 from harness.cli import options
+from harness.cli.anywhere.compare import verify_comparison
 from harness.cli.options import argument, flag, option, show, show_json
 from harness.core.errors import EXIT_OK, EXIT_REJECTED, LlmbenchError, did_you_mean, one_line
 from harness.core.project import Project, read_text
@@ -28,7 +29,11 @@ from harness.show.tables import facts_table
 def verify(
     path: Annotated[
         Path | None,
-        argument("FOLDER", "One submission's folder. Default: all, and the CSV.", options.complete_submissions),
+        argument(
+            "PATH",
+            "A submission's folder, or a comparison.json of `llmbench compare`. Default: all submissions and the CSV.",
+            options.complete_submissions,
+        ),
     ] = None,
     all_: Annotated[bool, flag("--all", "All submissions and the CSV; the default.")] = False,
     base: Annotated[
@@ -48,6 +53,8 @@ def verify(
     sources and runs. The claim is `confirmed` (exit code 0) where the rule accepts the re-run too, `refuted` (3)
     where the re-run excludes it, else `open` (4), too weak to tell. An opening's own seeds are trained again.
     """
+    if path is not None and path.suffix == ".json":
+        verify_comparison(path, as_json=as_json, as_markdown=as_markdown)
     project = Project.find()
     if path is not None and (all_ or base):
         raise LlmbenchError("--all and --base check the whole board; leave the folder out")

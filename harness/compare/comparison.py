@@ -20,7 +20,7 @@ from harness.core.schema import Count, Strict
 from harness.core.track import explain_validation
 from harness.rule.sequential import Criterion, check_levels
 from harness.rule.stats import value_problems
-from harness.rule.verdict import Verdict, weigh
+from harness.rule.verdict import Decision, Verdict, weigh
 
 NAME = "comparison.json"
 SHORTEST_S = 1e-3
@@ -171,6 +171,44 @@ def _weigh(
         theirs = times[0][: found.pairs][used].mean() if declared.design == "paired" else times[0].mean()
         found = found.model_copy(update={"time_ratio": float(np.exp(own - theirs))})
     return found
+
+
+class Compared(Strict):
+    """One kept comparison in a line, of `llmbench history`."""
+
+    date: str
+    record: str
+    candidate: str
+    decision: Decision
+    reasons: tuple[str, ...]
+    gain: float | None
+    pairs: Count
+    path: str
+    """Its comparison.json."""
+
+
+def kept_comparisons(store: Path) -> list[Compared]:
+    """The comparisons that a folder `.llmbench` holds, the newest first; files of other versions are left out."""
+    found = []
+    for path in store.glob(f"comparisons/*/{NAME}"):
+        try:
+            one = Comparison.model_validate_json(read_text(path))
+        except ValidationError:
+            continue
+        verdict = one.verdict
+        found.append(
+            Compared(
+                date=one.date,
+                record=one.record.name,
+                candidate=one.candidate.name,
+                decision=verdict.decision,
+                reasons=verdict.reasons,
+                gain=verdict.gain,
+                pairs=verdict.pairs,
+                path=str(path),
+            )
+        )
+    return sorted(found, key=lambda one: one.date, reverse=True)
 
 
 def _up_to_a_failure(runs: Sequence[FinishedTrial | FailedTrial]) -> list[FinishedTrial]:

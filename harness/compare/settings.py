@@ -163,9 +163,13 @@ def read_settings(folder: Path, given: Mapping[str, object]) -> Settings:
         content.pop("record", None), content.pop("candidate", None)
     if "record" in options or "candidate" in options:
         content.pop("run", None)
-    where = f"{path}: " if content else ""
+    return make_settings(content | options, f"{path}: " if content else "")
+
+
+def make_settings(content: Mapping[str, object], where: str = "") -> Settings:
+    """Settings from their keys. Raises LlmbenchError, which begins with `where`, with the key and the fix."""
     try:
-        return Settings.model_validate_json(json.dumps(content | options, default=str))
+        return Settings.model_validate_json(json.dumps(content, default=str))
     except ValidationError as error:
         said = explain_validation(error)
         if "'metric' is missing" in said:

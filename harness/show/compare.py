@@ -17,7 +17,7 @@ from rich.table import Table
 from harness.board.curves import CANDIDATE, FAINT, INK, RECORD, new_figure
 from harness.board.readme import evidence, plural
 from harness.compare.arms import ArmName, tail_of
-from harness.compare.comparison import Comparison
+from harness.compare.comparison import Compared, Comparison
 from harness.compare.metric import read_log
 from harness.compare.settings import Settings
 from harness.compare.store import Step
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 QUIET_S = 10.0
 """A log that was silent for so long gets a line that says how far the runs are; later ones come less often."""
 SENTENCES = {
+    "gain_shown": "The gain is shown to exceed its margin.",
     "identical": "The first pair gave the same numbers in both arms: the change does nothing here, or both arms run "
     "the same installed package.",
     "candidate_failed": "A run of the candidate has no number.",
@@ -211,6 +212,17 @@ def comparison_markdown(found: Comparison) -> str:
     lines += [""]
     lines += [f"- {run.arm} seed {run.seed}: {markdown(run.reason)}" for run in found.runs if run.status == "failed"]
     return "\n".join([*lines, NUMBERS, ""])
+
+
+def compared_table(found: Sequence[Compared]) -> Table:
+    """The kept comparisons of a folder."""
+    left = ("date", "record", "candidate", "verdict")
+    table = new_table("comparisons", ("date", "record", "candidate", "gain", "pairs", "verdict"), left)
+    for one in found:
+        gain = "" if one.gain is None else f"{one.gain:+.4g}"
+        verdict = f"{one.decision} ({', '.join(one.reasons[:1])})"
+        table.add_row(one.date, one.record, one.candidate, gain, str(one.pairs), verdict)
+    return table
 
 
 def draw_comparison(found: Comparison) -> Figure:

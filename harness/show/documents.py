@@ -16,7 +16,7 @@ from harness.board.flags import Flag
 from harness.board.leaderboard import Standing
 from harness.board.rows import Row
 from harness.board.submission import Submission
-from harness.compare.comparison import Comparison
+from harness.compare.comparison import Compared, Comparison
 from harness.core.audit import Audit
 from harness.core.dataspec import SplitName, SplitPin
 from harness.core.errors import LlmbenchError, did_you_mean
@@ -148,6 +148,12 @@ class CompareDocument(Document, Comparison):
     """`compare`: two versions of a trainer. Exit code 0 accepted, 3 rejected, 4 undecided."""
 
 
+class InitDocument(Document):
+    """`init`: the files that it wrote."""
+
+    files: tuple[str, ...]
+
+
 class ExplainDocument(Document):
     """`explain`: codes and what they mean."""
 
@@ -185,6 +191,8 @@ class HistoryDocument(Document):
 
     verdicts: tuple[Judged, ...]
     """Newest first."""
+    comparisons: tuple[Compared, ...] = ()
+    """Of somebody's own trainer, kept in the folder `.llmbench` here; the newest first."""
 
 
 class VariantEntry(Strict):

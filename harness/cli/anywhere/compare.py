@@ -5,19 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from harness.cli import options
 from harness.cli.options import argument, flag, log, option, show, show_json
 from harness.compare.arms import HERE, Arms, arms_of_commands, arms_of_revisions, top_of
-from harness.compare.comparison import NAME, Comparison
+from harness.compare.comparison import NAME, Comparison, check_comparison
 from harness.compare.contest import Contest
 from harness.compare.places import LocalPlaces, Places, RayPlaces
 from harness.compare.settings import SEED, Settings, read_settings
 from harness.compare.store import LOG, STORE
-from harness.core.errors import LlmbenchError
+from harness.core.errors import EXIT_OK, EXIT_REJECTED, LlmbenchError
 from harness.core.project import write_atomic
 from harness.core.terminal import stderr_console
 from harness.show.compare import (
@@ -29,8 +29,9 @@ from harness.show.compare import (
     comparison_sentence,
     draw_comparison,
 )
-from harness.show.documents import CompareDocument
+from harness.show.documents import CompareDocument, VerifyDocument
 from harness.show.plots import to_svg
+from harness.show.report import check_lines, check_markdown
 from harness.show.tables import facts_table
 
 EXECUTORS = ("local", "ray")
@@ -136,7 +137,7 @@ def compare(
     settings = read_settings(folder, given)
     places = _places(executor, jobs)
     with LiveComparison(stderr_console(), settings) as live:
-        arms = _arms(settings, folder, here, revisions or (), live.say, worktrees)
+        arms = _arms(settings, here, revisions or (), live.say, worktrees)
         contest = Contest(settings, arms, places, folder / STORE, live)
         command, seed = arms.record.command, contest.seeds["record"][0]
         live.say(f"in {arms.folders['record']}: `{command.replace(SEED, str(seed))}`, and so on")
@@ -162,9 +163,22 @@ def show_comparison(found: Comparison) -> None:
     show(NUMBERS)
 
 
+def verify_comparison(path: Path, *, as_json: bool, as_markdown: bool) -> NoReturn:
+    """Replay the verdict of a comparison's file from its runs. Raises typer.Exit with 0 where it follows, else 3."""
+    found, problems = check_comparison(path)
+    if as_json:
+        show_json(VerifyDocument(ok=not problems, problems={str(path): problems}))
+    elif as_markdown:
+        sys.stdout.write(check_markdown({str(path): problems}, {}, {}) + "\n" + comparison_markdown(found))
+    else:
+        show(*check_lines({str(path): problems}, {}, {}))
+        if not problems:
+            show_comparison(found)
+    raise typer.Exit(EXIT_REJECTED if problems else EXIT_OK)
+
+
 def _arms(
     settings: Settings,
-    folder: Path,
     here: Path,
     revisions: Sequence[str],
     say: Callable[[str], None],
@@ -183,12 +197,14 @@ def _arms(
             f"name two revisions to compare, as `llmbench compare main {HERE}`, found {len(revisions)}; or give two "
             f"commands, --record and --candidate"
         )
-    if top_of(folder) is None:
+    top = top_of(here)
+    if top is None:
         raise LlmbenchError(
-            f"{folder} is in no git repository, so it has no revisions; compare two commands with --record and "
-            f"--candidate"
+            f"{here} is in no git repository, so it has no revisions; compare two commands, --record and --candidate"
         )
-    return arms_of_revisions(settings, folder, (revisions[0], revisions[1]), say, worktrees)
+    arms = arms_of_revisions(settings, top, (revisions[0], revisions[1]), say, worktrees)
+    inside = here.resolve().relative_to(top.resolve())  # the commands run where the user is
+    return arms._replace(folders={name: folder / inside for name, folder in arms.folders.items()})
 
 
 def _places(executor: str, jobs: int | None) -> Places:

@@ -1,0 +1,116 @@
+"""The command that writes a comparison's settings into the repository of a trainer."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import distribution, version
+from pathlib import Path
+from typing import Annotated
+
+from harness.cli.options import Json, flag, log, option, show, show_json
+from harness.compare.arms import top_of
+from harness.compare.settings import FILE, make_settings
+from harness.core.errors import LlmbenchError
+from harness.core.project import write_atomic
+from harness.show.documents import InitDocument
+
+WORKFLOW = Path(".github/workflows/llmbench.yml")
+SETTINGS_TEXT = """\
+# What `llmbench compare RECORD CANDIDATE` compares: two revisions of this repository, with one command.
+# Every key is an option of the command too (`llmbench compare --help`), which overrides it.
+
+run = {run}  # {{seed}} becomes each run's seed, {{out}} a folder of its own
+metric = {metric}  # the last match in what is printed; one group around the number
+# metric_file = "{{out}}/log.jsonl"  # then metric is a key in this file
+# lower_is_better = false
+# curve = 'step (\\d+).* val loss ([0-9.]+)'  # for the picture, not judged
+# seed_variable = "SEED"       # an environment variable that holds the seed
+# setup = "pip install -r requirements.txt"  # once in each revision's worktree
+# link = ["data"]              # untracked files that each worktree gets
+# timeout = "2h"               # of one run
+# looks = [3, 4, 6, 8]         # pairs after which it may be decided
+# alpha = 0.01                 # false accepts over all looks, one-sided
+# margin = 0.0                 # what the gain must exceed
+# price = 0.0                  # and for each added statement
+# max_slowdown = 0.05          # longest time of the candidate beside the record's, minus one
+
+# [also]                       # further numbers, shown and not judged
+# accuracy = 'accuracy ([0-9.]+)'
+"""
+WORKFLOW_TEXT = """\
+# Compares a pull request with its base by llmbench.toml, and puts the table into the job's summary.
+name: llmbench
+
+on:
+  pull_request:
+
+permissions:
+  contents: read
+
+jobs:
+  compare:
+    runs-on: ubuntu-latest
+    timeout-minutes: 350
+    steps:
+      - uses: actions/checkout@11bd71901bbe5b1630ceea73d27597364c9af683 # v4.2.2
+        with:
+          fetch-depth: 0 # both revisions
+          persist-credentials: false
+      - uses: actions/setup-python@a26af69be951a213d495a4c3e4e4022e16d87065 # v5.6.0
+        with:
+          python-version: "3.11"
+      - run: python -m pip install {install} # and here what the trainer needs
+      # A rejected or undecided candidate (exit codes 3 and 4) is a result; anything else fails the job.
+      - run: |
+          code=0
+          llmbench compare "$BASE" HEAD --markdown >> "$GITHUB_STEP_SUMMARY" || code=$?
+          case $code in 0|3|4) ;; *) exit $code ;; esac
+        env:
+          BASE: ${{{{ github.event.pull_request.base.sha }}}}
+"""
+
+
+def init(
+    run: Annotated[str, option("COMMAND", "What trains; holds {seed}.")] = "python train.py --seed {seed}",
+    metric: Annotated[str, option("REGEX|NAME", "The number that counts.")] = "val loss ([0-9.]+)",
+    force: Annotated[bool, flag("--force", "Write over files that are there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write llmbench.toml and a GitHub workflow that compares each pull request with its base.
+
+    They are written to the top of the git repository around you. Then `llmbench compare main .` compares your files
+    with main.
+    """
+    folder = top_of(Path.cwd())
+    if folder is None:
+        raise LlmbenchError(
+            "this folder is in no git repository, so there are no revisions to compare; `git init` first"
+        )
+    make_settings({"run": run, "metric": metric})
+    texts = {
+        folder / FILE: SETTINGS_TEXT.format(run=_toml(run), metric=_toml(metric)),
+        folder / WORKFLOW: WORKFLOW_TEXT.format(install=installed_from()),
+    }
+    there = [path for path in texts if path.exists()]
+    if there and not force:
+        raise LlmbenchError(f"{there[0]} is there already; edit it, or write over it with --force")
+    for path, text in texts.items():
+        write_atomic(path, text)
+    if as_json:
+        show_json(InitDocument(files=tuple(map(str, texts))))
+        return
+    for path in texts:
+        log(f"wrote {path}")
+    show(f"Now look at {FILE}, then `llmbench compare main .` compares your files with main.")
+
+
+def _toml(text: str) -> str:
+    """A string of TOML."""
+    return f"'{text}'" if "'" not in text and text.isprintable() else json.dumps(text, ensure_ascii=False)
+
+
+def installed_from() -> str:
+    """What pip installs this llmbench from: the repository that it was installed from, else its version by name."""
+    found = json.loads(distribution("llmbench").read_text("direct_url.json") or "{}")
+    commit = found.get("vcs_info", {}).get("commit_id")
+    return f"llmbench @ git+{found['url']}@{commit}".join('""') if commit else f"llmbench=={version('llmbench')}"
