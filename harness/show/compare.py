@@ -16,7 +16,7 @@ from rich.table import Table
 
 from harness.board.curves import CANDIDATE, FAINT, INK, RECORD, new_figure
 from harness.board.readme import evidence, plural
-from harness.compare.arms import ArmName, tail_of
+from harness.compare.arms import Arm, ArmName, tail_of
 from harness.compare.comparison import Compared, Comparison
 from harness.compare.metric import read_log
 from harness.compare.settings import Settings
@@ -124,7 +124,10 @@ class LiveComparison:
 
     def _render(self) -> Table:
         with self._guard:
-            table = new_table(None, ("seed", "record", "candidate", "gain", ""), left=("",))
+            pairs = sum(len(arms) == 2 for arms in self._done.values())
+            looks = ", ".join(map(str, self.settings.looks))
+            title = f"{plural(pairs, 'pair')}; it may be decided after {looks}{self._left()}"
+            table = new_table(title, ("seed", "record", "candidate", "gain", ""), left=("",))
             for seed, arms in self._done.items():
                 table.add_row(str(seed), *_cells(self.settings, arms.get("record"), arms.get("candidate")), "")
             for seed, arm, seconds, said in self._progress():
@@ -176,7 +179,9 @@ def comparison_runs(found: Comparison) -> Table:
 
 def comparison_facts(found: Comparison) -> list[tuple[str, str]]:
     """What was compared, and the numbers behind the verdict: (name, value)."""
-    facts: list[tuple[str, str]] = [(name, arm_text(found, name)) for name in found.seeds]
+    facts = [("record", arm_text(found.record)), ("candidate", arm_text(found.candidate))]
+    if found.settings.run is not None:
+        facts.append(("command", found.settings.run))
     if found.added_statements is not None:
         facts.append(("added code", plural(found.added_statements, "statement")))
     own = evidence(found.verdict)
@@ -188,12 +193,11 @@ def comparison_facts(found: Comparison) -> list[tuple[str, str]]:
     return facts
 
 
-def arm_text(found: Comparison, name: ArmName) -> str:
-    """`main (1a2b3c4d5e6f): python train.py --seed {seed}`."""
-    arm = found.record if name == "record" else found.candidate
-    if arm.revision is None:
-        return arm.command if arm.name == arm.command else f"{arm.name}, not committed: {arm.command}"
-    return f"{arm.name} ({arm.revision[:12]}): {arm.command}"
+def arm_text(arm: Arm) -> str:
+    """A revision with its commit, `main (1a2b3c4d5e6f)`, or a command."""
+    if arm.revision is not None:
+        return f"{arm.name} ({arm.revision[:12]})"
+    return arm.command if arm.name == arm.command else f"{arm.name}, not committed"
 
 
 def comparison_sentence(verdict: Verdict) -> str:

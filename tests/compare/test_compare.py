@@ -19,7 +19,7 @@ import pytest
 
 from harness.cli import main
 from tests.make import ROOT
-from tests.sandbox import GIT, git, mounted, refusal, valid_document
+from tests.sandbox import GIT, git, mounted, python, refusal, valid_document
 
 METRIC = ("--metric", r"val loss ([0-9.]+)")
 RUN = "python train.py --seed {seed}"
@@ -438,3 +438,46 @@ def test_a_full_disk_ends_in_a_sentence_and_is_no_result(folder: Folder) -> None
     said = refusal(mounted(".llmbench", "size=8k", *command, cwd=folder.root))
     assert "free space" in said
     assert not finished(folder)
+
+
+# --- places --------------------------------------------------------------------------------------------------------
+
+
+def test_each_run_at_a_time_has_a_gpu_of_its_own(folder: Folder) -> None:
+    folder.monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    gpu = ("--also", r"gpu=gpu (\d+)")
+    found = folder(
+        "compare", "--record", f"echo gpu $CUDA_VISIBLE_DEVICES; {RUN} --seconds 0.5", "--candidate",
+        f"echo gpu $CUDA_VISIBLE_DEVICES; {RUN} --gain 0.05 --seconds 0.5", *METRIC, *gpu, "--json",
+    )  # fmt: skip
+    runs = json.loads(found[1])["runs"]
+    by_seed = {seed: {run["also"]["gpu"] for run in runs if run["seed"] == seed} for seed in {r["seed"] for r in runs}}
+    assert all(gpus == {3.0, 5.0} for gpus in by_seed.values())
+
+
+def test_commands_run_where_the_user_is(repository: Folder) -> None:
+    inside = Folder(repository.root / "deep", repository.capsys, repository.monkeypatch)
+    inside.root.mkdir()
+    git(repository.root, "checkout", "better")
+    git(repository.root, "mv", "train.py", "deep/train.py")
+    git(repository.root, "commit", "--all", "--message", "moved")
+    git(repository.root, "checkout", "-b", "worse")
+    text = (inside.root / "train.py").read_text()
+    (inside.root / "train.py").write_text(text.replace("- 0.05", "+ 0.05"))
+    git(repository.root, "commit", "--all", "--message", "worse")
+    code, out, err = inside("compare", "better", "worse", "--run", RUN, *METRIC)
+    assert code == 3, out + err
+
+
+def test_comparing_loads_no_torch(folder: Folder) -> None:
+    """Nobody needs it to compare a trainer that may use another version of it."""
+    arguments = ["compare", "--record", RUN, "--candidate", f"{RUN} --gain -0.5", *METRIC]
+    code = (
+        f"import sys; sys.argv = ['llmbench', *{arguments!r}]\n"
+        "from harness.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert stop.code == 3, stop.code\n"
+        "print('torch' in sys.modules)"
+    )
+    done = python("-c", code, cwd=folder.root)
+    assert done.stdout.endswith("False\n"), done.stdout + done.stderr
