@@ -41,6 +41,8 @@ class Arm(Strict):
     """The full id of its commit; None for a folder's own files."""
     sources: Sha256
     """Digest of the files that it runs on: of a revision its tree, of a folder what git tracks and its Python files."""
+    folder: str = "."
+    """Where the command runs, within the repository."""
     dirty: bool = False
     """Whether these are files of a checkout that are not committed."""
 
@@ -65,8 +67,9 @@ def top_of(folder: Path) -> Path | None:
 def arms_of_commands(settings: Settings, folder: Path) -> Arms:
     """Two commands in one folder."""
     digest, dirty = _digest_of_folder(folder)
+    inside = _inside(top_of(folder), folder)
     record, candidate = (
-        Arm(name=command, command=command, sources=digest, dirty=dirty)
+        Arm(name=command, command=command, sources=digest, dirty=dirty, folder=inside)
         for command in (settings.record or "", settings.candidate or "")
     )
     if record == candidate:
@@ -74,10 +77,22 @@ def arms_of_commands(settings: Settings, folder: Path) -> Arms:
     return Arms(record, candidate, {"record": folder, "candidate": folder}, None)
 
 
+def _inside(top: Path | None, folder: Path) -> str:
+    """A folder's place within the repository."""
+    return "." if top is None else folder.resolve().relative_to(top.resolve()).as_posix()
+
+
 def arms_of_revisions(
-    settings: Settings, top: Path, revisions: tuple[str, str], tell: Callable[[str], None], home: Path | None = None
+    settings: Settings,
+    top: Path,
+    here: Path,
+    revisions: tuple[str, str],
+    tell: Callable[[str], None],
+    home: Path | None = None,
 ) -> Arms:
-    """Two revisions of the repository at `top`; makes their worktrees under `home` (default: the cache folder).
+    """Two revisions of the repository at `top`, whose commands run at the place of `here` within it.
+
+    Their worktrees are made under `home` (default: the cache folder).
 
     Raises LlmbenchError where there is no such revision, or where its setup fails.
     """
@@ -99,10 +114,11 @@ def arms_of_revisions(
                 command=settings.run or "",
                 revision=None if dirty else commit,
                 sources=sha256(tree.encode()),
+                folder=_inside(top, here),
                 dirty=dirty,
             )
         )
-        folders.append(_worktree(settings, top, commit, tree, home, tell))
+        folders.append(_worktree(settings, top, commit, tree, home, tell) / arms[-1].folder)
     added = added_statements(top, *commits)
     return Arms(arms[0], arms[1], {"record": folders[0], "candidate": folders[1]}, added)
 

@@ -17,7 +17,7 @@ from harness.compare.arms import ArmName, Arms, tail_of
 from harness.compare.metric import NoNumberError, read_log, read_run
 from harness.compare.places import Places
 from harness.compare.settings import OUT, SEED, Settings
-from harness.compare.trial import FULL, NOT_FOUND, TRIAL, Ended, FailedTrial, FinishedTrial, Kind, Request, now
+from harness.compare.trial import FULL, NOT_FOUND, TRIAL, Ended, FailedTrial, FinishedTrial, Request, TrialFacts, now
 from harness.core.errors import InterruptedRunError, LlmbenchError
 from harness.core.project import make_folder, read_text, sha256, write_atomic
 from harness.rule.verdict import Verdict
@@ -26,6 +26,9 @@ STORE = ".llmbench"
 """Folder beside the trainer that holds runs and comparisons; git ignores it."""
 LOG, RESULT = "output.log", "run.json"
 ENOUGH_DISK = 1 << 20
+
+
+_FACTS = set(TrialFacts.model_fields) - {"reading"}
 
 
 class Step(NamedTuple):
@@ -47,6 +50,9 @@ class TrialStore:
     def __init__(self, settings: Settings, arms: Arms, places: Places, folder: Path, tell: Tell) -> None:
         self.settings, self.arms, self.places, self.folder, self._tell = settings, arms, places, folder, tell
         self._session = secrets.token_hex(8)
+        own = settings.model_dump_json(include={"metric", "metric_file", "also", "curve"})
+        self.reading = sha256(own.encode())
+        """Digest of how a number is read: a kept run is read again where that has changed."""
         make_folder(folder)
         if not (folder / ".gitignore").exists():
             write_atomic(folder / ".gitignore", "*\n")
@@ -95,7 +101,6 @@ class TrialStore:
         ended = self.places.run(Request(command, cwd, environment, log, (), settings.timeout_s))
         tail = tail_of(read_log(log, 1 << 16))
         self._refuse_what_is_no_result(command, ended, tail, folder)
-        file = None if settings.metric_file is None else cwd / fill(settings.metric_file)
         facts: dict[str, Any] = {
             "arm": arm,
             "seed": seed,
@@ -106,21 +111,31 @@ class TrialStore:
             "session": self._session,
             "machine": self.places.machine,
         }
-        kind: Kind = "crashed"
         if ended.timed_out:
-            kind, reason = "timeout", f"it took longer than {settings.timeout}"
-        elif ended.code:
+            reason = f"it took longer than {settings.timeout}"
+            return FailedTrial(status="failed", **facts, reading=self.reading, kind="timeout", reason=reason, tail=tail)
+        if ended.code:
             name = f"code {ended.code}" if ended.code > 0 else signal.Signals(-ended.code).name
-            reason = f"it ended with {name}"
-        else:
-            try:
-                read = read_run(settings.metric, file, settings.also, settings.curve, log, since=since)
-            except NoNumberError as error:
-                kind, reason = "no_number", str(error).replace(str(file), settings.metric_file or "")
-            else:
-                return FinishedTrial(status="finished", **facts, **read._asdict())
-        said = f": {tail[-1]}" if tail and kind == "crashed" else ""
-        return FailedTrial(status="failed", **facts, kind=kind, reason=f"{reason}{said}", tail=tail)
+            reason = f"it ended with {name}{f': {tail[-1]}' if tail else ''}"
+            return FailedTrial(status="failed", **facts, reading=self.reading, kind="crashed", reason=reason, tail=tail)
+        return self._read(facts, folder, since)
+
+    def _read(self, facts: dict[str, Any], folder: Path, since: float) -> FinishedTrial | FailedTrial:
+        """The result of a run that ended well, from its log and its files, by what the settings say now."""
+        settings, log = self.settings, folder / LOG
+        file = None
+        if settings.metric_file is not None:
+            named = settings.metric_file.replace(SEED, str(facts["seed"])).replace(OUT, str(folder / "out"))
+            file = self.arms.folders[facts["arm"]] / named
+        try:
+            read = read_run(settings.metric, file, settings.also, settings.curve, log, since=since)
+        except NoNumberError as error:
+            reason = str(error).replace(str(file), settings.metric_file or "")
+            tail = tail_of(read_log(log, 1 << 16))
+            return FailedTrial(
+                status="failed", **facts, reading=self.reading, kind="no_number", reason=reason, tail=tail
+            )
+        return FinishedTrial(status="finished", **facts, reading=self.reading, **read._asdict())
 
     def _refuse_what_is_no_result(self, command: str, ended: Ended, tail: tuple[str, ...], folder: Path) -> None:
         """Raises LlmbenchError where a failure is not the arm's: no such command, a full disk, killed from outside."""
@@ -134,7 +149,7 @@ class TrialStore:
                 f"the disk is full, so `{command}` failed; free space and run the same command again: finished runs "
                 f"are kept"
             )
-        if ended.code == -signal.SIGKILL:
+        if ended.code in (-signal.SIGKILL, 128 + signal.SIGKILL):  # of the shell, or of what the shell started
             raise LlmbenchError(
                 f"`{command}` was killed by signal 9 from outside, perhaps for want of memory; try fewer --jobs"
             )
@@ -148,18 +163,23 @@ class TrialStore:
             found = TRIAL.validate_json(read_text(path))
         except ValidationError:  # of another version, or half a file: made again
             return None
-        return found.model_copy(update={"arm": arm})
+        found = found.model_copy(update={"arm": arm})
+        if found.reading == self.reading or (isinstance(found, FailedTrial) and found.kind != "no_number"):
+            return found
+        if OUT not in (self.settings.metric_file or OUT):  # a later run may have written that file
+            return None
+        again = self._read(found.model_dump(include=_FACTS), path.parent, 0.0)
+        write_atomic(path, TRIAL.dump_json(again, indent=1))
+        return again
 
     def place_of(self, arm: ArmName, seed: int) -> Path:
         """The folder of a run."""
         own = self.arms.record if arm == "record" else self.arms.candidate
-        return self.folder / "runs" / self.key(own.command, own.sources)[:12] / str(seed)
+        return self.folder / "runs" / self.key(own.command, own.sources, own.folder)[:12] / str(seed)
 
     def key(self, *words: str) -> str:
         """Digest of what a run's number depends on, besides its seed."""
         settings = self.settings
-        own = settings.model_dump_json(
-            include={"metric", "metric_file", "also", "curve", "seed_variable", "timeout", "setup", "link"}
-        )
+        own = settings.model_dump_json(include={"seed_variable", "setup", "link"})
         machine = self.places.machine.model_dump_json() if self.places.executor == "local" else "ray"
         return sha256("\0".join([own, machine, *words]).encode())

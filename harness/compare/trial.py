@@ -38,6 +38,8 @@ class TrialFacts(Strict):
     session: str
     """Of the command that made it. Times are compared between the two runs of one session."""
     machine: Machine
+    reading: Sha256
+    """Digest of the settings that say how its number is read."""
 
 
 class FinishedTrial(TrialFacts):

@@ -250,6 +250,17 @@ def test_finished_runs_are_kept_and_edits_make_new_ones(folder: Folder) -> None:
     assert len(folder.started) > count
 
 
+def test_another_expression_reads_the_kept_runs_again(folder: Folder) -> None:
+    code, out, _ = folder.commands("--gain 0.05", "--metric", r"loss: ([0-9.]+)")
+    assert code == 4, out
+    assert len(folder.started) == 2
+    assert folder.commands("--gain 0.05")[0] == 0
+    count = len(folder.started)
+    found = folder.result("--gain 0.05", "--curve", r"step (\d+) val loss ([0-9.]+)")
+    assert all(len(run["curve"]) == 5 for run in found["runs"])
+    assert len(folder.started) == count == len(found["runs"])
+
+
 def test_a_comparison_is_replayed_from_its_file_and_a_changed_number_is_found(folder: Folder) -> None:
     folder.commands("--gain 0.05")
     path = folder.kept()[0]

@@ -202,9 +202,7 @@ def _arms(
         raise LlmbenchError(
             f"{here} is in no git repository, so it has no revisions; compare two commands, --record and --candidate"
         )
-    arms = arms_of_revisions(settings, top, (revisions[0], revisions[1]), say, worktrees)
-    inside = here.resolve().relative_to(top.resolve())  # the commands run where the user is
-    return arms._replace(folders={name: folder / inside for name, folder in arms.folders.items()})
+    return arms_of_revisions(settings, top, here, (revisions[0], revisions[1]), say, worktrees)
 
 
 def _places(executor: str, jobs: int | None) -> Places:
