@@ -85,7 +85,7 @@ COMMANDS: Mapping[str, Commands] = {
     "Check": {
         "verify": ("board.verify", "Recompute a claim's numbers, or train it again."),
         "challenge": ("challenge.challenge", "Train a record again, file the result."),
-        "judge": ("board.judge", "Apply the test to anyone's per-seed numbers."),
+        "judge": ("anywhere.judge.judge", "Apply the test to anyone's per-seed numbers."),
     },
     "Set up": {
         "doctor": ("inspect.doctor", "Say what this machine can run, and how fast."),

@@ -12,7 +12,8 @@ import pytest
 from scipy import stats as scipy_stats
 
 from harness.core.errors import LlmbenchError
-from harness.rule.external import Judgement, Numbers, judge_file, judge_numbers, read_numbers
+from harness.rule.external import Judgement, Numbers, judge_numbers
+from harness.rule.files.read import judge_file, read_numbers
 from harness.rule.reasons import REASONS
 
 
@@ -110,7 +111,8 @@ def test_csv_pairs_by_seed_whatever_the_order_of_lines(tmp_path: Path) -> None:
     found = judge_file(path, {"paired": True})
     assert (found.test, found.n) == ("paired_t", 3)
     assert found.p_value == pytest.approx(expected)
-    assert judge_file(path).test == "welch_t"
+    assert judge_file(path).test == "paired_t"
+    assert judge_file(path, {"paired": False}).test == "welch_t"
 
 
 @pytest.mark.parametrize(
@@ -132,8 +134,10 @@ def test_json_file_reads_every_key_and_options_override_it(tmp_path: Path) -> No
     keys = {"candidate": [1, 1.5], "record": [2, 3.5], "paired": True, "margin": 0.1, "alpha": 0.05,
             "sigma": None, "lower_is_better": True}  # fmt: skip
     path = write(tmp_path, "runs.json", json.dumps(keys))
-    assert read_numbers(path) == Numbers(candidate=(1, 1.5), record=(2, 3.5), paired=True, margin=0.1, alpha=0.05)
-    assert read_numbers(path, {"paired": False}).paired is False
+    assert read_numbers(path).numbers == Numbers(
+        candidate=(1, 1.5), record=(2, 3.5), paired=True, margin=0.1, alpha=0.05
+    )
+    assert read_numbers(path, {"paired": False}).numbers.paired is False
 
 
 @pytest.mark.parametrize(
