@@ -219,7 +219,7 @@ def _seeds_needed(record: list[float] | float, candidate: list[float], numbers: 
     total = sum(variances)
     if not effect > 0 or not total > 0:
         return None
-    share = total**2 / sum(variance**2 for variance in variances)  # degrees of freedom, in units of n - 1 (Welch)
+    share = 1 / sum((variance / total) ** 2 for variance in variances)  # degrees of freedom over n - 1 (Welch)
 
     def shows(seeds: int) -> bool:
         df = math.inf if numbers.sigma is not None else share * (seeds - 1)

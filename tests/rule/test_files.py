@@ -186,6 +186,11 @@ def test_the_furthest_checkpoint_of_each_run_counts(tmp_path: Path) -> None:
         last = states(tmp_path, "new", place, 9.0, 8.0, new)
     found = judge_file(tmp_path, {}, Names(record_arm="base"))
     assert (found.paired, found.p_value) == (True, pytest.approx(PAIRED, abs=1e-12))
+    whole = json.loads(last.read_text())
+    whole["log_history"].append({"eval_loss": 9.0})  # scored once more after the last checkpoint
+    at_end = write(last.parent.parent / "final", json.dumps(whole), "trainer_state.json")
+    assert judge_file(tmp_path, {}, Names(record_arm="base")).p_value != found.p_value
+    at_end.unlink()
     shutil.rmtree(last.parent)
     assert any("from 20 (new/seed3) to 30" in note for note in judge_file(tmp_path, {}, Names(record_arm="base")).notes)
     for text, words in (
@@ -213,6 +218,8 @@ def test_event_files_are_read_by_their_tag_and_a_folder_without_any_is_named(
     found = judge_file(runs, {}, Names(record_arm="base", tag="val/loss"))
     same = judge_file(ROOT / "docs" / "examples" / "trainer", {}, Names(record_arm="base"))
     assert found.p_value == pytest.approx(same.p_value or 0.0, rel=1e-4)  # event files hold 32 bits
+    alone = judge_file(runs, {"target": 3.28}, Names(candidate_arm="squared", tag="val/loss"))
+    assert alone.gain == pytest.approx(3.28 - (3.276 + 3.272 + 3.279) / 3, abs=1e-6)
     events = runs / "base" / "seed1" / "events.out.tfevents.1"
     with pytest.raises(LlmbenchError, match=r"which tag counts.*'train/loss', 'val/loss'"):
         judge_file(runs, {}, Names(record_arm="base"))
