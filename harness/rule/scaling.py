@@ -1,0 +1,109 @@
+"""How a gain changes with compute: its slope, a forecast for another size, and what it is worth in compute.
+
+A *rung* is a track of one size. Each has its own pairs, whose gains scatter with a deviation of their own, so every
+number here is a weighted sum of the rungs' means: its variance is the weighted sum of theirs, and its degrees of
+freedom are Welch's (1947), as for the difference of two means. Compute is in floating-point operations of a run, and
+everything is linear in its logarithm to the base of ten. That is an assumption, best where the ends are near.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from harness.core.errors import LlmbenchError
+from harness.rule.stats import Array
+
+FEWEST_PAIRS = 2
+"""Of a rung; one pair has no deviation."""
+
+
+class Rung(NamedTuple):
+    """One size: what a run of it computes, and the gain of each pair in nats per token."""
+
+    compute: float
+    gains: Sequence[float]
+
+
+class Interval(NamedTuple):
+    """A number and the ends of its two-sided interval; they are equal to it where nothing scatters."""
+
+    value: float
+    low: float
+    high: float
+
+
+def gain_at(rung: Rung, level: float = 0.9) -> Interval:
+    """The mean gain on one rung, with its interval at `level`. Raises LlmbenchError below two pairs."""
+    return _weighted([rung], np.ones(1), level)
+
+
+def slope(rungs: Sequence[Rung], level: float = 0.9) -> Interval:
+    """Gain per tenfold of compute, by least squares over the rungs' means.
+
+    Raises LlmbenchError below two rungs of different compute, or below two pairs on one.
+    """
+    x = _log_compute(rungs)
+    return _weighted(rungs, (x - x.mean()) / ((x - x.mean()) ** 2).sum(), level)
+
+
+def forecast(rungs: Sequence[Rung], compute: float, level: float = 0.9, *, pairs: int | None = None) -> Interval:
+    """The gain on the same line at another compute.
+
+    With `pairs` the interval is of the mean of so many pairs there, which scatter as those of the nearest rung do;
+    without it of the line itself. Raises LlmbenchError as `slope` does.
+    """
+    x = _log_compute(rungs)
+    weights = 1 / len(x) + (math.log10(compute) - x.mean()) * (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+    nearest = min(rungs, key=lambda rung: abs(math.log10(rung.compute / compute)))
+    more = 0.0 if pairs is None else float(np.var(nearest.gains, ddof=1)) / pairs
+    return _weighted(rungs, weights, level, more)
+
+
+def compute_multiple(base: Sequence[tuple[float, float]], compute: float, gain: Interval) -> Interval:
+    """How many times `compute` the base needs for a loss that is lower by `gain`, from its own losses over the rungs.
+
+    `base` holds (compute, val loss) of the base on each rung. Between rungs the loss is linear in the logarithm of
+    compute; beyond the last one its last slope goes on, and before the first one its first. Raises LlmbenchError where
+    the base's loss does not fall from rung to rung, or where `compute` is none of the rungs.
+    """
+    points = sorted(base)
+    x, loss = (np.array(values, dtype=float) for values in zip(*points, strict=True))
+    x = np.log10(x)
+    if len(points) < 2 or not (np.diff(loss) < 0).all() or compute not in dict(points):
+        raise LlmbenchError("a gain has a multiple of compute only where the base's loss falls over two rungs or more")
+    start = dict(points)[compute]
+
+    def needed(gain: float) -> float:
+        target = start - gain
+        place = int(np.clip(np.searchsorted(-loss, -target), 1, len(loss) - 1))  # the piece that holds the target
+        share = (loss[place - 1] - target) / (loss[place - 1] - loss[place])
+        return float(10 ** (x[place - 1] + share * (x[place] - x[place - 1]) - math.log10(compute)))
+
+    return Interval(*map(needed, gain))
+
+
+def _log_compute(rungs: Sequence[Rung]) -> Array:
+    x = np.log10([rung.compute for rung in rungs])
+    if len(set(x.tolist())) < 2:
+        raise LlmbenchError("a slope needs two rungs of different compute; name more tracks")
+    return x
+
+
+def _weighted(rungs: Sequence[Rung], weights: Array, level: float, more: float = 0.0) -> Interval:
+    """The weighted sum of the rungs' mean gains; `more` is a variance that comes on top."""
+    from scipy.special import stdtrit
+
+    if any(len(rung.gains) < FEWEST_PAIRS for rung in rungs):
+        raise LlmbenchError(f"each rung needs {FEWEST_PAIRS} pairs or more; train more of them")
+    means = np.array([np.mean(rung.gains) for rung in rungs])
+    variances = weights**2 * [np.var(rung.gains, ddof=1) / len(rung.gains) for rung in rungs]
+    value, total = float(weights @ means), float(variances.sum())
+    if total + more == 0:
+        return Interval(value, value, value)
+    df = total**2 / float((variances**2 / [len(rung.gains) - 1 for rung in rungs]).sum()) if total else math.inf
+    reach = float(-stdtrit(df, (1 - level) / 2)) * math.sqrt(total + more)
+    return Interval(value, value - reach, value + reach)
