@@ -30,13 +30,13 @@ from harness.lab.studies.ablation import (
     Contribution,
     Runs,
     kept_runs,
-    make_runs,
     measure,
     removals,
     save_runs,
     stack_to_ablate,
     without,
 )
+from harness.lab.studies.series import make_series
 from harness.show.ablation import ablation_lines, ablation_page, ablation_table, draw_ablation
 from tests.make import ROOT, copy_board, make_run
 from tests.sandbox import FiledContest, Sandbox
@@ -187,7 +187,7 @@ def rigged(track: Track, failing: Mapping[str, int], broken: Sequence[str] = ())
 def test_a_recipe_that_fails_ends_alone(smoke: Track) -> None:
     broken, failing = without(STACK, ("requery",)), without(STACK, ("qk_norm",))
     store = rigged(smoke, {failing: 1}, [broken])
-    made = make_runs(store, STACK, removals(STACK, 1), (0, 1, 2))
+    made = make_series(store, [STACK, *(without(STACK, one) for one in removals(STACK, 1))], (0, 1, 2))
     assert {recipe: [run.status for run in runs] for recipe, runs in made.items()} == {
         STACK: ["finished"] * 3,
         without(STACK, ("token_smear",)): ["finished"] * 3,
@@ -202,7 +202,7 @@ def test_a_recipe_that_fails_ends_alone(smoke: Track) -> None:
 
 def test_a_stack_that_fails_itself_is_an_error(smoke: Track) -> None:
     with pytest.raises(LlmbenchError, match=f"{re.escape(STACK)} with seed 1 diverged: loss is NaN"):
-        make_runs(rigged(smoke, {STACK: 1}), STACK, removals(STACK, 1), (0, 1, 2))
+        make_series(rigged(smoke, {STACK: 1}), [STACK, *(without(STACK, one) for one in removals(STACK, 1))], (0, 1, 2))
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,13 @@ from harness.lab.studies.ablation import (
     Removed,
     ablation_folder,
     kept_runs,
-    make_runs,
     measure,
     removals,
     save_runs,
     stack_to_ablate,
     without,
 )
+from harness.lab.studies.series import make_series
 from harness.show.ablation import ablation_lines, ablation_page, ablation_table, draw_ablation
 from harness.show.documents import AblateDocument
 from harness.show.report import duration
@@ -72,7 +72,7 @@ def ablate(
                 f"{stack} on {track}, without each{' and each two' if pairs == 2 else ''} of its variants: "
                 f"{len(seeds)} runs of {1 + len(left_out)} recipes, {store.jobs} at a time"
             )
-            made = make_runs(store, stack, left_out, seeds)
+            made = make_series(store, [stack, *(without(stack, removed) for removed in left_out)], seeds)
     found = measure(project, board, contest_track, stack, made)
     if save:
         folder = ablation_folder(project, contest_track)

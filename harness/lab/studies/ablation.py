@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -17,17 +17,16 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.board.leaderboard import Board
-from harness.core.errors import InterruptedRunError, LlmbenchError
-from harness.core.events import Done
+from harness.core.errors import LlmbenchError
 from harness.core.project import Project
-from harness.core.runs import FailedRun, FinishedRun, RunIdentity, finished, load_run, require_finished, save_run
+from harness.core.runs import FailedRun, FinishedRun, finished, load_run, save_run
 from harness.core.schema import Count, Line, Positive, Strict
 from harness.core.track import Track
 from harness.lab.arms import Entry, choose_arms, record_recipe, run_command, source_digests
-from harness.lab.store import Result, RunStore
-from harness.rule.comparable import comparability_problems
+from harness.lab.studies.series import Runs, pairing_problem
 from harness.rule.criteria import training_seconds
 from harness.rule.stats import bounds, estimate
+from harness.rule.verdict import losses_of
 from harness.variants.recipe import format_recipe, parse_recipe, recipe_sources
 
 FEWEST_RUNS = 2
@@ -45,7 +44,6 @@ RECORD, WITHOUT = "record", "without-"
 
 Worth = Literal["pays", "does not pay", "unclear", "not measured"]
 Removed = tuple[str, ...]
-Runs = Sequence[FinishedRun | FailedRun]
 
 
 class Interaction(Strict):
@@ -128,55 +126,6 @@ def without(recipe: str, removed: Removed) -> str:
     return format_recipe(tuple(name for name in parse_recipe(recipe) if name not in removed))
 
 
-def make_runs(store: RunStore, recipe: str, left_out: Sequence[Removed], seeds: Sequence[int]) -> Mapping[str, Runs]:
-    """Recipe -> its runs, of the whole stack first; one that cannot be built or fails has one run, which says why.
-
-    Seed by seed, so that what is interrupted has whole pairs. A failed run ends its own recipe's alone. Raises
-    LlmbenchError where the stack itself fails, InterruptedRunError on Ctrl-C or SIGTERM.
-    """
-    recipes = [recipe, *(without(recipe, removed) for removed in left_out)]
-    waiting = deque(store.identify(one, seed) for seed in seeds for one in recipes)
-    made: dict[str, dict[int, FinishedRun]] = {one: {} for one in recipes}
-    failed = dict[str, FailedRun]()
-
-    def take() -> RunIdentity | None:
-        while waiting and waiting[0].recipe in failed:
-            waiting.popleft()
-        return waiting.popleft() if waiting else None
-
-    def keep(run: RunIdentity, result: Result) -> None:
-        found = _result(store, run, result)
-        if isinstance(found, FinishedRun):
-            made[run.recipe][run.seed] = found
-            return
-        if run.recipe == recipe:
-            require_finished([found])
-        failed.setdefault(run.recipe, found.model_copy(update={"reason": _without_log(found.reason)}))
-
-    store.feed(take, keep)
-    return {
-        one: [failed[one]] if one in failed else [runs[seed] for seed in sorted(runs, key=seeds.index)]
-        for one, runs in made.items()
-    }
-
-
-def _result(store: RunStore, run: RunIdentity, result: Result) -> FinishedRun | FailedRun:
-    """What was made; an invalid run where the recipe cannot be built, as one variant may need what was left out."""
-    try:
-        return result.result()
-    except InterruptedRunError:
-        raise
-    except LlmbenchError as error:
-        failed = FailedRun(**dict(run), status="invalid", reason=_without_log(str(error)))
-        store.observe(run, Done(result=failed, reused=False))
-        return failed
-
-
-def _without_log(reason: str) -> str:
-    """Why a run failed, less the file on this machine that says more."""
-    return reason.partition(" (full log: ")[0]
-
-
 # --- what they say -----------------------------------------------------------------------------------------------
 
 
@@ -184,7 +133,7 @@ def measure(project: Project, board: Board, track: Track, recipe: str, runs: Map
     """The report on the runs of a stack and of what is left of it, by recipe."""
     stack, names = finished(runs[recipe]), parse_recipe(recipe)
     costs = {name: source.cost for name, source in recipe_sources(project, recipe).items()}
-    losses: dict[Removed, list[float]] = {(): _losses(stack)}
+    losses: dict[Removed, list[float]] = {(): losses_of(stack)}
     found = []
     for rest, own in runs.items():
         removed = tuple(name for name in names if name not in parse_recipe(rest))
@@ -195,12 +144,12 @@ def measure(project: Project, board: Board, track: Track, recipe: str, runs: Map
             removed=removed,
             recipe=rest,
             worth="not measured",
-            reason=_problem(stack, own),
+            reason=pairing_problem(stack, own),
             added_statements=cost,
             price=cost * track.rule.loss_per_statement,
         )
         if one.reason is None:
-            losses[removed] = _losses(finished(own))
+            losses[removed] = losses_of(finished(own))
             one = one.model_copy(update=_numbers(stack, finished(own), one.price))
             one = one.model_copy(update={"claim": _claim(board, track, recipe, one)})
         found.append(one)
@@ -215,24 +164,9 @@ def measure(project: Project, board: Board, track: Track, recipe: str, runs: Map
     )
 
 
-def _losses(runs: Sequence[FinishedRun]) -> list[float]:
-    return [run.evaluation.val_loss for run in runs]
-
-
-def _problem(stack: Sequence[FinishedRun], runs: Runs) -> str | None:
-    """What keeps these runs from being compared with those of the stack: one failed, or they differ in more."""
-    for run in runs:
-        if isinstance(run, FailedRun):
-            return run.reason if run.status == "invalid" else f"{run.status}: {run.reason}"
-    if len(stack) != len(runs):
-        return f"{len(runs)} runs, and {len(stack)} of the whole stack"
-    problems = comparability_problems(stack, finished(runs), timed=False)
-    return next((f"{code}: {detail}" for code, detail in problems.items()), None)
-
-
 def _numbers(stack: Sequence[FinishedRun], runs: Sequence[FinishedRun], price: float) -> dict[str, Any]:
     """The measured fields of a contribution: with what was left out and without, pair by pair."""
-    mean, low, high = _interval(_losses(runs), _losses(stack))
+    mean, low, high = _interval(losses_of(runs), losses_of(stack))
     pairs = [pair for pair in zip(stack, runs, strict=True) if not any(run.training.resumed for run in pair)]
     times = [math.log(training_seconds(one) / training_seconds(other)) for one, other in pairs]
     return {

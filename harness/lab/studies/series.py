@@ -1,0 +1,74 @@
+"""The runs of several recipes on the same seeds, all beside one of them: what ablations and ladders are made of."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from harness.core.errors import InterruptedRunError, LlmbenchError
+from harness.core.events import Done
+from harness.core.runs import FailedRun, FinishedRun, RunIdentity, finished, require_finished
+from harness.lab.store import Result, RunStore
+from harness.rule.comparable import comparability_problems
+
+Runs = Sequence[FinishedRun | FailedRun]
+
+
+def make_series(store: RunStore, recipes: Sequence[str], seeds: Sequence[int]) -> Mapping[str, Runs]:
+    """Recipe -> its runs in the order of `seeds`; one that cannot be built or fails has one run, which says why.
+
+    Seed by seed, so that what is interrupted has whole pairs. A failed run ends its own recipe's alone. Raises
+    LlmbenchError where the first recipe fails, which all others are compared with, and InterruptedRunError on Ctrl-C
+    or SIGTERM.
+    """
+    waiting = deque(store.identify(one, seed) for seed in seeds for one in recipes)
+    made: dict[str, dict[int, FinishedRun]] = {one: {} for one in recipes}
+    failed = dict[str, FailedRun]()
+
+    def take() -> RunIdentity | None:
+        while waiting and waiting[0].recipe in failed:
+            waiting.popleft()
+        return waiting.popleft() if waiting else None
+
+    def keep(run: RunIdentity, result: Result) -> None:
+        found = _result(store, run, result)
+        if isinstance(found, FinishedRun):
+            made[run.recipe][run.seed] = found
+            return
+        if run.recipe == recipes[0]:
+            require_finished([found])
+        failed.setdefault(run.recipe, found.model_copy(update={"reason": _without_log(found.reason)}))
+
+    store.feed(take, keep)
+    return {
+        one: [failed[one]] if one in failed else [runs[seed] for seed in sorted(runs, key=seeds.index)]
+        for one, runs in made.items()
+    }
+
+
+def _result(store: RunStore, run: RunIdentity, result: Result) -> FinishedRun | FailedRun:
+    """What was made; an invalid run where the recipe cannot be built, as one variant may need what was left out."""
+    try:
+        return result.result()
+    except InterruptedRunError:
+        raise
+    except LlmbenchError as error:
+        failed = FailedRun(**dict(run), status="invalid", reason=_without_log(str(error)))
+        store.observe(run, Done(result=failed, reused=False))
+        return failed
+
+
+def _without_log(reason: str) -> str:
+    """Why a run failed, less the file on this machine that says more."""
+    return reason.partition(" (full log: ")[0]
+
+
+def pairing_problem(stack: Sequence[FinishedRun], runs: Runs) -> str | None:
+    """What keeps runs from being compared with those of the first recipe: one failed, or they differ in more."""
+    for run in runs:
+        if isinstance(run, FailedRun):
+            return run.reason if run.status == "invalid" else f"{run.status}: {run.reason}"
+    if len(stack) != len(runs):
+        return f"{len(runs)} runs, and {len(stack)} of the recipe that they are compared with"
+    problems = comparability_problems(stack, finished(runs), timed=False)
+    return next((f"{code}: {detail}" for code, detail in problems.items()), None)
