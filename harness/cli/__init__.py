@@ -73,6 +73,7 @@ COMMANDS: Mapping[str, Commands] = {
         "campaign": ("studies.campaign.campaign", "Judge many candidates: screen all, confirm the best."),
         "submit": ("run.submit", "File the result, print or open the pull request."),
         "ablate": ("studies.ablate.ablate", "Leave out each variant of the record in turn."),
+        "ladder": ("studies.ladder.ladder", "Measure ideas on several sizes of a track."),
         "plan": ("studies.noise.plan", "Say how many pairs a gain needs, before you train."),
     },
     "Any trainer": {

@@ -24,10 +24,10 @@ from harness.lab.executor import EXECUTORS, Executor, LocalExecutor
 from harness.lab.store import Observe, RunStore
 from harness.player.device import require_device
 from harness.rule.criteria import LANES
-from harness.show.campaign import LiveCampaign
 from harness.show.describe import experts_table
 from harness.show.live import LiveRuns, live_preparation
 from harness.show.report import look_line, look_verdict_line
+from harness.show.studies.campaign import LiveCampaign
 from harness.show.tables import comparison_table, facts_table
 
 Name = TypeVar("Name", bound=str)

@@ -27,6 +27,7 @@ from harness.lab.doctor import Diagnosis
 from harness.lab.history import Judged
 from harness.lab.rerun import Repeat
 from harness.lab.studies.ablation import Ablation
+from harness.lab.studies.ladder import Ladder
 from harness.lab.studies.noise import NoiseReport
 from harness.lab.studies.outcomes import CampaignRow
 from harness.rule.external import Judgement
@@ -80,6 +81,12 @@ class CampaignDocument(Document):
     """The largest gain first."""
     picture: str | None
     """Where it was written; None where nobody has a gain."""
+
+
+class LadderDocument(Document, Ladder):
+    """`ladder`: ideas on several sizes of a track."""
+
+    track: str
 
 
 class SubmitDocument(Document):

@@ -37,7 +37,7 @@ from harness.lab.studies.ablation import (
     without,
 )
 from harness.lab.studies.series import make_series
-from harness.show.ablation import ablation_lines, ablation_page, ablation_table, draw_ablation
+from harness.show.studies.ablation import ablation_lines, ablation_page, ablation_table, draw_ablation
 from tests.make import ROOT, copy_board, make_run
 from tests.sandbox import FiledContest, Sandbox
 

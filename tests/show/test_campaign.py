@@ -16,7 +16,7 @@ from harness.lab.arms import Entry
 from harness.lab.studies.outcomes import CampaignRow
 from harness.lab.studies.screening import Contestant
 from harness.show import campaign as shown
-from harness.show.campaign import LiveCampaign, campaign_gains, campaign_notes, campaign_table
+from harness.show.studies.campaign import LiveCampaign, campaign_gains, campaign_notes, campaign_table
 
 RUN: Any = SimpleNamespace(recipe="base+idea", seed=3)
 

@@ -31,9 +31,9 @@ from harness.lab.studies.ablation import (
     without,
 )
 from harness.lab.studies.series import make_series
-from harness.show.ablation import ablation_lines, ablation_page, ablation_table, draw_ablation
 from harness.show.documents import AblateDocument
 from harness.show.report import duration
+from harness.show.studies.ablation import ablation_lines, ablation_page, ablation_table, draw_ablation
 
 PICTURE = "contributions.png"
 

@@ -21,9 +21,9 @@ from harness.lab.arms import Entry
 from harness.lab.studies.campaign import Campaign
 from harness.lab.studies.names import campaign_names
 from harness.lab.studies.outcomes import LEFT, CampaignRow, campaign_rows
-from harness.show.campaign import LiveCampaign, campaign_gains, campaign_notes, campaign_table
 from harness.show.documents import CampaignDocument
 from harness.show.plots import draw_gains, to_svg
+from harness.show.studies.campaign import LiveCampaign, campaign_gains, campaign_notes, campaign_table
 
 
 def campaign(

@@ -1,0 +1,147 @@
+"""The command that measures ideas on several sizes of a track."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+from harness.cli.options import (
+    ExecutorName,
+    Jobs,
+    Json,
+    TrackName,
+    argument,
+    complete_variants,
+    flag,
+    log,
+    open_track,
+    option,
+    show,
+    show_json,
+)
+from harness.cli.training import watched_store
+from harness.core.errors import LlmbenchError
+from harness.core.project import DEFAULT_TRACK, Project, write_atomic
+from harness.core.track import Track, track_names
+from harness.lab.studies.ladder import (
+    DEFAULT_PAIRS,
+    Made,
+    kept_forecasts,
+    kept_ladder,
+    ladder_folder,
+    make_forecast,
+    measure_ladder,
+    recipe_with,
+    rungs_of,
+    save_forecast,
+    save_ladder,
+)
+from harness.lab.studies.series import make_series
+from harness.show.documents import LadderDocument
+from harness.show.plots import to_svg
+from harness.show.studies.ladder import draw_ladder, ladder_lines, ladder_table, scale_page
+from harness.variants.recipe import parse_recipe
+
+
+def ladder(
+    names: Annotated[list[str] | None, argument("NAME", "Variants to measure.", complete_variants)] = None,
+    track: TrackName = DEFAULT_TRACK,
+    rung: Annotated[
+        list[str] | None, option("TRACK", "Only this size; repeat it. Default: all, the smallest first.")
+    ] = None,
+    pairs: Annotated[int, option("N", "Pairs on each size.", min=2)] = DEFAULT_PAIRS,
+    beside: Annotated[str, option("RECIPE", "What each idea is added to and compared with.")] = "base",
+    predict: Annotated[
+        str | None, option("TRACK", "Train nothing: write the forecast for this size, from the kept smaller ones.")
+    ] = None,
+    save: Annotated[bool, flag("--save", "Keep the runs under benchmarks/ladder/, and write docs/scale.md.")] = False,
+    stored: Annotated[bool, flag("--stored", "Train nothing: report on the kept runs.")] = False,
+    jobs: Jobs = None,
+    executor: ExecutorName = "local",
+    as_json: Json = False,
+) -> None:
+    """Measure ideas on several sizes of a track: does the gain hold, and how does it change with compute?
+
+    The sizes of pocket are the tracks pocket-s, pocket and pocket-l. On each, every idea is trained beside the same
+    recipe with the same seeds. It prints gains with intervals, what a gain is worth in compute, its slope, and the gain
+    at ten times the largest size's compute, extrapolated. Nothing is decided. Ctrl-C keeps what is finished.
+
+    With --predict a forecast is written before a size is trained; the report then says what came.
+    """
+    project, _ = open_track(track)
+    tracks = rungs_of(project, track)
+    name = min((one.name for one in tracks), key=len)
+    if predict is not None:
+        _predict(project, name, tracks, predict, beside, pairs)
+        return
+    made = (
+        kept_ladder(project, name, tracks)
+        if stored
+        else _train(project, _chosen(tracks, rung), beside, names or (), pairs, jobs, executor)
+    )
+    if save and not stored:
+        log(f"kept under {save_ladder(project, name, made)}")
+        made = kept_ladder(project, name, tracks)
+    found = measure_ladder([one for one in tracks if one.name in made], beside, made, kept_forecasts(project, name))
+    if save:
+        write_scale(project)
+    if as_json:
+        show_json(LadderDocument(track=name, **dict(found)))
+    else:
+        show(ladder_table(found), *ladder_lines(found))
+
+
+def _chosen(tracks: list[Track], names: list[str] | None) -> list[Track]:
+    known = [one.name for one in tracks]
+    if unknown := [name for name in names or () if name not in known]:
+        raise LlmbenchError(f"{unknown[0]} is no size of this track; sizes are {', '.join(known)}")
+    return [one for one in tracks if not names or one.name in names]
+
+
+def _train(
+    project: Project, tracks: list[Track], beside: str, names: list[str] | tuple[str, ...], pairs: int,
+    jobs: int | None, executor: ExecutorName,
+) -> Made:  # fmt: skip
+    """The runs of all sizes, the smallest first. Raises LlmbenchError before it trains where a name is no variant."""
+    if not names:
+        raise LlmbenchError("name the variants to measure: `llmbench ladder NAME...`; `llmbench variants` lists them")
+    if inside := [name for name in names if name in parse_recipe(beside)]:
+        raise LlmbenchError(f"{inside[0]} is part of {beside} already; leave it out")
+    recipes, made = [beside, *(recipe_with(beside, name) for name in dict.fromkeys(names))], {}
+    for track in tracks:
+        if pairs > len(track.seeds):
+            raise LlmbenchError(f"{track.name} has {len(track.seeds)} public seeds; ask for that many pairs or fewer")
+        with watched_store(project, track, jobs, executor=executor) as store:
+            for recipe in recipes:
+                store.identify(recipe, track.seeds[0])
+            log(f"{track.name}: {pairs} runs of {len(recipes)} recipes, {store.jobs} at a time")
+            made[track.name] = make_series(store, recipes, track.seeds[:pairs])
+    return made
+
+
+def _predict(project: Project, name: str, tracks: list[Track], target: str, beside: str, pairs: int) -> None:
+    (wanted,) = _chosen(tracks, [target])
+    made = kept_ladder(project, name, tracks)
+    if target in made:
+        raise LlmbenchError(f"{target} has runs in {ladder_folder(project, name)}; a forecast comes before them")
+    found = make_forecast(tracks, wanted, beside, made, pairs)
+    path = save_forecast(project, name, found)
+    show(f"{len(found.ideas)} forecasts for {target}; commit {path} before you train it")
+
+
+def write_scale(project: Project) -> None:
+    """Write docs/scale.md and its pictures from all kept ladders."""
+    found = []
+    for folder in sorted(ladder_folder(project, "x").parent.glob("*/")):
+        if folder.name not in track_names(project):
+            continue
+        tracks = rungs_of(project, folder.name)
+        made = kept_ladder(project, folder.name, tracks)
+        beside = min((recipe for series in made.values() for recipe in series), key=len)
+        one = measure_ladder(
+            [track for track in tracks if track.name in made], beside, made, kept_forecasts(project, folder.name)
+        )
+        found.append((folder.name, one))
+        picture = to_svg(partial(draw_ladder, one))
+        write_atomic(project.root / "docs" / "pictures" / f"scale-{folder.name}.svg", picture)
+    write_atomic(project.root / "docs" / "scale.md", scale_page(found))

@@ -1,0 +1,139 @@
+"""A ladder as a table, as sentences, as a picture and as the page docs/scale.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from harness.board.curves import FAINT, INK, new_figure
+from harness.core.errors import one_line
+from harness.core.terminal import markdown
+from harness.lab.studies.ladder import FARTHER, Band, Climb, Ladder, RungFacts, Step
+from harness.show.tables import new_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+"""Okabe and Ito's (jfly.uni-koeln.de/color, 2008)."""
+MOST_LINES = 12
+INTERVALS = "All intervals are of 90 %."
+
+
+def rung_line(one: RungFacts) -> str:
+    """`pocket: 1,311,872 parameters, 430,080 tokens, 2.7e+12 operations a run; val loss 3.6189 over 4 runs`."""
+    return (
+        f"{one.track}: {one.num_params:,} parameters, {one.tokens:,} tokens, {one.compute:.2g} operations a run; "
+        f"val loss {one.val_loss:.4f} over {one.runs} runs"
+    )
+
+
+def band(found: Band | None, form: str = "+.4f") -> str:
+    """`+0.0506 [+0.0410, +0.0602]`; empty for None."""
+    if found is None:
+        return ""
+    return f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
+
+
+def ladder_table(found: Ladder) -> Table:
+    """One line for each idea and size."""
+    heads = ("idea", "size", "pairs", "gain", "multiple of compute", "forecast")
+    table = new_table(f"beside {found.beside}, gains in nats per token", heads, left=("idea", "size"))
+    for idea in found.ideas:
+        for place, step in enumerate(idea.steps):
+            name = idea.name if place == 0 else ""
+            table.add_row(name, step.track, str(step.pairs), band(step.gain), _times(step), band(step.predicted))
+    return table
+
+
+def _times(step: Step) -> str:
+    return (
+        ""
+        if step.multiple is None
+        else f"x{step.multiple.value:.2f} [{step.multiple.low:.2f}, {step.multiple.high:.2f}]"
+    )
+
+
+def ladder_lines(found: Ladder) -> list[str]:
+    """What the sizes are, and of each idea how its gain changes with compute."""
+    lines = [*map(rung_line, found.rungs)]
+    for idea in found.ideas:
+        lines += [f"{idea.name} on {step.track}: not measured: {step.reason}" for step in idea.steps if step.reason]
+        if idea.slope is None or idea.extrapolated is None:
+            continue
+        far = f"{FARTHER:g} times the compute of {found.rungs[-1].track}"
+        lines.append(
+            f"{idea.name}: {_sign(idea)}; {band(idea.slope)} for ten times the compute; extrapolated to {far}: "
+            f"{band(idea.extrapolated)}"
+        )
+    return [*lines, INTERVALS]
+
+
+def _sign(idea: Climb) -> str:
+    if idea.sign_holds is None:
+        return "its sign is not clear on every size"
+    return "its sign holds on all sizes" if idea.sign_holds else "its sign changes"
+
+
+def draw_ladder(found: Ladder) -> Figure:
+    """Each idea's gain against compute, with its interval on each size."""
+    figure = new_figure(3.6)
+    axes = figure.subplots()
+    axes.axhline(0, color=INK, linewidth=0.8)
+    compute = {one.track: one.compute for one in found.rungs}
+    for place, idea in enumerate(found.ideas):
+        known = [(compute[step.track], step.gain) for step in idea.steps if step.gain is not None]
+        if not known:
+            continue
+        style: Any = {"color": FAINT, "linewidth": 0.8}
+        if place < MOST_LINES:
+            style = {
+                "color": COLORS[place % len(COLORS)],
+                "linewidth": 1.2,
+                "linestyle": "-" if place < len(COLORS) else "--",
+                "label": one_line(idea.name),
+            }
+        axes.plot([x for x, _ in known], [gain.value for _, gain in known], marker="o", markersize=3.5, **style)
+        for x, gain in known:
+            axes.plot([x, x], [gain.low, gain.high], color=style["color"], linewidth=0.8, alpha=0.6)
+    axes.set_xscale("log")
+    axes.set_xlabel("floating-point operations of a run")
+    axes.set_ylabel("gain (nats/token)")
+    figure.legend(loc="outside right upper", fontsize=8)
+    return figure
+
+
+def scale_page(found: Sequence[tuple[str, Ladder]]) -> str:
+    """docs/scale.md: every kept ladder, by the name of its track."""
+    lines = [
+        "# Does it hold at another size?",
+        "",
+        "Written by `llmbench ladder --stored --save` from the runs under `benchmarks/ladder/`. Each idea is trained",
+        "beside the same recipe on several sizes of a track, with the same public seeds. A *gain* is the mean difference",
+        "in val loss, in nats per token. *Multiple of compute*: how many times its compute the recipe without the idea",
+        "would need for the same loss, by its own losses over the sizes. *Slope*: the change of the gain for ten times the",
+        "compute. An *extrapolated* gain goes on along that line, to ten times the compute of the largest size. A",
+        f"*forecast* was committed before that size was trained. {INTERVALS}",
+        "",
+    ]
+    for name, ladder in found:
+        lines += [f"## {name}", "", f"![Gain of each idea against compute](pictures/scale-{name}.svg)", ""]
+        lines += [f"- {rung_line(one)}" for one in ladder.rungs]
+        lines += [
+            "",
+            "| idea | size | pairs | gain | multiple of compute | forecast |",
+            "|---|---|---:|---:|---:|---:|",
+        ]
+        for idea in ladder.ideas:
+            for step in idea.steps:
+                shown = band(step.gain) or markdown(step.reason or "")
+                said = f"{band(step.predicted)} ({step.predicted_on})" if step.predicted else ""
+                lines.append(f"| {idea.name} | `{step.track}` | {step.pairs} | {shown} | {_times(step)} | {said} |")
+        lines += ["", "| idea | sign | slope | extrapolated |", "|---|---|---:|---:|"]
+        lines += [
+            f"| {idea.name} | {_sign(idea)} | {band(idea.slope)} | {band(idea.extrapolated)} |" for idea in ladder.ideas
+        ]
+        lines.append("")
+    return "\n".join(lines)
