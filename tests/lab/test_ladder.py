@@ -1,0 +1,125 @@
+"""Ideas over sizes: the report follows from the runs, and a forecast is of what was known before."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.core.errors import LlmbenchError
+from harness.core.project import Project
+from harness.core.runs import FinishedRun
+from harness.core.track import Track
+from harness.lab.studies.ladder import (
+    Made,
+    compute_of,
+    kept_forecasts,
+    kept_ladder,
+    make_forecast,
+    measure_ladder,
+    rungs_of,
+    save_forecast,
+    save_ladder,
+)
+from harness.show.studies.ladder import draw_ladder, ladder_lines, ladder_table, scale_page
+from tests.make import ROOT, make_run
+
+SIZES = ("pocket-s", "pocket", "pocket-l")
+BASE = {"pocket-s": 4.2, "pocket": 3.6, "pocket-l": 3.2}
+
+
+@pytest.fixture(scope="module")
+def tracks() -> list[Track]:
+    return rungs_of(Project(ROOT), "pocket")
+
+
+def runs(track: Track, recipe: str, gain: float, seeds: Sequence[int] = range(4)) -> list[FinishedRun]:
+    noise = np.random.default_rng([len(recipe), len(track.name)]).normal(0, 0.004, 8)
+    return [
+        make_run(
+            recipe, seed, BASE[track.name] + 0.01 * seed - gain + noise[seed], training_digest=track.training_digest
+        )
+        for seed in seeds
+    ]
+
+
+def made(tracks: Sequence[Track], **gains: Sequence[float]) -> Made:
+    """Runs of the base and of ideas whose true gains these are, from the smallest size on."""
+    return {
+        track.name: {"base": runs(track, "base", 0.0)}
+        | {f"base+{name}": runs(track, f"base+{name}", own[place]) for name, own in gains.items() if place < len(own)}
+        for place, track in enumerate(tracks)
+    }
+
+
+def test_the_sizes_are_in_the_order_of_their_compute(tracks: list[Track]) -> None:
+    assert tuple(track.name for track in tracks) == SIZES
+    assert rungs_of(Project(ROOT), "pocket-l") == tracks
+    compute = [compute_of(track) for track in tracks]
+    assert compute == sorted(compute)
+    with pytest.raises(LlmbenchError, match="smoke has no other size"):
+        rungs_of(Project(ROOT), "smoke")
+
+
+def test_a_gain_that_shrinks_has_a_slope_below_zero_and_one_that_turns_says_so(tracks: list[Track]) -> None:
+    found = measure_ladder(tracks, "base", made(tracks, qk_norm=(0.18, 0.11, 0.05), requery=(0.1, -0.1, -0.2)), {})
+    shrinks, turns = found.ideas
+    assert (shrinks.name, shrinks.sign_holds) == ("qk_norm", True)
+    assert shrinks.slope is not None
+    assert shrinks.slope.high < 0
+    assert turns.sign_holds is False
+    for step, gain in zip(shrinks.steps, (0.18, 0.11, 0.05), strict=True):
+        assert step.gain is not None
+        assert step.gain.low < gain + 0.01
+        assert step.gain.high > gain - 0.01
+        assert step.multiple is not None
+        assert step.multiple.value > 1
+    lines = "\n".join(ladder_lines(found))
+    assert "qk_norm: its sign holds on all sizes" in lines
+    assert "extrapolated to 10 times the compute of pocket-l" in lines
+    assert ladder_table(found).row_count == 6
+    assert draw_ladder(found).axes
+
+
+def test_what_was_not_trained_on_a_size_is_a_line_and_no_gain(tracks: list[Track]) -> None:
+    found = measure_ladder(tracks, "base", made(tracks, qk_norm=(0.1, 0.1)), {})
+    (idea,) = found.ideas
+    assert idea.steps[-1].gain is None
+    assert idea.steps[-1].reason == "not trained on this size"
+    assert "not trained on this size" in scale_page([("pocket", found)])
+
+
+def test_a_forecast_rests_on_the_smaller_sizes_and_is_written_once(tracks: list[Track], tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    both = made(tracks, qk_norm=(0.18, 0.12, 0.07))
+    below = {name: both[name] for name in SIZES[:2]}
+    found = make_forecast(tracks, tracks[2], "base", below, 4)
+    assert found.rungs == SIZES[:2]
+    save_forecast(project, "pocket", found)
+    with pytest.raises(LlmbenchError, match="a forecast is written once, before the runs"):
+        save_forecast(project, "pocket", found)
+    assert kept_forecasts(project, "pocket") == {"pocket-l": found}
+    step = measure_ladder(tracks, "base", both, {"pocket-l": found}).ideas[0].steps[-1]
+    assert step.predicted == found.ideas["qk_norm"]
+    assert step.predicted_on == found.date
+    assert step.predicted.low < 0.07 < step.predicted.high
+    with pytest.raises(LlmbenchError, match="needs runs of two smaller sizes"):
+        make_forecast(tracks, tracks[1], "base", below, 4)
+
+
+def test_kept_runs_are_read_back_and_those_of_other_files_are_refused(tracks: list[Track], tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    for folder in ("models", "tracks"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    kept = made(tracks, qk_norm=(0.1, 0.1, 0.1))
+    save_ladder(project, "pocket", kept)
+    assert measure_ladder(tracks, "base", kept_ladder(project, "pocket", tracks), {}) == measure_ladder(
+        tracks, "base", kept, {}
+    )
+    variant = tmp_path / "models" / "variants" / "qk_norm.py"
+    variant.write_text(variant.read_text() + "\nx = 1\n")
+    with pytest.raises(LlmbenchError, match="is of another file than models/variants has"):
+        kept_ladder(project, "pocket", tracks)
