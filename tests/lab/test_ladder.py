@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from harness.core.errors import LlmbenchError
 from harness.core.project import Project
 from harness.core.runs import FinishedRun
 from harness.core.track import Track
+from harness.lab.arms import source_digests
 from harness.lab.studies.ladder import (
     Made,
     compute_of,
@@ -38,12 +40,8 @@ def tracks() -> list[Track]:
 
 def runs(track: Track, recipe: str, gain: float, seeds: Sequence[int] = range(4)) -> list[FinishedRun]:
     noise = np.random.default_rng([len(recipe), len(track.name)]).normal(0, 0.004, 8)
-    return [
-        make_run(
-            recipe, seed, BASE[track.name] + 0.01 * seed - gain + noise[seed], training_digest=track.training_digest
-        )
-        for seed in seeds
-    ]
+    own: Any = {"training_digest": track.training_digest, "sources": source_digests(Project(ROOT), recipe)}
+    return [make_run(recipe, seed, BASE[track.name] + 0.01 * seed - gain + noise[seed], **own) for seed in seeds]
 
 
 def made(tracks: Sequence[Track], **gains: Sequence[float]) -> Made:
