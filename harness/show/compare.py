@@ -35,7 +35,7 @@ QUIET_S = 10.0
 """A log that was silent for so long gets a line that says how far the runs are; later ones come less often."""
 SENTENCES = {
     "gain_shown": "The gain is shown to exceed its margin.",
-    "identical": "The first pair gave the same numbers in both arms: the change does nothing here, or both arms run "
+    "identical": "Both arms gave the same numbers: the change does nothing here, or both arms run "
     "the same installed package.",
     "candidate_failed": "A run of the candidate has no number.",
     "record_failed": "A run of the record has no number, so its seed has no pair.",
