@@ -17,6 +17,7 @@ from tests.sandbox import python
 # What trains, and so needs torch at once: it runs as a worker of its own.
 TRAINS = {f"harness.player.{name}" for name in ("compiler", "play", "train")}
 JUDGE = ["judge", "docs/examples/modded-nanogpt.json"]
+JUDGE_EVENTS = ["judge", "docs/examples/tensorboard", "--record-arm", "base", "--tag", "val/loss"]
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 330, 80
 CODE = [*sorted((ROOT / "harness").rglob("*.py")), *sorted((ROOT / "models").glob("*.py"))]
 SCRIPTS = {"benchmarks", *(path.stem for path in (ROOT / "benchmarks").glob("*.py"))}
@@ -81,7 +82,7 @@ def test_what_does_not_train_loads_no_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["leaderboard"], ["verify"], ["history"], ["variants"], ["tracks"], JUDGE]
+    "arguments", [["--help"], ["leaderboard"], ["verify"], ["history"], ["variants"], ["tracks"], JUDGE, JUDGE_EVENTS]
 )
 def test_light_commands_load_no_heavy_package(arguments: list[str]) -> None:
     """Also a proof that they answer fast: loading torch alone takes seconds."""

@@ -129,12 +129,12 @@ def test_every_file_and_room_that_a_page_names_is_there() -> None:
     for page in (README, *PAGES):
         for path in re.findall(r"`((?:harness|models|tests|benchmarks)/[\w/.]+)", page.read_text()):
             assert path.startswith("models/variants/") or (ROOT / path).exists(), f"{page.name} names {path}"
-    rooms = re.findall(r"(?m)^\| `(\w+/(?:\w+/)?)` \|(.*)$", README.read_text())
+    rooms = re.findall(r"(?m)^\| `(\w+/(?:\w+/)?)` \|(.*)$", (ROOT / "docs" / "architecture.md").read_text())
     there = {f"harness/{path.parent.name}/" for path in (ROOT / "harness").glob("*/__init__.py")}
     assert there <= {room for room, _ in rooms}
     for room, text in rooms:
         for file in re.findall(r"`(\w+\.py)`", text):
-            assert (ROOT / room / file).exists(), f"the README places {file} into {room}"
+            assert (ROOT / room / file).exists(), f"docs/architecture.md places {file} into {room}"
 
 
 @pytest.mark.parametrize("path", [README, *PAGES, *FORMS, NOTEBOOK], ids=name_of)

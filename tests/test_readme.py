@@ -11,7 +11,7 @@ from harness.board.rows import with_board
 from harness.cli import app
 from harness.core.project import Project
 from tests.make import ROOT
-from tests.sandbox import HERE, python
+from tests.sandbox import HERE
 
 README = (ROOT / "README.md").read_text()
 
@@ -20,14 +20,12 @@ def test_the_board_in_the_readme_is_the_board(project: Project) -> None:
     assert with_board(README, make_rows(project)) == README, "run `llmbench leaderboard --rebuild`"
 
 
+def test_it_is_read_in_two_minutes() -> None:
+    assert len(README.splitlines()) <= 150
+
+
 def test_the_example_variant_is_short() -> None:
     assert len(re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0].splitlines()) < 20
-
-
-def test_the_judgement_in_the_readme_is_what_the_program_prints() -> None:
-    ((command, shown),) = re.findall(r"```\n\$ llmbench (judge [^\n]+)\n(.*?)```", README, re.DOTALL)
-    done = python("-m", "harness.cli", *command.split(), COLUMNS="110")
-    assert [line.rstrip() for line in done.stdout.splitlines()] == shown.splitlines()
 
 
 def test_the_help_names_every_command_in_whole_lines() -> None:

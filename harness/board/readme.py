@@ -11,7 +11,6 @@ from harness.board.submission import Submission
 from harness.core.audit import CONCENTRATION, TABLE_CONCENTRATIONS, TABLE_WORTHS, Audit
 from harness.core.terminal import markdown
 from harness.rule.criteria import Guard
-from harness.rule.external import Judgement
 from harness.rule.reasons import explain
 from harness.rule.verdict import Verdict
 
@@ -32,7 +31,7 @@ def plural(count: int, name: str) -> str:
     return f"{count} {name}{'' if count == 1 else 's'}"
 
 
-def verdict_sentence(verdict: Verdict | Judgement) -> str:
+def verdict_sentence(verdict: Verdict) -> str:
     """What was decided, and why, in words."""
     return f"{verdict.decision.upper()}: {' '.join(explain(code) for code in verdict.reasons)}"
 

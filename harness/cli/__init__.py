@@ -77,6 +77,7 @@ COMMANDS: Mapping[str, Commands] = {
     },
     "Any trainer": {
         "compare": ("anywhere.compare.compare", "Compare two versions of your own trainer."),
+        "judge": ("anywhere.judge.judge", "Apply the test to numbers that you have."),
         "init": ("anywhere.init.init", "Write llmbench.toml and a CI workflow for your trainer."),
     },
     "Look": {
@@ -89,7 +90,6 @@ COMMANDS: Mapping[str, Commands] = {
     "Check": {
         "verify": ("board.verify", "Recompute a claim's numbers, or train it again."),
         "challenge": ("challenge.challenge", "Train a record again, file the result."),
-        "judge": ("board.judge", "Apply the test to anyone's per-seed numbers."),
     },
     "Set up": {
         "doctor": ("inspect.doctor", "Say what this machine can run, and how fast."),

@@ -1,4 +1,4 @@
-"""Commands that check: the board and its claims, the rule on anyone's numbers, and what its codes mean."""
+"""Commands that check: the board and its claims, and what the rule's codes mean."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ import typer
 from harness.board.check_board import Checked, check_board, check_folder, knowledge_of, readable_board
 from harness.board.flags import FLAGS
 from harness.board.pull_request import review_changes
-from harness.board.readme import verdict_sentence
 from harness.cli import options
 from harness.cli.anywhere.compare import verify_comparison
 from harness.cli.options import argument, flag, option, show, show_json
 from harness.core.errors import EXIT_OK, EXIT_REJECTED, LlmbenchError, did_you_mean, one_line
 from harness.core.project import Project, read_text
 from harness.core.terminal import markdown
-from harness.rule.external import judge_file
 from harness.rule.reasons import REASONS
 from harness.rule.reasons import explain as explain_code
-from harness.show.documents import ExplainDocument, JudgeDocument, VerifyDocument
-from harness.show.report import check_lines, check_markdown, judgement_facts
+from harness.show.documents import ExplainDocument, VerifyDocument
+from harness.show.report import check_lines, check_markdown
 from harness.show.tables import facts_table
 
 
@@ -114,35 +112,6 @@ def _check_markdown(project: Project, found: VerifyDocument) -> str:
     texts.append(check_markdown(found.problems, found.flags, found.knowledge_nats))
     texts += [read_text(project.submissions / name / "README.md") for name in found.new if not found.problems[name]]
     return "\n".join(texts)
-
-
-def judge(
-    file: Annotated[Path, argument("FILE", "JSON (candidate, and record or target) or CSV (arm,seed,value).")],
-    target: Annotated[float | None, option("VALUE", "A fixed number to beat, instead of a record.")] = None,
-    paired: Annotated[bool | None, flag("--paired/--unpaired", "Pair values by place, or by seed.")] = None,
-    margin: Annotated[float | None, option("VALUE", "What the gain must exceed.")] = None,
-    alpha: Annotated[float | None, option("LEVEL", "One-sided level. Default: 0.01.")] = None,
-    sigma: Annotated[float | None, option("VALUE", "Known deviation of a single value: a z-test.")] = None,
-    lower_is_better: Annotated[
-        bool | None, flag("--lower-is-better/--higher-is-better", "Which way is better. Default: lower.")
-    ] = None,
-    as_json: options.Json = False,
-) -> None:
-    """Apply one fixed test to anyone's per-seed numbers, whatever trained them.
-
-    JSON keys: candidate (a list), and record (a list) or target (a number); optional paired (false),
-    margin (0), alpha (0.01), sigma (none), lower_is_better (true). A CSV has the columns arm,seed,value.
-    Options override what the file says.
-    """
-    given = {"target": target, "paired": paired, "margin": margin, "alpha": alpha, "sigma": sigma}
-    given["lower_is_better"] = lower_is_better
-    judgement = judge_file(file, {key: value for key, value in given.items() if value is not None})
-    if as_json:
-        show_json(JudgeDocument(**dict(judgement)))
-    else:
-        show(facts_table(judgement_facts(judgement)))
-        show(verdict_sentence(judgement), style=options.DECISION_STYLES[judgement.decision])
-    raise typer.Exit(options.DECISION_EXITS[judgement.decision])
 
 
 def explain(

@@ -12,10 +12,9 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from harness.compare.metric import check_patterns
-from harness.core.durations import parse_duration
 from harness.core.errors import LlmbenchError, did_you_mean
 from harness.core.project import read_text, sha256
-from harness.core.schema import Count, Positive, Strict
+from harness.core.schema import Count, Positive, Strict, parse_duration
 from harness.core.track import LONGEST_QUOTE, explain_validation
 from harness.rule.sequential import check_levels, spend, usual_weights
 

@@ -2,5 +2,5 @@
 
 Imports core alone. Add a test to stats.py, a stopping rule to screen.py (first runs) or sequential.py (confirmation), a
 lane or a guard to criteria.py, a decision to verdict.py, a condition for comparing runs to comparable.py, a reason code
-to reasons.py; forecast.py says what all of it will cost.
+to reasons.py; forecast.py says what all of it will cost. external.py applies it to anyone's numbers, read by files/.
 """

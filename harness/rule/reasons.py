@@ -58,6 +58,11 @@ REASONS = {
     "sign_flip_disagrees": "The exact sign-flip test, which does not assume normal noise, does not reach alpha.",
 }
 
+NUMBERS_ALONE = {"gain_shown": "The gain is shown to exceed its margin."}
+"""Sentences where nothing but the numbers was looked at."""
+ONE_TEST = NUMBERS_ALONE | {"not_shown": "The gain is not shown to exceed its margin."}
+"""Sentences where, besides, there were no looks."""
+
 
 def explain(code: str) -> str:
     """One sentence for a reason code. Raises LlmbenchError for a code that does not exist."""

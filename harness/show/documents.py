@@ -141,7 +141,7 @@ class VerifyDocument(Document):
 
 
 class JudgeDocument(Document, Judgement):
-    """`judge`: one fixed test. Exit code 0 accepted, 3 rejected, 4 undecided."""
+    """`judge`: the rule on anyone's numbers. Exit code 0 accepted, 3 rejected, 4 undecided."""
 
 
 class CompareDocument(Document, Comparison):

@@ -21,8 +21,9 @@ from harness.lab.studies.noise import (
     NoiseReport,
     StoredDesign,
 )
-from harness.rule.external import Judgement
+from harness.rule.external import MOST_SEEDS, POWER, Judgement
 from harness.rule.forecast import ContestPlan
+from harness.rule.reasons import NUMBERS_ALONE, ONE_TEST, explain
 from harness.rule.replication import Outcome
 from harness.rule.verdict import Verdict
 
@@ -81,15 +82,49 @@ def repeat_lines(repeat: Repeat) -> list[str]:
 
 
 def judgement_facts(judgement: Judgement) -> list[tuple[str, str]]:
-    """A fixed test's numbers, to four digits: (name, value). `--json` has all digits."""
-    facts: dict[str, str] = {"test": judgement.test}
+    """A judgement's numbers, to four digits: (name, value). `--json` has all digits."""
+    facts: list[tuple[str, str]] = [("test", judgement.test)]
+    over = " over all looks" if judgement.looks else ""
+    if judgement.looks and judgement.decision == "undecided":  # then it may be below alpha, which no look spends alone
+        over = " over the looks so far (the interval must lie above the margin)"
     if judgement.p_value is not None:
-        facts["p"] = f"{judgement.p_value:.4g}"
+        facts.append(("p", f"{judgement.p_value:.4g}{over}"))
     if judgement.gain is not None:
-        facts["gain"] = f"{judgement.gain:+.4g}"
+        gain = f"{judgement.gain:+.4g}"
         if judgement.ci_low is not None and judgement.ci_high is not None:
-            facts["gain"] += f", interval [{judgement.ci_low:+.4g}, {judgement.ci_high:+.4g}]"
-    return [*facts.items(), ("values", str(judgement.n)), ("reasons", ", ".join(judgement.reasons))]
+            level = f"{100 * judgement.interval_level:.6g} % interval{' of all looks' if judgement.looks else ''}"
+            gain += f", {level} [{judgement.ci_low:+.4g}, {judgement.ci_high:+.4g}]"
+        facts.append(("gain", gain))
+    facts.append(("values", str(judgement.n)))
+    if judgement.looks:
+        facts.append(("look", _look_of(judgement)))
+    facts += [("note", note) for note in judgement.notes]
+    if judgement.seeds_needed is not None:
+        facts.append(("needs", _needs(judgement.seeds_needed, judgement)))
+    return [*facts, ("reasons", ", ".join(judgement.reasons))]
+
+
+def _look_of(judgement: Judgement) -> str:
+    """`2 of 3, after 5 of the declared 3, 5, 8; the next one needs 8`."""
+    declared = ", ".join(map(str, judgement.looks))
+    reached = f", after {judgement.looks[judgement.look - 1]}" if judgement.look else ""
+    line = f"{judgement.look} of {len(judgement.looks)}{reached} (declared: {declared})"
+    return line if judgement.next_look is None else f"{line}; the next one needs {judgement.next_look}"
+
+
+def _needs(seeds: int, judgement: Judgement) -> str:
+    """How many more seeds the seen gain would take."""
+    count = f"{seeds} or more" if seeds >= MOST_SEEDS else f"about {seeds}"
+    arms = " in each arm" if judgement.test in ("paired_t", "welch_t", "two_sample_z") else ""
+    more = f", {seeds - judgement.n} more," if seeds > judgement.n else ""
+    chance = f"with a chance of {100 * POWER:.0f} %"
+    return f"{count} seeds{arms}{more} show such a gain {chance} if it is real; a rough guess from {judgement.n}"
+
+
+def judgement_sentence(judgement: Judgement) -> str:
+    """What was decided, and why, in words."""
+    own = NUMBERS_ALONE if judgement.looks else ONE_TEST
+    return f"{judgement.decision.upper()}: {' '.join(own.get(code) or explain(code) for code in judgement.reasons)}"
 
 
 def duration(seconds: float) -> str:

@@ -350,8 +350,9 @@ def test_uncommitted_files_are_a_revision_and_the_checkout_stays_as_it_is(reposi
 
 
 def test_the_settings_file_is_enough(repository: Folder) -> None:
-    code, out, _ = repository("init", "--metric", "val loss ([0-9.]+)")
+    code, out, _ = repository("init", "--metric", "val loss ([0-9.]+)", "--json")
     assert code == 0
+    assert [Path(path).name for path in valid_document(out, "init")["files"]] == ["llmbench.toml", "llmbench.yml"]
     assert repository("init")[0] == 2
     code, out, err = repository("compare", "main", "better")
     assert code == 0, out + err

@@ -19,10 +19,10 @@ from typing import Any, ClassVar
 import pytest
 
 from harness.board.leaderboard import rebuild
-from harness.core.durations import parse_duration
 from harness.core.errors import LlmbenchError, UndecidedError
 from harness.core.project import Project
 from harness.core.runs import FailedRun, FinishedRun, RunIdentity
+from harness.core.schema import parse_duration
 from harness.core.track import load_track
 from harness.lab.arms import Entry
 from harness.lab.executor import Executor

@@ -1,4 +1,4 @@
-"""`llmbench judge FILE`: public run tables by hand, a thousand random cases, and files that are wrong."""
+"""`llmbench judge FILE`: public run tables by hand, lists that are wrong, looks, and how many seeds a gain needs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from harness.core.errors import LlmbenchError
-from harness.rule.external import Judgement, Numbers, judge_file, judge_numbers, read_numbers
+from harness.core.errors import LlmbenchError, UndecidedError
+from harness.rule import external
+from harness.rule.external import Judgement, Numbers, judge_numbers
+from harness.rule.files.read import judge_file, read_numbers
 from harness.rule.reasons import REASONS
+from harness.show.report import judgement_facts, judgement_sentence
 
 
 def judged(**fields: Any) -> Judgement:
@@ -110,7 +113,8 @@ def test_csv_pairs_by_seed_whatever_the_order_of_lines(tmp_path: Path) -> None:
     found = judge_file(path, {"paired": True})
     assert (found.test, found.n) == ("paired_t", 3)
     assert found.p_value == pytest.approx(expected)
-    assert judge_file(path).test == "welch_t"
+    assert judge_file(path).test == "paired_t"
+    assert judge_file(path, {"paired": False}).test == "welch_t"
 
 
 @pytest.mark.parametrize(
@@ -132,8 +136,10 @@ def test_json_file_reads_every_key_and_options_override_it(tmp_path: Path) -> No
     keys = {"candidate": [1, 1.5], "record": [2, 3.5], "paired": True, "margin": 0.1, "alpha": 0.05,
             "sigma": None, "lower_is_better": True}  # fmt: skip
     path = write(tmp_path, "runs.json", json.dumps(keys))
-    assert read_numbers(path) == Numbers(candidate=(1, 1.5), record=(2, 3.5), paired=True, margin=0.1, alpha=0.05)
-    assert read_numbers(path, {"paired": False}).paired is False
+    assert read_numbers(path).numbers == Numbers(
+        candidate=(1, 1.5), record=(2, 3.5), paired=True, margin=0.1, alpha=0.05
+    )
+    assert read_numbers(path, {"paired": False}).numbers.paired is False
 
 
 @pytest.mark.parametrize(
@@ -179,3 +185,111 @@ def test_a_missing_file_and_bytes_that_are_no_text_end_in_one_sentence(tmp_path:
     for name, words in (("none.json", "is missing"), ("binary.json", "is not UTF-8 text")):
         with pytest.raises(LlmbenchError, match=words):
             judge_file(tmp_path / name)
+
+
+def test_looks_decide_as_the_first_look_that_decides_and_no_later_value_counts() -> None:
+    generator = np.random.default_rng(0)
+    wide = [float(value) for value in generator.normal(0, 0.01, 8)]
+    record = [3.0 + value for value in wide]
+    gained = [value - 0.2 + 0.001 * (-1) ** place for place, value in enumerate(record)]
+    lost = [value + 0.2 + 0.001 * (-1) ** place for place, value in enumerate(record)]
+    for candidate, decision, reason in ((gained, "accepted", "gain_shown"), (lost, "rejected", "hopeless")):
+        for count in (3, 5, 6, 8):
+            found = judged(candidate=candidate[:count], record=record[:count], paired=True, looks=[3, 5, 8])
+            assert (found.decision, found.look, found.next_look, found.reasons[0]) == (decision, 1, None, reason)
+            assert ("pairs_left_over" in found.reasons) is (count > 3)
+            assert found.ci_low is not None
+            assert (found.ci_low > 0) is (decision == "accepted")
+
+
+def unclear(count: int, **more: Any) -> Numbers:
+    """A small gain in much noise: no look but the last decides."""
+    record = [3.0 + 0.01 * place for place in range(count)]
+    candidate = [value - 0.004 + 0.01 * (-1) ** place for place, value in enumerate(record)]
+    return Numbers(candidate=tuple(candidate), record=tuple(record), paired=True, looks=(3, 5, 8), **more)
+
+
+def test_between_looks_the_sentence_says_how_many_pairs_are_missing() -> None:
+    found = judge_numbers(unclear(5))
+    assert (found.decision, found.look, found.next_look) == ("undecided", 2, 8)
+    with pytest.raises(UndecidedError, match=r"6 pairs lie between the looks 5 and 8, .* needs 8 pairs, 2 more"):
+        judge_numbers(unclear(6))
+    for count in (1, 2):
+        few = judge_numbers(unclear(count))
+        assert (few.decision, few.reasons, few.next_look) == ("undecided", ("too_few_pairs",), 3)
+
+
+def test_only_a_test_with_looks_speaks_of_the_last_look() -> None:
+    last = judge_numbers(unclear(8))
+    once = judge_numbers(unclear(8).model_copy(update={"looks": ()}))
+    assert last.reasons[0] == once.reasons[0] == "not_shown"
+    assert "last look" in judgement_sentence(last)
+    assert "look" not in judgement_sentence(once)
+    facts = dict(judgement_facts(last))
+    assert "98 % interval of all looks" in facts["gain"]
+    assert facts["look"] == "3 of 3, after 8 (declared: 3, 5, 8)"
+    assert "look" not in str(judgement_facts(once))
+
+
+def test_one_declared_look_is_the_test_itself() -> None:
+    for count in (4, 6):
+        numbers = unclear(count).model_copy(update={"looks": (count,)})
+        one, other = judge_numbers(numbers), judge_numbers(numbers.model_copy(update={"looks": ()}))
+        for key in ("p_value", "gain", "ci_low", "ci_high"):
+            assert getattr(one, key) == pytest.approx(getattr(other, key), rel=1e-3), key
+        assert (one.decision, one.reasons) == (other.decision, other.reasons)
+
+
+@pytest.mark.parametrize(
+    ("looks", "more", "words"),
+    [
+        ((3, 3), {}, "must rise"),
+        ((1, 3), {}, "must rise"),
+        ((3, 65), {}, "to 64 or less"),
+        ((3,), {"paired": False}, "are for pairs"),
+        ((3,), {"paired": False, "sigma": 0.1}, "drop 'looks' or 'sigma'"),
+        ((3,), {"alpha": 1e-7}, "'alpha' must be 1e-06 or more"),
+    ],
+)
+def test_looks_that_cannot_be_are_refused(looks: tuple[int, ...], more: dict[str, Any], words: str) -> None:
+    fields: dict[str, Any] = {"candidate": (1.0, 2.0), "record": (2.0, 3.0), "paired": True} | more
+    with pytest.raises(ValueError, match=words):
+        Numbers(looks=looks, **fields)
+
+
+def test_looks_against_a_target_are_those_of_pairs_with_it() -> None:
+    values = (3.1, 3.2, 3.15, 3.12)
+    found = judge_numbers(Numbers(candidate=values, target=3.3, looks=(2, 4)))
+    pairs = judge_numbers(Numbers(candidate=values, record=(3.3,) * 4, paired=True, looks=(2, 4)))
+    assert found.test == "one_sample_t"
+    assert (found.decision, found.look, found.p_value) == (pairs.decision, pairs.look, pairs.p_value)
+
+
+def test_so_many_seeds_show_the_seen_gain_with_the_promised_chance_and_one_less_does_not() -> None:
+    """Against scipy's own noncentral t."""
+    for numbers in (unclear(8).model_copy(update={"looks": ()}), Numbers(candidate=(3.1, 3.3, 3.2), target=3.25)):
+        found = judge_numbers(numbers)
+        assert found.seeds_needed is not None
+        assert found.gain is not None
+        minus = np.array(numbers.record) if numbers.record is not None else np.array(numbers.target)
+        deviation = float((minus - np.array(numbers.candidate)).std(ddof=1))
+
+        def power(count: int, effect: float = found.gain / deviation) -> float:
+            bar = scipy_stats.t.isf(0.01, count - 1)
+            return float(scipy_stats.nct.sf(bar, count - 1, effect * math.sqrt(count)))
+
+        if found.seeds_needed < external.NORMAL_DF:
+            assert power(found.seeds_needed) >= 0.8 > power(found.seeds_needed - 1)
+        assert f"about {found.seeds_needed} seeds" in dict(judgement_facts(found))["needs"]
+    few, many = (2.9, 2.8, 3.0), (3.2, 3.21, 3.19, 3.2, 3.22, 3.2, 3.18, 3.2, 3.2)
+    needed = [
+        judge_numbers(Numbers(candidate=a, record=b, lower_is_better=lower, alpha=0.001)).seeds_needed
+        for a, b, lower in ((few, many, True), (many, few, False))
+    ]
+    assert needed[0] == needed[1]
+    assert needed[0] is not None
+    assert len(few) < needed[0] < len(many)
+    worse = judge_numbers(Numbers(candidate=(3.3, 3.4), target=3.25))
+    assert (worse.decision, worse.seeds_needed) == ("rejected", None)
+    hardly = judge_numbers(Numbers(candidate=(1.0, 2.0, 3.0), target=2.0001))
+    assert hardly.seeds_needed == external.MOST_SEEDS

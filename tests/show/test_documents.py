@@ -15,8 +15,8 @@ from harness.core.project import Project
 from harness.show.documents import DOCUMENTS, json_schema
 from tests.sandbox import HERE, FiledContest, Sandbox
 
-# What they train is validated in test_ablation.py, test_campaign.py, test_challenge.py and test_pull_request.py.
-ELSEWHERE = {"ablate", "campaign", "challenge", "verify"}
+# What they make is validated in tests of their own: of ablations, campaigns, challenges, pull requests, comparisons.
+ELSEWHERE = {"ablate", "campaign", "challenge", "compare", "init", "verify"}
 READING: dict[str, tuple[str, ...]] = {
     "explain": ("not_shown",),
     "history": (),

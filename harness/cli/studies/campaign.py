@@ -13,9 +13,9 @@ from rich.console import Console
 from harness.board.readme import plural
 from harness.cli import options, training
 from harness.cli.options import argument, complete_variants, flag, log, open_track, option, show, show_json
-from harness.core.durations import parse_duration
 from harness.core.errors import EXIT_OK, EXIT_UNDECIDED, InterruptedRunError, LlmbenchError
 from harness.core.project import DEFAULT_TRACK, write_atomic
+from harness.core.schema import parse_duration
 from harness.core.terminal import stderr_console
 from harness.lab.arms import Entry
 from harness.lab.studies.campaign import Campaign

@@ -1,0 +1,197 @@
+"""Rows of a file, one a run: which arm is the record, which the candidate, and which runs are a pair."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+from harness.core.errors import LlmbenchError, did_you_mean
+from harness.core.track import LONGEST_QUOTE
+
+MOST_NAMED = 8
+"""Names or seeds that one sentence lists."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """What a file calls things; None where nothing was said."""
+
+    record_arm: str | None = None
+    candidate_arm: str | None = None
+    arm_column: str | None = None
+    seed_column: str | None = None
+    value_column: str | None = None
+    tag: str | None = None
+
+    def refuse_others(self, used: Sequence[str], what: str) -> None:
+        """Raises LlmbenchError where a name was given that `what` does not use."""
+        for field in fields(self):
+            if getattr(self, field.name) is not None and field.name not in used:
+                raise LlmbenchError(f"--{field.name.replace('_', '-')} does not go with {what}; leave it out")
+
+
+class Row(NamedTuple):
+    """One run's number."""
+
+    arm: str
+    seed: int | None
+    """None where the folder's name has none."""
+    value: float
+    place: str
+    """Where it stands, for a sentence: `line 3`."""
+
+
+class Read(NamedTuple):
+    """What a file says: keys of `Numbers`, and what a reader of the result must know of how they were read."""
+
+    content: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def as_float(number: float) -> float:
+    """A number of a JSON document, whose whole numbers may be larger than any float: those are infinite."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+
+
+def quote(text: str) -> str:
+    """`text` in quotes, no longer than a sentence bears."""
+    return f"'{text[:LONGEST_QUOTE]}{'…' if len(text) > LONGEST_QUOTE else ''}'"
+
+
+def listed(items: Sequence[object]) -> str:
+    """`'a', 'b' and 3 more`."""
+    shown = ", ".join(quote(str(item)) for item in items[:MOST_NAMED])
+    return shown if len(items) <= MOST_NAMED else f"{shown} and {len(items) - MOST_NAMED} more"
+
+
+def sort_rows(rows: Sequence[Row], names: Names, options: Mapping[str, Any]) -> Read:
+    """The two arms, each in the order of its seeds; equal seeds are paired where nothing else was asked for.
+
+    `options` are the keys of `Numbers` that the user gave. Raises LlmbenchError where the arms are not clear or a seed
+    of a pair is missing.
+    """
+    if not rows:
+        raise LlmbenchError("there are no runs below the first line; write one a line")
+    fixed = options.get("target") is not None
+    arms, notes = _arms(rows, names, fixed)
+    content: dict[str, Any] = {}
+    repeated: list[str] = []
+    for arm, own in arms.items():
+        known = [row for row in own if row.seed is not None]
+        if len(known) < len(own) and options.get("paired") is not False and not fixed:
+            nameless = next(row for row in own if row.seed is None)
+            raise LlmbenchError(f"{nameless.place} names no seed; name it as seed1, or judge with --unpaired")
+        if len(known) == len(own):
+            own = sorted(own, key=lambda row: row.seed or 0)
+            content[f"{arm}_seeds"] = [row.seed for row in own]
+        content[arm] = [row.value for row in own]
+        repeated += _repeated(own)
+    notes += repeated
+    if len(arms) < 2:
+        return Read(content, tuple(notes))
+    paired, note = _pairing(arms, options, repeated=bool(repeated))
+    return Read({**content, "paired": paired}, (*notes, note))
+
+
+def _arms(rows: Sequence[Row], names: Names, fixed: bool) -> tuple[dict[str, list[Row]], list[str]]:
+    """`record` and `candidate` -> their rows, as far as there are any; and what to say of the names."""
+    there: dict[str, list[Row]] = {}
+    for row in rows:
+        there.setdefault(row.arm, []).append(row)
+    for option, name in (("--record-arm", names.record_arm), ("--candidate-arm", names.candidate_arm)):
+        if name is not None and name not in there:
+            raise LlmbenchError(f"{option} {name}: the arms are {listed([*there])}{did_you_mean(name, there)}")
+    record, candidate = _one_role([*there], names) if fixed else _two_roles([*there], names, rows[0].place)
+    notes = []
+    if candidate not in (None, "candidate") or record not in (None, "record"):
+        notes.append(f"candidate {quote(str(candidate))}" + ("" if record is None else f", record {quote(record)}"))
+    if left_out := [arm for arm in there if arm not in (record, candidate)]:
+        notes.append(f"arms left out: {listed(left_out)}")
+    roles = {"record": record, "candidate": candidate}
+    return {role: there[arm] for role, arm in roles.items() if arm is not None}, notes
+
+
+def _one_role(arms: Sequence[str], names: Names) -> tuple[None, str]:
+    """Against a target: no record, and the candidate."""
+    if names.record_arm is not None:
+        raise LlmbenchError("--record-arm does not go with a target; leave one of them out")
+    if names.candidate_arm is None and len(arms) > 1:
+        raise LlmbenchError(
+            f"against a target one arm counts, the file has {listed(arms)}; name it, as --candidate-arm {arms[-1]}"
+        )
+    return None, names.candidate_arm or arms[0]
+
+
+def _two_roles(arms: Sequence[str], names: Names, place: str) -> tuple[str | None, str | None]:
+    """The record and the candidate; one of them alone where the file has only that."""
+    record, candidate = names.record_arm, names.candidate_arm
+    if record is not None and record == candidate:
+        raise LlmbenchError(f"--record-arm and --candidate-arm are both {quote(record)}; name two arms")
+    if len(arms) == 1:
+        if arms[0] not in ("record", "candidate"):
+            raise LlmbenchError(
+                f"{place}: arm must be 'record' or 'candidate' where there is one alone, found {quote(arms[0])}; add "
+                "the other arm's runs, or give --target"
+            )
+        return ("record", None) if arms[0] == "record" else (None, "candidate")
+    rest = [arm for arm in arms if arm not in (record, candidate)]
+    if record is None and ("record" in rest or (candidate is not None and len(rest) == 1)):
+        record = "record" if "record" in rest else rest[0]
+        rest.remove(record)
+    if candidate is None and record is not None and len(rest) == 1:
+        candidate = rest[0]
+    if record is None and len(arms) == 2:
+        raise LlmbenchError(f"the arms are {listed(arms)}; say which one is the record, as --record-arm {arms[0]}")
+    if record is None or candidate is None:
+        own = record or arms[0]
+        other = candidate or next(arm for arm in arms if arm != own)
+        raise LlmbenchError(
+            f"there are {len(arms)} arms, {listed(arms)}; say which two count, as --record-arm {own} "
+            f"--candidate-arm {other}"
+        )
+    return record, candidate
+
+
+def _repeated(rows: Sequence[Row]) -> list[str]:
+    """A note on the first seed that occurs twice in an arm."""
+    first: dict[int, Row] = {}
+    for row in rows:
+        if row.seed is not None and row.seed in first:
+            before = first[row.seed].place
+            return [f"seed {row.seed} stands twice in arm {quote(row.arm)}, {before} and {row.place}; keep one a run"]
+        if row.seed is not None:
+            first[row.seed] = row
+    return []
+
+
+def _pairing(arms: Mapping[str, Sequence[Row]], options: Mapping[str, Any], *, repeated: bool) -> tuple[bool, str]:
+    """Whether equal seeds are pairs, and a note that says so."""
+    asked, looks = options.get("paired"), options.get("looks")
+    seeds = {arm: {row.seed for row in rows} for arm, rows in arms.items()}
+    common = seeds["record"] & seeds["candidate"]
+    if asked is False:
+        return False, "unpaired, as asked"
+    if repeated:
+        return bool(asked or looks), "not paired, because a seed is repeated"
+    if not asked and not looks:
+        if options.get("sigma") is not None:
+            return False, "unpaired: the deviation of single values is given"
+        if not common:
+            return False, "unpaired: no seed is in both arms"
+    for arm, other in (("record", "candidate"), ("candidate", "record")):
+        if missing := sorted(seed for seed in seeds[other] - seeds[arm] if seed is not None):
+            which = (
+                f"seed {missing[0]} is"
+                if len(missing) == 1
+                else f"seeds {', '.join(map(str, missing[:MOST_NAMED]))} are"
+            )
+            more = f" (and {len(missing) - MOST_NAMED} more)" if len(missing) > MOST_NAMED else ""
+            raise LlmbenchError(
+                f"{which}{more} missing from arm {quote(arms[arm][0].arm)}; run what is missing, or judge --unpaired"
+            )
+    return True, f"paired by seed: {len(common)} seed{'' if len(common) == 1 else 's'} in both arms"

@@ -1,0 +1,151 @@
+"""Rows out of text: a table with a header, or one JSON object a line."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.core.errors import LlmbenchError, did_you_mean
+from harness.core.runs import parse_json
+from harness.rule.files.rows import Names, Row, as_float, listed, quote
+
+COLUMNS = ("arm", "seed", "value")
+SEPARATORS = ",;\t"
+EXPECTED = "the first line must be 'arm,seed,value'"
+
+
+def read_table(name: str, text: str, names: Names) -> tuple[list[Row], list[str]]:
+    """The rows of a table with a header, separated by commas, semicolons or tabs; further columns do not count.
+
+    Also what to say of the columns. Raises LlmbenchError with the file, the line and the fix.
+    """
+    first = next(filter(str.strip, text.splitlines()), "")
+    separator = max(SEPARATORS, key=first.count)
+    reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True, strict=True)
+    try:
+        every = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except csv.Error as error:
+        raise LlmbenchError(f"{name}, line {reader.line_num}: not a CSV line: {error}") from error
+    lines = [(number, cells) for number, cells in every if any(cells)]  # spreadsheets end in rows of nothing
+    if not lines:
+        raise LlmbenchError(f"{name} is empty; {EXPECTED}, and each further one a run")
+    (number, header), *rest = lines
+    where = f"{name}, line {number}"
+    if len(header) == 1:
+        raise LlmbenchError(
+            f"{where}: {EXPECTED}, or hold these names with commas, semicolons or tabs; found {quote(header[0])}"
+        )
+    if twice := [column for column in header if column and header.count(column) > 1]:
+        raise LlmbenchError(f"{where}: two columns are named {quote(twice[0])}; rename one")
+    rows = []
+    for number, cells in rest:
+        if len(cells) != len(header):
+            raise LlmbenchError(
+                f"{name}, line {number}: expected {len(header)} values, one for each column, found {len(cells)}"
+            )
+        rows.append((f"line {number}", dict(zip(header, cells, strict=True))))
+    return _rows(name, where, header, rows, names)
+
+
+def read_lines(name: str, text: str, names: Names) -> tuple[list[Row], list[str]]:
+    """The rows of JSON lines: one object a run, with the keys of a table's columns; further keys do not count.
+
+    Also what to say of the keys. Raises LlmbenchError with the file, the line and the fix.
+    """
+    rows: list[tuple[str, dict[str, Any]]] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            found = parse_json(line)
+        except ValueError as error:
+            raise LlmbenchError(f"{name}, line {number}: not whole JSON: {error}; write one object a line") from error
+        if not isinstance(found, dict):
+            raise LlmbenchError(f"{name}, line {number}: must be one JSON object, with arm, seed and value")
+        rows.append((f"line {number}", found))
+    keys = list(dict.fromkeys(key for _, row in rows for key in row))
+    return _rows(name, f"{name}, line 1", keys, rows, names)
+
+
+def _rows(
+    name: str, head: str, columns: Sequence[str], rows: Sequence[tuple[str, Mapping[str, Any]]], names: Names
+) -> tuple[list[Row], list[str]]:
+    names.refuse_others(("record_arm", "candidate_arm", "arm_column", "seed_column", "value_column"), "a table")
+    arm = _column(head, columns, "arm", names.arm_column)
+    seed = _column(head, columns, "seed", names.seed_column)
+    value, notes = names.value_column, []
+    if value is None and "value" not in columns:
+        numeric = [
+            one for one in columns if one not in (arm, seed) and rows and _all_numbers(row.get(one) for _, row in rows)
+        ]
+        if len(numeric) == 1:
+            value, notes = numeric[0], [f"values from the column {quote(numeric[0])}"]
+        elif numeric:
+            raise LlmbenchError(
+                f"{head}: no column is named 'value', and {listed(numeric)} hold numbers; say which one: --value-column"
+            )
+    value = _column(head, columns, "value", value)
+    found = []
+    for place, row in rows:
+        for column in (arm, seed, value):
+            if row.get(column) is None or row[column] == "":
+                raise LlmbenchError(f"{name}, {place}: no {column}; fill it in, or delete the line")
+        if not isinstance(row[arm], str | int):
+            raise LlmbenchError(f"{name}, {place}: {quote(str(row[arm]))} is no arm's name; write it as text")
+        try:
+            found.append(Row(str(row[arm]), _whole(row[seed]), _number(row[value]), place))
+        except ValueError as error:
+            raise LlmbenchError(f"{name}, {place}: {error}") from error
+    return found, notes
+
+
+def _column(head: str, columns: Sequence[str], role: str, given: str | None) -> str:
+    """The column of that role. Raises LlmbenchError where it is not there."""
+    column = given or role
+    if column in columns:
+        return column
+    option, found = f"--{role}-column", f"found {listed(columns)}"
+    if given is not None:
+        raise LlmbenchError(f"{head}: {option} {given}: there is no such column{did_you_mean(given, columns)}, {found}")
+    raise LlmbenchError(
+        f"{head}: {EXPECTED}, or hold these names; no column is named '{role}', {found}; name it: {option}"
+    )
+
+
+def _all_numbers(cells: Any) -> bool:
+    for cell in cells:
+        try:
+            _number(cell)
+        except ValueError:
+            return False
+    return True
+
+
+def _number(cell: object) -> float:
+    """A cell's number; NaN and infinity are numbers too. Raises ValueError with a sentence."""
+    if isinstance(cell, int | float) and not isinstance(cell, bool):
+        return as_float(cell)
+    if isinstance(cell, str) and "_" not in cell:  # Python's own notation, not a table's
+        try:
+            return float(cell)
+        except ValueError:
+            pass
+    point = str(cell).replace(",", ".", 1) if isinstance(cell, str) and cell.count(",") == 1 else ""
+    fix = f"; write {point}" if point and _all_numbers([point]) else ""
+    raise ValueError(f"{quote(str(cell))} is not a number{fix}")
+
+
+def _whole(cell: object) -> int:
+    """A cell's seed; `3.0` is 3, as pandas writes it. Raises ValueError with a sentence."""
+    try:
+        if isinstance(cell, str) and "_" not in cell and "." not in cell:
+            found: float = int(cell)
+        else:
+            found = _number(cell)
+        if found < 0 or found != int(found):
+            raise ValueError
+        return int(found)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{quote(str(cell))} is not a whole number from 0 on; a seed is one") from error
