@@ -247,7 +247,18 @@ def _worktree(settings: Settings, top: Path, commit: str, tree: str, home: Path,
         if folder.exists():  # half made
             shutil.rmtree(folder)
         git(top, "worktree", "prune")
-        git(top, "-c", f"core.hooksPath={os.devnull}", "worktree", "add", "--detach", "--force", str(folder), commit)
+        git(
+            top,
+            "-c",
+            f"core.hooksPath={os.devnull}",
+            "worktree",
+            "add",
+            "--quiet",
+            "--detach",
+            "--force",
+            str(folder),
+            commit,
+        )
         for path in settings.link:
             _link(top, folder, path)
         if settings.setup:

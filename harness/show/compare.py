@@ -220,12 +220,17 @@ def comparison_markdown(found: Comparison) -> str:
 
 def compared_table(found: Sequence[Compared]) -> Table:
     """The kept comparisons of a folder."""
-    left = ("date", "record", "candidate", "verdict")
-    table = new_table("comparisons", ("date", "record", "candidate", "gain", "pairs", "verdict"), left)
+    heads, left = (
+        ("date", "record", "candidate", "gain", "pairs", "verdict"),
+        ("date", "record", "candidate", "verdict"),
+    )
+    table = new_table("comparisons", heads, left, whole=("date",))
+    for column in table.columns:
+        column.overflow = "fold"
     for one in found:
         gain = "" if one.gain is None else f"{one.gain:+.4g}"
         verdict = f"{one.decision} ({', '.join(one.reasons[:1])})"
-        table.add_row(one.date, one.record, one.candidate, gain, str(one.pairs), verdict)
+        table.add_row(one.date[:16].replace("T", " "), one.record, one.candidate, gain, str(one.pairs), verdict)
     return table
 
 
