@@ -116,7 +116,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 def test_each_attempt_that_the_threat_model_says_is_stopped_names_the_test_that_makes_it() -> None:
     text = (ROOT / "docs" / "threat-model.md").read_text()
     sections = {part.partition("\n")[0]: part for part in text.split("\n## ")}
-    for title in ("Whatever code runs in a player", "What a model answers", "The board's door"):
+    for title in ("Code in a player", "Outputs of a model", "Pull requests and the board"):
         rows = [line for line in sections[title].splitlines() if line.startswith("| ")]
         tests = [re.search(r"\| `(tests/[\w/.]+)(?:::(\w+))?` \|$", row) for row in rows if row.count("|") == 4]
         named = [found for found in tests if found is not None]
