@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import filelock
 import platformdirs
 
+from harness.compare.metric import tail_of
 from harness.compare.settings import Settings
 from harness.core.errors import LlmbenchError
 from harness.core.git import find_commit, git, read_at
@@ -30,7 +31,6 @@ MOST_UNTRACKED = 64 << 20
 OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
 MOST_SOURCES = 5000
 """Python files that are read for the digest of a folder outside git."""
-TAIL_LINES = 15
 
 
 class Arm(Strict):
@@ -300,12 +300,6 @@ def _set_up(command: str, folder: Path) -> None:
     if done.returncode:
         end = " | ".join(tail_of(log.read_bytes(), 4)) or "it printed nothing"
         raise LlmbenchError(f"setup '{command}' ended with code {done.returncode} in {folder}: {end} (all: {log})")
-
-
-def tail_of(text: bytes, count: int = TAIL_LINES) -> tuple[str, ...]:
-    """The last lines of a log that are not empty."""
-    lines = [line.rsplit("\r", 1)[-1] for line in text.decode(errors="backslashreplace").split("\n")]
-    return tuple([line for line in map(str.rstrip, lines) if line][-count:])
 
 
 def seeds_of(settings: Settings, record: Arm, candidate: Arm) -> dict[ArmName, tuple[int, ...]]:

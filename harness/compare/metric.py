@@ -21,6 +21,7 @@ from harness.rule.stats import LARGEST
 
 LONGEST_LOG = 64 << 20
 """Bytes at the end of a log that are searched."""
+TAIL_LINES = 15
 MOST_POINTS = 1000
 """Of a curve; more are thinned out evenly."""
 NOT_A_NUMBER = rb"([+-]?(?:[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?))"
@@ -104,6 +105,12 @@ def read_log(log: Path, longest: int = LONGEST_LOG) -> bytes:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - longest))
         return file.read()
+
+
+def tail_of(text: bytes, count: int = TAIL_LINES) -> tuple[str, ...]:
+    """The last lines of a log that are not empty."""
+    lines = [line.rsplit("\r", 1)[-1] for line in text.decode(errors="backslashreplace").split("\n")]
+    return tuple([line for line in map(str.rstrip, lines) if line][-count:])
 
 
 def _is_usable(value: float) -> bool:

@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple
 import filelock
 from pydantic import ValidationError
 
-from harness.compare.arms import ArmName, Arms, digest_of_folder, tail_of
-from harness.compare.metric import NoNumberError, read_log, read_run
+from harness.compare.arms import ArmName, Arms, digest_of_folder
+from harness.compare.metric import NoNumberError, read_log, read_run, tail_of
 from harness.compare.places import Places
 from harness.compare.settings import OUT, SEED, Settings
 from harness.compare.trial import FULL, NOT_FOUND, TRIAL, Ended, FailedTrial, FinishedTrial, Request, TrialFacts, now

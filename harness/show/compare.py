@@ -16,9 +16,9 @@ from rich.table import Table
 
 from harness.board.curves import CANDIDATE, FAINT, INK, RECORD, new_figure
 from harness.board.readme import evidence, plural
-from harness.compare.arms import Arm, ArmName, tail_of
+from harness.compare.arms import Arm, ArmName
 from harness.compare.comparison import Compared, Comparison
-from harness.compare.metric import read_log
+from harness.compare.metric import read_log, tail_of
 from harness.compare.settings import Settings
 from harness.compare.store import Step
 from harness.compare.trial import FailedTrial, FinishedTrial
