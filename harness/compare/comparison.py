@@ -190,6 +190,9 @@ class Compared(Strict):
     reasons: tuple[str, ...]
     gain: float | None
     pairs: Count
+    metric: str
+    alpha: float
+    """Its false-accept rate. Another one, or another metric, judges the same runs once more."""
     path: str
     """Its comparison.json."""
 
@@ -212,6 +215,8 @@ def kept_comparisons(store: Path) -> list[Compared]:
                 reasons=verdict.reasons,
                 gain=verdict.gain,
                 pairs=verdict.pairs,
+                metric=one.settings.metric,
+                alpha=one.declared.alpha,
                 path=str(path),
             )
         )

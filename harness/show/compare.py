@@ -221,8 +221,8 @@ def comparison_markdown(found: Comparison) -> str:
 def compared_table(found: Sequence[Compared]) -> Table:
     """The kept comparisons of a folder."""
     heads, left = (
-        ("date", "record", "candidate", "gain", "pairs", "verdict"),
-        ("date", "record", "candidate", "verdict"),
+        ("date", "record", "candidate", "metric", "gain", "pairs", "level", "verdict"),
+        ("date", "record", "candidate", "metric", "verdict"),
     )
     table = new_table("comparisons", heads, left, whole=("date",))
     for column in table.columns:
@@ -230,7 +230,8 @@ def compared_table(found: Sequence[Compared]) -> Table:
     for one in found:
         gain = "" if one.gain is None else f"{one.gain:+.4g}"
         verdict = f"{one.decision} ({', '.join(one.reasons[:1])})"
-        table.add_row(one.date[:16].replace("T", " "), one.record, one.candidate, gain, str(one.pairs), verdict)
+        date, level = one.date[:16].replace("T", " "), f"{one.alpha:g}"
+        table.add_row(date, one.record, one.candidate, one.metric, gain, str(one.pairs), level, verdict)
     return table
 
 
