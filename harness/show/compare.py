@@ -221,17 +221,17 @@ def comparison_markdown(found: Comparison) -> str:
 def compared_table(found: Sequence[Compared]) -> Table:
     """The kept comparisons of a folder."""
     heads, left = (
-        ("date", "record", "candidate", "metric", "gain", "pairs", "level", "verdict"),
-        ("date", "record", "candidate", "metric", "verdict"),
+        ("date", "record", "candidate", "gain", "pairs", "level", "verdict"),
+        ("date", "record", "candidate", "verdict"),
     )
-    table = new_table("comparisons", heads, left, whole=("date",))
+    table = new_table("comparisons", heads, left, whole=("date", "verdict"))
     for column in table.columns:
         column.overflow = "fold"
     for one in found:
         gain = "" if one.gain is None else f"{one.gain:+.4g}"
         verdict = f"{one.decision} ({', '.join(one.reasons[:1])})"
         date, level = one.date[:16].replace("T", " "), f"{one.alpha:g}"
-        table.add_row(date, one.record, one.candidate, one.metric, gain, str(one.pairs), level, verdict)
+        table.add_row(date, one.record, one.candidate, gain, str(one.pairs), level, verdict)
     return table
 
 
