@@ -14,10 +14,11 @@ from typing import Literal, NamedTuple
 import filelock
 import platformdirs
 
+from harness.compare.metric import tail_of
 from harness.compare.settings import Settings
 from harness.core.errors import LlmbenchError
 from harness.core.git import find_commit, git, read_at
-from harness.core.project import derive_seed, make_folder, sha256, write_atomic
+from harness.core.project import derive_seed, make_folder, read_text, sha256, write_atomic
 from harness.core.schema import Sha256, Strict
 from harness.variants.cost import count_statements_of
 
@@ -25,9 +26,11 @@ ArmName = Literal["record", "candidate"]
 HERE = "."
 """The name of the revision that the files of the checkout are, committed or not."""
 SKIPPED = frozenset({"node_modules", "site-packages", "__pycache__"})
+MOST_UNTRACKED = 64 << 20
+"""Bytes of untracked files that go into the revision `.`; git would keep a copy of each."""
+OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
 MOST_SOURCES = 5000
 """Python files that are read for the digest of a folder outside git."""
-TAIL_LINES = 15
 
 
 class Arm(Strict):
@@ -64,9 +67,15 @@ def top_of(folder: Path) -> Path | None:
     return None
 
 
+def forget_hook() -> None:
+    """Drop what git tells its hooks: `git worktree add` would write over the index that they name."""
+    for name in OF_A_HOOK:
+        os.environ.pop(name, None)
+
+
 def arms_of_commands(settings: Settings, folder: Path) -> Arms:
     """Two commands in one folder."""
-    digest, dirty = _digest_of_folder(folder)
+    digest, dirty = digest_of_folder(folder)
     inside = _inside(top_of(folder), folder)
     record, candidate = (
         Arm(name=command, command=command, sources=digest, dirty=dirty, folder=inside)
@@ -119,6 +128,8 @@ def arms_of_revisions(
             )
         )
         folders.append(_worktree(settings, top, commit, tree, home, tell) / arms[-1].folder)
+        if not folders[-1].is_dir():
+            raise LlmbenchError(f"'{revision}' has no folder {arms[-1].folder}; change to one that both revisions have")
     added = added_statements(top, *commits)
     return Arms(arms[0], arms[1], {"record": folders[0], "candidate": folders[1]}, added)
 
@@ -159,6 +170,8 @@ def _tree_of(top: Path, *, everything: bool) -> str:
                 raise LlmbenchError(f"git {arguments[0]} failed: {_line(done.stderr)[:500]}")
             return done.stdout
 
+        if everything:
+            _refuse_what_git_should_not_copy(top, ask("ls-files", "--others", "--exclude-standard", "-z"))
         ask("add", "--all" if everything else "--update", ".")
         untracked = ask("ls-files", "--others", "--exclude-standard", "-z", "*.py").split(b"\0")[:-1]
         if untracked:
@@ -166,7 +179,26 @@ def _tree_of(top: Path, *, everything: bool) -> str:
         return _line(ask("write-tree"))
 
 
-def _digest_of_folder(folder: Path) -> tuple[str, bool]:
+def _refuse_what_git_should_not_copy(top: Path, untracked: bytes) -> None:
+    """Raises LlmbenchError for untracked files that the revision `.` cannot hold, or that are data."""
+    sizes = {}
+    for path in map(os.fsdecode, untracked.split(b"\0")[:-1]):
+        if path.endswith("/"):
+            raise LlmbenchError(
+                f"'{path}' is a git repository of its own, whose files '{HERE}' cannot hold; add it to .gitignore and "
+                f"give --link {path}"
+            )
+        with suppress(OSError):
+            sizes[path] = (top / path).lstat().st_size
+    if sum(sizes.values()) > MOST_UNTRACKED:
+        largest = max(sizes, key=lambda path: sizes[path])
+        raise LlmbenchError(
+            f"untracked files of {sum(sizes.values()) >> 20} MiB would be a part of '{HERE}', as {largest}; add them "
+            f"to .gitignore, and give --link for what the trainer needs"
+        )
+
+
+def digest_of_folder(folder: Path) -> tuple[str, bool]:
     """Digest of what a folder's commands may run on, and whether it is not what is committed."""
     top = top_of(folder)
     if top is not None:
@@ -177,13 +209,13 @@ def _digest_of_folder(folder: Path) -> tuple[str, bool]:
     found = []
     for place, names, files in os.walk(folder):
         names[:] = sorted(name for name in names if not name.startswith(".") and name not in SKIPPED)
-        found += [Path(place, name) for name in sorted(files) if name.endswith(".py")]
+        found += [Path(place, name) for name in sorted(files) if name.endswith(".py") and not name.startswith(".")]
         if len(found) > MOST_SOURCES:
             raise LlmbenchError(
                 f"{folder} holds more than {MOST_SOURCES} Python files and is in no git repository; run this in the "
                 f"trainer's own folder, or `git init` it"
             )
-    texts = [f"{path.relative_to(folder)} {sha256(path.read_bytes())}" for path in found]
+    texts = [f"{path.relative_to(folder)} {sha256(path.read_bytes())}" for path in found if path.is_file()]
     return sha256("\n".join(texts).encode()), True
 
 
@@ -209,18 +241,37 @@ def _worktree(settings: Settings, top: Path, commit: str, tree: str, home: Path,
     make_folder(home)
     with filelock.FileLock(home / f"{folder.name}.lock"):
         if ready.exists() and folder.is_dir():
+            if _state(folder) != read_text(ready):
+                raise LlmbenchError(f"Python files or HEAD of {folder} have changed since; remove it to have it again")
             return folder
         if folder.exists():  # half made
             shutil.rmtree(folder)
         git(top, "worktree", "prune")
-        git(top, "-c", f"core.hooksPath={os.devnull}", "worktree", "add", "--detach", "--force", str(folder), commit)
+        git(
+            top,
+            "-c",
+            f"core.hooksPath={os.devnull}",
+            "worktree",
+            "add",
+            "--quiet",
+            "--detach",
+            "--force",
+            str(folder),
+            commit,
+        )
         for path in settings.link:
             _link(top, folder, path)
         if settings.setup:
             tell(f"setting up {folder}: {settings.setup}")
             _set_up(settings.setup, folder)
-        write_atomic(ready, "")
+        write_atomic(ready, _state(folder))
     return folder
+
+
+def _state(folder: Path) -> str:
+    """What a worktree runs on, after its setup: its commit, and how its Python files differ from it."""
+    difference = git(folder, "diff", "--no-ext-diff", "HEAD", "--", "*.py")
+    return f"{_line(git(folder, 'rev-parse', 'HEAD'))} {sha256(difference)}"
 
 
 def _link(top: Path, folder: Path, path: str) -> None:
@@ -249,12 +300,6 @@ def _set_up(command: str, folder: Path) -> None:
     if done.returncode:
         end = " | ".join(tail_of(log.read_bytes(), 4)) or "it printed nothing"
         raise LlmbenchError(f"setup '{command}' ended with code {done.returncode} in {folder}: {end} (all: {log})")
-
-
-def tail_of(text: bytes, count: int = TAIL_LINES) -> tuple[str, ...]:
-    """The last lines of a log that are not empty."""
-    lines = [line.rsplit("\r", 1)[-1] for line in text.decode(errors="backslashreplace").split("\n")]
-    return tuple([line for line in map(str.rstrip, lines) if line][-count:])
 
 
 def seeds_of(settings: Settings, record: Arm, candidate: Arm) -> dict[ArmName, tuple[int, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,12 +19,16 @@ from harness.core.errors import LlmbenchError
 from harness.core.project import read_text
 from harness.core.schema import Count, Strict
 from harness.core.track import explain_validation
-from harness.rule.sequential import Criterion, check_levels
+from harness.rule.sequential import Criterion
 from harness.rule.stats import value_problems
 from harness.rule.verdict import Decision, Verdict, weigh
 
 NAME = "comparison.json"
 SHORTEST_S = 1e-3
+SAME_LEVEL = 1e-3  # another machine computes levels a little differently
+FINE_DIGITS = 6
+CHANCE_RUNS = 3
+"""Runs with the same number of few digits that are taken for one run."""
 REPORTED = "reported by the trainer"
 """What every number of a comparison is: the trainer scored itself, on its own data."""
 
@@ -78,7 +83,8 @@ def decide_trials(
     """The verdict on the runs so far, by the looks that `declared` names; pairs count in the order of their seeds.
 
     A run without a number decides where the runs before it do not: the candidate's rejects, the record's leaves it
-    undecided. Two seeds of an arm with the same numbers are one run: the trainer ignores its seed.
+    undecided. Which run ended first does not count. Seeds of an arm with the same numbers are one run: the trainer
+    ignores its seed.
     """
     added = added_statements or 0
     verdict: Callable[..., Verdict] = partial(
@@ -106,10 +112,11 @@ def decide_trials(
     if declared.design == "paired":
         count = min(len(records), len(candidates))
         records, candidates = records[:count], candidates[:count]
-        if records and records[0].trace == candidates[0].trace:
-            return verdict(decision="rejected", reasons=("identical",), pairs=1)
+        same = [one.trace == other.trace for one, other in zip(records, candidates, strict=True)]
+        if same and ((same[0] and _is_fine(records[0])) or (all(same) and count >= CHANCE_RUNS)):
+            return verdict(decision="rejected", reasons=("identical",), pairs=count)
     found = _weigh(settings, declared, records, candidates, verdict)
-    failed = next((run for run in trials if isinstance(run, FailedTrial)), None)
+    failed = _first_failure(declared, arms)
     if failed is not None and found.decision == "undecided":
         candidate = failed.arm == "candidate"
         return verdict(
@@ -183,6 +190,9 @@ class Compared(Strict):
     reasons: tuple[str, ...]
     gain: float | None
     pairs: Count
+    metric: str
+    alpha: float
+    """Its false-accept rate. Another one, or another metric, judges the same runs once more."""
     path: str
     """Its comparison.json."""
 
@@ -205,6 +215,8 @@ def kept_comparisons(store: Path) -> list[Compared]:
                 reasons=verdict.reasons,
                 gain=verdict.gain,
                 pairs=verdict.pairs,
+                metric=one.settings.metric,
+                alpha=one.declared.alpha,
                 path=str(path),
             )
         )
@@ -220,13 +232,35 @@ def _up_to_a_failure(runs: Sequence[FinishedTrial | FailedTrial]) -> list[Finish
     return found
 
 
+def _first_failure(
+    declared: Declared, arms: Mapping[ArmName, Sequence[FinishedTrial | FailedTrial]]
+) -> FailedTrial | None:
+    """The first run without a number, the record's before the candidate's; of a pair once both its runs have ended."""
+    count = None if declared.design == "stored" else min(map(len, arms.values()))
+    for pair in zip_longest(*(own[:count] for own in arms.values())):
+        for run in pair:
+            if isinstance(run, FailedTrial):
+                return run
+    return None
+
+
+def _is_fine(run: FinishedTrial) -> bool:
+    """Whether a number has so many digits that two runs do not share them by chance, as two accuracies of 0.85 do."""
+    return len(repr(run.value).partition("e")[0].replace(".", "").strip("-0")) >= FINE_DIGITS
+
+
 def _repeated(runs: Sequence[FinishedTrial]) -> str | None:
-    """Two seeds of one arm that gave the same numbers to the last digit, as a sentence."""
-    seen: dict[tuple[str, str], FinishedTrial] = {}
+    """Seeds of one arm that gave the same numbers to the last digit, as a sentence.
+
+    Two are enough where the numbers have many digits; with few digits all runs of the arm must be the same.
+    """
+    seen: dict[tuple[str, str], list[FinishedTrial]] = {}
     for run in runs:
-        before = seen.setdefault((run.arm, run.trace), run)
-        if before.seed != run.seed:
-            return f"the {run.arm} gave {run.value!r} with seed {before.seed} and with seed {run.seed}"
+        seen.setdefault((run.arm, run.trace), []).append(run)
+    for (arm, _), same in seen.items():
+        number = sum(run.arm == arm for run in runs)
+        if len(same) > 1 and (_is_fine(same[0]) or len(same) == number >= CHANCE_RUNS):
+            return f"the {arm} gave {same[0].value!r} with seed {same[0].seed} and with seed {same[1].seed}"
     return None
 
 
@@ -240,15 +274,20 @@ def check_comparison(path: Path) -> tuple[Comparison, list[str]]:
     except ValidationError as error:
         raise LlmbenchError(f"{path}: {explain_validation(error)}") from error
     problems = []
-    try:
-        check_levels(found.declared)
-    except LlmbenchError as error:
-        problems.append(str(error))
     settings, declared = found.settings, found.declared
-    if (declared.looks, declared.alpha, declared.design) != (settings.looks, settings.alpha, settings.design):
-        problems.append("declared: the looks, alpha or design are not those of the settings")
+    theirs = settings.declared()
+    if declared.model_copy(update={"levels": theirs.levels}) != theirs or not np.allclose(
+        declared.levels, theirs.levels, rtol=SAME_LEVEL, atol=0
+    ):
+        problems.append("declared: the looks, their levels or the design do not follow from the settings")
+        declared = theirs
     if found.seeds != seeds_of(settings, found.record, found.candidate):
         problems.append("seeds: they do not follow from the settings and the two arms")
+    commands = (settings.run or settings.record, settings.run or settings.candidate)
+    if (found.record.command, found.candidate.command) != commands:
+        problems.append("record, candidate: their commands are not those of the settings")
+    if any(run.reading != settings.reading for run in found.runs if run.status == "finished"):
+        problems.append("runs: the settings do not read the numbers as these were read")
     asked = {(arm, seed) for arm, seeds in found.seeds.items() for seed in seeds}
     made = [(run.arm, run.seed) for run in found.runs]
     if len(set(made)) != len(made) or not set(made) <= asked:

@@ -68,6 +68,7 @@ class Contest:
         if self._goes_on():
             with self._stopped_by_signals():
                 self._make_runs()
+            self.verdict = self._decide()  # on all runs that the file will hold
         if self.interrupted:
             count = sum(isinstance(trial, FinishedTrial) for trial in self.trials.values())
             raise InterruptedRunError(

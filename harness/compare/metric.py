@@ -10,17 +10,23 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from harness.core.errors import LlmbenchError
 from harness.core.project import sha256
+from harness.core.track import LONGEST_QUOTE
+from harness.rule.stats import LARGEST
 
 LONGEST_LOG = 64 << 20
 """Bytes at the end of a log that are searched."""
+TAIL_LINES = 15
 MOST_POINTS = 1000
 """Of a curve; more are thinned out evenly."""
 NOT_A_NUMBER = rb"([+-]?(?:[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?))"
+ALONE = rb"(?![A-Za-z_])"
+"""After NOT_A_NUMBER: `nanoGPT` and `info` are words."""
 
 
 class NoNumberError(Exception):
@@ -56,8 +62,8 @@ def check_patterns(metric: str, metric_file: str | None, also: Mapping[str, str]
 def _compile(pattern: str, groups: int, name: str) -> re.Pattern[bytes]:
     try:
         found = re.compile(pattern.encode(), re.MULTILINE)
-    except re.error as error:
-        raise LlmbenchError(f"{name} '{pattern}' is no regular expression: {error}") from error
+    except (re.error, OverflowError, RecursionError) as error:
+        raise LlmbenchError(f"{name} '{pattern[:LONGEST_QUOTE]}' is no regular expression: {error}") from error
     if found.groups != groups:
         what = "one group, (...), around the number" if groups == 1 else "two groups, around the step and the number"
         raise LlmbenchError(f"{name} '{pattern}' must have {what}; write others as (?:...)")
@@ -71,23 +77,25 @@ def read_run(
 
     Raises NoNumberError where it has none.
     """
-    text = read_log(log)
+    text = read_log(log).replace(b"\r", b"\n")  # a progress bar's lines are lines
     if file is not None:
         found = [*_numbers_in(file, metric, since)]
     elif "(" in metric:
         found = [*_matches(metric, text)]
     else:
-        found = [*_matches(rf"^METRIC[ \t]+{re.escape(metric)}[ \t]*=[ \t]*(\S+)", text)]
+        found = [*_matches(rf"^METRIC[ \t]+{re.escape(metric)}[ \t]*=[ \t]*(\S+)", text, metric)]
     if not found:
         raise NoNumberError(f"no number: '{metric}' is not in {file or 'what it printed'}")
     value = found[-1]
-    if not math.isfinite(value):
-        raise NoNumberError(f"no number: the last value of '{metric}' is {value}")
+    if not _is_usable(value):
+        beyond = f", beyond {LARGEST:g}" if math.isfinite(value) else ""
+        raise NoNumberError(f"no number: the last value of '{metric}' is {value}{beyond}")
     others = {}
     for name, pattern in also.items():
-        own = [*_matches(pattern, text)]
-        if own and math.isfinite(own[-1]):
-            others[name] = own[-1]
+        with suppress(NoNumberError):
+            own = [*_matches(pattern, text)]
+            if own and _is_usable(own[-1]):
+                others[name] = own[-1]
     points = _points(curve, text) if curve is not None else ()
     return Reading(value, others, points, sha256(repr((found, sorted(others.items()), points)).encode()))
 
@@ -99,17 +107,26 @@ def read_log(log: Path, longest: int = LONGEST_LOG) -> bytes:
         return file.read()
 
 
-def _matches(pattern: str, text: bytes) -> Iterator[float]:
+def tail_of(text: bytes, count: int = TAIL_LINES) -> tuple[str, ...]:
+    """The last lines of a log that are not empty."""
+    lines = [line.rsplit("\r", 1)[-1] for line in text.decode(errors="backslashreplace").split("\n")]
+    return tuple([line for line in map(str.rstrip, lines) if line][-count:])
+
+
+def _is_usable(value: float) -> bool:
+    return abs(value) <= LARGEST  # false for NaN too
+
+
+def _matches(pattern: str, text: bytes, name: str | None = None) -> Iterator[float]:
     """Every number that the expression matches, NaN and infinities included, in the order of the text."""
-    places: list[tuple[int, bytes]] = [(one.start(1), one[1]) for one in _compile(pattern, 1, "metric").finditer(text)]
-    if (lost := _with_not_a_number(pattern)) is not None:
-        places += [(one.start(1), one[1]) for one in lost.finditer(text) if one[1] is not None]
-    for _, found in sorted(set(places)):
+    expressions = (_compile(pattern, 1, "metric"), _with_not_a_number(pattern))
+    matches = [one for expression in expressions if expression is not None for one in expression.finditer(text)]
+    for _, found in sorted({(one.start(1), one[1]) for one in matches if one[1] is not None}):
         try:
             yield float(found)
         except ValueError as error:
             shown = found[:80].decode(errors="backslashreplace")
-            raise NoNumberError(f"no number: '{pattern}' matched '{shown}', which is not one") from error
+            raise NoNumberError(f"no number: '{name or pattern}' matched '{shown}', which is not one") from error
 
 
 def _with_not_a_number(pattern: str) -> re.Pattern[bytes] | None:
@@ -118,8 +135,9 @@ def _with_not_a_number(pattern: str) -> re.Pattern[bytes] | None:
     if place is None:
         return None
     before, after = pattern[: place[0]].encode(), pattern[place[1] :].encode()
+    alone = b"" if after[:1].isalpha() else ALONE  # its unit follows
     try:
-        return re.compile(before + NOT_A_NUMBER + after, re.MULTILINE)
+        return re.compile(before + NOT_A_NUMBER + alone + after, re.MULTILINE)
     except re.error:
         return None
 
@@ -156,7 +174,7 @@ def _points(curve: str, text: bytes) -> tuple[tuple[float, float], ...]:
             point = float(one[1]), float(one[2])
         except (TypeError, ValueError):
             continue
-        if all(map(math.isfinite, point)):
+        if all(map(_is_usable, point)):
             points.append(point)
     return tuple(points[:: max(1, math.ceil(len(points) / MOST_POINTS))])
 
@@ -176,7 +194,10 @@ def _numbers_in(file: Path, key: str, since: float) -> Iterator[float]:
         for part in key.split("."):
             content = content.get(part) if isinstance(content, dict) else None
         if isinstance(content, int | float) and not isinstance(content, bool):
-            yield float(content)
+            try:
+                yield float(content)
+            except OverflowError:  # an integer of 400 digits
+                yield math.inf
         elif content is not None:
             raise NoNumberError(f"no number: '{key}' in {file} is {content!r:.80}")
 
@@ -186,6 +207,8 @@ def _documents(file: Path, text: str) -> Iterator[object]:
     try:
         yield json.loads(text)
         return
+    except RecursionError as error:
+        raise NoNumberError(f"no number: {file} is nested too deeply") from error
     except ValueError as error:
         whole = error
     for line in filter(str.strip, text.splitlines()):

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from harness.compare.metric import check_patterns
 from harness.core.errors import LlmbenchError, did_you_mean
-from harness.core.project import read_text
+from harness.core.project import read_text, sha256
 from harness.core.schema import Count, Positive, Strict, parse_duration
 from harness.core.track import LONGEST_QUOTE, explain_validation
 from harness.rule.sequential import check_levels, spend, usual_weights
@@ -25,6 +25,8 @@ USUAL_LOOKS, USUAL_LEVELS = (3, 4, 6, 8), (0.001438, 0.001869, 0.002876, 0.00575
 FUTILITY = 0.5  # a comparison stops early where the mean gain is not above its margin, as on the tracks
 TIME_LEVEL = 0.2  # of the guard on time, as on the tracks
 FEWEST_STORED = 3
+MOST_PAIRS = 50
+"""Of the last look: beyond it the levels take long, and their numerics lose digits."""
 
 
 class Declared(Strict):
@@ -55,13 +57,13 @@ class Settings(Strict):
     """Further numbers, name -> regular expression: shown, not judged."""
     curve: str | None = None
     """A regular expression with two groups, a step and a number: the curve of the picture, not judged."""
-    seed_variable: str | None = None
+    seed_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     """An environment variable that holds the seed, besides or instead of `{seed}`."""
     seeds: tuple[Count, ...] | None = None
     """Fixed seeds. Default: they follow from both arms, so that nobody has looked at their results before."""
     looks: tuple[Positive, ...] = USUAL_LOOKS
     """Numbers of pairs after which it may be decided."""
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    alpha: Annotated[float, Field(ge=1e-6, lt=0.5)] = 0.01
     """One-sided false-accept rate over all looks."""
     design: Literal["paired", "stored"] = "paired"
     """Fresh pairs; or the candidate's runs beside `stored_runs` runs of the record, which serve every candidate."""
@@ -98,8 +100,11 @@ class Settings(Strict):
                 )
         if list(self.looks) != sorted(set(self.looks)) or self.looks[:1] < (2,):
             raise ValueError(f"looks ({list(self.looks)}) must rise, starting from 2 or more")
+        if self.looks[-1] > MOST_PAIRS:
+            raise ValueError(f"looks: {self.looks[-1]} pairs are more than {MOST_PAIRS}; end with fewer")
         if self.seeds is not None and (len(self.seeds) < self.seeds_needed or len(set(self.seeds)) != len(self.seeds)):
-            raise ValueError(f"seeds must be {self.seeds_needed} or more different numbers")
+            found = len(set(self.seeds))
+            raise ValueError(f"seeds must be {self.seeds_needed} or more different numbers, found {found}")
         if self.run is None and (self.setup or self.link):
             raise ValueError("setup and link are for the worktrees of two revisions; two commands run in this folder")
         _as_value(check_patterns, self.metric, self.metric_file, self.also, self.curve)
@@ -118,6 +123,11 @@ class Settings(Strict):
     @property
     def timeout_s(self) -> float | None:
         return None if self.timeout is None else parse_duration(self.timeout)
+
+    @property
+    def reading(self) -> str:
+        """Digest of how a number is read: a kept run is read again where that has changed."""
+        return sha256(self.model_dump_json(include={"metric", "metric_file", "also", "curve"}).encode())
 
     def declared(self) -> Declared:
         """Its looks with their levels, which spend alpha."""

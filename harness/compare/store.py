@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import secrets
+import shlex
 import shutil
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import filelock
 from pydantic import ValidationError
 
-from harness.compare.arms import ArmName, Arms, tail_of
-from harness.compare.metric import NoNumberError, read_log, read_run
+from harness.compare.arms import ArmName, Arms, digest_of_folder
+from harness.compare.metric import NoNumberError, read_log, read_run, tail_of
 from harness.compare.places import Places
 from harness.compare.settings import OUT, SEED, Settings
 from harness.compare.trial import FULL, NOT_FOUND, TRIAL, Ended, FailedTrial, FinishedTrial, Request, TrialFacts, now
@@ -44,15 +47,50 @@ class Step(NamedTuple):
 Tell = Callable[["Step | Verdict"], None]
 
 
+def fill(command: str, seed: int, out: Path) -> str:
+    """The command of one run. The folder's path is one word of the shell, within quotes or without."""
+    done, quote, place = "", "", 0
+    command = command.replace(SEED, str(seed))
+    while place < len(command):
+        sign = command[place]
+        if command.startswith(OUT, place):
+            done += _QUOTED[quote](str(out))
+            place += len(OUT)
+            continue
+        if sign == "\\" and quote != "'":
+            sign = command[place : place + 2]
+        elif sign == quote:
+            quote = ""
+        elif sign in "'\"" and not quote:
+            quote = sign
+        done += sign
+        place += len(sign)
+    return done
+
+
+_QUOTED: dict[str, Callable[[str], str]] = {
+    "": shlex.quote,
+    "'": lambda text: text.replace("'", "'\\''"),
+    '"': lambda text: re.sub(r'([\\"$`])', r"\\\1", text),
+}
+
+
+def _ending(code: int) -> str:
+    """What an exit code says; a negative one is a signal."""
+    if code > 0:
+        return f"code {code}"
+    with suppress(ValueError):  # a real-time signal has no name
+        return signal.Signals(-code).name
+    return f"signal {-code}"
+
+
 class TrialStore:
     """Makes and keeps the runs of two arms; called from one thread a run."""
 
     def __init__(self, settings: Settings, arms: Arms, places: Places, folder: Path, tell: Tell) -> None:
         self.settings, self.arms, self.places, self.folder, self._tell = settings, arms, places, folder, tell
         self._session = secrets.token_hex(8)
-        own = settings.model_dump_json(include={"metric", "metric_file", "also", "curve"})
-        self.reading = sha256(own.encode())
-        """Digest of how a number is read: a kept run is read again where that has changed."""
+        self.reading = settings.reading
         make_folder(folder)
         if not (folder / ".gitignore").exists():
             write_atomic(folder / ".gitignore", "*\n")
@@ -89,17 +127,21 @@ class TrialStore:
         shutil.rmtree(out, ignore_errors=True)
         make_folder(out)
 
-        def fill(text: str) -> str:
-            return text.replace(SEED, str(seed)).replace(OUT, str(out))
-
         environment = {"LLMBENCH_OUT": str(out)}
         if settings.seed_variable is not None:
             environment[settings.seed_variable] = str(seed)
-        command = fill((self.arms.record if arm == "record" else self.arms.candidate).command)
+        command = fill((self.arms.record if arm == "record" else self.arms.candidate).command, seed, out)
         began, since = now(), time.time()
         self._tell(Step(arm, seed, "started", log=log))
         ended = self.places.run(Request(command, cwd, environment, log, (), settings.timeout_s))
+        if not log.exists():
+            raise LlmbenchError(f"{folder} was removed while `{command}` ran; have the trainer leave {STORE} alone")
         tail = tail_of(read_log(log, 1 << 16))
+        if settings.run is None and digest_of_folder(cwd)[0] != self.arms.record.sources:
+            raise LlmbenchError(
+                f"files of {cwd} that git tracks, or Python files, changed while this ran, so its runs are of neither "
+                f"version; have the trainer write into {OUT}, and compare two revisions to go on editing"
+            )
         self._refuse_what_is_no_result(command, ended, tail, folder)
         facts: dict[str, Any] = {
             "arm": arm,
@@ -115,8 +157,7 @@ class TrialStore:
             reason = f"it took longer than {settings.timeout}"
             return FailedTrial(status="failed", **facts, reading=self.reading, kind="timeout", reason=reason, tail=tail)
         if ended.code:
-            name = f"code {ended.code}" if ended.code > 0 else signal.Signals(-ended.code).name
-            reason = f"it ended with {name}{f': {tail[-1]}' if tail else ''}"
+            reason = f"it ended with {_ending(ended.code)}{f': {tail[-1]}' if tail else ''}"
             return FailedTrial(status="failed", **facts, reading=self.reading, kind="crashed", reason=reason, tail=tail)
         return self._read(facts, folder, since)
 

@@ -7,6 +7,8 @@ timed_out) to stdout. When stdin ends, whoever asked is gone, killed perhaps: th
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -16,6 +18,7 @@ import threading
 import time
 from typing import Any
 
+PR_SET_CHILD_SUBREAPER = 36
 PATIENCE_S = 5.0
 """Between asking processes to end and killing them."""
 
@@ -26,17 +29,37 @@ except ImportError:  # a machine of a cluster may lack it: then only the command
     psutil = None
 
 
-def family(pid: int) -> list[Any]:
-    """The processes beneath one, those with a session of their own too, as torchrun's workers have."""
+def adopt_orphans() -> None:
+    """On Linux, have a daemon that the command forks become this process's child, so that `family` finds it."""
+    if psutil is not None:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def family() -> list[Any]:
+    """The processes beneath this one, those with a session of their own too, as torchrun's workers have."""
+    return psutil.Process().children(recursive=True) if psutil else []
+
+
+def reap(leader: int) -> None:
+    """Let go of adopted processes that have ended: as zombies they would still be seen."""
+    for child in psutil.Process().children() if psutil else []:
+        if child.pid != leader:  # whose exit code the main thread waits for
+            with contextlib.suppress(OSError):
+                os.waitpid(child.pid, os.WNOHANG)
+
+
+def lives(member: Any) -> bool:
     try:
-        return psutil.Process(pid).children(recursive=True) if psutil else []
+        return bool(member.is_running() and member.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
-        return []
+        return False
 
 
-def end(process: subprocess.Popen[bytes], members: list[Any]) -> None:
-    """End a command's processes: ask, wait, kill."""
+def end(process: subprocess.Popen[bytes], *, whole: bool) -> None:
+    """End a command's processes: ask, wait, kill. All of them, or those of its own group."""
     for number, patience_s in ((signal.SIGTERM, PATIENCE_S), (getattr(signal, "SIGKILL", signal.SIGTERM), 0)):
+        members = family() if whole else []
         try:
             os.killpg(process.pid, number)
         except (OSError, AttributeError):
@@ -48,8 +71,9 @@ def end(process: subprocess.Popen[bytes], members: list[Any]) -> None:
             except psutil.Error:  # gone
                 continue
         deadline = time.monotonic() + patience_s
-        while time.monotonic() < deadline and (is_group(process.pid) or any(one.is_running() for one in members)):
+        while time.monotonic() < deadline and (is_group(process.pid) or any(map(lives, members))):
             time.sleep(0.05)
+            reap(process.pid)
 
 
 def is_group(pid: int) -> bool:
@@ -61,6 +85,7 @@ def is_group(pid: int) -> bool:
 
 
 def main() -> None:
+    adopt_orphans()
     request = json.loads(sys.stdin.readline())
     if request["cores"] and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, request["cores"])
@@ -81,11 +106,11 @@ def main() -> None:
     def watch() -> None:
         sys.stdin.read()
         why.append("gone")
-        end(process, family(process.pid))
+        end(process, whole=True)
 
     def stop() -> None:
         why.append("time")
-        end(process, family(process.pid))
+        end(process, whole=True)
 
     threading.Thread(target=watch, daemon=True).start()
     timer = threading.Timer(request["timeout_s"] or threading.TIMEOUT_MAX, stop)
@@ -99,10 +124,11 @@ def main() -> None:
         code, cpu_s = process.wait(), None
     wall_s = time.monotonic() - begun
     timer.cancel()
-    end(process, [])  # what the command left behind in its group
+    end(process, whole="time" in why or "gone" in why)  # what the command left behind in its group
     said = {"code": code, "wall_s": wall_s, "cpu_s": cpu_s, "timed_out": "time" in why}
-    sys.stdout.write(json.dumps(said) + "\n")
-    sys.stdout.flush()
+    with contextlib.suppress(BrokenPipeError):  # whoever asked is gone
+        sys.stdout.write(json.dumps(said) + "\n")
+        sys.stdout.flush()
     os._exit(0)  # the thread that reads stdin does not end by itself
 
 

@@ -22,7 +22,8 @@ def git(root: Path, *arguments: str) -> bytes:
         raise LlmbenchError(f"git cannot be run: {error.strerror}; install it") from error
     except subprocess.CalledProcessError as error:
         message = error.stderr.decode(errors="backslashreplace").strip().partition("\n")[0]
-        raise LlmbenchError(f"git {arguments[0]} failed: {message or f'exit code {error.returncode}'}") from error
+        command = next((word for word in arguments if word[0].isalpha() and "=" not in word), arguments[0])
+        raise LlmbenchError(f"git {command} failed: {message or f'exit code {error.returncode}'}") from error
 
 
 def find_commit(root: Path, revision: str) -> str:

@@ -16,9 +16,9 @@ from rich.table import Table
 
 from harness.board.curves import CANDIDATE, FAINT, INK, RECORD, new_figure
 from harness.board.readme import evidence, plural
-from harness.compare.arms import Arm, ArmName, tail_of
+from harness.compare.arms import Arm, ArmName
 from harness.compare.comparison import Compared, Comparison
-from harness.compare.metric import read_log
+from harness.compare.metric import read_log, tail_of
 from harness.compare.settings import Settings
 from harness.compare.store import Step
 from harness.compare.trial import FailedTrial, FinishedTrial
@@ -35,7 +35,7 @@ QUIET_S = 10.0
 """A log that was silent for so long gets a line that says how far the runs are; later ones come less often."""
 SENTENCES = {
     "gain_shown": "The gain is shown to exceed its margin.",
-    "identical": "The first pair gave the same numbers in both arms: the change does nothing here, or both arms run "
+    "identical": "Both arms gave the same numbers: the change does nothing here, or both arms run "
     "the same installed package.",
     "candidate_failed": "A run of the candidate has no number.",
     "record_failed": "A run of the record has no number, so its seed has no pair.",
@@ -220,12 +220,18 @@ def comparison_markdown(found: Comparison) -> str:
 
 def compared_table(found: Sequence[Compared]) -> Table:
     """The kept comparisons of a folder."""
-    left = ("date", "record", "candidate", "verdict")
-    table = new_table("comparisons", ("date", "record", "candidate", "gain", "pairs", "verdict"), left)
+    heads, left = (
+        ("date", "record", "candidate", "gain", "pairs", "level", "verdict"),
+        ("date", "record", "candidate", "verdict"),
+    )
+    table = new_table("comparisons", heads, left, whole=("date", "verdict"))
+    for column in table.columns:
+        column.overflow = "fold"
     for one in found:
         gain = "" if one.gain is None else f"{one.gain:+.4g}"
         verdict = f"{one.decision} ({', '.join(one.reasons[:1])})"
-        table.add_row(one.date, one.record, one.candidate, gain, str(one.pairs), verdict)
+        date, level = one.date[:16].replace("T", " "), f"{one.alpha:g}"
+        table.add_row(date, one.record, one.candidate, gain, str(one.pairs), level, verdict)
     return table
 
 

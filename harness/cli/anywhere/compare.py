@@ -11,7 +11,7 @@ import typer
 
 from harness.cli import options
 from harness.cli.options import argument, flag, log, option, show, show_json
-from harness.compare.arms import HERE, Arms, arms_of_commands, arms_of_revisions, top_of
+from harness.compare.arms import HERE, Arms, arms_of_commands, arms_of_revisions, forget_hook, top_of
 from harness.compare.comparison import NAME, Comparison, check_comparison
 from harness.compare.contest import Contest
 from harness.compare.places import LocalPlaces, Places, RayPlaces
@@ -132,6 +132,7 @@ def compare(
     """
     given = {key: value for key, value in locals().items() if key in Settings.model_fields}
     given |= {"also": _named(also), "seeds": _numbers("--seeds", seeds), "looks": _numbers("--looks", looks)}
+    forget_hook()
     here = Path.cwd()
     folder = top_of(here) or here
     settings = read_settings(folder, given)

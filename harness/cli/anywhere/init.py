@@ -15,6 +15,7 @@ from harness.core.project import write_atomic
 from harness.show.documents import InitDocument
 
 WORKFLOW = Path(".github/workflows/llmbench.yml")
+TO_FILL_IN = "https://URL-OF-YOUR-LLMBENCH-REPOSITORY"
 SETTINGS_TEXT = """\
 # What `llmbench compare RECORD CANDIDATE` compares: two revisions of this repository, with one command.
 # Every key is an option of the command too (`llmbench compare --help`), which overrides it.
@@ -101,6 +102,8 @@ def init(
         return
     for path in texts:
         log(f"wrote {path}")
+    if TO_FILL_IN in texts[folder / WORKFLOW]:
+        log(f"in {WORKFLOW}: replace {TO_FILL_IN}, since this llmbench was installed from a folder")
     show(f"Now look at {FILE}, then `llmbench compare main .` compares your files with main.")
 
 
@@ -110,7 +113,12 @@ def _toml(text: str) -> str:
 
 
 def installed_from() -> str:
-    """What pip installs this llmbench from: the repository that it was installed from, else its version by name."""
+    """What pip installs this llmbench from: the repository or the index that it was installed from.
+
+    Of a folder of this machine, which no other machine can reach, a repository to be filled in: its name alone could
+    be another project's on an index.
+    """
     found = json.loads(distribution("llmbench").read_text("direct_url.json") or "{}")
-    commit = found.get("vcs_info", {}).get("commit_id")
-    return f"llmbench @ git+{found['url']}@{commit}".join('""') if commit else f"llmbench=={version('llmbench')}"
+    if commit := found.get("vcs_info", {}).get("commit_id"):
+        return f'"llmbench @ git+{found["url"]}@{commit}"'
+    return f'"llmbench @ git+{TO_FILL_IN}"' if found else f"llmbench=={version('llmbench')}"
