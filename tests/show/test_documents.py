@@ -15,8 +15,8 @@ from harness.core.project import Project
 from harness.show.documents import DOCUMENTS, json_schema
 from tests.sandbox import HERE, FiledContest, Sandbox
 
-# What they make is validated in tests of their own: of ablations, campaigns, challenges, pull requests, comparisons.
-ELSEWHERE = {"ablate", "campaign", "challenge", "compare", "init", "verify"}
+# What they make is validated in tests of their own: of ablations, campaigns, challenges, claims, comparisons.
+ELSEWHERE = {"ablate", "campaign", "challenge", "compare", "init", "ladder", "verify"}
 READING: dict[str, tuple[str, ...]] = {
     "explain": ("not_shown",),
     "history": (),
