@@ -9,6 +9,10 @@ import re
 import shutil
 import sys
 import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -17,7 +21,9 @@ from harness.core.errors import one_line
 if TYPE_CHECKING:
     from rich.console import Console
 
-_GLUE = "\x1f"  # replaces blanks that must not be broken at
+_GLUE = "\x1f"  # stands for a blank at which no line may break
+QUIET_S = 10.0
+"""A log without a new line for so many seconds gets one that says what is going on."""
 
 
 def fit(text: str, width: int) -> str:
@@ -63,6 +69,45 @@ def put(console: Console, text: str, style: str = "", *, whole: bool = False) ->
     text = one_line(text)
     text = fit(text, console.width) if console.is_terminal and not whole else text
     console.print(Text(text, style=style), soft_wrap=True)
+
+
+class Heartbeat:
+    """Writes `say()` to a log that was silent for QUIET_S; a context manager around a wait. A terminal gets nothing."""
+
+    def __init__(self, console: Console, say: Callable[[], str]) -> None:
+        """`say` is called in a thread of its own."""
+        self.console, self.say = console, say
+        self._said_at, self._over = time.monotonic(), threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._said_at = time.monotonic()
+        if not self.console.is_terminal:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def put(self, line: str) -> None:
+        """Print one line, on a terminal as well; the silence starts anew."""
+        self._said_at = time.monotonic()
+        put(self.console, line)
+
+    def _beat(self) -> None:
+        while not self._over.wait(min(1.0, QUIET_S / 5)):
+            if time.monotonic() - self._said_at >= QUIET_S:
+                self.put(self.say())
+
+
+@contextmanager
+def patiently(doing: str) -> Iterator[None]:
+    """Within, a silent log on standard error says every QUIET_S what is `doing`, and for how long it has been."""
+    begun = time.monotonic()
+    with Heartbeat(stderr_console(), lambda: f"{doing}: {time.monotonic() - begun:.0f} s so far"):
+        yield
 
 
 def complain(text: str) -> None:

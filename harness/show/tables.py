@@ -118,6 +118,15 @@ def fold_recipe(recipe: str, width: int) -> str:
     return "\n".join(lines)
 
 
+def shorten_recipe(recipe: str, width: int) -> str:
+    """The last variants of a recipe, `…+token_smear`, as many as `width` characters hold, and at least one."""
+    pieces = _pieces(recipe)
+    for first in range(1, len(pieces)):
+        if len("".join(pieces)) > width:
+            pieces = ["…", *_pieces(recipe)[first:]]
+    return "".join(pieces)
+
+
 def _pieces(recipe: str) -> list[str]:
     """`base+token_smear (confirms 2)` -> `base`, `+token_smear`, ` (confirms 2)`."""
     return re.findall(r" ?\([^)]*\)|[+ ]?[^+ ]+", recipe)

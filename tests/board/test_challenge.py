@@ -222,7 +222,7 @@ def test_a_record_that_holds_is_confirmed_on_seeds_of_its_own(filed: FiledContes
     submission = load_submission(sandbox.root / "submissions" / name)
     assert found["seeds"] == fresh_seeds(submission, "rerun", 8)[:2]
     assert not set(found["seeds"]) & set(submission.candidate.seeds)
-    assert "the next look needs 2 fresh pairs" in done.stderr
+    assert "the first look needs 2 fresh pairs" in done.stderr
     assert len(list((sandbox.root / "submissions").iterdir())) == 2  # looking files nothing
 
 

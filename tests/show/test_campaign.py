@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from harness.core import terminal
 from harness.core.events import Evaluating, Step
 from harness.core.track import Track
 from harness.lab.arms import Entry
 from harness.lab.studies.outcomes import CampaignRow
 from harness.lab.studies.screening import Contestant
-from harness.show import campaign as shown
-from harness.show.campaign import LiveCampaign, campaign_gains, campaign_notes, campaign_table
+from harness.show.campaign import WIDE, LiveCampaign, campaign_gains, campaign_notes, campaign_table
 
 RUN: Any = SimpleNamespace(recipe="base+idea", seed=3)
 
@@ -56,7 +56,7 @@ def test_each_outcome_has_a_line_with_its_numbers(width: int) -> None:
     for words in ("a_bad_idea", "-0.0100", "± 0.0050", "rejected", "no"):
         assert words in bad
     assert "refused" in none
-    assert ("judged before: screened_out" in bad) is ("gain_shown" in good) is (width >= shown.WIDE)
+    assert ("judged before: screened_out" in bad) is ("gain_shown" in good) is (width >= WIDE)
     assert campaign_notes(ROWS) == ["no_idea: no experts"]
 
 
@@ -89,7 +89,7 @@ def test_a_terminal_shows_who_is_at_work_first_and_never_more_than_it_has_room_f
 
 
 def test_a_log_that_was_silent_says_how_far_it_is(smoke: Track, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shown, "QUIET_S", 0.5)
+    monkeypatch.setattr(terminal, "QUIET_S", 0.5)
     text = StringIO()
     with LiveCampaign(Console(file=text, width=80), smoke) as live:
         live.campaign = contestants(2)
