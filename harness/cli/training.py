@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from rich.console import Console
+
 from harness.board.metrics import compare
 from harness.board.readme import evidence
 from harness.cli.options import log, show
@@ -173,7 +175,7 @@ def show_pairs(contest: Contest) -> None:
     records, candidates = contest.used
     if candidates:
         rows = compare(records, candidates, timed=verdict.stage == "confirmation")
-        show(comparison_table(arms.record, arms.candidate, rows), "", facts_table(evidence(verdict)))
+        show(comparison_table(arms.record, arms.candidate, rows, Console().width), "", facts_table(evidence(verdict)))
         if table := experts_table(arms.candidate, candidates):
             show(table)
     failed = [f"{run.recipe} seed {run.seed} {run.status}: {run.reason}" for run in contest.failed]

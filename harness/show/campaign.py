@@ -20,7 +20,7 @@ from harness.lab.studies.outcomes import CampaignRow
 from harness.lab.studies.screening import GOES_ON, Contestant, State
 from harness.show.plots import Gain
 from harness.show.report import duration
-from harness.show.tables import new_table
+from harness.show.tables import columns_that_fit, new_table
 
 STATES: dict[State, str] = {"in_record": "in the record", "passed": "passed, waits for its confirmation"}
 STYLES = {"accepted": "bold green", "passed": "green", "rejected": "dim", "screening": "bold", "confirming": "bold"}
@@ -105,33 +105,37 @@ class LiveCampaign:
         return one.name, stage, str(len(gains) or ""), f"{fmean(gains):+.4f}" if gains else "", state
 
 
-WIDE = 110
-"""Characters of a terminal that has room for reasons and pairs."""
+HEADS = ("candidate", "gain", "interval", "price", "stmts", "runs", "verdict", "filed", "pairs", "why")
+GIVE_WAY = ("why", "pairs", "runs", "stmts", "filed", "price")  # on a narrow terminal, in this order
 
 
 def campaign_table(rows: Sequence[CampaignRow], title: str, width: int) -> Table:
     """The outcomes, a line each, the largest gain first, for a terminal of `width` characters."""
-    more = ("pairs", "why") if width >= WIDE else ()
-    heads = ("candidate", "gain", "interval", "price", "stmts", "runs", "verdict", "filed", *more)
-    table = new_table(title, heads, left=("candidate", "verdict", "why"), whole=heads[1:])
-    table.columns[0].overflow = "fold"
-    for row in rows:
-        interval = "" if row.noise is None else f"± {row.noise:.4f}"
-        if row.ci_low is not None and row.ci_high is not None:
-            interval = f"{row.ci_low:+.4f} {row.ci_high:+.4f}"
-        why = ("judged before: " if row.judged_before else "") + ", ".join(row.reasons[:1])
-        cells = (
-            row.name,
-            "" if row.gain is None else f"{row.gain:+.4f}",
-            interval,
-            "" if row.price is None else f"{row.price:.4f}",
-            "" if row.statements is None else f"{row.statements:+d}",
-            str(row.runs or ""),
-            row.outcome.replace("_", " "),
-            (row.submission or "").partition("-")[0] or "no",
-        )
-        table.add_row(*cells, *(str(row.pairs or ""), why)[: len(more)])
+    heads, cells = columns_that_fit(zip(HEADS, *map(_row_cells, rows), strict=True), width, GIVE_WAY)
+    table = new_table(title, heads, left=("candidate", "verdict", "why"), whole=heads)
+    for row in cells:
+        table.add_row(*row)
     return table
+
+
+def _row_cells(row: CampaignRow) -> tuple[str, ...]:
+    """What HEADS name."""
+    interval = "" if row.noise is None else f"± {row.noise:.4f}"
+    if row.ci_low is not None and row.ci_high is not None:
+        interval = f"{row.ci_low:+.4f} {row.ci_high:+.4f}"
+    why = ("judged before: " if row.judged_before else "") + ", ".join(row.reasons[:1])
+    return (
+        row.name,
+        "" if row.gain is None else f"{row.gain:+.4f}",
+        interval,
+        "" if row.price is None else f"{row.price:.4f}",
+        "" if row.statements is None else f"{row.statements:+d}",
+        str(row.runs or ""),
+        row.outcome.replace("_", " "),
+        (row.submission or "").partition("-")[0] or "no",
+        str(row.pairs or ""),
+        why,
+    )
 
 
 def campaign_notes(rows: Sequence[CampaignRow]) -> list[str]:

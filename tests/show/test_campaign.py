@@ -16,7 +16,7 @@ from harness.core.track import Track
 from harness.lab.arms import Entry
 from harness.lab.studies.outcomes import CampaignRow
 from harness.lab.studies.screening import Contestant
-from harness.show.campaign import WIDE, LiveCampaign, campaign_gains, campaign_notes, campaign_table
+from harness.show.campaign import LiveCampaign, campaign_gains, campaign_notes, campaign_table
 
 RUN: Any = SimpleNamespace(recipe="base+idea", seed=3)
 
@@ -39,6 +39,17 @@ ROWS = (
 )
 
 
+def test_a_long_name_stays_whole_and_columns_give_way() -> None:
+    name = "exponential_moving_average_of_weights"
+    console = Console(file=StringIO(), width=80, no_color=True)
+    with console.capture() as captured:
+        console.print(campaign_table([row(name, reasons=("screened_out",))], "1 candidate", 80))
+    line = captured.get().splitlines()[-1]
+    assert line.startswith(f"{name} ")
+    assert len(line) <= 80
+    assert "rejected" in line
+
+
 def printed(width: int) -> list[str]:
     console = Console(file=StringIO(), width=width, no_color=True)
     with console.capture() as captured:
@@ -56,7 +67,7 @@ def test_each_outcome_has_a_line_with_its_numbers(width: int) -> None:
     for words in ("a_bad_idea", "-0.0100", "± 0.0050", "rejected", "no"):
         assert words in bad
     assert "refused" in none
-    assert ("judged before: screened_out" in bad) is ("gain_shown" in good) is (width >= WIDE)
+    assert ("judged before: screened_out" in bad) is ("gain_shown" in good) is (width >= 110)
     assert campaign_notes(ROWS) == ["no_idea: no experts"]
 
 
