@@ -155,7 +155,7 @@ def submission_markdown(submission: Submission, records: Runs, candidates: Runs)
 def knowledge_sentence(nats: float) -> str:
     """How much of val a source of that size could hold, at most `nats` a token."""
     return (
-        f"Knowledge of val: a source of this size could hold at most {nats:.4f} nats a token of it "
+        f"Knowledge of val: a source of this size could hold at most {nats:.4f} nats a token "
         f"(by the compressed size of its code, assuming that it does not read its own file)."
     )
 

@@ -1,6 +1,6 @@
-"""Text for people, whoever wrote it: on a terminal, in Markdown. HTML is escaped where pages are rendered.
+"""How text reaches people on a terminal, in a log and in Markdown; it may come from a stranger.
 
-Lines are wrapped between words on a terminal, never in a log or a pipe.
+Lines are wrapped between words on a terminal, but not in a log or a pipe. HTML is escaped where pages are rendered.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ QUIET_S = 10.0
 def fit(text: str, width: int) -> str:
     """`text` in lines of at most `width`, broken between words.
 
-    Text in backquotes is there to be copied: it is never broken, nor are long paths, even beyond the width.
+    Text in backquotes is to be copied, so it is not broken even if it is longer. The same holds for long paths.
     """
     wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
     lines = []
@@ -39,14 +39,14 @@ def fit(text: str, width: int) -> str:
     return "\n".join(lines).replace(_GLUE, " ")
 
 
-# What GitHub makes more of than letters: its marks, HTML, links, mentions of people and issues, a list or a heading.
+# What GitHub does not show as plain text: Markdown, HTML, links, mentions of people and issues, lists, headings.
 _ACTIVE = re.compile(
     r"[\\`*<>|~&$#\[\]{}!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|@(?=\S)|://|www\.|^\s*([-+=]|\d+[.)])\s|^\s|^[-=]+$"
 )
 
 
 def markdown(text: str) -> str:
-    """`text` as one line of Markdown, or one cell of a table: in a code span where it would be more than letters."""
+    """`text` as one line of Markdown or one cell of a table; in a code span if it holds any markup."""
     text = one_line(text)
     if not _ACTIVE.search(text):
         return text
@@ -56,14 +56,14 @@ def markdown(text: str) -> str:
 
 @cache
 def stderr_console() -> Console:
-    """The one console on standard error; a second one would print lines into the live display of the first."""
+    """The only console on standard error: a second one would write into the live display of the first."""
     from rich.console import Console
 
     return Console(stderr=True)
 
 
 def put(console: Console, text: str, style: str = "", *, whole: bool = False) -> None:
-    """Print one line without markup; `whole` leaves wrapping to the terminal, for text that is to be copied."""
+    """Print one line without markup. `whole` text is not wrapped, so that it can be copied."""
     from rich.text import Text
 
     text = one_line(text)

@@ -328,11 +328,11 @@ def test_a_wrong_question_is_exit_code_two(template: Repository, arguments: tupl
 
 
 def test_a_folder_that_is_no_repository_is_told_to_use_a_clone(sandbox: Sandbox) -> None:
-    assert "use a clone made by git" in sandbox.refuses("verify", "--base", "main")
+    assert "work in a clone made by `git clone`" in sandbox.refuses("verify", "--base", "main")
 
 
 def test_a_folder_inside_another_repository_is_not_compared_with_it(template: Repository) -> None:
-    with pytest.raises(LlmbenchError, match="is not a git repository of its own"):
+    with pytest.raises(LlmbenchError, match="is a folder inside the git repository"):
         find_commit(template.root / "harness", "main")
 
 

@@ -154,7 +154,7 @@ def test_a_file_that_does_not_belong_to_a_submission_is_named(board: Project) ->
         ("submissions/0002-pocket-token_smear/README.md", "val loss", "loss", "README.md is not what the runs say"),
         ("submissions/0002-pocket-token_smear/sources/token_smear.py", "zeros_", "ones_", "is not the source"),
         ("submissions/0002-pocket-token_smear/track.toml", "tokens = ", "tokens = 1", "is not the track"),
-        (f"submissions/{RECORD.name}/{run_file('record', SEED)}", "{", "", "is not whole JSON"),
+        (f"submissions/{RECORD.name}/{run_file('record', SEED)}", "{", "", "is not valid JSON"),
         ("submissions/0001-pocket-baseline/submission.json", '"runs', '"rums', "submission.json"),
         ("tracks/pocket.toml", "alpha = 0.01", "alpha = 0.02", "is not the edition that the board opened last"),
         ("models/variants/token_smear.py", "zeros_", "ones_", "is not the file that holds the record"),
