@@ -238,7 +238,7 @@ def test_event_files_are_read_by_their_tag_and_a_folder_without_any_is_named(
     events.unlink()
     with pytest.raises(LlmbenchError, match="base/seed1 holds neither"):
         judge_file(runs)
-    with pytest.raises(LlmbenchError, match="holds no runs; it must hold one folder an arm"):
+    with pytest.raises(LlmbenchError, match="holds no runs; it must hold one folder for each arm"):
         judge_file(events.parent)
     monkeypatch.setattr(folders.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(LlmbenchError, match="run `pip install tensorboard`"):
