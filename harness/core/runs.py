@@ -259,9 +259,7 @@ def require_finished(runs: Sequence[FinishedRun | FailedRun]) -> list[FinishedRu
     """`runs`, all of which must have finished. Raises LlmbenchError with the reason of the first that did not."""
     for run in runs:
         if isinstance(run, FailedRun):
-            raise LlmbenchError(
-                f"the run of {run.recipe} with seed {run.seed} has no score ({run.status}): {run.reason}"
-            )
+            raise LlmbenchError(f"{run.recipe} with seed {run.seed} has no score ({run.status}): {run.reason}")
     return finished(runs)
 
 

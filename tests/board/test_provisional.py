@@ -132,7 +132,7 @@ def test_a_challenge_on_the_seeds_of_a_commit_that_its_author_chose_is_refused(
     (tmp_path / "challenge").rename(sandbox.root / CHALLENGE)
     checked = sandbox.json("verify")
     (problem,) = checked["problems"]["0003-challenge-0002"]
-    assert f"not the commit that brought 0002-smoke-token_smear: the main line has it since {real}" in problem
+    assert f"not the commit that merged 0002-smoke-token_smear: the main line has it since {real}" in problem
     assert not any(problems for name, problems in checked["problems"].items() if name != "0003-challenge-0002")
 
 

@@ -115,7 +115,7 @@ REFUSED = {
         f"x = {'a' * 32}{i}, 123456, {'b' * 8!r}" for i in range(10, 34)
     ): "letters of names, strings and numbers",
     "\n".join(f"x = {', '.join('ab' * 20)}" for i in range(5)): "200 entries of collections, a variant may have 160",
-    "# " + "a" * check.MAX_FILE_BYTES: "make it one idea",
+    "# " + "a" * check.MAX_FILE_BYTES: "keep it to one idea",
     # not Python
     "def f(parts:": "syntax error",
     "return 1": "syntax error",
