@@ -1,5 +1,5 @@
-"""The board: submissions, the leaderboard made from them, and every check of a claim. Makes no run.
+"""The board: submissions, the leaderboard made from them, and every check of a claim. It trains nothing.
 
-Imports all rooms before it (core, rule, variants, data, player, referee). A newcomer adds a check of one claim to
+Imports all rooms before it (core, rule, variants, data, player, referee). Add a check of one claim to
 check_claim, a check against the board to check_board, a flag for reviewers to flags, a column to rows.
 """

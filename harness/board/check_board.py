@@ -1,7 +1,7 @@
 """Checks of submissions against the board: everything is recomputed from runs and frozen sources.
 
-A problem is one sentence that names the file and what is wrong with it. No problem means that the submission says
-what its runs say. It does not prove that the runs were trained as they say: for that they must be trained again.
+A problem is one sentence that names the file and what is wrong with it. No problem means that the submission agrees
+with its runs. It does not prove that the runs were trained as they state; only training them again does.
 """
 
 from __future__ import annotations
@@ -28,24 +28,26 @@ from harness.variants.recipe import BASE
 
 @dataclass(frozen=True)
 class Checked:
-    """What the check of one folder of submissions/, or of a file beside it, found."""
+    """The result of checking one folder of submissions/, or a file beside them."""
 
     problems: list[str]
     flags: list[Flag] = field(default_factory=list)
-    """Of a submission without problems."""
+    """Flags for a reviewer; only a submission without problems has any."""
     row: Row | None = None
-    """A submission's line on the board; None where its files are too broken to make one."""
+    """The submission's row on the board; None where its files are too broken to make one."""
 
 
 def check_board(project: Project) -> dict[str, Checked]:
-    """Folder or file name -> what is found: all submissions, their order, the tracks and `leaderboard.csv`."""
+    """Folder or file name -> result, for all submissions, their order, the tracks and `leaderboard.csv`."""
     board = readable_board(project)
     found = {folder.name: check_folder(project, folder, board) for folder in _folders(project)}
     rows = [checked.row for checked in found.values() if checked.row]
     numbers = [submission.number for submission in board.submissions]
     if numbers != list(range(1, len(numbers) + 1)):
         gap = next(place for place, number in enumerate(numbers, start=1) if place != number)
-        problem = f"the numbers do not run from 1 to {len(numbers)}: near {gap} one is missing or taken twice"
+        problem = (
+            f"the numbers of the submissions must go from 1 to {len(numbers)}: near {gap} one is missing or used twice"
+        )
         found["submissions"] = Checked([problem])
     for track in sorted({submission.track for submission in board.submissions}):
         found[f"tracks/{track}.toml"] = Checked(collect(_edition_problems(project, board, track)))
@@ -55,7 +57,7 @@ def check_board(project: Project) -> dict[str, Checked]:
 
 
 def readable_board(project: Project, until: Path | None = None) -> Board:
-    """The submissions whose `submission.json` can be read; with `until`, only those numbered up to that folder."""
+    """The submissions whose `submission.json` can be read; with `until`, those up to the number of that folder."""
     readable, last = [], folder_number(until) if until else None
     for folder in _folders(project):
         if last is None or (folder_number(folder) or 0) <= last:
@@ -71,9 +73,9 @@ def _folders(project: Project) -> list[Path]:
 
 
 def check_folder(project: Project, folder: Path, board: Board) -> Checked:
-    """One submission, checked against the part of `board` that came before it."""
+    """Check one submission against the part of `board` that was there before it."""
     links = [path.relative_to(folder.parent) for path in (folder, *sorted(folder.rglob("*"))) if os.path.islink(path)]
-    found = [f"{link} is a link; a submission holds its files itself" for link in links]
+    found = [f"{link} is a link; put the file itself there" for link in links]
     row, flags = None, []
     try:
         claim = Claim(folder, load_submission(folder))
@@ -81,7 +83,7 @@ def check_folder(project: Project, folder: Path, board: Board) -> Checked:
         found.extend(evidence_problems(claim))
         found.extend(_standing_problems(claim, earlier))
         found.extend(challenge_problems(project, claim, earlier))
-        if not found:  # the README is made from the numbers, so it is compared only where those hold
+        if not found:  # the README is made from the numbers, so it is compared only if these are right
             found.extend(markdown_problems(claim))
         row = make_row(board, claim)
         if not found:
@@ -92,13 +94,14 @@ def check_folder(project: Project, folder: Path, board: Board) -> Checked:
 
 
 def knowledge_of(project: Project, names: Iterable[str]) -> dict[str, float]:
-    """Submission -> what its added sources could know of val at most, in nats a token; only where they add some."""
+    """Submission -> upper bound on what its new sources could know of val, in nats per token; only if it has new
+    ones."""
     claims = [Claim(folder, load_submission(folder)) for folder in (project.submissions / name for name in names)]
     return {claim.folder.name: known for claim in claims if (known := claim.knowledge_nats) is not None}
 
 
 def collect(problems: Iterator[str]) -> list[str]:
-    """The problems, the error that ended the search among them."""
+    """The problems, including an error that ended the search."""
     found: list[str] = []
     try:
         found.extend(problems)
@@ -108,20 +111,20 @@ def collect(problems: Iterator[str]) -> list[str]:
 
 
 def _edition_problems(project: Project, board: Board, track: str) -> Iterator[str]:
-    """The track is the edition that the board opened last, and the record's variants are still here."""
+    """The track must be the edition that was opened last, and the record's variants must be unchanged."""
     current = load_track(project, track)
     if board.edition(track) != current.digest:
         yield (
-            "is not the edition that the board opened last; restore it, or open this one: "
+            "is not the edition that was opened last; restore the file, or open this edition: "
             f"`llmbench run baseline --track {track}`, `llmbench submit --baseline --track {track}`"
         )
     check_record_sources(project, board.holder(current))
 
 
 def _table_problems(project: Project, checked: Sequence[Row] | None) -> Iterator[str]:
-    """The CSV and the README's board are what the submissions say, byte for byte.
+    """The CSV and the board in the README must be what the submissions give, byte for byte.
 
-    `checked` are all rows; None where a check failed: then the rows are made anew, or an error says why they cannot be.
+    `checked` are all rows; None if a check failed: then the rows are made again, or an error says why they cannot be.
     """
     rows = make_rows(project) if checked is None else checked
     stored, rebuilt = read_bytes(project.leaderboard), format_csv(rows).encode()
@@ -129,19 +132,19 @@ def _table_problems(project: Project, checked: Sequence[Row] | None) -> Iterator
         lines = enumerate(zip_longest(stored.splitlines(), rebuilt.splitlines()), start=1)
         line = next((number for number, (old, new) in lines if old != new), "its line ends")
         yield (
-            f"{project.leaderboard.name} differs from what the submissions say (line {line}); "
+            f"{project.leaderboard.name} does not match the submissions (line {line}); "
             f"run `llmbench leaderboard --rebuild` and never edit it by hand"
         )
     if project.readme.exists():
         text = read_text(project.readme)
         if text.count(BOARD_START) != 1 or text.count(BOARD_END) != 1:
-            yield "README.md must hold the two marks around its board exactly once; restore them"
+            yield "README.md must contain the two comments around its board exactly once; restore them"
         elif with_board(text, rows) != text:
-            yield "the board in README.md differs from what the submissions say; run `llmbench leaderboard --rebuild`"
+            yield "the board in README.md does not match the submissions; run `llmbench leaderboard --rebuild`"
 
 
 def _standing_problems(claim: Claim, earlier: Board) -> Iterator[str]:
-    """The submission was measured against the record that stood before it, and is filed as its verdict says."""
+    """The submission must be measured against the record of its time and filed as its verdict says."""
     submission = claim.submission
     name = submission.folder_name
     if submission.kind == "opening":
@@ -150,7 +153,10 @@ def _standing_problems(claim: Claim, earlier: Board) -> Iterator[str]:
         return  # a challenge is measured against the record that it names
     present = earlier.holder(submission)
     if submission.lane == "simplicity" and present and submission.candidate.statements >= present.candidate.statements:
-        yield f"{name}: not_simpler: it has no fewer statements than the present record, {present.folder_name}"
+        yield (
+            f"{name}: not_simpler: it must have fewer statements than the record that held the track, "
+            f"{present.folder_name}"
+        )
     if submission.record is None or submission.verdict is None:
         yield f"{name}: a {submission.kind} result needs a record arm and a verdict"
         return
@@ -158,35 +164,35 @@ def _standing_problems(claim: Claim, earlier: Board) -> Iterator[str]:
         yield stale
     others = earlier.attempts(submission) - {candidate_key(submission.candidate.sources)}
     if submission.attempt <= len(others):
-        yield f"{name} calls itself attempt {submission.attempt}, but the board shows {len(others)} before it"
+        yield f"{name} states attempt {submission.attempt}, but the board shows {len(others)} attempts before it"
     if submission.verdict.decision != {"record": "accepted", "negative": "rejected"}[submission.kind]:
-        yield f"{name} is filed as {submission.kind}, but its verdict is {submission.verdict.decision}"
+        yield f"{name} is filed as a {submission.kind}, but its verdict is {submission.verdict.decision}"
 
 
 def _opening_problems(claim: Claim, earlier: Board) -> Iterator[str]:
     opening = claim.submission
     name, track = opening.folder_name, opening.track
     if opening.track_digest in earlier.editions(track):
-        yield f"{name} opens an edition of {track} that was opened before"
+        yield f"{name} opens an edition of {track} that is open already"
     stated = opening.record, opening.verdict, opening.attempt, opening.lane, opening.candidate.recipe
     if stated != (None, None, 1, "loss", BASE):
-        yield f"{name}: an opening has the base recipe, no record arm, no verdict, attempt 1 and the lane loss"
+        yield f"{name}: an opening must have the base recipe, no record arm, no verdict, attempt 1 and the lane loss"
     if len(opening.candidate.runs) < (fewest := claim.track.rule.record_runs):
-        yield f"{name}: an opening needs {fewest} seeds, as many as a contest may need of the record"
+        yield f"{name}: an opening needs {fewest} seeds, because a contest may need as many runs of the record"
 
 
 def stale_problem(submission: Submission, board: Board) -> str | None:
-    """How `board` has moved on from what the submission was measured against; None where it has not."""
+    """How `board` has changed since the submission was measured; None if it has not."""
     name, track, arm = submission.folder_name, submission.track, submission.record
     if arm is None or submission.kind not in ("record", "negative"):
         return None
     if board.edition(track) != submission.track_digest:
-        return f"{name} was measured on another edition of {track} than the one opened last; run it again"
+        return f"{name} was measured on an edition of {track} that is not the one opened last; run it again"
     if submission.kind == "negative" and board.has_held(submission, arm.sources):
-        return None  # knowledge, whatever holds the track by now
+        return None  # a negative result stays valid when the record changes
     holder = board.standing(submission, submission.lane)
     if holder is None:
-        return f"{name}: nobody has opened this edition of the track {track}; file its baseline first"
+        return f"{name}: this edition of the track {track} is not open; file its baseline first"
     if (holder.candidate.recipe, holder.candidate.sources) != (arm.recipe, arm.sources):
         return (
             f"{name}: stale_record: {explain('stale_record')} It was measured against "

@@ -1,6 +1,6 @@
 """Checks of one submission against its own files: its runs, its frozen sources, its frozen track.
 
-Nothing outside its folder is read, so nothing here depends on what else the board holds.
+Only the submission's folder is read, so these checks do not depend on the rest of the board.
 """
 
 from __future__ import annotations
@@ -24,22 +24,25 @@ from harness.variants.canonical import tree_digest
 from harness.variants.check import check_source
 from harness.variants.recipe import parse_recipe
 
-LARGEST_FILE = 2 * 2**20  # bytes; the largest of ours, a picture, has 31 kB
+LARGEST_FILE = 2 * 2**20  # bytes; the largest file so far, a picture, has 31 kB
 
-# A record's sources are in every claim measured against it; at 1,000 submissions this saves a fourth of the time.
+# Every claim against a record holds its sources; with 1,000 submissions the cache saves a fourth of the time.
 _check_source = lru_cache(maxsize=256)(check_source)
 
 
 def evidence_problems(claim: Claim) -> Iterator[str]:
-    """Problems in the order in which a reader would want to know them."""
+    """All problems of a claim, the basic ones first."""
     folder, submission = claim.folder, claim.submission
     if folder.name != submission.folder_name:
-        yield f"{folder.name}/submission.json calls itself {submission.folder_name}; rename the folder"
+        yield f"{folder.name}/submission.json names the folder {submission.folder_name}; rename the folder"
     if read_bytes(folder / "submission.json") != dump_json(submission).encode():
-        yield f"{folder.name}/submission.json is not written as llmbench writes it; it was edited by hand"
+        yield (
+            f"{folder.name}/submission.json is not formatted as llmbench writes it, so it was edited by "
+            f"hand; restore it"
+        )
     yield from _file_problems(folder, submission)
     if list(submission.files) != ["curves.png", "track.toml"]:
-        yield f"{folder.name}/submission.json: files does not state the digests of curves.png and track.toml"
+        yield f"{folder.name}/submission.json: files must state the digests of curves.png and track.toml"
     if claim.track.digest != submission.track_digest:
         yield f"{folder.name}/track.toml is not the track whose digest the submission states"
     for variant, text in claim.sources.items():
@@ -50,24 +53,27 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
     for name, arm in submission.arms.items():
         yield from _arm_problems(claim, name, arm)
     if submission.verdict is not None and submission.verdict.lane != submission.lane:
-        yield f"{folder.name}/submission.json: lane is {submission.lane}, its verdict's is {submission.verdict.lane}"
+        yield (
+            f"{folder.name}/submission.json: lane is {submission.lane}, but that of its verdict is "
+            f"{submission.verdict.lane}"
+        )
     if (stated := submission.knowledge_nats) is not None:
         known = claim.knowledge_nats
-        # zlib's versions differ by less
+        # differences between versions of zlib are smaller
         if stated != round(stated, KNOWLEDGE_DIGITS) or not math.isclose(stated, known or 0.0, rel_tol=0.05):
-            yield f"{folder.name}/submission.json: knowledge_nats is {stated}, the sources give {known}"
+            yield f"{folder.name}/submission.json: knowledge_nats is {stated}, but the sources give {known}"
     yield from _seed_problems(claim)
     yield from _audit_problems(claim)
     recomputed, stored = claim.verdict, submission.verdict
     if (recomputed is None) != (stored is None):
-        yield f"{folder.name}/submission.json: verdict does not belong to this kind of submission"
+        yield f"{folder.name}/submission.json: this kind of submission must have no verdict"
     elif recomputed is not None and stored is not None:
         for path in _differences(stored.model_dump(), recomputed.model_dump(), "verdict"):
             yield f"{folder.name}/submission.json: {path}"
 
 
 def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
-    """The folder holds what the submission names and nothing else."""
+    """The folder must hold the files that the submission names and no others."""
     expected = {"submission.json", "README.md", "curves.png", "track.toml"}
     for name, arm in submission.arms.items():
         expected |= {run_file(name, seed) for seed in arm.seeds}
@@ -75,70 +81,78 @@ def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
     present = {
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if os.path.islink(path) or not os.path.isdir(path)  # unlike pathlib's, they never raise
+        if os.path.islink(path) or not os.path.isdir(path)  # unlike those of pathlib, these never raise
     }
     for missing in sorted(expected - present):
         yield f"{folder.name}/{missing} is missing"
     for file in sorted(present):
-        if (size := os.lstat(folder / file).st_size) > LARGEST_FILE:  # a link is refused elsewhere
-            yield f"{folder.name}/{file} has {size:,} bytes; a file of a submission has at most {LARGEST_FILE:,}"
+        if (size := os.lstat(folder / file).st_size) > LARGEST_FILE:  # links are refused elsewhere
+            yield f"{folder.name}/{file} has {size:,} bytes; a file of a submission may have {LARGEST_FILE:,}"
     for file, digest in submission.files.items():
         data = read_bytes(folder / file) if file in present else None
         if data is not None and sha256(data) != digest:
-            yield f"{folder.name}/{file} is not the file whose digest the submission states; it was changed"
+            yield (
+                f"{folder.name}/{file} does not have the digest that the submission states, so it was "
+                f"changed; restore it"
+            )
         elif data is not None and file == "curves.png" and (problem := png_problem(data)):
             yield f"{folder.name}/{file} {problem}"
     for extra in sorted(present - expected):
-        yield f"{folder.name}/{extra} does not belong to a submission; remove it"
+        yield f"{folder.name}/{extra} is not part of the submission; remove it"
 
 
 def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
-    """Digests, sources and the identity of every run of one arm."""
+    """Checks the digests, the sources and the identity of every run of one arm."""
     folder = claim.folder
     where = f"{folder.name}/submission.json: {name}"
     if parse_recipe(arm.recipe) != tuple(arm.sources):
-        yield f"{where}.sources does not name the variants of {arm.recipe}"
+        yield f"{where}.sources must name the variants of {arm.recipe}, in this order"
     for variant, digest in arm.sources.items():
         if tree_digest(claim.sources[variant]) != digest:
-            yield f"{folder.name}/sources/{variant}.py is not the source that {name}.sources states"
+            yield f"{folder.name}/sources/{variant}.py does not have the digest that {name}.sources states"
     if (cost := claim.cost(arm)) != arm.statements:
-        yield f"{where}.statements is {arm.statements}, the sources have {cost}"
+        yield f"{where}.statements is {arm.statements}, but the sources have {cost}"
     track, training_digest = claim.track, claim.track.training_digest
     for (seed, digest), run in zip(arm.runs.items(), claim.runs[name], strict=True):
         file = run_file(name, int(seed))
         where, data = f"{folder.name}/{file}", read_bytes(folder / file)
         if sha256(data) != digest:
-            yield f"{where} is not the run whose digest the submission states; it was changed"
+            yield f"{where} does not have the digest that the submission states, so it was changed; restore it"
         if data != dump_json(run).encode():
-            yield f"{where} is not written as llmbench writes it; it was edited by hand"
+            yield f"{where} is not formatted as llmbench writes it, so it was edited by hand; restore it"
         stated = {"track": track.name, "recipe": arm.recipe, "sources": arm.sources, "seed": int(seed)}
         for key, value in stated.items():
             if getattr(run, key) != value:
                 yield f"{where}: {key} is {getattr(run, key)!r}, the submission states {value!r}"
         if run.training_digest != training_digest:
-            yield f"{where} was trained under another edition of the track"
+            yield f"{where} was trained on another edition of the track"
         if isinstance(run, FinishedRun):
             yield from _run_problems(where, run, track)
     whole = claim.finished[name]
     if len({run.training.weights_sha256 for run in whole}) != len(whole):
-        yield f"{folder.name}: two seeds of the {name} arm end in the same weights; one is a copy"
+        yield (
+            f"{folder.name}: two seeds of the {name} arm have the same final weights, so one run is a copy of the other"
+        )
     ended = max((run.training.ended for run in whole), default="")
     if ended > f"{claim.submission.date}T24":  # ISO times sort as text
         yield f"{folder.name}: date is {claim.submission.date}, but a run of the {name} arm ended {ended}"
 
 
 def _run_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
-    """The run passed the probes, its curve is whole, it spent the track's budget and was scored on all of val."""
+    """Checks that the run passed the probes, has a complete curve, used the track's budget and was scored on all of
+    val."""
     curve = run.training.curve
     steps = [point.step for point in curve]
     if not set(run.evaluation.probes) >= set(PROBES):
-        yield f"{where}: the evaluation passed {run.evaluation.probes}, not all of {sorted(PROBES)}"
+        yield (
+            f"{where}: the evaluation passed the probes {run.evaluation.probes}, but must pass all of {sorted(PROBES)}"
+        )
     if run.evaluation.correct > run.evaluation.tokens:
-        yield f"{where}: more tokens are correct than there are"
+        yield f"{where}: there are more correct tokens than tokens"
     if not curve or steps != sorted(set(steps)) or steps[-1] != run.training.steps:
-        yield f"{where}: the curve does not rise to the last step"
+        yield f"{where}: the steps of the curve must increase and end at the last step"
     elif curve[-1].train_s > run.training.train_s:
-        yield f"{where}: the curve's clock runs past train_s"
+        yield f"{where}: the curve's times must not exceed train_s"
     val = track.data.pin("val")
     try:
         plan = plan_of(track, run.training.batches)
@@ -154,13 +168,13 @@ def _run_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
         ("provenance.processes", run.provenance.processes, track.processes),
     ):
         if found != wanted:
-            yield f"{where}: {key} is {found}, the track's is {wanted}"
+            yield f"{where}: {key} is {found}, but the track asks for {wanted}"
 
 
 def _seed_problems(claim: Claim) -> Iterator[str]:
-    """Nobody picked the seeds: a confirmation has those that both arms' code draws, all else the first public ones."""
+    """The seeds must be those drawn from both arms' code for a confirmation, else the track's first public ones."""
     folder, submission = claim.folder, claim.submission
-    if submission.kind == "challenge":  # its seeds follow from its record
+    if submission.kind == "challenge":  # checked in challenge.py
         return
     track, record, verdict = claim.track, submission.record, submission.verdict
     seeds = submission.candidate.seeds
@@ -168,33 +182,33 @@ def _seed_problems(claim: Claim) -> Iterator[str]:
     what = f"the track's first {len(seeds)}"
     if record is not None and verdict is not None and verdict.stage == "confirmation":
         own = expected = confirmation_seeds(track, record.sources, submission.candidate.sources, len(seeds))
-        what = "those that the code of both arms draws"
+        what = "those that follow from the code of both arms"
         if track.rule.stored_runs is not None:
             own = list(track.seeds[: track.rule.stored_runs])
     if seeds != expected:
         yield f"{folder.name}: the candidate's seeds are {seeds}, not {what}, {expected}"
     if record is not None and record.seeds != own:
-        yield f"{folder.name}: the record's seeds are {record.seeds}, they must be {own}"
+        yield f"{folder.name}: the record's seeds are {record.seeds}, but must be {own}"
 
 
 def _audit_problems(claim: Claim) -> Iterator[str]:
-    """The audit is of one of the candidate's runs, of this val, and tested as much as it says it could."""
+    """The audit must be of a run of the candidate and of the track's val, and its numbers must be possible."""
     audit, where = claim.submission.audit, f"{claim.folder.name}/submission.json: audit"
     if audit is None:
         return
     if audit.weights_sha256 not in {run.training.weights_sha256 for run in claim.finished["candidate"]}:
-        yield f"{where}.weights_sha256 is of no run of the candidate"
+        yield f"{where}.weights_sha256 matches no run of the candidate"
     positions = claim.track.data.pin("val").tokens - 1
     if audit.positions != positions:
-        yield f"{where}.positions is {audit.positions}, the track's val has {positions}"
+        yield f"{where}.positions is {audit.positions}, but the track's val has {positions}"
     if audit.tested > audit.positions:
-        yield f"{where}.tested is more than there are"
+        yield f"{where}.tested is larger than the number of positions"
     if audit.seed != "weights":
-        yield f"{where}.seed is {audit.seed!r}; of a claim the questions follow from the weights"
+        yield f"{where}.seed is {audit.seed!r}; in a filed claim it must be 'weights'"
 
 
 def _differences(stored: Any, recomputed: Any, path: str) -> Iterator[str]:
-    """Leaves that differ; floats may differ in the last bits, as two versions of a library do."""
+    """The values that differ; floats may differ in the last bits, as between two versions of a library."""
     if isinstance(stored, dict) and isinstance(recomputed, dict):
         for key in recomputed:
             yield from _differences(stored.get(key), recomputed[key], f"{path}.{key}")
@@ -203,12 +217,15 @@ def _differences(stored: Any, recomputed: Any, path: str) -> Iterator[str]:
             yield from _differences(one, other, f"{path}.{index}")
     elif isinstance(stored, float) and isinstance(recomputed, float):
         if not math.isclose(stored, recomputed, rel_tol=1e-9, abs_tol=1e-12):
-            yield f"{path} is {stored}, recomputed from the runs it is {recomputed}"
+            yield f"{path} is {stored}, but the runs give {recomputed}"
     elif stored != recomputed:
-        yield f"{path} is {stored!r}, recomputed from the runs it is {recomputed!r}"
+        yield f"{path} is {stored!r}, but the runs give {recomputed!r}"
 
 
 def markdown_problems(claim: Claim) -> Iterator[str]:
     text = submission_markdown(claim.submission, *claim.finished.values())
     if read_bytes(claim.folder / "README.md") != text.encode():
-        yield f"{claim.folder.name}/README.md is not what the runs say; it was edited by hand"
+        yield (
+            f"{claim.folder.name}/README.md does not match the runs, so it was edited by hand; run "
+            f"`llmbench leaderboard --rebuild`"
+        )

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 NamedRuns = Sequence[tuple[str, Sequence[FinishedRun]]]
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color, 2008), distinct for every kind of colour vision; its lighter half
-# is for dark pages, where it keeps a contrast of three.
+# is for dark pages, where its contrast is at least three.
 RECORD, CANDIDATE, INK, FAINT = "#0072b2", "#d55e00", "#24292f", "#6a737d"
-WIDTH = 5.6  # inches; at a phone's width its text is still 8 pixels high
+WIDTH = 5.6  # inches; at a phone's width the text is 8 pixels high
 LONGEST_LABEL = 36  # characters
 STYLE: Any = {
     "axes.axisbelow": True,
@@ -32,17 +32,17 @@ STYLE: Any = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # matplotlib's own, so that every machine measures the same text
+    "font.sans-serif": ["DejaVu Sans"],  # matplotlib's own font, so that text has the same size on every machine
     "font.size": 9,
     "grid.alpha": 0.2,
     "grid.color": FAINT,
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "legend.labelcolor": INK,
-    "svg.fonttype": "none",  # text stays text: small, searchable, read aloud
+    "svg.fonttype": "none",  # text stays text in an SVG: small, searchable, readable aloud
     "svg.hashsalt": "llmbench",
     "text.color": INK,
-    "text.parse_math": False,  # an untrusted name may hold a dollar sign
+    "text.parse_math": False,  # a dollar sign in an untrusted name would start a formula
     "xtick.bottom": False,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
@@ -51,7 +51,7 @@ STYLE: Any = {
 
 
 def curve_frame(arm: str, runs: Sequence[FinishedRun]) -> pd.DataFrame:
-    """One row a curve point: arm, seed, tokens, dev loss."""
+    """One row for each point of a curve: arm, seed, tokens, dev loss."""
     import pandas as pd
 
     rows = [
@@ -64,7 +64,7 @@ def curve_frame(arm: str, runs: Sequence[FinishedRun]) -> pd.DataFrame:
 
 
 def draw_curves(arms: NamedRuns) -> Figure:
-    """Dev loss against tokens, the mean of each arm and the band of its seeds; of pairs the gain below."""
+    """Dev loss against tokens: mean and range of each arm's seeds. For pairs, the gain below."""
     import pandas as pd
     from matplotlib.ticker import MaxNLocator
 
@@ -96,12 +96,12 @@ def draw_curves(arms: NamedRuns) -> Figure:
 
 
 def curves_png(arms: NamedRuns) -> bytes:
-    """`draw_curves` as the picture of a submission."""
+    """The picture of a submission: `draw_curves` as PNG."""
     return to_png(lambda: draw_curves(arms))
 
 
 def to_png(draw: Callable[[], Figure]) -> bytes:
-    """A picture as PNG, 1,008 pixels wide on white; 64 colours make it a third as large."""
+    """A picture as PNG, 1,008 pixels wide, on white. It has 64 colours, which makes it three times smaller."""
     from PIL import Image
 
     png, small = io.BytesIO(), io.BytesIO()
@@ -111,15 +111,15 @@ def to_png(draw: Callable[[], Figure]) -> bytes:
     return small.getvalue()
 
 
-WIDEST_PNG = 4000  # pixels; ours have 1,008
-_PNG = struct.Struct(">8sI4sII")  # a signature, then the first chunk: its length, its name, width and height
+WIDEST_PNG = 4000  # pixels; usual ones have 1,008
+_PNG = struct.Struct(">8sI4sII")  # a PNG starts with a signature and a chunk: its length, name, width and height
 
 
 def png_problem(data: bytes) -> str | None:
-    """What keeps `data` from being a picture of a submission; None where nothing does. Decodes at most 4000 x 4000."""
+    """Why `data` cannot be a submission's picture; None if it can. Decodes at most 4000 x 4000 pixels."""
     head = _PNG.unpack(data[: _PNG.size]) if len(data) >= _PNG.size else (b"", 0, b"", 0, 0)
     if head[:3] != (b"\x89PNG\r\n\x1a\n", 13, b"IHDR"):
-        return "is no PNG"
+        return "is not a PNG"
     if not all(0 < side <= WIDEST_PNG for side in head[3:]):
         return f"has {head[3]} x {head[4]} pixels; a picture of curves has at most {WIDEST_PNG} x {WIDEST_PNG}"
     from PIL import Image
@@ -128,14 +128,14 @@ def png_problem(data: bytes) -> str | None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             Image.open(io.BytesIO(data), formats=["PNG"]).load()
-    except (OSError, SyntaxError, ValueError, UserWarning):  # what Pillow raises and warns of where a chunk is broken
-        return "is no whole PNG"
+    except (OSError, SyntaxError, ValueError, UserWarning):  # what Pillow raises for a broken chunk, and warns of
+        return "is not a valid PNG"
     return None
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Our style over matplotlib's own, whatever the user's settings are."""
+    """The style of all pictures, independent of the user's matplotlib settings."""
     import matplotlib
 
     with matplotlib.rc_context():
@@ -151,7 +151,7 @@ def new_figure(height: float) -> Figure:
 
 
 def _tail(text: str) -> str:
-    """`text` as a label: its end, which is where two recipes differ."""
+    """`text` as a short label: its end, because two recipes differ at the end."""
     return text if len(text) <= LONGEST_LABEL else "…" + text[1 - LONGEST_LABEL :]
 
 

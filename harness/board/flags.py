@@ -1,7 +1,7 @@
-"""Flags for a reviewer: what is odd about a submission, though nothing in it is wrong.
+"""Flags for a reviewer: what is unusual about a submission in which nothing is wrong.
 
-A flag decides nothing. It says where to look before merging, and what an honest explanation would be. A
-check that rejects results for being too good teaches people to be slower (mlcommons/training#838).
+A flag decides nothing. It says where to look before merging, and what an honest explanation would be. A check that
+rejected results for being too good would teach people to be slower (mlcommons/training#838).
 """
 
 from __future__ import annotations
@@ -29,47 +29,48 @@ from models.parts import ModelConfig
 
 # Two 512-bit units for fused multiply-adds, 16 float32 each, at 4 GHz: 64 operations a cycle is the most that a
 # core of today's CPUs does (stackoverflow.com/questions/15655835). Training reaches a fifth of it on `pocket`.
-# A matrix coprocessor (Apple's) exceeds it; there the flag means nothing.
+# A matrix coprocessor, as Apple's processors have, exceeds it; the flag means nothing there.
 PEAK_FLOPS_PER_THREAD = 256e9
 
-# A gain of this many seed deviations, and larger than any before. The first record of `pocket` has seven.
+# Flagged is a gain of so many standard deviations over seeds that is also the largest so far. The first record of
+# `pocket` has seven.
 HISTORIC_DEVIATIONS = 10.0
 
-# The candidate's share of untimed work, over the record's. In the 47 pairs of runs that this repository holds the
-# means of two arms differ by a factor of 1.06 at most, the runs of one arm by 1.3.
+# The candidate's share of untimed work divided by the record's. In the 47 pairs of runs in this repository the means of
+# two arms differ by at most a factor of 1.06, the runs of one arm by 1.3.
 UNTIMED_RATIO = 2.0
 
-# And seconds a run beyond the record's share, so that a slow disk raises no flag in runs of two seconds.
+# And the seconds of untimed work per run beyond the record's share: a slow disk is no flag in runs of two seconds.
 UNTIMED_S = 1.0
 
-# Before the first batch a player has seen no data, but it may compute what it will use. Twice what the record takes is
-# allowed, for a model of more parts, and seconds for a process that starts under load (up to 1.4 s in the runs here).
+# Before the first batch a player has seen no data, but it could compute ahead. It may take twice as long as the record,
+# because a model may have more parts, and some seconds more for a start under load (up to 1.4 s in the runs here).
 PREPARATION_RATIO = 2.0
 PREPARATION_S = 5.0
 
-# Processor time over wall time and cores. In the runs that this repository holds it is 0.9999 at most.
+# Processor time divided by wall-clock time and cores. In the runs of this repository it is at most 0.9999.
 PROCESSOR_RATIO = 1.05
-PROCESSOR_S = 0.1  # kernels count in hundredths of a second
+PROCESSOR_S = 0.1  # seconds; kernels count in hundredths
 
-# `ended` is cut to whole seconds and leaves out the writing of the weights: together under two seconds.
+# `ended` is rounded down to seconds and does not include the writing of the weights; together under two seconds.
 OVERLAP_S = 2.0
 
-# What `harness.player.confine` reports where all of it is in force.
+# What `harness.player.confine` reports when all of it is in force.
 CONFINED = ("landlock", "seccomp")
 
 
 class Flag(Strict):
-    """Something odd about a submission, for a reviewer."""
+    """Something unusual about a submission, for a reviewer."""
 
     name: str
-    """A key of FLAGS."""
+    """Key in FLAGS."""
     detail: str
     """The numbers behind it."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A contest, filed or not, and what its flags depend on."""
+    """A contest, filed or not, with all that its flags depend on."""
 
     verdict: Verdict | None
     """None for an opening."""
@@ -77,11 +78,11 @@ class Case:
     records: Sequence[FinishedRun]
     candidates: Sequence[FinishedRun]
     known: Callable[[], Sequence[FinishedRun]]
-    """Reads the runs that earned the record which the candidate was measured against; called only where needed."""
+    """Reads the runs that earned the record that the candidate was measured against; called only if needed."""
     accepted: Sequence[float]
-    """The gains that the track accepted before, in the verdict's lane."""
+    """Gains that the track accepted before in the verdict's lane."""
     unchecked: str | None = None
-    """Of a challenge: why the commit that its seeds follow from cannot be looked up."""
+    """For a challenge: why the commit from which its seeds follow cannot be looked up."""
 
     @property
     def runs(self) -> list[FinishedRun]:
@@ -89,7 +90,7 @@ class Case:
 
 
 def read_case(project: Project, claim: Claim, earlier: Board) -> Case:
-    """A submission whose files are in order, and what the board before it held."""
+    """The case of a submission whose files are correct, with the board before it."""
     submission, finished, unchecked = claim.submission, claim.finished, None
     try:
         merged_problem(project, submission, earlier)
@@ -110,13 +111,13 @@ def make_case(
     records: Sequence[FinishedRun],
     candidates: Sequence[FinishedRun],
 ) -> Case:
-    """The runs of a contest on an edition of `track`, and what the board before it held."""
+    """The case of a contest on an edition of `track`, with the board before it."""
     lane: Lane = verdict.lane if verdict else "loss"
     holder = earlier.standing(edition, lane)
 
     def known() -> list[FinishedRun]:
         if holder is not None:
-            with suppress(LlmbenchError):  # a holder that cannot be read is a problem of its own
+            with suppress(LlmbenchError):  # a record that cannot be read is reported as a problem elsewhere
                 return Claim(project.submissions / holder.folder_name, holder).finished["candidate"]
         return []
 
@@ -124,14 +125,14 @@ def make_case(
 
 
 def accepted_gains(board: Board, track: str, lane: Lane) -> list[float]:
-    """The gains of all records of one lane on a track, in every edition, except retracted ones."""
+    """Gains of all records of a track in one lane, over all editions, without retracted ones."""
     records = [s for s in board.submissions if s.kind == "record" and (s.track, s.lane) == (track, lane)]
     verdicts = [record.verdict for record in records if board.state(record.number) != "retracted"]
     return [verdict.gain for verdict in verdicts if verdict is not None and verdict.gain is not None]
 
 
 def find_flags(case: Case) -> list[Flag]:
-    """What a reviewer should look at, one flag a name at most, in the order of FLAGS."""
+    """What a reviewer should look at: at most one flag of each kind, in the order of FLAGS."""
     found = []
     for name, mark in FLAGS.items():
         details = list(mark.search(case))
@@ -147,14 +148,14 @@ def _gain_beyond_history(case: Case) -> Iterator[str]:
         return
     largest, spread = max(case.accepted, default=0.0), _seed_spread(case.records, verdict.lane)
     if verdict.gain <= max(largest, HISTORIC_DEVIATIONS * spread):
-        return  # before other submissions' files are read
+        return  # first, because the rest reads files of other submissions
     spread = max(spread, _seed_spread(case.known(), verdict.lane))
     if verdict.gain > HISTORIC_DEVIATIONS * spread:
         yield f"gain {verdict.gain:.4g}, largest so far {largest:.4g}, seed spread {spread:.4g}"
 
 
 def _seed_spread(runs: Sequence[FinishedRun], lane: str) -> float:
-    """Standard deviation over seeds of what the lane's gain is measured in; 0 below two runs."""
+    """Standard deviation over seeds of the quantity in which the lane measures its gain; 0 for fewer than two runs."""
     values = [math.log(run.training.train_s) if lane == "speed" else run.evaluation.val_loss for run in runs]
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
@@ -167,9 +168,9 @@ def _identical_curves(case: Case) -> Iterator[str]:
 
 
 def multiplied_params(model: ModelConfig, num_params: int) -> int:
-    """Parameters of the base model that a token is multiplied with: not the embeddings, nor experts it does not visit.
+    """Parameters of the base model with which a token is multiplied, without embeddings and experts that it skips.
 
-    Forward and backward take 6 operations for each of them and a token (arXiv:2001.08361, section 2.1).
+    Forward and backward pass take 6 operations per token for each of them (arXiv:2001.08361, section 2.1).
     """
     looked_up = 0 if model.tie_embeddings else model.vocab_size * model.dim
     idle_experts = max(0, model.num_experts - model.top_k) * model.num_layers * 2 * model.dim * model.ffn_dim
@@ -186,14 +187,14 @@ def _below_flops_floor(case: Case) -> Iterator[str]:
 
 def _untimed_work(case: Case) -> Iterator[str]:
     if not case.records or not case.candidates or (case.verdict is not None and case.verdict.stage == "screen"):
-        return  # a screen's record was trained under another load
+        return  # in a screen the record was trained at another time, under another load
     (usual, _), (share, wall_s) = _untimed(case.records), _untimed(case.candidates)
     if share > UNTIMED_RATIO * usual and (share - usual) * wall_s > UNTIMED_S:
         yield f"{100 * share:.1f} % of the candidate's time, {100 * usual:.1f} % of the record's"
 
 
 def _untimed(runs: Sequence[FinishedRun]) -> tuple[float, float]:
-    """Share of the wall time outside the training clock and the warm-up, and a run's mean wall time in seconds."""
+    """Share of wall-clock time outside training clock and warm-up, and a run's mean wall-clock time in seconds."""
     walls = [run.training.wall_s for run in runs]
     untimed = [run.training.wall_s - run.training.train_s - run.training.warmup_s for run in runs]
     return (sum(untimed) / sum(walls) if sum(walls) > 0 else 0.0), sum(walls) / len(walls)
@@ -204,11 +205,11 @@ def _long_preparation(case: Case) -> Iterator[str]:
         return
     usual_s, own_s = (_preparation_s(case.runs, arm) for arm in (case.records, case.candidates))
     if own_s > PREPARATION_RATIO * usual_s + PREPARATION_S:
-        yield f"{own_s:.1f} s a run before the first batch, {usual_s:.1f} s in the record's"
+        yield f"{own_s:.1f} s per run before the first batch, the record {usual_s:.1f} s in the record's"
 
 
 def _preparation_s(runs: Sequence[FinishedRun], arm: Sequence[FinishedRun]) -> float:
-    """Mean time of an arm's runs before the first batch: processor time where all `runs` state it, else wall time."""
+    """Mean seconds of an arm's runs before the first batch: processor time if all `runs` state it, else wall clock."""
     stated = all(run.training.warmup_cpu_s is not None for run in runs)
     times = [run.training.warmup_cpu_s if stated else run.training.warmup_s for run in arm]
     return statistics.fmean(seconds or 0.0 for seconds in times)
@@ -232,7 +233,7 @@ def _overlapping_runs(case: Case) -> Iterator[str]:
 
 
 def _span(run: FinishedRun) -> tuple[float, float]:
-    """When the run started and ended, in seconds since 1970. A date that no calendar has is no span."""
+    """Start and end of the run in seconds since 1970; None if a date is invalid."""
     try:
         ended = datetime.datetime.fromisoformat(run.training.ended).timestamp()
     except ValueError:
@@ -245,7 +246,7 @@ def _name(run: FinishedRun) -> str:
 
 
 def _count(case: Case, odd: Callable[[FinishedRun], bool]) -> Iterator[str]:
-    """How many runs are `odd`, where any is."""
+    """How many runs are `odd`, if any is."""
     if found := sum(map(odd, case.runs)):
         yield f"{found} of {len(case.runs)} runs"
 
@@ -262,9 +263,9 @@ class Mark(NamedTuple):
     """A kind of flag."""
 
     sentence: str
-    """What it means, and what to look for."""
+    """What it means and what to look for."""
     search: Callable[[Case], Iterator[str]]
-    """The numbers behind every occurrence."""
+    """Gives the numbers behind each occurrence."""
 
 
 FLAGS = {

@@ -1,4 +1,4 @@
-"""The board: what the submissions' folders say, in order, and `leaderboard.csv`, which is rebuilt from them."""
+"""The board: all submissions in their order, and `leaderboard.csv`, which is made from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.rule.replication import Outcome, State, state_after
 from harness.variants.recipe import parse_recipe, recipe_sources
 
 _EFFECTS: dict[Outcome, str] = {"confirmed": "confirms {}", "refuted": "refutes {}", "open": "leaves {} open"}
-"""What a challenge does to the record of that number."""
+"""What a challenge says of the record with that number."""
 
 
 def _edition(of: Track | Submission) -> tuple[str, str]:
@@ -28,15 +28,15 @@ def _edition(of: Track | Submission) -> tuple[str, str]:
 
 
 class Board:
-    """All submissions of a checkout, in the order of their numbers; or those that there were at some time."""
+    """All submissions of a checkout, in the order of their numbers, or all up to one of them."""
 
     def __init__(self, submissions: Iterable[Submission]) -> None:
         self.submissions = tuple(sorted(submissions, key=lambda submission: submission.number))
 
     def holder(self, of: Track | Submission, *, without: Lane | None = None) -> Submission | None:
-        """The holder of an edition of a track: its last record that was not retracted, nor won in `without`.
+        """The holder of an edition of a track: its last record that is not retracted and not won in the lane `without`.
 
-        A record that was built on a retracted one stands: it beat that very recipe, on evidence of its own.
+        A record that was built on a retracted one stands, because its own runs show that it beat that recipe.
         """
         edition = _edition(of)
         for submission in reversed(self.submissions):
@@ -46,30 +46,30 @@ class Board:
         return None
 
     def has_held(self, of: Track | Submission, sources: Mapping[str, str]) -> bool:
-        """Whether the recipe with this code holds or has held an edition of a track."""
+        """Whether a recipe with this code holds an edition of a track, or once held it."""
         own = [s.candidate.sources for s in self.submissions if s.kind in HOLDING and _edition(s) == _edition(of)]
         return candidate_key(sources) in map(candidate_key, own)
 
     def challenges(self, number: int) -> list[Submission]:
-        """The challenges of record `number`, in order."""
+        """The challenges of record `number`, in their order."""
         return [s for s in self.submissions if s.challenge is not None and s.challenge.number == number]
 
     def state(self, number: int) -> State:
-        """What its challenges have made of record `number`; empty for a submission that is no record."""
+        """State of record `number` after its challenges; empty for a submission that is not a record."""
         found = self.find(number)
         if found is None or found.kind != "record":
             return ""
         return state_after([s.challenge.outcome for s in self.challenges(number) if s.challenge is not None])
 
     def confirmation(self, number: int) -> Submission | None:
-        """The newest challenge that confirmed record `number`: the board shows the gain of its re-run."""
+        """The newest challenge that confirmed record `number`; the board shows the gain that it measured."""
         found = [s for s in self.challenges(number) if s.challenge is not None and s.challenge.outcome == "confirmed"]
         return found[-1] if found else None
 
     def standing(self, of: Track | Submission, lane: Lane) -> Submission | None:
-        """What a candidate of `lane` must beat: the holder; in the simplicity lane the last one by loss or speed.
+        """What a candidate must beat: the holder or, in the lane simplicity, the last holder by loss or speed.
 
-        Measured against that one, many small removals cannot walk the record backwards.
+        So many small removals, each within the tolerance, cannot add up to a worse record.
         """
         return self.holder(of, without="simplicity" if lane == "simplicity" else None)
 
@@ -78,11 +78,11 @@ class Board:
         return [s.track_digest for s in self.submissions if s.kind == "opening" and s.track == track]
 
     def edition(self, track: str) -> str | None:
-        """Digest of the edition of `track` that was opened last; None where none was."""
+        """Digest of the edition of `track` that was opened last; None if the track was never opened."""
         return next(reversed(self.editions(track)), None)
 
     def attempts(self, of: Track | Submission) -> set[str]:
-        """The candidates that did not become the record since the last record that stands, by their keys."""
+        """Keys of the candidates since the last standing record that did not become the record."""
         holder, edition = self.holder(of), _edition(of)
         since = [s for s in self.submissions if holder is None or s.number > holder.number]
         tried = [s for s in since if s.kind in ("negative", "record") and _edition(s) == edition]
@@ -93,7 +93,7 @@ class Board:
         return next((submission for submission in self.submissions if submission.number == number), None)
 
     def before(self, number: int) -> Board:
-        """The board as it stood when submission `number` came."""
+        """The board as it was before submission `number`."""
         return Board(submission for submission in self.submissions if submission.number < number)
 
     @property
@@ -102,21 +102,23 @@ class Board:
 
 
 def read_board(project: Project) -> Board:
-    """All submissions, their schema checked. Raises LlmbenchError where one is broken or a number comes twice."""
+    """All submissions, with their schema checked. Raises LlmbenchError for a broken one and for a repeated number."""
     return make_board(load_submission(folder) for folder in submission_folders(project))
 
 
 def make_board(submissions: Iterable[Submission]) -> Board:
-    """All submissions of a checkout. Raises LlmbenchError where a number comes twice."""
+    """All submissions of a checkout. Raises LlmbenchError for a repeated number."""
     board = Board(submissions)
     for one, other in itertools.pairwise(board.submissions):
         if one.number == other.number:
-            raise LlmbenchError(f"two submissions have the number {one.number}; renumber the later one")
+            raise LlmbenchError(
+                f"two submissions have the number {one.number}; give the later one the next free number"
+            )
     return board
 
 
 def make_row(board: Board, claim: Claim) -> Row:
-    """One submission's line. Raises LlmbenchError where one of its runs is broken."""
+    """The row of one submission. Raises LlmbenchError where one of its runs is broken."""
     submission, again = claim.submission, claim.submission.challenge
     confirmed = board.confirmation(submission.number)
     headline = (confirmed or submission).verdict
@@ -141,13 +143,13 @@ def make_row(board: Board, claim: Claim) -> Row:
 
 
 def make_rows(project: Project) -> list[Row]:
-    """The whole board as rows."""
+    """The rows of the whole board."""
     board = read_board(project)
     return [make_row(board, Claim(project.submissions / s.folder_name, s)) for s in board.submissions]
 
 
 def rebuild(project: Project) -> list[Row]:
-    """Write `leaderboard.csv` and the README's board anew from the submissions."""
+    """Write `leaderboard.csv` and the board in README.md again, from the submissions."""
     rows = make_rows(project)
     write_changed(project.leaderboard, format_csv(rows))
     if project.readme.exists():
@@ -156,7 +158,7 @@ def rebuild(project: Project) -> list[Row]:
 
 
 class Standing(Strict):
-    """What one submission says of a variant that it added to a record, or took out of it."""
+    """What one submission says of a variant that it added to a record or removed from it."""
 
     track: str
     number: Count
@@ -164,28 +166,28 @@ class Standing(Strict):
     kind: str
     state: State
     removed: bool
-    """Whether the candidate was the record without this variant."""
+    """Whether the submission removed the variant from the record."""
     confirmed_by: Count | None
-    """The newest challenge that confirmed this record: gain and p are those of its re-run."""
+    """The newest challenge that confirmed this record; gain and p are then those of the challenge."""
     gain: float | None
-    """What the verdict's gain is: nats per token, or the logarithm of a time ratio in the lane `speed`."""
+    """The verdict's gain, in nats per token; in the lane `speed` the logarithm of a time ratio."""
     p_value: float | None
     holds: bool
     """Whether the variant is part of the recipe that holds the track's present edition."""
 
 
 def holder_row(project: Project, board: Board, track: Track) -> Row | None:
-    """The board's row of the submission that holds `track`; None where nobody opened its present edition."""
+    """The row of the submission that holds `track`; None if its present edition is not open."""
     holder = board.holder(track)
     return make_row(board, Claim(project.submissions / holder.folder_name, holder)) if holder else None
 
 
 def standings(project: Project, board: Board) -> dict[str, list[Standing]]:
-    """Variant -> what the board says of it, newest first; empty for a variant without a verdict."""
+    """Variant -> what the board says of it, newest first; nothing for a variant without a verdict."""
     found: dict[str, list[Standing]] = defaultdict(list)
     held: dict[str, tuple[str, ...]] = {}
     for track in {submission.track for submission in board.submissions}:
-        with suppress(LlmbenchError):  # its file is gone
+        with suppress(LlmbenchError):  # its file was deleted
             holder = board.holder(load_track(project, track))
             held[track] = parse_recipe(holder.candidate.recipe) if holder else ()
     for submission in reversed(board.submissions):
@@ -210,12 +212,12 @@ def standings(project: Project, board: Board) -> dict[str, list[Standing]]:
 
 
 def check_record_sources(project: Project, standing: Submission | None) -> None:
-    """Raises LlmbenchError where a variant of the record is no longer the file that earned it."""
+    """Raises LlmbenchError where the file of one of the record's variants has changed."""
     if standing is None:
         return
     for name, source in recipe_sources(project, standing.candidate.recipe).items():
         if source.digest != standing.candidate.sources[name]:
             raise LlmbenchError(
-                f"models/variants/{name}.py is not the file that holds the record ({standing.folder_name}); "
+                f"models/variants/{name}.py has changed since {standing.folder_name} set the record with it; "
                 f"restore it, or put your change into a variant of its own"
             )

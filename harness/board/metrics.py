@@ -21,32 +21,33 @@ class Metric:
     """One number that every finished run has."""
 
     name: str
-    """With the unit where the format does not show it."""
+    """As shown to people; with the unit where `form` does not show it."""
     short: str
-    """Heads a column."""
+    """Head of a column."""
     key: str
-    """In an experiment tracker."""
+    """Name in an experiment tracker."""
     form: str
     better: Literal["lower", "higher"] | None
-    """None where neither direction is better."""
+    """None where neither direction is better, as for the number of parameters."""
     read: Callable[[FinishedRun], float]
     _: KW_ONLY
     run_form: str = ""
-    """Of a single run in a submission's README, where it is not `form`."""
+    """Format of a single run in a submission's README; default: `form`."""
     mean_column: str = ""
-    """Of leaderboard.csv: the mean over the candidate's runs."""
+    """Column of leaderboard.csv for the mean over the candidate's runs; empty for none."""
     ratio_column: str = ""
-    """Of leaderboard.csv: candidate / record; the verdict's where it has a field of this name, else of the means."""
+    """Column of leaderboard.csv for candidate / record: the verdict's ratio if it has a field of this name, else the
+    ratio of the means."""
     headline: bool = False
-    """Whether the board shows its columns, and the site's table of seeds both arms."""
+    """Whether the board has columns for it, and the site's table of seeds."""
 
     @property
     def whole(self) -> bool:
-        """Whether it counts something."""
+        """Whether it is a whole number."""
         return self.form.endswith(".0f}")
 
     def text(self, value: float, form: str = "") -> str:
-        """A value with its unit; a percent sign stands apart."""
+        """A value with its unit; a blank stands before a percent sign."""
         return (form or self.form).format(value).replace("%", " %")
 
     def mean(self, runs: Runs) -> float:
@@ -107,31 +108,39 @@ class Comparison:
     metric: str
     without: str
     with_: str
-    difference: str
+    gain: str
+    """How much better With is: positive where it is better, for losses and times as well. Where neither direction is
+    better, how many more or fewer."""
     winner: Literal["", "Without", "With"]
-    """Empty where neither direction is better, or both values are written alike."""
+    """Empty where neither direction is better, or both values look the same."""
 
 
 def compare(records: Runs, candidates: Runs, *, timed: bool = True) -> list[Comparison]:
-    """Means over the seeds of both arms. Unless `timed` no time wins: a screen's runs are no neighbours in time."""
+    """Means over the seeds of both arms. Unless `timed`, times have no winner: a screen's runs were not trained at the
+    same time.
+    """
     lines = []
     for metric in METRICS:
         is_time = metric.ratio_column in Verdict.model_fields
         without, with_ = metric.mean(records), metric.mean(candidates)
         texts = metric.text(without), metric.text(with_)
-        difference = metric.text(with_ - without)
-        difference = difference if difference.startswith("-") else f"+{difference}"
-        if metric.ratio_column and not is_time:
-            difference += f" (x{with_ / without:.2f})"
         winner: Literal["", "Without", "With"] = ""
         if metric.better is not None and texts[0] != texts[1] and (timed or not is_time):
             winner = "With" if (with_ < without) == (metric.better == "lower") else "Without"
-        lines.append(Comparison(metric.name, *texts, difference, winner))
+        lines.append(Comparison(metric.name, *texts, _gain(metric, without, with_), winner))
     return lines
 
 
+def _gain(metric: Metric, without: float, with_: float) -> str:
+    if metric.better is None:
+        more = f"{metric.text(abs(with_ - without))} {'more' if with_ >= without else 'fewer'}"
+        return f"{more} (x{with_ / without:.2f})" if metric.ratio_column else more
+    gain = metric.text(without - with_ if metric.better == "lower" else with_ - without)
+    return gain if gain.startswith("-") else f"+{gain}"
+
+
 def metric_columns(records: Runs, candidates: Runs, verdict: Verdict | None) -> dict[str, float | None]:
-    """The columns of leaderboard.csv that hold metrics; None where runs or verdict do not give the number."""
+    """The columns of leaderboard.csv that hold metrics; None for a number that runs and verdict do not have."""
     columns: dict[str, float | None] = {}
     for metric in METRICS:
         mean = metric.mean(candidates) if candidates else None
@@ -144,5 +153,5 @@ def metric_columns(records: Runs, candidates: Runs, verdict: Verdict | None) -> 
 
 
 def rounded(value: float | None, digits: int | None = 6) -> float | None:
-    """To so many digits, or a whole number where `digits` is None; None stays None."""
+    """`value` with `digits` digits after the point, as a whole number without `digits`; None stays None."""
     return None if value is None else round(value, digits)

@@ -1,4 +1,4 @@
-"""A submission as a pull request: `submit --open` opens it, `verify --base` reviews it before it is merged."""
+"""A submission as a pull request: `submit --open` opens it, `verify --base` checks it before it is merged."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ _GITHUB = re.compile(r"^(?:https://|ssh://git@|git@)github\.com[:/](?P<name>[^/]
 
 @dataclass(frozen=True)
 class PullRequest:
-    """How far a pull request has come."""
+    """A pull request, as far as it was made."""
 
     branch: str
     commands: tuple[str, ...]
-    """What is left to do in the checkout's root, as one types it."""
+    """Commands that are left to do, to be typed in the checkout's root."""
     page: str | None
-    """Where GitHub opens the pull request in a browser; None where the remote is elsewhere."""
+    """Address at which a browser opens the pull request; None if the remote is not on GitHub."""
     address: str | None = None
-    """Of the open pull request."""
+    """Address of the open pull request; None if it is not open."""
 
 
 def find_remote(project: Project) -> str:
-    """The remote that branches are pushed to. Raises LlmbenchError outside a repository, or where none is known."""
+    """The remote to push branches to. Raises LlmbenchError outside a repository, or if it has no remote."""
     remotes = git(project.root, "remote").decode().split()
     if not remotes:
         raise LlmbenchError(
@@ -66,10 +66,10 @@ def find_remote(project: Project) -> str:
 
 
 def plan_steps(project: Project, submission: Submission, markdown: str) -> PullRequest:
-    """The commands for one submission, its board and its new variants; writes its text under runs/, ignored by git.
+    """The commands that file one submission, the board and its new variants. Writes the text under runs/.
 
-    Its picture and sources get their full address on GitHub, because a pull request shows no relative ones.
-    Raises LlmbenchError as `find_remote`.
+    The text links to the picture and the sources by full addresses, because relative links do not work in a pull
+    request. Raises LlmbenchError as `find_remote`.
     """
     remote = find_remote(project)
     branch, folder = f"submission/{submission.folder_name}", f"submissions/{submission.folder_name}"
@@ -97,7 +97,8 @@ def plan_steps(project: Project, submission: Submission, markdown: str) -> PullR
 
 
 def open_pull_request(project: Project, submission: Submission, markdown: str) -> PullRequest:
-    """Open it with `gh`, if that is installed. Raises LlmbenchError where a command fails, with those that are left."""
+    """Open it with `gh`, if that is installed. A failed command raises LlmbenchError with the commands that are
+    left."""
     plan, answer = plan_steps(project, submission, markdown), ""
     if shutil.which("gh") is None:
         return plan
@@ -108,7 +109,8 @@ def open_pull_request(project: Project, submission: Submission, markdown: str) -
         except (OSError, subprocess.CalledProcessError) as error:
             said = str(getattr(error, "stderr", None) or error).strip().replace("\n", " ")
             raise LlmbenchError(
-                f"`{shlex.join(words[:2])}` failed: {said[:300]}; the submission is filed, mend that and go on with: "
+                f"`{shlex.join(words[:2])}` failed: {said[:300]}; the submission is filed; correct this "
+                f"and go on with: "
                 f"{' && '.join(plan.commands[place:])}"
             ) from error
     return replace(plan, commands=(), address=next(reversed(answer.split()), None))
@@ -116,23 +118,23 @@ def open_pull_request(project: Project, submission: Submission, markdown: str) -
 
 @dataclass(frozen=True)
 class Review:
-    """What a pull request changes, and what is wrong with it."""
+    """What a pull request changes and what is wrong with it."""
 
     base: str
-    """The commit that the working tree was compared with."""
+    """The commit with which the working tree was compared."""
     new: tuple[str, ...]
-    """The folders under submissions/ that it brings."""
+    """Its new folders under submissions/."""
     summary: str
     problems: dict[str, list[str]]
-    """`changes`, or the name of a folder or file -> what is wrong with it."""
+    """Problems by folder or file; those of the pull request as a whole under `changes`."""
     stale: tuple[str, ...]
-    """Those of the problems that say that the board has moved on since."""
+    """The problems that exist only because the board has changed since."""
     flags: dict[str, list[Flag]]
-    """Submission without problems -> what a reviewer should look at."""
+    """What a reviewer should look at, by submission; only for submissions without problems."""
 
     @property
     def exit_code(self) -> int:
-        """4 where nothing is wrong but that the board has moved on, 3 for any other problem."""
+        """0 without problems, 4 if all problems come from a changed board, else 3."""
         found = {problem for problems in self.problems.values() for problem in problems}
         if found - set(self.stale):
             return EXIT_REJECTED
@@ -140,7 +142,7 @@ class Review:
 
 
 def review_changes(project: Project, revision: str) -> Review:
-    """Compare the working tree, untracked files included, with `revision`, and check the submission that is new.
+    """Compare the working tree, with untracked files, with `revision`, and check the new submission.
 
     Raises LlmbenchError for an unknown revision or outside a repository, UndecidedError where HEAD does not
     contain the revision.
@@ -174,7 +176,7 @@ def review_changes(project: Project, revision: str) -> Review:
     for claim in claims:
         moved_on, problems[claim.folder.name] = _review_new(project, claim, board)
         stale += moved_on
-    checked = {} if stale else check_board(project)  # against a board that has moved on it would repeat that
+    checked = {} if stale else check_board(project)  # against a changed board it would repeat this problem
     for name, one in checked.items():
         problems.setdefault(name, one.problems)
     flags = {name: one.flags for name, one in checked.items() if one.row and not problems[name]}
@@ -182,62 +184,65 @@ def review_changes(project: Project, revision: str) -> Review:
 
 
 def _review_new(project: Project, claim: Claim, board: Board) -> tuple[list[str], list[str]]:
-    """(how the board has moved on, all problems) of a new submission; `board` is the one that it is to join."""
+    """(how the board has changed, all problems) of a new submission; `board` is the one that it will join."""
     submission, name = claim.submission, claim.folder.name
-    renumber = f"the next free number is {board.next_number}: delete the folder and `llmbench submit` again"
+    renumber = f"the next free number is {board.next_number}; delete the folder and run `llmbench submit` again"
     moved_on, own = [], []
     if taken := board.find(submission.number):
-        moved_on.append(f"{name}: its number is that of {taken.folder_name} by now; {renumber}")
+        moved_on.append(f"{name}: its number is now taken by {taken.folder_name}; {renumber}")
     if stale := stale_problem(submission, board):
         moved_on.append(stale)
     if submission.number > board.next_number:
-        own.append(f"{name}: its number leaves a gap; {renumber}")
+        own.append(f"{name}: there is a gap before its number; {renumber}")
     own += collect(_source_problems(project, claim)) + collect(_merged_problems(project, submission, board))
     found = [*moved_on, *own, *check_folder(project, claim.folder, board).problems]
     return moved_on, list(dict.fromkeys(found))
 
 
 def mode_problems(changes: Mapping[str, Change], new: Sequence[str]) -> Iterator[str]:
-    """What is no plain file: a submission brings nothing else; what brings none may bring executable files."""
+    """Paths that are not plain files. A submission may have only plain files; others may also have executable ones."""
     for path, change in changes.items():
         if change.mode not in (PLAIN, GONE) and (new or change.mode != "100755"):
-            what = MODES.get(change.mode, "no plain file")
-            yield f"{path} is {what} (mode {change.mode}); bring the file itself, with mode {PLAIN}"
+            what = MODES.get(change.mode, "not a plain file")
+            yield f"{path} is {what} (mode {change.mode}); put a plain file there, with mode {PLAIN}"
 
 
 def change_problems(changes: Mapping[str, ChangeKind], new: Sequence[str], used: Set[str]) -> Iterator[str]:
-    """What the pull request must not change; `used` are the variants that its submissions' candidates use.
+    """Changes that are not allowed; `used` are the variants that the new submissions' candidates use.
 
-    One that brings no submission may change other parts of the repository.
+    A pull request without a submission may change other parts of the repository.
     """
     if len(new) > 1:
-        yield f"{' and '.join(new)} are {len(new)} new submissions; a pull request brings one, take the others out"
+        yield (
+            f"{' and '.join(new)} are {len(new)} new submissions; a pull request may have one, move the "
+            f"others to pull requests of their own"
+        )
     for path, kind in changes.items():
         match path.split("/"):
             case ["submissions", folder, _, *_] if folder in new:
                 pass
             case ["submissions", *_]:
-                yield f"{path} was {kind}: what is filed stays as it is; undo that"
+                yield f"{path} was {kind}: a filed submission must not change; undo this"
             case ["models", "variants", file] if file.endswith(".py"):
                 if kind != "added":
                     yield (
-                        f"{path} was {kind}: a file that a record was trained from must not change; "
+                        f"{path} was {kind}: a variant with which a record was trained must not change; "
                         f"restore it, and put your change into a variant of its own"
                     )
                 elif file.removesuffix(".py") not in used:
-                    yield f"{path} is new, but no new submission uses it; file its result too, or take it out"
+                    yield f"{path} is new, but no new submission uses it; submit its result as well, or remove it"
             case ["leaderboard.csv"] | ["README.md"]:
-                pass  # compared with the submissions, byte for byte
+                pass  # is compared with the submissions, byte for byte
             case _ if new:
                 yield _stray(path, kind)
 
 
 def _stray(path: str, kind: str) -> str:
-    return f"{path} was {kind}: a submission changes only its own files; put this into a pull request of its own"
+    return f"{path} was {kind}: a submission may change only its own files; move this to another pull request"
 
 
 def _outside_the_board(project: Project, commit: str) -> bool:
-    """Whether README.md differs from that of `commit` in more than its board."""
+    """Whether README.md differs from that of `commit` outside its board."""
     old = read_at(project.root, commit, "README.md")
     new = project.readme.read_bytes() if project.readme.is_file() else None
     if old is None or new is None:
@@ -246,12 +251,12 @@ def _outside_the_board(project: Project, commit: str) -> bool:
 
 
 def _source_problems(project: Project, claim: Claim) -> Iterator[str]:
-    """The runs come from the sources and the code that are here, and say all that such runs measure."""
+    """The runs must come from the sources and the code in this checkout, and have all measurements of such runs."""
     name = claim.folder.name
     for variant, digest in claim.submission.candidate.sources.items():
         if read_variant(project, variant).digest != digest:
             yield (
-                f"models/variants/{variant}.py is not the file that {name} was trained with; "
+                f"models/variants/{variant}.py is not the file with which {name} was trained; "
                 f"restore it from {name}/sources/{variant}.py"
             )
     present, runs = code_digest(project), [*chain(*claim.runs.values())]
@@ -263,13 +268,16 @@ def _source_problems(project: Project, claim: Claim) -> Iterator[str]:
         )
     measured = [(run.evaluation.eval_cpu_s, run.training.weights_bytes) for run in finished(runs)]
     if unmeasured := [each for each in measured if None in each]:
-        yield f"{name}: {len(unmeasured)} of {len(runs)} runs lack eval_cpu_s or weights_bytes; train them again"
+        yield (
+            f"{name}: {len(unmeasured)} of {len(runs)} runs lack eval_cpu_s or weights_bytes, so an "
+            f"older llmbench made them; train them again"
+        )
     if claim.submission.kind == "record" and claim.submission.audit is None:
-        yield f"{name}: the record's model was not audited; file it again with `llmbench submit`"
+        yield f"{name}: the record's model was not audited; delete the folder and run `llmbench submit` again"
 
 
 def _merged_problems(project: Project, submission: Submission, board: Board) -> Iterator[str]:
-    """What is wrong with a challenge's commit; raises where it cannot be looked up, which elsewhere is a flag."""
+    """What is wrong with a challenge's commit. Raises if it cannot be looked up, which elsewhere is only a flag."""
     yield from filter(None, [merged_problem(project, submission, board)])
 
 

@@ -23,7 +23,11 @@ def memory_remark(runs: Runs) -> str | None:
     return ", ".join(parts) or None
 
 
-READS_HIGH = "The mean gain of what is accepted reads high where the gain is small."
+READS_HIGH = (
+    "A small gain that was accepted is overestimated on average: only measurements that came out high are accepted."
+)
+FEWEST_CORRELATED = 6
+"""Pairs from which a correlation is shown; of fewer it says nothing."""
 
 
 def plural(count: int, name: str) -> str:
@@ -42,15 +46,16 @@ def evidence(verdict: Verdict) -> list[tuple[str, str]]:
     test = "two-sample test against stored runs" if verdict.design == "stored" else "paired test"
     on = f"look {verdict.look} of the {verdict.stage}" if verdict.look else verdict.stage
     looks = f"all looks (accepted up to {verdict.alpha:g})"
-    if verdict.decision == "undecided":  # then it may be below alpha, of which this look may not spend all
+    if verdict.decision == "undecided":  # p may be below alpha: this look has a level of its own
         looks = "the looks so far (the interval must lie above the margin)"
+    correlation = verdict.correlation if verdict.pairs >= FEWEST_CORRELATED else None
     facts = (
         ("pairs", verdict.pairs, f"{{}} ({on}{f', {test}' if verdict.stage == 'confirmation' else ''})"),
         ("gain", verdict.gain, f"{{:+.4f}}{interval}"),
         ("margin", verdict.margin, f"{{:.4f}} ({verdict.added_statements:+d} statements)"),
         ("gain beyond its margin", verdict.units, "{:+.2f} paired deviations of the track"),
         ("p", verdict.p_value, f"{{:.2g}} over {looks}"),
-        ("correlation of pairs", verdict.correlation, "{:+.2f}"),
+        ("correlation of pairs", correlation, "{:+.2f}"),
     )
     found = [(name, form.format(value)) for name, value, form in facts if value is not None]
     return found + [fact for fact in map(_time_fact, verdict.guards) if fact is not None]
@@ -60,7 +65,7 @@ def _time_fact(guard: Guard) -> tuple[str, str] | None:
     """A guard's ratio of times with its interval and its limit."""
     if guard.quantity == "loss" or guard.gain is None:
         return None
-    name = "training time" if guard.quantity == "time" else "time that val takes"
+    name = "training time" if guard.quantity == "time" else "time for scoring val"
     text = f"{math.exp(-guard.gain):.3f}"
     if guard.ci_low is not None and guard.ci_high is not None:
         text += f" [{math.exp(-guard.ci_high):.3f}, {math.exp(-guard.ci_low):.3f}]"
@@ -102,20 +107,19 @@ def claim_sentence(submission: Submission, verdict: Verdict) -> str:
 
 
 def audit_sentence(audit: Audit) -> str:
-    """What was tested, and how sure it is to find a leak: the ones that are sized for, and rarer, stronger ones."""
+    """What was tested, and the chance that it finds a leak: of the strength it was sized for, and of stronger ones."""
     power = {
         (nats, worth): f"{100 * found:.1f} %" if found < 0.999 else "over 99.9 %"
         for nats, worth, found in audit.power()
     }
     strongest = max(TABLE_CONCENTRATIONS)
     curve = "; ".join(
-        f"one worth {worth} with {power[CONCENTRATION, worth]} ({power[strongest, worth]} where it gains {strongest:g})"
-        for worth in TABLE_WORTHS
+        f"{worth} nats a token: {power[CONCENTRATION, worth]} ({power[strongest, worth]})" for worth in TABLE_WORTHS
     )
     return (
         f"Audit of the weights `{audit.weights_sha256[:12]}`: no leak at {audit.tested:,} of the {audit.positions:,} "
-        f"positions of val ({audit.audit_s:.0f} s). It finds a leak that gains {CONCENTRATION:g} nats wherever it "
-        f"acts, by what it is worth in nats a token: {curve}."
+        f"positions of val ({audit.audit_s:.0f} s). Chance that it finds a leak, by the leak's mean gain over val, "
+        f"where a leaking position gains {CONCENTRATION:g} nats (in brackets {strongest:g} nats): {curve}."
     )
 
 
@@ -140,7 +144,7 @@ def submission_markdown(submission: Submission, records: Runs, candidates: Runs)
         f"Trained on {machine}, {provenance.crew} a run, "
         f"{provenance.jobs} run(s) at a time{f', {memory}' if memory else ''}; {packages}.",
         "",
-        "Train it again, on seeds that nobody picked (without `--rerun` only the numbers are checked, in seconds):",
+        "This trains it again on fresh seeds; without `--rerun` only the numbers are checked, in seconds:",
         "",
         f"```\nllmbench verify {where} --rerun\n```",
         "",
@@ -149,36 +153,35 @@ def submission_markdown(submission: Submission, records: Runs, candidates: Runs)
 
 
 def knowledge_sentence(nats: float) -> str:
-    """What a source of that size could know of val, `nats` a token."""
+    """How much of val a source of that size could hold, at most `nats` a token."""
     return (
-        f"Knowledge of val: a source of this size could carry at most {nats:.4f} nats a token "
-        f"(its code, compressed; it is assumed not to read its own file)."
+        f"Knowledge of val: a source of this size could hold at most {nats:.4f} nats a token "
+        f"(by the compressed size of its code, assuming that it does not read its own file)."
     )
 
 
 def _contest_markdown(
     submission: Submission, record: str, verdict: Verdict, records: Runs, candidates: Runs
 ) -> list[str]:
-    """The two arms of a claim, its verdict and the numbers behind it."""
+    """The section on a contest: the verdict, both arms, and the numbers behind it."""
     candidate, used = submission.candidate.recipe, verdict.pairs
     records, candidates = verdict.used(records, candidates)
     counted = f"| attempt since the last record | {submission.attempt} |"
     lines = []
     if submission.challenge is not None:
         number, outcome = submission.challenge.number, submission.challenge.outcome
-        lines += [f"**Challenge of record {number}, trained again on seeds that nobody picked: {outcome}.**", ""]
+        lines += [f"**Challenge of record {number}, trained again on fresh seeds: {outcome}.**", ""]
         counted = f"| challenge of record {number} | {submission.attempt} |"
     lines += [f"**{verdict_sentence(verdict)}**", "", claim_sentence(submission, verdict), ""]
     lines += [READS_HIGH, ""] if verdict.decision == "accepted" else []
     if used:
-        lines += [
-            f"| mean of {plural(used, 'pair')} | Without (`{record}`) | With (`{candidate}`) | difference | better |"
-        ]
+        arms = f"Without (`{record}`) | With (`{candidate}`)"
+        lines += [f"| mean of {plural(used, 'pair')} | {arms} | gain (+ is better) | better |"]
         lines += ["|---|---:|---:|---:|---|"]
         for row in compare(records, candidates, timed=verdict.stage == "confirmation"):
             without = f"**{row.without}**" if row.winner == "Without" else row.without
             with_ = f"**{row.with_}**" if row.winner == "With" else row.with_
-            lines.append(f"| {row.metric} | {without} | {with_} | {row.difference} | {row.winner} |")
+            lines.append(f"| {row.metric} | {without} | {with_} | {row.gain} | {row.winner} |")
         lines.append("")
     lines += ["![Learning curves of both arms](curves.png)", "", "| evidence | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in evidence(verdict)]
@@ -196,7 +199,7 @@ def _contest_markdown(
 
 
 def _seed_table(arms: Sequence[tuple[str, Runs]]) -> list[str]:
-    """One line a run: its seed, its recipe and its raw scores."""
+    """One line for each run: its seed, its recipe and its raw scores."""
     names = [*(metric.short for metric in METRICS), "weights"]
     lines = [f"| seed | recipe | {' | '.join(names)} |", f"|---:|---|{'---:|' * len(METRICS)}---|"]
     for runs in zip_longest(*(runs for _, runs in arms)):  # more runs of the record where those are stored ones

@@ -1,4 +1,4 @@
-"""The board's rows: `leaderboard.csv` and the tables that are made of it. How a row is made is in leaderboard.py."""
+"""The board's rows: `leaderboard.csv` and the tables made from it. leaderboard.py makes the rows."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from harness.board.metrics import METRICS
 from harness.core.project import Project, read_text, submission_folders
 from harness.core.schema import Count, Strict
 
-HOLDING = ("opening", "record")  # kinds of submission that can hold a track
+HOLDING = ("opening", "record")  # kinds of submissions that can hold a track
 
 
 class Row(Strict):
-    """One line of `leaderboard.csv`: scores from the submission's runs, and the numbers of its verdict, or of the
-    verdict that confirmed it.
+    """One line of `leaderboard.csv`: scores from the submission's runs, and numbers from its verdict. For a confirmed
+    record they come from the verdict that confirmed it.
 
     `verify` checks that these are the verdicts on the runs.
     """
@@ -30,7 +30,7 @@ class Row(Strict):
     date: str
     track: str
     track_digest: str
-    """The first twelve digits; rows of different editions of a track are not comparable."""
+    """First twelve digits of the digest; rows of different editions of a track are not comparable."""
     kind: str
     state: str
     """Of a record: `provisional`, empty once it is confirmed, `disputed` or `retracted`. Of a challenge: `confirms N`,
@@ -38,27 +38,28 @@ class Row(Strict):
     lane: str
     recipe: str
     beaten: str
-    """The recipe that it was measured against; empty for an opening."""
+    """The record's recipe that it was measured against; empty for an opening."""
     confirmed_by: int | None
-    """Of a record: the newest challenge that confirmed it. Pairs, gain, interval and p are those of its re-run."""
+    """For a record: number of the newest challenge that confirmed it. Pairs, gain, interval and p are then those of the
+    challenge."""
     pairs: Count
     val_loss: float | None
-    """Mean over the candidate's seeds, nats per token; None in a challenge where no run of the candidate finished."""
+    """Mean over the candidate's seeds, in nats per token; None in a challenge without a finished run of it."""
     bits_per_byte: float | None
     gain: float | None
-    """Nats per token, record minus candidate."""
+    """Record minus candidate, in nats per token."""
     ci_low: float | None
     ci_high: float | None
     p_value: float | None
     time_ratio: float | None
     """Training time, candidate / record."""
     statements: Count
-    """Cost of the recipe."""
+    """Cost of the whole recipe."""
     folder: str
 
 
 def _other_columns() -> dict[str, Any]:
-    """Field -> (type, field) of the metrics' columns that `Row` does not name."""
+    """Field name -> (type, field) for the columns of metrics that `Row` does not have."""
     found: dict[str, Any] = {}
     for metric in METRICS:
         number = int if metric.whole else float
@@ -81,7 +82,7 @@ def format_csv(rows: Sequence[Row]) -> str:
 
 
 def stored_rows(project: Project) -> list[Row] | None:
-    """The board as `leaderboard.csv` has it, which `verify` checks; None where it does not list these folders."""
+    """The board as `leaderboard.csv` has it, which `verify` checks; None if the CSV lists other folders."""
     names = [folder.name for folder in submission_folders(project)]
     if names and project.leaderboard.exists():
         with suppress(ValidationError, csv.Error):
@@ -95,7 +96,7 @@ _NUMBERS = {name for name, field in Row.model_fields.items() if field.annotation
 
 
 def _parse_row(cells: dict[str, str]) -> Row:
-    """One line of the CSV. Raises ValidationError where it is not a row."""
+    """The row in one line of the CSV. Raises ValidationError where it is not a row."""
     content = {key: None if key in _NUMBERS and not cell else cell for key, cell in cells.items()}
     return Row.model_validate(content, strict=False)
 
@@ -104,14 +105,14 @@ BOARD_START, BOARD_END = "<!-- board: written by `llmbench leaderboard --rebuild
 
 
 def with_board(text: str, rows: Sequence[Row]) -> str:
-    """A README's text with the board between its two marks; unchanged where it has no marks."""
+    """A README's text with this board between its two comments; unchanged if it does not have them."""
     before, start, rest = text.partition(BOARD_START)
     _, end, after = rest.partition(BOARD_END)
     return "".join((before, start, board_markdown(rows), end, after)) if start and end else text
 
 
 def sections(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
-    """(track, title, rows), newest first: of each track the records, then what does not hold, then earlier editions."""
+    """(track, title, rows), newest first: for each track the records, then all others, then earlier editions."""
     found = []
     for track in sorted({row.track for row in rows}):
         own = sorted((row for row in rows if row.track == track), key=lambda row: -row.number)
@@ -130,7 +131,7 @@ def sections(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
 
 
 def board_markdown(rows: Sequence[Row]) -> str:
-    """The records as Markdown tables; of what holds no track only how much there is, and where."""
+    """The records as Markdown tables; of all other submissions only the counts."""
     lines, others = [], Counter[str]()
     for track, title, chosen in sections(rows):
         if title not in ("records", "retracted records"):
@@ -145,7 +146,7 @@ def board_markdown(rows: Sequence[Row]) -> str:
         lines.append("")
     if others:
         counts = ", ".join(f"{title} {count}" for title, count in others.items())
-        lines += [f"Beside these: {counts}; [each idea](docs/ideas.md), [each line](leaderboard.csv).", ""]
+        lines += [f"Also filed: {counts}. See [all ideas](docs/ideas.md) and [all submissions](leaderboard.csv).", ""]
     return "\n".join(lines)
 
 
@@ -156,12 +157,12 @@ class Column:
     head: str
     about: str
     field: str
-    """Of the row."""
+    """What it shows, as a sentence for the table's head."""
     form: str = "{}"
     justify: Literal["left", "right"] = "right"
 
     def text(self, row: Row) -> str:
-        """What the column shows of a row; nothing for a number that does not exist."""
+        """The column's text for a row; empty if the number does not exist."""
         value = getattr(row, self.field)
         if value is None or (self.field == "pairs" and value == 0):
             return ""
@@ -181,12 +182,13 @@ COLUMNS = (
     *(Column(m.short, f"{m.name}, mean over the seeds", m.mean_column, m.form) for m in _HEADLINES if m.mean_column),
     Column(
         "gain",
-        "val loss, record minus candidate; in the lane speed log of the time ratio; of a confirmed record its re-run's",
+        "val loss, record minus candidate; in the lane speed the log of the time ratio; for a confirmed "
+        "record from the re-run",
         "gain",
         "{:+.4f}",
     ),
-    Column("p", "one-sided, over all looks; of a confirmed record its re-run's", "p_value", "{:.2g}"),
-    Column("pairs", "pairs of runs that gain and p rest on", "pairs"),
+    Column("p", "one-sided p over all looks; for a confirmed record from the re-run", "p_value", "{:.2g}"),
+    Column("pairs", "pairs of runs behind gain and p", "pairs"),
     *(
         Column(
             f"{m.short} ratio" if m.mean_column else m.short, f"{m.name}, candidate / record", m.ratio_column, "x{:.2f}"
@@ -195,5 +197,5 @@ COLUMNS = (
         if m.ratio_column
     ),
     Column("stmts", "statements of the whole recipe", "statements"),
-    Column("date", "of the submission", "date", justify="left"),
+    Column("date", "date of the submission", "date", justify="left"),
 )

@@ -1,7 +1,7 @@
-"""One submission: the folder that carries a claim and everything needed to check it.
+"""One submission: a folder with a claim and everything that is needed to check it.
 
 `submissions/NNNN-name/` holds `submission.json`, `runs/ARM-seed-N.json`, the frozen `track.toml` and
-`sources/VARIANT.py`, and what people read: `README.md` and `curves.png`.
+`sources/VARIANT.py`; for people also `README.md` and `curves.png`.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ Kind = Literal["opening", "record", "negative", "challenge"]
 ArmName = Literal["record", "candidate"]
 
 Seed = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,18})$")]
-"""A seed as JSON writes the key of an object."""
+"""A seed, as text because it is the key of a JSON object."""
 
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")]
-"""A commit's full id, SHA-1 or SHA-256."""
+"""Full id of a commit, SHA-1 or SHA-256."""
 
 KNOWLEDGE_DIGITS = 4
 SUBMISSION_NAME = r"^[a-z0-9][a-z0-9_+-]*$"
@@ -48,9 +48,9 @@ class Arm(Strict):
     sources: dict[VariantName, Sha256]
     """Variant name -> digest of its syntax tree (harness/variants/canonical.py)."""
     statements: Count
-    """Cost of the recipe: statements of its variants."""
+    """Cost of the recipe: the statements of its variants."""
     runs: Annotated[dict[Seed, Sha256], Field(min_length=1)]
-    """Seed -> digest of the run's file, in the order in which the seeds were used."""
+    """Seed -> digest of the run's file, in the order of use."""
 
     @property
     def seeds(self) -> list[int]:
@@ -58,24 +58,25 @@ class Arm(Strict):
 
 
 class Challenge(Strict):
-    """The result of training a record again on seeds that nobody knew when it was filed."""
+    """The result of training a record again, on seeds that nobody knew when it was filed."""
 
     number: Positive
-    """The record that was trained again."""
+    """Number of the record that was trained again."""
     outcome: Outcome
     merged: Commit
-    """The commit that brought the record to the main line; the seeds follow from it."""
+    """The commit that merged the record into the main line; the seeds follow from it."""
 
 
 class Submission(Strict):
-    """A claim. Nothing in it is trusted: `verify` recomputes it from the runs and the frozen sources."""
+    """A claim. `verify` trusts nothing in it and recomputes all of it from the runs and the frozen sources."""
 
     schema_version: Literal[1] = 1
     number: Positive
     name: Annotated[str, Field(pattern=SUBMISSION_NAME)]
     date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     kind: Kind
-    """`opening` starts a track's board, `record` breaks the record, `negative` did not, `challenge` re-ran a record."""
+    """`opening`: a track's first baseline. `record`: it broke the record. `negative`: it did not. `challenge`: a
+    re-run."""
     lane: Lane
     track: TrackName
     track_digest: Sha256
@@ -83,17 +84,19 @@ class Submission(Strict):
     """The arm that held the record; None in an opening."""
     candidate: Arm
     attempt: Positive
-    """3 for the third different candidate since the track's last record, or the third challenge; 1 in an opening."""
+    """Its place among the candidates since the last record, or among the challenges of a record, from 1; 1 in an
+    opening."""
     verdict: Verdict | None
     """None in an opening."""
     files: dict[Literal["curves.png", "track.toml"], Sha256]
-    """Digests of the files that cannot be made again from the runs."""
+    """Digests of files that cannot be made from the runs."""
     challenge: Challenge | None = Field(default=None, exclude_if=lambda challenge: challenge is None)
-    """In a challenge, and only there."""
+    """Only in a challenge."""
     knowledge_nats: Annotated[float, Field(ge=0)] | None = Field(default=None, exclude_if=lambda nats: nats is None)
-    """At most this could the added sources know of val, in nats a token; None without any, and in older claims."""
+    """Upper bound on what the new sources could know of val, in nats per token; None without any, and in older
+    claims."""
     audit: Audit | None = ABSENT
-    """Of one of the candidate's runs; None in a claim filed before there were audits."""
+    """Audit of one of the candidate's runs; None in a negative result and in claims older than audits."""
 
     @property
     def added_variants(self) -> list[str]:
@@ -106,7 +109,7 @@ class Submission(Strict):
 
     @property
     def arms(self) -> dict[ArmName, Arm]:
-        """Both arms; an opening has the candidate alone."""
+        """Both arms; an opening has only the candidate."""
         candidate: dict[ArmName, Arm] = {"candidate": self.candidate}
         return candidate if self.record is None else {"record": self.record, **candidate}
 
@@ -115,22 +118,22 @@ _SUBMISSION: TypeAdapter[Submission] = TypeAdapter(Submission)
 
 
 def confirmation_seeds(track: Track, record: Mapping[str, str], candidate: Mapping[str, str], count: int) -> list[int]:
-    """Seeds that follow from the track, the record's code and the candidate's: nobody picks them.
+    """Seeds that follow from the track and the code of both arms, so nobody can choose them.
 
-    `record` and `candidate` are an arm's sources in the recipe's order. Only what runs counts: an edit that changes no
-    syntax tree, or a new name of a file, draws nothing new.
+    `record` and `candidate` are an arm's sources in the recipe's order. Only code that runs counts: an edit that
+    leaves the syntax tree as it is, or another file name, gives the same seeds.
     """
     drawn = _derived_seeds("confirmation", track.digest, candidate_key(record), candidate_key(candidate))
     return _new_seeds(drawn, track.seeds, count)
 
 
 def candidate_key(sources: Mapping[str, str]) -> str:
-    """What makes two candidates the same one: the code of their variants, in order."""
+    """Candidates with equal keys are the same: the code of their variants, in order."""
     return json.dumps(list(sources.values()))
 
 
 def fresh_seeds(submission: Submission, purpose: str, count: int) -> list[int]:
-    """Seeds for training a claim again, which follow from its sources, its runs and `purpose`; never its own seeds."""
+    """Seeds for training a claim again. They follow from its sources, its runs and `purpose`; none is its own."""
     candidate = submission.candidate
     content = candidate_key(candidate.sources), json.dumps(candidate.runs)
     drawn = _derived_seeds(purpose, submission.track_digest, *content)
@@ -138,12 +141,12 @@ def fresh_seeds(submission: Submission, purpose: str, count: int) -> list[int]:
 
 
 def _derived_seeds(*key: str) -> Iterator[int]:
-    """Endless seeds that follow from the arguments, so that nobody can choose them."""
+    """An endless sequence of seeds that follow from the arguments, so that nobody can choose them."""
     return (derive_seed(*key, index) % 2**31 for index in itertools.count())
 
 
 def _new_seeds(drawn: Iterator[int], taken: Iterable[int], count: int) -> list[int]:
-    """The first `count` different ones that are not taken."""
+    """The first `count` different seeds that are not taken."""
     used, seeds = set(taken), list[int]()
     while len(seeds) < count:
         if (seed := next(drawn)) not in used:
@@ -153,7 +156,7 @@ def _new_seeds(drawn: Iterator[int], taken: Iterable[int], count: int) -> list[i
 
 
 def run_file(arm: ArmName, seed: int) -> str:
-    """Where an arm's run lies inside the submission's folder."""
+    """Path of an arm's run inside the submission's folder."""
     return f"runs/{arm}-seed-{seed}.json"
 
 
@@ -163,7 +166,7 @@ def load_submission(folder: Path, text: str | None = None) -> Submission:
 
 
 def knowledge_per_token(texts: Iterable[str], track: Track) -> float | None:
-    """Upper bound on what these sources could know of a track's val, in nats a token; None where there are none."""
+    """Upper bound on what these sources could know of a track's val, in nats per token; None without sources."""
     known = [knowledge_nats(text) for text in texts]
     return round(sum(known) / (track.data.pin("val").tokens - 1), KNOWLEDGE_DIGITS) if known else None
 
@@ -177,18 +180,20 @@ class Claim:
 
     @cached_property
     def track(self) -> Track:
-        """As it was when the claim was made."""
+        """The track as it was when the claim was made."""
         return parse_track(self.folder / "track.toml", self.submission.track)
 
     @cached_property
     def runs(self) -> dict[ArmName, list[FinishedRun | FailedRun]]:
-        """Arm -> its runs in the order of its seeds; only a challenge may hold a candidate's run that failed."""
+        """Arm -> its runs in the order of its seeds. Only a challenge may contain a failed run of the candidate."""
         runs: dict[ArmName, list[FinishedRun | FailedRun]] = {"record": [], "candidate": []}
         for name, arm in self.submission.arms.items():
             for seed in arm.seeds:
                 run = load_run(path := self.folder / run_file(name, seed))
                 if isinstance(run, FailedRun) and (self.submission.kind, name) != ("challenge", "candidate"):
-                    raise LlmbenchError(f"{path} is a run that {run.status}; only finished runs can be submitted")
+                    raise LlmbenchError(
+                        f"{path} is a run without a score ({run.status}); only finished runs can be submitted"
+                    )
                 runs[name].append(run)
         return runs
 
@@ -209,12 +214,12 @@ class Claim:
 
     @property
     def knowledge_nats(self) -> float | None:
-        """What the submission's `knowledge_nats` must be, from the frozen sources."""
+        """The value that `knowledge_nats` must have, from the frozen sources."""
         return knowledge_per_token((self.sources[name] for name in self.submission.added_variants), self.track)
 
     @cached_property
     def verdict(self) -> Verdict | None:
-        """From the runs, the frozen sources and the frozen track alone; None for an opening."""
+        """The verdict recomputed from the runs, the frozen sources and the frozen track; None for an opening."""
         submission, rule = self.submission, self.track.rule
         if submission.record is None:
             return None
@@ -224,6 +229,6 @@ class Claim:
             rule_again(rule) if submission.kind == "challenge" else rule,
             added_statements=self.cost(submission.candidate) - self.cost(submission.record),
             lane=submission.lane,
-            # Only a negative result may rest on a screen; all else is a confirmation, whatever it states.
+            # Only a negative result may rest on a screen; any other is judged as a confirmation, whatever it states.
             stage=submission.verdict.stage if submission.kind == "negative" and submission.verdict else "confirmation",
         ).verdict

@@ -16,7 +16,7 @@ from harness.cli.anywhere.compare import verify_comparison
 from harness.cli.options import argument, flag, option, show, show_json
 from harness.core.errors import EXIT_OK, EXIT_REJECTED, LlmbenchError, did_you_mean, one_line
 from harness.core.project import Project, read_text
-from harness.core.terminal import markdown
+from harness.core.terminal import markdown, patiently
 from harness.rule.reasons import REASONS
 from harness.rule.reasons import explain as explain_code
 from harness.show.documents import ExplainDocument, VerifyDocument
@@ -62,11 +62,13 @@ def verify(
         raise LlmbenchError("--max-pairs and --jobs are about training; they go with --rerun")
     more: dict[str, Any] = {}
     if base is not None:
-        review = review_changes(project, base)
+        with patiently("checking"):
+            review = review_changes(project, base)
         problems, flags, code = review.problems, review.flags, review.exit_code
         more = {"base": review.base, "new": review.new, "summary": review.summary, "stale": review.stale}
     else:
-        checked = check_board(project) if path is None else _check_one(project, path)
+        with patiently("checking"):
+            checked = check_board(project) if path is None else _check_one(project, path)
         problems = {name: one.problems for name, one in checked.items()}
         flags = {name: one.flags for name, one in checked.items() if one.row and not one.problems}
         code = EXIT_REJECTED if any(problems.values()) else EXIT_OK

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -17,10 +18,11 @@ from harness.board.leaderboard import read_board
 from harness.board.readme import audit_sentence, verdict_sentence
 from harness.board.submission import Challenge, Claim, Submission, fresh_seeds, load_submission
 from harness.cli.options import Jobs, Json, MaxPairs, argument, complete_records, log, show, show_json
-from harness.cli.training import announcer, check_limit, show_pairs, watched_store
+from harness.cli.training import about_time, announcer, check_limit, show_pairs, watched_store
 from harness.core.errors import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, RejectedError, UndecidedError
 from harness.core.project import Project
 from harness.core.runs import FailedRun, finished
+from harness.core.terminal import patiently
 from harness.lab.arms import Arms
 from harness.lab.contest import Contest, run_stage
 from harness.lab.rerun import audit_model, claim_arms, claim_track, compare_repeat, outcome_of, track_again
@@ -52,8 +54,14 @@ def challenge(
     Exit codes: 0 the record is confirmed, 3 refuted, 4 open (too weak to tell) or undecided.
     """
     project = Project.find()
+
+    def wait() -> None:
+        log(f"another challenge of record {number} runs on this machine; waiting until it ends")
+        until_free.enter_context(patiently("waiting"))
+
     lock_file = project.runs / f".challenge-{number}.lock"  # the seeds of a second depend on the first being filed
-    with only_one(lock_file, lambda: log(f"another challenge of {number} runs here; waiting for it")):
+    with ExitStack() as until_free, only_one(lock_file, wait):
+        until_free.close()
         board = read_board(project)
         target = challenged_record(board, number)
         track, arms = claim_track(project, target), claim_arms(target)
@@ -96,8 +104,9 @@ def rerun(project: Project, folder: Path, max_pairs: int | None, jobs: int | Non
     with watched_store(project, again, jobs, arms) as store:
         contest = _again(store, arms, fresh_seeds(submission, "rerun", track.rule.looks[-1]), max_pairs)
         if submission.kind == "record" and contest.candidates:
-            log("auditing the model that was trained again, with questions of its own")
-            audit = audit_model(store, contest.candidates[0], secrets.randbits(63))
+            log("auditing the model that was trained again, on freshly drawn positions of val")
+            with patiently("auditing"):
+                audit = audit_model(store, contest.candidates[0], secrets.randbits(63))
     outcome = outcome_of(submission, readable_board(project), contest)
     if as_json:
         findings = _findings(submission, contest, outcome).model_copy(update={"audit": audit})
@@ -124,8 +133,10 @@ def _repeat(
     with watched_store(project, track, jobs) as store:
         # The opening's runs may still be in runs/; on an occasion of their own they are trained again.
         store = replace(store, occasion=f"{opening.folder_name} again")
-        log(f"{recipe} on {track.name}: {len(seeds)} seeds of {opening.folder_name} again, {store.jobs} at a time")
-        runs = store.make([store.identify(recipe, seed) for seed in seeds])
+        asked = [store.identify(recipe, seed) for seed in seeds]
+        at_a_time = f"{store.jobs} at a time{about_time(store, asked)}"
+        log(f"{recipe} on {track.name}: {len(seeds)} seeds of {opening.folder_name} again, {at_a_time}")
+        runs = store.make(asked)
     for run in runs:
         if isinstance(run, FailedRun):
             raise UndecidedError(f"{recipe} with seed {run.seed} {run.status}, nothing to compare: {run.reason}")

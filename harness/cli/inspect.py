@@ -13,7 +13,7 @@ from harness.cli.options import Json, argument, complete_tracks, complete_varian
 from harness.core.errors import InterruptedRunError, LlmbenchError
 from harness.core.project import DEFAULT_TRACK, Project
 from harness.core.runs import RunFailedError
-from harness.core.terminal import stderr_console
+from harness.core.terminal import patiently, stderr_console
 from harness.core.track import load_track, track_names
 from harness.lab.doctor import diagnose
 from harness.lab.history import unfiled_standings
@@ -130,7 +130,7 @@ def doctor(as_json: Json = False) -> None:
     this machine multiplies matrices and the operations that the track takes, which is right within a factor of two.
     """
     project = Project.find()
-    with stderr_console().status("looking at this machine") as status:
+    with patiently("looking at this machine"), stderr_console().status("looking at this machine") as status:
         found = diagnose(project, lambda doing: status.update(Text(doing)))
     if as_json:
         show_json(documents.DoctorDocument(**dict(found)))

@@ -17,6 +17,7 @@ from harness.core.errors import LlmbenchError
 from harness.core.events import RunEvent
 from harness.core.project import DEFAULT_TRACK, Project
 from harness.core.runs import RunIdentity, finished
+from harness.core.terminal import stderr_console
 from harness.core.track import Track
 from harness.lab import history
 from harness.lab import submit as filing
@@ -35,6 +36,7 @@ from harness.lab.store import RunStore
 from harness.rule.verdict import Stage
 from harness.show.describe import experts_table, judged_sentence
 from harness.show.documents import RunBaselineDocument, RunCandidateDocument, SubmitDocument
+from harness.show.live import LiveRuns
 from harness.show.report import flag_lines
 from harness.show.tables import runs_table
 from harness.show.trackers import open_logbook
@@ -62,8 +64,10 @@ def run_baseline(
     seeds = contest_track.seeds[:count]
     logbook = open_logbook(log_to or (), project, contest_track, log)
     with logbook, training.watched_store(project, contest_track, jobs, also=logbook, executor=executor) as store:
-        log(f"{recipe} on {track}: {len(seeds)} seeds, {store.jobs} at a time")
-        runs = store.make([store.identify(recipe, seed) for seed in seeds])
+        asked = [store.identify(recipe, seed) for seed in seeds]
+        about = training.about_time(store, asked)
+        log(f"{recipe} on {track}: {len(seeds)} seeds, {store.jobs} at a time{about}")
+        runs = store.make(asked)
     scored = finished(runs)
     if as_json:
         show_json(RunBaselineDocument(track=track, exploratory=bool(settings), recipe=recipe, runs=tuple(runs)))
@@ -116,7 +120,9 @@ def run_candidate(
         if not exploring:
             ledger(run, event)
 
-    with logbook, training.watched_store(project, contest_track, jobs, arms, observe, executor) as store:
+    has_screen = arms.has_screen(contest_track.rule)
+    live = LiveRuns(stderr_console(), contest_track, arms, stages if has_screen else ("confirmation",))
+    with logbook, training.watched_store(project, contest_track, jobs, arms, observe, executor, live) as store:
         remember_entry(project, plain_track, entry)
 
         def keep(contest: Contest) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
+
+from rich.console import Console
 
 from harness.board.metrics import compare
 from harness.board.readme import evidence
@@ -20,13 +23,14 @@ from harness.data.cache import with_found_pins
 from harness.data.prepare import prepare
 from harness.lab.arms import Arms, Entry
 from harness.lab.contest import Announce, Contest
+from harness.lab.doctor import kept_run_seconds
 from harness.lab.executor import EXECUTORS, Executor, LocalExecutor
-from harness.lab.store import Observe, RunStore
+from harness.lab.store import RETRIED, Observe, RunStore
 from harness.player.device import require_device
 from harness.rule.criteria import LANES
 from harness.show.describe import experts_table
 from harness.show.live import LiveRuns, live_preparation
-from harness.show.report import look_line, look_verdict_line
+from harness.show.report import duration, look_line, look_verdict_line
 from harness.show.studies.campaign import LiveCampaign
 from harness.show.tables import comparison_table, facts_table
 
@@ -121,10 +125,26 @@ def watched_store(
             also(run, event)
 
         store = open_store(project, track, jobs, arms, observe, executor)
+        if isinstance(shown, LiveRuns):
+            shown.expect(usual_seconds(store), store.jobs)
         gpu = store.provenance.machine.gpu
         if here and (gpu or exploratory_line(track)):
             log(f"training on {gpu or 'the CPU, float32'}; evaluation in float32")
         yield store
+
+
+def usual_seconds(store: RunStore) -> float | None:
+    """Seconds of a usual run by this machine's kept ones; None without any, and on a cluster of other machines."""
+    local = store.executor is LocalExecutor
+    return kept_run_seconds(store.project, store.track, store.jobs) if local else None
+
+
+def about_time(store: RunStore, runs: Sequence[RunIdentity]) -> str:
+    """`, about 12 min`: what the runs that are not kept yet will take; empty where nothing tells or all are kept."""
+    missing, run_s = [run for run in runs if (found := store.find(run)) is None or found.status in RETRIED], None
+    if missing:
+        run_s = usual_seconds(store)
+    return "" if run_s is None else f", about {duration(math.ceil(len(missing) / store.jobs) * run_s)}"
 
 
 def check_limit(max_pairs: int | None, rule: Rule) -> None:
@@ -139,10 +159,12 @@ def announcer(store: RunStore, arms: Arms) -> Announce:
     if arms.lane == "loss" and not arms.has_screen(store.track.rule):
         log(f"{store.track.name} has no noise study, so there is no screen: every candidate goes to the confirmation.")
 
+    run_s = usual_seconds(store)
+
     def announce(contest: Contest, look: int) -> None:
         if contest.candidates:
             log(look_verdict_line(contest.verdict))
-        log(look_line(contest, look, store.jobs))
+        log(look_line(contest, look, store.track.rule, store.jobs, run_s))
 
     return announce
 
@@ -153,7 +175,7 @@ def show_pairs(contest: Contest) -> None:
     records, candidates = contest.used
     if candidates:
         rows = compare(records, candidates, timed=verdict.stage == "confirmation")
-        show(comparison_table(arms.record, arms.candidate, rows), "", facts_table(evidence(verdict)))
+        show(comparison_table(arms.record, arms.candidate, rows, Console().width), "", facts_table(evidence(verdict)))
         if table := experts_table(arms.candidate, candidates):
             show(table)
     failed = [f"{run.recipe} seed {run.seed} {run.status}: {run.reason}" for run in contest.failed]

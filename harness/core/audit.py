@@ -1,8 +1,8 @@
-"""What one audit of a claim's model covered, and with what probability it finds a leak.
+"""What one audit of a claim's model tested, and with what probability it finds a leak.
 
-A model that sees what it must not gains D nats at each position where it looks: one of N positions of val in
-D / worth, where `worth` is the gain in val loss. A test of M distinct positions, drawn without replacement, meets one
-of those K = N worth / D with probability 1 - C(N - K, M) / C(N, M).
+Suppose that a model leaks at K of the N positions of val and gains D nats at each of them. Its mean val loss falls by
+`worth` = D K / N. A test of M distinct positions, drawn without replacement, meets a leaking one with probability
+1 - C(N - K, M) / C(N, M).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from harness.core.runs import Seconds
 from harness.core.schema import Positive, Sha256, Strict
 
 WORTH = 0.0017
-"""Nats a token; with the two below what an audit is sized for."""
+"""Nats per token. An audit is sized to find a leak of this worth and CONCENTRATION with probability FOUND."""
 CONCENTRATION = 3.0
-"""Nats at each leaking position."""
+"""Nats that the leak gains at each leaking position."""
 FOUND = 0.9
 TABLE_WORTHS = (0.0005, WORTH, 0.005, 0.01)
 TABLE_CONCENTRATIONS = (1.0, CONCENTRATION, 6.0, 10.0)
@@ -27,36 +27,36 @@ class Power(NamedTuple):
     """One point of an audit's curve."""
 
     nats: float
-    """At each leaking position."""
+    """Gain at each leaking position."""
     worth_nats: float
-    """Mean a token of val."""
+    """Mean gain over all tokens of val."""
     found: float
-    """Probability, 0 to 1."""
+    """Probability that the audit finds such a leak, 0 to 1."""
 
 
 class Audit(Strict):
-    """An audit that the model passed; one that it fails has no record."""
+    """An audit that the model passed; a failed audit is not recorded."""
 
     weights_sha256: Sha256
-    """Of the audited run's final weights."""
+    """Digest of the audited run's final weights."""
     seed: Literal["weights", "drawn"]
-    """What its questions follow from: the weights and val, or a number drawn when it was made."""
+    """What the tested positions follow from: the weights and val, or a number drawn when the audit was made."""
     positions: Positive
-    """Of val, each with a boundary after it."""
+    """Positions of val that can be tested."""
     tested: Positive
-    """Distinct ones; the boundaries of val's shorter last window are all tested besides, where that is cheap."""
+    """Distinct positions that were tested. Those of val's shorter last window are tested too, where that is cheap."""
     audit_s: Seconds
-    """Wall seconds, scoring val once more included."""
+    """Wall-clock seconds, including one more scoring of val."""
 
     def power(self) -> Iterator[Power]:
-        """The curve: leaks of several worths and concentrations."""
+        """The probabilities for leaks of several worths and concentrations."""
         for nats in TABLE_CONCENTRATIONS:
             for worth in TABLE_WORTHS:
                 yield Power(nats, worth, probability_found(self.positions, self.tested, worth, nats))
 
 
 def probability_found(positions: int, tested: int, worth: float, nats: float) -> float:
-    """Of a leak worth `worth` nats a token that gains `nats` at each leaking position.
+    """Probability to find a leak worth `worth` nats per token that gains `nats` at each leaking position.
 
     >>> round(probability_found(64443, 4000, 0.0017, 3.0), 3)
     0.901
@@ -68,7 +68,7 @@ def probability_found(positions: int, tested: int, worth: float, nats: float) ->
 
 
 def positions_needed(positions: int) -> int:
-    """The fewest to test that find what an audit is sized for; all where even that does not suffice."""
+    """The fewest positions to test to find the leak that audits are sized for; all where that is not enough."""
     low, high = 0, positions
     while low < high:
         middle = (low + high) // 2

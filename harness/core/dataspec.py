@@ -21,16 +21,16 @@ PINS = ("tokenizer_sha256", *SPLITS)
 
 
 OneEach = Field(min_length=len(SPLITS))
-"""Annotates a dictionary by SplitName that must have an entry for every split."""
+"""Annotates a dictionary that must have an entry for every split."""
 
 
 def is_commit(revision: str) -> bool:
-    """Whether a revision of the hub is a commit, which unlike a branch or a tag cannot move."""
+    """Whether a revision of the hub is a commit. A branch or a tag can move, a commit cannot."""
     return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
 
 
 class Revision(NamedTuple):
-    """A state of a repository of the hub."""
+    """A repository of the hub at one revision."""
 
     kind: Literal["dataset", "model"]
     repository: str
@@ -42,10 +42,10 @@ class SplitPin(Strict):
     """Digest and sizes that a split must have; a mismatch stops the run."""
 
     sha256: Sha256
-    """Of the token array in the cache; harness/data/cache.py says how it is written."""
+    """Digest of the token array in the cache, which harness/data/cache.py writes."""
     tokens: Positive
     bytes: Positive
-    """UTF-8 bytes of the predicted text, the denominator of bits per byte; the array's first token is not predicted."""
+    """UTF-8 bytes of the predicted text: the denominator of bits per byte. The first token is not predicted."""
     documents: Positive
 
 
@@ -54,7 +54,7 @@ class TrainedTokenizer(Strict):
 
     source: Literal["trained"]
     text_bytes: Positive = 100_000_000
-    """Bytes of text that it is trained on (assumption: enough for a vocabulary of 50,000)."""
+    """Bytes of text to train it on (assumption: enough for a vocabulary of 50,000)."""
 
 
 class HubTokenizer(Strict):
@@ -65,7 +65,7 @@ class HubTokenizer(Strict):
     revision: str
     """Commit of 40 hexadecimal digits; a branch or a tag only while the track is not pinned."""
     separator: str = "<|endoftext|>"
-    """The token before each document of text."""
+    """The token that is put before each document."""
 
     @property
     def state(self) -> Revision:
@@ -74,43 +74,47 @@ class HubTokenizer(Strict):
 
 
 class Splits(Strict):
-    """The keys that every source has: the shares of the splits, and the pins."""
+    """The keys that every source has: how the text is split, and the pins."""
 
     dev_fraction: Annotated[float, Field(gt=0, lt=0.5)]
-    """Share of the documents for the dev split, which the learning curve is measured on."""
+    """Share of the documents in the dev split, on which the learning curve is measured."""
     val_fraction: Annotated[float, Field(gt=0, lt=0.5)]
-    """Share of the documents for the val split, which only the evaluator opens, once."""
+    """Share of the documents in the val split, which is used once, for the score."""
     tokenizer_sha256: Sha256 | None = None
-    """Of `tokenizer.json` in the cache."""
+    """Digest of `tokenizer.json` in the cache."""
     train: SplitPin | None = None
     dev: SplitPin | None = None
     val: SplitPin | None = None
 
     @property
     def pinned(self) -> bool:
-        """Whether the pins are there; without them a track can train, but nothing can be filed."""
+        """Whether the track has pins; without them it can train, but nothing can be filed."""
         return self.tokenizer_sha256 is not None
 
     @property
     def revisions(self) -> dict[str, Revision]:
-        """Key in `[data]` -> each revision of the hub that the tokens depend on."""
+        """The revisions of the hub that the tokens depend on, by their key in `[data]`."""
         return {}
 
     def pin(self, split: SplitName) -> SplitPin:
         """The pin of one split. Raises LlmbenchError where there is none."""
         pin: SplitPin | None = getattr(self, split)
         if pin is None:
-            raise LlmbenchError(f"the split {split} is not pinned; run `llmbench data pin --track NAME`")
+            raise LlmbenchError(f"the track does not pin its split {split}; run `llmbench data pin --track NAME`")
         return pin
 
     @model_validator(mode="after")
     def _whole_pins_at_commits(self) -> Splits:
         absent = [key for key in PINS if getattr(self, key) is None]
         if absent and len(absent) < len(PINS):
-            raise ValueError(f"{', '.join(absent)} missing beside the other pins; `llmbench data pin` writes all four")
+            raise ValueError(
+                f"the pins {', '.join(absent)} are missing; run `llmbench data pin`, which writes all four"
+            )
         for key, revision in self.revisions.items() if self.pinned else ():
             if not is_commit(revision.name):
-                raise ValueError(f"{key} '{revision.name}' may move; a pinned track names a commit of 40 digits")
+                raise ValueError(
+                    f"{key} '{revision.name}' can move; a pinned track must name a commit of 40 hexadecimal digits"
+                )
         return self
 
 
@@ -123,9 +127,9 @@ class PackageData(Splits):
     file: str
     """Path of the JSON lines inside the package."""
     document: tuple[str, ...]
-    """Columns whose values name a document; consecutive rows with the same values are one document."""
+    """Columns that tell documents apart: consecutive rows with the same values are one document."""
     text: str
-    """Column that holds the text; a document's rows are joined with a line feed."""
+    """Column that holds the text; the rows of a document are joined with line feeds."""
 
     @property
     def title(self) -> str:
@@ -133,15 +137,15 @@ class PackageData(Splits):
 
 
 class StreamedData(Splits):
-    """A corpus that is read row by row and never held in memory."""
+    """A corpus that is read row by row, because it may not fit into memory."""
 
     tokenizer: Annotated[TrainedTokenizer | HubTokenizer, Field(discriminator="source")]
     train_tokens: Positive | None = None
-    """Reading ends once the train split has this many tokens; the last document is kept whole. Default: read all."""
+    """Reading ends when the train split has this many tokens; the last document is kept whole. Default: read all."""
     dev_tokens: Positive | None = None
-    """The dev split takes no further document once it has this many. Default: its share of what is read."""
+    """The dev split gets no more documents when it has this many tokens. Default: its share of what is read."""
     val_tokens: Positive | None = None
-    """The same for val. Reading goes on until dev and val have theirs too."""
+    """The same for val. Reading goes on until dev and val have their tokens too."""
 
     @property
     def revisions(self) -> dict[str, Revision]:
@@ -156,15 +160,15 @@ class HubData(StreamedData):
     revision: str
     """Commit of 40 hexadecimal digits; a branch or a tag only while the track is not pinned."""
     config: str | None = None
-    """The repository's configuration, where it has several."""
+    """The repository's configuration, if it has several."""
     data_files: tuple[str, ...] | None = None
-    """Patterns of the files to read, instead of a configuration: `data/train-*.parquet`."""
+    """Instead of a configuration: patterns of the files to read, such as `data/train-*.parquet`."""
     split: str = "train"
-    """The repository's split that is read; train, dev and val are made of it."""
+    """The repository's split to read; train, dev and val are all made from it."""
     text: str | None = None
     """Column that holds a document's text."""
     ids: str | None = None
-    """Instead of `text`: column that holds tokens made with `tokenizer`. Rows are used as they are, no separators."""
+    """Instead of `text`: column that holds tokens made with `tokenizer`. They are used as they are, unseparated."""
 
     @property
     def title(self) -> str:
@@ -177,9 +181,9 @@ class HubData(StreamedData):
     @model_validator(mode="after")
     def _one_column(self) -> HubData:
         if (self.text is None) == (self.ids is None):
-            raise ValueError("name one column: `text` for text or `ids` for tokens")
+            raise ValueError("give one column, either `text` for text or `ids` for tokens")
         if self.ids is not None and not isinstance(self.tokenizer, HubTokenizer):
-            raise ValueError('`ids` are made with a known tokenizer; name it: tokenizer = { source = "hub", ... }')
+            raise ValueError('`ids` need the tokenizer that made them; write tokenizer = { source = "hub", ... }')
         return self
 
 
@@ -188,13 +192,13 @@ class FilesData(StreamedData):
 
     source: Literal["files"]
     files: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Paths or patterns, absolute or from the checkout's folder; read in the order of the list, matches sorted."""
+    """Paths or patterns, absolute or relative to the checkout; read in this order, matches of a pattern sorted."""
     format: Literal["text", "jsonl", "parquet"]
     """UTF-8 text, JSON lines or parquet."""
     text: str | None = None
     """Column that holds a document's text; for JSON lines and parquet."""
     document: Literal["file", "paragraph", "line"] | None = None
-    """For text: the unit that is one document; a blank line ends a paragraph. Line ends are read as line feeds."""
+    """For text: what counts as one document. A blank line ends a paragraph; all line ends become line feeds."""
 
     @property
     def title(self) -> str:
@@ -203,10 +207,12 @@ class FilesData(StreamedData):
     @model_validator(mode="after")
     def _fits_the_format(self) -> FilesData:
         if (self.format == "text") != (self.document is not None) or (self.format == "text") != (self.text is None):
-            raise ValueError('`document` goes with format = "text", the column `text` with "jsonl" and "parquet"')
+            raise ValueError(
+                'format = "text" needs `document` and no `text`; "jsonl" and "parquet" need the column `text`'
+            )
         return self
 
 
 AnyData = PackageData | HubData | FilesData
-"""Each has a `title`: the source in a few words."""
+"""Each has a `title` that names the source in a few words."""
 DataSpec = Annotated[AnyData, Field(discriminator="source")]

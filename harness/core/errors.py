@@ -1,4 +1,4 @@
-"""Errors shown to the user, each one sentence that says what is wrong and what to do, and their exit codes."""
+"""Expected errors and their exit codes. Each error is one sentence: what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import difflib
 from collections.abc import Iterable
 
 EXIT_OK = 0  # accepted, or nothing wrong
-# 1 is left to a crash, which is a bug and never a verdict.
+# 1 means a crash: a bug of llmbench.
 EXIT_USAGE = 2  # the input is wrong
 EXIT_REJECTED = 3
 EXIT_UNDECIDED = 4  # too little evidence, or results that must not be compared
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, the shell's convention
 
 
-LONGEST_ERROR = 2000  # characters; ours have a few hundred, and more where a path is long
+LONGEST_ERROR = 2000  # characters; a usual message has a few hundred
 
 
 class LlmbenchError(Exception):
@@ -26,35 +26,35 @@ class LlmbenchError(Exception):
 
 
 class RejectedError(LlmbenchError):
-    """A claim that does not hold."""
+    """A claim that does not hold, or a candidate that is rejected."""
 
     exit_code = EXIT_REJECTED
 
 
 class UndecidedError(LlmbenchError):
-    """Evidence that is missing or not comparable."""
+    """Evidence is missing or cannot be compared."""
 
     exit_code = EXIT_UNDECIDED
 
 
 class InterruptedRunError(LlmbenchError):
-    """Ctrl-C or SIGTERM; finished work is kept."""
+    """The user ended the command by Ctrl-C or SIGTERM; finished runs are kept."""
 
     exit_code = EXIT_INTERRUPTED
 
 
 def one_line(text: str, longest: int | None = None) -> str:
-    """`text` made safe for a terminal or a log: unprintable characters, which a file may hold, are escaped.
+    """`text` made safe for a terminal or a log: unprintable characters are escaped.
 
-    Of more than `longest` characters only the beginning is left. Made safe again, the result stays as it is.
+    A longer text is cut to `longest` characters. The function leaves its own results unchanged.
     """
-    text = text if longest is None else text[: longest + 1]  # before anything takes time for all of it
+    text = text if longest is None else text[: longest + 1]  # first, so that a huge text takes no time
     if not text.isprintable():
         text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return text if longest is None or len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`" (did you mean 'x'?)"` for the nearest of `known`, else an empty string."""
+    """`" (did you mean 'x'?)"` with the most similar of `known`; an empty string if none is similar."""
     nearest = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean '{nearest[0]}'?)" if nearest else ""

@@ -1,4 +1,4 @@
-"""What processes tell each other about a run: one small record an event, told apart by its field `event`."""
+"""Events of a run, which processes send each other. The field `event` tells the kinds apart."""
 
 from __future__ import annotations
 
@@ -11,59 +11,59 @@ from harness.core.schema import Positive, Strict
 
 
 class Step(Strict):
-    """Training has come to the end of a step."""
+    """A training step has ended."""
 
     event: Literal["step"] = "step"
     step: Positive
     tokens: Positive
-    """That were handed out by then."""
+    """Training tokens handed to the player so far."""
     loss_nats: Nats
-    """Of that step's whole batch, mean per token, by the player's words."""
+    """Mean loss per token of that step's batch, as the player reports it."""
     train_s: Seconds
-    """Training clock by then."""
+    """Time on the training clock so far."""
 
 
 class Refused(Strict):
-    """The run cannot start: an error for the user."""
+    """The run cannot start; `message` is shown to the user."""
 
     event: Literal["refused"] = "refused"
     message: str
 
 
 class Evaluating(Strict):
-    """Training is over, the weights are being scored."""
+    """Training has ended and the weights are being scored."""
 
     event: Literal["evaluating"] = "evaluating"
 
 
 class Lost(Strict):
-    """The run starts again, and why."""
+    """The run was lost for this reason and starts again."""
 
     event: Literal["lost"] = "lost"
     reason: str
 
 
 class Waiting(Strict):
-    """Another llmbench trains this very run."""
+    """Another llmbench process trains this run now."""
 
     event: Literal["waiting"] = "waiting"
 
 
 class Done(Strict):
-    """The run is there."""
+    """The run has ended."""
 
     event: Literal["done"] = "done"
     result: FinishedRun | FailedRun
     reused: bool
-    """Whether it was trained before."""
+    """Whether the result was kept from an earlier command."""
 
 
 RunEvent = Step | Evaluating | Lost | Waiting | Done
-"""What whoever watches a run is told."""
+"""What an observer of a run receives."""
 
 
 class Made(Strict):
-    """A machine of a cluster has made the run; its files lie in `folder` there."""
+    """A machine of a cluster has made the run; its files are in `folder` on that machine."""
 
     event: Literal["made"] = "made"
     run: Run
@@ -71,11 +71,11 @@ class Made(Strict):
 
 
 class Ended(Strict):
-    """The process on a machine of a cluster ended, with the end of its stderr."""
+    """The process on a machine of a cluster ended; `log` is the end of its stderr."""
 
     event: Literal["ended"] = "ended"
     code: int
-    """Negative for a signal."""
+    """Exit code; negative for a signal."""
     log: str
 
 

@@ -1,4 +1,4 @@
-"""Questions to git about one checkout. Paths are relative to its root, with slashes."""
+"""What git knows about a checkout. Paths are relative to its root, with slashes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ ChangeKind = Literal["added", "changed", "deleted"]
 
 
 def git(root: Path, *arguments: str) -> bytes:
-    """What one git command writes to stdout. Raises LlmbenchError where there is no git, or where it fails."""
+    """The stdout of one git command. Raises LlmbenchError where git is missing or fails."""
     try:
         return subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=True).stdout
     except OSError as error:
-        raise LlmbenchError(f"git cannot be run: {error.strerror}; install it") from error
+        raise LlmbenchError(f"git cannot be run ({error.strerror}); install git") from error
     except subprocess.CalledProcessError as error:
         message = error.stderr.decode(errors="backslashreplace").strip().partition("\n")[0]
         command = next((word for word in arguments if word[0].isalpha() and "=" not in word), arguments[0])
@@ -31,9 +31,9 @@ def find_commit(root: Path, revision: str) -> str:
     try:
         top = Path(_text(git(root, "rev-parse", "--show-toplevel")).strip())
     except LlmbenchError as error:
-        raise LlmbenchError(f"{root} cannot be asked for revisions ({error}); use a clone made by git") from error
+        raise LlmbenchError(f"git cannot read {root} ({error}); work in a clone made by `git clone`") from error
     if top.resolve() != root.resolve():
-        raise LlmbenchError(f"{root} is not a git repository of its own, it lies inside {top}; use a clone made by git")
+        raise LlmbenchError(f"{root} is a folder inside the git repository {top}; work in a clone made by `git clone`")
     try:
         return _text(git(root, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")).strip()
     except LlmbenchError as error:
@@ -41,19 +41,19 @@ def find_commit(root: Path, revision: str) -> str:
 
 
 def is_ancestor(root: Path, commit: str) -> bool:
-    """Whether HEAD goes back to `commit`."""
+    """Whether `commit` is HEAD or one of its ancestors."""
     return not git(root, "rev-list", "--max-count=1", commit, "--not", "HEAD", "--")
 
 
 def first_commit_with(root: Path, path: str) -> str | None:
-    """The oldest commit on HEAD's own line, by first parents alone, that holds the file as it is here; None for none.
+    """The oldest first-parent ancestor of HEAD that holds the file as it is now; None where there is none.
 
-    Its id depends on the file's content, so nobody knows it before the file is final. Raises LlmbenchError where the
-    history is not here: outside a repository, or in a shallow clone.
+    Its id depends on the file's content, so nobody knows it before the file is final. Raises LlmbenchError outside a
+    repository and in a shallow clone, where the history is missing.
     """
     head = find_commit(root, "HEAD")
     if _text(git(root, "rev-parse", "--is-shallow-repository")).strip() != "false":
-        raise LlmbenchError("the history of this clone is cut off; run `git fetch --unshallow` first")
+        raise LlmbenchError("this is a shallow clone without the history; run `git fetch --unshallow` first")
     if not (root / path).is_file():
         return None
     blob = _text(git(root, "hash-object", "--", path)).strip()
@@ -62,15 +62,15 @@ def first_commit_with(root: Path, path: str) -> str | None:
 
 
 class Change(NamedTuple):
-    """How one path differs."""
+    """One path that differs."""
 
     kind: ChangeKind
     mode: str
-    """As git writes it: 100644 is a plain file; 000000 where it is deleted."""
+    """Mode as git writes it: 100644 for a plain file, 000000 for a deleted one."""
 
 
 PLAIN, GONE = "100644", "000000"
-MODES = {"100755": "an executable file", "120000": "a link", "160000": "a repository of its own"}
+MODES = {"100755": "an executable file", "120000": "a link", "160000": "a git repository inside this one"}
 
 
 def changed_files(root: Path, commit: str) -> dict[str, Change]:
@@ -83,31 +83,33 @@ def changed_files(root: Path, commit: str) -> dict[str, Change]:
         _, mode, *_, letter = line.split(" ")
         changes[path] = Change(kinds.get(letter, "changed"), mode)
     for path in _text(git(root, "ls-files", "--others", "--exclude-standard", "-z")).split("\0")[:-1]:
-        kind: ChangeKind = "changed" if path in changes else "added"  # deleted from the index alone
+        kind: ChangeKind = (
+            "changed" if path in changes else "added"
+        )  # deleted from the index, but still in the working tree
         changes[path] = Change(kind, _mode(root / path))
     return dict(sorted(changes.items()))
 
 
 def _mode(path: Path) -> str:
-    """What git would call the mode of a path that it does not track."""
+    """The mode that git would give to an untracked path."""
     if path.is_symlink():
         return "120000"
-    if path.is_dir():  # git looks into a folder, but not into a repository
+    if path.is_dir():  # git lists the files of an untracked folder, but not those of a repository
         return "160000"
     return "100755" if os.access(path, os.X_OK) else PLAIN
 
 
 def read_at(root: Path, commit: str, path: str) -> bytes | None:
-    """A file's bytes at `commit`; None where there was none."""
+    """A file's bytes at `commit`; None where it did not exist."""
     if not git(root, "ls-tree", commit, "--", path):
         return None
     return git(root, "cat-file", "blob", f"{commit}:{path}")
 
 
 def read_all_at(root: Path, commit: str, folder: str, name: str) -> dict[str, bytes]:
-    """Path -> bytes at `commit` of the file `name` in each folder of `folder`, by two processes for all of them.
+    """Path -> bytes at `commit` of the file `name` in each folder of `folder`. Takes two git processes in all.
 
-    Raises LlmbenchError where git does not have them, as in a partial clone without its origin.
+    Raises LlmbenchError where git lacks them, as in a partial clone that cannot reach its origin.
     """
     depth = folder.count("/") + 2
     paths = [p for p in files_at(root, commit, folder) if p.count("/") == depth and p.endswith(f"/{name}")]

@@ -1,4 +1,4 @@
-"""`--set key=value`: replaces one value of a track's file before the file is checked."""
+"""`--set key=value` replaces one value of a track before the track is checked."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from harness.core.dataspec import PINS
 from harness.core.errors import LlmbenchError, did_you_mean
 
 TABLES, VALUES = ("model", "optim", "budget", "data"), ("device", "threads", "compile", "processes")
-"""What can be set. Seeds and rule cannot: they define the contest."""
+"""What can be set. Seeds and rule cannot, because they define the contest."""
 
 
 def apply_setting(content: dict[str, Any], setting: str) -> None:
-    """Put `key=value` into a track's content; the value is read as TOML, and as text where it is not TOML.
+    """Put `key=value` into a track's content. The value is TOML; what is not TOML is taken as text.
 
-    Pins are removed where the tokens would change. Raises LlmbenchError for a key that cannot be set.
+    Removes the pins where the setting would change the tokens. Raises LlmbenchError for a key that cannot be set.
     """
     key, equals, text = setting.partition("=")
     first, *names = key.split(".")

@@ -15,7 +15,7 @@ from harness.core.errors import LlmbenchError
 DEFAULT_TRACK = "pocket"
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-"""The checkout whose code is running."""
+"""The checkout whose llmbench code is running."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,15 @@ class Project:
 
     @property
     def runs(self) -> Path:
-        """Trained runs of this machine; ignored by git, copied into a submission when one is made."""
+        """Runs trained on this machine. Git ignores them; `submit` copies what a submission needs."""
         return self.root / "runs"
 
     @classmethod
     def find(cls, start: Path | None = None) -> Project:
         """The checkout around `start` (default: the working directory).
 
-        Raises LlmbenchError where there is none, or where it is not the one whose code is running:
-        runs of one checkout's variants trained by another checkout's harness are no evidence.
+        Raises LlmbenchError where there is none, or where another checkout's code is running: runs made by another
+        checkout's code are no evidence.
         """
         here = (start or Path.cwd()).resolve()
         for folder in (here, *here.parents):
@@ -65,7 +65,7 @@ class Project:
                         f"run `pip install -e .` there, or use that checkout's own .venv"
                     )
                 return cls(folder)
-        raise LlmbenchError(f"{here} is not inside a checkout of llmbench; change to the folder you cloned")
+        raise LlmbenchError(f"{here} is not inside a checkout of llmbench; change to the folder that you cloned")
 
 
 def sha256(data: bytes) -> str:
@@ -74,7 +74,7 @@ def sha256(data: bytes) -> str:
 
 
 def file_stamp(path: Path) -> str:
-    """Size and time of the last change: a file whose stamp is unchanged is taken to be unchanged."""
+    """Size and time of the last change; while these stay the same, the file counts as unchanged."""
     status = path.stat()
     return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
 
@@ -83,16 +83,16 @@ def read_bytes(path: Path) -> bytes:
     """A file's bytes. Raises LlmbenchError where it cannot be read, or is a folder, a pipe or a device."""
     try:
         if path.exists() and not path.is_file():
-            raise LlmbenchError(f"{path} is not a file; move it away")
+            raise LlmbenchError(f"{path} is not a file but should be one; move it away")
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise LlmbenchError(f"{path} is missing") from error
+        raise LlmbenchError(f"the file {path} is missing; restore it or check the path") from error
     except OSError as error:
         raise LlmbenchError(f"{path} cannot be read: {error.strerror}; restore it or fix its permissions") from error
 
 
 def read_text(path: Path) -> str:
-    """A file's text, line ends as they are. Raises LlmbenchError where it cannot be read as UTF-8."""
+    """A file's text with its line ends. Raises LlmbenchError where it cannot be read as UTF-8."""
     try:
         return read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -100,10 +100,12 @@ def read_text(path: Path) -> str:
 
 
 def submission_folders(project: Project) -> list[Path]:
-    """The folders under `submissions/`, by number. Raises LlmbenchError for a name of another form."""
+    """The folders under `submissions/`, by number. Raises LlmbenchError where a name has no number."""
     if project.submissions.exists() and not project.submissions.is_dir():
-        raise LlmbenchError(f"{project.submissions} is not a folder; move it away")
-    paths = project.submissions.iterdir() if project.submissions.exists() else ()  # a glob hides unreadable folders
+        raise LlmbenchError(f"{project.submissions} is not a folder but should be one; move it away")
+    paths = (
+        project.submissions.iterdir() if project.submissions.exists() else ()
+    )  # a glob would skip unreadable folders without a word
     folders = [path for path in paths if path.is_dir() and not path.name.startswith(".")]
     folders.sort(key=lambda folder: (folder_number(folder) or 0, folder.name))
     for folder in folders:
@@ -127,7 +129,7 @@ def make_folder(path: Path) -> None:
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write the whole file or nothing, flushed to disk. Raises LlmbenchError on a full disk or a read-only folder."""
+    """Write the whole file or nothing, flushed to disk. Raises LlmbenchError where it cannot be written."""
     payload = data.encode() if isinstance(data, str) else data
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,14 +149,14 @@ def write_atomic(path: Path, data: str | bytes) -> None:
 
 
 def write_changed(path: Path, text: str) -> None:
-    """`write_atomic`, with the same errors, unless the file holds this text already."""
-    with suppress(LlmbenchError):  # an unreadable file is written anew
+    """`write_atomic`, unless the file holds this text already."""
+    with suppress(LlmbenchError):  # an unreadable file is replaced
         if read_bytes(path) == text.encode():
             return
     write_atomic(path, text)
 
 
 def derive_seed(*key: object) -> int:
-    """A 63-bit seed from any key, so that each purpose has its own random stream."""
+    """A 63-bit seed derived from `key`, so that each purpose has its own random stream."""
     digest = hashlib.sha256("\x1f".join(map(str, key)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -1,8 +1,8 @@
-"""The schema of a run, and how it is written and read. It holds raw values only; scores are computed from them.
+"""The schema of a run, and how it is written and read. A run holds raw values; scores are computed from them.
 
 History of `schema_version`:
-1 (2026-11): first version. Fields added later are optional and are not written where they are None, so that older
-    files are written again byte for byte.
+1 (2026-11): first version. Fields added later are optional and not written where they are None, so an older file is
+    written again byte for byte.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Nats = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 PROBES = ("batch_independence", "causality", "finiteness", "shape", "statelessness", "weights")
-"""What every evaluation checks of a model before it has a score."""
+"""The probes that a model must pass before it gets a score."""
 
 
 ABSENT = Field(default=None, exclude_if=lambda value: value is None)
-"""The default of a field that is not written where it is None."""
+"""Default of an optional field: None, and then it is not written."""
 
 
 class CurvePoint(Strict):
@@ -40,28 +40,28 @@ class CurvePoint(Strict):
 
     step: Positive
     train_s: Seconds
-    """Training clock when the step ended."""
+    """Time on the training clock at the end of the step."""
     train_loss_nats: Nats
-    """Mean per token over the steps since the point before, by the player's own words."""
+    """Mean loss per token over the steps since the previous point, as the player reports it."""
     dev_loss_nats: Nats
-    """Mean per token on the dev split."""
+    """Mean loss per token on the dev split."""
 
 
 class ExpertLayer(Strict):
-    """How one layer's router spread the dev split over its experts at the end of training."""
+    """How one layer's router distributed the tokens of dev over its experts at the end of training."""
 
     load: Annotated[tuple[Share, ...], Field(min_length=1)]
-    """Share of the assignments that each expert got, in its order; experts without matrices last."""
+    """Share of the assignments that each expert got; experts without matrices come last."""
     balance: Annotated[float, Field(ge=0)]
-    """The load-balancing loss without its weight: 1 where balanced."""
+    """The load-balancing loss without its weight: 1 when all experts get the same share."""
 
 
 NETWORK_OPEN = "network open"
-"""Stands in a training's `confinement` where its processes reached each other over the machine's own network."""
+"""In a training's `confinement`: its processes could reach the machine's network, to speak to each other."""
 
 
 class BatchShape(Strict):
-    """Steps in a row whose batches have one shape."""
+    """Consecutive steps whose batches have the same shape."""
 
     steps: Positive
     sequences: Positive
@@ -77,7 +77,7 @@ class BatchShape(Strict):
 
 
 def tokens_at(shapes: Iterable[BatchShape], step: int) -> int:
-    """Tokens of the first `step` steps."""
+    """Tokens in the first `step` steps."""
     tokens = 0
     for shape in shapes:
         tokens += min(step, shape.steps) * shape.batch_tokens
@@ -92,56 +92,56 @@ class Training(Strict):
     tokens: Positive
     num_params: Positive
     train_s: Seconds
-    """From the first batch handed over until the final weights are with the referee; without dev and checkpoints."""
+    """Training clock: from the first batch until the referee has the final weights, without dev and checkpoints."""
     cpu_s: Seconds
-    """Processor time of the same steps, all threads together; other load on the machine affects it less."""
+    """Processor time in the same period, summed over threads; load on the machine affects it less than `train_s`."""
     warmup_s: Seconds
-    """From the player's start to the first batch: building, drawing, compiling and steps on dummy data."""
+    """From the player's start to the first batch: building, initial weights, compiling, steps on dummy data."""
     warmup_cpu_s: Seconds | None = ABSENT
-    """Processor time before the first batch."""
+    """Processor time used before the first batch."""
     wall_s: Seconds
-    """The whole training process, all sessions of a resumed run together."""
+    """Wall-clock time of the training process; of a resumed run, the sum over its sessions."""
     resumed: Literal[True] | None = ABSENT
-    """Whether it went on from a checkpoint: then its times are compared with nothing. None if not."""
+    """True if the run was resumed from a checkpoint, so that its times cannot be compared; else None."""
     weights_bytes: Positive | None = ABSENT
-    """Size of the final weights, parameters and buffers together."""
+    """Size of the final weights: parameters and buffers."""
     peak_memory_mib: Positive | None = ABSENT
     """Largest resident memory of the training process, or on a GPU what torch allocated there."""
     ended: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
-    """UTC time at the end of training: shows which runs were interleaved."""
+    """UTC time at the end of training; shows which runs were trained side by side."""
     weights_sha256: Sha256
-    """Of the final weights, as safetensors."""
+    """Digest of the final weights as a safetensors file."""
     confinement: tuple[Line, ...]
-    """What barred the training process from other files, the network and new processes; empty if nothing did."""
+    """What kept the training process from other files, the network and new processes; empty if nothing did."""
     curve: tuple[CurvePoint, ...]
     batches: tuple[BatchShape, ...] | None = ABSENT
-    """Where a variant changes the batches' shape; None for the track's own."""
+    """Batch shapes, if a variant changes them; None for the track's own shape."""
     experts: tuple[ExpertLayer, ...] | None = ABSENT
-    """Layer by layer, by the player's own words; None in a model without experts."""
+    """One entry per layer, as the player reports it; None in a model without experts."""
 
     def tokens_at(self, step: int) -> int:
-        """Tokens that were handed out by the end of a step."""
+        """Tokens that the player had received by the end of a step."""
         return step * (self.tokens // self.steps) if self.batches is None else tokens_at(self.batches, step)
 
 
 class Evaluation(Strict):
-    """What the evaluating process measured on the val split: sums, from which the scores follow."""
+    """What was measured on val: sums, from which the scores are computed."""
 
     nats: Nats
-    """Sum of the cross-entropy over all predicted tokens."""
+    """Sum of the cross-entropy over all predicted tokens, in nats."""
     correct: Count
-    """Tokens whose most probable prediction was right."""
+    """Number of tokens whose most probable prediction was right."""
     tokens: Positive
     bytes: Positive
-    """UTF-8 bytes of the text that the tokens stand for."""
+    """UTF-8 bytes of the predicted text."""
     probes: tuple[Line, ...]
     """Names of the probes that the model passed."""
     confinement: tuple[Line, ...]
-    """What barred the model's process from other files, the network and new processes; empty if nothing did."""
+    """What kept the model's process from other files, the network and new processes; empty if nothing did."""
     eval_s: Seconds
-    """Waiting for the logits of val, one pass."""
+    """Wall-clock time of one pass over val."""
     eval_cpu_s: Seconds | None = ABSENT
-    """Processor time of the player during the same pass, all threads together."""
+    """The player's processor time in the same pass, summed over threads."""
 
     @property
     def val_loss(self) -> float:
@@ -160,12 +160,12 @@ class Evaluation(Strict):
 
     @property
     def bits_per_byte(self) -> float:
-        """Cross-entropy in bits over the bytes of the text: comparable between tokenizers."""
+        """Cross-entropy in bits divided by the bytes of the text; comparable between tokenizers."""
         return self.nats / math.log(2) / self.bytes
 
 
 class Machine(Strict):
-    """What times and last bits depend on. No user and no host names."""
+    """What times and the last bits of a loss depend on. No user and no host names."""
 
     cpu: Line
     cores: Positive
@@ -173,49 +173,49 @@ class Machine(Strict):
     os: Line
     python: Line
     gpu: Line | None = ABSENT
-    """Name and training precision; None on a CPU track."""
+    """GPU's name and training precision; None on a CPU track."""
 
 
 class Provenance(Strict):
-    """Where a run comes from."""
+    """What code, packages and machine a run was made with."""
 
     revision: Line | None
     """Git commit of the checkout; None outside a repository."""
     dirty: bool
-    """Whether harness/, tracks/ or models/ differed from that commit; variants aside, which have their own digests."""
+    """Whether harness/, tracks/ or models/ had uncommitted changes, except variants, which have digests."""
     packages: dict[Line, Line]
     machine: Machine
     threads: Positive
-    """Of each process."""
+    """Threads of each process."""
     processes: Positive | None = ABSENT
-    """Processes that trained the run together, on a CUDA track each on its own GPU; None for one process."""
+    """Number of processes that trained the run, on a CUDA track each with a GPU; None for one process."""
     jobs: Positive
-    """Runs that shared the machine at the same time; a speed claim needs runs that ran alone."""
+    """Runs that shared the machine at the same time; a claim in the lane speed needs 1."""
 
     @property
     def crew(self) -> str:
-        """Processes and threads of a run, in words."""
+        """Processes and threads of a run, as text."""
         return f"{f'{self.processes} processes of ' if self.processes is not None else ''}{self.threads} thread(s)"
 
 
 class RunIdentity(Strict):
-    """What a run is: two runs with equal identity and provenance must give equal results."""
+    """What a run is made from: runs with equal identity and provenance must give equal results."""
 
     schema_version: Literal[1] = 1
     track: TrackName
     training_digest: Sha256
-    """Of the track, less rule and seed list."""
+    """Digest of the track without its rule and seeds."""
     recipe: Recipe
     sources: dict[VariantName, Sha256]
     """Variant name -> digest of its syntax tree (harness/variants/canonical.py)."""
     code_digest: Sha256
-    """Of the base model, the training loop and the evaluator."""
+    """Digest of the base model, the training loop and the evaluator."""
     seed: Count
     provenance: Provenance
 
 
 class FinishedRun(RunIdentity):
-    """Trained, evaluated, all probes passed: the only kind of run that has a score."""
+    """A run that was trained and evaluated and passed all probes: the only kind that has a score."""
 
     status: Literal["finished"] = "finished"
     training: Training
@@ -226,7 +226,7 @@ FailureStatus = Literal["diverged", "hopeless", "invalid", "interrupted", "error
 
 
 class FailedRun(RunIdentity):
-    """A run without a score, and why. It has no metric field, so it cannot win."""
+    """A run without a score, and the reason. It has no field for a metric, so it cannot win."""
 
     status: FailureStatus
     reason: Line
@@ -236,7 +236,7 @@ Run = Annotated[FinishedRun | FailedRun, Field(discriminator="status")]
 
 
 class RunFailedError(Exception):
-    """A run ends without a result; `status` and the message say why."""
+    """A run ended without a score; `status` and the message say why."""
 
     def __init__(self, status: FailureStatus, reason: str) -> None:
         super().__init__(reason)
@@ -244,14 +244,14 @@ class RunFailedError(Exception):
 
 
 class Pair(NamedTuple):
-    """Record holder and candidate with one seed."""
+    """The record's run and the candidate's run with the same seed."""
 
     record: FinishedRun
     candidate: FinishedRun
 
 
 def finished(runs: Iterable[FinishedRun | FailedRun]) -> list[FinishedRun]:
-    """The runs that have a score."""
+    """The runs that have a score, in their order."""
     return [run for run in runs if isinstance(run, FinishedRun)]
 
 
@@ -259,7 +259,7 @@ def require_finished(runs: Sequence[FinishedRun | FailedRun]) -> list[FinishedRu
     """`runs`, all of which must have finished. Raises LlmbenchError with the reason of the first that did not."""
     for run in runs:
         if isinstance(run, FailedRun):
-            raise LlmbenchError(f"{run.recipe} with seed {run.seed} {run.status}: {run.reason}")
+            raise LlmbenchError(f"{run.recipe} with seed {run.seed} has no score ({run.status}): {run.reason}")
     return finished(runs)
 
 
@@ -268,12 +268,12 @@ _RUN: TypeAdapter[FinishedRun | FailedRun] = TypeAdapter(Run)
 
 
 def dump_json(content: BaseModel) -> str:
-    """The JSON text that is written to a file: indented, one line feed at the end."""
+    """The JSON text of a file: indented, with one line feed at the end."""
     return content.model_dump_json(indent=1) + "\n"
 
 
 def save_run(path: Path, run: FinishedRun | FailedRun) -> None:
-    """Write one run, whole or not at all."""
+    """Write one run to a file, the whole file or nothing."""
     write_atomic(path, dump_json(run))
 
 
@@ -283,7 +283,7 @@ def load_run(path: Path) -> FinishedRun | FailedRun:
 
 
 def parse_json(text: str) -> Any:
-    """One JSON document. Raises ValueError where it is broken, nested absurdly deep, or names a key twice."""
+    """Parse one JSON document. Raises ValueError where it is broken, nested too deep, or has a key twice."""
     try:
         return json.loads(text, object_pairs_hook=_each_key_once)
     except RecursionError as error:
@@ -291,16 +291,16 @@ def parse_json(text: str) -> Any:
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, each of whose keys occurs once: of two values most programs read the last, people the first."""
+    """An object whose keys must differ: of two values for a key, people would see one and programs use the other."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the key '{twice[:LONGEST_QUOTE]}' stands twice in one object")
+        raise ValueError(f"the key '{twice[:LONGEST_QUOTE]}' occurs twice in one object")
     return found
 
 
 def read_record(path: Path, adapter: TypeAdapter[Parsed], text: str | None = None) -> Parsed:
-    """Read and check one JSON file of any schema; `text` is its content, where that is known already.
+    """Read and check one JSON file of any schema. `text` is its content, if it was read already.
 
     Raises LlmbenchError where the file is missing, truncated, of a newer schema, or breaks the schema.
     """
@@ -311,20 +311,20 @@ def read_record(path: Path, adapter: TypeAdapter[Parsed], text: str | None = Non
         try:
             content = parse_json(text)
         except ValueError as broken:
-            raise LlmbenchError(f"{path} is not whole JSON ({broken}); restore or delete it") from error
+            raise LlmbenchError(f"{path} is not valid JSON ({broken}); restore or delete it") from error
         version = content.get("schema_version") if isinstance(content, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise LlmbenchError(
-                f"{path} has schema version {version}, this llmbench reads up to {SCHEMA_VERSION}; upgrade llmbench"
+                f"{path} has schema version {version}; this llmbench reads up to {SCHEMA_VERSION}; upgrade llmbench"
             ) from error
         problem = explain_validation(error) if isinstance(error, ValidationError) else str(error)
         raise LlmbenchError(f"{path}: {problem}") from error
 
 
-@lru_cache(maxsize=256)  # claims measured against the same record hold the same runs
+@lru_cache(maxsize=256)  # many submissions hold the same runs of a record
 def _parse(text: str, adapter: TypeAdapter[Parsed]) -> Parsed:
-    """Raises ValueError where the text is not whole JSON, names a key twice, or breaks the schema."""
+    """Raises ValueError where the text is not valid JSON, has a key twice, or breaks the schema."""
     record = adapter.validate_json(text)
     if dump_json(record) != text:
-        parse_json(text)  # pydantic accepts a key that occurs twice
+        parse_json(text)  # pydantic accepts a repeated key
     return record

@@ -13,7 +13,7 @@ LONGEST_LINE = 1000  # characters
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Line = Annotated[str, AfterValidator(lambda text: one_line(text, LONGEST_LINE))]
-"""Text from elsewhere, for people: its unprintable characters are escaped, what is beyond LONGEST_LINE is cut off."""
+"""Untrusted text: unprintable characters are escaped, and it is cut to LONGEST_LINE characters."""
 Recipe = Annotated[str, Field(pattern=r"^base(\+[a-z][a-z0-9_]*)*$", max_length=1000)]
 """`base`, or `base+first+second`."""
 VariantName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -34,10 +34,10 @@ UNITS = {"h": 3600, "m": 60, "s": 1}
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of `90m`, `2h`, `1h30m`, `45s`. Raises LlmbenchError for anything else, and for no time at all."""
+    """Seconds of a text such as `90m`, `2h`, `1h30m` or `45s`. Raises LlmbenchError for another form and for zero."""
     parts = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text)
     found = () if parts is None else parts.groups(default="0")
     seconds = sum(float(count) * unit for count, unit in zip(found, UNITS.values(), strict=bool(found)))
     if seconds == 0:
-        raise LlmbenchError(f"'{text}' is no time; write it as 90m, 2h, 1h30m or 45s")
+        raise LlmbenchError(f"'{text}' is not a duration above zero; write it as 90m, 2h, 1h30m or 45s")
     return seconds

@@ -18,24 +18,24 @@ from harness.core.schema import Positive, Strict, TrackName
 from models.parts import ModelConfig, OptimConfig
 
 FEWEST_STORED = 8
-"""Runs of a record; fewer know its spread too badly to serve every candidate (assumption)."""
-LONGEST_QUOTE = 120  # characters of an untrusted file in an error
+"""Least number of stored runs: from fewer, the record's spread is not known well enough (assumption)."""
+LONGEST_QUOTE = 120  # characters of an untrusted file that an error may quote
 # tomllib's time and memory grow with the square of a dotted key: 100 kB took 10 GB (measured 2026-11).
 LONGEST_FILE, LONGEST_LINE = 50_000, 1_000
 
 
 class Budget(Strict):
-    """What every run may spend."""
+    """The budget of every run."""
 
     tokens: Positive
-    """Training tokens; a whole number of batches."""
+    """Number of training tokens; a whole number of batches."""
     batch_sequences: Positive
     seq_len: Positive
-    """Positions of a training sequence and of the evaluation context."""
+    """Length of a training sequence and of the evaluation context, in tokens."""
     dev_evaluations: Positive
-    """Points on the dev curve, the end included."""
+    """Number of points on the dev curve, including the end of training."""
     eval_sequences: Positive
-    """Sequences of one evaluation batch."""
+    """Sequences in one evaluation batch."""
 
     @property
     def batch_tokens(self) -> int:
@@ -48,78 +48,86 @@ class Budget(Strict):
     @model_validator(mode="after")
     def _whole_batches(self) -> Budget:
         if self.tokens % self.batch_tokens:
-            raise ValueError(f"tokens ({self.tokens}) must be a multiple of a batch's {self.batch_tokens} tokens")
+            raise ValueError(f"tokens ({self.tokens}) must be a multiple of the {self.batch_tokens} tokens in a batch")
         if self.dev_evaluations > self.num_steps:
-            raise ValueError(f"dev_evaluations ({self.dev_evaluations}) is more than the {self.num_steps} steps")
+            raise ValueError(
+                f"dev_evaluations ({self.dev_evaluations}) must not exceed the number of steps, {self.num_steps}"
+            )
         return self
 
 
 class Rule(Strict):
-    """The constants of the stopping rule; the track file gives the source of each."""
+    """The constants of the rule; the track's file gives the source of each."""
 
     noise_variant: str
     """A variant that changes only the initial values of one part; `llmbench noise` measures seed noise with it."""
     noise_nats: Annotated[float, Field(gt=0, lt=10)] | None = None
-    """The unit of the screen: deviation of the difference of a pair, the median over the variants of the noise study.
-    None where no study is there: then there is no screen."""
+    """The unit of the screen: standard deviation of a pair's difference, the median over the variants of the noise
+    study. None without a study; then there is no screen."""
     screen_looks: tuple[Positive, ...] = ()
-    """Numbers of runs after which the screen drops a candidate, passes it on, or goes on looking."""
+    """Numbers of runs after which the screen drops a candidate, passes it on, or needs more runs."""
     screen_pass: tuple[float, ...] = ()
-    """For each of these looks: it passes from this mean gain beyond its price on, in units of `noise_nats`."""
+    """For each of these looks: mean gain minus price from which the candidate passes, in units of `noise_nats`."""
     screen_drop: tuple[float, ...] = ()
-    """And is dropped below this one. At the last look both are the same."""
+    """The same for dropping: it is dropped below this value. At the last look both values are equal."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)]
     """One-sided false-accept rate of the confirmation over all looks."""
     looks: tuple[Positive, ...]
     """Numbers of pairs after which the confirmation may decide."""
     levels: tuple[Annotated[float, Field(gt=0, lt=0.5)], ...]
-    """One-sided level of each look; together they spend `alpha` (harness/rule/sequential.py)."""
+    """One-sided level of each look; with all of them the false-accept rate is `alpha` (harness/rule/sequential.py)."""
     stored_runs: Positive | None = None
-    """Runs of the record that are kept and compared with every candidate, where a pair is too dear; None for pairs."""
+    """Number of stored runs of the record that every candidate is compared with; None for pairs."""
     futility_alpha: Annotated[float, Field(gt=0, le=0.5)] | None
-    """An earlier look stops where the gain's one-sided upper bound at this level is not above the margin: at 0.5, where
-    the mean gain is not. None: where the interval of that look is not, as when a claim is trained again."""
+    """A look before the last one rejects if the gain's one-sided upper bound at this level is not above the margin. At
+    0.5 that bound is the mean gain. None, as when a claim is trained again: the upper end of that look's interval."""
     loss_per_statement: Annotated[float, Field(ge=0, lt=1)]
-    """Nats that each added statement must bring."""
+    """Price: nats that the gain must bring for each added statement."""
     max_slowdown: Annotated[float, Field(gt=0, lt=10)]
     """Loss lane: largest time ratio candidate / record, minus one."""
     time_level: Annotated[float, Field(gt=0, lt=0.5)]
-    """Loss lane: one-sided level at which a time ratio is clearly under that limit, or clearly over it."""
+    """Loss lane: one-sided level of the test that a time ratio is under that limit, or over it."""
     milestone: Annotated[float, Field(gt=0, lt=1)]
-    """Share of the steps after which the candidate's first run may be given up."""
+    """Share of the steps after which the candidate's first run may be stopped."""
     milestone_deficit: Annotated[float, Field(gt=0)]
-    """It is given up where its dev loss is this many nats above that of the record's run with the same seed."""
+    """It is stopped if its dev loss is this many nats above that of the record's run with the same seed."""
     speed_per_statement: Annotated[float, Field(ge=0, lt=1)]
     """Speed lane: share of the training time that each added statement must save."""
     loss_tolerance: Annotated[float, Field(gt=0, lt=10)]
     """Speed and simplicity lanes: nats by which the candidate's loss may be worse."""
     time_tolerance: Annotated[float, Field(gt=0, lt=10)]
-    """Simplicity lane: time ratio candidate / record, minus one, that still counts as no slower."""
+    """Simplicity lane: largest time ratio candidate / record, minus one, that counts as no slower."""
 
     @property
     def record_runs(self) -> int:
-        """Runs of the record on public seeds that a contest may need, and an opening has."""
+        """Number of the record's runs on public seeds that a contest may need; an opening has as many."""
         return max(self.screen_looks[-1:] + self.looks[:1] + (self.stored_runs or 1,))
 
     @property
     def design(self) -> Literal["paired", "stored"]:
-        """Fresh pairs, or candidate runs against stored runs of the record."""
+        """`paired`: fresh pairs. `stored`: fresh runs of the candidate against stored runs of the record."""
         return "paired" if self.stored_runs is None else "stored"
 
     @model_validator(mode="after")
     def _fits_together(self) -> Rule:
         if not self.looks or list(self.looks) != sorted(set(self.looks)) or self.looks[0] < 2:
-            raise ValueError(f"looks ({list(self.looks)}) must rise, starting from 2 or more")
+            raise ValueError(f"looks ({list(self.looks)}) must increase and start at 2 or more")
         if len(self.levels) != len(self.looks):
-            raise ValueError(f"levels has {len(self.levels)} entries, looks {len(self.looks)}; give one level a look")
+            raise ValueError(
+                f"levels has {len(self.levels)} entries and looks {len(self.looks)}; give one level for each look"
+            )
         if self.futility_alpha is not None and self.futility_alpha < max(self.levels):
-            # else a change and its reverse could both be accepted
-            raise ValueError(f"futility_alpha ({self.futility_alpha}) must be at least {max(self.levels)}, a level")
+            # otherwise a change and its reverse could both be accepted
+            raise ValueError(
+                f"futility_alpha ({self.futility_alpha}) must be at least the largest level, {max(self.levels)}"
+            )
         if self.stored_runs is not None and self.stored_runs < FEWEST_STORED:
             raise ValueError(f"stored_runs ({self.stored_runs}) must be {FEWEST_STORED} or more")
         screen = (self.screen_looks, self.screen_pass, self.screen_drop)
         if len(set(map(len, screen))) != 1 or list(self.screen_looks) != sorted(set(self.screen_looks)):
-            raise ValueError("screen_looks must rise, and screen_pass and screen_drop have an entry for each of them")
+            raise ValueError(
+                "screen_looks must increase, and screen_pass and screen_drop must have one entry for each look"
+            )
         above = all(drop <= passed for drop, passed in zip(self.screen_drop, self.screen_pass, strict=True))
         if self.screen_looks and (not above or self.screen_drop[-1] != self.screen_pass[-1]):
             raise ValueError("screen_drop must not exceed screen_pass, and the last entries must be equal")
@@ -137,10 +145,10 @@ class Reported(Strict):
     val_loss: Annotated[float, Field(ge=0)] | None = None
     """Nats per token."""
     val_accuracy: Annotated[float, Field(ge=0, le=100)] | None = None
-    """Per cent."""
+    """In percent."""
     perplexity: Annotated[float, Field(ge=1)] | None = None
     time: str | None = None
-    """As published; the hardware is in `what`."""
+    """As published; `what` names the hardware."""
 
 
 class Track(Strict):
@@ -149,68 +157,70 @@ class Track(Strict):
     name: TrackName
     summary: str
     device: Literal["cpu", "cuda"]
-    """Device of training and evaluation; `cuda` is one NVIDIA GPU for each process."""
+    """Device of training and evaluation; with `cuda` each process has one NVIDIA GPU."""
     threads: Positive
     """Threads of each process; fixed because the last bits of a sum depend on them."""
     processes: Annotated[Positive | None, AfterValidator(lambda count: None if count == 1 else count)] = None
-    """Processes that train one run together, each on an equal share of every batch. Default: one."""
+    """Number of processes that train one run, each on an equal share of every batch. Default: one."""
     compile: bool | None = None
-    """Whether the model is compiled with `torch.compile`; fixed because the last bits depend on it."""
+    """Whether `torch.compile` compiles the model; fixed because the last bits depend on it."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...]
-    """Public seeds for exploration, in the order of use."""
+    """Public seeds, in the order in which runs use them."""
     data: DataSpec
     model: ModelConfig
     optim: OptimConfig
     budget: Budget
     rule: Rule
     reported: tuple[Reported, ...] = ()
-    """Results of others for this system; in no digest."""
+    """Results that others report for this system; no digest covers them."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Track:
         if self.model.vocab_size > 2**32:
-            raise ValueError(f"model.vocab_size ({self.model.vocab_size}) must be {2**32} or less: tokens are uint32")
+            raise ValueError(
+                f"model.vocab_size ({self.model.vocab_size}) must be {2**32} or less, because tokens are uint32"
+            )
         fewest = self.rule.record_runs
         if len(set(self.seeds)) != len(self.seeds) or len(self.seeds) < fewest:
-            raise ValueError(f"seeds must be {fewest} or more different numbers, one for each run of the record")
+            raise ValueError(f"seeds must hold at least {fewest} different numbers, one for each run of the record")
         if self.compile and self.num_processes > 1:
-            raise ValueError("compile and processes do not go together yet; leave one of them out")
+            raise ValueError("compile and processes cannot be combined yet; leave one of them out")
         if self.budget.batch_sequences % self.num_processes:
             raise ValueError(
                 f"budget.batch_sequences ({self.budget.batch_sequences}) must be a multiple of processes "
-                f"({self.num_processes}): each takes an equal share of a batch"
+                f"({self.num_processes}), because each takes an equal share of a batch"
             )
         return self
 
     @property
     def num_processes(self) -> int:
-        """Processes that train one run together."""
+        """Number of processes that train one run."""
         return 1 if self.processes is None else self.processes
 
     @property
     def num_threads(self) -> int:
-        """Threads of one run over all its processes."""
+        """Number of threads of one run, over all its processes."""
         return self.threads * self.num_processes
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all values but the summary and others' results; comments and layout do not count."""
+        """SHA-256 over all values except the summary and others' results; comments and layout do not count."""
         return self._digest()
 
     @property
     def training_digest(self) -> str:
-        """SHA-256 over what a single run depends on: all of `digest` but the rule and the list of seeds."""
+        """SHA-256 over what a single run depends on: as `digest`, without the rule and the seeds."""
         return self._digest("rule", "seeds")
 
     def _digest(self, *but: str) -> str:
-        """Absent keys do not count, so an optional key added later changes no digest."""
+        """Absent keys do not count, so a new optional key does not change the digest of older tracks."""
         beside = {"summary", "reported", "settings"}  # they do not define the contest
         content = self.model_dump(mode="json", exclude={*beside, *but}, exclude_none=True)
         return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
 
 
 class ExploratoryTrack(Track):
-    """A track changed by `--set`: it can train, but nothing of it enters the board."""
+    """A track changed by `--set`: it can train, but its runs cannot enter the board."""
 
     settings: tuple[str, ...]
     """`key=value` each, as given."""
@@ -221,7 +231,7 @@ EXPLORATORY = "exploratory-"
 
 
 def settings_of(track: Track) -> tuple[str, ...]:
-    """The settings of an exploratory track; empty for a contest."""
+    """The settings of an exploratory track; empty for any other."""
     return track.settings if isinstance(track, ExploratoryTrack) else ()
 
 
@@ -242,13 +252,15 @@ def load_track(project: Project, name: str, settings: Sequence[str] = ()) -> Tra
 
 
 def parse_track(path: Path, name: str | None = None, settings: Sequence[str] = (), *, text: str | None = None) -> Track:
-    """Parse one track file strictly; `name` is the name that it must state (default: the file's name).
+    """Parse one track file strictly; it must state the name `name` (default: the file's name).
 
-    `text` is the file's content, where that is known already. Raises LlmbenchError with the file, the key and the fix.
+    `text` is the file's content, if it was read already. Raises LlmbenchError with the file, the key and the fix.
     """
     text = read_text(path) if text is None else text
     if len(text) > LONGEST_FILE or max(map(len, text.splitlines()), default=0) > LONGEST_LINE:
-        raise LlmbenchError(f"{path} is no track: longer than {LONGEST_FILE} characters, or {LONGEST_LINE} in a line")
+        raise LlmbenchError(
+            f"{path} is too long for a track: at most {LONGEST_FILE} characters, and {LONGEST_LINE} in a line"
+        )
     kind, name, where = ExploratoryTrack if settings else Track, name or path.stem, str(path)
     try:
         content = tomllib.loads(text)
@@ -262,11 +274,11 @@ def parse_track(path: Path, name: str | None = None, settings: Sequence[str] = (
         return kind.model_validate_json(json.dumps(content, default=str))  # TOML arrays become tuples
     except ValidationError as error:
         raise LlmbenchError(f"{where}: {explain_validation(error)}") from error
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets
-        raise LlmbenchError(f"{where} is not readable TOML ({error}); restore it") from error
+    except (ValueError, RecursionError) as error:  # such as a number of thousands of digits
+        raise LlmbenchError(f"{where} is not valid TOML ({error}); correct or restore it") from error
 
 
-# Schemas of a track file's tables, by the last two parts of pydantic's location, of which the second may be a tag.
+# The schema of each table of a track file, by the last two parts of its location in pydantic's errors.
 _TABLES: dict[tuple[str | int, ...], Any] = {
     (): Track,
     ("model",): ModelConfig,
@@ -283,7 +295,10 @@ _TABLES: dict[tuple[str | int, ...], Any] = {
 
 def explain_validation(error: ValidationError) -> str:
     """The first problem that pydantic found, as a sentence with the key and the fix."""
-    unknown = ("extra_forbidden", "unexpected_keyword_argument")  # first: a misspelt key also makes one missing
+    unknown = (
+        "extra_forbidden",
+        "unexpected_keyword_argument",
+    )  # first, because a misspelt key also makes another one missing
     problem = min(error.errors(), key=lambda problem: problem["type"] not in unknown)
     *table, key = problem["loc"] or ("",)
     pairs = zip((None, *table), (*table, key), strict=False)

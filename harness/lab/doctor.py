@@ -221,8 +221,23 @@ def run_seconds(
 ) -> tuple[float | None, TimeSource | None]:
     """Seconds of one whole run here and their source; (None, None) on a machine without the track's device.
 
-    They are the median over this track's finished runs on this kind of processor, those with `jobs` at a time where
-    there are any; where none is kept they follow from `rates`, by default those of the machine.
+    They come from kept runs. Where none is kept, they follow from `rates`, by default those of the machine.
+    """
+    kept_s = kept_run_seconds(project, track, jobs)
+    if kept_s is not None:
+        return kept_s, "kept runs"
+    rates = rates or matrix_rates(project)
+    if track.device not in rates:
+        return None, None
+    rate = rates[track.device] * (track.threads if track.device == "cpu" else 1)
+    work = track_work(track)
+    return START_S + (work.train_flops / track.num_processes + work.eval_flops) / (UTILISATION * rate), "matrix rate"
+
+
+def kept_run_seconds(project: Project, track: Track, jobs: int) -> float | None:
+    """Median seconds of the track's finished runs on this kind of processor; None where none is kept.
+
+    Of runs that were made `jobs` at a time, where there are any, else of all.
     """
     kept, here = defaultdict[int, list[float]](list), (track.training_digest, this_machine().cpu)
     for path in project.runs.glob(f"{track.name}/*/*/seed-*/{RUN_FILE}"):
@@ -230,14 +245,7 @@ def run_seconds(
             run = load_run(path)
             if isinstance(run, FinishedRun) and (run.training_digest, run.provenance.machine.cpu) == here:
                 kept[run.provenance.jobs].append(whole_seconds(run))
-    if kept:
-        return statistics.median(kept.get(jobs) or chain(*kept.values())), "kept runs"
-    rates = rates or matrix_rates(project)
-    if track.device not in rates:
-        return None, None
-    rate = rates[track.device] * (track.threads if track.device == "cpu" else 1)
-    work = track_work(track)
-    return START_S + (work.train_flops / track.num_processes + work.eval_flops) / (UTILISATION * rate), "matrix rate"
+    return statistics.median(kept.get(jobs) or chain(*kept.values())) if kept else None
 
 
 def whole_seconds(run: FinishedRun) -> float:

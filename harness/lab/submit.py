@@ -30,6 +30,7 @@ from harness.core.audit import Audit
 from harness.core.errors import LlmbenchError, RejectedError, UndecidedError
 from harness.core.project import Project, make_folder, read_bytes, sha256, write_atomic, write_changed
 from harness.core.runs import FailedRun, FinishedRun, dump_json, finished
+from harness.core.terminal import patiently
 from harness.core.track import ExploratoryTrack, Track, settings_of
 from harness.lab.arms import Arms, Entry, choose_arms, run_command
 from harness.lab.contest import Contest, decide_stored, decide_trained, has_passed_screen
@@ -176,7 +177,8 @@ def file_candidate(
     audit, first = None, candidates[0]
     if not negative:
         tell(f"auditing the model of {first.recipe} with seed {first.seed}: at most {first.training.train_s:.0f} s")
-        audit = audit_model(store, first)
+        with patiently("auditing"):
+            audit = audit_model(store, first)
     return Filing(
         kind="negative" if negative else "record",
         name="-".join((track.name, *entry.added, *(f"without-{name}" for name in entry.removed))),

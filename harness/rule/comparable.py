@@ -1,4 +1,4 @@
-"""What forbids a comparison: pairs that differ in more than the recipe, and times that are not comparable."""
+"""Reasons not to compare runs: they differ in more than the recipe, or their times are not comparable."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from harness.core.runs import FinishedRun
 from harness.rule.stats import seed_problems, value_problems
 
-SHORTEST_S = 1e-6  # a shorter training time means that the clock did not run
+SHORTEST_S = 1e-6  # a shorter training time means that the clock was not running
 
 
 def comparability_problems(
@@ -19,10 +19,11 @@ def comparability_problems(
     paired: bool = True,
     loads: bool = True,
 ) -> dict[str, str]:
-    """Reason code -> what differs, for everything that forbids a comparison; empty where nothing does.
+    """Reason code -> what differs, for each reason not to compare these runs; empty where there is none.
 
-    `timed` says whether times alone decide; then runs must have been alone on the machine and interleaved. `paired`
-    says whether runs at the same place are a pair, `loads` whether the two must have shared the machine alike.
+    With `timed` the verdict rests on times: each run must have had the machine to itself, and the two runs of a pair
+    must follow each other. With `paired` runs at the same place are a pair. With `loads` the two runs of a pair must
+    have shared the machine with equally many runs.
     """
     runs = [*records, *candidates]
     problems: dict[str, str] = {}
@@ -45,9 +46,9 @@ def comparability_problems(
                 detail = f"seed {one.seed} ended {one.training.ended}, then seed {two.seed} {two.training.ended}"
                 problems.setdefault("not_interleaved", detail)
     if any(run.training.train_s < SHORTEST_S for run in runs):
-        problems["no_time"] = f"train_s below {SHORTEST_S}"
+        problems["no_time"] = f"train_s is below {SHORTEST_S}"
     if value_problems([run.evaluation.val_loss for run in runs], [run.training.train_s for run in runs]):
-        problems["not_finite"] = "val loss or training time beyond 1e100"
+        problems["not_finite"] = "a val loss or a training time is above 1e100 or not a number"
     return problems
 
 
@@ -62,11 +63,11 @@ _SAME_EVERYWHERE: dict[str, Callable[[FinishedRun], Any]] = {
 
 
 def _note_difference(problems: dict[str, str], code: str, values: Sequence[Any]) -> None:
-    """Note the first value that differs from values[0], and both values."""
+    """Note values[0] and the first value that differs from it."""
     for value in values:
         if value != values[0]:
             one, other = values[0], value
-            if isinstance(one, dict):  # packages: only those that differ
+            if isinstance(one, dict):  # of the packages only those that differ
                 one, other = (sorted(a.items() - b.items()) for a, b in ((one, other), (other, one)))
             problems.setdefault(code, f"{one} and {other}")
             return

@@ -1,4 +1,4 @@
-"""What must hold of a candidate in each lane: its own gain and the guards beside it, as criteria on arrays."""
+"""The criteria of each lane: the gain that is claimed, and the guards on other quantities."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ LANES: tuple[Lane, ...] = ("loss", "speed", "simplicity")
 
 
 class Guard(Strict):
-    """One condition and its numbers."""
+    """One criterion and its numbers."""
 
     quantity: Quantity
-    """`loss` in nats per token; times as the logarithm of the ratio record / candidate: `time` that training takes,
-    `evaluation_time` that val takes."""
+    """`loss` in nats per token; `time` for training and `evaluation_time` for scoring val, both as the logarithm of
+    the ratio record / candidate."""
     gain: float | None
-    """None where too many runs were resumed, whose times do not count."""
+    """None where too many runs were resumed, because the times of resumed runs do not count."""
     margin: float
     ci_low: float | None
     ci_high: float | None
-    """Ends of the two-sided interval: at the look's level, in the lane `loss` of times at the track's `time_level`."""
+    """Ends of the two-sided interval at the look's level; for times in the lane `loss`, at `time_level`."""
     p_value: float | None
     passed: bool
 
 
 def margin_of(rule: Rule, lane: Lane, added_statements: int) -> float:
-    """What the lane's own gain must exceed: the price of the added statements, or minus the tolerance."""
+    """What the claimed gain must exceed: the price of the added statements, or minus the tolerance."""
     if lane == "simplicity":
         return -rule.loss_tolerance
     price = rule.loss_per_statement if lane == "loss" else rule.speed_per_statement
@@ -45,14 +45,14 @@ def margin_of(rule: Rule, lane: Lane, added_statements: int) -> float:
 def criteria_of(
     records: Sequence[FinishedRun], candidates: Sequence[FinishedRun], rule: Rule, lane: Lane, margin: float
 ) -> tuple[Criterion, ...]:
-    """The lane's own gain, then its guards. Times are compared pair by pair, or with the stored runs."""
+    """The claimed gain, then the guards. Times are compared pair by pair, or with the stored runs."""
     design = rule.design
 
     def arms(read: Callable[[FinishedRun], float], records: Sequence[FinishedRun] = records) -> dict[str, Any]:
         found = (np.array([read(run) for run in arm]) for arm in (records, candidates))
         return dict(zip(("record", "candidate"), found, strict=True))
 
-    # What went on from a checkpoint is compared in no time.
+    # The times of resumed runs do not count.
     timed, whole = records, [run.training.resumed is None for run in candidates]
     if design == "stored":
         timed = [run for run in records if run.training.resumed is None]
@@ -82,26 +82,26 @@ def criteria_of(
     return own, limit, *guards
 
 
-# Where a kernel counts processor time in hundredths of a second, less is no measurement.
+# Some kernels count processor time in hundredths of a second; less cannot be measured.
 LEAST_CPU_S = 0.01
 
 
 def training_seconds(run: FinishedRun) -> float:
-    """What a training took: the player's processor time on a CPU, wall time on a GPU.
+    """Seconds of training: the player's processor time on a CPU, wall-clock time on a GPU.
 
-    Other load on the machine moves processor time little and wall time much; a GPU waits for its processor rarely.
+    Load on the machine changes processor time little and wall-clock time much. A GPU rarely waits for its processor.
     """
     return max(run.training.cpu_s, LEAST_CPU_S) if run.provenance.machine.gpu is None else run.training.train_s
 
 
 def evaluation_seconds(run: FinishedRun) -> float:
-    """What scoring val once took: processor time on a CPU, else wall time."""
+    """Seconds of scoring val once: processor time on a CPU, else wall-clock time."""
     cpu_s = run.evaluation.eval_cpu_s if run.provenance.machine.gpu is None else None
     return max(run.evaluation.eval_s if cpu_s is None else cpu_s, LEAST_CPU_S)
 
 
 def as_guard(criterion: Criterion, finding: Finding) -> Guard:
-    """A finding about one contest as plain numbers; without spread there is only a gain."""
+    """A finding about one contest as plain numbers; if the values have no spread, only the gain."""
     has_spread = bool(finding.estimate.standard_error > 0)
     return Guard(
         quantity=criterion.quantity,

@@ -1,4 +1,4 @@
-"""The rule for anyone's per-seed numbers, from any trainer: one test, or the looks that were declared beforehand."""
+"""The rule for per-seed numbers of any trainer: one test, or looks that were declared beforehand."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from harness.rule.verdict import Decision, Verdict, weigh
 
 ARMS = ("candidate", "record")
 FUTILITY_ALPHA = 0.5
-"""As on the tracks: looks end where the mean gain is not above the margin."""
+"""As on the tracks: a look rejects if the mean gain is not above the margin."""
 LAST_LOOK = 64
-"""Computing the levels of more looks takes more than seconds."""
+"""Largest look: computing the levels of later ones takes too long."""
 SMALLEST_LOOKS_ALPHA = 1e-6
-"""Levels of looks are the result of an integration, which is not exact enough for less."""
+"""Least alpha with looks: their levels come from an integration that is not exact enough below this."""
 POWER = 0.8
 MOST_SEEDS = 10_000
-"""Where `seeds_needed` ends."""
+"""Largest number that `seeds_needed` gives."""
 NORMAL_DF = 500
-"""From here on Student's t is taken for normal when seeds are guessed."""
+"""From so many degrees of freedom on, `seeds_needed` uses the normal distribution for Student's t."""
 Value = Annotated[float, Field(allow_inf_nan=True)]  # a diverged run's NaN gets a verdict, not a parse error
 
 
 class Numbers(Strict):
-    """The content of a file: one number for each seed and arm, and how to compare them."""
+    """What is judged: one number for each run of both arms, and how to compare them."""
 
     candidate: tuple[Value, ...]
     record: tuple[Value, ...] | None = None
     target: float | None = None
-    """A fixed number to beat, instead of a record."""
+    """Instead of a record: a fixed number to beat."""
     paired: bool = False
     """Values at the same place (in rows: with the same seed) are a pair."""
     looks: tuple[Count, ...] = ()
-    """Numbers of pairs (of values, against a target) after which the test may decide; without them it is made once."""
+    """Numbers of pairs (against a target: of values) after which the test is made; empty for one test of all."""
     margin: float = 0.0
-    """What the gain must exceed, in the values' unit."""
+    """What the gain must exceed, in the unit of the values."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     """One-sided level of the test, or of all looks together."""
     sigma: Annotated[float, Field(gt=0)] | None = None
-    """Standard deviation of a single value, if known beforehand: a z-test instead of a t-test."""
+    """Standard deviation of a single value, if known beforehand; then a z-test is made instead of a t-test."""
     lower_is_better: bool = True
     candidate_seeds: tuple[Count, ...] | None = None
-    """Seeds of the candidate's values, if known: a seed must not count twice."""
+    """Seeds of the candidate's values, if known. They must differ."""
     record_seeds: tuple[Count, ...] | None = None
 
     @model_validator(mode="after")
@@ -59,9 +59,11 @@ class Numbers(Strict):
         if (self.record is None) == (self.target is None):
             raise ValueError("give either 'record' (a list) or 'target' (a number)")
         if self.paired and self.record is None:
-            raise ValueError("'paired' needs a 'record', a target has no pairs")
+            raise ValueError("'paired' needs 'record', because a target has no pairs; leave 'paired' out")
         if self.paired and self.sigma is not None:
-            raise ValueError("'sigma' is the deviation of single values and does not go with 'paired'; drop one")
+            raise ValueError(
+                "'sigma' is the deviation of single values and cannot be combined with 'paired'; leave one of them out"
+            )
         for name in ARMS:
             seeds = getattr(self, f"{name}_seeds")
             if seeds is not None and len(seeds) != len(getattr(self, name) or ()):
@@ -72,11 +74,11 @@ class Numbers(Strict):
 
     def _check_looks(self) -> None:
         if list(self.looks) != sorted(set(self.looks)) or self.looks[0] < 2 or self.looks[-1] > LAST_LOOK:
-            raise ValueError(f"'looks' must rise, from 2 or more to {LAST_LOOK} or less")
+            raise ValueError(f"'looks' must increase, from 2 or more to {LAST_LOOK} or less")
         if self.sigma is not None:
-            raise ValueError("'looks' are for values whose deviation is not known; drop 'looks' or 'sigma'")
+            raise ValueError("'looks' cannot be combined with a known deviation; leave out 'looks' or 'sigma'")
         if self.record is not None and not self.paired:
-            raise ValueError("'looks' are for pairs; pair the values, or drop the looks")
+            raise ValueError("'looks' need paired values; pair the values or leave out 'looks'")
         if self.alpha < SMALLEST_LOOKS_ALPHA:
             raise ValueError(f"with 'looks', 'alpha' must be {SMALLEST_LOOKS_ALPHA:g} or more")
 
@@ -85,41 +87,41 @@ class Judgement(Strict):
     """The result of the test."""
 
     decision: Decision
-    """`accepted` if p <= alpha, `undecided` if the test could not be made or waits for a look, else `rejected`."""
+    """`accepted` if p <= alpha; `undecided` if the test could not be made or a look is missing; else `rejected`."""
     test: TestName
     p_value: float | None
-    """One-sided; with looks stage-wise, over all looks up to this one."""
+    """One-sided. With looks: the stage-wise p over all looks up to this one."""
     gain: float | None
     """Record (or target) minus candidate; candidate minus record where higher is better."""
     ci_low: float | None
-    """Ends of the two-sided interval at level 1 - 2 alpha; with looks the simultaneous one of all looks."""
+    """Ends of the two-sided interval at level 1 - 2 alpha. With looks it holds at all looks at once."""
     ci_high: float | None
     n: Count
     """Number of the candidate's values."""
     reasons: tuple[str, ...]
-    """Codes for `reasons.explain`."""
+    """Reason codes, which `reasons.explain` puts into sentences."""
     paired: bool = False
     alpha: float = 0.01
-    """One-sided level: what `p_value` must not exceed."""
+    """One-sided level, which `p_value` must not exceed."""
     interval_level: float = 0.98
     """1 - 2 alpha."""
     looks: tuple[Count, ...] = ()
-    """The declared looks; empty where one test was made."""
+    """The declared looks; empty for one test."""
     look: Count = 0
-    """Number of the look that decided, else the last one reached; from 1, 0 for none."""
+    """Number of the look that decided or, if none did, of the last one reached; 0 before the first."""
     next_look: int | None = None
-    """Pairs that the next look needs; None if the verdict is final."""
+    """Number of pairs that the next look needs; None if the verdict is final."""
     seeds_needed: int | None = None
-    """Of what is not accepted: seeds in each arm, those at hand included, with which one test would show the seen gain
-    with a chance of 80 % if it is real. Rough: gain and deviation come from few seeds. 10000 stands for that and more;
+    """If not accepted: total seeds in each arm with which one test would show the measured gain with a probability of
+    80 %, if that gain is real. Rough, because gain and deviation come from few seeds. 10000 stands for 10000 or more.
     None where the gain is not above the margin or the deviation is not known."""
     notes: tuple[str, ...] = ()
-    """What was read out of the file, where it could be read in another way."""
+    """How the file was read, where there was a choice."""
 
 
 @dataclass(frozen=True)
 class DeclaredLooks:
-    """Looks of a comparison outside a track; their levels spend alpha exactly."""
+    """Looks of a comparison outside a track. Their levels follow from `alpha`, which is kept exactly."""
 
     looks: tuple[int, ...]
     alpha: float
@@ -129,9 +131,9 @@ class DeclaredLooks:
 
 
 def judge_numbers(numbers: Numbers, notes: tuple[str, ...] = ()) -> Judgement:
-    """Make the test that the design calls for; the values have no influence on the choice.
+    """Make the test that the design asks for; the choice of the test does not depend on the values.
 
-    Raises UndecidedError where undecided pairs lie between two looks.
+    Raises UndecidedError where there is no verdict yet and the number of pairs lies between two looks.
     """
     sign = 1.0 if numbers.lower_is_better else -1.0
     candidate = [sign * value for value in numbers.candidate]
@@ -140,7 +142,7 @@ def judge_numbers(numbers: Numbers, notes: tuple[str, ...] = ()) -> Judgement:
         record, candidate, paired=numbers.paired, sigma=numbers.sigma, margin=numbers.margin, alpha=numbers.alpha
     )
     problems = seed_problems(numbers.record_seeds or (), numbers.candidate_seeds or (), paired=numbers.paired)
-    if problems:  # a test that counts a seed twice means nothing
+    if problems:  # a test that counts a seed twice is invalid
         once = GainTest(once.test, once.n, once.alpha, reasons=tuple(dict.fromkeys(problems + once.reasons)))
     blank = partial(
         Judgement,
@@ -152,7 +154,7 @@ def judge_numbers(numbers: Numbers, notes: tuple[str, ...] = ()) -> Judgement:
         looks=numbers.looks,
         notes=notes,
     )
-    waits = {"too_few_values", "zero_variance"}  # of a later look there may be more
+    waits = {"too_few_values", "zero_variance"}  # more than the last look that was reached
     if numbers.looks and not set(once.reasons) - waits:
         arms = np.array(np.broadcast_to(record, len(candidate)), dtype=float), np.array(candidate)
         found = _sequential(*arms, numbers, blank)
@@ -169,7 +171,7 @@ def judge_numbers(numbers: Numbers, notes: tuple[str, ...] = ()) -> Judgement:
 def _sequential(
     record: np.ndarray, candidate: np.ndarray, numbers: Numbers, blank: Callable[..., Judgement]
 ) -> Judgement:
-    """The looks in turn, as in a confirmation. Raises UndecidedError for undecided pairs between two looks."""
+    """All looks in turn, as in a confirmation. Raises UndecidedError where undecided pairs lie between two looks."""
     num, unit = len(candidate), "values" if numbers.record is None else "pairs"
     if num < numbers.looks[0]:
         nothing = dict.fromkeys(("p_value", "gain", "ci_low", "ci_high"))
@@ -208,7 +210,7 @@ def _sequential(
 
 
 def _seeds_needed(record: list[float] | float, candidate: list[float], numbers: Numbers, gain: float) -> int | None:
-    """See `Judgement.seeds_needed`."""
+    """The number described at `Judgement.seeds_needed`."""
     effect, num = gain - numbers.margin, len(candidate)
     if numbers.sigma is not None:
         variances = [numbers.sigma**2] * (1 if numbers.target is not None else 2)
@@ -219,7 +221,7 @@ def _seeds_needed(record: list[float] | float, candidate: list[float], numbers: 
     total = sum(variances)
     if not effect > 0 or not total > 0:
         return None
-    share = 1 / sum((variance / total) ** 2 for variance in variances)  # degrees of freedom over n - 1 (Welch)
+    share = 1 / sum((variance / total) ** 2 for variance in variances)  # Welch's degrees of freedom divided by n - 1
 
     def shows(seeds: int) -> bool:
         df = math.inf if numbers.sigma is not None else share * (seeds - 1)
@@ -237,7 +239,7 @@ def _seeds_needed(record: list[float] | float, candidate: list[float], numbers: 
 
 
 def _power(shift: float, df: float, alpha: float) -> float:
-    """Chance that a one-sided test at `alpha` passes, where its statistic is shifted by so many standard errors."""
+    """Power of a one-sided test at `alpha` whose statistic is shifted by so many standard errors."""
     from scipy.special import nctdtr, ndtr, ndtri, stdtrit
 
     if df >= NORMAL_DF:

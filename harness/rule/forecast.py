@@ -1,6 +1,6 @@
-"""What a contest is expected to take and to find: simulated contests go through the screen and the confirmation.
+"""What a contest is expected to cost and to find, from simulated contests with screen and confirmation.
 
-Losses are normal, and runs of one seed share nothing. Times are taken to be equal, so that no guard on time decides.
+Assumes normal losses, no correlation between the runs of a seed, and equal times, so that no guard on time decides.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from harness.rule.stats import Array
 from harness.rule.verdict import Stage
 
 NUM_CONTESTS = 20_000
-"""A share of one in a thousand is known to a fifth of itself, one of a half to less than a hundredth."""
+"""With so many, a share of 0.001 has a relative error of about 20 %, a share of one half less than 1 %."""
 
 
 class Forecast(NamedTuple):
-    """What became of the simulated contests, in shares of all of them."""
+    """How the simulated contests ended, as shares of all of them."""
 
     accepted: float
     passed: float
-    """Share that the screen passes on; 1 where there is none."""
+    """Share that the screen passes on; 1 without a screen."""
     screen: tuple[float, ...]
-    """For each look of the screen, the share of contests whose screen ends there; empty where there is none."""
+    """For each look of the screen, the share of contests whose screen ends there; empty without a screen."""
     confirmation: tuple[float, ...]
     """For each look of the confirmation, the share whose confirmation ends there."""
 
 
 def forecast(rule: Rule, gain: float, sd: float, *, margin: float = 0.0) -> Forecast:
-    """Contests of a candidate that is better by `gain`, where the difference of a pair has the deviation `sd`.
+    """Simulate a candidate whose true gain is `gain`; a pair's difference has the standard deviation `sd`.
 
     All in nats per token; `margin` is the price of the candidate's statements. The random numbers are always the same,
-    so equal questions have equal answers, and a larger gain is never accepted less often.
+    so equal arguments give equal results, and a larger gain is never accepted less often.
     """
     generator = np.random.default_rng(0)
 
@@ -67,36 +67,36 @@ def forecast(rule: Rule, gain: float, sd: float, *, margin: float = 0.0) -> Fore
 
 
 def _shares(done: Replay, num_looks: int) -> tuple[float, ...]:
-    """Share of all contests that ended at each look."""
+    """Shares of all contests that ended at each look."""
     return tuple((np.bincount(done.look, minlength=num_looks + 1)[1:] / NUM_CONTESTS).tolist())
 
 
 TimeSource = Literal["kept runs", "matrix rate"]
-"""What the seconds of a run are estimated from."""
+"""What the time of a run is estimated from."""
 
 
 class Cost(NamedTuple):
-    """What has been trained by the end of a look, from the start of its stage."""
+    """What a stage has trained by the end of a look."""
 
     runs: float
     slots: float
-    """Times that a run takes, one after the other, with as many runs at a time as there is room for."""
+    """Duration, in units of the time of one run, with `jobs` runs at a time."""
 
 
 def trained_arms(rule: Rule, stage: Stage) -> int:
-    """Runs that a stage trains for each of its seeds: fresh pairs, or the candidate's beside the record's kept runs."""
+    """Runs that a stage trains for each seed: 2 for fresh pairs, 1 if the record's runs are kept ones."""
     return 2 if stage == "confirmation" and rule.design == "paired" else 1
 
 
 def filled(rule: Rule, stage: Stage, look: int, jobs: int) -> int:
-    """Seeds to train up to a look, with `jobs` runs at a time: as many more as keep every core busy until the end."""
+    """Number of seeds to train up to a look, rounded up so that `jobs` runs at a time leave no core idle."""
     arms = trained_arms(rule, stage)
     return math.ceil(arms * look / jobs) * jobs // arms
 
 
 def look_costs(rule: Rule, stage: Stage, jobs: int) -> list[Cost]:
-    """For each look of a stage: what it takes, with the record's runs on public seeds there. A track without
-    `noise_nats` has no screen.
+    """For each look of a stage, its cost if the record's runs on public seeds are kept already. Empty for the screen
+    of a track without `noise_nats`.
     """
     if stage == "screen" and rule.noise_nats is None:
         return []
@@ -108,25 +108,25 @@ def look_costs(rule: Rule, stage: Stage, jobs: int) -> list[Cost]:
 
 
 class StageCost(Strict):
-    """What is trained, and how long that takes on this machine."""
+    """How many runs a stage trains, and how long they take on this machine."""
 
     runs: float
     time_s: float | None
-    """None where nothing tells how long a run takes."""
+    """None where the time of a run is not known."""
 
 
 class Expected(Strict):
-    """What to expect of a candidate of one gain. Costs are means over all contests, also those that end in the screen.
+    """What to expect of a candidate with one gain. Costs are means over all contests, with those that the screen ends.
 
-    The screen's are those of the candidate's runs alone.
+    The cost of the screen counts the candidate's runs alone.
     """
 
     gain: float
-    """Nats per token, before the price of its statements."""
+    """True gain in nats per token, without the price of its statements."""
     passed: float
-    """Chance that the screen passes it on."""
+    """Probability that the screen passes it on."""
     accepted: float
-    """Chance that it passes the screen and the confirmation accepts it."""
+    """Probability that it passes the screen and the confirmation accepts it."""
     screen: StageCost
     confirmation: StageCost
     total: StageCost
@@ -136,34 +136,34 @@ class ContestPlan(Strict):
     """What to expect of contests on a track."""
 
     expected: tuple[Expected, ...]
-    """Of no gain, of the gain that was asked for, and of twice as much."""
+    """For no gain, for the gain that was asked for, and for twice as much."""
     noise_nats: float
-    """Deviation of the difference of a pair, as the track declares it."""
+    """Standard deviation of a pair's difference, as the track declares it."""
     margin: float
     """Price of the added statements, nats per token."""
     run_s: float | None
-    """Seconds of one whole run on this machine; None where neither a kept run nor an estimate is there."""
+    """Seconds of one whole run on this machine; None where neither kept runs nor an estimate tell."""
     source: TimeSource | None
     jobs: Positive
     """Runs at a time."""
     longest: StageCost
-    """Of a contest that takes all looks of both stages."""
+    """Cost of a contest that takes all looks of both stages."""
     record: StageCost
-    """Of the record's runs on public seeds, which are trained once and serve every candidate."""
+    """Cost of the record's runs on public seeds, which are trained once and serve every candidate."""
 
 
 def make_plan(
     track: Track, gain: float, statements: int, jobs: int, run_s: float | None, source: TimeSource | None
 ) -> ContestPlan:
-    """What becomes of a candidate that gains `gain` nats per token and adds `statements`, by simulated contests.
+    """What to expect of a candidate that gains `gain` nats per token and adds `statements`, from simulated contests.
 
     A run takes `run_s` seconds here, estimated from `source`. Raises LlmbenchError where the track's noise is unknown.
     """
     rule, name, sd = track.rule, track.name, track.rule.noise_nats
     if sd is None:
         raise LlmbenchError(
-            f"{name} declares no noise_nats: it has no noise study and no screen, so nothing can be planned; measure "
-            f"with `llmbench noise --save --track {name}` and declare what it says in tracks/{name}.toml"
+            f"{name} declares no noise_nats, so nothing can be planned; measure the noise with `llmbench noise --save "
+            f"--track {name}` and declare the result in tracks/{name}.toml"
         )
     margin = statements * rule.loss_per_statement
     screen, confirmation = (look_costs(rule, stage, jobs) for stage in ("screen", "confirmation"))
@@ -197,6 +197,6 @@ def make_plan(
 
 
 def _mean_cost(costs: Sequence[Cost], shares: Sequence[float]) -> Cost:
-    """Mean over all contests, of which these shares end at each look."""
+    """Mean cost over all contests, given the share that ends at each look."""
     both = list(zip(costs, shares, strict=True))
     return Cost(sum(share * one.runs for one, share in both), sum(share * one.slots for one, share in both))

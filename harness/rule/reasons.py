@@ -1,4 +1,4 @@
-"""Reason codes: the stable words of every verdict, and a sentence for each."""
+"""Reason codes: a verdict names its reasons by these stable codes; each has a sentence."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ REASONS = {
     "gain_shown": "The gain is shown to exceed its margin, and nothing else got worse than allowed.",
     "simpler_and_no_worse": "Fewer statements, and neither loss nor time is worse than the tolerances.",
     # rejected
-    "screened_out": "The first runs do not look promising enough to be confirmed; a screen may be wrong.",
-    "identical": "The first run ends in the record's own bits, identical: this variant changes nothing on this track.",
+    "screened_out": "The first runs do not look promising enough for a confirmation. A screen can be wrong.",
+    "identical": "The first run gave exactly the record's numbers: this variant changes nothing on this track.",
     "hopeless": "The mean gain is not above its margin, so the confirmation stops here.",
     "not_shown": "After the last look the gain is not shown to exceed its margin.",
     "loss_worse": "The val loss is not shown to be within the track's tolerance of the record's.",
     "too_slow": "The candidate trains slower than the track's limit on time allows.",
     "slow_evaluation": "Scoring val takes the candidate longer than the track's `max_slowdown` allows.",
     "not_simpler": "The simplicity lane takes only candidates with fewer statements than the record.",
-    "candidate_failed": "A run of the candidate diverged, broke a probe's rule or crashed, so it has no score.",
-    "hopeless_start": "At the milestone of its first run the candidate was too far behind the record to go on.",
+    "candidate_failed": "A run of the candidate diverged, failed a probe or crashed, so it has no score.",
+    "hopeless_start": "Partway through its first run the candidate was too far behind the record; the run was ended.",
     # undecided: more evidence
     "screen_passed": "The first runs look promising. Only the confirmation, on fresh seeds, decides.",
     "needs_more_runs": "The screen has not decided yet; its next look needs more runs.",
-    "time_unclear": "The training time is neither clearly under nor over the limit; the next look tells.",
-    "evaluation_time_unclear": "The time of val is neither clearly under nor over the limit; the next look tells.",
-    "record_failed": "A run of the record failed, so its seed has no pair; other code of the candidate draws others.",
+    "time_unclear": "The training time is not clearly under or over its limit; the next look needs more pairs.",
+    "evaluation_time_unclear": "The time for scoring val is not clearly under or over its limit; more pairs tell.",
+    "record_failed": "A run of the record failed, so its seed has no pair. New code of the candidate gets new seeds.",
     "run_interrupted": "A run was killed from outside, perhaps for lack of memory; run the candidate again.",
     "too_few_pairs": "There are fewer pairs than the first look needs.",
     "needs_more_pairs": "The gain is not shown yet; the next look needs more pairs.",
     "too_few_values": "A test needs at least two values in each arm (one, where the deviation is known).",
     "zero_variance": "The values have no spread, so there is no noise to measure the gain against.",
-    "resumed_runs": "Too many runs went on from a checkpoint: no times compare. Delete their folders and run it again.",
+    "resumed_runs": "Too many runs were resumed, so their times do not count. Delete their folders; run it again.",
     # undecided: not comparable
     "seed_ignored": "Two seeds of one arm gave the same numbers: the trainer ignores its seed.",
     "stale_record": "The record has changed since the candidate was measured; run the candidate again.",
@@ -45,23 +45,23 @@ REASONS = {
     "mixed_load": "The two runs of a pair shared the machine with different numbers of runs, so their times differ.",
     "shared_machine": "Times count only where each run had the machine to itself (one job).",
     "not_interleaved": "Times count only where the two runs of each pair were trained one right after the other.",
-    "mixed_clocks": "Some runs state the processor time that scoring val took and others do not.",
+    "mixed_clocks": "Some runs state how much processor time scoring val took, and others do not.",
     "no_time": "A run's training time is zero.",
     "not_finite": "A value is NaN, infinite or absurdly large.",
     "unequal_lengths": "Paired arms must have equally many values.",
     "bad_sigma": "The known deviation must be a positive number.",
     "bad_alpha": "The level alpha must lie between 1e-12 and 0.5.",
     # remarks, after the reason that decided
-    "equal_spread_assumed": "The record's runs are stored ones; both arms are taken to scatter alike.",
+    "equal_spread_assumed": "The record's runs are stored ones; the test assumes that both arms have the same spread.",
     "fewer_statements": "The candidate has fewer statements than the record; in this lane that earns no credit.",
     "pairs_left_over": "An earlier look decided; later pairs are not used.",
     "sign_flip_disagrees": "The exact sign-flip test, which does not assume normal noise, does not reach alpha.",
 }
 
 NUMBERS_ALONE = {"gain_shown": "The gain is shown to exceed its margin."}
-"""Sentences where nothing but the numbers was looked at."""
+"""Sentences for a judgement of numbers alone, without times."""
 ONE_TEST = NUMBERS_ALONE | {"not_shown": "The gain is not shown to exceed its margin."}
-"""Sentences where, besides, there were no looks."""
+"""Sentences for one such test, without looks."""
 
 
 def explain(code: str) -> str:

@@ -1,7 +1,8 @@
-"""The screen on arrays: a cheap look at a candidate's first runs, which drops it, passes it on, or goes on looking.
+"""The screen on arrays: after a candidate's first runs it drops the candidate, passes it on, or needs more runs.
 
-It compares the mean gain with the track's known noise. It promises nothing about errors: what passes is confirmed on
-fresh seeds, and only that decides. Shapes: seeds are the last axis; any axes before it are independent contests.
+It compares the mean gain with the track's known noise. It promises nothing about errors: a candidate that passes is
+confirmed on fresh seeds, and only that decides. Shapes: seeds are the last axis; any axes before it are independent
+contests.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from harness.rule.stats import Array
 
 
 def units(gains_S: Array, margin: float, rule: Rule) -> Array:
-    """Mean gain beyond its price, in paired deviations of the track. Raises ValueError where the track has no unit."""
+    """Mean gain minus price, in units of the track's `noise_nats`. Raises ValueError where the track declares none."""
     if rule.noise_nats is None:
         raise ValueError("a track without noise_nats has no screen")
     found: Array = (gains_S.mean(-1) - margin) / rule.noise_nats
@@ -22,7 +23,7 @@ def units(gains_S: Array, margin: float, rule: Rule) -> Array:
 
 
 def replay_screen(gains_S: Array, margin: float, rule: Rule) -> Replay:
-    """All looks in turn, for every contest at once: 1 passes, -1 is dropped, 0 needs more runs."""
+    """All looks in turn, for every contest at once: 1 for passed, -1 for dropped, 0 for needs more runs."""
     *contests, available = gains_S.shape
     decision, look = np.zeros(contests, dtype=np.int64), np.zeros(contests, dtype=np.int64)
     limits = zip(rule.screen_looks, rule.screen_pass, rule.screen_drop, strict=True)

@@ -1,6 +1,6 @@
-"""The looks of a confirmation on arrays: what is accepted, what is hopeless, what needs more pairs.
+"""The looks of a confirmation on arrays: which contests are accepted, rejected, or need more pairs.
 
-`verdict.decide` runs it on one contest, `benchmarks/verdict.py` on a hundred thousand simulated ones.
+`verdict.decide` uses it for one contest, `benchmarks/verdict.py` for a hundred thousand simulated ones.
 Shapes: seeds are always the last axis; any axes before it are independent contests.
 """
 
@@ -24,18 +24,18 @@ Counts = NDArray[np.int64]
 Quantity = Literal["loss", "time", "evaluation_time"]
 
 SIZE_TOLERANCE = 0.01
-"""Share of alpha by which the levels of a track may miss it."""
+"""Largest relative error of the false-accept rate that a track's levels give."""
 NODES = 200
-"""Of the grid over the statistic, three times: evenly, and dense on both sides of an edge. Four times as many, with
-twice as many angles, move the size of usual looks by less than a thousandth of itself."""
+"""Points of each of the three grids over the statistic: one even, two dense on the sides of an edge. With four times as
+many points and twice as many angles, the size of usual looks changes by less than one in a thousand."""
 ANGLES = 32
-"""Gauss-Legendre nodes of one step's integral."""
+"""Gauss-Legendre nodes for the integral of one step."""
 SMALLEST_P, LARGEST_P = 1e-150, 1 - 2.0**-53
-"""Ends of the levels whose quantiles are finite, and their squares too."""
+"""Range of levels for which quantiles and their squares are finite."""
 
 
 class Looks(Protocol):
-    """When a contest may be decided, and at which levels: a track's rule, or what a comparison declares."""
+    """After how many pairs, and at which levels, a contest may be decided: by a track's rule, or as declared."""
 
     @property
     def looks(self) -> tuple[int, ...]: ...
@@ -51,7 +51,7 @@ class Looks(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Criterion:
-    """One condition: the gain in one quantity against one margin."""
+    """One criterion: the gain in one quantity must exceed one margin."""
 
     quantity: Quantity
     record: Array
@@ -59,20 +59,20 @@ class Criterion:
     margin: float
     design: Design
     level: float | None = None
-    """None where the gain must be shown at the level of each look. A guard on time has a level of its own: it passes
-    where the gain is above the margin at that level and blocks where it is below; in between the next look is taken,
-    and at the last one the mean decides."""
+    """None if the gain must be shown at the level of each look. A guard on time has its own level: at that level it
+    passes if the gain is shown to be above the margin, and blocks if it is shown to be below. In between the next look
+    is needed; at the last look the mean decides."""
     counts: Flags | None = None
-    """Which pairs count, the same ones of every contest; None where all do."""
+    """Which pairs count, the same for every contest; None for all."""
     missed: str
-    """Reason code if the last look does not show the gain."""
+    """Reason code where the last look does not show the gain."""
     hopeless: str
-    """Reason code if an earlier look excludes it."""
+    """Reason code where an earlier look excludes it."""
     unclear: str = ""
-    """Reason code if a look finds neither, of a criterion with a level of its own."""
+    """Reason code where a look shows neither, for a criterion with its own level."""
 
     def arms(self, num_pairs: int) -> tuple[Array, Array]:
-        """The record's and the candidate's values of the first `num_pairs` pairs, as far as they count.
+        """The record's and the candidate's values in those of the first `num_pairs` pairs that count.
 
         Stored runs of a record all count.
         """
@@ -84,33 +84,33 @@ class Criterion:
 
 
 class Finding(NamedTuple):
-    """One criterion at one look, for every contest."""
+    """What one criterion gives at one look, for every contest."""
 
     estimate: Estimate
     low: Array
     high: Array
-    """Ends of the two-sided interval: of the look's level, or of the criterion's own."""
+    """Ends of the two-sided interval at the look's level, or at the criterion's own."""
     p: Array
-    """One-sided, of this look alone."""
+    """One-sided p-value of this look alone."""
     passes: Flags
     hopeless: Flags
     unclear: Flags
-    """Neither passed nor excluded, because the values have no spread or too few pairs count."""
+    """Neither shown nor excluded, because the values have no spread or too few pairs count."""
 
 
 class Replay(NamedTuple):
-    """The state of each contest after the looks that its pairs allow."""
+    """The state of each contest after all looks for which there are enough pairs."""
 
     decision: Counts
-    """1 accepted, -1 rejected, 0 undecided."""
+    """1 for accepted, -1 for rejected, 0 for undecided."""
     look: Counts
-    """The look that decided, else the last one reached; from 1, 0 for none."""
+    """Number of the look that decided or, if none did, of the last one reached; 0 before the first."""
 
 
 def find(criterion: Criterion, look: int, rule: Looks) -> Finding:
-    """One criterion at a look, counted from 1.
+    """What one criterion gives at look number `look`, counted from 1.
 
-    Where fewer pairs count than the first look needs, nothing is known: all numbers are NaN.
+    All numbers are NaN where fewer pairs count than the first look needs.
     """
     level, num_pairs, is_last = rule.levels[look - 1], rule.looks[look - 1], look == len(rule.looks)
     record, candidate = criterion.arms(num_pairs)
@@ -151,13 +151,13 @@ def replay(criteria: Sequence[Criterion], rule: Looks) -> Replay:
 
 
 def false_accept_rate(looks: Sequence[int], levels: Sequence[float]) -> float:
-    """Chance that paired t-tests at these looks, each at its own level, accept a candidate without any gain.
+    """Probability that paired t-tests at these looks and levels accept a candidate without any gain.
 
     Exact for normal differences. With S_n the sum and Q_n the sum of squares of n differences, the statistic of every
     look is a function of u_n = S_n / sqrt(Q_n), t = u sqrt((n - 1) / (n - u^2)). Without a gain the direction of the
     differences is uniform on a sphere, so u_n is a Markov chain: u' = u cos(a) + sin(a), where the angle a is
-    independent of u and has a density proportional to cos(a)^(n - 1). The recursion runs backwards: the chance to
-    be accepted from u_n on is the mean over a of the chance from u_{n+1} on.
+    independent of u and has a density proportional to cos(a)^(n - 1). The recursion runs backwards: the probability
+    of acceptance from u_n is the mean over a of the probability from u_{n+1}.
     """
     from scipy.special import stdtrit
 
@@ -167,21 +167,22 @@ def false_accept_rate(looks: Sequence[int], levels: Sequence[float]) -> float:
 
 
 def stage_wise_p(looks: Sequence[int], levels: Sequence[float], look: int, p: float) -> float:
-    """One p-value over all looks of a paired design that stopped at `look`, whose own test gave `p`.
+    """The p-value over all looks of a paired design that stopped at `look`, where the test at that look gave `p`.
 
-    The chance, without a gain, to be accepted at an earlier look, or to come to this one with a statistic at least as
-    large. At most alpha exactly where the candidate is accepted (Fairbanks and Madsen 1982, stage-wise ordering).
+    It is the probability, for a candidate without any gain, to be accepted at an earlier look or to reach this look
+    with a statistic at least as large. It is at most alpha exactly where the candidate is accepted (stage-wise
+    ordering, Fairbanks and Madsen 1982).
     """
     return false_accept_rate(looks[:look], [*levels[: look - 1], p])
 
 
 @lru_cache(maxsize=256)
 def _crossing(looks: tuple[int, ...], quantiles: tuple[float, ...]) -> float:
-    """Chance that the t statistic reaches its quantile at one of these looks."""
+    """Probability that the t statistic reaches its quantile at one of these looks."""
     from scipy.special import stdtr, stdtrit
 
     bars = {n: t * math.sqrt(n / (n - 1 + t * t)) for n, t in zip(looks, quantiles, strict=True)}
-    # Value of the chain's state after the last look: nothing is accepted any more.
+    # After the last look nothing is accepted any more.
     last = looks[-1]
     grid, edge = np.array([-math.sqrt(last), math.sqrt(last)]), bars[last]
     later = np.zeros_like(grid)
@@ -192,12 +193,12 @@ def _crossing(looks: tuple[int, ...], quantiles: tuple[float, ...]) -> float:
         later = _one_step(new_grid, n, edge, n + 1 in bars, grid, later, nodes, weights)
         grid, edge = new_grid, new_edge
     first = looks[0]
-    # At the first look: equally likely quantiles of u, taken between those where the contest goes on.
+    # At the first look: quantiles of u at equal steps of probability, where the contest goes on.
     t_first = quantiles[0]
     at_first = float(stdtr(first - 1, -t_first))
     share = (nodes + 1) / 2
     total = 0.0
-    # The mass below the bar, in pieces that are fine near the bar, where the chance to be accepted later is large.
+    # The probability below the bar, in finer pieces near the bar, where later acceptance is likely.
     edges = 1 - (1 - np.linspace(0, 1, 200)) ** 3
     for low, high in itertools.pairwise(edges):
         mass = (low + (high - low) * share) * (1 - at_first)
@@ -208,9 +209,9 @@ def _crossing(looks: tuple[int, ...], quantiles: tuple[float, ...]) -> float:
 
 
 def _grid(n: int, edge: float) -> tuple[Array, float]:
-    """States u_n, and which of them just reach `edge` at n + 1: there the chance to pass it has a root's edge.
+    """States u_n. Near those that can just reach `edge` at n + 1 the probability behaves like a square root.
 
-    The grid is dense there.
+    The grid is dense near them.
     """
     longest = math.sqrt(n)
     plain = longest * np.sin(np.linspace(-math.pi / 2, math.pi / 2, NODES))
@@ -223,9 +224,9 @@ def _grid(n: int, edge: float) -> tuple[Array, float]:
 def _one_step(
     u: Array, n: int, edge: float, is_look: bool, next_grid: Array, next_value: Array, nodes: Array, weights: Array
 ) -> Array:
-    """Chance to be accepted after n differences, from that after n + 1, which is not smooth at `edge`.
+    """Probability of acceptance after n differences, from that after n + 1, which is not smooth at `edge`.
 
-    If n + 1 is a look, all from `edge` on are accepted there.
+    If n + 1 is a look, it accepts everything from `edge` on.
     """
     half = math.pi / 2
     turned, longest = np.arctan(u), np.sqrt(1 + u * u)
@@ -233,7 +234,7 @@ def _one_step(
     inside = np.arcsin(np.clip(edge / longest, -1, 1))
     meets = (-math.pi - inside, inside, math.pi - inside)
     cuts = [np.full_like(u, -half), *(np.clip(meet - turned, -half, half) for meet in meets), np.full_like(u, half)]
-    # Divided by the integral of cos^(n-1) over all angles.
+    # Normalized by the integral of cos^(n-1) over all angles.
     scale = math.gamma(n / 2 + 0.5) / (math.sqrt(math.pi) * math.gamma(n / 2))
     value = np.zeros_like(u)
     for place, (low, high) in enumerate(itertools.pairwise(cuts)):
@@ -249,16 +250,16 @@ def _one_step(
 
 
 WEIGHTS = ((3, 4, 5, 6, 7, 8), (1.0, 1.3, 1.6, 2.0, 2.8, 4.0))
-"""Looks out of eight, and the ratio of their levels, of which the tracks' own looks use some (benchmarks/verdict)."""
+"""Looks of a contest of eight pairs and the ratio of their levels; tracks use some of them (benchmarks/verdict)."""
 
 
 def usual_weights(looks: Sequence[int]) -> list[float]:
-    """The ratio of the tracks' levels at these looks, by their share of the last one."""
+    """The ratio of the levels at these looks, as on the tracks, by each look's share of the last one."""
     return [float(np.interp(8 * look / looks[-1], *WEIGHTS)) for look in looks]
 
 
 def spend(looks: Sequence[int], weights: Sequence[float], alpha: float) -> tuple[float, ...]:
-    """Levels in the ratio of `weights` that spend `alpha` in a paired design."""
+    """Levels in the ratio of `weights` whose false-accept rate in a paired design is `alpha`."""
     from scipy.optimize import brentq
 
     def missed(scale: float) -> float:
@@ -269,13 +270,13 @@ def spend(looks: Sequence[int], weights: Sequence[float], alpha: float) -> tuple
 
 
 def check_levels(rule: Looks) -> None:
-    """Raises LlmbenchError where the levels do not spend alpha."""
-    if rule.design == "stored":  # no exact levels: a union bound
+    """Raises LlmbenchError where the levels do not give the false-accept rate alpha."""
+    if rule.design == "stored":  # stored runs have no exact levels but a union bound
         size, exact = sum(rule.levels), False
     else:
         size, exact = false_accept_rate(rule.looks, rule.levels), True
     if size > rule.alpha * (1 + SIZE_TOLERANCE) or (exact and size < rule.alpha * (1 - SIZE_TOLERANCE)):
         raise LlmbenchError(
-            f"rule.levels: these looks accept a candidate without any gain with a chance of {size:.5f}, the declared "
-            f"alpha is {rule.alpha}; multiply the levels by about {rule.alpha / size:.4f}"
+            f"rule.levels: these looks accept a candidate without any gain with a probability of {size:.5f}, the "
+            f"declared alpha is {rule.alpha}; multiply the levels by about {rule.alpha / size:.4f}"
         )

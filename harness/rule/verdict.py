@@ -1,9 +1,9 @@
-"""The rule: pairs in, verdict out. The same pure function in `run`, `submit`, `verify` and in the study of errors.
+"""The rule: pairs in, verdict out. The same pure function in `run`, `submit`, `verify` and the benchmarks.
 
-A candidate goes through two stages. The *screen* looks at its first runs on public seeds beside the record's; it drops
-it or passes it on. The *confirmation* decides, on seeds that nobody chose: at each look the candidate is accepted, or
-rejected as hopeless, or waits for the next look; what the last look does not accept is rejected. Earlier looks are
-replayed first, so a verdict is final: running more pairs cannot change it.
+A candidate goes through two stages. The *screen* compares its first runs with the record's on public seeds, and drops
+it or passes it on. The *confirmation* decides, on seeds that nobody chose: each look accepts the candidate, rejects it
+as hopeless, or asks for more pairs; the last look accepts or rejects. Earlier looks are always replayed first, so a
+verdict is final: more pairs cannot change it.
 """
 
 from __future__ import annotations
@@ -36,63 +36,63 @@ _DECISIONS: dict[int, Decision] = {1: "accepted", -1: "rejected", 0: "undecided"
 class Verdict(Strict):
     """The rule's decision about a set of pairs, and the numbers behind it.
 
-    `gain`, `margin` and the interval are in nats per token in the lanes `loss` and `simplicity`, and the
-    logarithm of the time ratio record / candidate in the lane `speed`. They are None before the first look
-    and where pairs must not be compared.
+    `gain`, `margin` and the interval are in nats per token in the lanes `loss` and `simplicity`. In the lane `speed`
+    they are logarithms of the time ratio record / candidate. They are None before the first look and where the runs
+    cannot be compared.
     """
 
     decision: Decision
     lane: Lane
     stage: Stage
-    """What the pairs are: of the screen, which drops or passes on, or of the confirmation, which alone accepts."""
+    """The stage of the pairs: a screen, which drops or passes on, or a confirmation, which alone accepts."""
     reasons: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Stable codes, the deciding ones first; `reasons.explain` has a sentence for each."""
+    """Stable codes, the deciding ones first; `reasons.explain` gives a sentence for each."""
     details: tuple[Line, ...] = ()
-    """For pairs that must not be compared: the values that differ."""
+    """For runs that cannot be compared: the values that differ."""
     pairs: Count
-    """Number of pairs used: those of the look, in the order given."""
+    """Number of pairs used: as many as the look needs, from the first on."""
     look: Count
-    """Number of the look, from 1; 0 before the first."""
+    """Number of the look, counted from 1; 0 before the first."""
     next_look: int | None
-    """Pairs that the next look needs; None if the verdict is final or more pairs would not help."""
+    """Number of pairs that the next look needs; None if the verdict is final or more pairs would not help."""
     design: Literal["paired", "stored"]
     gain: float | None = None
     margin: float
     units: float | None = None
-    """Of a screen: mean gain beyond its margin, in paired deviations of the track."""
+    """In a screen: mean gain minus margin, in units of the track's `noise_nats`."""
     ci_low: float | None = None
-    """Lower end of the simultaneous interval of all looks, at level 1 - 2 alpha: above the margin where the gain is
-    shown. None in a screen."""
+    """Lower end of the interval at level 1 - 2 alpha that holds at all looks at once; it is above the margin where the
+    gain is shown. None in a screen."""
     ci_high: float | None = None
     p_value: float | None = None
-    """One-sided and stage-wise, over all looks up to this one; None if the values have no spread, and in a screen."""
+    """One-sided stage-wise p over all looks up to this one; None if the values have no spread, and in a screen."""
     alpha: float
-    """Of the confirmation, all looks together: what `p_value` must not exceed."""
+    """One-sided level of the confirmation over all looks, which `p_value` must not exceed."""
     sign_flip_p: float | None = None
-    """Exact one-sided p of the sign-flip test, from seven pairs on; a check, not part of the rule."""
+    """Exact one-sided p of the sign-flip test, from seven pairs on; a check that decides nothing."""
     correlation: float | None = None
-    """Of the two arms' val losses over the pairs used; None below three pairs."""
+    """Correlation of the two arms' val losses over the pairs used; None for fewer than three pairs."""
     time_ratio: float | None = None
-    """Training time, candidate / record, geometric mean over those of the pairs used that were not resumed."""
+    """Training time, candidate / record: geometric mean over the pairs used, without resumed runs."""
     added_statements: int
     guards: tuple[Guard, ...] = ()
-    """Conditions besides the lane's own gain."""
+    """Criteria besides the claimed gain."""
 
     def used(
         self, records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]
     ) -> tuple[tuple[FinishedRun, ...], tuple[FinishedRun, ...]]:
-        """The runs of both arms that this rests on: those of its pairs, or all stored runs of the record."""
+        """The runs of both arms that the verdict rests on: those of its pairs, or all stored runs of the record."""
         count = len(records) if self.design == "stored" and self.pairs else self.pairs
         return tuple(records[:count]), tuple(candidates[: self.pairs])
 
 
 def decide(pairs: Sequence[Pair], rule: Rule, *, added_statements: int, lane: Lane = "loss") -> Verdict:
-    """The confirmation's verdict on `pairs`, given in the order in which their seeds follow from the candidate.
+    """The confirmation's verdict on `pairs`, which are in the order in which their seeds were drawn.
 
     `added_statements` is the candidate's cost minus the record's. In the lanes `loss` and `speed` each added
-    statement raises the margin; removed ones earn nothing. A look uses the first pairs up to its number; pairs
-    between two looks are not used until the next one is complete. Never raises on finite numbers, except LlmbenchError
-    where the track's levels do not spend its alpha.
+    statement raises the margin; removed statements earn nothing. A look uses as many of the first pairs as it needs;
+    further pairs wait for the next look. Raises LlmbenchError where the track's levels do not match its alpha, and
+    nothing else for finite numbers.
     """
     check_levels(rule)
     arms = [pair.record for pair in pairs], [pair.candidate for pair in pairs]
@@ -127,10 +127,10 @@ def weigh(
     records: Sequence[float],
     candidates: Sequence[float],
 ) -> Verdict:
-    """The decision at the last look that the values allow: `verdict` with its reasons and numbers.
+    """`verdict` with the decision, reasons and numbers of the last look for which there are enough values.
 
-    The first criterion is the gain that is claimed, the others are guards. The correlation is that of the values of
-    both arms. Needs as many pairs as the first look.
+    The first criterion is the claimed gain, the others are guards. `correlation` is that of both arms' values. There
+    must be enough pairs for the first look.
     """
     blank = verdict(decision="undecided", reasons=("too_few_pairs",))
     lane, added, stored = blank.lane, blank.added_statements, rule.design == "stored"
@@ -166,14 +166,14 @@ def weigh(
 
 
 def _over_all_looks(rule: Looks, look: int, p: float) -> float:
-    """One p-value from that of the look that the contest has come to."""
-    if rule.design == "stored":  # a union bound
+    """The p-value over all looks, from that of the last look reached."""
+    if rule.design == "stored":  # a union bound over the looks
         return min(1.0, sum(rule.levels[: look - 1]) + p)
     return stage_wise_p(rule.looks, rule.levels, look, p)
 
 
 def changes_nothing(records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]) -> bool:
-    """Whether the first pair's losses on val and on dev are the same in every bit."""
+    """Whether the two runs of the first pair have exactly equal losses on val and on dev."""
     first = next(zip(records, candidates, strict=False), None)
     if first is None:
         return False
@@ -185,14 +185,14 @@ def changes_nothing(records: Sequence[FinishedRun], candidates: Sequence[Finishe
 
 
 def screen(pairs: Sequence[Pair], rule: Rule, *, added_statements: int) -> Verdict:
-    """What the screen makes of the candidate's first runs, beside the record's with the same seeds.
+    """The screen's verdict on the candidate's first runs and the record's runs with the same seeds.
 
-    It rejects, or says that more runs or a confirmation are needed; it never accepts. Its lane is `loss`. Raises
-    LlmbenchError where the track declares no screen.
+    It rejects, or says that more runs or a confirmation are needed; it never accepts. There are screens in the lane
+    `loss` only. Raises LlmbenchError where the track declares no screen.
     """
     verdict = _verdict_for(rule, "loss", "screen", added_statements)
     if not rule.screen_looks or rule.noise_nats is None:
-        raise LlmbenchError("this track declares no screen, so only a confirmation can be judged and filed")
+        raise LlmbenchError("this track declares no screen; judge and file a confirmation")
     records, candidates = [pair.record for pair in pairs], [pair.candidate for pair in pairs]
     if problems := comparability_problems(records, candidates, timed=False, loads=False):
         return verdict(decision="undecided", reasons=tuple(problems), details=tuple(problems.values()))
@@ -221,13 +221,13 @@ def screen(pairs: Sequence[Pair], rule: Rule, *, added_statements: int) -> Verdi
 def failed_verdict(
     code: FailureCode, reason: str, rule: Rule, *, added_statements: int, lane: Lane = "loss", stage: Stage
 ) -> Verdict:
-    """The verdict where a run failed: a failed candidate is rejected, and no number is given."""
+    """The verdict where a run failed. It has no numbers; a failed run of the candidate rejects it."""
     decision: Decision = "rejected" if code in ("candidate_failed", "hopeless_start") else "undecided"
     return _verdict_for(rule, lane, stage, added_statements)(decision=decision, reasons=(code,), details=(reason,))
 
 
 def _verdict_for(rule: Rule, lane: Lane, stage: Stage, added_statements: int) -> Callable[..., Verdict]:
-    """A verdict before the first look, to which decision, reasons and numbers are still to be added."""
+    """A verdict before the first look; the caller adds decision, reasons and numbers."""
     return partial(
         Verdict,
         lane=lane,
@@ -245,7 +245,7 @@ def _verdict_for(rule: Rule, lane: Lane, stage: Stage, added_statements: int) ->
 def _deciding(
     lane: Lane, decision: Decision, criteria: Sequence[Criterion], findings: Sequence[Finding], *, is_last: bool
 ) -> tuple[str, ...]:
-    """The codes that decided, or that say what is missing."""
+    """The codes that decided or, of an undecided contest, say what is missing."""
     if decision == "accepted":
         return ("simpler_and_no_worse",) if lane == "simplicity" else ("gain_shown",)
     both = list(zip(criteria, findings, strict=True))
@@ -261,12 +261,12 @@ def _deciding(
 
 
 class Decided(NamedTuple):
-    """The outcome of two arms' runs."""
+    """The verdict on the runs of two arms, and which runs count."""
 
     records: tuple[FinishedRun, ...]
     candidates: tuple[FinishedRun, ...]
-    """The two runs of a pair at the same place, up to the first seed that not both arms finished; or all stored runs of
-    the record, and the candidate's."""
+    """Pairs, the two runs of each at the same place, up to the first seed that not both arms finished. With stored
+    runs: all of the record's, and the candidate's."""
     failed: tuple[FailedRun, ...]
     verdict: Verdict
 
@@ -280,9 +280,9 @@ def decide_arms(
     lane: Lane,
     stage: Stage,
 ) -> Decided:
-    """The verdict on the finished pairs before the first gap; the first failed run decides where it is undecided.
+    """The verdict on the finished pairs before the first gap. If they leave it undecided, a failed run decides.
 
-    Runs of one seed are a pair; the seeds count in the order in which they come.
+    Runs with the same seed are a pair; seeds count in the order in which they come.
     """
     if stage == "confirmation" and rule.design == "stored":
         check_levels(rule)
@@ -299,7 +299,7 @@ def decide_arms(
             verdict = decide(pairs, rule, added_statements=added_statements, lane=lane)
     failed = tuple(run for run in (*records, *candidates) if isinstance(run, FailedRun))
     if failed and verdict.decision == "undecided" and verdict.reasons != ("screen_passed",):
-        # Otherwise the verdict is final, whatever became of later runs.
+        # Otherwise the verdict is final, even if a later run failed.
         code: FailureCode = "candidate_failed"
         if failed[0].status == "interrupted":
             code = "run_interrupted"
@@ -314,7 +314,7 @@ def decide_arms(
 
 
 def _pairs(records: Sequence[FinishedRun | FailedRun], candidates: Sequence[FinishedRun | FailedRun]) -> list[Pair]:
-    """The runs of one seed, up to the first seed that not both arms finished."""
+    """The pairs, up to the first seed that not both arms finished."""
     arms, pairs = [{run.seed: run for run in runs} for runs in (records, candidates)], []
     for seed in dict.fromkeys(run.seed for run in (*records, *candidates)):
         record, candidate = (arm.get(seed) for arm in arms)

@@ -25,11 +25,11 @@ def tracks_table(tracks: Sequence[Track], holders: Sequence[Row | None]) -> Tabl
     """All tracks, a line each."""
     heads = ("track", "what it is", "record", "val loss")
     table = new_table(None, heads, left=heads[:3], whole=("track", "val loss"))
-    table.columns[2].overflow, table.columns[2].max_width = "fold", 20
+    table.columns[2].overflow = "fold"
     for track, holder in zip(tracks, holders, strict=True):
         loss = "" if holder is None or holder.val_loss is None else f"{holder.val_loss:.4f}"
         recipe = "not opened yet" if holder is None else f"{holder.number}: {holder.recipe}"
-        table.add_row(track.name, track.summary, recipe, loss)
+        table.add_row(track.name, track.summary, fold_recipe(recipe, RECIPE_WIDTH), loss)
     return table
 
 

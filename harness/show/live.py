@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,17 +21,18 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from harness.board.readme import plural
 from harness.core.events import Done, Evaluating, Lost, RunEvent, Step, Waiting
 from harness.core.runs import FailedRun, FinishedRun, RunIdentity
-from harness.core.terminal import put
+from harness.core.terminal import Heartbeat
 from harness.core.track import Track
 from harness.data.writer import PreparationStep
 from harness.lab.arms import Arms
+from harness.lab.studies.pace import UsualTime
 from harness.rule.verdict import Stage
 from harness.show.report import duration
+from harness.show.tables import shorten_recipe
 
-LOG_EVERY_S = 60.0  # between two lines of one run in a log
-PREPARATION_EVERY_S = 20.0  # between two lines of a preparation in a log
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 16  # characters
 LAYOUTS = ((100, 20, 16, 70), (72, 10, 8, 54), (0, 0, 8, 31))
@@ -64,18 +64,19 @@ class _Watched:
     rate: float = 0.0
     """Tokens a second of the training clock."""
     note: str = "starting"
-    logged_at: float = 0.0
-    """When the log had its last line, on the monotonic clock."""
 
 
 class LiveRuns:
     """The observer of a RunStore; use it as a context manager around the training.
 
-    With the arms of a contest it also shows how its gain forms, pair by pair.
+    With the arms of a contest and its `stages` it also shows how far each stage is, and the gain so far.
     """
 
-    def __init__(self, console: Console, track: Track, arms: Arms | None = None) -> None:
-        self.console, self.track, self.arms = console, track, arms
+    def __init__(
+        self, console: Console, track: Track, arms: Arms | None = None, stages: Sequence[Stage] = ("confirmation",)
+    ) -> None:
+        self.console, self.track, self.arms, self.stages = console, track, arms, stages
+        self._usual_time, self._jobs = UsualTime(None), 1
         self._running: dict[tuple[str, int], _Watched] = defaultdict(_Watched)
         self._losses: dict[str, dict[int, float]] = defaultdict(dict)
         self._ended: set[tuple[str, int]] = set()
@@ -83,18 +84,26 @@ class LiveRuns:
         """Of a pair by its seed: public ones in their order, then those of a confirmation as they come."""
         self._guard = threading.RLock()
         self._live = Live(console=console, get_renderable=self._render, transient=True)
+        self._heartbeat = Heartbeat(console, self._summary)
 
     def __enter__(self) -> LiveRuns:
         if self.console.is_terminal:
             self._live.start()
+        self._heartbeat.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._heartbeat.__exit__()
         self._live.stop()
+
+    def expect(self, run_s: float | None, jobs: int) -> None:
+        """Estimate the time left from `run_s`, the seconds of a usual run, with `jobs` runs at a time."""
+        self._usual_time, self._jobs = UsualTime(run_s), jobs
 
     def __call__(self, run: RunIdentity, event: RunEvent) -> None:
         """Show one event. Called from several threads."""
         with self._guard:
+            self._usual_time.observe(event)
             key = (run.recipe, run.seed)
             self._places.setdefault(run.seed, len(self._places) - len(self.track.seeds) + 1)
             match event:
@@ -118,17 +127,8 @@ class LiveRuns:
         watched.tokens, watched.note = event.tokens, ""
         watched.losses.append(event.loss_nats)
         watched.rate = event.tokens / max(event.train_s, 1e-9)
-        if self.console.is_terminal:
-            return
-        now = time.monotonic()
-        if len(watched.losses) == 1:
-            watched.logged_at = now
+        if len(watched.losses) == 1 and not self.console.is_terminal:
             self._line(run, "training")
-        elif now - watched.logged_at >= LOG_EVERY_S:
-            watched.logged_at = now
-            done = event.tokens / self.track.budget.tokens
-            at = f"step {event.step}, {done:.0%} of the tokens, loss {event.loss_nats:.3f}"
-            self._line(run, f"{at}, {watched.rate:,.0f} tok/s, {duration(self._seconds_left(watched))} left")
 
     def _end_pair(self, result: FinishedRun | FailedRun) -> None:
         """Keep a score; where it completes a pair of the contest, log the gain so far."""
@@ -139,7 +139,7 @@ class LiveRuns:
         gains = self._gains(self.arms, stage)
         if result.seed in gains and result.recipe in (self.arms.record, self.arms.candidate) and len(gains) > 1:
             each = ", ".join(f"{gain:+.4f}" for gain in gains.values())
-            put(self.console, f"{stage}: {len(gains)} pairs, gain so far {fmean(gains.values()):+.4f} ({each})")
+            self._heartbeat.put(f"{stage}: {len(gains)} pairs, gain so far {fmean(gains.values()):+.4f} ({each})")
 
     def _stage(self, seed: int) -> Stage:
         """A screen has public seeds, a confirmation its own."""
@@ -155,7 +155,7 @@ class LiveRuns:
         return (self.track.budget.tokens - watched.tokens) / max(watched.rate, 1e-9)
 
     def _render(self) -> RenderableType:
-        """One line for each run that trains, then one for the contest; a narrow terminal has no bars and no rates."""
+        """A line for each run that trains and for each stage; a narrow terminal shows no bars and no rates."""
         with self._guard:
             width = self.console.width
             bar, curve, others = next(layout for least, *layout in LAYOUTS if width >= least)
@@ -172,65 +172,99 @@ class LiveRuns:
                 table.add_row(*cells)
             for column in table.columns:
                 column.no_wrap = True
-            return table if self.arms is None else Group(table, Text(self._contest_line(self.arms), style="bold"))
+            return Group(table, *(Text(line, style="bold") for line in self._stage_lines()))
 
-    def _contest_line(self, arms: Arms) -> str:
-        """The stage, how many pairs its next look still needs, and the gain so far."""
-        seeds = {seed for _, seed in (*self._running, *self._ended)}  # those of a later look start when it is needed
-        stages = {self._stage(seed) for seed in seeds}
-        stage: Stage = "confirmation" if "confirmation" in stages or not self.track.rule.screen_looks else "screen"
-        gains, rule = self._gains(arms, stage), self.track.rule
+    def _summary(self) -> str:
+        """All of the live display in one line of a log."""
+        with self._guard:
+            runs = [f"{self._name(*key)} {self._progress(watched)}" for key, watched in self._running.items()]
+            return "; ".join([*(runs or ["a run starts"]), *self._stage_lines()])
+
+    def _progress(self, watched: _Watched) -> str:
+        """`43 %, loss 3.027, 20 s left`."""
+        if watched.note:
+            return watched.note
+        share, left = watched.tokens / self.track.budget.tokens, duration(self._seconds_left(watched))
+        return f"{100 * share:.0f} %, loss {watched.losses[-1]:.3f}, {left} left"
+
+    def _stage_lines(self) -> list[str]:
+        """One line for each stage of the contest: where it stands, or what it waits for."""
+        if self.arms is None:
+            return []
+        begun = {self._stage(seed) for _, seed in (*self._running, *self._ended)}
+        if "screen" not in self.stages:
+            return [self._stage_line(self.arms, "confirmation")]
+        if "confirmation" in begun:
+            gains = self._gains(self.arms, "screen")
+            screen = f"screen: passed, {plural(len(gains), 'pair')}, gain {fmean(gains.values()):+.4f}"
+            return [screen, self._stage_line(self.arms, "confirmation")]
+        looks = self.track.rule.looks
+        later = f"confirmation: follows if the screen passes, {looks[0]} to {looks[-1]} pairs"
+        return [self._stage_line(self.arms, "screen"), *[later] * ("confirmation" in self.stages)]
+
+    def _stage_line(self, arms: Arms, stage: Stage) -> str:
+        """How many pairs of the stage are complete, how many its next look needs, and the gain so far."""
+        rule, gains = self.track.rule, self._gains(arms, stage)
         looks = rule.screen_looks if stage == "screen" else rule.looks
-        seeds = {seed for seed in seeds if self._stage(seed) == stage}
+        seeds = {seed for _, seed in (*self._running, *self._ended) if self._stage(seed) == stage}
         goal = next((look for look in looks if look >= len(seeds)), looks[-1])
-        done = sum(seed in seeds for recipe in (arms.record, arms.candidate) for seed in self._losses[recipe])
-        started = sum(watched.tokens for watched in self._running.values())
-        tokens = max(0, (2 * goal - done) * self.track.budget.tokens - started)
-        rate = sum(watched.rate for watched in self._running.values())
-        left = f", about {duration(tokens / rate)} left" if rate > 0 else ""
+        stored = stage == "confirmation" and rule.design == "stored"  # then the record's runs are there already
+        trained = (arms.candidate,) if stored else (arms.record, arms.candidate)
+        done = sum(seed in seeds for recipe in trained for seed in self._losses[recipe])
+        left_s = self._stage_seconds(len(trained) * goal - done)
+        left = "" if left_s is None else f", about {duration(left_s)} left"
         gain = f"; gain so far {fmean(gains.values()):+.4f}" if gains else ""
         return f"{stage}: {len(gains)} of {goal} pairs{left}{gain}"
 
+    def _stage_seconds(self, runs: int) -> float | None:
+        """Seconds until so many runs are scored, those under way among them; None where nothing tells."""
+        budget, run_s = self.track.budget.tokens, self._usual_time.run_s
+        started = sum(watched.tokens for watched in self._running.values())
+        if run_s is not None:
+            return max(0.0, runs - started / budget) * run_s / min(self._jobs, max(1, runs))
+        rate = sum(watched.rate for watched in self._running.values())
+        return max(0, runs * budget - started) / rate if rate > 0 else None
+
     def _line(self, run: RunIdentity, text: str) -> None:
-        put(self.console, f"{self._name(run.recipe, run.seed)}: {text}")
+        self._heartbeat.put(f"{self._name(run.recipe, run.seed)}: {text}")
 
     def _name(self, recipe: str, seed: int) -> str:
         return f"pair {self._places[seed]} seed {seed} {recipe}"
 
     def _names(self, room: int) -> list[str]:
-        """Of the runs that train, at most `room` characters: in full, else without seeds, else the recipe's end."""
+        """Of the runs that train, at most `room` characters: without seeds or first variants where it must be."""
         runs = [*self._running]
         names = [self._name(recipe, seed) for recipe, seed in runs]
         if any(len(name) > room for name in names):
             names = [name.replace(f" seed {seed}", "", 1) for name, (_, seed) in zip(names, runs, strict=True)]
         for place, (name, (recipe, _)) in enumerate(zip(names, runs, strict=True)):
             if len(name) > room:
-                head = name.removesuffix(recipe)[: room - 2]
-                names[place] = f"{head}…{recipe[len(head) + 1 - room :]}"
+                head = name.removesuffix(recipe)
+                names[place] = head + shorten_recipe(recipe, room - len(head))
         return names
 
 
 @contextmanager
 def live_preparation(console: Console, name: str) -> Iterator[Callable[[PreparationStep], None]]:
-    """The observer of the preparation of the track `name`: a bar on a terminal, a line now and then in a log."""
-    told = -math.inf
+    """The observer of the preparation of the track `name`: a bar on a terminal, a line every QUIET_S in a log."""
+    text = f"{name}: starting"
     bar = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*bar, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with (
+        Heartbeat(console, lambda: text),
+        Progress(*bar, console=console, transient=True, disable=not console.is_terminal) as progress,
+    ):
         task = progress.add_task(name, total=None)
 
         def show(step: PreparationStep) -> None:
-            nonlocal told
+            nonlocal text
             goal = f" of {step.of:,}" if step.of is not None else ""
             text = f"{name}: {step.doing}, {step.documents:,} documents, {step.tokens:,}{goal} tokens to train on"
             progress.update(task, description=text, completed=step.tokens, total=step.of)
-            if not console.is_terminal and time.monotonic() - told >= PREPARATION_EVERY_S:
-                told = time.monotonic()
-                put(console, text)
 
         yield show
 

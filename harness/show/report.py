@@ -11,6 +11,7 @@ from harness.board.readme import evidence, knowledge_sentence
 from harness.core.terminal import markdown
 from harness.core.track import Rule, Track
 from harness.lab.contest import Contest
+from harness.lab.doctor import whole_seconds
 from harness.lab.rerun import Repeat
 from harness.lab.studies.noise import (
     FEWEST_DF,
@@ -22,7 +23,7 @@ from harness.lab.studies.noise import (
     StoredDesign,
 )
 from harness.rule.external import MOST_SEEDS, POWER, Judgement
-from harness.rule.forecast import ContestPlan
+from harness.rule.forecast import ContestPlan, filled, trained_arms
 from harness.rule.reasons import NUMBERS_ALONE, ONE_TEST, explain
 from harness.rule.replication import Outcome
 from harness.rule.verdict import Verdict
@@ -30,17 +31,18 @@ from harness.rule.verdict import Verdict
 TOO_SLOW = ("too_slow", "slow_evaluation")
 
 
-def look_line(contest: Contest, look: int, jobs: int) -> str:
-    """How many runs the next look needs and, once some are known, about how long they take."""
+def look_line(contest: Contest, look: int, rule: Rule, jobs: int, run_s: float | None) -> str:
+    """How many runs the next look needs, and about how long they take where a run takes `run_s` seconds."""
     stage, known = contest.verdict.stage, [*contest.records, *contest.candidates]
-    alone = stage == "screen" or contest.verdict.design == "stored"
-    runs, arms = (f"run{'' if look == 1 else 's'} of the candidate", 1) if alone else ("fresh pairs", 2)
-    line = f"{stage}: the next look needs {look} {runs}"
-    if not contest.candidates:
+    arms = trained_arms(rule, stage)
+    runs = f"run{'' if look == 1 else 's'} of the candidate" if arms == 1 else "fresh pairs"
+    line = f"{stage}: the {'next' if contest.candidates else 'first'} look needs {look} {runs}"
+    if known:
+        run_s = statistics.median(map(whole_seconds, known))
+    missing = arms * (filled(rule, stage, look, jobs) - len(contest.candidates))
+    if run_s is None or missing <= 0:
         return line
-    run_s = statistics.median(run.training.wall_s + run.evaluation.eval_s for run in known)
-    more_s = math.ceil(arms * (look - len(contest.candidates)) / jobs) * run_s
-    return f"{line}, about {duration(more_s)} more" if more_s > 0 else line
+    return f"{line}, about {duration(math.ceil(missing / jobs) * run_s)}{' more' if contest.candidates else ''}"
 
 
 def look_verdict_line(verdict: Verdict) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.board.metrics import METRICS, Comparison
-from harness.board.readme import memory_remark
+from harness.board.readme import FEWEST_CORRELATED, memory_remark
 from harness.board.rows import COLUMNS, Column, Row, sections
 from harness.core.errors import one_line
 from harness.core.runs import FinishedRun
@@ -53,6 +53,22 @@ def new_table(
     for head in heads:
         table.add_column(head, justify="left" if head in left else "right", no_wrap=head in whole)
     return table
+
+
+def columns_that_fit(
+    columns: Iterable[Sequence[str]], width: int, give_way: Sequence[str]
+) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Heads and rows of a table of `width` characters; each column is its head and its cells.
+
+    Where there is no room the columns named in `give_way` are left out, in this order.
+    """
+    kept = [tuple(column) for column in columns]
+    for head in ("", *give_way):
+        kept = [column for column in kept if column[0] != head]
+        if sum(max(len(line) for cell in column for line in cell.split("\n")) + 2 for column in kept) <= width + 2:
+            break
+    heads, *rows = zip(*kept, strict=True)
+    return list(heads), rows
 
 
 def facts_table(facts: Sequence[tuple[str, str]]) -> Table:
@@ -118,31 +134,44 @@ def fold_recipe(recipe: str, width: int) -> str:
     return "\n".join(lines)
 
 
+def shorten_recipe(recipe: str, width: int) -> str:
+    """The last variants of a recipe, `…+token_smear`, as many as `width` characters hold, and at least one."""
+    pieces = _pieces(recipe)
+    for first in range(1, len(pieces)):
+        if len("".join(pieces)) > width:
+            pieces = ["…", *_pieces(recipe)[first:]]
+    return "".join(pieces)
+
+
 def _pieces(recipe: str) -> list[str]:
     """`base+token_smear (confirms 2)` -> `base`, `+token_smear`, ` (confirms 2)`."""
     return re.findall(r" ?\([^)]*\)|[+ ]?[^+ ]+", recipe)
 
 
-def comparison_table(record: str, candidate: str, rows: Sequence[Comparison]) -> Table:
-    """The Without / With table for the terminal; a star is at the better value of each line."""
-    heads = ("mean over the pairs\n* the better one", f"Without\n{record}", f"With\n{candidate}", "difference")
-    table = new_table(None, heads, left=heads[:1])
-    table.columns[2].overflow = "fold"
+def comparison_table(record: str, candidate: str, rows: Sequence[Comparison], width: int) -> Table:
+    """The Without / With table for a terminal of `width` characters; a star marks the better value of each line."""
+    first, last = "mean over the pairs\n* the better one", "gain\n(+ is better)"
+    names = [max(map(len, part)) for part in ([row.metric for row in rows], [row.gain for row in rows])]
+    room = (width - 8 - max(19, names[0]) - max(13, names[1])) // 2
+    arms = [f"{arm}\n{fold_recipe(recipe, room)}" for arm, recipe in (("Without", record), ("With", candidate))]
+    heads = (first, *arms, last)
+    table = new_table(None, heads, left=heads[:1], whole=heads[:-1])
     for row in rows:
         without = Text(f"{row.without} *", "bold") if row.winner == "Without" else f"{row.without}  "
         with_ = Text(f"{row.with_} *", "bold green") if row.winner == "With" else f"{row.with_}  "
-        table.add_row(row.metric, without, with_, row.difference)
+        table.add_row(row.metric, without, with_, row.gain)
     return table
 
 
 def noise_table(report: NoiseReport, track: str) -> Table:
     """The pairs of a noise study, a line for each variant; deviations in nats per token."""
     heads = ("variant", "pairs", "mean gain", "deviation:\nbase", "variant", "paired", "correlation")
-    table = new_table(f"noise of {track}, nats per token", heads, left=heads[:1])
-    table.columns[0].overflow = "fold"
+    table = new_table(f"noise of {track}, nats per token", heads, left=heads[:1], whole=heads[:1])
     for one in report.variants:
         deviations = (f"{sd:.4f}" for sd in (one.base_sd, one.variant_sd, one.paired_sd))
-        correlation = "" if one.correlation is None else f"{one.correlation:+.2f}"
+        correlation = (
+            f"{one.correlation:+.2f}" if one.correlation is not None and one.pairs >= FEWEST_CORRELATED else ""
+        )
         table.add_row(one.variant, str(one.pairs), f"{one.mean_gain:+.4f}", *deviations, correlation)
     return table
 

@@ -1,6 +1,6 @@
-"""What of a variant's text counts: its syntax tree, without comments, layout and docstrings. This tree is what runs.
+"""The part of a variant's text that runs: its syntax tree, without comments, layout and docstrings.
 
-Two texts with the same tree are the same variant: same digest, same seeds of a confirmation, same runs.
+Texts with the same tree are the same variant: they have the same digest, confirmation seeds and runs.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from functools import lru_cache
 from harness.core.errors import LlmbenchError
 from harness.core.project import sha256
 
-# What `ast.parse` and `compile` raise on a text that is not Python, or that is nested too deeply for them.
+# What `ast.parse` and `compile` raise on a text that is not Python, or is nested too deeply.
 PARSE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError)
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-# A mark on a string's prefix, and comments that name types: they change nothing that runs.
+# The prefix of a string and type comments: they do not change what runs.
 SILENT = ("kind", "type_comment", "type_ignores")
 
 
 def is_text(statement: ast.stmt) -> bool:
-    """Whether a statement is a string alone."""
+    """Whether a statement is just a string."""
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)
@@ -28,7 +28,7 @@ def is_text(statement: ast.stmt) -> bool:
 
 
 def canonical_tree(text: str) -> ast.Module:
-    """The tree without docstrings; several strings in a row are all taken for docstrings. Raises `PARSE_ERRORS`."""
+    """The tree without docstrings; of several strings in a row, all count as docstrings. Raises `PARSE_ERRORS`."""
     tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, Documented):
@@ -41,37 +41,37 @@ def canonical_tree(text: str) -> ast.Module:
 
 @lru_cache(maxsize=256)
 def canonical_text(text: str) -> str:
-    """The program that runs: the tree, written out the same way whatever the file's layout was.
+    """The program that runs: the tree written out as text, independent of the file's layout.
 
     Raises LlmbenchError where the text is not Python.
     """
     try:
         return ast.unparse(canonical_tree(text)) + "\n"
     except PARSE_ERRORS as error:
-        raise LlmbenchError(f"this source is no Python that can be written out again: {error}") from error
+        raise LlmbenchError(f"this source cannot be parsed as Python ({error}); correct it") from error
 
 
 @lru_cache(maxsize=256)
 def tree_digest(text: str) -> str:
-    """SHA-256 of the tree in a form of our own: Python's `ast.dump` writes it otherwise in other versions.
+    """SHA-256 of the tree in our own format, because the format of `ast.dump` differs between Python versions.
 
     Raises LlmbenchError where the text is not Python.
     """
     try:
         return sha256(_written(canonical_tree(text)).encode())
     except PARSE_ERRORS as error:
-        raise LlmbenchError(f"this source is no Python that can be written out again: {error}") from error
+        raise LlmbenchError(f"this source cannot be parsed as Python ({error}); correct it") from error
 
 
 def _written(value: object) -> str:
-    """A node is `(Kind field=value ...)`; fields that are empty are left out, as later versions of Python add some."""
+    """A node is `(Kind field=value ...)`. Empty fields are left out, because later versions of Python add some."""
     if isinstance(value, ast.AST):
         given = ((name, getattr(value, name, None)) for name in value._fields if name not in SILENT)
-        # A constant is written even where it is None: that is its value.
+        # A constant is written even if it is None, because that is its value.
         kept = [(n, v) for n, v in given if isinstance(value, ast.Constant) or (v is not None and v != [])]
         return f"({type(value).__name__}{''.join(f' {name}={_written(content)}' for name, content in kept)})"
     if isinstance(value, list):
         return f"[{' '.join(map(_written, value))}]"
     if isinstance(value, int) and not isinstance(value, bool):
-        return hex(value)  # decimals have a limit on their length
+        return hex(value)  # Python limits the length of decimal numbers
     return f"{type(value).__name__}:{value!a}"

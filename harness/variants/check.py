@@ -1,8 +1,8 @@
-"""The check of a variant's source, made before anything of it runs, so that a reviewer sees what there is to see.
+"""The check of a variant's source, before any of it runs, so that a reviewer can trust what the file shows.
 
-It protects whoever reads the file: the text is what it looks like, says where its idea comes from, imports what a
-model is made of, and is too small to carry much of a text. It is not what a run's safety rests on: the process that
-runs a variant is confined and holds nothing that the variant may not have (docs/threat-model.md).
+It ensures that the text is what it looks like, names its source, imports only what models are made of, and is too small
+to hold much of the training text. The safety of a run does not rest on it: the process that runs a variant is confined
+and holds nothing that the variant may not have (docs/threat-model.md).
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from pathlib import Path
 from harness.core.errors import LlmbenchError
 from harness.variants.canonical import PARSE_ERRORS
 
-# What models are made of. Files, processes and the network are no part of one; the run's process is kept from them
-# in any case, but a reviewer should not have to ask what they are for. Submodules of torch are free.
+# What models are made of, submodules of torch included. A run's process cannot reach files, processes and the network
+# in any case, but a reviewer should not have to wonder why they are imported.
 MODULES = frozenset(
     {"__future__", "abc", "collections", "collections.abc", "contextlib", "copy", "dataclasses", "enum"}
 )
 MODULES |= {"functools", "itertools", "math", "operator", "torch", "typing"}
 MODULES |= {"models.attention", "models.gpt", "models.kernels"}
 MODULES |= {"models.moe", "models.muon", "models.optim", "models.parts", "models.seams"}
-# They run text, or reach by a computed name, so that what runs is not what is read.
+# They run text or look up computed names, so a reader cannot see what runs.
 HIDING_CALLS = frozenset({"breakpoint", "compile", "eval", "globals", "locals", "open", "vars"})
-BY_NAME = frozenset({"delattr", "getattr", "setattr"})  # readable where the name is written out
-# Ways from any module to the rest of the machine (`torch.os`), and to text that is not counted (`__doc__`).
+BY_NAME = frozenset({"delattr", "getattr", "setattr"})  # allowed where the name is written out
+# Attributes that lead from a module to the machine (`torch.os`), or to text that is not counted (`__doc__`).
 HIDING_NAMES = frozenset({"__builtins__", "__code__", "__doc__", "__getattribute__", "__globals__", "__import__"})
 HIDING_NAMES |= {"attrgetter", "builtins", "exec", "importlib", "methodcaller", "os", "subprocess", "sys"}
 # A file is one idea. The limits are at least twice what the committed variants and tests/honest hold: 3 kB, 25 numbers,
@@ -43,13 +43,13 @@ MAX_DIGITS = 10
 MAX_STRING_BYTES = 400
 MAX_NAME_LETTERS = 40
 MAX_LETTERS = 1150
-"""Letters of different names, of strings, and digits of numbers, together."""
+"""Letters of distinct names and of strings plus digits of numbers."""
 MAX_ENTRIES = 64
-"""Entries of one collection, arguments of one call."""
+"""Entries of one collection or arguments of one call."""
 MAX_ALL_ENTRIES = 160
-"""Entries of all collections."""
+"""Entries of all collections together."""
 UNHEARD = (tokenize.COMMENT, tokenize.NL)
-# Letters by category that show nothing; the Braille blank is counted as a symbol.
+# Unicode categories of invisible characters; the Braille blank is a symbol, so it is listed by itself.
 BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 
@@ -57,7 +57,7 @@ def check_source(text: str, path: Path) -> None:
     """Raises LlmbenchError where a variant's source breaks the contract, with the line and the fix."""
     size = len(text.encode(errors="replace"))
     if size > MAX_FILE_BYTES:
-        raise LlmbenchError(f"{path}: {size:,} bytes, a variant may have {MAX_FILE_BYTES:,}; make it one idea")
+        raise LlmbenchError(f"{path}: {size:,} bytes, a variant may have {MAX_FILE_BYTES:,}; keep it to one idea")
     _check_letters(text, path)
     tree = _parse(text, path)
     if not (ast.get_docstring(tree) or "").partition("\n")[0].strip():
@@ -72,7 +72,9 @@ def check_source(text: str, path: Path) -> None:
 
 
 def _check_letters(text: str, path: Path) -> None:
-    """A reviewer reads what Python reads: nothing unseen (CVE-2021-42574), and no look-alikes outside of comments."""
+    """Refuse invisible characters (CVE-2021-42574), and look-alike letters outside comments: a reviewer must see what
+    Python reads.
+    """
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         for letter in line:
             unseen = letter != "\t" and not letter.isprintable()
@@ -91,17 +93,19 @@ def _check_letters(text: str, path: Path) -> None:
         for letter in line[: comments.get(number)]:
             if not letter.isascii():
                 raise LlmbenchError(
-                    f"{path}:{number}: U+{ord(letter):04X} outside of a comment, where it can pass for another "
-                    f"letter; write it in ASCII, or in a comment"
+                    f"{path}:{number}: U+{ord(letter):04X} outside a comment can be mistaken for another letter; "
+                    f"write it in ASCII, or in a comment"
                 )
 
 
 def _parse(text: str, path: Path) -> ast.Module:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # an escape like \d: Python warns of it today and refuses it tomorrow
+            warnings.simplefilter("error")  # such as the escape \d, of which Python warns now and which it will refuse
             tree = ast.parse(text)
-            compile(text, str(path), "exec", dont_inherit=True)  # refuses what the grammar allows and the language not
+            compile(
+                text, str(path), "exec", dont_inherit=True
+            )  # refuses what the grammar allows but the language does not
     except SyntaxError as error:
         line = f":{error.lineno}" if error.lineno else ""
         raise LlmbenchError(f"{path}{line}: syntax error: {error.msg}") from error
@@ -111,7 +115,7 @@ def _parse(text: str, path: Path) -> ast.Module:
 
 
 def _problems(node: ast.AST) -> Iterator[str]:
-    """What is wrong with one node, as sentences without the file and line."""
+    """What is wrong with one node: parts of sentences that follow the file and line."""
     match node:
         case ast.Import():
             yield from (_not_listed(alias.name) for alias in node.names if not _listed(alias.name))
@@ -122,20 +126,20 @@ def _problems(node: ast.AST) -> Iterator[str]:
             ):
                 yield _not_listed(module)
             elif any(alias.name == "*" for alias in node.names):
-                yield f"imports everything from '{module}', so that no reader knows what a name is; name what it uses"
+                yield f"imports everything from '{module}', which hides where names come from; import each name"
         case ast.Name() if node.id in HIDING_CALLS:
-            yield f"uses '{node.id}', which runs or reaches what is not written here; write the code out"
+            yield f"uses '{node.id}', which runs code that is not written here; write the code out"
         case ast.Call(func=ast.Name(id=name)) if name in BY_NAME and not _is_plain(node.args[1:2]):
-            yield f"calls '{name}' with a name that is computed or not for a model; write the attribute out"
+            yield f"calls '{name}' with a computed or forbidden name; write the attribute out"
         case ast.Constant() if isinstance(node.value, int | float | complex) and _digits(node.value) > MAX_DIGITS:
-            yield f"a number of more than {MAX_DIGITS} digits; compute it"
+            yield f"a number has more than {MAX_DIGITS} digits; compute it"
     if (count := len(_entries(node))) > MAX_ENTRIES:
-        yield f"{count} entries in one place, a variant may have {MAX_ENTRIES}; compute them"
+        yield f"{count} entries in one collection or call, a variant may have {MAX_ENTRIES}; compute them"
     for name in _names(node):
         if name in HIDING_NAMES:
-            yield f"uses '{name}', which leads to what is not written here; remove it"
+            yield f"uses '{name}', which reaches code that is not written here; remove it"
         elif len(name) > MAX_NAME_LETTERS:
-            yield f"a name of {len(name)} letters, it may have {MAX_NAME_LETTERS}; shorten it"
+            yield f"a name has {len(name)} letters, the limit is {MAX_NAME_LETTERS}; shorten it"
 
 
 def _listed(module: str) -> bool:
@@ -151,7 +155,7 @@ def _is_plain(names: list[ast.expr]) -> bool:
 
 
 def _entries(node: ast.AST) -> list[ast.AST]:
-    """Entries of a collection, arguments of a call."""
+    """Number of entries of a collection, or of arguments of a call."""
     if isinstance(node, ast.Tuple | ast.List | ast.Set | ast.Dict | ast.Call):
         return [
             *getattr(node, "elts", getattr(node, "values", getattr(node, "args", ()))),
@@ -161,13 +165,13 @@ def _entries(node: ast.AST) -> list[ast.AST]:
 
 
 def _digits(number: complex) -> int:
-    """Significant digits, as repr writes them."""
+    """Number of significant digits, as `repr` writes them."""
     mantissa = repr(number).lower().partition("e")[0]
     return len("".join(filter(str.isdigit, mantissa)).strip("0"))
 
 
 def _names(node: ast.AST) -> Iterator[str]:
-    """Every identifier that this node itself holds."""
+    """Every identifier in this node itself."""
     for field in ("id", "attr", "arg", "name", "asname", "rest", "module"):
         if isinstance(name := getattr(node, field, None), str):
             yield name
@@ -178,7 +182,7 @@ def _names(node: ast.AST) -> Iterator[str]:
 
 
 def _check_totals(tree: ast.Module, path: Path) -> None:
-    """Raises LlmbenchError where the file as a whole could hold knowledge of a text, or weights."""
+    """Raises LlmbenchError where the file is large enough to hold weights or parts of a text."""
     dropped = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings among them
     constants = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and node not in dropped]
     strings = [value for value in constants if isinstance(value, str | bytes)]
@@ -196,17 +200,19 @@ def _check_totals(tree: ast.Module, path: Path) -> None:
 
 
 def knowledge_nats(text: str) -> float:
-    """Upper bound on what a source could know about any text, in nats over all of that text.
+    """Upper bound on what a source could know about a text, in nats summed over that text.
 
-    Files of n bytes tell at most 256 ** n texts apart, so knowing which one a file is gains n log 256 nats. n is the
-    smaller of the code's raw and compressed size, without comments, docstring and layout. Assumption: the code does
-    not read its own file.
+    A file of n bytes can tell at most 256 ** n texts apart, so it gains at most n log 256 nats. n is the smaller of
+    the code's raw and compressed size, without comments, docstring and layout. Assumption: the code does not read its
+    own file.
     """
     try:
         body = ast.parse(text).body
         tokens = [*tokenize.generate_tokens(io.StringIO(text).readline)]
     except (*PARSE_ERRORS, tokenize.TokenError) as error:
-        raise LlmbenchError(f"what this source knows cannot be bounded: {error}") from error
+        raise LlmbenchError(
+            f"the size of this source's code cannot be measured ({error}); correct the source"
+        ) from error
     docstring = [(one.lineno, one.col_offset) for one in body[:1] if isinstance(one, ast.Expr)]
     words = [token.string for token in tokens if token.type not in UNHEARD and token.start not in docstring]
     code = " ".join(words).encode(errors="replace")

@@ -1,8 +1,9 @@
-"""What a variant costs: its statements, and what stands in for statements, so that packing code does not make it cheap.
+"""What a variant costs: its statements, and expressions that do the work of statements: packed code is not cheaper.
 
-Two sums are taken, and the larger one is the cost. The first counts statements, what an expression does in the place
-of one (`_stand_ins`), and the work of a statement beyond what a line of research code holds. The second is half the
-work of the whole file, denser than any file here. Work is a call or an operator; an index is half of one.
+The cost is the larger of two sums. The first counts statements, expressions that do the work of statements
+(`_stand_ins`), and the work in a statement beyond that of a usual line of research code. The second is half the work of
+the whole file, which is more than the first only for code denser than any file here. A call or an operator is one unit
+of work, an index half a unit.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from models.parts import Parts
 # 1.5 a statement. Code of one operation a line, packed into one expression of 20, costs 0.8 of what it did.
 WORK_OF_A_STATEMENT = 6
 WORK_OF_A_FILE = 2
-# One conditional expression, or two comprehensions or assignments of two values, are plain style.
+# One conditional expression, two comprehensions, or assignments of two values are plain style.
 FREE_STYLE = 2
-# A table of up to four entries is an ordinary argument, such as the four sides of a padding; a call takes six.
+# A table of up to four entries is an ordinary argument, such as the four sides of a padding; a call may have six.
 FREE_ENTRIES, FREE_ARGUMENTS = 4, 6
 STRING_BYTES = 32
-"""About a line of code; longer strings cost one for each line that they could hold."""
+"""Length of about a line of code; a longer string costs one for each line that it could hold."""
 FACTORIES = frozenset(field.name for field in fields(Parts))
-# Decorators that say what a function is, and do no work of their own.
+# Decorators that only declare what a function is.
 MARKS = frozenset(
     {"abstractmethod", "cache", "classmethod", "dataclass", "lru_cache", "no_grad", "once_differentiable"}
 )
@@ -43,10 +44,10 @@ Sequence |= ast.UnaryOp
 def count_statements_of(text: str) -> int:
     """Cost of a source text in statements, without docstrings. Raises LlmbenchError where it is not Python."""
     try:
-        tree = canonical_tree(text)  # what the digest is of: texts of one digest cost the same
+        tree = canonical_tree(text)  # the digest covers the same tree, so texts with one digest cost the same
         counted = [_Statement(statement, parents) for statement, parents in _statements(tree)]
     except PARSE_ERRORS as error:
-        raise LlmbenchError(f"the statements of this source cannot be counted: {error}") from error
+        raise LlmbenchError(f"the statements of this source cannot be counted ({error}); correct the source") from error
     free = min(FREE_STYLE, sum(one.style for one in counted))
     return max(sum(one.cost for one in counted) - free, math.ceil(sum(one.work for one in counted) / WORK_OF_A_FILE))
 
@@ -55,7 +56,7 @@ Parents = dict[ast.AST, ast.AST]
 
 
 def _statements(tree: ast.Module) -> Iterator[tuple[ast.stmt, Parents]]:
-    """Every statement but docstrings, those of code in strings included."""
+    """Every statement except docstrings, including those of code in strings."""
     nodes = list(ast.walk(tree))
     parents = {child: node for node in nodes for child in ast.iter_child_nodes(node)}
     texts = set(_docstrings(tree))
@@ -74,7 +75,7 @@ def _docstrings(tree: ast.Module) -> Iterator[ast.stmt]:
 
 
 def _code(value: object) -> ast.Module | None:
-    """The program that a string holds, if any: what `exec` would run costs what it would cost written out."""
+    """The program that a string holds, if any: code for `exec` costs as much as code that is written out."""
     text = value.decode("latin-1") if isinstance(value, bytes) else value
     if not isinstance(text, str) or not any(mark in text for mark in "=(\n;"):
         return None
@@ -85,7 +86,7 @@ def _code(value: object) -> ast.Module | None:
 
 
 class _Statement:
-    """One statement: its own expressions, their work, and what they do in the place of other statements."""
+    """Cost of one statement: itself, the work of its expressions, and what they do in place of other statements."""
 
     def __init__(self, statement: ast.stmt, parents: Parents) -> None:
         self.nodes: list[ast.AST] = []
@@ -127,7 +128,7 @@ def _work(node: ast.AST) -> float:
 
 
 def _works(*nodes: ast.AST) -> int:
-    """How many of these expressions hold work."""
+    """How many of these expressions do any work."""
     return sum(any(isinstance(inner, Work) for inner in ast.walk(node)) for node in nodes)
 
 
@@ -137,7 +138,7 @@ def _calls(*nodes: ast.AST) -> int:
 
 
 def _stand_ins(node: ast.AST, parents: Parents) -> int:
-    """Statements that this node alone takes the place of, beyond the one that it stands in."""
+    """Number of further statements whose work this node does, beyond the statement that contains it."""
     match node:
         case ast.NamedExpr():
             return 1
@@ -183,13 +184,14 @@ def _stand_ins(node: ast.AST, parents: Parents) -> int:
 
 
 def _further_loops(generators: list[ast.comprehension]) -> int:
-    """Loops beyond the first, which is one of its own only where it names a single value."""
+    """Number of loops beyond the first. The first counts too if it runs over one value, only to give it a name."""
     first = generators[0].iter
     return len(generators) - 1 + (isinstance(first, ast.Tuple | ast.List | ast.Set) and len(first.elts) == 1)
 
 
 def _lambda(node: ast.Lambda, parents: Parents) -> int:
-    """A `def` and a `return`. One that is called at once only binds names; one for a part of the model is free."""
+    """Two for a lambda, a `def` and a `return`. One that is called at once only binds names; one that makes a part is
+    free."""
     parent = parents[node]
     if isinstance(parent, ast.Call) and parent.func is node:
         return max(1, len(parent.args) + len(parent.keywords))
@@ -202,15 +204,15 @@ def _lambda(node: ast.Lambda, parents: Parents) -> int:
 
 
 def _display(node: ast.expr, entries: list[ast.expr], parent: ast.AST) -> int:
-    """Entries of a table beyond a few, and the calls of a display that only puts one after the other."""
+    """Entries of a table beyond a few, and calls in a collection that only serves to make them in turn."""
     if isinstance(getattr(node, "ctx", None), ast.Store) or (
         isinstance(parent, ast.Subscript) and parent.slice is node
     ):
         return 0
     if isinstance(parent, ast.Assign) and isinstance(parent.targets[0], ast.Tuple | ast.List):
-        return 0  # counted with the assignment
+        return 0  # counted at the assignment
     entries = [entry for entry in entries if not isinstance(entry, ast.NamedExpr)]
-    in_a_row = _calls(*entries) - (2 if isinstance(parent, ast.Return) else 1)  # two values are often returned
+    in_a_row = _calls(*entries) - (2 if isinstance(parent, ast.Return) else 1)  # two values are often returned together
     return max(in_a_row if isinstance(parent, Sequence) else 0, len(entries) - FREE_ENTRIES, 0)
 
 

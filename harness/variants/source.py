@@ -1,4 +1,4 @@
-"""A variant's file: read from `models/variants/`, checked before anything of it runs, and its cost in statements."""
+"""A variant's file: read from `models/variants/`, checked before any of it runs, with its cost in statements."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ NOTE = re.compile(r"(Topic|Source|Claimed|Constants): +(.*)")
 
 @dataclass(frozen=True)
 class Notes:
-    """What the last paragraph of a variant's docstring says line by line, as `Topic: attention`; None is not said."""
+    """The lines at the end of a variant's docstring, such as `Topic: attention`; None for a missing one."""
 
     topic: str | None = None
     """One word: attention, block, embedding, experts, feed-forward, head, loss, model, optimizer, schedule or batch."""
     source: str | None = None
-    """Where the idea comes from, an address or an arXiv number."""
+    """Where the idea comes from: an address or an arXiv number."""
     claimed: str | None = None
     """What the source measured, in its own unit."""
     constants: str | None = None
-    """Where the numbers in the code come from, and after how many tries."""
+    """Where the numbers in the code come from: the source, or how many tries on dev."""
 
 
 @dataclass(frozen=True)
 class VariantSource:
-    """One variant's file, checked on its syntax tree but not imported."""
+    """One variant's file, checked by its syntax tree and not imported."""
 
     name: str
     path: Path
@@ -41,17 +41,17 @@ class VariantSource:
 
     @property
     def digest(self) -> str:
-        """Of the syntax tree: comments, layout, docstrings and the file's name do not count (canonical.py)."""
+        """SHA-256 of the syntax tree; comments, layout, docstrings and the file's name do not count (canonical.py)."""
         return tree_digest(self.text)
 
     @property
     def code(self) -> str:
-        """What runs: the syntax tree that the digest is of, written out without comments and docstrings."""
+        """The code that runs: the syntax tree written out, without comments and docstrings."""
         return canonical_text(self.text)
 
     @property
     def cost(self) -> int:
-        """Statements on the syntax tree without docstrings, and what stands in for statements (cost.py)."""
+        """Cost in statements (cost.py)."""
         return count_statements_of(self.text)
 
     @property
@@ -66,7 +66,7 @@ class VariantSource:
 
     @property
     def notes(self) -> Notes:
-        """The lines at the docstring's end; one that begins with no name of a note goes on with the one before."""
+        """The notes at the end of the docstring; a line without a note's name continues the note before it."""
         *_, last = self.docstring.split("\n\n")
         found, name = dict[str, str](), ""
         for line in last.splitlines():
@@ -88,7 +88,7 @@ def variant_names(project: Project) -> list[str]:
 def read_variant(project: Project, name: str) -> VariantSource:
     """One variant's source. Raises LlmbenchError where it is missing or breaks the contract."""
     if name in variant_names(project) and not VARIANT_NAME.match(name):
-        raise LlmbenchError(f"models/variants/{name}.py: name it in lower case, digits and underscores")
+        raise LlmbenchError(f"models/variants/{name}.py: rename the file in lower case letters, digits and underscores")
     if name not in variant_names(project):
         raise LlmbenchError(
             f"there is no variant '{name}'{did_you_mean(name, variant_names(project))}; "

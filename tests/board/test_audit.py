@@ -44,17 +44,17 @@ def write(folder: Path, claim: Claim, audit: Audit) -> None:
 def test_the_readme_says_what_the_audit_would_have_found(audited: tuple[Project, Path]) -> None:
     text = (audited[1] / "README.md").read_text()
     assert "no leak at 3,992 of the 64,443 positions of val (31 s)" in text
-    assert "one worth 0.0017 with 90.0 % (47.2 % where it gains 10)" in text
-    assert "one worth 0.01 with over 99.9 % (98.3 % where it gains 10)" in text
+    assert "0.0017 nats a token: 90.0 % (47.2 %)" in text
+    assert "0.01 nats a token: over 99.9 % (98.3 %)" in text
 
 
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("weights_sha256", "0" * 64, "is of no run of the candidate"),
+        ("weights_sha256", "0" * 64, "matches no run of the candidate"),
         ("positions", 64_444, "the track's val has 64443"),
-        ("tested", 64_444, "is more than there are"),
-        ("seed", "drawn", "the questions follow from the weights"),
+        ("tested", 64_444, "is larger than the number of positions"),
+        ("seed", "drawn", "in a filed claim it must be 'weights'"),
     ],
 )
 def test_an_audit_of_something_else_is_named_even_where_the_readme_agrees(

@@ -111,8 +111,8 @@ def test_a_retracted_record_falls_back_and_cannot_be_filed_or_challenged_again(d
     shown = sandbox("leaderboard").stdout
     assert "base+lucky (retracted)" in shown
     refusal = sandbox.refuses("submit", "--track", "smoke")
-    assert "which was retracted; what was refuted on other seeds is not filed again" in refusal
-    assert "is retracted already" in sandbox("challenge", "2").stderr
+    assert "which was retracted; a claim that was refuted on other seeds cannot be filed again" in refusal
+    assert "is already retracted" in sandbox("challenge", "2").stderr
     assert sandbox("verify").returncode == 0  # what was refused left nothing behind
 
 
@@ -147,12 +147,14 @@ def test_other_seeds_arms_or_outcomes_are_named(disputed: Disputed, tmp_path: Pa
         path.write_text(text.replace(old, new, 1))
         return " ".join(check_folder(project, folder, readable_board(project)).problems)
 
-    assert "recomputed from the runs of both it is 'refuted'" in found('"outcome": "refuted"', '"outcome": "confirmed"')
+    assert "but the runs of both submissions give 'refuted'" in found('"outcome": "refuted"', '"outcome": "confirmed"')
     assert "it is challenge 1" in found('"attempt": 1', '"attempt": 2')
     assert "0001-smoke-baseline is no record" in found('"number": 2', '"number": 1')
     assert "there is no submission 9" in found('"number": 2', '"number": 9')
     assert "does not compare what" in found('"lane": "loss"', '"lane": "simplicity"')
-    assert "belongs to the kind challenge" in found('"kind": "challenge"', '"kind": "negative"')
+    assert "only a submission of the kind challenge has the field challenge" in found(
+        '"kind": "challenge"', '"kind": "negative"'
+    )
     assert "was edited by hand" in found('"challenge": {', '"challenge":{')
 
 
@@ -207,7 +209,7 @@ def test_a_candidate_that_fails_on_fresh_seeds_is_refuted_and_filed_with_the_fai
     assert not any(verify_board(project).values())
     run = folder / "runs" / f"candidate-seed-{identity.seed}.json"
     run.write_text(run.read_text().replace("not finite", "fine"))
-    assert "is not the run whose digest" in check_folder(project, folder, read_board(project)).problems[0]
+    assert "does not have the digest" in check_folder(project, folder, read_board(project)).problems[0]
 
 
 def test_a_record_that_holds_is_confirmed_on_seeds_of_its_own(filed: FiledContest, tmp_path: Path) -> None:
@@ -222,7 +224,7 @@ def test_a_record_that_holds_is_confirmed_on_seeds_of_its_own(filed: FiledContes
     submission = load_submission(sandbox.root / "submissions" / name)
     assert found["seeds"] == fresh_seeds(submission, "rerun", 8)[:2]
     assert not set(found["seeds"]) & set(submission.candidate.seeds)
-    assert "the next look needs 2 fresh pairs" in done.stderr
+    assert "the first look needs 2 fresh pairs" in done.stderr
     assert len(list((sandbox.root / "submissions").iterdir())) == 2  # looking files nothing
 
 
@@ -308,7 +310,7 @@ def test_a_claim_that_does_not_verify_is_not_trained(filed: FiledContest, tmp_pa
     for command in (("verify", str(folder), "--rerun"), ("challenge", "2")):
         refused = sandbox(*command)
         assert refused.returncode == 3
-        assert "README.md is not what the runs say" in refused.stdout + refused.stderr
+        assert "README.md does not match the runs" in refused.stdout + refused.stderr
         assert "training" not in refused.stderr
 
 

@@ -106,7 +106,7 @@ def test_a_record_whose_source_changed_holds_no_new_contest(filed: FiledContest,
     path = sandbox.root / "models" / "variants" / "token_smear.py"
     path.write_text(path.read_text().replace("zeros_", "ones_"))
     refusal = sandbox.refuses("run", "candidate", "--variant", "qk_norm", "--track", "smoke")
-    assert "is not the file that holds the record" in refusal
+    assert "has changed since" in refusal
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def places(root: Path) -> dict[str, str]:
         "board of the site": site["index.html"],
         "page of the submission": site[f"submissions/{RECORD.name}.html"],
         "README of the submission": submission_markdown(submission, records, candidates),
-        "both arms on a terminal": render(comparison_table("base", "with", compare(records, candidates))),
+        "both arms on a terminal": render(comparison_table("base", "with", compare(records, candidates), 160)),
         "runs on a terminal": render(runs_table("with", candidates)),
         "tracker": json.dumps(kept),
     }
@@ -96,7 +96,7 @@ def test_a_variant_that_doubles_the_parameters_shows_it_wherever_its_gain_is(tmp
     for name in (*compared, "board as Markdown", "board on a terminal", "board of the site"):
         assert "2.00" in shown[name], name
     for name in compared:
-        assert "+1,311,872 (x2.00)" in shown[name], name
+        assert "1,311,872 more (x2.00)" in shown[name], name
     line = next(row for row in csv.DictReader(io.StringIO(shown["leaderboard.csv"])) if row["number"] == "2")
     assert (line["num_params"], line["params_ratio"]) == ("2623744", "2.0")
     opening = next(csv.DictReader(io.StringIO(shown["leaderboard.csv"])))
@@ -127,7 +127,7 @@ def test_of_two_equal_values_neither_wins(metric: Any) -> None:
     records, _ = arms()
     line = compare(records, records)[METRICS.index(metric)]
     assert (line.without, line.winner) == (line.with_, "")
-    stars = render(comparison_table("base", "base", [line]))
+    stars = render(comparison_table("base", "base", [line], 160))
     assert stars.count("*") == 1, "only in the head, which explains it"
 
 
@@ -139,11 +139,34 @@ def test_values_that_are_written_alike_have_no_star_and_none_is_bold(difference:
     assert [(line.metric, line.winner) for line in lines] == [(metric.name, "") for metric in METRICS]
     assert [line for line in lines if line.without != line.with_] == []
     console = Console(width=160, file=io.StringIO(), force_terminal=True, color_system="standard")
-    console.print(comparison_table("base", "base+idea", lines))
+    console.print(comparison_table("base", "base+idea", lines, 160))
     rows = [line for line in console.file.getvalue().splitlines() if "3.25" in line]  # type: ignore[attr-defined]
     assert len(rows) == 1
     assert "*" not in rows[0]
     assert "\x1b[1" not in rows[0]
+
+
+def test_a_gain_is_positive_where_the_candidate_is_better_and_the_sign_is_that_of_the_verdict() -> None:
+    records, candidates = arms(train_s=1.0, num_params=1)
+    gains = {line.metric: line.gain for line in compare(records, candidates)}
+    loss = load_submission(RECORD).verdict.gain  # type: ignore[union-attr]
+    assert loss is not None
+    assert gains["val loss (nats/token)"] == f"{loss:+.4f}"
+    assert gains.pop("parameters") == "1,311,871 fewer (x0.00)"
+    assert all(gain.startswith("+") for gain in gains.values())
+    assert all(line.gain[0] == "-" for line in compare(candidates, records) if line.winner)
+
+
+@pytest.mark.parametrize("width", [72, 80, 100])
+def test_no_name_is_broken_in_the_two_arms_table(width: int) -> None:
+    candidate = "base+token_smear+layer_scale+logit_softcap+value_embeddings"
+    console = Console(width=width, file=io.StringIO())
+    console.print(comparison_table("base+token_smear", candidate, compare(*arms()), width))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) <= width
+    for name in candidate.split("+"):
+        assert name in text
+    assert "…" not in text
 
 
 def test_no_time_wins_in_a_screen() -> None:

@@ -1,4 +1,4 @@
-"""A submission's picture: what is no PNG of sane size is refused, whatever digest the submission states."""
+"""A submission's picture: what is not a PNG of sane size is refused, whatever digest the submission states."""
 
 from __future__ import annotations
 
@@ -41,16 +41,19 @@ def gif() -> bytes:
 
 
 BAD: dict[str, tuple[bytes, str]] = {
-    "nothing": (b"", "is no PNG"),
-    "another format": (gif(), "is no PNG"),
-    "a page": (svg(), "is no PNG"),
-    "a signature alone": (SIGNATURE, "is no PNG"),
-    "cut off": (OURS[: len(OURS) // 2], "is no whole PNG"),
-    "no pixels": (header(8, 8) + END, "is no whole PNG"),
-    "wrong checksum": (OURS[:50] + b"x" + OURS[51:], "is no whole PNG"),
+    "nothing": (b"", "is not a PNG"),
+    "another format": (gif(), "is not a PNG"),
+    "a page": (svg(), "is not a PNG"),
+    "a signature alone": (SIGNATURE, "is not a PNG"),
+    "cut off": (OURS[: len(OURS) // 2], "is not a valid PNG"),
+    "no pixels": (header(8, 8) + END, "is not a valid PNG"),
+    "wrong checksum": (OURS[:50] + b"x" + OURS[51:], "is not a valid PNG"),
     "too wide": (header(WIDEST_PNG + 1, 8) + END, f"{WIDEST_PNG + 1} x 8 pixels"),
     "a bomb": (header(2**31 - 1, 2**31 - 1) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + END, "pixels; a picture"),
-    "a bomb of text": (OURS[:33] + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8))) + OURS[33:], "no whole PNG"),
+    "a bomb of text": (
+        OURS[:33] + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8))) + OURS[33:],
+        "not a valid PNG",
+    ),
     "a freight": (OURS + bytes(LARGEST_FILE), "bytes; a file of a submission"),
 }
 

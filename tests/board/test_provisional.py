@@ -84,8 +84,8 @@ def test_a_page_says_what_a_record_waits_for_and_which_rerun_its_gain_is_of(
     again = load_submission(confirmed.root / CHALLENGE)
     assert again.verdict is not None
     assert again.challenge is not None
-    assert "Provisional: nobody has confirmed it yet" in before
-    assert f"the gain that submission 3 measured when it was trained again, {again.verdict.gain:+.4f}" in after
+    assert "Provisional: no re-run on seeds that were unknown" in before
+    assert f"submission 3 trained it again and measured a gain of {again.verdict.gain:+.4f}" in after
     assert ('<span class="note">provisional</span>' in before, "Confirmed" in before) == (True, False)
     assert ('<span class="note">confirmed by 3</span>' in after, "Provisional" in after) == (True, False)
     assert f"<code>{again.challenge.merged[:12]}</code>" in pages[1][f"{CHALLENGE}.html"]
@@ -132,7 +132,7 @@ def test_a_challenge_on_the_seeds_of_a_commit_that_its_author_chose_is_refused(
     (tmp_path / "challenge").rename(sandbox.root / CHALLENGE)
     checked = sandbox.json("verify")
     (problem,) = checked["problems"]["0003-challenge-0002"]
-    assert f"not the commit that brought 0002-smoke-token_smear: the main line has it since {real}" in problem
+    assert f"not the commit that merged 0002-smoke-token_smear: the main line has it since {real}" in problem
     assert not any(problems for name, problems in checked["problems"].items() if name != "0003-challenge-0002")
 
 

@@ -187,22 +187,22 @@ def candidate_run(it: Repository) -> str:
 
 
 OTHERS = (".github/workflows/verify.yml", "harness/rule/verdict.py", "models/gpt.py", "tracks/smoke.toml")
-STRAY = "a submission changes only its own files"
+STRAY = "a submission may change only its own files"
 SPOILED: dict[str, tuple[Spoil, str]] = {
     "others": (
         strays,
-        " of its own\n".join(f"- `{file}` differs: {STRAY}; put this into a pull request" for file in OTHERS),
+        "\n".join(f"- `{file}` differs: {STRAY}; move this to another pull request" for file in OTHERS),
     ),
     "judge": (lambda it: (it.root / ".ci/verify-pull-request").write_text("exit 0\n"), "`.ci/verify-pull-request`"),
     "readme": (lambda it: it.edit("README.md"), f"README.md was changed outside its board: {STRAY}"),
-    "readme's board": (board_cell, "the board in README.md differs from what the submissions say"),
+    "readme's board": (board_cell, "the board in README.md does not match the submissions"),
     "old submission": (
         lambda it: it.edit("submissions/0001-smoke-baseline/README.md"),
         "submissions/0001-smoke-baseline/README.md was changed: what is filed stays as it is",
     ),
     "new submission's run": (
         lambda it: it.edit(candidate_run(it), '"correct": ', '"correct": 9'),
-        "is not the run whose digest the submission states",
+        "does not have the digest that the submission states",
     ),
     "variant": (
         lambda it: it.edit(VARIANT, "zeros_", "ones_"),
@@ -218,7 +218,10 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
         "models/variants/idle.py is new, but no new submission uses it",
     ),
     "second submission": (a_second_submission, "0002-smoke-token_smear and 0003-smoke-again are 2 new submissions"),
-    "gitlink": (a_gitlink, f"{CLAIM}/vendored is a repository of its own (mode 160000); bring the file itself"),
+    "gitlink": (
+        a_gitlink,
+        f"{CLAIM}/vendored is a git repository inside this one (mode 160000); put a plain file there",
+    ),
     "link": (a_link, f"{VARIANT} is a link (mode 120000)"),
     "executable variant": (
         lambda it: (it.root / VARIANT).chmod(0o755),
@@ -229,7 +232,7 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
         f"{CLAIM}/README.md is an executable file (mode 100755)",
     ),
     "executable board": (lambda it: (it.root / "leaderboard.csv").chmod(0o755), "leaderboard.csv is an executable"),
-    "no audit": (no_audit, "0002-smoke-token_smear: the record's model was not audited; file it again"),
+    "no audit": (no_audit, "0002-smoke-token_smear: the record's model was not audited; delete the folder"),
     "gap": (a_gap, "its number leaves a gap; the next free number is 2"),
 }
 
@@ -257,7 +260,7 @@ def test_a_number_that_was_taken_by_now_names_the_next(pull_request: Repository)
     pull_request.becomes_main()
     pull_request.git("checkout", "origin/good", "--", CLAIM)
     pull_request.commit()
-    assert "its number is that of 0002-smoke-first by now; the next free number is 3" in pull_request.said(4)
+    assert "its number is now taken by 0002-smoke-first; the next free number is 3" in pull_request.said(4)
 
 
 def test_runs_of_another_version_of_the_loop_are_refused(pull_request: Repository) -> None:
@@ -328,11 +331,11 @@ def test_a_wrong_question_is_exit_code_two(template: Repository, arguments: tupl
 
 
 def test_a_folder_that_is_no_repository_is_told_to_use_a_clone(sandbox: Sandbox) -> None:
-    assert "use a clone made by git" in sandbox.refuses("verify", "--base", "main")
+    assert "work in a clone made by `git clone`" in sandbox.refuses("verify", "--base", "main")
 
 
 def test_a_folder_inside_another_repository_is_not_compared_with_it(template: Repository) -> None:
-    with pytest.raises(LlmbenchError, match="is not a git repository of its own"):
+    with pytest.raises(LlmbenchError, match="is a folder inside the git repository"):
         find_commit(template.root / "harness", "main")
 
 

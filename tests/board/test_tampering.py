@@ -151,13 +151,13 @@ def test_a_file_that_does_not_belong_to_a_submission_is_named(board: Project) ->
     ("file", "old", "new", "words"),
     [
         ("leaderboard.csv", "base", "bass", "leaderboard.csv differs"),
-        ("submissions/0002-pocket-token_smear/README.md", "val loss", "loss", "README.md is not what the runs say"),
-        ("submissions/0002-pocket-token_smear/sources/token_smear.py", "zeros_", "ones_", "is not the source"),
+        ("submissions/0002-pocket-token_smear/README.md", "val loss", "loss", "README.md does not match the runs"),
+        ("submissions/0002-pocket-token_smear/sources/token_smear.py", "zeros_", "ones_", "does not have the digest"),
         ("submissions/0002-pocket-token_smear/track.toml", "tokens = ", "tokens = 1", "is not the track"),
-        (f"submissions/{RECORD.name}/{run_file('record', SEED)}", "{", "", "is not whole JSON"),
+        (f"submissions/{RECORD.name}/{run_file('record', SEED)}", "{", "", "is not valid JSON"),
         ("submissions/0001-pocket-baseline/submission.json", '"runs', '"rums', "submission.json"),
-        ("tracks/pocket.toml", "alpha = 0.01", "alpha = 0.02", "is not the edition that the board opened last"),
-        ("models/variants/token_smear.py", "zeros_", "ones_", "is not the file that holds the record"),
+        ("tracks/pocket.toml", "alpha = 0.01", "alpha = 0.02", "is not the edition that was opened last"),
+        ("models/variants/token_smear.py", "zeros_", "ones_", "has changed since"),
     ],
 )
 def test_a_hand_edit_is_named(board: Project, file: str, old: str, new: str, words: str) -> None:
@@ -175,7 +175,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (project.variants / "token_smear.py").unlink()
     assert "there is no variant" in verify_board(project)["tracks/pocket.toml"][0]
     shutil.rmtree(project.submissions / "0001-pocket-baseline")
-    assert "one is missing or taken twice" in verify_board(project)["submissions"][0]
+    assert "one is missing or used twice" in verify_board(project)["submissions"][0]
 
 
 def other_texts(text: str) -> Iterator[str]:

@@ -377,7 +377,7 @@ def test_the_settings_file_is_enough(repository: Folder) -> None:
         (("main", "better", "--run", RUN, "--metric", "(a)(b)"), "must have one group"),
         (("main", "better", "--run", RUN, "--metric", "val loss"), "is neither a name nor has a group"),
         (("main", "better", "--run", RUN, "--also", "x"), "--also 'x' is no NAME=REGEX"),
-        (("main", "better", "--run", RUN, "--timeout", "2"), "'2' is no time"),
+        (("main", "better", "--run", RUN, "--timeout", "2"), "'2' is not a duration"),
         (("main", "better", "--run", RUN, "--executor", "there"), "there is no executor 'there'"),
         (("--record", "nonsense {seed}", "--candidate", f"{RUN} --gain 1"), "cannot be started"),
         (("--record", RUN, "--candidate", RUN), "both commands are the same"),

@@ -278,7 +278,7 @@ def test_a_kept_ablation_is_read_as_it_was_made_and_for_its_own_edition_and_file
         kept_runs(project, load_track(project, "pocket"))
 
 
-@pytest.mark.parametrize("width", [80, 140])
+@pytest.mark.parametrize("width", [66, 140])
 def test_table_page_and_picture_show_every_variant(width: int, project: Project, smoke: Track) -> None:
     gains = {("qk_norm",): [0.1, 0.11, 0.12], ("requery",): [0.0] * 3, ("qk_norm", "requery"): [0.1, 0.12, 0.11]}
     found = report(project, smoke, gains)

@@ -318,7 +318,7 @@ def test_a_budget_is_hours_minutes_and_seconds(text: str, seconds: float) -> Non
 
 @pytest.mark.parametrize("text", ["", "2", "2d", "h", "30m1h", "-1h"])
 def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(LlmbenchError, match="is no time; write it as 90m"):
+    with pytest.raises(LlmbenchError, match="is not a duration above zero; write it as 90m"):
         parse_duration(text)
 
 

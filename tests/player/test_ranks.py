@@ -304,7 +304,7 @@ def test_processes_are_part_of_the_contest_and_one_is_none(project: Project, smo
     assert (smoke.num_processes, one.num_processes, two.num_processes) == (1, 1, 2)
     with pytest.raises(LlmbenchError, match=r"batch_sequences \(8\) must be a multiple of processes \(3\)"):
         load_track(project, "smoke", ["processes=3"])
-    with pytest.raises(LlmbenchError, match="compile and processes do not go together yet"):
+    with pytest.raises(LlmbenchError, match="compile and processes cannot be combined yet"):
         load_track(project, "smoke", ["processes=2", "compile=true"])
 
 

@@ -76,7 +76,7 @@ def test_every_form_of_rows_gives_the_same_numbers(tmp_path: Path, name: str, co
     assert ("values from the column 'val loss'" in found.notes) is ("val loss" in content)
     unpaired = judged(tmp_path, content, name, paired=False)
     assert unpaired.p_value == pytest.approx(WELCH, abs=1e-12)
-    assert "unpaired, as asked" in unpaired.notes
+    assert "not paired, as you asked" in unpaired.notes
 
 
 def test_standard_input_is_read_like_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_seeds_in_no_arm_but_one_leave_the_arms_unpaired(tmp_path: Path) -> None
     apart = re.sub(r"new,(\d)", r"new,1\1", TABLE)
     found = judged(tmp_path, apart)
     assert (found.test, found.p_value) == ("welch_t", pytest.approx(WELCH))
-    assert "unpaired: no seed is in both arms" in found.notes
+    assert "not paired, because no seed is in both arms" in found.notes
     assert judged(tmp_path, TABLE, sigma=0.02).test == "two_sample_z"
     with pytest.raises(LlmbenchError, match="seeds 10, 11, 12, 13 are missing from arm 'base'"):
         judged(tmp_path, apart, paired=True)
@@ -117,40 +117,40 @@ def test_a_repeated_seed_is_named_with_its_lines(tmp_path: Path) -> None:
     for more in ({}, {"paired": True}, {"looks": [2, 4]}):
         found = judged(tmp_path, TABLE.replace("base,2", "base,0"), **more)
         assert (found.decision, found.reasons[0], found.p_value) == ("undecided", "repeated_seeds", None)
-        assert any("seed 0 stands twice in arm 'base', line 2 and line 6" in note for note in found.notes)
+        assert any("seed 0 occurs twice in arm 'base', in line 2 and line 6" in note for note in found.notes)
 
 
 BAD: list[tuple[str, str | bytes, dict[str, Any], str]] = [
-    ("a.csv", TABLE, {}, "the arms are 'base', 'new'; say which one is the record, as --record-arm base"),
-    ("a.csv", TABLE + "x,1,1\n", {}, "there are 3 arms, 'base', 'new', 'x'; say which two count"),
-    ("a.csv", TABLE, {"record_arm": "bas"}, "--record-arm bas: the arms are 'base', 'new' (did you mean 'base'?)"),
+    ("a.csv", TABLE, {}, "the arms are 'base', 'new'; say which one is the record, for example --record-arm base"),
+    ("a.csv", TABLE + "x,1,1\n", {}, "there are 3 arms, 'base', 'new', 'x'; choose two"),
+    ("a.csv", TABLE, {"record_arm": "bas"}, "--record-arm bas: there is no such arm (did you mean 'base'?)"),
     ("a.csv", TABLE, {"record_arm": "new", "candidate_arm": "new"}, "are both 'new'; name two arms"),
     ("a.csv", TABLE.replace("new,2,3.14\n", ""), {"record_arm": "base"}, "seed 2 is missing from arm 'new'; run"),
-    ("a.csv", TABLE.replace(",", "|"), {}, "line 1: the first line must be 'arm,seed,value', or hold these names"),
-    ("a.csv", TABLE.replace("arm,", "who,"), {}, "no column is named 'arm', found 'who', 'seed', 'value'; name it"),
-    ("a.csv", WIDE.replace("x", "9"), {}, "'step', 'val loss' hold numbers; say which one: --value-column"),
+    ("a.csv", TABLE.replace(",", "|"), {}, "line 1: the first line must be 'arm,seed,value', or these names"),
+    ("a.csv", TABLE.replace("arm,", "who,"), {}, "no column is named 'arm' (found 'who', 'seed', 'value')"),
+    ("a.csv", WIDE.replace("x", "9"), {}, "'step', 'val loss' hold numbers; choose one: --value-column"),
     ("a.csv", TABLE, {"value_column": "valu"}, "--value-column valu: there is no such column (did you mean 'value'?)"),
     ("a.csv", TABLE.replace("seed", "value"), {}, "two columns are named 'value'"),
     ("a.csv", TABLE.replace("3.25", "3.2.5"), {}, "line 4: '3.2.5' is not a number"),
     ("a.csv", TABLE.replace(",", ";").replace("3.25", "3,25"), {}, "line 4: '3,25' is not a number; write 3.25"),
-    ("a.csv", TABLE.replace("3.25", ""), {}, "line 4: no value; fill it in, or delete the line"),
-    ("a.csv", TABLE.replace("base,1", "base,-1"), {}, "line 4: '-1' is not a whole number"),
+    ("a.csv", TABLE.replace("3.25", ""), {}, "line 4: there is no value; fill it in, or delete the line"),
+    ("a.csv", TABLE.replace("base,1", "base,-1"), {}, "line 4: '-1' is not a seed"),
     ("a.csv", "arm,seed,value\n", {}, "no runs below the first line"),
     ("a.csv", " \n\n", {}, "a.csv is empty; the first line must be"),
-    ("a.csv", TABLE, {"tag": "loss"}, "--tag does not go with a table"),
+    ("a.csv", TABLE, {"tag": "loss"}, "--tag does not apply to a table"),
     ("a.csv", b"PK\x03\x04\0\0", {}, "is not UTF-8 text: it holds a zero byte; save it as CSV or JSON"),
     ("a.csv", TABLE.encode("utf-16"), {}, "is not UTF-8 text"),
-    ("a.csv", b"x" * (read.LARGEST_BYTES + 1), {}, "is larger than 32 MiB; give one line a run"),
+    ("a.csv", b"x" * (read.LARGEST_BYTES + 1), {}, "is larger than 32 MiB; give one line for each run"),
     ("a.csv", "x" * 200_000 + ",y\n", {}, "field larger than field limit"),
     ("a.jsonl", lines() + "\n[1]", {}, "line 9: must be one JSON object"),
-    ("a.jsonl", lines() + '\n{"arm', {}, "line 9: not whole JSON"),
-    ("a.jsonl", lines().replace('"base"', "[1]"), {}, "line 1: '[1]' is no arm's name"),
+    ("a.jsonl", lines() + '\n{"arm', {}, "line 9: not valid JSON"),
+    ("a.jsonl", lines().replace('"base"', "[1]"), {}, "line 1: '[1]' cannot be the name of an arm"),
     ("a.jsonl", lines().replace("3.25", "true"), {}, "line 3: 'True' is not a number"),
-    ("a.jsonl", lines().replace("3.25", "null"), {}, "line 3: no value"),
+    ("a.jsonl", lines().replace("3.25", "null"), {}, "line 3: there is no value"),
     ("a.json", "[" * 100_000, {}, "nested too deep"),
-    ("a.json", '{"candidate": [1], "target": 2}', {"record_arm": "x"}, "--record-arm does not go with a JSON file"),
-    ("trainer_state.json", "{}", {}, "is one run; name the folder"),
-    ("a.json", '{"log_history": []}', {}, "is one run; name the folder"),
+    ("a.json", '{"candidate": [1], "target": 2}', {"record_arm": "x"}, "--record-arm does not apply to a JSON file"),
+    ("trainer_state.json", "{}", {}, "is a single run; name the folder"),
+    ("a.json", '{"log_history": []}', {}, "is a single run; name the folder"),
 ]  # fmt: skip
 
 
@@ -195,9 +195,9 @@ def test_the_furthest_checkpoint_of_each_run_counts(tmp_path: Path) -> None:
     assert any("from 20 (new/seed3) to 30" in note for note in judge_file(tmp_path, {}, Names(record_arm="base")).notes)
     for text, words in (
         ('{"log_history": [{"eval_loss": "x"}], "global_step": 99}', "'x', which is not a number"),
-        ('{"log_history": [{"evalloss": 1}], "global_step": 99}', "nothing is named 'eval_loss' (did you mean"),
-        ('{"log_history": 3}', "has no 'log_history' of entries"),
-        ('{"log_history": [', "is not whole JSON"),
+        ('{"log_history": [{"evalloss": 1}], "global_step": 99}', "there is no tag 'eval_loss' (did you mean"),
+        ('{"log_history": 3}', "has no list 'log_history'"),
+        ('{"log_history": [', "is not valid JSON"),
     ):
         write(last.parent, text, "trainer_state.json")
         with pytest.raises(LlmbenchError, match=re.escape(words)):
@@ -206,7 +206,9 @@ def test_the_furthest_checkpoint_of_each_run_counts(tmp_path: Path) -> None:
     with pytest.raises(LlmbenchError, match="seed 3 is missing from arm 'new'"):
         judge_file(tmp_path, {}, Names(record_arm="base"))
     (tmp_path / "new" / "seed2").rename(tmp_path / "new" / "third")
-    with pytest.raises(LlmbenchError, match="new/third names no seed; name it as seed1, or judge with --unpaired"):
+    with pytest.raises(
+        LlmbenchError, match="new/third has no seed; give its name one, such as seed1, or use --unpaired"
+    ):
         judge_file(tmp_path, {}, Names(record_arm="base"))
     assert judge_file(tmp_path, {"paired": False}, Names(record_arm="base")).test == "welch_t"
 
@@ -221,12 +223,12 @@ def test_event_files_are_read_by_their_tag_and_a_folder_without_any_is_named(
     alone = judge_file(runs, {"target": 3.28}, Names(candidate_arm="squared", tag="val/loss"))
     assert alone.gain == pytest.approx(3.28 - (3.276 + 3.272 + 3.279) / 3, abs=1e-6)
     events = runs / "base" / "seed1" / "events.out.tfevents.1"
-    with pytest.raises(LlmbenchError, match=r"which tag counts.*'train/loss', 'val/loss'"):
+    with pytest.raises(LlmbenchError, match=r"there are several tags.*'train/loss', 'val/loss'"):
         judge_file(runs, {}, Names(record_arm="base"))
-    with pytest.raises(LlmbenchError, match=r"nothing is named 'val_loss' \(did you mean 'val/loss'"):
+    with pytest.raises(LlmbenchError, match=r"there is no tag 'val_loss' \(did you mean 'val/loss'"):
         judge_file(runs, {}, Names(record_arm="base", tag="val_loss"))
     write(events.parent / "again", events.read_bytes(), events.name)
-    with pytest.raises(LlmbenchError, match=r"'again', '\.' all hold 'val/loss'; keep one a run"):
+    with pytest.raises(LlmbenchError, match=r"'again', '\.' all hold 'val/loss'; keep one for each run"):
         judge_file(runs, {}, Names(record_arm="base", tag="val/loss"))
     shutil.rmtree(events.parent / "again")
     for content in (b"", bytes(range(256)) * 9):
@@ -236,7 +238,7 @@ def test_event_files_are_read_by_their_tag_and_a_folder_without_any_is_named(
     events.unlink()
     with pytest.raises(LlmbenchError, match="base/seed1 holds neither"):
         judge_file(runs)
-    with pytest.raises(LlmbenchError, match="holds no runs; it must hold one folder an arm"):
+    with pytest.raises(LlmbenchError, match="holds no runs; it must hold one folder for each arm"):
         judge_file(events.parent)
     monkeypatch.setattr(folders.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(LlmbenchError, match="run `pip install tensorboard`"):

@@ -155,7 +155,7 @@ def test_levels_that_spend_two_percent_less_or_more_are_refused_with_the_factor_
 def test_levels_of_a_stored_design_may_not_add_up_to_more_than_alpha() -> None:
     check_levels(STORED)
     check_levels(STORED.model_copy(update={"levels": (0.001,) * 4}))  # less is allowed: a bound is no exact size
-    with pytest.raises(LlmbenchError, match=r"chance of 0\.01040"):
+    with pytest.raises(LlmbenchError, match=r"probability of 0\.01040"):
         check_levels(STORED.model_copy(update={"levels": (0.0026,) * 4}))
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from harness.core import terminal
 from harness.core.events import Evaluating, Step
 from harness.core.track import Track
 from harness.lab.arms import Entry
 from harness.lab.studies.outcomes import CampaignRow
 from harness.lab.studies.screening import Contestant
-from harness.show import campaign as shown
 from harness.show.studies.campaign import LiveCampaign, campaign_gains, campaign_notes, campaign_table
 
 RUN: Any = SimpleNamespace(recipe="base+idea", seed=3)
@@ -39,6 +39,17 @@ ROWS = (
 )
 
 
+def test_a_long_name_stays_whole_and_columns_give_way() -> None:
+    name = "exponential_moving_average_of_weights"
+    console = Console(file=StringIO(), width=80, no_color=True)
+    with console.capture() as captured:
+        console.print(campaign_table([row(name, reasons=("screened_out",))], "1 candidate", 80))
+    line = captured.get().splitlines()[-1]
+    assert line.startswith(f"{name} ")
+    assert len(line) <= 80
+    assert "rejected" in line
+
+
 def printed(width: int) -> list[str]:
     console = Console(file=StringIO(), width=width, no_color=True)
     with console.capture() as captured:
@@ -56,7 +67,7 @@ def test_each_outcome_has_a_line_with_its_numbers(width: int) -> None:
     for words in ("a_bad_idea", "-0.0100", "± 0.0050", "rejected", "no"):
         assert words in bad
     assert "refused" in none
-    assert ("judged before: screened_out" in bad) is ("gain_shown" in good) is (width >= shown.WIDE)
+    assert ("judged before: screened_out" in bad) is ("gain_shown" in good) is (width >= 110)
     assert campaign_notes(ROWS) == ["no_idea: no experts"]
 
 
@@ -89,7 +100,7 @@ def test_a_terminal_shows_who_is_at_work_first_and_never_more_than_it_has_room_f
 
 
 def test_a_log_that_was_silent_says_how_far_it_is(smoke: Track, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shown, "QUIET_S", 0.5)
+    monkeypatch.setattr(terminal, "QUIET_S", 0.5)
     text = StringIO()
     with LiveCampaign(Console(file=text, width=80), smoke) as live:
         live.campaign = contestants(2)

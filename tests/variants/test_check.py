@@ -70,9 +70,9 @@ REFUSED = {
     "def f(reader=open): pass": "uses 'open'",
     "x = __import__('os')": "uses '__import__'",
     "x = globals()['torch']": "uses 'globals'",
-    "x = getattr(torch, 'o' + 's')": "calls 'getattr' with a name that is computed",
-    "for name in 'ab': setattr(nn, name, 1)": "calls 'setattr' with a name that is computed",
-    "x = getattr(apply, '__doc__')": "calls 'getattr' with a name that is computed or not for a model",
+    "x = getattr(torch, 'o' + 's')": "calls 'getattr' with a computed",
+    "for name in 'ab': setattr(nn, name, 1)": "calls 'setattr' with a computed",
+    "x = getattr(apply, '__doc__')": "calls 'getattr' with a computed or forbidden name",
     "from operator import attrgetter": "uses 'attrgetter'",
     "torch.os.fork()": "uses 'os'",
     "from torch.hub import sys": "uses 'sys'",
@@ -89,25 +89,25 @@ REFUSED = {
     "# \u2800": "invisible character U+2800",
     "# a\u0301": "invisible character U+0301",
     "# \u00a0": "invisible character U+00A0",
-    "\u0430 = 1": "U+0430 outside of a comment",
-    "x = 'na\u00efve'": "U+00EF outside of a comment",
-    "x = '# na\u00efve'": "U+00EF outside of a comment",
+    "\u0430 = 1": "U+0430 outside a comment",
+    "x = 'na\u00efve'": "U+00EF outside a comment",
+    "x = '# na\u00efve'": "U+00EF outside a comment",
     # knowledge of a text
-    f"x = {[1.5] * (check.MAX_ENTRIES + 1)}": "65 entries in one place",
-    f"x = {dict.fromkeys(range(check.MAX_ENTRIES + 1))}": "65 entries in one place",
-    f"x = dict({', '.join(f'a{i}=1' for i in range(check.MAX_ENTRIES + 1))})": "65 entries in one place",
+    f"x = {[1.5] * (check.MAX_ENTRIES + 1)}": "65 entries in one collection or call",
+    f"x = {dict.fromkeys(range(check.MAX_ENTRIES + 1))}": "65 entries in one collection or call",
+    f"x = dict({', '.join(f'a{i}=1' for i in range(check.MAX_ENTRIES + 1))})": "65 entries in one collection or call",
     "\n".join(f"x{i} = [1.5, 2, 3j]" for i in range(43)): "129 constants, a variant may have 128",
     "\n".join(f"x{i} = True" for i in range(129)): "129 constants, a variant may have 128",
     f"x = {'a' * (check.MAX_STRING_BYTES + 1)!r}": "401 bytes of strings",
     f"x = {b'a' * (check.MAX_STRING_BYTES + 1)!r}": "401 bytes of strings",
     f"x = 'b' f'{'a' * check.MAX_STRING_BYTES}{{replace}}'": "401 bytes of strings",
-    "x = 12345678901": "a number of more than 10 digits",
-    "x = 0x1234567890ab": "a number of more than 10 digits",
-    "x = 0.12345678901": "a number of more than 10 digits",
-    "x = 1.2345678901e-30": "a number of more than 10 digits",
-    f"{'a' * 41} = 1": "a name of 41 letters, it may have 40",
-    f"x = dict({'a' * 41}=1)": "a name of 41 letters",
-    f"x.{'a' * 41} = 1": "a name of 41 letters",
+    "x = 12345678901": "a number has more than 10 digits",
+    "x = 0x1234567890ab": "a number has more than 10 digits",
+    "x = 0.12345678901": "a number has more than 10 digits",
+    "x = 1.2345678901e-30": "a number has more than 10 digits",
+    f"{'a' * 41} = 1": "a name has 41 letters, the limit is 40",
+    f"x = dict({'a' * 41}=1)": "a name has 41 letters",
+    f"x.{'a' * 41} = 1": "a name has 41 letters",
     "\n".join(
         f"{'a' * 35}{i} = x" for i in range(10, 50)
     ): "letters of names, strings and numbers, a variant may have 1,",
@@ -115,7 +115,7 @@ REFUSED = {
         f"x = {'a' * 32}{i}, 123456, {'b' * 8!r}" for i in range(10, 34)
     ): "letters of names, strings and numbers",
     "\n".join(f"x = {', '.join('ab' * 20)}" for i in range(5)): "200 entries of collections, a variant may have 160",
-    "# " + "a" * check.MAX_FILE_BYTES: "make it one idea",
+    "# " + "a" * check.MAX_FILE_BYTES: "keep it to one idea",
     # not Python
     "def f(parts:": "syntax error",
     "return 1": "syntax error",
@@ -184,7 +184,7 @@ def test_nothing_hides_from_the_bound_beside_the_docstring() -> None:
 
 @pytest.mark.parametrize("text", ["def f(", "x = 'a", "x = " + "(" * 500 + ")" * 500])
 def test_a_broken_text_has_no_bound(text: str) -> None:
-    with pytest.raises(LlmbenchError, match="cannot be bounded"):
+    with pytest.raises(LlmbenchError, match="cannot be measured"):
         knowledge_nats(text)
 
 

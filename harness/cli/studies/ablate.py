@@ -13,7 +13,7 @@ from rich.console import Console
 from harness.board.curves import to_png
 from harness.board.leaderboard import check_record_sources, read_board
 from harness.cli.options import ExecutorName, Jobs, Json, TrackName, flag, log, open_track, option, show, show_json
-from harness.cli.training import watched_store
+from harness.cli.training import about_time, watched_store
 from harness.core.errors import LlmbenchError
 from harness.core.events import Done, RunEvent
 from harness.core.project import DEFAULT_TRACK, write_atomic
@@ -68,9 +68,11 @@ def ablate(
             raise LlmbenchError(f"the track {track} has {len(seeds)} seeds; ask for that many runs or fewer")
         follow = _Follower(stack, left_out, len(seeds))
         with watched_store(project, contest_track, jobs, also=follow, executor=executor) as store:
+            recipes = (stack, *(without(stack, removed) for removed in left_out))
+            about = about_time(store, [store.identify(one, seed) for one in recipes for seed in seeds])
             log(
                 f"{stack} on {track}, without each{' and each two' if pairs == 2 else ''} of its variants: "
-                f"{len(seeds)} runs of {1 + len(left_out)} recipes, {store.jobs} at a time"
+                f"{len(seeds)} runs of {1 + len(left_out)} recipes, {store.jobs} at a time{about}"
             )
             made = make_series(store, [stack, *(without(stack, removed) for removed in left_out)], seeds)
     found = measure(project, board, contest_track, stack, made)

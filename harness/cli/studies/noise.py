@@ -16,7 +16,7 @@ from harness.cli.options import (
     show,
     show_json,
 )
-from harness.cli.training import open_store, watched_store
+from harness.cli.training import about_time, open_store, watched_store
 from harness.core.errors import LlmbenchError
 from harness.core.project import DEFAULT_TRACK, Project
 from harness.core.runs import Pair, require_finished
@@ -88,8 +88,9 @@ def _train(
     """Pairs of the base and each variant, by variant. Raises LlmbenchError where a run fails."""
     recipes = [format_recipe(()), *map(study_recipe, variants)]
     with watched_store(project, track, jobs) as store:
-        log(f"{num_pairs} pairs of {', '.join(recipes[1:])} and {recipes[0]} on {track.name}, {store.jobs} at a time")
         asked = [store.identify(one, seed) for seed in study_seeds(track, num_pairs) for one in recipes]
+        at_a_time = f"{store.jobs} at a time{about_time(store, asked)}"
+        log(f"{num_pairs} pairs of {', '.join(recipes[1:])} and {recipes[0]} on {track.name}, {at_a_time}")
         runs = require_finished(store.make(asked))
     base, *others = (runs[place :: len(recipes)] for place in range(len(recipes)))
     return {name: list(map(Pair, base, other)) for name, other in zip(variants, others, strict=True)}

@@ -20,16 +20,11 @@ NEWEST = 20
 """Runs whose median is the usual time: the machine may be busier now than it was before."""
 
 
-class Pace:
-    """Of one store's runs, from now on."""
+class UsualTime:
+    """Seconds of a usual run, from its start until it is scored: as expected, then as the newest runs took."""
 
-    def __init__(self, store: RunStore, budget_s: float | None = None) -> None:
-        """`budget_s` is how long runs may be started that end in time; None for as long as it takes."""
-        self.store, self.rule = store, store.track.rule
-        self._ends_at = math.inf if budget_s is None else time.monotonic() + budget_s
-        self._expected_s = run_seconds(store.project, store.track, store.jobs)[0] or 0.0
-        self._taken_s = list[float]()
-        self._usual = forecast(self.rule, 0.0, self.rule.noise_nats or 1.0)
+    def __init__(self, expected_s: float | None) -> None:
+        self._expected_s, self._taken_s = expected_s, list[float]()
 
     def observe(self, event: RunEvent) -> None:
         """Learn from each run that was made."""
@@ -37,9 +32,26 @@ class Pace:
             self._taken_s.append(whole_seconds(event.result))
 
     @property
+    def run_s(self) -> float | None:
+        """None where nothing was expected and no run was made yet."""
+        return statistics.median(self._taken_s[-NEWEST:]) if self._taken_s else self._expected_s
+
+
+class Pace:
+    """Of one store's runs, from now on."""
+
+    def __init__(self, store: RunStore, budget_s: float | None = None) -> None:
+        """`budget_s` is how long runs may be started that end in time; None for as long as it takes."""
+        self.store, self.rule = store, store.track.rule
+        self._ends_at = math.inf if budget_s is None else time.monotonic() + budget_s
+        self._usual_time = UsualTime(run_seconds(store.project, store.track, store.jobs)[0])
+        self.observe = self._usual_time.observe
+        self._usual = forecast(self.rule, 0.0, self.rule.noise_nats or 1.0)
+
+    @property
     def run_s(self) -> float:
-        """Seconds of a usual run, from its start until it is scored."""
-        return statistics.median(self._taken_s[-NEWEST:] or [self._expected_s])
+        """Seconds of a usual run, from its start until it is scored; 0 where nothing is known yet."""
+        return self._usual_time.run_s or 0.0
 
     def has_time(self, runs: int) -> bool:
         """Whether so many more runs would end in time."""

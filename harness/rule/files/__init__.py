@@ -1,4 +1,4 @@
-"""Files of per-seed numbers, of any trainer: `read.py` finds the form, `rows.py` sorts rows into two arms.
+"""Files of per-seed numbers, of any trainer: `read.py` recognizes the format, `rows.py` sorts rows into two arms.
 
-Add a form of text to tables.py, a trainer's own folders to folders.py.
+Add a text format to tables.py, the folders of another trainer to folders.py.
 """

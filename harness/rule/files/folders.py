@@ -1,6 +1,6 @@
-"""Rows out of a folder FOLDER/ARM/RUN: TensorBoard's event files, or the state that Hugging Face's Trainer saves.
+"""Rows from a folder FOLDER/ARM/RUN: TensorBoard's event files, or the state that Hugging Face's Trainer saves.
 
-The number of a run is the last one of a tag. Several checkpoints of a run count as one: the one furthest on.
+The number of a run is the last value of a tag. Of several checkpoints the latest one counts.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from harness.rule.files.rows import Row, as_float, listed, quote
 STATE = "trainer_state.json"
 STATE_TAG = "eval_loss"
 EVENTS = "tfevents"
-LAYOUT = "it must hold one folder an arm, and in each one folder a run, as base/seed1"
+LAYOUT = "it must hold one folder for each arm, and in it one folder for each run, such as base/seed1"
 
 
 class Last(NamedTuple):
-    """The last value of a tag, and the training step it was written at."""
+    """The last value of a tag, and the training step at which it was written."""
 
     value: float
     step: int | None
 
 
 def read_folder(folder: Path, tag: str | None) -> tuple[list[Row], list[str]]:
-    """A row for each run, and what to say of how they were read.
+    """One row for each run, and notes on how they were read.
 
     Raises LlmbenchError with the folder and the fix.
     """
@@ -60,31 +60,29 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _seed(name: str) -> int | None:
-    """The seed in a run's name: the number after `seed`, else the one at its end."""
+    """The seed in a run's name: the number after `seed`, else the number at the end."""
     found = re.search(r"seed[-_=]?([0-9]+)", name, re.IGNORECASE) or re.search(r"([0-9]+)$", name)
     return int(found[1]) if found else None
 
 
 def _last_of(run: Path, tag: str | None) -> tuple[str, Last]:
-    """The tag of a run that counts, and its last value."""
+    """The tag to judge, and its last value in this run."""
     if states := sorted(run.rglob(STATE)):
         found = max(map(_state, states), key=lambda state: (state.get("global_step", 0), len(state["log_history"])))
         return _last_state(run, found, tag or STATE_TAG)
     if files := sorted(path for path in run.rglob(f"*{EVENTS}*") if path.is_file()):
         return _last_event(run, files, tag)
-    raise LlmbenchError(
-        f"{run} holds neither TensorBoard's event files nor a {STATE}; remove it or give another folder"
-    )
+    raise LlmbenchError(f"{run} holds neither TensorBoard event files nor a {STATE}; remove it or name another folder")
 
 
 def _state(path: Path) -> dict[str, Any]:
     try:
         content = parse_json(read_text(path))
     except ValueError as error:
-        raise LlmbenchError(f"{path} is not whole JSON: {error}; remove the checkpoint") from error
+        raise LlmbenchError(f"{path} is not valid JSON: {error}; remove the checkpoint") from error
     history = content.get("log_history") if isinstance(content, dict) else None
     if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
-        raise LlmbenchError(f"{path} has no 'log_history' of entries; it is not a state of Hugging Face's Trainer")
+        raise LlmbenchError(f"{path} has no list 'log_history', so Hugging Face's Trainer did not write it; remove it")
     if not isinstance(content.get("global_step", 0), int):
         raise LlmbenchError(f"{path}: 'global_step' must be a whole number; remove the checkpoint")
     return content
@@ -105,7 +103,7 @@ def _last_state(run: Path, state: dict[str, Any], tag: str) -> tuple[str, Last]:
 def _last_event(run: Path, files: Sequence[Path], tag: str | None) -> tuple[str, Last]:
     if importlib.util.find_spec("tensorboard") is None:
         raise LlmbenchError(
-            f"{run} holds TensorBoard's event files, and its package is not installed; run `pip install tensorboard`"
+            f"{run} holds TensorBoard event files, which need the package tensorboard; run `pip install tensorboard`"
         )
     last: dict[str, dict[Path, tuple[float, int, float]]] = {}
     for path in files:
@@ -114,28 +112,26 @@ def _last_event(run: Path, files: Sequence[Path], tag: str | None) -> tuple[str,
             of_folder[path.parent] = max(found, of_folder.get(path.parent, found), key=lambda one: one[:2])
     if not last:
         raise LlmbenchError(
-            f"{run}: its event files hold no scalars; log the loss with add_scalar, or remove the folder"
+            f"{run}: its event files hold no scalars; log the loss with `add_scalar`, or remove the folder"
         )
     if tag is None and len(last) > 1:
-        raise LlmbenchError(f"{run}: which tag counts? Name it with --tag; the tags are {listed([*last])}")
+        raise LlmbenchError(f"{run}: there are several tags; choose one with --tag: {listed([*last])}")
     tag = next(iter(last)) if tag is None else tag
     if tag not in last:
         raise LlmbenchError(_no_tag(run, tag, [*last]))
     if len(last[tag]) > 1:
         places = listed([str(place.relative_to(run)) for place in last[tag]])
-        raise LlmbenchError(f"{run}: the folders {places} all hold '{tag}'; keep one a run")
+        raise LlmbenchError(f"{run}: the folders {places} all hold '{tag}'; keep one for each run")
     ((_, step, value),) = last[tag].values()
     return tag, Last(value, step)
 
 
 def _no_tag(run: Path, tag: str, known: Sequence[str]) -> str:
-    return (
-        f"{run}: nothing is named {quote(tag)}{did_you_mean(tag, known)}; name it with --tag, there are {listed(known)}"
-    )
+    return f"{run}: there is no tag {quote(tag)}{did_you_mean(tag, known)}; choose one with --tag: {listed(known)}"
 
 
 def _scalars(path: Path) -> list[tuple[str, tuple[float, int, float]]]:
-    """All scalars of an event file: tag, and when it was written, at which step, and its value."""
+    """All scalars of an event file: tag, time of writing, step and value."""
     from google.protobuf.message import DecodeError
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
     from tensorboard.util.tensor_util import make_ndarray
@@ -144,12 +140,14 @@ def _scalars(path: Path) -> list[tuple[str, tuple[float, int, float]]]:
     try:
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
-                if value.metadata.plugin_data.plugin_name == "scalars":  # of some writers only at a tag's first value
+                if (
+                    value.metadata.plugin_data.plugin_name == "scalars"
+                ):  # some writers give it only with the first value of a tag
                     scalar.add(value.tag)
                 if value.tag in scalar:
                     found.append((value.tag, (event.wall_time, event.step, float(make_ndarray(value.tensor).item()))))
     except (DecodeError, ValueError, TypeError) as error:
-        raise LlmbenchError(f"{path} is not a whole event file: {error}; remove it") from error
+        raise LlmbenchError(f"{path} is not a valid event file: {error}; remove it") from error
     except OSError as error:
         raise LlmbenchError(f"{path} cannot be read: {error.strerror}; fix its permissions") from error
     return found

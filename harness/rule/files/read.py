@@ -26,7 +26,7 @@ NO_NAMES = Names()
 
 
 class Found(NamedTuple):
-    """The numbers of a file, and what a reader of the result must know of how they were read."""
+    """The numbers of a file, and notes on how they were read."""
 
     numbers: Numbers
     notes: tuple[str, ...] = ()
@@ -35,13 +35,13 @@ class Found(NamedTuple):
 def judge_file(path: Path, options: Mapping[str, object] | None = None, names: Names = NO_NAMES) -> Judgement:
     """Read one file, standard input (`-`) or a folder and judge it.
 
-    Raises LlmbenchError where it cannot be understood, UndecidedError between two looks.
+    Raises LlmbenchError where it cannot be read, UndecidedError between two looks.
     """
     return judge_numbers(*read_numbers(path, options, names))
 
 
 def read_numbers(path: Path, options: Mapping[str, object] | None = None, names: Names = NO_NAMES) -> Found:
-    """Read strictly what is there; `options` override the keys of a JSON file.
+    """Read the file strictly; `options` override the keys of a JSON file.
 
     Raises LlmbenchError with the file, the place and the fix.
     """
@@ -53,13 +53,15 @@ def read_numbers(path: Path, options: Mapping[str, object] | None = None, names:
         content, more = _sorted(name, rows, names, given)
         return Found(_numbers(name, content | given), (*notes, *more))
     if STATE in path.name or EVENTS in path.name:
-        raise LlmbenchError(f"{name} is one run; name the folder that holds one folder an arm, and in each its runs")
+        raise LlmbenchError(
+            f"{name} is a single run; name the folder that holds one folder for each arm, and in each its runs"
+        )
     text = _text(path, name)
     start, suffix = text.lstrip()[:1], path.suffix.lower()
     if suffix in TABLES or (start not in ("{", "[") and suffix != ".json"):
         found = read_table(name, text, names)
     elif (lists := _whole_json(name, text, suffix, names)) is not None:
-        names.refuse_others((), "a JSON file of two lists, which names its arms itself")
+        names.refuse_others((), "a JSON file of two lists, whose keys name the arms")
         known = lists | given
         if known.get("looks") and known.get("target") is None:
             known.setdefault("paired", True)
@@ -89,17 +91,17 @@ def _numbers(name: str, content: Mapping[str, object]) -> Numbers:
 
 
 def _text(path: Path, name: str) -> str:
-    """The text, without the byte order mark that spreadsheets start with, and with line ends of one kind."""
+    """The text without a byte order mark, with line feeds as line ends."""
     try:
         size = 0 if path == STDIN else path.stat().st_size
     except OSError:
-        size = 0  # read_bytes says what is wrong
+        size = 0  # raises, with a sentence
     data = (
         b"" if size > LARGEST_BYTES else sys.stdin.buffer.read(LARGEST_BYTES + 1) if path == STDIN else read_bytes(path)
     )
     if max(size, len(data)) > LARGEST_BYTES:
         raise LlmbenchError(
-            f"{name} is larger than {LARGEST_BYTES // 2**20} MiB; give one line a run, with the run's last number"
+            f"{name} is larger than {LARGEST_BYTES // 2**20} MiB; give one line for each run, with its final number"
         )
     try:
         text = data.decode("utf-8-sig")
@@ -111,21 +113,23 @@ def _text(path: Path, name: str) -> str:
 
 
 def _whole_json(name: str, text: str, suffix: str, names: Names) -> dict[str, Any] | None:
-    """The one object that the text holds; None where it is one object a line."""
+    """The object that the text holds; None where it holds one object in each line."""
     try:
         content = parse_json(text)
     except ValueError as error:
         first = text.lstrip().split("\n", 1)
         if suffix != ".jsonl" and (len(first) == 1 or not _is_object(first[0])):
-            raise LlmbenchError(f"{name} is not whole JSON: {error}") from error
+            raise LlmbenchError(f"{name} is not valid JSON ({error}); correct it") from error
         return None
     if not isinstance(content, dict):
         raise LlmbenchError(
-            f"{name} must hold one JSON object with 'candidate' and 'record' or 'target', or one object a line with "
-            "'arm', 'seed' and 'value'"
+            f"{name} must hold one JSON object with 'candidate' and 'record' or 'target', or in each line one "
+            "object with 'arm', 'seed' and 'value'"
         )
     if "log_history" in content:
-        raise LlmbenchError(f"{name} is one run; name the folder that holds one folder an arm, and in each its runs")
+        raise LlmbenchError(
+            f"{name} is a single run; name the folder that holds one folder for each arm, and in each its runs"
+        )
     return None if (names.arm_column or "arm") in content else content
 
 

@@ -1,4 +1,4 @@
-"""Rows of a file, one a run: which arm is the record, which the candidate, and which runs are a pair."""
+"""Rows of a file, one for each run: which arm is the record, which the candidate, and which runs are pairs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from harness.core.errors import LlmbenchError, did_you_mean
 from harness.core.track import LONGEST_QUOTE
 
 MOST_NAMED = 8
-"""Names or seeds that one sentence lists."""
+"""Most names or seeds that one sentence lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
-    """What a file calls things; None where nothing was said."""
+    """The names that a file uses, as far as the user gave them."""
 
     record_arm: str | None = None
     candidate_arm: str | None = None
@@ -26,32 +26,32 @@ class Names:
     tag: str | None = None
 
     def refuse_others(self, used: Sequence[str], what: str) -> None:
-        """Raises LlmbenchError where a name was given that `what` does not use."""
+        """Raises LlmbenchError where the user gave a name that `what` has no use for."""
         for field in fields(self):
             if getattr(self, field.name) is not None and field.name not in used:
-                raise LlmbenchError(f"--{field.name.replace('_', '-')} does not go with {what}; leave it out")
+                raise LlmbenchError(f"--{field.name.replace('_', '-')} does not apply to {what}; leave it out")
 
 
 class Row(NamedTuple):
-    """One run's number."""
+    """The number of one run."""
 
     arm: str
     seed: int | None
-    """None where the folder's name has none."""
+    """None where the name of the run's folder has no seed."""
     value: float
     place: str
-    """Where it stands, for a sentence: `line 3`."""
+    """Where it was read, for messages: `line 3`."""
 
 
 class Read(NamedTuple):
-    """What a file says: keys of `Numbers`, and what a reader of the result must know of how they were read."""
+    """The content of a file as keys of `Numbers`, and notes on how it was read."""
 
     content: dict[str, Any]
     notes: tuple[str, ...] = ()
 
 
 def as_float(number: float) -> float:
-    """A number of a JSON document, whose whole numbers may be larger than any float: those are infinite."""
+    """A JSON number as a float; a whole number that is too large for a float is infinite."""
     try:
         return float(number)
     except OverflowError:
@@ -59,7 +59,7 @@ def as_float(number: float) -> float:
 
 
 def quote(text: str) -> str:
-    """`text` in quotes, no longer than a sentence bears."""
+    """`text` in quotes, cut to LONGEST_QUOTE characters."""
     return f"'{text[:LONGEST_QUOTE]}{'…' if len(text) > LONGEST_QUOTE else ''}'"
 
 
@@ -70,13 +70,13 @@ def listed(items: Sequence[object]) -> str:
 
 
 def sort_rows(rows: Sequence[Row], names: Names, options: Mapping[str, Any]) -> Read:
-    """The two arms, each in the order of its seeds; equal seeds are paired where nothing else was asked for.
+    """The two arms, each in the order of its seeds. Equal seeds are paired unless the user asked otherwise.
 
     `options` are the keys of `Numbers` that the user gave. Raises LlmbenchError where the arms are not clear or a seed
     of a pair is missing.
     """
     if not rows:
-        raise LlmbenchError("there are no runs below the first line; write one a line")
+        raise LlmbenchError("there are no runs below the first line; write one run in each line")
     fixed = options.get("target") is not None
     arms, notes = _arms(rows, names, fixed)
     content: dict[str, Any] = {}
@@ -85,7 +85,7 @@ def sort_rows(rows: Sequence[Row], names: Names, options: Mapping[str, Any]) -> 
         known = [row for row in own if row.seed is not None]
         if len(known) < len(own) and options.get("paired") is not False and not fixed:
             nameless = next(row for row in own if row.seed is None)
-            raise LlmbenchError(f"{nameless.place} names no seed; name it as seed1, or judge with --unpaired")
+            raise LlmbenchError(f"{nameless.place} has no seed; give its name one, such as seed1, or use --unpaired")
         if len(known) == len(own):
             own = sorted(own, key=lambda row: row.seed or 0)
             content[f"{arm}_seeds"] = [row.seed for row in own]
@@ -99,13 +99,15 @@ def sort_rows(rows: Sequence[Row], names: Names, options: Mapping[str, Any]) -> 
 
 
 def _arms(rows: Sequence[Row], names: Names, fixed: bool) -> tuple[dict[str, list[Row]], list[str]]:
-    """`record` and `candidate` -> their rows, as far as there are any; and what to say of the names."""
+    """The rows of `record` and `candidate`, as far as there are any, and notes on their names."""
     there: dict[str, list[Row]] = {}
     for row in rows:
         there.setdefault(row.arm, []).append(row)
     for option, name in (("--record-arm", names.record_arm), ("--candidate-arm", names.candidate_arm)):
         if name is not None and name not in there:
-            raise LlmbenchError(f"{option} {name}: the arms are {listed([*there])}{did_you_mean(name, there)}")
+            raise LlmbenchError(
+                f"{option} {name}: there is no such arm{did_you_mean(name, there)}; the arms are {listed([*there])}"
+            )
     record, candidate = _one_role([*there], names) if fixed else _two_roles([*there], names, rows[0].place)
     notes = []
     if candidate not in (None, "candidate") or record not in (None, "record"):
@@ -119,10 +121,11 @@ def _arms(rows: Sequence[Row], names: Names, fixed: bool) -> tuple[dict[str, lis
 def _one_role(arms: Sequence[str], names: Names) -> tuple[None, str]:
     """Against a target: no record, and the candidate."""
     if names.record_arm is not None:
-        raise LlmbenchError("--record-arm does not go with a target; leave one of them out")
+        raise LlmbenchError("--record-arm and a target cannot be combined; leave one of them out")
     if names.candidate_arm is None and len(arms) > 1:
         raise LlmbenchError(
-            f"against a target one arm counts, the file has {listed(arms)}; name it, as --candidate-arm {arms[-1]}"
+            f"only one arm can be judged against a target, and the file has {listed(arms)}; choose one, such as "
+            f"--candidate-arm {arms[-1]}"
         )
     return None, names.candidate_arm or arms[0]
 
@@ -135,8 +138,8 @@ def _two_roles(arms: Sequence[str], names: Names, place: str) -> tuple[str | Non
     if len(arms) == 1:
         if arms[0] not in ("record", "candidate"):
             raise LlmbenchError(
-                f"{place}: arm must be 'record' or 'candidate' where there is one alone, found {quote(arms[0])}; add "
-                "the other arm's runs, or give --target"
+                f"{place}: a single arm must be named 'record' or 'candidate', found {quote(arms[0])}; add the other "
+                "arm's runs, or give --target"
             )
         return ("record", None) if arms[0] == "record" else (None, "candidate")
     rest = [arm for arm in arms if arm not in (record, candidate)]
@@ -146,43 +149,47 @@ def _two_roles(arms: Sequence[str], names: Names, place: str) -> tuple[str | Non
     if candidate is None and record is not None and len(rest) == 1:
         candidate = rest[0]
     if record is None and len(arms) == 2:
-        raise LlmbenchError(f"the arms are {listed(arms)}; say which one is the record, as --record-arm {arms[0]}")
+        raise LlmbenchError(
+            f"the arms are {listed(arms)}; say which one is the record, for example --record-arm {arms[0]}"
+        )
     if record is None or candidate is None:
         own = record or arms[0]
         other = candidate or next(arm for arm in arms if arm != own)
         raise LlmbenchError(
-            f"there are {len(arms)} arms, {listed(arms)}; say which two count, as --record-arm {own} "
+            f"there are {len(arms)} arms, {listed(arms)}; choose two, for example --record-arm {own} "
             f"--candidate-arm {other}"
         )
     return record, candidate
 
 
 def _repeated(rows: Sequence[Row]) -> list[str]:
-    """A note on the first seed that occurs twice in an arm."""
+    """A note on the first seed that occurs twice in an arm, if there is one."""
     first: dict[int, Row] = {}
     for row in rows:
         if row.seed is not None and row.seed in first:
             before = first[row.seed].place
-            return [f"seed {row.seed} stands twice in arm {quote(row.arm)}, {before} and {row.place}; keep one a run"]
+            return [
+                f"seed {row.seed} occurs twice in arm {quote(row.arm)}, in {before} and {row.place}; keep one of them"
+            ]
         if row.seed is not None:
             first[row.seed] = row
     return []
 
 
 def _pairing(arms: Mapping[str, Sequence[Row]], options: Mapping[str, Any], *, repeated: bool) -> tuple[bool, str]:
-    """Whether equal seeds are pairs, and a note that says so."""
+    """Whether equal seeds are paired, and a note on it."""
     asked, looks = options.get("paired"), options.get("looks")
     seeds = {arm: {row.seed for row in rows} for arm, rows in arms.items()}
     common = seeds["record"] & seeds["candidate"]
     if asked is False:
-        return False, "unpaired, as asked"
+        return False, "not paired, as you asked"
     if repeated:
         return bool(asked or looks), "not paired, because a seed is repeated"
     if not asked and not looks:
         if options.get("sigma") is not None:
-            return False, "unpaired: the deviation of single values is given"
+            return False, "not paired, because the deviation of single values is given"
         if not common:
-            return False, "unpaired: no seed is in both arms"
+            return False, "not paired, because no seed is in both arms"
     for arm, other in (("record", "candidate"), ("candidate", "record")):
         if missing := sorted(seed for seed in seeds[other] - seeds[arm] if seed is not None):
             which = (
@@ -191,7 +198,5 @@ def _pairing(arms: Mapping[str, Sequence[Row]], options: Mapping[str, Any], *, r
                 else f"seeds {', '.join(map(str, missing[:MOST_NAMED]))} are"
             )
             more = f" (and {len(missing) - MOST_NAMED} more)" if len(missing) > MOST_NAMED else ""
-            raise LlmbenchError(
-                f"{which}{more} missing from arm {quote(arms[arm][0].arm)}; run what is missing, or judge --unpaired"
-            )
+            raise LlmbenchError(f"{which}{more} missing from arm {quote(arms[arm][0].arm)}; run it, or use --unpaired")
     return True, f"paired by seed: {len(common)} seed{'' if len(common) == 1 else 's'} in both arms"

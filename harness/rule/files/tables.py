@@ -1,4 +1,4 @@
-"""Rows out of text: a table with a header, or one JSON object a line."""
+"""Rows from text: a table with a header, or one JSON object in each line."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ EXPECTED = "the first line must be 'arm,seed,value'"
 
 
 def read_table(name: str, text: str, names: Names) -> tuple[list[Row], list[str]]:
-    """The rows of a table with a header, separated by commas, semicolons or tabs; further columns do not count.
+    """The rows of a table with a header, separated by commas, semicolons or tabs; other columns are ignored.
 
-    Also what to say of the columns. Raises LlmbenchError with the file, the line and the fix.
+    Also notes on the columns. Raises LlmbenchError with the file, the line and the fix.
     """
     first = next(filter(str.strip, text.splitlines()), "")
     separator = max(SEPARATORS, key=first.count)
@@ -27,15 +27,16 @@ def read_table(name: str, text: str, names: Names) -> tuple[list[Row], list[str]
     try:
         every = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except csv.Error as error:
-        raise LlmbenchError(f"{name}, line {reader.line_num}: not a CSV line: {error}") from error
-    lines = [(number, cells) for number, cells in every if any(cells)]  # spreadsheets end in rows of nothing
+        raise LlmbenchError(f"{name}, line {reader.line_num}: not a valid CSV line ({error}); correct it") from error
+    lines = [(number, cells) for number, cells in every if any(cells)]  # spreadsheets may end in empty rows
     if not lines:
-        raise LlmbenchError(f"{name} is empty; {EXPECTED}, and each further one a run")
+        raise LlmbenchError(f"{name} is empty; {EXPECTED}, and each line below it one run")
     (number, header), *rest = lines
     where = f"{name}, line {number}"
     if len(header) == 1:
         raise LlmbenchError(
-            f"{where}: {EXPECTED}, or hold these names with commas, semicolons or tabs; found {quote(header[0])}"
+            f"{where}: {EXPECTED}, or these names in another order, with commas, semicolons or tabs; found "
+            f"{quote(header[0])}"
         )
     if twice := [column for column in header if column and header.count(column) > 1]:
         raise LlmbenchError(f"{where}: two columns are named {quote(twice[0])}; rename one")
@@ -50,9 +51,9 @@ def read_table(name: str, text: str, names: Names) -> tuple[list[Row], list[str]
 
 
 def read_lines(name: str, text: str, names: Names) -> tuple[list[Row], list[str]]:
-    """The rows of JSON lines: one object a run, with the keys of a table's columns; further keys do not count.
+    """The rows of JSON lines: one object for each run, with the keys of a table's columns; others are ignored.
 
-    Also what to say of the keys. Raises LlmbenchError with the file, the line and the fix.
+    Also notes on the keys. Raises LlmbenchError with the file, the line and the fix.
     """
     rows: list[tuple[str, dict[str, Any]]] = []
     for number, line in enumerate(text.split("\n"), start=1):
@@ -61,7 +62,9 @@ def read_lines(name: str, text: str, names: Names) -> tuple[list[Row], list[str]
         try:
             found = parse_json(line)
         except ValueError as error:
-            raise LlmbenchError(f"{name}, line {number}: not whole JSON: {error}; write one object a line") from error
+            raise LlmbenchError(
+                f"{name}, line {number}: not valid JSON ({error}); write one object in each line"
+            ) from error
         if not isinstance(found, dict):
             raise LlmbenchError(f"{name}, line {number}: must be one JSON object, with arm, seed and value")
         rows.append((f"line {number}", found))
@@ -84,16 +87,18 @@ def _rows(
             value, notes = numeric[0], [f"values from the column {quote(numeric[0])}"]
         elif numeric:
             raise LlmbenchError(
-                f"{head}: no column is named 'value', and {listed(numeric)} hold numbers; say which one: --value-column"
+                f"{head}: no column is named 'value', and {listed(numeric)} hold numbers; choose one: --value-column"
             )
     value = _column(head, columns, "value", value)
     found = []
     for place, row in rows:
         for column in (arm, seed, value):
             if row.get(column) is None or row[column] == "":
-                raise LlmbenchError(f"{name}, {place}: no {column}; fill it in, or delete the line")
+                raise LlmbenchError(f"{name}, {place}: there is no {column}; fill it in, or delete the line")
         if not isinstance(row[arm], str | int):
-            raise LlmbenchError(f"{name}, {place}: {quote(str(row[arm]))} is no arm's name; write it as text")
+            raise LlmbenchError(
+                f"{name}, {place}: {quote(str(row[arm]))} cannot be the name of an arm; write it as text"
+            )
         try:
             found.append(Row(str(row[arm]), _whole(row[seed]), _number(row[value]), place))
         except ValueError as error:
@@ -102,16 +107,14 @@ def _rows(
 
 
 def _column(head: str, columns: Sequence[str], role: str, given: str | None) -> str:
-    """The column of that role. Raises LlmbenchError where it is not there."""
+    """The column with that role. Raises LlmbenchError where there is none."""
     column = given or role
     if column in columns:
         return column
     option, found = f"--{role}-column", f"found {listed(columns)}"
     if given is not None:
-        raise LlmbenchError(f"{head}: {option} {given}: there is no such column{did_you_mean(given, columns)}, {found}")
-    raise LlmbenchError(
-        f"{head}: {EXPECTED}, or hold these names; no column is named '{role}', {found}; name it: {option}"
-    )
+        raise LlmbenchError(f"{head}: {option} {given}: there is no such column{did_you_mean(given, columns)}; {found}")
+    raise LlmbenchError(f"{head}: no column is named '{role}' ({found}); {EXPECTED}, or name the column with {option}")
 
 
 def _all_numbers(cells: Any) -> bool:
@@ -127,7 +130,7 @@ def _number(cell: object) -> float:
     """A cell's number; NaN and infinity are numbers too. Raises ValueError with a sentence."""
     if isinstance(cell, int | float) and not isinstance(cell, bool):
         return as_float(cell)
-    if isinstance(cell, str) and "_" not in cell:  # Python's own notation, not a table's
+    if isinstance(cell, str) and "_" not in cell:  # 1_000 is a number in Python, but not in a table
         try:
             return float(cell)
         except ValueError:
@@ -138,7 +141,7 @@ def _number(cell: object) -> float:
 
 
 def _whole(cell: object) -> int:
-    """A cell's seed; `3.0` is 3, as pandas writes it. Raises ValueError with a sentence."""
+    """A cell's seed; `3.0`, as pandas may write it, is 3. Raises ValueError with a sentence."""
     try:
         if isinstance(cell, str) and "_" not in cell and "." not in cell:
             found: float = int(cell)
@@ -148,4 +151,4 @@ def _whole(cell: object) -> int:
             raise ValueError
         return int(found)
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"{quote(str(cell))} is not a whole number from 0 on; a seed is one") from error
+        raise ValueError(f"{quote(str(cell))} is not a seed; a seed is a whole number, 0 or more") from error

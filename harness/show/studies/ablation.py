@@ -11,7 +11,7 @@ from harness.core.terminal import markdown
 from harness.core.track import Track
 from harness.lab.studies.ablation import NEAR_ZERO, Ablation, Contribution
 from harness.show.plots import Gain, draw_gains
-from harness.show.tables import new_table
+from harness.show.tables import columns_that_fit, new_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 HEADS = ("left out", "contributes", "95 % interval", "price", "stmts", "params", "time", "worth")
 LEFT = (HEADS[0], HEADS[-1])
 GIVE_WAY = ("params", "stmts", "time")  # on a narrow terminal, in this order
-LEAST_NAME = 24  # characters of the first column
 ABOUT = (
     "*Contributes* is the val loss without a variant minus that with it, in nats per token, a mean over pairs of equal "
     "seeds; the interval is Student's t over the pairs. The *price* is its statements times the track's "
@@ -31,15 +30,10 @@ ABOUT = (
 
 def ablation_table(found: Ablation, track: Track, width: int) -> Table:
     """One line for each variant, or two, that was left out, for a terminal of `width` characters."""
-    columns = list(zip(HEADS, *map(_cells, found.contributions), strict=True))
-    for head in ("", *GIVE_WAY):
-        columns = [column for column in columns if column[0] != head]
-        if LEAST_NAME + sum(max(map(len, column)) + 2 for column in columns[1:]) <= width:
-            break
-    heads = [column[0] for column in columns]
-    table = new_table(f"{found.recipe} on {track.name}, without", heads, left=LEFT, whole=heads[1:])
-    table.columns[0].overflow = "fold"
-    for cells in zip(*(column[1:] for column in columns), strict=True):
+    columns = zip(HEADS, *map(_cells, found.contributions), strict=True)
+    heads, rows = columns_that_fit(columns, width, GIVE_WAY)
+    table = new_table(f"{found.recipe} on {track.name}, without", heads, left=LEFT, whole=heads)
+    for cells in rows:
         table.add_row(*cells)
     return table
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -14,17 +13,15 @@ from rich.text import Text
 
 from harness.core.events import Done, Evaluating, Lost, RunEvent, Step, Waiting
 from harness.core.runs import RunIdentity
-from harness.core.terminal import put
+from harness.core.terminal import Heartbeat
 from harness.core.track import Track
 from harness.lab.studies.campaign import Campaign
 from harness.lab.studies.outcomes import CampaignRow
 from harness.lab.studies.screening import GOES_ON, Contestant, State
 from harness.show.plots import Gain
 from harness.show.report import duration
-from harness.show.tables import new_table
+from harness.show.tables import columns_that_fit, new_table
 
-QUIET_S = 10.0
-"""A log that was silent for so long gets a line that says how far the campaign is."""
 STATES: dict[State, str] = {"in_record": "in the record", "passed": "passed, waits for its confirmation"}
 STYLES = {"accepted": "bold green", "passed": "green", "rejected": "dim", "screening": "bold", "confirming": "bold"}
 
@@ -38,26 +35,22 @@ class LiveCampaign:
         self._running = dict[tuple[str, int], str]()
         """Recipe and seed of each run that is made -> how far it is."""
         self._guard = threading.RLock()
-        self._said_at = time.monotonic()
-        self._over = threading.Event()
+        self._heartbeat = Heartbeat(console, self._summary)
         self._live = Live(console=console, get_renderable=self._render, transient=True, refresh_per_second=2)
-        self._ticker = threading.Thread(target=self._tick, daemon=True)
 
     def __enter__(self) -> LiveCampaign:
         if self.console.is_terminal:
             self._live.start()
-        else:
-            self._ticker.start()
+        self._heartbeat.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._over.set()
+        self._heartbeat.__exit__()
         self._live.stop()
 
     def tell(self, line: str) -> None:
         """One line for people."""
-        self._said_at = time.monotonic()
-        put(self.console, line)
+        self._heartbeat.put(line)
 
     def __call__(self, run: RunIdentity, event: RunEvent) -> None:
         """One event of a run. Called from several threads."""
@@ -75,11 +68,6 @@ class LiveCampaign:
                     self.tell(f"{run.recipe} seed {run.seed}: another llmbench trains this run; waiting for it")
                 case Done():
                     self._running.pop(key, None)
-
-    def _tick(self) -> None:
-        while not self._over.wait(1.0):
-            if time.monotonic() - self._said_at >= QUIET_S:
-                self.tell(self._summary())
 
     def _summary(self) -> str:
         """`campaign: 12 of 40 done; base+x seed 0 43 %; about 40 min left`."""
@@ -117,33 +105,37 @@ class LiveCampaign:
         return one.name, stage, str(len(gains) or ""), f"{fmean(gains):+.4f}" if gains else "", state
 
 
-WIDE = 110
-"""Characters of a terminal that has room for reasons and pairs."""
+HEADS = ("candidate", "gain", "interval", "price", "stmts", "runs", "verdict", "filed", "pairs", "why")
+GIVE_WAY = ("why", "pairs", "runs", "stmts", "filed", "price")  # on a narrow terminal, in this order
 
 
 def campaign_table(rows: Sequence[CampaignRow], title: str, width: int) -> Table:
     """The outcomes, a line each, the largest gain first, for a terminal of `width` characters."""
-    more = ("pairs", "why") if width >= WIDE else ()
-    heads = ("candidate", "gain", "interval", "price", "stmts", "runs", "verdict", "filed", *more)
-    table = new_table(title, heads, left=("candidate", "verdict", "why"), whole=heads[1:])
-    table.columns[0].overflow = "fold"
-    for row in rows:
-        interval = "" if row.noise is None else f"± {row.noise:.4f}"
-        if row.ci_low is not None and row.ci_high is not None:
-            interval = f"{row.ci_low:+.4f} {row.ci_high:+.4f}"
-        why = ("judged before: " if row.judged_before else "") + ", ".join(row.reasons[:1])
-        cells = (
-            row.name,
-            "" if row.gain is None else f"{row.gain:+.4f}",
-            interval,
-            "" if row.price is None else f"{row.price:.4f}",
-            "" if row.statements is None else f"{row.statements:+d}",
-            str(row.runs or ""),
-            row.outcome.replace("_", " "),
-            (row.submission or "").partition("-")[0] or "no",
-        )
-        table.add_row(*cells, *(str(row.pairs or ""), why)[: len(more)])
+    heads, cells = columns_that_fit(zip(HEADS, *map(_row_cells, rows), strict=True), width, GIVE_WAY)
+    table = new_table(title, heads, left=("candidate", "verdict", "why"), whole=heads)
+    for row in cells:
+        table.add_row(*row)
     return table
+
+
+def _row_cells(row: CampaignRow) -> tuple[str, ...]:
+    """What HEADS name."""
+    interval = "" if row.noise is None else f"± {row.noise:.4f}"
+    if row.ci_low is not None and row.ci_high is not None:
+        interval = f"{row.ci_low:+.4f} {row.ci_high:+.4f}"
+    why = ("judged before: " if row.judged_before else "") + ", ".join(row.reasons[:1])
+    return (
+        row.name,
+        "" if row.gain is None else f"{row.gain:+.4f}",
+        interval,
+        "" if row.price is None else f"{row.price:.4f}",
+        "" if row.statements is None else f"{row.statements:+d}",
+        str(row.runs or ""),
+        row.outcome.replace("_", " "),
+        (row.submission or "").partition("-")[0] or "no",
+        str(row.pairs or ""),
+        why,
+    )
 
 
 def campaign_notes(rows: Sequence[CampaignRow]) -> list[str]:
