@@ -242,9 +242,11 @@ FROM_FAILED_RUNS = {"candidate_failed", "hopeless_start", "record_failed", "run_
 FROM_THE_BOARD = {"stale_record"}  # tests/board/test_pull_request.py
 FROM_NUMBERS = {"too_few_values", "unequal_lengths", "bad_sigma", "bad_alpha"}  # `judge FILE` alone gives them
 
+FROM_A_TRAINER = {"seed_ignored"}  # `compare` alone: tests/compare
+
 
 def test_every_reason_code_is_tested_and_explained() -> None:
-    elsewhere = FROM_THE_SCREEN | FROM_STORED_RUNS | FROM_FAILED_RUNS | FROM_THE_BOARD | FROM_NUMBERS
+    elsewhere = FROM_THE_SCREEN | FROM_STORED_RUNS | FROM_FAILED_RUNS | FROM_THE_BOARD | FROM_NUMBERS | FROM_A_TRAINER
     assert {case[0] for case in CASES} | elsewhere == set(REASONS)
     assert all(explain(code).endswith(".") for code in REASONS)
     with pytest.raises(LlmbenchError, match="did you mean 'hopeless'"):
