@@ -188,7 +188,7 @@ def test_a_plan_estimates_a_run_where_none_is_kept(project: Project, elsewhere: 
     ("track", "decision", "expected"),
     [
         ("pocket", "accepted", "Next: `llmbench submit`"),
-        ("pocket", "rejected", "To file it as knowledge: `llmbench submit --negative`"),
+        ("pocket", "rejected", "To file the negative result: `llmbench submit --negative`"),
         ("pocket-moe", "accepted", "Next: `llmbench submit --track pocket-moe`"),
         ("pocket", "undecided", ""),
         (

@@ -297,8 +297,8 @@ class Campaign:
                 if kept.track_digest == begun.track_digest:
                     if kept.since != begun.since:
                         self.tell(
-                            f"going on with the campaign that began against submission {kept.since:04d}: who was "
-                            f"dropped since stays dropped; delete {self._begun} to judge all against the present record"
+                            f"going on with the campaign that began against submission {kept.since:04d}: candidates "
+                            f"dropped since stay dropped; delete {self._begun} to judge all against the present record"
                         )
                     return kept.since
         write_atomic(self._begun, begun.model_dump_json() + "\n")

@@ -211,7 +211,7 @@ def study_recipe(variant: str) -> str:
 
 
 def kept_study(project: Project, track: Track) -> dict[str, list[Pair]]:
-    """The kept pairs of this edition of the track, by variant, the placebo first. Raises LlmbenchError for a broken one.
+    """The kept pairs of this edition of the track, by variant, the placebo first. A broken file raises LlmbenchError.
 
     Pairs whose two runs cannot be compared, for example because the code differs, are left out.
     """
