@@ -1,4 +1,4 @@
-"""Commands that check: the board and its claims, and what the rule's codes mean."""
+"""Commands that check the board and its claims, and that explain codes."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ def verify(
             options.complete_submissions,
         ),
     ] = None,
-    all_: Annotated[bool, flag("--all", "All submissions and the CSV; the default.")] = False,
+    all_: Annotated[bool, flag("--all", "Check all submissions and the CSV; the default.")] = False,
     base: Annotated[
-        str | None, option("REVISION", "Also: what differs from this git revision is one submission and no more.")
+        str | None,
+        option("REVISION", "Also check that the difference from this git revision is one submission and nothing else."),
     ] = None,
     again: Annotated[
-        bool, flag("--rerun", "Then train the claim again on fresh seeds, and judge whether it holds.")
+        bool, flag("--rerun", "Then train the claim again on fresh seeds and judge whether it holds.")
     ] = False,
     max_pairs: options.MaxPairs = None,
     jobs: options.Jobs = None,
@@ -47,9 +48,9 @@ def verify(
 ) -> None:
     """Recompute every number of a submission from its runs, replay its verdict, and check the board.
 
-    With --rerun both arms of one submission are then trained on this machine, on seeds that follow from its
-    sources and runs. The claim is `confirmed` (exit code 0) where the rule accepts the re-run too, `refuted` (3)
-    where the re-run excludes it, else `open` (4), too weak to tell. An opening's own seeds are trained again.
+    With --rerun, both arms of one submission are then trained on this machine, on seeds that follow from its sources
+    and runs. The claim is `confirmed` (exit code 0) if the rule accepts the re-run too, `refuted` (3) if the re-run
+    excludes it, else `open` (4). Of an opening the same seeds are trained again.
     """
     if path is not None and path.suffix == ".json":
         verify_comparison(path, as_json=as_json, as_markdown=as_markdown)
@@ -59,7 +60,9 @@ def verify(
     if again and path is None:
         raise LlmbenchError("--rerun trains one claim again; name it: `llmbench verify submissions/NNNN-name --rerun`")
     if not again and (max_pairs is not None or jobs is not None):
-        raise LlmbenchError("--max-pairs and --jobs are about training; they go with --rerun")
+        raise LlmbenchError(
+            "--max-pairs and --jobs need --rerun, because nothing else is trained; add it or leave them out"
+        )
     more: dict[str, Any] = {}
     if base is not None:
         with patiently("checking"):
@@ -90,7 +93,7 @@ def verify(
 
 
 def _check_one(project: Project, path: Path) -> dict[str, Checked]:
-    """One submission's name and what is found in it. Raises LlmbenchError where `path` is no submission."""
+    """The name of one submission and what was found. Raises LlmbenchError where `path` is not a submission."""
     folder = path.resolve()
     if folder.parent != project.submissions or not folder.is_dir():
         meant = did_you_mean(folder.name, (own.name for own in project.submissions.glob("[0-9]*")))
@@ -101,7 +104,9 @@ def _check_one(project: Project, path: Path) -> dict[str, Checked]:
 def _show_check(found: VerifyDocument) -> None:
     lines = [*filter(None, [found.summary]), *check_lines(found.problems, found.flags, found.knowledge_nats)]
     if not sys.stdout.isatty():
-        sys.stdout.writelines(f"{one_line(line)}\n" for line in lines)  # rich takes ten times as long for a large board
+        sys.stdout.writelines(
+            f"{one_line(line)}\n" for line in lines
+        )  # rich would take ten times as long for a large board
         return
     styles = {"ok": "green", "FAILED": "bold red"}
     for line in lines:
@@ -109,7 +114,7 @@ def _show_check(found: VerifyDocument) -> None:
 
 
 def _check_markdown(project: Project, found: VerifyDocument) -> str:
-    """The check as Markdown, then the README of each new submission that holds."""
+    """The check as Markdown, then the README of each new submission without problems."""
     texts = [f"**{markdown(found.summary)}**\n"] if found.summary else []
     texts.append(check_markdown(found.problems, found.flags, found.knowledge_nats))
     texts += [read_text(project.submissions / name / "README.md") for name in found.new if not found.problems[name]]
@@ -122,7 +127,7 @@ def explain(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Say in plain words what a verdict's reason code, or a flag for review, means."""
+    """Explain a verdict's reason code, or a flag for reviewers, in a sentence."""
     flags = {name: mark.sentence for name, mark in FLAGS.items()}
     reasons = REASONS | flags if code is None else {code: flags.get(code) or explain_code(code)}
     if as_json:
@@ -130,7 +135,7 @@ def explain(
     elif code is not None:
         show(f"{code}: {reasons[code]}")
     else:
-        show("a verdict's reasons, of `llmbench run candidate`", style="bold")
+        show("Reasons of a verdict (`llmbench run candidate`)", style="bold")
         show(facts_table([*REASONS.items()]), "")
-        show("flags for review, of `llmbench verify`", style="bold")
+        show("Flags for reviewers (`llmbench verify`)", style="bold")
         show(facts_table([*flags.items()]))

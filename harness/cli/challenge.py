@@ -43,15 +43,15 @@ def challenge(
     jobs: Jobs = None,
     as_json: Json = False,
 ) -> None:
-    """Train a record again on seeds that nobody picked, and file the result under submissions/.
+    """Train a record again on fresh seeds, and file the result under submissions/.
 
-    The seeds follow from the record's sources and runs, from the commit that brought it to the main line, which nobody
-    knew when it was filed, and from the number of its challenges before. A record is `provisional` until a challenge
-    confirms it. One refutation makes it `disputed`, a confirmation after it lifts that; a second refutation makes it
-    `retracted`, and the track falls back to the record before. Nothing is filed until the re-run has come to a
-    verdict. To look without filing: `llmbench verify submissions/NNNN-name --rerun`.
+    Nobody can choose the seeds: they follow from the record's sources and runs, from the commit that merged it into the
+    main line, and from the number of earlier challenges. A record is `provisional` until a challenge confirms it. One
+    refutation makes it `disputed`, until a later confirmation. A second refutation makes it `retracted`, and the track
+    falls back to the record before. Nothing is filed until the re-run has a verdict. To train it again without filing:
+    `llmbench verify submissions/NNNN-name --rerun`.
 
-    Exit codes: 0 the record is confirmed, 3 refuted, 4 open (too weak to tell) or undecided.
+    Exit codes: 0 the record is confirmed, 3 refuted, 4 open or undecided.
     """
     project = Project.find()
 
@@ -59,14 +59,16 @@ def challenge(
         log(f"another challenge of record {number} runs on this machine; waiting until it ends")
         until_free.enter_context(patiently("waiting"))
 
-    lock_file = project.runs / f".challenge-{number}.lock"  # the seeds of a second depend on the first being filed
+    lock_file = (
+        project.runs / f".challenge-{number}.lock"
+    )  # the seeds of the second depend on whether the first is filed
     with ExitStack() as until_free, only_one(lock_file, wait):
         until_free.close()
         board = read_board(project)
         target = challenged_record(board, number)
         track, arms = claim_track(project, target), claim_arms(target)
         if problems := check_folder(project, project.submissions / target.folder_name, board).problems:
-            raise RejectedError(f"{target.folder_name} does not verify, so nothing can be challenged: {problems[0]}")
+            raise RejectedError(f"{target.folder_name} has a problem, so it cannot be challenged: {problems[0]}")
         check_limit(max_pairs, track.rule)
         merged, again, index = (
             merged_commit(project, target),
@@ -94,7 +96,7 @@ def challenge(
 
 
 def rerun(project: Project, folder: Path, max_pairs: int | None, jobs: int | None, *, as_json: bool) -> NoReturn:
-    """Train the claim in `folder`, which verified, on fresh seeds; print the outcome and exit with its code."""
+    """Train the claim in `folder`, which has no problems, on fresh seeds; print the outcome and exit with its code."""
     submission = load_submission(folder)
     track = claim_track(project, submission)
     if submission.kind == "opening":
@@ -120,18 +122,18 @@ def rerun(project: Project, folder: Path, max_pairs: int | None, jobs: int | Non
 
 
 def _again(store: RunStore, arms: Arms, seeds: Sequence[int], max_pairs: int | None) -> Contest:
-    """A confirmation on seeds of its own."""
+    """A confirmation on these seeds."""
     return run_stage(store, arms, "confirmation", seeds=seeds, max_pairs=max_pairs, announce=announcer(store, arms))
 
 
 def _repeat(
     project: Project, folder: Path, opening: Submission, max_pairs: int | None, jobs: int | None, *, as_json: bool
 ) -> NoReturn:
-    """Train the seeds of an opening, which claims no gain, again and compare the numbers."""
+    """Train the seeds of an opening again and compare the numbers; an opening claims no gain."""
     track = track_again(claim_track(project, opening), opening)
     seeds, recipe = opening.candidate.seeds[:max_pairs], claim_arms(opening).candidate
     with watched_store(project, track, jobs) as store:
-        # The opening's runs may still be in runs/; on an occasion of their own they are trained again.
+        # The opening's runs may still be kept; under another occasion they are trained again.
         store = replace(store, occasion=f"{opening.folder_name} again")
         asked = [store.identify(recipe, seed) for seed in seeds]
         at_a_time = f"{store.jobs} at a time{about_time(store, asked)}"
@@ -139,7 +141,7 @@ def _repeat(
         runs = store.make(asked)
     for run in runs:
         if isinstance(run, FailedRun):
-            raise UndecidedError(f"{recipe} with seed {run.seed} {run.status}, nothing to compare: {run.reason}")
+            raise UndecidedError(f"{recipe} with seed {run.seed} has no score to compare ({run.status}): {run.reason}")
     stored = Claim(folder, opening).finished["candidate"][: len(seeds)]
     repeat = compare_repeat(stored, finished(runs), track.rule)
     if as_json:
@@ -151,7 +153,7 @@ def _repeat(
 
 
 def _findings(submission: Submission, contest: Contest, outcome: Outcome) -> RerunFindings:
-    """A re-run for machines: the outcome, both verdicts, the seeds."""
+    """A re-run as a document: the outcome, both verdicts, the seeds."""
     runs = [*contest.candidates, *contest.failed]
     return RerunFindings(
         outcome=outcome,
@@ -163,7 +165,7 @@ def _findings(submission: Submission, contest: Contest, outcome: Outcome) -> Rer
 
 
 def _show_outcome(submission: Submission, contest: Contest, outcome: Outcome) -> None:
-    """Both verdicts in a line each, then the outcome."""
+    """One line for each verdict, then the outcome."""
     if submission.verdict is not None:
         show(f"{submission.folder_name} claims: {verdict_sentence(submission.verdict)}")
     show(f"trained again: {verdict_sentence(contest.verdict)}")

@@ -16,11 +16,11 @@ from harness.show.documents import DataInfoDocument, DataPinDocument, DataPrepar
 from harness.show.live import live_preparation
 from harness.show.tables import new_table
 
-ForceOption = Annotated[bool, flag("--force", "Make the tokens again where they are cached already.")]
+ForceOption = Annotated[bool, flag("--force", "Make the tokens again even if they are cached.")]
 
 
 def data_prepare(track: TrackName = DEFAULT_TRACK, force: ForceOption = False, as_json: Json = False) -> None:
-    """Split, tokenize and cache a track's text, and check it against the track's digests."""
+    """Split, tokenize and cache a track's text, and check the tokens against the track's digests."""
 
     _, contest_track = open_track(track)
     log(f"preparing the tokens of {track}")
@@ -33,7 +33,7 @@ def data_prepare(track: TrackName = DEFAULT_TRACK, force: ForceOption = False, a
 
 def data_pin(
     track: TrackName = DEFAULT_TRACK,
-    force: Annotated[bool, flag("--force", "Replace the pins that the track has.")] = False,
+    force: Annotated[bool, flag("--force", "Replace pins that the track already has.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make a track's tokens and write their digests into its file."""
@@ -47,7 +47,7 @@ def data_pin(
 
 def data_info(
     track: TrackName = DEFAULT_TRACK,
-    check: Annotated[bool, flag("--check", "Hash every cached split again; opens val, too.")] = False,
+    check: Annotated[bool, flag("--check", "Hash every cached split again, val included.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show a track's source and splits: documents, tokens, bytes, digests, and whether they are cached."""
@@ -82,7 +82,7 @@ def data_info(
         table.add_row(split, *cells, pin.sha256[:12])
     show(table)
     if not contest_track.data.pinned:
-        show(f"not pinned: it can be trained, but nothing can be filed; `llmbench data pin --track {track}` pins it")
+        show(f"not pinned: it can train, but nothing can be filed; `llmbench data pin --track {track}` pins it")
     if manifest is None:
         show(f"not cached yet; `llmbench data prepare --track {track}` makes it")
     else:

@@ -20,17 +20,17 @@ from harness.show.documents import HistoryDocument
 
 
 def history(
-    track: Annotated[str | None, option("NAME", "Only this contest. Default: all of them.", complete_tracks)] = None,
+    track: Annotated[str | None, option("NAME", "Only this track. Default: all tracks.", complete_tracks)] = None,
     as_json: Json = False,
 ) -> None:
-    """List what this machine judged and what the board holds, filed or not, newest first.
+    """List all verdicts of this machine and of the board, filed or not, newest first.
 
-    Each verdict has the stage that came to it and its deciding reason, which `llmbench explain REASON` puts into a
-    sentence; the gain in nats per token (in the lane speed the logarithm of the time ratio) and over how many pairs;
-    the record that the candidate met; and the number of the submission that holds it. What is not filed can be:
-    `llmbench submit --variant NAME`, with --negative for what did not break the record that it met.
+    Each verdict has its stage and its deciding reason (`llmbench explain REASON`), the gain in nats per token (in the
+    lane speed the logarithm of the time ratio) with the number of pairs, the record that it was compared with, and the
+    number of its submission. To file one: `llmbench submit --variant NAME`, with --negative if it did not break the
+    record.
 
-    In the folder of a trainer of your own it lists what `llmbench compare` kept there.
+    In the folder of your own trainer it lists what `llmbench compare` kept there.
     """
     here = Path.cwd()
     compared = kept_comparisons((top_of(here) or here) / STORE) if track is None else []
@@ -46,11 +46,14 @@ def history(
     if compared:
         show(compared_table(compared))
     if not verdicts and not compared:
-        show("Nothing was judged yet: `llmbench run candidate --variant NAME` does (`llmbench variants` lists them).")
+        show(
+            "There is no verdict yet. Judge a variant with `llmbench run candidate --variant NAME`; "
+            "`llmbench variants` lists them."
+        )
 
 
 def in_checkout() -> bool:
-    """Whether the working directory lies in this checkout of llmbench."""
+    """Whether the working directory is in this checkout of llmbench."""
     with suppress(LlmbenchError):
         return bool(Project.find())
     return False

@@ -1,4 +1,4 @@
-"""Commands that list what there is: variants, tracks, this machine, the schemas of documents."""
+"""Commands that show variants, tracks, this machine, and the schemas of documents."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def variants(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the variants: what each changes, its source, its cost in statements, what the board and this machine say."""
+    """List the variants: what each changes, its source, its cost in statements, its verdicts here and on the board."""
     project = Project.find()
     board, sources, broken = read_board(project), list[VariantSource](), dict[str, str]()
     for one in variant_names(project) if name is None else (name,):
@@ -66,9 +66,9 @@ def variants(
 
 
 def _build(project: Project, name: str) -> documents.BuiltVariant:
-    """Have a player apply the variant to the base of a track that trains on a CPU, where it can: seconds.
+    """Let a player apply the variant to the base of the first CPU track on which it works. Takes seconds.
 
-    Raises LlmbenchError with the reason where it fails on each of them.
+    Raises LlmbenchError with a reason if it fails on all of them.
     """
     log(f"building base+{name} in a player")
     loaded = [load_track(project, one) for one in sorted(track_names(project), key=lambda one: one != DEFAULT_TRACK)]
@@ -88,11 +88,11 @@ def _build(project: Project, name: str) -> documents.BuiltVariant:
 
 def tracks(
     name: Annotated[
-        str | None, argument("NAME", "One track, with what others report for it. Default: all.", complete_tracks)
+        str | None, argument("NAME", "One track, with results that others report. Default: all.", complete_tracks)
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the tracks: what each is, its budget, who holds it; or show one with its rule and digest."""
+    """List the tracks with their records, or show one with its budget, rule and digest."""
     project = Project.find()
     board = read_board(project)
     loaded = [load_track(project, one) for one in (track_names(project) if name is None else (name,))]
@@ -115,7 +115,7 @@ def tracks(
         show(describe.tracks_table(loaded, holders))
         return
     (track,), (row,) = loaded, holders
-    record = f"{row.number:04d}, {row.recipe}, val loss {row.val_loss}" if row else "none, nobody opened it"
+    record = f"{row.number:04d}, {row.recipe}, val loss {row.val_loss}" if row else "none, the track is not open"
     show(f"{track.name}: {track.summary}", style="bold")
     show("", facts_table([*describe.track_facts(track), ("record", record)]))
     if track.reported:
@@ -124,10 +124,10 @@ def tracks(
 
 
 def doctor(as_json: Json = False) -> None:
-    """Say what this machine can run: its parts, which tracks train here, about how long a run and a verdict take.
+    """Show this machine, which tracks train here, and about how long a run and a verdict take.
 
-    Times come from the runs that are kept under runs/ where there are any of the track; else from the rate at which
-    this machine multiplies matrices and the operations that the track takes, which is right within a factor of two.
+    Times come from kept runs of the track under runs/. Without any, they come from the number of operations and the
+    rate at which this machine multiplies matrices, which is right within a factor of two.
     """
     project = Project.find()
     with patiently("looking at this machine"), stderr_console().status("looking at this machine") as status:
@@ -144,12 +144,12 @@ def schema(
         list[str] | None,
         argument("COMMAND", "A command, as `run candidate`. Default: all of them.", documents.DOCUMENTS),
     ] = None,
-    as_json: Json = False,  # every command takes it; a schema is JSON anyway
+    as_json: Json = False,  # every command has it; a schema is JSON anyway
 ) -> None:
-    """Print JSON Schema of what a command prints with --json; of all commands where none is named.
+    """Print the JSON Schema of a command's --json document; of all commands if none is named.
 
-    Every document has `schema_version`. A new field is no new version; a field that is removed or changes its
-    meaning is one.
+    Every document has `schema_version`. A new field does not change the version; a field that is removed or changes its
+    meaning does.
     """
     if command:
         sys.stdout.write(json.dumps(documents.json_schema(" ".join(command)), indent=1) + "\n")

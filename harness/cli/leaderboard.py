@@ -1,4 +1,4 @@
-"""The command that shows the board; it imports what an option needs only where that option is given."""
+"""The command that shows the board. What only one option needs is imported only with this option."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NEWEST = 20  # rows of a table that a terminal shows
 def leaderboard(
     rebuild: Annotated[
         bool,
-        flag("--rebuild", "Write leaderboard.csv and all texts again from the submissions, which `verify` checks."),
+        flag("--rebuild", "Write leaderboard.csv and all texts again from the submissions; `verify` checks them."),
     ] = False,
     ideas: Annotated[bool, flag("--ideas", "Write docs/ideas.md and its pictures again from the submissions.")] = False,
     html: Annotated[Path | None, option("DIR", "Write the board as a static site into this folder.")] = None,
@@ -39,7 +39,7 @@ def leaderboard(
 
         for path, text in ideas_files(project, read_board(project)).items():
             write_changed(project.root / path, text)
-        log(f"{PAGE} and its pictures are written again")
+        log(f"{PAGE} and its pictures were written again")
     if html is not None:
         from harness.show.site import write_site
 
@@ -53,8 +53,8 @@ def leaderboard(
     if as_json or ideas or html is not None:
         return
     if rebuild:
-        log("leaderboard.csv, the board in README.md and the submissions' texts are written again")
+        log("leaderboard.csv, the board in README.md and the texts of the submissions were written again")
     if not rows:
-        show("The board is empty. Open it: `llmbench run baseline`, then `llmbench submit --baseline`.")
+        show("The board is empty. To open it: `llmbench run baseline`, then `llmbench submit --baseline`.")
     for place, table in enumerate(board_tables(rows, Console().width, None if all_ else NEWEST)):
         show(*([""] if place else []), table)

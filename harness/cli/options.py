@@ -1,4 +1,4 @@
-"""What the commands share: options, completion, the opened track, and how to print."""
+"""What commands share: options, completion, opening a track, and printing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Complete = Callable[[], list[str]]
 
 
 def _complete(pattern: str, name: Callable[[Path], str]) -> Complete:
-    """Completes the names of the checkout's files that match `pattern`; outside a checkout nothing."""
+    """Completes names of the checkout's files that match `pattern`; nothing outside a checkout."""
 
     def complete() -> list[str]:
         with suppress(LlmbenchError):
@@ -43,31 +43,33 @@ complete_submissions = _complete("submissions/[0-9]*", lambda path: f"submission
 
 
 def complete_records() -> list[str]:
-    """Numbers of records for the shell."""
+    """Completes the numbers of records."""
     with suppress(LlmbenchError):
         return [str(row.number) for row in stored_rows(Project.find()) or () if row.kind == "record"]
     return []
 
 
 def complete_executors() -> list[str]:
-    """Where runs can be made, for the shell."""
-    from harness.lab.executor import EXECUTORS  # with what trains, which `leaderboard` does not need
+    """Completes the names of executors."""
+    from harness.lab.executor import (
+        EXECUTORS,
+    )  # here, because it imports what trains, and `leaderboard` does not need that
 
     return list(EXECUTORS)
 
 
 def flag(name: str, text: str) -> Any:
-    """An option that is given or not, and its help."""
+    """An option without a value."""
     return typer.Option(name, help=text)
 
 
 def option(metavar: str, text: str, complete: Complete | Iterable[str] | None = None, *names: str, **more: Any) -> Any:
-    """An option that takes a value, its help, and what the shell completes; named as its parameter without `names`."""
+    """An option with a value, which the shell completes. Without `names` it is named after its parameter."""
     return typer.Option(*names, metavar=metavar, help=text, autocompletion=_completion(complete), **more)
 
 
 def argument(metavar: str, text: str, complete: Complete | Iterable[str] | None = None) -> Any:
-    """What a command takes without a name, its help, and what the shell completes."""
+    """An argument without an option's name, which the shell completes."""
     return typer.Argument(metavar=metavar, help=text, autocompletion=_completion(complete))
 
 
@@ -81,15 +83,15 @@ Screen = Annotated[
     flag("--screen/--no-screen", "Stop after the screen, or go straight to the confirmation. Default: both stages."),
 ]
 Jobs = Annotated[
-    int | None, option("N", "Runs at a time; affects timings, not losses. Default: as the cores allow.", min=1)
+    int | None, option("N", "Runs at a time; affects times, not losses. Default: as many as the cores allow.", min=1)
 ]
 MaxPairs = Annotated[
     int | None, option("N", "Stop the confirmation after this many pairs. Default: the rule's last look.", min=1)
 ]
-TrackName = Annotated[str, option("NAME", "The contest; `llmbench tracks` lists them.", complete_tracks)]
+TrackName = Annotated[str, option("NAME", "The track; `llmbench tracks` lists them.", complete_tracks)]
 ExecutorName = Annotated[
     str,
-    option("NAME", "Where runs are made: local, or ray, on a running Ray cluster (docs/ray.md).", complete_executors),
+    option("NAME", "Where runs are made: local, or ray for a running Ray cluster (docs/ray.md).", complete_executors),
 ]
 Variants = Annotated[
     list[str] | None,
@@ -100,13 +102,13 @@ Without = Annotated[
     option("NAME", "Simplicity lane: a variant to take out of the record; repeat it for several.", complete_variants),
 ]
 Lane = Annotated[
-    str, option("NAME", "What is claimed: loss, speed (same loss in less time) or simplicity (less code).", LANES)
+    str, option("NAME", "The claim: loss, speed (same loss in less time) or simplicity (less code).", LANES)
 ]
 Settings = Annotated[
     list[str] | None,
     option(
         "KEY=VALUE",
-        "Explore with another value of the track, as model.num_layers=2; repeat it. Enters no board.",
+        "Explore with another value, such as model.num_layers=2; repeat it. Such runs cannot be filed.",
         None,
         "--set",
     ),
@@ -125,18 +127,18 @@ DECISION_EXITS = {"accepted": EXIT_OK, "rejected": EXIT_REJECTED, "undecided": E
 
 
 def open_track(track: str, settings: Sequence[str] = ()) -> tuple[Project, Track]:
-    """The checkout around the working directory and its track of that name, with settings. Raises LlmbenchError."""
+    """The checkout around the working directory and the named track with these settings. Raises LlmbenchError."""
     project = Project.find()
     return project, load_track(project, track, settings)
 
 
 def log(text: str, *, whole: bool = False) -> None:
-    """One line to standard error; `whole` where it is there to be copied."""
+    """One line to standard error; `whole` if it is to be copied."""
     put(stderr_console(), text, whole=whole)
 
 
 def show(*things: Any, style: str = "") -> None:
-    """Text as it is, and tables of rich, one below another, to standard output."""
+    """Texts and tables of rich, one below another, to standard output."""
     for thing in things:
         if isinstance(thing, str):
             put(Console(), thing, style)

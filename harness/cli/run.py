@@ -53,7 +53,7 @@ def run_baseline(
     log_to: options.Trackers = None,
     as_json: options.Json = False,
 ) -> None:
-    """Train the record holder on the track's seeds; what is trained already is reused."""
+    """Train the record holder on the track's public seeds; kept runs are used again."""
     project, plain_track = open_track(track)
     contest_track = open_track(track, settings)[1] if settings else plain_track
     board = read_board(project)
@@ -91,10 +91,10 @@ def run_candidate(
     log_to: options.Trackers = None,
     as_json: options.Json = False,
 ) -> None:
-    """Screen the record plus VARIANT on public seeds, and confirm on fresh seeds what looks promising.
+    """Screen the record plus VARIANT on public seeds; if it looks promising, confirm it on fresh seeds.
 
-    The screen trains one to four runs beside the record's stored ones. What passes goes on by itself to the
-    confirmation, which trains both arms anew, pair by pair, and alone decides.
+    The screen trains one to four runs and compares them with the record's kept ones. If the candidate passes, the
+    confirmation follows by itself: it trains both arms in pairs on fresh seeds, and alone decides.
     """
     project, plain_track = open_track(track)
     contest_track = open_track(track, settings)[1] if settings else plain_track
@@ -126,7 +126,7 @@ def run_candidate(
         remember_entry(project, plain_track, entry)
 
         def keep(contest: Contest) -> None:
-            """A verdict is kept as it falls: what is interrupted later was judged so far."""
+            """Keep each verdict at once, so that an interruption later does not lose it."""
             if not exploring:
                 history.record_attempt(project, board, plain_track, candidate, contest)
 
@@ -160,12 +160,12 @@ def run_candidate(
 
 
 def _flags(project: Project, board: Board, track: Track, contest: Contest) -> list[Flag]:
-    """What `verify` would say to a reviewer once these pairs are filed."""
+    """Flags that `verify` would raise for a reviewer of these pairs."""
     return find_flags(make_case(project, board, track, track, contest.verdict, *contest.used))
 
 
 def show_contest(contest: Contest, remark: str) -> None:
-    """The pairs and their evidence, the verdict, and how to go on to the next look."""
+    """Show the pairs, the evidence, the verdict, and how to go on."""
     verdict = contest.verdict
     training.show_pairs(contest)
     show(remark, "")
@@ -175,22 +175,22 @@ def show_contest(contest: Contest, remark: str) -> None:
     if verdict.next_look is not None and verdict.stage == "confirmation":
         show(f"The next look needs {verdict.next_look} pairs; go on with --max-pairs {verdict.next_look} or more.")
     if contest.passed:
-        show("Go on with the same command without --screen: the confirmation decides.")
+        show("To go on to the confirmation, which decides, run the same command without --screen.")
 
 
 def _next_line(contest: Contest, board: Board, track: Track, entry: Entry) -> str:
-    """What to do after a verdict; empty where it is undecided or a run failed."""
+    """What to do after a verdict; empty if it is undecided or a run failed."""
     there = "" if track.name == DEFAULT_TRACK else f" --track {track.name}"
     if board.holder(track) is None and track.name != DEFAULT_TRACK:
         return (
-            f"Nobody has opened {track.name}, so this enters no board. "
+            f"The track {track.name} is not open, so this cannot be filed. "
             f"Next, on {DEFAULT_TRACK}: `{run_command(None, entry)}`; "
             f"to open {track.name}: `llmbench submit --baseline{there}`"
         )
     if contest.verdict.decision == "accepted":
         return f"Next: `llmbench submit{there}`"
     if contest.verdict.decision == "rejected" and not contest.failed:
-        return f"To file it as knowledge: `llmbench submit --negative{there}`"
+        return f"To file the negative result: `llmbench submit --negative{there}`"
     return ""
 
 
@@ -198,13 +198,19 @@ def submit(
     variant: options.Variants = None,
     track: options.TrackName = DEFAULT_TRACK,
     baseline: Annotated[bool, flag("--baseline", "File the baseline that opens the track's board.")] = False,
-    negative: Annotated[bool, flag("--negative", "File a candidate that did not break the record.")] = False,
+    negative: Annotated[
+        bool, flag("--negative", "File a candidate that did not break the record (a negative result).")
+    ] = False,
     lane: options.Lane = "loss",
     without: options.Without = None,
-    name: Annotated[str | None, option("NAME", "Name of the folder after its number. Default: the variants.")] = None,
+    name: Annotated[
+        str | None, option("NAME", "Name of the folder, after its number. Default: the track and the variants.")
+    ] = None,
     jobs: options.Jobs = None,
     executor: options.ExecutorName = "local",
-    open_: Annotated[bool, flag("--open", "Then branch, commit, push and open the pull request with `gh`.")] = False,
+    open_: Annotated[
+        bool, flag("--open", "Then make a branch and a commit, push, and open the pull request with `gh`.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """File the last candidate (or --variant) under submissions/ and print the pull request's text."""
@@ -241,11 +247,11 @@ def submit(
 
 
 def _entry_to_file(project: Project, track: Track, board: Board, named: Entry) -> Entry:
-    """The candidate that the options name, or the last run's. Raises LlmbenchError where it cannot be filed."""
+    """The candidate that the options name or, without any, the last run. Raises LlmbenchError if it cannot be filed."""
     if named.added or named.removed:
         entry = named
     elif named.lane != "loss":
-        raise LlmbenchError("--lane goes with --variant or --without; without those the last run counts")
+        raise LlmbenchError("--lane needs --variant or --without; without them the last run is filed in its own lane")
     else:
         entry = recall_entry(project, track)
         entry = entry.model_copy(update={"jobs": named.jobs or entry.jobs})
@@ -253,18 +259,18 @@ def _entry_to_file(project: Project, track: Track, board: Board, named: Entry) -
     filing.require_holder(board, track)
     if not entry.added and not entry.removed:
         command = f"llmbench run candidate --track {track.name} --variant NAME"
-        raise LlmbenchError(f"nothing to submit; run `{command}` first")
+        raise LlmbenchError(f"there is nothing to submit; run `{command}` first")
     return entry
 
 
 def _finding_store(project: Project, track: Track, entry: Entry, arms: Arms | None = None) -> RunStore:
-    """A store that finds runs and makes none, so it asks no cluster how many it can make at a time."""
+    """A store that only finds runs, so a cluster is not asked how many it can make at a time."""
     jobs = entry.jobs or (None if entry.executor == "local" else 1)
     return training.open_store(project, track, jobs, arms, executor=entry.executor)
 
 
 def _log_opened(opened: PullRequest | None) -> None:
-    """What there is to do after a submission is written, or which pull request was opened for it."""
+    """Say what to do after a submission was written, or which pull request was opened."""
     if opened is None:
         log("Commit both and open a pull request with this text; `llmbench submit --open` does that.")
     elif opened.address is not None:
@@ -274,4 +280,4 @@ def _log_opened(opened: PullRequest | None) -> None:
         for command in opened.commands:
             log(f"  {command}", whole=True)
         if opened.page:
-            log(f"or, after the push, in a browser: {opened.page}")
+            log(f"Or push, then open this page in a browser: {opened.page}")

@@ -1,4 +1,4 @@
-"""What the commands that train share: the candidate that the options name, a store of runs, and a contest on it."""
+"""What commands that train share: the entry from the options, the store of runs, and the lines of a contest."""
 
 from __future__ import annotations
 
@@ -38,10 +38,14 @@ Name = TypeVar("Name", bound=str)
 
 
 def exploratory_line(track: Track) -> str | None:
-    """What is printed before and after the runs of an exploratory track; None of any other."""
+    """The line before and after the runs of an exploratory track; None for any other track."""
     given = " ".join(f"--set {setting}" for setting in settings_of(track))
     name = track.name.removeprefix(EXPLORATORY)
-    return f"EXPLORATORY: {name} with {given}; these runs enter no board and count as no attempt." if given else None
+    return (
+        f"EXPLORATORY: {name} with {given}; these runs cannot be filed and do not count as an attempt."
+        if given
+        else None
+    )
 
 
 def make_entry(
@@ -52,7 +56,7 @@ def make_entry(
     settings: list[str] | None = None,
     executor: str = "local",
 ) -> Entry:
-    """The options that name a candidate, as one record. Raises LlmbenchError for an unknown lane or executor."""
+    """The entry that the options describe. Raises LlmbenchError for an unknown lane or executor."""
     return Entry(
         added=tuple(variant or ()),
         removed=tuple(without or ()),
@@ -78,13 +82,15 @@ def open_store(
     observe: Observe = lambda run, event: None,
     executor: str = "local",
 ) -> RunStore:
-    """A store of runs on this machine or a cluster; where times are compared, it makes one run at a time."""
+    """A store of runs on this machine or a cluster. If times are compared, it makes one run at a time."""
     timed = arms if arms is not None and arms.lane != "loss" else None
     local = _known("executor", executor, EXECUTORS) == "local"
     if timed and not local:
         raise LlmbenchError(f"the lane {timed.lane} compares times on one machine; leave --executor {executor} out")
     if timed and jobs not in (None, 1):
-        raise LlmbenchError(f"the lane {timed.lane} compares times of runs that ran alone; leave --jobs out")
+        raise LlmbenchError(
+            f"the lane {timed.lane} compares times, so each run must have the machine to itself; leave --jobs out"
+        )
     kind: type[Executor] = LocalExecutor
     if not local:
         from harness.lab.ray.cluster import RayExecutor as kind  # noqa: N813
@@ -107,17 +113,19 @@ def watched_store(
     executor: str = "local",
     live: LiveRuns | LiveCampaign | None = None,
 ) -> Iterator[RunStore]:
-    """A store whose tokens are prepared and whose events are shown on stderr, by `live`, and passed to `also`."""
+    """A store with prepared tokens, whose events are shown on stderr by `live` and passed to `also`."""
     here = _known("executor", executor, EXECUTORS) == "local"
     if here:
         require_device(track)
     if line := exploratory_line(track):
         log(line)
-    if here or not track.data.pinned:  # a cluster's machines make their own, but unpinned ones tell runs apart
+    if (
+        here or not track.data.pinned
+    ):  # machines of a cluster prepare their own tokens, but unpinned ones are part of a run's key
         prepare_tokens(track)
     if not track.data.pinned:
         pin = f"`llmbench data pin --track {track.name}`"
-        log(f"{track.name} is not pinned: it can be trained, but nothing can be filed ({pin})")
+        log(f"{track.name} is not pinned: it can train, but nothing can be filed ({pin} pins it)")
     with live or LiveRuns(stderr_console(), track, arms) as shown:
 
         def observe(run: RunIdentity, event: RunEvent) -> None:
@@ -148,16 +156,16 @@ def about_time(store: RunStore, runs: Sequence[RunIdentity]) -> str:
 
 
 def check_limit(max_pairs: int | None, rule: Rule) -> None:
-    """Raises LlmbenchError where a limit on the confirmation's pairs leaves no look."""
+    """Raises LlmbenchError if a limit on the confirmation's pairs allows no look."""
     if max_pairs is not None and max_pairs < rule.looks[0]:
         raise LlmbenchError(f"the first look needs {rule.looks[0]} pairs; give --max-pairs {rule.looks[0]} or more")
 
 
 def announcer(store: RunStore, arms: Arms) -> Announce:
-    """Logs who competes, and before each look what the last one said and what the next one needs."""
+    """Logs the two recipes, and before each look the result of the last one and the runs of the next."""
     log(f"{arms.candidate} against {arms.record} on {store.track.name}, {store.jobs} at a time. {arms.remark}".rstrip())
     if arms.lane == "loss" and not arms.has_screen(store.track.rule):
-        log(f"{store.track.name} has no noise study, so there is no screen: every candidate goes to the confirmation.")
+        log(f"{store.track.name} has no noise study, so there is no screen, and the confirmation begins at once.")
 
     run_s = usual_seconds(store)
 
@@ -170,7 +178,7 @@ def announcer(store: RunStore, arms: Arms) -> Announce:
 
 
 def show_pairs(contest: Contest) -> None:
-    """The table of the pairs, the evidence, what failed, and what makes the runs incomparable."""
+    """Show the pairs as a table, the evidence, failed runs, and why runs cannot be compared."""
     arms, verdict = contest.arms, contest.verdict
     records, candidates = contest.used
     if candidates:
@@ -178,11 +186,11 @@ def show_pairs(contest: Contest) -> None:
         show(comparison_table(arms.record, arms.candidate, rows, Console().width), "", facts_table(evidence(verdict)))
         if table := experts_table(arms.candidate, candidates):
             show(table)
-    failed = [f"{run.recipe} seed {run.seed} {run.status}: {run.reason}" for run in contest.failed]
-    show(*failed or [f"differs: {detail}" for detail in verdict.details])
+    failed = [f"{run.recipe} seed {run.seed} has no score ({run.status}): {run.reason}" for run in contest.failed]
+    show(*failed or [f"the runs differ: {detail}" for detail in verdict.details])
 
 
 def prepare_tokens(track: Track, *, force: bool = False) -> Path:
-    """Make the track's tokens where they are missing, with progress on stderr; returns their folder."""
+    """Make the track's tokens if they are missing, with progress on stderr; returns their folder."""
     with live_preparation(stderr_console(), track.name) as live:
         return prepare(track, force=force, observe=live)

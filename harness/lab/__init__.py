@@ -1,6 +1,6 @@
-"""The lab: finds kept runs, trains missing ones, pairs them into contests, and files the results.
+"""The lab: finds kept runs, trains missing ones, judges contests, and files the results.
 
-Imports board and all rooms before it. A newcomer adds a way to run (an executor) to executor, or to a package like
-ray; a command's work is a module named after it, as doctor and submit are, a long study one in studies; its options and
-output are in cli.
+Imports board and all rooms before it. Add a way to run (an executor) to executor, or as a package such as ray. The work
+of a command is a module with its name, such as doctor or submit; a long study is one in studies. Options and output are
+in cli.
 """

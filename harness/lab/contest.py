@@ -1,4 +1,4 @@
-"""One candidate against the record: the screen, then the confirmation; train what is missing, judge, stop."""
+"""One candidate against the record: train what is missing and judge, first the screen, then the confirmation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.variants.recipe import recipe_cost, recipe_sources
 
 @dataclass(frozen=True)
 class Contest:
-    """The runs of the stage that was reached, and what the rule says of them."""
+    """The runs of the last stage, and the verdict on them."""
 
     arms: Arms
     records: tuple[FinishedRun, ...]
@@ -26,7 +26,7 @@ class Contest:
     failed: tuple[FailedRun, ...]
     verdict: Verdict
     screen: Verdict | None = None
-    """What the screen said, where the verdict is the confirmation's and there was one."""
+    """The screen's verdict, if `verdict` is that of a confirmation that followed one."""
 
     @property
     def used(self) -> tuple[tuple[FinishedRun, ...], tuple[FinishedRun, ...]]:
@@ -45,7 +45,7 @@ class Contest:
 
 
 Announce = Callable[[Contest, int], None]
-"""Called before runs are made: the contest so far, and the pairs that the next look needs."""
+"""Called before the runs of a look are made, with the contest so far and the number of pairs of that look."""
 
 
 def run_contest(
@@ -57,10 +57,10 @@ def run_contest(
     announce: Announce = lambda contest, look: None,
     screened: Callable[[Contest], None] = lambda contest: None,
 ) -> Contest:
-    """Screen the candidate and confirm what passes, until there is a verdict or `max_pairs` pairs are confirmed.
+    """Screen the candidate and, if it passes, confirm it, until there is a verdict or `max_pairs` pairs are trained.
 
-    `screened` is called with the screen that a confirmation follows. `stages` leaves one out; a lane or a track without
-    a screen has none in any case. A candidate that cannot even start is rejected before the record is trained.
+    `screened` is called with a screen that the candidate passed. `stages` can leave one stage out; there is never a
+    screen in a lane or on a track without one. A candidate that cannot start is rejected before the record is trained.
     """
     contest = None
     if "screen" in stages and arms.has_screen(store.track.rule):
@@ -81,7 +81,7 @@ def run_stage(
     max_pairs: int | None = None,
     announce: Announce = lambda contest, look: None,
 ) -> Contest:
-    """One stage, look by look; `seeds` are those that the stage draws, unless a claim is trained again."""
+    """One stage, look by look. `seeds` are given if a claim is trained again; by default the stage has its own."""
     rule = store.track.rule
     seeds = contest_seeds(store.project, store.track, arms, stage) if seeds is None else seeds
     looks = rule.screen_looks if stage == "screen" else rule.looks
@@ -106,7 +106,7 @@ def run_stage(
 
 
 def _starts(store: RunStore, recipe: str) -> bool:
-    """Whether a run of the recipe gets as far as its first step; on a cluster, whose machines differ, nobody asks."""
+    """Whether a run of the recipe reaches its first step; not tried on a cluster, because machines differ."""
     try:
         if store.executor is LocalExecutor:
             store.rehearse(recipe)
@@ -116,7 +116,7 @@ def _starts(store: RunStore, recipe: str) -> bool:
 
 
 def decide_stored(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> Contest:
-    """The verdict on the runs that are there already, up to the first missing one; nothing is trained."""
+    """The verdict on the kept runs up to the first missing one; trains nothing."""
     runs: list[FinishedRun | FailedRun] = []
     for pair in _pairs(store, arms, stage, seeds):
         found = [store.find(run) for run in pair]
@@ -127,9 +127,9 @@ def decide_stored(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int
 
 
 def decide_trained(store: RunStore, arms: Arms) -> Contest:
-    """The verdict on what is there of a candidate: its confirmation, or its screen where that was all.
+    """The verdict on a candidate's kept runs: of its confirmation or, without one, of its screen.
 
-    On the runs that it rests on alone: what is filed is the whole evidence.
+    Only the runs behind the verdict are taken, because a submission holds exactly the evidence.
     """
     stages: tuple[Stage, ...] = ("confirmation", "screen") if arms.has_screen(store.track.rule) else ("confirmation",)
     for stage in stages:
@@ -143,19 +143,19 @@ def decide_trained(store: RunStore, arms: Arms) -> Contest:
 
 
 def has_passed_screen(store: RunStore, arms: Arms) -> bool:
-    """Whether the runs that are there already pass the candidate's screen."""
+    """Whether the candidate passes the screen by its kept runs."""
     return decide_stored(store, arms, "screen", contest_seeds(store.project, store.track, arms, "screen")).passed
 
 
 def record_runs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> list[RunIdentity]:
-    """The record's runs that go with these seeds of the candidate."""
+    """The record's runs for these seeds of the candidate."""
     stored = store.track.rule.stored_runs if stage == "confirmation" else None
     own = seeds if stored is None else store.track.seeds[:stored]
     return [store.identify(arms.record, seed) for seed in own]
 
 
 def _pairs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> list[tuple[RunIdentity, ...]]:
-    """Runs in the order of their seeds; with stored runs those come first, and then the candidate's, each alone."""
+    """Pairs in the order of their seeds. On a track with stored runs: first all of these, then each candidate run."""
     records, candidates = (
         record_runs(store, arms, stage, seeds),
         [store.identify(arms.candidate, seed) for seed in seeds],
@@ -166,10 +166,10 @@ def _pairs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> l
 
 
 def training_order(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> list[RunIdentity]:
-    """A confirmation trains pair by pair, and which arm goes first alternates, so that times are those of neighbours.
+    """The order of training. A confirmation trains pair by pair, with the arms in alternating order, so times compare.
 
-    A screen begins with the record's runs: most are there already, and they tell where a candidate's first run may be
-    given up.
+    A screen begins with the record's runs: most are kept already, and the candidate's first run is stopped early if it
+    is far behind the record's.
     """
     pairs = _pairs(store, arms, stage, seeds)
     if stage == "screen":
@@ -178,7 +178,7 @@ def training_order(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[in
 
 
 def milestone_of(store: RunStore, arms: Arms, run: RunIdentity, first_seed: int) -> GiveUp | None:
-    """Where the candidate's first run may be given up, if the record's run of its seed is there by now."""
+    """When to stop the candidate's first run early; None without the record's run of the same seed."""
     if (run.recipe, run.seed) != (arms.candidate, first_seed):
         return None
     rule, record = store.track.rule, store.find(store.identify(arms.record, first_seed))

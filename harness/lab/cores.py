@@ -1,4 +1,4 @@
-"""Cores of a run's own, so that one arm of a pair cannot slow the other."""
+"""Reserves cores for a run, so that one arm of a pair cannot slow the other."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import platformdirs
 
 @contextmanager
 def reserve_cores(count: int) -> Iterator[tuple[int, ...]]:
-    """`count` cores that no other run of this machine's llmbench is pinned to; none where fewer are free.
+    """`count` cores to which no other run of llmbench on this machine is pinned; none if fewer are free.
 
-    The run then shares the cores with others, as the system decides.
+    Without cores of its own, a run shares them as the system decides.
     """
     if not hasattr(os, "sched_getaffinity"):
         yield ()
@@ -23,7 +23,7 @@ def reserve_cores(count: int) -> Iterator[tuple[int, ...]]:
     folder = Path(platformdirs.user_cache_dir("llmbench", appauthor=False)) / "cores"
     found: list[int] = []
     with ExitStack() as locks:
-        with suppress(OSError):  # a folder that cannot be written: nothing is reserved
+        with suppress(OSError):  # the folder cannot be written, so nothing is reserved
             folder.mkdir(parents=True, exist_ok=True)
             for core in sorted(os.sched_getaffinity(0)):
                 if len(found) == count:

@@ -1,4 +1,4 @@
-"""What this machine can run: for every track whether it trains here, and about how long that takes."""
+"""What this machine can run: for each track, whether it trains here and about how long that takes."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from harness.rule.forecast import TimeSource, look_costs
 from harness.rule.verdict import Stage
 from harness.variants.recipe import apply_recipe
 
-# Share of the rate of square products that a run reaches: 0.6 on two quiet cores (benchmarks/speed), 0.3 to 0.6 on the
-# stored runs of `pocket`, some of which shared their cores.
+# A run's rate divided by the rate of square matrix products: 0.6 on two quiet cores (benchmarks/speed), 0.3 to 0.6 in
+# the stored runs of `pocket`, some of which shared their cores.
 UTILISATION = 0.5
 
-# Seconds of a run until torch is loaded and the first step runs (measured on `smoke`).
+# Seconds until torch is loaded and the first step runs (measured on `smoke`).
 START_S = 3.0
 
-# Passes over val: the score, and the probes' repetitions with other tokens, neighbours and order.
+# Passes over val: one for the score, the others for probes with other tokens, neighbours and order.
 VAL_PASSES = 3
 
-# Seconds until a trained model's player has loaded and scores (measured on `smoke` and `pocket`).
+# Seconds until a trained model is loaded and scoring begins (measured on `smoke` and `pocket`).
 SCORING_START_S = 1.0
 
-MEASURED_S = 0.3  # of matrix products, on each device
+MEASURED_S = 0.3  # seconds of matrix products on each device
 RATES_FILE = "matrix-rates.json"
 
 
@@ -54,29 +54,29 @@ class TrackOutlook(Strict):
     track: str
     runnable: bool
     hindrances: tuple[str, ...]
-    """Why it does not train here; empty where it does."""
+    """Reasons why it does not train here; empty if it does."""
     remarks: tuple[str, ...]
-    """What to know before it does: a download, missing pins."""
+    """What to know before training: a download, missing pins."""
     num_params: Positive
-    """Of the base recipe."""
+    """Parameters of the base recipe."""
     train_flops: float
-    """Operations of one training run: 6 a multiplied parameter and token (arXiv:2001.08361), and the attention's."""
+    """Operations of one training run: 6 per multiplied parameter and token (arXiv:2001.08361), plus attention."""
     memory_gib: float
-    """At least needed by one run: weights, gradients, optimizer, the evaluated copy and the logits, in float32."""
+    """Least memory of one run: weights, gradients, optimizer, evaluated copy and logits, in float32."""
     jobs: Positive
     """Runs at a time."""
     run_s: float | None
-    """Seconds of one run; None where nothing here can tell."""
+    """Seconds of one run; None if nothing here tells."""
     screen_first_s: float | None
-    """Seconds until the screen can end at the earliest, with the record's runs there; None where there is none."""
+    """Seconds until the first look of the screen, if the record's runs are kept already; None without a screen."""
     screen_last_s: float | None
-    """Seconds until it ends at the latest."""
+    """Seconds until its last look."""
     first_look_s: float | None
-    """Seconds from there until the earliest verdict of the confirmation."""
+    """Seconds from the end of the screen to the first look of the confirmation."""
     last_look_s: float | None
-    """Seconds until its latest."""
+    """The same to its last look."""
     source: TimeSource | None
-    """What the seconds are estimated from."""
+    """What these times are estimated from."""
 
 
 class Diagnosis(Strict):
@@ -91,22 +91,22 @@ class Diagnosis(Strict):
     """The first CUDA device; None without one."""
     gpu_memory_gib: float | None
     bf16: bool
-    """Whether that device multiplies in bfloat16 in hardware."""
+    """Whether that device has bfloat16 in hardware."""
     disk_free_gib: float
-    """Where the checkout lies."""
+    """Free space on the checkout's disk."""
     confinement: tuple[str, ...]
-    """What can keep a variant from files, network and processes; empty where nothing can."""
+    """What can keep a variant from files, network and processes; empty if nothing can."""
     cpu_flops_per_s: float
     """Float32 products of 512 x 512 matrices on one thread, measured once and kept in runs/."""
     gpu_flops_per_s: float | None
     """Products of 4096 x 4096 matrices in the precision of training."""
     kept_runs: Count
-    """Runs kept on this machine, from which the times of tracks are estimated."""
+    """Number of kept runs, from which times are estimated."""
     tracks: tuple[TrackOutlook, ...]
 
 
 def diagnose(project: Project, tell: Callable[[str], None] = lambda doing: None) -> Diagnosis:
-    """Look at everything; takes seconds, most of them for loading torch. `tell` hears what is being done."""
+    """Examine the machine. Takes seconds, mostly to load torch. `tell` is called with what is being done."""
     tell("loading torch")
     import torch
 
@@ -136,44 +136,44 @@ def diagnose(project: Project, tell: Callable[[str], None] = lambda doing: None)
 
 
 def available_confinement() -> tuple[str, ...]:
-    """What can be enforced here around a player, tried in a process of its own because it cannot be undone."""
+    """What confinement works here; tried in a separate process, because it cannot be undone."""
     code = "from harness.player.confine import confine; print(*confine([], []))"
     done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=False)
     return (*((NAME,) if bubble_works() else ()), *done.stdout.split())
 
 
 class MatrixRates(Strict):
-    """What was measured once on a machine, and is kept with its runs so that its estimates stay the same."""
+    """Rates that were measured once on a machine and are kept with its runs, so that estimates do not change."""
 
     machine: Machine
     torch: str
     flops_per_s: dict[str, float]
-    """Device -> operations a second of square products."""
+    """Device -> operations per second in products of square matrices."""
 
 
 def matrix_rates(project: Project) -> dict[str, float]:
-    """Device -> operations a second of square products: in float32 on one thread, in a GPU's precision of training.
+    """Device -> operations per second in square products: on one thread in float32, on a GPU in training precision.
 
-    As kept for this machine and torch; else they are measured and kept, where the folder can be written.
+    Kept rates of this machine and torch version are used again; else rates are measured, and kept if possible.
     """
     import torch
 
     machine = this_machine(torch.cuda.get_device_name() if torch.cuda.is_available() else None)
     path, packages = project.runs / RATES_FILE, version("torch")
-    with suppress(LlmbenchError):  # missing or broken: measured anew
+    with suppress(LlmbenchError):  # missing or broken: measure again
         kept = read_record(path, TypeAdapter(MatrixRates))
         if (kept.machine, kept.torch) == (machine, packages):
             return kept.flops_per_s
     rates = measure_rates()
-    with suppress(LlmbenchError):  # a folder that cannot be written hinders no estimate
+    with suppress(LlmbenchError):  # the estimate works without a folder to keep it in
         write_atomic(path, dump_json(MatrixRates(machine=machine, torch=packages, flops_per_s=rates)))
     return rates
 
 
 def measure_rates() -> dict[str, float]:
-    """Measure the rates; the fastest repetition counts, because other load makes some slower and none faster."""
+    """Measure the rates. The fastest repetition counts, because load can only slow a repetition."""
     import torch
-    from torch.utils.benchmark import Timer  # takes one thread, and waits for the GPU
+    from torch.utils.benchmark import Timer  # uses one thread, and waits for the GPU
 
     shapes = {"cpu": (512, torch.float32)}
     if torch.cuda.is_available():
@@ -190,7 +190,7 @@ def measure_rates() -> dict[str, float]:
 
 
 class Work(NamedTuple):
-    """What one run of a track's base recipe takes; memory is each process's."""
+    """What one run of a track's base recipe takes; memory is per process."""
 
     num_params: int
     train_flops: float
@@ -199,19 +199,21 @@ class Work(NamedTuple):
 
 
 def track_work(track: Track) -> Work:
-    """Count on the real model, built without memory for its numbers (torch's meta device)."""
+    """Counted on the real model, which is built without memory on torch's meta device."""
     import torch
 
     model, budget = track.model, track.budget
     with torch.device("meta"):
         num_params = sum(p.numel() for p in apply_recipe({}, model, track.optim).build().parameters())
-    attention = 2 * model.num_layers * budget.seq_len * model.dim  # scores and mixture, of which causality needs half
-    forward = 2 * multiplied_params(model, num_params) + attention  # a token
+    attention = (
+        2 * model.num_layers * budget.seq_len * model.dim
+    )  # scores and mixture; a causal mask needs half of both
+    forward = 2 * multiplied_params(model, num_params) + attention  # operations per token
     scored: float = 0
-    if track.data.pinned:  # else nobody knows yet how large the splits are
+    if track.data.pinned:  # otherwise the sizes of the splits are not known yet
         dev, val = track.data.pin("dev"), track.data.pin("val")
         scored = dev.tokens * budget.dev_evaluations + val.tokens * VAL_PASSES
-    # The logits, their gradient and the softmax between.
+    # The logits, their gradient, and the softmax between them.
     logits = 3 * budget.batch_tokens // track.num_processes * model.vocab_size
     return Work(num_params, 3.0 * forward * budget.tokens, forward * scored, 4 * (5 * num_params + logits) / 2**30)
 
@@ -219,7 +221,7 @@ def track_work(track: Track) -> Work:
 def run_seconds(
     project: Project, track: Track, jobs: int, rates: Mapping[str, float] | None = None
 ) -> tuple[float | None, TimeSource | None]:
-    """Seconds of one whole run here and their source; (None, None) on a machine without the track's device.
+    """Seconds of one whole run here and what they come from; (None, None) without the track's device.
 
     They come from kept runs. Where none is kept, they follow from `rates`, by default those of the machine.
     """
@@ -249,7 +251,7 @@ def kept_run_seconds(project: Project, track: Track, jobs: int) -> float | None:
 
 
 def whole_seconds(run: FinishedRun) -> float:
-    """What a run took from its start until it was scored; of the scoring one pass was timed."""
+    """Seconds of a run from its start until it was scored. Scoring is estimated from the one pass that was timed."""
     return run.training.wall_s + SCORING_START_S + VAL_PASSES * run.evaluation.eval_s
 
 
@@ -284,20 +286,20 @@ def _outlook(
 
 
 def _hindrances(track: Track, work: Work, memory_gib: float, gpu_memory_gib: float | None) -> list[str]:
-    """Why the track cannot train here."""
+    """Reasons why the track cannot train here."""
     held = memory_gib / track.num_processes
     if track.device == "cuda":
         if gpu_memory_gib is None:
             return ["needs a CUDA GPU"]
         if (num_gpus := len(alike_gpus())) < track.num_processes:
-            return [f"needs {track.num_processes} GPUs of one kind, there are {num_gpus}"]
+            return [f"needs {track.num_processes} GPUs of one kind, found {num_gpus}"]
         held = gpu_memory_gib
-    return [f"needs {work.memory_gib:.0f} GiB or more, there are {held:.0f}"] if work.memory_gib > held else []
+    return [f"needs {work.memory_gib:.0f} GiB of memory or more, found {held:.0f}"] if work.memory_gib > held else []
 
 
 def _remarks(track: Track) -> list[str]:
-    """What to know before it trains."""
+    """What to know before the track trains."""
     remarks = ["downloads its text first"] if track.data.source == "hub" and read_manifest(track) is None else []
     if track.num_threads > available_cores():
-        remarks.append(f"the {track.num_threads} threads of a run share {available_cores()} core(s)")
-    return remarks if track.data.pinned else [*remarks, "not pinned: nothing can be filed"]
+        remarks.append(f"a run has {track.num_threads} threads, which share {available_cores()} core(s)")
+    return remarks if track.data.pinned else [*remarks, "not pinned: it can train, but nothing can be filed"]

@@ -1,4 +1,4 @@
-"""Executors make single runs. The local one is the referee of each, whose players are processes of this machine.
+"""Executors make single runs. The local one makes them on this machine: it is the referee and starts the players.
 
 `harness.lab.ray.cluster` makes runs on a cluster, with the local executor on the machine where a run lands.
 """
@@ -32,13 +32,13 @@ from harness.referee.run import make_run, rehearse
 ExecutorName = Literal["local", "ray"]
 EXECUTORS: tuple[ExecutorName, ...] = ("local", "ray")
 Watch = Callable[[RunEvent], None]
-"""Called with each event of one run: `Step`, `Evaluating`, or `Lost` where it starts again."""
+"""Called with each event of one run: `Step`, `Evaluating`, or `Lost` if it starts again."""
 MEMORY_SHARE = 0.9
-"""Of the machine's memory that the runs on it may take together; each has an equal part."""
+"""Share of the machine's memory that all runs together may use; each gets an equal part."""
 
 
 class Executor(ABC):
-    """Makes single runs; called from one thread a run."""
+    """Makes single runs; each run is made in a thread of its own."""
 
     name: ExecutorName
 
@@ -47,25 +47,25 @@ class Executor(ABC):
         self.track, self.jobs = track, jobs
         self.stopping = False
         self._stops: set[Callable[[], None]] = set()
-        self._guard = threading.RLock()  # a signal may call stop() within stop()
+        self._guard = threading.RLock()  # a signal may call stop() while stop() is running
 
     @staticmethod
     @abstractmethod
     def room(track: Track) -> int:
-        """Runs of `track` at a time that leave each the track's threads, or a GPU of its own.
+        """Number of runs of `track` at a time, so that each has the track's threads or its own GPU.
 
-        Raises LlmbenchError where there is no place for one.
+        Raises LlmbenchError if there is no room for one.
         """
 
     @abstractmethod
     def make(self, run: RunIdentity, job: Job, watch: Watch) -> FinishedRun | FailedRun:
-        """Train and evaluate `run`, which `job` describes; its weights lie in the job's folder then.
+        """Train and evaluate `run`, as `job` describes it, and leave its weights in the job's folder.
 
-        Raises LlmbenchError where it cannot start, InterruptedRunError once the executor was stopped.
+        Raises LlmbenchError where it cannot start, InterruptedRunError after `stop()`.
         """
 
     def stop(self) -> None:
-        """Ask every run to write its checkpoint and end."""
+        """Ask every run to write a checkpoint and end."""
         with self._guard:
             self.stopping = True
             for stop in self._stops:
@@ -73,7 +73,7 @@ class Executor(ABC):
 
     @contextmanager
     def stopping_by(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Within, `stop()` is what ends the run; called at once where the runs were asked to stop before."""
+        """Within, `stop` is called to end a run; at once if runs were already asked to stop."""
         with self._guard:
             self._stops.add(stop)
             if self.stopping:
@@ -85,13 +85,13 @@ class Executor(ABC):
                 self._stops.discard(stop)
 
     def raise_if_stopped(self) -> None:
-        """Raises InterruptedRunError once the runs were asked to stop."""
+        """Raises InterruptedRunError if the runs were asked to stop."""
         if self.stopping:
             raise InterruptedRunError(INTERRUPTED)
 
     @contextmanager
     def stopped_by_signals(self) -> Iterator[None]:
-        """Within, SIGINT and SIGTERM stop the runs; then InterruptedRunError is raised."""
+        """Within, SIGINT and SIGTERM ask the runs to stop, which then raise InterruptedRunError."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -105,10 +105,10 @@ class Executor(ABC):
 
 
 def alike_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls the GPUs of the first one's kind, without any the one asked for in vain."""
+    """Names, for CUDA_VISIBLE_DEVICES, of all GPUs of the first one's kind; `0` if there is no GPU."""
     import torch
 
-    # Pairs on two kinds are not comparable.
+    # Runs on two kinds of GPU cannot be compared.
     kinds = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = given.split(",") if given else [str(index) for index in range(len(kinds))]
@@ -116,25 +116,25 @@ def alike_gpus() -> list[str]:
 
 
 def share_out(gpus: Sequence[str], track: Track) -> list[str]:
-    """CUDA_VISIBLE_DEVICES for each run that fits at a time; for one run where none fits."""
+    """CUDA_VISIBLE_DEVICES for each run that fits at a time, and for one run if none fits."""
     size = track.num_processes
     places = [",".join(gpus[i : i + size]) for i in range(0, len(gpus) - size + 1, size)]
     return places or [",".join(gpus)] * bool(gpus)
 
 
 class LocalExecutor(Executor):
-    """The referee of each run, in a thread; its players are processes of this machine."""
+    """Runs on this machine: the referee of each is a thread, its players are processes."""
 
     name = "local"
 
     def __init__(self, track: Track, jobs: int, gpus: Sequence[str] | None = None) -> None:
-        """Each process of a run has one of `gpus`; default: this machine's on a CUDA track, else none."""
+        """Each process of a run gets one of `gpus`; by default this machine's on a CUDA track, else none."""
         super().__init__(track, jobs)
         if gpus is None:
             gpus = alike_gpus() if track.device == "cuda" else ()
         places = share_out(gpus, track)
         self._gpus: queue.SimpleQueue[str] = queue.SimpleQueue()
-        for place in range(jobs if places else 0):  # more runs than GPUs share them evenly
+        for place in range(jobs if places else 0):  # if there are more runs than GPUs, they share them evenly
             self._gpus.put(places[place % len(places)])
 
     @staticmethod
@@ -143,7 +143,7 @@ class LocalExecutor(Executor):
 
     @contextmanager
     def device(self) -> Iterator[dict[str, str]]:
-        """Reserves GPUs for a run; yields what they add to its players' environment, nothing on a CPU track."""
+        """Reserves GPUs for a run; yields the environment variables that its players need for them."""
         if self.track.device == "cpu":
             yield {}
             return
@@ -155,7 +155,7 @@ class LocalExecutor(Executor):
 
     @contextmanager
     def casting(self, job: Job) -> Iterator[Casting]:
-        """A place for one run: its cores or GPUs, and its part of the memory."""
+        """Reserves cores or GPUs and a part of the memory for one run."""
         memory_bytes = int(MEMORY_SHARE * psutil.virtual_memory().total / self.jobs)
         with self.device() as environment, reserve_cores(self.track.num_threads) as cores:
             yield Casting(
@@ -168,13 +168,13 @@ class LocalExecutor(Executor):
             )
 
     def make(self, run: RunIdentity, job: Job, watch: Watch) -> FinishedRun | FailedRun:
-        for torn in Path(job.folder).glob(".*.*"):  # by a command that was killed while it wrote
+        for torn in Path(job.folder).glob(".*.*"):  # left by a command that was killed while it wrote
             torn.unlink(missing_ok=True)
         with self.casting(job) as casting:
             return make_run(casting, run, watch)
 
     def rehearse(self, job: Job) -> Built:
-        """Have a run's players get ready for their first step; what they built. Nothing is kept.
+        """Start a run's players up to their first step; returns what they built. Nothing is kept.
 
         Raises RunFailedError or LlmbenchError where training would fail.
         """

@@ -1,9 +1,9 @@
-"""What was judged on this machine and by the board: nothing is lost, and every attempt is counted.
+"""All verdicts of this machine and of the board, so that every attempt is counted.
 
-`runs/TRACK/attempts.jsonl` gets one line for each candidate that got a verdict on this machine, and one for each run
-of a candidate that broke a probe's rule, as soon as it ended: deleting its file and trying again is another attempt.
-Together with the board's negative results they give the number of an attempt, for with enough attempts one wins by
-chance; and the list of all verdicts, filed or not.
+`runs/TRACK/attempts.jsonl` gets one line for each candidate that gets a verdict on this machine. It also gets one for
+each run of a candidate that fails a probe, as soon as the run ends: to delete its file and try again is another
+attempt. With the board's negative results these lines give the number of an attempt, which matters because with enough
+attempts one wins by chance. They also give the list of all verdicts, filed or not.
 """
 
 from __future__ import annotations
@@ -36,38 +36,38 @@ ATTEMPTS = "attempts.jsonl"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A candidate as it was when its contest began: what was asked for, both recipes, and their variants' code."""
+    """A candidate when its contest began: the entry, both recipes, and the code of their variants."""
 
     arms: Arms
     entry: Entry
     record_sources: Mapping[str, str]
-    """Variant -> digest, in the recipe's order."""
+    """Variant -> digest, in the order of the recipe."""
     sources: Mapping[str, str]
 
     @classmethod
     def read(cls, project: Project, arms: Arms, entry: Entry) -> Candidate:
-        """With the variants' present files. Raises LlmbenchError where one is missing or broken."""
+        """The candidate with the variants' present files. Raises LlmbenchError where one is missing or broken."""
         return cls(arms, entry, *(source_digests(project, recipe) for recipe in (arms.record, arms.candidate)))
 
 
 class Met(Strict):
-    """The contest of an attempt: all that is needed to find its runs again."""
+    """The contest of an attempt, with all that is needed to find its runs again."""
 
     stage: Stage
     record: Recipe
-    """The recipe that the candidate met."""
+    """Recipe of the record that the candidate was compared with."""
     record_sources: dict[str, Sha256]
     entry: Entry
 
 
 class Attempt(Strict):
-    """One candidate and its verdict, or one invalid run of it."""
+    """One candidate and its verdict, or one invalid run of a candidate."""
 
     date: str
-    """UTC time; in older lines the date alone."""
+    """UTC time; only the date in older lines."""
     track_digest: Sha256
     holder: Count
-    """Number of the submission that held the record; 0 where nobody did."""
+    """Number of the submission that held the record; 0 if there was none."""
     recipe: str
     sources: dict[str, Sha256]
     decision: str
@@ -75,43 +75,43 @@ class Attempt(Strict):
     pairs: Count
     gain: float | None
     seed: Count | None = ABSENT
-    """Of an invalid run; None for a verdict."""
+    """Seed of an invalid run; None for a verdict."""
     met: Met | None = ABSENT
     """None in older lines."""
 
 
 class Judged(Strict):
-    """A candidate and its last verdict of one stage against one record."""
+    """A candidate and its last verdict in one stage against one record."""
 
     date: str
-    """UTC time of the verdict; the date alone where only the board or an older line has it."""
+    """UTC time of the verdict; only the date if it comes from the board or an older line."""
     track: str
     track_digest: Sha256
-    """Of its edition."""
+    """Digest of the track's edition."""
     candidate: str
     record: str | None
-    """The recipe that the candidate met; None in older lines, like the other fields that may be None."""
+    """Recipe of the record that the candidate was compared with. Fields that may be None are so in older lines."""
     lane: Lane | None
     stage: Stage | None
     decision: str
     reasons: tuple[str, ...]
-    """Stable codes, the deciding ones first."""
+    """Reason codes, the deciding ones first."""
     gain: float | None
     pairs: Count
     number: Count | None
-    """Of the submission that holds it; None where it is not filed."""
+    """Number of the submission that holds the verdict; None if it is not filed."""
     state: str
-    """Of a record on the board."""
+    """State of a record on the board; empty for any other."""
     here: bool
-    """Whether this machine judged it."""
+    """Whether it was judged on this machine."""
     sources: dict[str, Sha256]
     record_sources: dict[str, Sha256] | None
     entry: Entry | None
-    """What was asked for; None where this machine did not judge it."""
+    """The entry; None if it was not judged on this machine."""
 
     @property
     def contest(self) -> tuple[str | None, ...] | None:
-        """What makes two verdicts those of one contest; None where the record is unknown."""
+        """Verdicts with equal keys belong to one contest; None if the record is unknown."""
         if self.record_sources is None:
             return None
         sources = map(candidate_key, (self.record_sources, self.sources))
@@ -119,7 +119,7 @@ class Judged(Strict):
 
 
 def record_attempt(project: Project, board: Board, track: Track, candidate: Candidate, contest: Contest) -> None:
-    """Append one candidate and its verdict to this machine's attempts; an invalid run is there already."""
+    """Append a candidate and its verdict to this machine's attempts; invalid runs were appended before."""
     invalid = any((run.status, run.recipe) == ("invalid", contest.arms.candidate) for run in contest.failed)
     if contest.verdict.pairs or not invalid:
         verdict = contest.verdict.model_dump(include={"decision", "reasons", "pairs", "gain"})
@@ -127,7 +127,7 @@ def record_attempt(project: Project, board: Board, track: Track, candidate: Cand
 
 
 def record_invalid(project: Project, board: Board, track: Track, candidate: Candidate) -> Observe:
-    """An observer of a store that appends each invalid run of `candidate` as soon as it has ended."""
+    """An observer of a store that appends each invalid run of `candidate` as soon as it ends."""
 
     def observe(run: RunIdentity, event: RunEvent) -> None:
         if (
@@ -146,7 +146,7 @@ def record_invalid(project: Project, board: Board, track: Track, candidate: Cand
 def _append(project: Project, board: Board, track: Track, candidate: Candidate, stage: Stage, **fields: Any) -> None:
     holder, arms = board.holder(track), candidate.arms
     if holder is not None and holder.candidate.recipe == arms.candidate:
-        return  # a record that is measured again is no attempt
+        return  # to measure the record again is no attempt
     attempt = Attempt(
         date=datetime.datetime.now(tz=datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         track_digest=track.digest,
@@ -161,7 +161,7 @@ def _append(project: Project, board: Board, track: Track, candidate: Candidate, 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         earlier = path.read_bytes() if path.exists() else b""
-        torn = bool(earlier) and not earlier.endswith(b"\n")  # by a kill while it was written
+        torn = bool(earlier) and not earlier.endswith(b"\n")  # a kill while it was written can cut a line
         with path.open("a", encoding="utf-8") as file:
             file.write("\n" * torn + line)
     except OSError as error:
@@ -169,20 +169,20 @@ def _append(project: Project, board: Board, track: Track, candidate: Candidate, 
 
 
 def _read_attempts(project: Project, track: str) -> list[Attempt]:
-    """This machine's attempts on a track, in their order. Raises LlmbenchError for a broken line."""
+    """This machine's attempts on a track, in order. Raises LlmbenchError for a broken line."""
     path, found = project.runs / track / ATTEMPTS, []
     for number, line in enumerate(read_text(path).splitlines() if path.exists() else (), start=1):
         try:
             found.append(Attempt.model_validate_json(line))
         except ValidationError as error:
-            raise LlmbenchError(f"{path}:{number} is broken; restore that line or delete it") from error
+            raise LlmbenchError(f"{path}:{number}: this line cannot be read; restore or delete it") from error
     return found
 
 
 def attempt_number(project: Project, board: Board, track: Track, sources: Mapping[str, str]) -> int:
-    """The candidate's place among those since the track's last record, from 1.
+    """The candidate's place among the candidates since the track's last record, from 1.
 
-    Its own earlier tries do not count, except where a run was invalid: each time that one seed was.
+    Earlier tries of the same candidate do not count, except one for each time that a seed's run was invalid.
     """
     holder = board.holder(track)
     tried, invalid = board.attempts(track), Counter[tuple[str, int | None]]()
@@ -202,10 +202,10 @@ def attempt_sentence(number: int, arms: Arms, board: Board, track: Track) -> str
 
 
 def read_history(project: Project, board: Board, track: str | None = None) -> list[Judged]:
-    """All verdicts of this machine and of the board, newest first; of one track where one is named.
+    """All verdicts of this machine and of the board, newest first; of one track if one is named.
 
-    Of each stage of a contest the last verdict counts, and a screen that waited gives way to the confirmation.
-    Challenges judge no candidate: what they say is a record's state. Raises LlmbenchError where a line is broken.
+    Of each stage of a contest the last verdict is listed; a passed screen is not listed if there is a confirmation.
+    Challenges are not listed; they show in the state of a record. Raises LlmbenchError for a broken line.
     """
     found: dict[Any, Judged] = {}
     logs = sorted(path.parent.name for path in project.runs.glob(f"*/{ATTEMPTS}"))
@@ -213,7 +213,7 @@ def read_history(project: Project, board: Board, track: str | None = None) -> li
         for place, attempt in enumerate(_read_attempts(project, name)):
             one = _judged_here(attempt, name)
             key: Any = (name, place) if one.contest is None else (one.contest, one.stage)
-            found.pop(key, None)  # the later line takes the later place
+            found.pop(key, None)  # so that the later verdict takes the later place
             found[key] = one
     for submission in board.submissions:
         filed = _judged_by(submission, board.state(submission.number))
@@ -251,7 +251,7 @@ def _judged_here(attempt: Attempt, track: str) -> Judged:
 
 
 def _judged_by(submission: Submission, state: str) -> Judged | None:
-    """A record or a negative result as a verdict on its candidate."""
+    """A submission, a record or a negative result, as a verdict on its candidate."""
     verdict, record = submission.verdict, submission.record
     if submission.kind not in ("record", "negative") or verdict is None or record is None:
         return None
@@ -269,7 +269,7 @@ def _judged_by(submission: Submission, state: str) -> Judged | None:
 
 
 def judged_before(project: Project, board: Board, track: Track, candidate: Candidate) -> list[Judged]:
-    """All verdicts on this very change of code on this edition of the track, newest first."""
+    """All verdicts on the same change of code on this edition of the track, newest first."""
     change = _change(candidate.record_sources, candidate.sources)
     return [
         one
@@ -281,14 +281,14 @@ def judged_before(project: Project, board: Board, track: Track, candidate: Candi
 
 
 def _change(record: Mapping[str, str], candidate: Mapping[str, str]) -> tuple[str, str]:
-    """The code of the variants that were added and of those that were taken out, whatever else the record holds."""
+    """The code of the variants that were added and of those that were removed, whatever else the record has."""
     added = {name: digest for name, digest in candidate.items() if name not in record}
     removed = {name: digest for name, digest in record.items() if name not in candidate}
     return candidate_key(added), candidate_key(removed)
 
 
 def find_unfiled(project: Project, board: Board, track: Track, entry: Entry) -> list[Judged]:
-    """This machine's verdicts on what `entry` names, on this edition of the track, that no submission holds."""
+    """This machine's verdicts on `entry`, on this edition of the track, that are not filed."""
     asked = (entry.added, entry.removed, entry.lane)
     return [
         one
@@ -301,7 +301,7 @@ def find_unfiled(project: Project, board: Board, track: Track, entry: Entry) -> 
 
 
 def unfiled_standings(project: Project, board: Board) -> dict[tuple[str, str], list[Judged]]:
-    """(variant, its digest) -> this machine's verdicts on it that no submission holds, on tracks as they are now."""
+    """(variant, its digest) -> this machine's verdicts on it that are not filed, on the tracks' present editions."""
     editions, found = set[str](), defaultdict[tuple[str, str], list[Judged]](list)
     for name in track_names(project):
         with suppress(LlmbenchError):  # a broken track is reported by the command that needs it

@@ -1,4 +1,4 @@
-"""Where a run comes from: revision, packages, machine. No user and no host names."""
+"""The provenance of a run: revision, packages, machine. No user and no host names."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from harness.core.runs import Machine, Provenance
 from harness.core.track import Track
 
 PACKAGES = ("llmbench", "numpy", "safetensors", "tokenizers", "torch")
-TRACKED = ("models", "harness", "tracks", ":!models/variants")  # a variant has a digest of its own
+TRACKED = ("models", "harness", "tracks", ":!models/variants")  # variants have digests of their own
 
 
 def collect_provenance(project: Project, track: Track, *, jobs: int, gpu: str | None = None) -> Provenance:
-    """Of a run of `track` that is trained here, `jobs` at a time."""
+    """Provenance of a run of `track` that is trained here, `jobs` at a time."""
     revision, dirty = None, False
-    with suppress(LlmbenchError):  # outside a repository, or without git
+    with suppress(LlmbenchError):  # no git, or no repository
         dirty = bool(git(project.root, "status", "--porcelain", "--", *TRACKED).strip())
         revision = git(project.root, "rev-parse", "HEAD").decode().strip()
     return Provenance(
@@ -38,7 +38,7 @@ def collect_provenance(project: Project, track: Track, *, jobs: int, gpu: str | 
 
 
 def this_machine(gpu: str | None = None) -> Machine:
-    """What times and last bits depend on."""
+    """The machine: what times and the last bits of a loss depend on."""
     return Machine(
         cpu=_cpu_name(),
         cores=available_cores(),
@@ -50,12 +50,12 @@ def this_machine(gpu: str | None = None) -> Machine:
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_jobs(track: Track) -> int:
-    """Runs of `track` that this machine trains at a time: one on a GPU, else as many as its cores hold."""
+    """Number of runs of `track` at a time: one on a GPU, else as many as there are cores for."""
     return 1 if track.device == "cuda" else max(1, available_cores() // track.num_threads)
 
 
@@ -65,7 +65,7 @@ def _cpu_name() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     if "model name" in fields:
-        # Processors of one marketing name can differ in family and model.
+        # Processors with the same name can differ in family and model.
         numbers = {"family": fields.get("cpu family"), "model": fields.get("model")}
         return " ".join([fields["model name"], *(f"{key} {number}" for key, number in numbers.items() if number)])
     return platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""Checking a claim by computing: training it again, on which seeds and with what outcome, and auditing its model."""
+"""Checks of a claim that need computing: training it again, and auditing its model."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ from harness.variants.source import read_variant, variant_names
 
 
 class Repeat(Strict):
-    """An opening's seeds, trained again and compared with the stored runs."""
+    """The result of training an opening's seeds again and comparing the runs with the stored ones."""
 
     outcome: Outcome
     differs: dict[str, str] = Field(default_factory=dict)
-    """Of an opening: reason code -> what differs between then and now; where nothing does, numbers must be equal."""
+    """Reason code -> what differs between then and now; if nothing does, the numbers must be equal."""
     gain: float | None = None
-    """Of an opening: nats by which the mean is lower now; None where only one seed was trained."""
+    """Nats by which the mean loss is lower now; None for a single seed."""
     ci_low: float | None = None
     ci_high: float | None = None
 
 
 def claim_track(project: Project, submission: Submission) -> Track:
-    """The claim's track. Raises LlmbenchError where it is another edition by now, or a variant another file."""
+    """The claim's track. Raises LlmbenchError if the track or a variant of the claim has changed."""
     track = load_track(project, submission.track)
     if track.digest != submission.track_digest:
         raise LlmbenchError(
@@ -68,24 +68,24 @@ def claim_track(project: Project, submission: Submission) -> Track:
 
 
 def claim_arms(submission: Submission) -> Arms:
-    """The two recipes of a claim. In an opening there is no record: its recipe name is empty."""
+    """The two recipes of a claim; an opening has no record, and its name is empty."""
     record = submission.record.recipe if submission.record else ""
     return Arms(record, submission.candidate.recipe, submission.lane)
 
 
 def track_again(track: Track, submission: Submission) -> Track:
-    """The track for training `submission` again, both arms anew: a negative result keeps the track's early stop.
+    """The track with the rule for training `submission` again; a negative result keeps the track's early stop.
 
-    A single run does not depend on the rule, so runs here can be compared with those of the claim.
+    A single run does not depend on the rule, so these runs can be compared with those of the claim.
     """
     rule = rule_in_pairs(track.rule) if submission.kind in ("opening", "negative") else rule_again(track.rule)
     return track.model_copy(update={"rule": rule})
 
 
 def outcome_of(claim: Submission, board: Board, contest: Contest) -> Outcome:
-    """What a contest trained again says of `claim`; a challenge claims an outcome for its record."""
+    """What this re-run says of `claim`; for a challenge, the claim is its outcome for the record."""
     if "candidate_failed" in contest.verdict.reasons and contest.failed[0].status not in OWN_FAILURES:
-        return "open"  # the failure may have a cause outside the candidate
+        return "open"  # the failure may have a cause outside the run
     if claim.kind == "negative":
         return outcome_of_negative(contest.verdict)
     number = claim.challenge.number if claim.challenge else claim.number
@@ -99,7 +99,7 @@ def outcome_of(claim: Submission, board: Board, contest: Contest) -> Outcome:
 
 
 def audit_model(store: RunStore, run: FinishedRun, drawn: int | None = None) -> Audit:
-    """Audit the model of one of the store's runs; the questions follow from `drawn`, or from weights and val.
+    """Audit the model of a run. The tested positions follow from `drawn` or, by default, from the weights and val.
 
     Raises RejectedError where the model has a leak, InterruptedRunError on Ctrl-C or SIGTERM.
     """
@@ -113,15 +113,15 @@ def audit_model(store: RunStore, run: FinishedRun, drawn: int | None = None) -> 
         try:
             return run_audit(track, val_N, dev_N, run, read_bytes(casting.job.weights), own, drawn)
         except (ProbeFailedError, RunFailedError) as error:
-            raise RejectedError(f"{run.recipe} with seed {run.seed} does not pass its audit: {error}") from error
+            raise RejectedError(f"{run.recipe} with seed {run.seed} fails its audit: {error}") from error
 
 
 def compare_repeat(stored: Sequence[FinishedRun], again: Sequence[FinishedRun], rule: Rule) -> Repeat:
-    """Whether an opening's runs are what training their seeds again gives; both in the same order.
+    """Compare an opening's stored runs with the runs trained again; both in the same order.
 
-    Where code, machine, packages and threads are the same, the numbers must be the same to the bit. Otherwise
-    the means are compared (Welch): confirmed where the whole interval of their difference lies within the
-    track's loss tolerance, else open, for what differs may be the cause.
+    If code, machine, packages and threads are the same, the numbers must be equal to the bit. Otherwise the means are
+    compared (Welch): the outcome is confirmed if the whole interval of their difference lies within the track's loss
+    tolerance, else open, because what differs may be the cause.
     """
     found = comparability_problems(stored, again, timed=False)
     differs = {code: detail for code, detail in found.items() if code not in ("mixed_load", "mixed_clocks")}  # of times

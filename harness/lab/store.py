@@ -1,6 +1,6 @@
-"""Runs on this machine: which are there, train the missing ones, resume the interrupted ones.
+"""Runs on this machine: finds kept ones, trains missing ones, resumes interrupted ones.
 
-A run's folder is named by all that its numbers depend on, so what is found there can be reused:
+A run's folder is named after everything that its numbers depend on, so a run found there can be reused:
 `runs/TRACK/RECIPE/KEY/seed-N/` with `run.json`, the weights, the log, and a checkpoint while it trains.
 """
 
@@ -32,18 +32,18 @@ from harness.referee.job import GiveUp, Job
 from harness.variants.recipe import recipe_sources
 
 RUN_FILE = "run.json"
-# What was ended from outside is made again, and a milestone belongs to one contest. What failed by itself is a result:
-# nobody draws again.
+# A run that was ended from outside is made again, and so is one that was stopped at the milestone of another contest. A
+# run that failed by itself is a result: it is not tried again.
 RETRIED = ("hopeless", "interrupted")
 Result = Future[FinishedRun | FailedRun]
-"""What a run ended in: its record, or what was raised where it could not start."""
+"""The result of a run, or what was raised if it could not start."""
 Observe = Callable[[RunIdentity, RunEvent], None]
-"""Called from the threads that make the runs: a run and its newest event."""
+"""Called with a run and its newest event, from the threads that make the runs."""
 
 
 @contextmanager
 def only_one(lock_file: Path, waiting: Callable[[], None], check: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """What one process of this machine does at a time; a second one calls `waiting()`, then `check()` while it waits.
+    """Within, no other process is. A process that must wait calls `waiting()`, then `check()` again and again.
 
     Raises LlmbenchError where a file within cannot be written, and what `check` raises.
     """
@@ -69,27 +69,27 @@ def only_one(lock_file: Path, waiting: Callable[[], None], check: Callable[[], N
 
 @dataclass(frozen=True)
 class RunStore:
-    """One track on one machine: makes runs, keeps them, finds them again."""
+    """The runs of one track on one machine: makes them, keeps them, finds them again."""
 
     project: Project
     track: Track
     jobs: int
-    """Runs that train at the same time; it moves no result, each run has the track's threads."""
+    """Number of runs at a time; affects times, not losses, because each run has the track's threads."""
     occasion: str = ""
-    """Where runs must be made anew although they are there, what for."""
+    """If runs must be made again although they are kept: a name for this purpose."""
     observe: Observe = lambda run, event: None
     checkpoint_every_s: float = 30.0
     executor: type[Executor] = LocalExecutor
 
     @cached_property
     def provenance(self) -> Provenance:
-        """Of the runs that are made now."""
+        """Provenance of the runs that are made now."""
         gpu = gpu_name(self.track) if self.executor is LocalExecutor else None
         return collect_provenance(self.project, self.track, jobs=self.jobs, gpu=gpu)
 
     @cached_property
     def code_digest(self) -> str:
-        """Of the code that they go through."""
+        """Digest of the code that makes the runs."""
         return code_digest(self.project)
 
     def identify(self, recipe: str, seed: int) -> RunIdentity:
@@ -105,7 +105,7 @@ class RunStore:
         )
 
     def folder(self, run: RunIdentity) -> Path:
-        """Where `run` lies: the key covers all that its numbers and times depend on."""
+        """Folder of `run`; the key in its path covers all that numbers and times depend on."""
         provenance = run.provenance
         parts = {
             "training": run.training_digest,
@@ -116,8 +116,8 @@ class RunStore:
             "threads": provenance.threads,
             "jobs": provenance.jobs,
         }
-        # On which machine of a cluster a run lands is not known before: there the cluster stands for the machine,
-        # and runs of two kinds of machine are refused when they are compared.
+        # Which machine of a cluster makes a run is not known before, so there the key names the cluster. Runs of
+        # different machines are refused when they are compared.
         if self.executor is not LocalExecutor:
             del parts["machine"], parts["jobs"]
             parts["executor"] = self.executor.name
@@ -134,17 +134,16 @@ class RunStore:
         found = load_run(path)
         same = (found.training_digest, found.sources, found.code_digest, found.recipe, found.seed)
         if same != (run.training_digest, run.sources, run.code_digest, run.recipe, run.seed):
-            raise LlmbenchError(f"{path} is not the run that its place names; delete it to train it again")
+            raise LlmbenchError(f"{path} is not the run that belongs there; delete it to train it again")
         return found
 
     def make(
         self, runs: Sequence[RunIdentity], milestone: Callable[[RunIdentity], GiveUp | None] = lambda run: None
     ) -> list[FinishedRun | FailedRun]:
-        """The results of `runs`, in order: found where they are stored, trained where they are not.
+        """The results of `runs`, in order: kept ones are found, the others trained.
 
-        Once a run has failed, no further one is started: the list then ends early. `milestone` is asked when a run
-        starts. Raises LlmbenchError where a run cannot start, InterruptedRunError on Ctrl-C or SIGTERM; what was
-        finished by then is kept.
+        After a failed run no other is started, so the list may end early. `milestone` is called when a run starts.
+        Raises LlmbenchError where a run cannot start, InterruptedRunError on Ctrl-C or SIGTERM; finished runs are kept.
         """
         waiting, made = deque(runs), dict[tuple[str, int], FinishedRun | FailedRun]()
 
@@ -162,11 +161,11 @@ class RunStore:
         keep: Callable[[RunIdentity, Result], None],
         milestone: Callable[[RunIdentity], GiveUp | None] = lambda run: None,
     ) -> None:
-        """Make one run after the other, as many at a time as the store may, until `take` has none and none is made.
+        """Make runs, `jobs` at a time, until `take` returns none and all have ended.
 
-        `take` is asked whenever there is room for a run, and `keep` is called with each run that was found or made, or
-        with what it raised: both from this thread, one at a time. What they raise ends the runs that train. Raises
-        InterruptedRunError on Ctrl-C or SIGTERM; what was finished by then is kept.
+        `take` is called whenever there is room for a run. `keep` is called with each run that was found or made, or
+        with what it raised. Both are called from this thread, one at a time; if one raises, the running runs are
+        stopped. Raises InterruptedRunError on Ctrl-C or SIGTERM; finished runs are kept.
         """
         executor = self.executor(self.track, self.jobs)
         with executor.stopped_by_signals(), ThreadPoolExecutor(max_workers=self.jobs) as pool:
@@ -205,7 +204,7 @@ class RunStore:
             return result
 
     def rehearse(self, recipe: str) -> Built:
-        """Have players build `recipe`, up to its first step: seconds, and nothing is kept.
+        """Let players build `recipe` up to its first step. Takes seconds; nothing is kept.
 
         Raises RunFailedError or LlmbenchError where it may not start, InterruptedRunError on Ctrl-C or SIGTERM.
         """
@@ -214,7 +213,7 @@ class RunStore:
             return executor.rehearse(self.job(self.identify(recipe, 0)).model_copy(update={"folder": folder}))
 
     def job(self, run: RunIdentity, give_up: GiveUp | None = None) -> Job:
-        """What a referee is asked to do for `run`."""
+        """The referee's instructions for `run`."""
         return Job(
             **run.model_dump(include={"track", "training_digest", "recipe", "sources", "seed"}),
             root=str(self.project.root),
@@ -226,7 +225,7 @@ class RunStore:
         )
 
     def _usual_step_s(self) -> float | None:
-        """Seconds of a step in the newest finished run of this track here; None where there is none."""
+        """Seconds per step in the newest finished run of this track here; None without one."""
         paths = self.project.runs.glob(f"{self.track.name}/*/*/seed-*/{RUN_FILE}")
         for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
             with suppress(LlmbenchError):  # a broken file is reported by the command that needs its numbers

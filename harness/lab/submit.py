@@ -1,4 +1,4 @@
-"""Writing a submission: the claim, its runs and its sources, all or nothing."""
+"""Writes a submission: the claim, its runs and its sources, all or nothing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from harness.variants.source import read_variant, variant_names
 
 @dataclass(frozen=True)
 class Filing:
-    """A submission's content before it has a number."""
+    """The content of a submission before it gets a number."""
 
     kind: Kind
     name: str
@@ -58,19 +58,21 @@ class Filing:
 
 
 def refuse_exploration(track: Track, settings: Sequence[str]) -> None:
-    """Raises LlmbenchError where runs are exploratory: by their track's type, or by the settings of their entry."""
+    """Raises LlmbenchError for exploratory runs, by the type of the track or by the settings."""
     if settings or isinstance(track, ExploratoryTrack):
         given = " ".join(f"--set {setting}" for setting in settings or settings_of(track))
         raise LlmbenchError(
-            f"runs with {given} are exploratory and can never enter the board; run the contest without --set first"
+            f"runs with {given} are exploratory and cannot enter the board; run the contest without --set first"
         )
 
 
 def file_opening(store: RunStore, board: Board) -> Filing:
-    """The trained seeds of the base recipe. Raises LlmbenchError where the track is open or too few are trained."""
+    """The opening of a track. Raises LlmbenchError if the track is open or too few seeds of the base are trained."""
     track, holder = store.track, board.holder(store.track)
     if holder is not None:
-        raise LlmbenchError(f"the track {track.name} is open already: {holder.folder_name} holds it")
+        raise LlmbenchError(
+            f"the track {track.name} is already open: {holder.folder_name} holds it; submit a candidate"
+        )
     found = [store.find(store.identify(BASE, seed)) for seed in track.seeds[: track.rule.record_runs]]
     runs = [run for run in found if isinstance(run, FinishedRun)]
     if len(runs) < (fewest := track.rule.record_runs):
@@ -82,21 +84,21 @@ def file_opening(store: RunStore, board: Board) -> Filing:
 
 
 def require_holder(board: Board, track: Track) -> Submission:
-    """The submission that holds the track. Raises LlmbenchError where nobody has opened it."""
+    """The submission that holds the track. Raises LlmbenchError if the track is not open."""
     holder = board.holder(track)
     if holder is None:
         raise LlmbenchError(
-            f"nobody has opened the track {track.name}; file its baseline: "
+            f"the track {track.name} is not open yet; file its baseline: "
             f"`llmbench submit --baseline --track {track.name}`"
         )
     return holder
 
 
 def require_pinned(track: Track) -> None:
-    """Raises LlmbenchError where the track's file does not say what its tokens must be."""
+    """Raises LlmbenchError where the track does not pin its tokens."""
     if not track.data.pinned:
         raise LlmbenchError(
-            f"the track {track.name} is not pinned, so nobody could make the same tokens; "
+            f"the track {track.name} is not pinned, so others could not make the same tokens; "
             f"run `llmbench data pin --track {track.name}` and commit its file first"
         )
 
@@ -104,10 +106,11 @@ def require_pinned(track: Track) -> None:
 def find_contest(
     project: Project, board: Board, track: Track, entry: Entry, *, negative: bool
 ) -> tuple[Entry, Arms, Judged | None]:
-    """The contest of `entry` to file: how its runs were made, its arms, its last verdict that no submission holds.
+    """The contest of `entry` to file: how its runs were made, its arms, and its last verdict that is not filed.
 
-    A record is filed against the present one, a negative result against the one that it met, whatever holds the track
-    by now. Raises LlmbenchError where that one is not on the board, or a variant is another file by now.
+    A record is filed against the present record. A negative result is filed against the record that it was compared
+    with, even if the track has another one now. Raises LlmbenchError if that one is not on the board or a variant has
+    changed.
     """
     unfiled = find_unfiled(project, board, track, entry)
     judged = next((one for one in unfiled if one.decision != "undecided"), next(iter(unfiled), None))
@@ -142,21 +145,23 @@ def file_candidate(
     *,
     negative: bool,
 ) -> Filing:
-    """The trained pairs of a candidate, as a record, whose model is audited, or as a negative result.
+    """A candidate's trained pairs, as a negative result or as a record, whose model is then audited.
 
-    `judged` is its last verdict that is not filed. Raises LlmbenchError where nothing is trained, RejectedError or
-    UndecidedError where the record stands.
+    `judged` is its last verdict that is not filed. Raises LlmbenchError if nothing is trained, RejectedError or
+    UndecidedError if it did not break the record.
     """
     track, holder = store.track, require_holder(board, store.track)
     standing = board.standing(track, entry.lane) or holder
     if arms.candidate == standing.candidate.recipe:
-        raise RejectedError(f"{arms.candidate} holds the record already ({holder.folder_name})")
+        raise RejectedError(f"{arms.candidate} already holds the record ({holder.folder_name})")
     if arms.record == standing.candidate.recipe:
         check_record_sources(store.project, standing)
     contest = decide_trained(store, arms)
     (records, candidates), verdict = contest.used, contest.verdict
     if contest.failed and not candidates:
-        raise RejectedError(f"{contest.failed[0].recipe} has no numbers to file: {contest.failed[0].reason}")
+        raise RejectedError(
+            f"{contest.failed[0].recipe} has no score, so there is nothing to file: {contest.failed[0].reason}"
+        )
     command = run_command(track, entry)
     if not contest.candidates:
         _refuse_moved(judged, arms, standing, command)
@@ -166,13 +171,17 @@ def file_candidate(
         on = f"{command} --no-screen" if forced else command
         raise UndecidedError(f"{arms.candidate}: {verdict_sentence(verdict)} Run `{on}` to go on")
     if negative and verdict.decision == "accepted":
-        raise LlmbenchError(f"{arms.candidate} breaks the record; submit it without --negative")
+        raise LlmbenchError(f"{arms.candidate} breaks the record; file it without --negative")
     if not negative and verdict.decision == "rejected":
-        raise RejectedError(f"{arms.candidate}: {verdict_sentence(verdict)} File it as knowledge with --negative")
+        raise RejectedError(
+            f"{arms.candidate}: {verdict_sentence(verdict)} To file the negative result, add --negative"
+        )
     cost = recipe_cost(recipe_sources(store.project, arms.candidate))
     if entry.lane == "simplicity" and cost >= holder.candidate.statements:
         raise RejectedError(
-            f"{arms.candidate} has no fewer statements than the present record, {holder.candidate.recipe}"
+            f"{arms.candidate} has as many statements as the present record, {holder.candidate.recipe}, "
+            f"or more; the lane simplicity "
+            "needs fewer"
         )
     audit, first = None, candidates[0]
     if not negative:
@@ -191,36 +200,38 @@ def file_candidate(
 
 
 def _refuse_moved(judged: Judged | None, arms: Arms, standing: Submission, command: str) -> None:
-    """Raises where nothing is trained of `arms` because the candidate was judged against another record, or anew."""
+    """Raises if the runs of `arms` are missing because the candidate was judged against another record or they are
+    gone."""
     if judged is None:
         return
     record, on = standing.candidate.recipe, judged.date[:10]
     if arms.record != record:
         raise UndecidedError(
-            f"the runs of {arms.candidate} against {arms.record} are gone, or of another version of llmbench; run "
+            f"the runs of {arms.candidate} against {arms.record} are gone or come from another version of "
+            f"llmbench; run "
             f"`{command}`, which judges it against the record, {record}"
         )
     if judged.record == record:
         return
     was = f"{judged.candidate} was {judged.decision} against {judged.record} on {on}, but {record} holds the track now"
     if judged.decision == "accepted":
-        raise UndecidedError(f"{was} ({standing.folder_name}); run `{command}`, which confirms it against that")
+        raise UndecidedError(f"{was} ({standing.folder_name}); run `{command}`, which confirms it against that record")
     if judged.decision == "rejected":
-        raise RejectedError(f"{was}; file that as knowledge with --negative, or run `{command}`")
+        raise RejectedError(f"{was}; file this negative result with --negative, or run `{command}`")
 
 
 def file_challenge(store: RunStore, target: Submission, answer: Challenge, attempt: int, contest: Contest) -> Filing:
-    """A record trained again, with the runs that its verdict rests on, a run that failed by itself among them.
+    """A challenge: a record trained again, with the runs behind the verdict, including a run that failed by itself.
 
-    Raises UndecidedError where the re-run has not come to a verdict, or a run failed for another cause.
+    Raises UndecidedError if the re-run has no verdict, or if a run failed for another cause.
     """
-    if contest.verdict.pairs:  # without the runs that were trained ahead, whatever became of them
+    if contest.verdict.pairs:  # without runs that were trained ahead of their look
         seeds = [run.seed for run in contest.candidates[: contest.verdict.pairs]]
         contest = decide_stored(store, contest.arms, "confirmation", seeds)
     failed, verdict = contest.failed[:1], contest.verdict
     if verdict.decision == "undecided" or any(run.status not in OWN_FAILURES for run in failed):
         raise UndecidedError(
-            f"{target.folder_name}: {verdict_sentence(verdict)} Nothing is filed and what is trained is kept; run the "
+            f"{target.folder_name}: {verdict_sentence(verdict)} Nothing is filed; the trained runs are kept. Run the "
             f"challenge again, with more pairs or on a machine where no run fails"
         )
     beside = [store.find(store.identify(contest.arms.record, run.seed)) for run in failed]
@@ -237,17 +248,17 @@ def file_challenge(store: RunStore, target: Submission, answer: Challenge, attem
 
 
 def write_submission(project: Project, track: Track, filing: Filing, name: str | None) -> tuple[Submission, str]:
-    """Write the folder under the next free number and rebuild the CSV; the submission and its Markdown.
+    """Write the folder under the next free number and rebuild the CSV. Returns the submission and its Markdown.
 
-    The folder is made beside its place, verified, and renamed into it; a lock gives two submits at once two
-    numbers. Raises LlmbenchError where anything is wrong; then nothing was written.
+    The folder is written under a temporary name, verified, and then renamed. A lock gives two submits at the same time
+    two numbers. If anything is wrong, raises LlmbenchError and writes nothing.
     """
     if name is not None and not re.match(SUBMISSION_NAME, name):
         raise LlmbenchError(f"the name '{name}' must be lower case letters, digits, '-', '_' and '+'; choose another")
     make_folder(project.submissions)
     refuse_exploration(track, ())
     with only_one(project.runs / ".submit.lock", lambda: None):
-        for left in project.submissions.glob(".new-*"):  # by a submit that was killed
+        for left in project.submissions.glob(".new-*"):  # left by a submit that was killed
             shutil.rmtree(left, ignore_errors=True)
         board = read_board(project)
         records, candidates = (finished(filing.runs[arm]) for arm in ("record", "candidate"))
@@ -280,16 +291,21 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
                 for file, content in files.items():
                     write_atomic(folder / file, content)
                 if problems := check_folder(project, folder, board).problems:
-                    raise LlmbenchError(f"the submission would not verify: {problems[0]}")
+                    raise LlmbenchError(
+                        f"the submission would not pass `llmbench verify`, so nothing was written: {problems[0]}"
+                    )
                 folder.rename(project.submissions / submission.folder_name)
         except OSError as error:
-            raise LlmbenchError(f"cannot write the submission: {error.strerror}; nothing was kept of it") from error
+            raise LlmbenchError(
+                f"cannot write the submission ({error.strerror}), so nothing was written; "
+                f"free space or fix the permissions"
+            ) from error
         rebuild(project)
     return submission, markdown
 
 
 def rebuild_texts(project: Project) -> list[Row]:
-    """Write anew what is made of runs: each submission's README, whose wording may be an older one, and the board."""
+    """Write again all that is made from runs: the README of each submission, and the board."""
     for submission in read_board(project).submissions:
         claim = Claim(project.submissions / submission.folder_name, submission)
         text = submission_markdown(submission, *claim.finished.values())
@@ -298,7 +314,7 @@ def rebuild_texts(project: Project) -> list[Row]:
 
 
 def _freeze(project: Project, filing: Filing, name: ArmName, files: dict[str, bytes]) -> Arm:
-    """One arm; its runs and sources join `files`: path in the submission's folder -> content."""
+    """One arm. Its runs and sources are added to `files`: path in the submission's folder -> content."""
     recipe = filing.arms.record if name == "record" else filing.arms.candidate
     runs = {str(run.seed): dump_json(run).encode() for run in filing.runs[name]}
     sources = recipe_sources(project, recipe)

@@ -1,4 +1,4 @@
-"""What is shown of a track, a variant, a verdict, a machine, and of the routers of a mixture of experts."""
+"""Tables and sentences on tracks, variants, verdicts, the machine, and the routers of a mixture of experts."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from harness.variants.source import VariantSource
 
 
 def tracks_table(tracks: Sequence[Track], holders: Sequence[Row | None]) -> Table:
-    """All tracks, a line each."""
+    """One line for each track."""
     heads = ("track", "what it is", "record", "val loss")
     table = new_table(None, heads, left=heads[:3], whole=("track", "val loss"))
     table.columns[2].overflow = "fold"
     for track, holder in zip(tracks, holders, strict=True):
         loss = "" if holder is None or holder.val_loss is None else f"{holder.val_loss:.4f}"
-        recipe = "not opened yet" if holder is None else f"{holder.number}: {holder.recipe}"
+        recipe = "not open yet" if holder is None else f"{holder.number}: {holder.recipe}"
         table.add_row(track.name, track.summary, fold_recipe(recipe, RECIPE_WIDTH), loss)
     return table
 
@@ -38,7 +38,7 @@ def variants_table(
     found: Mapping[str, Sequence[Standing]],
     unfiled: Mapping[tuple[str, str], Sequence[Judged]],
 ) -> Table:
-    """All variants, a line each: what the board says of each, then this machine where nothing is filed of it."""
+    """One line for each variant, with its standing on the board and, if nothing is filed of it, on this machine."""
     heads = ("variant", "stmts", "change and source", "standing")
     table = new_table(None, heads, left=(heads[0], *heads[2:]), whole=heads[:1])
     table.columns[2].overflow = table.columns[3].overflow = "fold"
@@ -57,13 +57,13 @@ def variant_facts(
     tracks: Sequence[Track],
     built: BuiltVariant | None,
 ) -> list[tuple[str, str]]:
-    """One variant's cost, what it could know, its standing and the command that tests it: (name, value)."""
+    """(name, value) for one variant: cost, upper bound of its knowledge, standing, and the command that judges it."""
     place = f"models/variants/{source.path.name}"
     facts = [("cost", f"{source.cost} statements"), ("file", place), ("digest", source.digest)]
     facts += [("builds", f"on {built.track}, {built.num_params:,} parameters")] if built is not None else []
     pinned = [track for track in tracks if track.data.pinned]
     known = [f"{knowledge_per_token([source.text], track):.4f} on {track.name}" for track in pinned]
-    facts += [("knowledge of val", f"at most, in nats a token: {', '.join(known)}")] if known else []
+    facts += [("knowledge of val", f"at most, in nats per token: {', '.join(known)}")] if known else []
     for one in found:
         confirmed = "" if one.confirmed_by is None else f", confirmed by {one.confirmed_by:04d}"
         gain = "" if one.gain is None else f", gain {one.gain:+.4f}"
@@ -82,8 +82,8 @@ def _short_standing(one: Standing) -> str:
 
 
 def _unfiled_standing(one: Judged) -> str:
-    """`rejected on pocket, on this machine, unfiled`."""
-    return f"{one.decision} on {one.track}, on this machine, unfiled"
+    """`rejected on pocket, on this machine, not filed`."""
+    return f"{one.decision} on {one.track}, on this machine, not filed"
 
 
 def judged_sentence(one: Judged) -> str:
@@ -98,11 +98,11 @@ def judged_sentence(one: Judged) -> str:
     )
 
 
-RECIPE_WIDTH = 24  # characters in the table of verdicts, so that it fits 80
+RECIPE_WIDTH = 24  # characters, so that the table of verdicts fits 80
 
 
 def history_table(verdicts: Sequence[Judged]) -> Table:
-    """Verdicts, two lines each: what was judged against what, how it ended and why, by how much, where it is filed."""
+    """Two lines for each verdict: what was compared, the decision and its reason, the gain, and where it is filed."""
     heads = ("date\ntrack", "change\nagainst", "verdict\nwhy", "gain\npairs", "filed")
     table = new_table(None, heads, left=(*heads[:3], heads[4]), whole=(heads[0], *heads[3:]))
     table.columns[1].overflow = table.columns[2].overflow = "fold"
@@ -123,7 +123,7 @@ def history_table(verdicts: Sequence[Judged]) -> Table:
 
 
 def _changed(one: Judged) -> str:
-    """What the candidate has besides the record, `+x`, or without it, `-x`; its recipe where the record is unknown."""
+    """What the candidate adds to the record, `+x`, or removes, `-x`; its recipe if the record is unknown."""
     if one.record is None:
         return one.candidate
     record, candidate = parse_recipe(one.record), parse_recipe(one.candidate)
@@ -132,10 +132,10 @@ def _changed(one: Judged) -> str:
 
 
 def doctor_lines(found: Diagnosis) -> list[str]:
-    """A machine in words."""
+    """The machine, in lines."""
     precision = "bfloat16" if found.bf16 else "float32: it has no bfloat16"
-    gpu = f"{found.gpu}, {found.gpu_memory_gib or 0:.0f} GiB, trains in {precision}" if found.gpu else "none for CUDA"
-    confined = ", ".join(found.confinement) or "none: variants run unconfined here, and their runs say so"
+    gpu = f"{found.gpu}, {found.gpu_memory_gib or 0:.0f} GiB, trains in {precision}" if found.gpu else "no CUDA GPU"
+    confined = ", ".join(found.confinement) or "none: variants run unconfined here, and their runs record this"
     packages = ", ".join(f"{name} {version}" for name, version in found.packages.items())
     return [
         f"python       {found.python}; {packages}",
@@ -150,7 +150,7 @@ def doctor_lines(found: Diagnosis) -> list[str]:
 
 
 def outlook_lines(outlooks: Sequence[TrackOutlook]) -> list[str]:
-    """What keeps tracks from training here, and remarks: a line each, with the tracks that it is about."""
+    """One line for each reason why tracks cannot train here, and for each remark, with their names."""
     found: dict[str, list[str]] = {}
     for outlook in outlooks:
         for reason in (*outlook.hindrances, *outlook.remarks):
@@ -159,7 +159,7 @@ def outlook_lines(outlooks: Sequence[TrackOutlook]) -> list[str]:
 
 
 def outlook_table(outlooks: Sequence[TrackOutlook]) -> Table:
-    """What each track would take here: a run, and both stages of a contest from their first look to their last."""
+    """The time that each track takes here: one run, and both stages of a contest from first to last look."""
     heads = ("track", "here", "a run", "at a\ntime", "screen", "confirmation", "from")
     table = new_table(None, heads, left=("track", "here", "from"), whole=("track", "here"))
     for one in outlooks:
@@ -174,14 +174,15 @@ def outlook_table(outlooks: Sequence[TrackOutlook]) -> Table:
 
 
 def track_facts(track: Track) -> list[tuple[str, str]]:
-    """One track in words: (what, sentence)."""
+    """(name, text) for one track."""
     rule = track.rule
     model, optim, budget, data = track.model, track.optim, track.budget, track.data
     experts = f", {model.num_experts} experts a layer, each token in {model.top_k}" if model.num_experts else ""
     embeddings = "tied" if model.tie_embeddings else "separate"
     processes = f"{track.processes} processes of " if track.processes else ""
     facts = {
-        "model": f"width {model.dim}, {model.num_layers} layers, {model.num_heads} heads with {model.num_kv_heads} key "
+        "model": f"width {model.dim}, {model.num_layers} layers, {model.num_heads} query heads, "
+        f"{model.num_kv_heads} key "
         f"heads, feed-forward {model.ffn_dim}{experts}, {model.vocab_size:,} tokens, {embeddings} embeddings",
         "rates": f"Muon {optim.muon_lr:g}, embedding {optim.embed_lr:g}, head {optim.head_lr:g}, "
         f"thin parameters {optim.scalar_lr:g}",
@@ -198,9 +199,9 @@ def track_facts(track: Track) -> list[tuple[str, str]]:
 
 
 def reported_table(track: Track) -> Table:
-    """What others report for a track's system."""
+    """Results that others report for a track's system."""
     _, *others = heads = ("what", "date", "val loss", "val acc", "perplexity", "train loss", "time")
-    title = "reported elsewhere: not measured here, not on the board"
+    title = "reported elsewhere; not measured here and not on the board"
     table = new_table(title, heads, left=("what", "date"), whole=others)
     for row in track.reported:
         numbers = (row.val_loss, row.val_accuracy, row.perplexity, row.train_loss)
@@ -211,13 +212,13 @@ def reported_table(track: Track) -> Table:
 
 
 def experts_table(recipe: str, runs: Sequence[FinishedRun]) -> Table | None:
-    """How each layer's router spreads the dev split over its experts, means over the runs; None without experts."""
+    """How each layer's router distributes dev over its experts, means over the runs; None without experts."""
     layers = [run.training.experts for run in runs if run.training.experts is not None]
     if not layers or len(layers) < len(runs):
         return None
     heads = ("layer", "balance", "lightest", "heaviest", "all, in order")
     table = new_table(
-        f"{recipe}: share of the assignments that each expert gets on dev, by the player's words",
+        f"{recipe}: share of dev's assignments that each expert gets, as reported by the player",
         heads,
         left=heads[-1:],
     )

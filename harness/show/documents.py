@@ -1,7 +1,7 @@
 """What `--json` prints: one pydantic model for each command, from which `llmbench schema` makes JSON Schema.
 
-History of `schema_version`:
-1 (2026-11): first version. A new field is no new version; a field that is removed or changes its meaning is one.
+History of `schema_version`: 1 (2026-11): first version. A new field does not change the version; a field that is
+removed or changes its meaning does.
 """
 
 from __future__ import annotations
@@ -37,50 +37,50 @@ from harness.rule.verdict import Verdict
 
 
 class Document(Strict, defer_build=True):
-    """What every document has; its schema is built when it is first used."""
+    """Base of all documents; the schema is built when it is first used."""
 
     schema_version: Literal[1] = 1
 
 
 class RunBaselineDocument(Document):
-    """`run baseline`: the record holder's runs. Exit code 0, or 2 where a run failed."""
+    """`run baseline`: the record holder's runs. Exit code 0, or 2 if a run failed."""
 
     track: str
     exploratory: bool
-    """Whether --set changed the track: such runs enter no board."""
+    """Whether --set changed the track; such runs cannot enter the board."""
     recipe: str
     runs: tuple[Run, ...]
 
 
 class RunCandidateDocument(Document, Verdict):
-    """`run candidate`: the verdict and who competed. Exit code 0 accepted, 3 rejected, 4 undecided."""
+    """`run candidate`: the verdict and both recipes. Exit code 0 accepted, 3 rejected, 4 undecided."""
 
     track: str
     exploratory: bool
     record: str
     candidate: str
     attempt: int | None
-    """Number of different candidates since the last record, this one included; None where the run explores."""
+    """Number of different candidates since the last record, including this one; None for an exploratory run."""
     screen: Verdict | None
-    """What the screen said, where this is the verdict of a confirmation that followed one."""
+    """The screen's verdict, if this is the verdict of a confirmation that followed one."""
     failed: tuple[str, ...]
     """Runs without a score, a sentence each."""
     flags: tuple[Flag, ...]
-    """What `verify` would say to a reviewer of these runs; none where the run explores."""
+    """Flags that `verify` would raise for a reviewer of these runs; none for an exploratory run."""
 
 
 class CampaignDocument(Document):
-    """`campaign`: what became of many candidates. Exit code 0 all judged, 4 something undecided or not started."""
+    """`campaign`: the outcomes of many candidates. Exit code 0 all judged, 4 something undecided or not started."""
 
     track: str
     record: str
-    """The recipe that holds the track by now."""
+    """Recipe that holds the track at the end."""
     filed: bool
-    """Whether outcomes were filed as they came."""
+    """Whether outcomes were filed."""
     rows: tuple[CampaignRow, ...]
-    """The largest gain first."""
+    """One row for each candidate, the largest gain first."""
     picture: str | None
-    """Where it was written; None where nobody has a gain."""
+    """Path of the picture; None if no candidate has a gain."""
 
 
 class LadderDocument(Document, Ladder):
@@ -96,9 +96,9 @@ class SubmitDocument(Document):
     submission: Submission
     markdown: str
     branch: str | None
-    """With --open: the branch that holds it."""
+    """With --open: branch of the pull request."""
     pull_request: str | None
-    """With --open: the address of the pull request; None without the `gh` tool, which would make it."""
+    """With --open: address of the pull request; None without the tool `gh`, which opens it."""
     commands: tuple[str, ...]
     """With --open and without `gh`: the commands that open the pull request by hand."""
 
@@ -107,44 +107,44 @@ class RerunFindings(Repeat, title="Rerun"):
     """A claim trained again. Exit code 0 confirmed, 3 refuted, 4 open."""
 
     claim: Verdict | None
-    """The verdict that was filed; None for an opening."""
+    """The filed verdict; None for an opening."""
     again: Verdict | None
-    """The verdict of the re-run; None for an opening, whose own seeds are trained again."""
+    """The verdict of the re-run; None for an opening, of which the same seeds are trained again."""
     seeds: tuple[int, ...]
     failed: tuple[str, ...] = ()
     """Runs without a score, a sentence each."""
     audit: Audit | None = None
-    """Of a record's model that was trained again."""
+    """Audit of the model that was trained again, for a record."""
 
 
 class ChallengeDocument(Document, RerunFindings):
-    """`challenge`: what the re-run of a record says, and where it was filed."""
+    """`challenge`: the result of the re-run of a record, and where it was filed."""
 
     folder: str
     state: State
-    """Of the record after this challenge: empty where it is confirmed."""
+    """State of the record after this challenge; empty if it is confirmed."""
     markdown: str
 
 
 class VerifyDocument(Document):
-    """`verify`: problems and flags. Exit code 0, 3 where there are problems, 4 where the board has moved on."""
+    """`verify`: problems and flags. Exit code 0 none, 3 problems, 4 only because the board has changed since."""
 
     ok: bool
     problems: Mapping[str, Sequence[str]]
-    """Folder or file -> what is wrong with it."""
+    """Problems by folder or file."""
     num_flags: Count = 0
     flags: Mapping[str, Sequence[Flag]] = Field(default_factory=dict)
     knowledge_nats: Mapping[str, float] = Field(default_factory=dict)
-    """The submission that is named or new -> what its sources could know of val at most, in nats a token."""
+    """Upper bound on what sources could know of val, in nats per token, for named and new submissions."""
     base: str | None = None
-    """With --base: the commit that was compared with."""
+    """With --base: the commit with which the working tree was compared."""
     new: tuple[str, ...] = ()
-    """With --base: the folders under submissions/ that are new."""
+    """With --base: new folders under submissions/."""
     summary: str | None = None
     stale: tuple[str, ...] = ()
-    """With --base: the problems that exist only because the board has moved on."""
+    """With --base: problems that exist only because the board has changed since."""
     rerun: RerunFindings | None = None
-    """With --rerun."""
+    """With --rerun: the result of training the claim again."""
 
 
 class JudgeDocument(Document, Judgement):
@@ -162,13 +162,13 @@ class InitDocument(Document):
 
 
 class ExplainDocument(Document):
-    """`explain`: codes and what they mean."""
+    """`explain`: codes and their meaning."""
 
     reasons: dict[str, str]
 
 
 class NoiseDocument(Document, NoiseReport):
-    """`noise`: how far results differ by chance alone on a track."""
+    """`noise`: how much results on a track vary by chance."""
 
     track: str
 
@@ -180,7 +180,7 @@ class AblateDocument(Document, Ablation):
 
 
 class PlanDocument(Document, ContestPlan):
-    """`plan`: how often a gain is accepted, and what screen and confirmation take."""
+    """`plan`: how likely a gain is accepted, and the cost of screen and confirmation."""
 
     track: str
     gain: float
@@ -194,12 +194,12 @@ class LeaderboardDocument(Document):
 
 
 class HistoryDocument(Document):
-    """`history`: what this machine judged and what the board holds, filed or not."""
+    """`history`: all verdicts of this machine and of the board, filed or not."""
 
     verdicts: tuple[Judged, ...]
     """Newest first."""
     comparisons: tuple[Compared, ...] = ()
-    """Of somebody's own trainer, kept in the folder `.llmbench` here; the newest first."""
+    """Comparisons of one's own trainer in the folder `.llmbench` here, the newest first."""
 
 
 class VariantEntry(Strict):
@@ -211,23 +211,23 @@ class VariantEntry(Strict):
     """First line of its docstring: the change and its source."""
     sha256: Sha256
     standings: tuple[Standing, ...]
-    """On the board, newest first."""
+    """Standings on the board, newest first."""
     unfiled: tuple[Judged, ...]
-    """This machine's verdicts on its present code that no submission holds, newest first."""
+    """This machine's verdicts on its present code that are not filed, newest first."""
 
 
 class BuiltVariant(Strict):
-    """What a player built of the base and one variant."""
+    """What a player built from the base and one variant."""
 
     track: str
     num_params: Positive
 
 
 class VariantsDocument(Document):
-    """`variants`: each with its cost and its standing; of a broken file, why it is refused."""
+    """`variants`: each with its cost and standing, and why broken files are refused."""
 
     built: BuiltVariant | None = None
-    """Where one is named: the first of the CPU tracks on which it starts."""
+    """If one variant is named: the first CPU track on which it starts."""
 
     variants: tuple[VariantEntry, ...]
     broken: dict[str, str]
@@ -240,16 +240,16 @@ class TrackEntry(Strict):
     name: str
     digest: Sha256
     holder: Count | None
-    """Number of the submission that holds its present edition; None where nobody opened it."""
+    """Number of the submission that holds its present edition; None if it is not open."""
     recipe: str | None
-    """That holds it."""
+    """Recipe that holds it."""
     val_loss: float | None
-    """Of the holder, mean over its seeds, nats per token."""
+    """Mean val loss of the holder over its seeds, in nats per token."""
     track: Track
 
 
 class TracksDocument(Document):
-    """`tracks`: the contests and who holds them."""
+    """`tracks`: the contests and the recipes that hold them."""
 
     tracks: tuple[TrackEntry, ...]
 
@@ -259,7 +259,7 @@ class DataInfoDocument(Document):
 
     track: str
     source: dict[str, Any]
-    """The table [data] of the track's file without its pins."""
+    """The table `[data]` of the track's file, without its pins."""
     pinned: bool
     cache: str
     cached: bool
@@ -271,14 +271,14 @@ class DataInfoDocument(Document):
 
 
 class DataPrepareDocument(Document):
-    """`data prepare`: where the tokens lie."""
+    """`data prepare`: the folder of the tokens."""
 
     track: str
     cache: str
 
 
 class DataPinDocument(Document):
-    """`data pin`: what the track's file pins now."""
+    """`data pin`: the pins in the track's file."""
 
     track: str
     tokenizer_sha256: Sha256
@@ -299,7 +299,7 @@ DOCUMENTS = {
     " ".join(re.findall("[A-Z][a-z]+", document.__name__)[:-1]).lower(): document
     for document in Document.__subclasses__()
 }
-"""Command -> what it prints: `run baseline` -> RunBaselineDocument."""
+"""Command -> its document, such as `run baseline` -> RunBaselineDocument."""
 
 
 def json_schema(command: str) -> dict[str, Any]:
@@ -312,5 +312,5 @@ def json_schema(command: str) -> dict[str, Any]:
     document = DOCUMENTS[command]
     schema = document.model_json_schema()
     schema["title"] = document.__name__.removesuffix("Document")
-    schema["required"] = ["schema_version", *schema.get("required", ())]  # it has a default, and is always printed
+    schema["required"] = ["schema_version", *schema.get("required", ())]  # is always printed, although it has a default
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

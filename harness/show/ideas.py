@@ -1,4 +1,4 @@
-"""The page of ideas: each change that was judged on a track, what its source claims, and what was found here."""
+"""The page of ideas: each change that was judged on a track, what its source claims, and the result here."""
 
 from __future__ import annotations
 
@@ -25,24 +25,25 @@ if TYPE_CHECKING:
 PAGE, PICTURES = "docs/ideas.md", "docs/pictures"
 COMMAND = "llmbench leaderboard --ideas"
 MOST_SHOWN = 60
-"""Lines of a picture: about two screens high."""
+"""Most lines of a picture, which is then about two screens high."""
 ADDRESS = re.compile(r"https://[\w./~%#?=&+-]*[\w/]|arXiv:\d{4}\.\d{4,5}")
-ABOUT = """Each line is a change of a record that was judged here and filed, whatever came of it, sorted by its gain.
+ABOUT = """Each line is a change of a record that was judged here and filed, whatever the verdict; the largest gain
+comes first.
 
 - *Idea*, *source*, *claimed there*: what the variant's file says. Claims are in the source's own unit, at its own scale
-  and budget, often of one or two runs; nobody has measured them again here.
+  and budget, and often come from one or two runs. They were not measured again here.
 - *Gain*: val loss of the record minus that of the candidate, in nats per token, a mean over the *pairs* of runs. It
   must exceed the *price*, the added statements times the track's `loss_per_statement`.
-- *Interval*: of a confirmation, 98 % over all its looks together. A screen has one to four runs and no interval: ±
-  stands before the deviation that chance alone gives such a mean. The picture shows either as a bar.
-- *Against*: the submission that held the record. Ideas that were tried against different records compete with different
-  things; two gains do not add up.
-- *Params* and *time* are the candidate's, the ratio is to the record's. A screen measures no time.
-- *Verdict*: what decided; `llmbench explain` says each reason in a sentence. A confirmed record has the numbers of its
-  re-run.
+- *Interval*: after a confirmation, 98 % over all its looks together. A screen has one to four runs and no interval;
+  then ± is the standard deviation that chance gives such a mean. The picture shows either as a bar.
+- *Against*: the submission that held the record. Ideas that were judged against different records are not compared with
+  the same thing, and gains do not add up.
+- *Params* is the candidate's number, with its ratio to the record's. *Time* is such a ratio; a screen measures none.
+- *Verdict*: the decision and its reason; `llmbench explain` gives a sentence for each reason. A confirmed record has
+  the numbers of its re-run.
 
-A screen drops what does not look promising after a few runs of minutes. So a gain in a dropped line is no measurement
-of the idea elsewhere, at another scale or with other constants: it says what one attempt did on this track."""
+A screen drops ideas that do not look promising after a few runs. The gain of a dropped idea shows what one attempt did
+on this track. It does not tell what the idea does at another scale or with other constants."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,11 @@ class Idea:
 
     row: Row
     notes: Notes
-    """Of the variants that it adds; of several, one after another."""
+    """Notes of the variants that it adds; of several, joined."""
     price: float | None
-    """What the gain must exceed, nats per token; None in the lane `speed`, whose gain is a time."""
+    """Price that the gain must exceed, in nats per token; None in the lane `speed`, where the gain is a time."""
     chance: float | None
-    """Of a screen: the deviation of its mean gain by chance alone, nats per token."""
+    """After a screen: standard deviation of its mean gain by chance, in nats per token."""
     against: int | None
     """Number of the submission that held the record."""
     verdict: str
@@ -66,12 +67,12 @@ class Idea:
 
     @property
     def source(self) -> str:
-        """Where the idea comes from, with short names in place of addresses."""
+        """Where the idea comes from, with short names instead of addresses."""
         return ADDRESS.sub(lambda found: _short_name(found[0]), self.notes.source or "not said")
 
     @cached_property
     def cells(self) -> tuple[str, ...]:
-        """What HEADS name, but for the source, as plain text."""
+        """The cells for HEADS, as plain text, without the source."""
         row, is_time = self.row, self.price is None
         low, high = row.ci_low, row.ci_high
         interval = "" if self.chance is None else f"±{self.chance:.4f}"
@@ -95,7 +96,7 @@ LEFT = ("idea", "claimed there", "verdict")
 
 
 def read_ideas(project: Project, board: Board, judged: Iterable[tuple[Claim, Row]]) -> dict[str, list[Idea]]:
-    """Track -> its ideas, the largest gain first: of the edition that was opened last, without challenges.
+    """Track -> its ideas on the edition that was opened last, the largest gain first, without challenges.
 
     Raises LlmbenchError where a submission is broken.
     """
@@ -132,7 +133,7 @@ def _read_idea(project: Project, board: Board, claim: Claim, row: Row) -> Idea:
 
 
 def _notes(project: Project, claim: Claim, name: str) -> Notes:
-    """Of the variant's present file, whose docstring may say more by now; of its frozen source where that has gone."""
+    """Notes of the variant's present file, whose docstring may have grown; if it was deleted, of its frozen source."""
     path = claim.folder / "sources" / f"{name}.py"
     frozen = VariantSource(name, path, claim.sources[name])
     try:
@@ -149,7 +150,8 @@ def _join(notes: Iterable[Notes]) -> Notes:
 
 
 def draw_ideas(ideas: Sequence[Idea]) -> Figure:
-    """The picture of a track's best ideas: of a confirmation its interval, of a screen one deviation of chance."""
+    """The picture of a track's best ideas; a bar is an interval or, after a screen, one standard deviation of
+    chance."""
     gains = []
     for idea in ideas:
         row = idea.row
@@ -164,7 +166,7 @@ def draw_ideas(ideas: Sequence[Idea]) -> Figure:
 
 
 def ideas_files(project: Project, board: Board) -> dict[str, str]:
-    """Path -> text of the page and its pictures, and of each track's history beside them."""
+    """Path -> text of the page, its pictures, and the picture of each track's history."""
     claims = [Claim(project.submissions / one.folder_name, one) for one in board.submissions]
     judged = [(claim, make_row(board, claim)) for claim in claims]
     ideas = read_ideas(project, board, judged)
@@ -178,7 +180,7 @@ def ideas_files(project: Project, board: Board) -> dict[str, str]:
 
 
 def _page(ideas: dict[str, list[Idea]], last: int) -> str:
-    lines = ["# Ideas, judged", "", f"Made by `{COMMAND}` of the submissions up to {last}.", "", ABOUT]
+    lines = ["# Ideas and their verdicts", "", f"Made by `{COMMAND}` from the submissions up to {last}.", "", ABOUT]
     heads = (HEADS[0], "source", *HEADS[1:], "#")
     for track, own in ideas.items():
         picture = f"pictures/ideas-{track}.svg"
@@ -195,7 +197,7 @@ def _page(ideas: dict[str, list[Idea]], last: int) -> str:
 
 
 def linked(text: str) -> str:
-    """A source as Markdown: its addresses and arXiv numbers as links with short names, the rest as text."""
+    """A source as Markdown: addresses and arXiv numbers become links with short names, the rest stays text."""
     parts, place = list[str](), 0
     for found in ADDRESS.finditer(text):
         address = found[0].replace("arXiv:", "https://arxiv.org/abs/")
@@ -205,14 +207,14 @@ def linked(text: str) -> str:
 
 
 def _words(text: str) -> str:
-    """Text between two links, with the blanks around it."""
+    """Text between two links, with its outer blanks."""
     inner = text.strip(" ")
     before, after = " " * text.startswith(" "), " " * (text.endswith(" ") and bool(inner))
     return f"{before}{markdown(inner)}{after}" if inner else before
 
 
 def _short_name(address: str) -> str:
-    """`nanochat LOG.md`, `modded-nanogpt 2025-12-29_VeSkipGates`, `arXiv:2010.04245`, else the address's host."""
+    """`nanochat LOG.md`, `modded-nanogpt 2025-12-29_VeSkipGates`, `arXiv:2010.04245`, else the host of the address."""
     if address.startswith("arXiv:"):
         return address
     parts = urlsplit(address)

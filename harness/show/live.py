@@ -1,6 +1,6 @@
-"""What a person sees while tokens are made and runs train: a live table on a terminal, lines in a log.
+"""What a person sees while tokens are prepared and runs train: a live table on a terminal, lines in a log.
 
-Everything goes to standard error, because standard output is for results.
+All of it goes to standard error, because standard output is for results.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from harness.show.tables import shorten_recipe
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 16  # characters
 LAYOUTS = ((100, 20, 16, 70), (72, 10, 8, 54), (0, 0, 8, 31))
-"""From this many columns on: characters of the bar, of the curve, and of a line without its name."""
+"""Least width of the terminal, then characters of the bar, of the curve, and of a line without its name."""
 
 
 def sparkline(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
-    """The values as at most `width` blocks from left to right, each the mean of its share of the values.
+    """The values as at most `width` blocks; each block is the mean of an equal share of the values.
 
-    The scale is the square root of their range: on a linear scale a loss would look level after its first fall.
+    The scale is a square root: on a linear scale a loss would look flat after its first fall.
     """
     if not values:
         return ""
@@ -57,12 +57,12 @@ def sparkline(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
 
 @dataclass
 class _Watched:
-    """One run that trains."""
+    """One run under way."""
 
     losses: list[float] = field(default_factory=list)
     tokens: int = 0
     rate: float = 0.0
-    """Tokens a second of the training clock."""
+    """Tokens per second on the training clock."""
     note: str = "starting"
 
 
@@ -81,7 +81,7 @@ class LiveRuns:
         self._losses: dict[str, dict[int, float]] = defaultdict(dict)
         self._ended: set[tuple[str, int]] = set()
         self._places = {seed: place for place, seed in enumerate(track.seeds, start=1)}
-        """Of a pair by its seed: public ones in their order, then those of a confirmation as they come."""
+        """Number of a pair by its seed: public seeds in their order; those of a confirmation as they come, from 1."""
         self._guard = threading.RLock()
         self._live = Live(console=console, get_renderable=self._render, transient=True)
         self._heartbeat = Heartbeat(console, self._summary)
@@ -112,7 +112,7 @@ class LiveRuns:
                 case Evaluating():
                     self._running[key].note = "evaluating"
                 case Lost():
-                    self._line(run, f"lost ({event.reason}); it starts again")
+                    self._line(run, f"was lost ({event.reason}) and starts again")
                 case Waiting():
                     self._running[key].note = "another llmbench trains it"
                     self._line(run, "another llmbench trains this run; waiting for it")
@@ -131,7 +131,7 @@ class LiveRuns:
             self._line(run, "training")
 
     def _end_pair(self, result: FinishedRun | FailedRun) -> None:
-        """Keep a score; where it completes a pair of the contest, log the gain so far."""
+        """Keep the score of a run. If it completes a pair of the contest, show the gain so far."""
         if self.arms is None or not isinstance(result, FinishedRun):
             return
         self._losses[result.recipe][result.seed] = result.evaluation.val_loss
@@ -146,7 +146,7 @@ class LiveRuns:
         return "screen" if seed in self.track.seeds else "confirmation"
 
     def _gains(self, arms: Arms, stage: Stage) -> dict[int, float]:
-        """Seed -> record minus candidate, of the pairs of a stage that are complete, in their order."""
+        """Seed -> record minus candidate, for the complete pairs of a stage, in their order."""
         record, candidate = self._losses[arms.record], self._losses[arms.candidate]
         both = [seed for seed in self._places if seed in record and seed in candidate and self._stage(seed) == stage]
         return {seed: record[seed] - candidate[seed] for seed in both}
@@ -232,7 +232,8 @@ class LiveRuns:
         return f"pair {self._places[seed]} seed {seed} {recipe}"
 
     def _names(self, room: int) -> list[str]:
-        """Of the runs that train, at most `room` characters: without seeds or first variants where it must be."""
+        """Names of the runs under way, in `room` characters: if need be without seeds, then without the first
+        variants."""
         runs = [*self._running]
         names = [self._name(recipe, seed) for recipe, seed in runs]
         if any(len(name) > room for name in names):
@@ -263,14 +264,14 @@ def live_preparation(console: Console, name: str) -> Iterator[Callable[[Preparat
         def show(step: PreparationStep) -> None:
             nonlocal text
             goal = f" of {step.of:,}" if step.of is not None else ""
-            text = f"{name}: {step.doing}, {step.documents:,} documents, {step.tokens:,}{goal} tokens to train on"
+            text = f"{name}: {step.doing}, {step.documents:,} documents, {step.tokens:,}{goal} training tokens"
             progress.update(task, description=text, completed=step.tokens, total=step.of)
 
         yield show
 
 
 def _result_text(result: FinishedRun | FailedRun, *, reused: bool) -> str:
-    """A run's score and rate, or why it has none."""
+    """A run's score and rate, or why it has no score."""
     if isinstance(result, FinishedRun):
         rate = result.training.tokens / max(result.training.train_s, 1e-9)
         how = "trained before" if reused else f"{result.training.train_s:.1f} s, {rate:,.0f} tok/s"

@@ -1,4 +1,4 @@
-"""Pictures of the board, drawn with matplotlib: the history of a track, gain against cost, gains one below another.
+"""Pictures of the board, drawn with matplotlib: the history of a track, gain against cost, and a list of gains.
 
 The same input gives the same bytes. An SVG follows its reader's light or dark theme; a PNG is on white.
 """
@@ -22,19 +22,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ON_DARK = {RECORD: "#56b4e9", CANDIDATE: "#e69f00", INK: "#d5dae1", FAINT: "#9aa4af"}
-MOST_NAMES = 12  # points; beyond them what did not win has only its number
-FARTHEST = 3.0  # times the best gain, or the median, is shown to the left of zero: one bad idea squeezes no others
-BESIDE = ((6, 4), (6, -4), (-6, -4), (-6, 4))  # points from a mark to its label, in the order in which they are tried
+MOST_NAMES = 12  # points; with more of them, those that did not win are labelled by their number only
+FARTHEST = (
+    3.0  # times the best gain, or the median, is the range below zero, so that one bad idea does not squeeze the rest
+)
+BESIDE = ((6, 4), (6, -4), (-6, -4), (-6, 4))  # points from a mark to its label; places are tried in this order
 
 Line = tuple[float, float, float, float]
-"""x0, y0, x1, y1 of an upright or level line, in data coordinates."""
+"""x0, y0, x1, y1 of a vertical or horizontal line, in data coordinates."""
 
 
 def draw_history(rows: Sequence[Row]) -> Figure:
-    """One edition of a track: the record's val loss as labelled stairs, what did not win as hollow points.
+    """One edition of a track: the record's val loss as labelled stairs, other submissions as hollow points.
 
-    Where a record of the lane `speed` was set, the record's training time below: the product of the measured ratios,
-    because times of two machines are not comparable.
+    If there is a record of the lane `speed`, the record's training time is shown below: the product of the measured
+    ratios, because times of different machines cannot be compared.
     """
     rows = sorted((row for row in rows if row.kind != "challenge"), key=lambda row: row.number)
     times = _relative_times(rows)
@@ -66,7 +68,7 @@ def draw_history(rows: Sequence[Row]) -> Figure:
 
 
 def _draw_stairs(axes: Axes, points: Sequence[tuple[float, float, Row]], end: float) -> None:
-    """The records as stairs that go on until `end`; hollow points did not win, crosses were retracted."""
+    """The records as stairs until `end`; hollow points are submissions that did not win, crosses were retracted."""
     steps = [point for point in points if _stands(point[2])]
     others = [point for point in points if not _stands(point[2])]
     x, y = [x for x, _, _ in steps], [y for _, y, _ in steps]
@@ -83,15 +85,15 @@ def _draw_stairs(axes: Axes, points: Sequence[tuple[float, float, Row]], end: fl
 
 
 def _stands(row: Row) -> bool:
-    """Whether it set the record, and was not retracted."""
+    """Whether it set the record and was not retracted."""
     return row.kind in HOLDING and row.state != "retracted"
 
 
 def draw_cost(rows: Sequence[Row], added: Mapping[int, int], loss_per_statement: float) -> Figure:
-    """Gain in nats against added statements, with its interval; the line is the price that a gain must exceed.
+    """Gain in nats against added statements, with intervals; the line is the price that a gain must exceed.
 
-    `added` maps a row's number to the statements that its candidate has beyond the record. Gains of the lane `speed`
-    are times and left out.
+    `added` maps a row's number to the statements that its candidate adds to the record. The lane `speed` is left out,
+    because its gains are times.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -133,10 +135,10 @@ class Gain(NamedTuple):
     """Lower end of its interval; None where it has none."""
     high: float | None
     price: float
-    """What the gain must exceed."""
+    """Price that the gain must exceed."""
     accepted: bool
     screened: bool
-    """Whether a screen was all, so that the interval is one deviation of noise to each side."""
+    """Whether there was only a screen; then the interval is one standard deviation of noise to each side."""
 
 
 def draw_gains(
@@ -144,10 +146,10 @@ def draw_gains(
     label: str = "gain (nats/token); the tick is the price of the code",
     words: tuple[str, str, str] = ("accepted", "not shown by a confirmation", "screened only"),
 ) -> Figure:
-    """Ideas from the best to the worst: each gain with its interval, and a tick at the price that it must exceed.
+    """Ideas from best to worst: each gain with its interval, and a tick at the price that it must exceed.
 
-    Filled points are accepted, hollow ones are not; those of a screen alone are faint. What loses several times more
-    than the best gains stands at the edge, with its number. `words` name the three in the legend, in this order.
+    Filled points were accepted, hollow ones were not, faint ones were only screened. A point far below zero is drawn at
+    the edge, with its number. `words` name the three kinds in the legend, in this order.
     """
     gains = sorted(gains, key=lambda one: -one.gain)
     figure = new_figure(1.2 + 0.165 * max(4, len(gains)))
@@ -181,16 +183,16 @@ def draw_gains(
 
 
 def change_of(row: Row) -> str:
-    """What a row's recipe changes against the one it was measured against: `+idea`, `-idea`; an opening's recipe."""
+    """The change that a row made to the record: `+idea` or `-idea`; for an opening its recipe."""
     ours, theirs = row.recipe.split("+"), row.beaten.split("+")
     changed = [f"+{name}" for name in ours if name not in theirs] + [f"-{name}" for name in theirs if name not in ours]
     return " ".join(changed) if row.beaten and changed else row.recipe
 
 
 def to_svg(draw: Callable[[], Figure]) -> str:
-    """A picture as SVG, in light colours where nothing says that its reader's theme is dark.
+    """A picture as SVG that follows the reader's theme and is light by default.
 
-    About half as large as matplotlib's: tenths of a point, no names of groups, each style once, as a class.
+    It has about half the size of matplotlib's SVG: tenths of a point, no names of groups, one class for each style.
     """
     file, classes = io.StringIO(), dict[str, str]()
     with style():
@@ -199,7 +201,7 @@ def to_svg(draw: Callable[[], Figure]) -> str:
         )
 
     def shorten(tag: re.Match[str]) -> str:
-        """One tag, never the text between two: matplotlib escapes `<` and `>` in text and attributes."""
+        """A tag, never text between tags: matplotlib escapes `<` and `>` in text and attributes."""
         short = re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), tag[0].strip())
         short = re.sub(r'(?<=<g) id="[^"]*"| transform="rotate\(-0 [^"]*"', "", short)
         return re.sub(
@@ -219,20 +221,20 @@ def to_svg(draw: Callable[[], Figure]) -> str:
 
 
 def _places(rows: Sequence[Row]) -> dict[int, float]:
-    """Number -> days since year 1. Submissions of one day are spread over it in their order."""
+    """Number -> days since year 1. Submissions of one day are spread over the day in their order."""
     found = {}
     for row in rows:
         day = [other.number for other in rows if other.date == row.date]
         try:
             ordinal = datetime.date.fromisoformat(row.date).toordinal()
         except ValueError as error:
-            raise LlmbenchError(f"{row.folder}/submission.json: no calendar has the date {row.date}") from error
+            raise LlmbenchError(f"{row.folder}/submission.json: {row.date} is not a date") from error
         found[row.number] = ordinal + (day.index(row.number) + 1) / (len(day) + 1)
     return found
 
 
 def _relative_times(rows: Sequence[Row]) -> dict[int, float]:
-    """Number -> training time of the recipe, where the opening's is 1."""
+    """Number -> training time of the recipe relative to the opening."""
     by_recipe: dict[str, float] = {}
     found = {}
     for row in rows:
@@ -244,13 +246,13 @@ def _relative_times(rows: Sequence[Row]) -> dict[int, float]:
 
 
 def _place_labels(axes: Axes, points: Sequence[tuple[float, float, Row]], lines: Sequence[Line]) -> None:
-    """`2 +idea` beside each point, clear of points, labels and `lines`.
+    """Write `2 +idea` beside each point, clear of points, labels and `lines`.
 
-    Where there is no room only its number stands there, or nothing. The first points choose first.
+    If there is no room, only the number is written, or nothing. The first points choose first.
     """
     from matplotlib.transforms import Bbox
 
-    axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # the layout decides where things are
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # positions are known only after the layout
     corners = [*((x, y, x, y) for x, y, _ in points), *lines]
     boxes = [axes.transData.transform(((x0, y0), (x1, y1))) for x0, y0, x1, y1 in corners]
     taken = [Bbox([ends.min(axis=0), ends.max(axis=0)]).padded(3) for ends in boxes]

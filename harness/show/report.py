@@ -1,4 +1,4 @@
-"""Results as sentences: lines for the terminal, Markdown for a CI job. Tables are in tables.py."""
+"""Results as sentences: lines for the terminal, and Markdown for a CI job. Tables are in tables.py."""
 
 from __future__ import annotations
 
@@ -46,48 +46,52 @@ def look_line(contest: Contest, look: int, rule: Rule, jobs: int, run_s: float |
 
 
 def look_verdict_line(verdict: Verdict) -> str:
-    """The numbers of a contest at a look that did not decide it, and why not."""
+    """The numbers of a contest after a look that did not decide it, with the reason."""
     facts = dict(evidence(verdict))
     shown = [f"{name} {facts[name]}" for name in ("gain", "gain beyond its margin", "margin", "p") if name in facts]
     return f"{verdict.stage}, {verdict.pairs} pairs: {', '.join(shown)}: {', '.join(verdict.reasons)}"
 
 
 def outcome_sentence(outcome: Outcome, again: Verdict) -> str:
-    """The outcome of a re-run; where it is too weak to tell, also what would help."""
+    """The outcome of a re-run, and what would help if it is open."""
     if outcome == "confirmed":
-        return "CONFIRMED: trained again on seeds that nobody picked, the claim holds."
+        return "CONFIRMED: trained again on fresh seeds, the claim holds."
     if outcome == "refuted":
-        return "REFUTED: trained again on seeds that nobody picked, the claim does not hold."
+        return "REFUTED: trained again on fresh seeds, the claim does not hold."
     more = "The track declares no further look, so more pairs would not help."
     if again.decision == "rejected" and again.reasons[0] in TOO_SLOW:
-        return "OPEN: the re-run is rejected for its time alone, and a time on another machine refutes no claim."
+        return "OPEN: the re-run is rejected only for its time, and a time on another machine cannot refute a claim."
     if again.next_look is not None:
         missing = again.next_look - again.pairs
         more = f"{missing} more pair{'' if missing == 1 else 's'} would help: --max-pairs {again.next_look} or more."
     elif again.decision == "undecided":
-        more = "The runs came to no comparison; the lines above say why."
-    return f"OPEN: the re-run is too weak to tell, it neither shows the claim nor excludes it. {more}"
+        more = "The runs could not be compared; the lines above say why."
+    return f"OPEN: the re-run neither shows the claim nor excludes it. {more}"
 
 
 def repeat_lines(repeat: Repeat) -> list[str]:
-    """What training an opening's seeds again gave, for the terminal."""
+    """The result of training an opening's seeds again, for the terminal."""
     if not repeat.differs:
         equal = "the same to the bit" if repeat.outcome == "confirmed" else "other numbers"
         return [f"{repeat.outcome.upper()}: the same code on the same machine and packages gave {equal}."]
     lines = [f"differs: {code}: {detail}" for code, detail in repeat.differs.items()]
     if repeat.gain is not None and repeat.ci_low is not None and repeat.ci_high is not None:
         lines.append(
-            f"mean val loss now lower by {repeat.gain:+.4f}, interval [{repeat.ci_low:+.4f}, {repeat.ci_high:+.4f}]"
+            f"the mean val loss is now lower by {repeat.gain:+.4f}, interval [{repeat.ci_low:+.4f}, "
+            f"{repeat.ci_high:+.4f}]"
         )
     means = "lie within the track's loss tolerance" if repeat.outcome == "confirmed" else "are not shown to agree"
-    return [*lines, f"{repeat.outcome.upper()}: bits cannot be compared; the mean losses {means}."]
+    return [
+        *lines,
+        f"{repeat.outcome.upper()}: the code, machine or packages differ, so means are compared; they {means}.",
+    ]
 
 
 def judgement_facts(judgement: Judgement) -> list[tuple[str, str]]:
     """A judgement's numbers, to four digits: (name, value). `--json` has all digits."""
     facts: list[tuple[str, str]] = [("test", judgement.test)]
     over = " over all looks" if judgement.looks else ""
-    if judgement.looks and judgement.decision == "undecided":  # then it may be below alpha, which no look spends alone
+    if judgement.looks and judgement.decision == "undecided":  # p may be below alpha: this look has a level of its own
         over = " over the looks so far (the interval must lie above the margin)"
     if judgement.p_value is not None:
         facts.append(("p", f"{judgement.p_value:.4g}{over}"))
@@ -115,7 +119,7 @@ def _look_of(judgement: Judgement) -> str:
 
 
 def _needs(seeds: int, judgement: Judgement) -> str:
-    """How many more seeds the seen gain would take."""
+    """How many more seeds are needed to show a gain like the measured one."""
     count = f"{seeds} or more" if seeds >= MOST_SEEDS else f"about {seeds}"
     arms = " in each arm" if judgement.test in ("paired_t", "welch_t", "two_sample_z") else ""
     more = f", {seeds - judgement.n} more," if seeds > judgement.n else ""
@@ -144,9 +148,9 @@ def duration(seconds: float) -> str:
 def check_lines(
     found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]], knowledge: Mapping[str, float]
 ) -> list[str]:
-    """What `verify` found for the terminal: for each name its problems and its flags, and a count at the end.
+    """What `verify` found, for the terminal: problems and flags of each name, and the counts at the end.
 
-    `knowledge` is in nats a token of val.
+    `knowledge` is in nats per token of val.
     """
     lines = []
     for name, problems in found.items():
@@ -158,7 +162,7 @@ def check_lines(
 
 
 def flag_lines(flags: Sequence[Flag]) -> list[str]:
-    """What a reviewer should look at, a line each."""
+    """One line for each thing that a reviewer should look at."""
     return [f"for review: {_flag_sentence(flag)}" for flag in flags]
 
 
@@ -192,38 +196,41 @@ def _flag_sentence(flag: Flag) -> str:
 
 
 def noise_lines(report: NoiseReport, track: Track) -> list[str]:
-    """What a noise study says of a track, below its table."""
+    """The results of a noise study, below its table."""
     num, unit = len(report.variants), f"{report.noise_nats:.2g}"
     if report.declared_nats is None:
-        advice = f"the track declares none, and so has no screen: declare noise_nats = {unit}"
+        advice = f"the track declares no noise_nats, so it has no screen; declare noise_nats = {unit}"
     elif report.unit_is_off:
         advice = (
             f"the track declares {report.declared_nats:g}, more than a factor of {UNIT_FACTOR} away: declare {unit}"
         )
     else:
-        advice = f"the track declares {report.declared_nats:g}, which is near enough"
+        advice = f"the track declares {report.declared_nats:g}, which is close enough"
     lines = [
         f"median paired deviation of {num} variant{'' if num == 1 else 's'}: {report.noise_nats:.4f} nats; {advice}"
     ]
     if num < FEWEST_VARIANTS:
         lines.append(
-            f"fewer than {FEWEST_VARIANTS} variants, which scatter differently: add some with --variant NAME --save"
+            f"these are fewer than {FEWEST_VARIANTS} variants, and variants differ in spread; add some "
+            f"with --variant NAME --save"
         )
     variant = track.rule.noise_variant
     if report.false_accepts is None:
-        lines.append(f"false accepts of the confirmation: not known without enough pairs of {variant}")
+        lines.append(f"false accepts of the confirmation: not known, because there are too few pairs of {variant}")
     else:
         share = f"{100 * report.false_accepts:.2f} %"
         lines.append(f"false accepts of the confirmation on shuffled pairs of {variant}: {share}")
     found = "none" if report.detectable_nats is None else f"{report.detectable_nats:.4f} nats"
-    lines.append(f"smallest gain that is accepted with a chance of {TARGET_POWER}, under normal noise: {found}")
+    lines.append(f"smallest gain that is accepted with a probability of {TARGET_POWER}, under normal noise: {found}")
     return [*lines, _stored_design_line(report.stored_design, track.rule)]
 
 
 def _stored_design_line(found: StoredDesign, rule: Rule) -> str:
-    """Whether the study supports kept runs of the record in place of pairs, and what is missing."""
+    """Whether the study supports stored runs of the record instead of pairs, and what is missing."""
     declared = "the track declares pairs" if rule.stored_runs is None else "the track declares it"
-    numbers = f"variants scatter {found.spread_ratio:.2f} times as far as the base, {found.df} degrees of freedom"
+    numbers = (
+        f"the spread of variants is {found.spread_ratio:.2f} times that of the base, {found.df} degrees of freedom"
+    )
     missing = [
         f"{FEWEST_VARIANTS} variants" * (found.variants < FEWEST_VARIANTS),
         f"{FEWEST_DF} degrees of freedom" * (found.df < FEWEST_DF),
@@ -235,15 +242,15 @@ def _stored_design_line(found: StoredDesign, rule: Rule) -> str:
 
 
 def plan_lines(plan: ContestPlan, track: Track, statements: int) -> list[str]:
-    """What a plan rests on, below its table."""
+    """The assumptions of a plan, below its table."""
     lines = [f"means over simulated contests, normal noise of {plan.noise_nats:g} nats between the runs of a pair"]
     if statements:
         lines.append(f"{statements} statements: the gain must exceed {plan.margin:g} nats")
     if plan.run_s is None or plan.longest.time_s is None or plan.record.time_s is None:
-        return [*lines, f"how long that takes is not known here: {track.name} needs a CUDA GPU"]
+        return [*lines, f"the time is not known here, because {track.name} needs a CUDA GPU"]
     return [
         *lines,
-        f"{duration(plan.run_s)} a run on this machine (from {plan.source}), {plan.jobs} at a time",
+        f"{duration(plan.run_s)} per run on this machine (from {plan.source}), {plan.jobs} at a time",
         f"with all looks of both stages: {plan.longest.runs:.0f} runs, {duration(plan.longest.time_s)}",
         f"once, before the first candidate: {plan.record.runs:.0f} runs of the record, {duration(plan.record.time_s)}",
     ]

@@ -22,7 +22,7 @@ from harness.show.report import duration
 
 
 class PlainTable(Table):
-    """A table that shows strings as they are, whoever wrote them: without markup and without control characters."""
+    """A table that shows untrusted strings as they are, without markup and control characters."""
 
     def add_column(self, header: RenderableType = "", *args: Any, **options: Any) -> None:
         super().add_column(_plain(header), *args, **options)
@@ -38,9 +38,9 @@ def _plain(cell: Any) -> Any:
 def new_table(
     title: str | None = None, heads: Sequence[str] = (), left: Sequence[str] = (), whole: Sequence[str] = ()
 ) -> Table:
-    """An empty table in the style of all tables: no frame, one rule below the head.
+    """An empty table in the common style: no frame, one line below the head.
 
-    Columns are aligned to the right, those in `left` to the left; those in `whole` do not wrap.
+    Columns are aligned to the right, except those in `left`. Columns in `whole` do not wrap.
     """
     table = PlainTable(
         title=None if title is None else Text(one_line(title), style="bold"),
@@ -72,7 +72,7 @@ def columns_that_fit(
 
 
 def facts_table(facts: Sequence[tuple[str, str]]) -> Table:
-    """Names and what there is to say of each, below one another."""
+    """A table of names and values."""
     table = PlainTable.grid(padding=(0, 2, 0, 0))
     for name, value in facts:
         table.add_row(name, value)
@@ -80,15 +80,15 @@ def facts_table(facts: Sequence[tuple[str, str]]) -> Table:
     return table
 
 
-LEAST_RECIPE, WHOLE_PIECE = 16, 28  # characters: a recipe's column, and up to where a variant's name stays whole
+LEAST_RECIPE, WHOLE_PIECE = 16, 28  # characters: least width of the recipe's column, and longest variant that widens it
 ESSENTIAL = ("#", "recipe", "val loss", "gain", "p")
 GIVE_WAY = ("date", "params", "stmts", "time", "pairs")  # on a narrow terminal, in this order
 
 
 def board_tables(rows: Sequence[Row], width: int, newest: int | None = None) -> list[Table]:
-    """The board for a terminal of `width` characters, the `newest` of each table; earlier editions of a track are dim.
+    """The board for a terminal of `width` characters: the `newest` rows of each table, earlier editions dimmed.
 
-    All tables have the same columns. Only the recipe wraps; where even that leaves no room, columns are left out.
+    All tables have the same columns. Only the recipe wraps; if there is still no room, columns are left out.
     """
     parts = sections(rows)
     shown = [row for *_, found in parts for row in found[:newest]]
@@ -108,7 +108,7 @@ def board_tables(rows: Sequence[Row], width: int, newest: int | None = None) -> 
 
 
 def _columns_that_fit(rows: Sequence[Row], width: int) -> tuple[list[Column], dict[str, int]]:
-    """The columns for which `width` characters have room, and each one's width by its head."""
+    """The columns that fit into `width` characters, and their widths by head."""
     columns = list(COLUMNS)
     widths = {
         column.head: max([*map(len, column.head.split()), *(len(column.text(row)) for row in rows)])
@@ -126,7 +126,7 @@ def _columns_that_fit(rows: Sequence[Row], width: int) -> tuple[list[Column], di
 
 
 def fold_recipe(recipe: str, width: int) -> str:
-    """In lines that begin with a variant or a word, as far as the width allows."""
+    """The recipe in lines of at most `width` characters, broken only before a variant or a word."""
     lines = [""]
     for piece in _pieces(recipe):
         fits = not lines[-1] or len(lines[-1] + piece) <= width
@@ -177,7 +177,7 @@ def noise_table(report: NoiseReport, track: str) -> Table:
 
 
 def plan_table(plan: ContestPlan, track: str) -> Table:
-    """What to expect of candidates, a line for each gain; costs are means over all contests."""
+    """One line for each true gain; costs are means over all contests."""
     stages = ("screen", "confirmation", "both")
     heads = ("gain", "passes\nthe screen", "accepted", *(f"{stage}\nruns, time" for stage in stages))
     table = new_table(f"what to expect on {track}", heads, whole=heads)
@@ -192,7 +192,7 @@ def plan_table(plan: ContestPlan, track: str) -> Table:
 
 
 def runs_table(recipe: str, runs: Sequence[FinishedRun]) -> Table:
-    """One line a seed."""
+    """One line for each seed."""
     table = new_table(recipe, ("seed", *(metric.short for metric in METRICS), "tokens/s"))
     for run in runs:
         rate = f"{run.training.tokens / run.training.train_s:,.0f}"

@@ -1,7 +1,7 @@
-"""Experiment trackers that people already use: curves and scores of runs are sent there, from this process alone.
+"""Sends curves and scores of runs to experiment trackers, from this process.
 
-Workers do not know of them. Each gets the events of the store in a thread of its own, so that a tracker that fails
-or hangs costs its own log and never a run. A new tracker is a function that opens a page and an entry in TRACKERS.
+Each tracker gets the events of the store in a thread of its own, so a tracker that fails or hangs loses its own log and
+never a run. A new tracker is a function that opens a page, and an entry in TRACKERS.
 """
 
 from __future__ import annotations
@@ -27,26 +27,27 @@ from harness.core.track import Track
 from harness.rule.verdict import Verdict
 
 PROJECT = "llmbench"
-PATIENCE_S = 30.0  # for what is still to be sent when the runs are over
+PATIENCE_S = 30.0  # seconds to wait at the end for what is still to be sent
 
 Values = Mapping[str, float]
 
 
 class Page(NamedTuple):
-    """What a tracker keeps of one run."""
+    """The page of one run in a tracker."""
 
     log: Callable[[int, Values], None]
-    """Takes numbers after so many steps of training; steps may come out of order."""
+    """Takes numbers and their training step; steps may come out of order."""
     close: Callable[[], None]
 
 
 Config = Mapping[str, Any]
 Tracker = Callable[[str, str, Config], Page]
-"""Opens the page of one run; takes its name, a key that is the same for the same run, and its configuration."""
+"""Opens the page of a run, given its name, a key that identifies the run, and its configuration."""
 
 
 def open_tensorboard(folder: Path, name: str, key: str, config: Config) -> Page:
-    """Event files under `folder`, one folder a run: `tensorboard --logdir FOLDER` (tensorflow.org/tensorboard)."""
+    """Event files in one folder for each run under `folder`: `tensorboard --logdir FOLDER`
+    (tensorflow.org/tensorboard)."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -63,7 +64,7 @@ def open_tensorboard(folder: Path, name: str, key: str, config: Config) -> Page:
 
 
 def open_wandb(folder: Path, name: str, key: str, config: Config) -> Page:
-    """Weights & Biases, set up by its own variables: WANDB_MODE=offline keeps everything here (docs.wandb.ai)."""
+    """Weights & Biases, set by its own environment variables; WANDB_MODE=offline sends nothing (docs.wandb.ai)."""
     import wandb
 
     make_folder(folder)
@@ -77,12 +78,12 @@ def open_wandb(folder: Path, name: str, key: str, config: Config) -> Page:
         reinit="create_new",
         settings=wandb.Settings(console="off", silent=True),
     )
-    run.define_metric("*", step_metric="step")  # its own step cannot go back
+    run.define_metric("*", step_metric="step")  # its own step cannot decrease
     return Page(lambda step, values: run.log({"step": step, **values}), run.finish)
 
 
 def open_trackio(folder: Path, name: str, key: str, config: Config) -> Page:
-    """Trackio, local unless its own variables say otherwise (huggingface.co/docs/trackio)."""
+    """Trackio, local unless its own environment variables say otherwise (huggingface.co/docs/trackio)."""
     import trackio
 
     options: dict[str, Any] = {"resume": "allow", "embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
@@ -91,11 +92,11 @@ def open_trackio(folder: Path, name: str, key: str, config: Config) -> Page:
 
 
 TRACKERS = {"tensorboard": open_tensorboard, "trackio": open_trackio, "wandb": open_wandb}
-"""The name that `--log` takes, which is also the package's and the extra's."""
+"""Names that `--log` takes, which are also those of packages and extras."""
 
 
 def make_tracker(name: str, project: Project) -> Tracker:
-    """A tracker by name. Raises LlmbenchError where there is none, or its package is not installed."""
+    """A tracker by name. Raises LlmbenchError for an unknown name or a missing package."""
     if name not in TRACKERS:
         raise LlmbenchError(
             f"there is no tracker '{name}'{did_you_mean(name, TRACKERS)}; --log takes {', '.join(TRACKERS)}"
@@ -108,9 +109,9 @@ def make_tracker(name: str, project: Project) -> Tracker:
 
 
 class Logbook:
-    """Passes the events of a RunStore on to trackers; use it as a context manager around the training.
+    """Sends the events of a RunStore to trackers; use it as a context manager around the training.
 
-    While it is open, what trackers print to stdout goes to stderr, because stdout is for results.
+    While it is open, stdout of trackers goes to stderr, because stdout is for results.
     """
 
     def __init__(self, trackers: Mapping[str, Tracker], track: Track, warn: Callable[[str], None]) -> None:
@@ -129,7 +130,7 @@ class Logbook:
                 writer.close()
 
     def __call__(self, run: RunIdentity, event: RunEvent) -> None:
-        """Pass one event on. Called from several threads; never waits for a tracker, never raises."""
+        """Send one event. Called from several threads; never waits for a tracker and never raises."""
         name = f"{run.track} {run.recipe} seed-{run.seed}"
         match event:
             case Step():
@@ -144,7 +145,7 @@ class Logbook:
                 self._send(name, run, None, {})
 
     def log_verdict(self, run: RunIdentity, verdict: Verdict) -> None:
-        """The verdict's numbers, as a page of its own; `run` is the candidate's last."""
+        """Send the verdict's numbers as a page of their own; `run` is a run of the candidate."""
         numbers = {"gain", "margin", "ci_low", "ci_high", "p_value", "time_ratio", "correlation"}
         values = verdict.model_dump(include=numbers, exclude_none=True)
         name = f"{run.track} {run.recipe} verdict"
@@ -162,7 +163,7 @@ class _Writer:
     def __init__(self, name: str, tracker: Tracker, warn: Callable[[str], None]) -> None:
         self.name, self.tracker, self.warn = name, tracker, warn
         self.entries: queue.SimpleQueue[tuple[str, RunIdentity, int | None, Values] | None] = queue.SimpleQueue()
-        """Numbers for the page of a run, by its name; without a step the page is complete."""
+        """Page name, run, step and numbers; without a step the page is complete."""
         self._thread = threading.Thread(target=self._write, name=f"log to {name}", daemon=True)
         self._thread.start()
 
@@ -171,7 +172,10 @@ class _Writer:
         self.entries.put(None)
         self._thread.join(PATIENCE_S)
         if self._thread.is_alive():
-            self.warn(f"{self.name} has not taken everything after {PATIENCE_S:.0f} s; the runs are kept all the same")
+            self.warn(
+                f"{self.name} did not take all numbers within {PATIENCE_S:.0f} s, so its log is "
+                f"incomplete; the runs are kept"
+            )
 
     def _write(self) -> None:
         pages: dict[str, Page] = {}
@@ -184,19 +188,17 @@ class _Writer:
                 else:
                     if name not in pages:
                         config = _config(run)
-                        key = sha256(json.dumps([name, config], sort_keys=True).encode())[
-                            :16
-                        ]  # the same for a same run
+                        key = sha256(json.dumps([name, config], sort_keys=True).encode())[:16]  # equal for equal runs
                         pages[name] = self.tracker(name, key, config)
                     pages[name].log(step, values)
             for page in pages.values():
                 page.close()
-        except Exception as error:  # noqa: BLE001 - whatever a tracker raises, its log ends here and the runs go on
-            self.warn(one_line(f"{self.name} failed, so the runs go on without its log: {error}"))
+        except Exception as error:  # noqa: BLE001 - an error of a tracker ends its log; the runs go on
+            self.warn(one_line(f"{self.name} failed, and the runs go on without its log: {error}"))
 
 
 def _config(run: RunIdentity) -> dict[str, Any]:
-    """What a tracker shows beside the curves."""
+    """The configuration that a tracker shows beside the curves."""
     provenance = run.provenance
     return {
         **run.model_dump(include={"track", "recipe", "seed", "training_digest", "code_digest", "sources"}),
@@ -207,8 +209,8 @@ def _config(run: RunIdentity) -> dict[str, Any]:
 
 
 def open_logbook(names: Sequence[str], project: Project, track: Track, warn: Callable[[str], None]) -> Logbook:
-    """A logbook for the trackers that the user named; for none of them one that does nothing.
+    """A logbook for the trackers that the user named; without any it does nothing.
 
-    Raises LlmbenchError where one does not exist or is not installed: before anything is trained.
+    Raises LlmbenchError for an unknown or missing tracker, before anything is trained.
     """
     return Logbook({name: make_tracker(name, project) for name in dict.fromkeys(names)}, track, warn)

@@ -231,7 +231,7 @@ def test_a_record_that_holds_is_confirmed_on_seeds_of_its_own(filed: FiledContes
 def test_a_rerun_that_time_alone_rejects_is_said_to_refute_nothing() -> None:
     slow = decide(make_pairs([3.0, 3.01, 3.02], [2.9, 2.911, 2.92], [(10.0, 20.0)] * 3), RULE, added_statements=0)
     assert slow.reasons == ("too_slow",)
-    assert "rejected for its time alone" in outcome_sentence("open", slow)
+    assert "rejected only for its time" in outcome_sentence("open", slow)
     weak = decide(make_pairs([3.0, 3.01, 3.02], [2.99, 2.98, 3.04]), RULE, added_statements=0)
     assert "1 more pair would help: --max-pairs 4 or more" in outcome_sentence("open", weak)
 
@@ -272,7 +272,7 @@ def test_an_opening_is_compared_by_bits_where_it_can_be_and_else_by_means(
     ("arguments", "words"),
     [
         (("verify", "--rerun"), "name it: `llmbench verify submissions/NNNN-name --rerun`"),
-        (("verify", "--jobs", "1"), "they go with --rerun"),
+        (("verify", "--jobs", "1"), "need --rerun, because nothing else is trained"),
         (("verify", "submissions/0002-smoke-token_smear", "--rerun", "--max-pairs", "1"), "--max-pairs 2 or more"),
         (("challenge", "1"), "0001-smoke-baseline is no record"),
         (("challenge", "77"), "there is no submission 77"),

@@ -123,10 +123,10 @@ def test_a_run_counts_for_its_edition_processor_and_load(elsewhere: Project, smo
 
 def test_what_does_not_fit_says_so(elsewhere: Project, project: Project, smoke: Track) -> None:
     assert outlook(elsewhere, smoke).runnable
-    assert outlook(elsewhere, smoke, memory_gib=0.0001).hindrances[0].endswith("or more, there are 0")
+    assert outlook(elsewhere, smoke, memory_gib=0.0001).hindrances[0].endswith("or more, found 0")
     gpu = outlook(project, load_track(project, "moe-24gb"))
     assert (gpu.runnable, gpu.hindrances, gpu.run_s) == (False, ("needs a CUDA GPU",), None)
-    assert "not pinned: nothing can be filed" in gpu.remarks
+    assert "not pinned: it can train, but nothing can be filed" in gpu.remarks
 
 
 def test_kept_runs_say_more_than_a_guess(filed: FiledContest) -> None:
@@ -188,7 +188,7 @@ def test_a_plan_estimates_a_run_where_none_is_kept(project: Project, elsewhere: 
     ("track", "decision", "expected"),
     [
         ("pocket", "accepted", "Next: `llmbench submit`"),
-        ("pocket", "rejected", "To file it as knowledge: `llmbench submit --negative`"),
+        ("pocket", "rejected", "To file the negative result: `llmbench submit --negative`"),
         ("pocket-moe", "accepted", "Next: `llmbench submit --track pocket-moe`"),
         ("pocket", "undecided", ""),
         (

@@ -269,7 +269,7 @@ def test_a_broken_line_is_one_sentence_and_the_others_are_kept(opened: Machine, 
     lines = opened.log.read_text().splitlines()
     assert len(lines) == 3, "the line after a torn one stands on its own"
     for command in (("history",), ("variants",), ("run", "candidate", "--variant", "slow", *SMOKE)):
-        assert "attempts.jsonl:2 is broken; restore that line or delete it" in opened.sandbox.refuses(*command)
+        assert "attempts.jsonl:2: this line cannot be read; restore or delete it" in opened.sandbox.refuses(*command)
     opened.log.write_text("\n".join([lines[0], *lines[2:]]) + "\n")
     assert opened.listed() == [("base+slow", "screen", "rejected", None), SMEARED]
 

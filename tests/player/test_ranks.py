@@ -312,7 +312,7 @@ def test_a_run_of_several_processes_is_lent_as_many_gpus_and_cores(smoke: Track,
     track = smoke.model_copy(update={"processes": 2})
     assert LocalExecutor.room(track) == max(1, available_cores() // 2)
     many = smoke.model_copy(update={"processes": 8 * available_cores()})
-    assert f"threads of a run share {available_cores()} core(s)" in " ".join(_remarks(many))
+    assert f"threads, which share {available_cores()} core(s)" in " ".join(_remarks(many))
     assert resources(track) == {"num_cpus": 2, "num_gpus": 0}
     on_gpus = track.model_copy(update={"device": "cuda"})
     assert resources(on_gpus) == {"num_cpus": 2, "num_gpus": 2}

@@ -1,4 +1,4 @@
-"""The command that takes a stack apart: what each of its variants contributes, and whether it still pays."""
+"""The command that measures what each variant of a stack contributes, and whether it pays for its code."""
 
 from __future__ import annotations
 
@@ -40,21 +40,19 @@ PICTURE = "contributions.png"
 
 def ablate(
     track: TrackName = DEFAULT_TRACK,
-    pairs: Annotated[int, option("N", "2: leave out each two variants as well.", min=1, max=2)] = 1,
-    runs: Annotated[
-        int | None, option("N", f"Seeds of each recipe. Default: {DEFAULT_RUNS}, as a screen leaves.", min=FEWEST_RUNS)
-    ] = None,
-    recipe: Annotated[str | None, option("RECIPE", "A stack, as base+A+B. Default: the record's.")] = None,
+    pairs: Annotated[int, option("N", "With 2: also leave out each two variants together.", min=1, max=2)] = 1,
+    runs: Annotated[int | None, option("N", f"Seeds of each recipe. Default: {DEFAULT_RUNS}.", min=FEWEST_RUNS)] = None,
+    recipe: Annotated[str | None, option("RECIPE", "A recipe (stack), such as base+A+B. Default: the record.")] = None,
     save: Annotated[bool, flag("--save", "Keep runs, table and picture under benchmarks/ablation/.")] = False,
     stored: Annotated[bool, flag("--stored", "Train nothing: report on the kept ablation.")] = False,
     jobs: Jobs = None,
     executor: ExecutorName = "local",
     as_json: Json = False,
 ) -> None:
-    """Leave out each variant of the record in turn: what it contributes, what it costs, and whether it still pays.
+    """Leave out each variant of the record in turn: what it contributes, what it costs, and whether it pays.
 
-    All share the record's runs on public seeds. Nothing is decided here: what does not pay is named with the command
-    that claims the record without it in the lane simplicity.
+    All share the record's runs on public seeds. This decides nothing: for a variant that does not pay, the command is
+    shown that claims the record without it in the lane simplicity.
     """
     project, contest_track = open_track(track)
     board = read_board(project)
@@ -91,17 +89,17 @@ def ablate(
 
 
 class _Follower:
-    """Logs after each run what was left out contributes so far, how many runs are done, and how long the rest takes."""
+    """Logs after each run the contributions so far, how many runs are done, and how long the rest takes."""
 
     def __init__(self, stack: str, left_out: Sequence[Removed], num_seeds: int) -> None:
         self.stack, self.num_seeds = stack, num_seeds
         self.names = {without(stack, removed): " and ".join(removed) for removed in left_out}
         self._losses: dict[str, dict[int, float]] = {recipe: {} for recipe in (stack, *self.names)}
-        """Recipe -> seed -> val loss; a recipe of which a run failed is gone."""
+        """Recipe -> seed -> val loss; recipes with a failed run are removed."""
         self._trained, self._begun, self._guard = 0, 0.0, threading.Lock()
 
     def __call__(self, run: RunIdentity, event: RunEvent) -> None:
-        """Called from several threads; a round after a failure asks for the same runs again."""
+        """Called from several threads. After a failure the same runs may be asked for again."""
         self._begun = self._begun or time.monotonic()
         if not isinstance(event, Done):
             return
@@ -121,7 +119,7 @@ class _Follower:
                 log(f"{done} of {total} runs, about {duration(rest_s)} left")
 
     def _log_contributions(self, run: RunIdentity) -> None:
-        """Of each pair that this run completes."""
+        """Log the contribution for each pair that this run completes."""
         whole = self._losses.get(self.stack, {})
         for recipe, name in self.names.items():
             rest = self._losses.get(recipe, {})

@@ -1,4 +1,4 @@
-"""The command that judges many candidates in one go."""
+"""The command that judges many candidates."""
 
 from __future__ import annotations
 
@@ -31,45 +31,45 @@ def campaign(
         list[str] | None,
         argument(
             "NAME",
-            "Variants to judge, each by itself beside the record. Default: all that were not judged against this "
+            "Variants to judge, each added to the record by itself. Default: all that were not judged against this "
             "record, but the placebos of noise studies.",
             complete_variants,
         ),
     ] = None,
     topic: Annotated[
-        str | None, option("WORD", "The variants whose docstring says `Topic: WORD`, as attention or optimizer.")
+        str | None,
+        option("WORD", "Judge the variants with this topic in their docstring, such as attention or optimizer."),
     ] = None,
     track: options.TrackName = DEFAULT_TRACK,
     budget: Annotated[
         str | None,
-        option("TIME", "Start nothing that would end later than this from now: 90m, 2h, 1h30m, 45s."),
+        option("TIME", "Start no run that would end later than this from now: 90m, 2h, 1h30m, 45s."),
     ] = None,
     file: Annotated[
-        bool, flag("--file", "File each outcome under submissions/, and go on against a record that is set so.")
+        bool, flag("--file", "File each outcome under submissions/; after a new record, go on against it.")
     ] = False,
     jobs: options.Jobs = None,
     executor: options.ExecutorName = "local",
     picture: Annotated[
-        Path | None, option("PATH", "Where the picture goes, an SVG. Default: runs/TRACK/campaign.svg.")
+        Path | None, option("PATH", "File for the picture, an SVG. Default: runs/TRACK/campaign.svg.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Judge many variants: screen all against one record, then confirm the survivors, the best first.
 
-    The record's runs are trained once; the candidates' are made one by one, so that every core is busy. First runs of
-    all come first, and drop most. What was judged before is skipped, and its verdict shown. A candidate that cannot
-    start, breaks a rule, diverges or hangs gets a line that says so, and the others go on.
+    The record's runs are trained once. The first runs of all candidates come first, and most candidates are dropped
+    after them. Variants that were judged before are not trained again. If a candidate cannot start, breaks a rule,
+    diverges or hangs, its line says so and the others go on.
 
-    With --file what the screens dropped is filed when all are screened, and each confirmation when it ends; where one
-    sets a record, the survivors left are screened again beside it. Without it all are judged against the same record,
-    and the same command with --file files them later, without training anything again.
+    With --file, dropped candidates are filed when all are screened, and confirmed ones when their confirmation ends.
+    After a new record the remaining survivors are screened again, beside it. Without --file all are judged against the
+    same record; the same command with --file files the outcomes later without training again.
 
-    Ctrl-C and a kill lose nothing: the same command goes on. Exit codes: 0 all judged, 4 something undecided or not
-    started.
+    After Ctrl-C or a kill the same command goes on. Exit codes: 0 all judged, 4 something undecided or not started.
     """
     project, contest_track = open_track(track)
     if picture is not None and picture.suffix != ".svg":
-        raise LlmbenchError(f"the picture is an SVG; name it {picture.with_suffix('.svg')}")
+        raise LlmbenchError(f"the picture is an SVG; name the file {picture.with_suffix('.svg')}")
     budget_s = None if budget is None else parse_duration(budget)
     chosen = campaign_names(project, names or (), topic)
     entry = training.make_entry(None, None, "loss", jobs, executor=executor)
@@ -103,7 +103,7 @@ def campaign(
 
 
 def _run(own: Campaign, command: str) -> None:
-    """Run it to its end. Raises InterruptedRunError on Ctrl-C or SIGTERM, with the command that goes on."""
+    """Run the campaign. Raises InterruptedRunError on Ctrl-C or SIGTERM, with the command that goes on."""
     try:
         own.run()
     except (InterruptedRunError, KeyboardInterrupt) as error:
@@ -115,7 +115,7 @@ def _run(own: Campaign, command: str) -> None:
 
 
 def _last_lines(rows: Sequence[CampaignRow], command: str, *, files: bool, out_of_time: bool) -> list[str]:
-    """How to go on, and how to file what is not filed."""
+    """Say how to go on, and how to file the rest."""
     lines = []
     if out_of_time:
         lines.append(f"The budget is used up. To go on: `{command}{' --file' * files}`")
@@ -126,7 +126,7 @@ def _last_lines(rows: Sequence[CampaignRow], command: str, *, files: bool, out_o
 
 
 def campaign_command(names: Sequence[str], topic: str | None, track: str, entry: Entry) -> str:
-    """The command line of a campaign, without what may differ when it goes on."""
+    """The command line of a campaign, without options that may differ when it goes on."""
     words = ["llmbench campaign", *map(shlex.quote, names)]
     words += [f"--topic {shlex.quote(topic)}"] if topic is not None else []
     words += [f"--track {track}"] if track != DEFAULT_TRACK else []

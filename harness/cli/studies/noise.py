@@ -1,4 +1,4 @@
-"""Commands about noise: how large it is on a track, and what a gain takes to be shown there."""
+"""Commands about noise: how large it is on a track, and what it takes to show a gain."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def noise(
         list[str] | None,
         option(
             "NAME",
-            "A variant to pair with the base; repeat it for several. Default: the track's own placebo.",
+            "A variant to pair with the base; repeat it for several. Default: the track's placebo.",
             complete_variants,
         ),
     ] = None,
@@ -48,9 +48,9 @@ def noise(
     jobs: Jobs = None,
     as_json: Json = False,
 ) -> None:
-    """Train variants beside the base: how far the differences of pairs scatter, and what the rule makes of that.
+    """Train variants and the base in pairs: how much the difference of a pair varies, and what follows for the rule.
 
-    A track declares the median over several different variants as `noise_nats`, the unit of its screen.
+    A track declares the median over several variants as `noise_nats`, the unit of its screen.
     """
     project, contest_track = open_track(track)
     names = tuple(dict.fromkeys(variant or ()))
@@ -68,7 +68,7 @@ def noise(
         folder, removed = save_study(project, contest_track, measured)
         log(
             f"kept under {folder}"
-            + (f"; {removed} runs of another edition or other code are removed" if removed else "")
+            + (f"; {removed} runs of another edition or other code were removed" if removed else "")
         )
         log(f"report on all that is kept: `llmbench noise --stored --track {track}`")
     if as_json:
@@ -78,7 +78,7 @@ def noise(
 
 
 def _make(track: str, variant: str | None = None) -> str:
-    """How to train what is missing."""
+    """The command that trains the missing runs."""
     return f"make one: `llmbench noise --save --track {track}{f' --variant {variant}' if variant else ''}`"
 
 
@@ -97,16 +97,16 @@ def _train(
 
 
 def plan(
-    gain: Annotated[float, option("NATS", "The gain in val loss that you expect, nats per token.", min=0)],
+    gain: Annotated[float, option("NATS", "The gain in val loss that you expect, in nats per token.", min=0)],
     track: TrackName = DEFAULT_TRACK,
     statements: Annotated[int, option("N", "Statements that the variant adds.", min=0)] = 0,
     jobs: Jobs = None,
     as_json: Json = False,
 ) -> None:
-    """Say how often a gain is accepted on a track, and what screen and confirmation take on this machine.
+    """Estimate how likely a gain is accepted on a track, and how long screen and confirmation take here.
 
-    Beside the gain: no gain, as of most ideas, and twice the gain. By simulated contests of normal noise; equal
-    questions have equal answers.
+    Also for no gain, which is usual, and for twice the gain. The numbers come from simulated contests with normal noise
+    and are the same in each call.
     """
     project, contest_track = open_track(track)
     num_jobs = open_store(project, contest_track, jobs).jobs

@@ -1,7 +1,7 @@
 """Runs on the machines of a running Ray cluster: `--executor ray`, see docs/ray.md.
 
-Each run is one task with the track's threads, and its GPUs. Its machine gets this checkout's sources, makes an ordinary
-local run of them, and sends back the record and the weights. What is lost with a machine is asked for again.
+Each run is one task with the track's threads and GPUs. A machine gets this checkout's sources, makes an ordinary local
+run with them, and sends back the record and the weights. A run that is lost with its machine is started again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from harness.player.process import INTERRUPTED
 from harness.referee.job import Job
 
 MOST_LOSSES = 3
-"""Times that a run is asked for again because its worker or its machine was lost."""
+"""How often a run is started again because its worker or its machine was lost."""
 SHIPPED = ("harness", "models", "tracks")
 
 
@@ -37,11 +37,11 @@ def connect() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise LlmbenchError('there is no Ray here; install it in the checkout: `pip install -e ".[ray]"`') from error
+        raise LlmbenchError('Ray is not installed; run `pip install -e ".[ray]"` in the checkout') from error
     if not ray.is_initialized():
         host, _, port = os.environ.get("RAY_ADDRESS", "").rpartition(":")
         try:
-            if port.isdigit() and "/" not in host:  # where nothing answers, Ray itself would wait minutes
+            if port.isdigit() and "/" not in host:  # if nothing answers, Ray itself would wait for minutes
                 socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
@@ -53,18 +53,20 @@ def connect() -> Any:
 
 
 def resources(track: Track) -> dict[str, int]:
-    """What one run takes of a machine."""
+    """What one run needs of a machine."""
     return {"num_cpus": track.num_threads, "num_gpus": track.num_processes if track.device == "cuda" else 0}
 
 
 def pack(project: Project) -> bytes:
-    """The sources that runs depend on, as a zip whose bytes follow from theirs."""
+    """The sources that runs depend on, as a zip; equal sources give equal bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for folder in SHIPPED:
             for path in sorted((project.root / folder).rglob("*")):
                 if path.is_file() and path.suffix in (".py", ".toml"):
-                    entry = zipfile.ZipInfo(path.relative_to(project.root).as_posix())  # dated 1980, like all
+                    entry = zipfile.ZipInfo(
+                        path.relative_to(project.root).as_posix()
+                    )  # all files get this date, so that equal sources give equal bytes
                     archive.writestr(entry, path.read_bytes())
     return buffer.getvalue()
 
@@ -80,7 +82,7 @@ class RayExecutor(Executor):
         project = Project(CHECKOUT)
         archive = pack(project)
         self._archive, self._digest, self._code = self._ray.put(archive), sha256(archive), code_digest(project)
-        # The machines have no llmbench to import it from.
+        # The machines have no llmbench from which to import it.
         self._ray.cloudpickle.register_pickle_by_value(sys.modules[run_on_node.__module__])
         self._task = self._ray.remote(run_on_node).options(**resources(track), num_returns="streaming", max_retries=0)
 
@@ -113,32 +115,32 @@ class RayExecutor(Executor):
                     reason = lost.reason
                 case Made():
                     made = answer.run
-                    for name, content in files.items():  # where a local run has them
+                    for name, content in files.items():  # as in a local run
                         if name == job.weights.name or name.endswith(".log"):
                             write_atomic(job.weights.with_name(name), content)
                     digest = sha256(files.get(job.weights.name, b""))
                     if isinstance(made, FinishedRun) and digest != made.training.weights_sha256:
                         raise LlmbenchError(
-                            f"the weights of {job.recipe} seed {job.seed} arrived damaged; run it again"
+                            f"the weights of {job.recipe} seed {job.seed} arrived damaged; run the command again"
                         )
                     return made
                 case Refused():
                     raise LlmbenchError(answer.message)
-                case Ended() if answer.code >= 0:  # a bug, which would come again
-                    raise LlmbenchError(f"a machine of the cluster failed: {answer.log or 'it said nothing'}")
+                case Ended() if answer.code >= 0:  # a bug, which would happen again
+                    raise LlmbenchError(f"a machine of the cluster failed: {answer.log or 'it printed nothing'}")
                 case Ended():
-                    reason = f"killed by signal {-answer.code}, perhaps for want of memory"
+                    reason = f"killed by signal {-answer.code}, perhaps for lack of memory"
                 case Lost():
                     reason = answer.reason
         reason = f"lost {MOST_LOSSES + 1} times, the last time: {reason}"
         return FailedRun(**dict(run), status="interrupted", reason=reason)
 
     def _ask(self, request: str, watch: Watch) -> tuple[Made | Refused | Ended | Lost, dict[str, bytes]]:
-        """Send the request once; its answer, `Lost` where there is none, and the run's files."""
+        """Send the request once; returns its answer, or `Lost` if there is none, and the run's files."""
         errors = self._ray.exceptions
         self.raise_if_stopped()
         events = self._task.remote(self._archive, self._digest, request)
-        answer: Made | Refused | Ended | Lost = Lost(reason="it said nothing")
+        answer: Made | Refused | Ended | Lost = Lost(reason="it printed nothing")
         found: dict[str, bytes] = {}
         try:
             with self.stopping_by(partial(self._ray.cancel, events)):

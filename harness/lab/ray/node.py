@@ -1,7 +1,7 @@
 """The task that Ray sends to a machine: unpack the sources, start a run of them, forward its events.
 
-It is sent as it stands here and imports the standard library alone, so that a machine needs llmbench's packages but
-no llmbench of its own.
+The file is sent as it is and imports only the standard library. So a machine needs llmbench's packages, but not
+llmbench.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-PATIENCE_S = 60.0  # for a checkpoint, once asked to stop
+PATIENCE_S = 60.0  # seconds for a checkpoint after the request to stop
 
 
 def run_on_node(archive: bytes, digest: str, request: str) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Events of one run as JSON; with the run come its files, by name.
+    """Events of one run as JSON; the last one comes with the run's files, by name.
 
     `archive` is a zip of the sources, `digest` its SHA-256, `request` a `NodeRequest` (remote_run.py) as JSON.
     """
     root = unpack(archive, digest)
-    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}  # Ray's own
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}  # of Ray
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     with (
         tempfile.TemporaryFile("w+", errors="replace") as errors,
@@ -54,7 +54,7 @@ def run_on_node(archive: bytes, digest: str, request: str) -> Iterator[tuple[str
             errors.seek(0)
             ended = {"event": "ended", "code": process.returncode, "log": errors.read()[-300:].strip()}
             yield json.dumps(ended), {}
-        finally:  # a cancelled task comes by here, a killed one takes its process along
+        finally:  # reached when a task is cancelled; when it is killed, its process is killed too
             process.terminate()
             try:
                 process.wait(PATIENCE_S)
@@ -64,17 +64,17 @@ def run_on_node(archive: bytes, digest: str, request: str) -> Iterator[tuple[str
 
 
 def _read(stream: Iterable[str], lines: queue.SimpleQueue[str]) -> None:
-    """Each line, and an empty one after the last."""
+    """Each line, then an empty one."""
     for line in stream:
         lines.put(line)
     lines.put("")
 
 
 def _pass_on(lines: queue.SimpleQueue[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """The process's events until its output ends, maybe in the middle of one."""
+    """The process's events until its output ends, perhaps in the middle of one."""
     while True:
         try:
-            line = lines.get(timeout=0.5)  # a wait without end would keep a cancellation out
+            line = lines.get(timeout=0.5)  # a wait without a limit would block a cancellation
         except queue.Empty:
             continue
         if not line.endswith("\n"):
@@ -91,9 +91,9 @@ KEPT = (".safetensors", ".log")
 
 
 def unpack(archive: bytes, digest: str) -> Path:
-    """The sources' folder on this machine: one for all runs of the same sources, so that their checkpoints are found.
+    """The sources' folder on this machine, the same for all runs of these sources, so that checkpoints are found.
 
-    Raises PermissionError where another user has taken its place.
+    Raises PermissionError if another user has created it.
     """
     home = Path(tempfile.gettempdir()) / f"llmbench-{os.getuid()}"
     home.mkdir(mode=0o700, exist_ok=True)
@@ -106,6 +106,6 @@ def unpack(archive: bytes, digest: str) -> Path:
             sources.extractall(fresh)
         try:
             fresh.rename(root)
-        except OSError:  # another run was faster
+        except OSError:  # another run made it first
             shutil.rmtree(fresh, ignore_errors=True)
     return root

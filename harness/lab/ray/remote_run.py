@@ -1,7 +1,6 @@
 """One run on a machine of a cluster: a request on stdin, events as JSON lines on stdout, the run as the last one.
 
-It is an ordinary local run, in a copy of the checkout that asks for it; what says where it comes from says this
-machine.
+It is an ordinary local run in a copy of the checkout that asked for it. Its provenance names this machine.
 """
 
 from __future__ import annotations
@@ -27,24 +26,24 @@ from harness.player.start import emit_lines, end_with_parent
 from harness.referee.job import Job
 
 REPORT_EVERY_S = 0.5
-"""Steps that come faster are left out."""
+"""Least seconds between two steps that are reported."""
 
 
 class NodeRequest(Strict):
-    """What a cluster's machine is asked for."""
+    """The request to a machine of the cluster."""
 
     job: Job
-    """Its root and its folder are those of the machine that asks."""
+    """The job; its root and folder are those of the asking machine."""
     code_digest: Sha256
     revision: str | None
     dirty: bool
-    """Revision and state of the checkout whose sources were sent."""
+    """Revision of the checkout that sent the sources, and whether it had uncommitted changes."""
     occasion: str
-    """Tells runs apart that must not be reused for one another."""
+    """Keeps runs apart that must not be reused for one another."""
 
 
 def make(request: NodeRequest, emit: Callable[[NodeEvent], None]) -> tuple[FinishedRun | FailedRun, Path]:
-    """The run, and its folder on this machine. Raises LlmbenchError where it cannot start here."""
+    """The run and its folder on this machine. Raises LlmbenchError where it cannot start here."""
     project, job = Project(CHECKOUT), request.job
     track = load_track(project, job.track, job.settings)
     require_device(track)
@@ -71,14 +70,16 @@ def make(request: NodeRequest, emit: Callable[[NodeEvent], None]) -> tuple[Finis
     run = store.identify(job.recipe, job.seed)
     asked = (job.training_digest, job.sources, request.code_digest)
     if (run.training_digest, run.sources, run.code_digest) != asked:
-        raise LlmbenchError("the sources or tokens on the cluster's machine are others than here; start again")
+        raise LlmbenchError(
+            "the sources or tokens on the cluster's machine differ from those here; run the command again"
+        )
     (made,) = store.make([run], lambda run: job.give_up)
     provenance = made.provenance.model_copy(update={"revision": request.revision, "dirty": request.dirty})
     return made.model_copy(update={"provenance": provenance}), store.folder(run)
 
 
 def main() -> None:
-    """Read the request, make the run, and turn an expected error into an event."""
+    """Read the request and make the run; an expected error becomes an event."""
     end_with_parent()
     emit = emit_lines()
     try:

@@ -1,5 +1,4 @@
-"""Long studies: many contests or runs for one question, as how far results differ by chance, or which ideas gain.
+"""Long studies: many runs or contests for one question, such as which ideas gain, or how much results vary by chance.
 
-Imports the lab, whose contests and store they use, and all rooms before it. A new study is a module here, with its
-command in cli/studies.
+Imports the lab and all rooms before it. A new study is a module here, with its command in cli/studies.
 """

@@ -1,7 +1,7 @@
-"""A stack taken apart: each of its variants left out in turn, and what is lost without it.
+"""An ablation: each variant of a recipe (a stack) is left out in turn, and the loss without it is measured.
 
-All rows share the runs of the whole stack, and all runs have the track's public seeds. An ablation explains a record;
-it makes none. What it finds not worth its code is claimed in the lane `simplicity`, whose confirmation decides.
+All rows share the runs of the whole stack, on the track's public seeds. An ablation explains a record and makes none. A
+variant that is not worth its code can be claimed away in the lane `simplicity`, whose confirmation decides.
 """
 
 from __future__ import annotations
@@ -31,69 +31,70 @@ from harness.variants.recipe import format_recipe, parse_recipe, recipe_sources
 
 FEWEST_RUNS = 2
 DEFAULT_RUNS = 4
-"""Screens leave as many runs of the record. The interval reaches 1.6 paired deviations to each side: of three runs 2.5,
-of eight 0.84. What was accepted in the lane `loss` gained about two."""
+"""As many runs of the record are kept by screens. The interval is then +-1.6 paired deviations: 2.5 with three runs,
+0.84 with eight. Candidates that were accepted in the lane `loss` gained about two."""
 INTERVAL_LEVEL = 0.025
-"""One-sided, of each end: a 95 % interval."""
+"""One-sided level of each end, for a 95 % interval."""
 NEAR_ZERO = 0.5
-"""Share of the track's loss tolerance. The lane `simplicity` wants a loss shown to stay within the whole of it, which
-eight pairs can show of a variant that contributes half of it at most."""
+"""Share of the track's loss tolerance. The lane `simplicity` demands a loss that is shown to be within the tolerance;
+eight pairs can show this of a variant that contributes at most half of it."""
 
 RECORD, WITHOUT = "record", "without-"
-"""What the kept runs' files begin with: of the whole stack, and of what is left of it."""
+"""Prefixes of the kept runs' files: for the whole stack, and for the stack without some variants."""
 
 Worth = Literal["pays", "does not pay", "unclear", "not measured"]
 Removed = tuple[str, ...]
 
 
 class Interaction(Strict):
-    """How far what two variants contribute together differs from the sum of what each does, nats per token."""
+    """Interaction of two variants: joint contribution compared with the sum of both, in nats per token."""
 
     sum_of_singles: float
     gain: float
-    """Their joint contribution less that sum: above zero where each makes up for the other's absence."""
+    """Joint contribution minus that sum; above zero if each partly replaces the other."""
     ci_low: float
     """Ends of its 95 % interval."""
     ci_high: float
 
 
 class Contribution(Strict):
-    """What one variant, or two together, do for a stack. Losses are in nats per token."""
+    """What one variant, or two together, contribute to a stack. Losses are in nats per token."""
 
     removed: Removed
     recipe: str
-    """The stack without them."""
+    """The stack without the removed variants."""
     worth: Worth
-    """`pays` where the whole interval lies above the price, `does not pay` where it lies below, else `unclear`."""
+    """`pays` if the whole interval is above the price, `does not pay` if it is below, else `unclear`."""
     reason: Line | None = None
-    """Why it was not measured."""
+    """Why it was not measured; None if it was."""
     runs: Count = 0
-    """Pairs: runs with and without them, of the same seeds."""
+    """Number of pairs: runs with and without them on the same seed."""
     contribution: float | None = None
-    """Val loss without them minus val loss with them, mean over the pairs; None where that was not measured."""
+    """Val loss without them minus val loss with them, mean over the pairs; None if not measured."""
     ci_low: float | None = None
     """Ends of its 95 % interval, by Student's t of the paired differences."""
     ci_high: float | None = None
     interaction: Interaction | None = None
-    """Of two variants that were measured one by one as well."""
+    """For two variants that were also measured one by one."""
     added_statements: Count
     price: float
-    """Statements times the track's loss_per_statement: what the contribution must exceed."""
+    """Statements times the track's `loss_per_statement`, which the contribution must exceed."""
     added_params: int | None = None
     time_ratio: float | None = None
-    """Training time with / without, geometric mean over the pairs that were not resumed; not of neighbours in time."""
+    """Training time with / without: geometric mean over pairs without resumed runs. Rough, as pairs are not side by
+    side."""
     claim: Line | None = None
-    """The command that claims the stack without them in the lane `simplicity`, where that has a prospect."""
+    """The command that claims the stack without them in the lane `simplicity`, if that could be accepted."""
 
 
 class Ablation(Strict):
-    """A stack and what its variants contribute to it, the largest contribution first; what was not measured is last."""
+    """A stack and the contributions of its variants, the largest first, unmeasured ones last."""
 
     recipe: str
     runs: Positive
-    """Of the whole stack."""
+    """Number of runs of the whole stack."""
     val_loss: float
-    """Mean over them, nats per token."""
+    """Their mean val loss, in nats per token."""
     num_params: Positive
     contributions: tuple[Contribution, ...]
 
@@ -102,27 +103,27 @@ class Ablation(Strict):
 
 
 def stack_to_ablate(project: Project, board: Board, track: Track, recipe: str | None) -> str:
-    """`recipe`, or the record's. Raises LlmbenchError where there is nothing to leave out, or a file is broken."""
+    """`recipe`, or the record's recipe. Raises LlmbenchError where it has no variant or a file is broken."""
     found = record_recipe(board, track) if recipe is None else recipe
     recipe_sources(project, found)
     if not parse_recipe(found):
         raise LlmbenchError(
-            f"the record of {track.name} is {found}, which has no variant to leave out; name a stack with "
+            f"the record of {track.name} is {found}, which has no variant to leave out; name a recipe with "
             f"--recipe base+NAME"
             if recipe is None
-            else f"{found} has no variant to leave out; name a stack, as --recipe base+NAME"
+            else f"{found} has no variant to leave out; name a recipe such as --recipe base+NAME"
         )
     return found
 
 
 def removals(recipe: str, largest: int) -> list[Removed]:
-    """Each variant of a recipe, then with `largest` 2 each two of them, in the recipe's order."""
+    """Each variant of a recipe; with `largest` 2 then also each two of them; in the order of the recipe."""
     names = parse_recipe(recipe)
     return [removed for size in range(1, largest + 1) for removed in combinations(names, size)]
 
 
 def without(recipe: str, removed: Removed) -> str:
-    """The recipe less some of its variants."""
+    """The recipe without some of its variants."""
     return format_recipe(tuple(name for name in parse_recipe(recipe) if name not in removed))
 
 
@@ -130,7 +131,7 @@ def without(recipe: str, removed: Removed) -> str:
 
 
 def measure(project: Project, board: Board, track: Track, recipe: str, runs: Mapping[str, Runs]) -> Ablation:
-    """The report on the runs of a stack and of what is left of it, by recipe."""
+    """The report on the runs of a stack, and of the stack without some variants, by recipe."""
     stack, names = finished(runs[recipe]), parse_recipe(recipe)
     costs = {name: source.cost for name, source in recipe_sources(project, recipe).items()}
     losses: dict[Removed, list[float]] = {(): losses_of(stack)}
@@ -165,7 +166,7 @@ def measure(project: Project, board: Board, track: Track, recipe: str, runs: Map
 
 
 def _numbers(stack: Sequence[FinishedRun], runs: Sequence[FinishedRun], price: float) -> dict[str, Any]:
-    """The measured fields of a contribution: with what was left out and without, pair by pair."""
+    """The measured fields of a contribution, from pairs with and without the variants."""
     mean, low, high = _interval(losses_of(runs), losses_of(stack))
     pairs = [pair for pair in zip(stack, runs, strict=True) if not any(run.training.resumed for run in pair)]
     times = [math.log(training_seconds(one) / training_seconds(other)) for one, other in pairs]
@@ -181,13 +182,13 @@ def _numbers(stack: Sequence[FinishedRun], runs: Sequence[FinishedRun], price: f
 
 
 def _interval(more: Sequence[float], less: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of the paired differences and the ends of its 95 % interval; one point where they have no spread."""
+    """Mean of the paired differences and ends of its 95 % interval; all equal if there is no spread."""
     found = estimate(np.array(more), np.array(less), "paired")
     return float(found.gain), *map(float, bounds(found, INTERVAL_LEVEL))  # type: ignore[return-value]
 
 
 def _interaction(removed: Removed, losses: Mapping[Removed, Sequence[float]]) -> Interaction | None:
-    """Without both, less without each, plus with both: zero where contributions add up."""
+    """Loss without both, minus without each, plus with both: zero if the contributions add up."""
     singles = [losses.get((name,)) for name in removed]
     if len(removed) < 2 or removed not in losses or None in singles:
         return None
@@ -198,9 +199,9 @@ def _interaction(removed: Removed, losses: Mapping[Removed, Sequence[float]]) ->
 
 
 def _claim(board: Board, track: Track, recipe: str, found: Contribution) -> str | None:
-    """The command that claims the record without these variants; None where the lane would hardly take it.
+    """The command that claims the record without these variants; None if it could hardly be accepted.
 
-    The lane compares with the last record by loss or speed: what a simplification has taken out of it is named too.
+    The lane compares with the last record by loss or speed, so variants that later records removed are named too.
     """
     standing, contribution = board.standing(track, "simplicity"), found.contribution or 0.0
     if found.worth == "pays" or contribution > NEAR_ZERO * track.rule.loss_tolerance:
@@ -210,7 +211,7 @@ def _claim(board: Board, track: Track, recipe: str, found: Contribution) -> str 
     kept = parse_recipe(found.recipe)
     removed = tuple(name for name in parse_recipe(standing.candidate.recipe) if name not in kept)
     entry = Entry(removed=removed, lane="simplicity")
-    choose_arms(board, track, entry)  # raises where the lane does not take it
+    choose_arms(board, track, entry)  # raises if the lane does not allow it
     return run_command(track, entry)
 
 
@@ -218,12 +219,12 @@ def _claim(board: Board, track: Track, recipe: str, found: Contribution) -> str 
 
 
 def ablation_folder(project: Project, track: Track) -> Path:
-    """Where a track's ablation is kept: `record-seed-N.json`, `without-A-seed-N.json`, `without-A+B-seed-N.json`."""
+    """Folder of a track's kept ablation: `record-seed-N.json`, `without-A-seed-N.json`, `without-A+B-seed-N.json`."""
     return project.root / "benchmarks" / "ablation" / track.name
 
 
 def save_runs(project: Project, track: Track, recipe: str, runs: Mapping[str, Runs]) -> Path:
-    """Keep an ablation's runs in place of those that are there; their folder."""
+    """Keep an ablation's runs in place of the older ones; returns their folder."""
     folder, kept = ablation_folder(project, track), set()
     for one, own in runs.items():
         removed = "+".join(name for name in parse_recipe(recipe) if name not in parse_recipe(one))
@@ -238,9 +239,9 @@ def save_runs(project: Project, track: Track, recipe: str, runs: Mapping[str, Ru
 
 
 def kept_runs(project: Project, track: Track) -> tuple[str, Mapping[str, Runs]]:
-    """The stack of the kept ablation and its runs by recipe. Raises LlmbenchError where there is none of this edition.
+    """The stack of the kept ablation and its runs by recipe. Raises LlmbenchError without one of this edition.
 
-    Also where a variant's file is no longer the one that was measured, because its statements are counted anew.
+    Also raises if a variant has changed since, because its statements are counted again.
     """
     folder, again = ablation_folder(project, track), f"make one: `llmbench ablate --save --track {track.name}`"
     found = defaultdict[str, list[FinishedRun | FailedRun]](list)

@@ -1,7 +1,7 @@
-"""Many candidates against one record: all are screened, survivors are confirmed best first, outcomes are filed.
+"""Many candidates against one record: screens all, confirms survivors, the best first, and can file the outcomes.
 
-Where the record moves, by an outcome that is filed here or by somebody else's, survivors are screened again against the
-new one; what was dropped stays dropped. All that counts lies in `runs/`, so the same command goes on after a kill.
+If the record changes, because an outcome was filed here or by somebody else, survivors are screened again against the
+new one; dropped candidates stay dropped. All state is in `runs/`, so the same command goes on after a kill.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ from harness.lab.studies.screening import BEFORE, GOES_ON, Contestant, Screening
 from harness.variants.recipe import parse_recipe
 
 Tell = Callable[[str], None]
-"""Hears a line for people."""
+"""Called with one line for people."""
 
 
 class Begun(Strict):
-    """A campaign that has not ended: where it began."""
+    """State of a campaign that has not ended."""
 
     asked: str
     track_digest: Sha256
     since: Count
-    """Number of the submission that held the record then; 0 where nobody did. Who was dropped since stays dropped."""
+    """Number of the submission that held the record at the beginning; 0 for none. Who was dropped since stays
+    dropped."""
 
 
 class Campaign:
-    """One campaign; `contestants` say how far it is."""
+    """One campaign; `contestants` show how far it is."""
 
     def __init__(
         self,
@@ -56,10 +57,10 @@ class Campaign:
         budget_s: float | None = None,
         tell: Tell = lambda line: None,
     ) -> None:
-        """Of the variants `names`, each an `entry` of its own; `asked` tells it from other campaigns of the track.
+        """Judge the variants `names`, each as `entry` by itself. `asked` identifies this campaign of the track.
 
-        With `files`, outcomes are filed. `budget_s` is how long runs may be started that end in time. Raises
-        LlmbenchError where the track is not open or not pinned, so that nothing can be filed.
+        With `files`, outcomes are filed. No run is started that would end later than `budget_s` from now. Raises
+        LlmbenchError if outcomes cannot be filed, because the track is not open or not pinned.
         """
         self.store = replace(store, observe=self._observe)
         self.project, self.track = store.project, store.track
@@ -82,9 +83,9 @@ class Campaign:
     # --- the course of a campaign --------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Judge all. Raises InterruptedRunError on Ctrl-C or SIGTERM, UndecidedError where the record has no score.
+        """Judge all. Raises InterruptedRunError on Ctrl-C or SIGTERM, UndecidedError if the record has no score.
 
-        A bug that one contestant meets is kept as its `crash`, for whoever called to raise at the end.
+        A bug that one contestant meets is kept as its `crash`, which the caller raises at the end.
         """
         while self._goes_on():
             self._face_record()
@@ -92,14 +93,14 @@ class Campaign:
                 break
         if not any(one.state in ("waiting", "screening", "passed") for one in self.contestants):
             self._begun.unlink(missing_ok=True)
-        self._has_moved()  # reads the board where it has changed
+        self._has_moved()  # reads the board again if it has changed
         self.record = record_recipe(self.board, self.track)
 
     def _goes_on(self) -> list[Contestant]:
         return [one for one in self.contestants if one.state in GOES_ON]
 
     def _face_record(self) -> None:
-        """Who goes on meets the present record; what was judged against it before, or dropped before it, is over."""
+        """Let those that go on meet the present record; end those that it judged or that were dropped before."""
         check_record_sources(self.project, self.board.standing(self.track, "loss"))
         before, self._faced = self._faced, self._holder_number()
         self.record = record_recipe(self.board, self.track)
@@ -120,7 +121,7 @@ class Campaign:
                 self._recall(one)
 
     def _end_in_record(self, one: Contestant) -> None:
-        """It is a part of the record; one that became so since the campaign began is its outcome."""
+        """End one that is part of the record; if it became so in this campaign, its record is the outcome."""
         for submission in self.board.submissions:
             new = (
                 submission.kind == "record" and submission.track == self.track.name and submission.number > self._since
@@ -134,7 +135,7 @@ class Campaign:
         one.end("in_record", f"part of the record {self.record}")
 
     def _recall(self, one: Contestant) -> None:
-        """End it where it was judged before. What is to be filed yet is judged again on its stored runs."""
+        """End one that was judged before. If it is still to be filed, it is judged again on its kept runs."""
         one.earlier = tuple(judged_before(self.project, self.board, self.track, one.met))
         present, met = candidate_key(one.met.record_sources), self._records_met(one)
         for judged in one.earlier:
@@ -152,7 +153,7 @@ class Campaign:
                 return
 
     def _screen(self) -> bool:
-        """Screen all; whether the record moved meanwhile. What was dropped is filed, in the order of the names."""
+        """Screen all; returns whether the record changed meanwhile. Files dropped ones in the order of names."""
         waiting = [one for one in self.contestants if one.state == "waiting"]
         if not waiting:
             return self._has_moved()
@@ -160,14 +161,17 @@ class Campaign:
             for one in waiting:
                 one.end("passed")
             return False
-        self.tell(f"{len(waiting)} to screen against {self.record} on {self.track.name}, {self.store.jobs} at a time")
+        self.tell(
+            f"screening {len(waiting)} against {self.record} on {self.track.name}, {self.store.jobs} runs at a time"
+        )
         Screening(self.store, waiting, self._may_start, self._looked, lambda: self._pace.run_s).run()
         for one in waiting:
             self._file(one)
         return self._has_moved()
 
     def _confirm(self) -> bool:
-        """Confirm the survivors, the best gain beyond its price first; whether the record moved, which ends it."""
+        """Confirm the survivors, the largest gain minus price first; returns whether the record changed, which ends
+        it."""
         survivors = [one for one in self.contestants if one.state == "passed"]
         for one in sorted(survivors, key=lambda one: -(one.screen.units or 0.0) if one.screen else 0.0):
             if self._has_moved():
@@ -200,7 +204,7 @@ class Campaign:
     # --- outcomes ------------------------------------------------------------------------------------------------
 
     def _looked(self, one: Contestant) -> None:
-        """One more pair of a contestant, or its end: told, and a verdict is kept."""
+        """Called for each new pair of a contestant and for its end: tells it, and keeps a verdict."""
         gains, verdict = one.gains, one.contest.verdict if one.contest else None
         so_far = f"gain {statistics.fmean(gains):+.4f} over {plural(len(gains), 'pair')}" if gains else "no pair yet"
         if one.state in GOES_ON and one.state != "passed":
@@ -219,11 +223,15 @@ class Campaign:
             record_attempt(self.project, self.board, self.track, one.met, one.contest)
 
     def _file(self, one: Contestant) -> None:
-        """File an outcome that no submission holds. An accepted one whose record has moved goes on against the new."""
+        """File an outcome that is not filed yet. If the record has changed, an accepted one goes on against the new
+        one."""
         if not self.files or one.submission or one.state not in ("accepted", "rejected"):
             return
         lock, rejected = self.project.runs / self.track.name / ".filing.lock", one.state == "rejected"
-        with one.alone(one.state), only_one(lock, lambda: self.tell("another llmbench files an outcome; waiting")):
+        with (
+            one.alone(one.state),
+            only_one(lock, lambda: self.tell("another llmbench is filing an outcome; waiting until it is done")),
+        ):
             if self._has_moved() and not rejected:
                 one.state = "waiting"
                 return
@@ -243,7 +251,7 @@ class Campaign:
             self.tell(f"{one.name}: filed as submissions/{one.submission}")
 
     def _filed(self, one: Contestant) -> str:
-        """The folder of the submission that holds this outcome; empty where none does."""
+        """Folder of the submission that holds this outcome; empty if there is none."""
         met = self._records_met(one)
         for judged in judged_before(self.project, self.board, self.track, one.met):
             same = candidate_key(judged.record_sources or {}) in met and judged.decision == one.state
@@ -254,7 +262,7 @@ class Campaign:
     # --- the board -----------------------------------------------------------------------------------------------
 
     def _records_met(self, one: Contestant) -> set[str]:
-        """The code of the present record and of those that held the track since the campaign began, by their keys."""
+        """Keys of the present record and of the records since the campaign began."""
         edition = (self.track.name, self.track.digest)
         held = [
             submission.candidate.sources
@@ -266,9 +274,9 @@ class Campaign:
         return {candidate_key(one.met.record_sources), *map(candidate_key, held)}
 
     def _has_moved(self) -> bool:
-        """Whether another record holds the track than the one that the contestants met."""
+        """Whether the record is no longer the one that the contestants met."""
         if (folders := self._list_folders()) != self._folders:
-            with suppress(LlmbenchError):  # of a folder that is still being written
+            with suppress(LlmbenchError):  # a folder that is still being written
                 self.board = read_board(self.project)
                 self._folders = folders
         return self._holder_number() != self._faced
@@ -281,7 +289,7 @@ class Campaign:
         return holder.number if holder else 0
 
     def _begin(self, asked: str) -> int:
-        """The record's number where this campaign began: now, or in a command before that did not come to its end."""
+        """The record's number when this campaign began: now, or in an earlier command that did not finish."""
         begun = Begun(asked=asked, track_digest=self.track.digest, since=self._faced)
         if self._begun.exists():
             with suppress(ValueError):
@@ -289,8 +297,8 @@ class Campaign:
                 if kept.track_digest == begun.track_digest:
                     if kept.since != begun.since:
                         self.tell(
-                            f"going on with the campaign that began against submission {kept.since:04d}: who was "
-                            f"dropped since stays dropped; delete {self._begun} to judge all against the present record"
+                            f"going on with the campaign that began against submission {kept.since:04d}: candidates "
+                            f"dropped since stay dropped; delete {self._begun} to judge all against the present record"
                         )
                     return kept.since
         write_atomic(self._begun, begun.model_dump_json() + "\n")
@@ -303,10 +311,10 @@ class Campaign:
         self._pace.observe(event)
 
     def _may_start(self) -> bool:
-        """Whether one more run of a screen may start: it would end in time, and the record still stands."""
+        """Whether one more run of a screen may start: it would end in time and the record has not changed."""
         self.out_of_time = self.out_of_time or not self._pace.has_time(1)
         return not self.out_of_time and not self._has_moved()
 
     def seconds_left(self) -> float:
-        """About how long it still takes."""
+        """Estimate of the seconds that the campaign still takes."""
         return self._pace.seconds_left(self.contestants)

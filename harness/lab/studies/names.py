@@ -12,16 +12,15 @@ from harness.variants.source import read_variant, variant_names
 
 
 def campaign_names(project: Project, names: Sequence[str], topic: str | None) -> list[str]:
-    """The variants that were named, those of a topic, or all but the placebos of the tracks.
+    """The variants that were named, those of a topic, or all except the placebos of the tracks.
 
-    Raises LlmbenchError for an unknown name or topic, and where there is none: a typing error shows before anything is
-    trained.
+    Raises LlmbenchError for an unknown name or topic, and if there is no variant: before anything is trained.
     """
     if names and topic is not None:
-        raise LlmbenchError("name the variants or give --topic, not both")
+        raise LlmbenchError("give either names of variants or --topic, not both")
     if names:
         for unknown in sorted({*names} - {*variant_names(project)}):
-            read_variant(project, unknown)  # raises, with the nearest name
+            read_variant(project, unknown)  # raises, with the most similar name
         return [*dict.fromkeys(names)]
     placebos = set[str]()
     for track in track_names(project):
@@ -35,7 +34,7 @@ def campaign_names(project: Project, names: Sequence[str], topic: str | None) ->
                 topics[name] = read_variant(project, name).notes.topic
         known = sorted({one for one in topics.values() if one is not None})
         if topic not in known:
-            there = f"there are {', '.join(known)}" if known else "no variant names one in its docstring"
+            there = f"there are {', '.join(known)}" if known else "no variant names a topic in its docstring"
             raise LlmbenchError(f"no variant has the topic '{topic}'{did_you_mean(topic, known)}; {there}")
         found = [name for name in found if topics.get(name) == topic]
     if not found:

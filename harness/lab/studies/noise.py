@@ -1,7 +1,7 @@
-"""The noise of a track, measured: pairs of several variants against the base, and where they are kept.
+"""The noise study of a track: pairs of several variants and the base, and where they are kept.
 
-The track declares from this study the unit of its screen, `noise_nats`. One variant is not enough: how far the
-difference of a pair scatters depends on what the variant changes.
+The track takes from it the unit of its screen, `noise_nats`. One variant is not enough, because the spread of a pair's
+difference depends on what the variant changes.
 """
 
 from __future__ import annotations
@@ -27,43 +27,43 @@ from harness.variants.recipe import format_recipe
 FEWEST_PAIRS = 3
 TARGET_POWER = 0.9
 UNIT_FACTOR = 1.5
-"""A screen whose unit is wrong by less loses little power and few runs (benchmarks/verdict)."""
+"""If the unit of a screen is wrong by a smaller factor, little power and few runs are lost (benchmarks/verdict)."""
 
-# What supports a track with stored runs of the record, whose test assumes that both arms scatter alike.
+# Conditions for a track with stored runs of the record, whose test assumes that both arms have the same spread.
 FEWEST_VARIANTS, FEWEST_DF, LARGEST_RATIO = 3, 15, 1.25
 
 RECORD = "record"
-"""What the files of the base's runs are named after; those of a variant's runs bear its name."""
+"""Prefix of the files of the base's runs; files of a variant's runs begin with its name."""
 
 
 class VariantNoise(Strict):
-    """The pairs of one variant and the base. All but the correlation in nats per token."""
+    """The pairs of one variant and the base. All numbers except the correlation are in nats per token."""
 
     variant: str
     pairs: Positive
     mean_gain: float
-    """Of a placebo its expectation is zero."""
+    """Mean gain; its expectation is zero for a placebo."""
     base_sd: float
-    """Of the base's val loss over the seeds of these pairs."""
+    """Standard deviation of the base's val loss over the seeds of these pairs."""
     variant_sd: float
-    """Of the variant's val loss over them."""
+    """Standard deviation of the variant's val loss over these seeds."""
     paired_sd: float
-    """Of the difference of a pair."""
+    """Standard deviation of a pair's difference."""
     correlation: float | None
 
 
 class StoredDesign(Strict):
-    """Whether kept runs of the record may stand for its arm: a candidate must not scatter more than the record."""
+    """Whether the record's arm may consist of stored runs: candidates must not vary more than the record."""
 
     variants: Count
     df: Count
-    """Degrees of freedom of all variants' runs together."""
+    """Degrees of freedom of all runs of variants together."""
     base_df: Count
-    """Of the base's runs."""
+    """Standard deviation of the base's runs."""
     spread_ratio: float
-    """Deviation of the variants' runs, pooled, over that of the base's."""
+    """Pooled standard deviation of the variants' runs divided by that of the base's runs."""
     supported: bool
-    """Three variants or more, 15 degrees of freedom or more, and a ratio of 1.25 or less."""
+    """Whether there are 3 variants or more, 15 degrees of freedom or more, and a ratio of 1.25 or less."""
 
 
 class NoiseReport(Strict):
@@ -71,23 +71,25 @@ class NoiseReport(Strict):
 
     variants: tuple[VariantNoise, ...]
     noise_nats: float
-    """Median of the paired deviations: what the track should declare as its unit."""
+    """Median of the paired deviations, which the track should declare as its unit."""
     declared_nats: float | None
-    """What it declares; None where it declares none, and so has no screen."""
+    """The unit that the track declares; None if it declares none and so has no screen."""
     unit_is_off: bool | None
-    """Whether the two differ by more than a factor of 1.5; None where none is declared."""
+    """Whether the two differ by more than a factor of 1.5; None if none is declared."""
     false_accepts: float | None
     """Share of contests of shuffled placebo pairs that the confirmation accepts; None without enough of them."""
     detectable_nats: float | None
-    """The smallest gain that `run candidate` accepts with a chance of 0.9, under normal noise of `noise_nats`; None
-    where it is beyond 20 times as large."""
+    """The smallest gain that `run candidate` accepts with a probability of 0.9, for normal noise of `noise_nats`; None
+    if it is more than 20 times that noise."""
     stored_design: StoredDesign
 
 
 def study(pairs: Mapping[str, Sequence[Pair]], rule: Rule) -> NoiseReport:
-    """The report on pairs, by variant. Raises LlmbenchError where they are too few or have no spread."""
+    """The report on pairs, given by variant. Raises LlmbenchError for too few pairs and for pairs without spread."""
     if not pairs:
-        raise LlmbenchError("a noise study needs the pairs of a variant; there are none")
+        raise LlmbenchError(
+            "there are no pairs, and a noise study needs those of at least one variant; name one with --variant"
+        )
     found = [_variant_noise(variant, some) for variant, some in pairs.items()]
     noise_nats, declared = statistics.median(one.paired_sd for one in found), rule.noise_nats
     own = pairs.get(rule.noise_variant)
@@ -103,14 +105,14 @@ def study(pairs: Mapping[str, Sequence[Pair]], rule: Rule) -> NoiseReport:
 
 
 def _losses(pairs: Sequence[Pair]) -> tuple[list[float], list[float]]:
-    """Val losses of the base and of the variant."""
+    """Val losses of the base and the variant."""
     return [p.record.evaluation.val_loss for p in pairs], [p.candidate.evaluation.val_loss for p in pairs]
 
 
 def _variant_noise(variant: str, pairs: Sequence[Pair]) -> VariantNoise:
     if len(pairs) < FEWEST_PAIRS:
         raise LlmbenchError(
-            f"a noise study needs {FEWEST_PAIRS} pairs or more of {variant}, there are {len(pairs)}; give --pairs"
+            f"there are {len(pairs)} pairs of {variant}, and a noise study needs {FEWEST_PAIRS} or more; give --pairs"
         )
     base, other = _losses(pairs)
     gains = [one - two for one, two in zip(base, other, strict=True)]
@@ -118,7 +120,7 @@ def _variant_noise(variant: str, pairs: Sequence[Pair]) -> VariantNoise:
     deviations = {name: statistics.stdev(values) for name, values in spreads.items()}
     if not all(deviations.values()):
         raise LlmbenchError(
-            f"the pairs of {variant} have no spread, so they measure no noise; leave out a variant that changes nothing"
+            f"the pairs of {variant} have no spread, so they show no noise; leave out a variant that changes nothing"
         )
     return VariantNoise(
         variant=variant,
@@ -130,7 +132,7 @@ def _variant_noise(variant: str, pairs: Sequence[Pair]) -> VariantNoise:
 
 
 def _stored_design(pairs: Mapping[str, Sequence[Pair]]) -> StoredDesign:
-    """The spread of the variants' runs, each about its own mean, against that of the base's runs, each counted once."""
+    """The spread of the variants' runs, each about its variant's mean, compared with that of the base's runs."""
     base = {pair.record.seed: pair.record.evaluation.val_loss for some in pairs.values() for pair in some}
     others = [_losses(some)[1] for some in pairs.values()]
     df = sum(len(losses) - 1 for losses in others)
@@ -148,11 +150,11 @@ def _stored_design(pairs: Mapping[str, Sequence[Pair]]) -> StoredDesign:
 def false_accepts(record: Sequence[float], candidate: Sequence[float], rule: Rule) -> float | None:
     """Share of contests of shuffled placebo pairs that the confirmation accepts; None where they are too few.
 
-    Each contest takes pairs without replacement (a repeated pair would make the noise look smaller than it is) and
-    swaps their arms at random: without an effect the arms are exchangeable. The swaps also remove the placebo's own
-    mean gain, which is chance. Where the record's runs are stored, there are no pairs, and all runs are shuffled. From
-    few pairs the contests resemble each other: from eight the share is known to about one percentage point. With
-    fewer than the last look needs it is that of the looks that they allow.
+    Each contest takes pairs without replacement, because a repeated pair would make the noise look smaller, and swaps
+    their arms at random: without an effect the arms are exchangeable. The swaps also remove the placebo's mean gain,
+    which is chance. On a track with stored runs there are no pairs, and all runs are shuffled. Contests from few pairs
+    resemble each other: from eight pairs the share is known to about one percentage point. With fewer pairs than the
+    last look needs, only the looks that they allow are made.
     """
     import numpy as np
 
@@ -182,7 +184,7 @@ def false_accepts(record: Sequence[float], candidate: Sequence[float], rule: Rul
 
 
 def smallest_gain(rule: Rule, sd: float) -> float | None:
-    """The smallest gain that is accepted with `TARGET_POWER`, to a hundredth of `sd`; None where 20 are too few."""
+    """The smallest gain accepted with `TARGET_POWER`, to a hundredth of `sd`; None if it is above 20 `sd`."""
     counts = range(2_000)
     found = bisect_left(counts, TARGET_POWER, key=lambda count: forecast(rule, count * sd / 100, sd).accepted)
     return found * sd / 100 if found < len(counts) else None
@@ -192,26 +194,26 @@ def smallest_gain(rule: Rule, sd: float) -> float | None:
 
 
 def study_folder(project: Project, track: Track) -> Path:
-    """Where a track's noise study is kept with its runs: `record-seed-N.json` and `VARIANT-seed-N.json`."""
+    """Folder of a track's kept noise study: `record-seed-N.json` and `VARIANT-seed-N.json`."""
     return project.root / "benchmarks" / "noise" / track.name
 
 
 def study_seeds(track: Track, count: int) -> list[int]:
-    """The public seeds first, then further ones: a study may take more seeds than any contest."""
+    """Seeds of a study: the public ones, then further ones, because a study may need more than a contest."""
     return [*track.seeds, *range(max(track.seeds) + 1, max(track.seeds) + 1 + count)][:count]
 
 
 def study_recipe(variant: str) -> str:
-    """The recipe of a variant's arm; that of the other arm is the base. Raises LlmbenchError for `record`."""
+    """The recipe of a variant's arm; the other arm is the base. Raises LlmbenchError for the name `record`."""
     if variant == RECORD:
         raise LlmbenchError(f"a noise study keeps the base's runs under the name '{RECORD}'; rename the variant")
     return format_recipe((variant,))
 
 
 def kept_study(project: Project, track: Track) -> dict[str, list[Pair]]:
-    """The kept pairs of this track's edition, by variant, the placebo first. Raises LlmbenchError for a broken file.
+    """The kept pairs of this edition of the track, by variant, the placebo first. A broken file raises LlmbenchError.
 
-    Pairs whose two runs are not comparable, of different code say, do not count.
+    Pairs whose two runs cannot be compared, for example because the code differs, are left out.
     """
     found, records = defaultdict[str, list[Pair]](list), dict[str, FinishedRun | FailedRun]()
     folder = study_folder(project, track)
@@ -235,10 +237,10 @@ def _file_name(arm: str, seed: int | str) -> str:
 
 
 def save_study(project: Project, track: Track, pairs: Mapping[str, Sequence[Pair]]) -> tuple[Path, int]:
-    """Keep the runs of a study beside those that are there; its folder, and how many older runs were removed.
+    """Keep the runs of a study beside the older ones; returns its folder and how many older runs were removed.
 
-    Removed is what no longer makes a pair: runs of an earlier edition. Raises LlmbenchError where another variant's
-    pairs would lose their runs of the base.
+    Runs that no longer form a pair are removed, such as those of an earlier edition. Raises LlmbenchError if the pairs
+    of another variant would lose their runs of the base.
     """
     folder, before = study_folder(project, track), kept_study(project, track)
     new = {pair.record.seed: pair.record for some in pairs.values() for pair in some}

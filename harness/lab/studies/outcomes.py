@@ -1,4 +1,4 @@
-"""What became of each candidate of a campaign, as rows that tables, documents and pictures share."""
+"""The outcome of each candidate of a campaign, as rows for tables, documents and pictures."""
 
 from __future__ import annotations
 
@@ -23,44 +23,45 @@ Outcome = Literal[
     "accepted", "rejected", "undecided", "not_started", "refused", "unreadable", "in_record", "crashed"
 ]  # fmt: skip
 LEFT: tuple[Outcome, ...] = ("undecided", "not_started", "unreadable")
-"""Outcomes with which something is left to do."""
+"""Outcomes after which something is left to do."""
 
 
 class CampaignRow(Strict):
-    """One candidate. Numbers are those of its last verdict, in nats per token; None where it has none."""
+    """One candidate with the numbers of its last verdict, in nats per token; None without a verdict."""
 
     name: str
     outcome: Outcome
-    """`refused` cannot start on this track or conflicts with the record; `in_record` is a part of it."""
+    """`refused`: it cannot start on this track or conflicts with the record. `in_record`: it is a part of the
+    record."""
     record: str | None
-    """The recipe that it met last."""
+    """Recipe of the record that it met last."""
     candidate: str | None
     stage: Stage | None
     reasons: tuple[str, ...]
     gain: float | None
     ci_low: float | None
-    """Of a confirmation: the interval of all looks."""
+    """After a confirmation: the interval over all looks."""
     ci_high: float | None
     noise: float | None
-    """Of a screen: the deviation of its mean gain by chance, as the track declares the noise of a pair."""
+    """After a screen: the standard deviation of its mean gain by chance, from the track's noise."""
     p_value: float | None
     price: float | None
-    """What the gain must exceed."""
+    """Price, which the gain must exceed."""
     statements: int | None
-    """That it adds."""
+    """Statements that it adds."""
     pairs: Count
     runs: Count
-    """Of the candidate that are there, of both stages."""
+    """Number of the candidate's kept runs, of both stages."""
     judged_before: bool
-    """Whether this verdict was there before the campaign, so that nothing was trained for it."""
+    """Whether the verdict is older than the campaign, so that nothing was trained."""
     submission: str | None
-    """Folder that holds the outcome; None where it is not filed."""
+    """Folder of the submission with the outcome; None if it is not filed."""
     note: str
     """Why there is no verdict, or why it was not filed."""
 
 
 def campaign_rows(campaign: Campaign) -> list[CampaignRow]:
-    """A row for each candidate, the largest gain first, those without one last."""
+    """A row for each candidate, the largest gain first, those without a gain last."""
     rows = [_row(campaign, contestant) for contestant in campaign.contestants]
     return sorted(rows, key=lambda row: math.inf if row.gain is None else -row.gain)
 
@@ -71,7 +72,7 @@ NO_TIME: dict[State, tuple[Outcome, str]] = {
     "passed": ("undecided", "it passed the screen; there was no time to confirm it"),
     "confirming": ("undecided", "it passed the screen; there was no time to confirm it"),
 }
-"""What is left of a state at the end of a campaign."""
+"""A contestant's state at the end of a campaign, as an outcome."""
 
 
 def _row(campaign: Campaign, one: Contestant) -> CampaignRow:
@@ -111,7 +112,7 @@ def _row(campaign: Campaign, one: Contestant) -> CampaignRow:
 
 
 def _store_of(store: RunStore, own: Entry, other: Entry) -> RunStore:
-    """Where runs of another entry lie: made so many at a time, on this machine or a cluster."""
+    """The store in which the runs of another entry are kept, by its jobs and executor."""
     if (own.jobs, own.executor) == (other.jobs, other.executor):
         return store
     if other.executor == "local":
@@ -120,10 +121,10 @@ def _store_of(store: RunStore, own: Entry, other: Entry) -> RunStore:
 
 
 def _verdict_of(campaign: Campaign, store: RunStore, judged: Judged) -> Verdict | None:
-    """A verdict that was there before: as it is filed, or by its stored runs; None where those are gone."""
+    """An older verdict: as it is filed, or recomputed from its kept runs; None if these are gone."""
     if judged.number is not None and (found := campaign.board.find(judged.number)):
         return found.verdict
-    with suppress(LlmbenchError):  # a variant's file has changed or is gone
+    with suppress(LlmbenchError):  # a variant was changed or deleted
         verdict = decide_trained(store, Arms(judged.record or "", judged.candidate)).verdict
         deciding = (verdict.decision, verdict.stage, verdict.reasons[:1])
         if deciding == (judged.decision, judged.stage, judged.reasons[:1]):
@@ -132,10 +133,10 @@ def _verdict_of(campaign: Campaign, store: RunStore, judged: Judged) -> Verdict 
 
 
 def _count_runs(store: RunStore, arms: Arms) -> int:
-    """Runs of the candidate that are kept, of both stages."""
+    """Number of the candidate's kept runs, of both stages."""
     stages: tuple[Stage, ...] = ("screen", "confirmation") if arms.has_screen(store.track.rule) else ("confirmation",)
     count = 0
-    with suppress(LlmbenchError):  # a variant's file has changed or is gone
+    with suppress(LlmbenchError):  # a variant was changed or deleted
         for stage in stages:
             seeds = contest_seeds(store.project, store.track, arms, stage)
             count += sum(store.find(store.identify(arms.candidate, seed)) is not None for seed in seeds)

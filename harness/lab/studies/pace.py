@@ -1,4 +1,4 @@
-"""How long the runs of a campaign take, what still ends within its budget, and about when it is over."""
+"""How long runs take, what still fits into a campaign's budget, and about when the campaign ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.lab.studies.screening import Contestant
 from harness.rule.forecast import filled, forecast, trained_arms
 
 NEWEST = 20
-"""Runs whose median is the usual time: the machine may be busier now than it was before."""
+"""The usual time is the median over so many newest runs, because the load on the machine may change."""
 
 
 class UsualTime:
@@ -38,10 +38,10 @@ class UsualTime:
 
 
 class Pace:
-    """Of one store's runs, from now on."""
+    """The pace of one store's runs, from now on."""
 
     def __init__(self, store: RunStore, budget_s: float | None = None) -> None:
-        """`budget_s` is how long runs may be started that end in time; None for as long as it takes."""
+        """No run should end later than `budget_s` from now; None for no limit."""
         self.store, self.rule = store, store.track.rule
         self._ends_at = math.inf if budget_s is None else time.monotonic() + budget_s
         self._usual_time = UsualTime(run_seconds(store.project, store.track, store.jobs)[0])
@@ -54,11 +54,11 @@ class Pace:
         return self._usual_time.run_s or 0.0
 
     def has_time(self, runs: int) -> bool:
-        """Whether so many more runs would end in time."""
+        """Whether so many more runs would end within the budget."""
         return time.monotonic() + math.ceil(runs / self.store.jobs) * self.run_s <= self._ends_at
 
     def affordable(self, one: Contestant) -> int | None:
-        """Pairs up to the last look of its confirmation that ends in time; 0 for none, None without a budget."""
+        """Pairs of the last look of a confirmation that ends within the budget; 0 for none, None without a budget."""
         if self._ends_at == math.inf:
             return None
         store, pairs = self.store, 0
@@ -71,7 +71,7 @@ class Pace:
         return pairs
 
     def seconds_left(self, contestants: Sequence[Contestant]) -> float:
-        """About how long they still take, with as many looks and survivors as candidates without a gain would have."""
+        """About how long these still take, assuming the looks and survivors of candidates without a gain."""
         looks, arms, runs = self.rule.looks, trained_arms(self.rule, "confirmation"), 0.0
         screen = sum(share * look for share, look in zip(self._usual.screen, self.rule.screen_looks, strict=False))
         for one in contestants:

@@ -1,8 +1,8 @@
-"""The screens of many candidates against one record, whose runs are made one by one, whichever candidate needs one.
+"""The screens of many candidates against one record. Runs are made one by one, for whichever candidate needs one.
 
-First runs come first, then second looks, then later ones: how many runs there are does not depend on the order, but
-this one leaves the shortest end, in which few candidates remain and cores would wait for their looks. What is decided
-depends on the runs' numbers alone, never on which ended first.
+The first runs of all candidates come first, then the second ones, and so on. The number of runs does not depend on the
+order, but with this one the end, when few candidates remain and cores would be idle, is shortest. Decisions depend only
+on the runs' numbers, not on which run ended first.
 """
 
 from __future__ import annotations
@@ -27,48 +27,48 @@ State = Literal[
     "waiting", "screening", "passed", "confirming", "accepted", "rejected", "undecided", "refused", "unreadable",
     "in_record", "crashed",
 ]  # fmt: skip
-"""`passed` is a survivor of the screen; from `accepted` on it is final."""
+"""`passed` has survived the screen; `accepted` and all after it are final."""
 BEFORE = "judged before"
-"""Note on a verdict that was there before the campaign."""
+"""Note on a verdict that is older than the campaign."""
 AHEAD = 1 / 3
-"""Part of a run: of candidates without a gain, about so many need the look after the one that is made."""
+"""Share of a run. About this share of candidates without a gain needs another look after the present one."""
 GOES_ON: tuple[State, ...] = ("waiting", "screening", "passed", "confirming")
 
 
 @dataclass(eq=False)
 class Contestant:
-    """One variant of a campaign: how far it is, and what was decided of it last."""
+    """One variant of a campaign: how far it is, and its last verdict."""
 
     name: str
     entry: Entry
     state: State = "waiting"
     candidate: Candidate | None = None
-    """Against the record that it met last; None before that, and where it cannot be read."""
+    """The candidate against the record that it met last; None before that, and if its file cannot be read."""
     contest: Contest | None = None
-    """Of the stage that it has come to, so far."""
+    """Contest of its present stage, so far."""
     screen: Verdict | None = None
-    """Of the screen that it has passed."""
+    """Verdict of the screen that it passed."""
     earlier: tuple[Judged, ...] = ()
-    """Verdicts on it that were there before, newest first."""
+    """Older verdicts on it, newest first."""
     note: str = ""
-    """Why it has no verdict, or was not filed."""
+    """Why it has no verdict or was not filed."""
     submission: str = ""
-    """Folder that holds its outcome."""
+    """Folder of the submission with its outcome."""
     crash: Exception | None = None
     wanted: list[int] = field(default_factory=list)
-    """Seeds that its look still needs and that nobody makes yet."""
+    """Seeds that its look needs and whose runs have not started."""
     under_way: dict[int, float] = field(default_factory=dict)
-    """Seed of each run that is made -> when it began, on the monotonic clock."""
+    """Seed of each run under way -> when it began, on the monotonic clock."""
 
     @property
     def met(self) -> Candidate:
-        """Its candidate, where it has been read."""
+        """Its candidate, which must have been read."""
         assert self.candidate is not None
         return self.candidate
 
     @property
     def gains(self) -> list[float]:
-        """Of the pairs of its stage so far."""
+        """Gains of the pairs of its stage so far."""
         contest = self.contest
         if contest is None or contest.verdict.design == "stored":
             return []
@@ -76,12 +76,12 @@ class Contestant:
         return [record.evaluation.val_loss - run.evaluation.val_loss for record, run in both]
 
     def end(self, state: State, note: str = "") -> None:
-        """It needs no further run."""
+        """End it: it needs no further run."""
         self.state, self.note, self.wanted = state, note, []
 
     @contextmanager
     def alone(self, refused: State = "refused") -> Iterator[None]:
-        """Within, what goes wrong is this contestant's: the others go on. A stop and a broken disk are everybody's."""
+        """Within, an error ends only this contestant. A stop by the user or a disk error ends all."""
         try:
             yield
         except InterruptedRunError:
@@ -90,13 +90,13 @@ class Contestant:
             if isinstance(error.__cause__, OSError):
                 raise
             self.end(refused, str(error))
-        except Exception as error:  # noqa: BLE001 - a bug that one candidate meets must not lose the others
+        except Exception as error:  # noqa: BLE001 - a bug with one candidate must not end the others
             self.crash = error
             self.end("crashed", f"{type(error).__name__}: {error}")
 
 
 class Screening:
-    """One round: all of these contestants against the record that they met."""
+    """One round: the screens of these contestants against the record that they met."""
 
     def __init__(
         self,
@@ -106,21 +106,21 @@ class Screening:
         looked: Callable[[Contestant], None],
         usual_s: Callable[[], float],
     ) -> None:
-        """`may_start` is asked before each run; `looked` hears of each contestant that has one more pair or an end.
+        """`may_start` is called before each run, `looked` for each new pair or end of a contestant.
 
-        `usual_s` says what a run takes.
+        `usual_s` gives the seconds of a usual run.
         """
         self.store, self.may_start, self.looked, self.usual_s = store, may_start, looked, usual_s
         self.contestants = {contestant.met.arms.candidate: contestant for contestant in contestants}
         (self.record,) = {contestant.met.arms.record for contestant in contestants}
         self.seeds = list(store.track.seeds[: store.track.rule.screen_looks[-1]])
         self._record_runs = deque(store.identify(self.record, seed) for seed in self.seeds)
-        self._open = False  # a candidate's first run may be given up where the record's one was better
+        self._open = False  # a candidate's first run is stopped early if it is far behind the record's
 
     def run(self) -> None:
-        """Screen all. Who is still `screening` or `waiting` then was not allowed to start its next run.
+        """Screen all. A contestant that is still `screening` or `waiting` at the end was not allowed its next run.
 
-        Raises UndecidedError where a run of the record has no score, InterruptedRunError on Ctrl-C or SIGTERM.
+        Raises UndecidedError if a run of the record has no score, InterruptedRunError on Ctrl-C or SIGTERM.
         """
         self.store.feed(self._take, self._keep, self._milestone)
 
@@ -142,7 +142,7 @@ class Screening:
         return run
 
     def _may(self, run: RunIdentity) -> bool:
-        """Whether it may start; what is stored takes no time."""
+        """Whether this run may start; a kept run takes no time."""
         return not self._is_missing(run) or self.may_start()
 
     def _is_missing(self, run: RunIdentity) -> bool:
@@ -150,14 +150,14 @@ class Screening:
         return found is None or found.status in RETRIED
 
     def _needed(self) -> tuple[int, Contestant] | None:
-        """The run that comes next: the earliest seed that a look needs, of the first contestant that needs it."""
+        """The next run: the earliest seed that a look needs, of the first contestant that needs it."""
         waiting = [(self.seeds.index(one.wanted[0]), one) for one in self.contestants.values() if one.wanted]
         return min(waiting, key=lambda asked: asked[0], default=None)
 
     def _ahead(self) -> tuple[int, Contestant] | None:
-        """Where no run is needed, one that may be needed next, rather than a core that waits.
+        """If no run is needed, one that may be needed later, so that no core is idle.
 
-        Only beside a run that began a short while ago: if that one decides, this one's end is waited for in vain.
+        Only beside a run that began recently, because the run is useless if the other one decides.
         """
         found, latest = [], time.monotonic() - AHEAD * self.usual_s()
         for one in self.contestants.values():
@@ -166,7 +166,7 @@ class Screening:
         return min(found, key=lambda asked: asked[0], default=None)
 
     def _missing(self, contestant: Contestant, seeds: Sequence[int]) -> list[int]:
-        """Those of the seeds whose run is neither there nor under way."""
+        """Those seeds whose run is neither kept nor under way."""
         recipe = contestant.met.arms.candidate
         missing = [seed for seed in seeds if self._is_missing(self.store.identify(recipe, seed))]
         return [seed for seed in missing if seed not in contestant.under_way]
@@ -181,7 +181,7 @@ class Screening:
             return
         contestant = self.contestants[run.recipe]
         contestant.under_way.pop(run.seed, None)
-        if contestant.state != "screening":  # an earlier look has decided
+        if contestant.state != "screening":  # an earlier look decided
             if isinstance(error := result.exception(), InterruptedRunError):
                 raise error
             return
@@ -203,15 +203,15 @@ class Screening:
             return
         for contestant in self.contestants.values():
             waits = contestant.state in ("waiting", "screening") and not contestant.under_way and not contestant.wanted
-            if waits:  # for this run, which makes one more pair
+            if waits:  # with this run there is one more pair
                 self._look(contestant, begins=begins)
                 if contestant.state not in ("waiting", "screening"):
                     self.looked(contestant)
 
     def _look(self, contestant: Contestant, *, begins: bool = False) -> None:
-        """Judge the pairs that are there; ask for what the next look needs, or end the screen.
+        """Judge the pairs so far; ask for the runs of the next look, or end the screen.
 
-        What was interrupted before this command began is made again; what is interrupted now is an end.
+        Runs that were interrupted in an earlier command are made again; a run that is interrupted now ends the screen.
         """
         with contestant.alone():
             contest = decide_stored(self.store, contestant.met.arms, "screen", self.seeds)

@@ -1,4 +1,4 @@
-"""The board as a static site: files on disk that need no network, no server and, but to sort and filter, no script."""
+"""The board as a static site: files that need no network and no server, and scripts only to sort and filter."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from harness.show.site.content import ARMS, PLOT_WIDTH, SubmissionPage, TrackPag
 
 HERE = Path(__file__).resolve().parent
 MANIFEST = "llmbench-site.txt"
-"""Names every file of the site, one a line: what a later writing may replace or remove."""
+"""A file that lists all files of the site, which a later call may replace or remove."""
 FIRST_LINE = "Written by `llmbench leaderboard --html`, which may replace or remove these files:"
 
 
 def render_site(project: Project) -> dict[str, str]:
     """Path inside the site -> text of every file; the same board gives the same bytes.
 
-    In the order in which they may be written: what a page links to comes before it. Raises LlmbenchError where a
-    submission or a track is broken.
+    Files come before the pages that link to them, so they can be written in this order. Raises LlmbenchError for a
+    broken submission or track.
     """
     submissions = read_submissions(project)
     tracks = read_tracks(project, submissions)
@@ -62,13 +62,13 @@ def draw_pictures(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackP
 
 
 def _printable(value: Any) -> Any:
-    """What a page shows of a value: text without control characters, which could reorder or hide what is beside it."""
+    """A value as text without control characters, which could reorder or hide other text."""
     plain = isinstance(value, str) and not isinstance(value, Markup)
     return "\n".join(map(one_line, value.replace("\t", "    ").split("\n"))) if plain else value
 
 
 def render_pages(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackPage]) -> dict[str, str]:
-    """Path -> HTML of every page, the first page last."""
+    """Path -> HTML of every page; the start page is last."""
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,  # names, recipes, reasons and sources are untrusted text
@@ -101,15 +101,17 @@ def render_pages(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackPa
 
 
 def write_site(project: Project, folder: Path) -> dict[str, str]:
-    """Write the site into `folder`; the files that it now holds.
+    """Write the site into `folder`; returns its files.
 
-    Everything is rendered before anything is written; each file is replaced as a whole, and what a page links to is
-    written before the page, so no link is broken whenever it is stopped. Other files in the folder stay untouched.
-    Raises LlmbenchError where the folder holds something else, or cannot be written.
+    All pages are rendered before anything is written. Files are replaced as a whole and written before the pages that
+    link to them, so no link is broken if the call is stopped. Other files in the folder stay as they are. Raises
+    LlmbenchError if the folder holds something else or cannot be written.
     """
     old = _own_files(folder)
     files = render_site(project)
-    write_atomic(folder / MANIFEST, _manifest({*old, *files}))  # first: a site that was cut off can be written again
+    write_atomic(
+        folder / MANIFEST, _manifest({*old, *files})
+    )  # first, so that an interrupted site can be written again
     for path, text in files.items():
         write_atomic(folder / path, text)
     try:
@@ -126,7 +128,7 @@ def _manifest(files: set[str]) -> str:
 
 
 def _own_files(folder: Path) -> list[str]:
-    """The files of the site that is in `folder`; none in a new or empty folder. Raises LlmbenchError for any other."""
+    """The files of the site in `folder`; none for a new or empty folder. Raises LlmbenchError for any other folder."""
     manifest = folder / MANIFEST
     try:
         if manifest.is_file():
@@ -135,7 +137,7 @@ def _own_files(folder: Path) -> list[str]:
             if first == FIRST_LINE and inside == paths:
                 return paths
         elif not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
-            return []  # hidden files may be there: a branch for pages has its .git
+            return []  # hidden files are allowed: a checkout of a branch for pages has .git
     except OSError as error:
         raise LlmbenchError(f"{folder} cannot be read: {error.strerror}; name a new or empty folder") from error
-    raise LlmbenchError(f"{folder} holds something that is not a site of llmbench; name a new or empty folder")
+    raise LlmbenchError(f"{folder} holds files that are not a site of llmbench; name a new or empty folder")

@@ -1,4 +1,4 @@
-"""What the pages show: the board's lines, a track's rule in plain words, all of one submission."""
+"""The content of the pages: the board, tracks with their rules, and single submissions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from harness.show.ideas import Idea, read_ideas
 from harness.show.plots import change_of
 
 ARMS: tuple[ArmName, ...] = ("record", "candidate")
-PLOT_WIDTH = 96  # pixels of the interval's picture in a board
+PLOT_WIDTH = 96  # pixels; width of the intervals in a board
 
 
 @dataclass(frozen=True)
 class SubmissionPage:
-    """One submission with everything that is recomputed from its runs. Nothing that it only states is shown."""
+    """One submission, with all numbers recomputed from its runs; nothing that it only states is shown."""
 
     board: Board
     claim: Claim
@@ -40,7 +40,7 @@ class SubmissionPage:
 
     @property
     def picture(self) -> str | None:
-        """The learning curves; None where a run has none."""
+        """The learning curves; None if a run has none."""
         curves = [run.training.curve for runs in self.finished.values() for run in runs]
         return f"submissions/{self.row.folder}.svg" if curves and all(curves) else None
 
@@ -50,7 +50,7 @@ class SubmissionPage:
 
     @property
     def result(self) -> str:
-        """What a reader filters by."""
+        """The kind of result, by which a reader can filter."""
         return "retracted" if self.row.state == "retracted" else self.row.kind
 
     @property
@@ -67,12 +67,12 @@ class SubmissionPage:
 
     @property
     def finished(self) -> dict[ArmName, list[FinishedRun]]:
-        """Arm -> its runs that have a score; arms without any are left out."""
+        """Arm -> its runs that have a score, without arms that have none."""
         return {arm: scored for arm, runs in self.runs.items() if (scored := finished(runs))}
 
     @property
     def curves(self) -> list[tuple[str, list[FinishedRun]]]:
-        """(recipe, runs) of each arm, for the picture."""
+        """(recipe, runs) of each arm, for the learning curves."""
         return [(self.row.beaten if arm == "record" else self.row.recipe, runs) for arm, runs in self.finished.items()]
 
     @property
@@ -94,7 +94,7 @@ class SubmissionPage:
 
     @cached_property
     def sources(self) -> dict[str, str]:
-        """Variant -> the page that shows its source: of the first submission that brought this very text."""
+        """Variant -> page that shows its source, that of the first submission with this text."""
         found = {}
         for name, digest in self.claim.submission.candidate.sources.items():
             brought = (
@@ -114,7 +114,7 @@ class TrackPage:
     track: Track
     submissions: tuple[SubmissionPage, ...]
     ideas: tuple[Idea, ...]
-    """What was judged on the present edition, the largest gain first."""
+    """Ideas that were judged on the present edition, the largest gain first."""
 
     @property
     def page(self) -> str:
@@ -122,23 +122,23 @@ class TrackPage:
 
     @property
     def current(self) -> list[SubmissionPage]:
-        """Those of the edition that was opened last."""
+        """Rows of the edition that was opened last."""
         return [page for page in self.submissions if not page.outdated]
 
     @property
     def history(self) -> str | None:
-        """The picture of the record over time; None where no submission has a loss."""
+        """The picture of the record over time; None if no submission has a loss."""
         return f"tracks/{self.track.name}-history.svg" if any(c.row.val_loss for c in self.current) else None
 
     @property
     def cost(self) -> str | None:
-        """The picture of what gains cost; None where no gain was measured in nats."""
+        """The picture of gain against cost; None if no gain was measured in nats."""
         priced = [c for c in self.current if c.row.kind != "challenge" and c.row.lane != "speed"]
         return f"tracks/{self.track.name}-cost.svg" if any(c.row.gain is not None for c in priced) else None
 
     @property
     def gains(self) -> str | None:
-        """The picture of all gains, one below another; None where none was measured in nats."""
+        """The picture of all gains; None if none was measured in nats."""
         return f"tracks/{self.track.name}-ideas.svg" if self.cost is not None else None
 
     @property
@@ -151,9 +151,9 @@ class TrackPage:
 
     @cached_property
     def intervals(self) -> dict[int, list[float]]:
-        """Number -> low end, gain, high end and zero, in pixels from the left; all of a track on one scale.
+        """Number -> low end, gain, high end and zero in pixels from the left, on one scale for the whole track.
 
-        Gains of the lane `speed` are times and have none.
+        Not for the lane `speed`, whose gains are times.
         """
         found: dict[int, tuple[float, ...]] = {}
         for page in self.submissions:
@@ -166,14 +166,14 @@ class TrackPage:
 
 
 def read_submissions(project: Project) -> list[SubmissionPage]:
-    """Every submission, its numbers recomputed from its runs. Raises LlmbenchError where one is broken."""
+    """All submissions, with numbers recomputed from their runs. Raises LlmbenchError for a broken one."""
     board = read_board(project)
     claims = [Claim(project.submissions / submission.folder_name, submission) for submission in board.submissions]
     return [SubmissionPage(board, claim, make_row(board, claim)) for claim in claims]
 
 
 def read_tracks(project: Project, submissions: Sequence[SubmissionPage]) -> list[TrackPage]:
-    """All tracks, those that have submissions first. One that is gone from `tracks/` is shown as it was frozen."""
+    """All tracks, those with submissions first. A track that was removed from `tracks/` is shown as it was frozen."""
     loaded = {name: load_track(project, name) for name in track_names(project)}
     frozen = {page.claim.track.name: page.claim.track for page in submissions}
     judged = [(page.claim, page.row) for page in submissions]

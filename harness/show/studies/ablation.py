@@ -1,4 +1,4 @@
-"""An ablation as a table, as sentences, as a picture and as the page that is kept with its runs."""
+"""An ablation as a table, as sentences, as a picture, and as a page that is kept with its runs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ ABOUT = (
     "seeds; the interval is Student's t over the pairs. The *price* is its statements times the track's "
     "`loss_per_statement`. A variant *pays* where the whole interval lies above the price. Params and time are what it "
     "adds: parameters, and training time with it over that without it. A time is compared between runs that need not "
-    "have been neighbours, so a few percent mean nothing."
+    "have been trained side by side, so a few percent mean nothing."
 )
 
 
 def ablation_table(found: Ablation, track: Track, width: int) -> Table:
-    """One line for each variant, or two, that was left out, for a terminal of `width` characters."""
+    """One line for each variant, or two together, that was left out, for a terminal of `width` characters."""
     columns = zip(HEADS, *map(_cells, found.contributions), strict=True)
     heads, rows = columns_that_fit(columns, width, GIVE_WAY)
     table = new_table(f"{found.recipe} on {track.name}, without", heads, left=LEFT, whole=heads)
@@ -53,11 +53,13 @@ def _cells(one: Contribution) -> list[str]:
 
 
 def ablation_lines(found: Ablation, track: Track, quote: Callable[[str], str] = str) -> list[str]:
-    """What was not measured and why, how two act together, and what the lane `simplicity` might take.
+    """What was not measured and why, the interaction of two, and what could be claimed in the lane `simplicity`.
 
-    `quote` makes the words of a variant safe where they are shown.
+    `quote` makes text of a variant safe for the place where it is shown.
     """
-    lines = [f"{found.runs} runs each, on public seeds; {found.recipe} has a val loss of {found.val_loss:.4f}"]
+    lines = [
+        f"{found.runs} runs of each recipe, on public seeds; {found.recipe} has a val loss of {found.val_loss:.4f}"
+    ]
     return lines + [line for one in found.contributions for line in _lines_of(one, track, quote)]
 
 
@@ -67,21 +69,21 @@ def _lines_of(one: Contribution, track: Track, quote: Callable[[str], str]) -> l
         lines.append(f"without {name}: not measured: {quote(one.reason)}")
     if together is not None:
         lines.append(
-            f"{name}: {one.contribution:+.4f} together, {together.sum_of_singles:+.4f} as the sum of each; "
+            f"{name}: {one.contribution:+.4f} together, {together.sum_of_singles:+.4f} as the sum of both; "
             f"interaction {together.gain:+.4f} [{together.ci_low:+.4f}, {together.ci_high:+.4f}]"
         )
     if one.claim is not None:
-        lines.append(f"without {name}: to claim it: `{one.claim}`")
+        lines.append(f"without {name}: claim it with `{one.claim}`")
     elif one.worth == "does not pay" and one.contribution is not None:
         limit = NEAR_ZERO * track.rule.loss_tolerance
-        far = f"the lane simplicity has little prospect beyond {limit:g} nats"
-        why = far if one.contribution > limit else "only the record's own variants can be claimed away"
+        far = f"the lane simplicity would hardly accept a loss of more than {limit:g} nats"
+        why = far if one.contribution > limit else "only variants of the record can be claimed away"
         lines.append(f"without {name}: no claim: {why}")
     return lines
 
 
 def draw_ablation(found: Ablation) -> Figure:
-    """The measured contributions, of which there must be one; those that pay are filled."""
+    """The measured contributions, at least one; those that pay are filled."""
     gains = [
         Gain(" + ".join(one.removed), one.contribution, one.ci_low, one.ci_high, one.price, one.worth == "pays", False)
         for one in found.contributions
@@ -92,7 +94,7 @@ def draw_ablation(found: Ablation) -> Figure:
 
 
 def ablation_page(found: Ablation, track: Track, picture: str) -> str:
-    """The README of a kept ablation; `picture` is the file beside it."""
+    """The README of a kept ablation; `picture` is a file beside it."""
     pairs = " --pairs 2" if any(len(one.removed) > 1 for one in found.contributions) else ""
     command = f"llmbench ablate --save --track {track.name} --recipe {found.recipe} --runs {found.runs}{pairs}"
     rows = [[cell.replace("\n", " ") for cell in _cells(one)] for one in found.contributions]

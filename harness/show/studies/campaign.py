@@ -1,4 +1,4 @@
-"""What a person sees of a campaign: a live table on a terminal or lines in a log, and at the end its table."""
+"""A campaign for people: a live table on a terminal or lines in a log, and at the end a table of outcomes."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from harness.show.plots import Gain
 from harness.show.report import duration
 from harness.show.tables import columns_that_fit, new_table
 
-STATES: dict[State, str] = {"in_record": "in the record", "passed": "passed, waits for its confirmation"}
+STATES: dict[State, str] = {"in_record": "in the record", "passed": "passed, waiting for its confirmation"}
 STYLES = {"accepted": "bold green", "passed": "green", "rejected": "dim", "screening": "bold", "confirming": "bold"}
 
 
 class LiveCampaign:
-    """The observer of the store of a campaign, and who hears its lines; use it as a context manager."""
+    """The observer of a campaign's store, which also shows its lines; use it as a context manager."""
 
     def __init__(self, console: Console, track: Track) -> None:
         self.console, self.track = console, track
         self.campaign: Campaign | None = None
         self._running = dict[tuple[str, int], str]()
-        """Recipe and seed of each run that is made -> how far it is."""
+        """Recipe and seed of each run under way -> how far it is."""
         self._guard = threading.RLock()
         self._heartbeat = Heartbeat(console, self._summary)
         self._live = Live(console=console, get_renderable=self._render, transient=True, refresh_per_second=2)
@@ -49,11 +49,11 @@ class LiveCampaign:
         self._live.stop()
 
     def tell(self, line: str) -> None:
-        """One line for people."""
+        """Show one line."""
         self._heartbeat.put(line)
 
     def __call__(self, run: RunIdentity, event: RunEvent) -> None:
-        """One event of a run. Called from several threads."""
+        """Take one event of a run. Called from several threads."""
         key = (run.recipe, run.seed)
         with self._guard:
             match event:
@@ -62,7 +62,7 @@ class LiveCampaign:
                 case Evaluating():
                     self._running[key] = "evaluating"
                 case Lost():
-                    self.tell(f"{run.recipe} seed {run.seed}: lost ({event.reason}); it starts again")
+                    self.tell(f"{run.recipe} seed {run.seed}: was lost ({event.reason}) and starts again")
                 case Waiting():
                     self._running[key] = "another llmbench trains it"
                     self.tell(f"{run.recipe} seed {run.seed}: another llmbench trains this run; waiting for it")
@@ -81,7 +81,7 @@ class LiveCampaign:
         return "; ".join(filter(None, (f"campaign: {over} of {len(contestants)} done", runs, left)))
 
     def _render(self) -> RenderableType:
-        """A line for each candidate, as many as the terminal has room for, those that are at work first."""
+        """A line for each candidate, those with runs under way first, as many as the terminal has room for."""
         if self.campaign is None:
             return Text("")
         order = {"confirming": 0, "screening": 1, "passed": 2, "waiting": 4}
@@ -110,7 +110,7 @@ GIVE_WAY = ("why", "pairs", "runs", "stmts", "filed", "price")  # on a narrow te
 
 
 def campaign_table(rows: Sequence[CampaignRow], title: str, width: int) -> Table:
-    """The outcomes, a line each, the largest gain first, for a terminal of `width` characters."""
+    """One line for each outcome, the largest gain first, for a terminal of `width` characters."""
     heads, cells = columns_that_fit(zip(HEADS, *map(_row_cells, rows), strict=True), width, GIVE_WAY)
     table = new_table(title, heads, left=("candidate", "verdict", "why"), whole=heads)
     for row in cells:
@@ -139,12 +139,12 @@ def _row_cells(row: CampaignRow) -> tuple[str, ...]:
 
 
 def campaign_notes(rows: Sequence[CampaignRow]) -> list[str]:
-    """Why candidates have no verdict or were not filed, a line each."""
+    """One line for each candidate without a verdict or not filed, with the reason."""
     return [f"{row.name}: {row.note}" for row in rows if row.note]
 
 
 def campaign_gains(rows: Sequence[CampaignRow]) -> list[Gain]:
-    """What a picture shows of them: those that have a gain and a price; of a screen one deviation to each side."""
+    """The lines of the picture, for rows with gain and price; after a screen the bar is one standard deviation."""
     found = []
     for row in rows:
         if row.gain is None or row.price is None:
