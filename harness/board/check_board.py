@@ -166,7 +166,7 @@ def _standing_problems(claim: Claim, earlier: Board) -> Iterator[str]:
     if submission.attempt <= len(others):
         yield f"{name} states attempt {submission.attempt}, but the board shows {len(others)} attempts before it"
     if submission.verdict.decision != {"record": "accepted", "negative": "rejected"}[submission.kind]:
-        yield f"{name} is filed as a {submission.kind}, but its verdict is {submission.verdict.decision}"
+        yield f"{name} is filed as {submission.kind}, but its verdict is {submission.verdict.decision}"
 
 
 def _opening_problems(claim: Claim, earlier: Board) -> Iterator[str]:

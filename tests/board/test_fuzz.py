@@ -26,7 +26,7 @@ from harness.lab.arms import Entry, recall_entry, remember_entry
 from harness.lab.history import attempt_number
 from harness.lab.store import RUN_FILE, RunStore
 from harness.lab.studies.noise import kept_study, study_folder
-from harness.rule.external import judge_file
+from harness.rule.files.read import judge_file
 from harness.variants.canonical import tree_digest
 from harness.variants.source import read_variant
 from tests.damage import REFUSED, STRANGE, damaged, fuzz, is_sentence, outcome, retyped

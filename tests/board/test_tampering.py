@@ -144,13 +144,13 @@ def test_a_file_that_does_not_belong_to_a_submission_is_named(board: Project) ->
     path.write_text("hello")
     found = check_folder(board, path.parent, readable_board(board)).problems
     path.unlink()
-    assert found == [f"{path.parent.name}/notes.txt does not belong to a submission; remove it"]
+    assert found == [f"{path.parent.name}/notes.txt is not part of the submission; remove it"]
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new", "words"),
     [
-        ("leaderboard.csv", "base", "bass", "leaderboard.csv differs"),
+        ("leaderboard.csv", "base", "bass", "leaderboard.csv does not match"),
         ("submissions/0002-pocket-token_smear/README.md", "val loss", "loss", "README.md does not match the runs"),
         ("submissions/0002-pocket-token_smear/sources/token_smear.py", "zeros_", "ones_", "does not have the digest"),
         ("submissions/0002-pocket-token_smear/track.toml", "tokens = ", "tokens = 1", "is not the track"),

@@ -194,7 +194,7 @@ def test_a_plan_estimates_a_run_where_none_is_kept(project: Project, elsewhere: 
         (
             "smoke",
             "accepted",
-            "Nobody has opened smoke, so this enters no board. Next, on pocket: "
+            "The track smoke is not open, so this cannot be filed. Next, on pocket: "
             "`llmbench run candidate --variant a`; to open smoke: `llmbench submit --baseline --track smoke`",
         ),
     ],

@@ -173,5 +173,5 @@ def test_a_tracker_that_fails_or_hangs_costs_its_own_log_alone(
     assert capsys.readouterr().out == "the document\n"
     assert kept[0][:2] == (1, "train/loss")
     assert any("val/loss" in row for row in kept)
-    assert warnings[0] == "broken failed, so the runs go on without its log: no route\\nto host"
+    assert warnings[0] == "broken failed, and the runs go on without its log: no route\\nto host"
     assert "stuck has not taken everything" in warnings[1]
