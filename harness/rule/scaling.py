@@ -1,9 +1,9 @@
 """How a gain changes with compute: its slope, a forecast for another size, and what it is worth in compute.
 
-A *rung* is a track of one size. Each has its own pairs, whose gains scatter with a deviation of their own, so every
-number here is a weighted sum of the rungs' means: its variance is the weighted sum of theirs, and its degrees of
-freedom are Welch's (1947), as for the difference of two means. Compute is in floating-point operations of a run, and
-everything is linear in its logarithm to the base of ten. That is an assumption, best where the ends are near.
+A *rung* is a track of one size. Each has its own pairs with their own standard deviation. Every number here is a
+weighted sum of the rungs' mean gains: its variance follows from theirs, and its degrees of freedom are Welch's (1947),
+as for the difference of two means. Compute is in floating-point operations of a run, and gains are taken to be linear
+in its logarithm to base ten. That is an assumption, and best for sizes that are close.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from harness.core.errors import LlmbenchError
 from harness.rule.stats import Array
 
 FEWEST_PAIRS = 2
-"""Of a rung; one pair has no deviation."""
+"""Least number of pairs of a rung, because one pair has no standard deviation."""
 
 
 class Rung(NamedTuple):
-    """One size: what a run of it computes, and the gain of each pair in nats per token."""
+    """One size: the compute of one run, and the gain of each pair in nats per token."""
 
     compute: float
     gains: Sequence[float]
 
 
 class Interval(NamedTuple):
-    """A number and the ends of its two-sided interval; they are equal to it where nothing scatters."""
+    """A number and the ends of its two-sided interval, which equal the number if there is no spread."""
 
     value: float
     low: float
@@ -37,14 +37,14 @@ class Interval(NamedTuple):
 
 
 def gain_at(rung: Rung, level: float = 0.9) -> Interval:
-    """The mean gain on one rung, with its interval at `level`. Raises LlmbenchError below two pairs."""
+    """The mean gain on one rung, with its interval at `level`. Raises LlmbenchError for fewer than two pairs."""
     return _weighted([rung], np.ones(1), level)
 
 
 def slope(rungs: Sequence[Rung], level: float = 0.9) -> Interval:
     """Gain per tenfold of compute, by least squares over the rungs' means.
 
-    Raises LlmbenchError below two rungs of different compute, or below two pairs on one.
+    Raises LlmbenchError for fewer than two rungs of different compute, or fewer than two pairs on one.
     """
     x = _log_compute(rungs)
     return _weighted(rungs, (x - x.mean()) / ((x - x.mean()) ** 2).sum(), level)
@@ -53,8 +53,8 @@ def slope(rungs: Sequence[Rung], level: float = 0.9) -> Interval:
 def forecast(rungs: Sequence[Rung], compute: float, level: float = 0.9, *, pairs: int | None = None) -> Interval:
     """The gain on the same line at another compute.
 
-    With `pairs` the interval is of the mean of so many pairs there, which scatter as those of the nearest rung do;
-    without it of the line itself. Raises LlmbenchError as `slope` does.
+    With `pairs` the interval is that of the mean of so many pairs there, with the spread of the nearest rung. Without
+    it, it is that of the line. Raises LlmbenchError as `slope` does.
     """
     x = _log_compute(rungs)
     weights = 1 / len(x) + (math.log10(compute) - x.mean()) * (x - x.mean()) / ((x - x.mean()) ** 2).sum()
@@ -66,8 +66,8 @@ def forecast(rungs: Sequence[Rung], compute: float, level: float = 0.9, *, pairs
 def compute_multiple(base: Sequence[tuple[float, float]], compute: float, gain: Interval) -> Interval:
     """How many times `compute` the base needs for a loss that is lower by `gain`, from its own losses over the rungs.
 
-    `base` holds (compute, val loss) of the base on each rung. Between rungs the loss is linear in the logarithm of
-    compute; beyond the last one its last slope goes on, and before the first one its first. Raises LlmbenchError where
+    `base` holds (compute, val loss) of the base on each rung. Between rungs the loss is taken to be linear in the
+    logarithm of compute; outside, the nearest slope is continued. Raises LlmbenchError where
     the base's loss does not fall from rung to rung, or where `compute` is none of the rungs.
     """
     points = sorted(base)
@@ -79,7 +79,7 @@ def compute_multiple(base: Sequence[tuple[float, float]], compute: float, gain: 
 
     def needed(gain: float) -> float:
         target = start - gain
-        place = int(np.clip(np.searchsorted(-loss, -target), 1, len(loss) - 1))  # the piece that holds the target
+        place = int(np.clip(np.searchsorted(-loss, -target), 1, len(loss) - 1))  # the piece that contains the target
         share = (loss[place - 1] - target) / (loss[place - 1] - loss[place])
         return float(10 ** (x[place - 1] + share * (x[place] - x[place - 1]) - math.log10(compute)))
 
@@ -89,16 +89,16 @@ def compute_multiple(base: Sequence[tuple[float, float]], compute: float, gain: 
 def _log_compute(rungs: Sequence[Rung]) -> Array:
     x = np.log10([rung.compute for rung in rungs])
     if len(set(x.tolist())) < 2:
-        raise LlmbenchError("a slope needs two rungs of different compute; name more tracks")
+        raise LlmbenchError("a slope needs two sizes of different compute; name more tracks")
     return x
 
 
 def _weighted(rungs: Sequence[Rung], weights: Array, level: float, more: float = 0.0) -> Interval:
-    """The weighted sum of the rungs' mean gains; `more` is a variance that comes on top."""
+    """The weighted sum of the rungs' mean gains; `more` is an additional variance."""
     from scipy.special import stdtrit
 
     if any(len(rung.gains) < FEWEST_PAIRS for rung in rungs):
-        raise LlmbenchError(f"each rung needs {FEWEST_PAIRS} pairs or more; train more of them")
+        raise LlmbenchError(f"each size needs {FEWEST_PAIRS} pairs or more; train more of them")
     means = np.array([np.mean(rung.gains) for rung in rungs])
     variances = weights**2 * [np.var(rung.gains, ddof=1) / len(rung.gains) for rung in rungs]
     value, total = float(weights @ means), float(variances.sum())

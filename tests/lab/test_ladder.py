@@ -119,5 +119,5 @@ def test_kept_runs_are_read_back_and_those_of_other_files_are_refused(tracks: li
     )
     variant = tmp_path / "models" / "variants" / "qk_norm.py"
     variant.write_text(variant.read_text() + "\nx = 1\n")
-    with pytest.raises(LlmbenchError, match="is of another file than models/variants has"):
+    with pytest.raises(LlmbenchError, match="was trained with a variant that has changed since"):
         kept_ladder(project, "pocket", tracks)

@@ -19,7 +19,7 @@ from harness.cli.options import (
     show,
     show_json,
 )
-from harness.cli.training import watched_store
+from harness.cli.training import about_time, watched_store
 from harness.core.errors import LlmbenchError
 from harness.core.project import DEFAULT_TRACK, Project, write_atomic
 from harness.core.track import Track, track_names
@@ -50,9 +50,12 @@ def ladder(
         list[str] | None, option("TRACK", "Only this size; repeat it. Default: all, the smallest first.")
     ] = None,
     pairs: Annotated[int, option("N", "Pairs on each size.", min=2)] = DEFAULT_PAIRS,
-    beside: Annotated[str, option("RECIPE", "What each idea is added to and compared with.")] = "base",
+    beside: Annotated[
+        str, option("RECIPE", "The recipe to which each idea is added and with which it is compared.")
+    ] = "base",
     predict: Annotated[
-        str | None, option("TRACK", "Train nothing: write the forecast for this size, from the kept smaller ones.")
+        str | None,
+        option("TRACK", "Train nothing: write the forecast for this size from the kept runs of smaller ones."),
     ] = None,
     save: Annotated[bool, flag("--save", "Keep the runs under benchmarks/ladder/, and write docs/scale.md.")] = False,
     stored: Annotated[bool, flag("--stored", "Train nothing: report on the kept runs.")] = False,
@@ -64,9 +67,9 @@ def ladder(
 
     The sizes of pocket are the tracks pocket-s, pocket and pocket-l. On each, every idea is trained beside the same
     recipe with the same seeds. It prints gains with intervals, what a gain is worth in compute, its slope, and the gain
-    at ten times the largest size's compute, extrapolated. Nothing is decided. Ctrl-C keeps what is finished.
+    extrapolated to ten times the compute of the largest size. It decides nothing. Ctrl-C keeps finished runs.
 
-    With --predict a forecast is written before a size is trained; the report then says what came.
+    With --predict a forecast is written before a size is trained; the report then compares both.
     """
     project, _ = open_track(track)
     tracks = rungs_of(project, track)
@@ -94,7 +97,7 @@ def ladder(
 def _chosen(tracks: list[Track], names: list[str] | None) -> list[Track]:
     known = [one.name for one in tracks]
     if unknown := [name for name in names or () if name not in known]:
-        raise LlmbenchError(f"{unknown[0]} is no size of this track; sizes are {', '.join(known)}")
+        raise LlmbenchError(f"{unknown[0]} is not a size of this track; the sizes are {', '.join(known)}")
     return [one for one in tracks if not names or one.name in names]
 
 
@@ -102,19 +105,18 @@ def _train(
     project: Project, tracks: list[Track], beside: str, names: list[str] | tuple[str, ...], pairs: int,
     jobs: int | None, executor: ExecutorName,
 ) -> Made:  # fmt: skip
-    """The runs of all sizes, the smallest first. Raises LlmbenchError before it trains where a name is no variant."""
+    """The runs of all sizes, the smallest first. Raises LlmbenchError for an unknown variant before anything trains."""
     if not names:
         raise LlmbenchError("name the variants to measure: `llmbench ladder NAME...`; `llmbench variants` lists them")
     if inside := [name for name in names if name in parse_recipe(beside)]:
-        raise LlmbenchError(f"{inside[0]} is part of {beside} already; leave it out")
+        raise LlmbenchError(f"{inside[0]} is already part of {beside}; leave it out")
     recipes, made = [beside, *(recipe_with(beside, name) for name in dict.fromkeys(names))], {}
     for track in tracks:
         if pairs > len(track.seeds):
             raise LlmbenchError(f"{track.name} has {len(track.seeds)} public seeds; ask for that many pairs or fewer")
         with watched_store(project, track, jobs, executor=executor) as store:
-            for recipe in recipes:
-                store.identify(recipe, track.seeds[0])
-            log(f"{track.name}: {pairs} runs of {len(recipes)} recipes, {store.jobs} at a time")
+            about = about_time(store, [store.identify(one, seed) for one in recipes for seed in track.seeds[:pairs]])
+            log(f"{track.name}: {pairs} runs of {len(recipes)} recipes, {store.jobs} at a time{about}")
             made[track.name] = make_series(store, recipes, track.seeds[:pairs])
     return made
 
@@ -123,7 +125,10 @@ def _predict(project: Project, name: str, tracks: list[Track], target: str, besi
     (wanted,) = _chosen(tracks, [target])
     made = kept_ladder(project, name, tracks)
     if target in made:
-        raise LlmbenchError(f"{target} has runs in {ladder_folder(project, name)}; a forecast comes before them")
+        raise LlmbenchError(
+            f"{target} already has runs in {ladder_folder(project, name)}, and a forecast "
+            f"must come before them; leave --predict out"
+        )
     found = make_forecast(tracks, wanted, beside, made, pairs)
     path = save_forecast(project, name, found)
     show(f"{len(found.ideas)} forecasts for {target}; commit {path} before you train it")

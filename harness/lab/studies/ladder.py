@@ -1,7 +1,7 @@
-"""Ideas on several sizes of one track: how a gain changes with compute, and what was forecast of it.
+"""Ideas on several sizes of one track: how a gain changes with compute, and how well it was forecast.
 
-The sizes are tracks called NAME-s, NAME and NAME-l. On each, an idea's runs stand beside those of one recipe, the base
-unless another is named, with the same public seeds. Nothing is decided here.
+The sizes are tracks called NAME-s, NAME and NAME-l. On each, an idea's runs are compared with those of one recipe, by
+default the base, on the same public seeds. A ladder decides nothing.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from harness.variants.recipe import format_recipe, parse_recipe
 SUFFIXES = ("-s", "", "-l")
 DEFAULT_PAIRS = 4
 LEVEL = 0.9
-"""Of every interval here, two-sided."""
+"""Level of every two-sided interval here."""
 FARTHER = 10.0
-"""Times the largest rung's compute at which a gain is extrapolated."""
-FLOPS_PER_PARAM = 6  # forward and backward, a multiplied parameter and token (arXiv:2001.08361, section 2.1)
+"""A gain is extrapolated to so many times the compute of the largest size."""
+FLOPS_PER_PARAM = 6  # forward and backward pass, per multiplied parameter and token (arXiv:2001.08361, section 2.1)
 
 Made = Mapping[TrackName, Mapping[str, Runs]]
 """Track -> recipe -> its runs."""
@@ -47,15 +47,15 @@ class Band(Strict):
 
 
 class RungFacts(Strict):
-    """One size, by the runs of the recipe that all ideas are compared with."""
+    """One size, with the runs of the recipe that all ideas are compared with."""
 
     track: TrackName
     num_params: Positive
     tokens: Positive
     compute: float
-    """Floating-point operations of a run of the base, without attention's own."""
+    """Floating-point operations of a run of the base, without those of attention scores."""
     val_loss: float
-    """Mean over its runs, nats per token."""
+    """Mean over its runs, in nats per token."""
     runs: Count
 
 
@@ -65,15 +65,15 @@ class Step(Strict):
     track: TrackName
     pairs: Count
     gain: Band | None
-    """Nats per token; None where it was not measured."""
+    """In nats per token; None if it was not measured."""
     multiple: Band | None = None
-    """Times the compute that the base needs for the same loss; None where its curve does not tell."""
+    """How many times its compute the base needs for the same loss; None if its curve does not tell."""
     reason: Line | None = None
-    """Why it was not measured."""
+    """Why it was not measured; None if it was."""
     predicted: Band | None = None
-    """What a forecast from the smaller sizes said before this one was trained: of the mean of these pairs."""
+    """Forecast of the mean of these pairs, made from the smaller sizes before this one was trained."""
     predicted_on: str | None = None
-    """The day of that forecast."""
+    """Date of that forecast."""
 
 
 class Climb(Strict):
@@ -83,35 +83,35 @@ class Climb(Strict):
     steps: tuple[Step, ...]
     """From the smallest size to the largest."""
     sign_holds: bool | None
-    """Whether the gain is shown to be above zero on all sizes, or below on all; None where an interval holds zero."""
+    """Whether the gain has the same sign on all sizes; None if an interval contains zero."""
     slope: Band | None
-    """Change of the gain for ten times the compute; None below two sizes."""
+    """Change of the gain for ten times the compute; None for fewer than two sizes."""
     extrapolated: Band | None
-    """The gain at ten times the largest size's compute, if it goes on along this line: extrapolated."""
+    """The gain extrapolated along this line to ten times the compute of the largest size."""
 
 
 class Ladder(Strict):
     """Ideas over the sizes of a track."""
 
     beside: str
-    """The recipe that all are compared with."""
+    """The recipe that all ideas are compared with."""
     rungs: tuple[RungFacts, ...]
     ideas: tuple[Climb, ...]
-    """The largest gain on the largest size first; what has none is last."""
+    """Largest gain on the largest size first, ideas without one last."""
 
 
 def rungs_of(project: Project, name: str) -> list[Track]:
-    """The sizes of a track, the smallest first. Raises LlmbenchError where there is one alone."""
+    """The sizes of a track, the smallest first. Raises LlmbenchError if there is only one."""
     base = next((name.removesuffix(end) for end in SUFFIXES if end and name.endswith(end)), name)
     there = set(track_names(project))
     found = [load_track(project, f"{base}{end}") for end in SUFFIXES if f"{base}{end}" in there]
     if len(found) < 2:
-        raise LlmbenchError(f"{name} has no other size; a ladder needs tracks called {base}-s or {base}-l beside it")
+        raise LlmbenchError(f"{name} has no other size; a ladder needs a track {base}-s or {base}-l")
     return found
 
 
 def compute_of(track: Track) -> float:
-    """Floating-point operations of a run of the base: 6 a token and parameter of the matrices that it goes through."""
+    """Floating-point operations of a run of the base: 6 per token and parameter of the matrices that it passes."""
     model = track.model
     attention = 2 * model.dim**2 + 2 * model.dim**2 * model.num_kv_heads // model.num_heads
     feed_forward = 2 * model.dim * model.ffn_dim * (model.top_k if model.num_experts else 1)
@@ -120,12 +120,12 @@ def compute_of(track: Track) -> float:
 
 
 def recipe_with(beside: str, name: str) -> str:
-    """The recipe that an idea is measured as."""
+    """The recipe with which an idea is measured."""
     return format_recipe((*parse_recipe(beside), name))
 
 
 def measure_ladder(tracks: Sequence[Track], beside: str, made: Made, forecasts: Mapping[str, Forecast]) -> Ladder:
-    """The report on the runs of all sizes; `forecasts` by track, as far as there are some."""
+    """The report on the runs of all sizes; `forecasts` by track, if there are any."""
     facts = [_facts(track, finished(made[track.name][beside])) for track in tracks if track.name in made]
     names = dict.fromkeys(parse_recipe(recipe)[-1] for runs in made.values() for recipe in runs if recipe != beside)
     ideas = [_climb(name, facts, beside, made, forecasts) for name in names]
@@ -194,25 +194,25 @@ def _multiple(curve: Sequence[tuple[float, float]], rung: RungFacts, gain: Inter
 
 
 class Forecast(Strict):
-    """What the smaller sizes say of a larger one before it is trained."""
+    """A forecast for a larger size from smaller ones, made before it is trained."""
 
     schema_version: Positive = 1
     track: TrackName
-    """The size that is forecast."""
+    """Track of the size that is forecast."""
     training_digest: str
-    """Of that track, as it was."""
+    """Digest of that track."""
     date: str
     """UTC day on which it was written."""
     beside: str
     pairs: Positive
     """Pairs whose mean is forecast."""
     rungs: tuple[TrackName, ...]
-    """The sizes that it rests on."""
+    """The sizes from which it was made."""
     ideas: dict[VariantName, Band] = Field(default_factory=dict)
 
 
 def make_forecast(tracks: Sequence[Track], target: Track, beside: str, made: Made, pairs: int) -> Forecast:
-    """The forecast for `target` from the runs of all smaller sizes. Raises LlmbenchError below two of them."""
+    """The forecast for `target` from the runs of all smaller sizes. Raises LlmbenchError for fewer than two of them."""
     place = [track.name for track in tracks].index(target.name)
     below = [track for track in tracks[:place] if track.name in made]
     if len(below) < 2:
@@ -245,12 +245,12 @@ def make_forecast(tracks: Sequence[Track], target: Track, beside: str, made: Mad
 
 
 def ladder_folder(project: Project, name: str) -> Path:
-    """Where a ladder is kept: `TRACK/RECIPE-seed-N.json`, and `forecasts/TRACK.json`."""
+    """Folder of a kept ladder: `TRACK/RECIPE-seed-N.json` and `forecasts/TRACK.json`."""
     return project.root / "benchmarks" / "ladder" / name
 
 
 def save_ladder(project: Project, name: str, made: Made) -> Path:
-    """Keep the runs, beside those of other ideas that are there; their folder."""
+    """Keep the runs beside those of other ideas; returns their folder."""
     folder = ladder_folder(project, name)
     for track, series in made.items():
         for recipe, runs in series.items():
@@ -260,7 +260,7 @@ def save_ladder(project: Project, name: str, made: Made) -> Path:
 
 
 def kept_ladder(project: Project, name: str, tracks: Sequence[Track]) -> Made:
-    """The kept runs. Raises LlmbenchError where there are none, or where they are of another edition or other files."""
+    """The kept runs. Raises LlmbenchError if there are none, or if the track or a variant has changed since."""
     folder, made = ladder_folder(project, name), dict[str, dict[str, list[FinishedRun | FailedRun]]]()
     for track in tracks:
         found = defaultdict[str, list[FinishedRun | FailedRun]](list)
@@ -269,7 +269,9 @@ def kept_ladder(project: Project, name: str, tracks: Sequence[Track]) -> Made:
             if run.training_digest != track.training_digest:
                 raise LlmbenchError(f"{path} is of another edition of {track.name}; train the ladder again with --save")
             if run.sources != {name: source_digests(project, run.recipe).get(name) for name in run.sources}:
-                raise LlmbenchError(f"{path} is of another file than models/variants has; train it again with --save")
+                raise LlmbenchError(
+                    f"{path} was trained with a variant that has changed since; train it again with --save"
+                )
             found[run.recipe].append(run)
         if found:
             made[track.name] = {recipe: sorted(runs, key=lambda run: run.seed) for recipe, runs in found.items()}
@@ -279,16 +281,17 @@ def kept_ladder(project: Project, name: str, tracks: Sequence[Track]) -> Made:
 
 
 def save_forecast(project: Project, name: str, found: Forecast) -> Path:
-    """Write a forecast. Raises LlmbenchError where one for that size is there: it was written before the runs."""
+    """Write a forecast. Raises LlmbenchError if there is one for that size, because a forecast comes before the
+    runs."""
     path = ladder_folder(project, name) / "forecasts" / f"{found.track}.json"
     if path.exists():
-        raise LlmbenchError(f"{path} is there already; a forecast is written once, before the runs")
+        raise LlmbenchError(f"{path} exists already, and a forecast is written only once, before the runs; keep it")
     write_atomic(path, found.model_dump_json(indent=1) + "\n")
     return path
 
 
 def kept_forecasts(project: Project, name: str) -> dict[str, Forecast]:
-    """Track -> its forecast. Raises LlmbenchError where a file is broken."""
+    """Track -> its forecast. Raises LlmbenchError for a broken file."""
     found = {}
     for path in sorted((ladder_folder(project, name) / "forecasts").glob("*.json")):
         try:

@@ -1,4 +1,4 @@
-"""The runs of several recipes on the same seeds, all beside one of them: what ablations and ladders are made of."""
+"""The runs of several recipes on the same seeds, all compared with the first one: for ablations and ladders."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Runs = Sequence[FinishedRun | FailedRun]
 
 
 def make_series(store: RunStore, recipes: Sequence[str], seeds: Sequence[int]) -> Mapping[str, Runs]:
-    """Recipe -> its runs in the order of `seeds`; one that cannot be built or fails has one run, which says why.
+    """Recipe -> its runs in the order of `seeds`. A recipe that cannot be built or fails has one run that says why.
 
-    Seed by seed, so that what is interrupted has whole pairs. A failed run ends its own recipe's alone. Raises
-    LlmbenchError where the first recipe fails, which all others are compared with, and InterruptedRunError on Ctrl-C
-    or SIGTERM.
+    Trains seed by seed, so that an interrupted study has whole pairs. After a failed run only its own recipe ends.
+    Raises LlmbenchError if the first recipe fails, with which all others are compared, and InterruptedRunError on
+    Ctrl-C or SIGTERM.
     """
     waiting = deque(store.identify(one, seed) for seed in seeds for one in recipes)
     made: dict[str, dict[int, FinishedRun]] = {one: {} for one in recipes}
@@ -47,7 +47,7 @@ def make_series(store: RunStore, recipes: Sequence[str], seeds: Sequence[int]) -
 
 
 def _result(store: RunStore, run: RunIdentity, result: Result) -> FinishedRun | FailedRun:
-    """What was made; an invalid run where the recipe cannot be built, as one variant may need what was left out."""
+    """The runs that were made; an invalid run if the recipe cannot be built, as when a variant needs another."""
     try:
         return result.result()
     except InterruptedRunError:
@@ -59,16 +59,16 @@ def _result(store: RunStore, run: RunIdentity, result: Result) -> FinishedRun | 
 
 
 def _without_log(reason: str) -> str:
-    """Why a run failed, less the file on this machine that says more."""
+    """Why a run failed, without the path of the log on this machine."""
     return reason.partition(" (full log: ")[0]
 
 
 def pairing_problem(stack: Sequence[FinishedRun], runs: Runs) -> str | None:
-    """What keeps runs from being compared with those of the first recipe: one failed, or they differ in more."""
+    """Why runs cannot be compared with those of the first recipe, if so: one failed, or they differ in more."""
     for run in runs:
         if isinstance(run, FailedRun):
             return run.reason if run.status == "invalid" else f"{run.status}: {run.reason}"
     if len(stack) != len(runs):
-        return f"{len(runs)} runs, and {len(stack)} of the recipe that they are compared with"
+        return f"there are {len(runs)} runs, but {len(stack)} of the recipe that they are compared with"
     problems = comparability_problems(stack, finished(runs), timed=False)
     return next((f"{code}: {detail}" for code, detail in problems.items()), None)

@@ -1,1 +1,1 @@
-"""What a person sees of the long studies: campaigns, ablations, ladders. Imports what its neighbours do."""
+"""The long studies for people: campaigns, ablations, ladders. May import what show imports."""

@@ -1,4 +1,4 @@
-"""A ladder as a table, as sentences, as a picture and as the page docs/scale.md."""
+"""A ladder as a table, as sentences, as a picture, and as the page docs/scale.md."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-"""Okabe and Ito's (jfly.uni-koeln.de/color, 2008)."""
+"""Okabe and Ito's palette (jfly.uni-koeln.de/color, 2008)."""
 MOST_LINES = 12
 INTERVALS = "All intervals are of 90 %."
 
@@ -40,7 +40,8 @@ def band(found: Band | None, form: str = "+.4f") -> str:
 def ladder_table(found: Ladder) -> Table:
     """One line for each idea and size."""
     heads = ("idea", "size", "pairs", "gain", "multiple of compute", "forecast")
-    table = new_table(f"beside {found.beside}, gains in nats per token", heads, left=("idea", "size"))
+    title = f"gains over {found.beside}, in nats per token"
+    table = new_table(title, heads, left=("idea", "size"), whole=("idea", "size"))
     for idea in found.ideas:
         for place, step in enumerate(idea.steps):
             name = idea.name if place == 0 else ""
@@ -57,7 +58,7 @@ def _times(step: Step) -> str:
 
 
 def ladder_lines(found: Ladder) -> list[str]:
-    """What the sizes are, and of each idea how its gain changes with compute."""
+    """The sizes, and for each idea how its gain changes with compute."""
     lines = [*map(rung_line, found.rungs)]
     for idea in found.ideas:
         lines += [f"{idea.name} on {step.track}: not measured: {step.reason}" for step in idea.steps if step.reason]
