@@ -149,7 +149,7 @@ def test_other_seeds_arms_or_outcomes_are_named(disputed: Disputed, tmp_path: Pa
 
     assert "but the runs of both submissions give 'refuted'" in found('"outcome": "refuted"', '"outcome": "confirmed"')
     assert "it is challenge 1" in found('"attempt": 1', '"attempt": 2')
-    assert "0001-smoke-baseline is no record" in found('"number": 2', '"number": 1')
+    assert "0001-smoke-baseline is not a record" in found('"number": 2', '"number": 1')
     assert "there is no submission 9" in found('"number": 2', '"number": 9')
     assert "does not compare what" in found('"lane": "loss"', '"lane": "simplicity"')
     assert "only a submission of the kind challenge has the field challenge" in found(
@@ -274,9 +274,9 @@ def test_an_opening_is_compared_by_bits_where_it_can_be_and_else_by_means(
         (("verify", "--rerun"), "name it: `llmbench verify submissions/NNNN-name --rerun`"),
         (("verify", "--jobs", "1"), "need --rerun, because nothing else is trained"),
         (("verify", "submissions/0002-smoke-token_smear", "--rerun", "--max-pairs", "1"), "--max-pairs 2 or more"),
-        (("challenge", "1"), "0001-smoke-baseline is no record"),
+        (("challenge", "1"), "0001-smoke-baseline is not a record"),
         (("challenge", "77"), "there is no submission 77"),
-        (("challenge", "2"), "follow from the commit that brought 0002-smoke-token_smear, which cannot be found"),
+        (("challenge", "2"), "follow from the commit that merged 0002-smoke-token_smear, and it cannot be found"),
     ],
 )
 def test_what_cannot_be_trained_again_is_refused_in_a_sentence(

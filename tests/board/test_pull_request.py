@@ -198,7 +198,7 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     "readme's board": (board_cell, "the board in README.md does not match the submissions"),
     "old submission": (
         lambda it: it.edit("submissions/0001-smoke-baseline/README.md"),
-        "submissions/0001-smoke-baseline/README.md was changed: what is filed stays as it is",
+        "submissions/0001-smoke-baseline/README.md was changed: a filed submission must not change",
     ),
     "new submission's run": (
         lambda it: it.edit(candidate_run(it), '"correct": ', '"correct": 9'),
@@ -206,12 +206,12 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     ),
     "variant": (
         lambda it: it.edit(VARIANT, "zeros_", "ones_"),
-        f"{VARIANT} is not the file that 0002-smoke-token_smear was trained with",
+        f"{VARIANT} is not the file with which 0002-smoke-token_smear was trained",
     ),
     "variant gone": (lambda it: (it.root / VARIANT).unlink(), "there is no variant 'token_smear'"),
     "other variant": (
         lambda it: it.edit("models/variants/placebo.py"),
-        "models/variants/placebo.py was changed: a file that a record was trained from must not change",
+        "models/variants/placebo.py was changed: a variant with which a record was trained must not change",
     ),
     "unused variant": (
         lambda it: (it.root / "models/variants/idle.py").write_text('"""Nothing (nobody, 2026)."""\n'),
@@ -233,7 +233,7 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     ),
     "executable board": (lambda it: (it.root / "leaderboard.csv").chmod(0o755), "leaderboard.csv is an executable"),
     "no audit": (no_audit, "0002-smoke-token_smear: the record's model was not audited; delete the folder"),
-    "gap": (a_gap, "its number leaves a gap; the next free number is 2"),
+    "gap": (a_gap, "there is a gap before its number; the next free number is 2"),
 }
 
 
@@ -302,7 +302,7 @@ def test_what_is_not_committed_counts_too(pull_request: Repository) -> None:
     (pull_request.root / CLAIM / "own" / "x").touch()
     problems = json.loads(pull_request.verify("--base", "main", "--json").stdout)["problems"]["changes"]
     assert any(f"{CLAIM}/runs/more is a link" in problem for problem in problems), problems
-    assert any(f"{CLAIM}/own/ is a repository of its own" in problem for problem in problems), problems
+    assert any(f"{CLAIM}/own/ is a git repository inside this one" in problem for problem in problems), problems
     for words in ("idle.py is new", "placebo.py was deleted", "harness/rule/verdict.py was changed"):
         assert any(words in problem for problem in document["problems"]["changes"]), words
 

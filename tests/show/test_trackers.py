@@ -174,4 +174,4 @@ def test_a_tracker_that_fails_or_hangs_costs_its_own_log_alone(
     assert kept[0][:2] == (1, "train/loss")
     assert any("val/loss" in row for row in kept)
     assert warnings[0] == "broken failed, and the runs go on without its log: no route\\nto host"
-    assert "stuck has not taken everything" in warnings[1]
+    assert "stuck did not take all numbers" in warnings[1]
