@@ -29,7 +29,7 @@ def words_of(svg: str) -> list[str]:
 def test_the_committed_page_and_its_pictures_are_those_of_the_board(project: Project) -> None:
     """Of the board at the submission up to which it was made: whoever files one need not make it again."""
     page = (ROOT / PAGE).read_text()
-    last = int(re.findall(r"of the submissions up to (\d+)\.", page)[0])
+    last = int(re.findall(r"from the submissions up to (\d+)\.", page)[0])
     files = ideas_files(project, read_board(project).before(last + 1))
     assert files.pop(PAGE) == page, "run `llmbench leaderboard --ideas`"
     for path, svg in files.items():  # other versions of matplotlib place the same words elsewhere
