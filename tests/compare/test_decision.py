@@ -18,6 +18,8 @@ from harness.core.errors import LlmbenchError
 from harness.core.project import sha256
 from harness.lab.provenance import this_machine
 from harness.rule.verdict import Verdict
+from harness.show.compare import comparison_facts, comparison_sentence
+from tests.make import ROOT
 
 SETTINGS = Settings(record="a {seed}", candidate="b {seed}", metric="x", looks=(3, 5))
 SEEDS: dict[ArmName, tuple[int, ...]] = {"record": (1, 2, 3, 4, 5), "candidate": (1, 2, 3, 4, 5)}
@@ -151,3 +153,16 @@ def test_what_does_not_follow_is_found(tmp_path: Path, change: Callable[[dict[st
 def test_settings_that_no_statistic_takes_say_so(given: dict[str, object], words: str) -> None:
     with pytest.raises(LlmbenchError, match=words):
         make_settings({"record": "a {seed}", "candidate": "b {seed}", "metric": "x", **given})
+
+
+def test_the_worked_example_of_the_page_is_the_committed_comparison() -> None:
+    found, problems = check_comparison(ROOT / "docs" / "examples" / "compare" / "nanogpt.json")
+    assert problems == []
+    page = (ROOT / "docs" / "compare.md").read_text()
+    arms = {name: found.arm(name) for name in found.seeds}
+    for record, candidate in zip(arms["record"], arms["candidate"], strict=True):
+        assert f"{record.seed:>10} {record.value:>7} {candidate.value:>10}" in page
+    facts = dict(comparison_facts(found))
+    for name in ("pairs", "gain", "p"):
+        assert f"{name:<25} {facts[name]}" in page
+    assert comparison_sentence(found.verdict) in page
