@@ -14,7 +14,7 @@ from harness.compare.store import STORE
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project
 from harness.lab.history import Judged, read_history
-from harness.show.compare import compared_table
+from harness.show.compare import compared_lines
 from harness.show.describe import history_table
 from harness.show.documents import HistoryDocument
 
@@ -44,7 +44,7 @@ def history(
     if verdicts:
         show(history_table(verdicts))
     if compared:
-        show(compared_table(compared))
+        show(*compared_lines(compared))
     if not verdicts and not compared:
         show(
             "There is no verdict yet. Judge a variant with `llmbench run candidate --variant NAME`; "

@@ -218,21 +218,19 @@ def comparison_markdown(found: Comparison) -> str:
     return "\n".join([*lines, NUMBERS, ""])
 
 
-def compared_table(found: Sequence[Compared]) -> Table:
-    """The kept comparisons of a folder."""
-    heads, left = (
-        ("date", "record", "candidate", "gain", "pairs", "level", "verdict"),
-        ("date", "record", "candidate", "verdict"),
-    )
-    table = new_table("comparisons", heads, left, whole=("date", "verdict"))
-    for column in table.columns:
-        column.overflow = "fold"
+def compared_lines(found: Sequence[Compared]) -> list[str]:
+    """The kept comparisons of a folder: the verdict of each, what was compared, and its file."""
+    lines = []
     for one in found:
-        gain = "" if one.gain is None else f"{one.gain:+.4g}"
-        verdict = f"{one.decision} ({', '.join(one.reasons[:1])})"
-        date, level = one.date[:16].replace("T", " "), f"{one.alpha:g}"
-        table.add_row(date, one.record, one.candidate, gain, str(one.pairs), level, verdict)
-    return table
+        gain = "" if one.gain is None else f", gain {one.gain:+.4g} over {plural(one.pairs, 'pair')}"
+        date = one.date[:16].replace("T", " ")
+        lines += [
+            f"{date}  {one.decision} ({', '.join(one.reasons[:1])}){gain}, level {one.alpha:g}, {one.metric}",
+            f"    record     {one.record}",
+            f"    candidate  {one.candidate}",
+            f"    {one.path}",
+        ]
+    return lines
 
 
 def draw_comparison(found: Comparison) -> Figure:
