@@ -22,7 +22,7 @@ from harness.compare.metric import read_log, tail_of
 from harness.compare.settings import Settings
 from harness.compare.store import Step
 from harness.compare.trial import FailedTrial, FinishedTrial
-from harness.core.terminal import markdown, put
+from harness.core.terminal import Heartbeat, markdown
 from harness.rule.reasons import explain
 from harness.rule.verdict import Verdict
 from harness.show.report import duration
@@ -31,8 +31,6 @@ from harness.show.tables import new_table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-QUIET_S = 10.0
-"""A log that was silent for so long gets a line that says how far the runs are; later ones come less often."""
 SENTENCES = {
     "gain_shown": "The gain is shown to exceed its margin.",
     "identical": "Both arms gave the same numbers: the change does nothing here, or both arms run "
@@ -56,25 +54,22 @@ class LiveComparison:
         self._seconds: list[float] = []
         self._verdict: Verdict | None = None
         self._guard = threading.RLock()
-        self._quiet_s, self._said_at, self._over = QUIET_S, time.monotonic(), threading.Event()
         self._live = Live(console=console, get_renderable=self._render, transient=True, refresh_per_second=2)
-        self._ticker = threading.Thread(target=self._tick, daemon=True)
+        self._heartbeat = Heartbeat(console, self._summary)
 
     def __enter__(self) -> LiveComparison:
         if self.console.is_terminal:
             self._live.start()
-        else:
-            self._ticker.start()
+        self._heartbeat.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._over.set()
+        self._heartbeat.__exit__()
         self._live.stop()
 
     def say(self, line: str) -> None:
         """One line for people."""
-        self._said_at = time.monotonic()
-        put(self.console, line)
+        self._heartbeat.put(line)
 
     def __call__(self, event: Step | Verdict) -> None:
         """One event. Called from several threads."""
@@ -99,14 +94,11 @@ class LiveComparison:
                 self.say(f"{name}: {event.trial.value:.6g} in {duration(event.trial.wall_s)}{kept}")
                 self._done[event.seed][event.arm] = event.trial
 
-    def _tick(self) -> None:
-        while not self._over.wait(1.0):
-            if time.monotonic() - self._said_at < self._quiet_s:
-                continue
-            with self._guard:
-                far = [f"seed {seed} {arm} {duration(s)}{said}" for seed, arm, s, said in self._progress()]
-            self._quiet_s = min(60.0, 2 * self._quiet_s)
-            self.say(f"running: {'; '.join(far) or 'nothing yet'}{self._left()}")
+    def _summary(self) -> str:
+        """How far the runs under way are."""
+        with self._guard:
+            far = [f"seed {seed} {arm} {duration(s)}{said}" for seed, arm, s, said in self._progress()]
+        return f"running: {'; '.join(far) or 'nothing yet'}{self._left()}"
 
     def _progress(self) -> list[tuple[int, ArmName, float, str]]:
         """Seed, arm, seconds so far and the last line that it printed, of each run under way."""

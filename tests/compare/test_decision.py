@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -166,3 +167,6 @@ def test_the_worked_example_of_the_page_is_the_committed_comparison() -> None:
     for name in ("pairs", "gain", "p"):
         assert f"{name:<25} {facts[name]}" in page
     assert comparison_sentence(found.verdict) in page
+    began = [datetime.fromisoformat(one.began).timestamp() for one in found.runs]
+    ended = [start + one.wall_s for start, one in zip(began, found.runs, strict=True)]
+    assert f"after {max(ended) - min(began):.0f} s of runs" in page
