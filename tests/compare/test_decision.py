@@ -157,7 +157,7 @@ def test_settings_that_no_statistic_takes_say_so(given: dict[str, object], words
 
 
 def test_the_worked_example_of_the_page_is_the_committed_comparison() -> None:
-    found, problems = check_comparison(ROOT / "docs" / "examples" / "compare" / "nanogpt.json")
+    found, problems = check_comparison(ROOT / "docs" / "comparisons" / "nanogpt.json")
     assert problems == []
     page = (ROOT / "docs" / "compare.md").read_text()
     arms = {name: found.arm(name) for name in found.seeds}
