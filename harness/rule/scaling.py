@@ -20,6 +20,10 @@ from harness.rule.stats import Array
 FEWEST_PAIRS = 2
 """Least number of pairs of a rung, because one pair has no standard deviation."""
 
+FEWEST_IDEAS = 2
+"""Least number of ideas that have an order."""
+RESAMPLES = 2000
+
 
 class Rung(NamedTuple):
     """One size: the compute of one run, and the gain of each pair in nats per token."""
@@ -84,6 +88,50 @@ def compute_multiple(base: Sequence[tuple[float, float]], compute: float, gain: 
         return float(10 ** (x[place - 1] + share * (x[place] - x[place - 1]) - math.log10(compute)))
 
     return Interval(*map(needed, gain))
+
+
+def order_kept(first: Sequence[float], second: Sequence[float], level: float = 0.9) -> Interval:
+    """The share of pairs of ideas whose gains are in the same order on two sizes: 1/2 by chance, 1 if all are.
+
+    The interval is a percentile bootstrap over the ideas (Efron, 1979), because the pairs of an idea are not
+    independent. Equal gains count half. Raises LlmbenchError for fewer than two ideas.
+    """
+    if len(first) < FEWEST_IDEAS:
+        raise LlmbenchError("an order needs two ideas on both sizes; measure more of them")
+    one, two = (np.sign(np.subtract.outer(gains, gains)) for gains in (np.array(first), np.array(second)))
+    kept = (1 + one * two) / 2
+    others = ~np.eye(len(first), dtype=bool)
+    drawn = np.random.default_rng(0).integers(len(first), size=(RESAMPLES, len(first)))
+    places = drawn[:, :, None], drawn[:, None, :]
+    count = others[places].sum(axis=(1, 2))  # an idea that is drawn twice is no pair
+    shares = (kept * others)[places].sum(axis=(1, 2))[count > 0] / count[count > 0]
+    low, high = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(kept[others].mean()), float(low), float(high))
+
+
+def share(hits: int, count: int, level: float = 0.9) -> Interval:
+    """A share of `count` ideas with Wilson's interval (1927)."""
+    from scipy.special import ndtri
+
+    z, found = float(ndtri((1 + level) / 2)), hits / count
+    middle = (found + z**2 / (2 * count)) / (1 + z**2 / count)
+    reach = z / (1 + z**2 / count) * math.sqrt(found * (1 - found) / count + z**2 / (4 * count**2))
+    return Interval(found, max(0.0, middle - reach), min(1.0, middle + reach))
+
+
+def typical_deviation(gains: Sequence[Sequence[float]]) -> float | None:
+    """The median over ideas of the standard deviation of a pair's gain; None if no idea has two pairs.
+
+    The median of few normal values' variances is below the variance: each is divided by its own median under it.
+    """
+    from scipy.special import chdtri
+
+    variances = [
+        float(np.var(one, ddof=1)) * (len(one) - 1) / float(chdtri(len(one) - 1, 0.5))
+        for one in gains
+        if len(one) >= FEWEST_PAIRS
+    ]
+    return math.sqrt(float(np.median(variances))) if variances else None
 
 
 def _log_compute(rungs: Sequence[Rung]) -> Array:

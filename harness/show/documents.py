@@ -27,9 +27,9 @@ from harness.lab.doctor import Diagnosis
 from harness.lab.history import Judged
 from harness.lab.rerun import Repeat
 from harness.lab.studies.ablation import Ablation
-from harness.lab.studies.ladder import Ladder
 from harness.lab.studies.noise import NoiseReport
 from harness.lab.studies.outcomes import CampaignRow
+from harness.lab.studies.rungs import Ladder
 from harness.rule.external import Judgement
 from harness.rule.forecast import ContestPlan
 from harness.rule.replication import State

@@ -17,15 +17,11 @@ from harness.core.track import Track
 from harness.lab.arms import source_digests
 from harness.lab.studies.ladder import (
     Made,
-    compute_of,
-    kept_forecasts,
-    kept_ladder,
     make_forecast,
     measure_ladder,
-    rungs_of,
-    save_forecast,
-    save_ladder,
 )
+from harness.lab.studies.ladder_files import kept_forecasts, kept_ladder, save_forecast, save_ladder
+from harness.lab.studies.rungs import compute_of, rungs_of
 from harness.show.studies.ladder import draw_ladder, ladder_lines, ladder_table, scale_page
 from tests.make import ROOT, make_run
 
@@ -121,3 +117,22 @@ def test_kept_runs_are_read_back_and_those_of_other_files_are_refused(tracks: li
     variant.write_text(variant.read_text() + "\nx = 1\n")
     with pytest.raises(LlmbenchError, match="was trained with a variant that has changed since"):
         kept_ladder(project, "pocket", tracks)
+
+
+def test_the_report_counts_kept_orders_kept_verdicts_and_forecasts_that_came_true(tracks: list[Track]) -> None:
+    both = made(tracks, qk_norm=(0.18, 0.12, 0.07), requery=(0.1, 0.05, 0.2), token_smear=(-0.1, -0.1, -0.1))
+    below = {name: both[name] for name in SIZES[:2]}
+    said = make_forecast(tracks, tracks[2], "base", below, 4)
+    found = measure_ladder(tracks, "base", both, {"pocket-l": said})
+    first, second = found.agreement
+    assert (first.smaller, first.larger, second.larger, first.ideas) == ("pocket-s", "pocket", "pocket-l", 3)
+    assert first.order.value == 1
+    assert second.order.value == pytest.approx(2 / 3)  # requery overtakes qk_norm
+    assert second.order.low < 2 / 3 <= second.order.high
+    assert second.verdicts.value == 1
+    (coverage,) = found.coverage
+    assert (coverage.track, coverage.ideas) == ("pocket-l", 3)
+    assert coverage.inside.value == pytest.approx(2 / 3)  # requery was forecast to shrink
+    lines = "\n".join(ladder_lines(found))
+    assert "pocket to pocket-l: 67 %" in lines.replace("67%", "67 %")
+    assert all(0.001 < one.noise < 0.02 for one in found.rungs if one.noise is not None)

@@ -7,7 +7,17 @@ import pytest
 from scipy import stats as scipy_stats
 
 from harness.core.errors import LlmbenchError
-from harness.rule.scaling import Interval, Rung, compute_multiple, forecast, gain_at, slope
+from harness.rule.scaling import (
+    Interval,
+    Rung,
+    compute_multiple,
+    forecast,
+    gain_at,
+    order_kept,
+    share,
+    slope,
+    typical_deviation,
+)
 
 COMPUTE = (4e11, 3.4e12, 2e13)
 """Roughly those of three rungs, a factor of some seven apart."""
@@ -84,3 +94,32 @@ def test_too_few_rungs_or_pairs_are_refused() -> None:
         slope([Rung(1e12, [0.1, 0.2]), Rung(1e12, [0.1, 0.2])])
     with pytest.raises(LlmbenchError, match="2 pairs or more"):
         gain_at(Rung(1e12, [0.1]))
+
+
+def test_the_share_of_kept_orders_lies_in_its_interval_as_often_as_promised() -> None:
+    """Gains of 12 ideas on two sizes with a correlation of 0.8, whose true share is 1/2 + arcsin(0.8) / pi."""
+    truth, generator, covered = 0.5 + np.arcsin(0.8) / np.pi, np.random.default_rng(3), 0
+    for _ in range(200):
+        one = generator.standard_normal(12)
+        two = 0.8 * one + 0.6 * generator.standard_normal(12)
+        found = order_kept(one.tolist(), two.tolist())
+        covered += found.low <= truth <= found.high
+    assert 160 <= covered <= 194
+
+
+def test_equal_orders_and_opposite_ones_are_the_ends() -> None:
+    assert order_kept([1, 2, 3], [10, 20, 30]) == Interval(1, 1, 1)
+    assert order_kept([1, 2, 3], [3, 2, 1]) == Interval(0, 0, 0)
+    assert order_kept([1, 2], [5, 5]).value == 0.5
+
+
+def test_a_share_has_wilsons_interval() -> None:
+    expected = scipy_stats.binomtest(10, 12).proportion_ci(0.9, method="wilson")
+    assert share(10, 12) == pytest.approx((10 / 12, expected.low, expected.high))
+
+
+@pytest.mark.parametrize("pairs", [2, 3, 4])
+def test_the_typical_deviation_is_that_of_normal_pairs(pairs: int) -> None:
+    gains = np.random.default_rng(4).normal(0.1, 0.005, (4001, pairs)).tolist()
+    assert typical_deviation(gains) == pytest.approx(0.005, rel=0.05)
+    assert typical_deviation([[0.1]]) is None

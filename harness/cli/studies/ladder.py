@@ -26,16 +26,12 @@ from harness.core.track import Track, track_names
 from harness.lab.studies.ladder import (
     DEFAULT_PAIRS,
     Made,
-    kept_forecasts,
-    kept_ladder,
-    ladder_folder,
     make_forecast,
     measure_ladder,
     recipe_with,
-    rungs_of,
-    save_forecast,
-    save_ladder,
 )
+from harness.lab.studies.ladder_files import kept_forecasts, kept_ladder, ladder_folder, save_forecast, save_ladder
+from harness.lab.studies.rungs import rungs_of
 from harness.lab.studies.series import make_series
 from harness.show.documents import LadderDocument
 from harness.show.plots import to_svg

@@ -7,116 +7,40 @@ default the base, on the same public seeds. A ladder decides nothing.
 from __future__ import annotations
 
 import datetime
+import itertools
 import statistics
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
-
 from harness.core.errors import LlmbenchError
-from harness.core.project import Project, read_text, write_atomic
-from harness.core.runs import FailedRun, FinishedRun, finished, load_run, save_run
-from harness.core.schema import Count, Line, Positive, Strict, TrackName, VariantName
-from harness.core.track import Track, explain_validation, load_track, track_names
-from harness.lab.arms import source_digests
+from harness.core.runs import FinishedRun, finished
+from harness.core.schema import TrackName
+from harness.core.track import Track
+from harness.lab.studies.rungs import Agreement, Band, Climb, Coverage, Forecast, Ladder, RungFacts, Step, compute_of
 from harness.lab.studies.series import Runs, pairing_problem
-from harness.rule.scaling import Interval, Rung, compute_multiple, forecast, gain_at, slope
+from harness.rule.scaling import (
+    FEWEST_IDEAS,
+    Interval,
+    Rung,
+    compute_multiple,
+    forecast,
+    gain_at,
+    order_kept,
+    share,
+    slope,
+    typical_deviation,
+)
 from harness.rule.verdict import losses_of
 from harness.variants.recipe import format_recipe, parse_recipe
 
-SUFFIXES = ("-s", "", "-l")
 DEFAULT_PAIRS = 4
 LEVEL = 0.9
 """Level of every two-sided interval here."""
 FARTHER = 10.0
 """A gain is extrapolated to so many times the compute of the largest size."""
-FLOPS_PER_PARAM = 6  # forward and backward pass, per multiplied parameter and token (arXiv:2001.08361, section 2.1)
 
 Made = Mapping[TrackName, Mapping[str, Runs]]
 """Track -> recipe -> its runs."""
-
-
-class Band(Strict):
-    """A number with the ends of its 90 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class RungFacts(Strict):
-    """One size, with the runs of the recipe that all ideas are compared with."""
-
-    track: TrackName
-    num_params: Positive
-    tokens: Positive
-    compute: float
-    """Floating-point operations of a run of the base, without those of attention scores."""
-    val_loss: float
-    """Mean over its runs, in nats per token."""
-    runs: Count
-
-
-class Step(Strict):
-    """One idea on one size."""
-
-    track: TrackName
-    pairs: Count
-    gain: Band | None
-    """In nats per token; None if it was not measured."""
-    multiple: Band | None = None
-    """How many times its compute the base needs for the same loss; None if its curve does not tell."""
-    reason: Line | None = None
-    """Why it was not measured; None if it was."""
-    predicted: Band | None = None
-    """Forecast of the mean of these pairs, made from the smaller sizes before this one was trained."""
-    predicted_on: str | None = None
-    """Date of that forecast."""
-
-
-class Climb(Strict):
-    """One idea over all sizes."""
-
-    name: VariantName
-    steps: tuple[Step, ...]
-    """From the smallest size to the largest."""
-    sign_holds: bool | None
-    """Whether the gain has the same sign on all sizes; None if an interval contains zero."""
-    slope: Band | None
-    """Change of the gain for ten times the compute; None for fewer than two sizes."""
-    extrapolated: Band | None
-    """The gain extrapolated along this line to ten times the compute of the largest size."""
-
-
-class Ladder(Strict):
-    """Ideas over the sizes of a track."""
-
-    beside: str
-    """The recipe that all ideas are compared with."""
-    rungs: tuple[RungFacts, ...]
-    ideas: tuple[Climb, ...]
-    """Largest gain on the largest size first, ideas without one last."""
-
-
-def rungs_of(project: Project, name: str) -> list[Track]:
-    """The sizes of a track, the smallest first. Raises LlmbenchError if there is only one."""
-    base = next((name.removesuffix(end) for end in SUFFIXES if end and name.endswith(end)), name)
-    there = set(track_names(project))
-    found = [load_track(project, f"{base}{end}") for end in SUFFIXES if f"{base}{end}" in there]
-    if len(found) < 2:
-        raise LlmbenchError(f"{name} has no other size; a ladder needs a track {base}-s or {base}-l")
-    return found
-
-
-def compute_of(track: Track) -> float:
-    """Floating-point operations of a run of the base: 6 per token and parameter of the matrices that it passes."""
-    model = track.model
-    attention = 2 * model.dim**2 + 2 * model.dim**2 * model.num_kv_heads // model.num_heads
-    feed_forward = 2 * model.dim * model.ffn_dim * (model.top_k if model.num_experts else 1)
-    params = model.vocab_size * model.dim + model.num_layers * (attention + feed_forward)
-    return float(FLOPS_PER_PARAM * params * track.budget.tokens)
 
 
 def recipe_with(beside: str, name: str) -> str:
@@ -126,18 +50,32 @@ def recipe_with(beside: str, name: str) -> str:
 
 def measure_ladder(tracks: Sequence[Track], beside: str, made: Made, forecasts: Mapping[str, Forecast]) -> Ladder:
     """The report on the runs of all sizes; `forecasts` by track, if there are any."""
-    facts = [_facts(track, finished(made[track.name][beside])) for track in tracks if track.name in made]
+    facts = [_facts(track, beside, made[track.name]) for track in tracks if track.name in made]
     names = dict.fromkeys(parse_recipe(recipe)[-1] for runs in made.values() for recipe in runs if recipe != beside)
     ideas = [_climb(name, facts, beside, made, forecasts) for name in names]
+    agreement = (_agreement(one.track, two.track, ideas) for one, two in itertools.pairwise(facts))
+    coverage = (_coverage(one.track, ideas) for one in facts)
 
     def place(idea: Climb) -> tuple[bool, float]:
         last = idea.steps[-1].gain
         return last is None, 0.0 if last is None else -last.value
 
-    return Ladder(beside=beside, rungs=tuple(facts), ideas=tuple(sorted(ideas, key=place)))
+    return Ladder(
+        beside=beside,
+        rungs=tuple(facts),
+        ideas=tuple(sorted(ideas, key=place)),
+        agreement=tuple(one for one in agreement if one is not None),
+        coverage=tuple(one for one in coverage if one is not None),
+    )
 
 
-def _facts(track: Track, runs: Sequence[FinishedRun]) -> RungFacts:
+def _facts(track: Track, beside: str, series: Mapping[str, Runs]) -> RungFacts:
+    runs = finished(series[beside])
+    pairs = [
+        _gains(runs, own)
+        for recipe, own in series.items()
+        if recipe != beside and not pairing_problem(runs[: len(own)], own)
+    ]
     return RungFacts(
         track=track.name,
         num_params=runs[0].training.num_params,
@@ -145,7 +83,13 @@ def _facts(track: Track, runs: Sequence[FinishedRun]) -> RungFacts:
         compute=compute_of(track),
         val_loss=statistics.fmean(losses_of(runs)),
         runs=len(runs),
+        noise=typical_deviation(pairs),
     )
+
+
+def _gains(base: Sequence[FinishedRun], own: Runs) -> list[float]:
+    """The gain of each pair, in nats per token."""
+    return [a - b for a, b in zip(losses_of(base), losses_of(finished(own)), strict=False)]
 
 
 def _climb(name: str, facts: Sequence[RungFacts], beside: str, made: Made, forecasts: Mapping[str, Forecast]) -> Climb:
@@ -160,7 +104,7 @@ def _climb(name: str, facts: Sequence[RungFacts], beside: str, made: Made, forec
         if reason is not None:
             steps.append(Step(track=one.track, pairs=0, gain=None, reason=reason, **told))
             continue
-        gains = [a - b for a, b in zip(losses_of(base), losses_of(finished(own)), strict=False)]
+        gains = _gains(base, own)
         rungs.append(Rung(one.compute, gains))
         gain = gain_at(rungs[-1], LEVEL)
         steps.append(
@@ -179,6 +123,49 @@ def _climb(name: str, facts: Sequence[RungFacts], beside: str, made: Made, forec
     )
 
 
+def _agreement(smaller: str, larger: str, ideas: Sequence[Climb]) -> Agreement | None:
+    """None for fewer than two ideas on both."""
+    gains = [_gains_on((smaller, larger), idea) for idea in ideas]
+    known = [(one, two) for one, two in gains if one is not None and two is not None]
+    if len(known) < FEWEST_IDEAS:
+        return None
+    same = sum(_verdict(one) == _verdict(two) for one, two in known)
+    return Agreement(
+        smaller=smaller,
+        larger=larger,
+        ideas=len(known),
+        order=_band(order_kept([one.value for one, _ in known], [two.value for _, two in known], LEVEL)),
+        verdicts=_band(share(same, len(known), LEVEL)),
+    )
+
+
+def _gains_on(sizes: tuple[str, str], idea: Climb) -> tuple[Band | None, Band | None]:
+    gains = {step.track: step.gain for step in idea.steps}
+    return gains.get(sizes[0]), gains.get(sizes[1])
+
+
+def _verdict(gain: Band) -> str:
+    """What an interval shows of an idea."""
+    if gain.low > 0:
+        return "helps"
+    return "hurts" if gain.high < 0 else "not shown"
+
+
+def _coverage(track: str, ideas: Sequence[Climb]) -> Coverage | None:
+    """None where nothing was both forecast and measured."""
+    steps = [step for idea in ideas for step in idea.steps if step.track == track]
+    known = [(step.gain, step.predicted) for step in steps if step.gain is not None and step.predicted is not None]
+    if not known:
+        return None
+    inside = sum(said.low <= came.value <= said.high for came, said in known)
+    return Coverage(
+        track=track,
+        inside=_band(share(inside, len(known), LEVEL)),
+        ideas=len(known),
+        error=statistics.median(came.value - said.value for came, said in known),
+    )
+
+
 def _band(found: Interval) -> Band:
     return Band(**found._asdict())
 
@@ -193,31 +180,13 @@ def _multiple(curve: Sequence[tuple[float, float]], rung: RungFacts, gain: Inter
 # --- forecasts -----------------------------------------------------------------------------------------------------
 
 
-class Forecast(Strict):
-    """A forecast for a larger size from smaller ones, made before it is trained."""
-
-    schema_version: Positive = 1
-    track: TrackName
-    """Track of the size that is forecast."""
-    training_digest: str
-    """Digest of that track."""
-    date: str
-    """UTC day on which it was written."""
-    beside: str
-    pairs: Positive
-    """Pairs whose mean is forecast."""
-    rungs: tuple[TrackName, ...]
-    """The sizes from which it was made."""
-    ideas: dict[VariantName, Band] = Field(default_factory=dict)
-
-
 def make_forecast(tracks: Sequence[Track], target: Track, beside: str, made: Made, pairs: int) -> Forecast:
     """The forecast for `target` from the runs of all smaller sizes. Raises LlmbenchError for fewer than two of them."""
     place = [track.name for track in tracks].index(target.name)
     below = [track for track in tracks[:place] if track.name in made]
     if len(below) < 2:
         raise LlmbenchError(f"a forecast for {target.name} needs runs of two smaller sizes; train those first")
-    facts = [_facts(track, finished(made[track.name][beside])) for track in below]
+    facts = [_facts(track, beside, made[track.name]) for track in below]
     ideas = dict[str, Band]()
     names = dict.fromkeys(parse_recipe(recipe)[-1] for recipe in made[below[-1].name] if recipe != beside)
     for name in names:
@@ -225,10 +194,7 @@ def make_forecast(tracks: Sequence[Track], target: Track, beside: str, made: Mad
         bases = [finished(made[one.track][beside]) for one in facts]
         if any(not own or pairing_problem(base[: len(own)], own) for base, own in zip(bases, climb, strict=True)):
             continue
-        rungs = [
-            Rung(one.compute, [a - b for a, b in zip(losses_of(base), losses_of(finished(own)), strict=False)])
-            for one, base, own in zip(facts, bases, climb, strict=True)
-        ]
+        rungs = [Rung(one.compute, _gains(base, own)) for one, base, own in zip(facts, bases, climb, strict=True)]
         ideas[name] = _band(forecast(rungs, compute_of(target), LEVEL, pairs=pairs))
     return Forecast(
         track=target.name,
@@ -239,64 +205,3 @@ def make_forecast(tracks: Sequence[Track], target: Track, beside: str, made: Mad
         rungs=tuple(track.name for track in below),
         ideas=ideas,
     )
-
-
-# --- what is kept ----------------------------------------------------------------------------------------------------
-
-
-def ladder_folder(project: Project, name: str) -> Path:
-    """Folder of a kept ladder: `TRACK/RECIPE-seed-N.json` and `forecasts/TRACK.json`."""
-    return project.root / "benchmarks" / "ladder" / name
-
-
-def save_ladder(project: Project, name: str, made: Made) -> Path:
-    """Keep the runs beside those of other ideas; returns their folder."""
-    folder = ladder_folder(project, name)
-    for track, series in made.items():
-        for recipe, runs in series.items():
-            for run in runs:
-                save_run(folder / track / f"{recipe}-seed-{run.seed}.json", run)
-    return folder
-
-
-def kept_ladder(project: Project, name: str, tracks: Sequence[Track]) -> Made:
-    """The kept runs. Raises LlmbenchError if there are none, or if the track or a variant has changed since."""
-    folder, made = ladder_folder(project, name), dict[str, dict[str, list[FinishedRun | FailedRun]]]()
-    for track in tracks:
-        found = defaultdict[str, list[FinishedRun | FailedRun]](list)
-        for path in sorted((folder / track.name).glob("*-seed-*.json"), key=lambda path: (len(path.name), path.name)):
-            run = load_run(path)
-            if run.training_digest != track.training_digest:
-                raise LlmbenchError(f"{path} is of another edition of {track.name}; train the ladder again with --save")
-            if run.sources != {name: source_digests(project, run.recipe).get(name) for name in run.sources}:
-                raise LlmbenchError(
-                    f"{path} was trained with a variant that has changed since; train it again with --save"
-                )
-            found[run.recipe].append(run)
-        if found:
-            made[track.name] = {recipe: sorted(runs, key=lambda run: run.seed) for recipe, runs in found.items()}
-    if not made:
-        raise LlmbenchError(f"{folder} holds no runs; make some: `llmbench ladder NAME --save`")
-    return made
-
-
-def save_forecast(project: Project, name: str, found: Forecast) -> Path:
-    """Write a forecast. Raises LlmbenchError if there is one for that size, because a forecast comes before the
-    runs."""
-    path = ladder_folder(project, name) / "forecasts" / f"{found.track}.json"
-    if path.exists():
-        raise LlmbenchError(f"{path} exists already, and a forecast is written only once, before the runs; keep it")
-    write_atomic(path, found.model_dump_json(indent=1) + "\n")
-    return path
-
-
-def kept_forecasts(project: Project, name: str) -> dict[str, Forecast]:
-    """Track -> its forecast. Raises LlmbenchError for a broken file."""
-    found = {}
-    for path in sorted((ladder_folder(project, name) / "forecasts").glob("*.json")):
-        try:
-            one = Forecast.model_validate_json(read_text(path))
-        except ValidationError as error:
-            raise LlmbenchError(f"{path}: {explain_validation(error)}") from error
-        found[one.track] = one
-    return found

@@ -10,7 +10,8 @@ from rich.table import Table
 from harness.board.curves import FAINT, INK, new_figure
 from harness.core.errors import one_line
 from harness.core.terminal import markdown
-from harness.lab.studies.ladder import FARTHER, Band, Climb, Ladder, RungFacts, Step
+from harness.lab.studies.ladder import FARTHER
+from harness.lab.studies.rungs import Agreement, Band, Climb, Coverage, Ladder, RungFacts, Step
 from harness.show.tables import new_table
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def rung_line(one: RungFacts) -> str:
     return (
         f"{one.track}: {one.num_params:,} parameters, {one.tokens:,} tokens, {one.compute:.2g} operations a run; "
         f"val loss {one.val_loss:.4f} over {one.runs} runs"
+        + ("" if one.noise is None else f"; a pair's gain scatters by {one.noise:.4f}")
     )
 
 
@@ -69,7 +71,23 @@ def ladder_lines(found: Ladder) -> list[str]:
             f"{idea.name}: {_sign(idea)}; {band(idea.slope)} for ten times the compute; extrapolated to {far}: "
             f"{band(idea.extrapolated)}"
         )
-    return [*lines, INTERVALS]
+    return [*lines, *map(agreement_line, found.agreement), *map(coverage_line, found.coverage), INTERVALS]
+
+
+def agreement_line(one: Agreement) -> str:
+    """`pocket-s to pocket: 85 % [71 %, 95 %] of the pairs of 12 ideas keep their order, and ...`."""
+    return (
+        f"{one.smaller} to {one.larger}: {band(one.order, '.0%')} of the pairs of {one.ideas} ideas keep their order, "
+        f"and {band(one.verdicts, '.0%')} of the ideas their verdict (helps, hurts, or neither shown)"
+    )
+
+
+def coverage_line(one: Coverage) -> str:
+    """`pocket-l: 10 of 12 gains lie in the interval of their forecast, ...`."""
+    return (
+        f"{one.track}: {band(one.inside, '.0%')} of {one.ideas} gains lie in the interval of their forecast; "
+        f"the median of gain minus forecast is {one.error:+.4f}"
+    )
 
 
 def _sign(idea: Climb) -> str:
@@ -119,7 +137,8 @@ def scale_page(found: Sequence[tuple[str, Ladder]]) -> str:
         "  by its own losses over the sizes.",
         "- *Slope*: the change of the gain for ten times the compute.",
         "- An *extrapolated* gain goes on along that line, to ten times the compute of the largest size.",
-        "- A *forecast* was committed before that size was trained.",
+        "- A *forecast* was committed before that size was trained. Its interval is for the mean of as many pairs.",
+        "- *Scatter*: the standard deviation of a pair's gain, its median over the ideas.",
         f"- {INTERVALS}",
         "",
     ]
@@ -136,6 +155,10 @@ def scale_page(found: Sequence[tuple[str, Ladder]]) -> str:
                 shown = band(step.gain) or markdown(step.reason or "")
                 said = f"{band(step.predicted)} ({step.predicted_on})" if step.predicted else ""
                 lines.append(f"| {idea.name} | `{step.track}` | {step.pairs} | {shown} | {_times(step)} | {said} |")
+        lines += ["", "How far one size tells what holds on the next:", ""] if ladder.agreement else []
+        lines += [
+            f"- {line}" for line in (*map(agreement_line, ladder.agreement), *map(coverage_line, ladder.coverage))
+        ]
         lines += ["", "| idea | sign | slope | extrapolated |", "|---|---|---:|---:|"]
         lines += [
             f"| {idea.name} | {_sign(idea)} | {band(idea.slope)} | {band(idea.extrapolated)} |" for idea in ladder.ideas

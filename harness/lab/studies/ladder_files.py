@@ -1,0 +1,75 @@
+"""The files of a ladder: its runs and its forecasts, under `benchmarks/ladder/NAME/`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from harness.core.errors import LlmbenchError
+from harness.core.project import Project, read_text, write_atomic
+from harness.core.runs import FailedRun, FinishedRun, load_run, save_run
+from harness.core.track import Track, explain_validation
+from harness.lab.arms import source_digests
+from harness.lab.studies.ladder import Made
+from harness.lab.studies.rungs import Forecast
+
+
+def ladder_folder(project: Project, name: str) -> Path:
+    """Folder of a kept ladder: `TRACK/RECIPE-seed-N.json` and `forecasts/TRACK.json`."""
+    return project.root / "benchmarks" / "ladder" / name
+
+
+def save_ladder(project: Project, name: str, made: Made) -> Path:
+    """Keep the runs beside those of other ideas; returns their folder."""
+    folder = ladder_folder(project, name)
+    for track, series in made.items():
+        for recipe, runs in series.items():
+            for run in runs:
+                save_run(folder / track / f"{recipe}-seed-{run.seed}.json", run)
+    return folder
+
+
+def kept_ladder(project: Project, name: str, tracks: Sequence[Track]) -> Made:
+    """The kept runs. Raises LlmbenchError if there are none, or if the track or a variant has changed since."""
+    folder, made = ladder_folder(project, name), dict[str, dict[str, list[FinishedRun | FailedRun]]]()
+    for track in tracks:
+        found = defaultdict[str, list[FinishedRun | FailedRun]](list)
+        for path in sorted((folder / track.name).glob("*-seed-*.json"), key=lambda path: (len(path.name), path.name)):
+            run = load_run(path)
+            if run.training_digest != track.training_digest:
+                raise LlmbenchError(f"{path} is of another edition of {track.name}; train the ladder again with --save")
+            if run.sources != {name: source_digests(project, run.recipe).get(name) for name in run.sources}:
+                raise LlmbenchError(
+                    f"{path} was trained with a variant that has changed since; train it again with --save"
+                )
+            found[run.recipe].append(run)
+        if found:
+            made[track.name] = {recipe: sorted(runs, key=lambda run: run.seed) for recipe, runs in found.items()}
+    if not made:
+        raise LlmbenchError(f"{folder} holds no runs; make some: `llmbench ladder NAME --save`")
+    return made
+
+
+def save_forecast(project: Project, name: str, found: Forecast) -> Path:
+    """Write a forecast. Raises LlmbenchError if there is one for that size, because a forecast comes before the
+    runs."""
+    path = ladder_folder(project, name) / "forecasts" / f"{found.track}.json"
+    if path.exists():
+        raise LlmbenchError(f"{path} exists already, and a forecast is written only once, before the runs; keep it")
+    write_atomic(path, found.model_dump_json(indent=1) + "\n")
+    return path
+
+
+def kept_forecasts(project: Project, name: str) -> dict[str, Forecast]:
+    """Track -> its forecast. Raises LlmbenchError for a broken file."""
+    found = {}
+    for path in sorted((ladder_folder(project, name) / "forecasts").glob("*.json")):
+        try:
+            one = Forecast.model_validate_json(read_text(path))
+        except ValidationError as error:
+            raise LlmbenchError(f"{path}: {explain_validation(error)}") from error
+        found[one.track] = one
+    return found
