@@ -23,7 +23,7 @@ from harness.data.prepare import prepare
 from harness.player.device import set_up_torch
 from harness.variants.recipe import apply_recipe
 
-FACTORS = (0.5, 0.71, 1.0, 1.41, 2.0)
+FACTORS = (0.5, 1.0, 2.0)
 TRIES = [(muon, 1.0) for muon in FACTORS] + [(1.0, adam) for adam in FACTORS if adam != 1.0]
 """Factors on Muon's rate and on AdamW's."""
 SEEDS = (0, 1)

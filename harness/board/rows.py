@@ -141,7 +141,7 @@ def board_markdown(rows: Sequence[Row]) -> str:
         lines += [f"|{'|'.join('---:' if column.justify == 'right' else '---' for column in COLUMNS)}|"]
         for row in chosen:
             cells = [column.text(row) for column in COLUMNS]
-            cells[1] = f"[`{row.recipe}`](submissions/{row.folder}){_remark(row)}"
+            cells[1] = f"[`{change_of(row)}`](submissions/{row.folder}){_remark(row)}"
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     if others:
@@ -166,7 +166,14 @@ class Column:
         value = getattr(row, self.field)
         if value is None or (self.field == "pairs" and value == 0):
             return ""
-        return self.form.format(value) + (_remark(row) if self.field == "recipe" else "")
+        return f"{change_of(row)}{_remark(row)}" if self.field == "recipe" else self.form.format(value)
+
+
+def change_of(row: Row) -> str:
+    """The change that a row made to the record: `+idea` or `-idea`; for an opening its recipe."""
+    ours, theirs = row.recipe.split("+"), row.beaten.split("+")
+    changed = [f"+{name}" for name in ours if name not in theirs] + [f"-{name}" for name in theirs if name not in ours]
+    return " ".join(changed) if row.beaten and changed else row.recipe
 
 
 def _remark(row: Row) -> str:
@@ -178,7 +185,7 @@ def _remark(row: Row) -> str:
 _HEADLINES = [metric for metric in METRICS if metric.headline]
 COLUMNS = (
     Column("#", "number of the submission", "number"),
-    Column("recipe", "what was trained", "recipe", justify="left"),
+    Column("change", "what it added to the record of its time, or removed from it", "recipe", justify="left"),
     *(Column(m.short, f"{m.name}, mean over the seeds", m.mean_column, m.form) for m in _HEADLINES if m.mean_column),
     Column(
         "gain",

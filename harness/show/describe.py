@@ -16,7 +16,7 @@ from harness.lab.doctor import Diagnosis, TrackOutlook
 from harness.lab.history import Judged
 from harness.show.documents import BuiltVariant
 from harness.show.report import duration
-from harness.show.tables import fold_recipe, new_table
+from harness.show.tables import fold_recipe, new_table, shorten_recipe
 from harness.variants.recipe import parse_recipe
 from harness.variants.source import VariantSource
 
@@ -111,10 +111,13 @@ def history_table(verdicts: Sequence[Judged]) -> Table:
         stage = f", {one.stage}" if one.stage else ""
         state = f", {one.state}" if one.state else ""
         gain, pairs = "" if one.gain is None else f"{one.gain:+.4f}", str(one.pairs or "")
-        recipes = (fold_recipe(text, RECIPE_WIDTH) for text in (_changed(one) + lane, one.record or ""))
+        changed, against = (
+            fold_recipe(_changed(one) + lane, RECIPE_WIDTH),
+            shorten_recipe(one.record or "", RECIPE_WIDTH),
+        )
         table.add_row(
             f"{one.date[:10]}\n{one.track}",
-            "\n".join(recipes),
+            f"{changed}\n{against}",
             f"{one.decision}{stage}\n{one.reasons[0]}{state}",
             f"{gain}\n{pairs}",
             "no" if one.number is None else f"{one.number:04d}",

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from harness.board.leaderboard import Board, make_row
-from harness.board.rows import Row
+from harness.board.rows import Row, change_of
 from harness.board.submission import Claim
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project
 from harness.core.terminal import markdown
-from harness.show.plots import Gain, change_of, draw_gains, draw_history, to_svg
+from harness.show.plots import Gain, draw_gains, draw_history, to_svg
 from harness.variants.source import Notes, VariantSource, read_variant
 
 if TYPE_CHECKING:

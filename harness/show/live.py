@@ -35,6 +35,7 @@ from harness.show.tables import shorten_recipe
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 16  # characters
+RECIPE_WIDTH = 44  # characters of a recipe; of a longer one the last variants are shown
 LAYOUTS = ((100, 20, 16, 70), (72, 10, 8, 54), (0, 0, 8, 31))
 """Least width of the terminal, then characters of the bar, of the curve, and of a line without its name."""
 
@@ -229,7 +230,7 @@ class LiveRuns:
         self._heartbeat.put(f"{self._name(run.recipe, run.seed)}: {text}")
 
     def _name(self, recipe: str, seed: int) -> str:
-        return f"pair {self._places[seed]} seed {seed} {recipe}"
+        return f"pair {self._places[seed]} seed {seed} {shorten_recipe(recipe, RECIPE_WIDTH)}"
 
     def _names(self, room: int) -> list[str]:
         """Names of the runs under way, in `room` characters: if need be without seeds, then without the first
@@ -240,7 +241,7 @@ class LiveRuns:
             names = [name.replace(f" seed {seed}", "", 1) for name, (_, seed) in zip(names, runs, strict=True)]
         for place, (name, (recipe, _)) in enumerate(zip(names, runs, strict=True)):
             if len(name) > room:
-                head = name.removesuffix(recipe)
+                head = name.removesuffix(shorten_recipe(recipe, RECIPE_WIDTH))
                 names[place] = head + shorten_recipe(recipe, room - len(head))
         return names
 

@@ -14,7 +14,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.board.curves import CANDIDATE, FAINT, INK, LONGEST_LABEL, RECORD, new_figure, style
-from harness.board.rows import HOLDING, Row
+from harness.board.rows import HOLDING, Row, change_of
 from harness.core.errors import LlmbenchError, one_line
 
 if TYPE_CHECKING:
@@ -180,13 +180,6 @@ def draw_gains(
             axes.plot([], [], "o", color=color, mfc=color if key[0] else "none", markersize=4.5, label=text)
     figure.legend(loc="outside upper left", ncols=3, fontsize=8)
     return figure
-
-
-def change_of(row: Row) -> str:
-    """The change that a row made to the record: `+idea` or `-idea`; for an opening its recipe."""
-    ours, theirs = row.recipe.split("+"), row.beaten.split("+")
-    changed = [f"+{name}" for name in ours if name not in theirs] + [f"-{name}" for name in theirs if name not in ours]
-    return " ".join(changed) if row.beaten and changed else row.recipe
 
 
 def to_svg(draw: Callable[[], Figure]) -> str:

@@ -80,15 +80,15 @@ def facts_table(facts: Sequence[tuple[str, str]]) -> Table:
     return table
 
 
-LEAST_RECIPE, WHOLE_PIECE = 16, 28  # characters: least width of the recipe's column, and longest variant that widens it
-ESSENTIAL = ("#", "recipe", "val loss", "gain", "p")
+LEAST_RECIPE, WHOLE_PIECE = 16, 28  # characters: least width of the column `change`, and longest variant that widens it
+ESSENTIAL = ("#", "change", "val loss", "gain", "p")
 GIVE_WAY = ("date", "params", "stmts", "time", "pairs")  # on a narrow terminal, in this order
 
 
 def board_tables(rows: Sequence[Row], width: int, newest: int | None = None) -> list[Table]:
     """The board for a terminal of `width` characters: the `newest` rows of each table, earlier editions dimmed.
 
-    All tables have the same columns. Only the recipe wraps; if there is still no room, columns are left out.
+    All tables have the same columns. Only the change wraps; if there is still no room, columns are left out.
     """
     parts = sections(rows)
     shown = [row for *_, found in parts for row in found[:newest]]
@@ -101,7 +101,7 @@ def board_tables(rows: Sequence[Row], width: int, newest: int | None = None) -> 
             table.add_column(column.head, justify=column.justify, overflow="fold", width=widths[column.head])
         for row in found[:newest]:
             cells = {column.head: column.text(row) for column in columns}
-            cells["recipe"] = fold_recipe(cells["recipe"], widths["recipe"])
+            cells["change"] = fold_recipe(cells["change"], widths["change"])
             table.add_row(*cells.values(), style="dim" if title == "earlier editions" else None)
         tables.append(table)
     return tables
@@ -119,10 +119,10 @@ def _columns_that_fit(rows: Sequence[Row], width: int) -> tuple[list[Column], di
     others = [column.head for column in columns if column.head not in (*ESSENTIAL, *GIVE_WAY)]
     for head in ("", *GIVE_WAY, *others):
         columns = [column for column in columns if column.head != head]
-        room = width - 1 - sum(widths[column.head] + 2 for column in columns if column.head != "recipe")
+        room = width - 1 - sum(widths[column.head] + 2 for column in columns if column.head != "change")
         if room >= least:
             break
-    return columns, widths | {"recipe": min(widths["recipe"], max(room, LEAST_RECIPE))}
+    return columns, widths | {"change": min(widths["change"], max(room, LEAST_RECIPE))}
 
 
 def fold_recipe(recipe: str, width: int) -> str:

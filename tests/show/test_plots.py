@@ -15,12 +15,12 @@ from PIL import Image
 
 from harness.board.curves import curves_png, draw_curves, to_png
 from harness.board.leaderboard import make_rows
-from harness.board.rows import Row
+from harness.board.rows import Row, change_of
 from harness.board.submission import Claim, load_submission
 from harness.core.errors import LlmbenchError
 from harness.core.runs import FinishedRun
 from harness.show import plots
-from harness.show.plots import Gain, change_of, draw_cost, draw_gains, draw_history, to_svg
+from harness.show.plots import Gain, draw_cost, draw_gains, draw_history, to_svg
 from tests.make import NEGATIVE, copy_board
 
 GAINS = [

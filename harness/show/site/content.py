@@ -9,13 +9,12 @@ from functools import cached_property
 
 from harness.board.leaderboard import Board, make_row, read_board
 from harness.board.metrics import Comparison, compare
-from harness.board.rows import Row
+from harness.board.rows import Row, change_of
 from harness.board.submission import ArmName, Claim
 from harness.core.project import Project
 from harness.core.runs import FailedRun, FinishedRun, finished
 from harness.core.track import Track, load_track, track_names
 from harness.show.ideas import Idea, read_ideas
-from harness.show.plots import change_of
 
 ARMS: tuple[ArmName, ...] = ("record", "candidate")
 PLOT_WIDTH = 96  # pixels; width of the intervals in a board

@@ -18,12 +18,18 @@ from harness.core.track import Track
 from harness.lab.studies.campaign import Campaign
 from harness.lab.studies.outcomes import CampaignRow
 from harness.lab.studies.screening import GOES_ON, Contestant, State
+from harness.show.live import RECIPE_WIDTH
 from harness.show.plots import Gain
 from harness.show.report import duration
-from harness.show.tables import columns_that_fit, new_table
+from harness.show.tables import columns_that_fit, new_table, shorten_recipe
 
 STATES: dict[State, str] = {"in_record": "in the record", "passed": "passed, waiting for its confirmation"}
 STYLES = {"accepted": "bold green", "passed": "green", "rejected": "dim", "screening": "bold", "confirming": "bold"}
+
+
+def _name(recipe: str, seed: int) -> str:
+    """A run under way; of a long recipe its last variants."""
+    return f"{shorten_recipe(recipe, RECIPE_WIDTH)} seed {seed}"
 
 
 class LiveCampaign:
@@ -62,17 +68,17 @@ class LiveCampaign:
                 case Evaluating():
                     self._running[key] = "evaluating"
                 case Lost():
-                    self.tell(f"{run.recipe} seed {run.seed}: was lost ({event.reason}) and starts again")
+                    self.tell(f"{_name(*key)} was lost ({event.reason}) and starts again")
                 case Waiting():
                     self._running[key] = "another llmbench trains it"
-                    self.tell(f"{run.recipe} seed {run.seed}: another llmbench trains this run; waiting for it")
+                    self.tell(f"{_name(*key)} is trained by another llmbench; waiting for it")
                 case Done():
                     self._running.pop(key, None)
 
     def _summary(self) -> str:
         """`campaign: 12 of 40 done; base+x seed 0 43 %; about 40 min left`."""
         with self._guard:
-            runs = ", ".join(f"{recipe} seed {seed} {far}" for (recipe, seed), far in self._running.items())
+            runs = ", ".join(f"{_name(*key)} {far}" for key, far in self._running.items())
         if self.campaign is None:
             return "campaign: starting"
         contestants = self.campaign.contestants
