@@ -16,7 +16,7 @@ from pathlib import Path
 from harness.board.challenge import challenge_problems
 from harness.board.check_claim import evidence_problems, markdown_problems
 from harness.board.flags import Flag, find_flags, read_case
-from harness.board.leaderboard import Board, check_record_sources, make_row, make_rows
+from harness.board.leaderboard import Board, check_record_sources, compute_multiples, make_row, make_rows
 from harness.board.rows import BOARD_END, BOARD_START, Row, format_csv, with_board
 from harness.board.submission import Claim, Submission, candidate_key, load_submission
 from harness.core.errors import LlmbenchError
@@ -139,7 +139,7 @@ def _table_problems(project: Project, checked: Sequence[Row] | None) -> Iterator
         text = read_text(project.readme)
         if text.count(BOARD_START) != 1 or text.count(BOARD_END) != 1:
             yield "README.md must contain the two comments around its board exactly once; restore them"
-        elif with_board(text, rows) != text:
+        elif with_board(text, rows, compute_multiples(project, rows)) != text:
             yield "the board in README.md does not match the submissions; run `llmbench leaderboard --rebuild`"
 
 

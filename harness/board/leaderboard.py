@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
+
+from pydantic import ValidationError
 
 from harness.board.metrics import metric_columns, rounded
-from harness.board.rows import HOLDING, Row, format_csv, with_board
+from harness.board.rows import HOLDING, Row, format_csv, sections, with_board
 from harness.board.submission import Claim, Submission, candidate_key, load_submission
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project, read_text, submission_folders, write_changed
 from harness.core.schema import Count, Strict
-from harness.core.track import Track, load_track
+from harness.core.track import Track, explain_validation, load_track
 from harness.rule.criteria import Lane
 from harness.rule.replication import Outcome, State, state_after
+from harness.rule.scaling import Interval, compute_multiple
 from harness.variants.recipe import parse_recipe, recipe_sources
 
 _EFFECTS: dict[Outcome, str] = {"confirmed": "confirms {}", "refuted": "refutes {}", "open": "leaves {} open"}
@@ -153,8 +157,43 @@ def rebuild(project: Project) -> list[Row]:
     rows = make_rows(project)
     write_changed(project.leaderboard, format_csv(rows))
     if project.readme.exists():
-        write_changed(project.readme, with_board(read_text(project.readme), rows))
+        write_changed(project.readme, with_board(read_text(project.readme), rows, compute_multiples(project, rows)))
     return rows
+
+
+class Curve(Strict):
+    """The base's losses on the sizes of a track; `llmbench ladder --save` writes it from its runs."""
+
+    compute: float
+    """Floating-point operations of a run on the track itself."""
+    points: tuple[tuple[float, float], ...]
+    """(compute, mean val loss in nats per token) on each size."""
+
+
+def curve_path(project: Project, track: str) -> Path:
+    return project.root / "benchmarks" / "ladder" / track / "curve.json"
+
+
+def compute_multiples(project: Project, rows: Sequence[Row]) -> dict[str, float]:
+    """Track -> how many times its compute the base needs for the record's loss, by its losses on other sizes.
+
+    Nothing for a track that has no curve.
+    """
+    found = {}
+    for track, title, (holder, *_) in sections(rows):
+        path = curve_path(project, track)
+        if title != "records" or holder.val_loss is None or not path.exists():
+            continue
+        try:
+            curve = Curve.model_validate_json(read_text(path))
+        except ValidationError as error:
+            raise LlmbenchError(f"{path} is broken ({explain_validation(error)}); restore it") from error
+        start = dict(curve.points).get(curve.compute)
+        if start is None:
+            raise LlmbenchError(f"{path} has no loss for the compute of {track}; restore it")
+        gain = start - holder.val_loss
+        found[track] = compute_multiple(curve.points, curve.compute, Interval(gain, gain, gain)).value
+    return found
 
 
 class Standing(Strict):

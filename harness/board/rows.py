@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -104,11 +104,14 @@ def _parse_row(cells: dict[str, str]) -> Row:
 BOARD_START, BOARD_END = "<!-- board: written by `llmbench leaderboard --rebuild` -->\n", "<!-- end of board -->"
 
 
-def with_board(text: str, rows: Sequence[Row]) -> str:
-    """A README's text with this board between its two comments; unchanged if it does not have them."""
+def with_board(text: str, rows: Sequence[Row], multiples: Mapping[str, float] | None = None) -> str:
+    """A README's text with this board between its two comments; unchanged if it does not have them.
+
+    `multiples` says by track what its record is worth in compute.
+    """
     before, start, rest = text.partition(BOARD_START)
     _, end, after = rest.partition(BOARD_END)
-    return "".join((before, start, board_markdown(rows), end, after)) if start and end else text
+    return "".join((before, start, board_markdown(rows, multiples or {}), end, after)) if start and end else text
 
 
 def sections(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
@@ -130,7 +133,12 @@ def sections(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
     return found
 
 
-def board_markdown(rows: Sequence[Row]) -> str:
+def multiple_sentence(multiple: float) -> str:
+    """What a record is worth in compute."""
+    return f"For the record's loss, the base needs about {multiple:.1f} times the compute"
+
+
+def board_markdown(rows: Sequence[Row], multiples: Mapping[str, float]) -> str:
     """The records as Markdown tables; of all other submissions only the counts."""
     lines, others = [], Counter[str]()
     for track, title, chosen in sections(rows):
@@ -144,6 +152,8 @@ def board_markdown(rows: Sequence[Row]) -> str:
             cells[1] = f"[`{change_of(row)}`](submissions/{row.folder}){_remark(row)}"
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
+        if title == "records" and track in multiples:
+            lines += [f"{multiple_sentence(multiples[track])} ([how that is measured](docs/scale.md)).", ""]
     if others:
         counts = ", ".join(f"{title} {count}" for title, count in others.items())
         lines += [f"Also filed: {counts}. See [all ideas](docs/ideas.md) and [all submissions](leaderboard.csv).", ""]

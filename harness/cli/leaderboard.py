@@ -7,8 +7,8 @@ from typing import Annotated
 
 from rich.console import Console
 
-from harness.board.leaderboard import make_rows, read_board
-from harness.board.rows import stored_rows
+from harness.board.leaderboard import compute_multiples, make_rows, read_board
+from harness.board.rows import multiple_sentence, stored_rows
 from harness.cli.options import Json, flag, log, option, show, show_json
 from harness.core.project import Project, write_changed
 from harness.show.tables import board_tables
@@ -58,3 +58,5 @@ def leaderboard(
         show("The board is empty. To open it: `llmbench run baseline`, then `llmbench submit --baseline`.")
     for place, table in enumerate(board_tables(rows, Console().width, None if all_ else NEWEST)):
         show(*([""] if place else []), table)
+    for track, multiple in compute_multiples(project, rows).items():
+        show(f"{track}: {multiple_sentence(multiple)} (docs/scale.md)")

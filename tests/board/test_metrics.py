@@ -60,7 +60,7 @@ def places(root: Path) -> dict[str, str]:
     site = render_pages(pages, read_tracks(project, pages))
     return {
         "leaderboard.csv": format_csv(rows),
-        "board as Markdown": board_markdown(rows),
+        "board as Markdown": board_markdown(rows, {}),
         "board on a terminal": render(*board_tables(rows, 160)),
         "board as a document": LeaderboardDocument(rows=tuple(rows)).model_dump_json(),
         "schema of the board": json.dumps(json_schema("leaderboard")),

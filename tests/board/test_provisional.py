@@ -65,7 +65,7 @@ def test_the_state_is_shown_wherever_a_record_is(filed: FiledContest, confirmed:
     for sandbox, state, shown in ((filed.sandbox, "provisional", "provisional"), (confirmed, "", "confirmed by 3")):
         project = Project(sandbox.root)
         assert f"base+token_smear ({shown})" in sandbox("leaderboard").stdout
-        assert f"[`base+token_smear`]({RECORD}) ({shown})" in board_markdown(make_rows(project))
+        assert f"[`base+token_smear`]({RECORD}) ({shown})" in board_markdown(make_rows(project), {})
         entry = next(v for v in sandbox.json("variants")["variants"] if v["name"] == "token_smear")
         row = make_rows(project)[1]
         (standing,) = entry["standings"]

@@ -30,7 +30,14 @@ from harness.lab.studies.ladder import (
     measure_ladder,
     recipe_with,
 )
-from harness.lab.studies.ladder_files import kept_forecasts, kept_ladder, ladder_folder, save_forecast, save_ladder
+from harness.lab.studies.ladder_files import (
+    kept_forecasts,
+    kept_ladder,
+    ladder_folder,
+    save_curve,
+    save_forecast,
+    save_ladder,
+)
 from harness.lab.studies.rungs import rungs_of
 from harness.lab.studies.series import make_series
 from harness.show.documents import LadderDocument
@@ -143,6 +150,8 @@ def write_scale(project: Project) -> None:
             [track for track in tracks if track.name in made], beside, made, kept_forecasts(project, folder.name)
         )
         found.append((folder.name, one))
+        if beside == "base":
+            save_curve(project, folder.name, one)
         picture = to_svg(partial(draw_ladder, one))
         write_atomic(project.root / "docs" / "pictures" / f"scale-{folder.name}.svg", picture)
     write_atomic(project.root / "docs" / "scale.md", scale_page(found))

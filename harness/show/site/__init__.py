@@ -13,7 +13,7 @@ from markupsafe import Markup
 from harness.board.curves import draw_curves
 from harness.board.metrics import METRICS
 from harness.board.readme import evidence
-from harness.board.rows import COLUMNS, format_csv
+from harness.board.rows import COLUMNS, format_csv, multiple_sentence
 from harness.core.errors import LlmbenchError, one_line
 from harness.core.project import Project, read_text, write_atomic
 from harness.rule.reasons import explain
@@ -89,6 +89,7 @@ def render_pages(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackPa
         "ARMS": ARMS,
         "evidence": evidence,
         "explain": explain,
+        "multiple_sentence": multiple_sentence,
         "track_facts": track_facts,
     }
 

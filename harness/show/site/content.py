@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from harness.board.leaderboard import Board, make_row, read_board
+from harness.board.leaderboard import Board, compute_multiples, make_row, read_board
 from harness.board.metrics import Comparison, compare
 from harness.board.rows import Row, change_of
 from harness.board.submission import ArmName, Claim
@@ -114,6 +114,8 @@ class TrackPage:
     submissions: tuple[SubmissionPage, ...]
     ideas: tuple[Idea, ...]
     """Ideas that were judged on the present edition, the largest gain first."""
+    multiple: float | None
+    """How many times its compute the base needs for the record's loss; None where the base's curve is not known."""
 
     @property
     def page(self) -> str:
@@ -177,11 +179,13 @@ def read_tracks(project: Project, submissions: Sequence[SubmissionPage]) -> list
     frozen = {page.claim.track.name: page.claim.track for page in submissions}
     judged = [(page.claim, page.row) for page in submissions]
     ideas = read_ideas(project, submissions[0].board, judged) if submissions else {}
+    multiples = compute_multiples(project, [page.row for page in submissions])
     pages = [
         TrackPage(
             track,
             tuple(page for page in reversed(submissions) if page.claim.track.name == name),
             tuple(ideas.get(name, ())),
+            multiples.get(name),
         )
         for name, track in sorted((frozen | loaded).items())
     ]
