@@ -28,8 +28,10 @@ def tracks_table(tracks: Sequence[Track], holders: Sequence[Row | None]) -> Tabl
     table.columns[2].overflow = "fold"
     for track, holder in zip(tracks, holders, strict=True):
         loss = "" if holder is None or holder.val_loss is None else f"{holder.val_loss:.4f}"
-        recipe = "not open yet" if holder is None else f"{holder.number}: {holder.recipe}"
-        table.add_row(track.name, track.summary, fold_recipe(recipe, RECIPE_WIDTH), loss)
+        recipe = "not open yet"
+        if holder is not None:
+            recipe = f"{holder.number}: {shorten_recipe(holder.recipe, RECIPE_WIDTH - len(f'{holder.number}: '))}"
+        table.add_row(track.name, track.summary, recipe, loss)
     return table
 
 
