@@ -30,4 +30,6 @@ test: setup
 	$(BIN)/ruff check harness models tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet .github/workflows
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder

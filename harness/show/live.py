@@ -32,6 +32,7 @@ from harness.lab.studies.pace import UsualTime
 from harness.rule.verdict import Stage
 from harness.show.report import duration
 from harness.show.tables import shorten_recipe
+from harness.variants.recipe import parse_recipe
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 16  # characters
@@ -70,13 +71,19 @@ class _Watched:
 class LiveRuns:
     """The observer of a RunStore; use it as a context manager around the training.
 
-    With the arms of a contest and its `stages` it also shows how far each stage is, and the gain so far.
+    With the arms of a contest and its `stages` it also shows how far each stage is, and the gain so far. Parts of an
+    ablated `stack` are named by what they leave out.
     """
 
     def __init__(
-        self, console: Console, track: Track, arms: Arms | None = None, stages: Sequence[Stage] = ("confirmation",)
+        self,
+        console: Console,
+        track: Track,
+        arms: Arms | None = None,
+        stages: Sequence[Stage] = ("confirmation",),
+        stack: str | None = None,
     ) -> None:
-        self.console, self.track, self.arms, self.stages = console, track, arms, stages
+        self.console, self.track, self.arms, self.stages, self.stack = console, track, arms, stages, stack
         self._usual_time, self._jobs = UsualTime(None), 1
         self._running: dict[tuple[str, int], _Watched] = defaultdict(_Watched)
         self._losses: dict[str, dict[int, float]] = defaultdict(dict)
@@ -230,7 +237,14 @@ class LiveRuns:
         self._heartbeat.put(f"{self._name(run.recipe, run.seed)}: {text}")
 
     def _name(self, recipe: str, seed: int) -> str:
-        return f"pair {self._places[seed]} seed {seed} {shorten_recipe(recipe, RECIPE_WIDTH)}"
+        return f"pair {self._places[seed]} seed {seed} {self._short(recipe)}"
+
+    def _short(self, recipe: str) -> str:
+        """The recipe in RECIPE_WIDTH characters or little more."""
+        if self.stack is not None and recipe != self.stack:
+            own = parse_recipe(recipe)
+            return f"without {' and '.join(name for name in parse_recipe(self.stack) if name not in own)}"
+        return shorten_recipe(recipe, RECIPE_WIDTH)
 
     def _names(self, room: int) -> list[str]:
         """Names of the runs under way, in `room` characters: if need be without seeds, then without the first
@@ -241,7 +255,7 @@ class LiveRuns:
             names = [name.replace(f" seed {seed}", "", 1) for name, (_, seed) in zip(names, runs, strict=True)]
         for place, (name, (recipe, _)) in enumerate(zip(names, runs, strict=True)):
             if len(name) > room:
-                head = name.removesuffix(shorten_recipe(recipe, RECIPE_WIDTH))
+                head = name.removesuffix(self._short(recipe))
                 names[place] = head + shorten_recipe(recipe, room - len(head))
         return names
 

@@ -356,8 +356,12 @@ def test_the_settings_file_is_enough(repository: Folder) -> None:
     assert repository("init")[0] == 2
     code, out, err = repository("compare", "main", "better")
     assert code == 0, out + err
-    workflow = (repository.root / ".github/workflows/llmbench.yml").read_text()
-    assert "GITHUB_STEP_SUMMARY" in workflow
+    workflow = repository.root / ".github/workflows/llmbench.yml"
+    assert "GITHUB_STEP_SUMMARY" in workflow.read_text()
+    here = Path(sys.executable).parent
+    for linter in (("check-jsonschema", "--builtin-schema", "vendor.github-workflows"), ("zizmor", "--offline")):
+        checked = subprocess.run([here / linter[0], *linter[1:], workflow], capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 @pytest.mark.parametrize(

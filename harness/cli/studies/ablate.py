@@ -12,12 +12,24 @@ from rich.console import Console
 
 from harness.board.curves import to_png
 from harness.board.leaderboard import check_record_sources, read_board
-from harness.cli.options import ExecutorName, Jobs, Json, TrackName, flag, log, open_track, option, show, show_json
+from harness.cli.options import (
+    ExecutorName,
+    Jobs,
+    Json,
+    TrackName,
+    flag,
+    log,
+    open_track,
+    option,
+    show,
+    show_json,
+)
 from harness.cli.training import about_time, watched_store
 from harness.core.errors import LlmbenchError
 from harness.core.events import Done, RunEvent
 from harness.core.project import DEFAULT_TRACK, write_atomic
 from harness.core.runs import FinishedRun, RunIdentity
+from harness.core.terminal import stderr_console
 from harness.lab.studies.ablation import (
     DEFAULT_RUNS,
     FEWEST_RUNS,
@@ -32,6 +44,7 @@ from harness.lab.studies.ablation import (
 )
 from harness.lab.studies.series import make_series
 from harness.show.documents import AblateDocument
+from harness.show.live import LiveRuns
 from harness.show.report import duration
 from harness.show.studies.ablation import ablation_lines, ablation_page, ablation_table, draw_ablation
 
@@ -65,7 +78,8 @@ def ablate(
         if (runs or 0) > len(seeds):
             raise LlmbenchError(f"the track {track} has {len(seeds)} seeds; ask for that many runs or fewer")
         follow = _Follower(stack, left_out, len(seeds))
-        with watched_store(project, contest_track, jobs, also=follow, executor=executor) as store:
+        live = LiveRuns(stderr_console(), contest_track, stack=stack)
+        with watched_store(project, contest_track, jobs, also=follow, executor=executor, live=live) as store:
             recipes = (stack, *(without(stack, removed) for removed in left_out))
             about = about_time(store, [store.identify(one, seed) for one in recipes for seed in seeds])
             log(
