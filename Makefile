@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TORCH := torch>=2.11,<2.14
 
-.PHONY: bench benchmarks test setup
+.PHONY: bench benchmarks test test-more setup
 
 setup: .venv/.installed
 
@@ -33,3 +33,8 @@ test: setup
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --offline --quiet .github/workflows
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# What needs a browser, Ray or a tracker. An extra that cannot be installed is no failure: its tests are skipped by name.
+test-more: setup
+	-for extra in browser ray trackio wandb; do $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$$extra]"; done
+	$(BIN)/pytest --numprocesses 2 --dist loadfile tests/show/test_browser.py tests/show/test_trackers.py tests/lab/test_executor.py

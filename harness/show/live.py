@@ -72,7 +72,7 @@ class LiveRuns:
     """The observer of a RunStore; use it as a context manager around the training.
 
     With the arms of a contest and its `stages` it also shows how far each stage is, and the gain so far. Parts of an
-    ablated `stack` are named by what they leave out.
+    `stack`, such as that of an ablation, are named by what they leave out.
     """
 
     def __init__(
@@ -84,6 +84,8 @@ class LiveRuns:
         stack: str | None = None,
     ) -> None:
         self.console, self.track, self.arms, self.stages, self.stack = console, track, arms, stages, stack
+        if arms is not None and len({shorten_recipe(one, RECIPE_WIDTH) for one in (arms.record, arms.candidate)}) == 1:
+            self.stack = max(arms.record, arms.candidate, key=len)  # of long recipes that differ in an early variant
         self._usual_time, self._jobs = UsualTime(None), 1
         self._running: dict[tuple[str, int], _Watched] = defaultdict(_Watched)
         self._losses: dict[str, dict[int, float]] = defaultdict(dict)

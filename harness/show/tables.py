@@ -65,7 +65,7 @@ def columns_that_fit(
     kept = [tuple(column) for column in columns]
     for head in ("", *give_way):
         kept = [column for column in kept if column[0] != head]
-        if sum(max(len(line) for cell in column for line in cell.split("\n")) + 2 for column in kept) <= width + 2:
+        if sum(max(len(line) for cell in column for line in cell.split("\n")) + 2 for column in kept) <= width + 1:
             break
     heads, *rows = zip(*kept, strict=True)
     return list(heads), rows

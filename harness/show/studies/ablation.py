@@ -32,7 +32,7 @@ def ablation_table(found: Ablation, track: Track, width: int) -> Table:
     """One line for each variant, or two together, that was left out, for a terminal of `width` characters."""
     columns = zip(HEADS, *map(_cells, found.contributions), strict=True)
     heads, rows = columns_that_fit(columns, width, GIVE_WAY)
-    table = new_table(f"{found.recipe} on {track.name}, without", heads, left=LEFT, whole=heads)
+    table = new_table(f"{track.name}: each variant left out in turn", heads, left=LEFT, whole=heads)
     for cells in rows:
         table.add_row(*cells)
     return table
@@ -58,7 +58,7 @@ def ablation_lines(found: Ablation, track: Track, quote: Callable[[str], str] = 
     `quote` makes text of a variant safe for the place where it is shown.
     """
     lines = [
-        f"{found.runs} runs of each recipe, on public seeds; {found.recipe} has a val loss of {found.val_loss:.4f}"
+        f"{found.runs} runs of each recipe, on public seeds; `{found.recipe}` has a val loss of {found.val_loss:.4f}"
     ]
     return lines + [line for one in found.contributions for line in _lines_of(one, track, quote)]
 
