@@ -88,6 +88,8 @@ def draw_curves(arms: NamedRuns) -> Figure:
         grid[1, 0].plot(mean.index, mean, color=INK, marker="o", markersize=3)
         grid[1, 0].axhline(0, color=INK, linewidth=0.8, linestyle=":")
         grid[1, 0].set_ylabel("gain of each pair")
+    for axes, most in zip(grid[:, 0], (6, 4), strict=False):
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=most, steps=[1, 2, 5, 10]))
     grid[-1, 0].set_xlabel("training tokens")
     grid[-1, 0].xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
     grid[-1, 0].xaxis.set_major_formatter(lambda value, _: _count(value))

@@ -2,29 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Literal
+
 from harness.core.errors import LlmbenchError, did_you_mean
 
-REASONS = {
+Judged = Literal["variant", "trainer", "looks", "test"]
+"""What was judged: a variant, a trainer of the user's, or numbers of a file, with looks or by one test."""
+
+WORDS: Mapping[Judged, Mapping[str, str]] = {
+    "variant": {
+        "guarded": ", and nothing else got worse than allowed",
+        "same": "The first run gave exactly the record's numbers: this variant changes nothing on this track",
+        "shown": "After the last look the gain is",
+        "slower": "trains slower than the track's limit on time",
+        "no_score": "diverged, failed a probe or crashed, so it has no score",
+        "no_pair": "failed, so its seed has no pair. New code of the candidate gets new seeds",
+    },
+    "trainer": {
+        "guarded": "",
+        "same": "Both arms gave the same numbers: the change does nothing here, or both run the same installed package",
+        "slower": "takes longer than max_slowdown",
+        "no_score": "has no number",
+        "no_pair": "has no number, so its seed has no pair",
+    },
+    "looks": {"guarded": ""},
+    "test": {"guarded": "", "shown": "The gain is"},
+}
+"""The words in braces below. Those that are not named here are the words for a variant."""
+
+_SENTENCES = {
     # accepted
-    "gain_shown": "The gain is shown to exceed its margin, and nothing else got worse than allowed.",
+    "gain_shown": "The gain is shown to exceed its margin{guarded}.",
     "simpler_and_no_worse": "Fewer statements, and neither loss nor time is worse than the tolerances.",
     # rejected
     "screened_out": "The first runs do not look promising enough for a confirmation. A screen can be wrong.",
-    "identical": "The first run gave exactly the record's numbers: this variant changes nothing on this track.",
+    "identical": "{same}.",
     "hopeless": "The mean gain is not above its margin, so the confirmation stops here.",
-    "not_shown": "After the last look the gain is not shown to exceed its margin.",
+    "not_shown": "{shown} not shown to exceed its margin.",
     "loss_worse": "The val loss is not shown to be within the track's tolerance of the record's.",
-    "too_slow": "The candidate trains slower than the track's limit on time allows.",
+    "too_slow": "The candidate {slower} allows.",
     "slow_evaluation": "Scoring val takes the candidate longer than the track's `max_slowdown` allows.",
     "not_simpler": "The simplicity lane takes only candidates with fewer statements than the record.",
-    "candidate_failed": "A run of the candidate diverged, failed a probe or crashed, so it has no score.",
+    "candidate_failed": "A run of the candidate {no_score}.",
     "hopeless_start": "Partway through its first run the candidate was too far behind the record; the run was ended.",
     # undecided: more evidence
     "screen_passed": "The first runs look promising. Only the confirmation, on fresh seeds, decides.",
     "needs_more_runs": "The screen has not decided yet; its next look needs more runs.",
     "time_unclear": "The training time is not clearly under or over its limit; the next look needs more pairs.",
     "evaluation_time_unclear": "The time for scoring val is not clearly under or over its limit; more pairs tell.",
-    "record_failed": "A run of the record failed, so its seed has no pair. New code of the candidate gets new seeds.",
+    "record_failed": "A run of the record {no_pair}.",
     "run_interrupted": "A run was killed from outside, perhaps for lack of memory; run the candidate again.",
     "too_few_pairs": "There are fewer pairs than the first look needs.",
     "needs_more_pairs": "The gain is not shown yet; the next look needs more pairs.",
@@ -58,14 +85,12 @@ REASONS = {
     "sign_flip_disagrees": "The exact sign-flip test, which does not assume normal noise, does not reach alpha.",
 }
 
-NUMBERS_ALONE = {"gain_shown": "The gain is shown to exceed its margin."}
-"""Sentences for a judgement of numbers alone, without times."""
-ONE_TEST = NUMBERS_ALONE | {"not_shown": "The gain is not shown to exceed its margin."}
-"""Sentences for one such test, without looks."""
+REASONS = {code: sentence.format_map(WORDS["variant"]) for code, sentence in _SENTENCES.items()}
+"""Code -> its sentence about a variant."""
 
 
-def explain(code: str) -> str:
+def explain(code: str, judged: Judged = "variant") -> str:
     """One sentence for a reason code. Raises LlmbenchError for a code that does not exist."""
-    if code not in REASONS:
+    if code not in _SENTENCES:
         raise LlmbenchError(f"there is no reason code '{code}'{did_you_mean(code, REASONS)}")
-    return REASONS[code]
+    return _SENTENCES[code].format_map({**WORDS["variant"], **WORDS[judged]})

@@ -31,16 +31,6 @@ from harness.show.tables import new_table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SENTENCES = {
-    "gain_shown": "The gain is shown to exceed its margin.",
-    "identical": "Both arms gave the same numbers: the change does nothing here, or both arms run "
-    "the same installed package.",
-    "candidate_failed": "A run of the candidate has no number.",
-    "record_failed": "A run of the record has no number, so its seed has no pair.",
-    "too_slow": "The candidate takes longer than max_slowdown allows.",
-    "too_few_pairs": "The first look needs more runs.",
-    "equal_spread_assumed": "The record's runs are stored ones; both arms are taken to scatter alike.",
-}
 NUMBERS = "All numbers are reported by the trainer: llmbench ran the commands and made the test, and checked no score."
 
 
@@ -194,7 +184,7 @@ def arm_text(arm: Arm) -> str:
 
 def comparison_sentence(verdict: Verdict) -> str:
     """What was decided, and why."""
-    why = " ".join([*(SENTENCES.get(code) or explain(code) for code in verdict.reasons), *verdict.details])
+    why = " ".join([*(explain(code, "trainer") for code in verdict.reasons), *verdict.details])
     return f"{verdict.decision.upper()}: {why}"
 
 

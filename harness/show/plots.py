@@ -6,8 +6,6 @@ The same input gives the same bytes. An SVG follows its reader's light or dark t
 from __future__ import annotations
 
 import datetime
-import io
-import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ON_DARK = {RECORD: "#56b4e9", CANDIDATE: "#e69f00", INK: "#d5dae1", FAINT: "#9aa4af"}
 MOST_NAMES = 12  # points; with more of them, those that did not win are labelled by their number only
 FARTHEST = (
     3.0  # times the best gain, or the median, is the range below zero, so that one bad idea does not squeeze the rest
@@ -182,35 +179,12 @@ def draw_gains(
     return figure
 
 
-def to_svg(draw: Callable[[], Figure]) -> str:
-    """A picture as SVG that follows the reader's theme and is light by default.
+def to_svg(draw: Callable[[], Figure], label: str | None = None) -> str:
+    """A picture as SVG that follows the reader's theme, light by default: a file, or with `label` a part of a page."""
+    from harness.show.svg import render
 
-    It has about half the size of matplotlib's SVG: tenths of a point, no names of groups, one class for each style.
-    """
-    file, classes = io.StringIO(), dict[str, str]()
     with style():
-        draw().savefig(
-            file, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        )
-
-    def shorten(tag: re.Match[str]) -> str:
-        """A tag, never text between tags: matplotlib escapes `<` and `>` in text and attributes."""
-        short = re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), tag[0].strip())
-        short = re.sub(r'(?<=<g) id="[^"]*"| transform="rotate\(-0 [^"]*"', "", short)
-        return re.sub(
-            'style="([^"]*)"', lambda found: f'class="{classes.setdefault(found[1], f"s{len(classes)}")}"', short
-        )
-
-    svg = re.sub(r"\s*<[^>]*>\s*", shorten, file.getvalue().partition("<svg")[2])
-    rules = "".join(f".{name}{{{rule}}}" for rule, name in classes.items())
-    rules = rules.replace("'DejaVu Sans', sans-serif", "system-ui, sans-serif")
-    light, dark = (
-        ":root{" + "".join(f"--{color[1:]}:{shown};" for color, shown in theme) + "}"
-        for theme in (zip(ON_DARK, ON_DARK, strict=True), ON_DARK.items())
-    )
-    rules = re.sub("#([0-9a-f]{6})", r"var(--\1)", rules)
-    sheet = f"{light}@media (prefers-color-scheme:dark){{{dark}}}{rules}"
-    return f"<svg{svg.replace('</style>', f'{sheet}</style>', 1)}\n"
+        return render(draw(), label)
 
 
 def _places(rows: Sequence[Row]) -> dict[int, float]:

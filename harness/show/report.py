@@ -24,7 +24,7 @@ from harness.lab.studies.noise import (
 )
 from harness.rule.external import MOST_SEEDS, POWER, Judgement
 from harness.rule.forecast import ContestPlan, filled, trained_arms
-from harness.rule.reasons import NUMBERS_ALONE, ONE_TEST, explain
+from harness.rule.reasons import Judged, explain
 from harness.rule.replication import Outcome
 from harness.rule.verdict import Verdict
 
@@ -129,8 +129,8 @@ def _needs(seeds: int, judgement: Judgement) -> str:
 
 def judgement_sentence(judgement: Judgement) -> str:
     """What was decided, and why, in words."""
-    own = NUMBERS_ALONE if judgement.looks else ONE_TEST
-    return f"{judgement.decision.upper()}: {' '.join(own.get(code) or explain(code) for code in judgement.reasons)}"
+    judged: Judged = "looks" if judgement.looks else "test"
+    return f"{judgement.decision.upper()}: {' '.join(explain(code, judged) for code in judgement.reasons)}"
 
 
 def duration(seconds: float) -> str:

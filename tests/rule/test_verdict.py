@@ -14,7 +14,7 @@ from harness.core.errors import LlmbenchError
 from harness.core.runs import FailedRun, FinishedRun, Machine, Pair
 from harness.core.track import Rule
 from harness.rule.criteria import LEAST_CPU_S, Lane
-from harness.rule.reasons import REASONS, explain
+from harness.rule.reasons import REASONS, WORDS, explain
 from harness.rule.verdict import Verdict, decide, decide_arms, failed_verdict, screen
 from tests.make import RULE, STORED, TOKENS, contests, make_pairs, make_run, steps
 
@@ -248,7 +248,10 @@ FROM_A_TRAINER = {"seed_ignored"}  # `compare` alone: tests/compare
 def test_every_reason_code_is_tested_and_explained() -> None:
     elsewhere = FROM_THE_SCREEN | FROM_STORED_RUNS | FROM_FAILED_RUNS | FROM_THE_BOARD | FROM_NUMBERS | FROM_A_TRAINER
     assert {case[0] for case in CASES} | elsewhere == set(REASONS)
-    assert all(explain(code).endswith(".") for code in REASONS)
+    for judged, own in WORDS.items():
+        sentences = [explain(code, judged) for code in REASONS]
+        assert all(sentence.endswith(".") and "{" not in sentence for sentence in sentences)
+        assert all(any(word in sentence for sentence in sentences) for word in own.values()), "a word that is not used"
     with pytest.raises(LlmbenchError, match="did you mean 'hopeless'"):
         explain("hopless")
 

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from harness.board.curves import curves_png, draw_curves, to_png
+from harness.board.curves import FAINT, curves_png, draw_curves, new_figure, to_png
 from harness.board.leaderboard import make_rows
 from harness.board.rows import Row, change_of
 from harness.board.submission import Claim, load_submission
@@ -84,7 +84,7 @@ def test_the_same_input_gives_the_same_bytes_whatever_the_users_settings_are(dra
 
 
 def test_pictures_are_small_and_their_svg_takes_nothing_from_elsewhere(drawing: Drawing) -> None:
-    assert len(drawing.svg) < 12_000
+    assert len(drawing.svg) < 4_500
     assert len(drawing.png) < 50_000
     assert not re.search(r"(?:href|src)=\"(?!#)", drawing.svg)
     for referred in re.findall(r"(?:href=\"#|url\(#)([^\")]+)", drawing.svg):
@@ -93,15 +93,34 @@ def test_pictures_are_small_and_their_svg_takes_nothing_from_elsewhere(drawing: 
 
 def test_every_colour_stands_out_from_the_page_in_both_themes(drawing: Drawing) -> None:
     sheet = re.findall(r"<style[^>]*>(.*?)</style>", drawing.svg, re.DOTALL)[0]
-    light, dark = (dict(re.findall(r"--(\w+):(#\w{6})", theme)) for theme in re.findall(r":root{(.*?)}", sheet))
+    light, dark = (dict(re.findall(r"--(\w+):(#\w{6})", theme)) for theme in re.findall(r".plot{(--.*?)}", sheet))
     assert light.keys() == dark.keys()
     assert {*re.findall(r"var\(--(\w+)\)", sheet)} <= light.keys()
-    assert not re.findall(r"(?:fill|stroke): #", sheet), "every colour has one in the dark theme"
+    assert not re.findall(r"(?:fill|stroke)(?:: ?|=\")#", drawing.svg), "every colour has one in the dark theme"
     for theme, page in ((light, "#ffffff"), (dark, "#101418")):
         for color in theme.values():
             assert contrast(color, page) >= 3, (color, page)  # WCAG 2.2, 1.4.11: graphics
-        for name in re.findall(r"font-size[^}]*fill: var\(--(\w+)\)", sheet):
+        for name in re.findall(r'<g class="(\w)f"[^>]*><text', drawing.svg):
             assert contrast(theme[name], page) >= 4.5, (name, page)
+
+
+def test_nothing_leaves_the_frame_of_its_axes_and_a_colour_without_a_partner_stays() -> None:
+    figure = new_figure(2.9)
+    axes = figure.subplots()
+    axes.plot([-1e6, 1e6], [-1e6, 1e6], color="#009e73")
+    axes.fill_between([0, 1], [0.5, 0.5], [-1e9, -1e9], color=FAINT, linewidth=0)
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    svg = to_svg(lambda: figure)
+    numbers = [int(number) for data in re.findall(r' d="([^"]+)"', svg) for number in re.findall(r"-?\d+", data)]
+    assert -3 < min(numbers) <= max(numbers) < 1011
+    assert 'stroke="#009e73"' in svg
+    assert 'class="ff"' in svg
+
+
+def test_a_picture_on_a_page_has_a_name_and_leaves_its_style_to_the_page(arms: Arms) -> None:
+    svg = to_svg(lambda: draw_curves(arms), 'both "<arms>"')
+    assert ElementTree.fromstring(svg).get("aria-label") == 'both "<arms>"'
+    assert "<style" not in svg
 
 
 def test_a_png_is_a_white_sheet(drawing: Drawing) -> None:

@@ -22,7 +22,8 @@ from harness.show.ideas import HEADS as IDEA_HEADS
 from harness.show.ideas import LEFT as IDEA_LEFT
 from harness.show.ideas import MOST_SHOWN, draw_ideas
 from harness.show.plots import draw_cost, draw_history, to_svg
-from harness.show.site.content import ARMS, PLOT_WIDTH, SubmissionPage, TrackPage, read_submissions, read_tracks
+from harness.show.site.content import ARMS, SubmissionPage, TrackPage, read_submissions, read_tracks
+from harness.show.svg import SHEET
 
 HERE = Path(__file__).resolve().parent
 MANIFEST = "llmbench-site.txt"
@@ -40,15 +41,13 @@ def render_site(project: Project) -> dict[str, str]:
     tracks = read_tracks(project, submissions)
     files = {name: read_text(HERE / name) for name in ("style.css", "board.js")}
     files["leaderboard.csv"] = format_csv([page.row for page in submissions])
-    return files | draw_pictures(submissions, tracks) | render_pages(submissions, tracks)
+    files["style.css"] += SHEET
+    return files | draw_pictures(tracks) | render_pages(submissions, tracks)
 
 
-def draw_pictures(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackPage]) -> dict[str, str]:
-    """Path -> SVG of every picture."""
+def draw_pictures(tracks: Sequence[TrackPage]) -> dict[str, str]:
+    """Path -> SVG of every picture that is a file, because two pages show it or it is large."""
     files = {}
-    for page in submissions:
-        if page.picture is not None:
-            files[page.picture] = to_svg(partial(draw_curves, page.curves))
     for track in tracks:
         rows = [page.row for page in track.current]
         added = {p.row.number: p.claim.verdict.added_statements if p.claim.verdict else 0 for p in track.current}
@@ -59,6 +58,11 @@ def draw_pictures(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackP
         if track.gains is not None:
             files[track.gains] = to_svg(partial(draw_ideas, track.ideas))
     return files
+
+
+def _curves(page: SubmissionPage, label: str) -> Markup:
+    """The learning curves of a submission as a part of its page."""
+    return Markup(to_svg(partial(draw_curves, page.curves), label))
 
 
 def _printable(value: Any) -> Any:
@@ -80,13 +84,13 @@ def render_pages(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackPa
     environment.globals |= {
         "tracks": tracks,
         "submissions": submissions,
-        "PLOT_WIDTH": PLOT_WIDTH,
         "COLUMNS": COLUMNS,
         "IDEA_HEADS": IDEA_HEADS,
         "IDEA_LEFT": IDEA_LEFT,
         "MOST_SHOWN": MOST_SHOWN,
         "HEADLINES": [metric for metric in METRICS if metric.headline],
         "ARMS": ARMS,
+        "curves": _curves,
         "evidence": evidence,
         "explain": explain,
         "multiple_sentence": multiple_sentence,

@@ -17,7 +17,7 @@ from harness.core.track import Track, load_track, track_names
 from harness.show.ideas import Idea, read_ideas
 
 ARMS: tuple[ArmName, ...] = ("record", "candidate")
-PLOT_WIDTH = 96  # pixels; width of the intervals in a board
+PLOT_WIDTH = 96  # pixels; width of the intervals in a board, as in style.css
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,6 @@ class SubmissionPage:
     @property
     def page(self) -> str:
         return f"submissions/{self.row.folder}.html"
-
-    @property
-    def picture(self) -> str | None:
-        """The learning curves; None if a run has none."""
-        curves = [run.training.curve for runs in self.finished.values() for run in runs]
-        return f"submissions/{self.row.folder}.svg" if curves and all(curves) else None
 
     @property
     def change(self) -> str:
@@ -71,7 +65,9 @@ class SubmissionPage:
 
     @property
     def curves(self) -> list[tuple[str, list[FinishedRun]]]:
-        """(recipe, runs) of each arm, for the learning curves."""
+        """(recipe, runs) of each arm, for the learning curves; nothing if a run has none."""
+        if not all(run.training.curve for runs in self.finished.values() for run in runs):
+            return []
         return [(self.row.beaten if arm == "record" else self.row.recipe, runs) for arm, runs in self.finished.items()]
 
     @property
@@ -151,7 +147,7 @@ class TrackPage:
         return next((page for page in self.current if page.row.kind == "opening"), None)
 
     @cached_property
-    def intervals(self) -> dict[int, list[float]]:
+    def intervals(self) -> dict[int, list[int]]:
         """Number -> low end, gain, high end and zero in pixels from the left, on one scale for the whole track.
 
         Not for the lane `speed`, whose gains are times.
@@ -163,7 +159,7 @@ class TrackPage:
                 found[row.number] = (row.ci_low, row.gain, row.ci_high, 0.0)
         low, high = min(map(min, found.values()), default=0.0), max(map(max, found.values()), default=1.0)
         scale = (PLOT_WIDTH - 8) / ((high - low) or 1.0)
-        return {number: [round(4 + scale * (value - low), 1) for value in values] for number, values in found.items()}
+        return {number: [round(4 + scale * (value - low)) for value in values] for number, values in found.items()}
 
 
 def read_submissions(project: Project) -> list[SubmissionPage]:
