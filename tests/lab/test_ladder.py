@@ -20,10 +20,11 @@ from harness.lab.studies.ladder import (
     make_forecast,
     measure_ladder,
 )
-from harness.lab.studies.ladder_files import kept_forecasts, kept_ladder, save_forecast, save_ladder
+from harness.lab.studies.ladder_files import kept_forecasts, kept_ladder, ladder_folder, save_forecast, save_ladder
 from harness.lab.studies.rungs import compute_of, rungs_of
-from harness.show.studies.ladder import draw_ladder, ladder_lines, ladder_table, scale_page
+from harness.show.studies.ladder import draw_ladder, ladder_lines, ladder_table, scale_files, scale_page
 from tests.make import ROOT, make_run
+from tests.sandbox import git
 
 SIZES = ("pocket-s", "pocket", "pocket-l")
 BASE = {"pocket-s": 4.2, "pocket": 3.6, "pocket-l": 3.2}
@@ -136,3 +137,23 @@ def test_the_report_counts_kept_orders_kept_verdicts_and_forecasts_that_came_tru
     lines = "\n".join(ladder_lines(found))
     assert "pocket to pocket-l: 67 %" in lines.replace("67%", "67 %")
     assert all(0.001 < one.noise < 0.02 for one in found.rungs if one.noise is not None)
+
+
+def test_the_page_on_scale_follows_from_the_kept_runs(project: Project) -> None:
+    for path, text in scale_files(project).items():
+        assert path.read_text() == text, "run `llmbench ladder --stored --save`"
+
+
+def test_each_forecast_was_committed_before_the_runs_of_its_size(project: Project) -> None:
+    for name in sorted(path.name for path in ladder_folder(project, "x").parent.glob("*/")):
+        for track in kept_forecasts(project, name):
+            folder = ladder_folder(project, name)
+            added = [
+                git(ROOT, "log", "--diff-filter=A", "--format=%H", "--reverse", "--", str(path)).split()
+                for path in (folder / "forecasts" / f"{track}.json", folder / track)
+            ]
+            if (project.root / ".git" / "shallow").exists() or not all(added):
+                continue  # the history says nothing, or the runs are not there yet
+            (forecast, *_), (runs, *_) = added
+            assert forecast != runs
+            git(ROOT, "merge-base", "--is-ancestor", forecast, runs)

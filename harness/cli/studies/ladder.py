@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated
 
 from harness.cli.options import (
@@ -21,8 +20,8 @@ from harness.cli.options import (
 )
 from harness.cli.training import about_time, watched_store
 from harness.core.errors import LlmbenchError
-from harness.core.project import DEFAULT_TRACK, Project, write_atomic
-from harness.core.track import Track, track_names
+from harness.core.project import DEFAULT_TRACK, Project, write_changed
+from harness.core.track import Track
 from harness.lab.studies.ladder import (
     DEFAULT_PAIRS,
     Made,
@@ -34,15 +33,13 @@ from harness.lab.studies.ladder_files import (
     kept_forecasts,
     kept_ladder,
     ladder_folder,
-    save_curve,
     save_forecast,
     save_ladder,
 )
 from harness.lab.studies.rungs import rungs_of
 from harness.lab.studies.series import make_series
 from harness.show.documents import LadderDocument
-from harness.show.plots import to_svg
-from harness.show.studies.ladder import draw_ladder, ladder_lines, ladder_table, scale_page
+from harness.show.studies.ladder import ladder_lines, ladder_table, scale_files
 from harness.variants.recipe import parse_recipe
 
 
@@ -90,7 +87,8 @@ def ladder(
         made = kept_ladder(project, name, tracks)
     found = measure_ladder([one for one in tracks if one.name in made], beside, made, kept_forecasts(project, name))
     if save:
-        write_scale(project)
+        for path, text in scale_files(project).items():
+            write_changed(path, text)
     if as_json:
         show_json(LadderDocument(track=name, **dict(found)))
     else:
@@ -135,23 +133,3 @@ def _predict(project: Project, name: str, tracks: list[Track], target: str, besi
     found = make_forecast(tracks, wanted, beside, made, pairs)
     path = save_forecast(project, name, found)
     show(f"{len(found.ideas)} forecasts for {target}; commit {path} before you train it")
-
-
-def write_scale(project: Project) -> None:
-    """Write docs/scale.md and its pictures from all kept ladders."""
-    found = []
-    for folder in sorted(ladder_folder(project, "x").parent.glob("*/")):
-        if folder.name not in track_names(project):
-            continue
-        tracks = rungs_of(project, folder.name)
-        made = kept_ladder(project, folder.name, tracks)
-        beside = min((recipe for series in made.values() for recipe in series), key=len)
-        one = measure_ladder(
-            [track for track in tracks if track.name in made], beside, made, kept_forecasts(project, folder.name)
-        )
-        found.append((folder.name, one))
-        if beside == "base":
-            save_curve(project, folder.name, one)
-        picture = to_svg(partial(draw_ladder, one))
-        write_atomic(project.root / "docs" / "pictures" / f"scale-{folder.name}.svg", picture)
-    write_atomic(project.root / "docs" / "scale.md", scale_page(found))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from harness.board.leaderboard import Curve, curve_path
+from harness.board.leaderboard import Curve
 from harness.core.errors import LlmbenchError
 from harness.core.project import Project, read_text, write_atomic
 from harness.core.runs import FailedRun, FinishedRun, load_run, save_run
@@ -16,6 +16,7 @@ from harness.core.track import Track, explain_validation
 from harness.lab.arms import source_digests
 from harness.lab.studies.ladder import Made
 from harness.lab.studies.rungs import Forecast, Ladder
+from harness.variants.recipe import BASE
 
 
 def ladder_folder(project: Project, name: str) -> Path:
@@ -23,12 +24,16 @@ def ladder_folder(project: Project, name: str) -> Path:
     return project.root / "benchmarks" / "ladder" / name
 
 
-def save_curve(project: Project, name: str, found: Ladder) -> None:
-    """Write the base's losses on all sizes, from which the board says what a record is worth in compute."""
+def curve_of(name: str, found: Ladder) -> Curve | None:
+    """The base's losses on all sizes, from which the board says what a record is worth in compute.
+
+    None for a ladder that is not beside the base, or has only one size.
+    """
     points = tuple((one.compute, one.val_loss) for one in found.rungs)
     own = next((one.compute for one in found.rungs if one.track == name), None)
-    if own is not None and len(points) > 1:
-        write_atomic(curve_path(project, name), Curve(compute=own, points=points).model_dump_json(indent=1) + "\n")
+    if own is None or len(points) == 1 or found.beside != BASE:
+        return None
+    return Curve(compute=own, points=points)
 
 
 def save_ladder(project: Project, name: str, made: Made) -> Path:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from harness.board.curves import FAINT, INK, new_figure
+from harness.board.leaderboard import curve_path
 from harness.core.errors import one_line
+from harness.core.project import Project
 from harness.core.terminal import markdown
-from harness.lab.studies.ladder import FARTHER
-from harness.lab.studies.rungs import Agreement, Band, Climb, Coverage, Ladder, RungFacts, Step
+from harness.lab.studies.ladder import FARTHER, measure_ladder
+from harness.lab.studies.ladder_files import curve_of, kept_forecasts, kept_ladder, ladder_folder
+from harness.lab.studies.rungs import Agreement, Band, Climb, Coverage, Ladder, RungFacts, Step, rungs_of
+from harness.show.plots import to_svg
 from harness.show.tables import new_table
 
 if TYPE_CHECKING:
@@ -165,3 +171,21 @@ def scale_page(found: Sequence[tuple[str, Ladder]]) -> str:
         ]
         lines.append("")
     return "\n".join(lines)
+
+
+def scale_files(project: Project) -> dict[Path, str]:
+    """docs/scale.md, its pictures and the base's curves, from all kept ladders: path -> text."""
+    found, files = [], dict[Path, str]()
+    for folder in sorted(ladder_folder(project, "x").parent.glob("*/")):
+        if not any(folder.glob("*/*-seed-*.json")):
+            continue
+        tracks = rungs_of(project, folder.name)
+        made = kept_ladder(project, folder.name, tracks)
+        beside = min((recipe for series in made.values() for recipe in series), key=len)
+        here = [track for track in tracks if track.name in made]
+        ladder = measure_ladder(here, beside, made, kept_forecasts(project, folder.name))
+        found.append((folder.name, ladder))
+        files[project.root / "docs" / "pictures" / f"scale-{folder.name}.svg"] = to_svg(partial(draw_ladder, ladder))
+        if curve := curve_of(folder.name, ladder):
+            files[curve_path(project, folder.name)] = curve.model_dump_json(indent=1) + "\n"
+    return files | {project.root / "docs" / "scale.md": scale_page(found)}
