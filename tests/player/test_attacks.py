@@ -189,7 +189,7 @@ class Forged:
         return json.dumps(built)
 play.Built = Forged
 """
-NO_ANSWER = "its process sent something that is no answer"
+NO_ANSWER = "its process sent an invalid answer"
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ NO_ANSWER = "its process sent something that is no answer"
         ("first['name'] = ''", NO_ANSWER),
         ("first['name'] = '__metadata__'", "a tensor is called __metadata__"),  # a safetensors file's own key
         ("first['name'] = built['tensors'][1]['name']", "two tensors have one name"),
-        ("built['tensors'] *= 4000", "its process sent a longer answer than it may"),
+        ("built['tensors'] *= 4000", "its process sent an answer that is too long"),
         ("built['tensors'] = [{**first, 'name': str(n), 'shape': []} for n in range(12000)]; first = 0", ""),
         ("built['score'] = 0", NO_ANSWER),
         ("return '[' * 500_000", NO_ANSWER),
@@ -238,8 +238,8 @@ ctypes.CDLL(None).pthread_exit(None)
     [
         ("os._exit(255)", "its process ended with code 255"),  # what a lost fork server would say
         ("os._exit(-9)", "its process ended with code 247"),
-        ("os.close(pipe)\ntime.sleep(60)", "its process has closed its answers and lives on"),
-        (LEADER, "its process has closed its answers and lives on"),
+        ("os.close(pipe)\ntime.sleep(60)", "its process closed its pipe and did not exit"),
+        (LEADER, "its process closed its pipe and did not exit"),
         ("import signal\nsignal.setitimer(signal.ITIMER_REAL, 0.01)\ntime.sleep(60)", "its process crashed: SIGALRM"),
         ("os.write(pipe, struct.pack('!i', 1))\ntime.sleep(60)", "silence: "),  # half a message
         ("for _ in range(600):\n    os.write(pipe, bytes(1))\n    time.sleep(0.1)", "an answer of another size"),
@@ -322,7 +322,7 @@ train.Training.save = lambda self: {state}
 
 def test_a_saved_state_is_capped_and_opens_in_a_player_alone(start: Start) -> None:
     large = start(OTHER_STATE.format(state="bytes(100 << 20)"))
-    with large, pytest.raises(RunFailedError, match="a longer answer than it may"):
+    with large, pytest.raises(RunFailedError, match="an answer that is too long"):
         large.save()
     bomb = pickle.dumps(print)
     with start(OTHER_STATE.format(state=repr(bomb))) as session:
@@ -366,10 +366,10 @@ play.Program._score = far_apart
         (LOSSES.format(losses="bytes(7)"), NO_ANSWER),
         (LOSSES.format(losses="struct.pack('<d', float('nan'))"), "diverged: "),
         (LOSSES.format(losses="struct.pack('<d', 1e308)"), "diverged: "),
-        (LOSSES.format(losses="bytes(1 << 20)"), "a longer answer than it may"),
+        (LOSSES.format(losses="bytes(1 << 20)"), "an answer that is too long"),
         (PATCH + PIPE + TWICE, "error: its process"),
         (PATCH + "play.Program._weights = lambda self: weights(self)[:-1]", "an answer of another size"),
-        (PATCH + "play.Program._weights = lambda self: weights(self) + bytes(1)", "a longer answer than it may"),
+        (PATCH + "play.Program._weights = lambda self: weights(self) + bytes(1)", "an answer that is too long"),
         (PATCH + "play.Program._weights = lambda self: bytes([255]) * len(weights(self))", "finiteness: "),
         (PATCH + 'play.Program._report = lambda self: b\'{"peak_memory_mib": null, "experts": 1e400}\'', NO_ANSWER),
         (PATCH + "play.Program._report = lambda self: b'[' * (1 << 19)", NO_ANSWER),

@@ -275,7 +275,7 @@ def test_the_rank_that_failed_is_named_and_not_those_that_lost_it() -> None:
     lost = RunFailedError("error", "RuntimeError: [gloo/transport/tcp/pair.cc:544] Connection closed by peer")
     for own in (
         RunFailedError("interrupted", "killed by signal 9 from outside"),
-        RunFailedError("invalid", "budget: 8 tokens passed the model"),
+        RunFailedError("invalid", "budget: the model processed 8 tokens"),
         RunFailedError("error", "ValueError: Connection of blocks 3 and 4"),
     ):
 
