@@ -208,7 +208,7 @@ NO_ANSWER = "its process sent an invalid answer"
         ("first['name'] = 'x' * 301", NO_ANSWER),
         ("first['name'] = ''", NO_ANSWER),
         ("first['name'] = '__metadata__'", "a tensor is called __metadata__"),  # a safetensors file's own key
-        ("first['name'] = built['tensors'][1]['name']", "two tensors have one name"),
+        ("first['name'] = built['tensors'][1]['name']", "two tensors have the same name"),
         ("built['tensors'] *= 4000", "its process sent an answer that is too long"),
         ("built['tensors'] = [{**first, 'name': str(n), 'shape': []} for n in range(12000)]; first = 0", ""),
         ("built['score'] = 0", NO_ANSWER),
@@ -360,9 +360,9 @@ play.Program._score = far_apart
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (LOSSES.format(losses="b''"), "its process told other losses than were asked for"),
-        (LOSSES.format(losses="struct.pack('<d', -5.0)"), "its process told other losses than were asked for"),
-        (LOSSES.format(losses="bytes(24)"), "its process told other losses than were asked for"),
+        (LOSSES.format(losses="b''"), "its process reported too many or too few losses"),
+        (LOSSES.format(losses="struct.pack('<d', -5.0)"), "its process reported too many or too few losses"),
+        (LOSSES.format(losses="bytes(24)"), "its process reported too many or too few losses"),
         (LOSSES.format(losses="bytes(7)"), NO_ANSWER),
         (LOSSES.format(losses="struct.pack('<d', float('nan'))"), "diverged: "),
         (LOSSES.format(losses="struct.pack('<d', 1e308)"), "diverged: "),
