@@ -242,7 +242,7 @@ ctypes.CDLL(None).pthread_exit(None)
         (LEADER, "its process closed its pipe and did not exit"),
         ("import signal\nsignal.setitimer(signal.ITIMER_REAL, 0.01)\ntime.sleep(60)", "its process crashed: SIGALRM"),
         ("os.write(pipe, struct.pack('!i', 1))\ntime.sleep(60)", "silence: "),  # half a message
-        ("for _ in range(600):\n    os.write(pipe, bytes(1))\n    time.sleep(0.1)", "an answer of another size"),
+        ("for _ in range(600):\n    os.write(pipe, bytes(1))\n    time.sleep(0.1)", "an answer of the wrong size"),
         (
             "os.write(pipe, struct.pack('!i', 1 << 19))\nwhile True: os.write(pipe, bytes(9)); time.sleep(0.1)",
             "than it may",
@@ -368,7 +368,7 @@ play.Program._score = far_apart
         (LOSSES.format(losses="struct.pack('<d', 1e308)"), "diverged: "),
         (LOSSES.format(losses="bytes(1 << 20)"), "an answer that is too long"),
         (PATCH + PIPE + TWICE, "error: its process"),
-        (PATCH + "play.Program._weights = lambda self: weights(self)[:-1]", "an answer of another size"),
+        (PATCH + "play.Program._weights = lambda self: weights(self)[:-1]", "an answer of the wrong size"),
         (PATCH + "play.Program._weights = lambda self: weights(self) + bytes(1)", "an answer that is too long"),
         (PATCH + "play.Program._weights = lambda self: bytes([255]) * len(weights(self))", "finiteness: "),
         (PATCH + 'play.Program._report = lambda self: b\'{"peak_memory_mib": null, "experts": 1e400}\'', NO_ANSWER),
