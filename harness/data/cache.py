@@ -59,7 +59,7 @@ def cache_folder(track: Track) -> Path:
 
 
 def read_manifest(track: Track) -> Manifest | None:
-    """The manifest of the track's cache, or None where nothing is cached. Raises LlmbenchError where it is broken."""
+    """The manifest of the track's cache, or None without one. Raises LlmbenchError where it cannot be read."""
     path = cache_folder(track) / MANIFEST
     try:
         return Manifest.model_validate_json(path.read_bytes())

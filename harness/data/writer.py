@@ -1,7 +1,7 @@
 """Writes token arrays chunk by chunk into a folder, so that an interrupted preparation can be continued.
 
-After each chunk of documents `progress.json` says how far the arrays are. The next attempt cuts them off there and
-goes on, so the tokens are the same as without the interruption.
+After each chunk of documents `progress.json` records the lengths of the arrays. The next attempt truncates them to
+these lengths and continues, so the tokens are the same as without the interruption.
 """
 
 from __future__ import annotations

@@ -31,9 +31,7 @@ WATCH_EVERY_S = 0.1
 _SHORT, _LONG = struct.Struct("!i"), struct.Struct("!Q")  # lengths of messages, as in multiprocessing.connection
 MOST_THREADS = 1000  # of a player; a machine allows some ten thousand in all
 _KILLED_WITH_SERVER = 255  # multiprocessing's exit code if the fork server was killed
-INTERRUPTED = (
-    "interrupted; finished runs are kept and started ones have a checkpoint, run the same command again to go on"
-)
+INTERRUPTED = "interrupted; finished runs and checkpoints of started ones are kept, run the same command again to go on"
 
 
 class Answered(NamedTuple):

@@ -28,7 +28,7 @@ SMALL_STEPS, SAVED_AFTER, SMALL_ROWS = 12, (1, 6, 7, 10, 11), 2
 
 
 class Progress(Strict):
-    """What the referee knows of a run between two steps."""
+    """The referee's state of a run between two steps."""
 
     step: Count = 0
     tokens: Count = 0
@@ -64,7 +64,9 @@ def load_checkpoint(job: Job) -> tuple[Progress, bytes] | None:
         start = LENGTH.size + length
         return Progress.model_validate_json(payload[LENGTH.size : start]), payload[start:]
     except (ValueError, struct.error, ValidationError) as error:
-        raise LlmbenchError(f"the checkpoint {job.checkpoint} is broken; delete it to train this run anew") from error
+        raise LlmbenchError(
+            f"the checkpoint {job.checkpoint} is broken; delete it to train this run from its start"
+        ) from error
 
 
 def resumes_exactly(casting: Casting) -> bool:

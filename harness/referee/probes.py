@@ -142,7 +142,7 @@ class Scores:
     correct: dict[int, int] = field(default_factory=dict)
     """Row -> positions whose most probable token was right."""
     questions: dict[int, Question] = field(default_factory=dict)
-    """Row -> the batch in which it was asked."""
+    """Row -> the batch in which it was scored."""
 
 
 def score(session: Session, exam: Exam, rows: Sequence[int], generator: np.random.Generator) -> Scores:

@@ -163,7 +163,7 @@ class Dev:
         if (after := session.snapshot()) != weights:
             pairs = zip(session.tensors, split(session.tensors, after), split(session.tensors, weights), strict=True)
             moved = next(spec.name for spec, one, other in pairs if one != other)
-            reason = f"evaluation_mode: scoring dev changed {moved}; nothing may learn from dev"
+            reason = f"evaluation_mode: scoring dev changed {moved}; nothing may change in evaluation mode"
             raise RunFailedError("invalid", reason)
         session.player.freeze()
         return loss, again
@@ -171,7 +171,7 @@ class Dev:
 
 @dataclass
 class _Run:
-    """What the referee knows of a run while it trains."""
+    """The referee's state of a run while it trains."""
 
     casting: Casting
     ranks: list[Session]
