@@ -32,7 +32,7 @@ _DEVICES = [Path("/dev") / name for name in ("null", "zero", "random", "urandom"
 
 @contextmanager
 def bubble(devices: Iterable[Path] = ()) -> Iterator[None]:
-    """Within it multiprocessing starts processes in bubblewrap, if a trial start works; it is made once.
+    """A context in which multiprocessing starts processes in bubblewrap, if a trial start (made once) works.
 
     Processes in bubblewrap have the environment variable INSIDE.
     """
@@ -62,8 +62,8 @@ def bubble_command(devices: Iterable[Path] = ()) -> list[str]:
     bwrap = shutil.which("bwrap")
     if sys.platform != "linux" or bwrap is None or os.environ.get("LLMBENCH_BUBBLE") == "0":
         return []
-    # Without --die-with-parent, which acts when the starting thread ends. bwrap ends with the fork server, which ends
-    # with this process.
+    # No --die-with-parent: it would end bwrap with the thread that started it. bwrap ends with the fork server, and
+    # that with this process.
     command = [bwrap, "--unshare-net", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL"]
     command += ["--setenv", INSIDE, NAME]
     command += ["--tmpfs", "/tmp"]  # importing torch needs a writable folder

@@ -25,8 +25,8 @@ from harness.player.start import PREPARE_S, Cell, start_method, start_player, st
 
 Record = TypeVar("Record", bound=BaseModel)
 
-PATIENCE_S = 5.0  # that a player may take to exit
-STOP_S = 1.0  # that an answer may take once the run is to stop
+PATIENCE_S = 5.0  # time for a player to exit
+STOP_S = 1.0  # time for an answer once the run is to stop
 WATCH_EVERY_S = 0.1
 _SHORT, _LONG = struct.Struct("!i"), struct.Struct("!Q")  # lengths of messages, as in multiprocessing.connection
 MOST_THREADS = 1000  # of a player; a machine allows some ten thousand in all

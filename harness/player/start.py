@@ -37,7 +37,7 @@ LONGEST_LOG = 4 << 20  # bytes of a player's log
 LONGEST_OUTPUT = 1 << 30  # bytes of each file of a player that compiles
 PIPE_BYTES = 1 << 20
 PREPARE_S = 600.0  # to import, build, compile and warm up; a compiler takes minutes
-LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC  # one log per player: writers see its length
+LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC  # one log per player: its length is a channel
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -103,7 +103,7 @@ def start_player(cell: Cell, log: Path) -> tuple[Any, Connection, Connection]:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Processes started within it block SIGINT and SIGTERM to the process group: the command handles them for all."""
+    """A context in which processes start with SIGINT and SIGTERM blocked: the command handles both for all of them."""
     if sys.platform == "win32":
         yield
         return
@@ -119,7 +119,7 @@ def _without_interrupts() -> Iterator[None]:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """Processes started within it get no private variables: they can read the environment that they started with."""
+    """A context without private variables: a process can read the environment that it or its fork server started with."""
     before = dict(os.environ)
     paths = os.pathsep.join([str(CHECKOUT), *filter(None, [before.get("PYTHONPATH")])])
     # OpenBLAS must not start threads yet: a fork would lose them, and confinement would not cover them.
