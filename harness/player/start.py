@@ -119,7 +119,7 @@ def _without_interrupts() -> Iterator[None]:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """A context without private variables: a process can read the environment that it or its fork server started with."""
+    """A context without private variables: a process can read that of its start or of its fork server."""
     before = dict(os.environ)
     paths = os.pathsep.join([str(CHECKOUT), *filter(None, [before.get("PYTHONPATH")])])
     # OpenBLAS must not start threads yet: a fork would lose them, and confinement would not cover them.
