@@ -14,8 +14,7 @@ from harness.core.errors import LlmbenchError
 from harness.core.runs import BatchShape
 from harness.core.track import Track
 
-# A batch holds at most this many times the tokens of the track's, and at least one part in this many of them. This
-# bounds memory and time.
+# A batch holds from 1/16 to 16 times the tokens of the track's batch. This bounds memory and time.
 MOST_BATCH = 16
 # Most groups of steps with one shape. The player reports all of them in one message.
 MOST_SHAPES = 5_000

@@ -21,9 +21,9 @@ MAX_DEV_SHIFT = 1e-3
 NUM_FRESH_ROWS = 16
 """Rows of full length that are probed with fresh weights: a leak in the architecture shows in any row."""
 WHOLE_EVERY = 16
-"""One row in so many is also scored again uncut, so that its last position is compared too."""
+"""One row in this many is also scored again uncut, so that its last position is compared too."""
 MOST_EXTRA = 0.1
-"""If val has fewer rows than a row has boundaries, rows are cut again, for at most so many passes over val."""
+"""If val has fewer rows than a row has boundaries, rows are cut again, for at most this share of a pass over val."""
 FEWEST_CUTS = 24
 """Fewest cuts of rows of one length, where cutting at every boundary costs too much; the audit tries the others.
 

@@ -176,7 +176,7 @@ def plan(
 ) -> Iterator[tuple[list[Cut], int]]:
     """Batches of cuts, and the size to fill each up to: at least `num_cuts` cuts, and `num_whole` uncut rows.
 
-    `odds`: row -> how often to cut it after each position, relatively. Half of the cuts follow it, half are uniform.
+    `odds`: row -> relative frequency of a cut after each position. Half of the cuts follow it, half are uniform.
     Rows are used about equally often, and so are boundaries; no row is cut twice at the same one. No batch holds a row
     twice, and a row's cuts increase from batch to batch.
     """
@@ -261,7 +261,7 @@ class Probe:
         return float((np.abs(again_T - before_T) / np.maximum(1.0, before_T)).max())
 
     def _explain(self, row: int, place: int, beside_BT: NDArray[np.int64], shift: str) -> ProbeFailedError:
-        """The rule that was broken: tried are the same batch again, then other rows beside it; else it is causality."""
+        """The broken rule. First the same batch is scored again, then other rows beside it; else it is causality."""
         rows, tokens_BT = self.scores.questions[row]
         if self._shift(row, self.session.ask(tokens_BT)[rows.index(row)], tokens_BT.shape[1]) > MAX_SHIFT:
             return ProbeFailedError("statelessness: the same batch gives other losses in another order of batches")

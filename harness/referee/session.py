@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from harness.core.track import Track
 
 MOST_STATE = 16
-"""Largest saved state, as a multiple of the weights' bytes. With optimizers it takes three to five times as many."""
+"""Largest saved state, as a multiple of the weights' bytes. Weights and optimizers take three to five."""
 STATE_BASE_BYTES = 64 << 20
 WEIGHTS_SHARE, STATE_SHARE = 4, 2
 """Weights may take a quarter of a player's memory, a saved state half: it also holds gradients and optimizer states,

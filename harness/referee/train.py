@@ -198,7 +198,7 @@ class _Run:
         return bool(self.curve) and self.curve[-1].step == self.step
 
     def read(self, losses_R: Sequence[Sequence[float]], num_tokens: int) -> None:
-        """Count a step: the losses that each rank reports with it, and the tokens of its batch."""
+        """Record a finished step: the losses that each rank reports with it, and the tokens of its batch."""
         self.step += 1
         self.tokens += num_tokens
         self.unread += 1
