@@ -222,7 +222,7 @@ def test_a_number_comes_from_a_line_a_file_or_an_environment_variable(folder: Fo
 def test_two_runs_at_a_time_do_not_share_one_file(folder: Folder) -> None:
     code, _, err = folder.commands("", "--metric", "eval.loss", "--metric-file", "log.jsonl")
     assert code == 2
-    assert "two runs at a time would both write 'log.jsonl': put {out} into it" in err
+    assert "two runs at a time would both write 'log.jsonl'; put {out} into it" in err
 
 
 def test_a_file_of_an_earlier_run_is_no_result(folder: Folder) -> None:

@@ -324,5 +324,5 @@ def test_a_run_of_several_processes_is_lent_as_many_gpus_and_cores(smoke: Track,
     assert lent == ["4,5", "6,7", "4,5"]
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    with pytest.raises(LlmbenchError, match=r"takes 2 GPUs, one a process, and torch finds 1 here"):
+    with pytest.raises(LlmbenchError, match=r"takes 2 GPUs, one per process, and torch finds 1 here"):
         require_device(on_gpus)
