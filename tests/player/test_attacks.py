@@ -245,7 +245,7 @@ ctypes.CDLL(None).pthread_exit(None)
         ("for _ in range(600):\n    os.write(pipe, bytes(1))\n    time.sleep(0.1)", "an answer of the wrong size"),
         (
             "os.write(pipe, struct.pack('!i', 1 << 19))\nwhile True: os.write(pipe, bytes(9)); time.sleep(0.1)",
-            "than it may",
+            "an answer that is too long",
         ),
     ],
 )
