@@ -1,4 +1,4 @@
-"""Causal attention with rotary positions, in four parts that can be wrapped apart.
+"""Causal attention with rotary positions. Each of its four parts can be wrapped separately.
 
 Shapes: B batch, T position, D model width, H query heads, G key heads, K head width, J half of it.
 """
@@ -17,7 +17,7 @@ from models.parts import Parts
 
 
 class Rotary(nn.Module):
-    """Rotary positions on queries and keys (arXiv:2104.09864), halves paired instead of neighbours."""
+    """Rotary positions on queries and keys (arXiv:2104.09864); dimension i is paired with i + K/2."""
 
     def __init__(self, head_dim: int, base: float) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ def _rotate(x_BTHK: Tensor, cos_T1K: Tensor, sin_T1K: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Causal scaled-dot-product attention; key heads may be fewer than query heads (arXiv:2305.13245).
 
-    It owns the matrices. What is done with them are four parts, each of which can be wrapped alone.
+    It owns the matrices. `projection`, `query_key`, `mixing` and `output` use them; each can be wrapped alone.
     """
 
     def __init__(self, parts: Parts, layer: int) -> None:
@@ -77,7 +77,7 @@ class Attention(nn.Module):
 
 
 class Seam(nn.Module):
-    """A function as a component, so that it can be wrapped like one. A method's owner does not become its child."""
+    """Makes a function a module, so that it can be wrapped. A method's owner does not become a submodule."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """The dense base model: pre-norm blocks, rotary positions, causal attention, squared-ReLU feed-forward.
 
-Shapes: B batch, T position, D model width, V vocabulary. Every module that owns a parameter draws it in
-`reset_parameters`, PyTorch's convention, which is how the harness gives each parameter a random stream of its own.
+Shapes: B batch, T position, D model width, V vocabulary. Every module that owns parameters draws them in
+`reset_parameters`, PyTorch's convention. The harness calls it with a separate random stream for each parameter.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ __all__ = ["GPT", "Attention", "Block", "Embedding", "FeedForward", "Head", "Lin
 class Embedding(nn.Embedding):
     """tokens_BT -> x_BTD of unit variance.
 
-    A tied matrix is small, as the logits need it, and scaled up on the way in (arXiv:1706.03762, 3.4).
+    A tied matrix has standard deviation D**-0.5, as the logits need; the output is multiplied by D**0.5
+    (arXiv:1706.03762, 3.4).
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -47,7 +48,7 @@ class FeedForward(nn.Module):
         self.down = Linear(config.ffn_dim, config.dim, zero=True)
 
     def activate(self, hidden_BTF: Tensor) -> Tensor:
-        """What stands between the two matrices."""
+        """The activation between the two matrices."""
         return squared_relu(hidden_BTF)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
@@ -56,7 +57,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each normalised before and added to the residual stream after."""
+    """x_BTD -> x_BTD: attention, then feed-forward, each with a norm before it and a residual connection."""
 
     def __init__(self, parts: Parts, layer: int) -> None:
         super().__init__()
@@ -71,7 +72,7 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """x_BTD -> logits_BTV; starts at zero, that is at the uniform distribution."""
+    """x_BTD -> logits_BTV. The matrix starts at zero, so the first prediction is uniform."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -83,12 +84,12 @@ class Head(nn.Module):
 
 
 class GPT(nn.Module):
-    """The components of a Parts, put together."""
+    """The model that a Parts describes."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()
         self.parts = parts
-        """What it is made of: an optimizer's factory finds the other parts here."""
+        """An optimizer's factory reads the other parts here."""
         self.embedding = parts.embedding(parts)
         self.blocks = nn.ModuleList([parts.block(parts, layer) for layer in range(parts.model.num_layers)])
         self.head = parts.head(parts)
@@ -116,7 +117,7 @@ def _feed_forward(parts: Parts, layer: int) -> nn.Module:
 
 
 def base(model: ModelConfig, optim: OptimConfig, separator: int = 0) -> Parts:
-    """The recipe `base`: what the first variant of a recipe is applied to."""
+    """The recipe `base`, to which the first variant is applied. `separator`: the token that begins each document."""
     return Parts(
         model=model,
         optim=optim,

@@ -1,6 +1,6 @@
-"""The matrix, and operations with a gradient written by hand where a CPU is faster than with what autograd composes.
+"""The linear layer, and operations whose backward pass is written by hand, which is faster on a CPU than autograd's.
 
-`python benchmarks/speed.py pocket` measures what each is worth. On a GPU PyTorch's own kernels are used.
+`python benchmarks/speed.py pocket` measures how much each saves. On a GPU PyTorch's own kernels are used.
 
 Shapes: B batch, T position, H query heads, G key heads, K head width, D width.
 """
@@ -14,16 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# Queries that share one product: small enough that little of it lies above the diagonal, and that it stays in cache.
+# Queries per block of attention. Small: few scores of a block are masked, and they stay in cache.
 QUERY_BLOCK = 64
-# Attention weights are kept for the way back; above this many positions they would fill the memory.
+# The backward pass reuses the attention weights. Above this many positions they would take too much memory.
 MAX_KEPT_POSITIONS = 512
 
 
 class Linear(nn.Linear):
-    """A matrix without bias; starts at variance 1/(3 fan-in), PyTorch's default, or at zero.
+    """A linear layer without bias; starts at variance 1/(3 fan-in), PyTorch's default, or at zero.
 
-    A residual branch whose last matrix starts at zero leaves the stream as it is (arXiv:1901.09321).
+    A residual block whose last matrix starts at zero starts as the identity (arXiv:1901.09321).
     """
 
     def __init__(self, in_features: int, out_features: int, *, zero: bool = False) -> None:
@@ -72,7 +72,7 @@ def squared_relu(x: Tensor) -> Tensor:
     """max(x, 0) ** 2 (arXiv:2109.08668)."""
     if x.is_cuda:
         positive = F.relu(x)
-        return positive * positive  # autocast squares in float32
+        return positive * positive  # .square() would run in float32 under autocast
     return _SquaredReLU.apply(x)  # type: ignore[no-untyped-call]
 
 
@@ -91,7 +91,7 @@ class _SquaredReLU(torch.autograd.Function):
 
 
 def causal_attention(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor) -> Tensor:
-    """Softmax attention of each position to those up to it, scaled by K ** -0.5 (arXiv:1706.03762); y_BTHK."""
+    """Causal softmax attention, scores scaled by K ** -0.5 (arXiv:1706.03762); returns y_BTHK."""
     q_BHTK, k_BGTK, v_BGTK = (x.transpose(1, 2) for x in (q_BTHK, k_BTGK, v_BTGK))
     groups = q_BHTK.size(1) // k_BGTK.size(1)
     if q_BHTK.is_cuda or q_BHTK.size(2) > MAX_KEPT_POSITIONS:
@@ -105,7 +105,7 @@ def causal_attention(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor) -> Tensor:
 
 
 class _CausalAttention(torch.autograd.Function):
-    """Shapes: N sequences times heads, Q positions of a block of queries, S those that it sees."""
+    """Shapes: N sequences times heads, Q queries of a block, S positions that the block attends to."""
 
     @staticmethod
     def forward(ctx: Any, q_NTK: Tensor, k_NTK: Tensor, v_NTK: Tensor) -> Tensor:

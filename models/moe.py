@@ -17,9 +17,9 @@ from models.parts import ModelConfig
 class MixtureOfExperts(nn.Module):
     """Each token goes to its `top_k` experts, weighted by the router's probabilities, renormalised over them.
 
-    After a forward pass `count_E` holds the assignments of each expert, `balance_loss` the load-balancing loss, and
-    `aux_loss` what of it is added to the training loss. A subclass may add experts without matrices: further columns
-    of `scores`, which this class's `combine` leaves out.
+    After a forward pass `count_E` holds the number of assignments of each expert, `balance_loss` the load-balancing
+    loss, and `aux_loss` its weighted value, which is added to the training loss. A subclass may add experts without
+    matrices as further columns of `scores`; `combine` skips them.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -36,10 +36,10 @@ class MixtureOfExperts(nn.Module):
         with torch.autocast(x_ND.device.type, enabled=False):  # float32, as in arXiv:2101.03961, section 2.4
             probability_NE = self.scores(x_ND.float()).softmax(-1)
         weight_Nk, expert_Nk = probability_NE.topk(self.top_k, dim=-1)
-        if self.top_k > 1:  # a single expert keeps its probability, or the router would learn nothing from it
+        if self.top_k > 1:  # with one expert the weight would be 1, without gradient for the router
             weight_Nk = weight_Nk / weight_Nk.sum(-1, keepdim=True)
         ids_E = torch.arange(probability_NE.size(-1), device=x_ND.device)
-        self.count_E = (expert_Nk.flatten()[:, None] == ids_E).sum(0)  # bincount would wait for a GPU
+        self.count_E = (expert_Nk.flatten()[:, None] == ids_E).sum(0)  # bincount would synchronise with a GPU
         self.balance_loss = self.balance(self.count_E / expert_Nk.numel(), probability_NE.mean(0))
         self.aux_loss = self.balance_weight * self.balance_loss
         y_ND = self.combine(x_ND, weight_Nk.type_as(x_ND), expert_Nk)
@@ -57,8 +57,8 @@ class MixtureOfExperts(nn.Module):
         return len(share_E) * (share_E * probability_E).sum()
 
     def combine(self, x_ND: Tensor, weight_Nk: Tensor, expert_Nk: Tensor) -> Tensor:
-        """The weighted sum y_ND of each token's experts, those with matrices."""
-        # Sorted by expert, the assignments of each expert are one slice: one pair of products an expert.
+        """y_ND: the weighted sum over each token's experts that have matrices."""
+        # Sorted by expert, the assignments of each expert are one slice.
         order_A = expert_Nk.flatten().argsort(stable=True)
         token_A = order_A // self.top_k
         y_AD = self.experts(x_ND.index_select(0, token_A), self.count_E)
@@ -67,7 +67,7 @@ class MixtureOfExperts(nn.Module):
 
 
 class Experts(nn.Module):
-    """E feed-forwards with a squared ReLU, their matrices stacked."""
+    """E feed-forward layers with a squared ReLU, their matrices stacked."""
 
     def __init__(self, num_experts: int, dim: int, ffn_dim: int) -> None:
         super().__init__()
@@ -82,14 +82,14 @@ class Experts(nn.Module):
     def forward(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
         """Rows sorted by expert, `count_E[e]` rows for expert e -> their outputs in the same order.
 
-        Where `count_E` is longer than there are experts, the rows that remain give zeros, and cost no product.
+        `count_E` may be longer than E: the rows that remain belong to experts without matrices and give zeros.
         """
         if x_AD.is_cuda and not self.training:
             return self.all_by_all(x_AD, count_E)
         return self.grouped(x_AD, count_E) if self._can_group(x_AD) else self.one_by_one(x_AD, count_E)
 
     def one_by_one(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
-        """A pair of products an expert: the fastest on a CPU, where a product of some hundred rows fills a core."""
+        """Two products per expert: fastest on a CPU, where a product of some hundred rows keeps a core busy."""
         num_experts, counts = len(self.up_EDF), count_E.tolist()
         *slices, rest = torch.split(x_AD, [*counts[:num_experts], sum(counts[num_experts:])])
         outputs = [
@@ -98,10 +98,10 @@ class Experts(nn.Module):
         return torch.cat([*outputs, torch.zeros_like(rest, dtype=outputs[0].dtype)])
 
     def all_by_all(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
-        """Every expert for all rows, of which each keeps its own: more products, whose sizes no routing changes.
+        """Apply every expert to all rows, then select: more work, but sizes that do not depend on the routing.
 
-        A GPU may sum in another order for another number of rows, and a token that stands between two experts would
-        then be scored by what else is in its batch.
+        A GPU may sum in another order for another number of rows. The score of a token near the border between two
+        experts would then depend on the rest of its batch.
         """
         expert_A = torch.searchsorted(count_E.cumsum(0), torch.arange(len(x_AD), device=x_AD.device), right=True)
         y_AD = torch.zeros_like(x_AD)
@@ -110,10 +110,10 @@ class Experts(nn.Module):
         return y_AD
 
     def grouped(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
-        """One grouped product for all experts, in bfloat16, its sizes on the GPU: nothing waits for it.
+        """One grouped product for all experts, in bfloat16. Its sizes stay on the GPU, so the CPU does not wait.
 
-        docs.pytorch.org/docs/stable/generated/torch.nn.functional.grouped_mm.html. Rows that no expert takes are
-        not written, on the way back neither, so that they are masked at both ends.
+        docs.pytorch.org/docs/stable/generated/torch.nn.functional.grouped_mm.html. It writes neither output nor
+        gradient of rows without an expert, so input and output are masked.
         """
         end_E = count_E[: len(self.up_EDF)].cumsum(0).to(torch.int32)
         taken_A1 = torch.arange(len(x_AD), device=x_AD.device)[:, None] < end_E[-1]
@@ -122,9 +122,9 @@ class Experts(nn.Module):
         return F.grouped_mm(hidden_AF, self.down_EFD.bfloat16(), offs=end_E).where(taken_A1, 0)
 
     def _can_group(self, x_AD: Tensor) -> bool:
-        """bfloat16 is wanted, the GPU has the kernel (compute capability 9.0 and later), and rows are whole 16 bytes.
+        """Whether `grouped` can run: bfloat16 autocast, compute capability 9.0 or later, rows of whole 16 bytes.
 
-        On an older GPU torch takes a loop for it that waits as ours does.
+        On an older GPU torch runs it as a loop that waits for the GPU, as `one_by_one` does.
         """
         return (
             x_AD.is_cuda

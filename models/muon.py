@@ -1,4 +1,4 @@
-"""Muon: momentum whose direction is made orthogonal, for the matrices inside the blocks."""
+"""Muon: momentum with orthogonalised updates, for the matrices inside the blocks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from torch.optim import Optimizer
 
 from models.parts import Context
 
-# From this ratio of sides n/m on, it is cheaper to iterate on the Gram matrix alone: 2 n/m + 17 products of m x m,
-# where iterating on the matrix takes 10 n/m + 5.
+# From this ratio of sides n/m on, iterating on the Gram matrix alone is cheaper: 2 n/m + 17 products of m x m,
+# against 10 n/m + 5 for iterating on the matrix.
 LONG = 2
 
 
-# Of the quintic x -> a x + b x**3 + c x**5 in each of five iterations: Jordan's, chosen for slope at zero.
+# (a, b, c) of the quintic x -> a x + b x**3 + c x**5 in each of five iterations: Keller Jordan's, chosen for a steep
+# slope at zero.
 QUINTICS = ((3.4445, -4.7750, 2.0315),) * 5
 
 
@@ -69,29 +70,30 @@ class Muon(Optimizer):
                     parameter.add_(update, alpha=-scale)
 
     def momentum(self, group: dict[str, Any]) -> float:
-        """Of this step, for the matrices of a group."""
+        """The momentum of this step, for the matrices of a group."""
         return float(group["momentum"])
 
     def orthogonalize(self, updates_Smn: Tensor, state: dict[str, Any]) -> Tensor:
-        """The directions of all matrices of one shape. `state` is theirs together, and is kept in checkpoints."""
+        """updates_Smn -> orthogonalised updates_Smn. The S matrices share `state`, which is kept in checkpoints."""
         return orthogonalize(updates_Smn, self.quintics)
 
     def scale(self, shape: torch.Size) -> float:
-        """By what a direction is multiplied, besides the learning rate.
+        """Factor on an orthogonalised update, besides the learning rate.
 
         It keeps the update's root mean square the same for tall matrices (out x in) as for square ones.
         """
         return max(1.0, shape[-2] / shape[-1]) ** 0.5
 
     def decay(self, parameter: Tensor, update: Tensor, rate: float) -> None:
-        """Shrink a matrix before its direction is subtracted; `rate` is learning rate times weight decay."""
+        """Shrink a matrix before its update is subtracted; `rate` is learning rate times weight decay."""
         parameter.mul_(1 - rate)
 
 
 def orthogonalize(matrices: Tensor, quintics: Sequence[tuple[float, float, float]] = QUINTICS) -> Tensor:
-    """Each matrix of a stack, with its singular values moved to roughly [0.7, 1.2]; keeps (..., m, n).
+    """Move the singular values of each matrix to roughly [0.7, 1.2]; keeps the shape (..., m, n).
 
-    bfloat16 on a GPU that has it; float32 on a CPU, where bfloat16 is slower (`python benchmarks/speed.py`).
+    Computes in bfloat16 on a GPU that has it, else in float32: bfloat16 is slower on a CPU
+    (`python benchmarks/speed.py`).
     """
     has_bf16 = matrices.is_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
     x = (matrices.bfloat16() if has_bf16 else matrices.float()).flatten(0, -3)
@@ -113,7 +115,7 @@ def _quadratic(gram: Tensor, b: float, c: float) -> Tensor:
 
 
 def _gram_polynomial(gram: Tensor, quintics: Sequence[tuple[float, float, float]]) -> Tensor:
-    """The matrix by which all iterations together multiply a long matrix, from its small Gram matrix alone.
+    """The (m, m) product of all iterations' factors for a long matrix, computed from its Gram matrix alone.
 
     The Gram matrix holds squared singular values, for which bfloat16 has too few digits.
     """
@@ -126,7 +128,7 @@ def _gram_polynomial(gram: Tensor, quintics: Sequence[tuple[float, float, float]
 
 
 def _factor(gram: Tensor, quintic: tuple[float, float, float]) -> Tensor:
-    """What one iteration multiplies a matrix by."""
+    """The (m, m) factor of one iteration: a I + b gram + c gram ** 2."""
     a, b, c = quintic
     factor = _quadratic(gram, b, c)
     factor.diagonal(dim1=-2, dim2=-1).add_(a)

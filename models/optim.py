@@ -1,4 +1,4 @@
-"""Which optimizer moves which parameter, and the learning-rate schedule."""
+"""Which optimizer updates which parameter, and the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from models.parts import OptimConfig, Parts
 
 __all__ = ["Muon", "linear_schedule", "muon_and_adamw", "orthogonalize"]
 
-# A matrix with a side below this has too few directions for orthogonalising to mean much (assumption):
-# gates and routers go to AdamW, as in modded-nanogpt.
+# Matrices with a side below this, such as gates and routers, go to AdamW, as in modded-nanogpt: they are too thin for
+# orthogonalising to help (assumption).
 MIN_MUON_SIDE = 16
 
 
 def muon_and_adamw(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
-    """Parameter groups by place: matrices in the blocks, embeddings, the head, and all that is thin.
+    """Muon for the matrices in the blocks; AdamW for embeddings, the head, and vectors and thin matrices.
 
-    A table that is looked up (`nn.Embedding`) is an embedding wherever it is.
+    The weight of an `nn.Embedding` counts as an embedding wherever it is.
 
-    Where the parts' `lr_scale` gives parameters of one place several rates, each rate has a group.
+    Where the parts' `lr_scale` gives several rates within one of these, each rate has a parameter group.
     """
     parts = cast(Parts, model.parts)
     places: dict[str, dict[float, list[nn.Parameter]]] = {"blocks": {}, "embedding": {}, "head": {}, "scalar": {}}
@@ -58,7 +58,7 @@ def muon_and_adamw(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
 
 
 def linear_schedule(step: int, num_steps: int, config: OptimConfig) -> float:
-    """Linear warm-up, constant, linear warm-down. `step` counts from 0; no step has rate zero.
+    """Factor on the learning rates: linear warm-up, constant, linear warm-down. `step` counts from 0; none is zero.
 
     >>> [round(linear_schedule(s, 4, OptimConfig(muon_lr=1, embed_lr=1, head_lr=1, scalar_lr=1,
     ...     warmup_fraction=0.5, warmdown_fraction=0.5)), 2) for s in range(4)]

@@ -1,13 +1,13 @@
-"""The contract between a variant and the harness: what a variant may swap, and nothing else.
+"""The contract between a variant and the harness: everything that a variant may change.
 
 A variant is `apply(parts: Parts) -> Parts`, usually one `wrap` that puts a class around a component:
 
     def apply(parts):
         return parts.wrap(embedding=Smear)
 
-`Smear` is a `models.seams.Wrapper`. Factories are called late, with the *final* Parts, so a wrapped component sees what
-later variants changed. A wrapper keeps the module that it wraps under the name `inner`: initial weights are drawn by
-(seed, parameter name) with `inner` left out, so wrapping a component does not move its start.
+`Smear` is a `models.seams.Wrapper`. Factories are called after all variants, with the *final* Parts, so a wrapped
+component sees what later variants changed. A wrapper keeps the module that it wraps under the name `inner`. Initial
+weights are drawn by (seed, parameter name) with `inner` left out, so wrapping a component does not change them.
 
 Shapes: B batch, T position, D model width, H query heads, G key heads, K head width, V vocabulary.
 """
@@ -31,7 +31,7 @@ _STRICT: dict[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": F
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Every size of the base model. Raises ValueError where sizes do not fit each other."""
+    """Every size of the base model. Raises ValueError where sizes do not fit together."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
@@ -46,15 +46,15 @@ class ModelConfig:
     ffn_dim: int
     """Hidden width of the feed-forward, of each expert where there are experts."""
     tie_embeddings: bool = False
-    """Whether the head's matrix is the token embedding's (arXiv:1608.05859)."""
+    """Whether head and token embedding share one matrix (arXiv:1608.05859)."""
     rope_base: float = 10_000.0
     """Base of the rotary angles (arXiv:2104.09864)."""
     dropout: float = 0.0
-    """Probability on the output of attention and feed-forward, while training."""
+    """Dropout probability on the outputs of attention and feed-forward, in training only."""
     num_experts: int = 0
-    """0 for a dense feed-forward, else the experts of each layer."""
+    """Experts per layer; 0 for a dense feed-forward."""
     top_k: int = 2
-    """Experts that each token is sent to."""
+    """Experts per token."""
     balance_weight: float = 0.01
     """Weight of the load-balancing loss (arXiv:2101.03961, section 2.2)."""
 
@@ -84,21 +84,21 @@ class OptimConfig:
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
     muon_lr: float
-    """Of the matrices inside the blocks."""
+    """Learning rate of the matrices inside the blocks."""
     embed_lr: float
-    """Of everything in the token embedding, and of tables elsewhere."""
+    """Learning rate of the token embedding and of every other `nn.Embedding`."""
     head_lr: float
-    """Of the matrices in the head."""
+    """Learning rate of the matrices in the head."""
     scalar_lr: float
-    """Of gains, biases and matrices too thin to orthogonalise, wherever they are."""
+    """Learning rate of gains, biases and matrices too thin to orthogonalise, wherever they are."""
     muon_momentum: float = 0.95
     adam_beta1: float = 0.9
     adam_beta2: float = 0.95
     adam_eps: float = 1e-10
     weight_decay: float = 0.0
-    """Decoupled (arXiv:1711.05101), on every matrix and on no gain."""
+    """Decoupled weight decay (arXiv:1711.05101); gains, biases and thin matrices have none."""
     muon_weight_decay: float | None = None
-    """Of the matrices that Muon moves, where it is another one."""
+    """Weight decay of the matrices that Muon updates; None for `weight_decay`."""
     warmup_fraction: float = 0.0
     """Share of the steps over which the learning rate rises linearly."""
     warmdown_fraction: float = 0.0
@@ -115,33 +115,33 @@ class Output(NamedTuple):
 
     logits_BTV: Tensor
     aux_loss: Tensor | None
-    """Added to the training loss: what the modules' attributes `aux_loss` add up to; None where no module has one."""
+    """Sum of the modules' `aux_loss`, added to the training loss; None where no module has one."""
 
 
 @dataclass(kw_only=True)
 class Context:
-    """What a component may know besides its input. The harness and the model write it; components read it.
+    """What a component may know besides its input. The harness and the model write it.
 
-    Where a model is scored, `progress` is 1, whatever the weights' age: a score depends on weights and tokens alone.
+    In every evaluation `progress` is 1, so that a score depends only on weights and tokens.
     """
 
     step: int = 1
-    """Steps that were done before this one."""
+    """Steps done before this one."""
     num_steps: int = 1
     tokens_BT: Tensor | None = None
     """The input of this forward pass; None outside of one."""
     seen: dict[str, Any] = field(default_factory=dict)
-    """What a component leaves for later ones of the same forward pass; emptied before and after each."""
+    """Values that a component passes to later ones of the same forward pass; emptied before and after each pass."""
 
     @property
     def progress(self) -> float:
-        """Share of the steps that are done: 0 in the first step, 1 where the model is scored."""
+        """Share of the steps that are done: 0 in the first step, 1 in an evaluation."""
         return self.step / self.num_steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """Everything a variant may swap. Data, budget, seeds, clock, loss and evaluation are not here."""
+    """Everything that a variant may change. Data, budget, seeds, clock, loss and evaluation are not here."""
 
     model: ModelConfig
     optim: OptimConfig
@@ -150,13 +150,13 @@ class Parts:
     query_key: Callable[[Parts, int], nn.Module]
     """(q_BTHK, k_BTGK) -> the same shapes; the base adds rotary positions. The int is the layer."""
     projection: Callable[[Parts, int, Attention], nn.Module]
-    """x_BTD -> (q_BTHK, k_BTGK, v_BTGK), by the matrices of the attention module that it is given"""
+    """x_BTD -> (q_BTHK, k_BTGK, v_BTGK), with the matrices of the given attention module"""
     mixing: Callable[[Parts, int, Attention], nn.Module]
-    """(q_BTHK, k_BTGK, v_BTGK) -> y_BTHK, causal: what mixes positions"""
+    """(q_BTHK, k_BTGK, v_BTGK) -> y_BTHK; mixes the positions, causally"""
     output: Callable[[Parts, int, Attention], nn.Module]
-    """(y_BTHK, x_BTD) -> y_BTD, by the attention's last matrix; x_BTD is the attention's input"""
+    """(y_BTHK, x_BTD) -> y_BTD, with the attention's last matrix; x_BTD is the attention's input"""
     attention: Callable[[Parts, int], nn.Module]
-    """x_BTD -> x_BTD, causal; the base is made of the four above"""
+    """x_BTD -> x_BTD, causal; the base's consists of the four components above"""
     feed_forward: Callable[[Parts, int], nn.Module]
     """x_BTD -> x_BTD; the base builds `experts` where the model has some"""
     experts: Callable[[Parts, int], nn.Module]
@@ -166,27 +166,27 @@ class Parts:
     head: Callable[[Parts], nn.Module]
     """x_BTD -> logits_BTV"""
     optimizer: Callable[[nn.Module, OptimConfig], list[Optimizer]]
-    """Together the optimizers must cover every parameter once."""
+    """(model, config) -> optimizers that together cover every parameter exactly once"""
     muon: type[Muon]
-    """Moves the matrices in the blocks; a subclass overrides how it orthogonalises, scales or decays."""
+    """Updates the matrices in the blocks; a subclass overrides how it orthogonalises, scales or decays."""
     lr_scale: Callable[[str, nn.Parameter], float]
-    """(name, parameter) -> what the learning rate of this parameter is multiplied by; in the base 1"""
+    """(name, parameter) -> factor on the learning rate of this parameter; 1 in the base"""
     schedule: Callable[[int, int, OptimConfig], float]
-    """(step, num_steps, config) -> what every learning rate is multiplied by in that step"""
+    """(step, num_steps, config) -> factor on every learning rate in that step"""
     batch_shape: Callable[[float, int, int], tuple[int, int]]
-    """(progress, sequences, length) -> sequences and length of the next batch. It gets the share of the run's tokens
-    that were handed out before, and the track's own shape. A length divides the track's. The referee counts tokens, and
-    each run gets the track's number of them: smaller batches mean more steps."""
+    """(progress, sequences, length) -> sequences and length of the next batch. `progress` is the share of the
+    run's tokens used so far; the arguments `sequences` and `length` are the track's. A length must divide the track's.
+    Every run gets the track's number of tokens, so smaller batches mean more steps."""
     separator: int
-    """Token that begins each document. It belongs to the track."""
+    """Token that begins each document; set by the track."""
     context: Context
-    """One object for all components of a model."""
+    """Shared by all components of a model."""
 
     def wrap(self, **wrappers: Callable[..., Any]) -> Parts:
-        """Parts with each named component inside the given class, which is called with (inner, final parts, ...).
+        """Parts with each named component wrapped by the given class, which is called with (inner, final parts, ...).
 
-        What follows is what the factory gets besides the parts: the layer, and for the parts of attention its module.
-        For `muon` the class is a subclass of `models.optim.Muon`, whose methods come before those of other variants.
+        The further arguments are the factory's: the layer, and for the parts of attention the attention module.
+        For `muon` give a subclass of `models.optim.Muon`; its methods override those of earlier variants.
         """
         return replace(self, **{name: self._wrapped(name, wrapper) for name, wrapper in wrappers.items()})
 

@@ -1,6 +1,6 @@
-"""What a variant is usually made of, in one import; `Wrapper` is the class to begin with.
+"""What most variants need, in one import; `Wrapper` is the class to begin with.
 
-A seam is a place where the base lets a variant in. models/parts.py lists them; docs/variants.md shows each.
+A seam is a component that a variant may wrap or replace. models/parts.py lists them; docs/variants.md shows each.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ __all__ = [
 
 
 class Wrapper(nn.Module):
-    """A component around another, `inner`, for `parts.wrap`. A subclass defines `forward`, as its component's.
+    """A component around another, `inner`, for `parts.wrap`. A subclass defines `forward`, with `inner`'s signature.
 
-    Where it owns parameters it defines `__init__(self, inner, parts, *place)` and calls this one first. A module sets
-    `self.aux_loss` in `forward` to add a term to the training loss, which is computed anew in every forward pass.
+    A subclass with parameters defines `__init__(self, inner, parts, *place)` and calls this one first. To add a term to
+    the training loss, it sets `self.aux_loss` in every `forward`.
     """
 
     inner: Any
-    """The component that it is around."""
+    """The wrapped component."""
     aux_loss: Tensor | None
 
     def __init__(self, inner: nn.Module, parts: Parts, layer: int = 0, attention: Attention | None = None) -> None:
@@ -66,14 +66,14 @@ class Wrapper(nn.Module):
 
 
 class Table(nn.Embedding):
-    """Rows that are looked up by their number; they start at zero."""
+    """An embedding table that starts at zero."""
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.weight)
 
 
 class Vector(nn.Module):
-    """Learned numbers of a shape, `weight`, that all start at one value: gains, gates, shares."""
+    """A learned tensor `weight` of the given shape, filled with `start`: gains, gates, mixing weights."""
 
     def __init__(self, *shape: int, start: float = 0.0) -> None:
         super().__init__()

@@ -1,5 +1,5 @@
-"""Any trainer: two commands, or two revisions of a repository, compared by the confirmation's rule.
+"""Compares versions of any trainer, two commands or two revisions of a repository, by the confirmation's rule.
 
-Imports core, rule, the cost of code, and how the lab reserves cores; never torch. What a run is starts in trial.py,
-how pairs are run is in contest.py; another way to read a number belongs into metric.py, another place into places.py.
+Imports core, rule, the cost of code, and how the lab reserves cores; never torch. Runs are defined in trial.py and
+made in contest.py. Add a way to read a number to metric.py, a kind of place to run to places.py.
 """

@@ -1,4 +1,4 @@
-"""The two arms: commands in this folder, or revisions of a git repository, each in a worktree of its own."""
+"""The two arms: commands in this folder, or revisions of a git repository, each in its own worktree."""
 
 from __future__ import annotations
 
@@ -24,51 +24,51 @@ from harness.variants.cost import count_statements_of
 
 ArmName = Literal["record", "candidate"]
 HERE = "."
-"""The name of the revision that the files of the checkout are, committed or not."""
+"""Names the files of the checkout, committed or not, as a revision."""
 SKIPPED = frozenset({"node_modules", "site-packages", "__pycache__"})
 MOST_UNTRACKED = 64 << 20
-"""Bytes of untracked files that go into the revision `.`; git would keep a copy of each."""
+"""Most bytes of untracked files in the revision `.`; git would keep a copy of each."""
 OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
 MOST_SOURCES = 5000
-"""Python files that are read for the digest of a folder outside git."""
+"""Most Python files that are read for the digest of a folder outside git."""
 
 
 class Arm(Strict):
-    """One side of a comparison: what is run, and which sources it runs on."""
+    """One side of a comparison: a command and the sources that it runs on."""
 
     name: str
-    """As it was asked for: a revision, or its command."""
+    """The revision as given, or the command."""
     command: str
     """With `{seed}` and `{out}`."""
     revision: str | None = None
     """The full id of its commit; None for a folder's own files."""
     sources: Sha256
-    """Digest of the files that it runs on: of a revision its tree, of a folder what git tracks and its Python files."""
+    """Digest of its files: the tree of a revision; the tracked files and the Python files of a folder."""
     folder: str = "."
     """Where the command runs, within the repository."""
     dirty: bool = False
-    """Whether these are files of a checkout that are not committed."""
+    """Whether its files are not committed."""
 
 
 class Arms(NamedTuple):
-    """Both arms, where they run, and what the candidate's code costs beyond the record's."""
+    """Both arms, the folders that they run in, and the cost of the candidate's code beyond the record's."""
 
     record: Arm
     candidate: Arm
     folders: Mapping[ArmName, Path]
     added_statements: int | None
-    """None where the arms are commands, or where a file that differs is no Python of this version."""
+    """None where the arms are commands, or where this Python cannot parse a file that differs."""
 
 
 def top_of(folder: Path) -> Path | None:
-    """The top of the git repository around a folder; None where there is none."""
+    """The root of the git repository that holds a folder; None where there is none."""
     with suppress(LlmbenchError):
         return Path(os.fsdecode(git(folder, "rev-parse", "--show-toplevel")).strip())
     return None
 
 
 def forget_hook() -> None:
-    """Drop what git tells its hooks: `git worktree add` would write over the index that they name."""
+    """Drop the variables that git sets for hooks: `git worktree add` would overwrite the index that they name."""
     for name in OF_A_HOOK:
         os.environ.pop(name, None)
 
@@ -87,7 +87,7 @@ def arms_of_commands(settings: Settings, folder: Path) -> Arms:
 
 
 def _inside(top: Path | None, folder: Path) -> str:
-    """A folder's place within the repository."""
+    """A folder's path within the repository."""
     return "." if top is None else folder.resolve().relative_to(top.resolve()).as_posix()
 
 
@@ -99,7 +99,7 @@ def arms_of_revisions(
     tell: Callable[[str], None],
     home: Path | None = None,
 ) -> Arms:
-    """Two revisions of the repository at `top`, whose commands run at the place of `here` within it.
+    """Two revisions of the repository at `top`; commands run in their folder with the relative path of `here`.
 
     Their worktrees are made under `home` (default: the cache folder).
 
@@ -129,7 +129,7 @@ def arms_of_revisions(
         )
         folders.append(_worktree(settings, top, commit, tree, home, tell) / arms[-1].folder)
         if not folders[-1].is_dir():
-            raise LlmbenchError(f"'{revision}' has no folder {arms[-1].folder}; change to one that both revisions have")
+            raise LlmbenchError(f"'{revision}' has no folder {arms[-1].folder}; go to one that both revisions have")
     added = added_statements(top, *commits)
     return Arms(arms[0], arms[1], {"record": folders[0], "candidate": folders[1]}, added)
 
@@ -143,7 +143,7 @@ def _tree_of_head(top: Path) -> str:
 
 
 def _commit_of(top: Path, revision: str) -> str:
-    """The commit that a revision names; of `.` one of the checkout's files, which no branch holds."""
+    """The commit that a revision names; for `.` a new one of the checkout's files, on no branch."""
     if revision != HERE:
         return find_commit(top, revision)
     tree = _tree_of(top, everything=True)
@@ -154,9 +154,9 @@ def _commit_of(top: Path, revision: str) -> str:
 
 
 def _tree_of(top: Path, *, everything: bool) -> str:
-    """The id of the tree that the checkout's files make, without touching its index.
+    """The id of a git tree of the checkout's files, made without changing its index.
 
-    With `everything` all files that are not ignored; else what is tracked, and untracked Python.
+    With `everything` it has all files that are not ignored, else tracked files and untracked Python.
     """
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder) / "index"
@@ -185,7 +185,7 @@ def _refuse_what_git_should_not_copy(top: Path, untracked: bytes) -> None:
     for path in map(os.fsdecode, untracked.split(b"\0")[:-1]):
         if path.endswith("/"):
             raise LlmbenchError(
-                f"'{path}' is a git repository of its own, whose files '{HERE}' cannot hold; add it to .gitignore and "
+                f"'{path}' is another git repository, whose files '{HERE}' cannot hold; add it to .gitignore and "
                 f"give --link {path}"
             )
         with suppress(OSError):
@@ -193,13 +193,13 @@ def _refuse_what_git_should_not_copy(top: Path, untracked: bytes) -> None:
     if sum(sizes.values()) > MOST_UNTRACKED:
         largest = max(sizes, key=lambda path: sizes[path])
         raise LlmbenchError(
-            f"untracked files of {sum(sizes.values()) >> 20} MiB would be a part of '{HERE}', as {largest}; add them "
-            f"to .gitignore, and give --link for what the trainer needs"
+            f"untracked files of {sum(sizes.values()) >> 20} MiB would be a part of '{HERE}', such as {largest}; add "
+            f"them to .gitignore, and give --link for what the trainer needs"
         )
 
 
 def digest_of_folder(folder: Path) -> tuple[str, bool]:
-    """Digest of what a folder's commands may run on, and whether it is not what is committed."""
+    """Digest of the files that a folder's commands may run on, and whether some are not committed."""
     top = top_of(folder)
     if top is not None:
         tree = _tree_of(top, everything=False)
@@ -220,7 +220,7 @@ def digest_of_folder(folder: Path) -> tuple[str, bool]:
 
 
 def added_statements(top: Path, record: str, candidate: str) -> int | None:
-    """What the candidate's Python costs beyond the record's, counted as a variant's cost is, over files that differ."""
+    """Statements of the candidate's Python minus the record's, counted as for variants, over files that differ."""
     options = ("--name-only", "--no-renames", "--no-ext-diff", "-z")
     paths = os.fsdecode(git(top, "diff", *options, record, candidate, "--", "*.py")).split("\0")[:-1]
     total = 0
@@ -235,16 +235,16 @@ def added_statements(top: Path, record: str, candidate: str) -> int | None:
 
 
 def _worktree(settings: Settings, top: Path, commit: str, tree: str, home: Path, tell: Callable[[str], None]) -> Path:
-    """The worktree of a commit, set up; made once for each tree, setup and list of links."""
+    """The worktree of a commit after its setup; made once for each tree, setup and list of links."""
     key = sha256("\0".join([tree, settings.setup or "", *settings.link]).encode())[:12]
     folder, ready = home / f"{tree[:12]}-{key}", home / f"{tree[:12]}-{key}.ready"
     make_folder(home)
     with filelock.FileLock(home / f"{folder.name}.lock"):
         if ready.exists() and folder.is_dir():
             if _state(folder) != read_text(ready):
-                raise LlmbenchError(f"Python files or HEAD of {folder} have changed since; remove it to have it again")
+                raise LlmbenchError(f"Python files or HEAD of {folder} have changed; remove it to have it made again")
             return folder
-        if folder.exists():  # half made
+        if folder.exists():  # an earlier setup was interrupted
             shutil.rmtree(folder)
         git(top, "worktree", "prune")
         git(
@@ -269,13 +269,13 @@ def _worktree(settings: Settings, top: Path, commit: str, tree: str, home: Path,
 
 
 def _state(folder: Path) -> str:
-    """What a worktree runs on, after its setup: its commit, and how its Python files differ from it."""
+    """The state of a worktree after its setup: its commit, and a digest of how its Python files differ."""
     difference = git(folder, "diff", "--no-ext-diff", "HEAD", "--", "*.py")
     return f"{_line(git(folder, 'rev-parse', 'HEAD'))} {sha256(difference)}"
 
 
 def _link(top: Path, folder: Path, path: str) -> None:
-    """Have a worktree see an untracked path of the checkout; a folder that git knows too gets what it lacks."""
+    """Link an untracked path of the checkout into a worktree; in a folder that is there, link what is missing."""
     source, target = top / path, folder / path
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise LlmbenchError(f"link '{path}' is not a path within the repository; name one that is")
@@ -291,7 +291,7 @@ def _link(top: Path, folder: Path, path: str) -> None:
 
 
 def _set_up(command: str, folder: Path) -> None:
-    """Run the setup in a worktree; its output lies beside it. Raises LlmbenchError with its end where it fails."""
+    """Run the setup in a worktree, with a log beside it. Raises LlmbenchError with the log's end where it fails."""
     log = folder.with_name(f"{folder.name}.setup.log")
     with log.open("wb") as file:
         done = subprocess.run(
@@ -303,9 +303,9 @@ def _set_up(command: str, folder: Path) -> None:
 
 
 def seeds_of(settings: Settings, record: Arm, candidate: Arm) -> dict[ArmName, tuple[int, ...]]:
-    """Each arm's seeds in their order; a pair has the same ones.
+    """Each arm's seeds in their order; the runs of a pair share one.
 
-    They follow from both arms, of stored runs of a record from it alone, and fit into 31 bits.
+    They follow from both arms; those of a record's stored runs follow from the record alone. They fit into 31 bits.
     """
     ours, theirs = ((arm.command, arm.sources) for arm in (candidate, record))
     if settings.seeds is not None:

@@ -1,4 +1,4 @@
-"""A comparison as it is kept: every run, what was declared, and the verdict, which anyone can replay from the file."""
+"""A comparison's file: every run, the declared rule, and the verdict, which can be computed again from the file."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from harness.rule.verdict import Decision, Verdict, weigh
 
 NAME = "comparison.json"
 SHORTEST_S = 1e-3
-SAME_LEVEL = 1e-3  # another machine computes levels a little differently
+SAME_LEVEL = 1e-3  # relative; levels computed on another machine differ slightly
 FINE_DIGITS = 6
 CHANCE_RUNS = 3
-"""Runs with the same number of few digits that are taken for one run."""
+"""So many runs with the same number are taken for one run, even if it has few digits."""
 REPORTED = "reported by the trainer"
-"""What every number of a comparison is: the trainer scored itself, on its own data."""
+"""The origin of every number of a comparison: the trainer scored itself, on its own data."""
 
 
 class Comparison(Strict):
-    """Two arms of somebody's own trainer, their runs, and what the rule says of them.
+    """Two arms of somebody's own trainer, their runs, and the verdict.
 
     History of `schema_version`:
     1 (2026-11): first version.
@@ -42,25 +42,25 @@ class Comparison(Strict):
 
     schema_version: Literal[1] = 1
     numbers: Literal["reported by the trainer"] = "reported by the trainer"
-    """The trainer scored itself: llmbench checked the test, not the score."""
+    """The trainer scored itself: llmbench made the test and did not check the scores."""
     llmbench: str
     """Version that made it."""
     date: str
     """UTC, when the verdict was written."""
     settings: Settings
     declared: Declared
-    """The looks and their levels, as they were when it began."""
+    """The looks and their levels, declared before the first run."""
     record: Arm
     candidate: Arm
     added_statements: int | None
-    """What the candidate's Python costs beyond the record's; None where the arms are commands."""
+    """Statements of the candidate's Python beyond the record's; None where the arms are commands."""
     jobs: Count
     """Runs at a time."""
     executor: Literal["local", "ray"]
     record_seeds: tuple[Count, ...]
     candidate_seeds: tuple[Count, ...]
     runs: tuple[Trial, ...]
-    """By arm and seed, the record's first; those under way when it was decided are left out."""
+    """By arm and seed, the record's first; without runs that were stopped when it was decided."""
     verdict: Verdict
 
     @property
@@ -82,9 +82,9 @@ def decide_trials(
 ) -> Verdict:
     """The verdict on the runs so far, by the looks that `declared` names; pairs count in the order of their seeds.
 
-    A run without a number decides where the runs before it do not: the candidate's rejects, the record's leaves it
-    undecided. Which run ended first does not count. Seeds of an arm with the same numbers are one run: the trainer
-    ignores its seed.
+    If the runs before a failed run do not decide, the failed run does: the candidate's rejects, the record's leaves it
+    undecided. The order in which runs ended does not matter. Seeds of an arm with the same numbers count as one run,
+    because the trainer ignores its seed.
     """
     added = added_statements or 0
     verdict: Callable[..., Verdict] = partial(
@@ -181,7 +181,7 @@ def _weigh(
 
 
 class Compared(Strict):
-    """One kept comparison in a line, of `llmbench history`."""
+    """Summary of a kept comparison, for `llmbench history`."""
 
     date: str
     record: str
@@ -192,13 +192,13 @@ class Compared(Strict):
     pairs: Count
     metric: str
     alpha: float
-    """Its false-accept rate. Another one, or another metric, judges the same runs once more."""
+    """Its false-accept rate. The same runs may be judged again with another rate or metric."""
     path: str
     """Its comparison.json."""
 
 
 def kept_comparisons(store: Path) -> list[Compared]:
-    """The comparisons that a folder `.llmbench` holds, the newest first; files of other versions are left out."""
+    """The comparisons that a folder `.llmbench` holds, newest first, without files of other versions."""
     found = []
     for path in store.glob(f"comparisons/*/{NAME}"):
         try:
@@ -235,7 +235,7 @@ def _up_to_a_failure(runs: Sequence[FinishedTrial | FailedTrial]) -> list[Finish
 def _first_failure(
     declared: Declared, arms: Mapping[ArmName, Sequence[FinishedTrial | FailedTrial]]
 ) -> FailedTrial | None:
-    """The first run without a number, the record's before the candidate's; of a pair once both its runs have ended."""
+    """The first failed run, the record's before the candidate's; a pair counts when both of its runs have ended."""
     count = None if declared.design == "stored" else min(map(len, arms.values()))
     for pair in zip_longest(*(own[:count] for own in arms.values())):
         for run in pair:
@@ -245,12 +245,12 @@ def _first_failure(
 
 
 def _is_fine(run: FinishedTrial) -> bool:
-    """Whether a number has so many digits that two runs do not share them by chance, as two accuracies of 0.85 do."""
+    """Whether a number has so many digits that two runs do not agree by chance, as two accuracies of 0.85 may."""
     return len(repr(run.value).partition("e")[0].replace(".", "").strip("-0")) >= FINE_DIGITS
 
 
 def _repeated(runs: Sequence[FinishedTrial]) -> str | None:
-    """Seeds of one arm that gave the same numbers to the last digit, as a sentence.
+    """A sentence that names two seeds of one arm with the same numbers to the last digit; None if there are none.
 
     Two are enough where the numbers have many digits; with few digits all runs of the arm must be the same.
     """
@@ -265,7 +265,7 @@ def _repeated(runs: Sequence[FinishedTrial]) -> str | None:
 
 
 def check_comparison(path: Path) -> tuple[Comparison, list[str]]:
-    """A comparison's file, and everything in it that does not follow from its runs; nothing where all does.
+    """Reads a comparison's file. Returns it, and a sentence for everything in it that does not follow from its runs.
 
     Raises LlmbenchError where it cannot be read.
     """
@@ -287,11 +287,11 @@ def check_comparison(path: Path) -> tuple[Comparison, list[str]]:
     if (found.record.command, found.candidate.command) != commands:
         problems.append("record, candidate: their commands are not those of the settings")
     if any(run.reading != settings.reading for run in found.runs if run.status == "finished"):
-        problems.append("runs: the settings do not read the numbers as these were read")
+        problems.append("runs: their numbers were read by other settings")
     asked = {(arm, seed) for arm, seeds in found.seeds.items() for seed in seeds}
     made = [(run.arm, run.seed) for run in found.runs]
     if len(set(made)) != len(made) or not set(made) <= asked:
-        problems.append("runs: a run is there twice, or has a seed that nobody asked for")
+        problems.append("runs: a run occurs twice, or has a seed that is not among the comparison's")
     if len({run.machine for run in found.runs if found.executor == "local"}) > 1:
         problems.append("runs: they come from different machines")
     again = decide_trials(settings, declared, found.seeds, found.runs, found.added_statements)

@@ -1,4 +1,4 @@
-"""Runs the pairs of a comparison, side by side, until the rule decides; finished runs are kept and not run again."""
+"""Runs the pairs of a comparison, side by side, until the rule decides; finished runs are kept and used again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Group = tuple[tuple[ArmName, int], ...]
 
 
 class Contest:
-    """One comparison under way."""
+    """One comparison that is being made."""
 
     def __init__(self, settings: Settings, arms: Arms, places: Places, store: Path, tell: Tell) -> None:
         self.settings, self.arms, self.places = settings, arms, places
@@ -42,25 +42,25 @@ class Contest:
         if file is None or OUT in file or self.places.jobs == 1 or (alone and (SEED in file or self._lanes == 1)):
             return
         raise LlmbenchError(
-            f"two runs at a time would both write '{file}': put {{out}} into it and into the command, as in "
+            f"two runs at a time would both write '{file}'; put {{out}} into it and into the command, as in "
             f"`python train.py --seed {{seed}} --out {{out}}`, or give --jobs 1"
         )
 
     @property
     def _lanes(self) -> int:
-        """Groups of runs that are made at a time."""
+        """Number of groups of runs that are made at a time."""
         return max(1, self.places.jobs // (1 if self.declared.design == "stored" else 2))
 
     @property
     def folder(self) -> Path:
-        """Where the comparison is kept."""
+        """The folder that keeps the comparison."""
         arms = (self.arms.record, self.arms.candidate)
         words = [word for arm in arms for word in (arm.command, arm.sources)]
         own = self.settings.model_dump_json(exclude={"run", "record", "candidate"})
         return self.store.folder / "comparisons" / self.store.key("comparison", own, *words)[:12]
 
     def run(self) -> Comparison:
-        """Make what is missing until the rule decides, and keep the comparison.
+        """Make the missing runs until the rule decides, and write the comparison's file.
 
         Raises InterruptedRunError on Ctrl-C or SIGTERM, LlmbenchError where a command cannot be started.
         """
@@ -72,13 +72,13 @@ class Contest:
         if self.interrupted:
             count = sum(isinstance(trial, FinishedTrial) for trial in self.trials.values())
             raise InterruptedRunError(
-                f"interrupted; {count} finished run{'' if count == 1 else 's'} kept, runs under way are lost; the same "
-                f"command goes on"
+                f"interrupted; {count} finished run{'' if count == 1 else 's'} kept, unfinished runs are lost; the "
+                f"same command continues"
             )
         return self._keep()
 
     def _keep(self) -> Comparison:
-        """The comparison, which its folder then holds."""
+        """Write the comparison to its folder, and return it."""
         order = {(arm, seed): place for arm, seeds in self.seeds.items() for place, seed in enumerate(seeds)}
         runs = sorted(self.trials.values(), key=lambda run: (run.arm != "record", order[run.arm, run.seed]))
         found = Comparison(
@@ -105,7 +105,7 @@ class Contest:
         )
 
     def _take_kept(self) -> None:
-        """What earlier commands finished, in the order of the seeds, until it decides."""
+        """Take runs that earlier commands finished, in the order of the seeds, until the rule decides."""
         for group in self._groups():
             for arm, seed in group:
                 kept = self.store.kept(arm, seed)
@@ -119,7 +119,7 @@ class Contest:
                 break
 
     def _groups(self) -> Iterator[Group]:
-        """What is run side by side: pairs, the arm that starts first alternating; or one run after the other."""
+        """The runs that are made together: pairs, whose first arm alternates; or single runs in the stored design."""
         record: list[tuple[ArmName, int]] = [("record", seed) for seed in self.seeds["record"]]
         candidate: list[tuple[ArmName, int]] = [("candidate", seed) for seed in self.seeds["candidate"]]
         if self.declared.design == "stored":
@@ -146,7 +146,7 @@ class Contest:
                     if done:
                         self._look()
             finally:
-                self.places.stopping.set()  # what is under way now is not needed
+                self.places.stopping.set()  # stops unfinished runs, which are not needed
                 wait(active)
                 self._raise_errors(active)
 
@@ -155,7 +155,7 @@ class Contest:
 
     @staticmethod
     def _raise_errors(futures: Iterable[Future[None]]) -> None:
-        """Raise what went wrong in one of them, but that it was stopped."""
+        """Raise the first error among them, except that a run was stopped."""
         for one in futures:
             error = one.exception()
             if error is not None and not isinstance(error, InterruptedRunError):
@@ -168,7 +168,7 @@ class Contest:
             self._tell(self.verdict)
 
     def _make_group(self, group: Group, runners: ThreadPoolExecutor) -> None:
-        """Make the runs of a group at the same time, as far as there are places for it."""
+        """Make the runs of a group at the same time, as far as there are free places."""
         missing = [one for one in group if one not in self.trials]
         futures = [runners.submit(self.store.obtain, arm, seed) for arm, seed in missing]
         errors = []
@@ -183,7 +183,7 @@ class Contest:
 
     @contextmanager
     def _stopped_by_signals(self) -> Iterator[None]:
-        """Within, SIGINT and SIGTERM end the runs."""
+        """Within it, SIGINT and SIGTERM stop the runs."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

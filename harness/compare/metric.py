@@ -1,7 +1,7 @@
-"""The number of a run: a regular expression on what the trainer prints, a key of a file, or a line `METRIC name=value`.
+"""Reads the number of a run: by a regular expression on its output, a key of a file, or a line `METRIC name=value`.
 
-A run whose last number is NaN or infinite has none: an expression such as `([0-9.]+)` would otherwise skip the NaN of
-a diverged run and find the last good number before it.
+If the last value is NaN or infinite, the run has no number. An expression such as `([0-9.]+)` alone would skip the NaN
+of a diverged run and find the last good number before it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from harness.core.track import LONGEST_QUOTE
 from harness.rule.stats import LARGEST
 
 LONGEST_LOG = 64 << 20
-"""Bytes at the end of a log that are searched."""
+"""Bytes at the end of a log that are read."""
 TAIL_LINES = 15
 MOST_POINTS = 1000
-"""Of a curve; more are thinned out evenly."""
+"""Most points of a curve; more are thinned out evenly."""
 NOT_A_NUMBER = rb"([+-]?(?:[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?))"
 ALONE = rb"(?![A-Za-z_])"
-"""After NOT_A_NUMBER: `nanoGPT` and `info` are words."""
+"""Follows NOT_A_NUMBER, so that the words `nanoGPT` and `info` do not match."""
 
 
 class NoNumberError(Exception):
@@ -34,15 +34,15 @@ class NoNumberError(Exception):
 
 
 class Reading(NamedTuple):
-    """What was read of one run."""
+    """The numbers of one run."""
 
     value: float
     also: dict[str, float]
-    """Further numbers; what was not found is left out."""
+    """Further numbers, without those that were not found."""
     curve: tuple[tuple[float, float], ...]
     """(step, number)."""
     trace: str
-    """SHA-256 of every number that the metric matched, in order: equal for two seeds that a trainer ignores."""
+    """SHA-256 of all its numbers in order: equal for two seeds if the trainer ignores its seed."""
 
 
 def check_patterns(metric: str, metric_file: str | None, also: Mapping[str, str], curve: str | None) -> None:
@@ -51,7 +51,7 @@ def check_patterns(metric: str, metric_file: str | None, also: Mapping[str, str]
         _compile(metric, 1, "metric")
     elif metric_file is None and not re.fullmatch(r"[\w./-]+", metric):
         raise LlmbenchError(
-            f"metric '{metric}' is neither a name nor has a group around the number; write it as 'val loss ([0-9.]+)'"
+            f"metric '{metric}' is not a name and has no group around the number; write it as 'val loss ([0-9.]+)'"
         )
     for name, pattern in also.items():
         _compile(pattern, 1, f"also.{name}")
@@ -63,7 +63,7 @@ def _compile(pattern: str, groups: int, name: str) -> re.Pattern[bytes]:
     try:
         found = re.compile(pattern.encode(), re.MULTILINE)
     except (re.error, OverflowError, RecursionError) as error:
-        raise LlmbenchError(f"{name} '{pattern[:LONGEST_QUOTE]}' is no regular expression: {error}") from error
+        raise LlmbenchError(f"{name} '{pattern[:LONGEST_QUOTE]}' is not a regular expression: {error}") from error
     if found.groups != groups:
         what = "one group, (...), around the number" if groups == 1 else "two groups, around the step and the number"
         raise LlmbenchError(f"{name} '{pattern}' must have {what}; write others as (?:...)")
@@ -75,9 +75,9 @@ def read_run(
 ) -> Reading:
     """The numbers of a run that has ended. `file` must have been written after `since`, seconds of the epoch.
 
-    Raises NoNumberError where it has none.
+    Raises NoNumberError where the run has no number.
     """
-    text = read_log(log).replace(b"\r", b"\n")  # a progress bar's lines are lines
+    text = read_log(log).replace(b"\r", b"\n")  # a progress bar ends lines with \r
     if file is not None:
         found = [*_numbers_in(file, metric, since)]
     elif "(" in metric:
@@ -85,7 +85,7 @@ def read_run(
     else:
         found = [*_matches(rf"^METRIC[ \t]+{re.escape(metric)}[ \t]*=[ \t]*(\S+)", text, metric)]
     if not found:
-        raise NoNumberError(f"no number: '{metric}' is not in {file or 'what it printed'}")
+        raise NoNumberError(f"no number: '{metric}' is not in {file or 'its output'}")
     value = found[-1]
     if not _is_usable(value):
         beyond = f", beyond {LARGEST:g}" if math.isfinite(value) else ""
@@ -101,7 +101,7 @@ def read_run(
 
 
 def read_log(log: Path, longest: int = LONGEST_LOG) -> bytes:
-    """The last bytes that a run printed."""
+    """The last bytes of a run's output."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - longest))
         return file.read()
@@ -126,16 +126,16 @@ def _matches(pattern: str, text: bytes, name: str | None = None) -> Iterator[flo
             yield float(found)
         except ValueError as error:
             shown = found[:80].decode(errors="backslashreplace")
-            raise NoNumberError(f"no number: '{name or pattern}' matched '{shown}', which is not one") from error
+            raise NoNumberError(f"no number: '{name or pattern}' matched '{shown}', which is not a number") from error
 
 
 def _with_not_a_number(pattern: str) -> re.Pattern[bytes] | None:
-    """The expression with its group replaced by what NaN and infinity look like; None where that cannot be done."""
+    """The expression with its group replaced by one that matches NaN and infinity; None where that fails."""
     place = _group(pattern)
     if place is None:
         return None
     before, after = pattern[: place[0]].encode(), pattern[place[1] :].encode()
-    alone = b"" if after[:1].isalpha() else ALONE  # its unit follows
+    alone = b"" if after[:1].isalpha() else ALONE  # a unit follows the number
     try:
         return re.compile(before + NOT_A_NUMBER + alone + after, re.MULTILINE)
     except re.error:
@@ -143,7 +143,7 @@ def _with_not_a_number(pattern: str) -> re.Pattern[bytes] | None:
 
 
 def _group(pattern: str) -> tuple[int, int] | None:
-    """Where the only capturing group of an expression begins and ends."""
+    """Begin and end of an expression's only capturing group."""
     open_at: list[int | None] = []
     place, in_set = 0, False
     while place < len(pattern):
@@ -155,7 +155,7 @@ def _group(pattern: str) -> tuple[int, int] | None:
         elif sign == "[":
             in_set = True
             place += pattern[place + 1 : place + 2] == "^"
-            place += pattern[place + 1 : place + 2] == "]"  # the first sign of a set may be one
+            place += pattern[place + 1 : place + 2] == "]"  # a "]" may be the first character of a set
         elif sign == "(":
             plain = pattern[place + 1 : place + 2] != "?" or pattern[place + 1 : place + 4] == "?P<"
             open_at.append(place if plain else None)
@@ -185,7 +185,7 @@ def _numbers_in(file: Path, key: str, since: float) -> Iterator[float]:
         written = file.stat().st_mtime
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise NoNumberError(f"no number: it has not written {file}") from error
+        raise NoNumberError(f"no number: the trainer did not write {file}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise NoNumberError(f"no number: {file} cannot be read ({error})") from error
     if written < since - 2:  # some file systems keep whole seconds
@@ -203,7 +203,7 @@ def _numbers_in(file: Path, key: str, since: float) -> Iterator[float]:
 
 
 def _documents(file: Path, text: str) -> Iterator[object]:
-    """A JSON document, or those of each line."""
+    """The JSON document, or the one of each line."""
     try:
         yield json.loads(text)
         return

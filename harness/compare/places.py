@@ -1,4 +1,4 @@
-"""Where runs are made: on this machine, with cores or a GPU a run, or on a Ray cluster that shares the folder."""
+"""Where runs are made: on this machine, each with its cores or GPU, or on a Ray cluster that shares the folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Run = Callable[[Request], Ended]
 
 
 class Places(ABC):
-    """Runs commands, at most `jobs` at a time; called from one thread a run."""
+    """Runs commands, at most `jobs` at a time; each run calls it from its own thread."""
 
     executor: Literal["local", "ray"]
     machine: Machine
@@ -37,7 +37,7 @@ class Places(ABC):
 
 
 class LocalPlaces(Places):
-    """This machine: a GPU a run where there are GPUs, else an equal share of the cores."""
+    """This machine: each run gets a GPU where there are GPUs, else an equal share of the cores."""
 
     executor = "local"
 
@@ -75,12 +75,12 @@ class LocalPlaces(Places):
                     supervised.wait()
                     raise InterruptedRunError("interrupted")
         if ended is None:
-            raise LlmbenchError("the process beside a run was killed from outside; run the same command again")
+            raise LlmbenchError("the process that supervises a run was killed from outside; run the same command again")
         return ended
 
 
 def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls the NVIDIA GPUs of this machine."""
+    """The NVIDIA GPUs that runs may use, as CUDA_VISIBLE_DEVICES names them."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [name.strip() for name in given.split(",") if name.strip() not in ("", "-1")]

@@ -1,4 +1,4 @@
-"""What is compared, and by which rule: the options of `llmbench compare`, or the file `llmbench.toml`."""
+"""Settings of a comparison and its rule: the options of `llmbench compare`, or the file `llmbench.toml`."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from harness.rule.sequential import check_levels, spend, usual_weights
 FILE = "llmbench.toml"
 SEED, OUT = "{seed}", "{out}"
 USUAL_LOOKS, USUAL_LEVELS = (3, 4, 6, 8), (0.001438, 0.001869, 0.002876, 0.005751)
-"""The tracks' own, which spend 0.01 (benchmarks/verdict)."""
-FUTILITY = 0.5  # a comparison stops early where the mean gain is not above its margin, as on the tracks
+"""Those of the tracks; together they spend 0.01 (benchmarks/verdict)."""
+FUTILITY = 0.5  # stop early if the mean gain is not above its margin, as on the tracks
 TIME_LEVEL = 0.2  # of the guard on time, as on the tracks
 FEWEST_STORED = 3
 MOST_PAIRS = 50
-"""Of the last look: beyond it the levels take long, and their numerics lose digits."""
+"""Most pairs of the last look: with more, computing the levels takes long and loses digits."""
 
 
 class Declared(Strict):
-    """When it may be decided, and at which levels: `harness.rule.sequential.Looks`."""
+    """The looks and their levels, a `harness.rule.sequential.Looks`."""
 
     looks: tuple[Positive, ...]
     levels: tuple[float, ...]
@@ -40,16 +40,16 @@ class Declared(Strict):
 
 
 class Settings(Strict):
-    """What one comparison declares. A command holds `{seed}`, and `{out}` for a folder of the run's own."""
+    """What one comparison declares. In commands `{seed}` and `{out}` become the run's seed and its own folder."""
 
     run: str | None = None
-    """The command of both arms, which are two revisions of the repository."""
+    """The command of both arms, where two revisions of the repository are compared."""
     record: str | None = None
     """The record's command, where two commands are compared."""
     candidate: str | None = None
     metric: Annotated[str, Field(min_length=1)]
-    """A regular expression with one group, whose last match in what the trainer prints is the number; or a name: of a
-    line `METRIC name=value`, or with `metric_file` of a key."""
+    """A regular expression with one group, whose last match in the trainer's output is the number; or the name of
+    printed lines `METRIC name=value`; or with `metric_file` a key."""
     metric_file: str | None = None
     """A JSON or JSON-lines file that the trainer writes; `{out}` and `{seed}` are replaced."""
     lower_is_better: bool = True
@@ -60,26 +60,26 @@ class Settings(Strict):
     seed_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     """An environment variable that holds the seed, besides or instead of `{seed}`."""
     seeds: tuple[Count, ...] | None = None
-    """Fixed seeds. Default: they follow from both arms, so that nobody has looked at their results before."""
+    """Fixed seeds. Default: they follow from both arms, so that nobody has seen their results before."""
     looks: tuple[Positive, ...] = USUAL_LOOKS
     """Numbers of pairs after which it may be decided."""
     alpha: Annotated[float, Field(ge=1e-6, lt=0.5)] = 0.01
     """One-sided false-accept rate over all looks."""
     design: Literal["paired", "stored"] = "paired"
-    """Fresh pairs; or the candidate's runs beside `stored_runs` runs of the record, which serve every candidate."""
+    """Fresh pairs; or `stored`: `stored_runs` runs of the record are compared with every candidate."""
     stored_runs: Annotated[int, Field(ge=FEWEST_STORED)] = 8
     margin: Annotated[float, Field(ge=0)] = 0.0
     """What the gain must exceed, in the metric's unit."""
     price: Annotated[float, Field(ge=0)] = 0.0
-    """What each added statement of Python must gain beyond that."""
+    """What each added statement of Python must gain in addition."""
     max_slowdown: Annotated[float, Field(gt=0)] | None = None
     """Largest time ratio candidate / record, minus one. Default: time is shown, not judged."""
     timeout: str | None = None
     """Longest time of one run, as `2h` or `90m`. Default: none."""
     setup: str | None = None
-    """A command that is run once in each revision's worktree."""
+    """A command that runs once in each revision's worktree."""
     link: tuple[str, ...] = ()
-    """Untracked paths, as a folder of data, that each worktree gets as links."""
+    """Untracked paths, such as a folder of data, that are linked into each worktree."""
 
     @field_validator("timeout")
     @classmethod
@@ -95,13 +95,13 @@ class Settings(Strict):
         for command in self.commands:
             if SEED not in command and self.seed_variable is None:
                 raise ValueError(
-                    f"no seed goes into '{command[:LONGEST_QUOTE]}': put {{seed}} where the trainer takes it, or name "
+                    f"'{command[:LONGEST_QUOTE]}' takes no seed; put {{seed}} where the trainer takes it, or name "
                     f"an environment variable with seed_variable"
                 )
         if list(self.looks) != sorted(set(self.looks)) or self.looks[:1] < (2,):
             raise ValueError(f"looks ({list(self.looks)}) must rise, starting from 2 or more")
         if self.looks[-1] > MOST_PAIRS:
-            raise ValueError(f"looks: {self.looks[-1]} pairs are more than {MOST_PAIRS}; end with fewer")
+            raise ValueError(f"looks: {self.looks[-1]} pairs are more than {MOST_PAIRS}, the limit; end with fewer")
         if self.seeds is not None and (len(self.seeds) < self.seeds_needed or len(set(self.seeds)) != len(self.seeds)):
             found = len(set(self.seeds))
             raise ValueError(f"seeds must be {self.seeds_needed} or more different numbers, found {found}")
@@ -112,12 +112,12 @@ class Settings(Strict):
 
     @property
     def commands(self) -> tuple[str, ...]:
-        """The commands that are there."""
+        """The commands that are given."""
         return tuple(command for command in (self.run, self.record, self.candidate) if command is not None)
 
     @property
     def seeds_needed(self) -> int:
-        """Seeds that it may take."""
+        """Number of seeds that the comparison may take."""
         return max(self.looks[-1], self.stored_runs if self.design == "stored" else 0)
 
     @property
@@ -126,11 +126,11 @@ class Settings(Strict):
 
     @property
     def reading(self) -> str:
-        """Digest of how a number is read: a kept run is read again where that has changed."""
+        """Digest of how numbers are read. If it changes, the numbers of kept runs are read again."""
         return sha256(self.model_dump_json(include={"metric", "metric_file", "also", "curve"}).encode())
 
     def declared(self) -> Declared:
-        """Its looks with their levels, which spend alpha."""
+        """The looks with their levels, which together spend alpha."""
         if self.design == "stored":  # a union bound
             weights = usual_weights(self.looks)
             levels = tuple(self.alpha * weight / math.fsum(weights) for weight in weights)
@@ -168,7 +168,7 @@ def read_settings(folder: Path, given: Mapping[str, object]) -> Settings:
         meant = did_you_mean(unknown[0], known)
         raise LlmbenchError(f"{path}: unknown key '{unknown[0][:LONGEST_QUOTE]}'{meant}; known are {', '.join(known)}")
     options = {key: value for key, value in given.items() if value is not None}
-    if "run" in options:  # whoever names one way of comparing means it
+    if "run" in options:  # options replace the other way of comparing in the file
         content.pop("record", None), content.pop("candidate", None)
     if "record" in options or "candidate" in options:
         content.pop("run", None)
@@ -183,7 +183,7 @@ def make_settings(content: Mapping[str, object], where: str = "") -> Settings:
         said = explain_validation(error)
         if "'metric' is missing" in said:
             said = (
-                "no metric: say which number counts, as --metric 'val loss ([0-9.]+)'; `llmbench compare --help` has "
-                "an example, and `llmbench init` writes a file"
+                "no metric; say which number to compare, as --metric 'val loss ([0-9.]+)'; `llmbench compare --help` "
+                "has an example, and `llmbench init` writes a file"
             )
         raise LlmbenchError(f"{where}{said}") from error

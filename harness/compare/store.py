@@ -1,4 +1,4 @@
-"""The runs of a comparison: each is made once, in a folder of its own, and kept for every later comparison."""
+"""The runs of comparisons: each is made once, in its own folder, and kept for later comparisons."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _FACTS = set(TrialFacts.model_fields) - {"reading"}
 
 
 class Step(NamedTuple):
-    """What happened to one run."""
+    """An event of one run."""
 
     arm: ArmName
     seed: int
@@ -48,7 +48,7 @@ Tell = Callable[["Step | Verdict"], None]
 
 
 def fill(command: str, seed: int, out: Path) -> str:
-    """The command of one run. The folder's path is one word of the shell, within quotes or without."""
+    """The command of one run. The folder's path stays one word for the shell, inside quotes and outside."""
     done, quote, place = "", "", 0
     command = command.replace(SEED, str(seed))
     while place < len(command):
@@ -76,7 +76,7 @@ _QUOTED: dict[str, Callable[[str], str]] = {
 
 
 def _ending(code: int) -> str:
-    """What an exit code says; a negative one is a signal."""
+    """An exit code in words; a negative one is a signal."""
     if code > 0:
         return f"code {code}"
     with suppress(ValueError):  # a real-time signal has no name
@@ -85,7 +85,7 @@ def _ending(code: int) -> str:
 
 
 class TrialStore:
-    """Makes and keeps the runs of two arms; called from one thread a run."""
+    """Makes and keeps the runs of two arms; each run calls it from its own thread."""
 
     def __init__(self, settings: Settings, arms: Arms, places: Places, folder: Path, tell: Tell) -> None:
         self.settings, self.arms, self.places, self.folder, self._tell = settings, arms, places, folder, tell
@@ -96,7 +96,7 @@ class TrialStore:
             write_atomic(folder / ".gitignore", "*\n")
 
     def obtain(self, arm: ArmName, seed: int) -> FinishedTrial | FailedTrial:
-        """A run's result: made here, or by another command that makes it now."""
+        """A run's result. If another command is making the same run, this waits for it."""
         folder = self.place_of(arm, seed)
         make_folder(folder)
         lock = filelock.FileLock(folder / "lock", timeout=0)
@@ -135,12 +135,12 @@ class TrialStore:
         self._tell(Step(arm, seed, "started", log=log))
         ended = self.places.run(Request(command, cwd, environment, log, (), settings.timeout_s))
         if not log.exists():
-            raise LlmbenchError(f"{folder} was removed while `{command}` ran; have the trainer leave {STORE} alone")
+            raise LlmbenchError(f"{folder} was removed while `{command}` ran; the trainer must not change {STORE}")
         tail = tail_of(read_log(log, 1 << 16))
         if settings.run is None and digest_of_folder(cwd)[0] != self.arms.record.sources:
             raise LlmbenchError(
-                f"files of {cwd} that git tracks, or Python files, changed while this ran, so its runs are of neither "
-                f"version; have the trainer write into {OUT}, and compare two revisions to go on editing"
+                f"files of {cwd} that git tracks, or Python files, changed during a run, so it belongs to no version; "
+                f"let the trainer write into {OUT}; to edit during a comparison, compare two revisions"
             )
         self._refuse_what_is_no_result(command, ended, tail, folder)
         facts: dict[str, Any] = {
@@ -162,7 +162,7 @@ class TrialStore:
         return self._read(facts, folder, since)
 
     def _read(self, facts: dict[str, Any], folder: Path, since: float) -> FinishedTrial | FailedTrial:
-        """The result of a run that ended well, from its log and its files, by what the settings say now."""
+        """The result of a run that exited with 0: its numbers by the current settings, from its log and files."""
         settings, log = self.settings, folder / LOG
         file = None
         if settings.metric_file is not None:
@@ -179,7 +179,7 @@ class TrialStore:
         return FinishedTrial(status="finished", **facts, reading=self.reading, **read._asdict())
 
     def _refuse_what_is_no_result(self, command: str, ended: Ended, tail: tuple[str, ...], folder: Path) -> None:
-        """Raises LlmbenchError where a failure is not the arm's: no such command, a full disk, killed from outside."""
+        """Raises LlmbenchError where a failure is not the arm's: unknown command, full disk, killed from outside."""
         if ended.timed_out or ended.code == 0:
             return
         end = tail[-1] if tail else "it printed nothing"
@@ -190,9 +190,9 @@ class TrialStore:
                 f"the disk is full, so `{command}` failed; free space and run the same command again: finished runs "
                 f"are kept"
             )
-        if ended.code in (-signal.SIGKILL, 128 + signal.SIGKILL):  # of the shell, or of what the shell started
+        if ended.code in (-signal.SIGKILL, 128 + signal.SIGKILL):  # the shell, or what it started
             raise LlmbenchError(
-                f"`{command}` was killed by signal 9 from outside, perhaps for want of memory; try fewer --jobs"
+                f"`{command}` was killed by signal 9 from outside, perhaps because memory ran out; try fewer --jobs"
             )
 
     def kept(self, arm: ArmName, seed: int) -> FinishedTrial | FailedTrial | None:
@@ -202,7 +202,7 @@ class TrialStore:
             return None
         try:
             found = TRIAL.validate_json(read_text(path))
-        except ValidationError:  # of another version, or half a file: made again
+        except ValidationError:  # from another version, or incomplete: made again
             return None
         found = found.model_copy(update={"arm": arm})
         if found.reading == self.reading or (isinstance(found, FailedTrial) and found.kind != "no_number"):
@@ -219,7 +219,7 @@ class TrialStore:
         return self.folder / "runs" / self.key(own.command, own.sources, own.folder)[:12] / str(seed)
 
     def key(self, *words: str) -> str:
-        """Digest of what a run's number depends on, besides its seed."""
+        """Digest of everything but the seed that a run's number depends on."""
         settings = self.settings
         own = settings.model_dump_json(include={"seed_variable", "setup", "link"})
         machine = self.places.machine.model_dump_json() if self.places.executor == "local" else "ray"

@@ -1,8 +1,8 @@
-"""A process beside one run: it starts the command, measures it, and ends it when its time is over or nobody waits.
+"""Supervises one run in a process of its own: starts the command, measures it, and ends it at its time limit.
 
-A script of its own, which imports nothing of llmbench, so that a machine of a cluster can be sent its text. It reads
-one JSON line (command, cwd, environment, log, cores, timeout_s) from stdin, and writes one (code, wall_s, cpu_s,
-timed_out) to stdout. When stdin ends, whoever asked is gone, killed perhaps: then the command's processes are ended.
+The script imports nothing of llmbench, so that its text can be sent to a machine of a cluster. It reads one JSON line
+(command, cwd, environment, log, cores, timeout_s) from stdin, and writes one (code, wall_s, cpu_s, timed_out) to
+stdout. When stdin closes, the caller is gone, perhaps killed: then the script ends the command's processes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any
 
 PR_SET_CHILD_SUBREAPER = 36
 PATIENCE_S = 5.0
-"""Between asking processes to end and killing them."""
+"""Between SIGTERM and SIGKILL."""
 
 
 try:
     import psutil
-except ImportError:  # a machine of a cluster may lack it: then only the command's own group is ended
+except ImportError:  # a machine of a cluster may lack it; then only the command's process group is ended
     psutil = None
 
 
@@ -37,14 +37,14 @@ def adopt_orphans() -> None:
 
 
 def family() -> list[Any]:
-    """The processes beneath this one, those with a session of their own too, as torchrun's workers have."""
+    """All descendants of this process, also those in their own session, such as torchrun's workers."""
     return psutil.Process().children(recursive=True) if psutil else []
 
 
 def reap(leader: int) -> None:
-    """Let go of adopted processes that have ended: as zombies they would still be seen."""
+    """Collect adopted processes that have ended, so that they do not remain as zombies."""
     for child in psutil.Process().children() if psutil else []:
-        if child.pid != leader:  # whose exit code the main thread waits for
+        if child.pid != leader:  # the main thread collects this one's exit code
             with contextlib.suppress(OSError):
                 os.waitpid(child.pid, os.WNOHANG)
 
@@ -57,7 +57,7 @@ def lives(member: Any) -> bool:
 
 
 def end(process: subprocess.Popen[bytes], *, whole: bool) -> None:
-    """End a command's processes: ask, wait, kill. All of them, or those of its own group."""
+    """End a command's processes: SIGTERM, wait, SIGKILL. All of them with `whole`, else its process group."""
     for number, patience_s in ((signal.SIGTERM, PATIENCE_S), (getattr(signal, "SIGKILL", signal.SIGTERM), 0)):
         members = family() if whole else []
         try:
@@ -124,9 +124,9 @@ def main() -> None:
         code, cpu_s = process.wait(), None
     wall_s = time.monotonic() - begun
     timer.cancel()
-    end(process, whole="time" in why or "gone" in why)  # what the command left behind in its group
+    end(process, whole="time" in why or "gone" in why)  # processes that the command left in its group
     said = {"code": code, "wall_s": wall_s, "cpu_s": cpu_s, "timed_out": "time" in why}
-    with contextlib.suppress(BrokenPipeError):  # whoever asked is gone
+    with contextlib.suppress(BrokenPipeError):  # the caller is gone
         sys.stdout.write(json.dumps(said) + "\n")
         sys.stdout.flush()
     os._exit(0)  # the thread that reads stdin does not end by itself

@@ -1,4 +1,4 @@
-"""One run of a trainer: where it lies, what it said, and the number that it has, or why it has none."""
+"""One run of a trainer: the request for it, and its number, or why it has none."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from harness.core.schema import Count, Line, Positive, Sha256, Strict
 SUPERVISOR = Path(__file__).with_name("supervise.py")
 Number = Annotated[float, Field(ge=-1e100, le=1e100)]
 Kind = Literal["crashed", "no_number", "timeout"]
-NOT_FOUND = (126, 127)  # of a shell: the command cannot be started, or is not there
+NOT_FOUND = (126, 127)  # exit codes of a shell: the command cannot be started, or was not found
 FULL = "No space left on device"
 
 
 class TrialFacts(Strict):
-    """What every run says of itself."""
+    """What is known of every run."""
 
     arm: ArmName
     seed: Count
@@ -32,14 +32,14 @@ class TrialFacts(Strict):
     """UTC, ISO 8601."""
     wall_s: float
     cpu_s: float | None
-    """Processor time of the command and what it waited for; None where the system does not tell."""
+    """Processor time of the command and the children that it waited for; None where the system does not report it."""
     tries: Positive
-    """Times that it was run: a run without a number is made again by the next command."""
+    """Number of attempts: the next command makes a run without a number again."""
     session: str
-    """Of the command that made it. Times are compared between the two runs of one session."""
+    """Id of the llmbench command that made it. Times are compared only between runs of one session."""
     machine: Machine
     reading: Sha256
-    """Digest of the settings that say how its number is read."""
+    """Digest of the settings by which its number was read."""
 
 
 class FinishedTrial(TrialFacts):
@@ -52,7 +52,7 @@ class FinishedTrial(TrialFacts):
     curve: tuple[tuple[Number, Number], ...]
     """(step, number)."""
     trace: Sha256
-    """Digest of all its numbers. Two seeds of one arm that have the same are one run."""
+    """Digest of all its numbers. Two seeds of one arm with the same digest count as one run."""
 
 
 class FailedTrial(TrialFacts):
@@ -62,7 +62,7 @@ class FailedTrial(TrialFacts):
     kind: Kind
     reason: Line
     tail: tuple[Line, ...]
-    """The end of what it printed."""
+    """The end of its output."""
 
 
 Trial = Annotated[FinishedTrial | FailedTrial, Field(discriminator="status")]
@@ -70,7 +70,7 @@ TRIAL: TypeAdapter[FinishedTrial | FailedTrial] = TypeAdapter(Trial)
 
 
 class Request(NamedTuple):
-    """What a supervisor is asked for."""
+    """What a supervisor is to run."""
 
     command: str
     cwd: Path
@@ -80,13 +80,13 @@ class Request(NamedTuple):
     timeout_s: float | None
 
     def line(self) -> str:
-        """As the supervisor reads it."""
+        """The JSON line that the supervisor reads."""
         content = self._asdict() | {"cwd": str(self.cwd), "log": str(self.log), "environment": dict(self.environment)}
         return json.dumps(content) + "\n"
 
 
 class Ended(Strict):
-    """What a supervisor says of a command that has ended."""
+    """What a supervisor reports about a command that has ended."""
 
     code: int
     """Exit code, negative for a signal."""
@@ -96,7 +96,7 @@ class Ended(Strict):
 
 
 class Supervised:
-    """A command that runs under its supervisor, and ends with it."""
+    """A command that runs under a supervisor and ends with it."""
 
     def __init__(self, request: Request) -> None:
         self._process = subprocess.Popen(
@@ -104,19 +104,19 @@ class Supervised:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C is for llmbench, which then ends the run
+            start_new_session=True,  # Ctrl-C reaches only llmbench, which then ends the run
         )
         assert self._process.stdin is not None
         self._process.stdin.write(request.line())
         self._process.stdin.flush()
 
     def stop(self) -> None:
-        """Have it end its command; `wait` then returns None."""
+        """Have it end its command."""
         assert self._process.stdin is not None
         self._process.stdin.close()
 
     def wait(self, poll_s: float | None = None) -> Ended | None:
-        """What it says at its end, or None if it ended without a word. Raises TimeoutExpired after `poll_s`."""
+        """Its report at its end; None if it ended without one. Raises TimeoutExpired after `poll_s`."""
         self._process.wait(poll_s)
         assert self._process.stdout is not None
         with self._process.stdout as said:

@@ -1,5 +1,5 @@
-"""A corpus becomes pinned tokens, and tokens become batches.
+"""Makes pinned tokens of a corpus, and batches of tokens.
 
-Imports core alone. Add a data source to core/dataspec.py (its keys) and corpus.py (its documents), a tokenizer to
+Imports core only. Add a data source to core/dataspec.py (its keys) and corpus.py (its documents), a tokenizer to
 vocabulary.py and prepare.py.
 """

@@ -27,16 +27,18 @@ class Batches:
         self.tokens_N, self.seq_len, self.batch_sequences, self.seed = tokens_N, seq_len, batch_sequences, seed
         self.num_windows = (len(tokens_N) - 1) // seq_len
         if self.num_windows < 1:
-            raise LlmbenchError(f"the train split has {len(tokens_N)} tokens, fewer than a sequence of {seq_len}")
+            raise LlmbenchError(
+                f"the train split has {len(tokens_N)} tokens, fewer than a sequence of {seq_len}; give it more text"
+            )
 
     def batch(self, step: int) -> NDArray[np.int64]:
-        """tokens_BT1 of a step where all have the same shape."""
+        """tokens_BT1 of a step, where all steps have the track's shape."""
         return self.rows(step * self.batch_sequences * self.seq_len, self.batch_sequences, self.seq_len)
 
     def rows(self, start: int, sequences: int, length: int) -> NDArray[np.int64]:
         """tokens_BT1: B pieces of T + 1 tokens; inputs are the first T, targets the last T.
 
-        `start` counts the tokens of the windows in their order, a multiple of `length`, which divides a window's.
+        `start` is a place in the run's order of tokens, a multiple of `length`; `length` divides the track's.
         """
         rows = []
         for index in range(start, start + sequences * length, length):

@@ -25,7 +25,7 @@ MANIFEST = "manifest.json"
 HASHED_EACH_TIME = 64 * 2**20
 """Bytes up to which a split is hashed whenever it is opened; hashing a larger one would take seconds at each start."""
 
-_LAYOUT = 2  # raised when the cached files of an unchanged track change
+_LAYOUT = 2  # increased when the cached files of an unchanged track change
 
 
 class Manifest(Strict):
@@ -59,7 +59,7 @@ def cache_folder(track: Track) -> Path:
 
 
 def read_manifest(track: Track) -> Manifest | None:
-    """The manifest of the track's cache, or None where nothing is cached. Raises LlmbenchError where it is broken."""
+    """The manifest of the track's cache, or None without one. Raises LlmbenchError where it cannot be read."""
     path = cache_folder(track) / MANIFEST
     try:
         return Manifest.model_validate_json(path.read_bytes())
@@ -70,9 +70,9 @@ def read_manifest(track: Track) -> Manifest | None:
 
 
 def with_found_pins(track: Track) -> Track:
-    """The track; where its file pins nothing, pinned to what is in the cache.
+    """The track; if its file has no pins, pinned to the cached tokens.
 
-    So runs of an unpinned track on different data are kept apart, and stay valid when the track is pinned.
+    This keeps runs of an unpinned track on different data apart. They stay valid when the track is pinned.
     """
     manifest = None if track.data.pinned else read_manifest(track)
     if manifest is None:

@@ -1,6 +1,6 @@
 """The documents of each source in order, each with its split; an interrupted reading can be continued.
 
-How documents are split: `split_of` for corpora that are streamed, `split_documents` for those that fit in memory.
+`split_of` splits streamed corpora, `split_documents` those that fit in memory.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ class StreamedCorpus:
 
 Corpus = PackageCorpus | StreamedCorpus
 """`documents(position)` yields the documents from `position`, or from the beginning, and raises LlmbenchError where one
-cannot be read. `position()` is where the reading is, as JSON. `origin` names the corpus and its version: a position
-in one corpus means nothing in another."""
+cannot be read. `position()` is the place of the reading, as JSON. `origin` names the corpus and its version: a
+position is valid only for the same origin."""
 
 
 def open_corpus(spec: DataSpec) -> Corpus:
@@ -104,7 +104,7 @@ def open_corpus(spec: DataSpec) -> Corpus:
 def split_of(content: bytes, spec: StreamedData) -> SplitName:
     """The split of a document of a streamed corpus, by a hash of its content.
 
-    So copies of a document are in one split, and a document keeps its split when others are added, removed or moved.
+    Copies of a document are in one split, and a document keeps its split when others are added, removed or moved.
     """
     place = int.from_bytes(hashlib.sha256(content).digest()[:8]) / 2**64
     if place < spec.val_fraction:
@@ -118,7 +118,7 @@ def _open(spec: HubData | FilesData) -> tuple[Any, dict[str, str]]:
 
     datasets.disable_progress_bars()
     if isinstance(spec, HubData):
-        commit = resolve_commit(spec.revisions["revision"])  # one question; opening would retry for minutes
+        commit = resolve_commit(spec.revisions["revision"])  # one request; opening would retry for minutes
         files = list(spec.data_files) if spec.data_files else None
         rows = datasets.load_dataset(
             spec.repository, spec.config, data_files=files, split=spec.split, revision=commit, streaming=True
@@ -157,7 +157,7 @@ def _reading(spec: HubData | FilesData) -> Iterator[None]:
             raise
         raise LlmbenchError(f"{spec.title} cannot be read: {reason_of(error)}; check the files") from error
     except BAD_ROWS as error:
-        raise LlmbenchError(f"{spec.title} cannot be read as the track says: {reason_of(error)}") from error
+        raise LlmbenchError(f"{spec.title} cannot be read as the track describes it: {reason_of(error)}") from error
 
 
 def load_package(spec: PackageData) -> dict[str, str]:
@@ -212,7 +212,7 @@ def split_documents(names: Iterable[str], spec: PackageData) -> dict[SplitName, 
 
 
 def private_paths(spec: DataSpec) -> list[Path]:
-    """Files and folders that hold the corpus, the val split included; no model's process may read them."""
+    """Files and folders that hold the corpus, the val split included; no player may read them."""
     if isinstance(spec, PackageData):
         return package_folders(spec.package)
     files = spec.files if isinstance(spec, FilesData) else ()

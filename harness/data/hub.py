@@ -1,4 +1,4 @@
-"""Access to the Hugging Face hub, with a helpful sentence for each error."""
+"""Access to the Hugging Face hub, with a sentence for each error that says what to do."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def hub_errors(state: Revision) -> Iterator[None]:
         elif isinstance(error, errors.OfflineModeIsEnabled):
             problem = f"{what} cannot be read while HF_HUB_OFFLINE is set; unset it"
         elif absent and not isinstance(error, errors.LocalEntryNotFoundError):
-            problem = f"{what} lacks a file that is asked for ({reason}); {page}/tree/{revision} lists what it has"
+            problem = f"{what} lacks a requested file ({reason}); {page}/tree/{revision} lists what it has"
         elif isinstance(error, errors.HfHubHTTPError):
-            problem = f"the hub refused to hand out {what}: {reason}; try again later"
+            problem = f"the hub refused access to {what}: {reason}; try again later"
         elif absent or isinstance(error, http_error | ConnectionError | TimeoutError):
             problem = (
                 f"the Hugging Face hub did not answer for {what} ({reason}); check the network and run the same "
@@ -54,7 +54,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def resolve_commit(state: Revision) -> str:
-    """The commit that a revision stands for today. Raises LlmbenchError where there is none."""
+    """The commit that a revision names now. Raises LlmbenchError where there is none."""
     from huggingface_hub import HfApi
 
     with hub_errors(state):

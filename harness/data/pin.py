@@ -20,8 +20,8 @@ from harness.data.writer import OnStep
 def pin_track(project: Project, track: Track, *, force: bool = False, observe: OnStep = lambda step: None) -> Manifest:
     """Make the track's tokens and write their digests into its file; returns what was made.
 
-    A branch or a tag of the hub becomes the commit that it stands for today. Raises LlmbenchError where the file pins
-    something else and not `force`.
+    A branch or a tag of the hub is replaced by its current commit. Raises LlmbenchError where the file has other pins,
+    unless `force`.
     """
     moving = {key: state for key, state in track.data.revisions.items() if not is_commit(state.name)}
     commits = {key: resolve_commit(state) for key, state in moving.items()}

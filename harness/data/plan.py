@@ -1,7 +1,7 @@
-"""The batches of a run: how many sequences of what length each step gets, within the track's tokens.
+"""The batches of a run: the number of sequences of each step and their length, within the track's tokens.
 
-A variant may change both as a function of progress (`Parts.batch_shape`). The player says which shapes that makes; the
-referee checks that they keep within the budget, and hands out and counts the tokens.
+A variant may change both as a function of progress (`Parts.batch_shape`). The player reports the shapes. The referee
+checks that they keep within the budget, and sends and counts the tokens.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from harness.core.errors import LlmbenchError
 from harness.core.runs import BatchShape
 from harness.core.track import Track
 
-# A batch holds at most so many times the track's tokens, and at least one in so many: memory and hours are finite.
+# A batch holds from 1/16 to 16 times the tokens of the track's batch. This bounds memory and time.
 MOST_BATCH = 16
-# One after the other; what the player says of them is one message.
+# Most groups of steps with one shape. The player reports all of them in one message.
 MOST_SHAPES = 5_000
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps of one shape, one group after the other."""
+    """Groups of steps; the steps of a group have one shape."""
 
     shapes: tuple[BatchShape, ...]
     seq_len: int
@@ -37,9 +37,9 @@ class Plan:
         return sum(shape.tokens for shape in self.shapes)
 
     def place(self, step: int) -> tuple[int, int, int]:
-        """Of a step, from 0: where its text begins in the order of the run, in tokens, its sequences and their length.
+        """Of `step`, from 0: its first token in the order of the run, its number of sequences, and their length.
 
-        Shorter sequences are cut from the windows of the track's length; none reaches over the end of a window.
+        Shorter sequences are cut from the windows of the track's length; none crosses the end of a window.
         """
         start = 0
         for shape in self.shapes:
@@ -50,7 +50,7 @@ class Plan:
         raise IndexError("the run has fewer steps")
 
     def dev_steps(self, evaluations: int) -> set[int]:
-        """Steps after which dev is scored: at equal shares of the tokens, the last step among them."""
+        """Steps after which dev is scored: at equal shares of the tokens, the last step included."""
         found, steps, tokens = set(), 0, 0
         for shape in self.shapes:
             for place in range(1, evaluations + 1):
@@ -79,9 +79,9 @@ def plan_of(track: Track, shapes: Iterable[BatchShape] | None) -> Plan:
 
 
 def check_shape(track: Track, sequences: object, length: object, *, is_last: bool = False) -> None:
-    """Raises LlmbenchError where a batch of this shape cannot be cut from the track's text, or is out of all size.
+    """Raises LlmbenchError where a batch of this shape cannot be cut from the track's text, or is too large or small.
 
-    The last one may be smaller: it holds what is left.
+    The last batch may be smaller: it holds what is left.
     """
     budget, size = track.budget, track.num_processes
     if not (isinstance(sequences, int) and isinstance(length, int)) or sequences < 1 or length < 1:
@@ -101,7 +101,7 @@ def check_shape(track: Track, sequences: object, length: object, *, is_last: boo
 
 
 def make_plan(track: Track, batch_shape: object) -> tuple[BatchShape, ...] | None:
-    """What a variant's `batch_shape` makes of the track's tokens; None where that is the track's own.
+    """The batches that a variant's `batch_shape` makes of the track's tokens; None where they are the track's own.
 
     The last batches are cut to what is left. Raises LlmbenchError where a shape is impossible or too small.
     """
@@ -123,8 +123,6 @@ def make_plan(track: Track, batch_shape: object) -> tuple[BatchShape, ...] | Non
             found.append(BatchShape(steps=1, sequences=sequences, length=length))
         done += sequences * length
         if len(found) > MOST_SHAPES:
-            raise LlmbenchError(
-                f"batch_shape changes the batches more than {MOST_SHAPES:,} times; make it fewer stages"
-            )
+            raise LlmbenchError(f"batch_shape changes the batches more than {MOST_SHAPES:,} times; use fewer stages")
     own = (budget.batch_sequences, budget.seq_len)
     return None if [(shape.sequences, shape.length) for shape in found] == [own] else tuple(found)

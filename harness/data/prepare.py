@@ -1,4 +1,4 @@
-"""Makes a track's token cache from its corpus, whole or not at all, and checks it against the track's pins.
+"""Makes a track's token cache from its corpus, completely or not at all, and checks it against the track's pins.
 
 While tokens are made they are in `KEY.partial/` beside the cache, see harness/data/writer.py.
 """
@@ -26,8 +26,8 @@ TOKENIZER = "tokenizer.json"
 def prepare(track: Track, *, force: bool = False, observe: OnStep = lambda step: None) -> Path:
     """Make the cached tokens if they are not there; return their folder.
 
-    They are made beside their place and renamed into it, so another process finds either nothing or everything.
-    The tokens of an unpinned track are made again where its files changed. Raises LlmbenchError where what was made is
+    They are made in a folder beside it, which is then renamed, so another process finds either nothing or everything.
+    The tokens of an unpinned track are made again if its files changed. Raises LlmbenchError where what was made is
     not what the track pins, InterruptedRunError on Ctrl-C.
     """
     import filelock
@@ -80,10 +80,10 @@ def _outdated(track: Track) -> bool:
 
 
 def _renew_stamps(track: Track) -> None:
-    """Hash again the splits that were touched since, as in a copied cache, so that no run has to."""
+    """Hash again the splits whose stamp changed, as in a copied cache, so that no run has to."""
     manifest, paths = read_manifest(track), {split: cache_folder(track) / f"{split}.bin" for split in SPLITS}
     if manifest is None or not all(path.exists() for path in paths.values()):
-        return  # opening a split says what is wrong
+        return  # opening a split reports the error
     stamps = {split: file_stamp(path) for split, path in paths.items()}
     touched = [split for split in SPLITS if stamps[split] != manifest.stamps[split]]
     if touched and all(file_digest(paths[split]) == manifest.splits[split].sha256 for split in touched):
@@ -95,7 +95,7 @@ def _make(track: Track, folder: Path, observe: OnStep) -> None:
     """Fill `folder` with the tokenizer, the three arrays and the manifest, from where an earlier attempt stopped."""
     _check_space(track, folder)
     corpus = open_corpus(track.data)
-    resume(folder, corpus)  # before anything is kept in the folder: it may be emptied
+    resume(folder, corpus)  # first, because it may empty the folder
     vocabulary = _make_vocabulary(track, corpus, folder, observe)
     made = write_splits(folder, corpus, vocabulary, _limits(track), token_dtype(track), observe)
     manifest = Manifest(

@@ -26,7 +26,7 @@ class Vocabulary:
     """A tokenizer, and the bytes of each token id. Raises LlmbenchError where the tokenizer is not byte-level."""
 
     def __init__(self, tokenizer: Tokenizer, separator: str, name: str) -> None:
-        tokenizer.encode_special_tokens = True  # text that spells a special token is text
+        tokenizer.encode_special_tokens = True  # a special token spelled out in a text is encoded as plain text
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self.tokenizer, self.name = tokenizer, name
@@ -53,7 +53,7 @@ class Vocabulary:
             if b"".join([self.table[token] for token in ids]) != text.encode():
                 raise LlmbenchError(
                     f"the tokens of {self.name} do not spell the text that begins with {text[:40]!r}; "
-                    f"it changes the text, so choose another data.tokenizer"
+                    f"it changes texts, so choose another data.tokenizer"
                 )
             encoded.append(np.array([separator_id, *ids], dtype=np.int64))
         return encoded
@@ -65,7 +65,7 @@ class Vocabulary:
             raise LlmbenchError(f"a row of tokens must be a list of whole numbers, found {str(ids)[:60]}")
         if outside := [token for token in (tokens_N.min(), tokens_N.max()) if not 0 <= token < len(self.table)]:
             raise LlmbenchError(
-                f"the corpus holds the token {outside[0]}, {self.name} ends at {len(self.table) - 1}; "
+                f"the corpus holds the token {outside[0]}, but the last of {self.name} is {len(self.table) - 1}; "
                 f"name the tokenizer that made it"
             )
         return tokens_N.astype(np.int64)

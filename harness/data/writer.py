@@ -1,7 +1,7 @@
 """Writes token arrays chunk by chunk into a folder, so that an interrupted preparation can be continued.
 
-After each chunk of documents `progress.json` says how far the arrays are. The next attempt cuts them off there and
-goes on, so the tokens are the same as without the interruption.
+After each chunk of documents `progress.json` records the lengths of the arrays. The next attempt truncates them to
+these lengths and continues, so the tokens are the same as without the interruption.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Progress(Strict):
     origin: dict[str, str]
     """`Corpus.origin`, and the version of the library that the position belongs to."""
     position: Any
-    """`Corpus.position()`; None at its beginning."""
+    """`Corpus.position()`; None at the beginning."""
     splits: Annotated[dict[SplitName, SplitProgress], OneEach]
 
 
@@ -170,7 +170,7 @@ class _SplitWriter:
         self.tokens, self.documents = self.tokens + len(tokens_N), self.documents + 1
 
     def flush(self) -> SplitProgress:
-        """Bring everything to the disk; what there is now."""
+        """Write everything to the disk. Returns the split's progress."""
         self.file.flush()
         os.fsync(self.file.fileno())
         return SplitProgress(

@@ -1,13 +1,13 @@
-"""The player: the confined process that runs a variant's code, how it starts, and what it is asked.
+"""The player: the confined process that runs a variant's code, how it starts, and the requests that it answers.
 
-Imports core, variants and data. Another way to train or to confine belongs here; what judges never does.
+Imports core, variants and data. Code that trains or confines belongs here; code that judges does not.
 """
 
 from __future__ import annotations
 
 from harness.core.project import Project, sha256
 
-# What a run's numbers depend on besides the track and the variants.
+# Files that a run's numbers depend on, besides the track and the variants.
 CODE_FILES = (
     "models/parts.py",
     "models/attention.py",
@@ -40,5 +40,5 @@ CODE_FILES = (
 
 
 def code_digest(project: Project) -> str:
-    """SHA-256 over the files that every run goes through, so that a pair proves to share them."""
+    """SHA-256 over CODE_FILES. Both runs of a pair must have the same."""
     return sha256("\n".join(sha256((project.root / file).read_bytes()) for file in CODE_FILES).encode())

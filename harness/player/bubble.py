@@ -1,8 +1,8 @@
-"""bubblewrap around the fork server: its players see a file system that holds little else than what they may read.
+"""Runs the fork server in bubblewrap: its players see a file system with little more than the files that they may read.
 
-It is one wall more around `confine`, where the machine has bwrap (github.com/containers/bubblewrap) and lets this user
-make namespaces: files that Landlock would refuse have no name or size here either, the network is its own, and so are
-System V's shared memory and the host's name. Process ids are the machine's: the referee reads and ends players by them.
+This adds to `confine` where bwrap (github.com/containers/bubblewrap) is installed and this user may create namespaces.
+Files that Landlock would refuse are not visible at all. Network, System V shared memory and host name are separate.
+Process ids are the machine's: the referee measures and kills players by them.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from harness.player.confine import interpreter_paths
 
 NAME = "bubblewrap"
 INSIDE = "LLMBENCH_INSIDE"
-START_S = 10.0  # a start takes some 10 ms; one that does not answer does not work
+START_S = 10.0  # limit of a trial start, which takes some 10 ms
 
 _DEVICES = [Path("/dev") / name for name in ("null", "zero", "random", "urandom")]
 
 
 @contextmanager
 def bubble(devices: Iterable[Path] = ()) -> Iterator[None]:
-    """What multiprocessing starts within runs in a bubble, where that works: each is tried once by a real start.
+    """A context in which multiprocessing starts processes in bubblewrap, if a trial start (made once) works.
 
-    A process finds the bubble's name in its environment, as INSIDE.
+    Processes in bubblewrap have the environment variable INSIDE.
     """
     script = _script(tuple(bubble_command(devices)))
     python = os.fsdecode(spawn.get_executable())
@@ -48,7 +48,7 @@ def bubble(devices: Iterable[Path] = ()) -> Iterator[None]:
 
 @cache
 def _script(command: tuple[str, ...]) -> str | None:
-    """A program that starts Python in this bubble, kept until this process ends; None where it does not work."""
+    """A script that starts Python by `command`, kept until this process ends; None where a trial start fails."""
     if not command:
         return None
     script = Path(get_temp_dir()) / f"{NAME}-{sha256(shlex.join(command).encode())[:8]}"
@@ -58,15 +58,16 @@ def _script(command: tuple[str, ...]) -> str | None:
 
 
 def bubble_command(devices: Iterable[Path] = ()) -> list[str]:
-    """What starts Python in a bubble; nothing without bwrap, or where LLMBENCH_BUBBLE is 0."""
+    """The command that starts Python in bubblewrap; empty without bwrap, or where LLMBENCH_BUBBLE is 0."""
     bwrap = shutil.which("bwrap")
     if sys.platform != "linux" or bwrap is None or os.environ.get("LLMBENCH_BUBBLE") == "0":
         return []
-    # It ends with the command, as its fork server does. --die-with-parent would end it with the thread that started it.
+    # No --die-with-parent: it would end bwrap with the thread that started it. bwrap ends with the fork server, and
+    # that with this process.
     command = [bwrap, "--unshare-net", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL"]
     command += ["--setenv", INSIDE, NAME]
-    command += ["--tmpfs", "/tmp"]  # importing torch looks for a folder to write to
-    as_named = ("/proc", "/lib", "/lib64", "/etc/localtime", sys.prefix, sys.base_prefix)  # these may be links
+    command += ["--tmpfs", "/tmp"]  # importing torch needs a writable folder
+    as_named = ("/proc", "/lib", "/lib64", "/etc/localtime", sys.prefix, sys.base_prefix)  # may be links
     seen = [*map(Path, as_named), *_sources(), *interpreter_paths([])]
     readable: list[Path] = []
     for path in sorted(set(seen).difference(_DEVICES)):
@@ -75,18 +76,18 @@ def bubble_command(devices: Iterable[Path] = ()) -> list[str]:
             command += ["--ro-bind-try", str(path), str(path)]
     for path in (*_DEVICES, *devices):
         command += ["--dev-bind-try", str(path), str(path)]
-    command += ["--dir", os.getcwd(), "--remount-ro", "/"]  # multiprocessing changes into it
-    return [*command, "--", "setpriv", "--pdeathsig", "KILL", sys.executable]  # where bwrap is killed
+    command += ["--dir", os.getcwd(), "--remount-ro", "/"]  # multiprocessing changes into this folder
+    return [*command, "--", "setpriv", "--pdeathsig", "KILL", sys.executable]  # in case bwrap is killed
 
 
 def bubble_works() -> bool:
-    """Whether a program starts in a bubble here."""
+    """Whether a program starts in bubblewrap on this machine."""
     command = bubble_command()
     return bool(command) and _starts([*command, "-V"])
 
 
 def _sources() -> Iterator[Path]:
-    """The checkout's packages, and the script that was started: a process of multiprocessing imports it."""
+    """The checkout's packages, and the main script, which every process of multiprocessing imports."""
     names = {"models", *(name.partition(".")[0] for name in sys.modules)}
     yield from (CHECKOUT / name for name in names if (CHECKOUT / name).is_dir())
     if script := getattr(sys.modules["__main__"], "__file__", None):

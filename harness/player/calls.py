@@ -1,8 +1,8 @@
-"""Which of the kernel's calls a confined process may make: calls.toml as a seccomp filter (seccomp(2)).
+"""The system calls that a confined process may make: calls.toml as a seccomp filter (seccomp(2)).
 
-A call that is not listed fails with EPERM. clone3, whose flags no filter sees, and calls newer than the table fail with
-ENOSYS, on which the C library falls back. A SIGKILL must always have come from outside, so whatever could send one is
-refused: signals, timers that choose theirs, limits of processor time.
+A call that is not listed fails with EPERM. clone3, whose flags a filter cannot see, and calls newer than the table fail
+with ENOSYS, so that the C library falls back to older ones. The referee takes a SIGKILL for a kill from outside, so all
+that could send one is refused: signals, timers with a chosen signal, limits of processor time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 _TABLE = tomllib.loads(Path(__file__).with_name("calls.toml").read_text())
 
-# As linux/audit.h calls it, the column in the table, the numbers of seccomp and clone3.
+# Machine -> architecture in linux/audit.h, column in calls.toml, numbers of the calls seccomp and clone3.
 _ARCHITECTURES = {"x86_64": (0xC000003E, 0, 317, 435), "aarch64": (0xC00000B7, 1, 277, 435)}
 
 _SET_MODE_FILTER, _ALL_THREADS = 1, 1  # linux/seccomp.h
@@ -27,19 +27,19 @@ _ALLOW, _REFUSE, _UNKNOWN = 0x7FFF0000, 0x00050000 | 1, 0x00050000 | 38  # SECCO
 _LOAD, _EQUAL, _AT_LEAST, _HAS_BITS, _ANSWER = 0x20, 0x15, 0x35, 0x45, 0x06  # linux/bpf_common.h
 _NUMBER_AT, _ARCHITECTURE_AT = 0, 4  # in struct seccomp_data; then 16 + 8 i for the lower half of argument i
 
-# linux/sched.h. A thread is no process of its own; what else a clone may make is namespaces, all refused.
+# Flags of clone, linux/sched.h. Without _THREAD it makes a process. All namespaces are refused.
 _THREAD = 0x10000
 _NAMESPACES = 0x20000 | 0x80 | 0x2000000 | 0x4000000 | 0x8000000 | 0x10000000 | 0x20000000 | 0x40000000
 _TRACED = 0x2000
 _TERMINAL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIO(N)CLEX
 _INTERFACES = (0x8912, 0x8913, 0x8915, 0x8946)  # SIOCGIFCONF, -FLAGS, -ADDR, SIOCETHTOOL: gloo looks for an interface
-# F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_GETPIPE_SZ, F_GET_SEALS: no locks, leases, owners
+# F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_GETPIPE_SZ, F_GET_SEALS; not locks, leases, owners
 _DESCRIPTORS = (0, 1, 2, 3, 4, 1030, 1032, 1034)
-# MADV_NORMAL, DONTNEED, FREE, DONTFORK, DOFORK, HUGEPAGE, NOHUGEPAGE, DONTDUMP, DODUMP: nothing of the page cache
+# MADV_NORMAL, DONTNEED, FREE, DONTFORK, DOFORK, HUGEPAGE, NOHUGEPAGE, DONTDUMP, DODUMP; none on the page cache
 _ADVICE = (0, 4, 8, 10, 11, 14, 15, 16, 17)
 # MAP_SHARED, GROWSDOWN, HUGETLB: memory that RLIMIT_DATA does not count
 _UNCOUNTED = 0x1 | 0x100 | 0x40000
-_NAMES = (15, 16, 0x53564D41)  # PR_SET_NAME, PR_GET_NAME, PR_SET_VMA: of threads and of memory
+_NAMES = (15, 16, 0x53564D41)  # PR_SET_NAME, PR_GET_NAME, PR_SET_VMA: names of threads and memory
 _WRITING = 3 | 64 | 512  # O_WRONLY, O_RDWR, O_CREAT, O_TRUNC
 _UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
 
@@ -52,17 +52,17 @@ class Needs(NamedTuple):
     programs: bool = False
     """It may start other programs."""
     network: bool = False
-    """It reaches other ranks."""
+    """It may connect to other ranks."""
     devices: bool = False
-    """It controls a GPU through its driver's files."""
+    """It may control a GPU through its driver's files."""
     writes: bool = False
-    """It may open files to write, where Landlock lets it."""
+    """It may open files for writing, where Landlock allows it."""
 
 
 def restrict_calls(libc: ctypes.CDLL, needs: Needs) -> bool:
-    """Refuse all threads of this process, for good, what is not listed; whether this machine can.
+    """Install the filter in all threads of this process, permanently. False where this machine cannot.
 
-    Filters add up: a later one with less takes away what an earlier one allowed.
+    Filters accumulate: a later one can refuse what an earlier one allowed, not the reverse.
     """
     if platform.machine() not in _ARCHITECTURES:
         return False
@@ -95,7 +95,7 @@ def call_filter(machine: str, pid: int, needs: Needs) -> bytes:
 
 
 def _checks(pid: int, needs: Needs) -> dict[str, list[_Instruction]]:
-    """What is asked of a call's arguments before it is allowed. Each check goes on at its end, or refuses."""
+    """Checks of the arguments of some calls. Each refuses, or continues after its last instruction."""
     clone = _lacks(0, _NAMESPACES | _TRACED)
     domains = [*((_INET, _INET6, _NETLINK) if needs.network else ()), *((_UNIX,) if needs.devices else ())]
     requests = [*_TERMINAL, *(_INTERFACES if needs.network else ())]
@@ -103,7 +103,7 @@ def _checks(pid: int, needs: Needs) -> dict[str, list[_Instruction]]:
         "open": [] if needs.writes else _lacks(1, _WRITING),
         "openat": [] if needs.writes else _lacks(2, _WRITING),
         "clone": clone if needs.programs else [*clone, *_has(0, _THREAD)],
-        "ioctl": [] if needs.devices else _one_of(1, requests),  # Landlock says which devices
+        "ioctl": [] if needs.devices else _one_of(1, requests),  # Landlock limits the devices
         "fcntl": _one_of(1, _DESCRIPTORS),
         "madvise": _one_of(2, _ADVICE),
         "mmap": [] if needs.devices or needs.programs else _lacks(3, _UNCOUNTED),
@@ -116,7 +116,7 @@ def _checks(pid: int, needs: Needs) -> dict[str, list[_Instruction]]:
 
 
 def _unless(jump: int, value: int, answer: int) -> list[_Instruction]:
-    """Answer unless the jump's condition holds for what was loaded."""
+    """Return `answer` unless the condition of `jump` holds for the loaded value."""
     return [(jump, 1, 0, value), (_ANSWER, 0, 0, answer)]
 
 
@@ -125,7 +125,7 @@ def _load(argument: int, *, upper: bool = False) -> _Instruction:
 
 
 def _one_of(argument: int, values: Sequence[int]) -> list[_Instruction]:
-    """The lower half is one of these: all that the kernel reads of an int."""
+    """The lower 32 bits, all that the kernel reads of an int, are one of `values`."""
     last = len(values)
     tests = [(_EQUAL, last - place, 0, value) for place, value in enumerate(values)]
     return [_load(argument), *tests, (_ANSWER, 0, 0, _REFUSE)]

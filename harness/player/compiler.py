@@ -1,4 +1,4 @@
-"""`torch.compile` for tracks that ask for it: in a player that sees no batch, whose folder the others only read."""
+"""`torch.compile` for tracks with `compile = true`: one player compiles and sees no batch, others read its files."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from harness.core.project import read_text
 from harness.player.protocol import RuleBrokenError
 
 SAID = "said.json"
-"""Name of a file beside what was compiled: what the programs said that torch asked, by their command line."""
-_said: dict[str, tuple[int, str]] = {}  # exit code and output
+"""File beside the compiled code: the output of each program that torch started, by command line."""
+_said: dict[str, tuple[int, str]] = {}  # command -> exit code, output
 
 
 def compile_forward(model: nn.Module, folder: Path, *, compiles: bool) -> None:
-    """Have training compile the model's forward and backward pass; what evaluates it stays eager.
+    """Compile the model's forward and backward pass for training; evaluation stays eager.
 
-    A player that `compiles` fills `folder`, and calls `keep_answers` in the end; the others read it, lock nothing and
-    start no program. Raises LlmbenchError where a model on the CPU finds no C++ compiler.
+    A player that `compiles` fills `folder`, and calls `keep_answers` at its end; the others read it, take no lock and
+    start no program. Raises LlmbenchError where a model on a CPU has no C++ compiler.
     """
     wanted = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch chooses
     if compiles and next(model.parameters()).device.type == "cpu" and shutil.which(wanted) is None:
@@ -40,9 +40,9 @@ def compile_forward(model: nn.Module, folder: Path, *, compiles: bool) -> None:
     tempfile.tempdir = str(folder)
     os.environ["TMPDIR"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
     os.environ["TRITON_CACHE_DIR"] = str(folder / "triton")
-    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # more would be processes that stay
-    os.environ["TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS"] = "0"  # each player would make its own
-    import torch._dynamo  # a second: only where it is asked for
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # with more, torch starts processes that stay
+    os.environ["TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS"] = "0"  # each player would make another one
+    import torch._dynamo  # not at the top: it takes a second
 
     eager = model.forward
     compiled = torch.compile(eager, dynamic=False)
@@ -55,15 +55,15 @@ def compile_forward(model: nn.Module, folder: Path, *, compiles: bool) -> None:
         except torch._dynamo.exc.TorchDynamoException as error:
             why = " ".join(str(error).split())[:300]
             raise RuleBrokenError(
-                f"compile: the model does not compile once and for all; keep what changes from step to step in "
-                f"tensors, and Python out of their values ({why})"
+                f"compile: the model must be compiled again while it trains; keep what changes from step to step in "
+                f"tensors, and do not branch on their values in Python ({why})"
             ) from error
 
     model.forward = forward
 
 
 def _answer_for_programs(folder: Path, compiles: bool) -> None:
-    """Keep what programs answer, or say it where none may be started: torch asks the compiler who it is."""
+    """Record the output of programs that torch starts, such as a compiler's version; replay it where none may start."""
     start = subprocess.run
     if not compiles:
         _said.update(json.loads(read_text(folder / SAID)))
@@ -78,7 +78,7 @@ def _answer_for_programs(folder: Path, compiles: bool) -> None:
             said = done.stdout or ""
             _said[key] = done.returncode, said if isinstance(said, str) else said.decode(errors="replace")
         elif key not in _said:
-            raise PermissionError(f"{command} is no program that was asked when this model was compiled")
+            raise PermissionError(f"{command} was not run when this model was compiled, and may not be run now")
         else:
             code, said = _said[key]
             is_text = options.get("text") or options.get("encoding")
@@ -93,12 +93,12 @@ def _answer_for_programs(folder: Path, compiles: bool) -> None:
 
 
 def keep_answers(folder: Path) -> None:
-    """Leave what the programs said to the players that train."""
+    """Write the recorded output for the players that train."""
     fresh = folder / f"said-{os.getpid()}"
     fresh.write_text(json.dumps(_said))
     fresh.replace(folder / SAID)  # another seed's player may be reading
 
 
 def forbid_compiling() -> None:
-    """From here on what was compiled is used: a model that would be compiled again breaks the rule `compile`."""
+    """From now on, a model that would have to be compiled again breaks the rule `compile`."""
     torch._dynamo.config.error_on_recompile = True

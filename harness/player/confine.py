@@ -1,7 +1,7 @@
-"""Confinement of a process that runs a variant's code: it refuses by default, for good, and without any privilege.
+"""Confines a process that runs a variant's code: permanently, refusing by default, and without needing privileges.
 
 Linux only. Landlock (kernel 5.13 and later, docs.kernel.org/userspace-api/landlock.html) for files, a seccomp filter
-(calls.py) for the kernel's calls, no capabilities. Every run records what was in force.
+(calls.py) for system calls, no capabilities. Every run records what was in force.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from harness.player.calls import Needs, restrict_calls
 _EXECUTE, _READ_FILE, _READ_DIR, _IOCTL = 1 << 0, 1 << 2, 1 << 3, 1 << 15
 _READ = _READ_FILE | _READ_DIR
 _WRITE = _READ | 1 << 1 | 1 << 5 | 1 << 8 | 1 << 14  # write, remove and make regular files, truncate
-_PROGRAMS = 1 << 4 | 1 << 7 | 1 << 13  # remove and make folders, move files between them: what compilers do besides
-_DEVICE = _READ_FILE | 1 << 1 | _IOCTL  # read, write, and control it: what a driver's files are for
-_FILE_RIGHTS = _EXECUTE | 1 << 1 | _READ_FILE | 1 << 14 | _IOCTL  # all that make sense on something other than a folder
-# How many of these rights each version of the interface knows; what it does not know it cannot refuse.
+_PROGRAMS = 1 << 4 | 1 << 7 | 1 << 13  # remove and make folders, move files between them: compilers do
+_DEVICE = _READ_FILE | 1 << 1 | _IOCTL  # read, write and ioctl on a driver's files
+_FILE_RIGHTS = _EXECUTE | 1 << 1 | _READ_FILE | 1 << 14 | _IOCTL  # rights that exist for files
+# Version of Landlock -> number of these rights that it knows. It cannot refuse the others.
 _KNOWN = {1: 13, 2: 14, 3: 15, 4: 15}
 _KNOWN_FROM_5 = 16
 _NETWORK_FROM, _SCOPES_FROM = 4, 6  # versions; bits 1 and 2: bind and connect TCP; abstract sockets and signals
@@ -35,24 +35,24 @@ _O_PATH = 0o10000000
 # linux/prctl.h, linux/capability.h
 _DROP_BOUNDING, _NO_NEW_PRIVS, _AMBIENT, _CLEAR_ALL = 24, 38, 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
-_SETS = ("CapI", "CapP", "CapE", "CapA")  # as /proc/self/status begins them; the bounding set alone gives nothing
+_SETS = ("CapI", "CapP", "CapE", "CapA")  # in /proc/self/status; the bounding set alone grants nothing
 
 _NAMED_IN_ETC = ("ld.so.cache", "localtime", "hosts", "host.conf", "gai.conf", "nsswitch.conf", "resolv.conf")
 _READ_ELSEWHERE = (
     *(f"/etc/{name}" for name in _NAMED_IN_ETC),
     *("/dev/zero", "/dev/random", "/dev/urandom"),
-    # What OpenMP, torch and the C library ask about processors and memory.
+    # Read by OpenMP, torch and the C library to learn about processors and memory.
     *("/proc/cpuinfo", "/proc/sys/vm/overcommit_memory", "/sys/kernel/mm/transparent_hugepage/enabled"),
-    # No folder of counters: what is free or idle is how players could speak to each other.
+    # No folders with counters: players could communicate through free memory or idle time.
     *(f"/sys/devices/system/{kind}/{name}" for kind in ("cpu", "node") for name in ("online", "possible")),
     "/sys/devices/system/cpu/present",
 )
 _OF_ITSELF = [Path("/proc/self") / name for name in ("status", "stat", "statm", "maps")]
 _OF_A_DRIVER = [Path(path) for path in ("/proc/self", "/proc/meminfo", "/sys/devices/system")]
 
-OPEN_FILES = 256  # descriptors; importing torch holds some ten
+OPEN_FILES = 256  # descriptors; importing torch takes about ten
 
-# Settings of libraries that compute, and of the language.
+# Environment variables that a player gets: settings of numerical libraries and of the locale.
 _KEPT = {"LANG", "TZ", "LD_LIBRARY_PATH"}
 _KEPT_PREFIXES = (
     *("LC_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "MALLOC_", "GLIBC_TUNABLES", "ATEN_", "TORCH"),
@@ -69,11 +69,11 @@ def confine(
     programs: bool = False,
     network: bool = False,
 ) -> tuple[str, ...]:
-    """Confine this process and all that it will start, for good; the sorted names of what is in force.
+    """Confine this process and all that it starts, permanently. Returns the sorted names of what is in force.
 
-    With `programs` it may start programs, as confined as itself; with `network` it may reach other ranks. Import
-    `harness` and `models` before: their parent folder is not listed afterwards. Raises LlmbenchError where the process
-    has several threads, of which Landlock would bind one, or where the kernel refuses.
+    With `programs` it may start programs, which are confined too; with `network` it may connect to other ranks. Import
+    `harness` and `models` before: their parent folder cannot be listed afterwards. Raises LlmbenchError where the
+    process has several threads, of which Landlock would confine one, or where the kernel refuses.
     """
     if platform.system() != "Linux":
         return ()
@@ -87,7 +87,7 @@ def confine(
             *readable,
             Path("/sys/bus/pci/devices"),
             *Path("/sys/devices").glob("pci*"),
-        ]  # gloo, CUDA: what is there
+        ]  # gloo and CUDA look for devices there
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
     in_force = {
@@ -99,10 +99,11 @@ def confine(
 
 
 def limit_resources(memory_bytes: int | None, *, file_bytes: int = 0) -> None:
-    """Limit this process for good: memory (None: not), the size of any file that it writes, open files, no core dumps.
+    """Limit this process permanently: memory (None for no limit), size of a file, open files; no core dumps.
 
-    Call it before `confine`, which refuses to change limits. Memory is what it may write to (RLIMIT_DATA): allocations
-    beyond it fail. A GPU's driver reserves far more than it uses, so None there. `file_bytes` counts for its log too.
+    Call it before `confine`, after which limits cannot change. `memory_bytes` limits writable memory (RLIMIT_DATA):
+    allocations beyond it fail. Give None with a GPU, whose driver reserves far more than it uses. `file_bytes` limits
+    each file that it writes, its log included.
     """
     if sys.platform == "win32":
         return
@@ -118,15 +119,15 @@ def limit_resources(memory_bytes: int | None, *, file_bytes: int = 0) -> None:
 
 
 def player_environment(environ: Mapping[str, str], *, compiles: bool = False) -> dict[str, str]:
-    """What a player gets of an environment: settings of its libraries, and nothing that names a user or a secret."""
+    """The variables of `environ` that a player gets: settings of its libraries; none that names a user or a secret."""
     kept = _KEPT | (_KEPT_TO_COMPILE if compiles else set())
     mine = {name: value for name, value in environ.items() if name in kept or name.startswith(_KEPT_PREFIXES)}
-    # Torch's compiler, where it is imported, asks for a user's name and for a folder that is there.
+    # torch's compiler, where it is imported, needs a user's name and an existing folder.
     return {**mine, "LOGNAME": "player", "TORCHINDUCTOR_CACHE_DIR": sys.prefix}
 
 
 def interpreter_paths(denied: Iterable[Path]) -> list[Path]:
-    """What an interpreter needs to read: itself, its libraries and its packages, less what lies under `denied`."""
+    """What an interpreter needs to read: itself, libraries and packages, without the files under `denied`."""
     roots = {Path(path) for path in (sys.prefix, sys.base_prefix, "/usr", "/lib", "/lib64")}
     roots |= {Path(path) for path in sys.path if "-packages" in path}  # a user's site-packages lie elsewhere
     denied = [path.resolve() for path in denied]
@@ -135,7 +136,7 @@ def interpreter_paths(denied: Iterable[Path]) -> list[Path]:
 
 
 def carve(root: Path, denied: Iterable[Path]) -> list[Path]:
-    """Paths that together cover everything beneath `root` but `denied`."""
+    """Paths that together cover everything beneath `root` except `denied`."""
     denied = [path for path in denied if path.is_relative_to(root)]
     if not denied:
         return [root] if root.exists() else []
@@ -145,9 +146,9 @@ def carve(root: Path, denied: Iterable[Path]) -> list[Path]:
 
 
 def _drop_capabilities(libc: ctypes.CDLL) -> bool:
-    """Give up every capability and the way to new ones; whether none is left."""
+    """Drop every capability and the means to regain one. Returns whether none is left."""
     capability = 0
-    while libc.prctl(_DROP_BOUNDING, capability, 0, 0, 0) == 0:  # fails without the right to, and after the last
+    while libc.prctl(_DROP_BOUNDING, capability, 0, 0, 0) == 0:  # fails after the last one, or without permission
         capability += 1
     libc.prctl(_AMBIENT, _CLEAR_ALL, 0, 0, 0)
     libc.capset(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), bytes(24))
@@ -187,7 +188,7 @@ def _restrict_files(
 
 
 def _import_folders() -> list[Path]:
-    """Folders of packages, whose names an import looks through even where a package in them may not be read."""
+    """Folders of packages. An import lists them, even where it may not read a package in them."""
     roots = (sys.prefix, sys.base_prefix)
     return [Path(path) for path in sys.path if path.startswith(roots) or "-packages" in path]
 
@@ -196,7 +197,7 @@ def _allow_path(libc: ctypes.CDLL, ruleset: int, path: Path, rights: int) -> Non
     try:
         descriptor = os.open(path, _O_PATH | os.O_CLOEXEC)
     except OSError:
-        return  # what is not there needs no permission
+        return  # a missing file needs no rule
     try:
         rule = struct.pack("=Qi", rights if path.is_dir() else rights & _FILE_RIGHTS, descriptor)
         _call(libc, _ADD_RULE, ruleset, _RULE_PATH_BENEATH, rule, 0)

@@ -1,8 +1,8 @@
-"""Where a run computes: its track's device, and the precision of its products there.
+"""The device of a run, and the precision of matrix products on it.
 
 A CPU computes in float32. A CUDA device trains with bfloat16 products where it has them in hardware (autocast:
 weights, gradients and optimizer stay float32), else in float32, as on a T4. Evaluations are float32 everywhere, so
-that scores of two devices differ by what was trained and not by how it was scored.
+that scores from two devices differ only by training.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 def set_up_torch(track: Track) -> None:
-    """Fix what a run's last bits depend on: threads and deterministic kernels.
+    """Fix the number of threads and, on a CPU, use deterministic kernels, so that a run repeats bit for bit.
 
-    On a GPU a run repeats to the last bits only by luck: its deterministic kernels are slower, some are missing.
+    On a GPU a run need not repeat bit for bit: deterministic kernels are slower there, and some do not exist.
     """
     import torch
 
@@ -38,7 +38,7 @@ def set_up_torch(track: Track) -> None:
 
 
 def leave_out_the_compiler() -> None:
-    """Keep optimizers from importing torch's compiler, 1.5 s a run, only to tell it to leave them alone."""
+    """Keep optimizers from importing torch's compiler (1.5 s a run), which they do to exclude themselves from it."""
     import torch
 
     for method in vars(torch.optim.Optimizer).values():
@@ -57,7 +57,7 @@ def keep_freed_memory() -> None:
     import ctypes
 
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # of glibc
+    if hasattr(libc, "mallopt"):  # only in glibc
         mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD in malloc.h
         libc.mallopt(mmap_threshold, 1 << 30)
         libc.mallopt(trim_threshold, (1 << 31) - 1)
@@ -65,7 +65,7 @@ def keep_freed_memory() -> None:
 
 @dataclass(frozen=True)
 class Device:
-    """One device, opened."""
+    """An opened device."""
 
     name: str
     """As torch calls it: `cpu` or `cuda`."""
@@ -94,7 +94,7 @@ class Device:
 
             return max(1, torch.cuda.max_memory_allocated() >> 20)
         try:
-            status = Path("/proc/self/status").read_text()  # Linux; its getrusage would count the parent's peak too
+            status = Path("/proc/self/status").read_text()  # Linux: getrusage would count the parent's peak too
             return int(status.partition("VmHWM:")[2].split()[0]) >> 10
         except (OSError, IndexError, ValueError):
             if sys.platform == "win32":
@@ -130,7 +130,7 @@ def require_device(track: Track) -> None:
         )
     if torch.cuda.device_count() < track.num_processes:
         raise LlmbenchError(
-            f"a run of {track.name} takes {track.num_processes} GPUs, one a process, and torch finds "
+            f"a run of {track.name} takes {track.num_processes} GPUs, one per process, and torch finds "
             f"{torch.cuda.device_count()} here; run it where there are as many, or explore it with `--set processes=1`"
         )
 
@@ -146,7 +146,7 @@ def open_device(track: Track) -> Device:
 
 
 def start_device(track: Track, rank: int = 0) -> None:
-    """Start the driver of this rank's GPU: from here on `cuda` means that one. Nothing on a CPU."""
+    """Initialise this rank's GPU and make it the default `cuda` device. Does nothing on a CPU."""
     require_device(track)
     if track.device == "cuda":
         import torch
@@ -168,6 +168,6 @@ def gpu_name(track: Track) -> str | None:
 
 
 def device_files() -> list[Path]:
-    """The files through which a confined process reaches NVIDIA's driver (also where Windows hosts Linux: dxg)."""
+    """The files through which a confined process reaches NVIDIA's driver (dxg: in WSL)."""
     nodes = [*Path("/dev").glob("nvidia*"), *Path("/proc/driver").glob("nvidia*")]
     return [path for path in (*nodes, Path("/dev/dxg"), Path("/proc/devices")) if path.exists()]

@@ -1,6 +1,6 @@
-"""A player's program: it answers the referee's requests, one after the other. This process runs the variant's code.
+"""A player's program: it runs the variant's code and answers the referee's requests, one after the other.
 
-Training, dev, val and probes all speak to this program; which of them it is follows from what it is asked.
+Training, dev, val and probes use the same program with different requests.
 Shapes: B sequences, T positions, V vocabulary, E experts.
 """
 
@@ -41,11 +41,11 @@ from harness.variants.recipe import Recipe, apply_recipe, draw_parameters
 from harness.variants.source import VariantSource
 from models.moe import MixtureOfExperts
 
-NOISE = 0.1  # deviation of what is added to fresh weights
+NOISE = 0.1  # standard deviation of the noise on fresh weights
 
 
 def play(requests: Connection, answers: Connection, program: Program | None = None) -> None:
-    """Answer until a request fails. Raises EOFError where the referee has asked all."""
+    """Answer requests until one fails. Raises EOFError when the referee closes the pipe."""
     program = program or Program()
     while True:
         verb, rows, columns, number = REQUEST.unpack(requests.recv_bytes(REQUEST.size))
@@ -69,7 +69,7 @@ def play(requests: Connection, answers: Connection, program: Program | None = No
 
 
 class Program:
-    """What a player knows: one model, and what it trains it with."""
+    """The state of a player: one model, and its training if it trains."""
 
     model: nn.Module
     training: Training | None = None
@@ -138,7 +138,7 @@ class Program:
         return Built(tensors=self.tensors, batches=batches).model_dump_json().encode()
 
     def recipe(self) -> Recipe:
-        """What is built; this runs the variants' code."""
+        """The recipe to build. This runs the variants' code."""
         track = self.assignment.track
         sources = {name: VariantSource(name, Path(f"{name}.py"), text) for name, text in self.assignment.sources}
         return apply_recipe(sources, track.model, track.optim, self.assignment.separator)
@@ -152,7 +152,7 @@ class Program:
             compile_forward(self.model, folder, compiles=assignment.compiles)
         ranks = Ranks(assignment.rank, track.num_processes)
         self.training = Training(assignment, recipe, self.model, self.device, ranks)
-        # A GPU and a compiler warm up for the shape of a batch; elsewhere one sequence shows that the model works.
+        # A GPU or a compiler warms up for the shape of a batch; otherwise one sequence shows that the model works.
         rows = assignment.rows if folder is not None or track.device != "cpu" else 1
         warm_up(self.model, self.device, (rows, track.budget.seq_len + 1), track.model.vocab_size)
         if folder is not None:
@@ -161,7 +161,7 @@ class Program:
                 keep_answers(folder)
 
     def _join(self, body: bytes) -> bytes:
-        """The rank that opens the store answers with its port at once; it joins at its second JOIN."""
+        """The first rank gets two JOINs: it opens the store and answers with the port, then it joins."""
         training, port = self._training, json.loads(body)
         if port is None:
             self.store = open_store(self.assignment.track, None)
@@ -194,7 +194,7 @@ class Program:
         found = [(name, _dtype(tensor), tuple(tensor.shape)) for name, tensor in state.items()]
         if found != [(spec.name, spec.dtype, spec.shape) for spec in self.tensors]:
             raise RuleBrokenError("weights: names, shapes or types of the weights changed while the model trained")
-        # One row of bytes a tensor; tied ones come twice.
+        # The bytes of each tensor; tied ones come twice.
         rows = [tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy() for tensor in state.values()]
         return b"".join(row.tobytes() for row in rows)
 
@@ -226,7 +226,7 @@ class Program:
         self.scored += num_tokens
 
     def _report(self) -> bytes:
-        """How each router spread what was scored over its experts, and the largest memory."""
+        """JSON of `Report`: the load of each router's experts over the scored tokens, and the peak memory."""
         experts = None
         if self.layers and self.scored:
             experts = tuple(

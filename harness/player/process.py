@@ -1,4 +1,4 @@
-"""A player as a process: how it is asked, what ends it, and what is read of it from outside."""
+"""A player's process as the referee handles it: requests, limits, and measurements from outside."""
 
 from __future__ import annotations
 
@@ -25,40 +25,38 @@ from harness.player.start import PREPARE_S, Cell, start_method, start_player, st
 
 Record = TypeVar("Record", bound=BaseModel)
 
-PATIENCE_S = 5.0  # for the end of a player that was told to end
-STOP_S = 1.0  # for a player's answer once the run is to stop
+PATIENCE_S = 5.0  # time for a player to exit
+STOP_S = 1.0  # time for an answer once the run is to stop
 WATCH_EVERY_S = 0.1
-_SHORT, _LONG = struct.Struct("!i"), struct.Struct("!Q")  # as multiprocessing.connection has them
-MOST_THREADS = 1000  # of a player; a machine has some ten thousand for all of its processes
-_KILLED_WITH_SERVER = 255  # what multiprocessing says of a process whose fork server was killed
-INTERRUPTED = (
-    "interrupted; finished runs are kept and started ones have a checkpoint, run the same command again to go on"
-)
+_SHORT, _LONG = struct.Struct("!i"), struct.Struct("!Q")  # lengths of messages, as in multiprocessing.connection
+MOST_THREADS = 1000  # of a player; a machine allows some ten thousand in all
+_KILLED_WITH_SERVER = 255  # multiprocessing's exit code if the fork server was killed
+INTERRUPTED = "interrupted; finished runs and checkpoints of started ones are kept, run the same command again to go on"
 
 
 class Answered(NamedTuple):
     """A player's answer: its body, and the seconds that it took."""
 
     body: bytes | memoryview
-    """Gone with the player's next answer."""
+    """Valid until the player's next answer."""
     wall_s: float
 
 
 class Player(AbstractContextManager["Player"]):
-    """The referee's end of one player; a context manager that leaves no process behind.
+    """The referee's handle on one player; a context manager that leaves no process behind.
 
     Every method that waits for the player raises RunFailedError where it fails, LlmbenchError where it refuses to
     start, and InterruptedRunError where the run was stopped and it gave no answer in time.
     """
 
     aliases: Mapping[str, str] = MappingProxyType({})
-    """What a variant is called in the player -> its name, which is put into what the player says."""
+    """A variant's alias in the player -> its name, which replaces the alias in error messages."""
 
     def __init__(self, cell: Cell, log: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
-        """Start it. `log` gets all that it prints. Raises LlmbenchError where no process can be started."""
+        """Start it; its output goes to `log`. Raises LlmbenchError where no process can be started."""
         self.cell, self.log, self.should_stop = cell, log, should_stop
         self.is_built = False
-        """Whether its model stands: what it says from then on is of the run."""
+        """Whether its model is built. Later failures are failures of the run."""
         self._deadline: float | None = None
         self._memory = bytearray()
         self._cpu_s = 0.0
@@ -72,7 +70,7 @@ class Player(AbstractContextManager["Player"]):
         with suppress(psutil.Error):
             self._outside = psutil.Process(self.pid)
             self._server = self._outside.parent()
-        with suppress(OSError):  # where the machine runs out of memory a player goes first, and never its referee
+        with suppress(OSError):  # out of memory, Linux kills players before their referee
             Path(f"/proc/{self.pid}/oom_score_adj").write_text("1000")
         self._watch = threading.Thread(target=self._watch_over, daemon=True)
         self._watch.start()
@@ -93,39 +91,39 @@ class Player(AbstractContextManager["Player"]):
         exactly: int | None = None,
         at_most: int = LONGEST_WORD,
     ) -> Answered:
-        """Ask, and wait for the answer, whose body has `exactly` so many bytes, or `at_most`."""
+        """Send a request and wait for its answer, whose body has `exactly` so many bytes, or `at_most`."""
         self.tell(verb, body, rows=rows, columns=columns, number=number)
         return self.hear(exactly=exactly, at_most=at_most)
 
     def tell(self, verb: Verb, body: Any = b"", *, rows: int = 0, columns: int = 0, number: int = 0) -> None:
-        """Ask without waiting: `hear` does."""
+        """Send a request; `hear` waits for its answer."""
         limit_s = PREPARE_S if verb in (Verb.BUILD, Verb.JOIN) else self.cell.silence_s
         self._asked = time.perf_counter()
         self._deadline = time.monotonic() + limit_s
-        with suppress(OSError):  # then hearing says why
+        with suppress(OSError):  # then `hear` raises the cause
             self._requests.send_bytes(REQUEST.pack(verb, rows, columns, number))
             self._requests.send_bytes(body)
 
     def hear(self, *, exactly: int | None = None, at_most: int = LONGEST_WORD) -> Answered:
-        """The answer to what was told last."""
+        """Wait for the answer to the last request."""
         (kind,) = ANSWER.unpack(self._read(ANSWER.size, exact=True))
         if kind == FAILED:
             raise self._failure(bytes(self._read(LONGEST_WORD)))
         if kind != DONE:
-            raise self._end_for(RunFailedError("error", "its process sent something that is no answer"))
+            raise self._end_for(RunFailedError("error", "its process sent an invalid answer"))
         body = self._read(at_most if exactly is None else exactly, exact=exactly is not None)
         wall_s, self._deadline = time.perf_counter() - self._asked, None
         return Answered(body, wall_s)
 
     def read_json(self, kind: type[Record], answered: Answered) -> Record:
-        """The record in an answer; what is none ends the player."""
+        """The record in an answer. An invalid one ends the player."""
         try:
             return kind.model_validate_json(bytes(answered.body))
         except ValidationError as error:
-            raise self._end_for(RunFailedError("error", "its process sent something that is no answer")) from error
+            raise self._end_for(RunFailedError("error", "its process sent an invalid answer")) from error
 
     def cpu_s(self) -> float:
-        """Processor time of all that the player runs so far, read from outside; the last reading where it has ended."""
+        """Processor seconds of all that the player ran so far, read from outside; after its end the last reading."""
         with suppress(OSError, psutil.Error):
             if sys.platform == "linux":
                 self._cpu_s = time.clock_gettime(~self.pid << 3 | 2)  # the clock of another process: CPUCLOCK_SCHED
@@ -135,33 +133,33 @@ class Player(AbstractContextManager["Player"]):
         return self._cpu_s
 
     def freeze(self) -> None:
-        """Stop its process where it is: what it does while others are asked is nothing."""
+        """Suspend its process, so that it computes nothing while others do."""
         with suppress(psutil.Error):
             if self._outside is not None:
                 self._outside.suspend()
 
     def thaw(self) -> None:
-        """Let its process go on."""
+        """Resume its process."""
         with suppress(psutil.Error):
             if self._outside is not None:
                 self._outside.resume()
 
     def peak_memory_mib(self) -> int | None:
-        """Its largest resident memory so far, read from outside; None where the system does not tell."""
+        """Its largest resident memory so far, read from outside; None where the system does not report it."""
         with suppress(OSError, IndexError, ValueError):
             status = Path(f"/proc/{self.pid}/status").read_text()
             return max(1, int(status.partition("VmHWM:")[2].split()[0]) >> 10)
         return None
 
     def kill(self) -> None:
-        """End its process at once, and the programs that it started: none can leave its group."""
+        """Kill its process, and the programs that it started: none can leave its process group."""
         with suppress(OSError):
             self._process.kill()
             if self.cell.programs and sys.platform != "win32":
                 os.killpg(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """End it: what it does after the last answer counts for nothing."""
+        """End it. What it does after its last answer does not count."""
         self._ended.set()
         with suppress(OSError):
             self._requests.close()
@@ -173,12 +171,12 @@ class Player(AbstractContextManager["Player"]):
         self.close()
 
     def _hear_confinement(self) -> tuple[str, ...]:
-        """The first message, sent before anything of a variant is there: what is in force."""
+        """The first message, sent before any variant's code is there: the confinement in force."""
         self._asked, self._deadline = time.perf_counter(), time.monotonic() + PREPARE_S
         try:
             said = json.loads(bytes(self._read(LONGEST_WORD)))
         except ValueError as error:
-            raise self._end_for(RunFailedError("error", "its process sent something that is no answer")) from error
+            raise self._end_for(RunFailedError("error", "its process sent an invalid answer")) from error
         self._deadline = None
         if "refused" in said:
             self.close()
@@ -192,13 +190,14 @@ class Player(AbstractContextManager["Player"]):
             too_long = self._answers.closed
             raise self._why_it_ended(too_long) from error
         if exact and len(data) != num_bytes:
-            raise self._end_for(RunFailedError("error", "its process sent an answer of another size than asked for"))
+            raise self._end_for(RunFailedError("error", "its process sent an answer of the wrong size"))
         return data
 
     def _receive(self, num_bytes: int) -> memoryview:
-        """One message of at most so many bytes, into memory that the next one uses again: it may have 400 MB.
+        """Read a message of at most `num_bytes` into a buffer that the next one reuses: it may have 400 MB.
 
-        The framing is Connection's: a length of four bytes, or -1 and one of eight. Raises OSError for a longer one.
+        The framing is Connection's: the length in four bytes, or -1 and the length in eight. Raises OSError where it is
+        longer.
         """
         (length,) = _SHORT.unpack(self._receive_exactly(bytearray(_SHORT.size)))
         if length == -1:
@@ -235,18 +234,18 @@ class Player(AbstractContextManager["Player"]):
         return error
 
     def _why_it_ended(self, too_long: bool) -> Exception:
-        """What ended the player: the referee, itself, or somebody else."""
+        """The error that says why the player ended: killed by the referee, by itself, or from outside."""
         if too_long:
-            return self._end_for(RunFailedError("error", "its process sent a longer answer than it may"))
+            return self._end_for(RunFailedError("error", "its process sent an answer that is too long"))
         code = self._wait()
         if self._killed_for is not None:
             return self._killed_for
         if self.should_stop():
             return InterruptedRunError(INTERRUPTED)
         if code == -signal.SIGKILL and ended_for_memory() != self._ended_for_memory:
-            return RunFailedError("error", "memory: killed by signal 9 when the machine had none left; use fewer jobs")
+            return RunFailedError("error", "memory: killed by signal 9 because none was left; use fewer jobs")
         if code == -signal.SIGKILL:  # no player can send it, not even to itself (confine.py)
-            return RunFailedError("interrupted", "killed by signal 9 from outside, perhaps for want of memory")
+            return RunFailedError("interrupted", "killed by signal 9 from outside, perhaps because memory ran out")
         if code < 0:
             name = signal.Signals(-code).name if -code in [*signal.Signals] else f"signal {-code}"
             meaning = signal.strsignal(-code) or "unknown"
@@ -259,11 +258,11 @@ class Player(AbstractContextManager["Player"]):
         return f"after: {lines[-1][:LONGEST_REASON]}" if lines else "and no message"
 
     def _wait(self) -> int:
-        """Its exit code, negative for a signal. A player that has ended its answers and lives on is killed."""
+        """Its exit code, negative for a signal. A player that closed its pipe and does not exit is killed."""
         deadline = time.monotonic() + PATIENCE_S
         while self._is_alive():  # join() would wait for a pipe that the player may close
             if time.monotonic() > deadline:
-                self._kill_for(RunFailedError("error", "its process has closed its answers and lives on"))
+                self._kill_for(RunFailedError("error", "its process closed its pipe and did not exit"))
                 deadline += PATIENCE_S
             time.sleep(0.002)
         code = self._process.exitcode or 0
@@ -274,7 +273,7 @@ class Player(AbstractContextManager["Player"]):
             return bool(self._process.is_alive())
 
     def _lost_its_server(self) -> bool:
-        """Whether the process that started it is gone: then nobody knows its exit code."""
+        """Whether its fork server is gone, and its exit code with it."""
         if start_method() != "forkserver" or not self.cell.forked or self._server is None:
             return False
         try:
@@ -287,7 +286,7 @@ class Player(AbstractContextManager["Player"]):
         stop_at: float | None = None
         while not self._ended.wait(WATCH_EVERY_S):
             now, deadline = time.monotonic(), self._deadline
-            self.cpu_s()  # a player that ends with its last answer hides little
+            self.cpu_s()  # a recent reading, for a player that exits
             if self.should_stop():
                 stop_at = stop_at or now + STOP_S
             if stop_at is not None and now > stop_at:
@@ -320,7 +319,7 @@ class Player(AbstractContextManager["Player"]):
 
 
 def ended_for_memory() -> int:
-    """How many processes Linux has ended on this machine for want of memory."""
+    """Number of processes that Linux killed on this machine because memory ran out."""
     with suppress(OSError, ValueError):
         return int(Path("/proc/vmstat").read_text().partition("\noom_kill ")[2].split("\n")[0])
     return 0

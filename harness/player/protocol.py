@@ -1,8 +1,8 @@
-"""What passes between a referee and a player: fixed headers, then raw bytes of a size that the referee knows or caps.
+"""The messages between referee and player: fixed headers, then raw bytes of a size that the referee knows or limits.
 
-A request is a header and a body, an answer too. Numbers are little-endian; tokens are int64, logits float32, weights
-the bytes of each tensor in the order of `Built.tensors`. JSON is read with a schema. Neither end unpickles what the
-other says; a saved state is opaque to the referee, and a player's own state is loaded by a player.
+Requests and answers are a header and a body. Numbers are little-endian; tokens are int64, logits float32, weights
+the bytes of each tensor in the order of `Built.tensors`. JSON is validated by a schema. Neither side unpickles what
+the other sends: a saved state is opaque to the referee, and only a player loads it.
 Shapes: B sequences, T positions, V vocabulary.
 """
 
@@ -21,13 +21,13 @@ from harness.core.track import Track
 from harness.data.plan import MOST_SHAPES
 
 REQUEST = struct.Struct("<Bqqq")  # verb, rows, columns, number; the body's length follows from its message
-ANSWER = struct.Struct("<B")  # whether it was done; the body follows
+ANSWER = struct.Struct("<B")  # DONE or FAILED; the body follows
 DONE, FAILED = 0, 1
 
 LONGEST_WORD = 1 << 20
 """Bytes of JSON in one answer."""
 LONGEST_REASON = 300
-"""Characters of why a player failed that are kept."""
+"""Characters that are kept of the reason for a failure."""
 MOST_TENSORS = 20_000
 LONGEST_NAME = 300  # characters of a tensor's name, printable ASCII
 LONGEST_AXIS = 1 << 40
@@ -45,26 +45,26 @@ ITEM_BYTES = {
 
 
 class Verb(IntEnum):
-    """What a player is asked. Each answer's body is named here."""
+    """Requests to a player. Each docstring says: request body -> answer body."""
 
     BUILD = 1
-    """JSON of `Assignment` -> JSON of `Built`. First, and once."""
+    """JSON of `Assignment` -> JSON of `Built`. The first request, sent once."""
     JOIN = 2
     """JSON of a port, or of null for the rank that opens one -> JSON of the port. Connects the ranks of a run."""
     LOAD = 3
     """Weights -> nothing."""
     STEP = 4
-    """Tokens (B, T + 1), number: the step, from 0 -> the losses read since the answer before, float64."""
+    """Tokens (B, T + 1); number: the step, from 0 -> the losses read since the previous answer, float64."""
     SCORE = 5
     """Tokens (B, T) -> logits (B, T, V), in evaluation mode."""
     SNAPSHOT = 6
     """Nothing -> weights."""
     SAVE = 7
-    """Nothing -> everything that training goes on from, opaque."""
+    """Nothing -> the whole training state, opaque."""
     RESUME = 8
-    """What SAVE answered, number: the step that comes next -> nothing."""
+    """What SAVE answered; number: the next step -> nothing."""
     REPORT = 9
-    """Nothing -> JSON of `Report`, the player's own words."""
+    """Nothing -> JSON of `Report`, unchecked."""
 
 
 class TensorSpec(Strict):
@@ -75,7 +75,7 @@ class TensorSpec(Strict):
     shape: Annotated[tuple[Annotated[Count, Field(le=LONGEST_AXIS)], ...], Field(max_length=8)]
     is_parameter: bool
     tied_to: str | None = None
-    """Another tensor that is the same memory."""
+    """The name of another tensor with the same memory."""
 
     @property
     def num_bytes(self) -> int:
@@ -83,7 +83,7 @@ class TensorSpec(Strict):
 
 
 class Assignment(Strict):
-    """What a player builds."""
+    """What a player is to build."""
 
     track: Track
     sources: tuple[tuple[str, str], ...]
@@ -92,48 +92,48 @@ class Assignment(Strict):
     separator: Count
     """Token that begins each document."""
     num_steps: Positive | None = None
-    """What the schedule is told, where it is not the number that the recipe's batches make."""
+    """Number of steps that the schedule gets; None for the number that the recipe's batches make."""
     start: Literal["drawn", "noisy", "empty"]
-    """`drawn`: from the seed; `noisy`: random values everywhere, where a leak cannot hide behind a zero; `empty`: for
-    weights that are loaded."""
+    """Initial weights. `drawn`: from the seed; `noisy`: random values everywhere, so that no zero hides a leak;
+    `empty`: they are loaded later."""
     trains: bool
     """Whether it gets optimizers, and warms up for batches of `rows` sequences."""
     rank: Count = 0
     rows: Positive = 1
     """Sequences of a batch that this player gets."""
     read_steps: tuple[Count, ...] | None = None
-    """Numbers of steps done after which all losses are read, where these are not those after which dev is scored;
-    elsewhere a GPU reads some together."""
+    """Numbers of steps done after which all losses are read; None for those after which dev is scored. In between a
+    GPU reads several at once."""
     compiled: str | None = None
-    """Folder of what `torch.compile` makes, where the model is compiled."""
+    """Folder for the files of `torch.compile`; None where the model is not compiled."""
     compiles: bool = False
-    """Whether it fills that folder, and sees no batch; else it reads what another left there."""
+    """Whether it fills that folder and sees no batch; else it reads the folder."""
 
 
 class Built(Strict):
-    """A player is ready for its first tokens."""
+    """The answer to BUILD: the player is ready for tokens."""
 
     tensors: Annotated[tuple[TensorSpec, ...], Field(max_length=MOST_TENSORS)]
     batches: Annotated[tuple[BatchShape, ...], Field(max_length=MOST_SHAPES)] | None = None
-    """Of one that trains, where the recipe changes the track's batches."""
+    """Batches of a player that trains; None where they are the track's."""
 
     @property
     def num_params(self) -> int:
-        """Of what is trained, tied ones once, by the player's word."""
+        """Number of parameters, tied ones once, as the player reports it."""
         return sum(math.prod(spec.shape) for spec in self.tensors if spec.is_parameter and spec.tied_to is None)
 
 
 class Failure(Strict):
-    """Why a player cannot go on. It ends after it."""
+    """Why a player cannot continue. It exits after sending this."""
 
     status: Literal["refused", "invalid", "diverged", "error"]
-    """`refused`: it cannot start as it is, and the reason is for the user."""
+    """`refused`: it cannot start; the reason is shown to the user."""
     reason: str
 
 
 class Report(Strict):
-    """What a player says of itself; nothing depends on it."""
+    """What a player reports about itself, unchecked; no verdict depends on it."""
 
     peak_memory_mib: Positive | None
     experts: tuple[ExpertLayer, ...] | None
-    """Loads of the experts over all that it scored since its weights were loaded."""
+    """Loads of the experts over all tokens scored since its weights were loaded."""

@@ -1,7 +1,7 @@
-"""The ranks of a run: several players, each of which takes its rows of every batch.
+"""The ranks of a run: several players that each train on their rows of every batch.
 
-Each draws the same start and steps on the mean of all gradients (DistributedDataParallel, arXiv:2006.15704). They
-speak to each other over gloo, those of GPUs also over NCCL, which has never run here; the referee hands each its rows.
+They start from the same weights and step on the mean gradient (DistributedDataParallel, arXiv:2006.15704). They
+communicate over gloo, on GPUs also over NCCL, which is untested. The referee sends each its rows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Ranks:
 
     @property
     def key(self) -> tuple[int, ...]:
-        """What keys this rank's random streams; empty for the first, whose streams are a single process's."""
+        """Key of this rank's random streams; empty for the first, which has the streams of a single process."""
         return () if self.rank == 0 else (self.rank,)
 
     def spread(self, model: nn.Module) -> nn.Module:
@@ -37,12 +37,12 @@ class Ranks:
             return model
         from torch.nn.parallel import DistributedDataParallel
 
-        # A parameter that no process used keeps its gradient None, as without the wrapper, instead of an error.
+        # With find_unused_parameters, a parameter that no process used keeps gradient None, as without the wrapper.
         return DistributedDataParallel(model, find_unused_parameters=True)
 
 
 def open_store(track: Track, port: int | None) -> Any:
-    """The store through which ranks find each other: at `port`, or where that is None a new one at a free port."""
+    """The store through which ranks find each other: the one at `port`, or for None a new one at a free port."""
     import datetime
 
     from torch import distributed
@@ -62,8 +62,8 @@ def join(track: Track, ranks: Ranks, store: Any) -> None:
     from torch import distributed
 
     if sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody else on the network can knock
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # not reachable from the network
     backend = "gloo" if track.device == "cpu" else "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.size)
     for device in {"cpu", track.device}:
-        distributed.all_reduce(torch.zeros(1, device=device))  # NCCL connects where it is first needed
+        distributed.all_reduce(torch.zeros(1, device=device))  # NCCL connects at its first use: now

@@ -1,7 +1,7 @@
-"""How players' processes start: in clean memory, with nothing private, confined before anything of a variant is there.
+"""Starts players' processes: in clean memory, without private data, confined before any variant's code is there.
 
 On Linux the standard library's fork server imports torch once and forks every player: it runs no variant's code and
-holds no tokens, so each player starts from the same clean memory. Elsewhere, and where LLMBENCH_START says `spawn`, a
+holds no tokens, so each player starts from the same clean memory. Elsewhere, and with LLMBENCH_START=spawn, a
 player is a fresh interpreter, which takes some seconds longer.
 """
 
@@ -32,21 +32,21 @@ from harness.player.confine import confine, limit_resources, player_environment
 StartMethod = Literal["forkserver", "spawn"]
 
 PRELOADED = ["harness.player.start", "harness.player.play", "models.gpt", "harness.cli"]
-"""What the fork server imports; a player imports the main module once more, which is the program of `llmbench`."""
-LONGEST_LOG = 4 << 20  # bytes that the players of a run may print
-LONGEST_OUTPUT = 1 << 30  # bytes of each file of one that compiles
+"""What the fork server imports. `harness.cli` saves time: a player imports the main module, the program `llmbench`."""
+LONGEST_LOG = 4 << 20  # bytes of a player's log
+LONGEST_OUTPUT = 1 << 30  # bytes of each file of a player that compiles
 PIPE_BYTES = 1 << 20
 PREPARE_S = 600.0  # to import, build, compile and warm up; a compiler takes minutes
-LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC  # a log of its own: who writes to it sees its length
+LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC  # one log per player: its length is a channel
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 starting = threading.Lock()
-"""Held while a process starts, and while one is waited for: starting reads the exit codes of those that end."""
+"""Held while a process starts, and while one is waited for: starting also collects exit codes of others."""
 
 
 class Cell(Strict):
-    """What a player's process may reach, and what it may use."""
+    """Permissions and limits of a player's process."""
 
     readable: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
@@ -59,14 +59,14 @@ class Cell(Strict):
     """Cores that it is pinned to; empty for all."""
     memory_bytes: Positive | None = None
     forked: bool = True
-    """Whether it may come from the fork server. What compiles does not: its folder is not in the bubble."""
+    """Whether the fork server starts it. It does not if the model is compiled: bubblewrap would hide the folder."""
     silence_s: float = PREPARE_S
-    """Longest time to answer a batch."""
+    """Longest time to answer a request."""
     environment: dict[str, str] = Field(default_factory=dict)
 
 
 def start_method() -> StartMethod:
-    """How players start here. Raises LlmbenchError where LLMBENCH_START names no way."""
+    """How players start on this machine. Raises LlmbenchError where LLMBENCH_START is invalid."""
     asked = os.environ.get("LLMBENCH_START", "")
     if asked not in ("", "forkserver", "spawn"):
         raise LlmbenchError(f"LLMBENCH_START is '{asked[:80]}'; set it to forkserver or spawn, or unset it")
@@ -80,10 +80,10 @@ def start_player(cell: Cell, log: Path) -> tuple[Any, Connection, Connection]:
     Raises LlmbenchError where no process can be started.
     """
     method = start_method() if cell.forked else "spawn"
-    context: Any = multiprocessing.get_context(method)  # its stubs know no Process
+    context: Any = multiprocessing.get_context(method)  # its stubs lack Process
     theirs_in, requests = context.Pipe(duplex=False)
     answers, theirs_out = context.Pipe(duplex=False)
-    with suppress(ImportError, AttributeError, OSError):  # fewer turns for large answers, where the system allows it
+    with suppress(ImportError, AttributeError, OSError):  # fewer reads for large answers, where the system allows it
         import fcntl
 
         fcntl.fcntl(answers.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -103,13 +103,13 @@ def start_player(cell: Cell, log: Path) -> tuple[Any, Connection, Connection]:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """What starts within holds back SIGINT and SIGTERM sent to the whole family: the command passes them on."""
+    """A context in which processes start with SIGINT and SIGTERM blocked: the command handles both for all of them."""
     if sys.platform == "win32":
         yield
         return
     from multiprocessing import resource_tracker
 
-    resource_tracker.ensure_running()  # first, for where it starts it ends with all signals let through
+    resource_tracker.ensure_running()  # first, because its start unblocks all signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
@@ -119,10 +119,10 @@ def _without_interrupts() -> Iterator[None]:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """What starts within is given nothing private: a process can read what it, or its fork server, started with."""
+    """A context without private variables: a process can read that of its start or of its fork server."""
     before = dict(os.environ)
     paths = os.pathsep.join([str(CHECKOUT), *filter(None, [before.get("PYTHONPATH")])])
-    # Threads that a library starts before a fork would not survive it, and before confinement are none of its.
+    # OpenBLAS must not start threads yet: a fork would lose them, and confinement would not cover them.
     mine = {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": paths, "LLMBENCH_START": before.get("LLMBENCH_START", "")}
     try:
         os.environ.clear()
@@ -134,7 +134,7 @@ def _environment() -> Iterator[None]:
 
 
 def _start_server(cell: Cell) -> None:
-    """Have the fork server run, in a bubble where that works; nothing where it does already."""
+    """Start the fork server, in bubblewrap if that works, unless it runs already."""
     from multiprocessing import forkserver  # not on Windows
 
     forkserver.set_forkserver_preload(PRELOADED)
@@ -143,32 +143,32 @@ def _start_server(cell: Cell) -> None:
 
 
 def _opened(log: Path) -> Any:
-    """The log as a player gets it: open, for in a bubble it has no path. On Windows its path."""
+    """The log as a player gets it: an open file, because bubblewrap hides the path; on Windows its path."""
     if sys.platform == "win32":
         return str(log)
     return Connection(os.open(log, LOG_FLAGS, 0o644), readable=False)
 
 
 def _live(cell: Cell, log: Connection | str, requests: Connection, answers: Connection) -> None:
-    """A player's process: it gives up what it must not have, says so, and plays."""
+    """Main function of a player's process: confine it, report what is in force, answer requests."""
     end_with_parent()
     if sys.platform != "win32":
         os.setsid()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # forgets one that waits: the command alone decides
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # drops a pending one: only the command handles it
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     descriptor = os.open(log, LOG_FLAGS) if isinstance(log, str) else log.fileno()
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what was printed outlives a kill
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a kill loses no output
     if cell.forked and start_method() == "forkserver":
         close_all_but(requests.fileno(), answers.fileno())
     elif sys.platform != "win32":
         from multiprocessing import resource_tracker
 
-        os.close(resource_tracker._resource_tracker._fd)  # type: ignore[attr-defined]  # who writes there unlinks names
+        os.close(resource_tracker._resource_tracker._fd)  # type: ignore[attr-defined]  # writing there can unlink names
     around = [os.environ[INSIDE]] if INSIDE in os.environ else []
     os.environ.clear()
-    os.environ.update(cell.environment, OPENBLAS_NUM_THREADS="1")  # its threads would come before confinement
+    os.environ.update(cell.environment, OPENBLAS_NUM_THREADS="1")  # its threads would start before confinement
     from harness.player.play import play  # preloaded where players are forked
 
     if cell.cores and sys.platform == "linux":
@@ -183,11 +183,11 @@ def _live(cell: Cell, log: Connection | str, requests: Connection, answers: Conn
     except LlmbenchError as error:
         answers.send_bytes(json.dumps({"refused": str(error)}).encode())
         return
-    # Ranks of GPUs may need more of a network than a bubble has: nobody has measured it.
+    # Recorded as open for GPUs even in bubblewrap: whether their ranks can connect inside it is not measured.
     is_open = cell.network and (not around or bool(cell.devices))
     names = sorted([*around, *in_force, *([NETWORK_OPEN] if is_open else [])])
     answers.send_bytes(json.dumps({"in_force": names}).encode())
-    with suppress(EOFError, BrokenPipeError):  # the referee has asked all
+    with suppress(EOFError, BrokenPipeError):  # the referee closed the pipe
         play(requests, answers)
 
 
@@ -201,7 +201,7 @@ def close_all_but(*descriptors: int) -> None:
 def end_with_parent() -> None:
     """Have Linux kill this process when its parent dies; elsewhere the closed pipe ends it at its next event.
 
-    Called before this process closes what it inherited: so long the fork server lives.
+    Call it before closing inherited descriptors: until then the fork server stays alive.
     """
     if sys.platform != "linux":
         return
@@ -214,7 +214,7 @@ def end_with_parent() -> None:
 
 
 def emit_lines() -> Callable[[BaseModel], Any]:
-    """Sends events as JSON lines on stdout; whatever else this process prints goes to stderr from here on."""
+    """A function that writes events to stdout as JSON lines. All other output goes to stderr from now on."""
     lines = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     return lambda event: lines.write(event.model_dump_json() + "\n")

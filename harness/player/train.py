@@ -1,4 +1,4 @@
-"""The training step, on the player's side: batch in, loss out. It knows no clock, no other batch, and no dev or val.
+"""The training step, on the player's side: batch in, loss out. It has no clock, no other batch, no dev and no val.
 
 Shapes: B sequences, T positions, N tokens, V vocabulary; a batch holds T + 1 tokens a sequence.
 """
@@ -29,7 +29,7 @@ from harness.variants.recipe import Recipe
 
 
 class Training:
-    """A model that trains: everything that changes from step to step."""
+    """The state of a training: everything that changes from step to step."""
 
     def __init__(self, assignment: Assignment, recipe: Recipe, model: nn.Module, device: Device, ranks: Ranks) -> None:
         self.assignment, self.recipe, self.model, self.device, self.ranks = assignment, recipe, model, device, ranks
@@ -49,9 +49,9 @@ class Training:
         self.passed += inputs[0].numel()
 
     def step(self, tokens_BT1: Tensor, step: int) -> bytes:
-        """Train on one batch; the losses read since the call before, as float64.
+        """Train on one batch. Returns the losses read since the previous call, as float64.
 
-        Raises RuleBrokenError where other tokens passed the model, or a parameter is not trained.
+        Raises RuleBrokenError where the model processed more or fewer tokens, or the optimizers lost a parameter.
         """
         assignment, ranks = self.assignment, self.ranks
         torch.manual_seed(derive_seed("dropout", assignment.seed, step, *ranks.key))
@@ -70,9 +70,9 @@ class Training:
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        parts.context.step = self.num_steps  # what a score sees
+        parts.context.step = self.num_steps  # an evaluation has progress 1
         if self.passed != (handed := tokens_BT1[:, :-1].numel()):
-            raise RuleBrokenError(f"budget: {self.passed} tokens passed the model in a step, which was given {handed}")
+            raise RuleBrokenError(f"budget: the model processed {self.passed} tokens in a step, its batch has {handed}")
         if not cover_everything(self.optimizers, self.model):
             raise RuleBrokenError("coverage: the optimizers no longer cover every parameter exactly once")
         self.unread.append(loss.detach())
@@ -85,14 +85,14 @@ class Training:
         return struct.pack(f"<{len(losses)}d", *losses)
 
     def save(self) -> bytes:
-        """Everything that training goes on from. Random streams are keyed by step, so it holds no generator's state."""
+        """The whole training state. Random streams are keyed by step, so it holds no state of a generator."""
         buffer = io.BytesIO()
         optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
         torch.save({"model": self.model.state_dict(), "optimizers": optimizers}, buffer)
         return buffer.getvalue()
 
     def resume(self, saved: bytes) -> None:
-        """Go on from what `save` gave. Raises LlmbenchError where it does not fit."""
+        """Load what `save` returned. Raises LlmbenchError where it does not fit."""
         try:
             content = torch.load(io.BytesIO(saved), weights_only=True)
             self.model.load_state_dict(content["model"])
@@ -112,7 +112,7 @@ def batches_of(recipe: Recipe, track: Track) -> tuple[BatchShape, ...] | None:
 
 
 def build_optimizers(recipe: Recipe, model: nn.Module) -> list[Optimizer]:
-    """The recipe's optimizers, proved to cover every parameter exactly once."""
+    """The recipe's optimizers. Raises LlmbenchError unless they cover every parameter exactly once."""
     optimizers = recipe.parts.optimizer(model, recipe.parts.optim)
     if not cover_everything(optimizers, model):
         raise LlmbenchError("the optimizers do not cover every parameter exactly once; fix `optimizer` in the variant")
@@ -130,12 +130,12 @@ def cover_everything(optimizers: list[Optimizer], model: nn.Module) -> bool:
 
 
 def warm_up(model: nn.Module, device: Device, shape_BT1: tuple[int, int], vocab_size: int) -> None:
-    """One forward and backward pass on dummy tokens, which leaves no trace.
+    """One forward and backward pass on dummy tokens; weights and buffers are restored.
 
     Raises LlmbenchError where the model returns something other than logits for every position.
     """
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}  # a buffer may have moved
-    tokens_BT = torch.zeros(shape_BT1, dtype=torch.int64, device=device.name)[:, :-1]  # in memory as a batch is
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}  # a buffer may change
+    tokens_BT = torch.zeros(shape_BT1, dtype=torch.int64, device=device.name)[:, :-1]  # strides of a batch
     with device.autocast():
         output: Any = model(tokens_BT)
     is_pair = isinstance(output, tuple) and len(output) == 2 and isinstance(output[0], Tensor)
@@ -159,13 +159,13 @@ def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """PyTorch's, with fewer passes over the logits, which are larger than a CPU's caches."""
+    """PyTorch's cross-entropy with fewer passes over the logits, which are larger than a CPU's caches."""
 
     @staticmethod
     def forward(ctx: Any, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
         probabilities_NV = logits_NV.softmax(-1)
         ctx.save_for_backward(probabilities_NV, targets_N)
-        # The largest probability never underflows, so the sum of exponentials is read off it.
+        # log-sum-exp from the largest probability, which never underflows.
         log_sum_N1 = logits_NV.amax(-1, keepdim=True) - probabilities_NV.amax(-1, keepdim=True).log()
         return (log_sum_N1 - logits_NV.gather(-1, targets_N[:, None])).mean()
 
@@ -174,5 +174,5 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         probabilities_NV, targets_N = ctx.saved_tensors
         scale = grad / len(targets_N)
-        grad_NV = probabilities_NV.mul_(scale)  # in place: nothing else holds it
+        grad_NV = probabilities_NV.mul_(scale)  # in place: nothing else uses it
         return grad_NV.scatter_add_(-1, targets_N[:, None], -scale.expand(len(targets_N), 1)), None

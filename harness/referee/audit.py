@@ -1,6 +1,6 @@
-"""The audit of a claim's model: every boundary of val's windows many times, for at most the cost of one run.
+"""The audit of a claim's model: the probe with many more cuts, for at most the cost of one run.
 
-It is the probe with more cuts, all of them anywhere: so its power is known, see `harness.core.audit`.
+Its cuts are spread evenly over all boundaries, so its power is known; see `harness.core.audit`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.referee.probes import Exam, Probe, Scores, Session, probe_seed, ran
 from harness.referee.session import ProbeFailedError
 
 MAX_SCORE_SHIFT = 1e-4
-"""Between a run's val loss and the audit's, nats a token: far above rounding, far below what a leak needs."""
+"""Largest difference of val loss between run and audit, nats per token: far above rounding, far below a useful leak."""
 MOST_TAIL = 1.0
 """Passes over val that testing every boundary of its shorter last window may cost."""
 
@@ -36,10 +36,10 @@ def run_audit(
     sessions: Iterator[Session],
     drawn: int | None = None,
 ) -> Audit:
-    """Audit the model of `run`, whose final `weights` these are; `sessions` are two of it.
+    """Audit the model of `run` with its final `weights`; `sessions` yields two sessions of it.
 
-    The questions follow from `drawn`, or from weights and val where it is None. Raises ProbeFailedError where the model
-    breaks a rule, LlmbenchError where the weights are not the run's.
+    `drawn` is the seed of the cuts; None takes one that follows from weights and val. Raises ProbeFailedError where the
+    model breaks a rule, LlmbenchError where the weights are not the run's.
     """
     started = time.perf_counter()
     digest = sha256(weights)
@@ -49,12 +49,12 @@ def run_audit(
         )
     seed = probe_seed(weights, val_N)
     exam, val, dev = exam_of(track, val_N, dev_N)
-    scores = score(next(sessions), exam, [*val, *dev], random_for(seed, "score"))  # as the evaluation asked
+    scores = score(next(sessions), exam, [*val, *dev], random_for(seed, "score"))  # as in the evaluation
     positions = len(val_N) - 1
     shift = (sum(float(scores.nats[row].sum()) for row in val) - run.evaluation.nats) / positions
     if abs(shift) > MAX_SCORE_SHIFT:
         raise ProbeFailedError(
-            f"weights: asked again, the model has another val loss than its run (by {shift:.2g} nats)"
+            f"weights: scored again, the model has another val loss than in its run (by {shift:.2g} nats)"
         )
     tested = _positions_to_test(exam, val, run)
     audit_rows(next(sessions), scores, val, tested, random_for(seed if drawn is None else drawn, "audit"))
@@ -68,7 +68,7 @@ def run_audit(
 
 
 def audit_rows(session: Session, scores: Scores, val: range, tested: int, generator: np.random.Generator) -> None:
-    """Test so many positions of val in rows of every length, each boundary about equally often."""
+    """Test `tested` positions of val, spread over rows of every length; each boundary about equally often."""
     exam, probe = scores.exam, Probe(session, scores, generator)
     positions = sum(len(exam.rows[row]) - 1 for row in val)
     for length, rows in exam.by_length(val).items():
@@ -78,7 +78,7 @@ def audit_rows(session: Session, scores: Scores, val: range, tested: int, genera
 
 
 def _positions_to_test(exam: Exam, val: range, run: FinishedRun) -> int:
-    """As many as the promise needs, or as the seconds of the run's training pay for; at least one of each row."""
+    """As many as the audit's guarantee needs, within the run's training time; at least one per row."""
     lengths = [len(row) - 1 for row in exam.rows]
     positions = sum(lengths[row] for row in val)
     passes = run.training.train_s / max(run.evaluation.eval_s, 1e-9) - sum(lengths) / positions
@@ -87,5 +87,5 @@ def _positions_to_test(exam: Exam, val: range, run: FinishedRun) -> int:
 
 
 def _is_cheap_tail(exam: Exam, length: int, positions: int) -> bool:
-    """Whether all boundaries of the one row of another length than usual are tested."""
+    """Whether rows of this length, the shorter last window, have all of their boundaries tested."""
     return length != exam.seq_len and length**2 <= MOST_TAIL * positions

@@ -1,4 +1,4 @@
-"""How the players of one run are started: what each may reach, on which cores, and what it is told to build."""
+"""How the players of one run are started: permissions, cores, and what each builds."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from harness.player.start import PREPARE_S, Cell
 from harness.referee.job import Job
 from harness.referee.session import Session
 
-# A player is silent where it takes this many times the record's step for an answer, and at least so long. Steps of
-# one run differ by a factor of two on a busy machine; a warm-up or a page from disk takes seconds (assumption).
+# Longest time for an answer: SILENT_STEPS steps of the record, but at least SILENT_S seconds. Steps of one run differ
+# by a factor of two on a busy machine; a warm-up or a page from disk takes seconds (assumption).
 SILENT_STEPS, SILENT_S = 100.0, 60.0
 
 
@@ -35,11 +35,11 @@ class Casting:
     job: Job
     should_stop: Callable[[], bool] = lambda: False
     cores: tuple[int, ...] = ()
-    """Cores of the run's own; empty where it shares them."""
+    """Cores reserved for the run; empty where it shares them."""
     memory_bytes: int | None = None
-    """Of each player."""
+    """Memory limit of each player; None for no limit."""
     environment: dict[str, str] = field(default_factory=dict)
-    """What the place of the run adds: its GPUs."""
+    """Variables that select the run's GPUs."""
 
     @cached_property
     def separator(self) -> int:
@@ -52,21 +52,21 @@ class Casting:
 
     @property
     def aliases(self) -> dict[str, str]:
-        """What a variant is called in its player -> its name: a renamed file is the same variant, and must not know."""
+        """A variant's alias in its player -> its name. The alias keeps a variant from acting on its file's name."""
         return {f"variant_{place}": name for place, (name, _) in enumerate(self.sources, start=1)}
 
     def assignment(self, **fields: object) -> Assignment:
-        """What a player of this run builds; `fields` beside what all of them share."""
+        """What a player of this run builds: `fields`, and what all players share."""
         content = self.track.model_dump(mode="json", exclude={"settings"})
-        content["data"] |= dict.fromkeys(PINS)  # no player knows its texts' digests
-        content["seeds"] = list(range(len(self.track.seeds)))  # nor which seeds others have
+        content["data"] |= dict.fromkeys(PINS)  # hides the digests of the splits
+        content["seeds"] = list(range(len(self.track.seeds)))  # hides the seeds of other runs
         track = Track.model_validate_json(json.dumps(content))
         sources = [(alias, code) for alias, (_, code) in zip(self.aliases, self.sources, strict=True)]
         shared = {"seed": self.job.seed, "separator": self.separator, "trains": False}
         return Assignment.model_validate({"track": track, "sources": tuple(sources), **shared, **fields})
 
     def start(self, log: str, assignment: Assignment) -> Session:
-        """A session with a new player that has built what it is told to. Raises what `Session` does."""
+        """A session with a new player that has built `assignment`. Raises what `Session` does."""
         player = Player(self.cell(assignment), self.job.log(log), self.should_stop)
         player.aliases = self.aliases
         return Session(player, assignment)
@@ -96,7 +96,7 @@ class Casting:
 
     @cached_property
     def _readable(self) -> tuple[str, ...]:
-        """The interpreter, its packages and the project's own code, less every text, token and variant's file."""
+        """The interpreter, its packages and the project's code, without corpora, cached tokens and variants' files."""
         cache = cache_folder(self.track).parent
         denied = [path.resolve() for path in (*private_paths(self.track.data), cache, CHECKOUT / "models" / "variants")]
         code = [path for room in ("harness", "models") for path in carve(CHECKOUT / room, denied)]

@@ -1,7 +1,7 @@
-"""Where an interrupted training goes on: the referee's own account, and a state that only the run's players read.
+"""Checkpoints of a training: the referee's progress, and a state that only the run's players read.
 
-A resumed run must end as an uninterrupted one does. `resumes_exactly` proves it in small for a recipe, whatever its
-optimizer and its modules keep between steps.
+A resumed run must end with the same weights as an uninterrupted one. `resumes_exactly` checks this for a recipe in a
+short training, because its optimizer and its modules may keep any state between steps.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from harness.referee.session import Session
 DIGEST_BYTES = 32  # of SHA-256
 LENGTH = struct.Struct("<Q")
 
-# A training in small: so many steps on dummy tokens with the whole schedule, saved after some of them. Odd and even
-# ones, early and late, because what is kept from one step to the next may depend on how far the training is.
+# The short training: SMALL_STEPS steps on dummy tokens over the whole schedule, saved after the steps SAVED_AFTER: odd
+# and even, early and late ones, because the state that a recipe keeps may depend on its progress.
 SMALL_STEPS, SAVED_AFTER, SMALL_ROWS = 12, (1, 6, 7, 10, 11), 2
 
 
 class Progress(Strict):
-    """What the referee knows of a run between two steps."""
+    """The referee's state of a run between two steps."""
 
     step: Count = 0
     tokens: Count = 0
@@ -38,7 +38,8 @@ class Progress(Strict):
     warmup_cpu_s: Seconds = 0.0
     wall_s: Seconds = 0.0
     loss_sum: float = 0.0
-    """Nats per token since the last point of the curve, by the player's words, over `loss_steps` steps."""
+    """Sum of the losses that the player reported, nats per token, of the `loss_steps` steps since the curve's last
+    point."""
     loss_steps: Count = 0
     curve: tuple[CurvePoint, ...] = ()
 
@@ -51,19 +52,21 @@ def save_checkpoint(job: Job, progress: Progress, saved: bytes) -> None:
 
 
 def load_checkpoint(job: Job) -> tuple[Progress, bytes] | None:
-    """The account and the players' state; None where there is no file. Raises LlmbenchError where it is broken."""
+    """The progress and the players' state; None where there is no file. Raises LlmbenchError where it is broken."""
     if not job.checkpoint.exists():
         return None
     data = read_bytes(job.checkpoint)
     payload = data[DIGEST_BYTES:]
     try:
         if bytes.fromhex(sha256(payload)) != data[:DIGEST_BYTES]:
-            raise ValueError("its digest is another")
+            raise ValueError("its digest differs")
         (length,) = LENGTH.unpack_from(payload)
         start = LENGTH.size + length
         return Progress.model_validate_json(payload[LENGTH.size : start]), payload[start:]
     except (ValueError, struct.error, ValidationError) as error:
-        raise LlmbenchError(f"the checkpoint {job.checkpoint} is broken; delete it to train this run anew") from error
+        raise LlmbenchError(
+            f"the checkpoint {job.checkpoint} is broken; delete it to train this run from its start"
+        ) from error
 
 
 def resumes_exactly(casting: Casting) -> bool:
@@ -76,7 +79,7 @@ def resumes_exactly(casting: Casting) -> bool:
     )
 
     def go_on(session: Session, first: int) -> dict[int, bytes]:
-        """Train to the end; the states after the steps to save, and the weights after the last."""
+        """Train to the end. Returns, by step, the states that were saved, and the final weights."""
         found = {}
         for step in range(first, SMALL_STEPS):
             session.tell_step(batches[step], step)

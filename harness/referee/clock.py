@@ -12,11 +12,11 @@ from harness.player.process import Player
 class Clock:
     """Runs from the first batch handed over until the final weights are there.
 
-    It pauses only while the players are frozen, so that nothing is computed which it does not count.
+    It pauses only while the players are frozen, so that it counts all that they compute.
     """
 
     def __init__(self, players: Sequence[Player], earlier_s: float = 0.0, earlier_cpu_s: float = 0.0) -> None:
-        """`earlier` are the seconds of the sessions that this one goes on from."""
+        """`earlier_s` and `earlier_cpu_s` are the seconds counted before the run was interrupted."""
         self._players, self._earlier_s, self._earlier_cpu_s = players, earlier_s, earlier_cpu_s
         self._paused_s = 0.0
         self._stopped_s: float | None = None
@@ -37,13 +37,13 @@ class Clock:
         return self._earlier_cpu_s + self._processor_s() - self._started_cpu_s
 
     def stop(self) -> float:
-        """The final weights are there; the processor seconds by then."""
+        """Stop when the final weights are there. Returns the processor seconds so far."""
         self._stopped_s = time.perf_counter()
         return self.cpu_s
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Within, the players are frozen and the clock stands."""
+        """Within it the players are frozen and the clock is stopped."""
         for player in self._players:
             player.freeze()
         before = time.perf_counter()

@@ -1,6 +1,6 @@
-"""What a model scores on val: the referee computes the loss itself, from a player's logits.
+"""Scores a model on val: the referee computes the loss itself, from a player's logits.
 
-All of val is scored in one session, dev's windows mixed in, and probed in a fresh one, see `probes`.
+One session scores all of val, with dev's windows mixed in; a fresh session is probed, see `probes`.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from harness.data.batches import Tokens, eval_batches
 from harness.referee.probes import Exam, Probe, Scores, Session, random_for, score
 from harness.referee.session import ProbeFailedError
 
-# What the same weights may differ by between the training and the evaluating process, nats.
+# Largest difference of the dev loss between the training and the evaluating process, for the same weights, nats.
 MAX_DEV_SHIFT = 1e-3
 NUM_FRESH_ROWS = 16
-"""Rows of full length that fresh weights are asked about: a leak in the architecture shows in any."""
+"""Rows of full length that are probed with fresh weights: a leak in the architecture shows in any row."""
 WHOLE_EVERY = 16
-"""Of so many rows one is also asked with all of its tokens, so that its last position is compared too."""
+"""One row in this many is also scored again uncut, so that its last position is compared too."""
 MOST_EXTRA = 0.1
-"""Where val has fewer rows than a row has boundaries, rows are cut again, for at most so many passes over val."""
+"""If val has fewer rows than a row has boundaries, rows are cut again, for at most this share of a pass over val."""
 FEWEST_CUTS = 24
-"""Of a length of which val has fewer rows, where that does not suffice; the audit tries the other boundaries.
+"""Fewest cuts of rows of one length, where cutting at every boundary costs too much; the audit tries the others.
 
-`pocket` ends with a window of 187 tokens. A leak of 3 nats a position that is confined to it and worth 0.0017 nats a
-token acts at 36 of its boundaries: 24 of them find it with 99 %, where all would take a fifth of the evaluation.
+`pocket` ends with a window of 187 tokens. A leak of 3 nats per position in that window alone, worth 0.0017 nats per
+token, acts at 36 of its boundaries. 24 cuts find it with probability 0.99; all would take a fifth of the evaluation.
 """
 
 
@@ -43,7 +43,7 @@ def exam_of(track: Track, val_N: Tokens, dev_N: Tokens) -> tuple[Exam, range, ra
 def evaluate(
     track: Track, val_N: Tokens, dev_N: Tokens, final_dev_loss: float | None, sessions: Iterator[Session], seed: int
 ) -> Evaluation:
-    """Probe and score a model; `sessions` are four: two of fresh weights, two of the trained ones.
+    """Probe and score a model; `sessions` yields four: two with fresh weights, then two with the trained ones.
 
     `seed` is `probe_seed` of the trained weights. Raises ProbeFailedError where the model breaks a rule.
     """
@@ -59,7 +59,7 @@ def evaluate(
 
     session = next(sessions)
     scores = score(session, exam, [*val, *dev], random_for(seed, "score"))
-    share = len(val_N) / (len(val_N) + len(dev_N))  # of the session: a player cannot tell val from dev
+    share = len(val_N) / (len(val_N) + len(dev_N))  # val's share of a session that also scores dev
     if final_dev_loss is not None:
         dev_loss = float(np.concatenate([scores.nats[row] for row in dev]).mean())
         if abs(dev_loss - final_dev_loss) > MAX_DEV_SHIFT:
@@ -81,7 +81,7 @@ def evaluate(
 
 
 def probe_rows(session: Session, scores: Scores, val: range, generator: np.random.Generator) -> None:
-    """The probe of one run: as many cuts as val has rows, or as boundaries where that costs little more."""
+    """The probe of one run: one cut per row of val, or per boundary where that costs little more."""
     exam, probe = scores.exam, Probe(session, scores, generator)
     groups = exam.by_length(val)
     num_tokens = sum(length * len(rows) for length, rows in groups.items())

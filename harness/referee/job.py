@@ -1,4 +1,4 @@
-"""What a referee is asked to do: which run, and where it lies."""
+"""A referee's job: which run to make, and its files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class GiveUp(Strict):
     """Where a run may end early: it is hopeless if its dev loss exceeds `dev_loss_nats` at one evaluation."""
 
     evaluation: Positive
-    """Which one of the dev split, counted from 1."""
+    """Number of the evaluation on dev, from 1."""
     dev_loss_nats: float
 
 
@@ -27,7 +27,7 @@ class Job(Strict):
     track: str
     training_digest: Sha256
     settings: tuple[str, ...] = ()
-    """Of an exploratory track."""
+    """The settings `--set` of an exploratory track."""
     recipe: str
     sources: dict[str, Sha256]
     seed: Count
@@ -36,11 +36,11 @@ class Job(Strict):
     checkpoint_every_s: float = 30.0
     give_up: GiveUp | None = None
     usual_step_s: float | None = None
-    """Of the record's runs, where some are known: what is called silence follows from it."""
+    """Seconds per step of the record's runs; None if unknown. The longest time for an answer follows from it."""
 
     @property
     def compiled(self) -> Path:
-        """What `torch.compile` makes of the recipe's model: one folder for all of its seeds."""
+        """Folder of the files of `torch.compile`, shared by all seeds of the recipe."""
         return Path(self.folder).parent / "compiled"
 
     @property
@@ -50,7 +50,7 @@ class Job(Strict):
 
     @property
     def checkpoint(self) -> Path:
-        """Where an interrupted training goes on from."""
+        """The file from which an interrupted training continues."""
         return Path(self.folder) / "checkpoint"
 
     @property
@@ -59,7 +59,7 @@ class Job(Strict):
         return Path(self.folder) / "training.json"
 
     def log(self, task: str) -> Path:
-        """What the players of one task print."""
+        """The output of the players of one task."""
         return Path(self.folder) / f"{task}.log"
 
     def load_track(self) -> Track:
@@ -70,7 +70,7 @@ class Job(Strict):
         return track
 
     def load_sources(self) -> tuple[tuple[str, str], ...]:
-        """Name and code of each variant, as its digest sees it: what costs nothing must carry nothing.
+        """Name and code of each variant, without comments and docstrings: they cost nothing, so no player sees them.
 
         Raises LlmbenchError where a source changed meanwhile.
         """

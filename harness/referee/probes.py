@@ -1,8 +1,8 @@
-"""Probes: rows of val are asked again, with other neighbours and with foreign tokens from a cut on.
+"""Probes: rows of val are scored again, beside other rows and with foreign tokens from a cut on.
 
-A loss that moves before the cut comes from something that the model must not know. The foreign tokens are dev's, so
-that a row's own tokens after its cut stand in no other row of its batch, and in no earlier question of the session:
-a row's cuts rise from question to question. Batches are of the size in which val is scored, a few of one and two rows.
+If a loss before the cut changes, the model used something that it must not know. The foreign tokens are dev's, and the
+cuts of a row increase from question to question. So a row's own tokens after its cut are in no other row of its batch,
+and in no earlier question of the session. Batches have the size in which val is scored; a few have one or two rows.
 
 Shapes: B rows of a batch, T positions, V vocabulary, N tokens of a split.
 """
@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from harness.core.project import derive_seed
 from harness.referee.session import ProbeFailedError
 
-# Relative to the loss, or nats where it is below one: far above what another order of summation moves a float32 loss
-# by, far below what a leak needs to be worth something.
+# Largest change of a loss: relative, or in nats where the loss is below one. Far above the float32 rounding of another
+# order of summation, far below a useful leak.
 MAX_SHIFT = 1e-4
 SMALL_BATCHES = (1, 1, 2, 2)
-"""Rows of the batches that every pass holds besides those of the usual size."""
+"""Sizes of the small batches in every pass, in rows."""
 
 Row = NDArray[np.integer[Any]]
 """T + 1 tokens of a split: the first T are shown, the last T are predicted."""
@@ -43,13 +43,13 @@ class Session(Protocol):
         """What keeps the model's process from the rest of the machine."""
 
     def ask(self, tokens_BT: NDArray[np.int64], /) -> NDArray[np.float32]:
-        """Its logits_BTV. Raises ProbeFailedError where they are no finite distribution."""
+        """Its logits_BTV. Raises ProbeFailedError where one is not finite."""
 
 
 def probe_seed(weights: bytes, val_N: Row) -> int:
-    """What every question about a model follows from: SHA-256 of its weights followed by the val tokens.
+    """The seed of all questions about a model: SHA-256 of its weights followed by the val tokens.
 
-    Asking again changes nothing, and whoever makes the weights does not know val.
+    A repeated evaluation asks the same questions. Whoever makes the weights does not know val, so cannot predict them.
     """
     digest = hashlib.sha256(weights)
     digest.update(np.ascontiguousarray(val_N, dtype="<u4").data)
@@ -57,19 +57,19 @@ def probe_seed(weights: bytes, val_N: Row) -> int:
 
 
 def random_for(seed: int, purpose: str) -> np.random.Generator:
-    """A random stream of its own for each purpose."""
+    """A separate random stream for each purpose."""
     return np.random.Generator(np.random.PCG64(derive_seed("probe", seed, purpose)))
 
 
 def token_nats(logits_TV: NDArray[np.float32], targets_T: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Cross-entropy of each position: the logarithm of the summed exponentials less the target's logit, in nats.
+    """Cross-entropy of each position, nats: log-sum-exp of the logits minus the target's logit.
 
     Raises ProbeFailedError where it is infinite.
 
     >>> np.round(token_nats(np.log([[0.5, 0.25, 0.25]]), np.array([0])) / np.log(2), 6)  # one bit
     array([1.])
     """
-    with np.errstate(over="ignore"):  # logits that are further apart than a float32 reaches
+    with np.errstate(over="ignore"):  # logits may differ by more than float32 holds
         shifted_TV = logits_TV - logits_TV.max(-1, keepdims=True)
     target_T = np.take_along_axis(shifted_TV, targets_T[:, None], -1)[:, 0]
     if not np.isfinite(target_T).all():
@@ -78,7 +78,7 @@ def token_nats(logits_TV: NDArray[np.float32], targets_T: NDArray[np.int64]) -> 
 
 
 class Question(NamedTuple):
-    """One batch, and which rows it holds; the rows after them only fill it up."""
+    """One batch, and which rows of the exam it holds; the rows after them are fillers."""
 
     rows: tuple[int, ...]
     tokens_BT: NDArray[np.int64]
@@ -97,13 +97,13 @@ def mean_nats(session: Session, batches: Iterable[NDArray[np.integer[Any]]]) -> 
 
 @dataclass(frozen=True)
 class Exam:
-    """Rows to ask about, and how."""
+    """Rows to score, and how to batch them."""
 
     rows: Sequence[Row]
     """Rows of several lengths; one that is not of `seq_len` positions is the last of its split."""
     seq_len: int
     size: int
-    """Rows of a usual batch. A row of another length is alone in its batch."""
+    """Rows per batch. A row of another length than `seq_len` is alone in its batch."""
     foreign_N: Row
     """Dev's tokens."""
 
@@ -119,7 +119,7 @@ class Exam:
         return self.size if length == self.seq_len else 1
 
     def foreign(self, count: int, unlike: int, generator: np.random.Generator) -> Row:
-        """So many tokens in a row from a random place of dev, the first of them not `unlike`."""
+        """`count` consecutive tokens from a random place of dev; the first is not `unlike`."""
         places_N = np.flatnonzero(self.foreign_N != unlike)
         if not len(places_N):
             return np.full(count, 0 if unlike else 1, self.foreign_N.dtype)
@@ -127,14 +127,14 @@ class Exam:
         return np.take(self.foreign_N, np.arange(start, start + count), mode="wrap")
 
     def fill(self, tokens: list[Row], size: int, generator: np.random.Generator) -> NDArray[np.int64]:
-        """A batch of `size` rows: these, then foreign ones."""
+        """A batch of `size` rows: `tokens`, then foreign ones."""
         fillers = [self.foreign(len(tokens[0]), -1, generator) for _ in range(size - len(tokens))]
         return np.stack([*tokens, *fillers]).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model makes of every row of an exam as it is."""
+    """A model's scores on the rows of an exam, uncut."""
 
     exam: Exam
     nats: dict[int, NDArray[np.float64]] = field(default_factory=dict)
@@ -142,11 +142,11 @@ class Scores:
     correct: dict[int, int] = field(default_factory=dict)
     """Row -> positions whose most probable token was right."""
     questions: dict[int, Question] = field(default_factory=dict)
-    """Row -> the batch in which it was asked."""
+    """Row -> the batch in which it was scored."""
 
 
 def score(session: Session, exam: Exam, rows: Sequence[int], generator: np.random.Generator) -> Scores:
-    """Ask about `rows` as they are, in random order: two that follow one another are in no batch together, but one."""
+    """Score `rows` uncut, in random order. Rows adjacent in the text share a batch in at most one batch."""
     scores = Scores(exam)
     batches = []
     for length, group in exam.by_length(rows).items():
@@ -165,7 +165,7 @@ def score(session: Session, exam: Exam, rows: Sequence[int], generator: np.rando
 
 
 class Cut(NamedTuple):
-    """A row of which only the tokens before the cut are its own: from 1 to its length, where it is kept whole."""
+    """A row that keeps only its tokens before `cut`, from 1 to its length; at its length it is uncut."""
 
     row: int
     cut: int
@@ -174,11 +174,11 @@ class Cut(NamedTuple):
 def plan(
     odds: Mapping[int, NDArray[np.float64]], num_cuts: int, num_whole: int, size: int, generator: np.random.Generator
 ) -> Iterator[tuple[list[Cut], int]]:
-    """Batches of cuts, and the size to fill each up to: at least `num_cuts` cuts, then `num_whole` rows kept whole.
+    """Batches of cuts, and the size to fill each up to: at least `num_cuts` cuts, and `num_whole` uncut rows.
 
-    `odds` has the rows, and of each how much more often it is cut after one position than after another; half of the
-    cuts go by it, half by nothing. All rows come about equally often, and so do the boundaries; no row is cut twice at
-    the same one. No batch holds a row twice, and a row's cuts rise from batch to batch.
+    `odds`: row -> relative frequency of a cut after each position. Half of the cuts follow it, half are uniform.
+    Rows are used about equally often, and so are boundaries; no row is cut twice at the same one. No batch holds a row
+    twice, and a row's cuts increase from batch to batch.
     """
     order = _shuffled(list(odds), generator)
     length = len(odds[order[0]])
@@ -199,7 +199,7 @@ def plan(
 def _pair(
     order: Sequence[int], odds: Mapping[int, NDArray[np.float64]], num_cuts: int, generator: np.random.Generator
 ) -> dict[int, list[int]]:
-    """Row -> its cuts: the rows take turns, and each boundary is there equally often, the first and the last first."""
+    """Row -> its cuts. Rows take turns. Boundaries are used equally often; a rest goes first to the first and last."""
     num_boundaries = len(odds[order[0]]) - 1
     cuts: dict[int, list[int]] = {row: [] for row in order}
     if not num_boundaries:
@@ -207,7 +207,7 @@ def _pair(
     left_T = np.full(num_boundaries, num_cuts // num_boundaries)
     ends_first = np.argsort([0, *generator.uniform(1, 2, max(0, num_boundaries - 2)), 0][:num_boundaries])
     left_T[ends_first[: num_cuts % num_boundaries]] += 1
-    for turn, choice in enumerate(generator.permutation(num_cuts)):  # those that go by the odds choose first
+    for turn, choice in enumerate(generator.permutation(num_cuts)):  # the cuts that follow the odds come first
         row = order[choice % len(order)]
         unused_T = np.ones(num_boundaries)
         unused_T[[cut - 1 for cut in cuts[row]]] = 0
@@ -222,18 +222,18 @@ def _pair(
 
 @dataclass(frozen=True)
 class Probe:
-    """Asks about rows again in a fresh session; raises ProbeFailedError where a loss moves."""
+    """Scores rows again in a fresh session; raises ProbeFailedError where a loss changes."""
 
     session: Session
     scores: Scores
-    """Of another session."""
+    """From another session."""
     generator: np.random.Generator
 
     def run(self, rows: Sequence[int], num_cuts: int, num_whole: int, *, favour: bool) -> None:
-        """Ask about `rows`, all of one length: at least `num_cuts` cuts, and `num_whole` rows as they are.
+        """Probe `rows`, all of one length: at least `num_cuts` cuts, and `num_whole` uncut rows.
 
-        `favour`: half of the cuts go after positions in proportion to the probability that the model gave to what came
-        next; a leak that makes it sure is found there much sooner than anywhere.
+        `favour`: half of the cuts are drawn in proportion to the probability that the model gave to the next token. A
+        leak makes the model confident, so such cuts find it much sooner than uniform ones.
         """
         odds = {row: np.exp(-self.scores.nats[row] * favour) for row in rows}
         size = self.scores.exam.batch_size(len(odds[rows[0]]))
@@ -252,26 +252,26 @@ class Probe:
             if (shift := self._shift(row, logits_BTV[place], cut)) > MAX_SHIFT:
                 beside_BT = tokens_BT.copy()
                 beside_BT[: len(own)] = own
-                raise self._explain(row, place, beside_BT, f"{shift:.2g} from position {cut} on")
+                raise self._explain(row, place, beside_BT, f"{shift:.2g}, tokens replaced from position {cut} on")
 
     def _shift(self, row: int, logits_TV: NDArray[np.float32], cut: int) -> float:
-        """The largest shift of a loss before the cut, relative where the loss is above one nat."""
+        """The largest change of a loss before the cut, relative where the loss is above one nat."""
         before_T = self.scores.nats[row][:cut]
         again_T = token_nats(logits_TV[:cut], self.scores.exam.rows[row][1 : cut + 1].astype(np.int64))
         return float((np.abs(again_T - before_T) / np.maximum(1.0, before_T)).max())
 
     def _explain(self, row: int, place: int, beside_BT: NDArray[np.int64], shift: str) -> ProbeFailedError:
-        """What moved a row's loss: the same question again, other neighbours, or other tokens later on."""
+        """The broken rule. First the same batch is scored again, then other rows beside it; else it is causality."""
         rows, tokens_BT = self.scores.questions[row]
         if self._shift(row, self.session.ask(tokens_BT)[rows.index(row)], tokens_BT.shape[1]) > MAX_SHIFT:
             return ProbeFailedError("statelessness: the same batch gives other losses in another order of batches")
         if self._shift(row, self.session.ask(beside_BT)[place], tokens_BT.shape[1]) > MAX_SHIFT:
             return ProbeFailedError("batch_independence: a sequence's loss depends on the other sequences of its batch")
         return ProbeFailedError(
-            f"causality: other tokens later on move the loss before them (by {shift}); it sees the future"
+            f"causality: replacing later tokens changes the losses before them (by {shift}); the model sees the future"
         )
 
 
 def _shuffled(rows: Sequence[int], generator: np.random.Generator) -> list[int]:
-    """In random order, even ones first: rows that follow one another in the text are hardly ever in one batch."""
+    """In random order, even ones first: rows adjacent in the text are rarely in one batch."""
     return sorted(generator.permutation(rows).tolist(), key=lambda row: row % 2)

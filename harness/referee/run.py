@@ -25,12 +25,12 @@ from harness.referee.weights import deserialize, in_order
 
 
 def make_run(casting: Casting, run: RunIdentity, watch: Callable[[RunEvent], None]) -> FinishedRun | FailedRun:
-    """Train and evaluate `run`; its weights lie in the job's folder then.
+    """Train and evaluate `run`, and write its weights to the job's folder.
 
-    Raises LlmbenchError where it cannot start, InterruptedRunError once it is to stop.
+    Raises LlmbenchError where it cannot start, InterruptedRunError when it is to stop.
     """
     track, job = casting.track, casting.job
-    keep_freed_memory()  # logits come and go by the hundred megabytes
+    keep_freed_memory()  # logits take hundreds of megabytes each time
     tokens = {split: open_split(track, split) for split in SPLITS}
     try:
         training = _find_training(casting) or train(casting, tokens, watch)
@@ -53,13 +53,13 @@ def sessions(
 ) -> Generator[Session]:
     """Players that score the run's model, one after the other, with fresh weights or with the trained ones.
 
-    What a model remembers ends with its player: asking for the next one ends the one before.
+    Taking the next one ends the player before it, and all that its model remembered.
     """
     weights = deserialize(read_bytes(casting.job.weights))
     for place, kind in enumerate(kinds, 1):
         fresh = kind == "fresh"
         assignment = casting.assignment(start="noisy" if fresh else "empty", **({"seed": 0} if fresh else {}))
-        with casting.start(f"evaluate-{place}", assignment) as session:  # a log that two share is a way to speak
+        with casting.start(f"evaluate-{place}", assignment) as session:  # a shared log would be a channel
             if not fresh:
                 session.load(in_order(session.tensors, weights))
             yield session
@@ -78,7 +78,7 @@ def _find_training(casting: Casting) -> Training | None:
 
 
 def rehearse(casting: Casting) -> Built:
-    """Have the run's players get ready for their first step, and end them: seconds. What they built.
+    """Start the run's players up to their first step and end them, which takes seconds. Returns what they built.
 
     Raises RunFailedError or LlmbenchError where training would fail.
     """

@@ -1,4 +1,4 @@
-"""One player as the referee sees it: requests by name, answers checked before they are used. Nothing is unpickled.
+"""One player as the referee uses it: named requests, and answers checked before use. Nothing is unpickled.
 
 Shapes: B sequences, T positions, V vocabulary.
 """
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from harness.core.track import Track
 
 MOST_STATE = 16
-"""Bytes of a saved state, in bytes of the weights: weights and optimizers take three to five times as many."""
+"""Largest saved state, as a multiple of the weights' bytes. Weights and optimizers take three to five."""
 STATE_BASE_BYTES = 64 << 20
 WEIGHTS_SHARE, STATE_SHARE = 4, 2
-"""Of the memory that a player may take one in so many bytes: it holds weights, gradients and the optimizer's, and a
-state twice. The referee, which copies both, is not to run out of memory either."""
+"""Weights may take a quarter of a player's memory, a saved state half: it also holds gradients and optimizer states,
+and a saved state twice. The limits protect the referee too, which copies both."""
 LARGEST_MEMORY = 64 << 30  # bytes, where a player has no limit of its own
 RESERVED = "__metadata__"  # in a safetensors file
 _PORT: TypeAdapter[int] = TypeAdapter(int)
@@ -42,10 +42,10 @@ class Session(AbstractContextManager["Session"]):
     """A player that has built its model. Its methods raise what `Player` does."""
 
     def __init__(self, player: Player, assignment: Assignment) -> None:
-        """Have it build. Raises LlmbenchError where the recipe cannot be built."""
+        """Have the player build its model. Raises LlmbenchError where the recipe cannot be built."""
         self.player, self.assignment = player, assignment
         self.wall_s = self.cpu_s = 0.0
-        """Seconds that it took to load its weights and to score, so far; processor time in between included."""
+        """Seconds of loading weights and scoring so far; processor time includes what lies in between."""
         self._began_cpu_s = 0.0
         try:
             answered = player.ask(Verb.BUILD, assignment.model_dump_json().encode())
@@ -61,13 +61,15 @@ class Session(AbstractContextManager["Session"]):
         names = {spec.name for spec in self.built.tensors}
         unknown = [spec.dtype for spec in self.built.tensors if spec.dtype not in ITEM_BYTES]
         if unknown:
-            raise RunFailedError("error", f"weights: a tensor of type {unknown[0][:40]}; use a type of torch's usual")
+            raise RunFailedError("error", f"weights: a tensor has type {unknown[0][:40]}; use a usual type of torch")
         if len(names) < len(self.built.tensors):
-            raise RunFailedError("error", "weights: two tensors have one name")
+            raise RunFailedError("error", "weights: two tensors have the same name; rename one")
         if RESERVED in names:
-            raise RunFailedError("error", f"weights: a tensor is called {RESERVED}; name it otherwise")
+            raise RunFailedError("error", f"weights: a tensor is called {RESERVED}; rename it")
         if self.weights_bytes > self._room // WEIGHTS_SHARE:
-            raise RunFailedError("error", f"memory: the weights take {self.weights_bytes / 2**30:.1f} GiB")
+            raise RunFailedError(
+                "error", f"memory: the weights take {self.weights_bytes / 2**30:.1f} GiB, over a quarter of its limit"
+            )
 
     @property
     def _room(self) -> int:
@@ -97,7 +99,7 @@ class Session(AbstractContextManager["Session"]):
         return sum(spec.num_bytes for spec in self.tensors)
 
     def load(self, weights: bytes) -> None:
-        """Have it take these weights."""
+        """Load these weights into its model."""
         self.wall_s += self.player.ask(Verb.LOAD, weights, exactly=0).wall_s
 
     def tell_step(self, tokens_BT1: NDArray[np.int64], step: int) -> None:
@@ -107,17 +109,17 @@ class Session(AbstractContextManager["Session"]):
         self.player.tell(Verb.STEP, body, rows=rows, columns=columns, number=step)
 
     def hear_step(self) -> list[float]:
-        """The losses, nats per token, that it has read since it was asked before: its own words."""
+        """The losses since the previous answer, nats per token, as it reports them."""
         body = self.player.hear(at_most=8 * (self.assignment.num_steps or self.plan.num_steps)).body
         if len(body) % 8:
-            raise RunFailedError("error", "its process sent something that is no answer")
+            raise RunFailedError("error", "its process sent an invalid answer")
         losses: list[float] = np.frombuffer(body, dtype="<f8").tolist()
         return losses
 
     def ask(self, tokens_BT: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The model's logits_BTV for tokens_BT, which are gone with the next question.
+        """The model's logits_BTV for tokens_BT, valid until the next question.
 
-        Raises ProbeFailedError where they are no finite distribution.
+        Raises ProbeFailedError where one is not finite.
         """
         rows, columns = tokens_BT.shape
         body = np.ascontiguousarray(tokens_BT, dtype="<i8").data.cast("B")
@@ -140,12 +142,12 @@ class Session(AbstractContextManager["Session"]):
         return bytes(self.player.ask(Verb.SNAPSHOT, exactly=self.weights_bytes).body)
 
     def save(self) -> bytes:
-        """What its training goes on from; only a player of the same run loads it."""
+        """Its training state; only a player of the same run loads it."""
         at_most = min(STATE_BASE_BYTES + MOST_STATE * self.weights_bytes, self._room // STATE_SHARE)
         return bytes(self.player.ask(Verb.SAVE, at_most=at_most).body)
 
     def resume(self, saved: bytes) -> None:
-        """Have it go on from what `save` gave."""
+        """Load what `save` returned into its training."""
         self.player.ask(Verb.RESUME, saved, exactly=0)
 
     def open_port(self) -> int:
@@ -154,7 +156,7 @@ class Session(AbstractContextManager["Session"]):
         try:
             return _PORT.validate_json(bytes(answered.body))
         except ValidationError as error:
-            raise RunFailedError("error", "its process sent something that is no answer") from error
+            raise RunFailedError("error", "its process sent an invalid answer") from error
 
     def tell_join(self, port: int) -> None:
         """Tell it where the ranks find each other; `hear_join` waits until all have."""
@@ -164,7 +166,7 @@ class Session(AbstractContextManager["Session"]):
         self.player.hear(at_most=8)
 
     def report(self) -> Report:
-        """What it says of itself."""
+        """What it reports about itself."""
         return self.player.read_json(Report, self.player.ask(Verb.REPORT))
 
     def __exit__(self, *error: object) -> None:

@@ -1,4 +1,4 @@
-"""The referee of a training: it hands over one batch at a time, holds the clock, and has dev scored by others.
+"""The referee's side of training: it sends one batch at a time, keeps the clock, and has another player score dev.
 
 Shapes: B sequences, T positions; a batch holds T + 1 tokens a sequence.
 """
@@ -29,11 +29,11 @@ from harness.referee.probes import mean_nats
 from harness.referee.session import Session
 from harness.referee.weights import count_trained, parameters_of, serialize, split
 
-# Largest difference in loss of two players with the same weights, nats: sums have another order on a GPU.
+# Largest difference in loss of two players with the same weights, nats: a GPU may sum in another order.
 MAX_COPY_SHIFT = 1e-3
-# Sequences of the last batch on which their losses must agree: state outside the weights moves any of them.
+# Sequences of the last batch on which their losses must agree: state outside the weights changes any of them.
 NUM_COPY_SEQUENCES = 2
-# What the libraries that connect ranks say in their errors: gloo's places in its source, torch's and NVIDIA's names.
+# Words in the errors of the libraries that connect ranks: gloo's source path, names of torch and of NCCL.
 LOST_RANK = ("gloo/transport", "DistBackendError", "DistNetworkError", "DistStoreError", "NCCL")
 
 Batch = NDArray[np.int64]
@@ -42,24 +42,24 @@ Batch = NDArray[np.int64]
 def train(
     casting: Casting, tokens: Mapping[SplitName, Tokens], watch: Callable[[RunEvent], None] = lambda event: None
 ) -> Training:
-    """Train one run, from its checkpoint where there is one; its weights lie in the job's folder then.
+    """Train one run, from its checkpoint where there is one, and write its weights to the job's folder.
 
-    Raises RunFailedError, InterruptedRunError once the run is to stop (its checkpoint is written), and LlmbenchError
+    Raises RunFailedError, InterruptedRunError when the run is to stop (its checkpoint is written), and LlmbenchError
     where it cannot start.
     """
     started = time.perf_counter()
     track, job, budget = casting.track, casting.job, casting.track.budget
     found = load_checkpoint(job)
     if found is not None and not resumes_exactly(casting):
-        watch(Lost(reason="what it keeps between steps cannot be saved whole, so it is trained again from its start"))
+        watch(Lost(reason="a part of its training state cannot be saved, so it is trained again from its start"))
         found = None
     progress, saved = found or (Progress(), None)
     with ExitStack() as stack:
         ranks = start_ranks(casting, stack)
         start, plan = ranks[0].snapshot(), ranks[0].plan
         if tokens_at(plan.shapes, progress.step) != progress.tokens:
-            reason = "budget: its batches have other shapes than before it was interrupted; make batch_shape a function"
-            raise RunFailedError("invalid", f"{reason} of its arguments alone")
+            reason = "budget: its batches have other shapes than before it was interrupted; let batch_shape depend"
+            raise RunFailedError("invalid", f"{reason} on its arguments alone")
         run = _Run(casting, ranks, Dev(casting, tokens["dev"], stack), progress, watch, started)
         batches = Batches(tokens["train"], budget.seq_len, budget.batch_sequences, job.seed)
         run.preparation = (
@@ -84,7 +84,7 @@ def train(
         run.score_dev(batches.rows(*plan.place(run.step - 1)), weights[0])
         parameters = {parameters_of(ranks[0].tensors, each) for each in weights}
         if len(parameters) > 1 and track.device == "cpu":  # GPUs may round differently
-            reason = "processes: their weights have parted; move parameters by their gradients alone"
+            reason = "processes: their weights differ; update parameters by their gradients alone"
             raise RunFailedError("invalid", reason)
         return run.finish(start, weights[0], cpu_s)
 
@@ -99,7 +99,7 @@ def start_ranks(casting: Casting, stack: ExitStack) -> list[Session]:
         compiled=str(casting.job.compiled) if track.compile else None,
     )
     done = casting.job.compiled / "done"
-    if track.compile and not done.exists():  # by a player that sees no batch; those that train read what it made
+    if track.compile and not done.exists():  # by a player that sees no batch; those that train read its files
         casting.start("compile", assignment.model_copy(update={"compiles": True})).player.close()
         write_atomic(done, "")
     ranks = []
@@ -107,7 +107,7 @@ def start_ranks(casting: Casting, stack: ExitStack) -> list[Session]:
         own = assignment.model_copy(update={"rank": rank})
         ranks.append(stack.enter_context(casting.start(f"train-{rank}" if rank else "train", own)))
     if any(session.built != ranks[0].built for session in ranks):
-        raise RunFailedError("invalid", "processes: they built different models")
+        raise RunFailedError("invalid", "processes: the ranks built different models")
     if size > 1:
         port = ranks[0].open_port()
         for session in ranks:
@@ -117,7 +117,7 @@ def start_ranks(casting: Casting, stack: ExitStack) -> list[Session]:
 
 
 def hear_all(ranks: Sequence[Session], hear: Callable[[Session], Any]) -> list[Any]:
-    """What every rank answers. Where one fails the others lose their connection: the first cause is raised."""
+    """The answers of all ranks. If one fails, the others lose their connection; the first cause is raised."""
     answers, failures = [], []
     for session in ranks:
         try:
@@ -125,31 +125,31 @@ def hear_all(ranks: Sequence[Session], hear: Callable[[Session], Any]) -> list[A
         except RunFailedError as error:
             failures.append(error)
             if len(ranks) > 1:
-                session.player.close()  # the others need not wait for it
+                session.player.close()  # the others then do not wait for it
     if failures:
         raise min(failures, key=_is_consequence)
     return answers
 
 
 def _is_consequence(error: RunFailedError) -> tuple[bool, bool]:
-    """Sorts what a rank did itself before what it met because another was gone."""
+    """Sort key: a rank's own failures come before those caused by a lost connection."""
     named = error.status == "error" and any(word in str(error) for word in LOST_RANK)
     return named, error.status == "error"
 
 
 @dataclass
 class Dev:
-    """The dev split, scored by a player of its own that is frozen in between and speaks to no other."""
+    """The dev split, scored by a separate player that is frozen in between and cannot reach the others."""
 
     casting: Casting
     tokens: Tokens
     stack: ExitStack
     session: Session | None = None
     experts: tuple[ExpertLayer, ...] | None = None
-    """What the player says of its experts' loads, of the last weights scored."""
+    """The loads of its experts for the last weights scored, as the player reports them."""
 
     def score(self, weights: bytes, rows_BT1: Batch) -> tuple[float, float]:
-        """Mean nats per token on dev and on `rows_BT1`. Raises RunFailedError where dev moves the weights."""
+        """Mean nats per token on dev and on `rows_BT1`. Raises RunFailedError where scoring changes the weights."""
         budget = self.casting.track.budget
         if self.session is None:
             assignment = self.casting.assignment(start="empty")
@@ -163,7 +163,7 @@ class Dev:
         if (after := session.snapshot()) != weights:
             pairs = zip(session.tensors, split(session.tensors, after), split(session.tensors, weights), strict=True)
             moved = next(spec.name for spec, one, other in pairs if one != other)
-            reason = f"evaluation_mode: the dev evaluation moved {moved}; nothing may learn from dev"
+            reason = f"evaluation_mode: scoring dev changed {moved}; nothing may change in evaluation mode"
             raise RunFailedError("invalid", reason)
         session.player.freeze()
         return loss, again
@@ -171,7 +171,7 @@ class Dev:
 
 @dataclass
 class _Run:
-    """What the referee knows of a run while it trains."""
+    """The referee's state of a run while it trains."""
 
     casting: Casting
     ranks: list[Session]
@@ -190,7 +190,7 @@ class _Run:
         self.loss_sum, self.loss_steps = progress.loss_sum, progress.loss_steps
         self.dev_steps = self.ranks[0].plan.dev_steps(self.casting.track.budget.dev_evaluations)
         self.unread = 0
-        """Steps whose losses the players have not read: several on a GPU."""
+        """Steps whose losses the players have not read yet; on a GPU several."""
 
     @property
     def is_scored(self) -> bool:
@@ -198,7 +198,7 @@ class _Run:
         return bool(self.curve) and self.curve[-1].step == self.step
 
     def read(self, losses_R: Sequence[Sequence[float]], num_tokens: int) -> None:
-        """A step is done: the losses that the ranks have read, by their own words, and the tokens handed over."""
+        """Record a finished step: the losses that each rank reports with it, and the tokens of its batch."""
         self.step += 1
         self.tokens += num_tokens
         self.unread += 1
@@ -206,7 +206,7 @@ class _Run:
         if num_told not in ({self.unread} if must else {0, self.unread}) or any(
             len(losses) != num_told or min(losses, default=0.0) < 0 for losses in losses_R
         ):
-            raise RunFailedError("error", "its process told other losses than were asked for")
+            raise RunFailedError("error", "its process reported too many or too few losses, or a negative one")
         self.unread -= num_told
         for told in zip(*losses_R, strict=True):
             self.loss_sum += sum(told) / len(told)
@@ -221,7 +221,7 @@ class _Run:
             self.watch(Step(step=self.step, tokens=self.tokens, loss_nats=loss_nats, train_s=self.clock.train_s))
 
     def score_dev(self, batch_BT1: Batch, weights: bytes | None = None) -> None:
-        """Score dev with the weights of now, and compare the player that trains with the one that scores.
+        """Score dev with the current weights, and compare the player that trains with the one that scores.
 
         Raises RunFailedError where they differ, the loss is not finite, or the run is hopeless.
         """
@@ -244,7 +244,7 @@ class _Run:
         self.loss_sum, self.loss_steps = 0.0, 0
         if limit is not None and len(self.curve) == limit.evaluation and loss > limit.dev_loss_nats:
             raise RunFailedError(
-                "hopeless", f"dev loss {loss:.4f} at step {self.step}, where {limit.dev_loss_nats:.4f} was the limit"
+                "hopeless", f"dev loss {loss:.4f} at step {self.step} is above the limit of {limit.dev_loss_nats:.4f}"
             )
 
     def save_where_due(self) -> None:
@@ -279,11 +279,11 @@ class _Run:
         return self.progress.wall_s + time.perf_counter() - self.started
 
     def finish(self, start: bytes, weights: bytes, cpu_s: float) -> Training:
-        """Write the weights; the run's record of training. `start` are the weights before the first batch."""
+        """Write the weights; return the run's record of training. `start` are the weights before the first batch."""
         first, job = self.ranks[0], self.casting.job
         content = serialize(first.tensors, weights)
         write_atomic(job.weights, content)
-        peaks = [session.report().peak_memory_mib for session in self.ranks]  # on a GPU only the player knows it
+        peaks = [session.report().peak_memory_mib for session in self.ranks]  # of a GPU only the player can read it
         if self.casting.track.device == "cpu":
             peaks = [session.player.peak_memory_mib() or peak for session, peak in zip(self.ranks, peaks, strict=True)]
         training = Training(

@@ -21,7 +21,7 @@ _LENGTH = struct.Struct("<Q")
 
 
 def serialize(tensors: Sequence[TensorSpec], weights: bytes) -> bytes:
-    """The weights as a safetensors file, the bytes that the format's own writer gives."""
+    """The weights as a safetensors file, byte for byte as the format's own library writes it."""
     parts = dict(zip([spec.name for spec in tensors], split(tensors, weights), strict=True))
     header, offset, order = {}, 0, list(_TYPES)
     placed = sorted(tensors, key=lambda spec: (order.index(spec.dtype), spec.name))
@@ -35,7 +35,7 @@ def serialize(tensors: Sequence[TensorSpec], weights: bytes) -> bytes:
 
 
 def deserialize(content: bytes) -> dict[str, bytes]:
-    """The bytes of each tensor of a file that `serialize` wrote. Raises LlmbenchError where it is none."""
+    """The bytes of each tensor of a file that `serialize` wrote. Raises LlmbenchError for other bytes."""
     try:
         start = _LENGTH.size + _LENGTH.unpack_from(content)[0]
         header = json.loads(content[_LENGTH.size : start])
@@ -43,7 +43,7 @@ def deserialize(content: bytes) -> dict[str, bytes]:
         return {name: content[start + first : start + end] for name, (first, end) in offsets.items()}
     except (ValueError, KeyError, TypeError, struct.error, AttributeError) as error:
         raise LlmbenchError(
-            "the weights are no safetensors file; delete the run's folder and train it again"
+            "the weights are not a safetensors file; delete the run's folder and train it again"
         ) from error
 
 
@@ -57,7 +57,7 @@ def split(tensors: Sequence[TensorSpec], weights: bytes) -> list[bytes]:
 
 
 def in_order(tensors: Sequence[TensorSpec], weights: dict[str, bytes]) -> bytes:
-    """The weights as a player takes them. Raises RunFailedError where the model has others."""
+    """The weights in the order that a player loads. Raises RunFailedError where the model has other tensors."""
     parts = [weights.get(spec.name, b"") for spec in tensors]
     sizes = [spec.num_bytes for spec in tensors]
     if len(parts) != len(weights) or list(map(len, parts)) != sizes:
@@ -72,9 +72,9 @@ def parameters_of(tensors: Sequence[TensorSpec], weights: bytes) -> bytes:
 
 
 def count_trained(tensors: Sequence[TensorSpec], start: bytes, end: bytes) -> int:
-    """Numbers that were trained: of parameters, and of whatever else moved between start and end; tied ones once.
+    """Number of trained values: in parameters, and in other tensors that changed between start and end; tied ones once.
 
-    Which tensors are parameters or tied is the player's word; that a tensor moved, or equals another, is not.
+    Which tensors are parameters or tied is what the player reports; changes and equality are checked here.
     """
     parts = dict(zip([spec.name for spec in tensors], split(tensors, end), strict=True))
     count = 0

@@ -1,4 +1,4 @@
-"""What a person sees of a comparison of their own trainer: while it runs, at its end, in Markdown, as a picture."""
+"""The output of `llmbench compare`: live display, tables at the end, Markdown, picture."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from harness.show.tables import new_table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NUMBERS = "All numbers are reported by the trainer: llmbench ran the commands and made the test, and checked no score."
+NUMBERS = "All numbers are reported by the trainer: llmbench ran the commands and made the test, but checked no score."
 
 
 class LiveComparison:
-    """Hears what happens to the runs; use it as a context manager around them."""
+    """Shows the events of the runs; use it as a context manager around them."""
 
     def __init__(self, console: Console, settings: Settings) -> None:
         self.console, self.settings = console, settings
@@ -75,9 +75,9 @@ class LiveComparison:
                 self._running[key] = time.monotonic(), event.log
             elif event.what == "waiting":
                 self._running[key] = time.monotonic(), None
-                self.say(f"{name}: another llmbench makes this run; waiting for it")
+                self.say(f"{name}: another llmbench command makes this run; waiting for it")
             elif isinstance(event.trial, FailedTrial):
-                self.say(f"{name}: no number, {event.trial.reason}")
+                self.say(f"{name}: failed, {event.trial.reason}")
             elif event.trial is not None:
                 kept = " (kept)" if event.what == "kept" else ""
                 self._seconds.append(event.trial.wall_s)
@@ -85,13 +85,13 @@ class LiveComparison:
                 self._done[event.seed][event.arm] = event.trial
 
     def _summary(self) -> str:
-        """How far the runs under way are."""
+        """The progress of the unfinished runs, in a line."""
         with self._guard:
             far = [f"seed {seed} {arm} {duration(s)}{said}" for seed, arm, s, said in self._progress()]
         return f"running: {'; '.join(far) or 'nothing yet'}{self._left()}"
 
     def _progress(self) -> list[tuple[int, ArmName, float, str]]:
-        """Seed, arm, seconds so far and the last line that it printed, of each run under way."""
+        """Seed, arm, seconds so far and last printed line of each unfinished run."""
         found = []
         for (arm, seed), (begun, log) in self._running.items():
             tail: tuple[str, ...] = ()
@@ -108,7 +108,7 @@ class LiveComparison:
         with self._guard:
             pairs = sum(len(arms) == 2 for arms in self._done.values())
             looks = ", ".join(map(str, self.settings.looks))
-            title = f"{plural(pairs, 'pair')}; it may be decided after {looks}{self._left()}"
+            title = f"{plural(pairs, 'pair')}; looks after {looks}{self._left()}"
             table = new_table(title, ("seed", "record", "candidate", "gain", ""), left=("",))
             for seed, arms in self._done.items():
                 table.add_row(str(seed), *_cells(self.settings, arms.get("record"), arms.get("candidate")), "")
@@ -167,7 +167,7 @@ def comparison_facts(found: Comparison) -> list[tuple[str, str]]:
     if found.added_statements is not None:
         facts.append(("added code", plural(found.added_statements, "statement")))
     own = evidence(found.verdict)
-    if found.added_statements is None:  # then a margin has no statements behind it
+    if found.added_statements is None:  # then the margin does not depend on statements
         own = [(name, text.partition(" (")[0] if name == "margin" else text) for name, text in own]
     facts += [(name, text) for name, text in own if name != "margin" or found.verdict.margin]
     if found.verdict.time_ratio is not None and not any(guard.quantity == "time" for guard in found.verdict.guards):
@@ -216,7 +216,7 @@ def compared_lines(found: Sequence[Compared]) -> list[str]:
 
 
 def draw_comparison(found: Comparison) -> Figure:
-    """Each pair's two numbers, joined, and beside them the mean curves of both arms where the trainer prints them."""
+    """Each pair's two numbers, joined by a line; below, the mean curves of both arms if the trainer prints them."""
     curves = {name: [run.curve for run in found.arm(name) if run.curve] for name in found.seeds}
     panels = 2 if all(curves.values()) else 1
     figure = new_figure(2.9 * panels)

@@ -76,7 +76,7 @@ class Recipe:
     parts: Parts
     traces: tuple[Traced, ...]
     renew: Callable[[], Recipe]
-    """Applies the same recipe again; its models share no object with this one's."""
+    """Applies the recipe again; models of the new one share no object with models of this one."""
 
     def build(self) -> nn.Module:
         """The model before its parameters are drawn. Raises LlmbenchError where two variants conflict."""
@@ -86,7 +86,7 @@ class Recipe:
         for component in MODEL_COMPONENTS:
             check_used(self.traces, component, f"wrap `parts.{component}`")
         if sum(trace.component == "schedule" for trace in self.traces) > 1:
-            fresh = self.renew()  # a schedule may remember what it was asked
+            fresh = self.renew()  # a schedule may keep state between calls
             check_schedules(fresh.parts, fresh.traces)
         for trace in self.traces:
             name, part = trace.variant, trace.component
@@ -123,7 +123,7 @@ def apply_recipe(
         given = replace(parts, optimizer=latest["optimizer"])
         changed = _apply(source, given)
         if changed.model.vocab_size != model.vocab_size:
-            raise LlmbenchError(f"variant '{source.name}' changes vocab_size, which belongs to the track; leave it")
+            raise LlmbenchError(f"variant '{source.name}' changes vocab_size, which the track sets; remove that change")
         if changed.separator != separator or changed.context is not parts.context:
             raise LlmbenchError(f"variant '{source.name}' changes separator or context, which it may only read")
         if changed.muon is not given.muon:
@@ -145,7 +145,7 @@ def apply_recipe(
 
 
 def _on_base(source: VariantSource, model: ModelConfig, optim: OptimConfig) -> tuple[Parts, Parts]:
-    """The plain base, and what one variant alone makes of it; the base itself where it needs another before it."""
+    """The base, and the base with this variant alone; the base twice where the variant needs another before it."""
     from models.gpt import base
 
     plain = base(model, optim)
@@ -156,12 +156,12 @@ def _on_base(source: VariantSource, model: ModelConfig, optim: OptimConfig) -> t
 
 
 def _apply(source: VariantSource, parts: Parts) -> Parts:
-    """What one variant makes of `parts`. Raises LlmbenchError where its code fails, whatever it raises."""
+    """`parts` changed by one variant. Raises LlmbenchError where its code fails, whatever it raises."""
     from models.parts import ModelConfig, OptimConfig, Parts
 
     try:
         changed = _import_apply(source)(parts)
-    except BaseException as error:  # SystemExit and KeyboardInterrupt too: all that its code raises is its error
+    except BaseException as error:  # also SystemExit and KeyboardInterrupt, which its code may raise
         raise LlmbenchError(f"variant '{source.name}' failed: {_failure(error, source)}") from error
     for value, name, kind in (
         (changed, "apply returned", Parts),
@@ -177,11 +177,11 @@ def _apply(source: VariantSource, parts: Parts) -> Parts:
 
 
 def _failure(error: BaseException, source: VariantSource) -> str:
-    """What a variant raised, in a few hundred characters: where, and the nearest right name where one was wrong."""
+    """A variant's exception in a few hundred characters: message, line, and the nearest valid name for a wrong one."""
     from models.parts import ModelConfig, OptimConfig, Parts
 
     kinds = {kind.__name__: [field.name for field in fields(kind)] for kind in (Parts, ModelConfig, OptimConfig)}
-    shown = traceback.format_exception_only(error)[-1].strip()  # works for one that cannot print itself, too
+    shown = traceback.format_exception_only(error)[-1].strip()  # works also where its str() fails
     message = shown[:LONGEST_MESSAGE]
     owner, name = "", ""
     if isinstance(error, AttributeError):
@@ -194,7 +194,7 @@ def _failure(error: BaseException, source: VariantSource) -> str:
     lines = [line for frame, line in frames if frame.f_code.co_filename == str(source.path)]
     if not lines:
         return message
-    # What runs is the tree written out anew: its line numbers are not those of the file.
+    # The code that runs is written out from the syntax tree, so its line numbers are not those of the file.
     return f"{message} (in `{source.text.splitlines()[lines[-1] - 1].strip()[:LONGEST_LINE]}`)"
 
 

@@ -73,7 +73,7 @@ def test_a_run_during_which_the_files_changed_is_not_kept(tmp_path: Path) -> Non
     arms = arms_of_commands(settings, tmp_path)
     store = TrialStore(settings, arms, LocalPlaces(1), tmp_path / ".llmbench", lambda event: None)
     assert store.obtain("candidate", 5).status == "finished"
-    with pytest.raises(LlmbenchError, match="changed while this ran"):
+    with pytest.raises(LlmbenchError, match="changed during a run"):
         store.obtain("record", 5)
     assert store.kept("record", 5) is None
 
@@ -100,12 +100,12 @@ def test_data_and_other_repositories_do_not_go_into_a_revision(
 ) -> None:
     monkeypatch.setattr("harness.compare.arms.MOST_UNTRACKED", 2 << 20)
     (repository / "weights.pt").write_bytes(bytes(3 << 20))
-    with pytest.raises(LlmbenchError, match=r"3 MiB would be a part of '\.', as weights.pt"):
+    with pytest.raises(LlmbenchError, match=r"3 MiB would be a part of '\.', such as weights.pt"):
         compared(repository, tmp_path / "home", "HEAD", ".")
     (repository / "weights.pt").unlink()
     (repository / "other").mkdir()
     git(repository / "other", "init")
-    with pytest.raises(LlmbenchError, match="'other/' is a git repository of its own"):
+    with pytest.raises(LlmbenchError, match="'other/' is another git repository"):
         compared(repository, tmp_path / "home", "HEAD", ".")
 
 
@@ -120,11 +120,11 @@ def test_a_worktree_whose_sources_changed_is_not_used_again(repository: Path, tm
     (folder / "log.txt").write_text("what a trainer leaves")
     compared(repository, tmp_path / "home")
     (folder / "train.py").write_text("x = 9\n")
-    with pytest.raises(LlmbenchError, match="have changed since"):
+    with pytest.raises(LlmbenchError, match="have changed; remove it"):
         compared(repository, tmp_path / "home")
     git(folder, "checkout", "train.py")
     git(folder, "checkout", "--detach", "HEAD~1")
-    with pytest.raises(LlmbenchError, match="have changed since"):
+    with pytest.raises(LlmbenchError, match="have changed; remove it"):
         compared(repository, tmp_path / "home")
 
 

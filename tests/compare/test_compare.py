@@ -155,7 +155,7 @@ def test_looks_and_level_are_as_declared(folder: Folder) -> None:
     ("breaks", "options", "words"),
     [
         ("crash", (), "it ended with code 1: cannot go on: the widget is loose"),
-        ("silent", (), "no number: 'val loss ([0-9.]+)' is not in what it printed"),
+        ("silent", (), "no number: 'val loss ([0-9.]+)' is not in its output"),
         ("nan", (), "no number: the last value of 'val loss ([0-9.]+)' is nan"),
         ("nan", ("--metric", "final_loss"), "no number: the last value of 'final_loss' is nan"),
         ("hang", ("--timeout", "1s"), "it took longer than 1s"),
@@ -166,7 +166,7 @@ def test_a_candidate_without_a_number_is_rejected_and_says_why(
 ) -> None:
     code, out, err = folder.commands(f"--breaks {breaks}", *options)
     assert code == 3, err
-    assert "REJECTED: A run of the candidate has no number." in out
+    assert "REJECTED: A run of the candidate failed, so it has no number." in out
     assert words in out.replace("\n", " ")
     failed = [run for run in json.loads(folder.kept()[0].read_text())["runs"] if run["status"] == "failed"]
     assert all("value" not in run for run in failed)
@@ -176,7 +176,7 @@ def test_a_candidate_without_a_number_is_rejected_and_says_why(
 def test_a_record_without_a_number_leaves_it_undecided(folder: Folder) -> None:
     code, out, _ = folder.commands(record="--breaks crash")
     assert code == 4
-    assert "UNDECIDED: A run of the record has no number" in out
+    assert "UNDECIDED: A run of the record failed" in out
 
 
 def test_a_run_without_a_number_is_made_again_and_says_how_often(folder: Folder) -> None:
@@ -222,7 +222,7 @@ def test_a_number_comes_from_a_line_a_file_or_an_environment_variable(folder: Fo
 def test_two_runs_at_a_time_do_not_share_one_file(folder: Folder) -> None:
     code, _, err = folder.commands("", "--metric", "eval.loss", "--metric-file", "log.jsonl")
     assert code == 2
-    assert "two runs at a time would both write 'log.jsonl': put {out} into it" in err
+    assert "two runs at a time would both write 'log.jsonl'; put {out} into it" in err
 
 
 def test_a_file_of_an_earlier_run_is_no_result(folder: Folder) -> None:
@@ -293,7 +293,7 @@ def test_history_lists_the_comparisons_of_the_folder(folder: Folder) -> None:
 
 def test_markdown_has_the_table_and_every_failure(folder: Folder) -> None:
     _, out, _ = folder.commands("--breaks crash", "--markdown")
-    assert out.startswith("**REJECTED: A run of the candidate has no number.")
+    assert out.startswith("**REJECTED: A run of the candidate failed, so it has no number.")
     assert "- candidate seed" in out
     assert "| seed | record | candidate |" in out
 
@@ -370,17 +370,17 @@ def test_the_settings_file_is_enough(repository: Folder) -> None:
         (("main", "nowhere", "--run", RUN), "there is no revision 'nowhere' here"),
         (("main", "--run", RUN), "name two revisions to compare"),
         (("main", "main", "--run", RUN), "hold the same files, so there is nothing to compare"),
-        (("main", "better", "--run", "python train.py"), "no seed goes into 'python train.py'"),
+        (("main", "better", "--run", "python train.py"), "'python train.py' takes no seed"),
         (("main", "better", "--record", RUN, "--candidate", RUN), "two revisions go with one command"),
         (("main", "better", "--run", RUN, "--setup", "echo no; exit 3"), "ended with code 3"),
         (("main", "better", "--run", RUN, "--link", "gone"), "link 'gone': there is no"),
         (("main", "better", "--run", RUN, "--link", "../x"), "is not a path within the repository"),
         (("main", "better", "--run", RUN, "--looks", "3,2"), "looks ([3, 2]) must rise"),
-        (("main", "better", "--run", RUN, "--looks", "a"), "--looks 'a' is no list of whole numbers"),
-        (("main", "better", "--run", RUN, "--metric", "(a"), "is no regular expression"),
+        (("main", "better", "--run", RUN, "--looks", "a"), "--looks 'a' is not a list of whole numbers"),
+        (("main", "better", "--run", RUN, "--metric", "(a"), "is not a regular expression"),
         (("main", "better", "--run", RUN, "--metric", "(a)(b)"), "must have one group"),
-        (("main", "better", "--run", RUN, "--metric", "val loss"), "is neither a name nor has a group"),
-        (("main", "better", "--run", RUN, "--also", "x"), "--also 'x' is no NAME=REGEX"),
+        (("main", "better", "--run", RUN, "--metric", "val loss"), "is not a name and has no group"),
+        (("main", "better", "--run", RUN, "--also", "x"), "--also 'x' is not NAME=REGEX"),
         (("main", "better", "--run", RUN, "--timeout", "2"), "'2' is not a duration"),
         (("main", "better", "--run", RUN, "--executor", "there"), "there is no executor 'there'"),
         (("--record", "nonsense {seed}", "--candidate", f"{RUN} --gain 1"), "cannot be started"),
@@ -429,7 +429,7 @@ def test_stopped_in_the_middle_it_goes_on_and_no_trainer_is_left(folder: Folder,
     _, err = process.communicate()
     if how == signal.SIGINT:
         assert process.returncode == 130
-        assert "finished runs kept, runs under way are lost; the same command goes on" in err
+        assert "finished runs kept, unfinished runs are lost; the same command continues" in err
     _, alive = psutil.wait_procs(family, timeout=20)
     assert not alive
     before, kept = len(folder.started), len(finished(folder))

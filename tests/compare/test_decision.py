@@ -130,7 +130,7 @@ def written(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> list[
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda found: found["settings"].update(metric="y"), "do not read the numbers as these were read"),
+        (lambda found: found["settings"].update(metric="y"), "their numbers were read by other settings"),
         (lambda found: found["record"].update(command="c {seed}"), "their commands are not those of the settings"),
         (lambda found: found["declared"].update(levels=[1.5, 0.008]), "do not follow from the settings"),
         (lambda found: found["declared"].update(futility_alpha=None), "do not follow from the settings"),

@@ -79,7 +79,7 @@ def test_what_is_no_number_in_a_file_says_so(tmp_path: Path, content: str, words
 
 
 def test_what_matches_and_is_no_number_says_so(tmp_path: Path) -> None:
-    with pytest.raises(NoNumberError, match=r"matched '3\.5\.1', which is not one"):
+    with pytest.raises(NoNumberError, match=r"matched '3\.5\.1', which is not a number"):
         value(tmp_path, "loss ([0-9.]+)", "loss 3.5.1")
 
 
@@ -108,7 +108,7 @@ def test_a_further_number_that_is_none_is_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pattern", ["(a{99999999999})", "(?:" * 3000 + "(a)" + ")" * 3000, "(a"])
 def test_an_expression_that_cannot_be_used_says_so(pattern: str) -> None:
-    with pytest.raises(LlmbenchError, match="is no regular expression"):
+    with pytest.raises(LlmbenchError, match="is not a regular expression"):
         check_patterns(pattern, None, {}, None)
 
 

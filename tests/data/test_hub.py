@@ -138,8 +138,11 @@ FAILURES: dict[str, tuple[str, list[str]]] = {
     "rows": (data(text=None, ids='"text"'), ["column 'text'", "no list of tokens"]),
     "config": (data(config='"coarse"'), ["coarse", "fine"]),
     "split": (data(split='"test"'), ["test", "train"]),
-    "files": (data(data_files='["coarse/*.parquet"]'), ["owner/corpus lacks a file", f"tree/{COMMIT} lists"]),
-    "tokenizer": (data(tokenizer=tokenizer_of("owner/empty")), ["owner/empty lacks a file", "tokenizer.json"]),
+    "files": (data(data_files='["coarse/*.parquet"]'), ["owner/corpus lacks a requested file", f"tree/{COMMIT} lists"]),
+    "tokenizer": (
+        data(tokenizer=tokenizer_of("owner/empty")),
+        ["owner/empty lacks a requested file", "tokenizer.json"],
+    ),
     "no-tokenizer": (data(tokenizer=tokenizer_of("owner/nothing")), ["no model owner/nothing", "check the name"]),
     "separator": (
         data(tokenizer=tokenizer_of("owner/tokenizer", ', separator = "<s>"')),

@@ -189,7 +189,7 @@ class Forged:
         return json.dumps(built)
 play.Built = Forged
 """
-NO_ANSWER = "its process sent something that is no answer"
+NO_ANSWER = "its process sent an invalid answer"
 
 
 @pytest.mark.parametrize(
@@ -202,14 +202,14 @@ NO_ANSWER = "its process sent something that is no answer"
         ("first['shape'] = [1] * 9", NO_ANSWER),
         ("first['shape'] = [2**30]", "memory: the weights take 4.0 GiB"),  # the referee would hold them too
         ("first['shape'] = [2**40] * 8", "memory: the weights take"),
-        ("first['dtype'] = 'complex64'", "a tensor of type complex64"),
+        ("first['dtype'] = 'complex64'", "a tensor has type complex64"),
         (r"first['name'] = '\x1b[31m'", NO_ANSWER),
         (r"first['name'] = '\ud800'", NO_ANSWER),
         ("first['name'] = 'x' * 301", NO_ANSWER),
         ("first['name'] = ''", NO_ANSWER),
         ("first['name'] = '__metadata__'", "a tensor is called __metadata__"),  # a safetensors file's own key
-        ("first['name'] = built['tensors'][1]['name']", "two tensors have one name"),
-        ("built['tensors'] *= 4000", "its process sent a longer answer than it may"),
+        ("first['name'] = built['tensors'][1]['name']", "two tensors have the same name"),
+        ("built['tensors'] *= 4000", "its process sent an answer that is too long"),
         ("built['tensors'] = [{**first, 'name': str(n), 'shape': []} for n in range(12000)]; first = 0", ""),
         ("built['score'] = 0", NO_ANSWER),
         ("return '[' * 500_000", NO_ANSWER),
@@ -238,14 +238,14 @@ ctypes.CDLL(None).pthread_exit(None)
     [
         ("os._exit(255)", "its process ended with code 255"),  # what a lost fork server would say
         ("os._exit(-9)", "its process ended with code 247"),
-        ("os.close(pipe)\ntime.sleep(60)", "its process has closed its answers and lives on"),
-        (LEADER, "its process has closed its answers and lives on"),
+        ("os.close(pipe)\ntime.sleep(60)", "its process closed its pipe and did not exit"),
+        (LEADER, "its process closed its pipe and did not exit"),
         ("import signal\nsignal.setitimer(signal.ITIMER_REAL, 0.01)\ntime.sleep(60)", "its process crashed: SIGALRM"),
         ("os.write(pipe, struct.pack('!i', 1))\ntime.sleep(60)", "silence: "),  # half a message
-        ("for _ in range(600):\n    os.write(pipe, bytes(1))\n    time.sleep(0.1)", "an answer of another size"),
+        ("for _ in range(600):\n    os.write(pipe, bytes(1))\n    time.sleep(0.1)", "an answer of the wrong size"),
         (
             "os.write(pipe, struct.pack('!i', 1 << 19))\nwhile True: os.write(pipe, bytes(9)); time.sleep(0.1)",
-            "than it may",
+            "an answer that is too long",
         ),
     ],
 )
@@ -267,7 +267,7 @@ def test_a_kill_for_want_of_memory_is_no_interruption(start: Start, monkeypatch:
         before = harness.player.process.ended_for_memory()
         monkeypatch.setattr(harness.player.process, "ended_for_memory", lambda: before + 1)
         os.kill(session.player.pid, signal.SIGKILL)
-        with pytest.raises(RunFailedError, match="when the machine had none left") as caught:
+        with pytest.raises(RunFailedError, match="because none was left") as caught:
             session.snapshot()
     assert caught.value.status == "error"
 
@@ -322,7 +322,7 @@ train.Training.save = lambda self: {state}
 
 def test_a_saved_state_is_capped_and_opens_in_a_player_alone(start: Start) -> None:
     large = start(OTHER_STATE.format(state="bytes(100 << 20)"))
-    with large, pytest.raises(RunFailedError, match="a longer answer than it may"):
+    with large, pytest.raises(RunFailedError, match="an answer that is too long"):
         large.save()
     bomb = pickle.dumps(print)
     with start(OTHER_STATE.format(state=repr(bomb))) as session:
@@ -360,16 +360,16 @@ play.Program._score = far_apart
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (LOSSES.format(losses="b''"), "its process told other losses than were asked for"),
-        (LOSSES.format(losses="struct.pack('<d', -5.0)"), "its process told other losses than were asked for"),
-        (LOSSES.format(losses="bytes(24)"), "its process told other losses than were asked for"),
+        (LOSSES.format(losses="b''"), "its process reported too many or too few losses"),
+        (LOSSES.format(losses="struct.pack('<d', -5.0)"), "its process reported too many or too few losses"),
+        (LOSSES.format(losses="bytes(24)"), "its process reported too many or too few losses"),
         (LOSSES.format(losses="bytes(7)"), NO_ANSWER),
         (LOSSES.format(losses="struct.pack('<d', float('nan'))"), "diverged: "),
         (LOSSES.format(losses="struct.pack('<d', 1e308)"), "diverged: "),
-        (LOSSES.format(losses="bytes(1 << 20)"), "a longer answer than it may"),
+        (LOSSES.format(losses="bytes(1 << 20)"), "an answer that is too long"),
         (PATCH + PIPE + TWICE, "error: its process"),
-        (PATCH + "play.Program._weights = lambda self: weights(self)[:-1]", "an answer of another size"),
-        (PATCH + "play.Program._weights = lambda self: weights(self) + bytes(1)", "a longer answer than it may"),
+        (PATCH + "play.Program._weights = lambda self: weights(self)[:-1]", "an answer of the wrong size"),
+        (PATCH + "play.Program._weights = lambda self: weights(self) + bytes(1)", "an answer that is too long"),
         (PATCH + "play.Program._weights = lambda self: bytes([255]) * len(weights(self))", "finiteness: "),
         (PATCH + 'play.Program._report = lambda self: b\'{"peak_memory_mib": null, "experts": 1e400}\'', NO_ANSWER),
         (PATCH + "play.Program._report = lambda self: b'[' * (1 << 19)", NO_ANSWER),

@@ -174,9 +174,9 @@ done = struct.pack("!i", 1) + bytes(1)
 )
 def test_what_is_no_answer_ends_the_player_and_nothing_else(play: Play, message: str) -> None:
     assert failure(play, f"{SAY}os.write(pipe, {message})\n{SLEEP}") in (
-        "its process sent something that is no answer",
-        "its process sent a longer answer than it may",
-        "its process sent an answer of another size than asked for",
+        "its process sent an invalid answer",
+        "its process sent an answer that is too long",
+        "its process sent an answer of the wrong size",
     )
 
 

@@ -255,8 +255,8 @@ def test_what_is_drawn_at_random_does_not_part_the_processes(together: TrainToge
 @pytest.mark.parametrize(
     ("text", "status", "reason"),
     [
-        (PARTING, "invalid", r"^processes: their weights have parted"),
-        (ANY_SIZE, "invalid", r"^processes: they built different models"),
+        (PARTING, "invalid", r"^processes: their weights differ"),
+        (ANY_SIZE, "invalid", r"^processes: the ranks built different models"),
         (RAISING, "error", r"^IndexError: the cause \(full log: .*train-1\.log\)$"),
     ],
     ids=["parting", "different", "raising"],
@@ -275,7 +275,7 @@ def test_the_rank_that_failed_is_named_and_not_those_that_lost_it() -> None:
     lost = RunFailedError("error", "RuntimeError: [gloo/transport/tcp/pair.cc:544] Connection closed by peer")
     for own in (
         RunFailedError("interrupted", "killed by signal 9 from outside"),
-        RunFailedError("invalid", "budget: 8 tokens passed the model"),
+        RunFailedError("invalid", "budget: the model processed 8 tokens"),
         RunFailedError("error", "ValueError: Connection of blocks 3 and 4"),
     ):
 
@@ -324,5 +324,5 @@ def test_a_run_of_several_processes_is_lent_as_many_gpus_and_cores(smoke: Track,
     assert lent == ["4,5", "6,7", "4,5"]
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    with pytest.raises(LlmbenchError, match=r"takes 2 GPUs, one a process, and torch finds 1 here"):
+    with pytest.raises(LlmbenchError, match=r"takes 2 GPUs, one per process, and torch finds 1 here"):
         require_device(on_gpus)

@@ -61,7 +61,7 @@ def test_an_unknown_variant_suggests_the_nearest(project: Project) -> None:
         ("return None", "apply returned NoneType, not Parts; end it with"),
         ("return replace(parts, model=3)", "apply set model to int, not ModelConfig"),
         ("return replace(parts, optim=parts.model)", "apply set optim to ModelConfig, not OptimConfig"),
-        ("return replace(parts, model=replace(parts.model, vocab_size=7))", "vocab_size, which belongs to the track"),
+        ("return replace(parts, model=replace(parts.model, vocab_size=7))", "vocab_size, which the track sets"),
         ("return replace(parts, budget=1)", "failed: Parts has no 'budget'; it has model, optim, embedding, query_key"),
         ("return parts.budget", "failed: Parts has no 'budget'; it has model, optim, embedding, query_key"),
         ("return parts.optimiser", "no 'optimiser' (did you mean 'optimizer'?); it has"),

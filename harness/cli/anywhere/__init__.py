@@ -1,1 +1,1 @@
-"""Commands that work in any folder, without a checkout of llmbench around it."""
+"""Commands that work in any folder, also outside a checkout of llmbench."""

@@ -41,17 +41,17 @@ Revisions = Annotated[
     list[str] | None,
     argument(
         "[RECORD CANDIDATE]",
-        "Two revisions of the git repository around: branches, tags, commits, or `.` for the files as they are.",
+        "Two revisions of the git repository here: branches, tags, commits, or `.` for the current files.",
     ),
 ]
-Run = Annotated[str | None, option("COMMAND", "What trains, in both revisions; holds {seed}.")]
-Record = Annotated[str | None, option("COMMAND", "Two commands instead of two revisions: what is to beat.")]
-Candidate = Annotated[str | None, option("COMMAND", "And what may beat it.")]
+Run = Annotated[str | None, option("COMMAND", "The training command of both revisions; holds {seed}.")]
+Record = Annotated[str | None, option("COMMAND", "Instead of two revisions: the command to beat.")]
+Candidate = Annotated[str | None, option("COMMAND", "The command that may beat --record.")]
 Metric = Annotated[
     str | None,
     option(
         "REGEX|NAME",
-        "The number that counts: the last match of a regular expression with one group in what is printed, as "
+        "The number to compare: the last match in the output of a regular expression with one group, as "
         "'val loss ([0-9.]+)'; or the NAME of printed lines `METRIC name=value`, or of a key in --metric-file.",
     ),
 ]
@@ -61,25 +61,25 @@ MetricFile = Annotated[
 LowerIsBetter = Annotated[
     bool | None, flag("--lower-is-better/--higher-is-better", "Which way is better. Default: lower.")
 ]
-Also = Annotated[list[str] | None, option("NAME=REGEX", "A further number: shown, not judged. Repeat it.")]
-Curve = Annotated[str | None, option("REGEX", "Two groups, a step and a number: the picture's curve.")]
+Also = Annotated[list[str] | None, option("NAME=REGEX", "A further number: shown, not judged. Repeatable.")]
+Curve = Annotated[str | None, option("REGEX", "A curve for the picture: two groups, a step and a number.")]
 SeedVariable = Annotated[str | None, option("NAME", "An environment variable that holds the seed.")]
-Seeds = Annotated[str | None, option("N,N,...", "Fixed seeds. Default: drawn from what is compared.")]
-Looks = Annotated[str | None, option("N,N,...", "Pairs after which it may be decided. Default: 3,4,6,8.")]
-Alpha = Annotated[float | None, option("LEVEL", "False accepts over all looks, one-sided. Default: 0.01.")]
+Seeds = Annotated[str | None, option("N,N,...", "Fixed seeds. Default: they follow from both versions.")]
+Looks = Annotated[str | None, option("N,N,...", "Numbers of pairs after which it may decide. Default: 3,4,6,8.")]
+Alpha = Annotated[float | None, option("LEVEL", "False-accept rate over all looks, one-sided. Default: 0.01.")]
 Design = Annotated[
     str | None,
-    option("NAME", "paired (default), or stored: --stored-runs runs of the record serve every candidate."),
+    option("NAME", "paired (default), or stored: every candidate is compared with the same runs of the record."),
 ]
-StoredRuns = Annotated[int | None, option("N", "Runs of the record in the design stored. Default: 8.")]
+StoredRuns = Annotated[int | None, option("N", "Number of runs of the record in the design stored. Default: 8.")]
 Margin = Annotated[float | None, option("VALUE", "What the gain must exceed. Default: 0.")]
-Price = Annotated[float | None, option("VALUE", "What each added statement must gain beyond it. Default: 0.")]
+Price = Annotated[float | None, option("VALUE", "What each added statement must gain in addition. Default: 0.")]
 MaxSlowdown = Annotated[float | None, option("SHARE", "Largest slowdown, as 0.05. Default: time is shown, not judged.")]
 Timeout = Annotated[str | None, option("TIME", "Longest time of one run: 2h, 90m.")]
 Setup = Annotated[str | None, option("COMMAND", "Run once in each revision's worktree.")]
-Link = Annotated[list[str] | None, option("PATH", "Untracked files that each worktree gets, as data. Repeat it.")]
+Link = Annotated[list[str] | None, option("PATH", "Untracked files to link into each worktree, as data. Repeatable.")]
 Executor = Annotated[str, option("NAME", "local, or ray on a running cluster that sees this folder.", EXECUTORS)]
-Worktrees = Annotated[Path | None, option("FOLDER", "Where worktrees lie. Default: the cache folder.")]
+Worktrees = Annotated[Path | None, option("FOLDER", "Folder for worktrees. Default: in the cache folder.")]
 Output = Annotated[Path | None, option("PATH", "Also write comparison.json here, and its picture beside it.")]
 AsMarkdown = Annotated[bool, flag("--markdown", "Print Markdown, for a CI job's summary.")]
 
@@ -119,14 +119,14 @@ def compare(
     Two commands:
       llmbench compare --record 'python train.py --seed {seed}' \\
         --candidate 'python train.py --seed {seed} --qk_norm=True' --metric 'val loss ([0-9.]+)'
-    Two revisions of the repository around you, or your uncommitted files (`.`):
+    Two revisions of the repository here, or your uncommitted files (`.`):
       llmbench compare main my-branch --run 'python train.py --seed {seed}' --metric 'val loss ([0-9.]+)'
       llmbench compare main . --run ...
 
     `llmbench.toml` holds the same settings (`llmbench init` writes it); options override it. {seed} becomes each
-    run's seed, {out} a folder of its own for what it writes. Pairs run side by side; after 3, 4, 6 and 8 pairs a
-    paired test decides or goes on, with 1 % false accepts over all looks. Finished runs are kept in .llmbench/ and
-    reused; Ctrl-C loses what is under way. The numbers are the trainer's own.
+    run's seed, {out} its own folder for what it writes. Pairs run side by side; after 3, 4, 6 and 8 pairs a paired
+    test decides or continues, with 1 % false accepts over all looks. Finished runs are kept in .llmbench/ and
+    reused; Ctrl-C loses unfinished ones. The numbers are the trainer's own.
 
     Exit codes: 0 accepted, 3 rejected, 4 undecided, 2 wrong input.
     """
@@ -158,14 +158,14 @@ def compare(
 
 
 def show_comparison(found: Comparison) -> None:
-    """Its runs, its numbers and its verdict, for a person."""
+    """Show its runs, numbers and verdict as tables and text."""
     show(comparison_runs(found), facts_table(comparison_facts(found)))
     show(comparison_sentence(found.verdict), style=options.DECISION_STYLES[found.verdict.decision])
     show(NUMBERS)
 
 
 def verify_comparison(path: Path, *, as_json: bool, as_markdown: bool) -> NoReturn:
-    """Replay the verdict of a comparison's file from its runs. Raises typer.Exit with 0 where it follows, else 3."""
+    """Compute the verdict of a comparison's file again from its runs. Raises typer.Exit with 0 if it agrees, else 3."""
     found, problems = check_comparison(path)
     if as_json:
         show_json(VerifyDocument(ok=not problems, problems={str(path): problems}))
@@ -189,8 +189,8 @@ def _arms(
     if settings.run is None:
         if revisions:
             raise LlmbenchError(
-                "two revisions go with one command, --run; two commands (--record, --candidate) run on the files as "
-                "they are: leave one of the two out"
+                "two revisions go with one command, --run; two commands (--record, --candidate) run on the current "
+                "files: give one or the other"
             )
         return arms_of_commands(settings, here)
     if len(revisions) != 2:
@@ -213,7 +213,7 @@ def _places(executor: str, jobs: int | None) -> Places:
 
 
 def _write(found: Comparison, targets: Sequence[Path]) -> list[Path]:
-    """The comparison and its picture, in each place."""
+    """Write the comparison to each target, and its picture beside it."""
     text = found.model_dump_json(indent=1) + "\n"
     picture = to_svg(lambda: draw_comparison(found)) if found.runs else ""
     for target in targets:
@@ -230,7 +230,7 @@ def _named(pairs: Sequence[str] | None) -> dict[str, str] | None:
     for pair in pairs:
         name, sign, pattern = pair.partition("=")
         if not sign or not name or not pattern:
-            raise LlmbenchError(f"--also '{pair}' is no NAME=REGEX, as 'accuracy=acc ([0-9.]+)'")
+            raise LlmbenchError(f"--also '{pair}' is not NAME=REGEX; write it as 'accuracy=acc ([0-9.]+)'")
         found[name] = pattern
     return found
 
@@ -241,4 +241,4 @@ def _numbers(name: str, text: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise LlmbenchError(f"{name} '{text}' is no list of whole numbers; write it as 3,4,6,8") from error
+        raise LlmbenchError(f"{name} '{text}' is not a list of whole numbers; write it as 3,4,6,8") from error

@@ -18,22 +18,22 @@ WORKFLOW = Path(".github/workflows/llmbench.yml")
 TO_FILL_IN = "https://URL-OF-YOUR-LLMBENCH-REPOSITORY"
 SETTINGS_TEXT = """\
 # What `llmbench compare RECORD CANDIDATE` compares: two revisions of this repository, with one command.
-# Every key is an option of the command too (`llmbench compare --help`), which overrides it.
+# Every key is also an option of the command (`llmbench compare --help`), which overrides it.
 
-run = {run}  # {{seed}} becomes each run's seed, {{out}} a folder of its own
-metric = {metric}  # the last match in what is printed; one group around the number
-# metric_file = "{{out}}/log.jsonl"  # then metric is a key in this file
+run = {run}  # {{seed}} becomes each run's seed, {{out}} its own folder
+metric = {metric}  # the last match in the output; one group around the number
+# metric_file = "{{out}}/log.jsonl"  # with it, metric is a key in this file
 # lower_is_better = false
 # curve = 'step (\\d+).* val loss ([0-9.]+)'  # for the picture, not judged
 # seed_variable = "SEED"       # an environment variable that holds the seed
 # setup = "pip install -r requirements.txt"  # once in each revision's worktree
-# link = ["data"]              # untracked files that each worktree gets
+# link = ["data"]              # untracked files to link into each worktree
 # timeout = "2h"               # of one run
-# looks = [3, 4, 6, 8]         # pairs after which it may be decided
-# alpha = 0.01                 # false accepts over all looks, one-sided
+# looks = [3, 4, 6, 8]         # numbers of pairs after which it may decide
+# alpha = 0.01                 # false-accept rate over all looks, one-sided
 # margin = 0.0                 # what the gain must exceed
-# price = 0.0                  # and for each added statement
-# max_slowdown = 0.05          # longest time of the candidate beside the record's, minus one
+# price = 0.0                  # and in addition for each added statement
+# max_slowdown = 0.05          # largest time ratio candidate / record, minus one
 
 # [also]                       # further numbers, shown and not judged
 # accuracy = 'accuracy ([0-9.]+)'
@@ -72,20 +72,20 @@ jobs:
 
 
 def init(
-    run: Annotated[str, option("COMMAND", "What trains; holds {seed}.")] = "python train.py --seed {seed}",
-    metric: Annotated[str, option("REGEX|NAME", "The number that counts.")] = "val loss ([0-9.]+)",
-    force: Annotated[bool, flag("--force", "Write over files that are there.")] = False,
+    run: Annotated[str, option("COMMAND", "The training command; holds {seed}.")] = "python train.py --seed {seed}",
+    metric: Annotated[str, option("REGEX|NAME", "The number to compare.")] = "val loss ([0-9.]+)",
+    force: Annotated[bool, flag("--force", "Overwrite existing files.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write llmbench.toml and a GitHub workflow that compares each pull request with its base.
 
-    They are written to the top of the git repository around you. Then `llmbench compare main .` compares your files
-    with main.
+    They are written to the root of the git repository here. Then `llmbench compare main .` compares your files with
+    main.
     """
     folder = top_of(Path.cwd())
     if folder is None:
         raise LlmbenchError(
-            "this folder is in no git repository, so there are no revisions to compare; `git init` first"
+            "this folder is in no git repository, so there are no revisions to compare; run `git init` first"
         )
     make_settings({"run": run, "metric": metric})
     texts = {
@@ -94,7 +94,7 @@ def init(
     }
     there = [path for path in texts if path.exists()]
     if there and not force:
-        raise LlmbenchError(f"{there[0]} is there already; edit it, or write over it with --force")
+        raise LlmbenchError(f"{there[0]} exists already; edit it, or overwrite it with --force")
     for path, text in texts.items():
         write_atomic(path, text)
     if as_json:
@@ -104,7 +104,7 @@ def init(
         log(f"wrote {path}")
     if TO_FILL_IN in texts[folder / WORKFLOW]:
         log(f"in {WORKFLOW}: replace {TO_FILL_IN}, since this llmbench was installed from a folder")
-    show(f"Now look at {FILE}, then `llmbench compare main .` compares your files with main.")
+    show(f"Check {FILE}; then `llmbench compare main .` compares your files with main.")
 
 
 def _toml(text: str) -> str:
@@ -113,10 +113,10 @@ def _toml(text: str) -> str:
 
 
 def installed_from() -> str:
-    """What pip installs this llmbench from: the repository or the index that it was installed from.
+    """The requirement with which pip installs this llmbench, from its repository or index.
 
-    Of a folder of this machine, which no other machine can reach, a repository to be filled in: its name alone could
-    be another project's on an index.
+    If it was installed from a folder, which other machines cannot reach, the repository is left to fill in: on an
+    index the name could be another project's.
     """
     found = json.loads(distribution("llmbench").read_text("direct_url.json") or "{}")
     if commit := found.get("vcs_info", {}).get("commit_id"):

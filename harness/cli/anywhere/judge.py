@@ -1,4 +1,4 @@
-"""`llmbench judge`: the rule for anyone's per-seed numbers."""
+"""`llmbench judge`: applies the rule to anyone's per-seed numbers."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def judge(
     file: Annotated[Path, argument("FILE", "JSON, CSV or JSON lines, - for standard input, or a folder of runs.")],
     target: Annotated[float | None, option("VALUE", "A fixed number to beat, instead of a record.")] = None,
     paired: Annotated[
-        bool | None, flag("--paired/--unpaired", "Pair values by place, or by seed. Rows of equal seeds are paired.")
+        bool | None, flag("--paired/--unpaired", "Pair values by position or seed. Default for rows: by seed.")
     ] = None,
     looks: Annotated[
-        str | None, option("N,N,...", "Pairs after which the test may decide, declared beforehand, as 3,5,8.")
+        str | None, option("N,N,...", "Numbers of pairs after which it may decide, declared beforehand, as 3,5,8.")
     ] = None,
     margin: Annotated[float | None, option("VALUE", "What the gain must exceed.")] = None,
-    alpha: Annotated[float | None, option("LEVEL", "One-sided level, of all looks together. Default: 0.01.")] = None,
-    sigma: Annotated[float | None, option("VALUE", "Known deviation of a single value: a z-test.")] = None,
+    alpha: Annotated[float | None, option("LEVEL", "One-sided level over all looks. Default: 0.01.")] = None,
+    sigma: Annotated[float | None, option("VALUE", "Known standard deviation of a value: a z-test.")] = None,
     lower_is_better: Annotated[
         bool | None, flag("--lower-is-better/--higher-is-better", "Which way is better. Default: lower.")
     ] = None,
@@ -41,7 +41,7 @@ def judge(
     ] = None,
     tag: Annotated[
         str | None,
-        option("NAME", "In a folder: the tag or key whose last value counts. Default: eval_loss, or the only one."),
+        option("NAME", "In a folder: the tag or key whose last value is used. Default: eval_loss, or the only one."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -80,4 +80,4 @@ def _looks(text: str) -> list[int]:
     try:
         return [int(look) for look in text.split(",")]
     except ValueError as error:
-        raise LlmbenchError(f"--looks takes numbers of pairs with commas between, as 3,5,8; found '{text}'") from error
+        raise LlmbenchError(f"--looks takes numbers of pairs separated by commas, as 3,5,8; found '{text}'") from error
