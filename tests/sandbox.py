@@ -24,6 +24,7 @@ import harness.core.project
 from harness.board.leaderboard import rebuild
 from harness.cli import main
 from harness.core.project import Project
+from harness.core.terminal import stderr_console
 from harness.show.documents import DOCUMENTS, json_schema
 from tests.make import ROOT
 
@@ -90,6 +91,7 @@ def _live(root: Path, arguments: tuple[str, ...], environment: dict[str, str], o
     os.environ.clear()
     os.environ.update(environment)
     harness.core.project.CHECKOUT = root
+    stderr_console.cache_clear()  # a test may have made it for another environment
     sys.argv = ["llmbench", *arguments]
     code: Any = 0
     try:
