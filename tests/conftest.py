@@ -178,8 +178,8 @@ def filed(tmp_path_factory: pytest.TempPathFactory) -> FiledContest:
 
 
 SLOWEST = (
-    "challenge compile hub lanes crashes campaign claim docs history ablation ranks process documents fuzz "
-    "pull_request explore prepare tampering trackers"
+    "challenge compile hub campaign claim compare lanes pull_request process history crashes docs ablation documents "
+    "tampering fuzz ranks provisional attacks explore prepare trackers"
 )
 
 

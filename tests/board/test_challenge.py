@@ -380,9 +380,8 @@ def test_seeds_that_a_claim_used_are_passed_over(filed: FiledContest, monkeypatc
     assert fresh_seeds(record.model_copy(update={"candidate": own}), "rerun", 2) == [3, 4]
 
 
-def test_a_negative_results_rerun_keeps_the_rule_and_a_records_does_not_stop_on_a_hunch(
-    filed: FiledContest, smoke: Track
-) -> None:
+def test_a_negative_results_rerun_keeps_the_rule_and_a_records_does_not_stop_on_a_hunch(filed: FiledContest) -> None:
+    smoke = load_track(Project(filed.sandbox.root), "smoke")
     record = load_submission(filed.sandbox.root / "submissions" / "0002-smoke-token_smear")
     negative = record.model_copy(update={"kind": "negative"})
     assert track_again(smoke, negative).rule == smoke.rule

@@ -77,8 +77,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-def subjects(project: Project) -> dict[str, Subject]:
-    """Every file that is read, but for those of torch."""
+@pytest.fixture(scope="module")
+def subjects(checkout: Project) -> dict[str, Subject]:
+    """Every file that is read, but for those of torch; each test leaves them as they were."""
+    project = checkout
     smoke, pocket = load_track(project, "smoke"), load_track(project, "pocket")
     claim = sorted(project.submissions.iterdir())[1]
     board = read_board(project)
@@ -159,8 +161,10 @@ def subjects(project: Project) -> dict[str, Subject]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_damaged_file_is_refused_in_a_sentence_or_its_damage_does_not_show(checkout: Project, name: str) -> None:
-    subject = subjects(checkout)[name]
+def test_a_damaged_file_is_refused_in_a_sentence_or_its_damage_does_not_show(
+    subjects: dict[str, Subject], name: str
+) -> None:
+    subject = subjects[name]
     original = subject.path.read_bytes()
     assert outcome(subject.read) is not REFUSED
     contents = damaged(original)
@@ -193,10 +197,12 @@ NO_FILES: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize("kind", NO_FILES)
 @pytest.mark.parametrize("name", CASES)
-def test_what_is_no_readable_file_is_refused(checkout: Project, name: str, kind: str) -> None:
+def test_what_is_no_readable_file_is_refused(
+    checkout: Project, subjects: dict[str, Subject], name: str, kind: str
+) -> None:
     if kind == "secret" and os.geteuid() == 0:
         pytest.skip("root reads everything")
-    subject = subjects(checkout)[name]
+    subject = subjects[name]
     kept = checkout.root / "kept"
     subject.path.rename(kept)
     try:
@@ -212,9 +218,9 @@ def test_what_is_no_readable_file_is_refused(checkout: Project, name: str, kind:
 
 
 @pytest.mark.parametrize("name", ["run", "numbers.json", "submission.json", "noise study"])
-def test_a_key_that_stands_twice_is_refused(checkout: Project, name: str) -> None:
+def test_a_key_that_stands_twice_is_refused(subjects: dict[str, Subject], name: str) -> None:
     """Readers of JSON disagree on which of the two counts; so might a reviewer and the program."""
-    subject = subjects(checkout)[name]
+    subject = subjects[name]
     original = subject.path.read_bytes()
     try:
         for key in dict.fromkeys(json.loads(original)):

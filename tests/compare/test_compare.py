@@ -126,7 +126,7 @@ def test_higher_is_better_turns_the_gain(folder: Folder) -> None:
 
 def test_a_margin_is_asked_of_the_gain_and_a_slowdown_blocks(folder: Folder) -> None:
     assert folder.commands("--gain 0.05", "--margin", "0.2")[0] == 3
-    code, out, _ = folder.commands("--gain 0.05 --seconds 1", "--max-slowdown", "0.1")
+    code, out, _ = folder.commands("--gain 0.05 --seconds 0.4", "--max-slowdown", "0.1")
     assert code == 3
     assert "takes longer than max_slowdown allows" in out
 

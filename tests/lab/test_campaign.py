@@ -52,6 +52,8 @@ class MadeUp(Executor):
     made: ClassVar = Counter[str]()
     began: ClassVar = list[RunIdentity]()
     at_work, most_at_work = 0, 0
+    wanted = 0
+    """So many should be at work at once: until they were, a run waits a moment for the others."""
     guard = threading.Lock()
     refuses: ClassVar = dict[str, Exception]()
 
@@ -68,6 +70,9 @@ class MadeUp(Executor):
             cls.most_at_work = max(cls.most_at_work, cls.at_work)
             pause = cls.order.random() * 0.01
         time.sleep(pause)
+        deadline = time.monotonic() + 0.5
+        while cls.most_at_work < cls.wanted and time.monotonic() < deadline:
+            time.sleep(0.001)
         with cls.guard:
             cls.at_work -= 1
         names = run.recipe.split("+")[1:]
@@ -92,7 +97,8 @@ def checkout(tmp_path: Path) -> Project:
             path.unlink()
     for place, name in enumerate((*GAINS, "diverges")):
         (project.variants / f"{name}.py").write_text(IDEA.format(factor=0.5 + place / 100, notes=""))
-    MadeUp.made, MadeUp.began, MadeUp.most_at_work, MadeUp.refuses = Counter(), [], 0, {}
+    MadeUp.made, MadeUp.began, MadeUp.refuses = Counter(), [], {}
+    MadeUp.most_at_work = MadeUp.wanted = 0
     return project
 
 
@@ -113,7 +119,7 @@ NAMES = (*GAINS, "diverges")
 def test_the_outcome_depends_on_neither_order_nor_jobs_and_every_core_is_busy(checkout: Project) -> None:
     found = []
     for place, jobs in enumerate((1, 2, 5)):
-        MadeUp.order, MadeUp.made, MadeUp.most_at_work = random.Random(place), Counter(), 0
+        MadeUp.order, MadeUp.made, MadeUp.most_at_work, MadeUp.wanted = random.Random(place), Counter(), 0, jobs
         shutil.rmtree(checkout.runs, ignore_errors=True)
         own = campaign(checkout, NAMES, jobs)
         own.run()

@@ -38,8 +38,10 @@ def wait_for(what: Callable[[], Any], process: subprocess.Popen[Any], patience_s
         time.sleep(0.01)
 
 
-def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bits(filed: FiledContest, tmp_path: Path) -> None:
-    root, choose = kills.checkout(tmp_path / "llmbench"), random.Random(0)
+def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bits(
+    sandbox: Sandbox, filed: FiledContest, tmp_path: Path
+) -> None:
+    root, choose = sandbox.copy(tmp_path / "llmbench").root, random.Random(0)
 
     def checkpoints() -> list[Path]:
         return list(root.glob("runs/smoke/base/*/seed-0/checkpoint"))

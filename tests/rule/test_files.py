@@ -20,7 +20,7 @@ from harness.rule.files import folders, read
 from harness.rule.files.read import judge_file
 from harness.rule.files.rows import Names
 from tests.make import ROOT
-from tests.sandbox import python
+from tests.sandbox import HERE
 
 BASE, NEW = [3.20, 3.25, 3.22, 3.21], [3.10, 3.13, 3.14, 3.16]
 ROWS = [(arm, seed, value) for seed in range(4) for arm, value in (("base", BASE[seed]), ("new", NEW[seed]))]
@@ -247,7 +247,7 @@ def test_event_files_are_read_by_their_tag_and_a_folder_without_any_is_named(
 
 @pytest.mark.parametrize(("command", "shown"), SHOWN, ids=[command for command, _ in SHOWN])
 def test_what_the_page_shows_is_what_the_program_prints(command: str, shown: str) -> None:
-    done = python("-m", "harness.cli", *command.split(), COLUMNS="110")
+    done = HERE(*command.split(), environment={"COLUMNS": "110"})
     assert [line.rstrip() for line in done.stdout.splitlines()] == shown.splitlines(), done.stderr
 
 
