@@ -188,7 +188,8 @@ def change_of(row: Row) -> str:
 
 def _remark(row: Row) -> str:
     confirmed = f"confirmed by {row.confirmed_by}" if row.confirmed_by is not None else ""
-    remark = ", ".join(filter(None, [confirmed, row.state]))
+    lane = f"lane {row.lane}" if row.lane != "loss" else ""
+    remark = ", ".join(filter(None, [lane, confirmed, row.state]))
     return f" ({remark})" if remark else ""
 
 
