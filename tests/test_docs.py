@@ -18,6 +18,7 @@ import pytest
 import typer
 import yaml
 
+from harness.board.leaderboard import read_board, standings
 from harness.cli import app
 from harness.core import errors
 from harness.core.project import Project
@@ -294,3 +295,12 @@ def test_the_notebook_runs_from_the_baseline_to_a_patch(filed: FiledContest, tmp
     assert "models/variants/half_rotary.py" in patch
     assert "submissions/" in patch
     assert "runs/smoke/" not in patch
+
+
+def test_the_topics_name_what_was_judged_here_and_what_became_a_record(project: Project) -> None:
+    judged = {name: {one.kind for one in found} for name, found in standings(project, read_board(project)).items()}
+    named = re.findall(r"\*\*\w+\*\*|\b[a-z]\w+", " ".join(row[-1] for row in topic_rows().values()))
+    for word in named:
+        name = word.strip("*")
+        assert ("record" in judged[name]) == word.startswith("**"), name
+    assert len(named) > 25
