@@ -46,14 +46,26 @@ def band(found: Band | None, form: str = "+.4f") -> str:
 
 
 def ladder_table(found: Ladder) -> Table:
-    """One line for each idea and size."""
-    heads = ("idea", "size", "pairs", "gain", "multiple of compute", "forecast")
-    title = f"gains over {found.beside}, in nats per token"
-    table = new_table(title, heads, left=("idea", "size"), whole=("idea", "size"))
-    for idea in found.ideas:
-        for place, step in enumerate(idea.steps):
-            name = idea.name if place == 0 else ""
-            table.add_row(name, step.track, str(step.pairs), band(step.gain), _times(step), band(step.predicted))
+    """One line for each idea and size, without columns that say nothing."""
+    heads = ("idea", "size", "pairs", "gain", "times the compute", "forecast")
+    rows = [
+        (
+            idea.name if place == 0 else "",
+            step.track,
+            str(step.pairs),
+            band(step.gain),
+            _times(step),
+            band(step.predicted),
+        )
+        for idea in found.ideas
+        for place, step in enumerate(idea.steps)
+    ]
+    columns = [column for column in zip(heads, *rows, strict=True) if any(column[1:])]
+    table = new_table(
+        f"gains over {found.beside}, in nats per token", [head for head, *_ in columns], left=heads[:2], whole=heads[:4]
+    )
+    for cells in zip(*(column[1:] for column in columns), strict=True):
+        table.add_row(*cells)
     return table
 
 
