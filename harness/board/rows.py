@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, ValidationError, create_model
 
 from harness.board.metrics import METRICS
-from harness.core.project import Project, read_text, submission_folders
+from harness.core.project import DEFAULT_TRACK, Project, read_text, submission_folders
 from harness.core.schema import Count, Strict
 
 HOLDING = ("opening", "record")  # kinds of submissions that can hold a track
@@ -104,6 +104,9 @@ def _parse_row(cells: dict[str, str]) -> Row:
 BOARD_START, BOARD_END = "<!-- board: written by `llmbench leaderboard --rebuild` -->\n", "<!-- end of board -->"
 
 
+MOST_ROWS = 10  # records in a README
+
+
 def with_board(text: str, rows: Sequence[Row], multiples: Mapping[str, float] | None = None) -> str:
     """A README's text with this board between its two comments; unchanged if it does not have them.
 
@@ -139,25 +142,40 @@ def multiple_sentence(multiple: float) -> str:
 
 
 def board_markdown(rows: Sequence[Row], multiples: Mapping[str, float]) -> str:
-    """The records as Markdown tables; of all other submissions only the counts."""
-    lines, others = [], Counter[str]()
-    for track, title, chosen in sections(rows):
-        if title not in ("records", "retracted records"):
+    """The records of the default track, or else of the first one, as a Markdown table; of each other track a line with
+    its record; of all other submissions only the counts.
+    """
+    parts = sections(rows)
+    held = [track for track, title, _ in parts if title == "records"]
+    main = DEFAULT_TRACK if DEFAULT_TRACK in held else next(iter(held), None)
+    table, more, others = list[str](), list[str](), Counter[str]()
+    for track, title, chosen in parts:
+        if title != "records":
             others[title] += len(chosen)
-            continue
-        lines += [f"**`{track}`, {title}**", "", f"| {' | '.join(column.head for column in COLUMNS)} |"]
-        lines += [f"|{'|'.join('---:' if column.justify == 'right' else '---' for column in COLUMNS)}|"]
-        for row in chosen:
-            cells = [column.text(row) for column in COLUMNS]
-            cells[1] = f"[`{change_of(row)}`](submissions/{row.folder}){_remark(row)}"
-            lines.append(f"| {' | '.join(cells)} |")
-        lines.append("")
-        if title == "records" and track in multiples:
-            lines += [f"{multiple_sentence(multiples[track])} ([how that is measured](docs/scale.md)).", ""]
+        elif track == main:
+            table = [f"**`{track}`, records**", "", f"| {' | '.join(column.head for column in COLUMNS)} |"]
+            table += [f"|{'|'.join('---:' if column.justify == 'right' else '---' for column in COLUMNS)}|"]
+            for row in chosen if len(chosen) <= MOST_ROWS else (*chosen[: MOST_ROWS - 1], chosen[-1]):
+                cells = [column.text(row) for column in COLUMNS]
+                cells[1] = _linked(row)
+                table.append(f"| {' | '.join(cells)} |")
+            table.append("")
+            if len(chosen) > MOST_ROWS:
+                table += [f"The newest {MOST_ROWS - 1} of {len(chosen)} records, and the opening.", ""]
+            if track in multiples:
+                table += [f"{multiple_sentence(multiples[track])} ([how that is measured](docs/scale.md)).", ""]
+        else:
+            loss = "" if chosen[0].val_loss is None else f", val loss {chosen[0].val_loss:.4f}"
+            more.append(f"- Record of `{track}`: {_linked(chosen[0])}{loss}")
+    more += [""] if more else []
     if others:
         counts = ", ".join(f"{title} {count}" for title, count in others.items())
-        lines += [f"Also filed: {counts}. See [all ideas](docs/ideas.md) and [all submissions](leaderboard.csv).", ""]
-    return "\n".join(lines)
+        more += [f"Also filed: {counts}. See [all ideas](docs/ideas.md) and [all submissions](leaderboard.csv).", ""]
+    return "\n".join(table + more)
+
+
+def _linked(row: Row) -> str:
+    return f"[`{change_of(row)}`](submissions/{row.folder}){_remark(row)}"
 
 
 @dataclass(frozen=True)

@@ -31,3 +31,16 @@ def test_a_loss_that_the_base_has_at_ten_times_the_compute_is_worth_ten(project:
     path.write_text("{")
     with pytest.raises(LlmbenchError, match=r"curve\.json is broken"):
         compute_multiples(empty, rows)
+
+
+def test_a_readme_has_ten_records_at_most_and_a_line_for_each_other_track(project: Project) -> None:
+    rows = make_rows(project)
+    record = next(row for row in rows if row.number == 2)
+    many = [*rows, *(record.model_copy(update={"number": 100 + more}) for more in range(20))]
+    text = board_markdown(many, {})
+    table = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(table) == 11  # with its head
+    assert table[1].startswith("| 119 |")
+    assert table[-1].startswith("| 1 |")
+    others = sorted({row.track for row in rows} - {"pocket"})
+    assert [line.split("`")[1] for line in text.splitlines() if line.startswith("- Record of")] == others

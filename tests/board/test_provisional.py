@@ -64,8 +64,8 @@ def test_a_record_is_provisional_until_a_challenge_confirms_it_and_shows_the_gai
 def test_the_state_is_shown_wherever_a_record_is(filed: FiledContest, confirmed: Sandbox) -> None:
     for sandbox, state, shown in ((filed.sandbox, "provisional", "provisional"), (confirmed, "", "confirmed by 3")):
         project = Project(sandbox.root)
-        assert f"base+token_smear ({shown})" in sandbox("leaderboard").stdout
-        assert f"[`base+token_smear`]({RECORD}) ({shown})" in board_markdown(make_rows(project), {})
+        assert f"+token_smear ({shown})" in sandbox("leaderboard").stdout
+        assert f"[`+token_smear`]({RECORD}) ({shown})" in board_markdown(make_rows(project), {})
         entry = next(v for v in sandbox.json("variants")["variants"] if v["name"] == "token_smear")
         row = make_rows(project)[1]
         (standing,) = entry["standings"]
