@@ -31,8 +31,10 @@ from harness.player.confine import confine, limit_resources, player_environment
 
 StartMethod = Literal["forkserver", "spawn"]
 
-PRELOADED = ["harness.player.start", "harness.player.play", "models.gpt", "harness.cli"]
-"""What the fork server imports. `harness.cli` saves time: a player imports the main module, the program `llmbench`."""
+PRELOADED = ["harness.player.start", "harness.player.play", "models.seams", "harness.cli"]
+"""What the fork server imports. A confined player cannot list `models/`, so it can import nothing from there once that
+folder has changed; `models.seams` imports all of it. `harness.cli` saves time: a player imports the main module, the
+program `llmbench`."""
 LONGEST_LOG = 4 << 20  # bytes of a player's log
 LONGEST_OUTPUT = 1 << 30  # bytes of each file of a player that compiles
 PIPE_BYTES = 1 << 20
@@ -169,6 +171,7 @@ def _live(cell: Cell, log: Connection | str, requests: Connection, answers: Conn
     around = [os.environ[INSIDE]] if INSIDE in os.environ else []
     os.environ.clear()
     os.environ.update(cell.environment, OPENBLAS_NUM_THREADS="1")  # its threads would start before confinement
+    import models.seams  # noqa: F401  # before confinement, as in PRELOADED
     from harness.player.play import play  # preloaded where players are forked
 
     if cell.cores and sys.platform == "linux":

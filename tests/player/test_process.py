@@ -22,9 +22,10 @@ from harness.core.runs import RunFailedError
 from harness.core.track import Track
 from harness.player.process import Player
 from harness.player.protocol import LONGEST_REASON
-from harness.player.start import LONGEST_LOG, Cell
+from harness.player.start import LONGEST_LOG, PRELOADED, Cell
 from harness.referee.job import Job
 from harness.referee.session import Session
+from harness.variants.check import MODULES
 from tests import kills
 from tests.players import OpenCasting
 from tests.sandbox import FiledContest, Sandbox, python
@@ -273,3 +274,9 @@ def test_a_run_without_fork_ends_in_the_same_bits(filed: FiledContest, tmp_path:
     assert after["evaluation"]["nats"] == before["evaluation"]["nats"]
     around = [name for name in before["training"]["confinement"] if name != "bubblewrap"]  # around the fork server
     assert after["training"]["confinement"] == around
+
+
+def test_all_that_a_variant_may_import_is_imported_before_confinement() -> None:
+    """A player cannot list `models/`: a module that it has not imported is not found once that folder changes."""
+    done = python("-c", f"import sys\nfor name in {PRELOADED}: __import__(name)\nprint(*sys.modules)")
+    assert {name for name in MODULES if name.startswith("models.")} <= {*done.stdout.split()}
