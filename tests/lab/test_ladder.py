@@ -75,7 +75,7 @@ def test_a_gain_that_shrinks_has_a_slope_below_zero_and_one_that_turns_says_so(t
     lines = "\n".join(ladder_lines(found))
     assert "qk_norm: its sign holds on all sizes" in lines
     assert "extrapolated to 10 times the compute of pocket-l" in lines
-    assert ladder_table(found).row_count == 6
+    assert ladder_table(found, 100).row_count == 6
     assert draw_ladder(found).axes
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from rich.console import Console
+
 from harness.cli.options import (
     ExecutorName,
     Jobs,
@@ -92,7 +94,7 @@ def ladder(
     if as_json:
         show_json(LadderDocument(track=name, **dict(found)))
     else:
-        show(ladder_table(found), *ladder_lines(found))
+        show(ladder_table(found, Console().width), *ladder_lines(found))
 
 
 def _chosen(tracks: list[Track], names: list[str] | None) -> list[Track]:

@@ -18,7 +18,7 @@ from harness.lab.studies.ladder import FARTHER, measure_ladder
 from harness.lab.studies.ladder_files import curve_of, kept_forecasts, kept_ladder, ladder_folder
 from harness.lab.studies.rungs import Agreement, Band, Climb, Coverage, Ladder, RungFacts, Step, rungs_of
 from harness.show.plots import to_svg
-from harness.show.tables import new_table
+from harness.show.tables import columns_that_fit, new_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,8 +45,8 @@ def band(found: Band | None, form: str = "+.4f") -> str:
     return f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
 
 
-def ladder_table(found: Ladder) -> Table:
-    """One line for each idea and size, without columns that say nothing."""
+def ladder_table(found: Ladder, width: int) -> Table:
+    """One line for each idea and size, for a terminal of `width` characters, without columns that say nothing."""
     heads = ("idea", "size", "pairs", "gain", "times the compute", "forecast")
     rows = [
         (
@@ -61,10 +61,9 @@ def ladder_table(found: Ladder) -> Table:
         for place, step in enumerate(idea.steps)
     ]
     columns = [column for column in zip(heads, *rows, strict=True) if any(column[1:])]
-    table = new_table(
-        f"gains over {found.beside}, in nats per token", [head for head, *_ in columns], left=heads[:2], whole=heads[:4]
-    )
-    for cells in zip(*(column[1:] for column in columns), strict=True):
+    shown, lines = columns_that_fit(columns, width, ("pairs", "forecast"))
+    table = new_table(f"gains over {found.beside}, in nats per token", shown, left=heads[:2], whole=shown)
+    for cells in lines:
         table.add_row(*cells)
     return table
 
