@@ -177,7 +177,7 @@ def curve_path(project: Project, track: str) -> Path:
 def compute_multiples(project: Project, rows: Sequence[Row]) -> dict[str, float]:
     """Track -> how many times its compute the base needs for the record's loss, by its losses on other sizes.
 
-    Nothing for a track that has no curve.
+    Nothing for a track that has no curve, or whose record is better than the base on its largest size.
     """
     found = {}
     for track, title, (holder, *_) in sections(rows):
@@ -191,6 +191,8 @@ def compute_multiples(project: Project, rows: Sequence[Row]) -> dict[str, float]
         start = dict(curve.points).get(curve.compute)
         if start is None:
             raise LlmbenchError(f"{path} has no loss for the compute of {track}; restore it")
+        if holder.val_loss < min(loss for _, loss in curve.points):
+            continue
         gain = start - holder.val_loss
         found[track] = compute_multiple(curve.points, curve.compute, Interval(gain, gain, gain)).value
     return found
