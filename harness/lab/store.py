@@ -134,7 +134,7 @@ class RunStore:
         found = load_run(path)
         same = (found.training_digest, found.sources, found.code_digest, found.recipe, found.seed)
         if same != (run.training_digest, run.sources, run.code_digest, run.recipe, run.seed):
-            raise LlmbenchError(f"{path} is not the run that belongs there; delete it to train it again")
+            raise LlmbenchError(f"{path} holds another run than expected; delete it, and the expected one is trained")
         return found
 
     def make(
