@@ -47,6 +47,9 @@ def test_submit_writes_a_folder_that_verifies(filed: FiledContest) -> None:
         *("submission.json", "track.toml", "README.md", "curves.png", "runs", "sources"),
     }
     assert sandbox("verify", str(folder)).returncode == 0
+    assert sandbox("verify", "2").stdout.splitlines()[0].split() == ["ok", folder.name]
+    for path in ("leaderboard.csv", "README.md", "models/variants/token_smear.py"):
+        assert path in filed.submitted.stderr
     rows = sandbox.json("leaderboard")["rows"]
     assert [(row["kind"], row["recipe"]) for row in rows] == [("opening", "base"), ("record", "base+token_smear")]
     assert rows[1]["gain"] == pytest.approx(filed.candidate["gain"], abs=1e-6)
