@@ -275,7 +275,7 @@ def _log_opened(opened: PullRequest | None, submission: Submission) -> None:
     if opened is None:
         variants = [f"models/variants/{name}.py" for name in submission.added_variants]
         log(
-            f"Commit {', '.join(['these', *variants])} and nothing else, and open a pull request with the text above. "
+            f"Commit {' and '.join(['these', *variants])}, nothing else, and open a pull request with the text above. "
             "Next time `llmbench submit --open` does that too."
         )
     elif opened.address is not None:
