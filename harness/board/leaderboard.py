@@ -96,6 +96,12 @@ class Board:
         """The submission with that number."""
         return next((submission for submission in self.submissions if submission.number == number), None)
 
+    def refuse_copy(self, new: Submission) -> None:
+        """Raises LlmbenchError if the same comparison is filed already: the same runs, in the same lane."""
+        for old in self.submissions:
+            if (old.kind, old.lane, old.record, old.candidate) == (new.kind, new.lane, new.record, new.candidate):
+                raise LlmbenchError(f"these runs are filed already, as {old.folder_name}; there is nothing to submit")
+
     def before(self, number: int) -> Board:
         """The board as it was before submission `number`."""
         return Board(submission for submission in self.submissions if submission.number < number)

@@ -91,7 +91,10 @@ def challenge(
         sys.stdout.write(markdown)
         _show_outcome(target, contest, outcome)
         show(f"Record {number} is {state or 'confirmed'}.")
-        log(f"Written: {folder} and leaderboard.csv. Commit both and open a pull request with this text.")
+        log(
+            f"Written: {folder}, leaderboard.csv and the board in README.md. Commit these and open a pull request with "
+            "the text above."
+        )
     raise typer.Exit(OUTCOME_EXITS[outcome])
 
 

@@ -11,6 +11,7 @@ from harness.board.flags import Flag, find_flags, make_case
 from harness.board.leaderboard import Board, check_record_sources, read_board
 from harness.board.pull_request import PullRequest, find_remote, open_pull_request
 from harness.board.readme import READS_HIGH, verdict_sentence
+from harness.board.submission import Submission
 from harness.cli import options, training
 from harness.cli.options import flag, log, open_track, option, show, show_json
 from harness.core.errors import LlmbenchError
@@ -242,8 +243,8 @@ def submit(
         )
         return
     sys.stdout.write(markdown)
-    log(f"Written: {folder} and leaderboard.csv.")
-    _log_opened(opened)
+    log(f"Written: {folder}, leaderboard.csv and the board in README.md.")
+    _log_opened(opened, submission)
 
 
 def _entry_to_file(project: Project, track: Track, board: Board, named: Entry) -> Entry:
@@ -269,10 +270,14 @@ def _finding_store(project: Project, track: Track, entry: Entry, arms: Arms | No
     return training.open_store(project, track, jobs, arms, executor=entry.executor)
 
 
-def _log_opened(opened: PullRequest | None) -> None:
+def _log_opened(opened: PullRequest | None, submission: Submission) -> None:
     """Say what to do after a submission was written, or which pull request was opened."""
     if opened is None:
-        log("Commit both and open a pull request with this text; `llmbench submit --open` does that.")
+        variants = [f"models/variants/{name}.py" for name in submission.added_variants]
+        log(
+            f"Commit {' and '.join(['these', *variants])}, nothing else, and open a pull request with the text above. "
+            "Next time `llmbench submit --open` does that too."
+        )
     elif opened.address is not None:
         log(f"Opened: {opened.address} from the branch {opened.branch}")
     else:

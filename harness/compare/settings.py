@@ -172,7 +172,8 @@ def read_settings(folder: Path, given: Mapping[str, object]) -> Settings:
         content.pop("record", None), content.pop("candidate", None)
     if "record" in options or "candidate" in options:
         content.pop("run", None)
-    return make_settings(content | options, f"{path}: " if content else "")
+    where = f"{path}{' and the options' if options else ''}: " if content else ""
+    return make_settings(content | options, where)
 
 
 def make_settings(content: Mapping[str, object], where: str = "") -> Settings:

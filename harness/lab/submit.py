@@ -153,7 +153,7 @@ def file_candidate(
     track, holder = store.track, require_holder(board, store.track)
     standing = board.standing(track, entry.lane) or holder
     if arms.candidate == standing.candidate.recipe:
-        raise RejectedError(f"{arms.candidate} already holds the record ({holder.folder_name})")
+        raise RejectedError(f"{arms.candidate} already holds the record ({holder.folder_name}); name another variant")
     if arms.record == standing.candidate.recipe:
         check_record_sources(store.project, standing)
     contest = decide_trained(store, arms)
@@ -281,6 +281,7 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
             challenge=filing.challenge,
             audit=filing.audit,
         )
+        board.refuse_copy(submission)
         added = (files[f"sources/{name}.py"].decode() for name in submission.added_variants)
         submission = submission.model_copy(update={"knowledge_nats": knowledge_per_token(added, track)})
         markdown = submission_markdown(submission, records, candidates)

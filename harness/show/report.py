@@ -150,10 +150,10 @@ def check_lines(
 ) -> list[str]:
     """What `verify` found, for the terminal: problems and flags of each name, and the counts at the end.
 
-    `knowledge` is in nats per token of val.
+    What failed comes last, so that it is still on the screen. `knowledge` is in nats per token of val.
     """
     lines = []
-    for name, problems in found.items():
+    for name, problems in sorted(found.items(), key=lambda item: bool(item[1])):
         lines.append(f"{'FAILED' if problems else 'ok':7}{name}")
         lines += [f"       {problem}" for problem in problems]
         lines += [f"       {line}" for line in flag_lines(flags.get(name, ()))]

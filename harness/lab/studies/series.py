@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from harness.core.errors import InterruptedRunError, LlmbenchError
+from harness.core.errors import InterruptedRunError, LlmbenchError, without_log
 from harness.core.events import Done
 from harness.core.runs import FailedRun, FinishedRun, RunIdentity, finished, require_finished
 from harness.lab.store import Result, RunStore
@@ -37,7 +37,7 @@ def make_series(store: RunStore, recipes: Sequence[str], seeds: Sequence[int]) -
             return
         if run.recipe == recipes[0]:
             require_finished([found])
-        failed.setdefault(run.recipe, found.model_copy(update={"reason": _without_log(found.reason)}))
+        failed.setdefault(run.recipe, found.model_copy(update={"reason": without_log(found.reason)}))
 
     store.feed(take, keep)
     return {
@@ -53,14 +53,9 @@ def _result(store: RunStore, run: RunIdentity, result: Result) -> FinishedRun | 
     except InterruptedRunError:
         raise
     except LlmbenchError as error:
-        failed = FailedRun(**dict(run), status="invalid", reason=_without_log(str(error)))
+        failed = FailedRun(**dict(run), status="invalid", reason=without_log(str(error)))
         store.observe(run, Done(result=failed, reused=False))
         return failed
-
-
-def _without_log(reason: str) -> str:
-    """Why a run failed, without the path of the log on this machine."""
-    return reason.partition(" (full log: ")[0]
 
 
 def pairing_problem(stack: Sequence[FinishedRun], runs: Runs) -> str | None:
