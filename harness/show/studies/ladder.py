@@ -160,7 +160,9 @@ def scale_page(found: Sequence[tuple[str, Ladder]]) -> str:
         "",
     ]
     for name, ladder in found:
-        lines += [f"## {name}", "", f"[How the ideas were chosen](../benchmarks/ladder/{name}/README.md).", "", f"![Gain of each idea against compute](pictures/scale-{name}.svg)", ""]
+        chosen = f"[How the ideas were chosen](../benchmarks/ladder/{name}/README.md)."
+        picture = f"![Gain of each idea against compute](pictures/scale-{name}.svg)"
+        lines += [f"## {name}", "", chosen, "", picture, ""]
         lines += [f"- {rung_line(one)}" for one in ladder.rungs]
         lines += [
             "",
