@@ -97,8 +97,13 @@ class Board:
         return next((submission for submission in self.submissions if submission.number == number), None)
 
     def refuse_copy(self, new: Submission) -> None:
-        """Raises LlmbenchError if the same comparison is filed already: the same runs, in the same lane."""
+        """Raises LlmbenchError if the same comparison is filed already: the same runs, in the same lane.
+
+        A retracted one is refused elsewhere, with its own reason.
+        """
         for old in self.submissions:
+            if self.state(old.number) == "retracted":
+                continue
             if (old.kind, old.lane, old.record, old.candidate) == (new.kind, new.lane, new.record, new.candidate):
                 raise LlmbenchError(f"these runs are filed already, as {old.folder_name}; there is nothing to submit")
 

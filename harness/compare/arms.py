@@ -193,8 +193,8 @@ def _refuse_what_git_should_not_copy(top: Path, untracked: bytes) -> None:
     if sum(sizes.values()) > MOST_UNTRACKED:
         largest = max(sizes, key=lambda path: sizes[path])
         raise LlmbenchError(
-            f"untracked files of {sum(sizes.values()) >> 20} MiB would be a part of '{HERE}', such as {largest}; add "
-            f"them to .gitignore, and give --link for what the trainer needs"
+            f"the working tree ('{HERE}') has {sum(sizes.values()) >> 20} MiB of untracked files, the largest is "
+            f"{largest}; add them to .gitignore, and give --link FOLDER for those that the trainer needs"
         )
 
 

@@ -66,7 +66,7 @@ def _compile(pattern: str, groups: int, name: str) -> re.Pattern[bytes]:
         raise LlmbenchError(f"{name} '{pattern[:LONGEST_QUOTE]}' is not a regular expression: {error}") from error
     if found.groups != groups:
         what = "one group, (...), around the number" if groups == 1 else "two groups, around the step and the number"
-        raise LlmbenchError(f"{name} '{pattern}' must have {what}; write others as (?:...)")
+        raise LlmbenchError(f"{name} '{pattern}' must have {what}; write any other group as (?:...)")
     return found
 
 

@@ -57,13 +57,17 @@ def ablation_lines(found: Ablation, track: Track, quote: Callable[[str], str] = 
 
     `quote` makes text of a variant safe for the place where it is shown.
     """
-    lines = [
-        f"{found.runs} runs of each recipe, on public seeds; `{found.recipe}` has a val loss of {found.val_loss:.4f}"
-    ]
-    return lines + [line for one in found.contributions for line in _lines_of(one, track, quote)]
+    lines = [_runs_line(found)]
+    for one in found.contributions:
+        lines += _lines_of(one, quote) + _claim_lines(one, track)
+    return lines
 
 
-def _lines_of(one: Contribution, track: Track, quote: Callable[[str], str]) -> list[str]:
+def _runs_line(found: Ablation) -> str:
+    return f"{found.runs} runs of each recipe, on public seeds; `{found.recipe}` has a val loss of {found.val_loss:.4f}"
+
+
+def _lines_of(one: Contribution, quote: Callable[[str], str]) -> list[str]:
     name, together, lines = " and ".join(one.removed), one.interaction, list[str]()
     if one.reason is not None:
         lines.append(f"without {name}: not measured: {quote(one.reason)}")
@@ -72,6 +76,12 @@ def _lines_of(one: Contribution, track: Track, quote: Callable[[str], str]) -> l
             f"{name}: {one.contribution:+.4f} together, {together.sum_of_singles:+.4f} as the sum of both; "
             f"interaction {together.gain:+.4f} [{together.ci_low:+.4f}, {together.ci_high:+.4f}]"
         )
+    return lines
+
+
+def _claim_lines(one: Contribution, track: Track) -> list[str]:
+    """What could be claimed against the present record, or why nothing can."""
+    name, lines = " and ".join(one.removed), list[str]()
     if one.claim is not None:
         lines.append(f"without {name}: claim it with `{one.claim}`")
     elif one.worth == "does not pay" and one.contribution is not None:
@@ -113,7 +123,8 @@ def ablation_page(found: Ablation, track: Track, picture: str) -> str:
             "",
             ABOUT,
             "",
-            *(f"- {line}" for line in ablation_lines(found, track, markdown)),
+            f"- {_runs_line(found)}",
+            *(f"- {line}" for one in found.contributions for line in _lines_of(one, markdown)),
             "",
         ]
     )
