@@ -93,7 +93,7 @@ def verify(
 
 
 def _check_one(project: Project, path: Path) -> dict[str, Checked]:
-    """The name of one submission and what was found. Raises LlmbenchError where `path` is not a submission."""
+    """The name of one submission -> what its check found. Raises LlmbenchError if `path` is not a submission."""
     folder = path.resolve()
     if folder.parent != project.submissions or not folder.is_dir():
         meant = did_you_mean(folder.name, (own.name for own in project.submissions.glob("[0-9]*")))
