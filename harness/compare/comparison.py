@@ -53,7 +53,7 @@ class Comparison(Strict):
     record: Arm
     candidate: Arm
     added_statements: int | None
-    """Statements of the candidate's Python beyond the record's; None where the arms are commands."""
+    """The candidate's Python statements minus the record's; None if the arms are commands."""
     jobs: Count
     """Runs at a time."""
     executor: Literal["local", "ray"]

@@ -54,7 +54,7 @@ class Idea:
     notes: Notes
     """Notes of the variants that the idea adds; those of several variants are joined."""
     price: float | None
-    """Price that the gain must exceed, in nats per token; None in the lane `speed`, where the gain is a time."""
+    """Price that the gain must exceed, in nats per token; None in the lane `speed`, in which gains are times."""
     chance: float | None
     """After a screen: the standard deviation of its mean gain that chance alone causes, in nats per token."""
     against: int | None

@@ -108,7 +108,7 @@ class LiveRuns:
         self._live.stop()
 
     def expect(self, run_s: float | None, jobs: int) -> None:
-        """Set what the time left is estimated from: `run_s`, the seconds of a usual run, and `jobs` runs at a time."""
+        """Let the time left be estimated for `jobs` runs at a time, each of which usually takes `run_s` seconds."""
         self._usual_time, self._jobs = UsualTime(run_s), jobs
 
     def __call__(self, run: RunIdentity, event: RunEvent) -> None:

@@ -112,7 +112,7 @@ class Forecast(Strict):
     track: TrackName
     """Track of the size that is forecast."""
     training_digest: str
-    """Digest of what determines a training run on that track."""
+    """Digest of everything in that track's file on which a run depends."""
     date: str
     """UTC day on which the forecast was written."""
     beside: str
