@@ -160,7 +160,7 @@ def comparison_runs(found: Comparison) -> Table:
 
 
 def comparison_facts(found: Comparison) -> list[tuple[str, str]]:
-    """(name, value) for each arm, and for each number behind the verdict."""
+    """(name, value) for each arm, the common command, and each number behind the verdict."""
     facts = [("record", arm_text(found.record)), ("candidate", arm_text(found.candidate))]
     if found.settings.run is not None:
         facts.append(("command", found.settings.run))
