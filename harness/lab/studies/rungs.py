@@ -54,7 +54,7 @@ class Step(Strict):
 
 
 class Climb(Strict):
-    """One idea over all sizes."""
+    """The results of one idea on all sizes."""
 
     name: VariantName
     steps: tuple[Step, ...]
