@@ -102,7 +102,7 @@ class Board:
         A retracted one is refused elsewhere, with its own reason.
         """
         for old in self.submissions:
-            if self.state(old.number) == "retracted":
+            if self.state(old.number) == "retracted" or _edition(old) != _edition(new):
                 continue
             if (old.kind, old.lane, old.record, old.candidate) == (new.kind, new.lane, new.record, new.candidate):
                 raise LlmbenchError(f"these runs are filed already, as {old.folder_name}; there is nothing to submit")

@@ -103,7 +103,7 @@ def _claim_folder(project: Project, path: Path) -> Path:
 
 
 def _check_one(project: Project, path: Path) -> dict[str, Checked]:
-    """The name of one submission and what was found. Raises LlmbenchError where `path` is not a submission."""
+    """The name of one submission -> what its check found. Raises LlmbenchError if `path` is not a submission."""
     folder = _claim_folder(project, path)
     if folder.parent != project.submissions or not folder.is_dir():
         meant = did_you_mean(folder.name, (own.name for own in project.submissions.glob("[0-9]*")))

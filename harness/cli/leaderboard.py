@@ -1,4 +1,4 @@
-"""The command that shows the board. What only one option needs is imported only with this option."""
+"""The command that shows the board. A module that only one option needs is imported only with that option."""
 
 from __future__ import annotations
 

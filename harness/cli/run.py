@@ -127,7 +127,7 @@ def run_candidate(
         remember_entry(project, plain_track, entry)
 
         def keep(contest: Contest) -> None:
-            """Keep each verdict at once, so that an interruption later does not lose it."""
+            """Save each verdict at once, so that a later interruption does not lose it."""
             if not exploring:
                 history.record_attempt(project, board, plain_track, candidate, contest)
 
@@ -166,7 +166,7 @@ def _flags(project: Project, board: Board, track: Track, contest: Contest) -> li
 
 
 def show_contest(contest: Contest, remark: str) -> None:
-    """Show the pairs, the evidence, the verdict, and how to go on."""
+    """Show the pairs, the evidence, the verdict, and the next command."""
     verdict = contest.verdict
     training.show_pairs(contest)
     show(remark, "")
@@ -180,7 +180,7 @@ def show_contest(contest: Contest, remark: str) -> None:
 
 
 def _next_line(contest: Contest, board: Board, track: Track, entry: Entry) -> str:
-    """What to do after a verdict; empty if it is undecided or a run failed."""
+    """The next command after a verdict; empty if the contest is undecided or a run failed."""
     there = "" if track.name == DEFAULT_TRACK else f" --track {track.name}"
     if board.holder(track) is None and track.name != DEFAULT_TRACK:
         return (
@@ -265,7 +265,7 @@ def _entry_to_file(project: Project, track: Track, board: Board, named: Entry) -
 
 
 def _finding_store(project: Project, track: Track, entry: Entry, arms: Arms | None = None) -> RunStore:
-    """A store that only finds runs, so a cluster is not asked how many it can make at a time."""
+    """A store that finds runs and makes none. So no cluster is asked how many runs it can make at a time."""
     jobs = entry.jobs or (None if entry.executor == "local" else 1)
     return training.open_store(project, track, jobs, arms, executor=entry.executor)
 
