@@ -2,7 +2,7 @@
 
 History of `schema_version`:
 1 (2026-11): first version. Fields added later are optional and are not written if they are None. So an older file
-that is read and written again stays the same, byte for byte.
+    that is read and written again stays the same, byte for byte.
 """
 
 from __future__ import annotations
