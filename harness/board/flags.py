@@ -32,8 +32,8 @@ from models.parts import ModelConfig
 # coprocessor, as in Apple's processors, exceeds it; the flag means nothing there.
 PEAK_FLOPS_PER_THREAD = 256e9
 
-# A gain is flagged if it is the largest so far and has more than so many standard deviations over seeds. The first
-# record of `pocket` has seven.
+# A gain is flagged if it is the largest so far and more than this many standard deviations over seeds. For the first
+# record of `pocket` it is seven.
 HISTORIC_DEVIATIONS = 10.0
 
 # Limit of the candidate's share of untimed work divided by the record's. In the 47 pairs of runs in this repository,

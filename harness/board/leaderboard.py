@@ -87,7 +87,7 @@ class Board:
         return next(reversed(self.editions(track)), None)
 
     def attempts(self, of: Track | Submission) -> set[str]:
-        """Keys of the candidates filed since the present holder, with those of retracted records."""
+        """Keys of the candidates filed since the present holder, including candidates of retracted records."""
         holder, edition = self.holder(of), _edition(of)
         since = [s for s in self.submissions if holder is None or s.number > holder.number]
         tried = [s for s in since if s.kind in ("negative", "record") and _edition(s) == edition]

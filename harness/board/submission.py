@@ -84,8 +84,8 @@ class Submission(Strict):
     """The arm that held the record; None for an opening."""
     candidate: Arm
     attempt: Positive
-    """Number of this candidate among those since the last record, or of this challenge among those of its record,
-    counted from 1. It is 1 for an opening."""
+    """Counts the candidates since the last record or, for a challenge, the challenges of its record. The first is 1.
+    An opening has 1."""
     verdict: Verdict | None
     """None for an opening."""
     files: dict[Literal["curves.png", "track.toml"], Sha256]

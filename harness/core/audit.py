@@ -45,7 +45,7 @@ class Audit(Strict):
     positions: Positive
     """Number of val's positions that can be tested."""
     tested: Positive
-    """Number of distinct positions that were tested. Val's shorter last window is tested too where that is cheap."""
+    """Number of distinct positions that were tested. Val's shorter last window is tested too if that is cheap."""
     audit_s: Seconds
     """Wall-clock seconds, including one additional pass over val."""
 

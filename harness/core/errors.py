@@ -48,7 +48,7 @@ def one_line(text: str, longest: int | None = None) -> str:
 
     A longer text is cut to `longest` characters. Applying the function twice gives the same result as once.
     """
-    text = text if longest is None else text[: longest + 1]  # first, so that a huge text takes no time
+    text = text if longest is None else text[: longest + 1]  # before the rest, which is slow for a huge text
     if not text.isprintable():
         text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return text if longest is None or len(text) <= longest else f"{text[: longest - 1]}…"

@@ -94,7 +94,7 @@ def _mode(path: Path) -> str:
     """The mode that git would give to an untracked path."""
     if path.is_symlink():
         return "120000"
-    if path.is_dir():  # git lists the files of an untracked folder, but not those of a repository
+    if path.is_dir():  # of an untracked folder git lists the files; only a repository is listed as a folder
         return "160000"
     return "100755" if os.access(path, os.X_OK) else PLAIN
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _GLUE = "\x1f"  # marks a blank at which a line must not be broken
 QUIET_S = 10.0
-"""After so many seconds without a new line, a log gets a line that says what is being done."""
+"""Seconds. A log that gets no line for this long gets one that says what is being done."""
 
 
 def fit(text: str, width: int) -> str:

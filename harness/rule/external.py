@@ -28,7 +28,7 @@ POWER = 0.8
 MOST_SEEDS = 10_000
 """Largest value of `seeds_needed`."""
 NORMAL_DF = 500
-"""With so many degrees of freedom or more, `seeds_needed` uses the normal distribution in place of Student's t."""
+"""From this many degrees of freedom on, `seeds_needed` uses the normal distribution in place of Student's t."""
 Value = Annotated[float, Field(allow_inf_nan=True)]  # a diverged run's NaN gets a verdict, not a parse error
 
 

@@ -91,7 +91,7 @@ class Finding(NamedTuple):
     high: Array
     """`low` and `high` are the ends of the two-sided interval at the look's level, or at the criterion's own level."""
     p: Array
-    """One-sided p-value of this look alone."""
+    """One-sided p-value of this look, without the other looks."""
     passes: Flags
     hopeless: Flags
     unclear: Flags

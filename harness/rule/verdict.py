@@ -81,7 +81,7 @@ class Verdict(Strict):
     def used(
         self, records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]
     ) -> tuple[tuple[FinishedRun, ...], tuple[FinishedRun, ...]]:
-        """The runs of both arms that the verdict uses: those of its pairs or, of the record, all stored runs."""
+        """The runs that the verdict uses, of both arms. With stored runs, it uses all of the record's."""
         count = len(records) if self.design == "stored" and self.pairs else self.pairs
         return tuple(records[:count]), tuple(candidates[: self.pairs])
 
