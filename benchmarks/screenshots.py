@@ -37,9 +37,9 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-backg
 PICTURES = CHECKOUT / "docs" / "pictures"
 SHOTS = {  # name -> (page, theme, height in pixels)
     "board": ("index.html", "light", 885),
-    "submission": ("submissions/0003-pocket-qk_norm.html", "dark", 860),
+    "submission": ("submissions/0049-pocket-short_conv.html", "dark", 860),
 }
-CLAIM = "0002-pocket-token_smear"
+CLAIM = "0057-pocket-s-token_smear"
 COLUMNS = 92
 # What a person meets first, and what a typing error gives.
 COMMANDS = (

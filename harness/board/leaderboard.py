@@ -97,6 +97,17 @@ class Board:
         """The submission with that number; None if there is none."""
         return next((submission for submission in self.submissions if submission.number == number), None)
 
+    def refuse_copy(self, new: Submission) -> None:
+        """Raises LlmbenchError if the same comparison is filed already: the same runs, in the same lane.
+
+        A retracted one is refused elsewhere, with its own reason.
+        """
+        for old in self.submissions:
+            if self.state(old.number) == "retracted" or _edition(old) != _edition(new):
+                continue
+            if (old.kind, old.lane, old.record, old.candidate) == (new.kind, new.lane, new.record, new.candidate):
+                raise LlmbenchError(f"these runs are filed already, as {old.folder_name}; there is nothing to submit")
+
     def before(self, number: int) -> Board:
         """The board that holds only the submissions before `number`."""
         return Board(submission for submission in self.submissions if submission.number < number)

@@ -29,6 +29,9 @@ READS_HIGH = (
 FEWEST_CORRELATED = 6
 """Least number of pairs for which a correlation is shown. With fewer it says nothing."""
 
+FIXED_BELOW = 1e6
+"""Gains from here on are shown with an exponent, because a diverged trainer may print a loss of fifty digits."""
+
 
 def plural(count: int, name: str) -> str:
     """A number with its noun, such as `1 pair` or `2 pairs`."""
@@ -42,7 +45,9 @@ def verdict_sentence(verdict: Verdict) -> str:
 
 def evidence(verdict: Verdict) -> list[tuple[str, str]]:
     """A verdict's numbers as pairs of name and value."""
-    interval = _interval(verdict, ", {:g} % interval of all looks [{:+.4f}, {:+.4f}]")
+    ends = (abs(end or 0) for end in (verdict.gain, verdict.ci_low, verdict.ci_high))
+    form = "{:+.4f}" if max(ends) < FIXED_BELOW else "{:+.4g}"
+    interval = _interval(verdict, f", {{:g}} % interval of all looks [{form}, {form}]")
     test = "two-sample test against stored runs" if verdict.design == "stored" else "paired test"
     on = f"look {verdict.look} of the {verdict.stage}" if verdict.look else verdict.stage
     looks = f"all looks (accepted up to {verdict.alpha:g})"
@@ -51,7 +56,7 @@ def evidence(verdict: Verdict) -> list[tuple[str, str]]:
     correlation = verdict.correlation if verdict.pairs >= FEWEST_CORRELATED else None
     facts = (
         ("pairs", verdict.pairs, f"{{}} ({on}{f', {test}' if verdict.stage == 'confirmation' else ''})"),
-        ("gain", verdict.gain, f"{{:+.4f}}{interval}"),
+        ("gain", verdict.gain, f"{form}{interval}"),
         ("margin", verdict.margin, f"{{:.4f}} ({verdict.added_statements:+d} statements)"),
         ("gain beyond its margin", verdict.units, "{:+.2f} paired deviations of the track"),
         ("p", verdict.p_value, f"{{:.2g}} over {looks}"),

@@ -1,7 +1,8 @@
-"""The command line: parse, one call, print, exit code. Results go to stdout, everything else to stderr.
+"""The command line: a command parses its options, makes one call, prints the result, and sets the exit code.
 
-May import every room. A new command is a function in a module of its family and a line in COMMANDS that names it. The
-module is imported when the command is run, so that `llmbench --help` answers at once.
+Results go to stdout, everything else to stderr. May import every room. To add a command, write a function in a module
+of its family, and name it in COMMANDS. A command's module is imported only when the command runs, so that
+`llmbench --help` answers at once.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from harness.core.errors import EXIT_USAGE, InterruptedRunError, LlmbenchError, 
 from harness.core.terminal import complain
 
 Commands = Mapping[str, tuple[Any, str]]
-"""Command -> (its module and function, or the commands of a group; its help, short enough for 80 columns)."""
+"""Command -> (its module and function, or the commands of its group; a help text that fits into 80 columns)."""
 
 
 class _Commands(UserDict[str, Any]):
@@ -133,13 +134,13 @@ def _options(
 
 
 def main() -> None:
-    """The one error boundary: an expected error is one sentence and its exit code."""
-    gc.set_threshold(100_000)  # a board's objects stay; checking them every 700 took half the time of reading a board
+    """Run the command line. The only place that turns an expected error into one sentence and an exit code."""
+    gc.set_threshold(100_000)  # reading a board frees nothing; checks after every 700 objects took half its time
     try:
         app(standalone_mode=True, prog_name="llmbench")
     except LlmbenchError as error:
         complain(f"llmbench: {error}")
         sys.exit(error.exit_code)
-    except PermissionError as error:  # of a folder above the file, which the code that reads the file does not catch
+    except PermissionError as error:  # for a folder above a file; the code that reads the file does not catch this
         complain(one_line(f"llmbench: cannot reach {error.filename}: {error.strerror}; fix the permissions"))
         sys.exit(EXIT_USAGE)

@@ -1,4 +1,4 @@
-"""So that `python -m harness.cli` is llmbench."""
+"""Makes `python -m harness.cli` the same as the command `llmbench`."""
 
 from harness.cli import main
 

@@ -15,7 +15,7 @@ from harness.cli import options
 from harness.cli.anywhere.compare import verify_comparison
 from harness.cli.options import argument, flag, option, show, show_json
 from harness.core.errors import EXIT_OK, EXIT_REJECTED, LlmbenchError, did_you_mean, one_line
-from harness.core.project import Project, read_text
+from harness.core.project import Project, folder_number, read_text, submission_folders
 from harness.core.terminal import markdown, patiently
 from harness.rule.reasons import REASONS
 from harness.rule.reasons import explain as explain_code
@@ -29,7 +29,8 @@ def verify(
         Path | None,
         argument(
             "PATH",
-            "A submission's folder, or a comparison.json of `llmbench compare`. Default: all submissions and the CSV.",
+            "A submission's folder or number, or a comparison.json of `llmbench compare`. Default: all submissions and "
+            "the CSV.",
             options.complete_submissions,
         ),
     ] = None,
@@ -82,7 +83,7 @@ def verify(
     if again and path is not None and found.ok:
         from harness.cli.challenge import rerun
 
-        rerun(project, path.resolve(), max_pairs, jobs, as_json=as_json)
+        rerun(project, _claim_folder(project, path), max_pairs, jobs, as_json=as_json)
     if as_json:
         show_json(found)
     elif as_markdown:
@@ -92,9 +93,18 @@ def verify(
     raise typer.Exit(code)
 
 
+def _claim_folder(project: Project, path: Path) -> Path:
+    """The folder that `path` names, or the submission with that number."""
+    if path.name.isdecimal() and path.name == str(path):
+        return next(
+            (own for own in submission_folders(project) if folder_number(own) == int(path.name)), path.resolve()
+        )
+    return path.resolve()
+
+
 def _check_one(project: Project, path: Path) -> dict[str, Checked]:
-    """The name of one submission and what was found. Raises LlmbenchError where `path` is not a submission."""
-    folder = path.resolve()
+    """The name of one submission -> what its check found. Raises LlmbenchError if `path` is not a submission."""
+    folder = _claim_folder(project, path)
     if folder.parent != project.submissions or not folder.is_dir():
         meant = did_you_mean(folder.name, (own.name for own in project.submissions.glob("[0-9]*")))
         raise LlmbenchError(f"{path} is not a folder under submissions/{meant}; name one, or leave it out to check all")

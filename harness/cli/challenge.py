@@ -91,7 +91,10 @@ def challenge(
         sys.stdout.write(markdown)
         _show_outcome(target, contest, outcome)
         show(f"Record {number} is {state or 'confirmed'}.")
-        log(f"Written: {folder} and leaderboard.csv. Commit both and open a pull request with this text.")
+        log(
+            f"Written: {folder}, leaderboard.csv and the board in README.md. Commit these and open a pull request with "
+            "the text above."
+        )
     raise typer.Exit(OUTCOME_EXITS[outcome])
 
 
@@ -122,7 +125,7 @@ def rerun(project: Project, folder: Path, max_pairs: int | None, jobs: int | Non
 
 
 def _again(store: RunStore, arms: Arms, seeds: Sequence[int], max_pairs: int | None) -> Contest:
-    """A confirmation on these seeds."""
+    """Run a confirmation on `seeds` and log each look."""
     return run_stage(store, arms, "confirmation", seeds=seeds, max_pairs=max_pairs, announce=announcer(store, arms))
 
 
@@ -133,7 +136,7 @@ def _repeat(
     track = track_again(claim_track(project, opening), opening)
     seeds, recipe = opening.candidate.seeds[:max_pairs], claim_arms(opening).candidate
     with watched_store(project, track, jobs) as store:
-        # The opening's runs may still be kept; under another occasion they are trained again.
+        # The opening's runs may still be kept on this machine. With another `occasion` they are trained again.
         store = replace(store, occasion=f"{opening.folder_name} again")
         asked = [store.identify(recipe, seed) for seed in seeds]
         at_a_time = f"{store.jobs} at a time{about_time(store, asked)}"
@@ -153,7 +156,7 @@ def _repeat(
 
 
 def _findings(submission: Submission, contest: Contest, outcome: Outcome) -> RerunFindings:
-    """A re-run as a document: the outcome, both verdicts, the seeds."""
+    """The part of a JSON document that describes a re-run: its outcome, both verdicts, and its seeds."""
     runs = [*contest.candidates, *contest.failed]
     return RerunFindings(
         outcome=outcome,

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from harness.board.leaderboard import holder_row, read_board, standings
 from harness.cli.options import Json, argument, complete_tracks, complete_variants, log, show, show_json
-from harness.core.errors import InterruptedRunError, LlmbenchError
+from harness.core.errors import InterruptedRunError, LlmbenchError, without_log
 from harness.core.project import DEFAULT_TRACK, Project
 from harness.core.runs import RunFailedError
 from harness.core.terminal import patiently, stderr_console
@@ -78,7 +78,10 @@ def _build(project: Project, name: str) -> documents.BuiltVariant:
             num_params = RunStore(project, track, jobs=1).rehearse(f"base+{name}").num_params
             return documents.BuiltVariant(track=track.name, num_params=num_params)
         except RunFailedError as error:
-            reasons.append(f"base+{name} fails before its first step: {error}")
+            command = f"llmbench run candidate --variant {name} --track {track.name} --screen"
+            reasons.append(
+                f"base+{name} fails before its first step: {without_log(str(error))}; `{command}` keeps the log"
+            )
         except InterruptedRunError:
             raise
         except LlmbenchError as error:

@@ -1,4 +1,4 @@
-"""The command that shows the board. What only one option needs is imported only with this option."""
+"""The command that shows the board. A module that only one option needs is imported only with that option."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.console import Console
 
 from harness.board.leaderboard import compute_multiples, make_rows, read_board
 from harness.board.rows import multiple_sentence, stored_rows
-from harness.cli.options import Json, flag, log, option, show, show_json
+from harness.cli.options import Json, complete_tracks, flag, log, open_track, option, show, show_json
 from harness.core.project import Project, write_changed
 from harness.show.tables import board_tables
 
@@ -24,10 +24,11 @@ def leaderboard(
     ideas: Annotated[bool, flag("--ideas", "Write docs/ideas.md and its pictures again from the submissions.")] = False,
     html: Annotated[Path | None, option("DIR", "Write the board as a static site into this folder.")] = None,
     all_: Annotated[bool, flag("--all", "Every row. Default: the newest twenty of each table.")] = False,
+    track: Annotated[str | None, option("NAME", "Show only this track. Default: all tracks.", complete_tracks)] = None,
     as_json: Json = False,
 ) -> None:
     """Show the records and the negative results of every track, as leaderboard.csv has them."""
-    project = Project.find()
+    project = Project.find() if track is None else open_track(track)[0]
     if rebuild:
         from harness.lab.submit import rebuild_texts
 
@@ -46,6 +47,8 @@ def leaderboard(
         files = write_site(project, html)
         size_kb = sum(len(text.encode()) for text in files.values()) / 1000
         log(f"{html / 'index.html'}: {len(rows)} submissions, {len(files)} files, {size_kb:.0f} kB")
+    if track is not None:
+        rows = [row for row in rows if row.track == track]
     if as_json:
         from harness.show.documents import LeaderboardDocument
 
@@ -55,7 +58,8 @@ def leaderboard(
     if rebuild:
         log("leaderboard.csv, the board in README.md and the texts of the submissions were written again")
     if not rows:
-        show("The board is empty. To open it: `llmbench run baseline`, then `llmbench submit --baseline`.")
+        on = f" --track {track}" if track else ""
+        show(f"The board is empty. To open it: `llmbench run baseline{on}`, then `llmbench submit --baseline{on}`.")
     for place, table in enumerate(board_tables(rows, Console().width, None if all_ else NEWEST)):
         show(*([""] if place else []), table)
     for track, multiple in compute_multiples(project, rows).items():

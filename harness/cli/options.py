@@ -1,4 +1,4 @@
-"""What commands share: options, completion, opening a track, and printing."""
+"""Helpers that commands share: options, shell completion, opening a track, and printing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Complete = Callable[[], list[str]]
 
 
 def _complete(pattern: str, name: Callable[[Path], str]) -> Complete:
-    """Completes names of the checkout's files that match `pattern`; nothing outside a checkout."""
+    """A completion that offers the names of the checkout's files that match `pattern`; outside a checkout, none."""
 
     def complete() -> list[str]:
         with suppress(LlmbenchError):
@@ -43,17 +43,17 @@ complete_submissions = _complete("submissions/[0-9]*", lambda path: f"submission
 
 
 def complete_records() -> list[str]:
-    """Completes the numbers of records."""
+    """The numbers of the records, for shell completion."""
     with suppress(LlmbenchError):
         return [str(row.number) for row in stored_rows(Project.find()) or () if row.kind == "record"]
     return []
 
 
 def complete_executors() -> list[str]:
-    """Completes the names of executors."""
+    """The names of the executors, for shell completion."""
     from harness.lab.executor import (
         EXECUTORS,
-    )  # here, because it imports what trains, and `leaderboard` does not need that
+    )  # not at the top: it imports the code that trains, which `leaderboard` does not need
 
     return list(EXECUTORS)
 
@@ -64,12 +64,12 @@ def flag(name: str, text: str) -> Any:
 
 
 def option(metavar: str, text: str, complete: Complete | Iterable[str] | None = None, *names: str, **more: Any) -> Any:
-    """An option with a value, which the shell completes. Without `names` it is named after its parameter."""
+    """An option with a value; the shell completes the value. Without `names`, it is named after its parameter."""
     return typer.Option(*names, metavar=metavar, help=text, autocompletion=_completion(complete), **more)
 
 
 def argument(metavar: str, text: str, complete: Complete | Iterable[str] | None = None) -> Any:
-    """An argument without an option's name, which the shell completes."""
+    """A positional argument; the shell completes its value."""
     return typer.Argument(metavar=metavar, help=text, autocompletion=_completion(complete))
 
 
@@ -127,18 +127,18 @@ DECISION_EXITS = {"accepted": EXIT_OK, "rejected": EXIT_REJECTED, "undecided": E
 
 
 def open_track(track: str, settings: Sequence[str] = ()) -> tuple[Project, Track]:
-    """The checkout around the working directory and the named track with these settings. Raises LlmbenchError."""
+    """The checkout that holds the working directory, and the track with `settings` applied. Raises LlmbenchError."""
     project = Project.find()
     return project, load_track(project, track, settings)
 
 
 def log(text: str, *, whole: bool = False) -> None:
-    """One line to standard error; `whole` if it is to be copied."""
+    """Write a line to standard error. With `whole` it is not wrapped, so that it can be copied."""
     put(stderr_console(), text, whole=whole)
 
 
 def show(*things: Any, style: str = "") -> None:
-    """Texts and tables of rich, one below another, to standard output."""
+    """Print texts and rich tables, one below another, to standard output."""
     for thing in things:
         if isinstance(thing, str):
             put(Console(), thing, style)
@@ -147,5 +147,5 @@ def show(*things: Any, style: str = "") -> None:
 
 
 def show_json(document: Document) -> None:
-    """The one document of `--json`, to standard output."""
+    """Print the document of `--json` to standard output."""
     sys.stdout.write(document.model_dump_json(indent=1) + "\n")

@@ -11,6 +11,7 @@ from harness.board.flags import Flag, find_flags, make_case
 from harness.board.leaderboard import Board, check_record_sources, read_board
 from harness.board.pull_request import PullRequest, find_remote, open_pull_request
 from harness.board.readme import READS_HIGH, verdict_sentence
+from harness.board.submission import Submission
 from harness.cli import options, training
 from harness.cli.options import flag, log, open_track, option, show, show_json
 from harness.core.errors import LlmbenchError
@@ -126,7 +127,7 @@ def run_candidate(
         remember_entry(project, plain_track, entry)
 
         def keep(contest: Contest) -> None:
-            """Keep each verdict at once, so that an interruption later does not lose it."""
+            """Save each verdict at once, so that a later interruption does not lose it."""
             if not exploring:
                 history.record_attempt(project, board, plain_track, candidate, contest)
 
@@ -165,7 +166,7 @@ def _flags(project: Project, board: Board, track: Track, contest: Contest) -> li
 
 
 def show_contest(contest: Contest, remark: str) -> None:
-    """Show the pairs, the evidence, the verdict, and how to go on."""
+    """Show the pairs, the evidence, the verdict, and the next command."""
     verdict = contest.verdict
     training.show_pairs(contest)
     show(remark, "")
@@ -179,7 +180,7 @@ def show_contest(contest: Contest, remark: str) -> None:
 
 
 def _next_line(contest: Contest, board: Board, track: Track, entry: Entry) -> str:
-    """What to do after a verdict; empty if it is undecided or a run failed."""
+    """The next command after a verdict; empty if the contest is undecided or a run failed."""
     there = "" if track.name == DEFAULT_TRACK else f" --track {track.name}"
     if board.holder(track) is None and track.name != DEFAULT_TRACK:
         return (
@@ -242,8 +243,8 @@ def submit(
         )
         return
     sys.stdout.write(markdown)
-    log(f"Written: {folder} and leaderboard.csv.")
-    _log_opened(opened)
+    log(f"Written: {folder}, leaderboard.csv and the board in README.md.")
+    _log_opened(opened, submission)
 
 
 def _entry_to_file(project: Project, track: Track, board: Board, named: Entry) -> Entry:
@@ -264,15 +265,19 @@ def _entry_to_file(project: Project, track: Track, board: Board, named: Entry) -
 
 
 def _finding_store(project: Project, track: Track, entry: Entry, arms: Arms | None = None) -> RunStore:
-    """A store that only finds runs, so a cluster is not asked how many it can make at a time."""
+    """A store that finds runs and makes none. So no cluster is asked how many runs it can make at a time."""
     jobs = entry.jobs or (None if entry.executor == "local" else 1)
     return training.open_store(project, track, jobs, arms, executor=entry.executor)
 
 
-def _log_opened(opened: PullRequest | None) -> None:
+def _log_opened(opened: PullRequest | None, submission: Submission) -> None:
     """Say what to do after a submission was written, or which pull request was opened."""
     if opened is None:
-        log("Commit both and open a pull request with this text; `llmbench submit --open` does that.")
+        variants = [f"models/variants/{name}.py" for name in submission.added_variants]
+        log(
+            f"Commit {' and '.join(['these', *variants])}, nothing else, and open a pull request with the text above. "
+            "Next time `llmbench submit --open` does that too."
+        )
     elif opened.address is not None:
         log(f"Opened: {opened.address} from the branch {opened.branch}")
     else:

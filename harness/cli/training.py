@@ -1,4 +1,4 @@
-"""What commands that train share: the entry from the options, the store of runs, and the lines of a contest."""
+"""Helpers of the commands that train: they make the entry and the store of runs, and print a contest's lines."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Name = TypeVar("Name", bound=str)
 
 
 def exploratory_line(track: Track) -> str | None:
-    """The line before and after the runs of an exploratory track; None for any other track."""
+    """The line printed before and after the runs of an exploratory track; None for any other track."""
     given = " ".join(f"--set {setting}" for setting in settings_of(track))
     name = track.name.removeprefix(EXPLORATORY)
     return (
@@ -82,7 +82,7 @@ def open_store(
     observe: Observe = lambda run, event: None,
     executor: str = "local",
 ) -> RunStore:
-    """A store of runs on this machine or a cluster. If times are compared, it makes one run at a time."""
+    """A store of runs on this machine or on a cluster. It makes one run at a time if times are compared."""
     timed = arms if arms is not None and arms.lane != "loss" else None
     local = _known("executor", executor, EXECUTORS) == "local"
     if timed and not local:
@@ -113,7 +113,7 @@ def watched_store(
     executor: str = "local",
     live: LiveRuns | LiveCampaign | None = None,
 ) -> Iterator[RunStore]:
-    """A store with prepared tokens, whose events are shown on stderr by `live` and passed to `also`."""
+    """A store with prepared tokens. `live` shows its events on stderr, and `also` is called with each event."""
     here = _known("executor", executor, EXECUTORS) == "local"
     if here:
         require_device(track)
@@ -121,7 +121,7 @@ def watched_store(
         log(line)
     if (
         here or not track.data.pinned
-    ):  # machines of a cluster prepare their own tokens, but unpinned ones are part of a run's key
+    ):  # a cluster's machines prepare their own tokens; but without pins, tokens made here enter a run's key
         prepare_tokens(track)
     if not track.data.pinned:
         pin = f"`llmbench data pin --track {track.name}`"
@@ -142,13 +142,13 @@ def watched_store(
 
 
 def usual_seconds(store: RunStore) -> float | None:
-    """Seconds of a usual run by this machine's kept ones; None without any, and on a cluster of other machines."""
+    """Median seconds of this machine's kept runs; None without any, and for a cluster, whose machines differ."""
     local = store.executor is LocalExecutor
     return kept_run_seconds(store.project, store.track, store.jobs) if local else None
 
 
 def about_time(store: RunStore, runs: Sequence[RunIdentity]) -> str:
-    """`, about 12 min`: what the runs that are not kept yet will take; empty where nothing tells or all are kept."""
+    """How long the missing runs take, as `, about 12 min`; empty if none is missing or the time is unknown."""
     missing, run_s = [run for run in runs if (found := store.find(run)) is None or found.status in RETRIED], None
     if missing:
         run_s = usual_seconds(store)
@@ -156,13 +156,13 @@ def about_time(store: RunStore, runs: Sequence[RunIdentity]) -> str:
 
 
 def check_limit(max_pairs: int | None, rule: Rule) -> None:
-    """Raises LlmbenchError if a limit on the confirmation's pairs allows no look."""
+    """Raises LlmbenchError if `max_pairs` is less than the first look of the confirmation needs."""
     if max_pairs is not None and max_pairs < rule.looks[0]:
         raise LlmbenchError(f"the first look needs {rule.looks[0]} pairs; give --max-pairs {rule.looks[0]} or more")
 
 
 def announcer(store: RunStore, arms: Arms) -> Announce:
-    """Logs the two recipes, and before each look the result of the last one and the runs of the next."""
+    """A function that logs both recipes and, before each look, the last look's result and the next look's runs."""
     log(f"{arms.candidate} against {arms.record} on {store.track.name}, {store.jobs} at a time. {arms.remark}".rstrip())
     if arms.lane == "loss" and not arms.has_screen(store.track.rule):
         log(f"{store.track.name} has no noise study, so there is no screen, and the confirmation begins at once.")
@@ -191,6 +191,6 @@ def show_pairs(contest: Contest) -> None:
 
 
 def prepare_tokens(track: Track, *, force: bool = False) -> Path:
-    """Make the track's tokens if they are missing, with progress on stderr; returns their folder."""
+    """Make the track's tokens if they are missing, and show the progress on stderr. Returns their folder."""
     with live_preparation(stderr_console(), track.name) as live:
         return prepare(track, force=force, observe=live)

@@ -1,5 +1,5 @@
-"""Compares versions of any trainer, two commands or two revisions of a repository, by the confirmation's rule.
+"""Compares two versions of any trainer, given as commands or git revisions, by the rule of confirmations.
 
-Imports core, rule, the cost of code, and how the lab reserves cores; never torch. Runs are defined in trial.py and
-made in contest.py. Add a way to read a number to metric.py, a kind of place to run to places.py.
+Imports core, rule, the code that counts statements, and the lab's reservation of cores; never torch. Runs are defined
+in trial.py and made in contest.py. New ways to read a number go to metric.py, new places to run to places.py.
 """

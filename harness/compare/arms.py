@@ -24,57 +24,57 @@ from harness.variants.cost import count_statements_of
 
 ArmName = Literal["record", "candidate"]
 HERE = "."
-"""Names the files of the checkout, committed or not, as a revision."""
+"""Used as a revision, stands for the checkout's present files, committed or not."""
 SKIPPED = frozenset({"node_modules", "site-packages", "__pycache__"})
 MOST_UNTRACKED = 64 << 20
-"""Most bytes of untracked files in the revision `.`; git would keep a copy of each."""
+"""Largest total size, in bytes, of untracked files in the revision `.`; git would keep a copy of each."""
 OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
 MOST_SOURCES = 5000
 """Most Python files that are read for the digest of a folder outside git."""
 
 
 class Arm(Strict):
-    """One side of a comparison: a command and the sources that it runs on."""
+    """One side of a comparison: a command, and the sources that it uses."""
 
     name: str
     """The revision as given, or the command."""
     command: str
-    """With `{seed}` and `{out}`."""
+    """The command; `{seed}` and `{out}` are not replaced yet."""
     revision: str | None = None
     """The full id of its commit; None for a folder's own files."""
     sources: Sha256
-    """Digest of its files: the tree of a revision; the tracked files and the Python files of a folder."""
+    """Digest of a revision's tree or, without a revision, of a folder's tracked files and Python files."""
     folder: str = "."
-    """Where the command runs, within the repository."""
+    """Folder in which the command runs, relative to the repository."""
     dirty: bool = False
     """Whether its files are not committed."""
 
 
 class Arms(NamedTuple):
-    """Both arms, the folders that they run in, and the cost of the candidate's code beyond the record's."""
+    """Both arms, their folders, and the number of statements that the candidate adds."""
 
     record: Arm
     candidate: Arm
     folders: Mapping[ArmName, Path]
     added_statements: int | None
-    """None where the arms are commands, or where this Python cannot parse a file that differs."""
+    """None if the arms are commands, or if this Python cannot parse a file that differs."""
 
 
 def top_of(folder: Path) -> Path | None:
-    """The root of the git repository that holds a folder; None where there is none."""
+    """The root of the git repository that holds a folder; None if the folder is in no repository."""
     with suppress(LlmbenchError):
         return Path(os.fsdecode(git(folder, "rev-parse", "--show-toplevel")).strip())
     return None
 
 
 def forget_hook() -> None:
-    """Drop the variables that git sets for hooks: `git worktree add` would overwrite the index that they name."""
+    """Unset git's variables for hooks. With them, `git worktree add` would overwrite the index that they name."""
     for name in OF_A_HOOK:
         os.environ.pop(name, None)
 
 
 def arms_of_commands(settings: Settings, folder: Path) -> Arms:
-    """Two commands in one folder."""
+    """The arms of a comparison of two commands in one folder."""
     digest, dirty = digest_of_folder(folder)
     inside = _inside(top_of(folder), folder)
     record, candidate = (
@@ -99,11 +99,10 @@ def arms_of_revisions(
     tell: Callable[[str], None],
     home: Path | None = None,
 ) -> Arms:
-    """Two revisions of the repository at `top`; commands run in their folder with the relative path of `here`.
+    """The arms of a comparison of two revisions of the repository at `top`.
 
-    Their worktrees are made under `home` (default: the cache folder).
-
-    Raises LlmbenchError where there is no such revision, or where its setup fails.
+    Each gets a worktree under `home` (default: the cache folder). Commands run in the worktree's folder that
+    corresponds to `here`. Raises LlmbenchError if there is no such revision, or if its setup fails.
     """
     commits = [_commit_of(top, revision) for revision in revisions]
     trees = [_line(git(top, "rev-parse", f"{commit}^{{tree}}")) for commit in commits]
@@ -143,7 +142,7 @@ def _tree_of_head(top: Path) -> str:
 
 
 def _commit_of(top: Path, revision: str) -> str:
-    """The commit that a revision names; for `.` a new one of the checkout's files, on no branch."""
+    """The commit that a revision names; for `.`, a new commit of the checkout's files that is on no branch."""
     if revision != HERE:
         return find_commit(top, revision)
     tree = _tree_of(top, everything=True)
@@ -154,9 +153,9 @@ def _commit_of(top: Path, revision: str) -> str:
 
 
 def _tree_of(top: Path, *, everything: bool) -> str:
-    """The id of a git tree of the checkout's files, made without changing its index.
+    """Make a git tree of the checkout's files, and return its id. The checkout's index does not change.
 
-    With `everything` it has all files that are not ignored, else tracked files and untracked Python.
+    With `everything` the tree has all files that git does not ignore, else tracked files and untracked Python files.
     """
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder) / "index"
@@ -180,7 +179,7 @@ def _tree_of(top: Path, *, everything: bool) -> str:
 
 
 def _refuse_what_git_should_not_copy(top: Path, untracked: bytes) -> None:
-    """Raises LlmbenchError for untracked files that the revision `.` cannot hold, or that are data."""
+    """Raises LlmbenchError if an untracked file cannot be part of the revision `.`, or is data."""
     sizes = {}
     for path in map(os.fsdecode, untracked.split(b"\0")[:-1]):
         if path.endswith("/"):
@@ -193,13 +192,13 @@ def _refuse_what_git_should_not_copy(top: Path, untracked: bytes) -> None:
     if sum(sizes.values()) > MOST_UNTRACKED:
         largest = max(sizes, key=lambda path: sizes[path])
         raise LlmbenchError(
-            f"untracked files of {sum(sizes.values()) >> 20} MiB would be a part of '{HERE}', such as {largest}; add "
-            f"them to .gitignore, and give --link for what the trainer needs"
+            f"the working tree ('{HERE}') has {sum(sizes.values()) >> 20} MiB of untracked files, the largest is "
+            f"{largest}; add them to .gitignore, and give --link FOLDER for those that the trainer needs"
         )
 
 
 def digest_of_folder(folder: Path) -> tuple[str, bool]:
-    """Digest of the files that a folder's commands may run on, and whether some are not committed."""
+    """Digest of the files that commands in the folder may use, and whether some of them are not committed."""
     top = top_of(folder)
     if top is not None:
         tree = _tree_of(top, everything=False)
@@ -220,7 +219,7 @@ def digest_of_folder(folder: Path) -> tuple[str, bool]:
 
 
 def added_statements(top: Path, record: str, candidate: str) -> int | None:
-    """Statements of the candidate's Python minus the record's, counted as for variants, over files that differ."""
+    """The candidate's statements minus the record's, in the Python files that differ; counted as for variants."""
     options = ("--name-only", "--no-renames", "--no-ext-diff", "-z")
     paths = os.fsdecode(git(top, "diff", *options, record, candidate, "--", "*.py")).split("\0")[:-1]
     total = 0
@@ -235,7 +234,7 @@ def added_statements(top: Path, record: str, candidate: str) -> int | None:
 
 
 def _worktree(settings: Settings, top: Path, commit: str, tree: str, home: Path, tell: Callable[[str], None]) -> Path:
-    """The worktree of a commit after its setup; made once for each tree, setup and list of links."""
+    """The worktree of a commit, after its setup. It is made once for each tree, setup command and list of links."""
     key = sha256("\0".join([tree, settings.setup or "", *settings.link]).encode())[:12]
     folder, ready = home / f"{tree[:12]}-{key}", home / f"{tree[:12]}-{key}.ready"
     make_folder(home)
@@ -275,7 +274,7 @@ def _state(folder: Path) -> str:
 
 
 def _link(top: Path, folder: Path, path: str) -> None:
-    """Link an untracked path of the checkout into a worktree; in a folder that is there, link what is missing."""
+    """Link an untracked path of the checkout into a worktree; in an existing folder, only its missing entries."""
     source, target = top / path, folder / path
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise LlmbenchError(f"link '{path}' is not a path within the repository; name one that is")
@@ -291,7 +290,7 @@ def _link(top: Path, folder: Path, path: str) -> None:
 
 
 def _set_up(command: str, folder: Path) -> None:
-    """Run the setup in a worktree, with a log beside it. Raises LlmbenchError with the log's end where it fails."""
+    """Run the setup in a worktree; its log is beside it. Raises LlmbenchError with the log's end if it fails."""
     log = folder.with_name(f"{folder.name}.setup.log")
     with log.open("wb") as file:
         done = subprocess.run(
@@ -303,9 +302,10 @@ def _set_up(command: str, folder: Path) -> None:
 
 
 def seeds_of(settings: Settings, record: Arm, candidate: Arm) -> dict[ArmName, tuple[int, ...]]:
-    """Each arm's seeds in their order; the runs of a pair share one.
+    """The seeds of each arm, in order; both runs of a pair have the same seed.
 
-    They follow from both arms; those of a record's stored runs follow from the record alone. They fit into 31 bits.
+    Seeds follow from both arms. Only the seeds of stored runs of the record follow from the record alone. They have at
+    most 31 bits.
     """
     ours, theirs = ((arm.command, arm.sources) for arm in (candidate, record))
     if settings.seeds is not None:

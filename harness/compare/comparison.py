@@ -1,4 +1,4 @@
-"""A comparison's file: every run, the declared rule, and the verdict, which can be computed again from the file."""
+"""A comparison's file: all runs, the declared rule, and the verdict. The verdict can be recomputed from the file."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ SHORTEST_S = 1e-3
 SAME_LEVEL = 1e-3  # relative; levels computed on another machine differ slightly
 FINE_DIGITS = 6
 CHANCE_RUNS = 3
-"""So many runs with the same number are taken for one run, even if it has few digits."""
+"""If at least this many runs all have the same number, they count as one run, even if it has few digits."""
 REPORTED = "reported by the trainer"
-"""The origin of every number of a comparison: the trainer scored itself, on its own data."""
+"""The origin of all numbers of a comparison: the trainer scored itself, on its own data."""
 
 
 class Comparison(Strict):
@@ -44,7 +44,7 @@ class Comparison(Strict):
     numbers: Literal["reported by the trainer"] = "reported by the trainer"
     """The trainer scored itself: llmbench made the test and did not check the scores."""
     llmbench: str
-    """Version that made it."""
+    """Version of llmbench that made the comparison."""
     date: str
     """UTC, when the verdict was written."""
     settings: Settings
@@ -53,14 +53,14 @@ class Comparison(Strict):
     record: Arm
     candidate: Arm
     added_statements: int | None
-    """Statements of the candidate's Python beyond the record's; None where the arms are commands."""
+    """The candidate's Python statements minus the record's; None if the arms are commands."""
     jobs: Count
     """Runs at a time."""
     executor: Literal["local", "ray"]
     record_seeds: tuple[Count, ...]
     candidate_seeds: tuple[Count, ...]
     runs: tuple[Trial, ...]
-    """By arm and seed, the record's first; without runs that were stopped when it was decided."""
+    """In the order of arms and seeds, the record's first. Runs that were stopped by the decision are left out."""
     verdict: Verdict
 
     @property
@@ -80,11 +80,11 @@ def decide_trials(
     trials: Sequence[FinishedTrial | FailedTrial],
     added_statements: int | None,
 ) -> Verdict:
-    """The verdict on the runs so far, by the looks that `declared` names; pairs count in the order of their seeds.
+    """The verdict on the runs so far, by the looks that `declared` names. Pairs count in the order of their seeds.
 
-    If the runs before a failed run do not decide, the failed run does: the candidate's rejects, the record's leaves it
-    undecided. The order in which runs ended does not matter. Seeds of an arm with the same numbers count as one run,
-    because the trainer ignores its seed.
+    If the runs before a failed run do not decide, the failed run does: if it is the candidate's, the candidate is
+    rejected; if it is the record's, the comparison stays undecided. The order in which runs ended does not matter. If
+    several seeds of an arm give the same numbers, the trainer ignores its seed, and these runs count as one.
     """
     added = added_statements or 0
     verdict: Callable[..., Verdict] = partial(
@@ -134,7 +134,7 @@ def _weigh(
     candidates: Sequence[FinishedTrial],
     verdict: Callable[..., Verdict],
 ) -> Verdict:
-    """The verdict on finished runs alone."""
+    """The verdict on finished runs, without regard to failed ones."""
     enough_records = declared.design == "paired" or len(records) >= settings.stored_runs
     if len(candidates) < declared.looks[0] or not enough_records:
         return verdict(decision="undecided", reasons=("too_few_pairs",), next_look=declared.looks[0])
@@ -192,13 +192,13 @@ class Compared(Strict):
     pairs: Count
     metric: str
     alpha: float
-    """Its false-accept rate. The same runs may be judged again with another rate or metric."""
+    """False-accept rate. It is listed because the same runs may be judged again with another rate or metric."""
     path: str
-    """Its comparison.json."""
+    """Path of its comparison.json."""
 
 
 def kept_comparisons(store: Path) -> list[Compared]:
-    """The comparisons that a folder `.llmbench` holds, newest first, without files of other versions."""
+    """The comparisons in a folder `.llmbench`, newest first. Files of other versions are skipped."""
     found = []
     for path in store.glob(f"comparisons/*/{NAME}"):
         try:
@@ -235,7 +235,7 @@ def _up_to_a_failure(runs: Sequence[FinishedTrial | FailedTrial]) -> list[Finish
 def _first_failure(
     declared: Declared, arms: Mapping[ArmName, Sequence[FinishedTrial | FailedTrial]]
 ) -> FailedTrial | None:
-    """The first failed run, the record's before the candidate's; a pair counts when both of its runs have ended."""
+    """The first failed run. A pair counts when both of its runs have ended; its record's run comes first."""
     count = None if declared.design == "stored" else min(map(len, arms.values()))
     for pair in zip_longest(*(own[:count] for own in arms.values())):
         for run in pair:
@@ -245,14 +245,14 @@ def _first_failure(
 
 
 def _is_fine(run: FinishedTrial) -> bool:
-    """Whether a number has so many digits that two runs do not agree by chance, as two accuracies of 0.85 may."""
+    """Whether a run's number has enough digits that two runs do not agree by chance, as two accuracies of 0.85 may."""
     return len(repr(run.value).partition("e")[0].replace(".", "").strip("-0")) >= FINE_DIGITS
 
 
 def _repeated(runs: Sequence[FinishedTrial]) -> str | None:
-    """A sentence that names two seeds of one arm with the same numbers to the last digit; None if there are none.
+    """A sentence that names two seeds of an arm whose numbers agree to the last digit; None if there are none.
 
-    Two are enough where the numbers have many digits; with few digits all runs of the arm must be the same.
+    If the numbers have few digits, all runs of the arm must agree, and there must be at least CHANCE_RUNS.
     """
     seen: dict[tuple[str, str], list[FinishedTrial]] = {}
     for run in runs:
@@ -265,9 +265,9 @@ def _repeated(runs: Sequence[FinishedTrial]) -> str | None:
 
 
 def check_comparison(path: Path) -> tuple[Comparison, list[str]]:
-    """Reads a comparison's file. Returns it, and a sentence for everything in it that does not follow from its runs.
+    """Read a comparison's file. Returns the comparison, and a sentence for each part that contradicts its runs.
 
-    Raises LlmbenchError where it cannot be read.
+    Raises LlmbenchError if the file cannot be read.
     """
     try:
         found = Comparison.model_validate_json(read_text(path))

@@ -1,4 +1,4 @@
-"""Runs the pairs of a comparison, side by side, until the rule decides; finished runs are kept and used again."""
+"""Runs the pairs of a comparison until the rule decides. Finished runs are kept and reused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Group = tuple[tuple[ArmName, int], ...]
 
 
 class Contest:
-    """One comparison that is being made."""
+    """A comparison in progress."""
 
     def __init__(self, settings: Settings, arms: Arms, places: Places, store: Path, tell: Tell) -> None:
         self.settings, self.arms, self.places = settings, arms, places
@@ -62,13 +62,13 @@ class Contest:
     def run(self) -> Comparison:
         """Make the missing runs until the rule decides, and write the comparison's file.
 
-        Raises InterruptedRunError on Ctrl-C or SIGTERM, LlmbenchError where a command cannot be started.
+        Raises InterruptedRunError on Ctrl-C or SIGTERM, LlmbenchError if a command cannot be started.
         """
         self._take_kept()
         if self._goes_on():
             with self._stopped_by_signals():
                 self._make_runs()
-            self.verdict = self._decide()  # on all runs that the file will hold
+            self.verdict = self._decide()  # the file's verdict rests on all runs that the file holds
         if self.interrupted:
             count = sum(isinstance(trial, FinishedTrial) for trial in self.trials.values())
             raise InterruptedRunError(
@@ -105,7 +105,7 @@ class Contest:
         )
 
     def _take_kept(self) -> None:
-        """Take runs that earlier commands finished, in the order of the seeds, until the rule decides."""
+        """Use the runs that earlier commands finished, in the order of the seeds, until the rule decides."""
         for group in self._groups():
             for arm, seed in group:
                 kept = self.store.kept(arm, seed)
@@ -119,7 +119,10 @@ class Contest:
                 break
 
     def _groups(self) -> Iterator[Group]:
-        """The runs that are made together: pairs, whose first arm alternates; or single runs in the stored design."""
+        """The groups of runs that are made together: pairs, or single runs in the stored design.
+
+        Which arm of a pair comes first alternates.
+        """
         record: list[tuple[ArmName, int]] = [("record", seed) for seed in self.seeds["record"]]
         candidate: list[tuple[ArmName, int]] = [("candidate", seed) for seed in self.seeds["candidate"]]
         if self.declared.design == "stored":
@@ -132,7 +135,7 @@ class Contest:
     # --- running ---------------------------------------------------------------------------------------------------
 
     def _make_runs(self) -> None:
-        """Fill all places with the next groups until the rule decides."""
+        """Make the next groups in all free places until the rule decides."""
         waiting, active = iter(self._groups()), set[Future[None]]()
         with ThreadPoolExecutor(self._lanes) as pool, ThreadPoolExecutor(self.places.jobs) as runners:
             try:
@@ -155,7 +158,7 @@ class Contest:
 
     @staticmethod
     def _raise_errors(futures: Iterable[Future[None]]) -> None:
-        """Raise the first error among them, except that a run was stopped."""
+        """Raise the first error of the finished groups. That a run was stopped is not an error here."""
         for one in futures:
             error = one.exception()
             if error is not None and not isinstance(error, InterruptedRunError):
@@ -168,7 +171,7 @@ class Contest:
             self._tell(self.verdict)
 
     def _make_group(self, group: Group, runners: ThreadPoolExecutor) -> None:
-        """Make the runs of a group at the same time, as far as there are free places."""
+        """Make the missing runs of a group: at the same time if enough places are free, else one after another."""
         missing = [one for one in group if one not in self.trials]
         futures = [runners.submit(self.store.obtain, arm, seed) for arm, seed in missing]
         errors = []
@@ -183,7 +186,7 @@ class Contest:
 
     @contextmanager
     def _stopped_by_signals(self) -> Iterator[None]:
-        """Within it, SIGINT and SIGTERM stop the runs."""
+        """While this context is open, SIGINT and SIGTERM stop the runs."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

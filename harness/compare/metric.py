@@ -1,7 +1,7 @@
-"""Reads the number of a run: by a regular expression on its output, a key of a file, or a line `METRIC name=value`.
+"""Reads a run's number: a match of a regular expression, a key of a JSON file, or a line `METRIC name=value`.
 
-If the last value is NaN or infinite, the run has no number. An expression such as `([0-9.]+)` alone would skip the NaN
-of a diverged run and find the last good number before it.
+If the last value is NaN or infinite, the run has no number. Therefore NaN is searched for as well: an expression such
+as `([0-9.]+)` would skip the NaN of a diverged run and find the last good number before it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from harness.core.track import LONGEST_QUOTE
 from harness.rule.stats import LARGEST
 
 LONGEST_LOG = 64 << 20
-"""Bytes at the end of a log that are read."""
+"""Most bytes of a log that are read, from its end."""
 TAIL_LINES = 15
 MOST_POINTS = 1000
-"""Most points of a curve; more are thinned out evenly."""
+"""Most points of a curve. A longer curve is thinned out evenly."""
 NOT_A_NUMBER = rb"([+-]?(?:[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?))"
 ALONE = rb"(?![A-Za-z_])"
-"""Follows NOT_A_NUMBER, so that the words `nanoGPT` and `info` do not match."""
+"""Put after NOT_A_NUMBER in an expression, so that the words `nanoGPT` and `info` do not match."""
 
 
 class NoNumberError(Exception):
-    """A run has no number; the message says why."""
+    """Raised if a run has no number; the message says why."""
 
 
 class Reading(NamedTuple):
@@ -38,15 +38,15 @@ class Reading(NamedTuple):
 
     value: float
     also: dict[str, float]
-    """Further numbers, without those that were not found."""
+    """Name -> value of each further number that was found."""
     curve: tuple[tuple[float, float], ...]
-    """(step, number)."""
+    """The points of the curve, each (step, number)."""
     trace: str
-    """SHA-256 of all its numbers in order: equal for two seeds if the trainer ignores its seed."""
+    """SHA-256 of all numbers of the run, in order. It is the same for two seeds if the trainer ignores its seed."""
 
 
 def check_patterns(metric: str, metric_file: str | None, also: Mapping[str, str], curve: str | None) -> None:
-    """Raises LlmbenchError for an expression that cannot be used."""
+    """Raises LlmbenchError if a setting cannot be used, such as an invalid regular expression."""
     if metric_file is None and "(" in metric:
         _compile(metric, 1, "metric")
     elif metric_file is None and not re.fullmatch(r"[\w./-]+", metric):
@@ -66,16 +66,16 @@ def _compile(pattern: str, groups: int, name: str) -> re.Pattern[bytes]:
         raise LlmbenchError(f"{name} '{pattern[:LONGEST_QUOTE]}' is not a regular expression: {error}") from error
     if found.groups != groups:
         what = "one group, (...), around the number" if groups == 1 else "two groups, around the step and the number"
-        raise LlmbenchError(f"{name} '{pattern}' must have {what}; write others as (?:...)")
+        raise LlmbenchError(f"{name} '{pattern}' must have {what}; write any other group as (?:...)")
     return found
 
 
 def read_run(
     metric: str, file: Path | None, also: Mapping[str, str], curve: str | None, log: Path, *, since: float
 ) -> Reading:
-    """The numbers of a run that has ended. `file` must have been written after `since`, seconds of the epoch.
+    """The numbers of a run that has ended. `file` must be newer than `since`, in seconds since 1970.
 
-    Raises NoNumberError where the run has no number.
+    Raises NoNumberError if the run has no number.
     """
     text = read_log(log).replace(b"\r", b"\n")  # a progress bar ends lines with \r
     if file is not None:
@@ -101,14 +101,14 @@ def read_run(
 
 
 def read_log(log: Path, longest: int = LONGEST_LOG) -> bytes:
-    """The last bytes of a run's output."""
+    """The last `longest` bytes of a run's output."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - longest))
         return file.read()
 
 
 def tail_of(text: bytes, count: int = TAIL_LINES) -> tuple[str, ...]:
-    """The last lines of a log that are not empty."""
+    """The last `count` lines of a log that are not empty."""
     lines = [line.rsplit("\r", 1)[-1] for line in text.decode(errors="backslashreplace").split("\n")]
     return tuple([line for line in map(str.rstrip, lines) if line][-count:])
 
@@ -118,7 +118,7 @@ def _is_usable(value: float) -> bool:
 
 
 def _matches(pattern: str, text: bytes, name: str | None = None) -> Iterator[float]:
-    """Every number that the expression matches, NaN and infinities included, in the order of the text."""
+    """All numbers that the expression matches, including NaN and infinity, in the order of the text."""
     expressions = (_compile(pattern, 1, "metric"), _with_not_a_number(pattern))
     matches = [one for expression in expressions if expression is not None for one in expression.finditer(text)]
     for _, found in sorted({(one.start(1), one[1]) for one in matches if one[1] is not None}):
@@ -130,7 +130,7 @@ def _matches(pattern: str, text: bytes, name: str | None = None) -> Iterator[flo
 
 
 def _with_not_a_number(pattern: str) -> re.Pattern[bytes] | None:
-    """The expression with its group replaced by one that matches NaN and infinity; None where that fails."""
+    """The expression, with its group replaced by one that matches NaN and infinity; None if that is impossible."""
     place = _group(pattern)
     if place is None:
         return None
@@ -143,7 +143,7 @@ def _with_not_a_number(pattern: str) -> re.Pattern[bytes] | None:
 
 
 def _group(pattern: str) -> tuple[int, int] | None:
-    """Begin and end of an expression's only capturing group."""
+    """The positions at which an expression's only capturing group begins and ends."""
     open_at: list[int | None] = []
     place, in_set = 0, False
     while place < len(pattern):
@@ -180,7 +180,7 @@ def _points(curve: str, text: bytes) -> tuple[tuple[float, float], ...]:
 
 
 def _numbers_in(file: Path, key: str, since: float) -> Iterator[float]:
-    """Every value of a key, `eval.loss` for one within another, in a JSON file or in the lines of a JSON-lines file."""
+    """All values of a key in a JSON or JSON-lines file. `eval.loss` is the key `loss` within the key `eval`."""
     try:
         written = file.stat().st_mtime
         text = file.read_text(encoding="utf-8")
@@ -188,7 +188,7 @@ def _numbers_in(file: Path, key: str, since: float) -> Iterator[float]:
         raise NoNumberError(f"no number: the trainer did not write {file}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise NoNumberError(f"no number: {file} cannot be read ({error})") from error
-    if written < since - 2:  # some file systems keep whole seconds
+    if written < since - 2:  # some file systems store times in whole seconds
         raise NoNumberError(f"no number: {file} is older than the run")
     for content in _documents(file, text):
         for part in key.split("."):
@@ -203,7 +203,7 @@ def _numbers_in(file: Path, key: str, since: float) -> Iterator[float]:
 
 
 def _documents(file: Path, text: str) -> Iterator[object]:
-    """The JSON document, or the one of each line."""
+    """The file's JSON document or, in a JSON-lines file, the document of each line."""
     try:
         yield json.loads(text)
         return

@@ -1,4 +1,4 @@
-"""Where runs are made: on this machine, each with its cores or GPU, or on a Ray cluster that shares the folder."""
+"""Where runs are made: on this machine, with own cores or a GPU for each run, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Run = Callable[[Request], Ended]
 
 
 class Places(ABC):
-    """Runs commands, at most `jobs` at a time; each run calls it from its own thread."""
+    """Runs commands, at most `jobs` at a time. Called from one thread for each run."""
 
     executor: Literal["local", "ray"]
     machine: Machine
@@ -37,7 +37,7 @@ class Places(ABC):
 
 
 class LocalPlaces(Places):
-    """This machine: each run gets a GPU where there are GPUs, else an equal share of the cores."""
+    """Runs commands on this machine. Each run gets a GPU or, if there is none, an equal share of the cores."""
 
     executor = "local"
 
@@ -80,7 +80,7 @@ class LocalPlaces(Places):
 
 
 def visible_gpus() -> list[str]:
-    """The NVIDIA GPUs that runs may use, as CUDA_VISIBLE_DEVICES names them."""
+    """The NVIDIA GPUs that runs may use, each as it is named in CUDA_VISIBLE_DEVICES."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [name.strip() for name in given.split(",") if name.strip() not in ("", "-1")]
@@ -100,7 +100,10 @@ def _nvidia_smi(*options: str) -> list[str]:
 
 
 class RayPlaces(Places):
-    """Tasks on a running Ray cluster whose machines see this folder, and its worktrees, under the same paths."""
+    """Runs commands as tasks on a running Ray cluster.
+
+    Its machines must see this folder and the worktrees under the same paths.
+    """
 
     executor = "ray"
 
@@ -138,7 +141,7 @@ class RayPlaces(Places):
 
 
 def _supervise_there(script: str, line: str) -> str:
-    """On a machine of the cluster: run the supervisor's text. Ray sends this function by value."""
+    """Run the supervisor's text on a machine of the cluster. Ray sends this function's code to that machine."""
     import subprocess as there
     import sys
 

@@ -21,12 +21,12 @@ from harness.rule.sequential import check_levels, spend, usual_weights
 FILE = "llmbench.toml"
 SEED, OUT = "{seed}", "{out}"
 USUAL_LOOKS, USUAL_LEVELS = (3, 4, 6, 8), (0.001438, 0.001869, 0.002876, 0.005751)
-"""Those of the tracks; together they spend 0.01 (benchmarks/verdict)."""
+"""Looks, in pairs, and levels, as on the tracks: the false-accept rate over all looks is 0.01 (benchmarks/verdict)."""
 FUTILITY = 0.5  # stop early if the mean gain is not above its margin, as on the tracks
-TIME_LEVEL = 0.2  # of the guard on time, as on the tracks
+TIME_LEVEL = 0.2  # level of the test on training time, as on the tracks
 FEWEST_STORED = 3
 MOST_PAIRS = 50
-"""Most pairs of the last look: with more, computing the levels takes long and loses digits."""
+"""Most pairs of the last look. With more, the levels take long to compute and lose precision."""
 
 
 class Declared(Strict):
@@ -40,46 +40,46 @@ class Declared(Strict):
 
 
 class Settings(Strict):
-    """What one comparison declares. In commands `{seed}` and `{out}` become the run's seed and its own folder."""
+    """The settings of a comparison. In commands, `{seed}` becomes the run's seed and `{out}` its own folder."""
 
     run: str | None = None
-    """The command of both arms, where two revisions of the repository are compared."""
+    """The command of both arms, if two revisions of the repository are compared."""
     record: str | None = None
-    """The record's command, where two commands are compared."""
+    """The record's command, if two commands are compared."""
     candidate: str | None = None
     metric: Annotated[str, Field(min_length=1)]
-    """A regular expression with one group, whose last match in the trainer's output is the number; or the name of
-    printed lines `METRIC name=value`; or with `metric_file` a key."""
+    """Where the number is: a regular expression with one group, of which the last match counts; or the name in printed
+    lines `METRIC name=value`; or, with `metric_file`, a key of that file."""
     metric_file: str | None = None
     """A JSON or JSON-lines file that the trainer writes; `{out}` and `{seed}` are replaced."""
     lower_is_better: bool = True
     also: dict[str, str] = Field(default_factory=dict)
     """Further numbers, name -> regular expression: shown, not judged."""
     curve: str | None = None
-    """A regular expression with two groups, a step and a number: the curve of the picture, not judged."""
+    """A regular expression with two groups, a step and a number. Its matches are drawn as a curve, not judged."""
     seed_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    """An environment variable that holds the seed, besides or instead of `{seed}`."""
+    """An environment variable that is set to the seed; can be used in addition to `{seed}` or instead of it."""
     seeds: tuple[Count, ...] | None = None
-    """Fixed seeds. Default: they follow from both arms, so that nobody has seen their results before."""
+    """Fixed seeds. By default seeds follow from both arms, so that nobody can choose seeds with known results."""
     looks: tuple[Positive, ...] = USUAL_LOOKS
-    """Numbers of pairs after which it may be decided."""
+    """Numbers of pairs after which the comparison may be decided."""
     alpha: Annotated[float, Field(ge=1e-6, lt=0.5)] = 0.01
     """One-sided false-accept rate over all looks."""
     design: Literal["paired", "stored"] = "paired"
-    """Fresh pairs; or `stored`: `stored_runs` runs of the record are compared with every candidate."""
+    """`paired`: fresh pairs. `stored`: every candidate is compared with the same `stored_runs` runs of the record."""
     stored_runs: Annotated[int, Field(ge=FEWEST_STORED)] = 8
     margin: Annotated[float, Field(ge=0)] = 0.0
-    """What the gain must exceed, in the metric's unit."""
+    """The value that the gain must exceed, in the metric's unit."""
     price: Annotated[float, Field(ge=0)] = 0.0
-    """What each added statement of Python must gain in addition."""
+    """Gain that each added Python statement requires in addition, in the metric's unit."""
     max_slowdown: Annotated[float, Field(gt=0)] | None = None
-    """Largest time ratio candidate / record, minus one. Default: time is shown, not judged."""
+    """Largest allowed time ratio candidate / record, minus one. By default, time is shown and not judged."""
     timeout: str | None = None
     """Longest time of one run, as `2h` or `90m`. Default: none."""
     setup: str | None = None
     """A command that runs once in each revision's worktree."""
     link: tuple[str, ...] = ()
-    """Untracked paths, such as a folder of data, that are linked into each worktree."""
+    """Untracked paths, such as a data folder, that are linked into each worktree."""
 
     @field_validator("timeout")
     @classmethod
@@ -117,7 +117,7 @@ class Settings(Strict):
 
     @property
     def seeds_needed(self) -> int:
-        """Number of seeds that the comparison may take."""
+        """Largest number of seeds that the comparison can use."""
         return max(self.looks[-1], self.stored_runs if self.design == "stored" else 0)
 
     @property
@@ -126,11 +126,11 @@ class Settings(Strict):
 
     @property
     def reading(self) -> str:
-        """Digest of how numbers are read. If it changes, the numbers of kept runs are read again."""
+        """Digest of the settings by which numbers are read. If it changes, the numbers of kept runs are read again."""
         return sha256(self.model_dump_json(include={"metric", "metric_file", "also", "curve"}).encode())
 
     def declared(self) -> Declared:
-        """The looks with their levels, which together spend alpha."""
+        """The looks with their levels. Over all looks, the levels give the false-accept rate alpha."""
         if self.design == "stored":  # a union bound
             weights = usual_weights(self.looks)
             levels = tuple(self.alpha * weight / math.fsum(weights) for weight in weights)
@@ -144,7 +144,7 @@ class Settings(Strict):
 
 
 def _as_value(check: object, *values: object) -> None:
-    """Call `check`; its LlmbenchError becomes the ValueError that pydantic reports with its key."""
+    """Call `check`. Turns its LlmbenchError into a ValueError, which pydantic reports with the key."""
     try:
         check(*values)  # type: ignore[operator]
     except LlmbenchError as error:
@@ -152,9 +152,9 @@ def _as_value(check: object, *values: object) -> None:
 
 
 def read_settings(folder: Path, given: Mapping[str, object]) -> Settings:
-    """The settings of `llmbench.toml` in `folder`, if there is one, overridden by what was `given` as options.
+    """The settings of `llmbench.toml` in `folder`, if it exists, overridden by the options in `given`.
 
-    Raises LlmbenchError with the file, the key and the fix.
+    Raises LlmbenchError, which names the file, the key and the fix.
     """
     path = folder / FILE
     content: dict[str, object] = {}
@@ -168,15 +168,16 @@ def read_settings(folder: Path, given: Mapping[str, object]) -> Settings:
         meant = did_you_mean(unknown[0], known)
         raise LlmbenchError(f"{path}: unknown key '{unknown[0][:LONGEST_QUOTE]}'{meant}; known are {', '.join(known)}")
     options = {key: value for key, value in given.items() if value is not None}
-    if "run" in options:  # options replace the other way of comparing in the file
+    if "run" in options:  # an option for commands or revisions replaces the other kind in the file
         content.pop("record", None), content.pop("candidate", None)
     if "record" in options or "candidate" in options:
         content.pop("run", None)
-    return make_settings(content | options, f"{path}: " if content else "")
+    where = f"{path}{' and the options' if options else ''}: " if content else ""
+    return make_settings(content | options, where)
 
 
 def make_settings(content: Mapping[str, object], where: str = "") -> Settings:
-    """Settings from their keys. Raises LlmbenchError, which begins with `where`, with the key and the fix."""
+    """Settings from a mapping of keys. Raises LlmbenchError, which names `where`, the key and the fix."""
     try:
         return Settings.model_validate_json(json.dumps(content, default=str))
     except ValidationError as error:

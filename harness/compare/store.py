@@ -1,4 +1,4 @@
-"""The runs of comparisons: each is made once, in its own folder, and kept for later comparisons."""
+"""Makes each run of a comparison once, in its own folder, and keeps it for later comparisons."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from harness.core.project import make_folder, read_text, sha256, write_atomic
 from harness.rule.verdict import Verdict
 
 STORE = ".llmbench"
-"""Folder beside the trainer that holds runs and comparisons; git ignores it."""
+"""Name of the folder that holds runs and comparisons, beside the trainer; git ignores it."""
 LOG, RESULT = "output.log", "run.json"
 ENOUGH_DISK = 1 << 20
 
@@ -48,7 +48,7 @@ Tell = Callable[["Step | Verdict"], None]
 
 
 def fill(command: str, seed: int, out: Path) -> str:
-    """The command of one run. The folder's path stays one word for the shell, inside quotes and outside."""
+    """The command of one run. The path is escaped so that it stays one word for the shell, in quotes or not."""
     done, quote, place = "", "", 0
     command = command.replace(SEED, str(seed))
     while place < len(command):
@@ -85,7 +85,7 @@ def _ending(code: int) -> str:
 
 
 class TrialStore:
-    """Makes and keeps the runs of two arms; each run calls it from its own thread."""
+    """Makes and keeps the runs of two arms. Called from one thread for each run."""
 
     def __init__(self, settings: Settings, arms: Arms, places: Places, folder: Path, tell: Tell) -> None:
         self.settings, self.arms, self.places, self.folder, self._tell = settings, arms, places, folder, tell
@@ -96,7 +96,7 @@ class TrialStore:
             write_atomic(folder / ".gitignore", "*\n")
 
     def obtain(self, arm: ArmName, seed: int) -> FinishedTrial | FailedTrial:
-        """A run's result. If another command is making the same run, this waits for it."""
+        """Make a run, unless it is kept, and return its result. If another command is making it, wait for that one."""
         folder = self.place_of(arm, seed)
         make_folder(folder)
         lock = filelock.FileLock(folder / "lock", timeout=0)
@@ -162,7 +162,7 @@ class TrialStore:
         return self._read(facts, folder, since)
 
     def _read(self, facts: dict[str, Any], folder: Path, since: float) -> FinishedTrial | FailedTrial:
-        """The result of a run that exited with 0: its numbers by the current settings, from its log and files."""
+        """The result of a run that exited with 0. Its numbers are read from its log and files by the settings."""
         settings, log = self.settings, folder / LOG
         file = None
         if settings.metric_file is not None:
@@ -179,7 +179,7 @@ class TrialStore:
         return FinishedTrial(status="finished", **facts, reading=self.reading, **read._asdict())
 
     def _refuse_what_is_no_result(self, command: str, ended: Ended, tail: tuple[str, ...], folder: Path) -> None:
-        """Raises LlmbenchError where a failure is not the arm's: unknown command, full disk, killed from outside."""
+        """Raises LlmbenchError if the arm did not cause the failure: unknown command, full disk, or a kill."""
         if ended.timed_out or ended.code == 0:
             return
         end = tail[-1] if tail else "it printed nothing"
@@ -196,7 +196,7 @@ class TrialStore:
             )
 
     def kept(self, arm: ArmName, seed: int) -> FinishedTrial | FailedTrial | None:
-        """The last result of a run; None where there is none."""
+        """The last result of a run; None if there is none."""
         path = self.place_of(arm, seed) / RESULT
         if not path.is_file():
             return None
@@ -219,7 +219,7 @@ class TrialStore:
         return self.folder / "runs" / self.key(own.command, own.sources, own.folder)[:12] / str(seed)
 
     def key(self, *words: str) -> str:
-        """Digest of everything but the seed that a run's number depends on."""
+        """Digest of everything that a run's number depends on, except its seed."""
         settings = self.settings
         own = settings.model_dump_json(include={"seed_variable", "setup", "link"})
         machine = self.places.machine.model_dump_json() if self.places.executor == "local" else "ray"

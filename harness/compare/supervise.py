@@ -1,8 +1,8 @@
-"""Supervises one run in a process of its own: starts the command, measures it, and ends it at its time limit.
+"""A script that supervises one run: it starts the command, measures its time, and ends it at its time limit.
 
-The script imports nothing of llmbench, so that its text can be sent to a machine of a cluster. It reads one JSON line
-(command, cwd, environment, log, cores, timeout_s) from stdin, and writes one (code, wall_s, cpu_s, timed_out) to
-stdout. When stdin closes, the caller is gone, perhaps killed: then the script ends the command's processes.
+The script imports nothing from llmbench, so that its text can be sent to a machine of a cluster. It reads a JSON line
+(command, cwd, environment, log, cores, timeout_s) from stdin, and writes a JSON line (code, wall_s, cpu_s, timed_out)
+to stdout. If stdin closes, the caller has ended or was killed, and the script ends the command's processes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 PR_SET_CHILD_SUBREAPER = 36
 PATIENCE_S = 5.0
-"""Between SIGTERM and SIGKILL."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 
 try:
@@ -30,7 +30,7 @@ except ImportError:  # a machine of a cluster may lack it; then only the command
 
 
 def adopt_orphans() -> None:
-    """On Linux, have a daemon that the command forks become this process's child, so that `family` finds it."""
+    """On Linux, make daemons that the command forks children of this process, so that `family` finds them."""
     if psutil is not None:
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -44,7 +44,7 @@ def family() -> list[Any]:
 def reap(leader: int) -> None:
     """Collect adopted processes that have ended, so that they do not remain as zombies."""
     for child in psutil.Process().children() if psutil else []:
-        if child.pid != leader:  # the main thread collects this one's exit code
+        if child.pid != leader:  # the main thread collects the exit code of `leader`
             with contextlib.suppress(OSError):
                 os.waitpid(child.pid, os.WNOHANG)
 
@@ -57,7 +57,7 @@ def lives(member: Any) -> bool:
 
 
 def end(process: subprocess.Popen[bytes], *, whole: bool) -> None:
-    """End a command's processes: SIGTERM, wait, SIGKILL. All of them with `whole`, else its process group."""
+    """End all processes of a command, or without `whole` only its process group: SIGTERM, wait, SIGKILL."""
     for number, patience_s in ((signal.SIGTERM, PATIENCE_S), (getattr(signal, "SIGKILL", signal.SIGTERM), 0)):
         members = family() if whole else []
         try:

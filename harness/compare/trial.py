@@ -1,4 +1,4 @@
-"""One run of a trainer: the request for it, and its number, or why it has none."""
+"""One run of a trainer: the request for it, and its result, which is a number or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ FULL = "No space left on device"
 
 
 class TrialFacts(Strict):
-    """What is known of every run."""
+    """The fields of every run, finished or failed."""
 
     arm: ArmName
     seed: Count
     began: str
-    """UTC, ISO 8601."""
+    """Start of the run: UTC, ISO 8601."""
     wall_s: float
     cpu_s: float | None
-    """Processor time of the command and the children that it waited for; None where the system does not report it."""
+    """Processor seconds of the command and of the children that it waited for; None if the system reports none."""
     tries: Positive
-    """Number of attempts: the next command makes a run without a number again."""
+    """Number of attempts. A run without a number is made again by the next command."""
     session: str
-    """Id of the llmbench command that made it. Times are compared only between runs of one session."""
+    """Id of the llmbench command that made the run. Times are compared only between runs with the same id."""
     machine: Machine
     reading: Sha256
-    """Digest of the settings by which its number was read."""
+    """Digest of the settings by which the run's number was read."""
 
 
 class FinishedTrial(TrialFacts):
@@ -50,9 +50,9 @@ class FinishedTrial(TrialFacts):
     also: dict[str, Number]
     """Further numbers, shown and not judged."""
     curve: tuple[tuple[Number, Number], ...]
-    """(step, number)."""
+    """The points of the curve, each (step, number)."""
     trace: Sha256
-    """Digest of all its numbers. Two seeds of one arm with the same digest count as one run."""
+    """Digest of all numbers of the run. Two seeds of an arm with the same digest count as one run."""
 
 
 class FailedTrial(TrialFacts):
@@ -62,7 +62,7 @@ class FailedTrial(TrialFacts):
     kind: Kind
     reason: Line
     tail: tuple[Line, ...]
-    """The end of its output."""
+    """The last lines of the run's output."""
 
 
 Trial = Annotated[FinishedTrial | FailedTrial, Field(discriminator="status")]
@@ -70,7 +70,7 @@ TRIAL: TypeAdapter[FinishedTrial | FailedTrial] = TypeAdapter(Trial)
 
 
 class Request(NamedTuple):
-    """What a supervisor is to run."""
+    """The command that a supervisor is to run, and how."""
 
     command: str
     cwd: Path
@@ -86,7 +86,7 @@ class Request(NamedTuple):
 
 
 class Ended(Strict):
-    """What a supervisor reports about a command that has ended."""
+    """A supervisor's report about a command that has ended."""
 
     code: int
     """Exit code, negative for a signal."""
@@ -96,7 +96,7 @@ class Ended(Strict):
 
 
 class Supervised:
-    """A command that runs under a supervisor and ends with it."""
+    """A command that runs under a supervisor. If the supervisor ends, so does the command."""
 
     def __init__(self, request: Request) -> None:
         self._process = subprocess.Popen(
@@ -111,12 +111,12 @@ class Supervised:
         self._process.stdin.flush()
 
     def stop(self) -> None:
-        """Have it end its command."""
+        """Tell the supervisor to end its command."""
         assert self._process.stdin is not None
         self._process.stdin.close()
 
     def wait(self, poll_s: float | None = None) -> Ended | None:
-        """Its report at its end; None if it ended without one. Raises TimeoutExpired after `poll_s`."""
+        """The supervisor's report; None if it ended without one. Raises TimeoutExpired after `poll_s` seconds."""
         self._process.wait(poll_s)
         assert self._process.stdout is not None
         with self._process.stdout as said:
@@ -127,5 +127,5 @@ class Supervised:
 
 
 def now() -> str:
-    """UTC, to the second."""
+    """The present time in UTC, to the second."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -58,3 +58,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`" (did you mean 'x'?)"`, where x is the name in `known` most similar to `name`; "" if none is similar."""
     nearest = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean '{nearest[0]}'?)" if nearest else ""
+
+
+def without_log(reason: str) -> str:
+    """Why a run failed, without the path of the log on this machine."""
+    return reason.partition(" (full log: ")[0]

@@ -1,4 +1,4 @@
-"""What a user asks to compare, and the two recipes and the seeds that this gives."""
+"""Turns what a user asks to compare into two recipes and their seeds."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from harness.variants.recipe import format_recipe, parse_recipe, recipe_sources
 
 
 class Entry(Strict):
-    """What a user asks for: variants to add or remove, the lane, and how to train."""
+    """A user's request: variants to add or remove, the lane, and how to train."""
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     lane: Lane = "loss"
     jobs: Positive | None = None
-    """Runs at a time, if the user chose; runs made under another load are not reused."""
+    """Runs at a time; None if the user did not choose. Runs made with another number at a time are not reused."""
     executor: ExecutorName = "local"
-    """Where runs are made; runs of different executors are kept apart."""
+    """Name of the executor that makes the runs. Runs of different executors are kept apart."""
     settings: tuple[str, ...] = ()
-    """Settings of an exploratory run, which cannot be filed."""
+    """Changed settings of the track. Runs with such settings are exploratory and cannot be filed."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Arms:
     candidate: str
     lane: Lane = "loss"
     remark: str = ""
-    """Why these two are compared, if that is not obvious."""
+    """Why these two recipes are compared, if that is not obvious."""
 
     def has_screen(self, rule: Rule) -> bool:
         """Whether there is a screen: in the lane `loss`, on a track whose noise is known."""
@@ -53,9 +53,10 @@ def record_recipe(board: Board, track: Track) -> str:
 
 
 def choose_arms(board: Board, track: Track, entry: Entry) -> Arms:
-    """The record to beat, and the same recipe with variants added or removed. Raises LlmbenchError for a wrong entry.
+    """The record to beat, and its recipe with the entry's variants added or removed.
 
-    A variant that is already part of the record is measured again: the record against the record without it.
+    If a variant is already part of the record, the record is compared with the record without that variant. Raises
+    LlmbenchError for a wrong entry.
     """
     standing = board.standing(track, entry.lane)
     record = standing.candidate.recipe if standing else format_recipe(())
@@ -95,9 +96,9 @@ def source_digests(project: Project, recipe: str) -> dict[str, str]:
 
 
 def contest_seeds(project: Project, track: Track, arms: Arms, stage: Stage) -> list[int]:
-    """Seeds of the candidate's runs: the first public ones for a screen, else seeds that follow from the code.
+    """Seeds of the candidate's runs: for a screen the first public seeds, else seeds that follow from the code.
 
-    The record's runs have the same seeds, except on a track with stored runs, where they have the public ones.
+    The record's runs have the same seeds. But on a track with stored runs they have the public seeds.
     """
     if stage == "screen":
         return list(track.seeds[: track.rule.screen_looks[-1]])
@@ -106,7 +107,7 @@ def contest_seeds(project: Project, track: Track, arms: Arms, stage: Stage) -> l
 
 
 def remember_entry(project: Project, track: Track, entry: Entry) -> None:
-    """Remember the entry that was run last on this track."""
+    """Save `entry` as the one that was run last on this track."""
     write_atomic(_last_entry(project, track), entry.model_dump_json() + "\n")
 
 
@@ -126,7 +127,7 @@ def _last_entry(project: Project, track: Track) -> Path:
 
 
 def run_command(track: Track | None, entry: Entry) -> str:
-    """The command line that trains and judges `entry` on `track`; None means the default track."""
+    """The command line that trains and judges `entry` on `track`. None stands for the default track."""
     words = [*(f"--variant {name}" for name in entry.added), *(f"--without {name}" for name in entry.removed)]
     words += [f"--track {track.name}"] if track and track.name != DEFAULT_TRACK else []
     words += [f"--lane {entry.lane}"] if entry.lane != "loss" else []

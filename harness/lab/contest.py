@@ -1,4 +1,4 @@
-"""One candidate against the record: train what is missing and judge, first the screen, then the confirmation."""
+"""Judges one candidate against the record, first by a screen, then by a confirmation. Trains missing runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.variants.recipe import recipe_cost, recipe_sources
 
 @dataclass(frozen=True)
 class Contest:
-    """The runs of the last stage, and the verdict on them."""
+    """The runs of a contest's last stage, and the verdict on them."""
 
     arms: Arms
     records: tuple[FinishedRun, ...]
@@ -26,11 +26,11 @@ class Contest:
     failed: tuple[FailedRun, ...]
     verdict: Verdict
     screen: Verdict | None = None
-    """The screen's verdict, if `verdict` is that of a confirmation that followed one."""
+    """The verdict of the screen, if `verdict` is that of a confirmation after a screen."""
 
     @property
     def used(self) -> tuple[tuple[FinishedRun, ...], tuple[FinishedRun, ...]]:
-        """The runs of both arms that the verdict rests on: those of its pairs, or all stored runs of the record."""
+        """(record's runs, candidate's runs) behind the verdict: those of its pairs, and all stored runs if any."""
         return self.verdict.used(self.records, self.candidates)
 
     @property
@@ -57,10 +57,10 @@ def run_contest(
     announce: Announce = lambda contest, look: None,
     screened: Callable[[Contest], None] = lambda contest: None,
 ) -> Contest:
-    """Screen the candidate and, if it passes, confirm it, until there is a verdict or `max_pairs` pairs are trained.
+    """Screen the candidate. If it passes, confirm it, until there is a verdict or `max_pairs` pairs are trained.
 
-    `screened` is called with a screen that the candidate passed. `stages` can leave one stage out; there is never a
-    screen in a lane or on a track without one. A candidate that cannot start is rejected before the record is trained.
+    `screened` is called with the screen if the candidate passed it. A stage that is not in `stages` is left out. Some
+    lanes and tracks have no screen. A candidate that cannot start is rejected before the record is trained.
     """
     contest = None
     if "screen" in stages and arms.has_screen(store.track.rule):
@@ -81,7 +81,7 @@ def run_stage(
     max_pairs: int | None = None,
     announce: Announce = lambda contest, look: None,
 ) -> Contest:
-    """One stage, look by look. `seeds` are given if a claim is trained again; by default the stage has its own."""
+    """Run one stage, look by look. `seeds` are given if a claim is trained again; the default is the stage's own."""
     rule = store.track.rule
     seeds = contest_seeds(store.project, store.track, arms, stage) if seeds is None else seeds
     looks = rule.screen_looks if stage == "screen" else rule.looks
@@ -106,7 +106,7 @@ def run_stage(
 
 
 def _starts(store: RunStore, recipe: str) -> bool:
-    """Whether a run of the recipe reaches its first step; not tried on a cluster, because machines differ."""
+    """Whether a run of the recipe reaches its first step. True without a trial on a cluster, whose machines differ."""
     try:
         if store.executor is LocalExecutor:
             store.rehearse(recipe)
@@ -116,7 +116,7 @@ def _starts(store: RunStore, recipe: str) -> bool:
 
 
 def decide_stored(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> Contest:
-    """The verdict on the kept runs up to the first missing one; trains nothing."""
+    """The verdict on the kept runs, up to the first run that is missing. Trains nothing."""
     runs: list[FinishedRun | FailedRun] = []
     for pair in _pairs(store, arms, stage, seeds):
         found = [store.find(run) for run in pair]
@@ -127,9 +127,9 @@ def decide_stored(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int
 
 
 def decide_trained(store: RunStore, arms: Arms) -> Contest:
-    """The verdict on a candidate's kept runs: of its confirmation or, without one, of its screen.
+    """The verdict on the kept runs of a candidate's confirmation or, if there are none, of its screen.
 
-    Only the runs behind the verdict are taken, because a submission holds exactly the evidence.
+    The contest holds only the runs behind the verdict, because a submission holds exactly the evidence.
     """
     stages: tuple[Stage, ...] = ("confirmation", "screen") if arms.has_screen(store.track.rule) else ("confirmation",)
     for stage in stages:
@@ -148,14 +148,14 @@ def has_passed_screen(store: RunStore, arms: Arms) -> bool:
 
 
 def record_runs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> list[RunIdentity]:
-    """The record's runs for these seeds of the candidate."""
+    """The record's runs that belong to the candidate's `seeds`."""
     stored = store.track.rule.stored_runs if stage == "confirmation" else None
     own = seeds if stored is None else store.track.seeds[:stored]
     return [store.identify(arms.record, seed) for seed in own]
 
 
 def _pairs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> list[tuple[RunIdentity, ...]]:
-    """Pairs in the order of their seeds. On a track with stored runs: first all of these, then each candidate run."""
+    """Pairs in the order of their seeds. On a track with stored runs: all stored runs, then each candidate run."""
     records, candidates = (
         record_runs(store, arms, stage, seeds),
         [store.identify(arms.candidate, seed) for seed in seeds],
@@ -166,10 +166,11 @@ def _pairs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> l
 
 
 def training_order(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> list[RunIdentity]:
-    """The order of training. A confirmation trains pair by pair, with the arms in alternating order, so times compare.
+    """The runs in the order in which they are trained.
 
-    A screen begins with the record's runs: most are kept already, and the candidate's first run is stopped early if it
-    is far behind the record's.
+    In a confirmation the arms are trained one pair at a time. Which arm starts first alternates, so that their times
+    are comparable. A screen begins with the record's runs, because most of them are kept, and because the candidate's
+    first run is stopped early if it is far behind the record's.
     """
     pairs = _pairs(store, arms, stage, seeds)
     if stage == "screen":
@@ -178,7 +179,7 @@ def training_order(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[in
 
 
 def milestone_of(store: RunStore, arms: Arms, run: RunIdentity, first_seed: int) -> GiveUp | None:
-    """When to stop the candidate's first run early; None without the record's run of the same seed."""
+    """The condition to stop the candidate's first run early; None for other runs, or without the record's run."""
     if (run.recipe, run.seed) != (arms.candidate, first_seed):
         return None
     rule, record = store.track.rule, store.find(store.identify(arms.record, first_seed))
@@ -190,7 +191,7 @@ def milestone_of(store: RunStore, arms: Arms, run: RunIdentity, first_seed: int)
 
 
 def _decide(store: RunStore, arms: Arms, stage: Stage, runs: Sequence[FinishedRun | FailedRun]) -> Contest:
-    """The verdict on these runs."""
+    """The contest with the verdict on `runs`."""
     records, candidates = ([run for run in runs if run.recipe == recipe] for recipe in (arms.record, arms.candidate))
     costs = [recipe_cost(recipe_sources(store.project, recipe)) for recipe in (arms.record, arms.candidate)]
     added, rule = costs[1] - costs[0], store.track.rule

@@ -13,9 +13,9 @@ import platformdirs
 
 @contextmanager
 def reserve_cores(count: int) -> Iterator[tuple[int, ...]]:
-    """`count` cores to which no other run of llmbench on this machine is pinned; none if fewer are free.
+    """Reserve `count` cores for a run; no other run of llmbench on this machine is pinned to them.
 
-    Without cores of its own, a run shares them as the system decides.
+    Yields no cores if fewer are free. The operating system then decides on which cores the run works.
     """
     if not hasattr(os, "sched_getaffinity"):
         yield ()

@@ -1,4 +1,4 @@
-"""What this machine can run: for each track, whether it trains here and about how long that takes."""
+"""Finds out which tracks train on this machine, and estimates how long they take."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from harness.rule.forecast import TimeSource, look_costs
 from harness.rule.verdict import Stage
 from harness.variants.recipe import apply_recipe
 
-# A run's rate divided by the rate of square matrix products: 0.6 on two quiet cores (benchmarks/speed), 0.3 to 0.6 in
-# the stored runs of `pocket`, some of which shared their cores.
+# Operations per second of a run, divided by those of square matrix products. It was 0.6 on two idle cores
+# (benchmarks/speed), and 0.3 to 0.6 in the stored runs of `pocket`, some of which shared their cores.
 UTILISATION = 0.5
 
 # Seconds until torch is loaded and the first step runs (measured on `smoke`).
 START_S = 3.0
 
-# Passes over val: one for the score, the others for probes with other tokens, neighbours and order.
+# Passes over val: one for the score, the others for probes, which change tokens, neighbours or the order.
 VAL_PASSES = 3
 
 # Seconds until a trained model is loaded and scoring begins (measured on `smoke` and `pocket`).
@@ -56,27 +56,28 @@ class TrackOutlook(Strict):
     hindrances: tuple[str, ...]
     """Reasons why it does not train here; empty if it does."""
     remarks: tuple[str, ...]
-    """What to know before training: a download, missing pins."""
+    """Sentences to read before training, such as about a download or missing pins."""
     num_params: Positive
     """Parameters of the base recipe."""
     train_flops: float
-    """Operations of one training run: 6 per multiplied parameter and token (arXiv:2001.08361), plus attention."""
+    """Floating-point operations of one training run: 6 per parameter in a matrix product and token
+    (arXiv:2001.08361), plus attention."""
     memory_gib: float
-    """Least memory of one run: weights, gradients, optimizer, evaluated copy and logits, in float32."""
+    """Least memory of one run, in GiB: weights, gradients, optimizer, evaluated copy and logits, in float32."""
     jobs: Positive
     """Runs at a time."""
     run_s: float | None
-    """Seconds of one run; None if nothing here tells."""
+    """Seconds of one run; None if it cannot be estimated here."""
     screen_first_s: float | None
-    """Seconds until the first look of the screen, if the record's runs are kept already; None without a screen."""
+    """Seconds until the first look of the screen, given that the record's runs are kept; None without a screen."""
     screen_last_s: float | None
-    """Seconds until its last look."""
+    """Seconds until the last look of the screen."""
     first_look_s: float | None
     """Seconds from the end of the screen to the first look of the confirmation."""
     last_look_s: float | None
-    """The same to its last look."""
+    """Seconds from the end of the screen to the last look of the confirmation."""
     source: TimeSource | None
-    """What these times are estimated from."""
+    """The source of these estimates."""
 
 
 class Diagnosis(Strict):
@@ -93,20 +94,20 @@ class Diagnosis(Strict):
     bf16: bool
     """Whether that device has bfloat16 in hardware."""
     disk_free_gib: float
-    """Free space on the checkout's disk."""
+    """Free space on the checkout's disk, in GiB."""
     confinement: tuple[str, ...]
-    """What can keep a variant from files, network and processes; empty if nothing can."""
+    """Mechanisms that can deny a variant access to files, network and processes; empty if there are none."""
     cpu_flops_per_s: float
-    """Float32 products of 512 x 512 matrices on one thread, measured once and kept in runs/."""
+    """Operations per second in float32 products of 512 x 512 matrices on one thread. Measured once, kept in runs/."""
     gpu_flops_per_s: float | None
-    """Products of 4096 x 4096 matrices in the precision of training."""
+    """Operations per second in products of 4096 x 4096 matrices in the precision of training; None without a GPU."""
     kept_runs: Count
     """Number of kept runs, from which times are estimated."""
     tracks: tuple[TrackOutlook, ...]
 
 
 def diagnose(project: Project, tell: Callable[[str], None] = lambda doing: None) -> Diagnosis:
-    """Examine the machine. Takes seconds, mostly to load torch. `tell` is called with what is being done."""
+    """Examine the machine. Takes seconds, mostly to load torch. Calls `tell` with a text before each long step."""
     tell("loading torch")
     import torch
 
@@ -136,25 +137,26 @@ def diagnose(project: Project, tell: Callable[[str], None] = lambda doing: None)
 
 
 def available_confinement() -> tuple[str, ...]:
-    """What confinement works here; tried in a separate process, because it cannot be undone."""
+    """Names of the confinement mechanisms that work here. They are tried in another process: they cannot be undone."""
     code = "from harness.player.confine import confine; print(*confine([], []))"
     done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=False)
     return (*((NAME,) if bubble_works() else ()), *done.stdout.split())
 
 
 class MatrixRates(Strict):
-    """Rates that were measured once on a machine and are kept with its runs, so that estimates do not change."""
+    """Rates of matrix products. They are measured once and kept with the runs, so that estimates do not change."""
 
     machine: Machine
     torch: str
     flops_per_s: dict[str, float]
-    """Device -> operations per second in products of square matrices."""
+    """Device -> floating-point operations per second in products of square matrices."""
 
 
 def matrix_rates(project: Project) -> dict[str, float]:
-    """Device -> operations per second in square products: on one thread in float32, on a GPU in training precision.
+    """Device -> operations per second in products of square matrices.
 
-    Kept rates of this machine and torch version are used again; else rates are measured, and kept if possible.
+    The CPU's rate is for one thread and float32, a GPU's for the precision of training. Uses the rates kept for this
+    machine and torch version. If there are none, rates are measured, and kept if possible.
     """
     import torch
 
@@ -171,7 +173,7 @@ def matrix_rates(project: Project) -> dict[str, float]:
 
 
 def measure_rates() -> dict[str, float]:
-    """Measure the rates. The fastest repetition counts, because load can only slow a repetition."""
+    """Measure the rates of `matrix_rates`. The fastest repetition counts, because other load only slows them."""
     import torch
     from torch.utils.benchmark import Timer  # uses one thread, and waits for the GPU
 
@@ -190,7 +192,7 @@ def measure_rates() -> dict[str, float]:
 
 
 class Work(NamedTuple):
-    """What one run of a track's base recipe takes; memory is per process."""
+    """The computation and the memory that a run of a track's base recipe takes; memory is per process."""
 
     num_params: int
     train_flops: float
@@ -199,7 +201,7 @@ class Work(NamedTuple):
 
 
 def track_work(track: Track) -> Work:
-    """Counted on the real model, which is built without memory on torch's meta device."""
+    """The work of a run, counted on the track's model. The model is built on torch's meta device, without memory."""
     import torch
 
     model, budget = track.model, track.budget
@@ -207,7 +209,7 @@ def track_work(track: Track) -> Work:
         num_params = sum(p.numel() for p in apply_recipe({}, model, track.optim).build().parameters())
     attention = (
         2 * model.num_layers * budget.seq_len * model.dim
-    )  # scores and mixture; a causal mask needs half of both
+    )  # scores and weighted values; a causal mask needs half of both
     forward = 2 * multiplied_params(model, num_params) + attention  # operations per token
     scored: float = 0
     if track.data.pinned:  # otherwise the sizes of the splits are not known yet
@@ -221,9 +223,9 @@ def track_work(track: Track) -> Work:
 def run_seconds(
     project: Project, track: Track, jobs: int, rates: Mapping[str, float] | None = None
 ) -> tuple[float | None, TimeSource | None]:
-    """Seconds of one whole run here and what they come from; (None, None) without the track's device.
+    """Seconds of one whole run here, and the source of the estimate; (None, None) without the track's device.
 
-    They come from kept runs. Where none is kept, they follow from `rates`, by default those of the machine.
+    The source is the kept runs or, if there are none, `rates`, by default those of the machine.
     """
     kept_s = kept_run_seconds(project, track, jobs)
     if kept_s is not None:
@@ -237,9 +239,9 @@ def run_seconds(
 
 
 def kept_run_seconds(project: Project, track: Track, jobs: int) -> float | None:
-    """Median seconds of the track's finished runs on this kind of processor; None where none is kept.
+    """Median seconds of the track's finished runs on this kind of processor; None if none is kept.
 
-    Of runs that were made `jobs` at a time, where there are any, else of all.
+    If some were made `jobs` at a time, only these count.
     """
     kept, here = defaultdict[int, list[float]](list), (track.training_digest, this_machine().cpu)
     for path in project.runs.glob(f"{track.name}/*/*/seed-*/{RUN_FILE}"):
@@ -251,7 +253,7 @@ def kept_run_seconds(project: Project, track: Track, jobs: int) -> float | None:
 
 
 def whole_seconds(run: FinishedRun) -> float:
-    """Seconds of a run from its start until it was scored. Scoring is estimated from the one pass that was timed."""
+    """Seconds of a run from its start until it was scored. Only one pass of scoring is timed; others are estimated."""
     return run.training.wall_s + SCORING_START_S + VAL_PASSES * run.evaluation.eval_s
 
 
@@ -298,7 +300,7 @@ def _hindrances(track: Track, work: Work, memory_gib: float, gpu_memory_gib: flo
 
 
 def _remarks(track: Track) -> list[str]:
-    """What to know before the track trains."""
+    """Sentences that the user should read before the track trains."""
     remarks = ["downloads its text first"] if track.data.source == "hub" and read_manifest(track) is None else []
     if track.num_threads > available_cores():
         remarks.append(f"a run has {track.num_threads} threads, which share {available_cores()} core(s)")

@@ -1,6 +1,6 @@
-"""Executors make single runs. The local one makes them on this machine: it is the referee and starts the players.
+"""Executors make single runs. The local executor makes them on this machine: it is the referee and starts players.
 
-`harness.lab.ray.cluster` makes runs on a cluster, with the local executor on the machine where a run lands.
+`harness.lab.ray.cluster` makes runs on a cluster. The machine that gets a run makes it with the local executor.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from harness.referee.run import make_run, rehearse
 ExecutorName = Literal["local", "ray"]
 EXECUTORS: tuple[ExecutorName, ...] = ("local", "ray")
 Watch = Callable[[RunEvent], None]
-"""Called with each event of one run: `Step`, `Evaluating`, or `Lost` if it starts again."""
+"""Called with each event of one run: `Step`, `Evaluating`, or `Lost` if the run has to start again."""
 MEMORY_SHARE = 0.9
 """Share of the machine's memory that all runs together may use; each gets an equal part."""
 
 
 class Executor(ABC):
-    """Makes single runs; each run is made in a thread of its own."""
+    """Makes single runs, each in a thread of its own."""
 
     name: ExecutorName
 
     def __init__(self, track: Track, jobs: int) -> None:
-        """For at most `jobs` runs of `track` at a time."""
+        """Prepare for at most `jobs` runs of `track` at a time."""
         self.track, self.jobs = track, jobs
         self.stopping = False
         self._stops: set[Callable[[], None]] = set()
@@ -52,7 +52,7 @@ class Executor(ABC):
     @staticmethod
     @abstractmethod
     def room(track: Track) -> int:
-        """Number of runs of `track` at a time, so that each has the track's threads or its own GPU.
+        """Largest number of runs of `track` at a time for which each has the track's threads or its own GPU.
 
         Raises LlmbenchError if there is no room for one.
         """
@@ -61,7 +61,7 @@ class Executor(ABC):
     def make(self, run: RunIdentity, job: Job, watch: Watch) -> FinishedRun | FailedRun:
         """Train and evaluate `run`, as `job` describes it, and leave its weights in the job's folder.
 
-        Raises LlmbenchError where it cannot start, InterruptedRunError after `stop()`.
+        Raises LlmbenchError if the run cannot start, InterruptedRunError after `stop()`.
         """
 
     def stop(self) -> None:
@@ -73,7 +73,7 @@ class Executor(ABC):
 
     @contextmanager
     def stopping_by(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Within, `stop` is called to end a run; at once if runs were already asked to stop."""
+        """While this context is open, `stop` is called when runs are asked to stop; at once if they already were."""
         with self._guard:
             self._stops.add(stop)
             if self.stopping:
@@ -91,7 +91,7 @@ class Executor(ABC):
 
     @contextmanager
     def stopped_by_signals(self) -> Iterator[None]:
-        """Within, SIGINT and SIGTERM ask the runs to stop, which then raise InterruptedRunError."""
+        """While this context is open, SIGINT and SIGTERM ask the runs to stop; these raise InterruptedRunError."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -105,7 +105,7 @@ class Executor(ABC):
 
 
 def alike_gpus() -> list[str]:
-    """Names, for CUDA_VISIBLE_DEVICES, of all GPUs of the first one's kind; `0` if there is no GPU."""
+    """All GPUs of the same kind as the first one, as CUDA_VISIBLE_DEVICES names them; `0` if there is no GPU."""
     import torch
 
     # Runs on two kinds of GPU cannot be compared.
@@ -116,19 +116,22 @@ def alike_gpus() -> list[str]:
 
 
 def share_out(gpus: Sequence[str], track: Track) -> list[str]:
-    """CUDA_VISIBLE_DEVICES for each run that fits at a time, and for one run if none fits."""
+    """One value of CUDA_VISIBLE_DEVICES for each run that can train at the same time.
+
+    One value if there are too few GPUs for even one run, none without GPUs.
+    """
     size = track.num_processes
     places = [",".join(gpus[i : i + size]) for i in range(0, len(gpus) - size + 1, size)]
     return places or [",".join(gpus)] * bool(gpus)
 
 
 class LocalExecutor(Executor):
-    """Runs on this machine: the referee of each is a thread, its players are processes."""
+    """Makes runs on this machine. The referee of a run is a thread, its players are processes."""
 
     name = "local"
 
     def __init__(self, track: Track, jobs: int, gpus: Sequence[str] | None = None) -> None:
-        """Each process of a run gets one of `gpus`; by default this machine's on a CUDA track, else none."""
+        """Give each process of a run one of `gpus`. Default: this machine's GPUs on a CUDA track, else none."""
         super().__init__(track, jobs)
         if gpus is None:
             gpus = alike_gpus() if track.device == "cuda" else ()
@@ -143,7 +146,7 @@ class LocalExecutor(Executor):
 
     @contextmanager
     def device(self) -> Iterator[dict[str, str]]:
-        """Reserves GPUs for a run; yields the environment variables that its players need for them."""
+        """Reserve GPUs for a run. Yields the environment variables that assign them to its players."""
         if self.track.device == "cpu":
             yield {}
             return
@@ -155,7 +158,7 @@ class LocalExecutor(Executor):
 
     @contextmanager
     def casting(self, job: Job) -> Iterator[Casting]:
-        """Reserves cores or GPUs and a part of the memory for one run."""
+        """Reserve cores or GPUs and a part of the memory for one run."""
         memory_bytes = int(MEMORY_SHARE * psutil.virtual_memory().total / self.jobs)
         with self.device() as environment, reserve_cores(self.track.num_threads) as cores:
             yield Casting(
@@ -176,7 +179,7 @@ class LocalExecutor(Executor):
     def rehearse(self, job: Job) -> Built:
         """Start a run's players up to their first step; returns what they built. Nothing is kept.
 
-        Raises RunFailedError or LlmbenchError where training would fail.
+        Raises RunFailedError or LlmbenchError if training would fail.
         """
         with self.casting(job) as casting:
             return rehearse(casting)

@@ -1,9 +1,9 @@
 """All verdicts of this machine and of the board, so that every attempt is counted.
 
-`runs/TRACK/attempts.jsonl` gets one line for each candidate that gets a verdict on this machine. It also gets one for
-each run of a candidate that fails a probe, as soon as the run ends: to delete its file and try again is another
-attempt. With the board's negative results these lines give the number of an attempt, which matters because with enough
-attempts one wins by chance. They also give the list of all verdicts, filed or not.
+`runs/TRACK/attempts.jsonl` gets one line for each verdict on a candidate on this machine. It also gets one for each run
+of a candidate that fails a probe, as soon as the run ends, because a user who deletes that run and tries again makes
+another attempt. These lines and the board's negative results give the number of an attempt. The number matters because
+with enough attempts one wins by chance. They also give the list of all verdicts, filed or not.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ ATTEMPTS = "attempts.jsonl"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A candidate when its contest began: the entry, both recipes, and the code of their variants."""
+    """A candidate as it was when its contest began: the entry, both recipes, and the code of their variants."""
 
     arms: Arms
     entry: Entry
     record_sources: Mapping[str, str]
-    """Variant -> digest, in the order of the recipe."""
+    """Variant of the record -> digest of its file, in the order of the recipe."""
     sources: Mapping[str, str]
 
     @classmethod
     def read(cls, project: Project, arms: Arms, entry: Entry) -> Candidate:
-        """The candidate with the variants' present files. Raises LlmbenchError where one is missing or broken."""
+        """The candidate with the variants' present files. Raises LlmbenchError if a file is missing or broken."""
         return cls(arms, entry, *(source_digests(project, recipe) for recipe in (arms.record, arms.candidate)))
 
 
 class Met(Strict):
-    """The contest of an attempt, with all that is needed to find its runs again."""
+    """The contest of an attempt, with everything that is needed to find its runs again."""
 
     stage: Stage
     record: Recipe
@@ -64,7 +64,7 @@ class Attempt(Strict):
     """One candidate and its verdict, or one invalid run of a candidate."""
 
     date: str
-    """UTC time; only the date in older lines."""
+    """UTC time. Older lines have only the date."""
     track_digest: Sha256
     holder: Count
     """Number of the submission that held the record; 0 if there was none."""
@@ -77,20 +77,20 @@ class Attempt(Strict):
     seed: Count | None = ABSENT
     """Seed of an invalid run; None for a verdict."""
     met: Met | None = ABSENT
-    """None in older lines."""
+    """The contest; None in older lines."""
 
 
 class Judged(Strict):
     """A candidate and its last verdict in one stage against one record."""
 
     date: str
-    """UTC time of the verdict; only the date if it comes from the board or an older line."""
+    """UTC time of the verdict. Verdicts from the board or from older lines have only the date."""
     track: str
     track_digest: Sha256
     """Digest of the track's edition."""
     candidate: str
     record: str | None
-    """Recipe of the record that the candidate was compared with. Fields that may be None are so in older lines."""
+    """Recipe of the record that the candidate was compared with. In older lines this and other fields are None."""
     lane: Lane | None
     stage: Stage | None
     decision: str
@@ -101,17 +101,17 @@ class Judged(Strict):
     number: Count | None
     """Number of the submission that holds the verdict; None if it is not filed."""
     state: str
-    """State of a record on the board; empty for any other."""
+    """State of the record on the board; empty if the candidate is no record."""
     here: bool
     """Whether it was judged on this machine."""
     sources: dict[str, Sha256]
     record_sources: dict[str, Sha256] | None
     entry: Entry | None
-    """The entry; None if it was not judged on this machine."""
+    """The user's entry; None if the candidate was not judged on this machine."""
 
     @property
     def contest(self) -> tuple[str | None, ...] | None:
-        """Verdicts with equal keys belong to one contest; None if the record is unknown."""
+        """Key of the contest: verdicts with equal keys belong to one contest. None if the record is unknown."""
         if self.record_sources is None:
             return None
         sources = map(candidate_key, (self.record_sources, self.sources))
@@ -119,7 +119,7 @@ class Judged(Strict):
 
 
 def record_attempt(project: Project, board: Board, track: Track, candidate: Candidate, contest: Contest) -> None:
-    """Append a candidate and its verdict to this machine's attempts; invalid runs were appended before."""
+    """Append a candidate and its verdict to this machine's attempts. Invalid runs have been appended before."""
     invalid = any((run.status, run.recipe) == ("invalid", contest.arms.candidate) for run in contest.failed)
     if contest.verdict.pairs or not invalid:
         verdict = contest.verdict.model_dump(include={"decision", "reasons", "pairs", "gain"})
@@ -127,7 +127,7 @@ def record_attempt(project: Project, board: Board, track: Track, candidate: Cand
 
 
 def record_invalid(project: Project, board: Board, track: Track, candidate: Candidate) -> Observe:
-    """An observer of a store that appends each invalid run of `candidate` as soon as it ends."""
+    """An observer for a store. It appends each invalid run of `candidate` to the attempts as soon as the run ends."""
 
     def observe(run: RunIdentity, event: RunEvent) -> None:
         if (
@@ -146,7 +146,7 @@ def record_invalid(project: Project, board: Board, track: Track, candidate: Cand
 def _append(project: Project, board: Board, track: Track, candidate: Candidate, stage: Stage, **fields: Any) -> None:
     holder, arms = board.holder(track), candidate.arms
     if holder is not None and holder.candidate.recipe == arms.candidate:
-        return  # to measure the record again is no attempt
+        return  # measuring the record again is no attempt
     attempt = Attempt(
         date=datetime.datetime.now(tz=datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         track_digest=track.digest,
@@ -161,7 +161,7 @@ def _append(project: Project, board: Board, track: Track, candidate: Candidate, 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         earlier = path.read_bytes() if path.exists() else b""
-        torn = bool(earlier) and not earlier.endswith(b"\n")  # a kill while it was written can cut a line
+        torn = bool(earlier) and not earlier.endswith(b"\n")  # a kill during a write can cut a line
         with path.open("a", encoding="utf-8") as file:
             file.write("\n" * torn + line)
     except OSError as error:
@@ -180,9 +180,9 @@ def _read_attempts(project: Project, track: str) -> list[Attempt]:
 
 
 def attempt_number(project: Project, board: Board, track: Track, sources: Mapping[str, str]) -> int:
-    """The candidate's place among the candidates since the track's last record, from 1.
+    """The number of candidates since the track's last record, including this one.
 
-    Earlier tries of the same candidate do not count, except one for each time that a seed's run was invalid.
+    Earlier tries of the same candidate count only if a run was invalid: one for each invalid run of a seed.
     """
     holder = board.holder(track)
     tried, invalid = board.attempts(track), Counter[tuple[str, int | None]]()
@@ -195,17 +195,17 @@ def attempt_number(project: Project, board: Board, track: Track, sources: Mappin
 
 
 def attempt_sentence(number: int, arms: Arms, board: Board, track: Track) -> str:
-    """`attempt 7 on pocket since record 3`."""
+    """The number of an attempt as text: `attempt 7 on pocket since record 3`."""
     holder = board.holder(track)
     since = f"since record {holder.number}" if holder else "before any record"
     return f"{arms.candidate}: attempt {number} on {track.name} {since}"
 
 
 def read_history(project: Project, board: Board, track: str | None = None) -> list[Judged]:
-    """All verdicts of this machine and of the board, newest first; of one track if one is named.
+    """All verdicts of this machine and of the board, newest first; only those on `track` if it is given.
 
-    Of each stage of a contest the last verdict is listed; a passed screen is not listed if there is a confirmation.
-    Challenges are not listed; they show in the state of a record. Raises LlmbenchError for a broken line.
+    Each stage of a contest is listed with its last verdict. A passed screen is not listed if there is a confirmation.
+    Challenges are not listed, but change the state of a record. Raises LlmbenchError for a broken line.
     """
     found: dict[Any, Judged] = {}
     logs = sorted(path.parent.name for path in project.runs.glob(f"*/{ATTEMPTS}"))
@@ -251,7 +251,7 @@ def _judged_here(attempt: Attempt, track: str) -> Judged:
 
 
 def _judged_by(submission: Submission, state: str) -> Judged | None:
-    """A submission, a record or a negative result, as a verdict on its candidate."""
+    """The verdict of a submission on its candidate; None if it is neither a record nor a negative result."""
     verdict, record = submission.verdict, submission.record
     if submission.kind not in ("record", "negative") or verdict is None or record is None:
         return None
@@ -281,14 +281,14 @@ def judged_before(project: Project, board: Board, track: Track, candidate: Candi
 
 
 def _change(record: Mapping[str, str], candidate: Mapping[str, str]) -> tuple[str, str]:
-    """The code of the variants that were added and of those that were removed, whatever else the record has."""
+    """Keys of the code that was added to the record and of the code that was removed, without its other variants."""
     added = {name: digest for name, digest in candidate.items() if name not in record}
     removed = {name: digest for name, digest in record.items() if name not in candidate}
     return candidate_key(added), candidate_key(removed)
 
 
 def find_unfiled(project: Project, board: Board, track: Track, entry: Entry) -> list[Judged]:
-    """This machine's verdicts on `entry`, on this edition of the track, that are not filed."""
+    """This machine's unfiled verdicts on `entry` on this edition of the track."""
     asked = (entry.added, entry.removed, entry.lane)
     return [
         one
@@ -301,7 +301,7 @@ def find_unfiled(project: Project, board: Board, track: Track, entry: Entry) -> 
 
 
 def unfiled_standings(project: Project, board: Board) -> dict[tuple[str, str], list[Judged]]:
-    """(variant, its digest) -> this machine's verdicts on it that are not filed, on the tracks' present editions."""
+    """(variant, its digest) -> this machine's unfiled verdicts on it, on the present editions of all tracks."""
     editions, found = set[str](), defaultdict[tuple[str, str], list[Judged]](list)
     for name in track_names(project):
         with suppress(LlmbenchError):  # a broken track is reported by the command that needs it

@@ -1,4 +1,4 @@
-"""The provenance of a run: revision, packages, machine. No user and no host names."""
+"""The provenance of a run: revision, packages, machine. It contains no user or host names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRACKED = ("models", "harness", "tracks", ":!models/variants")  # variants have 
 
 
 def collect_provenance(project: Project, track: Track, *, jobs: int, gpu: str | None = None) -> Provenance:
-    """Provenance of a run of `track` that is trained here, `jobs` at a time."""
+    """Provenance of a run of `track` on this machine, where `jobs` runs are trained at a time."""
     revision, dirty = None, False
     with suppress(LlmbenchError):  # no git, or no repository
         dirty = bool(git(project.root, "status", "--porcelain", "--", *TRACKED).strip())
@@ -38,7 +38,7 @@ def collect_provenance(project: Project, track: Track, *, jobs: int, gpu: str | 
 
 
 def this_machine(gpu: str | None = None) -> Machine:
-    """The machine: what times and the last bits of a loss depend on."""
+    """This machine's properties on which times and the last bits of a loss depend."""
     return Machine(
         cpu=_cpu_name(),
         cores=available_cores(),
@@ -55,7 +55,7 @@ def available_cores() -> int:
 
 
 def default_jobs(track: Track) -> int:
-    """Number of runs of `track` at a time: one on a GPU, else as many as there are cores for."""
+    """Number of runs of `track` at a time: one on a CUDA track, else the number for which there are enough cores."""
     return 1 if track.device == "cuda" else max(1, available_cores() // track.num_threads)
 
 

@@ -1,4 +1,4 @@
-"""Checks of a claim that need computing: training it again, and auditing its model."""
+"""Checks of a claim that need computing: training the claim again, and auditing its model."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from harness.variants.source import read_variant, variant_names
 
 
 class Repeat(Strict):
-    """The result of training an opening's seeds again and comparing the runs with the stored ones."""
+    """The result of training an opening's seeds again: how the new runs compare with the stored ones."""
 
     outcome: Outcome
     differs: dict[str, str] = Field(default_factory=dict)
-    """Reason code -> what differs between then and now; if nothing does, the numbers must be equal."""
+    """Reason code -> what differs between the stored and the new runs. If it is empty, numbers must be equal."""
     gain: float | None = None
-    """Nats by which the mean loss is lower now; None for a single seed."""
+    """Stored mean loss minus new mean loss, in nats per token; None for a single seed."""
     ci_low: float | None = None
     ci_high: float | None = None
 
@@ -68,22 +68,22 @@ def claim_track(project: Project, submission: Submission) -> Track:
 
 
 def claim_arms(submission: Submission) -> Arms:
-    """The two recipes of a claim; an opening has no record, and its name is empty."""
+    """The two recipes of a claim. An opening has no record: the name of its record's recipe is empty."""
     record = submission.record.recipe if submission.record else ""
     return Arms(record, submission.candidate.recipe, submission.lane)
 
 
 def track_again(track: Track, submission: Submission) -> Track:
-    """The track with the rule for training `submission` again; a negative result keeps the track's early stop.
+    """The track with the rule for training `submission` again. Only a negative result keeps the track's early stop.
 
-    A single run does not depend on the rule, so these runs can be compared with those of the claim.
+    The rule does not affect a single run, so the new runs can be compared with those of the claim.
     """
     rule = rule_in_pairs(track.rule) if submission.kind in ("opening", "negative") else rule_again(track.rule)
     return track.model_copy(update={"rule": rule})
 
 
 def outcome_of(claim: Submission, board: Board, contest: Contest) -> Outcome:
-    """What this re-run says of `claim`; for a challenge, the claim is its outcome for the record."""
+    """The outcome of a re-run of `claim`. If `claim` is a challenge, its claim is the outcome for the record."""
     if "candidate_failed" in contest.verdict.reasons and contest.failed[0].status not in OWN_FAILURES:
         return "open"  # the failure may have a cause outside the run
     if claim.kind == "negative":
@@ -101,7 +101,7 @@ def outcome_of(claim: Submission, board: Board, contest: Contest) -> Outcome:
 def audit_model(store: RunStore, run: FinishedRun, drawn: int | None = None) -> Audit:
     """Audit the model of a run. The tested positions follow from `drawn` or, by default, from the weights and val.
 
-    Raises RejectedError where the model has a leak, InterruptedRunError on Ctrl-C or SIGTERM.
+    Raises RejectedError if the model has a leak, InterruptedRunError on Ctrl-C or SIGTERM.
     """
     executor, track = LocalExecutor(store.track, 1), store.track
     with (
@@ -117,14 +117,14 @@ def audit_model(store: RunStore, run: FinishedRun, drawn: int | None = None) -> 
 
 
 def compare_repeat(stored: Sequence[FinishedRun], again: Sequence[FinishedRun], rule: Rule) -> Repeat:
-    """Compare an opening's stored runs with the runs trained again; both in the same order.
+    """Compare an opening's stored runs with the runs trained again; both are in the same order.
 
-    If code, machine, packages and threads are the same, the numbers must be equal to the bit. Otherwise the means are
-    compared (Welch): the outcome is confirmed if the whole interval of their difference lies within the track's loss
-    tolerance, else open, because what differs may be the cause.
+    If code, machine, packages and threads are the same, the numbers must be equal to the last bit. Otherwise the means
+    are compared by Welch's test. The outcome is `confirmed` if the interval of their difference lies within the
+    track's loss tolerance. Else it is `open`, because the different code or machine may be the cause.
     """
     found = comparability_problems(stored, again, timed=False)
-    differs = {code: detail for code, detail in found.items() if code not in ("mixed_load", "mixed_clocks")}  # of times
+    differs = {code: detail for code, detail in found.items() if code not in ("mixed_load", "mixed_clocks")}  # on times
     arms = (stored, again)
     losses = ([run.evaluation.val_loss for run in runs] for runs in arms)
     means = gain_test(*losses, alpha=rule.alpha)

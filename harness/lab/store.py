@@ -1,7 +1,7 @@
-"""Runs on this machine: finds kept ones, trains missing ones, resumes interrupted ones.
+"""The runs of this machine: finds kept runs, trains missing ones, and resumes interrupted ones.
 
-A run's folder is named after everything that its numbers depend on, so a run found there can be reused:
-`runs/TRACK/RECIPE/KEY/seed-N/` with `run.json`, the weights, the log, and a checkpoint while it trains.
+A run's folder is `runs/TRACK/RECIPE/KEY/seed-N/`. It holds `run.json`, the weights, the log, and a checkpoint while
+the run trains. KEY is a digest of everything that the numbers depend on, so a run found there can be reused.
 """
 
 from __future__ import annotations
@@ -32,20 +32,21 @@ from harness.referee.job import GiveUp, Job
 from harness.variants.recipe import recipe_sources
 
 RUN_FILE = "run.json"
-# A run that was ended from outside is made again, and so is one that was stopped at the milestone of another contest. A
-# run that failed by itself is a result: it is not tried again.
+# A run that was ended from outside is made again. So is a run that was stopped at the milestone of another contest. A
+# run that failed by itself is a result, and is not made again.
 RETRIED = ("hopeless", "interrupted")
 Result = Future[FinishedRun | FailedRun]
-"""The result of a run, or what was raised if it could not start."""
+"""The result of a run, or the exception that was raised if it could not start."""
 Observe = Callable[[RunIdentity, RunEvent], None]
-"""Called with a run and its newest event, from the threads that make the runs."""
+"""Called with a run and its newest event, in the threads that make the runs."""
 
 
 @contextmanager
 def only_one(lock_file: Path, waiting: Callable[[], None], check: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Within, no other process is. A process that must wait calls `waiting()`, then `check()` again and again.
+    """While this context is open, no other process can open one with the same `lock_file`.
 
-    Raises LlmbenchError where a file within cannot be written, and what `check` raises.
+    A process that has to wait calls `waiting()` once, then `check()` repeatedly. Raises LlmbenchError if a file cannot
+    be written while the context is open, and any error of `check`.
     """
     lock = filelock.FileLock(lock_file)
     try:
@@ -69,21 +70,21 @@ def only_one(lock_file: Path, waiting: Callable[[], None], check: Callable[[], N
 
 @dataclass(frozen=True)
 class RunStore:
-    """The runs of one track on one machine: makes them, keeps them, finds them again."""
+    """Makes, keeps and finds the runs of one track on this machine or on a cluster."""
 
     project: Project
     track: Track
     jobs: int
-    """Number of runs at a time; affects times, not losses, because each run has the track's threads."""
+    """Number of runs at a time. It affects times but not losses, because each run has the track's threads."""
     occasion: str = ""
-    """If runs must be made again although they are kept: a name for this purpose."""
+    """Empty, or a name for which runs are made again although they are kept."""
     observe: Observe = lambda run, event: None
     checkpoint_every_s: float = 30.0
     executor: type[Executor] = LocalExecutor
 
     @cached_property
     def provenance(self) -> Provenance:
-        """Provenance of the runs that are made now."""
+        """Provenance of the runs that this store makes."""
         gpu = gpu_name(self.track) if self.executor is LocalExecutor else None
         return collect_provenance(self.project, self.track, jobs=self.jobs, gpu=gpu)
 
@@ -93,7 +94,7 @@ class RunStore:
         return code_digest(self.project)
 
     def identify(self, recipe: str, seed: int) -> RunIdentity:
-        """The run of `recipe` with `seed`, as it would be made now. Raises LlmbenchError for a bad recipe."""
+        """Identity of the run of `recipe` with `seed`, with the present code. Raises LlmbenchError for a bad recipe."""
         return RunIdentity(
             track=self.track.name,
             training_digest=self.track.training_digest,
@@ -105,7 +106,7 @@ class RunStore:
         )
 
     def folder(self, run: RunIdentity) -> Path:
-        """Folder of `run`; the key in its path covers all that numbers and times depend on."""
+        """Folder of `run`. The key in its path is a digest of everything that numbers and times depend on."""
         provenance = run.provenance
         parts = {
             "training": run.training_digest,
@@ -116,8 +117,8 @@ class RunStore:
             "threads": provenance.threads,
             "jobs": provenance.jobs,
         }
-        # Which machine of a cluster makes a run is not known before, so there the key names the cluster. Runs of
-        # different machines are refused when they are compared.
+        # It is not known in advance which machine of a cluster makes a run, so the key names the executor instead.
+        # Runs of different machines are refused when they are compared.
         if self.executor is not LocalExecutor:
             del parts["machine"], parts["jobs"]
             parts["executor"] = self.executor.name
@@ -127,23 +128,23 @@ class RunStore:
         return self.project.runs / run.track / run.recipe / key / f"seed-{run.seed}"
 
     def find(self, run: RunIdentity) -> FinishedRun | FailedRun | None:
-        """The stored result of `run`. Raises LlmbenchError where the stored file is broken."""
+        """The stored result of `run`; None if there is none. Raises LlmbenchError if the stored file is broken."""
         path = self.folder(run) / RUN_FILE
         if not path.exists():
             return None
         found = load_run(path)
         same = (found.training_digest, found.sources, found.code_digest, found.recipe, found.seed)
         if same != (run.training_digest, run.sources, run.code_digest, run.recipe, run.seed):
-            raise LlmbenchError(f"{path} is not the run that belongs there; delete it to train it again")
+            raise LlmbenchError(f"{path} holds another run than expected; delete it, and the expected one is trained")
         return found
 
     def make(
         self, runs: Sequence[RunIdentity], milestone: Callable[[RunIdentity], GiveUp | None] = lambda run: None
     ) -> list[FinishedRun | FailedRun]:
-        """The results of `runs`, in order: kept ones are found, the others trained.
+        """Find the kept ones of `runs`, train the others, and return all results in order.
 
         After a failed run no other is started, so the list may end early. `milestone` is called when a run starts.
-        Raises LlmbenchError where a run cannot start, InterruptedRunError on Ctrl-C or SIGTERM; finished runs are kept.
+        Raises LlmbenchError if a run cannot start, InterruptedRunError on Ctrl-C or SIGTERM. Finished runs are kept.
         """
         waiting, made = deque(runs), dict[tuple[str, int], FinishedRun | FailedRun]()
 
@@ -161,11 +162,11 @@ class RunStore:
         keep: Callable[[RunIdentity, Result], None],
         milestone: Callable[[RunIdentity], GiveUp | None] = lambda run: None,
     ) -> None:
-        """Make runs, `jobs` at a time, until `take` returns none and all have ended.
+        """Make runs, `jobs` at a time, until `take` returns None and all runs have ended.
 
-        `take` is called whenever there is room for a run. `keep` is called with each run that was found or made, or
-        with what it raised. Both are called from this thread, one at a time; if one raises, the running runs are
-        stopped. Raises InterruptedRunError on Ctrl-C or SIGTERM; finished runs are kept.
+        `take` is called whenever another run can start. `keep` is called with each run and its result, or the exception
+        that it raised. Both are called in this thread, one at a time. If one of them raises, the unfinished runs are
+        stopped. Raises InterruptedRunError on Ctrl-C or SIGTERM. Finished runs are kept.
         """
         executor = self.executor(self.track, self.jobs)
         with executor.stopped_by_signals(), ThreadPoolExecutor(max_workers=self.jobs) as pool:
@@ -204,9 +205,9 @@ class RunStore:
             return result
 
     def rehearse(self, recipe: str) -> Built:
-        """Let players build `recipe` up to its first step. Takes seconds; nothing is kept.
+        """Let players build `recipe` and run it up to its first step. Takes seconds; nothing is kept.
 
-        Raises RunFailedError or LlmbenchError where it may not start, InterruptedRunError on Ctrl-C or SIGTERM.
+        Raises RunFailedError or LlmbenchError if it may not start, InterruptedRunError on Ctrl-C or SIGTERM.
         """
         executor = LocalExecutor(self.track, 1)
         with tempfile.TemporaryDirectory() as folder, executor.stopped_by_signals():
@@ -225,7 +226,7 @@ class RunStore:
         )
 
     def _usual_step_s(self) -> float | None:
-        """Seconds per step in the newest finished run of this track here; None without one."""
+        """Seconds per step of this track's newest finished run on this machine; None if there is none."""
         paths = self.project.runs.glob(f"{self.track.name}/*/*/seed-*/{RUN_FILE}")
         for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
             with suppress(LlmbenchError):  # a broken file is reported by the command that needs its numbers

@@ -1,4 +1,4 @@
-"""Writes a submission: the claim, its runs and its sources, all or nothing."""
+"""Writes a submission: the claim, its runs and its sources. Writes either all of it or nothing."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Filing:
 
 
 def refuse_exploration(track: Track, settings: Sequence[str]) -> None:
-    """Raises LlmbenchError for exploratory runs, by the type of the track or by the settings."""
+    """Raises LlmbenchError if runs are exploratory, because of the track's type or of changed settings."""
     if settings or isinstance(track, ExploratoryTrack):
         given = " ".join(f"--set {setting}" for setting in settings or settings_of(track))
         raise LlmbenchError(
@@ -67,7 +67,7 @@ def refuse_exploration(track: Track, settings: Sequence[str]) -> None:
 
 
 def file_opening(store: RunStore, board: Board) -> Filing:
-    """The opening of a track. Raises LlmbenchError if the track is open or too few seeds of the base are trained."""
+    """The opening of a track. Raises LlmbenchError if it is already open, or if too few runs of the base are kept."""
     track, holder = store.track, board.holder(store.track)
     if holder is not None:
         raise LlmbenchError(
@@ -95,7 +95,7 @@ def require_holder(board: Board, track: Track) -> Submission:
 
 
 def require_pinned(track: Track) -> None:
-    """Raises LlmbenchError where the track does not pin its tokens."""
+    """Raises LlmbenchError if the track does not pin its tokens."""
     if not track.data.pinned:
         raise LlmbenchError(
             f"the track {track.name} is not pinned, so others could not make the same tokens; "
@@ -106,11 +106,11 @@ def require_pinned(track: Track) -> None:
 def find_contest(
     project: Project, board: Board, track: Track, entry: Entry, *, negative: bool
 ) -> tuple[Entry, Arms, Judged | None]:
-    """The contest of `entry` to file: how its runs were made, its arms, and its last verdict that is not filed.
+    """The contest of `entry` to file: how its runs were made, its arms, and its last unfiled verdict.
 
     A record is filed against the present record. A negative result is filed against the record that it was compared
-    with, even if the track has another one now. Raises LlmbenchError if that one is not on the board or a variant has
-    changed.
+    with, even if the track has a newer record. Raises LlmbenchError if that record is not on the board, or if a variant
+    has changed.
     """
     unfiled = find_unfiled(project, board, track, entry)
     judged = next((one for one in unfiled if one.decision != "undecided"), next(iter(unfiled), None))
@@ -145,15 +145,15 @@ def file_candidate(
     *,
     negative: bool,
 ) -> Filing:
-    """A candidate's trained pairs, as a negative result or as a record, whose model is then audited.
+    """A candidate's trained pairs as a negative result or as a record. The model of a record is audited.
 
-    `judged` is its last verdict that is not filed. Raises LlmbenchError if nothing is trained, RejectedError or
-    UndecidedError if it did not break the record.
+    `judged` is the candidate's last unfiled verdict. Raises LlmbenchError if nothing is trained, RejectedError or
+    UndecidedError if a record is to be filed and the candidate did not break it.
     """
     track, holder = store.track, require_holder(board, store.track)
     standing = board.standing(track, entry.lane) or holder
     if arms.candidate == standing.candidate.recipe:
-        raise RejectedError(f"{arms.candidate} already holds the record ({holder.folder_name})")
+        raise RejectedError(f"{arms.candidate} already holds the record ({holder.folder_name}); name another variant")
     if arms.record == standing.candidate.recipe:
         check_record_sources(store.project, standing)
     contest = decide_trained(store, arms)
@@ -200,8 +200,7 @@ def file_candidate(
 
 
 def _refuse_moved(judged: Judged | None, arms: Arms, standing: Submission, command: str) -> None:
-    """Raises if the runs of `arms` are missing because the candidate was judged against another record or they are
-    gone."""
+    """Raises UndecidedError or RejectedError if `judged` explains why the runs of `arms` are missing."""
     if judged is None:
         return
     record, on = standing.candidate.recipe, judged.date[:10]
@@ -221,9 +220,9 @@ def _refuse_moved(judged: Judged | None, arms: Arms, standing: Submission, comma
 
 
 def file_challenge(store: RunStore, target: Submission, answer: Challenge, attempt: int, contest: Contest) -> Filing:
-    """A challenge: a record trained again, with the runs behind the verdict, including a run that failed by itself.
+    """A challenge of a record, with the runs behind its verdict, including a run that failed by itself.
 
-    Raises UndecidedError if the re-run has no verdict, or if a run failed for another cause.
+    Raises UndecidedError if the re-run has no verdict, or if a run was ended from outside.
     """
     if contest.verdict.pairs:  # without runs that were trained ahead of their look
         seeds = [run.seed for run in contest.candidates[: contest.verdict.pairs]]
@@ -248,10 +247,10 @@ def file_challenge(store: RunStore, target: Submission, answer: Challenge, attem
 
 
 def write_submission(project: Project, track: Track, filing: Filing, name: str | None) -> tuple[Submission, str]:
-    """Write the folder under the next free number and rebuild the CSV. Returns the submission and its Markdown.
+    """Write the folder under the next free number, and rebuild the CSV. Returns the submission and its Markdown.
 
-    The folder is written under a temporary name, verified, and then renamed. A lock gives two submits at the same time
-    two numbers. If anything is wrong, raises LlmbenchError and writes nothing.
+    The folder is written under a temporary name, verified, and then renamed. A lock ensures that two simultaneous
+    submits get different numbers. If anything is wrong, raises LlmbenchError and writes nothing.
     """
     if name is not None and not re.match(SUBMISSION_NAME, name):
         raise LlmbenchError(f"the name '{name}' must be lower case letters, digits, '-', '_' and '+'; choose another")
@@ -281,6 +280,7 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
             challenge=filing.challenge,
             audit=filing.audit,
         )
+        board.refuse_copy(submission)
         added = (files[f"sources/{name}.py"].decode() for name in submission.added_variants)
         submission = submission.model_copy(update={"knowledge_nats": knowledge_per_token(added, track)})
         markdown = submission_markdown(submission, records, candidates)
@@ -305,7 +305,7 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
 
 
 def rebuild_texts(project: Project) -> list[Row]:
-    """Write again all that is made from runs: the README of each submission, and the board."""
+    """Rewrite all texts that are made from runs: the README of each submission, and the board."""
     for submission in read_board(project).submissions:
         claim = Claim(project.submissions / submission.folder_name, submission)
         text = submission_markdown(submission, *claim.finished.values())
@@ -314,7 +314,7 @@ def rebuild_texts(project: Project) -> list[Row]:
 
 
 def _freeze(project: Project, filing: Filing, name: ArmName, files: dict[str, bytes]) -> Arm:
-    """One arm. Its runs and sources are added to `files`: path in the submission's folder -> content."""
+    """One arm of the claim. Adds its runs and sources to `files`: path in the submission's folder -> content."""
     recipe = filing.arms.record if name == "record" else filing.arms.candidate
     runs = {str(run.seed): dump_json(run).encode() for run in filing.runs[name]}
     sources = recipe_sources(project, recipe)

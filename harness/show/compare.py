@@ -35,7 +35,7 @@ NUMBERS = "All numbers are reported by the trainer: llmbench ran the commands an
 
 
 class LiveComparison:
-    """Shows the events of the runs; use it as a context manager around them."""
+    """Shows the progress of a comparison's runs. Use it as a context manager around the runs."""
 
     def __init__(self, console: Console, settings: Settings) -> None:
         self.console, self.settings = console, settings
@@ -58,11 +58,11 @@ class LiveComparison:
         self._live.stop()
 
     def say(self, line: str) -> None:
-        """One line for people."""
+        """Show one line of text."""
         self._heartbeat.put(line)
 
     def __call__(self, event: Step | Verdict) -> None:
-        """One event. Called from several threads."""
+        """Show one event. Called from several threads."""
         with self._guard:
             if isinstance(event, Verdict):
                 self._verdict = event
@@ -85,7 +85,7 @@ class LiveComparison:
                 self._done[event.seed][event.arm] = event.trial
 
     def _summary(self) -> str:
-        """The progress of the unfinished runs, in a line."""
+        """One line with the progress of the unfinished runs."""
         with self._guard:
             far = [f"seed {seed} {arm} {duration(s)}{said}" for seed, arm, s, said in self._progress()]
         return f"running: {'; '.join(far) or 'nothing yet'}{self._left()}"
@@ -101,7 +101,7 @@ class LiveComparison:
         return found
 
     def _left(self) -> str:
-        """`; a run takes about 40 s`, once one has ended."""
+        """The usual time of a run, as `; a run takes about 40 s`; empty until a run has ended."""
         return f"; a run takes about {duration(statistics.median(self._seconds))}" if self._seconds else ""
 
     def _render(self) -> Table:
@@ -119,7 +119,7 @@ class LiveComparison:
 
 
 def _cells(settings: Settings, record: FinishedTrial | None, candidate: FinishedTrial | None) -> list[str]:
-    """Both numbers and the gain."""
+    """Cells of a row: both numbers and the gain. The cell of a missing value is empty."""
     cells = ["" if run is None else f"{run.value:.6g}" for run in (record, candidate)]
     if record is None or candidate is None:
         return [*cells, ""]
@@ -128,7 +128,7 @@ def _cells(settings: Settings, record: FinishedTrial | None, candidate: Finished
 
 
 def _rows(found: Comparison) -> list[list[str]]:
-    """One row a seed: the numbers of both arms, the gain, the time ratio and further numbers."""
+    """One row for each seed: the numbers of both arms, the gain, the time ratio and further numbers."""
     arms = {name: {run.seed: run for run in found.arm(name)} for name in found.seeds}
     seeds = dict.fromkeys(seed for name in found.seeds for seed in found.seeds[name] if seed in arms[name])
     rows = []
@@ -150,7 +150,7 @@ def _heads(found: Comparison) -> list[str]:
 
 
 def comparison_runs(found: Comparison) -> Table:
-    """The runs, one line a seed."""
+    """A table of the runs, with one line for each seed."""
     table = new_table(f"{found.settings.metric}, {'lower' if found.settings.lower_is_better else 'higher'} is better")
     for head in _heads(found):
         table.add_column(head, justify="right")
@@ -160,14 +160,14 @@ def comparison_runs(found: Comparison) -> Table:
 
 
 def comparison_facts(found: Comparison) -> list[tuple[str, str]]:
-    """What was compared, and the numbers behind the verdict: (name, value)."""
+    """(name, value) for each arm, the common command, and each number behind the verdict."""
     facts = [("record", arm_text(found.record)), ("candidate", arm_text(found.candidate))]
     if found.settings.run is not None:
         facts.append(("command", found.settings.run))
     if found.added_statements is not None:
         facts.append(("added code", plural(found.added_statements, "statement")))
     own = evidence(found.verdict)
-    if found.added_statements is None:  # then the margin does not depend on statements
+    if found.added_statements is None:  # without statements, the margin has no part that depends on them
         own = [(name, text.partition(" (")[0] if name == "margin" else text) for name, text in own]
     facts += [(name, text) for name, text in own if name != "margin" or found.verdict.margin]
     if found.verdict.time_ratio is not None and not any(guard.quantity == "time" for guard in found.verdict.guards):
@@ -176,20 +176,20 @@ def comparison_facts(found: Comparison) -> list[tuple[str, str]]:
 
 
 def arm_text(arm: Arm) -> str:
-    """A revision with its commit, `main (1a2b3c4d5e6f)`, or a command."""
+    """The text that names an arm: a revision with its commit, as `main (1a2b3c4d5e6f)`, or a command."""
     if arm.revision is not None:
         return f"{arm.name} ({arm.revision[:12]})"
     return arm.command if arm.name == arm.command else f"{arm.name}, not committed"
 
 
 def comparison_sentence(verdict: Verdict) -> str:
-    """What was decided, and why."""
+    """A sentence that says what was decided, and why."""
     why = " ".join([*(explain(code, "trainer") for code in verdict.reasons), *verdict.details])
     return f"{verdict.decision.upper()}: {why}"
 
 
 def comparison_markdown(found: Comparison) -> str:
-    """The comparison for a CI job's summary."""
+    """The comparison as Markdown, for the summary of a CI job."""
     lines = [f"**{markdown(comparison_sentence(found.verdict))}**", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {markdown(text)} |" for name, text in comparison_facts(found)]
     heads = _heads(found)
@@ -201,7 +201,7 @@ def comparison_markdown(found: Comparison) -> str:
 
 
 def compared_lines(found: Sequence[Compared]) -> list[str]:
-    """The kept comparisons of a folder: the verdict of each, what was compared, and its file."""
+    """Lines about kept comparisons: for each its verdict, what was compared, and its file."""
     lines = []
     for one in found:
         gain = "" if one.gain is None else f", gain {one.gain:+.4g} over {plural(one.pairs, 'pair')}"
@@ -216,7 +216,7 @@ def compared_lines(found: Sequence[Compared]) -> list[str]:
 
 
 def draw_comparison(found: Comparison) -> Figure:
-    """Each pair's two numbers, joined by a line; below, the mean curves of both arms if the trainer prints them."""
+    """A picture of each pair's two numbers, joined by a line. If there are curves, each arm's mean is drawn below."""
     curves = {name: [run.curve for run in found.arm(name) if run.curve] for name in found.seeds}
     panels = 2 if all(curves.values()) else 1
     figure = new_figure(2.9 * panels)
@@ -247,7 +247,7 @@ def draw_comparison(found: Comparison) -> Figure:
 
 
 def _mean_curve(curves: Sequence[Sequence[tuple[float, float]]]) -> tuple[list[float], list[float]]:
-    """The mean of the runs at the steps that all of them have."""
+    """Steps that all curves have, and the mean of the curves at each of them."""
     tables = [dict(curve) for curve in curves]
     steps = sorted(set.intersection(*map(set, tables)))
     return steps, [statistics.fmean(table[step] for table in tables) for step in steps]

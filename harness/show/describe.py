@@ -22,7 +22,7 @@ from harness.variants.source import VariantSource
 
 
 def tracks_table(tracks: Sequence[Track], holders: Sequence[Row | None]) -> Table:
-    """One line for each track."""
+    """A table with one line for each track."""
     heads = ("track", "what it is", "record", "val loss")
     table = new_table(None, heads, left=heads[:3], whole=("track", "val loss"))
     table.columns[2].overflow = "fold"
@@ -40,7 +40,7 @@ def variants_table(
     found: Mapping[str, Sequence[Standing]],
     unfiled: Mapping[tuple[str, str], Sequence[Judged]],
 ) -> Table:
-    """One line for each variant, with its standing on the board and, if nothing is filed of it, on this machine."""
+    """A table with one line for each variant: its standing on the board or, if nothing is filed, on this machine."""
     heads = ("variant", "stmts", "change and source", "standing")
     table = new_table(None, heads, left=(heads[0], *heads[2:]), whole=heads[:1])
     table.columns[2].overflow = table.columns[3].overflow = "fold"
@@ -59,7 +59,7 @@ def variant_facts(
     tracks: Sequence[Track],
     built: BuiltVariant | None,
 ) -> list[tuple[str, str]]:
-    """(name, value) for one variant: cost, upper bound of its knowledge, standing, and the command that judges it."""
+    """(name, value) for each fact about a variant: cost, what it can know of val, standings, command to judge it."""
     place = f"models/variants/{source.path.name}"
     facts = [("cost", f"{source.cost} statements"), ("file", place), ("digest", source.digest)]
     facts += [("builds", f"on {built.track}, {built.num_params:,} parameters")] if built is not None else []
@@ -76,7 +76,7 @@ def variant_facts(
 
 
 def _short_standing(one: Standing) -> str:
-    """`holds pocket, provisional`, `negative on pocket`, `record on pocket, retracted`."""
+    """A standing as text: `holds pocket, provisional`, `negative on pocket`, `record on pocket, retracted`."""
     state, is_record = f", {one.state}" if one.state else "", one.kind == "record"
     if one.removed:
         return f"{'taken out' if is_record else 'stays'} on {one.track}{state}"
@@ -84,12 +84,15 @@ def _short_standing(one: Standing) -> str:
 
 
 def _unfiled_standing(one: Judged) -> str:
-    """`rejected on pocket, on this machine, not filed`."""
+    """An unfiled verdict as text: `rejected on pocket, on this machine, not filed`."""
     return f"{one.decision} on {one.track}, on this machine, not filed"
 
 
 def judged_sentence(one: Judged) -> str:
-    """`base+x against base, 2026-11-28, not filed: rejected by the screen (screened_out), gain -0.0012 over 4 pairs`"""
+    """A verdict as one line of text, for example:
+
+    `base+x against base, 2026-11-28, not filed: rejected by the screen (screened_out), gain -0.0012 over 4 pairs`
+    """
     filed = "not filed" if one.number is None else f"submission {one.number:04d}"
     lane = f" in the lane {one.lane}" if one.lane not in (None, "loss") else ""
     gain = "" if one.gain is None else f", gain {one.gain:+.4f} over {one.pairs} pair{'' if one.pairs == 1 else 's'}"
@@ -104,7 +107,7 @@ RECIPE_WIDTH = 24  # characters, so that the table of verdicts fits 80
 
 
 def history_table(verdicts: Sequence[Judged]) -> Table:
-    """Two lines for each verdict: what was compared, the decision and its reason, the gain, and where it is filed."""
+    """A table with two lines for each verdict: what was compared, decision, reason, gain, and submission."""
     heads = ("date\ntrack", "change\nagainst", "verdict\nwhy", "gain\npairs", "filed")
     table = new_table(None, heads, left=(*heads[:3], heads[4]), whole=(heads[0], *heads[3:]))
     table.columns[1].overflow = table.columns[2].overflow = "fold"
@@ -128,7 +131,7 @@ def history_table(verdicts: Sequence[Judged]) -> Table:
 
 
 def _changed(one: Judged) -> str:
-    """What the candidate adds to the record, `+x`, or removes, `-x`; its recipe if the record is unknown."""
+    """The variants that the candidate adds to the record (`+x`) or removes (`-x`); its recipe without a record."""
     if one.record is None:
         return one.candidate
     record, candidate = parse_recipe(one.record), parse_recipe(one.candidate)
@@ -137,7 +140,7 @@ def _changed(one: Judged) -> str:
 
 
 def doctor_lines(found: Diagnosis) -> list[str]:
-    """The machine, in lines."""
+    """Lines that describe the machine."""
     precision = "bfloat16" if found.bf16 else "float32: it has no bfloat16"
     gpu = f"{found.gpu}, {found.gpu_memory_gib or 0:.0f} GiB, trains in {precision}" if found.gpu else "no CUDA GPU"
     confined = ", ".join(found.confinement) or "none: variants run unconfined here, and their runs record this"
@@ -155,7 +158,7 @@ def doctor_lines(found: Diagnosis) -> list[str]:
 
 
 def outlook_lines(outlooks: Sequence[TrackOutlook]) -> list[str]:
-    """One line for each reason why tracks cannot train here, and for each remark, with their names."""
+    """One line for each reason why tracks cannot train here, and for each remark. A line names its tracks."""
     found: dict[str, list[str]] = {}
     for outlook in outlooks:
         for reason in (*outlook.hindrances, *outlook.remarks):
@@ -164,7 +167,7 @@ def outlook_lines(outlooks: Sequence[TrackOutlook]) -> list[str]:
 
 
 def outlook_table(outlooks: Sequence[TrackOutlook]) -> Table:
-    """The time that each track takes here: one run, and both stages of a contest from first to last look."""
+    """A table with the time that each track takes here: one run, and the first and last look of both stages."""
     heads = ("track", "here", "a run", "at a\ntime", "screen", "confirmation", "from")
     table = new_table(None, heads, left=("track", "here", "from"), whole=("track", "here"))
     for one in outlooks:
@@ -179,7 +182,7 @@ def outlook_table(outlooks: Sequence[TrackOutlook]) -> Table:
 
 
 def track_facts(track: Track) -> list[tuple[str, str]]:
-    """(name, text) for one track."""
+    """(name, text) for each fact about a track."""
     rule = track.rule
     model, optim, budget, data = track.model, track.optim, track.budget, track.data
     experts = f", {model.num_experts} experts a layer, each token in {model.top_k}" if model.num_experts else ""
@@ -204,7 +207,7 @@ def track_facts(track: Track) -> list[tuple[str, str]]:
 
 
 def reported_table(track: Track) -> Table:
-    """Results that others report for a track's system."""
+    """A table of results that others report for a track's system."""
     _, *others = heads = ("what", "date", "val loss", "val acc", "perplexity", "train loss", "time")
     title = "reported elsewhere; not measured here and not on the board"
     table = new_table(title, heads, left=("what", "date"), whole=others)
@@ -217,7 +220,10 @@ def reported_table(track: Track) -> Table:
 
 
 def experts_table(recipe: str, runs: Sequence[FinishedRun]) -> Table | None:
-    """How each layer's router distributes dev over its experts, means over the runs; None without experts."""
+    """A table of how each layer's router distributes the tokens of dev over its experts; None without experts.
+
+    All numbers are means over the runs.
+    """
     layers = [run.training.experts for run in runs if run.training.experts is not None]
     if not layers or len(layers) < len(runs):
         return None

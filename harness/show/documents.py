@@ -1,4 +1,4 @@
-"""What `--json` prints: one pydantic model for each command, from which `llmbench schema` makes JSON Schema.
+"""The documents that `--json` prints: one pydantic model for each command. `llmbench schema` prints their schemas.
 
 History of `schema_version`: 1 (2026-11): first version. A new field does not change the version; a field that is
 removed or changes its meaning does.
@@ -37,7 +37,7 @@ from harness.rule.verdict import Verdict
 
 
 class Document(Strict, defer_build=True):
-    """Base of all documents; the schema is built when it is first used."""
+    """Base class of all documents. A document's schema is built when it is first used."""
 
     schema_version: Literal[1] = 1
 
@@ -62,9 +62,9 @@ class RunCandidateDocument(Document, Verdict):
     attempt: int | None
     """Number of different candidates since the last record, including this one; None for an exploratory run."""
     screen: Verdict | None
-    """The screen's verdict, if this is the verdict of a confirmation that followed one."""
+    """The verdict of the screen, if `verdict` is that of a confirmation after a screen."""
     failed: tuple[str, ...]
-    """Runs without a score, a sentence each."""
+    """One sentence for each run without a score."""
     flags: tuple[Flag, ...]
     """Flags that `verify` would raise for a reviewer of these runs; none for an exploratory run."""
 
@@ -74,7 +74,7 @@ class CampaignDocument(Document):
 
     track: str
     record: str
-    """Recipe that holds the track at the end."""
+    """Recipe that holds the track at the end of the campaign."""
     filed: bool
     """Whether outcomes were filed."""
     rows: tuple[CampaignRow, ...]
@@ -90,7 +90,7 @@ class LadderDocument(Document, Ladder):
 
 
 class SubmitDocument(Document):
-    """`submit`: what was filed, and the pull request's text."""
+    """`submit`: the filed submission, and the text of the pull request."""
 
     folder: str
     submission: Submission
@@ -109,16 +109,16 @@ class RerunFindings(Repeat, title="Rerun"):
     claim: Verdict | None
     """The filed verdict; None for an opening."""
     again: Verdict | None
-    """The verdict of the re-run; None for an opening, of which the same seeds are trained again."""
+    """The verdict of the re-run; None for an opening, whose own seeds are trained again."""
     seeds: tuple[int, ...]
     failed: tuple[str, ...] = ()
-    """Runs without a score, a sentence each."""
+    """One sentence for each run without a score."""
     audit: Audit | None = None
-    """Audit of the model that was trained again, for a record."""
+    """Audit of the newly trained model, if the claim is a record."""
 
 
 class ChallengeDocument(Document, RerunFindings):
-    """`challenge`: the result of the re-run of a record, and where it was filed."""
+    """`challenge`: the result of a record's re-run, and the folder of the submission that holds it."""
 
     folder: str
     state: State
@@ -127,15 +127,15 @@ class ChallengeDocument(Document, RerunFindings):
 
 
 class VerifyDocument(Document):
-    """`verify`: problems and flags. Exit code 0 none, 3 problems, 4 only because the board has changed since."""
+    """`verify`: problems and flags. Exit code 0 no problem, 3 problems, 4 problems only because the board changed."""
 
     ok: bool
     problems: Mapping[str, Sequence[str]]
-    """Problems by folder or file."""
+    """Folder or file -> its problems."""
     num_flags: Count = 0
     flags: Mapping[str, Sequence[Flag]] = Field(default_factory=dict)
     knowledge_nats: Mapping[str, float] = Field(default_factory=dict)
-    """Upper bound on what sources could know of val, in nats per token, for named and new submissions."""
+    """Submission -> most that its sources could know of val, in nats per token; for named and new submissions."""
     base: str | None = None
     """With --base: the commit with which the working tree was compared."""
     new: tuple[str, ...] = ()
@@ -148,7 +148,7 @@ class VerifyDocument(Document):
 
 
 class JudgeDocument(Document, Judgement):
-    """`judge`: the rule on anyone's numbers. Exit code 0 accepted, 3 rejected, 4 undecided."""
+    """`judge`: the rule, applied to anyone's numbers. Exit code 0 accepted, 3 rejected, 4 undecided."""
 
 
 class CompareDocument(Document, Comparison):
@@ -174,13 +174,13 @@ class NoiseDocument(Document, NoiseReport):
 
 
 class AblateDocument(Document, Ablation):
-    """`ablate`: what each variant of a stack contributes, what it costs, and whether it still pays."""
+    """`ablate`: what each variant of a stack contributes, what it costs, and whether the gain exceeds the cost."""
 
     track: str
 
 
 class PlanDocument(Document, ContestPlan):
-    """`plan`: how likely a gain is accepted, and the cost of screen and confirmation."""
+    """`plan`: how likely a gain is accepted, and what screen and confirmation cost."""
 
     track: str
     gain: float
@@ -197,9 +197,9 @@ class HistoryDocument(Document):
     """`history`: all verdicts of this machine and of the board, filed or not."""
 
     verdicts: tuple[Judged, ...]
-    """Newest first."""
+    """The verdicts, newest first."""
     comparisons: tuple[Compared, ...] = ()
-    """Comparisons of one's own trainer in the folder `.llmbench` here, the newest first."""
+    """Comparisons of the user's own trainer, from the folder `.llmbench` here, newest first."""
 
 
 class VariantEntry(Strict):
@@ -217,21 +217,21 @@ class VariantEntry(Strict):
 
 
 class BuiltVariant(Strict):
-    """What a player built from the base and one variant."""
+    """The model that a player built from the base and one variant."""
 
     track: str
     num_params: Positive
 
 
 class VariantsDocument(Document):
-    """`variants`: each with its cost and standing, and why broken files are refused."""
+    """`variants`: all variants with their costs and standings, and the reasons why broken files are refused."""
 
     built: BuiltVariant | None = None
-    """If one variant is named: the first CPU track on which it starts."""
+    """If one variant is named: its model on the first CPU track on which it starts."""
 
     variants: tuple[VariantEntry, ...]
     broken: dict[str, str]
-    """Name -> why the file is no variant."""
+    """Name -> why its file is not a variant."""
 
 
 class TrackEntry(Strict):
@@ -240,16 +240,16 @@ class TrackEntry(Strict):
     name: str
     digest: Sha256
     holder: Count | None
-    """Number of the submission that holds its present edition; None if it is not open."""
+    """Number of the submission that holds the track's present edition; None if the track is not open."""
     recipe: str | None
-    """Recipe that holds it."""
+    """Recipe that holds the track; None if the track is not open."""
     val_loss: float | None
-    """Mean val loss of the holder over its seeds, in nats per token."""
+    """Mean val loss of this recipe over its seeds, in nats per token."""
     track: Track
 
 
 class TracksDocument(Document):
-    """`tracks`: the contests and the recipes that hold them."""
+    """`tracks`: the tracks, and the recipes that hold them."""
 
     tracks: tuple[TrackEntry, ...]
 
@@ -271,7 +271,7 @@ class DataInfoDocument(Document):
 
 
 class DataPrepareDocument(Document):
-    """`data prepare`: the folder of the tokens."""
+    """`data prepare`: the folder that holds the tokens."""
 
     track: str
     cache: str
@@ -299,7 +299,7 @@ DOCUMENTS = {
     " ".join(re.findall("[A-Z][a-z]+", document.__name__)[:-1]).lower(): document
     for document in Document.__subclasses__()
 }
-"""Command -> its document, such as `run baseline` -> RunBaselineDocument."""
+"""Command -> class of its document, such as `run baseline` -> RunBaselineDocument."""
 
 
 def json_schema(command: str) -> dict[str, Any]:

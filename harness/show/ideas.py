@@ -1,4 +1,4 @@
-"""The page of ideas: each change that was judged on a track, what its source claims, and the result here."""
+"""The page of ideas: each change that was judged on a track, the claim of its source, and the result here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PAGE, PICTURES = "docs/ideas.md", "docs/pictures"
 COMMAND = "llmbench leaderboard --ideas"
 MOST_SHOWN = 60
-"""Most lines of a picture, which is then about two screens high."""
+"""Most lines of a picture. With this many lines, it is about two screens high."""
 ADDRESS = re.compile(r"https://[\w./~%#?=&+-]*[\w/]|arXiv:\d{4}\.\d{4,5}")
 ABOUT = """Each line is a change of a record that was judged here and filed, whatever the verdict; the largest gain
 comes first.
@@ -52,13 +52,13 @@ class Idea:
 
     row: Row
     notes: Notes
-    """Notes of the variants that it adds; of several, joined."""
+    """Notes of the variants that the idea adds; those of several variants are joined."""
     price: float | None
-    """Price that the gain must exceed, in nats per token; None in the lane `speed`, where the gain is a time."""
+    """Price that the gain must exceed, in nats per token; None in the lane `speed`, in which gains are times."""
     chance: float | None
-    """After a screen: standard deviation of its mean gain by chance, in nats per token."""
+    """After a screen: the standard deviation of its mean gain that chance alone causes, in nats per token."""
     against: int | None
-    """Number of the submission that held the record."""
+    """Number of the submission that held the record when the idea was judged."""
     verdict: str
 
     @property
@@ -67,12 +67,12 @@ class Idea:
 
     @property
     def source(self) -> str:
-        """Where the idea comes from, with short names instead of addresses."""
+        """The source of the idea, with short names instead of addresses."""
         return ADDRESS.sub(lambda found: _short_name(found[0]), self.notes.source or "not said")
 
     @cached_property
     def cells(self) -> tuple[str, ...]:
-        """The cells for HEADS, as plain text, without the source."""
+        """The cells of the columns HEADS as plain text, without the source."""
         row, is_time = self.row, self.price is None
         low, high = row.ci_low, row.ci_high
         interval = "" if self.chance is None else f"±{self.chance:.4f}"
@@ -96,9 +96,9 @@ LEFT = ("idea", "claimed there", "verdict")
 
 
 def read_ideas(project: Project, board: Board, judged: Iterable[tuple[Claim, Row]]) -> dict[str, list[Idea]]:
-    """Track -> its ideas on the edition that was opened last, the largest gain first, without challenges.
+    """Track -> the ideas judged on its newest edition, the largest gain first. Challenges are left out.
 
-    Raises LlmbenchError where a submission is broken.
+    Raises LlmbenchError if a submission is broken.
     """
     found: dict[str, list[Idea]] = {}
     for claim, row in judged:
@@ -133,7 +133,7 @@ def _read_idea(project: Project, board: Board, claim: Claim, row: Row) -> Idea:
 
 
 def _notes(project: Project, claim: Claim, name: str) -> Notes:
-    """Notes of the variant's present file, whose docstring may have grown; if it was deleted, of its frozen source."""
+    """Notes from the docstring of a variant's present file or, if it was deleted, of its frozen source."""
     path = claim.folder / "sources" / f"{name}.py"
     frozen = VariantSource(name, path, claim.sources[name])
     try:
@@ -150,8 +150,8 @@ def _join(notes: Iterable[Notes]) -> Notes:
 
 
 def draw_ideas(ideas: Sequence[Idea]) -> Figure:
-    """The picture of a track's best ideas; a bar is an interval or, after a screen, one standard deviation of
-    chance."""
+    """The picture of a track's best ideas. A bar shows an interval or, after a screen, one standard deviation of the
+    gain that chance alone causes."""
     gains = []
     for idea in ideas:
         row = idea.row
@@ -166,7 +166,7 @@ def draw_ideas(ideas: Sequence[Idea]) -> Figure:
 
 
 def ideas_files(project: Project, board: Board) -> dict[str, str]:
-    """Path -> text of the page, its pictures, and the picture of each track's history."""
+    """Path -> text of each file: the page, its pictures, and the picture of each track's history."""
     claims = [Claim(project.submissions / one.folder_name, one) for one in board.submissions]
     judged = [(claim, make_row(board, claim)) for claim in claims]
     ideas = read_ideas(project, board, judged)
@@ -197,7 +197,7 @@ def _page(ideas: dict[str, list[Idea]], last: int) -> str:
 
 
 def linked(text: str) -> str:
-    """A source as Markdown: addresses and arXiv numbers become links with short names, the rest stays text."""
+    """A source as Markdown. Addresses and arXiv numbers become links with short names; the rest stays text."""
     parts, place = list[str](), 0
     for found in ADDRESS.finditer(text):
         address = found[0].replace("arXiv:", "https://arxiv.org/abs/")
@@ -207,14 +207,14 @@ def linked(text: str) -> str:
 
 
 def _words(text: str) -> str:
-    """Text between two links, with its outer blanks."""
+    """The text between two links as Markdown; leading and trailing blanks are kept."""
     inner = text.strip(" ")
     before, after = " " * text.startswith(" "), " " * (text.endswith(" ") and bool(inner))
     return f"{before}{markdown(inner)}{after}" if inner else before
 
 
 def _short_name(address: str) -> str:
-    """`nanochat LOG.md`, `modded-nanogpt 2025-12-29_VeSkipGates`, `arXiv:2010.04245`, else the host of the address."""
+    """A short name for an address, such as `nanochat LOG.md` or `arXiv:2010.04245`; by default its host."""
     if address.startswith("arXiv:"):
         return address
     parts = urlsplit(address)

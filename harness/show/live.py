@@ -1,6 +1,6 @@
-"""What a person sees while tokens are prepared and runs train: a live table on a terminal, lines in a log.
+"""Shows progress while tokens are prepared and runs train: a live table on a terminal, or lines in a log.
 
-All of it goes to standard error, because standard output is for results.
+The progress goes to standard error, because standard output is for results.
 """
 
 from __future__ import annotations
@@ -36,15 +36,16 @@ from harness.variants.recipe import parse_recipe
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 16  # characters
-RECIPE_WIDTH = 44  # characters of a recipe; of a longer one the last variants are shown
+RECIPE_WIDTH = 44  # characters of a recipe; if it is longer, only its last variants are shown
 LAYOUTS = ((100, 20, 16, 70), (72, 10, 8, 54), (0, 0, 8, 31))
-"""Least width of the terminal, then characters of the bar, of the curve, and of a line without its name."""
+"""Layouts: least width of the terminal, then widths of the bar, of the curve, and of a line without its name. All in
+characters."""
 
 
 def sparkline(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
-    """The values as at most `width` blocks; each block is the mean of an equal share of the values.
+    """The values as a line of at most `width` block characters. Each is the mean of an equal share of the values.
 
-    The scale is a square root: on a linear scale a loss would look flat after its first fall.
+    Heights are square roots, because on a linear scale a loss would look flat after its first fall.
     """
     if not values:
         return ""
@@ -59,7 +60,7 @@ def sparkline(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
 
 @dataclass
 class _Watched:
-    """One run under way."""
+    """The progress of an unfinished run."""
 
     losses: list[float] = field(default_factory=list)
     tokens: int = 0
@@ -69,10 +70,10 @@ class _Watched:
 
 
 class LiveRuns:
-    """The observer of a RunStore; use it as a context manager around the training.
+    """Shows the progress of a RunStore's runs. Use it as the store's observer, and as a context manager around it.
 
-    With the arms of a contest and its `stages` it also shows how far each stage is, and the gain so far. Parts of an
-    `stack`, such as that of an ablation, are named by what they leave out.
+    With the arms of a contest and its `stages`, it also shows the progress of each stage, and the gain so far. With a
+    `stack`, such as that of an ablation, other recipes are named by the variants that they leave out.
     """
 
     def __init__(
@@ -85,13 +86,13 @@ class LiveRuns:
     ) -> None:
         self.console, self.track, self.arms, self.stages, self.stack = console, track, arms, stages, stack
         if arms is not None and len({shorten_recipe(one, RECIPE_WIDTH) for one in (arms.record, arms.candidate)}) == 1:
-            self.stack = max(arms.record, arms.candidate, key=len)  # of long recipes that differ in an early variant
+            self.stack = max(arms.record, arms.candidate, key=len)  # else both would be shortened to one name
         self._usual_time, self._jobs = UsualTime(None), 1
         self._running: dict[tuple[str, int], _Watched] = defaultdict(_Watched)
         self._losses: dict[str, dict[int, float]] = defaultdict(dict)
         self._ended: set[tuple[str, int]] = set()
         self._places = {seed: place for place, seed in enumerate(track.seeds, start=1)}
-        """Number of a pair by its seed: public seeds in their order; those of a confirmation as they come, from 1."""
+        """Seed -> number of its pair, from 1: public seeds in their order, a confirmation's in the order of events."""
         self._guard = threading.RLock()
         self._live = Live(console=console, get_renderable=self._render, transient=True)
         self._heartbeat = Heartbeat(console, self._summary)
@@ -107,7 +108,7 @@ class LiveRuns:
         self._live.stop()
 
     def expect(self, run_s: float | None, jobs: int) -> None:
-        """Estimate the time left from `run_s`, the seconds of a usual run, with `jobs` runs at a time."""
+        """Let the time left be estimated for `jobs` runs at a time, each of which usually takes `run_s` seconds."""
         self._usual_time, self._jobs = UsualTime(run_s), jobs
 
     def __call__(self, run: RunIdentity, event: RunEvent) -> None:
@@ -128,7 +129,7 @@ class LiveRuns:
                     self._line(run, "another llmbench trains this run; waiting for it")
                 case Done():
                     self._running.pop(key, None)
-                    if key not in self._ended:  # a later look asks for the same runs again
+                    if key not in self._ended:  # a later look asks for finished runs again
                         self._ended.add(key)
                         self._line(run, _result_text(event.result, reused=event.reused))
                         self._end_pair(event.result)
@@ -141,7 +142,7 @@ class LiveRuns:
             self._line(run, "training")
 
     def _end_pair(self, result: FinishedRun | FailedRun) -> None:
-        """Keep the score of a run. If it completes a pair of the contest, show the gain so far."""
+        """Keep the score of a run. If the run completes a pair of the contest, show the gain so far."""
         if self.arms is None or not isinstance(result, FinishedRun):
             return
         self._losses[result.recipe][result.seed] = result.evaluation.val_loss
@@ -152,11 +153,11 @@ class LiveRuns:
             self._heartbeat.put(f"{stage}: {len(gains)} pairs, gain so far {fmean(gains.values()):+.4f} ({each})")
 
     def _stage(self, seed: int) -> Stage:
-        """A screen has public seeds, a confirmation its own."""
+        """The stage to which a seed belongs: a screen has public seeds, a confirmation has other seeds."""
         return "screen" if seed in self.track.seeds else "confirmation"
 
     def _gains(self, arms: Arms, stage: Stage) -> dict[int, float]:
-        """Seed -> record minus candidate, for the complete pairs of a stage, in their order."""
+        """Seed -> the record's loss minus the candidate's, for the complete pairs of a stage, in their order."""
         record, candidate = self._losses[arms.record], self._losses[arms.candidate]
         both = [seed for seed in self._places if seed in record and seed in candidate and self._stage(seed) == stage]
         return {seed: record[seed] - candidate[seed] for seed in both}
@@ -165,7 +166,7 @@ class LiveRuns:
         return (self.track.budget.tokens - watched.tokens) / max(watched.rate, 1e-9)
 
     def _render(self) -> RenderableType:
-        """A line for each run that trains and for each stage; a narrow terminal shows no bars and no rates."""
+        """The display: a line for each unfinished run and each stage. A narrow terminal shows no bars and no rates."""
         with self._guard:
             width = self.console.width
             bar, curve, others = next(layout for least, *layout in LAYOUTS if width >= least)
@@ -185,20 +186,20 @@ class LiveRuns:
             return Group(table, *(Text(line, style="bold") for line in self._stage_lines()))
 
     def _summary(self) -> str:
-        """All of the live display in one line of a log."""
+        """The content of the live display as one line, for a log."""
         with self._guard:
             runs = [f"{self._name(*key)} {self._progress(watched)}" for key, watched in self._running.items()]
             return "; ".join([*(runs or ["a run starts"]), *self._stage_lines()])
 
     def _progress(self, watched: _Watched) -> str:
-        """`43 %, loss 3.027, 20 s left`."""
+        """The progress of a run as text: `43 %, loss 3.027, 20 s left`."""
         if watched.note:
             return watched.note
         share, left = watched.tokens / self.track.budget.tokens, duration(self._seconds_left(watched))
         return f"{100 * share:.0f} %, loss {watched.losses[-1]:.3f}, {left} left"
 
     def _stage_lines(self) -> list[str]:
-        """One line for each stage of the contest: where it stands, or what it waits for."""
+        """One line for each stage of the contest: its progress, or what it waits for."""
         if self.arms is None:
             return []
         begun = {self._stage(seed) for _, seed in (*self._running, *self._ended)}
@@ -213,12 +214,12 @@ class LiveRuns:
         return [self._stage_line(self.arms, "screen"), *[later] * ("confirmation" in self.stages)]
 
     def _stage_line(self, arms: Arms, stage: Stage) -> str:
-        """How many pairs of the stage are complete, how many its next look needs, and the gain so far."""
+        """A line: complete pairs of the stage, pairs that its next look needs, time left, and the gain so far."""
         rule, gains = self.track.rule, self._gains(arms, stage)
         looks = rule.screen_looks if stage == "screen" else rule.looks
         seeds = {seed for _, seed in (*self._running, *self._ended) if self._stage(seed) == stage}
         goal = next((look for look in looks if look >= len(seeds)), looks[-1])
-        stored = stage == "confirmation" and rule.design == "stored"  # then the record's runs are there already
+        stored = stage == "confirmation" and rule.design == "stored"  # the record's runs are kept already
         trained = (arms.candidate,) if stored else (arms.record, arms.candidate)
         done = sum(seed in seeds for recipe in trained for seed in self._losses[recipe])
         left_s = self._stage_seconds(len(trained) * goal - done)
@@ -227,7 +228,7 @@ class LiveRuns:
         return f"{stage}: {len(gains)} of {goal} pairs{left}{gain}"
 
     def _stage_seconds(self, runs: int) -> float | None:
-        """Seconds until so many runs are scored, those under way among them; None where nothing tells."""
+        """Seconds until `runs` runs are scored, including the unfinished ones; None if it cannot be estimated."""
         budget, run_s = self.track.budget.tokens, self._usual_time.run_s
         started = sum(watched.tokens for watched in self._running.values())
         if run_s is not None:
@@ -242,15 +243,17 @@ class LiveRuns:
         return f"pair {self._places[seed]} seed {seed} {self._short(recipe)}"
 
     def _short(self, recipe: str) -> str:
-        """The recipe in RECIPE_WIDTH characters or little more."""
+        """A short name of the recipe, of about RECIPE_WIDTH characters."""
         if self.stack is not None and recipe != self.stack:
             own = parse_recipe(recipe)
             return f"without {' and '.join(name for name in parse_recipe(self.stack) if name not in own)}"
         return shorten_recipe(recipe, RECIPE_WIDTH)
 
     def _names(self, room: int) -> list[str]:
-        """Names of the runs under way, in `room` characters: if need be without seeds, then without the first
-        variants."""
+        """Names of the unfinished runs, in at most `room` characters each.
+
+        If they are too long, seeds are left out, and then the first variants.
+        """
         runs = [*self._running]
         names = [self._name(recipe, seed) for recipe, seed in runs]
         if any(len(name) > room for name in names):
@@ -264,7 +267,10 @@ class LiveRuns:
 
 @contextmanager
 def live_preparation(console: Console, name: str) -> Iterator[Callable[[PreparationStep], None]]:
-    """The observer of the preparation of the track `name`: a bar on a terminal, a line every QUIET_S in a log."""
+    """Show progress while the track `name` is prepared: a bar on a terminal, or a log line every QUIET_S seconds.
+
+    Yields the function that takes each step of the preparation.
+    """
     text = f"{name}: starting"
     bar = (
         SpinnerColumn(),
@@ -288,7 +294,7 @@ def live_preparation(console: Console, name: str) -> Iterator[Callable[[Preparat
 
 
 def _result_text(result: FinishedRun | FailedRun, *, reused: bool) -> str:
-    """A run's score and rate, or why it has no score."""
+    """A run's score and rate as text, or why it has no score."""
     if isinstance(result, FinishedRun):
         rate = result.training.tokens / max(result.training.train_s, 1e-9)
         how = "trained before" if reused else f"{result.training.train_s:.1f} s, {rate:,.0f} tok/s"

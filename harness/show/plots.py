@@ -1,6 +1,6 @@
-"""Pictures of the board, drawn with matplotlib: the history of a track, gain against cost, and a list of gains.
+"""Draws the pictures of the board with matplotlib: the history of a track, gain against cost, and a list of gains.
 
-The same input gives the same bytes. An SVG follows its reader's light or dark theme; a PNG is on white.
+The same input gives the same bytes. An SVG follows the reader's light or dark theme; a PNG has a white background.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_NAMES = 12  # points; with more of them, those that did not win are labelled by their number only
+MOST_NAMES = 12  # with more points than this, submissions that did not win are labelled with their number only
 FARTHEST = (
-    3.0  # times the best gain, or the median, is the range below zero, so that one bad idea does not squeeze the rest
+    3.0  # the range below zero is at most this many times the best or the median gain: one bad idea must not fill it
 )
-BESIDE = ((6, 4), (6, -4), (-6, -4), (-6, 4))  # points from a mark to its label; places are tried in this order
+BESIDE = ((6, 4), (6, -4), (-6, -4), (-6, 4))  # offsets of a label from its mark in points, tried in this order
 
 Line = tuple[float, float, float, float]
-"""x0, y0, x1, y1 of a vertical or horizontal line, in data coordinates."""
+"""A vertical or horizontal line: x0, y0, x1, y1 in data coordinates."""
 
 
 def draw_history(rows: Sequence[Row]) -> Figure:
-    """One edition of a track: the record's val loss as labelled stairs, other submissions as hollow points.
+    """The history of one edition of a track: the record's val loss as labelled steps, other submissions hollow.
 
-    If there is a record of the lane `speed`, the record's training time is shown below: the product of the measured
-    ratios, because times of different machines cannot be compared.
+    If there is a record of the lane `speed`, the record's training time is shown below, relative to the opening. It is
+    the product of the measured ratios, because times of different machines cannot be compared.
     """
     rows = sorted((row for row in rows if row.kind != "challenge"), key=lambda row: row.number)
     times = _relative_times(rows)
@@ -65,7 +65,8 @@ def draw_history(rows: Sequence[Row]) -> Figure:
 
 
 def _draw_stairs(axes: Axes, points: Sequence[tuple[float, float, Row]], end: float) -> None:
-    """The records as stairs until `end`; hollow points are submissions that did not win, crosses were retracted."""
+    """Draw the records as steps until `end`, submissions that did not win as hollow points, retracted ones as
+    crosses."""
     steps = [point for point in points if _stands(point[2])]
     others = [point for point in points if not _stands(point[2])]
     x, y = [x for x, _, _ in steps], [y for _, y, _ in steps]
@@ -82,15 +83,15 @@ def _draw_stairs(axes: Axes, points: Sequence[tuple[float, float, Row]], end: fl
 
 
 def _stands(row: Row) -> bool:
-    """Whether it set the record and was not retracted."""
+    """Whether the submission set the record and was not retracted."""
     return row.kind in HOLDING and row.state != "retracted"
 
 
 def draw_cost(rows: Sequence[Row], added: Mapping[int, int], loss_per_statement: float) -> Figure:
-    """Gain in nats against added statements, with intervals; the line is the price that a gain must exceed.
+    """A picture of gains, in nats per token, against added statements, with intervals.
 
-    `added` maps a row's number to the statements that its candidate adds to the record. The lane `speed` is left out,
-    because its gains are times.
+    The line is the price that a gain must exceed. `added` maps a row's number to the statements that its candidate
+    adds to the record. The lane `speed` is left out, because its gains are times.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -129,13 +130,13 @@ class Gain(NamedTuple):
     name: str
     gain: float
     low: float | None
-    """Lower end of its interval; None where it has none."""
+    """Lower end of the gain's interval; None if it has none."""
     high: float | None
     price: float
     """Price that the gain must exceed."""
     accepted: bool
     screened: bool
-    """Whether there was only a screen; then the interval is one standard deviation of noise to each side."""
+    """Whether there was only a screen. The interval is then one standard deviation of noise to each side."""
 
 
 def draw_gains(
@@ -143,10 +144,11 @@ def draw_gains(
     label: str = "gain (nats/token); the tick is the price of the code",
     words: tuple[str, str, str] = ("accepted", "not shown by a confirmation", "screened only"),
 ) -> Figure:
-    """Ideas from best to worst: each gain with its interval, and a tick at the price that it must exceed.
+    """A picture of ideas, the best first: each gain with its interval, and a tick at the price that it must exceed.
 
-    Filled points were accepted, hollow ones were not, faint ones were only screened. A point far below zero is drawn at
-    the edge, with its number. `words` name the three kinds in the legend, in this order.
+    Points of accepted ideas are filled, of others hollow; those of ideas that were only screened are faint. A point far
+    below zero is drawn at the edge, with its gain as a number. `words` name the three kinds in the legend, in this
+    order.
     """
     gains = sorted(gains, key=lambda one: -one.gain)
     figure = new_figure(1.2 + 0.165 * max(4, len(gains)))
@@ -180,7 +182,7 @@ def draw_gains(
 
 
 def to_svg(draw: Callable[[], Figure], label: str | None = None) -> str:
-    """A picture as SVG that follows the reader's theme, light by default: a file, or with `label` a part of a page."""
+    """A picture as SVG: a file or, with `label`, a part of a page. It follows the reader's theme, light by default."""
     from harness.show.svg import render
 
     with style():
@@ -188,7 +190,7 @@ def to_svg(draw: Callable[[], Figure], label: str | None = None) -> str:
 
 
 def _places(rows: Sequence[Row]) -> dict[int, float]:
-    """Number -> days since year 1. Submissions of one day are spread over the day in their order."""
+    """Number of a submission -> its place in days since year 1. Those of one day are spread over it in their order."""
     found = {}
     for row in rows:
         day = [other.number for other in rows if other.date == row.date]
@@ -201,7 +203,7 @@ def _places(rows: Sequence[Row]) -> dict[int, float]:
 
 
 def _relative_times(rows: Sequence[Row]) -> dict[int, float]:
-    """Number -> training time of the recipe relative to the opening."""
+    """Number of a submission -> training time of its recipe divided by that of the opening."""
     by_recipe: dict[str, float] = {}
     found = {}
     for row in rows:
@@ -213,9 +215,9 @@ def _relative_times(rows: Sequence[Row]) -> dict[int, float]:
 
 
 def _place_labels(axes: Axes, points: Sequence[tuple[float, float, Row]], lines: Sequence[Line]) -> None:
-    """Write `2 +idea` beside each point, clear of points, labels and `lines`.
+    """Write a label such as `2 +idea` beside each point, where it covers no point, other label or line.
 
-    If there is no room, only the number is written, or nothing. The first points choose first.
+    If there is no room, only the number is written, or nothing. The first points are labelled first.
     """
     from matplotlib.transforms import Bbox
 

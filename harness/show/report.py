@@ -1,4 +1,4 @@
-"""Results as sentences: lines for the terminal, and Markdown for a CI job. Tables are in tables.py."""
+"""Results as sentences: lines for a terminal, and Markdown for a CI job. Tables are in tables.py."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TOO_SLOW = ("too_slow", "slow_evaluation")
 
 
 def look_line(contest: Contest, look: int, rule: Rule, jobs: int, run_s: float | None) -> str:
-    """How many runs the next look needs, and about how long they take where a run takes `run_s` seconds."""
+    """A line: how many runs the next look needs and, if a run takes `run_s` seconds, about how long they take."""
     stage, known = contest.verdict.stage, [*contest.records, *contest.candidates]
     arms = trained_arms(rule, stage)
     runs = f"run{'' if look == 1 else 's'} of the candidate" if arms == 1 else "fresh pairs"
@@ -46,14 +46,14 @@ def look_line(contest: Contest, look: int, rule: Rule, jobs: int, run_s: float |
 
 
 def look_verdict_line(verdict: Verdict) -> str:
-    """The numbers of a contest after a look that did not decide it, with the reason."""
+    """A line with the numbers of a contest after a look that did not decide it, and the reason."""
     facts = dict(evidence(verdict))
     shown = [f"{name} {facts[name]}" for name in ("gain", "gain beyond its margin", "margin", "p") if name in facts]
     return f"{verdict.stage}, {verdict.pairs} pairs: {', '.join(shown)}: {', '.join(verdict.reasons)}"
 
 
 def outcome_sentence(outcome: Outcome, again: Verdict) -> str:
-    """The outcome of a re-run, and what would help if it is open."""
+    """A sentence with the outcome of a re-run and, if it is open, what would decide it."""
     if outcome == "confirmed":
         return "CONFIRMED: trained again on fresh seeds, the claim holds."
     if outcome == "refuted":
@@ -70,7 +70,7 @@ def outcome_sentence(outcome: Outcome, again: Verdict) -> str:
 
 
 def repeat_lines(repeat: Repeat) -> list[str]:
-    """The result of training an opening's seeds again, for the terminal."""
+    """Lines about the result of training an opening's seeds again."""
     if not repeat.differs:
         equal = "the same to the bit" if repeat.outcome == "confirmed" else "other numbers"
         return [f"{repeat.outcome.upper()}: the same code on the same machine and packages gave {equal}."]
@@ -88,10 +88,10 @@ def repeat_lines(repeat: Repeat) -> list[str]:
 
 
 def judgement_facts(judgement: Judgement) -> list[tuple[str, str]]:
-    """A judgement's numbers, to four digits: (name, value). `--json` has all digits."""
+    """(name, value) for each number of a judgement, rounded to four digits. `--json` has all digits."""
     facts: list[tuple[str, str]] = [("test", judgement.test)]
     over = " over all looks" if judgement.looks else ""
-    if judgement.looks and judgement.decision == "undecided":  # p may be below alpha: this look has a level of its own
+    if judgement.looks and judgement.decision == "undecided":  # p may be below alpha: one look's level is lower
         over = " over the looks so far (the interval must lie above the margin)"
     if judgement.p_value is not None:
         facts.append(("p", f"{judgement.p_value:.4g}{over}"))
@@ -111,7 +111,7 @@ def judgement_facts(judgement: Judgement) -> list[tuple[str, str]]:
 
 
 def _look_of(judgement: Judgement) -> str:
-    """`2 of 3, after 5 of the declared 3, 5, 8; the next one needs 8`."""
+    """The place of a judgement among its looks: `2 of 3, after 5 of the declared 3, 5, 8; the next one needs 8`."""
     declared = ", ".join(map(str, judgement.looks))
     reached = f", after {judgement.looks[judgement.look - 1]}" if judgement.look else ""
     line = f"{judgement.look} of {len(judgement.looks)}{reached} (declared: {declared})"
@@ -119,7 +119,7 @@ def _look_of(judgement: Judgement) -> str:
 
 
 def _needs(seeds: int, judgement: Judgement) -> str:
-    """How many more seeds are needed to show a gain like the measured one."""
+    """A text that says how many more seeds are needed to show a gain like the measured one."""
     count = f"{seeds} or more" if seeds >= MOST_SEEDS else f"about {seeds}"
     arms = " in each arm" if judgement.test in ("paired_t", "welch_t", "two_sample_z") else ""
     more = f", {seeds - judgement.n} more," if seeds > judgement.n else ""
@@ -128,13 +128,13 @@ def _needs(seeds: int, judgement: Judgement) -> str:
 
 
 def judgement_sentence(judgement: Judgement) -> str:
-    """What was decided, and why, in words."""
+    """A sentence that says what was decided, and why."""
     judged: Judged = "looks" if judgement.looks else "test"
     return f"{judgement.decision.upper()}: {' '.join(explain(code, judged) for code in judgement.reasons)}"
 
 
 def duration(seconds: float) -> str:
-    """`40 s`, `12 min`, `3.5 h`, `9 days`."""
+    """A duration as text: `40 s`, `12 min`, `3.5 h`, `9 days`."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     if seconds < 99.5 * 60:
@@ -148,12 +148,12 @@ def duration(seconds: float) -> str:
 def check_lines(
     found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]], knowledge: Mapping[str, float]
 ) -> list[str]:
-    """What `verify` found, for the terminal: problems and flags of each name, and the counts at the end.
+    """Lines about what `verify` found: the problems and flags of each submission or file, and the counts at the end.
 
-    `knowledge` is in nats per token of val.
+    What failed comes last, so that it is still on the screen. `knowledge` is in nats per token of val.
     """
     lines = []
-    for name, problems in found.items():
+    for name, problems in sorted(found.items(), key=lambda item: bool(item[1])):
         lines.append(f"{'FAILED' if problems else 'ok':7}{name}")
         lines += [f"       {problem}" for problem in problems]
         lines += [f"       {line}" for line in flag_lines(flags.get(name, ()))]
@@ -169,7 +169,7 @@ def flag_lines(flags: Sequence[Flag]) -> list[str]:
 def check_markdown(
     found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]], knowledge: Mapping[str, float]
 ) -> str:
-    """What `verify` found as Markdown, for the summary of a CI job."""
+    """Markdown about what `verify` found, for the summary of a CI job."""
     lines = ["| checked | result | problems | flags |", "|---|---|---:|---:|"]
     for name, problems in found.items():
         counts = f"{len(problems) or ''} | {len(flags.get(name, ())) or ''}"
@@ -186,7 +186,7 @@ def check_markdown(
 
 
 def _check_counts(found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]]) -> str:
-    """`5 checked, 0 failed, 1 flag for review`."""
+    """The counts of a check as text: `5 checked, 0 failed, 1 flag for review`."""
     failed, count = sum(map(bool, found.values())), sum(map(len, flags.values()))
     return f"{len(found)} checked, {failed} failed, {count} flag{'' if count == 1 else 's'} for review"
 
@@ -196,7 +196,7 @@ def _flag_sentence(flag: Flag) -> str:
 
 
 def noise_lines(report: NoiseReport, track: Track) -> list[str]:
-    """The results of a noise study, below its table."""
+    """Lines with the results of a noise study, to be shown below its table."""
     num, unit = len(report.variants), f"{report.noise_nats:.2g}"
     if report.declared_nats is None:
         advice = f"the track declares no noise_nats, so it has no screen; declare noise_nats = {unit}"
@@ -226,7 +226,7 @@ def noise_lines(report: NoiseReport, track: Track) -> list[str]:
 
 
 def _stored_design_line(found: StoredDesign, rule: Rule) -> str:
-    """Whether the study supports stored runs of the record instead of pairs, and what is missing."""
+    """A line that says whether the study supports stored runs of the record instead of pairs, and what is missing."""
     declared = "the track declares pairs" if rule.stored_runs is None else "the track declares it"
     numbers = (
         f"the spread of variants is {found.spread_ratio:.2f} times that of the base, {found.df} degrees of freedom"
@@ -242,7 +242,7 @@ def _stored_design_line(found: StoredDesign, rule: Rule) -> str:
 
 
 def plan_lines(plan: ContestPlan, track: Track, statements: int) -> list[str]:
-    """The assumptions of a plan, below its table."""
+    """Lines with the assumptions of a plan, to be shown below its table."""
     lines = [f"means over simulated contests, normal noise of {plan.noise_nats:g} nats between the runs of a pair"]
     if statements:
         lines.append(f"{statements} statements: the gain must exceed {plan.margin:g} nats")

@@ -1,7 +1,7 @@
-"""Figures as small SVG: a renderer of matplotlib that writes one path for all that has one style, and no ids.
+"""Writes figures as small SVG files: a matplotlib renderer that joins all shapes of one style, and writes no ids.
 
-Lengths are in whole pixels of a picture that is 1,008 pixels wide, as its PNG is. Text stays text and lies above all
-paths. Colours of the palette of `harness.board.curves` follow the reader's light or dark theme; others stay.
+Lengths are in whole pixels; a picture is 1,008 pixels wide, the same as its PNG. Text stays text, and is drawn above
+all shapes. Colours of the palette in `harness.board.curves` follow the reader's light or dark theme; others are fixed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FONT_SIZE = 9  # points
 LINE_WIDTH = 1.5  # points
 ON_DARK = {RECORD: "#56b4e9", CANDIDATE: "#e69f00", INK: "#d5dae1", FAINT: "#9aa4af"}
 NAMES = dict(zip((RECORD, CANDIDATE, INK, FAINT), "rcif", strict=True))
-"""Colour -> its class as a stroke. With an f behind it the class is the same colour as a filling, also of text."""
+"""Colour -> class of a stroke in this colour. The class with an f appended fills shapes and text with it."""
 
 
 def _variables(theme: dict[str, str]) -> str:
@@ -39,11 +39,14 @@ SHEET = (
     + "".join(f".plot .{n}{{stroke:var(--{n})}}.plot .{n}f{{fill:var(--{n})}}" for n in NAMES.values())
     + "\n"
 )
-"""The style of all pictures; a page that holds some has it once."""
+"""The style sheet of all pictures. A page that contains pictures includes it once."""
 
 
 def render(figure: Figure, label: str | None = None) -> str:
-    """A figure as SVG: a file of its own, or with `label`, read aloud in its place, an element of a page with SHEET."""
+    """A figure as an SVG file or, with `label`, as an element of a page that includes SHEET.
+
+    Screen readers read `label` aloud.
+    """
     figure.set_dpi(DPI)
     for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
         patch.set_visible(False)
@@ -59,19 +62,19 @@ def render(figure: Figure, label: str | None = None) -> str:
 
 
 class _Renderer(RendererBase):
-    """Collects what a figure draws."""
+    """Collects the shapes and texts that a figure draws."""
 
     def __init__(self, width: float, height: float) -> None:
         super().__init__()
         self._size = width, height
         self._flip = Affine2D().scale(1, -1).translate(0, height)
         self._paths = defaultdict[str, str](str)
-        """Attributes -> data of all that has them, at the place of the first."""
+        """Attributes -> path data of all shapes with these attributes, in the order of their first shapes."""
         self._texts = defaultdict[str, list[str]](list)
-        """Attributes -> the texts that have them."""
+        """Attributes -> all texts with these attributes."""
 
     def elements(self) -> Iterator[str]:
-        """All that was drawn."""
+        """The SVG elements of everything that was drawn."""
         yield from (f'<path {attributes} d="{data}"/>' for attributes, data in self._paths.items())
         yield from (f"<g {attributes}>{''.join(texts)}</g>" for attributes, texts in self._texts.items())
 
@@ -104,7 +107,7 @@ class _Renderer(RendererBase):
         codes: Any = marker_path.codes
         width, radius = self.points_to_pixels(gc.get_linewidth()), marker_path.get_extents(marker_trans).width / 2
         for (*_, x, y), _ in path.iter_segments(trans, simplify=False):
-            if codes is None or Path.CURVE4 not in codes:  # not round
+            if codes is None or Path.CURVE4 not in codes:  # the marker is not round
                 self.draw_path(gc, marker_path, marker_trans + Affine2D().translate(x, y), rgbFace)
             elif _visible(rgbFace):  # a disc is the round end of a line without length
                 self._add(f"M{_pair(x, self._size[1] - y)}h0", gc, None, 2 * radius + width)
@@ -124,7 +127,7 @@ class _Renderer(RendererBase):
         mtext: Text | None = None,
     ) -> None:
         anchor = "left"
-        if mtext is not None:  # the reader's font has other widths, so a text is held where it is aligned
+        if mtext is not None:  # the reader's font has other widths, so the point of alignment is kept
             anchor = mtext.get_horizontalalignment()
             right, up = mtext.get_transform().transform(mtext.get_unitless_position())
             x, y = (right, y) if angle == 0 else (x, self._size[1] - up)
@@ -139,7 +142,7 @@ class _Renderer(RendererBase):
         self._texts[" ".join(attributes)].append(f"<text {place}>{escape(s)}</text>")
 
     def _add(self, data: str, gc: GraphicsContextBase, face: Any, width: float) -> None:
-        """A path that joins those of its style."""
+        """Add path data to the path of its style."""
         stroke = gc.get_rgb() if width else None
         attributes = _paint(stroke, face)
         if _visible(stroke) and width != self.points_to_pixels(LINE_WIDTH):
@@ -153,7 +156,7 @@ class _Renderer(RendererBase):
 
 
 def _paint(stroke: Any = None, fill: Any = None) -> list[str]:
-    """Attributes of two colours: classes for those of the palette."""
+    """SVG attributes for the colours of a stroke and a filling. Colours of the palette become classes."""
     classes, attributes = list[str](), list[str]()
     for what, color, mark in (("stroke", stroke, ""), ("fill", fill, "f")):
         if not _visible(color):
@@ -172,7 +175,7 @@ def _visible(color: Sequence[float] | None) -> bool:
 
 
 def _data(segments: Iterator[tuple[Any, Any]]) -> str:
-    """Segments as the data of a path."""
+    """Segments of a path as SVG path data."""
     letters = {Path.MOVETO: "M", Path.LINETO: "L", Path.CURVE3: "Q", Path.CURVE4: "C", Path.CLOSEPOLY: "Z"}
     parts, before, at = list[str](), "", ("", "")
     for points, code in segments:
@@ -187,7 +190,7 @@ def _data(segments: Iterator[tuple[Any, Any]]) -> str:
             letter, numbers = "V", numbers[1:]
         elif letter == "L" and at[1] == end[1]:
             letter, numbers = "H", numbers[:1]
-        implied = letter == before or (letter, before) == ("L", "M")  # lines follow a start without a letter
+        implied = letter == before or (letter, before) == ("L", "M")  # lines that follow a start need no letter
         parts.append((" " if implied and letter != "M" else letter) + " ".join(numbers))
         before, at = letter, end
     return "".join(parts)
@@ -198,5 +201,5 @@ def _pair(x: float, y: float) -> str:
 
 
 def _number(value: float) -> str:
-    """A whole pixel."""
+    """A length as text, rounded to whole pixels."""
     return str(round(float(value)))

@@ -22,7 +22,7 @@ from harness.show.report import duration
 
 
 class PlainTable(Table):
-    """A table that shows untrusted strings as they are, without markup and control characters."""
+    """A table for untrusted strings. It interprets no markup, and removes control characters."""
 
     def add_column(self, header: RenderableType = "", *args: Any, **options: Any) -> None:
         super().add_column(_plain(header), *args, **options)
@@ -38,7 +38,7 @@ def _plain(cell: Any) -> Any:
 def new_table(
     title: str | None = None, heads: Sequence[str] = (), left: Sequence[str] = (), whole: Sequence[str] = ()
 ) -> Table:
-    """An empty table in the common style: no frame, one line below the head.
+    """An empty table in the common style: no frame, one line below the heads.
 
     Columns are aligned to the right, except those in `left`. Columns in `whole` do not wrap.
     """
@@ -58,9 +58,9 @@ def new_table(
 def columns_that_fit(
     columns: Iterable[Sequence[str]], width: int, give_way: Sequence[str]
 ) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Heads and rows of a table of `width` characters; each column is its head and its cells.
+    """Heads and rows of a table of at most `width` characters. Each of `columns` is a head and its cells.
 
-    Where there is no room the columns named in `give_way` are left out, in this order.
+    If there is no room, columns named in `give_way` are left out, in this order.
     """
     kept = [tuple(column) for column in columns]
     for head in ("", *give_way):
@@ -80,15 +80,16 @@ def facts_table(facts: Sequence[tuple[str, str]]) -> Table:
     return table
 
 
-LEAST_RECIPE, WHOLE_PIECE = 16, 28  # characters: least width of the column `change`, and longest variant that widens it
+LEAST_RECIPE, WHOLE_PIECE = 16, 28  # characters: least width of the column `change`, longest variant that widens it
 ESSENTIAL = ("#", "change", "val loss", "gain", "p")
-GIVE_WAY = ("date", "params", "stmts", "time", "pairs")  # on a narrow terminal, in this order
+GIVE_WAY = ("date", "params", "stmts", "time", "pairs")  # columns left out on a narrow terminal, in this order
 
 
 def board_tables(rows: Sequence[Row], width: int, newest: int | None = None) -> list[Table]:
-    """The board for a terminal of `width` characters: the `newest` rows of each table, earlier editions dimmed.
+    """The tables of the board, for a terminal of `width` characters. Rows of earlier editions are dimmed.
 
-    All tables have the same columns. Only the change wraps; if there is still no room, columns are left out.
+    Each table has at most the `newest` rows. All have the same columns. Only the column `change` wraps; if there is
+    still no room, columns are left out.
     """
     parts = sections(rows)
     shown = [row for *_, found in parts for row in found[:newest]]
@@ -108,7 +109,7 @@ def board_tables(rows: Sequence[Row], width: int, newest: int | None = None) -> 
 
 
 def _columns_that_fit(rows: Sequence[Row], width: int) -> tuple[list[Column], dict[str, int]]:
-    """The columns that fit into `width` characters, and their widths by head."""
+    """The columns that fit into `width` characters, and a mapping of head -> width in characters."""
     columns = list(COLUMNS)
     widths = {
         column.head: max([*map(len, column.head.split()), *(len(column.text(row)) for row in rows)])
@@ -135,7 +136,7 @@ def fold_recipe(recipe: str, width: int) -> str:
 
 
 def shorten_recipe(recipe: str, width: int) -> str:
-    """The last variants of a recipe, `…+token_smear`, as many as `width` characters hold, and at least one."""
+    """The last variants of a recipe, as `…+token_smear`: as many as fit into `width` characters, at least one."""
     pieces = _pieces(recipe)
     for first in range(1, len(pieces)):
         if len("".join(pieces)) > width:
@@ -144,12 +145,12 @@ def shorten_recipe(recipe: str, width: int) -> str:
 
 
 def _pieces(recipe: str) -> list[str]:
-    """`base+token_smear (confirms 2)` -> `base`, `+token_smear`, ` (confirms 2)`."""
+    """The parts of a recipe: `base+token_smear (confirms 2)` -> `base`, `+token_smear`, ` (confirms 2)`."""
     return re.findall(r" ?\([^)]*\)|[+ ]?[^+ ]+", recipe)
 
 
 def comparison_table(record: str, candidate: str, rows: Sequence[Comparison], width: int) -> Table:
-    """The Without / With table for a terminal of `width` characters; a star marks the better value of each line."""
+    """The Without / With table for a terminal of `width` characters. A star marks the better value of each line."""
     first, last = "mean over the pairs\n* the better one", "gain\n(+ is better)"
     names = [max(map(len, part)) for part in ([row.metric for row in rows], [row.gain for row in rows])]
     room = (width - 8 - max(19, names[0]) - max(13, names[1])) // 2
@@ -164,7 +165,7 @@ def comparison_table(record: str, candidate: str, rows: Sequence[Comparison], wi
 
 
 def noise_table(report: NoiseReport, track: str) -> Table:
-    """The pairs of a noise study, a line for each variant; deviations in nats per token."""
+    """A table of a noise study, with one line for each variant. Standard deviations are in nats per token."""
     heads = ("variant", "pairs", "mean gain", "deviation:\nbase", "variant", "paired", "correlation")
     table = new_table(f"noise of {track}, nats per token", heads, left=heads[:1], whole=heads[:1])
     for one in report.variants:
@@ -177,7 +178,7 @@ def noise_table(report: NoiseReport, track: str) -> Table:
 
 
 def plan_table(plan: ContestPlan, track: str) -> Table:
-    """One line for each true gain; costs are means over all contests."""
+    """A table with one line for each true gain. Costs are means over all simulated contests."""
     stages = ("screen", "confirmation", "both")
     heads = ("gain", "passes\nthe screen", "accepted", *(f"{stage}\nruns, time" for stage in stages))
     table = new_table(f"what to expect on {track}", heads, whole=heads)
@@ -192,7 +193,7 @@ def plan_table(plan: ContestPlan, track: str) -> Table:
 
 
 def runs_table(recipe: str, runs: Sequence[FinishedRun]) -> Table:
-    """One line for each seed."""
+    """A table of a recipe's runs, with one line for each seed."""
     table = new_table(recipe, ("seed", *(metric.short for metric in METRICS), "tokens/s"))
     for run in runs:
         rate = f"{run.training.tokens / run.training.train_s:,.0f}"

@@ -1,7 +1,7 @@
 """Sends curves and scores of runs to experiment trackers, from this process.
 
-Each tracker gets the events of the store in a thread of its own, so a tracker that fails or hangs loses its own log and
-never a run. A new tracker is a function that opens a page, and an entry in TRACKERS.
+Each tracker gets the store's events in a thread of its own. So a tracker that fails or hangs loses its own log, but
+never a run. To add a tracker, write a function that opens a page, and an entry in TRACKERS.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from harness.core.track import Track
 from harness.rule.verdict import Verdict
 
 PROJECT = "llmbench"
-PATIENCE_S = 30.0  # seconds to wait at the end for what is still to be sent
+PATIENCE_S = 30.0  # seconds to wait at the end until everything is sent
 
 Values = Mapping[str, float]
 
@@ -36,17 +36,17 @@ class Page(NamedTuple):
     """The page of one run in a tracker."""
 
     log: Callable[[int, Values], None]
-    """Takes numbers and their training step; steps may come out of order."""
+    """Takes a training step and its numbers. Steps may come out of order."""
     close: Callable[[], None]
 
 
 Config = Mapping[str, Any]
 Tracker = Callable[[str, str, Config], Page]
-"""Opens the page of a run, given its name, a key that identifies the run, and its configuration."""
+"""Opens the page of a run. Takes the page's name, a key that identifies the run, and the run's configuration."""
 
 
 def open_tensorboard(folder: Path, name: str, key: str, config: Config) -> Page:
-    """Event files in one folder for each run under `folder`: `tensorboard --logdir FOLDER`
+    """A page of TensorBoard: a folder with event files, under `folder`. `tensorboard --logdir FOLDER` shows them
     (tensorflow.org/tensorboard)."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -64,7 +64,10 @@ def open_tensorboard(folder: Path, name: str, key: str, config: Config) -> Page:
 
 
 def open_wandb(folder: Path, name: str, key: str, config: Config) -> Page:
-    """Weights & Biases, set by its own environment variables; WANDB_MODE=offline sends nothing (docs.wandb.ai)."""
+    """A page of Weights & Biases, configured by its own environment variables (docs.wandb.ai).
+
+    With WANDB_MODE=offline nothing is sent.
+    """
     import wandb
 
     make_folder(folder)
@@ -78,12 +81,12 @@ def open_wandb(folder: Path, name: str, key: str, config: Config) -> Page:
         reinit="create_new",
         settings=wandb.Settings(console="off", silent=True),
     )
-    run.define_metric("*", step_metric="step")  # its own step cannot decrease
+    run.define_metric("*", step_metric="step")  # wandb's own step cannot decrease
     return Page(lambda step, values: run.log({"step": step, **values}), run.finish)
 
 
 def open_trackio(folder: Path, name: str, key: str, config: Config) -> Page:
-    """Trackio, local unless its own environment variables say otherwise (huggingface.co/docs/trackio)."""
+    """A page of Trackio, local unless its own environment variables say otherwise (huggingface.co/docs/trackio)."""
     import trackio
 
     options: dict[str, Any] = {"resume": "allow", "embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
@@ -92,11 +95,11 @@ def open_trackio(folder: Path, name: str, key: str, config: Config) -> Page:
 
 
 TRACKERS = {"tensorboard": open_tensorboard, "trackio": open_trackio, "wandb": open_wandb}
-"""Names that `--log` takes, which are also those of packages and extras."""
+"""Name -> tracker. `--log` takes these names, which are also the names of the packages and extras."""
 
 
 def make_tracker(name: str, project: Project) -> Tracker:
-    """A tracker by name. Raises LlmbenchError for an unknown name or a missing package."""
+    """The tracker of this name. Raises LlmbenchError for an unknown name or a missing package."""
     if name not in TRACKERS:
         raise LlmbenchError(
             f"there is no tracker '{name}'{did_you_mean(name, TRACKERS)}; --log takes {', '.join(TRACKERS)}"
@@ -109,9 +112,9 @@ def make_tracker(name: str, project: Project) -> Tracker:
 
 
 class Logbook:
-    """Sends the events of a RunStore to trackers; use it as a context manager around the training.
+    """Sends the events of a RunStore to trackers. Use it as a context manager around the training.
 
-    While it is open, stdout of trackers goes to stderr, because stdout is for results.
+    While it is open, the trackers' standard output goes to standard error, because standard output is for results.
     """
 
     def __init__(self, trackers: Mapping[str, Tracker], track: Track, warn: Callable[[str], None]) -> None:
@@ -145,7 +148,7 @@ class Logbook:
                 self._send(name, run, None, {})
 
     def log_verdict(self, run: RunIdentity, verdict: Verdict) -> None:
-        """Send the verdict's numbers as a page of their own; `run` is a run of the candidate."""
+        """Send the verdict's numbers as a separate page. `run` is a run of the candidate."""
         numbers = {"gain", "margin", "ci_low", "ci_high", "p_value", "time_ratio", "correlation"}
         values = verdict.model_dump(include=numbers, exclude_none=True)
         name = f"{run.track} {run.recipe} verdict"
@@ -158,17 +161,17 @@ class Logbook:
 
 
 class _Writer:
-    """One tracker in a thread of its own."""
+    """Feeds one tracker from a thread of its own."""
 
     def __init__(self, name: str, tracker: Tracker, warn: Callable[[str], None]) -> None:
         self.name, self.tracker, self.warn = name, tracker, warn
         self.entries: queue.SimpleQueue[tuple[str, RunIdentity, int | None, Values] | None] = queue.SimpleQueue()
-        """Page name, run, step and numbers; without a step the page is complete."""
+        """Entries: page name, run, step and numbers. If the step is None, the page is complete."""
         self._thread = threading.Thread(target=self._write, name=f"log to {name}", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Wait until everything is written, for at most PATIENCE_S."""
+        """Wait until everything is sent, for at most PATIENCE_S seconds."""
         self.entries.put(None)
         self._thread.join(PATIENCE_S)
         if self._thread.is_alive():
@@ -209,7 +212,7 @@ def _config(run: RunIdentity) -> dict[str, Any]:
 
 
 def open_logbook(names: Sequence[str], project: Project, track: Track, warn: Callable[[str], None]) -> Logbook:
-    """A logbook for the trackers that the user named; without any it does nothing.
+    """A logbook for the trackers that the user named. Without names it does nothing.
 
     Raises LlmbenchError for an unknown or missing tracker, before anything is trained.
     """

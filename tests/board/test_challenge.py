@@ -109,7 +109,7 @@ def test_a_retracted_record_falls_back_and_cannot_be_filed_or_challenged_again(d
     states = {row["number"]: row["state"] for row in sandbox.json("leaderboard")["rows"]}
     assert states == {1: "", 2: "retracted", 3: "refutes 2", 4: "refutes 2"}
     shown = sandbox("leaderboard").stdout
-    assert "base+lucky (retracted)" in shown
+    assert "+lucky (retracted)" in shown
     refusal = sandbox.refuses("submit", "--track", "smoke")
     assert "which was retracted; a claim that was refuted on other seeds cannot be filed again" in refusal
     assert "is already retracted" in sandbox("challenge", "2").stderr
@@ -133,7 +133,7 @@ def test_a_disputed_record_still_holds_the_track(disputed: Disputed, tmp_path: P
     assert (holder.number, board.state(2), board.before(3).state(2)) == (2, "disputed", "provisional")
     assert [title for _, title, _ in sections(make_rows(project))] == ["records", "challenges"]
     assert not any(verify_board(project).values())
-    assert "base+lucky (disputed)" in sandbox("leaderboard").stdout
+    assert "+lucky (disputed)" in sandbox("leaderboard").stdout
 
 
 def test_other_seeds_arms_or_outcomes_are_named(disputed: Disputed, tmp_path: Path) -> None:

@@ -47,8 +47,14 @@ def test_submit_writes_a_folder_that_verifies(filed: FiledContest) -> None:
         *("submission.json", "track.toml", "README.md", "curves.png", "runs", "sources"),
     }
     assert sandbox("verify", str(folder)).returncode == 0
+    assert sandbox("verify", "2").stdout.splitlines()[0].split() == ["ok", folder.name]
+    for path in ("leaderboard.csv", "README.md", "models/variants/token_smear.py"):
+        assert path in filed.submitted.stderr
     rows = sandbox.json("leaderboard")["rows"]
     assert [(row["kind"], row["recipe"]) for row in rows] == [("opening", "base"), ("record", "base+token_smear")]
+    assert sandbox.json("leaderboard", "--track", "smoke")["rows"] == rows
+    assert sandbox.json("leaderboard", "--track", "pocket")["rows"] == []
+    assert "there is no track 'nowhere'" in sandbox.refuses("leaderboard", "--track", "nowhere")
     assert rows[1]["gain"] == pytest.approx(filed.candidate["gain"], abs=1e-6)
 
 
@@ -201,6 +207,12 @@ def test_a_variant_that_cannot_start_costs_no_run_of_the_record(
     assert words in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert not list(sandbox.root.glob("runs/smoke/base+token_smear/*/seed-*/run.json"))
+    if text:
+        said = sandbox.refuses("variants", "idea")
+        assert (
+            "shapes do not fit; `llmbench run candidate --variant idea --track pocket --screen` keeps the log" in said
+        )
+        assert list(sandbox.root.glob("runs/smoke/*/*/seed-*/train.log"))
 
 
 def test_a_truncated_run_file_is_named_and_the_others_are_kept(filed: FiledContest, tmp_path: Path) -> None:

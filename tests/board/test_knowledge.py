@@ -48,6 +48,11 @@ def test_older_claims_are_written_again_byte_for_byte() -> None:
         assert dump_json(submission) == path.read_text()
 
 
+def test_what_failed_comes_last_in_the_terminal() -> None:
+    lines = check_lines({"changes": ["harness was changed"], "0001-base": [], "0002-idea": []}, {}, {})
+    assert [line.split()[0] for line in lines] == ["ok", "ok", "FAILED", "harness", "3"]
+
+
 def test_the_bound_is_on_the_page_of_a_new_claim_and_in_what_verify_prints(project: Project) -> None:
     one = claim(RECORD, 0.0312)
     assert "at most 0.0312 nats a token" in submission_markdown(one.submission, *one.finished.values())

@@ -158,7 +158,7 @@ def strays(it: Repository) -> None:
 
 def board_cell(it: Repository) -> None:
     text = (it.root / "README.md").read_text()
-    row = re.search(r"\| 2 \| \[`base\+token_smear`\][^|]+\| (\d\.\d+)", text[text.index(BOARD_START) :])
+    row = re.search(r"\| 2 \| \[`\+token_smear`\][^|]+\| (\d\.\d+)", text[text.index(BOARD_START) :])
     assert row
     it.edit("README.md", row[0], row[0].replace(row[1], "0.0001"))
 

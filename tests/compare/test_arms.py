@@ -100,7 +100,7 @@ def test_data_and_other_repositories_do_not_go_into_a_revision(
 ) -> None:
     monkeypatch.setattr("harness.compare.arms.MOST_UNTRACKED", 2 << 20)
     (repository / "weights.pt").write_bytes(bytes(3 << 20))
-    with pytest.raises(LlmbenchError, match=r"3 MiB would be a part of '\.', such as weights.pt"):
+    with pytest.raises(LlmbenchError, match=r"has 3 MiB of untracked files, the largest is weights.pt"):
         compared(repository, tmp_path / "home", "HEAD", ".")
     (repository / "weights.pt").unlink()
     (repository / "other").mkdir()

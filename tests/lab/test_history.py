@@ -150,6 +150,15 @@ def test_a_result_is_listed_and_filed_after_the_record_moved_on(opened: Machine)
     assert 0 <= again.stderr.index(said) < again.stderr.index("training")
 
 
+def test_a_result_is_filed_once(opened: Machine) -> None:
+    opened.write("slow")
+    assert opened.sandbox.json("run", "candidate", "--variant", "slow", *SMOKE)["decision"] == "rejected"
+    for _ in range(2):  # judged again from the kept runs, it is the same result
+        filing = opened.sandbox("submit", "--negative", *SMOKE)
+    assert "these runs are filed already, as 0002-smoke-slow" in filing.stderr
+    assert len(list(opened.project.submissions.glob("0*"))) == 2
+
+
 def candidate_runs(machine: Machine) -> list[Path]:
     """Of token smearing's confirmation, in the order of its seeds."""
     arms = Arms("base", "base+token_smear")

@@ -158,14 +158,14 @@ def compare(
 
 
 def show_comparison(found: Comparison) -> None:
-    """Show its runs, numbers and verdict as tables and text."""
+    """Show a comparison's runs, numbers and verdict as tables and text."""
     show(comparison_runs(found), facts_table(comparison_facts(found)))
     show(comparison_sentence(found.verdict), style=options.DECISION_STYLES[found.verdict.decision])
     show(NUMBERS)
 
 
 def verify_comparison(path: Path, *, as_json: bool, as_markdown: bool) -> NoReturn:
-    """Compute the verdict of a comparison's file again from its runs. Raises typer.Exit with 0 if it agrees, else 3."""
+    """Recompute the verdict of a comparison's file from its runs. Raises typer.Exit: code 0 if both agree, else 3."""
     found, problems = check_comparison(path)
     if as_json:
         show_json(VerifyDocument(ok=not problems, problems={str(path): problems}))
@@ -185,7 +185,7 @@ def _arms(
     say: Callable[[str], None],
     worktrees: Path | None,
 ) -> Arms:
-    """The two arms that the settings and the revisions name. Raises LlmbenchError where they do not fit."""
+    """The two arms that the settings and the revisions name. Raises LlmbenchError if they cannot be compared."""
     if settings.run is None:
         if revisions:
             raise LlmbenchError(
@@ -213,7 +213,7 @@ def _places(executor: str, jobs: int | None) -> Places:
 
 
 def _write(found: Comparison, targets: Sequence[Path]) -> list[Path]:
-    """Write the comparison to each target, and its picture beside it."""
+    """Write the comparison to each target, with its picture beside it. Returns the paths."""
     text = found.model_dump_json(indent=1) + "\n"
     picture = to_svg(lambda: draw_comparison(found)) if found.runs else ""
     for target in targets:

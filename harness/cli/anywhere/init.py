@@ -108,15 +108,15 @@ def init(
 
 
 def _toml(text: str) -> str:
-    """A string of TOML."""
+    """The text as a TOML string, with quotes and escapes."""
     return f"'{text}'" if "'" not in text and text.isprintable() else json.dumps(text, ensure_ascii=False)
 
 
 def installed_from() -> str:
     """The requirement with which pip installs this llmbench, from its repository or index.
 
-    If it was installed from a folder, which other machines cannot reach, the repository is left to fill in: on an
-    index the name could be another project's.
+    Other machines cannot reach a folder. If llmbench was installed from one, the user has to fill in the repository,
+    because on a package index the same name could belong to another project.
     """
     found = json.loads(distribution("llmbench").read_text("direct_url.json") or "{}")
     if commit := found.get("vcs_info", {}).get("commit_id"):

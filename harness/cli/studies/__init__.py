@@ -1,1 +1,1 @@
-"""Commands of the long studies in lab/studies: each module holds the options and the output of one."""
+"""Commands for the long studies in lab/studies. Each module holds the options and the output of one study."""

@@ -1,4 +1,4 @@
-"""The command that measures what each variant of a stack contributes, and whether it pays for its code."""
+"""The command that measures what each variant of a recipe contributes, and whether that exceeds its code's price."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def ablate(
 
 
 class _Follower:
-    """Logs after each run the contributions so far, how many runs are done, and how long the rest takes."""
+    """After each run, logs the contributions so far, the number of finished runs, and the time left."""
 
     def __init__(self, stack: str, left_out: Sequence[Removed], num_seeds: int) -> None:
         self.stack, self.num_seeds = stack, num_seeds

@@ -103,7 +103,7 @@ def campaign(
 
 
 def _run(own: Campaign, command: str) -> None:
-    """Run the campaign. Raises InterruptedRunError on Ctrl-C or SIGTERM, with the command that goes on."""
+    """Run the campaign. On Ctrl-C or SIGTERM raises InterruptedRunError, which names the command that continues."""
     try:
         own.run()
     except (InterruptedRunError, KeyboardInterrupt) as error:
@@ -115,7 +115,7 @@ def _run(own: Campaign, command: str) -> None:
 
 
 def _last_lines(rows: Sequence[CampaignRow], command: str, *, files: bool, out_of_time: bool) -> list[str]:
-    """Say how to go on, and how to file the rest."""
+    """Lines that say how to continue the campaign, and how to file outcomes that are not filed."""
     lines = []
     if out_of_time:
         lines.append(f"The budget is used up. To go on: `{command}{' --file' * files}`")
@@ -126,7 +126,7 @@ def _last_lines(rows: Sequence[CampaignRow], command: str, *, files: bool, out_o
 
 
 def campaign_command(names: Sequence[str], topic: str | None, track: str, entry: Entry) -> str:
-    """The command line of a campaign, without options that may differ when it goes on."""
+    """The command line of a campaign, without the options that may change when it is continued."""
     words = ["llmbench campaign", *map(shlex.quote, names)]
     words += [f"--topic {shlex.quote(topic)}"] if topic is not None else []
     words += [f"--track {track}"] if track != DEFAULT_TRACK else []

@@ -108,7 +108,7 @@ def _train(
     project: Project, tracks: list[Track], beside: str, names: list[str] | tuple[str, ...], pairs: int,
     jobs: int | None, executor: ExecutorName,
 ) -> Made:  # fmt: skip
-    """The runs of all sizes, the smallest first. Raises LlmbenchError for an unknown variant before anything trains."""
+    """Train all sizes, the smallest first. Raises LlmbenchError for an unknown variant, before anything is trained."""
     if not names:
         raise LlmbenchError("name the variants to measure: `llmbench ladder NAME...`; `llmbench variants` lists them")
     if inside := [name for name in names if name in parse_recipe(beside)]:

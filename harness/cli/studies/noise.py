@@ -1,4 +1,4 @@
-"""Commands about noise: how large it is on a track, and what it takes to show a gain."""
+"""Commands about noise: `noise` measures it on a track, `plan` estimates how many runs a gain needs."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ def noise(
 
 
 def _make(track: str, variant: str | None = None) -> str:
-    """The command that trains the missing runs."""
+    """The command line that trains the missing runs of a noise study."""
     return f"make one: `llmbench noise --save --track {track}{f' --variant {variant}' if variant else ''}`"
 
 
 def _train(
     project: Project, track: Track, variants: tuple[str, ...], num_pairs: int, jobs: int | None
 ) -> dict[str, list[Pair]]:
-    """Pairs of the base and each variant, by variant. Raises LlmbenchError where a run fails."""
+    """Variant -> its pairs with the base. Raises LlmbenchError if a run fails."""
     recipes = [format_recipe(()), *map(study_recipe, variants)]
     with watched_store(project, track, jobs) as store:
         asked = [store.identify(one, seed) for seed in study_seeds(track, num_pairs) for one in recipes]

@@ -1,1 +1,4 @@
-"""Runs on the machines of a Ray cluster: what the asking machine does, what travels, what the other one does."""
+"""Makes runs on a Ray cluster.
+
+cluster.py runs on the asking machine. Ray sends node.py to the other machine, where it starts remote_run.py.
+"""

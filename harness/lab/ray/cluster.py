@@ -1,7 +1,7 @@
 """Runs on the machines of a running Ray cluster: `--executor ray`, see docs/ray.md.
 
-Each run is one task with the track's threads and GPUs. A machine gets this checkout's sources, makes an ordinary local
-run with them, and sends back the record and the weights. A run that is lost with its machine is started again.
+Each run is one Ray task with the track's threads and GPUs. A machine receives this checkout's sources, makes a local
+run with them, and sends back the run's result and weights. If the machine is lost, the run is started again.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from harness.player.process import INTERRUPTED
 from harness.referee.job import Job
 
 MOST_LOSSES = 3
-"""How often a run is started again because its worker or its machine was lost."""
+"""Most times that a run is started again because its worker or its machine was lost."""
 SHIPPED = ("harness", "models", "tracks")
 
 
 def connect() -> Any:
-    """Ray, connected to the running cluster. Raises LlmbenchError where there is no Ray or no cluster."""
+    """The module `ray`, connected to the running cluster. Raises LlmbenchError without Ray or a cluster."""
     try:
         import ray
     except ImportError as error:
@@ -53,12 +53,12 @@ def connect() -> Any:
 
 
 def resources(track: Track) -> dict[str, int]:
-    """What one run needs of a machine."""
+    """The cores and GPUs that one run needs, as Ray names them."""
     return {"num_cpus": track.num_threads, "num_gpus": track.num_processes if track.device == "cuda" else 0}
 
 
 def pack(project: Project) -> bytes:
-    """The sources that runs depend on, as a zip; equal sources give equal bytes."""
+    """A zip of the sources that runs depend on. The same sources give the same bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for folder in SHIPPED:
@@ -72,7 +72,7 @@ def pack(project: Project) -> bytes:
 
 
 class RayExecutor(Executor):
-    """Tasks on a Ray cluster."""
+    """Makes each run as a task on a Ray cluster."""
 
     name = "ray"
 
@@ -82,7 +82,7 @@ class RayExecutor(Executor):
         project = Project(CHECKOUT)
         archive = pack(project)
         self._archive, self._digest, self._code = self._ray.put(archive), sha256(archive), code_digest(project)
-        # The machines have no llmbench from which to import it.
+        # Send the code itself: the machines have no llmbench from which to import it.
         self._ray.cloudpickle.register_pickle_by_value(sys.modules[run_on_node.__module__])
         self._task = self._ray.remote(run_on_node).options(**resources(track), num_returns="streaming", max_retries=0)
 
@@ -136,7 +136,7 @@ class RayExecutor(Executor):
         return FailedRun(**dict(run), status="interrupted", reason=reason)
 
     def _ask(self, request: str, watch: Watch) -> tuple[Made | Refused | Ended | Lost, dict[str, bytes]]:
-        """Send the request once; returns its answer, or `Lost` if there is none, and the run's files."""
+        """Send the request once. Returns the answer, or `Lost` if there is none, and the run's files by name."""
         errors = self._ray.exceptions
         self.raise_if_stopped()
         events = self._task.remote(self._archive, self._digest, request)

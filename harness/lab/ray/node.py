@@ -1,7 +1,7 @@
-"""The task that Ray sends to a machine: unpack the sources, start a run of them, forward its events.
+"""The task that Ray sends to a machine: it unpacks the sources, starts a run with them, and forwards its events.
 
-The file is sent as it is and imports only the standard library. So a machine needs llmbench's packages, but not
-llmbench.
+Ray sends the code of this file, which imports only the standard library. So a machine needs the packages on which
+llmbench depends, but not llmbench.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-PATIENCE_S = 60.0  # seconds for a checkpoint after the request to stop
+PATIENCE_S = 60.0  # seconds that a run has to write a checkpoint after the request to stop
 
 
 def run_on_node(archive: bytes, digest: str, request: str) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Events of one run as JSON; the last one comes with the run's files, by name.
+    """Make one run. Yields each event as JSON; the event with the result comes with the run's files by name.
 
     `archive` is a zip of the sources, `digest` its SHA-256, `request` a `NodeRequest` (remote_run.py) as JSON.
     """
     root = unpack(archive, digest)
-    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}  # of Ray
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}  # Ray sets it
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     with (
         tempfile.TemporaryFile("w+", errors="replace") as errors,
@@ -64,14 +64,14 @@ def run_on_node(archive: bytes, digest: str, request: str) -> Iterator[tuple[str
 
 
 def _read(stream: Iterable[str], lines: queue.SimpleQueue[str]) -> None:
-    """Each line, then an empty one."""
+    """Put each line of `stream` into `lines`, and at the end an empty string."""
     for line in stream:
         lines.put(line)
     lines.put("")
 
 
 def _pass_on(lines: queue.SimpleQueue[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """The process's events until its output ends, perhaps in the middle of one."""
+    """Yield the process's events, with their files, until its output ends. An incomplete last event is dropped."""
     while True:
         try:
             line = lines.get(timeout=0.5)  # a wait without a limit would block a cancellation
@@ -91,9 +91,10 @@ KEPT = (".safetensors", ".log")
 
 
 def unpack(archive: bytes, digest: str) -> Path:
-    """The sources' folder on this machine, the same for all runs of these sources, so that checkpoints are found.
+    """Unpack the sources into a folder, and return it.
 
-    Raises PermissionError if another user has created it.
+    All runs with these sources get the same folder, so that checkpoints are found. Raises PermissionError if another
+    user has created it.
     """
     home = Path(tempfile.gettempdir()) / f"llmbench-{os.getuid()}"
     home.mkdir(mode=0o700, exist_ok=True)

@@ -1,6 +1,7 @@
-"""One run on a machine of a cluster: a request on stdin, events as JSON lines on stdout, the run as the last one.
+"""Makes one run on a machine of a cluster.
 
-It is an ordinary local run in a copy of the checkout that asked for it. Its provenance names this machine.
+Reads a request from stdin, and writes events to stdout as JSON lines, of which the last one holds the result. The run
+is a local run in a copy of the checkout that asked for it. Its provenance names this machine.
 """
 
 from __future__ import annotations
@@ -26,24 +27,24 @@ from harness.player.start import emit_lines, end_with_parent
 from harness.referee.job import Job
 
 REPORT_EVERY_S = 0.5
-"""Least seconds between two steps that are reported."""
+"""Least number of seconds between two reported steps."""
 
 
 class NodeRequest(Strict):
     """The request to a machine of the cluster."""
 
     job: Job
-    """The job; its root and folder are those of the asking machine."""
+    """The job. Its root and its folder are paths on the asking machine."""
     code_digest: Sha256
     revision: str | None
     dirty: bool
-    """Revision of the checkout that sent the sources, and whether it had uncommitted changes."""
+    """Whether the checkout that sent the sources had uncommitted changes; `revision` is its revision."""
     occasion: str
-    """Keeps runs apart that must not be reused for one another."""
+    """A name. Runs with different names are kept apart, so that none is reused for another."""
 
 
 def make(request: NodeRequest, emit: Callable[[NodeEvent], None]) -> tuple[FinishedRun | FailedRun, Path]:
-    """The run and its folder on this machine. Raises LlmbenchError where it cannot start here."""
+    """Make the run. Returns it, and its folder on this machine. Raises LlmbenchError if it cannot start here."""
     project, job = Project(CHECKOUT), request.job
     track = load_track(project, job.track, job.settings)
     require_device(track)
@@ -79,7 +80,7 @@ def make(request: NodeRequest, emit: Callable[[NodeEvent], None]) -> tuple[Finis
 
 
 def main() -> None:
-    """Read the request and make the run; an expected error becomes an event."""
+    """Read the request and make the run. An expected error is written as an event."""
     end_with_parent()
     emit = emit_lines()
     try:

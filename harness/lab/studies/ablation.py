@@ -1,7 +1,7 @@
 """An ablation: each variant of a recipe (a stack) is left out in turn, and the loss without it is measured.
 
-All rows share the runs of the whole stack, on the track's public seeds. An ablation explains a record and makes none. A
-variant that is not worth its code can be claimed away in the lane `simplicity`, whose confirmation decides.
+All variants are compared with the same runs of the whole stack, on the track's public seeds. An ablation decides
+nothing. To remove a variant that is not worth its code, claim the stack without it in the lane `simplicity`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ from harness.variants.recipe import format_recipe, parse_recipe, recipe_sources
 
 FEWEST_RUNS = 2
 DEFAULT_RUNS = 4
-"""As many runs of the record are kept by screens. The interval is then +-1.6 paired deviations: 2.5 with three runs,
-0.84 with eight. Candidates that were accepted in the lane `loss` gained about two."""
+"""Runs of each recipe; screens keep the same number of runs of the record. The half-width of the interval is then 1.6
+standard deviations of a pair: it is 2.5 with three runs, 0.84 with eight. Candidates that were accepted in the lane
+`loss` gained about two."""
 INTERVAL_LEVEL = 0.025
-"""One-sided level of each end, for a 95 % interval."""
+"""One-sided level of each end of a 95 % interval."""
 NEAR_ZERO = 0.5
-"""Share of the track's loss tolerance. The lane `simplicity` demands a loss that is shown to be within the tolerance;
-eight pairs can show this of a variant that contributes at most half of it."""
+"""Share of the track's loss tolerance. The lane `simplicity` requires evidence that the loss rises by less than the
+tolerance. Eight pairs can give it if the variant contributes at most half of the tolerance."""
 
 RECORD, WITHOUT = "record", "without-"
 """Prefixes of the kept runs' files: for the whole stack, and for the stack without some variants."""
@@ -47,18 +48,18 @@ Removed = tuple[str, ...]
 
 
 class Interaction(Strict):
-    """Interaction of two variants: joint contribution compared with the sum of both, in nats per token."""
+    """Interaction of two variants: their joint contribution minus the sum of their contributions, in nats per token."""
 
     sum_of_singles: float
     gain: float
-    """Joint contribution minus that sum; above zero if each partly replaces the other."""
+    """The interaction; above zero if each variant partly replaces the other."""
     ci_low: float
     """Ends of its 95 % interval."""
     ci_high: float
 
 
 class Contribution(Strict):
-    """What one variant, or two together, contribute to a stack. Losses are in nats per token."""
+    """The contribution of one variant, or of two together, to a stack. Losses are in nats per token."""
 
     removed: Removed
     recipe: str
@@ -66,35 +67,35 @@ class Contribution(Strict):
     worth: Worth
     """`pays` if the whole interval is above the price, `does not pay` if it is below, else `unclear`."""
     reason: Line | None = None
-    """Why it was not measured; None if it was."""
+    """Why the contribution was not measured; None if it was."""
     runs: Count = 0
-    """Number of pairs: runs with and without them on the same seed."""
+    """Number of pairs. A pair is a run with and a run without the variants on the same seed."""
     contribution: float | None = None
-    """Val loss without them minus val loss with them, mean over the pairs; None if not measured."""
+    """Val loss without the variants minus val loss with them, mean over the pairs; None if not measured."""
     ci_low: float | None = None
     """Ends of its 95 % interval, by Student's t of the paired differences."""
     ci_high: float | None = None
     interaction: Interaction | None = None
-    """For two variants that were also measured one by one."""
+    """Interaction of two variants; None for one variant, or if one of the two was not measured by itself."""
     added_statements: Count
     price: float
-    """Statements times the track's `loss_per_statement`, which the contribution must exceed."""
+    """Statements times the track's `loss_per_statement`. The contribution must exceed it to pay."""
     added_params: int | None = None
     time_ratio: float | None = None
-    """Training time with / without: geometric mean over pairs without resumed runs. Rough, as pairs are not side by
-    side."""
+    """Training time with / without the variants: geometric mean over pairs without resumed runs. It is rough, because
+    the runs of a pair are not made at the same time."""
     claim: Line | None = None
-    """The command that claims the stack without them in the lane `simplicity`, if that could be accepted."""
+    """The command that claims the stack without the variants in the lane `simplicity`; None if it has no chance."""
 
 
 class Ablation(Strict):
-    """A stack and the contributions of its variants, the largest first, unmeasured ones last."""
+    """A stack and the contributions of its variants: the largest first, those not measured last."""
 
     recipe: str
     runs: Positive
     """Number of runs of the whole stack."""
     val_loss: float
-    """Their mean val loss, in nats per token."""
+    """Mean val loss of these runs, in nats per token."""
     num_params: Positive
     contributions: tuple[Contribution, ...]
 
@@ -103,7 +104,7 @@ class Ablation(Strict):
 
 
 def stack_to_ablate(project: Project, board: Board, track: Track, recipe: str | None) -> str:
-    """`recipe`, or the record's recipe. Raises LlmbenchError where it has no variant or a file is broken."""
+    """`recipe`, by default the record's. Raises LlmbenchError if it has no variant or if a file is broken."""
     found = record_recipe(board, track) if recipe is None else recipe
     recipe_sources(project, found)
     if not parse_recipe(found):
@@ -117,21 +118,21 @@ def stack_to_ablate(project: Project, board: Board, track: Track, recipe: str | 
 
 
 def removals(recipe: str, largest: int) -> list[Removed]:
-    """Each variant of a recipe; with `largest` 2 then also each two of them; in the order of the recipe."""
+    """Each variant of a recipe, in its order. If `largest` is 2, then also each pair of variants."""
     names = parse_recipe(recipe)
     return [removed for size in range(1, largest + 1) for removed in combinations(names, size)]
 
 
 def without(recipe: str, removed: Removed) -> str:
-    """The recipe without some of its variants."""
+    """The recipe without the variants in `removed`."""
     return format_recipe(tuple(name for name in parse_recipe(recipe) if name not in removed))
 
 
-# --- what they say -----------------------------------------------------------------------------------------------
+# --- what the runs say -------------------------------------------------------------------------------------------
 
 
 def measure(project: Project, board: Board, track: Track, recipe: str, runs: Mapping[str, Runs]) -> Ablation:
-    """The report on the runs of a stack, and of the stack without some variants, by recipe."""
+    """The report on an ablation. `runs` maps the stack, and each stack without some variants, to its runs."""
     stack, names = finished(runs[recipe]), parse_recipe(recipe)
     costs = {name: source.cost for name, source in recipe_sources(project, recipe).items()}
     losses: dict[Removed, list[float]] = {(): losses_of(stack)}
@@ -182,13 +183,13 @@ def _numbers(stack: Sequence[FinishedRun], runs: Sequence[FinishedRun], price: f
 
 
 def _interval(more: Sequence[float], less: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of the paired differences and ends of its 95 % interval; all equal if there is no spread."""
+    """Mean of the paired differences, and the ends of its 95 % interval. Without spread, all three are equal."""
     found = estimate(np.array(more), np.array(less), "paired")
     return float(found.gain), *map(float, bounds(found, INTERVAL_LEVEL))  # type: ignore[return-value]
 
 
 def _interaction(removed: Removed, losses: Mapping[Removed, Sequence[float]]) -> Interaction | None:
-    """Loss without both, minus without each, plus with both: zero if the contributions add up."""
+    """The loss without both variants, minus the losses without each one, plus the loss with both."""
     singles = [losses.get((name,)) for name in removed]
     if len(removed) < 2 or removed not in losses or None in singles:
         return None
@@ -199,9 +200,10 @@ def _interaction(removed: Removed, losses: Mapping[Removed, Sequence[float]]) ->
 
 
 def _claim(board: Board, track: Track, recipe: str, found: Contribution) -> str | None:
-    """The command that claims the record without these variants; None if it could hardly be accepted.
+    """The command that claims the record without these variants; None if the claim has little chance.
 
-    The lane compares with the last record by loss or speed, so variants that later records removed are named too.
+    The lane compares with the last record of the lanes `loss` and `speed`. So the command also removes the variants
+    that later records removed.
     """
     standing, contribution = board.standing(track, "simplicity"), found.contribution or 0.0
     if found.worth == "pays" or contribution > NEAR_ZERO * track.rule.loss_tolerance:
@@ -224,7 +226,7 @@ def ablation_folder(project: Project, track: Track) -> Path:
 
 
 def save_runs(project: Project, track: Track, recipe: str, runs: Mapping[str, Runs]) -> Path:
-    """Keep an ablation's runs in place of the older ones; returns their folder."""
+    """Keep an ablation's runs in place of the older ones. Returns their folder."""
     folder, kept = ablation_folder(project, track), set()
     for one, own in runs.items():
         removed = "+".join(name for name in parse_recipe(recipe) if name not in parse_recipe(one))
@@ -239,9 +241,10 @@ def save_runs(project: Project, track: Track, recipe: str, runs: Mapping[str, Ru
 
 
 def kept_runs(project: Project, track: Track) -> tuple[str, Mapping[str, Runs]]:
-    """The stack of the kept ablation and its runs by recipe. Raises LlmbenchError without one of this edition.
+    """The stack of the kept ablation, and its runs by recipe.
 
-    Also raises if a variant has changed since, because its statements are counted again.
+    Raises LlmbenchError if none is kept for this edition of the track. Also raises if a variant has changed since,
+    because its statements are counted again.
     """
     folder, again = ablation_folder(project, track), f"make one: `llmbench ablate --save --track {track.name}`"
     found = defaultdict[str, list[FinishedRun | FailedRun]](list)

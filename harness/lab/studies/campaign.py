@@ -1,7 +1,7 @@
-"""Many candidates against one record: screens all, confirms survivors, the best first, and can file the outcomes.
+"""Judges many candidates against one record: screens all, confirms the best survivors first, can file outcomes.
 
-If the record changes, because an outcome was filed here or by somebody else, survivors are screened again against the
-new one; dropped candidates stay dropped. All state is in `runs/`, so the same command goes on after a kill.
+The record can change, because this campaign or somebody else files a new one. Survivors are then screened again against
+the new record; dropped candidates stay dropped. All state is in `runs/`, so after a kill the same command continues.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from harness.lab.studies.screening import BEFORE, GOES_ON, Contestant, Screening
 from harness.variants.recipe import parse_recipe
 
 Tell = Callable[[str], None]
-"""Called with one line for people."""
+"""Called with a line of text for the user."""
 
 
 class Begun(Strict):
@@ -39,12 +39,12 @@ class Begun(Strict):
     asked: str
     track_digest: Sha256
     since: Count
-    """Number of the submission that held the record at the beginning; 0 for none. Who was dropped since stays
-    dropped."""
+    """Number of the submission that held the record at the beginning; 0 for none. Candidates that were dropped since
+    stay dropped."""
 
 
 class Campaign:
-    """One campaign; `contestants` show how far it is."""
+    """One campaign; `contestants` holds the progress of each candidate."""
 
     def __init__(
         self,
@@ -57,10 +57,11 @@ class Campaign:
         budget_s: float | None = None,
         tell: Tell = lambda line: None,
     ) -> None:
-        """Judge the variants `names`, each as `entry` by itself. `asked` identifies this campaign of the track.
+        """Prepare to judge each of the variants `names` by itself, with the options of `entry`.
 
-        With `files`, outcomes are filed. No run is started that would end later than `budget_s` from now. Raises
-        LlmbenchError if outcomes cannot be filed, because the track is not open or not pinned.
+        `asked` identifies this campaign among those of the track. With `files`, outcomes are filed. No run is started
+        that would end later than `budget_s` seconds from now. Raises LlmbenchError if outcomes cannot be filed, because
+        the track is not open or not pinned.
         """
         self.store = replace(store, observe=self._observe)
         self.project, self.track = store.project, store.track
@@ -83,9 +84,10 @@ class Campaign:
     # --- the course of a campaign --------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Judge all. Raises InterruptedRunError on Ctrl-C or SIGTERM, UndecidedError if the record has no score.
+        """Judge all candidates.
 
-        A bug that one contestant meets is kept as its `crash`, which the caller raises at the end.
+        An unexpected exception of one contestant is kept as its `crash`, which the caller raises at the end. Raises
+        InterruptedRunError on Ctrl-C or SIGTERM, UndecidedError if the record has no score.
         """
         while self._goes_on():
             self._face_record()
@@ -100,7 +102,7 @@ class Campaign:
         return [one for one in self.contestants if one.state in GOES_ON]
 
     def _face_record(self) -> None:
-        """Let those that go on meet the present record; end those that it judged or that were dropped before."""
+        """Prepare the unfinished contestants for the present record; end those with a verdict that still holds."""
         check_record_sources(self.project, self.board.standing(self.track, "loss"))
         before, self._faced = self._faced, self._holder_number()
         self.record = record_recipe(self.board, self.track)
@@ -121,7 +123,7 @@ class Campaign:
                 self._recall(one)
 
     def _end_in_record(self, one: Contestant) -> None:
-        """End one that is part of the record; if it became so in this campaign, its record is the outcome."""
+        """End a contestant that is part of the record. If its own record came in this campaign, it is accepted."""
         for submission in self.board.submissions:
             new = (
                 submission.kind == "record" and submission.track == self.track.name and submission.number > self._since
@@ -135,7 +137,10 @@ class Campaign:
         one.end("in_record", f"part of the record {self.record}")
 
     def _recall(self, one: Contestant) -> None:
-        """End one that was judged before. If it is still to be filed, it is judged again on its kept runs."""
+        """End a contestant that was judged before, unless its outcome is still to be filed.
+
+        In that case it goes on, and is judged again on its kept runs.
+        """
         one.earlier = tuple(judged_before(self.project, self.board, self.track, one.met))
         present, met = candidate_key(one.met.record_sources), self._records_met(one)
         for judged in one.earlier:
@@ -153,7 +158,7 @@ class Campaign:
                 return
 
     def _screen(self) -> bool:
-        """Screen all; returns whether the record changed meanwhile. Files dropped ones in the order of names."""
+        """Screen the waiting contestants, then file the dropped ones. Returns whether the record changed meanwhile."""
         waiting = [one for one in self.contestants if one.state == "waiting"]
         if not waiting:
             return self._has_moved()
@@ -170,8 +175,10 @@ class Campaign:
         return self._has_moved()
 
     def _confirm(self) -> bool:
-        """Confirm the survivors, the largest gain minus price first; returns whether the record changed, which ends
-        it."""
+        """Confirm the survivors, the largest gain minus price first, until the record changes.
+
+        Returns whether it changed.
+        """
         survivors = [one for one in self.contestants if one.state == "passed"]
         for one in sorted(survivors, key=lambda one: -(one.screen.units or 0.0) if one.screen else 0.0):
             if self._has_moved():
@@ -204,7 +211,7 @@ class Campaign:
     # --- outcomes ------------------------------------------------------------------------------------------------
 
     def _looked(self, one: Contestant) -> None:
-        """Called for each new pair of a contestant and for its end: tells it, and keeps a verdict."""
+        """Called after each new pair of a contestant and at its end. Tells its state, and saves its verdict."""
         gains, verdict = one.gains, one.contest.verdict if one.contest else None
         so_far = f"gain {statistics.fmean(gains):+.4f} over {plural(len(gains), 'pair')}" if gains else "no pair yet"
         if one.state in GOES_ON and one.state != "passed":
@@ -223,8 +230,8 @@ class Campaign:
             record_attempt(self.project, self.board, self.track, one.met, one.contest)
 
     def _file(self, one: Contestant) -> None:
-        """File an outcome that is not filed yet. If the record has changed, an accepted one goes on against the new
-        one."""
+        """File an outcome that is not filed yet. If the record has changed, an accepted contestant is not filed, but
+        screened again against the new record."""
         if not self.files or one.submission or one.state not in ("accepted", "rejected"):
             return
         lock, rejected = self.project.runs / self.track.name / ".filing.lock", one.state == "rejected"
@@ -251,7 +258,7 @@ class Campaign:
             self.tell(f"{one.name}: filed as submissions/{one.submission}")
 
     def _filed(self, one: Contestant) -> str:
-        """Folder of the submission that holds this outcome; empty if there is none."""
+        """Name of the submission's folder that holds this outcome; empty if there is none."""
         met = self._records_met(one)
         for judged in judged_before(self.project, self.board, self.track, one.met):
             same = candidate_key(judged.record_sources or {}) in met and judged.decision == one.state
@@ -262,7 +269,7 @@ class Campaign:
     # --- the board -----------------------------------------------------------------------------------------------
 
     def _records_met(self, one: Contestant) -> set[str]:
-        """Keys of the present record and of the records since the campaign began."""
+        """Keys of the contestant's record and of all records since the campaign began."""
         edition = (self.track.name, self.track.digest)
         held = [
             submission.candidate.sources
@@ -274,7 +281,7 @@ class Campaign:
         return {candidate_key(one.met.record_sources), *map(candidate_key, held)}
 
     def _has_moved(self) -> bool:
-        """Whether the record is no longer the one that the contestants met."""
+        """Whether the track has another record now than the one that contestants are compared with."""
         if (folders := self._list_folders()) != self._folders:
             with suppress(LlmbenchError):  # a folder that is still being written
                 self.board = read_board(self.project)
@@ -289,7 +296,7 @@ class Campaign:
         return holder.number if holder else 0
 
     def _begin(self, asked: str) -> int:
-        """The record's number when this campaign began: now, or in an earlier command that did not finish."""
+        """The record's number when this campaign began, which may have been in an earlier, unfinished command."""
         begun = Begun(asked=asked, track_digest=self.track.digest, since=self._faced)
         if self._begun.exists():
             with suppress(ValueError):
@@ -311,7 +318,7 @@ class Campaign:
         self._pace.observe(event)
 
     def _may_start(self) -> bool:
-        """Whether one more run of a screen may start: it would end in time and the record has not changed."""
+        """Whether another run of a screen may start: it would end in time, and the record has not changed."""
         self.out_of_time = self.out_of_time or not self._pace.has_time(1)
         return not self.out_of_time and not self._has_moved()
 

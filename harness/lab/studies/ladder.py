@@ -1,4 +1,4 @@
-"""Ideas on several sizes of one track: how a gain changes with compute, and how well it was forecast.
+"""Measures ideas on several sizes of one track: how a gain changes with compute, and how well it was forecast.
 
 The sizes are tracks called NAME-s, NAME and NAME-l. On each, an idea's runs are compared with those of one recipe, by
 default the base, on the same public seeds. A ladder decides nothing.
@@ -35,21 +35,21 @@ from harness.variants.recipe import format_recipe, parse_recipe
 
 DEFAULT_PAIRS = 4
 LEVEL = 0.9
-"""Level of every two-sided interval here."""
+"""Level of all intervals of a ladder, which are two-sided."""
 FARTHER = 10.0
-"""A gain is extrapolated to so many times the compute of the largest size."""
+"""A gain is extrapolated to this many times the compute of the largest size."""
 
 Made = Mapping[TrackName, Mapping[str, Runs]]
 """Track -> recipe -> its runs."""
 
 
 def recipe_with(beside: str, name: str) -> str:
-    """The recipe with which an idea is measured."""
+    """The recipe with which the idea `name` is measured: `beside` with `name` added."""
     return format_recipe((*parse_recipe(beside), name))
 
 
 def measure_ladder(tracks: Sequence[Track], beside: str, made: Made, forecasts: Mapping[str, Forecast]) -> Ladder:
-    """The report on the runs of all sizes; `forecasts` by track, if there are any."""
+    """The report on the runs of all sizes. `forecasts` maps a track to its forecast, if it has one."""
     facts = [_facts(track, beside, made[track.name]) for track in tracks if track.name in made]
     names = dict.fromkeys(parse_recipe(recipe)[-1] for runs in made.values() for recipe in runs if recipe != beside)
     ideas = [_climb(name, facts, beside, made, forecasts) for name in names]
@@ -124,7 +124,7 @@ def _climb(name: str, facts: Sequence[RungFacts], beside: str, made: Made, forec
 
 
 def _agreement(smaller: str, larger: str, ideas: Sequence[Climb]) -> Agreement | None:
-    """None for fewer than two ideas on both."""
+    """How well two sizes agree on the ideas; None if fewer than two ideas were measured on both."""
     gains = [_gains_on((smaller, larger), idea) for idea in ideas]
     known = [(one, two) for one, two in gains if one is not None and two is not None]
     if len(known) < FEWEST_IDEAS:
@@ -145,14 +145,14 @@ def _gains_on(sizes: tuple[str, str], idea: Climb) -> tuple[Band | None, Band | 
 
 
 def _verdict(gain: Band) -> str:
-    """What an interval shows of an idea."""
+    """What the interval of a gain shows about an idea."""
     if gain.low > 0:
         return "helps"
     return "hurts" if gain.high < 0 else "not shown"
 
 
 def _coverage(track: str, ideas: Sequence[Climb]) -> Coverage | None:
-    """None where nothing was both forecast and measured."""
+    """How good the forecasts for a size were; None if no gain was both forecast and measured."""
     steps = [step for idea in ideas for step in idea.steps if step.track == track]
     known = [(step.gain, step.predicted) for step in steps if step.gain is not None and step.predicted is not None]
     if not known:
@@ -173,7 +173,7 @@ def _band(found: Interval) -> Band:
 def _multiple(curve: Sequence[tuple[float, float]], rung: RungFacts, gain: Interval) -> Band | None:
     try:
         return _band(compute_multiple(curve, rung.compute, gain))
-    except LlmbenchError:  # one size, or a base that does not get better
+    except LlmbenchError:  # only one size, or the base's loss does not fall with compute
         return None
 
 
@@ -181,7 +181,7 @@ def _multiple(curve: Sequence[tuple[float, float]], rung: RungFacts, gain: Inter
 
 
 def make_forecast(tracks: Sequence[Track], target: Track, beside: str, made: Made, pairs: int) -> Forecast:
-    """The forecast for `target` from the runs of all smaller sizes. Raises LlmbenchError for fewer than two of them."""
+    """The forecast for `target` from the runs of all smaller sizes. Raises LlmbenchError for fewer than two sizes."""
     place = [track.name for track in tracks].index(target.name)
     below = [track for track in tracks[:place] if track.name in made]
     if len(below) < 2:

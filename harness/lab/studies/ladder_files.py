@@ -25,9 +25,9 @@ def ladder_folder(project: Project, name: str) -> Path:
 
 
 def curve_of(name: str, found: Ladder) -> Curve | None:
-    """The base's losses on all sizes, from which the board says what a record is worth in compute.
+    """The base's losses on all sizes. From them the board computes what a record is worth in compute.
 
-    None for a ladder that is not beside the base, or has only one size.
+    None if the ladder compares with another recipe than the base, or has only one size.
     """
     points = tuple((one.compute, one.val_loss) for one in found.rungs)
     own = next((one.compute for one in found.rungs if one.track == name), None)
@@ -37,7 +37,7 @@ def curve_of(name: str, found: Ladder) -> Curve | None:
 
 
 def save_ladder(project: Project, name: str, made: Made) -> Path:
-    """Keep the runs beside those of other ideas; returns their folder."""
+    """Keep the runs, beside the kept runs of other ideas. Returns their folder."""
     folder = ladder_folder(project, name)
     for track, series in made.items():
         for recipe, runs in series.items():
@@ -47,7 +47,7 @@ def save_ladder(project: Project, name: str, made: Made) -> Path:
 
 
 def kept_ladder(project: Project, name: str, tracks: Sequence[Track]) -> Made:
-    """The kept runs. Raises LlmbenchError if there are none, or if the track or a variant has changed since."""
+    """The kept runs of a ladder. Raises LlmbenchError if there are none, or if a track or variant has changed since."""
     folder, made = ladder_folder(project, name), dict[str, dict[str, list[FinishedRun | FailedRun]]]()
     for track in tracks:
         found = defaultdict[str, list[FinishedRun | FailedRun]](list)
@@ -68,8 +68,8 @@ def kept_ladder(project: Project, name: str, tracks: Sequence[Track]) -> Made:
 
 
 def save_forecast(project: Project, name: str, found: Forecast) -> Path:
-    """Write a forecast. Raises LlmbenchError if there is one for that size, because a forecast comes before the
-    runs."""
+    """Write a forecast. Raises LlmbenchError if its size already has one, because a forecast must not be changed after
+    the runs."""
     path = ladder_folder(project, name) / "forecasts" / f"{found.track}.json"
     if path.exists():
         raise LlmbenchError(f"{path} exists already, and a forecast is written only once, before the runs; keep it")

@@ -1,4 +1,4 @@
-"""Which variants a campaign judges."""
+"""Chooses the variants that a campaign judges."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from harness.variants.source import read_variant, variant_names
 
 
 def campaign_names(project: Project, names: Sequence[str], topic: str | None) -> list[str]:
-    """The variants that were named, those of a topic, or all except the placebos of the tracks.
+    """The variants in `names`, or those of `topic`; without both, all variants except the placebos of the tracks.
 
-    Raises LlmbenchError for an unknown name or topic, and if there is no variant: before anything is trained.
+    Raises LlmbenchError for an unknown name or topic, and if there is no variant.
     """
     if names and topic is not None:
         raise LlmbenchError("give either names of variants or --topic, not both")
     if names:
         for unknown in sorted({*names} - {*variant_names(project)}):
-            read_variant(project, unknown)  # raises, with the most similar name
+            read_variant(project, unknown)  # raises an error that suggests the most similar name
         return [*dict.fromkeys(names)]
     placebos = set[str]()
     for track in track_names(project):

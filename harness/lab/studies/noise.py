@@ -1,6 +1,6 @@
-"""The noise study of a track: pairs of several variants and the base, and where they are kept.
+"""The noise study of a track: pairs of several variants and the base, and the files that keep them.
 
-The track takes from it the unit of its screen, `noise_nats`. One variant is not enough, because the spread of a pair's
+The study gives `noise_nats`, the unit of the track's screen. One variant is not enough, because the spread of a pair's
 difference depends on what the variant changes.
 """
 
@@ -27,9 +27,10 @@ from harness.variants.recipe import format_recipe
 FEWEST_PAIRS = 3
 TARGET_POWER = 0.9
 UNIT_FACTOR = 1.5
-"""If the unit of a screen is wrong by a smaller factor, little power and few runs are lost (benchmarks/verdict)."""
+"""If the unit of a screen is wrong by at most this factor, little power and few runs are lost (benchmarks/verdict)."""
 
-# Conditions for a track with stored runs of the record, whose test assumes that both arms have the same spread.
+# Conditions for stored runs of the record on a track. The test of such a track assumes that both arms have the same
+# spread.
 FEWEST_VARIANTS, FEWEST_DF, LARGEST_RATIO = 3, 15, 1.25
 
 RECORD = "record"
@@ -42,11 +43,11 @@ class VariantNoise(Strict):
     variant: str
     pairs: Positive
     mean_gain: float
-    """Mean gain; its expectation is zero for a placebo."""
+    """Mean gain. Its expected value is zero for a placebo."""
     base_sd: float
     """Standard deviation of the base's val loss over the seeds of these pairs."""
     variant_sd: float
-    """Standard deviation of the variant's val loss over these seeds."""
+    """Standard deviation of the variant's val loss over the seeds of these pairs."""
     paired_sd: float
     """Standard deviation of a pair's difference."""
     correlation: float | None
@@ -57,13 +58,13 @@ class StoredDesign(Strict):
 
     variants: Count
     df: Count
-    """Degrees of freedom of all runs of variants together."""
+    """Degrees of freedom of the pooled standard deviation of the variants' runs."""
     base_df: Count
-    """Standard deviation of the base's runs."""
+    """Degrees of freedom of the standard deviation of the base's runs."""
     spread_ratio: float
     """Pooled standard deviation of the variants' runs divided by that of the base's runs."""
     supported: bool
-    """Whether there are 3 variants or more, 15 degrees of freedom or more, and a ratio of 1.25 or less."""
+    """Whether there are at least 3 variants and 15 degrees of freedom, and the ratio is at most 1.25."""
 
 
 class NoiseReport(Strict):
@@ -71,21 +72,21 @@ class NoiseReport(Strict):
 
     variants: tuple[VariantNoise, ...]
     noise_nats: float
-    """Median of the paired deviations, which the track should declare as its unit."""
+    """Median over the variants of the standard deviation of a pair's difference. The track should declare it."""
     declared_nats: float | None
-    """The unit that the track declares; None if it declares none and so has no screen."""
+    """The `noise_nats` that the track declares; None if it declares none, and therefore has no screen."""
     unit_is_off: bool | None
-    """Whether the two differ by more than a factor of 1.5; None if none is declared."""
+    """Whether the measured and the declared value differ by more than a factor of 1.5; None if none is declared."""
     false_accepts: float | None
-    """Share of contests of shuffled placebo pairs that the confirmation accepts; None without enough of them."""
+    """Share of contests of shuffled placebo pairs that the confirmation accepts; None with too few pairs."""
     detectable_nats: float | None
-    """The smallest gain that `run candidate` accepts with a probability of 0.9, for normal noise of `noise_nats`; None
-    if it is more than 20 times that noise."""
+    """The smallest gain that `run candidate` accepts with a probability of 0.9, given normal noise of `noise_nats`;
+    None if it is more than 20 times that noise."""
     stored_design: StoredDesign
 
 
 def study(pairs: Mapping[str, Sequence[Pair]], rule: Rule) -> NoiseReport:
-    """The report on pairs, given by variant. Raises LlmbenchError for too few pairs and for pairs without spread."""
+    """The report on each variant's pairs. Raises LlmbenchError for too few pairs, and for pairs without spread."""
     if not pairs:
         raise LlmbenchError(
             "there are no pairs, and a noise study needs those of at least one variant; name one with --variant"
@@ -132,7 +133,7 @@ def _variant_noise(variant: str, pairs: Sequence[Pair]) -> VariantNoise:
 
 
 def _stored_design(pairs: Mapping[str, Sequence[Pair]]) -> StoredDesign:
-    """The spread of the variants' runs, each about its variant's mean, compared with that of the base's runs."""
+    """The comparison of two spreads: of the variants' runs about their variant's mean, and of the base's runs."""
     base = {pair.record.seed: pair.record.evaluation.val_loss for some in pairs.values() for pair in some}
     others = [_losses(some)[1] for some in pairs.values()]
     df = sum(len(losses) - 1 for losses in others)
@@ -148,13 +149,13 @@ def _stored_design(pairs: Mapping[str, Sequence[Pair]]) -> StoredDesign:
 
 
 def false_accepts(record: Sequence[float], candidate: Sequence[float], rule: Rule) -> float | None:
-    """Share of contests of shuffled placebo pairs that the confirmation accepts; None where they are too few.
+    """Share of contests of shuffled placebo pairs that the confirmation accepts; None if there are too few pairs.
 
-    Each contest takes pairs without replacement, because a repeated pair would make the noise look smaller, and swaps
-    their arms at random: without an effect the arms are exchangeable. The swaps also remove the placebo's mean gain,
-    which is chance. On a track with stored runs there are no pairs, and all runs are shuffled. Contests from few pairs
-    resemble each other: from eight pairs the share is known to about one percentage point. With fewer pairs than the
-    last look needs, only the looks that they allow are made.
+    Each contest draws pairs without replacement, because a repeated pair would make the noise look smaller. It swaps
+    the arms of each pair at random, because without an effect the arms are exchangeable. The swaps also remove the
+    placebo's mean gain, which is chance. On a track with stored runs there are no pairs, and all runs are shuffled.
+    Contests from few pairs resemble each other: eight pairs give the share to about one percentage point. If there are
+    fewer pairs than the last look needs, only the looks that they allow are made.
     """
     import numpy as np
 
@@ -184,7 +185,7 @@ def false_accepts(record: Sequence[float], candidate: Sequence[float], rule: Rul
 
 
 def smallest_gain(rule: Rule, sd: float) -> float | None:
-    """The smallest gain accepted with `TARGET_POWER`, to a hundredth of `sd`; None if it is above 20 `sd`."""
+    """The smallest gain that is accepted with probability TARGET_POWER, to 0.01 `sd`; None if it is above 20 `sd`."""
     counts = range(2_000)
     found = bisect_left(counts, TARGET_POWER, key=lambda count: forecast(rule, count * sd / 100, sd).accepted)
     return found * sd / 100 if found < len(counts) else None
@@ -199,21 +200,22 @@ def study_folder(project: Project, track: Track) -> Path:
 
 
 def study_seeds(track: Track, count: int) -> list[int]:
-    """Seeds of a study: the public ones, then further ones, because a study may need more than a contest."""
+    """Seeds of a study: the public seeds, then further ones, because a study may need more seeds than a contest."""
     return [*track.seeds, *range(max(track.seeds) + 1, max(track.seeds) + 1 + count)][:count]
 
 
 def study_recipe(variant: str) -> str:
-    """The recipe of a variant's arm; the other arm is the base. Raises LlmbenchError for the name `record`."""
+    """The recipe of a variant's arm; the other arm is the base. Raises LlmbenchError if the variant is `record`."""
     if variant == RECORD:
         raise LlmbenchError(f"a noise study keeps the base's runs under the name '{RECORD}'; rename the variant")
     return format_recipe((variant,))
 
 
 def kept_study(project: Project, track: Track) -> dict[str, list[Pair]]:
-    """The kept pairs of this edition of the track, by variant, the placebo first. A broken file raises LlmbenchError.
+    """Variant -> its kept pairs of this edition of the track, the placebo first.
 
-    Pairs whose two runs cannot be compared, for example because the code differs, are left out.
+    Pairs whose two runs cannot be compared, for example because the code differs, are left out. Raises LlmbenchError
+    for a broken file.
     """
     found, records = defaultdict[str, list[Pair]](list), dict[str, FinishedRun | FailedRun]()
     folder = study_folder(project, track)
@@ -237,9 +239,9 @@ def _file_name(arm: str, seed: int | str) -> str:
 
 
 def save_study(project: Project, track: Track, pairs: Mapping[str, Sequence[Pair]]) -> tuple[Path, int]:
-    """Keep the runs of a study beside the older ones; returns its folder and how many older runs were removed.
+    """Keep the runs of a study beside the older ones. Returns the folder, and the number of older runs removed.
 
-    Runs that no longer form a pair are removed, such as those of an earlier edition. Raises LlmbenchError if the pairs
+    Runs that no longer form a pair, such as those of an earlier edition, are removed. Raises LlmbenchError if the pairs
     of another variant would lose their runs of the base.
     """
     folder, before = study_folder(project, track), kept_study(project, track)

@@ -23,32 +23,32 @@ Outcome = Literal[
     "accepted", "rejected", "undecided", "not_started", "refused", "unreadable", "in_record", "crashed"
 ]  # fmt: skip
 LEFT: tuple[Outcome, ...] = ("undecided", "not_started", "unreadable")
-"""Outcomes after which something is left to do."""
+"""Outcomes that are not final: there is more to do."""
 
 
 class CampaignRow(Strict):
-    """One candidate with the numbers of its last verdict, in nats per token; None without a verdict."""
+    """One candidate with the numbers of its last verdict, in nats per token. They are None without a verdict."""
 
     name: str
     outcome: Outcome
-    """`refused`: it cannot start on this track or conflicts with the record. `in_record`: it is a part of the
-    record."""
+    """`refused`: the candidate cannot start on this track, or conflicts with the record. `in_record`: it is a part of
+    the record."""
     record: str | None
-    """Recipe of the record that it met last."""
+    """Recipe of the record that the candidate was compared with last."""
     candidate: str | None
     stage: Stage | None
     reasons: tuple[str, ...]
     gain: float | None
     ci_low: float | None
-    """After a confirmation: the interval over all looks."""
+    """After a confirmation: the lower end of the interval that holds over all looks."""
     ci_high: float | None
     noise: float | None
-    """After a screen: the standard deviation of its mean gain by chance, from the track's noise."""
+    """After a screen: the standard deviation of its mean gain that the track's noise alone causes."""
     p_value: float | None
     price: float | None
-    """Price, which the gain must exceed."""
+    """Price of the candidate's code, which the gain must exceed."""
     statements: int | None
-    """Statements that it adds."""
+    """Number of statements that the candidate adds."""
     pairs: Count
     runs: Count
     """Number of the candidate's kept runs, of both stages."""
@@ -57,11 +57,11 @@ class CampaignRow(Strict):
     submission: str | None
     """Folder of the submission with the outcome; None if it is not filed."""
     note: str
-    """Why there is no verdict, or why it was not filed."""
+    """Why there is no verdict, or why the verdict was not filed."""
 
 
 def campaign_rows(campaign: Campaign) -> list[CampaignRow]:
-    """A row for each candidate, the largest gain first, those without a gain last."""
+    """One row for each candidate: the largest gain first, candidates without a gain last."""
     rows = [_row(campaign, contestant) for contestant in campaign.contestants]
     return sorted(rows, key=lambda row: math.inf if row.gain is None else -row.gain)
 
@@ -72,7 +72,7 @@ NO_TIME: dict[State, tuple[Outcome, str]] = {
     "passed": ("undecided", "it passed the screen; there was no time to confirm it"),
     "confirming": ("undecided", "it passed the screen; there was no time to confirm it"),
 }
-"""A contestant's state at the end of a campaign, as an outcome."""
+"""A contestant's state at the end of a campaign -> its outcome, and a note."""
 
 
 def _row(campaign: Campaign, one: Contestant) -> CampaignRow:
@@ -112,7 +112,7 @@ def _row(campaign: Campaign, one: Contestant) -> CampaignRow:
 
 
 def _store_of(store: RunStore, own: Entry, other: Entry) -> RunStore:
-    """The store in which the runs of another entry are kept, by its jobs and executor."""
+    """The store that keeps the runs of the entry `other`, which may have other jobs or another executor than `own`."""
     if (own.jobs, own.executor) == (other.jobs, other.executor):
         return store
     if other.executor == "local":
@@ -121,7 +121,7 @@ def _store_of(store: RunStore, own: Entry, other: Entry) -> RunStore:
 
 
 def _verdict_of(campaign: Campaign, store: RunStore, judged: Judged) -> Verdict | None:
-    """An older verdict: as it is filed, or recomputed from its kept runs; None if these are gone."""
+    """An older verdict: as it was filed or, if it was not, recomputed from its kept runs. None if these are gone."""
     if judged.number is not None and (found := campaign.board.find(judged.number)):
         return found.verdict
     with suppress(LlmbenchError):  # a variant was changed or deleted

@@ -1,4 +1,4 @@
-"""How long runs take, what still fits into a campaign's budget, and about when the campaign ends."""
+"""Estimates how long runs take, which of them still fit into a campaign's budget, and when the campaign ends."""
 
 from __future__ import annotations
 
@@ -17,31 +17,34 @@ from harness.lab.studies.screening import Contestant
 from harness.rule.forecast import filled, forecast, trained_arms
 
 NEWEST = 20
-"""The usual time is the median over so many newest runs, because the load on the machine may change."""
+"""The usual time is the median over this many newest runs, because the load on the machine may change."""
 
 
 class UsualTime:
-    """Seconds of a usual run, from its start until it is scored: as expected, then as the newest runs took."""
+    """Seconds of a usual run, from its start until it is scored.
+
+    It is the expected value until a run was made, then the median of the newest runs.
+    """
 
     def __init__(self, expected_s: float | None) -> None:
         self._expected_s, self._taken_s = expected_s, list[float]()
 
     def observe(self, event: RunEvent) -> None:
-        """Learn from each run that was made."""
+        """Take the time of the run, if it was made now and has a score."""
         if isinstance(event, Done) and not event.reused and isinstance(event.result, FinishedRun):
             self._taken_s.append(whole_seconds(event.result))
 
     @property
     def run_s(self) -> float | None:
-        """None where nothing was expected and no run was made yet."""
+        """The usual time, in seconds; None if nothing was expected and no run was made yet."""
         return statistics.median(self._taken_s[-NEWEST:]) if self._taken_s else self._expected_s
 
 
 class Pace:
-    """The pace of one store's runs, from now on."""
+    """Estimates of the time that one store's runs take, and of the time that is left."""
 
     def __init__(self, store: RunStore, budget_s: float | None = None) -> None:
-        """No run should end later than `budget_s` from now; None for no limit."""
+        """Start the clock: runs should end within `budget_s` seconds from now; None for no limit."""
         self.store, self.rule = store, store.track.rule
         self._ends_at = math.inf if budget_s is None else time.monotonic() + budget_s
         self._usual_time = UsualTime(run_seconds(store.project, store.track, store.jobs)[0])
@@ -50,15 +53,15 @@ class Pace:
 
     @property
     def run_s(self) -> float:
-        """Seconds of a usual run, from its start until it is scored; 0 where nothing is known yet."""
+        """Seconds of a usual run, from its start until it is scored; 0 if nothing is known yet."""
         return self._usual_time.run_s or 0.0
 
     def has_time(self, runs: int) -> bool:
-        """Whether so many more runs would end within the budget."""
+        """Whether this number of further runs would end within the budget."""
         return time.monotonic() + math.ceil(runs / self.store.jobs) * self.run_s <= self._ends_at
 
     def affordable(self, one: Contestant) -> int | None:
-        """Pairs of the last look of a confirmation that ends within the budget; 0 for none, None without a budget."""
+        """Pairs of the last look of `one`'s confirmation that ends within the budget; 0 for none, None if no budget."""
         if self._ends_at == math.inf:
             return None
         store, pairs = self.store, 0
@@ -71,7 +74,7 @@ class Pace:
         return pairs
 
     def seconds_left(self, contestants: Sequence[Contestant]) -> float:
-        """About how long these still take, assuming the looks and survivors of candidates without a gain."""
+        """Estimate of the seconds that these contestants still take, on the assumption that none has a gain."""
         looks, arms, runs = self.rule.looks, trained_arms(self.rule, "confirmation"), 0.0
         screen = sum(share * look for share, look in zip(self._usual.screen, self.rule.screen_looks, strict=False))
         for one in contestants:

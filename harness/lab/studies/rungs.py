@@ -1,4 +1,4 @@
-"""The sizes of a track, and what a ladder reports of them and of its ideas."""
+"""The sizes of a track, and the parts of a ladder's report."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class Band(Strict):
 
 
 class RungFacts(Strict):
-    """One size, with the runs of the recipe that all ideas are compared with."""
+    """One size, and the results on it of the recipe that all ideas are compared with."""
 
     track: TrackName
     num_params: Positive
     tokens: Positive
     compute: float
-    """Floating-point operations of a run of the base, without those of attention scores."""
+    """Floating-point operations of a run of the base, without those for attention scores."""
     val_loss: float
-    """Mean over its runs, in nats per token."""
+    """Mean val loss over the recipe's runs, in nats per token."""
     runs: Count
     noise: float | None
-    """Median over the ideas of the standard deviation of a pair's gain, in nats; None where no idea has two pairs."""
+    """Standard deviation of a pair's gain, median over the ideas, in nats per token; None if no idea has two pairs."""
 
 
 class Step(Strict):
@@ -42,42 +42,42 @@ class Step(Strict):
     track: TrackName
     pairs: Count
     gain: Band | None
-    """In nats per token; None if it was not measured."""
+    """Gain in nats per token; None if it was not measured."""
     multiple: Band | None = None
-    """How many times its compute the base needs for the same loss; None if its curve does not tell."""
+    """The base needs this many times the compute for the same loss; None if its losses do not allow an estimate."""
     reason: Line | None = None
-    """Why it was not measured; None if it was."""
+    """Why the gain was not measured; None if it was."""
     predicted: Band | None = None
-    """Forecast of the mean of these pairs, made from the smaller sizes before this one was trained."""
+    """Forecast of the mean gain of these pairs, made from smaller sizes before this size was trained."""
     predicted_on: str | None = None
     """Date of that forecast."""
 
 
 class Climb(Strict):
-    """One idea over all sizes."""
+    """The results of one idea on all sizes."""
 
     name: VariantName
     steps: tuple[Step, ...]
-    """From the smallest size to the largest."""
+    """The results on each size, from the smallest to the largest."""
     sign_holds: bool | None
     """Whether the gain has the same sign on all sizes; None if an interval contains zero."""
     slope: Band | None
-    """Change of the gain for ten times the compute; None for fewer than two sizes."""
+    """Change of the gain when compute grows by a factor of ten; None for fewer than two sizes."""
     extrapolated: Band | None
-    """The gain extrapolated along this line to ten times the compute of the largest size."""
+    """The gain, extrapolated with this slope to ten times the compute of the largest size."""
 
 
 class Agreement(Strict):
-    """How far one size tells what holds on the next."""
+    """How well the results on one size predict those on the next."""
 
     smaller: TrackName
     larger: TrackName
     ideas: Count
-    """Ideas that were measured on both."""
+    """Number of ideas that were measured on both sizes."""
     order: Band
-    """Share of the pairs of ideas whose gains are in the same order on both."""
+    """Share of all pairs of ideas whose two gains have the same order on both sizes."""
     verdicts: Band
-    """Share of the ideas of which both sizes say the same: that it helps, that it hurts, or that neither is shown."""
+    """Share of the ideas for which both sizes show the same: it helps, it hurts, or neither is shown."""
 
 
 class Coverage(Strict):
@@ -85,41 +85,41 @@ class Coverage(Strict):
 
     track: TrackName
     inside: Band
-    """Share of the gains that lie in their forecast's interval."""
+    """Share of the measured gains that lie in the interval of their forecast."""
     ideas: Count
     error: float
     """Median of the gain minus its forecast, in nats per token."""
 
 
 class Ladder(Strict):
-    """Ideas over the sizes of a track."""
+    """The report on ideas on all sizes of a track."""
 
     beside: str
     """The recipe that all ideas are compared with."""
     rungs: tuple[RungFacts, ...]
     ideas: tuple[Climb, ...]
-    """Largest gain on the largest size first, ideas without one last."""
+    """The ideas: the largest gain on the largest size first, ideas without such a gain last."""
     agreement: tuple[Agreement, ...]
-    """From each size to the next, where two ideas or more were measured on both."""
+    """One entry for each size and the next, if at least two ideas were measured on both."""
     coverage: tuple[Coverage, ...]
-    """For each size with forecasts and runs."""
+    """One entry for each size with forecasts and runs."""
 
 
 class Forecast(Strict):
-    """A forecast for a larger size from smaller ones, made before it is trained."""
+    """A forecast for a size, made from smaller sizes before this size is trained."""
 
     schema_version: Positive = 1
     track: TrackName
     """Track of the size that is forecast."""
     training_digest: str
-    """Digest of that track."""
+    """Digest of everything in that track's file on which a run depends."""
     date: str
-    """UTC day on which it was written."""
+    """UTC day on which the forecast was written."""
     beside: str
     pairs: Positive
-    """Pairs whose mean is forecast."""
+    """Number of pairs whose mean gain is forecast."""
     rungs: tuple[TrackName, ...]
-    """The sizes from which it was made."""
+    """The sizes from which the forecast was made."""
     ideas: dict[VariantName, Band] = Field(default_factory=dict)
 
 
@@ -134,7 +134,7 @@ def rungs_of(project: Project, name: str) -> list[Track]:
 
 
 def compute_of(track: Track) -> float:
-    """Floating-point operations of a run of the base: 6 per token and parameter of the matrices that it passes."""
+    """Floating-point operations of a run of the base: 6 for each token and each parameter in a matrix product."""
     model = track.model
     attention = 2 * model.dim**2 + 2 * model.dim**2 * model.num_kv_heads // model.num_heads
     feed_forward = 2 * model.dim * model.ffn_dim * (model.top_k if model.num_experts else 1)

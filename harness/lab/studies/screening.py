@@ -1,7 +1,7 @@
-"""The screens of many candidates against one record. Runs are made one by one, for whichever candidate needs one.
+"""Screens many candidates against one record. Runs are chosen one by one among those that candidates need.
 
-The first runs of all candidates come first, then the second ones, and so on. The number of runs does not depend on the
-order, but with this one the end, when few candidates remain and cores would be idle, is shortest. Decisions depend only
+The first runs of all candidates come first, then the second ones, and so on. The number of runs does not depend on this
+order. But it shortens the end of a campaign, when few candidates remain and cores would be idle. Decisions depend only
 on the runs' numbers, not on which run ended first.
 """
 
@@ -27,48 +27,49 @@ State = Literal[
     "waiting", "screening", "passed", "confirming", "accepted", "rejected", "undecided", "refused", "unreadable",
     "in_record", "crashed",
 ]  # fmt: skip
-"""`passed` has survived the screen; `accepted` and all after it are final."""
+"""State of a contestant. `passed` means that it passed the screen; `accepted` and all states after it are final."""
 BEFORE = "judged before"
-"""Note on a verdict that is older than the campaign."""
+"""Note for a verdict that is older than the campaign."""
 AHEAD = 1 / 3
-"""Share of a run. About this share of candidates without a gain needs another look after the present one."""
+"""A run that may not be needed starts only if the run before it began less than this share of a run's time ago. About
+this share of candidates without a gain needs another look after the present one."""
 GOES_ON: tuple[State, ...] = ("waiting", "screening", "passed", "confirming")
 
 
 @dataclass(eq=False)
 class Contestant:
-    """One variant of a campaign: how far it is, and its last verdict."""
+    """One variant of a campaign: its state, and its last verdict."""
 
     name: str
     entry: Entry
     state: State = "waiting"
     candidate: Candidate | None = None
-    """The candidate against the record that it met last; None before that, and if its file cannot be read."""
+    """The candidate with the record that it is compared with; None before that, and if its file cannot be read."""
     contest: Contest | None = None
-    """Contest of its present stage, so far."""
+    """The contest of the present stage, so far."""
     screen: Verdict | None = None
-    """Verdict of the screen that it passed."""
+    """Verdict of the screen that the candidate passed."""
     earlier: tuple[Judged, ...] = ()
-    """Older verdicts on it, newest first."""
+    """Older verdicts on the candidate, newest first."""
     note: str = ""
-    """Why it has no verdict or was not filed."""
+    """Why the candidate has no verdict, or why the verdict was not filed."""
     submission: str = ""
-    """Folder of the submission with its outcome."""
+    """Folder of the submission with the candidate's outcome."""
     crash: Exception | None = None
     wanted: list[int] = field(default_factory=list)
-    """Seeds that its look needs and whose runs have not started."""
+    """Seeds that the next look needs and whose runs have not started."""
     under_way: dict[int, float] = field(default_factory=dict)
-    """Seed of each run under way -> when it began, on the monotonic clock."""
+    """Seed of each unfinished run -> its start on the monotonic clock, in seconds."""
 
     @property
     def met(self) -> Candidate:
-        """Its candidate, which must have been read."""
+        """The contestant's candidate, which must have been read before."""
         assert self.candidate is not None
         return self.candidate
 
     @property
     def gains(self) -> list[float]:
-        """Gains of the pairs of its stage so far."""
+        """The gains of the pairs of the present stage so far."""
         contest = self.contest
         if contest is None or contest.verdict.design == "stored":
             return []
@@ -76,12 +77,12 @@ class Contestant:
         return [record.evaluation.val_loss - run.evaluation.val_loss for record, run in both]
 
     def end(self, state: State, note: str = "") -> None:
-        """End it: it needs no further run."""
+        """Set the state, and ask for no further run of the screen."""
         self.state, self.note, self.wanted = state, note, []
 
     @contextmanager
     def alone(self, refused: State = "refused") -> Iterator[None]:
-        """Within, an error ends only this contestant. A stop by the user or a disk error ends all."""
+        """While this context is open, an error ends only this contestant. A stop or a disk error ends all of them."""
         try:
             yield
         except InterruptedRunError:
@@ -96,7 +97,7 @@ class Contestant:
 
 
 class Screening:
-    """One round: the screens of these contestants against the record that they met."""
+    """The screens of several contestants against the same record."""
 
     def __init__(
         self,
@@ -106,9 +107,9 @@ class Screening:
         looked: Callable[[Contestant], None],
         usual_s: Callable[[], float],
     ) -> None:
-        """`may_start` is called before each run, `looked` for each new pair or end of a contestant.
+        """Prepare the screens. `usual_s` returns the seconds of a usual run.
 
-        `usual_s` gives the seconds of a usual run.
+        `may_start` is called before each run. `looked` is called after each new pair of a contestant and at its end.
         """
         self.store, self.may_start, self.looked, self.usual_s = store, may_start, looked, usual_s
         self.contestants = {contestant.met.arms.candidate: contestant for contestant in contestants}
@@ -118,7 +119,7 @@ class Screening:
         self._open = False  # a candidate's first run is stopped early if it is far behind the record's
 
     def run(self) -> None:
-        """Screen all. A contestant that is still `screening` or `waiting` at the end was not allowed its next run.
+        """Screen all contestants. If one is still `screening` or `waiting` after it, `may_start` forbade its next run.
 
         Raises UndecidedError if a run of the record has no score, InterruptedRunError on Ctrl-C or SIGTERM.
         """
@@ -142,7 +143,7 @@ class Screening:
         return run
 
     def _may(self, run: RunIdentity) -> bool:
-        """Whether this run may start; a kept run takes no time."""
+        """Whether this run may start. A kept run always may, because it takes no time."""
         return not self._is_missing(run) or self.may_start()
 
     def _is_missing(self, run: RunIdentity) -> bool:
@@ -150,14 +151,14 @@ class Screening:
         return found is None or found.status in RETRIED
 
     def _needed(self) -> tuple[int, Contestant] | None:
-        """The next run: the earliest seed that a look needs, of the first contestant that needs it."""
+        """The next run, as (place of its seed, contestant): the earliest seed that a look needs; None if none does."""
         waiting = [(self.seeds.index(one.wanted[0]), one) for one in self.contestants.values() if one.wanted]
         return min(waiting, key=lambda asked: asked[0], default=None)
 
     def _ahead(self) -> tuple[int, Contestant] | None:
-        """If no run is needed, one that may be needed later, so that no core is idle.
+        """A run that a later look may need. It is started if no look needs a run now, so that no core is idle.
 
-        Only beside a run that began recently, because the run is useless if the other one decides.
+        It is useless if an unfinished run of its contestant decides. So that run must have begun only recently.
         """
         found, latest = [], time.monotonic() - AHEAD * self.usual_s()
         for one in self.contestants.values():
@@ -166,7 +167,7 @@ class Screening:
         return min(found, key=lambda asked: asked[0], default=None)
 
     def _missing(self, contestant: Contestant, seeds: Sequence[int]) -> list[int]:
-        """Those seeds whose run is neither kept nor under way."""
+        """Those of `seeds` whose run is neither kept nor under way."""
         recipe = contestant.met.arms.candidate
         missing = [seed for seed in seeds if self._is_missing(self.store.identify(recipe, seed))]
         return [seed for seed in missing if seed not in contestant.under_way]
@@ -209,9 +210,9 @@ class Screening:
                     self.looked(contestant)
 
     def _look(self, contestant: Contestant, *, begins: bool = False) -> None:
-        """Judge the pairs so far; ask for the runs of the next look, or end the screen.
+        """Judge the pairs so far. Then ask for the runs of the next look, or end the screen.
 
-        Runs that were interrupted in an earlier command are made again; a run that is interrupted now ends the screen.
+        Runs that were interrupted in an earlier command are made again. A run that is interrupted now ends the screen.
         """
         with contestant.alone():
             contest = decide_stored(self.store, contestant.met.arms, "screen", self.seeds)

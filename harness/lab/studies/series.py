@@ -1,11 +1,11 @@
-"""The runs of several recipes on the same seeds, all compared with the first one: for ablations and ladders."""
+"""Makes the runs of several recipes on the same seeds, for ablations and ladders. All are compared with the first."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from harness.core.errors import InterruptedRunError, LlmbenchError
+from harness.core.errors import InterruptedRunError, LlmbenchError, without_log
 from harness.core.events import Done
 from harness.core.runs import FailedRun, FinishedRun, RunIdentity, finished, require_finished
 from harness.lab.store import Result, RunStore
@@ -17,9 +17,9 @@ Runs = Sequence[FinishedRun | FailedRun]
 def make_series(store: RunStore, recipes: Sequence[str], seeds: Sequence[int]) -> Mapping[str, Runs]:
     """Recipe -> its runs in the order of `seeds`. A recipe that cannot be built or fails has one run that says why.
 
-    Trains seed by seed, so that an interrupted study has whole pairs. After a failed run only its own recipe ends.
-    Raises LlmbenchError if the first recipe fails, with which all others are compared, and InterruptedRunError on
-    Ctrl-C or SIGTERM.
+    All recipes are trained on one seed before the next, so that an interrupted study has whole pairs. After a failed
+    run only its own recipe ends. Raises LlmbenchError if the first recipe fails, because all others are compared with
+    it. Raises InterruptedRunError on Ctrl-C or SIGTERM.
     """
     waiting = deque(store.identify(one, seed) for seed in seeds for one in recipes)
     made: dict[str, dict[int, FinishedRun]] = {one: {} for one in recipes}
@@ -37,7 +37,7 @@ def make_series(store: RunStore, recipes: Sequence[str], seeds: Sequence[int]) -
             return
         if run.recipe == recipes[0]:
             require_finished([found])
-        failed.setdefault(run.recipe, found.model_copy(update={"reason": _without_log(found.reason)}))
+        failed.setdefault(run.recipe, found.model_copy(update={"reason": without_log(found.reason)}))
 
     store.feed(take, keep)
     return {
@@ -47,24 +47,22 @@ def make_series(store: RunStore, recipes: Sequence[str], seeds: Sequence[int]) -
 
 
 def _result(store: RunStore, run: RunIdentity, result: Result) -> FinishedRun | FailedRun:
-    """The runs that were made; an invalid run if the recipe cannot be built, as when a variant needs another."""
+    """The result of a run; an invalid run if its recipe cannot be built, for example if a variant needs another."""
     try:
         return result.result()
     except InterruptedRunError:
         raise
     except LlmbenchError as error:
-        failed = FailedRun(**dict(run), status="invalid", reason=_without_log(str(error)))
+        failed = FailedRun(**dict(run), status="invalid", reason=without_log(str(error)))
         store.observe(run, Done(result=failed, reused=False))
         return failed
 
 
-def _without_log(reason: str) -> str:
-    """Why a run failed, without the path of the log on this machine."""
-    return reason.partition(" (full log: ")[0]
-
-
 def pairing_problem(stack: Sequence[FinishedRun], runs: Runs) -> str | None:
-    """Why runs cannot be compared with those of the first recipe, if so: one failed, or they differ in more."""
+    """Why `runs` cannot be compared with those of the first recipe; None if they can.
+
+    The reason is that a run failed, or that the runs differ in more than the recipe.
+    """
     for run in runs:
         if isinstance(run, FailedRun):
             return run.reason if run.status == "invalid" else f"{run.status}: {run.reason}"

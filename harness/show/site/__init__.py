@@ -1,4 +1,4 @@
-"""The board as a static site: files that need no network and no server, and scripts only to sort and filter."""
+"""The board as a static site. Its files need no network and no server; scripts only sort and filter tables."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from harness.show.svg import SHEET
 
 HERE = Path(__file__).resolve().parent
 MANIFEST = "llmbench-site.txt"
-"""A file that lists all files of the site, which a later call may replace or remove."""
+"""Name of the file that lists all files of the site. A later call may replace or remove the files listed."""
 FIRST_LINE = "Written by `llmbench leaderboard --html`, which may replace or remove these files:"
 
 
 def render_site(project: Project) -> dict[str, str]:
-    """Path inside the site -> text of every file; the same board gives the same bytes.
+    """Path inside the site -> text of each file. The same board gives the same bytes.
 
-    Files come before the pages that link to them, so they can be written in this order. Raises LlmbenchError for a
-    broken submission or track.
+    Files come before the pages that link to them, so that they can be written in this order. Raises LlmbenchError for
+    a broken submission or track.
     """
     submissions = read_submissions(project)
     tracks = read_tracks(project, submissions)
@@ -46,7 +46,7 @@ def render_site(project: Project) -> dict[str, str]:
 
 
 def draw_pictures(tracks: Sequence[TrackPage]) -> dict[str, str]:
-    """Path -> SVG of every picture that is a file, because two pages show it or it is large."""
+    """Path -> SVG of each picture that gets a file of its own, because it is large or two pages show it."""
     files = {}
     for track in tracks:
         rows = [page.row for page in track.current]
@@ -61,18 +61,18 @@ def draw_pictures(tracks: Sequence[TrackPage]) -> dict[str, str]:
 
 
 def _curves(page: SubmissionPage, label: str) -> Markup:
-    """The learning curves of a submission as a part of its page."""
+    """The learning curves of a submission, as an element of its page."""
     return Markup(to_svg(partial(draw_curves, page.curves), label))
 
 
 def _printable(value: Any) -> Any:
-    """A value as text without control characters, which could reorder or hide other text."""
+    """A text without control characters, which could reorder or hide other text. Other values stay as they are."""
     plain = isinstance(value, str) and not isinstance(value, Markup)
     return "\n".join(map(one_line, value.replace("\t", "    ").split("\n"))) if plain else value
 
 
 def render_pages(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackPage]) -> dict[str, str]:
-    """Path -> HTML of every page; the start page is last."""
+    """Path -> HTML of each page; the start page is last."""
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,  # names, recipes, reasons and sources are untrusted text
@@ -106,17 +106,17 @@ def render_pages(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackPa
 
 
 def write_site(project: Project, folder: Path) -> dict[str, str]:
-    """Write the site into `folder`; returns its files.
+    """Write the site into `folder`. Returns its files.
 
-    All pages are rendered before anything is written. Files are replaced as a whole and written before the pages that
-    link to them, so no link is broken if the call is stopped. Other files in the folder stay as they are. Raises
-    LlmbenchError if the folder holds something else or cannot be written.
+    All pages are rendered before anything is written. Each file is replaced as a whole, and written before the pages
+    that link to it, so that no link is broken if the call is stopped. Other files in the site's folder stay as they
+    are. Raises LlmbenchError if the folder holds files but no site, or cannot be written.
     """
     old = _own_files(folder)
     files = render_site(project)
     write_atomic(
         folder / MANIFEST, _manifest({*old, *files})
-    )  # first, so that an interrupted site can be written again
+    )  # first, so that a later call recognizes the folder if this one is interrupted
     for path, text in files.items():
         write_atomic(folder / path, text)
     try:
@@ -133,7 +133,7 @@ def _manifest(files: set[str]) -> str:
 
 
 def _own_files(folder: Path) -> list[str]:
-    """The files of the site in `folder`; none for a new or empty folder. Raises LlmbenchError for any other folder."""
+    """The files of the site in `folder`, by its manifest; none in a new or empty folder. Else raises LlmbenchError."""
     manifest = folder / MANIFEST
     try:
         if manifest.is_file():

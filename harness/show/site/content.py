@@ -17,12 +17,12 @@ from harness.core.track import Track, load_track, track_names
 from harness.show.ideas import Idea, read_ideas
 
 ARMS: tuple[ArmName, ...] = ("record", "candidate")
-PLOT_WIDTH = 96  # pixels; width of the intervals in a board, as in style.css
+PLOT_WIDTH = 96  # width of a board's intervals in pixels, as in style.css
 
 
 @dataclass(frozen=True)
 class SubmissionPage:
-    """One submission, with all numbers recomputed from its runs; nothing that it only states is shown."""
+    """One submission. All numbers are recomputed from its runs; the numbers that it states are not shown."""
 
     board: Board
     claim: Claim
@@ -30,7 +30,7 @@ class SubmissionPage:
 
     @property
     def runs(self) -> dict[ArmName, list[FinishedRun | FailedRun]]:
-        """Arm -> its runs in the order of their seeds."""
+        """Arm -> its runs, in the order of their seeds."""
         return self.claim.runs
 
     @property
@@ -48,31 +48,31 @@ class SubmissionPage:
 
     @property
     def outdated(self) -> bool:
-        """Whether its track has a later edition."""
+        """Whether the submission's track has a later edition."""
         edition = self.board.edition(self.row.track)
         return edition is not None and not edition.startswith(self.row.track_digest)
 
     @property
     def holds(self) -> bool:
-        """Whether its candidate is the record of its edition."""
+        """Whether the submission holds the record of its edition of the track."""
         holder = self.board.holder(self.claim.submission)
         return holder is not None and holder.number == self.row.number
 
     @property
     def finished(self) -> dict[ArmName, list[FinishedRun]]:
-        """Arm -> its runs that have a score, without arms that have none."""
+        """Arm -> its runs that have a score. Arms without such runs are left out."""
         return {arm: scored for arm, runs in self.runs.items() if (scored := finished(runs))}
 
     @property
     def curves(self) -> list[tuple[str, list[FinishedRun]]]:
-        """(recipe, runs) of each arm, for the learning curves; nothing if a run has none."""
+        """(recipe, runs) of each arm, for the learning curves; empty if a run has no curve."""
         if not all(run.training.curve for runs in self.finished.values() for run in runs):
             return []
         return [(self.row.beaten if arm == "record" else self.row.recipe, runs) for arm, runs in self.finished.items()]
 
     @property
     def comparisons(self) -> list[Comparison]:
-        """The Without / With table over the pairs that the verdict used."""
+        """The rows of the Without / With table, over the pairs that the verdict used."""
         verdict, arms = self.claim.verdict, self.finished
         if verdict is None or not verdict.pairs or len(arms) < 2:
             return []
@@ -80,7 +80,7 @@ class SubmissionPage:
 
     @property
     def seeds(self) -> Mapping[int, Mapping[ArmName, FinishedRun | FailedRun]]:
-        """Seed -> arm -> its run."""
+        """Seed -> arm -> the run of this arm with this seed."""
         found: dict[int, dict[ArmName, FinishedRun | FailedRun]] = defaultdict(dict)
         for arm, runs in self.runs.items():
             for run in runs:
@@ -89,7 +89,7 @@ class SubmissionPage:
 
     @cached_property
     def sources(self) -> dict[str, str]:
-        """Variant -> page that shows its source, that of the first submission with this text."""
+        """Variant -> page that shows its source: the page of the first submission with the same source."""
         found = {}
         for name, digest in self.claim.submission.candidate.sources.items():
             brought = (
@@ -104,14 +104,14 @@ class SubmissionPage:
 
 @dataclass(frozen=True)
 class TrackPage:
-    """One track and what was submitted to it, newest first."""
+    """One track and the submissions to it, newest first."""
 
     track: Track
     submissions: tuple[SubmissionPage, ...]
     ideas: tuple[Idea, ...]
     """Ideas that were judged on the present edition, the largest gain first."""
     multiple: float | None
-    """How many times its compute the base needs for the record's loss; None where the base's curve is not known."""
+    """The base needs this many times the compute for the record's loss; None if the base's losses are not known."""
 
     @property
     def page(self) -> str:
@@ -119,23 +119,23 @@ class TrackPage:
 
     @property
     def current(self) -> list[SubmissionPage]:
-        """Rows of the edition that was opened last."""
+        """The submissions to the edition that was opened last."""
         return [page for page in self.submissions if not page.outdated]
 
     @property
     def history(self) -> str | None:
-        """The picture of the record over time; None if no submission has a loss."""
+        """Path of the picture of the record over time; None if no submission has a loss."""
         return f"tracks/{self.track.name}-history.svg" if any(c.row.val_loss for c in self.current) else None
 
     @property
     def cost(self) -> str | None:
-        """The picture of gain against cost; None if no gain was measured in nats."""
+        """Path of the picture of gain against cost; None if no gain was measured in nats."""
         priced = [c for c in self.current if c.row.kind != "challenge" and c.row.lane != "speed"]
         return f"tracks/{self.track.name}-cost.svg" if any(c.row.gain is not None for c in priced) else None
 
     @property
     def gains(self) -> str | None:
-        """The picture of all gains; None if none was measured in nats."""
+        """Path of the picture of all gains; None if no gain was measured in nats."""
         return f"tracks/{self.track.name}-ideas.svg" if self.cost is not None else None
 
     @property
@@ -148,9 +148,9 @@ class TrackPage:
 
     @cached_property
     def intervals(self) -> dict[int, list[int]]:
-        """Number -> low end, gain, high end and zero in pixels from the left, on one scale for the whole track.
+        """Number of a submission -> low end, gain, high end and zero of its interval, in pixels from the left.
 
-        Not for the lane `speed`, whose gains are times.
+        All submissions to the track have one scale. Those in the lane `speed` are left out: their gains are times.
         """
         found: dict[int, tuple[float, ...]] = {}
         for page in self.submissions:
@@ -170,7 +170,7 @@ def read_submissions(project: Project) -> list[SubmissionPage]:
 
 
 def read_tracks(project: Project, submissions: Sequence[SubmissionPage]) -> list[TrackPage]:
-    """All tracks, those with submissions first. A track that was removed from `tracks/` is shown as it was frozen."""
+    """All tracks, those with submissions first. A track that was removed from `tracks/` is read from a submission."""
     loaded = {name: load_track(project, name) for name in track_names(project)}
     frozen = {page.claim.track.name: page.claim.track for page in submissions}
     judged = [(page.claim, page.row) for page in submissions]

@@ -1,1 +1,1 @@
-"""The long studies for people: campaigns, ablations, ladders. May import what show imports."""
+"""Shows the results of the long studies: campaigns, ablations, ladders. May import what show imports."""

@@ -1,4 +1,4 @@
-"""An ablation as a table, as sentences, as a picture, and as a page that is kept with its runs."""
+"""Shows an ablation: as a table, as sentences, as a picture, and as a page that is kept with its runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 HEADS = ("left out", "contributes", "95 % interval", "price", "stmts", "params", "time", "worth")
 LEFT = (HEADS[0], HEADS[-1])
-GIVE_WAY = ("params", "stmts", "time")  # on a narrow terminal, in this order
+GIVE_WAY = ("params", "stmts", "time")  # columns left out on a narrow terminal, in this order
 ABOUT = (
     "*Contributes* is the val loss without a variant minus that with it, in nats per token, a mean over pairs of equal "
     "seeds; the interval is Student's t over the pairs. The *price* is its statements times the track's "
@@ -29,7 +29,7 @@ ABOUT = (
 
 
 def ablation_table(found: Ablation, track: Track, width: int) -> Table:
-    """One line for each variant, or two together, that was left out, for a terminal of `width` characters."""
+    """A table with one line for each variant, or pair of variants, that was left out. `width` is in characters."""
     columns = zip(HEADS, *map(_cells, found.contributions), strict=True)
     heads, rows = columns_that_fit(columns, width, GIVE_WAY)
     table = new_table(f"{track.name}: each variant left out in turn", heads, left=LEFT, whole=heads)
@@ -53,17 +53,21 @@ def _cells(one: Contribution) -> list[str]:
 
 
 def ablation_lines(found: Ablation, track: Track, quote: Callable[[str], str] = str) -> list[str]:
-    """What was not measured and why, the interaction of two, and what could be claimed in the lane `simplicity`.
+    """Sentences: what was not measured and why, interactions, and possible claims in the lane `simplicity`.
 
-    `quote` makes text of a variant safe for the place where it is shown.
+    `quote` makes a variant's text safe for the place where it is shown.
     """
-    lines = [
-        f"{found.runs} runs of each recipe, on public seeds; `{found.recipe}` has a val loss of {found.val_loss:.4f}"
-    ]
-    return lines + [line for one in found.contributions for line in _lines_of(one, track, quote)]
+    lines = [_runs_line(found)]
+    for one in found.contributions:
+        lines += _lines_of(one, quote) + _claim_lines(one, track)
+    return lines
 
 
-def _lines_of(one: Contribution, track: Track, quote: Callable[[str], str]) -> list[str]:
+def _runs_line(found: Ablation) -> str:
+    return f"{found.runs} runs of each recipe, on public seeds; `{found.recipe}` has a val loss of {found.val_loss:.4f}"
+
+
+def _lines_of(one: Contribution, quote: Callable[[str], str]) -> list[str]:
     name, together, lines = " and ".join(one.removed), one.interaction, list[str]()
     if one.reason is not None:
         lines.append(f"without {name}: not measured: {quote(one.reason)}")
@@ -72,6 +76,12 @@ def _lines_of(one: Contribution, track: Track, quote: Callable[[str], str]) -> l
             f"{name}: {one.contribution:+.4f} together, {together.sum_of_singles:+.4f} as the sum of both; "
             f"interaction {together.gain:+.4f} [{together.ci_low:+.4f}, {together.ci_high:+.4f}]"
         )
+    return lines
+
+
+def _claim_lines(one: Contribution, track: Track) -> list[str]:
+    """What could be claimed against the present record, or why nothing can."""
+    name, lines = " and ".join(one.removed), list[str]()
     if one.claim is not None:
         lines.append(f"without {name}: claim it with `{one.claim}`")
     elif one.worth == "does not pay" and one.contribution is not None:
@@ -83,7 +93,7 @@ def _lines_of(one: Contribution, track: Track, quote: Callable[[str], str]) -> l
 
 
 def draw_ablation(found: Ablation) -> Figure:
-    """The measured contributions, at least one; those that pay are filled."""
+    """A picture of the measured contributions, of which there must be at least one. Those that pay are filled."""
     gains = [
         Gain(" + ".join(one.removed), one.contribution, one.ci_low, one.ci_high, one.price, one.worth == "pays", False)
         for one in found.contributions
@@ -94,7 +104,7 @@ def draw_ablation(found: Ablation) -> Figure:
 
 
 def ablation_page(found: Ablation, track: Track, picture: str) -> str:
-    """The README of a kept ablation; `picture` is a file beside it."""
+    """The README of a kept ablation. `picture` is the name of a file beside it."""
     pairs = " --pairs 2" if any(len(one.removed) > 1 for one in found.contributions) else ""
     command = f"llmbench ablate --save --track {track.name} --recipe {found.recipe} --runs {found.runs}{pairs}"
     rows = [[cell.replace("\n", " ") for cell in _cells(one)] for one in found.contributions]
@@ -113,7 +123,8 @@ def ablation_page(found: Ablation, track: Track, picture: str) -> str:
             "",
             ABOUT,
             "",
-            *(f"- {line}" for line in ablation_lines(found, track, markdown)),
+            f"- {_runs_line(found)}",
+            *(f"- {line}" for one in found.contributions for line in _lines_of(one, markdown)),
             "",
         ]
     )

@@ -1,4 +1,4 @@
-"""A campaign for people: a live table on a terminal or lines in a log, and at the end a table of outcomes."""
+"""Shows a campaign's progress: a live table on a terminal, or lines in a log; at the end, a table of outcomes."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ STYLES = {"accepted": "bold green", "passed": "green", "rejected": "dim", "scree
 
 
 def _name(recipe: str, seed: int) -> str:
-    """A run under way; of a long recipe its last variants."""
+    """The name of a run. A long recipe is shortened to its last variants."""
     return f"{shorten_recipe(recipe, RECIPE_WIDTH)} seed {seed}"
 
 
 class LiveCampaign:
-    """The observer of a campaign's store, which also shows its lines; use it as a context manager."""
+    """Shows a campaign's progress and its lines. Use it as the store's observer, and as a context manager."""
 
     def __init__(self, console: Console, track: Track) -> None:
         self.console, self.track = console, track
         self.campaign: Campaign | None = None
         self._running = dict[tuple[str, int], str]()
-        """Recipe and seed of each run under way -> how far it is."""
+        """Recipe and seed of each unfinished run -> its progress as text."""
         self._guard = threading.RLock()
         self._heartbeat = Heartbeat(console, self._summary)
         self._live = Live(console=console, get_renderable=self._render, transient=True, refresh_per_second=2)
@@ -76,7 +76,7 @@ class LiveCampaign:
                     self._running.pop(key, None)
 
     def _summary(self) -> str:
-        """`campaign: 12 of 40 done; base+x seed 0 43 %; about 40 min left`."""
+        """The progress as one line: `campaign: 12 of 40 done; base+x seed 0 43 %; about 40 min left`."""
         with self._guard:
             runs = ", ".join(f"{_name(*key)} {far}" for key, far in self._running.items())
         if self.campaign is None:
@@ -87,7 +87,7 @@ class LiveCampaign:
         return "; ".join(filter(None, (f"campaign: {over} of {len(contestants)} done", runs, left)))
 
     def _render(self) -> RenderableType:
-        """A line for each candidate, those with runs under way first, as many as the terminal has room for."""
+        """The display: a line for each candidate that fits on the terminal, those with unfinished runs first."""
         if self.campaign is None:
             return Text("")
         order = {"confirming": 0, "screening": 1, "passed": 2, "waiting": 4}
@@ -112,11 +112,11 @@ class LiveCampaign:
 
 
 HEADS = ("candidate", "gain", "interval", "price", "stmts", "runs", "verdict", "filed", "pairs", "why")
-GIVE_WAY = ("why", "pairs", "runs", "stmts", "filed", "price")  # on a narrow terminal, in this order
+GIVE_WAY = ("why", "pairs", "runs", "stmts", "filed", "price")  # columns left out on a narrow terminal, in this order
 
 
 def campaign_table(rows: Sequence[CampaignRow], title: str, width: int) -> Table:
-    """One line for each outcome, the largest gain first, for a terminal of `width` characters."""
+    """A table with one line for each outcome, for a terminal of `width` characters."""
     heads, cells = columns_that_fit(zip(HEADS, *map(_row_cells, rows), strict=True), width, GIVE_WAY)
     table = new_table(title, heads, left=("candidate", "verdict", "why"), whole=heads)
     for row in cells:
@@ -125,7 +125,7 @@ def campaign_table(rows: Sequence[CampaignRow], title: str, width: int) -> Table
 
 
 def _row_cells(row: CampaignRow) -> tuple[str, ...]:
-    """What HEADS name."""
+    """The cells of a row, one for each column of HEADS."""
     interval = "" if row.noise is None else f"± {row.noise:.4f}"
     if row.ci_low is not None and row.ci_high is not None:
         interval = f"{row.ci_low:+.4f} {row.ci_high:+.4f}"
@@ -145,12 +145,15 @@ def _row_cells(row: CampaignRow) -> tuple[str, ...]:
 
 
 def campaign_notes(rows: Sequence[CampaignRow]) -> list[str]:
-    """One line for each candidate without a verdict or not filed, with the reason."""
+    """One line with the reason for each candidate that has no verdict or was not filed."""
     return [f"{row.name}: {row.note}" for row in rows if row.note]
 
 
 def campaign_gains(rows: Sequence[CampaignRow]) -> list[Gain]:
-    """The lines of the picture, for rows with gain and price; after a screen the bar is one standard deviation."""
+    """The lines of the picture, one for each row with a gain and a price.
+
+    After a screen, the interval is one standard deviation of noise to each side.
+    """
     found = []
     for row in rows:
         if row.gain is None or row.price is None:

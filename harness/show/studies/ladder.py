@@ -1,4 +1,4 @@
-"""A ladder as a table, as sentences, as a picture, and as the page docs/scale.md."""
+"""Shows a ladder: as a table, as sentences, as a picture, and as the page docs/scale.md."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-"""Okabe and Ito's palette (jfly.uni-koeln.de/color, 2008)."""
+"""Colours of the ideas: the palette of Okabe and Ito (jfly.uni-koeln.de/color, 2008)."""
 MOST_LINES = 12
 INTERVALS = "All intervals are of 90 %."
 
 
 def rung_line(one: RungFacts) -> str:
-    """`pocket: 1,311,872 parameters, 430,080 tokens, 2.7e+12 operations a run; val loss 3.6189 over 4 runs`."""
+    """A size as a line: `pocket: 1,311,872 parameters, 430,080 tokens, 2.7e+12 operations a run; val loss ...`."""
     return (
         f"{one.track}: {one.num_params:,} parameters, {one.tokens:,} tokens, {one.compute:.2g} operations a run; "
         f"val loss {one.val_loss:.4f} over {one.runs} runs"
@@ -39,14 +39,14 @@ def rung_line(one: RungFacts) -> str:
 
 
 def band(found: Band | None, form: str = "+.4f") -> str:
-    """`+0.0506 [+0.0410, +0.0602]`; empty for None."""
+    """A number with its interval as text: `+0.0506 [+0.0410, +0.0602]`; empty for None."""
     if found is None:
         return ""
     return f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
 
 
 def ladder_table(found: Ladder, width: int) -> Table:
-    """One line for each idea and size, for a terminal of `width` characters, without columns that say nothing."""
+    """A table with one line for each idea and size, of at most `width` characters. Empty columns are left out."""
     heads = ("idea", "size", "pairs", "gain", "times the compute", "forecast")
     rows = [
         (
@@ -77,7 +77,7 @@ def _times(step: Step) -> str:
 
 
 def ladder_lines(found: Ladder) -> list[str]:
-    """The sizes, and for each idea how its gain changes with compute."""
+    """Lines that describe the sizes and, for each idea, how its gain changes with compute."""
     lines = [*map(rung_line, found.rungs)]
     for idea in found.ideas:
         lines += [f"{idea.name} on {step.track}: not measured: {step.reason}" for step in idea.steps if step.reason]
@@ -92,7 +92,7 @@ def ladder_lines(found: Ladder) -> list[str]:
 
 
 def agreement_line(one: Agreement) -> str:
-    """`pocket-s to pocket: 85 % [71 %, 95 %] of the pairs of 12 ideas keep their order, and ...`."""
+    """An agreement as a line: `pocket-s to pocket: 85 % [71 %, 95 %] of the pairs of 12 ideas keep ...`."""
     return (
         f"{one.smaller} to {one.larger}: {band(one.order, '.0%')} of the pairs of {one.ideas} ideas keep their order, "
         f"and {band(one.verdicts, '.0%')} of the ideas their verdict (helps, hurts, or neither shown)"
@@ -100,7 +100,7 @@ def agreement_line(one: Agreement) -> str:
 
 
 def coverage_line(one: Coverage) -> str:
-    """`pocket-l: 10 of 12 gains lie in the interval of their forecast, ...`."""
+    """A coverage as a line: `pocket-l: 10 of 12 gains lie in the interval of their forecast, ...`."""
     return (
         f"{one.track}: {band(one.inside, '.0%')} of {one.ideas} gains lie in the interval of their forecast; "
         f"the median of gain minus forecast is {one.error:+.4f}"
@@ -114,7 +114,7 @@ def _sign(idea: Climb) -> str:
 
 
 def draw_ladder(found: Ladder) -> Figure:
-    """Each idea's gain against compute, with its interval on each size."""
+    """A picture of each idea's gain against compute, with the gain's interval on each size."""
     figure = new_figure(3.6)
     axes = figure.subplots()
     axes.axhline(0, color=INK, linewidth=0.8)
@@ -142,7 +142,7 @@ def draw_ladder(found: Ladder) -> Figure:
 
 
 def scale_page(found: Sequence[tuple[str, Ladder]]) -> str:
-    """docs/scale.md: every kept ladder, by the name of its track."""
+    """The text of docs/scale.md. `found` holds each kept ladder with the name of its track."""
     lines = [
         "# Does it hold at another size?",
         "",
@@ -160,7 +160,9 @@ def scale_page(found: Sequence[tuple[str, Ladder]]) -> str:
         "",
     ]
     for name, ladder in found:
-        lines += [f"## {name}", "", f"![Gain of each idea against compute](pictures/scale-{name}.svg)", ""]
+        chosen = f"[How the ideas were chosen](../benchmarks/ladder/{name}/README.md)."
+        picture = f"![Gain of each idea against compute](pictures/scale-{name}.svg)"
+        lines += [f"## {name}", "", chosen, "", picture, ""]
         lines += [f"- {rung_line(one)}" for one in ladder.rungs]
         lines += [
             "",
@@ -185,7 +187,7 @@ def scale_page(found: Sequence[tuple[str, Ladder]]) -> str:
 
 
 def scale_files(project: Project) -> dict[Path, str]:
-    """docs/scale.md, its pictures and the base's curves, from all kept ladders: path -> text."""
+    """Path -> text of docs/scale.md, of its pictures and of the base's curves, made from all kept ladders."""
     found, files = [], dict[Path, str]()
     for folder in sorted(ladder_folder(project, "x").parent.glob("*/")):
         if not any(folder.glob("*/*-seed-*.json")):
