@@ -1,4 +1,4 @@
-"""Challenges: which records can be challenged, on which seeds, and the checks of a filed challenge."""
+"""Finds which records can be challenged and on which seeds, and checks a filed challenge."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.rule.replication import OWN_FAILURES, outcome_of_record
 
 
 def challenged_record(board: Board, number: int) -> Submission:
-    """The record with this number. Raises LlmbenchError where it cannot be challenged."""
+    """The record with this number. Raises LlmbenchError if it cannot be challenged."""
     target = board.find(number)
     if target is None:
         raise LlmbenchError(f"there is no submission {number}; `llmbench leaderboard` lists them")
@@ -30,9 +30,9 @@ def challenged_record(board: Board, number: int) -> Submission:
 
 
 def merged_commit(project: Project, record: Submission) -> str:
-    """The commit that merged a record into the main line; nobody knew its id when the record was filed.
+    """Id of the commit that merged a record into the main line. Nobody knew this id when the record was filed.
 
-    Raises LlmbenchError where the record is not committed, or the history is not here.
+    Raises LlmbenchError if the record is not committed, or if the checkout lacks the history.
     """
     name = record.folder_name
     try:
@@ -54,14 +54,14 @@ def _merged(project: Project, record: Submission) -> str | None:
 
 
 def challenge_seeds(record: Submission, index: int, merged: str, count: int) -> list[int]:
-    """Seeds of challenge `index` of a record that the commit `merged` merged; each challenge has its own seeds."""
+    """Seeds of challenge `index` of a record that the commit `merged` merged. Each challenge has other seeds."""
     return fresh_seeds(record, f"challenge {index} of what came with {merged}", count)
 
 
 def merged_problem(project: Project, claim: Submission, board: Board) -> str | None:
     """What is wrong with the commit from which a challenge's seeds follow; None if nothing is, and for other claims.
 
-    Raises LlmbenchError where the history is missing, so that this cannot be checked.
+    Raises LlmbenchError if the checkout lacks the history that this check needs.
     """
     target = board.find(claim.challenge.number) if claim.challenge else None
     if claim.challenge is None or target is None:
@@ -77,7 +77,7 @@ def merged_problem(project: Project, claim: Submission, board: Board) -> str | N
 
 
 def challenge_problems(project: Project, claim: Claim, earlier: Board) -> Iterator[str]:
-    """What is wrong with a challenge, or with a record that uses runs of a retracted one."""
+    """Yields what is wrong with a challenge, or with a record that uses runs of a retracted record."""
     submission = claim.submission
     name = submission.folder_name
     if (submission.kind == "challenge") != (submission.challenge is not None):
@@ -97,12 +97,12 @@ def challenge_problems(project: Project, claim: Claim, earlier: Board) -> Iterat
                 yield f"{name} does not compare what {target.folder_name} compared: track, lane or an arm differs"
             yield from _own_seeds(claim, submission.challenge, target, earlier)
             yield from _outcome(claim, Claim(project.submissions / target.folder_name, target))
-            with suppress(LlmbenchError):  # without the history: a flag here, a problem in a pull request
+            with suppress(LlmbenchError):  # missing history is a flag here, but a problem in a pull request
                 yield from filter(None, [merged_problem(project, submission, earlier)])
 
 
 def _retracted_seeds(submission: Submission, earlier: Board) -> Iterator[str]:
-    """Runs of a retracted record must not be filed again as another record."""
+    """Checks that a record does not reuse runs of a retracted record."""
     claim = submission.track_digest, candidate_key(submission.candidate.sources)
     for old in earlier.submissions:
         shared = {*old.candidate.seeds} & {*submission.candidate.seeds}
@@ -118,13 +118,13 @@ def _retracted_seeds(submission: Submission, earlier: Board) -> Iterator[str]:
 
 
 def _compared(claim: Submission) -> tuple[object, ...]:
-    """What a claim compares: track, lane, and the code of both arms."""
+    """What a claim compares: the track, the lane, and the code of both arms."""
     arms = [(arm.recipe, arm.sources) for arm in claim.arms.values()]
     return claim.track, claim.track_digest, claim.lane, arms
 
 
 def _own_seeds(claim: Claim, challenge: Challenge, target: Submission, earlier: Board) -> Iterator[str]:
-    """The seeds must be those that follow from the record, its commit and the number of earlier challenges."""
+    """Checks that the seeds follow from the record, the commit that merged it and the number of earlier challenges."""
     submission, runs = claim.submission, claim.runs["candidate"]
     name, index = submission.folder_name, len(earlier.challenges(target.number)) + 1
     if submission.attempt != index:
@@ -143,7 +143,7 @@ def _own_seeds(claim: Claim, challenge: Challenge, target: Submission, earlier: 
 
 
 def _outcome(claim: Claim, target: Claim) -> Iterator[str]:
-    """The outcome must be the one that follows from the runs of both folders."""
+    """Checks that the outcome follows from the runs in both folders."""
     submission, first, again = claim.submission, target.verdict, claim.verdict
     if first is None or again is None or again.decision == "undecided":
         yield f"{submission.folder_name}: an undecided re-run cannot be filed; train more pairs first"

@@ -1,7 +1,7 @@
-"""Checks of submissions against the board: everything is recomputed from runs and frozen sources.
+"""Checks submissions against the board. Everything is recomputed from the runs and the frozen sources.
 
-A problem is one sentence that names the file and what is wrong with it. No problem means that the submission agrees
-with its runs. It does not prove that the runs were trained as they state; only training them again does.
+A problem is one sentence that names the file and what is wrong with it. A submission without problems agrees with its
+runs. That does not prove that the runs were trained as they state. Only training them again does.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from harness.variants.recipe import BASE
 
 @dataclass(frozen=True)
 class Checked:
-    """The result of checking one folder of submissions/, or a file beside them."""
+    """The result of checking one folder of submissions/ or one other file."""
 
     problems: list[str]
     flags: list[Flag] = field(default_factory=list)
-    """Flags for a reviewer; only a submission without problems has any."""
+    """Flags for a reviewer. Only a submission without problems has flags."""
     row: Row | None = None
-    """The submission's row on the board; None where its files are too broken to make one."""
+    """The submission's row on the board; None if its files are too broken to make one."""
 
 
 def check_board(project: Project) -> dict[str, Checked]:
-    """Folder or file name -> result, for all submissions, their order, the tracks and `leaderboard.csv`."""
+    """Name of folder or file -> result. Checks all submissions and their order, the tracks and `leaderboard.csv`."""
     board = readable_board(project)
     found = {folder.name: check_folder(project, folder, board) for folder in _folders(project)}
     rows = [checked.row for checked in found.values() if checked.row]
@@ -57,7 +57,7 @@ def check_board(project: Project) -> dict[str, Checked]:
 
 
 def readable_board(project: Project, until: Path | None = None) -> Board:
-    """The submissions whose `submission.json` can be read; with `until`, those up to the number of that folder."""
+    """The submissions whose `submission.json` can be read. With `until`, only those up to that folder's number."""
     readable, last = [], folder_number(until) if until else None
     for folder in _folders(project):
         if last is None or (folder_number(folder) or 0) <= last:
@@ -73,7 +73,7 @@ def _folders(project: Project) -> list[Path]:
 
 
 def check_folder(project: Project, folder: Path, board: Board) -> Checked:
-    """Check one submission against the part of `board` that was there before it."""
+    """Check one submission against the submissions of `board` before it."""
     links = [path.relative_to(folder.parent) for path in (folder, *sorted(folder.rglob("*"))) if os.path.islink(path)]
     found = [f"{link} is a link; put the file itself there" for link in links]
     row, flags = None, []
@@ -83,7 +83,7 @@ def check_folder(project: Project, folder: Path, board: Board) -> Checked:
         found.extend(evidence_problems(claim))
         found.extend(_standing_problems(claim, earlier))
         found.extend(challenge_problems(project, claim, earlier))
-        if not found:  # the README is made from the numbers, so it is compared only if these are right
+        if not found:  # the README is made from the numbers, so it is compared only if the numbers are right
             found.extend(markdown_problems(claim))
         row = make_row(board, claim)
         if not found:
@@ -94,14 +94,16 @@ def check_folder(project: Project, folder: Path, board: Board) -> Checked:
 
 
 def knowledge_of(project: Project, names: Iterable[str]) -> dict[str, float]:
-    """Submission -> upper bound on what its new sources could know of val, in nats per token; only if it has new
-    ones."""
+    """Submission -> upper bound on what its new sources can store about val, in nats per token.
+
+    Submissions without new sources are left out.
+    """
     claims = [Claim(folder, load_submission(folder)) for folder in (project.submissions / name for name in names)]
     return {claim.folder.name: known for claim in claims if (known := claim.knowledge_nats) is not None}
 
 
 def collect(problems: Iterator[str]) -> list[str]:
-    """The problems, including an error that ended the search."""
+    """The problems as a list. An error that ends the search is added as the last problem."""
     found: list[str] = []
     try:
         found.extend(problems)
@@ -111,7 +113,7 @@ def collect(problems: Iterator[str]) -> list[str]:
 
 
 def _edition_problems(project: Project, board: Board, track: str) -> Iterator[str]:
-    """The track must be the edition that was opened last, and the record's variants must be unchanged."""
+    """Checks that the track is the edition that was opened last, and that the record's variants are unchanged."""
     current = load_track(project, track)
     if board.edition(track) != current.digest:
         yield (
@@ -122,9 +124,10 @@ def _edition_problems(project: Project, board: Board, track: str) -> Iterator[st
 
 
 def _table_problems(project: Project, checked: Sequence[Row] | None) -> Iterator[str]:
-    """The CSV and the board in the README must be what the submissions give, byte for byte.
+    """Checks that the CSV and the board in the README equal those made from the submissions, byte for byte.
 
-    `checked` are all rows; None if a check failed: then the rows are made again, or an error says why they cannot be.
+    `checked` holds all rows. It is None if a check failed. Then the rows are made again, or an error says why they
+    cannot be made.
     """
     rows = make_rows(project) if checked is None else checked
     stored, rebuilt = read_bytes(project.leaderboard), format_csv(rows).encode()
@@ -144,13 +147,13 @@ def _table_problems(project: Project, checked: Sequence[Row] | None) -> Iterator
 
 
 def _standing_problems(claim: Claim, earlier: Board) -> Iterator[str]:
-    """The submission must be measured against the record of its time and filed as its verdict says."""
+    """Checks that the submission was measured against the record of its time, and that its kind fits its verdict."""
     submission = claim.submission
     name = submission.folder_name
     if submission.kind == "opening":
         yield from _opening_problems(claim, earlier)
     if submission.kind not in ("record", "negative"):
-        return  # a challenge is measured against the record that it names
+        return  # a challenge names the record against which it is measured
     present = earlier.holder(submission)
     if submission.lane == "simplicity" and present and submission.candidate.statements >= present.candidate.statements:
         yield (
@@ -182,14 +185,14 @@ def _opening_problems(claim: Claim, earlier: Board) -> Iterator[str]:
 
 
 def stale_problem(submission: Submission, board: Board) -> str | None:
-    """How `board` has changed since the submission was measured; None if it has not."""
+    """A sentence on how `board` has changed since the submission was measured; None if it has not changed."""
     name, track, arm = submission.folder_name, submission.track, submission.record
     if arm is None or submission.kind not in ("record", "negative"):
         return None
     if board.edition(track) != submission.track_digest:
         return f"{name} was measured on an edition of {track} that is not the one opened last; run it again"
     if submission.kind == "negative" and board.has_held(submission, arm.sources):
-        return None  # a negative result stays valid when the record changes
+        return None  # a negative result stays valid if the record changes
     holder = board.standing(submission, submission.lane)
     if holder is None:
         return f"{name}: this edition of the track {track} is not open; file its baseline first"

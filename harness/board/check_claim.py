@@ -1,6 +1,6 @@
-"""Checks of one submission against its own files: its runs, its frozen sources, its frozen track.
+"""Checks one submission against its own files: its runs, its frozen sources and its frozen track.
 
-Only the submission's folder is read, so these checks do not depend on the rest of the board.
+The checks read only the submission's folder, so they do not depend on the rest of the board.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from harness.variants.recipe import parse_recipe
 
 LARGEST_FILE = 2 * 2**20  # bytes; the largest file so far, a picture, has 31 kB
 
-# Every claim against a record holds its sources; with 1,000 submissions the cache saves a fourth of the time.
+# Every claim against a record holds the record's sources. With 1,000 submissions the cache saves a quarter of the time.
 _check_source = lru_cache(maxsize=256)(check_source)
 
 
 def evidence_problems(claim: Claim) -> Iterator[str]:
-    """All problems of a claim, the basic ones first."""
+    """Yields all problems of a claim, the basic ones first."""
     folder, submission = claim.folder, claim.submission
     if folder.name != submission.folder_name:
         yield f"{folder.name}/submission.json names the folder {submission.folder_name}; rename the folder"
@@ -59,7 +59,7 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
         )
     if (stated := submission.knowledge_nats) is not None:
         known = claim.knowledge_nats
-        # differences between versions of zlib are smaller
+        # versions of zlib differ by less
         if stated != round(stated, KNOWLEDGE_DIGITS) or not math.isclose(stated, known or 0.0, rel_tol=0.05):
             yield f"{folder.name}/submission.json: knowledge_nats is {stated}, but the sources give {known}"
     yield from _seed_problems(claim)
@@ -73,7 +73,7 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
 
 
 def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
-    """The folder must hold the files that the submission names and no others."""
+    """Checks that the folder holds exactly the files that the submission names."""
     expected = {"submission.json", "README.md", "curves.png", "track.toml"}
     for name, arm in submission.arms.items():
         expected |= {run_file(name, seed) for seed in arm.seeds}
@@ -81,12 +81,12 @@ def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
     present = {
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if os.path.islink(path) or not os.path.isdir(path)  # unlike those of pathlib, these never raise
+        if os.path.islink(path) or not os.path.isdir(path)  # pathlib's functions may raise, these never do
     }
     for missing in sorted(expected - present):
         yield f"{folder.name}/{missing} is missing"
     for file in sorted(present):
-        if (size := os.lstat(folder / file).st_size) > LARGEST_FILE:  # links are refused elsewhere
+        if (size := os.lstat(folder / file).st_size) > LARGEST_FILE:  # another check refuses links
             yield f"{folder.name}/{file} has {size:,} bytes; a file of a submission may have {LARGEST_FILE:,}"
     for file, digest in submission.files.items():
         data = read_bytes(folder / file) if file in present else None
@@ -139,7 +139,7 @@ def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
 
 
 def _run_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
-    """Checks that the run passed the probes, has a complete curve, used the track's budget and was scored on all of
+    """Checks that the run passed all probes, has a complete curve, used the track's budget and was scored on all of
     val."""
     curve = run.training.curve
     steps = [point.step for point in curve]
@@ -172,9 +172,9 @@ def _run_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
 
 
 def _seed_problems(claim: Claim) -> Iterator[str]:
-    """The seeds must be those drawn from both arms' code for a confirmation, else the track's first public ones."""
+    """Checks the seeds: for a confirmation, those that follow from both arms' code, else the first public seeds."""
     folder, submission = claim.folder, claim.submission
-    if submission.kind == "challenge":  # checked in challenge.py
+    if submission.kind == "challenge":  # challenge.py checks its seeds
         return
     track, record, verdict = claim.track, submission.record, submission.verdict
     seeds = submission.candidate.seeds
@@ -192,7 +192,7 @@ def _seed_problems(claim: Claim) -> Iterator[str]:
 
 
 def _audit_problems(claim: Claim) -> Iterator[str]:
-    """The audit must be of a run of the candidate and of the track's val, and its numbers must be possible."""
+    """Checks that the audit is of a candidate's run and of the track's val, and that its numbers are possible."""
     audit, where = claim.submission.audit, f"{claim.folder.name}/submission.json: audit"
     if audit is None:
         return
@@ -208,7 +208,7 @@ def _audit_problems(claim: Claim) -> Iterator[str]:
 
 
 def _differences(stored: Any, recomputed: Any, path: str) -> Iterator[str]:
-    """The values that differ; floats may differ in the last bits, as between two versions of a library."""
+    """Yields the values that differ. Floats may differ in the last bits, because versions of libraries do."""
     if isinstance(stored, dict) and isinstance(recomputed, dict):
         for key in recomputed:
             yield from _differences(stored.get(key), recomputed[key], f"{path}.{key}")

@@ -1,4 +1,4 @@
-"""A submission's own picture: the learning curves of its arms."""
+"""Draws a submission's picture, which shows the learning curves of its arms."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 NamedRuns = Sequence[tuple[str, Sequence[FinishedRun]]]
 
-# Okabe and Ito's palette (jfly.uni-koeln.de/color, 2008), distinct for every kind of colour vision; its lighter half
-# is for dark pages, where its contrast is at least three.
+# From Okabe and Ito's palette (jfly.uni-koeln.de/color, 2008), which is distinct for every kind of colour vision. The
+# palette's lighter colours are for dark pages, where their contrast is at least three.
 RECORD, CANDIDATE, INK, FAINT = "#0072b2", "#d55e00", "#24292f", "#6a737d"
-WIDTH = 5.6  # inches; at a phone's width the text is 8 pixels high
+WIDTH = 5.6  # inches; on a phone the text is 8 pixels high
 LONGEST_LABEL = 36  # characters
 STYLE: Any = {
     "axes.axisbelow": True,
@@ -32,17 +32,17 @@ STYLE: Any = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # matplotlib's own font, so that text has the same size on every machine
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so that text has the same size on every machine
     "font.size": 9,
     "grid.alpha": 0.2,
     "grid.color": FAINT,
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "legend.labelcolor": INK,
-    "svg.fonttype": "none",  # text stays text in an SVG: small, searchable, readable aloud
+    "svg.fonttype": "none",  # an SVG's text stays text: it is small and can be searched and read aloud
     "svg.hashsalt": "llmbench",
     "text.color": INK,
-    "text.parse_math": False,  # a dollar sign in an untrusted name would start a formula
+    "text.parse_math": False,  # otherwise a dollar sign in an untrusted name would start a formula
     "xtick.bottom": False,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
@@ -51,7 +51,7 @@ STYLE: Any = {
 
 
 def curve_frame(arm: str, runs: Sequence[FinishedRun]) -> pd.DataFrame:
-    """One row for each point of a curve: arm, seed, tokens, dev loss."""
+    """A table with one row for each point of a curve. Its columns are arm, seed, tokens and dev_loss."""
     import pandas as pd
 
     rows = [
@@ -64,7 +64,7 @@ def curve_frame(arm: str, runs: Sequence[FinishedRun]) -> pd.DataFrame:
 
 
 def draw_curves(arms: NamedRuns) -> Figure:
-    """Dev loss against tokens: mean and range of each arm's seeds. For pairs, the gain below."""
+    """Draw dev loss against tokens, with mean and range over each arm's seeds. With two arms, draw the gain below."""
     import pandas as pd
     from matplotlib.ticker import MaxNLocator
 
@@ -98,12 +98,12 @@ def draw_curves(arms: NamedRuns) -> Figure:
 
 
 def curves_png(arms: NamedRuns) -> bytes:
-    """The picture of a submission: `draw_curves` as PNG."""
+    """A submission's picture, drawn by `draw_curves`, as PNG."""
     return to_png(lambda: draw_curves(arms))
 
 
 def to_png(draw: Callable[[], Figure]) -> bytes:
-    """A picture as PNG, 1,008 pixels wide, on white. It has 64 colours, which makes it three times smaller."""
+    """A picture as PNG, 1,008 pixels wide, on white. It has only 64 colours, so that it is three times smaller."""
     from PIL import Image
 
     png, small = io.BytesIO(), io.BytesIO()
@@ -113,12 +113,12 @@ def to_png(draw: Callable[[], Figure]) -> bytes:
     return small.getvalue()
 
 
-WIDEST_PNG = 4000  # pixels; usual ones have 1,008
+WIDEST_PNG = 4000  # pixels; usual pictures have 1,008
 _PNG = struct.Struct(">8sI4sII")  # a PNG starts with a signature and a chunk: its length, name, width and height
 
 
 def png_problem(data: bytes) -> str | None:
-    """Why `data` cannot be a submission's picture; None if it can. Decodes at most 4000 x 4000 pixels."""
+    """Why `data` is not a valid picture of a submission; None if it is valid. Decodes at most 4000 x 4000 pixels."""
     head = _PNG.unpack(data[: _PNG.size]) if len(data) >= _PNG.size else (b"", 0, b"", 0, 0)
     if head[:3] != (b"\x89PNG\r\n\x1a\n", 13, b"IHDR"):
         return "is not a PNG"
@@ -130,14 +130,14 @@ def png_problem(data: bytes) -> str | None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             Image.open(io.BytesIO(data), formats=["PNG"]).load()
-    except (OSError, SyntaxError, ValueError, UserWarning):  # what Pillow raises for a broken chunk, and warns of
+    except (OSError, SyntaxError, ValueError, UserWarning):  # Pillow's errors and warnings for a broken chunk
         return "is not a valid PNG"
     return None
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The style of all pictures, independent of the user's matplotlib settings."""
+    """Context manager that sets the style of all pictures. The user's matplotlib settings have no effect."""
     import matplotlib
 
     with matplotlib.rc_context():
@@ -153,11 +153,11 @@ def new_figure(height: float) -> Figure:
 
 
 def _tail(text: str) -> str:
-    """`text` as a short label: its end, because two recipes differ at the end."""
+    """`text` cut to a label. Its end is kept, because two recipes differ at the end."""
     return text if len(text) <= LONGEST_LABEL else "…" + text[1 - LONGEST_LABEL :]
 
 
 def _count(value: float) -> str:
-    """`430k`, `1.2M`."""
+    """A number in short form, such as `430k` or `1.2M`."""
     size, unit = next(((s, u) for s, u in ((1e9, "B"), (1e6, "M"), (1e3, "k")) if abs(value) >= s), (1, ""))
     return f"{value / size:.3g}{unit}"

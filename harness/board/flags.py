@@ -1,7 +1,7 @@
-"""Flags for a reviewer: what is unusual about a submission in which nothing is wrong.
+"""Finds what is unusual about a submission without problems, and flags it for a reviewer.
 
 A flag decides nothing. It says where to look before merging, and what an honest explanation would be. A check that
-rejected results for being too good would teach people to be slower (mlcommons/training#838).
+rejected results for being too good would make people submit slower ones (mlcommons/training#838).
 """
 
 from __future__ import annotations
@@ -27,40 +27,40 @@ from harness.rule.criteria import Lane
 from harness.rule.verdict import Verdict
 from models.parts import ModelConfig
 
-# Two 512-bit units for fused multiply-adds, 16 float32 each, at 4 GHz: 64 operations a cycle is the most that a
-# core of today's CPUs does (stackoverflow.com/questions/15655835). Training reaches a fifth of it on `pocket`.
-# A matrix coprocessor, as Apple's processors have, exceeds it; the flag means nothing there.
+# Most operations of a core per second: two 512-bit units for fused multiply-adds of 16 float32 each do 64 operations a
+# cycle (stackoverflow.com/questions/15655835), at 4 GHz. Training reaches a fifth of this on `pocket`. A matrix
+# coprocessor, as in Apple's processors, exceeds it; the flag means nothing there.
 PEAK_FLOPS_PER_THREAD = 256e9
 
-# Flagged is a gain of so many standard deviations over seeds that is also the largest so far. The first record of
-# `pocket` has seven.
+# A gain is flagged if it is the largest so far and more than this many standard deviations over seeds. For the first
+# record of `pocket` it is seven.
 HISTORIC_DEVIATIONS = 10.0
 
-# The candidate's share of untimed work divided by the record's. In the 47 pairs of runs in this repository the means of
-# two arms differ by at most a factor of 1.06, the runs of one arm by 1.3.
+# Limit of the candidate's share of untimed work divided by the record's. In the 47 pairs of runs in this repository,
+# the means of two arms differ by at most a factor of 1.06, and the runs of one arm by 1.3.
 UNTIMED_RATIO = 2.0
 
-# And the seconds of untimed work per run beyond the record's share: a slow disk is no flag in runs of two seconds.
+# Limit of a run's seconds of untimed work beyond the record's share, so that a slow disk does not flag short runs.
 UNTIMED_S = 1.0
 
-# Before the first batch a player has seen no data, but it could compute ahead. It may take twice as long as the record,
-# because a model may have more parts, and some seconds more for a start under load (up to 1.4 s in the runs here).
+# Limits of the time before the first batch, when a player has seen no data but could compute ahead. It may take twice
+# as long as the record, as a model may have more parts, plus seconds for a start under load (up to 1.4 s in runs here).
 PREPARATION_RATIO = 2.0
 PREPARATION_S = 5.0
 
-# Processor time divided by wall-clock time and cores. In the runs of this repository it is at most 0.9999.
+# Limit of processor time divided by wall-clock time and cores. In the runs of this repository it is at most 0.9999.
 PROCESSOR_RATIO = 1.05
-PROCESSOR_S = 0.1  # seconds; kernels count in hundredths
+PROCESSOR_S = 0.1  # seconds; operating systems count in hundredths
 
-# `ended` is rounded down to seconds and does not include the writing of the weights; together under two seconds.
+# `ended` is rounded down to seconds, and writing the weights comes after it. Together these are below two seconds.
 OVERLAP_S = 2.0
 
-# What `harness.player.confine` reports when all of it is in force.
+# What `harness.player.confine` reports if all of its measures are in force.
 CONFINED = ("landlock", "seccomp")
 
 
 class Flag(Strict):
-    """Something unusual about a submission, for a reviewer."""
+    """Something unusual about a submission that a reviewer should look at."""
 
     name: str
     """Key in FLAGS."""
@@ -70,7 +70,7 @@ class Flag(Strict):
 
 @dataclass(frozen=True)
 class Case:
-    """A contest, filed or not, with all that its flags depend on."""
+    """A contest, filed or not, with everything that its flags depend on."""
 
     verdict: Verdict | None
     """None for an opening."""
@@ -78,11 +78,11 @@ class Case:
     records: Sequence[FinishedRun]
     candidates: Sequence[FinishedRun]
     known: Callable[[], Sequence[FinishedRun]]
-    """Reads the runs that earned the record that the candidate was measured against; called only if needed."""
+    """Reads the candidate's runs of the submission that set the record to beat. It is called only if needed."""
     accepted: Sequence[float]
-    """Gains that the track accepted before in the verdict's lane."""
+    """Gains accepted earlier on this track in the verdict's lane."""
     unchecked: str | None = None
-    """For a challenge: why the commit from which its seeds follow cannot be looked up."""
+    """Why the commit from which a challenge's seeds follow cannot be looked up; None if it can."""
 
     @property
     def runs(self) -> list[FinishedRun]:
@@ -90,7 +90,7 @@ class Case:
 
 
 def read_case(project: Project, claim: Claim, earlier: Board) -> Case:
-    """The case of a submission whose files are correct, with the board before it."""
+    """The case of a submission with correct files. `earlier` is the board before it."""
     submission, finished, unchecked = claim.submission, claim.finished, None
     try:
         merged_problem(project, submission, earlier)
@@ -111,13 +111,13 @@ def make_case(
     records: Sequence[FinishedRun],
     candidates: Sequence[FinishedRun],
 ) -> Case:
-    """The case of a contest on an edition of `track`, with the board before it."""
+    """The case of a contest on an edition of `track`. `earlier` is the board before it."""
     lane: Lane = verdict.lane if verdict else "loss"
     holder = earlier.standing(edition, lane)
 
     def known() -> list[FinishedRun]:
         if holder is not None:
-            with suppress(LlmbenchError):  # a record that cannot be read is reported as a problem elsewhere
+            with suppress(LlmbenchError):  # another check reports a record that cannot be read
                 return Claim(project.submissions / holder.folder_name, holder).finished["candidate"]
         return []
 
@@ -125,14 +125,14 @@ def make_case(
 
 
 def accepted_gains(board: Board, track: str, lane: Lane) -> list[float]:
-    """Gains of all records of a track in one lane, over all editions, without retracted ones."""
+    """Gains of a track's records in one lane, over all editions. Retracted records are left out."""
     records = [s for s in board.submissions if s.kind == "record" and (s.track, s.lane) == (track, lane)]
     verdicts = [record.verdict for record in records if board.state(record.number) != "retracted"]
     return [verdict.gain for verdict in verdicts if verdict is not None and verdict.gain is not None]
 
 
 def find_flags(case: Case) -> list[Flag]:
-    """What a reviewer should look at: at most one flag of each kind, in the order of FLAGS."""
+    """The flags of a case: at most one of each kind, in the order of FLAGS."""
     found = []
     for name, mark in FLAGS.items():
         details = list(mark.search(case))
@@ -148,14 +148,14 @@ def _gain_beyond_history(case: Case) -> Iterator[str]:
         return
     largest, spread = max(case.accepted, default=0.0), _seed_spread(case.records, verdict.lane)
     if verdict.gain <= max(largest, HISTORIC_DEVIATIONS * spread):
-        return  # first, because the rest reads files of other submissions
+        return  # before the slow part, which reads other submissions' files
     spread = max(spread, _seed_spread(case.known(), verdict.lane))
     if verdict.gain > HISTORIC_DEVIATIONS * spread:
         yield f"gain {verdict.gain:.4g}, largest so far {largest:.4g}, seed spread {spread:.4g}"
 
 
 def _seed_spread(runs: Sequence[FinishedRun], lane: str) -> float:
-    """Standard deviation over seeds of the quantity in which the lane measures its gain; 0 for fewer than two runs."""
+    """Standard deviation over seeds of log time (lane `speed`) or val loss (other lanes); 0 for fewer than two runs."""
     values = [math.log(run.training.train_s) if lane == "speed" else run.evaluation.val_loss for run in runs]
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
@@ -168,9 +168,9 @@ def _identical_curves(case: Case) -> Iterator[str]:
 
 
 def multiplied_params(model: ModelConfig, num_params: int) -> int:
-    """Parameters of the base model with which a token is multiplied, without embeddings and experts that it skips.
+    """Number of the base model's parameters that a token is multiplied with: no embeddings and no skipped experts.
 
-    Forward and backward pass take 6 operations per token for each of them (arXiv:2001.08361, section 2.1).
+    Forward and backward pass together take 6 operations per token for each (arXiv:2001.08361, section 2.1).
     """
     looked_up = 0 if model.tie_embeddings else model.vocab_size * model.dim
     idle_experts = max(0, model.num_experts - model.top_k) * model.num_layers * 2 * model.dim * model.ffn_dim
@@ -187,14 +187,14 @@ def _below_flops_floor(case: Case) -> Iterator[str]:
 
 def _untimed_work(case: Case) -> Iterator[str]:
     if not case.records or not case.candidates or (case.verdict is not None and case.verdict.stage == "screen"):
-        return  # in a screen the record was trained at another time, under another load
+        return  # in a screen, the record was trained at another time and under another load
     (usual, _), (share, wall_s) = _untimed(case.records), _untimed(case.candidates)
     if share > UNTIMED_RATIO * usual and (share - usual) * wall_s > UNTIMED_S:
         yield f"{100 * share:.1f} % of the candidate's time, {100 * usual:.1f} % of the record's"
 
 
 def _untimed(runs: Sequence[FinishedRun]) -> tuple[float, float]:
-    """Share of wall-clock time outside training clock and warm-up, and a run's mean wall-clock time in seconds."""
+    """Share of wall-clock time outside of training clock and warm-up, and mean wall-clock time of a run in seconds."""
     walls = [run.training.wall_s for run in runs]
     untimed = [run.training.wall_s - run.training.train_s - run.training.warmup_s for run in runs]
     return (sum(untimed) / sum(walls) if sum(walls) > 0 else 0.0), sum(walls) / len(walls)
@@ -209,7 +209,7 @@ def _long_preparation(case: Case) -> Iterator[str]:
 
 
 def _preparation_s(runs: Sequence[FinishedRun], arm: Sequence[FinishedRun]) -> float:
-    """Mean seconds of an arm's runs before the first batch: processor time if all `runs` state it, else wall clock."""
+    """Mean seconds before the first batch in an arm: processor time if all `runs` state it, else wall-clock time."""
     stated = all(run.training.warmup_cpu_s is not None for run in runs)
     times = [run.training.warmup_cpu_s if stated else run.training.warmup_s for run in arm]
     return statistics.fmean(seconds or 0.0 for seconds in times)
@@ -233,7 +233,7 @@ def _overlapping_runs(case: Case) -> Iterator[str]:
 
 
 def _span(run: FinishedRun) -> tuple[float, float]:
-    """Start and end of the run in seconds since 1970; None if a date is invalid."""
+    """Start and end of the run, in seconds since 1970; an empty span if the date is invalid."""
     try:
         ended = datetime.datetime.fromisoformat(run.training.ended).timestamp()
     except ValueError:
@@ -246,7 +246,7 @@ def _name(run: FinishedRun) -> str:
 
 
 def _count(case: Case, odd: Callable[[FinishedRun], bool]) -> Iterator[str]:
-    """How many runs are `odd`, if any is."""
+    """Yields how many runs are `odd`; nothing if none is."""
     if found := sum(map(odd, case.runs)):
         yield f"{found} of {len(case.runs)} runs"
 
@@ -263,9 +263,9 @@ class Mark(NamedTuple):
     """A kind of flag."""
 
     sentence: str
-    """What it means and what to look for."""
+    """What the flag means and what to look for."""
     search: Callable[[Case], Iterator[str]]
-    """Gives the numbers behind each occurrence."""
+    """Yields the numbers of each occurrence."""
 
 
 FLAGS = {

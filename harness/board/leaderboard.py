@@ -1,4 +1,4 @@
-"""The board: all submissions in their order, and `leaderboard.csv`, which is made from them."""
+"""Reads the board, which is all submissions in their order, and makes `leaderboard.csv` from it."""
 
 from __future__ import annotations
 
@@ -23,24 +23,25 @@ from harness.rule.scaling import Interval, compute_multiple
 from harness.variants.recipe import parse_recipe, recipe_sources
 
 _EFFECTS: dict[Outcome, str] = {"confirmed": "confirms {}", "refuted": "refutes {}", "open": "leaves {} open"}
-"""What a challenge says of the record with that number."""
+"""What a challenge with each outcome does to the record whose number replaces the braces."""
 
 
 def _edition(of: Track | Submission) -> tuple[str, str]:
-    """A track's name and its digest."""
+    """The name and digest of the track, which identify its edition."""
     return (of.name, of.digest) if isinstance(of, Track) else (of.track, of.track_digest)
 
 
 class Board:
-    """All submissions of a checkout, in the order of their numbers, or all up to one of them."""
+    """The submissions of a checkout in the order of their numbers: all, or all before a certain one."""
 
     def __init__(self, submissions: Iterable[Submission]) -> None:
         self.submissions = tuple(sorted(submissions, key=lambda submission: submission.number))
 
     def holder(self, of: Track | Submission, *, without: Lane | None = None) -> Submission | None:
-        """The holder of an edition of a track: its last record that is not retracted and not won in the lane `without`.
+        """The submission that holds a track's edition: the last record that is not retracted, else the opening.
 
-        A record that was built on a retracted one stands, because its own runs show that it beat that recipe.
+        Records won in the lane `without` are skipped. A record that was built on a retracted record remains, because
+        its own runs show that it beat that recipe.
         """
         edition = _edition(of)
         for submission in reversed(self.submissions):
@@ -50,35 +51,35 @@ class Board:
         return None
 
     def has_held(self, of: Track | Submission, sources: Mapping[str, str]) -> bool:
-        """Whether a recipe with this code holds an edition of a track, or once held it."""
+        """Whether a recipe with this code holds or once held a track's edition."""
         own = [s.candidate.sources for s in self.submissions if s.kind in HOLDING and _edition(s) == _edition(of)]
         return candidate_key(sources) in map(candidate_key, own)
 
     def challenges(self, number: int) -> list[Submission]:
-        """The challenges of record `number`, in their order."""
+        """The challenges of record `number`, in the order in which they were filed."""
         return [s for s in self.submissions if s.challenge is not None and s.challenge.number == number]
 
     def state(self, number: int) -> State:
-        """State of record `number` after its challenges; empty for a submission that is not a record."""
+        """State of record `number` after its challenges. Empty if submission `number` is not a record."""
         found = self.find(number)
         if found is None or found.kind != "record":
             return ""
         return state_after([s.challenge.outcome for s in self.challenges(number) if s.challenge is not None])
 
     def confirmation(self, number: int) -> Submission | None:
-        """The newest challenge that confirmed record `number`; the board shows the gain that it measured."""
+        """The newest challenge that confirmed record `number`; None if there is none. The board shows its gain."""
         found = [s for s in self.challenges(number) if s.challenge is not None and s.challenge.outcome == "confirmed"]
         return found[-1] if found else None
 
     def standing(self, of: Track | Submission, lane: Lane) -> Submission | None:
-        """What a candidate must beat: the holder or, in the lane simplicity, the last holder by loss or speed.
+        """The submission to beat: the holder or, in the lane simplicity, the last holder by loss or speed.
 
-        So many small removals, each within the tolerance, cannot add up to a worse record.
+        This way many small removals, each within the tolerance, cannot add up to a much worse record.
         """
         return self.holder(of, without="simplicity" if lane == "simplicity" else None)
 
     def editions(self, track: str) -> list[str]:
-        """Digests of the editions of `track`, in the order in which they were opened."""
+        """Digests of the editions of `track`, in the order of their openings."""
         return [s.track_digest for s in self.submissions if s.kind == "opening" and s.track == track]
 
     def edition(self, track: str) -> str | None:
@@ -86,14 +87,14 @@ class Board:
         return next(reversed(self.editions(track)), None)
 
     def attempts(self, of: Track | Submission) -> set[str]:
-        """Keys of the candidates since the last standing record that did not become the record."""
+        """Keys of the candidates filed since the present holder, including candidates of retracted records."""
         holder, edition = self.holder(of), _edition(of)
         since = [s for s in self.submissions if holder is None or s.number > holder.number]
         tried = [s for s in since if s.kind in ("negative", "record") and _edition(s) == edition]
         return {candidate_key(s.candidate.sources) for s in tried}
 
     def find(self, number: int) -> Submission | None:
-        """The submission with that number."""
+        """The submission with that number; None if there is none."""
         return next((submission for submission in self.submissions if submission.number == number), None)
 
     def refuse_copy(self, new: Submission) -> None:
@@ -108,7 +109,7 @@ class Board:
                 raise LlmbenchError(f"these runs are filed already, as {old.folder_name}; there is nothing to submit")
 
     def before(self, number: int) -> Board:
-        """The board as it was before submission `number`."""
+        """The board that holds only the submissions before `number`."""
         return Board(submission for submission in self.submissions if submission.number < number)
 
     @property
@@ -117,12 +118,12 @@ class Board:
 
 
 def read_board(project: Project) -> Board:
-    """All submissions, with their schema checked. Raises LlmbenchError for a broken one and for a repeated number."""
+    """Read all submissions and check their schema. Raises LlmbenchError for a broken one and for a repeated number."""
     return make_board(load_submission(folder) for folder in submission_folders(project))
 
 
 def make_board(submissions: Iterable[Submission]) -> Board:
-    """All submissions of a checkout. Raises LlmbenchError for a repeated number."""
+    """The board of all submissions of a checkout. Raises LlmbenchError for a repeated number."""
     board = Board(submissions)
     for one, other in itertools.pairwise(board.submissions):
         if one.number == other.number:
@@ -133,7 +134,7 @@ def make_board(submissions: Iterable[Submission]) -> Board:
 
 
 def make_row(board: Board, claim: Claim) -> Row:
-    """The row of one submission. Raises LlmbenchError where one of its runs is broken."""
+    """Make the row of one submission. Raises LlmbenchError if one of its runs is broken."""
     submission, again = claim.submission, claim.submission.challenge
     confirmed = board.confirmation(submission.number)
     headline = (confirmed or submission).verdict
@@ -158,13 +159,13 @@ def make_row(board: Board, claim: Claim) -> Row:
 
 
 def make_rows(project: Project) -> list[Row]:
-    """The rows of the whole board."""
+    """Make the rows of all submissions."""
     board = read_board(project)
     return [make_row(board, Claim(project.submissions / s.folder_name, s)) for s in board.submissions]
 
 
 def rebuild(project: Project) -> list[Row]:
-    """Write `leaderboard.csv` and the board in README.md again, from the submissions."""
+    """Write `leaderboard.csv` and the board in README.md anew from the submissions."""
     rows = make_rows(project)
     write_changed(project.leaderboard, format_csv(rows))
     if project.readme.exists():
@@ -173,12 +174,12 @@ def rebuild(project: Project) -> list[Row]:
 
 
 class Curve(Strict):
-    """The base's losses on the sizes of a track; `llmbench ladder --save` writes it from its runs."""
+    """The base's losses on a track's sizes. `llmbench ladder --save` writes them from its runs."""
 
     compute: float
-    """Floating-point operations of a run on the track itself."""
+    """Number of floating-point operations of a run on the track itself."""
     points: tuple[tuple[float, float], ...]
-    """(compute, mean val loss in nats per token) on each size."""
+    """(compute, mean val loss in nats per token), for each size."""
 
 
 def curve_path(project: Project, track: str) -> Path:
@@ -186,9 +187,10 @@ def curve_path(project: Project, track: str) -> Path:
 
 
 def compute_multiples(project: Project, rows: Sequence[Row]) -> dict[str, float]:
-    """Track -> how many times its compute the base needs for the record's loss, by its losses on other sizes.
+    """Track -> the multiple of its compute that the base needs to reach the record's loss.
 
-    Nothing for a track that has no curve, or whose record is better than the base on its largest size.
+    It follows from the base's losses on several sizes. A track is left out if it has no curve, or if its record is
+    better than the base on every size.
     """
     found = {}
     for track, title, (holder, *_) in sections(rows):
@@ -210,36 +212,36 @@ def compute_multiples(project: Project, rows: Sequence[Row]) -> dict[str, float]
 
 
 class Standing(Strict):
-    """What one submission says of a variant that it added to a record or removed from it."""
+    """What one submission shows about a variant that it added to a record or removed from it."""
 
     track: str
     number: Count
-    """Of the submission."""
+    """The submission's number."""
     kind: str
     state: State
     removed: bool
     """Whether the submission removed the variant from the record."""
     confirmed_by: Count | None
-    """The newest challenge that confirmed this record; gain and p are then those of the challenge."""
+    """Number of the newest challenge that confirmed this record. Gain and p-value are then those of the challenge."""
     gain: float | None
-    """The verdict's gain, in nats per token; in the lane `speed` the logarithm of a time ratio."""
+    """The verdict's gain in nats per token; in the lane `speed`, the logarithm of a time ratio."""
     p_value: float | None
     holds: bool
-    """Whether the variant is part of the recipe that holds the track's present edition."""
+    """Whether the variant is part of the recipe that holds the track's current edition."""
 
 
 def holder_row(project: Project, board: Board, track: Track) -> Row | None:
-    """The row of the submission that holds `track`; None if its present edition is not open."""
+    """The row of the submission that holds `track`; None if the current edition was not opened."""
     holder = board.holder(track)
     return make_row(board, Claim(project.submissions / holder.folder_name, holder)) if holder else None
 
 
 def standings(project: Project, board: Board) -> dict[str, list[Standing]]:
-    """Variant -> what the board says of it, newest first; nothing for a variant without a verdict."""
+    """Variant -> what the submissions show about it, newest first. Variants without a verdict are left out."""
     found: dict[str, list[Standing]] = defaultdict(list)
     held: dict[str, tuple[str, ...]] = {}
     for track in {submission.track for submission in board.submissions}:
-        with suppress(LlmbenchError):  # its file was deleted
+        with suppress(LlmbenchError):  # the track's file was deleted
             holder = board.holder(load_track(project, track))
             held[track] = parse_recipe(holder.candidate.recipe) if holder else ()
     for submission in reversed(board.submissions):
@@ -264,7 +266,7 @@ def standings(project: Project, board: Board) -> dict[str, list[Standing]]:
 
 
 def check_record_sources(project: Project, standing: Submission | None) -> None:
-    """Raises LlmbenchError where the file of one of the record's variants has changed."""
+    """Raises LlmbenchError if the file of one of the record's variants has changed."""
     if standing is None:
         return
     for name, source in recipe_sources(project, standing.candidate.recipe).items():

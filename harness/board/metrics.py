@@ -1,6 +1,6 @@
-"""The metrics of a run: how each is read, written and compared.
+"""Defines the metrics of a run: how each is read, written and compared.
 
-Terminal, Markdown, CSV, site and trackers read METRICS, so a new metric is one entry there.
+Terminal, Markdown, CSV, site and trackers use METRICS, so a new metric needs only one entry there.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ class Metric:
     """One number that every finished run has."""
 
     name: str
-    """As shown to people; with the unit where `form` does not show it."""
+    """Name as shown to people, with the unit if `form` does not show it."""
     short: str
-    """Head of a column."""
+    """Name in the head of a column."""
     key: str
     """Name in an experiment tracker."""
     form: str
     better: Literal["lower", "higher"] | None
-    """None where neither direction is better, as for the number of parameters."""
+    """None if neither direction is better, as for the number of parameters."""
     read: Callable[[FinishedRun], float]
     _: KW_ONLY
     run_form: str = ""
-    """Format of a single run in a submission's README; default: `form`."""
+    """Format for a single run in a submission's README. Default: `form`."""
     mean_column: str = ""
-    """Column of leaderboard.csv for the mean over the candidate's runs; empty for none."""
+    """Column of leaderboard.csv that holds the mean over the candidate's runs; empty if there is none."""
     ratio_column: str = ""
-    """Column of leaderboard.csv for candidate / record: the verdict's ratio if it has a field of this name, else the
-    ratio of the means."""
+    """Column of leaderboard.csv that holds the ratio candidate / record: the verdict's field of this name if there is
+    one, else the ratio of the means."""
     headline: bool = False
-    """Whether the board has columns for it, and the site's table of seeds."""
+    """Whether the board and the site's table of seeds have columns for this metric."""
 
     @property
     def whole(self) -> bool:
-        """Whether it is a whole number."""
+        """Whether the metric is a whole number."""
         return self.form.endswith(".0f}")
 
     def text(self, value: float, form: str = "") -> str:
-        """A value with its unit; a blank stands before a percent sign."""
+        """A value as text with its unit. A percent sign follows after a blank."""
         return (form or self.form).format(value).replace("%", " %")
 
     def mean(self, runs: Runs) -> float:
@@ -103,21 +103,22 @@ METRICS: tuple[Metric, ...] = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """One line of the Without / With table, as text."""
+    """One line of the Without / With table, with its cells as text."""
 
     metric: str
     without: str
     with_: str
     gain: str
-    """How much better With is: positive where it is better, for losses and times as well. Where neither direction is
-    better, how many more or fewer."""
+    """How much better With is. It is positive if With is better, also for losses and times. If neither direction is
+    better, it says how many more or fewer."""
     winner: Literal["", "Without", "With"]
-    """Empty where neither direction is better, or both values look the same."""
+    """Empty if neither direction is better, or if both values are the same text."""
 
 
 def compare(records: Runs, candidates: Runs, *, timed: bool = True) -> list[Comparison]:
-    """Means over the seeds of both arms. Unless `timed`, times have no winner: a screen's runs were not trained at the
-    same time.
+    """Compare the means over the seeds of both arms, with one entry for each metric.
+
+    Unless `timed`, times have no winner, because a screen's runs were not trained at the same time.
     """
     lines = []
     for metric in METRICS:
@@ -140,7 +141,7 @@ def _gain(metric: Metric, without: float, with_: float) -> str:
 
 
 def metric_columns(records: Runs, candidates: Runs, verdict: Verdict | None) -> dict[str, float | None]:
-    """The columns of leaderboard.csv that hold metrics; None for a number that runs and verdict do not have."""
+    """Column of leaderboard.csv -> number, for the columns that hold metrics. None for a number that is not known."""
     columns: dict[str, float | None] = {}
     for metric in METRICS:
         mean = metric.mean(candidates) if candidates else None
@@ -153,5 +154,5 @@ def metric_columns(records: Runs, candidates: Runs, verdict: Verdict | None) -> 
 
 
 def rounded(value: float | None, digits: int | None = 6) -> float | None:
-    """`value` with `digits` digits after the point, as a whole number without `digits`; None stays None."""
+    """`value` rounded to `digits` digits after the point. None as `digits` gives a whole number; None stays None."""
     return None if value is None else round(value, digits)

@@ -1,4 +1,4 @@
-"""A submission as a pull request: `submit --open` opens it, `verify --base` checks it before it is merged."""
+"""Opens a submission as a pull request (`submit --open`) and checks it before it is merged (`verify --base`)."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ _GITHUB = re.compile(r"^(?:https://|ssh://git@|git@)github\.com[:/](?P<name>[^/]
 
 @dataclass(frozen=True)
 class PullRequest:
-    """A pull request, as far as it was made."""
+    """A pull request, and the commands that are left to make it."""
 
     branch: str
     commands: tuple[str, ...]
-    """Commands that are left to do, to be typed in the checkout's root."""
+    """Commands that remain to be typed in the checkout's root."""
     page: str | None
-    """Address at which a browser opens the pull request; None if the remote is not on GitHub."""
+    """Address where the pull request can be opened in a browser; None if the remote is not on GitHub."""
     address: str | None = None
-    """Address of the open pull request; None if it is not open."""
+    """Address of the opened pull request; None if it is not open yet."""
 
 
 def find_remote(project: Project) -> str:
-    """The remote to push branches to. Raises LlmbenchError outside a repository, or if it has no remote."""
+    """Name of the remote to push branches to. Raises LlmbenchError outside a repository, or if it has no remote."""
     remotes = git(project.root, "remote").decode().split()
     if not remotes:
         raise LlmbenchError(
@@ -66,10 +66,10 @@ def find_remote(project: Project) -> str:
 
 
 def plan_steps(project: Project, submission: Submission, markdown: str) -> PullRequest:
-    """The commands that file one submission, the board and its new variants. Writes the text under runs/.
+    """The commands that file one submission with the board and its new variants. Writes the request's text under runs/.
 
     The text links to the picture and the sources by full addresses, because relative links do not work in a pull
-    request. Raises LlmbenchError as `find_remote`.
+    request. Raises LlmbenchError like `find_remote`.
     """
     remote = find_remote(project)
     branch, folder = f"submission/{submission.folder_name}", f"submissions/{submission.folder_name}"
@@ -97,8 +97,10 @@ def plan_steps(project: Project, submission: Submission, markdown: str) -> PullR
 
 
 def open_pull_request(project: Project, submission: Submission, markdown: str) -> PullRequest:
-    """Open it with `gh`, if that is installed. A failed command raises LlmbenchError with the commands that are
-    left."""
+    """Open a pull request with `gh`, if that is installed.
+
+    Raises LlmbenchError with the remaining commands if a command fails.
+    """
     plan, answer = plan_steps(project, submission, markdown), ""
     if shutil.which("gh") is None:
         return plan
@@ -118,23 +120,23 @@ def open_pull_request(project: Project, submission: Submission, markdown: str) -
 
 @dataclass(frozen=True)
 class Review:
-    """What a pull request changes and what is wrong with it."""
+    """What a pull request changes, and what is wrong with it."""
 
     base: str
-    """The commit with which the working tree was compared."""
+    """The commit that the working tree was compared with."""
     new: tuple[str, ...]
-    """Its new folders under submissions/."""
+    """New folders under submissions/."""
     summary: str
     problems: dict[str, list[str]]
-    """Problems by folder or file; those of the pull request as a whole under `changes`."""
+    """Folder or file -> its problems. Problems of the whole pull request have the key `changes`."""
     stale: tuple[str, ...]
-    """The problems that exist only because the board has changed since."""
+    """The problems that exist only because the board has changed since the submission was measured."""
     flags: dict[str, list[Flag]]
-    """What a reviewer should look at, by submission; only for submissions without problems."""
+    """Submission -> its flags for a reviewer. Only submissions without problems have flags."""
 
     @property
     def exit_code(self) -> int:
-        """0 without problems, 4 if all problems come from a changed board, else 3."""
+        """Exit code: 0 without problems, 4 if all problems come from a changed board, else 3."""
         found = {problem for problems in self.problems.values() for problem in problems}
         if found - set(self.stale):
             return EXIT_REJECTED
@@ -142,10 +144,10 @@ class Review:
 
 
 def review_changes(project: Project, revision: str) -> Review:
-    """Compare the working tree, with untracked files, with `revision`, and check the new submission.
+    """Compare `revision` with the working tree, including untracked files, and check the new submission.
 
-    Raises LlmbenchError for an unknown revision or outside a repository, UndecidedError where HEAD does not
-    contain the revision.
+    Raises LlmbenchError for an unknown revision or outside a repository. Raises UndecidedError if HEAD does not contain
+    the revision.
     """
     commit = find_commit(project.root, revision)
     if not is_ancestor(project.root, commit):
@@ -176,7 +178,7 @@ def review_changes(project: Project, revision: str) -> Review:
     for claim in claims:
         moved_on, problems[claim.folder.name] = _review_new(project, claim, board)
         stale += moved_on
-    checked = {} if stale else check_board(project)  # against a changed board it would repeat this problem
+    checked = {} if stale else check_board(project)  # with a changed board it would repeat this problem
     for name, one in checked.items():
         problems.setdefault(name, one.problems)
     flags = {name: one.flags for name, one in checked.items() if one.row and not problems[name]}
@@ -184,7 +186,10 @@ def review_changes(project: Project, revision: str) -> Review:
 
 
 def _review_new(project: Project, claim: Claim, board: Board) -> tuple[list[str], list[str]]:
-    """(how the board has changed, all problems) of a new submission; `board` is the one that it will join."""
+    """Two lists for a new submission: the problems from changes of the board, and all problems.
+
+    `board` is the one that the submission will join.
+    """
     submission, name = claim.submission, claim.folder.name
     renumber = f"the next free number is {board.next_number}; delete the folder and run `llmbench submit` again"
     moved_on, own = [], []
@@ -200,7 +205,7 @@ def _review_new(project: Project, claim: Claim, board: Board) -> tuple[list[str]
 
 
 def mode_problems(changes: Mapping[str, Change], new: Sequence[str]) -> Iterator[str]:
-    """Paths that are not plain files. A submission may have only plain files; others may also have executable ones."""
+    """Yields changed paths that are not plain files. Without a new submission, a file may also be executable."""
     for path, change in changes.items():
         if change.mode not in (PLAIN, GONE) and (new or change.mode != "100755"):
             what = MODES.get(change.mode, "not a plain file")
@@ -208,9 +213,9 @@ def mode_problems(changes: Mapping[str, Change], new: Sequence[str]) -> Iterator
 
 
 def change_problems(changes: Mapping[str, ChangeKind], new: Sequence[str], used: Set[str]) -> Iterator[str]:
-    """Changes that are not allowed; `used` are the variants that the new submissions' candidates use.
+    """Yields changes that are not allowed. `used` holds the variants that the new submissions' candidates use.
 
-    A pull request without a submission may change other parts of the repository.
+    A pull request without a new submission may change other parts of the repository.
     """
     if len(new) > 1:
         yield (
@@ -232,7 +237,7 @@ def change_problems(changes: Mapping[str, ChangeKind], new: Sequence[str], used:
                 elif file.removesuffix(".py") not in used:
                     yield f"{path} is new, but no new submission uses it; submit its result as well, or remove it"
             case ["leaderboard.csv"] | ["README.md"]:
-                pass  # is compared with the submissions, byte for byte
+                pass  # another check compares the board with the submissions, byte for byte
             case _ if new:
                 yield _stray(path, kind)
 
@@ -242,7 +247,7 @@ def _stray(path: str, kind: str) -> str:
 
 
 def _outside_the_board(project: Project, commit: str) -> bool:
-    """Whether README.md differs from that of `commit` outside its board."""
+    """Whether README.md differs from the one at `commit` in anything other than its board."""
     old = read_at(project.root, commit, "README.md")
     new = project.readme.read_bytes() if project.readme.is_file() else None
     if old is None or new is None:
@@ -251,7 +256,7 @@ def _outside_the_board(project: Project, commit: str) -> bool:
 
 
 def _source_problems(project: Project, claim: Claim) -> Iterator[str]:
-    """The runs must come from the sources and the code in this checkout, and have all measurements of such runs."""
+    """Checks that the runs come from this checkout's sources and code, and have all measurements of such runs."""
     name = claim.folder.name
     for variant, digest in claim.submission.candidate.sources.items():
         if read_variant(project, variant).digest != digest:
@@ -277,7 +282,7 @@ def _source_problems(project: Project, claim: Claim) -> Iterator[str]:
 
 
 def _merged_problems(project: Project, submission: Submission, board: Board) -> Iterator[str]:
-    """What is wrong with a challenge's commit. Raises if it cannot be looked up, which elsewhere is only a flag."""
+    """Yields what is wrong with the commit of a challenge. Raises LlmbenchError if the commit cannot be looked up."""
     yield from filter(None, [merged_problem(project, submission, board)])
 
 

@@ -1,4 +1,4 @@
-"""A submission's own text: the README of its folder, which is also the pull request's Markdown."""
+"""Writes a submission's text: the README in its folder, which is also the text of the pull request."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ READS_HIGH = (
     "A small gain that was accepted is overestimated on average: only measurements that came out high are accepted."
 )
 FEWEST_CORRELATED = 6
-"""Pairs from which a correlation is shown; of fewer it says nothing."""
+"""Least number of pairs for which a correlation is shown. With fewer it says nothing."""
 
 FIXED_BELOW = 1e6
-"""From here on a gain is shown with an exponent: a trainer that diverges can print a loss of fifty digits."""
+"""Gains from here on are shown with an exponent, because a diverged trainer may print a loss of fifty digits."""
 
 
 def plural(count: int, name: str) -> str:
-    """`1 pair`, `2 pairs`."""
+    """A number with its noun, such as `1 pair` or `2 pairs`."""
     return f"{count} {name}{'' if count == 1 else 's'}"
 
 
 def verdict_sentence(verdict: Verdict) -> str:
-    """What was decided, and why, in words."""
+    """A sentence that says what was decided, and why."""
     return f"{verdict.decision.upper()}: {' '.join(explain(code) for code in verdict.reasons)}"
 
 
 def evidence(verdict: Verdict) -> list[tuple[str, str]]:
-    """The numbers behind a verdict: (name, value)."""
+    """A verdict's numbers as pairs of name and value."""
     ends = (abs(end or 0) for end in (verdict.gain, verdict.ci_low, verdict.ci_high))
     form = "{:+.4f}" if max(ends) < FIXED_BELOW else "{:+.4g}"
     interval = _interval(verdict, f", {{:g}} % interval of all looks [{form}, {form}]")
     test = "two-sample test against stored runs" if verdict.design == "stored" else "paired test"
     on = f"look {verdict.look} of the {verdict.stage}" if verdict.look else verdict.stage
     looks = f"all looks (accepted up to {verdict.alpha:g})"
-    if verdict.decision == "undecided":  # p may be below alpha: this look has a level of its own
+    if verdict.decision == "undecided":  # p may be below alpha, because this look has its own level
         looks = "the looks so far (the interval must lie above the margin)"
     correlation = verdict.correlation if verdict.pairs >= FEWEST_CORRELATED else None
     facts = (
@@ -67,7 +67,7 @@ def evidence(verdict: Verdict) -> list[tuple[str, str]]:
 
 
 def _time_fact(guard: Guard) -> tuple[str, str] | None:
-    """A guard's ratio of times with its interval and its limit."""
+    """Name and value for a guard on time: the ratio with its interval and its limit. None if it has no ratio."""
     if guard.quantity == "loss" or guard.gain is None:
         return None
     name = "training time" if guard.quantity == "time" else "time for scoring val"
@@ -78,14 +78,14 @@ def _time_fact(guard: Guard) -> tuple[str, str] | None:
 
 
 def _interval(verdict: Verdict, form: str) -> str:
-    """The confidence level in percent and the ends of the gain's interval; empty where there is none."""
+    """The confidence level in percent and the ends of the gain's interval; empty if there is no interval."""
     if verdict.ci_low is None or verdict.ci_high is None:
         return ""
     return form.format(round(100 * (1 - 2 * verdict.alpha), 3), verdict.ci_low, verdict.ci_high)
 
 
 def submission_title(submission: Submission) -> str:
-    """One line for a commit and a pull request: what is filed, and its result."""
+    """Title of a commit and a pull request: what is filed, and its result."""
     verdict, recipe = submission.verdict, submission.candidate.recipe
     if submission.challenge is not None:
         return f"{submission.track}: challenge of record {submission.challenge.number}, {submission.challenge.outcome}"
@@ -97,7 +97,7 @@ def submission_title(submission: Submission) -> str:
 
 
 def claim_sentence(submission: Submission, verdict: Verdict) -> str:
-    """What was measured, in a sentence: the gain with its interval, over how many pairs, at what cost."""
+    """A sentence with the measured gain, its interval, the number of pairs and the cost in statements."""
     candidate, record = submission.candidate.recipe, submission.record.recipe if submission.record else ""
     if verdict.gain is None:
         return f"`{candidate}` against `{record}` on `{submission.track}`: there is no gain to report."
@@ -112,7 +112,7 @@ def claim_sentence(submission: Submission, verdict: Verdict) -> str:
 
 
 def audit_sentence(audit: Audit) -> str:
-    """What was tested, and the chance that it finds a leak: of the strength it was sized for, and of stronger ones."""
+    """A sentence on what an audit tested, and on its probability of finding leaks of several strengths."""
     power = {
         (nats, worth): f"{100 * found:.1f} %" if found < 0.999 else "over 99.9 %"
         for nats, worth, found in audit.power()
@@ -129,7 +129,7 @@ def audit_sentence(audit: Audit) -> str:
 
 
 def submission_markdown(submission: Submission, records: Runs, candidates: Runs) -> str:
-    """The pull request's text, which is also the submission's README: a function of the finished runs alone."""
+    """The pull request's text, which is also the submission's README. It uses only finished runs."""
     candidate, record, verdict = submission.candidate, submission.record, submission.verdict
     lines = [f"# {submission.number:04d} · {submission.track} · {candidate.recipe}", ""]
     if record is None or verdict is None:
@@ -158,7 +158,7 @@ def submission_markdown(submission: Submission, records: Runs, candidates: Runs)
 
 
 def knowledge_sentence(nats: float) -> str:
-    """How much of val a source of that size could hold, at most `nats` a token."""
+    """A sentence on how much of val a source of that size can store: at most `nats` per token."""
     return (
         f"Knowledge of val: a source of this size could hold at most {nats:.4f} nats a token "
         f"(by the compressed size of its code, assuming that it does not read its own file)."
@@ -168,7 +168,7 @@ def knowledge_sentence(nats: float) -> str:
 def _contest_markdown(
     submission: Submission, record: str, verdict: Verdict, records: Runs, candidates: Runs
 ) -> list[str]:
-    """The section on a contest: the verdict, both arms, and the numbers behind it."""
+    """Lines on a contest: the verdict, both arms, and the verdict's numbers."""
     candidate, used = submission.candidate.recipe, verdict.pairs
     records, candidates = verdict.used(records, candidates)
     counted = f"| attempt since the last record | {submission.attempt} |"
@@ -204,10 +204,10 @@ def _contest_markdown(
 
 
 def _seed_table(arms: Sequence[tuple[str, Runs]]) -> list[str]:
-    """One line for each run: its seed, its recipe and its raw scores."""
+    """A table with one line for each run: its seed, its recipe and its raw scores."""
     names = [*(metric.short for metric in METRICS), "weights"]
     lines = [f"| seed | recipe | {' | '.join(names)} |", f"|---:|---|{'---:|' * len(METRICS)}---|"]
-    for runs in zip_longest(*(runs for _, runs in arms)):  # more runs of the record where those are stored ones
+    for runs in zip_longest(*(runs for _, runs in arms)):  # a record may have more runs, if they are stored ones
         for (recipe, _), run in zip(arms, runs, strict=True):
             if run is None:
                 continue

@@ -1,4 +1,4 @@
-"""The board's rows: `leaderboard.csv` and the tables made from it. leaderboard.py makes the rows."""
+"""Writes the board's rows as `leaderboard.csv` and as tables, and reads them. leaderboard.py makes the rows."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ HOLDING = ("opening", "record")  # kinds of submissions that can hold a track
 
 class Row(Strict):
     """One line of `leaderboard.csv`: scores from the submission's runs, and numbers from its verdict. For a confirmed
-    record they come from the verdict that confirmed it.
+    record, the numbers come from the verdict of the challenge that confirmed it.
 
-    `verify` checks that these are the verdicts on the runs.
+    `verify` checks that these verdicts follow from the runs.
     """
 
     number: Count
     date: str
     track: str
     track_digest: str
-    """First twelve digits of the digest; rows of different editions of a track are not comparable."""
+    """First twelve digits of the digest. Rows with different digests are not comparable."""
     kind: str
     state: str
-    """Of a record: `provisional`, empty once it is confirmed, `disputed` or `retracted`. Of a challenge: `confirms N`,
-    `refutes N` or `leaves N open`."""
+    """For a record: `provisional`, `disputed` or `retracted`, or empty once it is confirmed. For a challenge:
+    `confirms N`, `refutes N` or `leaves N open`."""
     lane: str
     recipe: str
     beaten: str
-    """The record's recipe that it was measured against; empty for an opening."""
+    """The record's recipe, which the candidate was measured against; empty for an opening."""
     confirmed_by: int | None
-    """For a record: number of the newest challenge that confirmed it. Pairs, gain, interval and p are then those of the
-    challenge."""
+    """For a record: number of the newest challenge that confirmed it. Pairs, gain, interval and p-value are then those
+    of the challenge."""
     pairs: Count
     val_loss: float | None
-    """Mean over the candidate's seeds, in nats per token; None in a challenge without a finished run of it."""
+    """Mean over the candidate's seeds, in nats per token; None for a challenge in which no run of it finished."""
     bits_per_byte: float | None
     gain: float | None
     """Record minus candidate, in nats per token."""
@@ -52,14 +52,14 @@ class Row(Strict):
     ci_high: float | None
     p_value: float | None
     time_ratio: float | None
-    """Training time, candidate / record."""
+    """Ratio of training times, candidate / record."""
     statements: Count
-    """Cost of the whole recipe."""
+    """Cost of the whole recipe, in statements."""
     folder: str
 
 
 def _other_columns() -> dict[str, Any]:
-    """Field name -> (type, field) for the columns of metrics that `Row` does not have."""
+    """Name -> (type, field), for the metrics' columns that `Row` does not have."""
     found: dict[str, Any] = {}
     for metric in METRICS:
         number = int if metric.whole else float
@@ -68,12 +68,12 @@ def _other_columns() -> dict[str, Any]:
     return {name: field for name, field in found.items() if name and name not in Row.model_fields}
 
 
-if not TYPE_CHECKING:  # at the end of the line
+if not TYPE_CHECKING:  # adds these columns at the end of a row
     Row = create_model("Row", __base__=Row, __doc__=Row.__doc__, __module__=__name__, **_other_columns())
 
 
 def format_csv(rows: Sequence[Row]) -> str:
-    """The exact text of `leaderboard.csv`; a number that does not exist is an empty cell."""
+    """The exact text of `leaderboard.csv`. A number that does not exist is an empty cell."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(Row.model_fields), lineterminator="\n")
     writer.writeheader()
@@ -82,7 +82,7 @@ def format_csv(rows: Sequence[Row]) -> str:
 
 
 def stored_rows(project: Project) -> list[Row] | None:
-    """The board as `leaderboard.csv` has it, which `verify` checks; None if the CSV lists other folders."""
+    """The rows in `leaderboard.csv`, which `verify` checks. None if the CSV does not list the present folders."""
     names = [folder.name for folder in submission_folders(project)]
     if names and project.leaderboard.exists():
         with suppress(ValidationError, csv.Error):
@@ -96,7 +96,7 @@ _NUMBERS = {name for name, field in Row.model_fields.items() if field.annotation
 
 
 def _parse_row(cells: dict[str, str]) -> Row:
-    """The row in one line of the CSV. Raises ValidationError where it is not a row."""
+    """The row in one line of the CSV. Raises ValidationError if it is not a valid row."""
     content = {key: None if key in _NUMBERS and not cell else cell for key, cell in cells.items()}
     return Row.model_validate(content, strict=False)
 
@@ -104,13 +104,13 @@ def _parse_row(cells: dict[str, str]) -> Row:
 BOARD_START, BOARD_END = "<!-- board: written by `llmbench leaderboard --rebuild` -->\n", "<!-- end of board -->"
 
 
-MOST_ROWS = 10  # records in a README
+MOST_ROWS = 10  # most records that a README shows
 
 
 def with_board(text: str, rows: Sequence[Row], multiples: Mapping[str, float] | None = None) -> str:
-    """A README's text with this board between its two comments; unchanged if it does not have them.
+    """A README's text with this board between its two comments; unchanged if the comments are missing.
 
-    `multiples` says by track what its record is worth in compute.
+    `multiples` maps a track to the multiple of its compute that its record is worth.
     """
     before, start, rest = text.partition(BOARD_START)
     _, end, after = rest.partition(BOARD_END)
@@ -118,7 +118,10 @@ def with_board(text: str, rows: Sequence[Row], multiples: Mapping[str, float] | 
 
 
 def sections(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
-    """(track, title, rows), newest first: for each track the records, then all others, then earlier editions."""
+    """The board in sections (track, title, rows), with the newest rows first.
+
+    Each track has its records, then its other submissions, then its earlier editions.
+    """
     found = []
     for track in sorted({row.track for row in rows}):
         own = sorted((row for row in rows if row.track == track), key=lambda row: -row.number)
@@ -137,13 +140,13 @@ def sections(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
 
 
 def multiple_sentence(multiple: float) -> str:
-    """What a record is worth in compute."""
+    """A sentence on what a record is worth in compute."""
     return f"For the record's loss, the base needs about {multiple:.1f} times the compute"
 
 
 def board_markdown(rows: Sequence[Row], multiples: Mapping[str, float]) -> str:
-    """The records of the default track, or else of the first one, as a Markdown table; of each other track a line with
-    its record; of all other submissions only the counts.
+    """The board as Markdown: a table with the records of the default track (else the first track), a line with the
+    record of each other track, and the number of other submissions.
     """
     parts = sections(rows)
     held = [track for track, title, _ in parts if title == "records"]
@@ -185,12 +188,12 @@ class Column:
     head: str
     about: str
     field: str
-    """What it shows, as a sentence for the table's head."""
+    """Name of the field of `Row` that the column shows."""
     form: str = "{}"
     justify: Literal["left", "right"] = "right"
 
     def text(self, row: Row) -> str:
-        """The column's text for a row; empty if the number does not exist."""
+        """The text of this column for a row; empty if the number does not exist."""
         value = getattr(row, self.field)
         if value is None or (self.field == "pairs" and value == 0):
             return ""
@@ -198,7 +201,7 @@ class Column:
 
 
 def change_of(row: Row) -> str:
-    """The change that a row made to the record: `+idea` or `-idea`; for an opening its recipe."""
+    """The change that a row made to the record, such as `+idea` or `-idea`; for an opening, its recipe."""
     ours, theirs = row.recipe.split("+"), row.beaten.split("+")
     changed = [f"+{name}" for name in ours if name not in theirs] + [f"-{name}" for name in theirs if name not in ours]
     return " ".join(changed) if row.beaten and changed else row.recipe

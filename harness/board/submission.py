@@ -1,7 +1,7 @@
-"""One submission: a folder with a claim and everything that is needed to check it.
+"""Reads one submission: a folder with a claim and everything that is needed to check it.
 
 `submissions/NNNN-name/` holds `submission.json`, `runs/ARM-seed-N.json`, the frozen `track.toml` and
-`sources/VARIANT.py`; for people also `README.md` and `curves.png`.
+`sources/VARIANT.py`. For human readers it also holds `README.md` and `curves.png`.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ Kind = Literal["opening", "record", "negative", "challenge"]
 ArmName = Literal["record", "candidate"]
 
 Seed = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,18})$")]
-"""A seed, as text because it is the key of a JSON object."""
+"""A seed. It is text, because it is the key of a JSON object."""
 
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")]
-"""Full id of a commit, SHA-1 or SHA-256."""
+"""Full id of a commit: a SHA-1 or SHA-256."""
 
 KNOWLEDGE_DIGITS = 4
 SUBMISSION_NAME = r"^[a-z0-9][a-z0-9_+-]*$"
 
 
 class Arm(Strict):
-    """One side of a contest."""
+    """One side of a contest, the record or the candidate."""
 
     recipe: Recipe
     sources: dict[VariantName, Sha256]
     """Variant name -> digest of its syntax tree (harness/variants/canonical.py)."""
     statements: Count
-    """Cost of the recipe: the statements of its variants."""
+    """Cost of the recipe: the sum over its variants, in statements."""
     runs: Annotated[dict[Seed, Sha256], Field(min_length=1)]
-    """Seed -> digest of the run's file, in the order of use."""
+    """Seed -> digest of the run's file, in the order in which the seeds were used."""
 
     @property
     def seeds(self) -> list[int]:
@@ -58,49 +58,49 @@ class Arm(Strict):
 
 
 class Challenge(Strict):
-    """The result of training a record again, on seeds that nobody knew when it was filed."""
+    """The result of training a record again, on seeds that nobody knew when the record was filed."""
 
     number: Positive
     """Number of the record that was trained again."""
     outcome: Outcome
     merged: Commit
-    """The commit that merged the record into the main line; the seeds follow from it."""
+    """Id of the commit that merged the record into the main line. The seeds follow from it."""
 
 
 class Submission(Strict):
-    """A claim. `verify` trusts nothing in it and recomputes all of it from the runs and the frozen sources."""
+    """A claim. `verify` trusts nothing in it, and recomputes everything from the runs and the frozen sources."""
 
     schema_version: Literal[1] = 1
     number: Positive
     name: Annotated[str, Field(pattern=SUBMISSION_NAME)]
     date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     kind: Kind
-    """`opening`: a track's first baseline. `record`: it broke the record. `negative`: it did not. `challenge`: a
-    re-run."""
+    """`opening`: a track's first baseline. `record`: a candidate that broke the record. `negative`: a candidate that
+    did not. `challenge`: a re-run of a record."""
     lane: Lane
     track: TrackName
     track_digest: Sha256
     record: Arm | None
-    """The arm that held the record; None in an opening."""
+    """The arm that held the record; None for an opening."""
     candidate: Arm
     attempt: Positive
-    """Its place among the candidates since the last record, or among the challenges of a record, from 1; 1 in an
-    opening."""
+    """Counts the candidates since the last record or, for a challenge, the challenges of its record. The first is 1.
+    An opening has 1."""
     verdict: Verdict | None
-    """None in an opening."""
+    """None for an opening."""
     files: dict[Literal["curves.png", "track.toml"], Sha256]
-    """Digests of files that cannot be made from the runs."""
+    """Digests of the files that cannot be made from the runs."""
     challenge: Challenge | None = Field(default=None, exclude_if=lambda challenge: challenge is None)
-    """Only in a challenge."""
+    """The details of a challenge; None for other kinds."""
     knowledge_nats: Annotated[float, Field(ge=0)] | None = Field(default=None, exclude_if=lambda nats: nats is None)
-    """Upper bound on what the new sources could know of val, in nats per token; None without any, and in older
-    claims."""
+    """Upper bound on what the new sources can store about val, in nats per token. None without new sources, and in
+    older claims."""
     audit: Audit | None = ABSENT
-    """Audit of one of the candidate's runs; None in a negative result and in claims older than audits."""
+    """Audit of one of the candidate's runs. None in a negative result, and in claims from before there were audits."""
 
     @property
     def added_variants(self) -> list[str]:
-        """The candidate's variants that the record does not have."""
+        """The candidate's variants that are not in the record."""
         return [name for name in self.candidate.sources if self.record is None or name not in self.record.sources]
 
     @property
@@ -109,7 +109,7 @@ class Submission(Strict):
 
     @property
     def arms(self) -> dict[ArmName, Arm]:
-        """Both arms; an opening has only the candidate."""
+        """Name -> arm. An opening has only the candidate."""
         candidate: dict[ArmName, Arm] = {"candidate": self.candidate}
         return candidate if self.record is None else {"record": self.record, **candidate}
 
@@ -118,22 +118,22 @@ _SUBMISSION: TypeAdapter[Submission] = TypeAdapter(Submission)
 
 
 def confirmation_seeds(track: Track, record: Mapping[str, str], candidate: Mapping[str, str], count: int) -> list[int]:
-    """Seeds that follow from the track and the code of both arms, so nobody can choose them.
+    """Seeds that follow from the track and the code of both arms, so that nobody can choose them.
 
-    `record` and `candidate` are an arm's sources in the recipe's order. Only code that runs counts: an edit that
-    leaves the syntax tree as it is, or another file name, gives the same seeds.
+    `record` and `candidate` are the arms' sources in the order of the recipes. Only code that runs counts: another file
+    name, or an edit that does not change the syntax tree, gives the same seeds.
     """
     drawn = _derived_seeds("confirmation", track.digest, candidate_key(record), candidate_key(candidate))
     return _new_seeds(drawn, track.seeds, count)
 
 
 def candidate_key(sources: Mapping[str, str]) -> str:
-    """Candidates with equal keys are the same: the code of their variants, in order."""
+    """Key of a candidate, made from its variants' code in order. Candidates with equal keys are the same."""
     return json.dumps(list(sources.values()))
 
 
 def fresh_seeds(submission: Submission, purpose: str, count: int) -> list[int]:
-    """Seeds for training a claim again. They follow from its sources, its runs and `purpose`; none is its own."""
+    """Seeds for training a claim again. They follow from its sources, its runs and `purpose`; it used none of them."""
     candidate = submission.candidate
     content = candidate_key(candidate.sources), json.dumps(candidate.runs)
     drawn = _derived_seeds(purpose, submission.track_digest, *content)
@@ -146,7 +146,7 @@ def _derived_seeds(*key: str) -> Iterator[int]:
 
 
 def _new_seeds(drawn: Iterator[int], taken: Iterable[int], count: int) -> list[int]:
-    """The first `count` different seeds that are not taken."""
+    """The first `count` different seeds of `drawn` that are not in `taken`."""
     used, seeds = set(taken), list[int]()
     while len(seeds) < count:
         if (seed := next(drawn)) not in used:
@@ -156,24 +156,27 @@ def _new_seeds(drawn: Iterator[int], taken: Iterable[int], count: int) -> list[i
 
 
 def run_file(arm: ArmName, seed: int) -> str:
-    """Path of an arm's run inside the submission's folder."""
+    """Path of an arm's run, relative to the submission's folder."""
     return f"runs/{arm}-seed-{seed}.json"
 
 
 def load_submission(folder: Path, text: str | None = None) -> Submission:
-    """Read and check `submission.json`, or its `text`. Raises LlmbenchError with the file, the key and the fix."""
+    """Read and check `submission.json`. `text` is its content, if it was read already.
+
+    Raises LlmbenchError with the file, the key and the fix.
+    """
     return read_record(folder / "submission.json", _SUBMISSION, text)
 
 
 def knowledge_per_token(texts: Iterable[str], track: Track) -> float | None:
-    """Upper bound on what these sources could know of a track's val, in nats per token; None without sources."""
+    """Upper bound on what these sources can store about a track's val, in nats per token; None without sources."""
     known = [knowledge_nats(text) for text in texts]
     return round(sum(known) / (track.data.pin("val").tokens - 1), KNOWLEDGE_DIGITS) if known else None
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A submission and the files of its folder. Every property raises LlmbenchError where its files are broken."""
+    """A submission and the files in its folder. Each property raises LlmbenchError if the files it reads are broken."""
 
     folder: Path
     submission: Submission
@@ -185,7 +188,7 @@ class Claim:
 
     @cached_property
     def runs(self) -> dict[ArmName, list[FinishedRun | FailedRun]]:
-        """Arm -> its runs in the order of its seeds. Only a challenge may contain a failed run of the candidate."""
+        """Arm -> its runs, in the order of its seeds. Only in a challenge may a run of the candidate have failed."""
         runs: dict[ArmName, list[FinishedRun | FailedRun]] = {"record": [], "candidate": []}
         for name, arm in self.submission.arms.items():
             for seed in arm.seeds:
@@ -204,22 +207,22 @@ class Claim:
 
     @cached_property
     def sources(self) -> dict[str, str]:
-        """Variant -> its frozen text, of both arms."""
+        """Variant -> its frozen text, for the variants of both arms."""
         variants = {variant: None for arm in self.submission.arms.values() for variant in arm.sources}
         return {variant: read_text(self.folder / "sources" / f"{variant}.py") for variant in variants}
 
     def cost(self, arm: Arm) -> int:
-        """Statements of an arm's recipe, counted on the frozen sources."""
+        """Cost of an arm's recipe in statements, counted in the frozen sources."""
         return sum(count_statements_of(self.sources[variant]) for variant in arm.sources)
 
     @property
     def knowledge_nats(self) -> float | None:
-        """The value that `knowledge_nats` must have, from the frozen sources."""
+        """The value that the submission's `knowledge_nats` must have, computed from the frozen sources."""
         return knowledge_per_token((self.sources[name] for name in self.submission.added_variants), self.track)
 
     @cached_property
     def verdict(self) -> Verdict | None:
-        """The verdict recomputed from the runs, the frozen sources and the frozen track; None for an opening."""
+        """The verdict, recomputed from the runs, the frozen sources and the frozen track; None for an opening."""
         submission, rule = self.submission, self.track.rule
         if submission.record is None:
             return None
@@ -229,6 +232,6 @@ class Claim:
             rule_again(rule) if submission.kind == "challenge" else rule,
             added_statements=self.cost(submission.candidate) - self.cost(submission.record),
             lane=submission.lane,
-            # Only a negative result may rest on a screen; any other is judged as a confirmation, whatever it states.
+            # A screen may decide only a negative result. All others are judged as confirmations, whatever they state.
             stage=submission.verdict.stage if submission.kind == "negative" and submission.verdict else "confirmation",
         ).verdict

@@ -1,5 +1,5 @@
-"""Errors, files, git, the schemas of a track and of a run, and how they are read and written.
+"""Errors, files and git, and the schemas of tracks and runs with the functions that read and write them.
 
-Imports models alone. Add a field of a track to track.py or dataspec.py, a field of a run to runs.py, a path of the
-checkout to project.py.
+Imports only models. Add a track's field to track.py or dataspec.py, a run's field to runs.py, a path in the checkout
+to project.py.
 """

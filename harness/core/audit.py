@@ -1,8 +1,8 @@
-"""What one audit of a claim's model tested, and with what probability it finds a leak.
+"""An audit of a claim's model: what it tested, and its probability of finding a leak.
 
-Suppose that a model leaks at K of the N positions of val and gains D nats at each of them. Its mean val loss falls by
-`worth` = D K / N. A test of M distinct positions, drawn without replacement, meets a leaking one with probability
-1 - C(N - K, M) / C(N, M).
+Suppose that a model leaks at K of val's N positions and gains D nats at each of them. Then its mean val loss falls by
+`worth` = D K / N. A test of M distinct positions, drawn without replacement, hits at least one leaking position with
+probability 1 - C(N - K, M) / C(N, M).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from harness.core.runs import Seconds
 from harness.core.schema import Positive, Sha256, Strict
 
 WORTH = 0.0017
-"""Nats per token. An audit is sized to find a leak of this worth and CONCENTRATION with probability FOUND."""
+"""Nats per token. An audit tests enough positions to find a leak of this worth and CONCENTRATION with probability
+FOUND."""
 CONCENTRATION = 3.0
 """Nats that the leak gains at each leaking position."""
 FOUND = 0.9
@@ -24,12 +25,12 @@ TABLE_CONCENTRATIONS = (1.0, CONCENTRATION, 6.0, 10.0)
 
 
 class Power(NamedTuple):
-    """One point of an audit's curve."""
+    """The probability that an audit finds one kind of leak."""
 
     nats: float
     """Gain at each leaking position."""
     worth_nats: float
-    """Mean gain over all tokens of val."""
+    """Mean gain over all of val's tokens."""
     found: float
     """Probability that the audit finds such a leak, 0 to 1."""
 
@@ -40,23 +41,23 @@ class Audit(Strict):
     weights_sha256: Sha256
     """Digest of the audited run's final weights."""
     seed: Literal["weights", "drawn"]
-    """What the tested positions follow from: the weights and val, or a number drawn when the audit was made."""
+    """How the tested positions were chosen: from the weights and val, or by a number drawn when the audit was made."""
     positions: Positive
-    """Positions of val that can be tested."""
+    """Number of val's positions that can be tested."""
     tested: Positive
-    """Distinct positions that were tested. Those of val's shorter last window are tested too, where that is cheap."""
+    """Number of distinct positions that were tested. Val's shorter last window is tested too if that is cheap."""
     audit_s: Seconds
-    """Wall-clock seconds, including one more scoring of val."""
+    """Wall-clock seconds, including one additional pass over val."""
 
     def power(self) -> Iterator[Power]:
-        """The probabilities for leaks of several worths and concentrations."""
+        """Yields the probability of finding a leak, for several worths and concentrations."""
         for nats in TABLE_CONCENTRATIONS:
             for worth in TABLE_WORTHS:
                 yield Power(nats, worth, probability_found(self.positions, self.tested, worth, nats))
 
 
 def probability_found(positions: int, tested: int, worth: float, nats: float) -> float:
-    """Probability to find a leak worth `worth` nats per token that gains `nats` at each leaking position.
+    """Probability that an audit finds a leak worth `worth` nats per token that gains `nats` at each leaking position.
 
     >>> round(probability_found(64443, 4000, 0.0017, 3.0), 3)
     0.901
@@ -68,7 +69,10 @@ def probability_found(positions: int, tested: int, worth: float, nats: float) ->
 
 
 def positions_needed(positions: int) -> int:
-    """The fewest positions to test to find the leak that audits are sized for; all where that is not enough."""
+    """Number of positions that an audit must test to find a leak of WORTH and CONCENTRATION with probability FOUND.
+
+    Returns `positions` if even testing all of them is not enough.
+    """
     low, high = 0, positions
     while low < high:
         middle = (low + high) // 2

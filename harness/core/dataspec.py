@@ -1,4 +1,4 @@
-"""`[data]` of a track: the source of the text, how it is split, and the digests that pin it (docs/data.md)."""
+"""A track's `[data]` table: the source of the text, how it is split, and the digests that pin it (docs/data.md)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ PINS = ("tokenizer_sha256", *SPLITS)
 
 
 OneEach = Field(min_length=len(SPLITS))
-"""Annotates a dictionary that must have an entry for every split."""
+"""Field of a dictionary that must have an entry for every split."""
 
 
 def is_commit(revision: str) -> bool:
-    """Whether a revision of the hub is a commit. A branch or a tag can move, a commit cannot."""
+    """Whether a hub revision is a commit. A branch or a tag can change, a commit cannot."""
     return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
 
 
@@ -39,13 +39,13 @@ class Revision(NamedTuple):
 
 
 class SplitPin(Strict):
-    """Digest and sizes that a split must have; a mismatch stops the run."""
+    """The digest and sizes that a split must have. A run stops if they differ."""
 
     sha256: Sha256
     """Digest of the token array in the cache, which harness/data/cache.py writes."""
     tokens: Positive
     bytes: Positive
-    """UTF-8 bytes of the predicted text: the denominator of bits per byte. The first token is not predicted."""
+    """Number of UTF-8 bytes of the predicted text, for bits per byte. The first token is not predicted."""
     documents: Positive
 
 
@@ -54,11 +54,11 @@ class TrainedTokenizer(Strict):
 
     source: Literal["trained"]
     text_bytes: Positive = 100_000_000
-    """Bytes of text to train it on (assumption: enough for a vocabulary of 50,000)."""
+    """Bytes of text on which the tokenizer is trained (assumption: enough for a vocabulary of 50,000)."""
 
 
 class HubTokenizer(Strict):
-    """The `tokenizer.json` of a model repository of the hub; it must be byte-level."""
+    """The `tokenizer.json` of a model repository on the hub. It must be byte-level."""
 
     source: Literal["hub"]
     repository: Repository
@@ -74,7 +74,7 @@ class HubTokenizer(Strict):
 
 
 class Splits(Strict):
-    """The keys that every source has: how the text is split, and the pins."""
+    """The keys that every data source has: how the text is split, and the pins."""
 
     dev_fraction: Annotated[float, Field(gt=0, lt=0.5)]
     """Share of the documents in the dev split, on which the learning curve is measured."""
@@ -88,16 +88,16 @@ class Splits(Strict):
 
     @property
     def pinned(self) -> bool:
-        """Whether the track has pins; without them it can train, but nothing can be filed."""
+        """Whether the track has pins. Without pins, runs can be trained, but nothing can be filed."""
         return self.tokenizer_sha256 is not None
 
     @property
     def revisions(self) -> dict[str, Revision]:
-        """The revisions of the hub that the tokens depend on, by their key in `[data]`."""
+        """Key in `[data]` -> hub revision, for each revision that the tokens depend on."""
         return {}
 
     def pin(self, split: SplitName) -> SplitPin:
-        """The pin of one split. Raises LlmbenchError where there is none."""
+        """The pin of one split. Raises LlmbenchError if the track does not pin this split."""
         pin: SplitPin | None = getattr(self, split)
         if pin is None:
             raise LlmbenchError(f"the track does not pin its split {split}; run `llmbench data pin --track NAME`")
@@ -127,7 +127,7 @@ class PackageData(Splits):
     file: str
     """Path of the JSON lines inside the package."""
     document: tuple[str, ...]
-    """Columns that tell documents apart: consecutive rows with the same values are one document."""
+    """Columns that identify a document: consecutive rows with equal values in them are one document."""
     text: str
     """Column that holds the text; the rows of a document are joined with line feeds."""
 
@@ -137,15 +137,15 @@ class PackageData(Splits):
 
 
 class StreamedData(Splits):
-    """A corpus that is read row by row, because it may not fit into memory."""
+    """A corpus that is read one row at a time, because it may not fit into memory."""
 
     tokenizer: Annotated[TrainedTokenizer | HubTokenizer, Field(discriminator="source")]
     train_tokens: Positive | None = None
-    """Reading ends when the train split has this many tokens; the last document is kept whole. Default: read all."""
+    """Reading stops when the train split has this many tokens. The last document is kept whole. Default: read all."""
     dev_tokens: Positive | None = None
-    """The dev split gets no more documents when it has this many tokens. Default: its share of what is read."""
+    """The dev split gets no more documents once it has this many tokens. Default: its share of what is read."""
     val_tokens: Positive | None = None
-    """The same for val. Reading goes on until dev and val have their tokens too."""
+    """The same for the val split. Reading goes on until dev and val have their tokens too."""
 
     @property
     def revisions(self) -> dict[str, Revision]:
@@ -153,22 +153,22 @@ class StreamedData(Splits):
 
 
 class HubData(StreamedData):
-    """Rows of a dataset repository of the Hugging Face hub, streamed."""
+    """Rows streamed from a dataset repository on the Hugging Face hub."""
 
     source: Literal["hub"]
     repository: Repository
     revision: str
     """Commit of 40 hexadecimal digits; a branch or a tag only while the track is not pinned."""
     config: str | None = None
-    """The repository's configuration, if it has several."""
+    """Name of the dataset's configuration, if the repository has several."""
     data_files: tuple[str, ...] | None = None
-    """Instead of a configuration: patterns of the files to read, such as `data/train-*.parquet`."""
+    """Patterns of the files to read, such as `data/train-*.parquet`; they take the place of `config`."""
     split: str = "train"
-    """The repository's split to read; train, dev and val are all made from it."""
+    """The repository's split to read. Train, dev and val are all made from it."""
     text: str | None = None
     """Column that holds a document's text."""
     ids: str | None = None
-    """Instead of `text`: column that holds tokens made with `tokenizer`. They are used as they are, unseparated."""
+    """Column that holds tokens made with `tokenizer`; it takes the place of `text`. No separator is added to them."""
 
     @property
     def title(self) -> str:
@@ -192,13 +192,13 @@ class FilesData(StreamedData):
 
     source: Literal["files"]
     files: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Paths or patterns, absolute or relative to the checkout; read in this order, matches of a pattern sorted."""
+    """Paths or patterns, absolute or relative to the checkout, read in this order. A pattern's matches are sorted."""
     format: Literal["text", "jsonl", "parquet"]
     """UTF-8 text, JSON lines or parquet."""
     text: str | None = None
     """Column that holds a document's text; for JSON lines and parquet."""
     document: Literal["file", "paragraph", "line"] | None = None
-    """For text: what counts as one document. A blank line ends a paragraph; all line ends become line feeds."""
+    """What counts as one document in a text file. A blank line ends a paragraph. All line ends become line feeds."""
 
     @property
     def title(self) -> str:
@@ -214,5 +214,5 @@ class FilesData(StreamedData):
 
 
 AnyData = PackageData | HubData | FilesData
-"""Each has a `title` that names the source in a few words."""
+"""Any data source. Each has a `title` that names it in a few words."""
 DataSpec = Annotated[AnyData, Field(discriminator="source")]

@@ -26,7 +26,7 @@ class LlmbenchError(Exception):
 
 
 class RejectedError(LlmbenchError):
-    """A claim that does not hold, or a candidate that is rejected."""
+    """A claim does not hold, or a candidate is rejected."""
 
     exit_code = EXIT_REJECTED
 
@@ -38,24 +38,24 @@ class UndecidedError(LlmbenchError):
 
 
 class InterruptedRunError(LlmbenchError):
-    """The user ended the command by Ctrl-C or SIGTERM; finished runs are kept."""
+    """The user ended the command with Ctrl-C or SIGTERM. Finished runs are kept."""
 
     exit_code = EXIT_INTERRUPTED
 
 
 def one_line(text: str, longest: int | None = None) -> str:
-    """`text` made safe for a terminal or a log: unprintable characters are escaped.
+    """`text` with unprintable characters escaped, safe for a terminal or a log.
 
-    A longer text is cut to `longest` characters. The function leaves its own results unchanged.
+    A longer text is cut to `longest` characters. Applying the function twice gives the same result as once.
     """
-    text = text if longest is None else text[: longest + 1]  # first, so that a huge text takes no time
+    text = text if longest is None else text[: longest + 1]  # before the rest, which is slow for a huge text
     if not text.isprintable():
         text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return text if longest is None or len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`" (did you mean 'x'?)"` with the most similar of `known`; an empty string if none is similar."""
+    """`" (did you mean 'x'?)"`, where x is the name in `known` most similar to `name`; "" if none is similar."""
     nearest = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean '{nearest[0]}'?)" if nearest else ""
 

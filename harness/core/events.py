@@ -1,4 +1,4 @@
-"""Events of a run, which processes send each other. The field `event` tells the kinds apart."""
+"""Events of a run, sent from one process to another. The field `event` names the kind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Step(Strict):
     event: Literal["step"] = "step"
     step: Positive
     tokens: Positive
-    """Training tokens handed to the player so far."""
+    """Number of training tokens that the player has received so far."""
     loss_nats: Nats
     """Mean loss per token of that step's batch, as the player reports it."""
     train_s: Seconds
@@ -37,14 +37,14 @@ class Evaluating(Strict):
 
 
 class Lost(Strict):
-    """The run was lost for this reason and starts again."""
+    """The run was lost and starts again; the event gives the reason."""
 
     event: Literal["lost"] = "lost"
     reason: str
 
 
 class Waiting(Strict):
-    """Another llmbench process trains this run now."""
+    """Another llmbench process is training this run now."""
 
     event: Literal["waiting"] = "waiting"
 
@@ -55,15 +55,15 @@ class Done(Strict):
     event: Literal["done"] = "done"
     result: FinishedRun | FailedRun
     reused: bool
-    """Whether the result was kept from an earlier command."""
+    """Whether the result comes from an earlier command instead of new training."""
 
 
 RunEvent = Step | Evaluating | Lost | Waiting | Done
-"""What an observer of a run receives."""
+"""Any event that an observer of a run receives."""
 
 
 class Made(Strict):
-    """A machine of a cluster has made the run; its files are in `folder` on that machine."""
+    """A machine of the cluster has finished the run. The run's files are in `folder` on that machine."""
 
     event: Literal["made"] = "made"
     run: Run
@@ -71,7 +71,7 @@ class Made(Strict):
 
 
 class Ended(Strict):
-    """The process on a machine of a cluster ended; `log` is the end of its stderr."""
+    """The process on a machine of the cluster has ended. `log` is the end of its stderr."""
 
     event: Literal["ended"] = "ended"
     code: int

@@ -1,4 +1,4 @@
-"""What git knows about a checkout. Paths are relative to its root, with slashes."""
+"""Questions that git answers about a checkout. Paths are relative to its root and use slashes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ChangeKind = Literal["added", "changed", "deleted"]
 
 
 def git(root: Path, *arguments: str) -> bytes:
-    """The stdout of one git command. Raises LlmbenchError where git is missing or fails."""
+    """The stdout of one git command. Raises LlmbenchError if git is missing or fails."""
     try:
         return subprocess.run(["git", *arguments], cwd=root, capture_output=True, check=True).stdout
     except OSError as error:
@@ -27,7 +27,7 @@ def git(root: Path, *arguments: str) -> bytes:
 
 
 def find_commit(root: Path, revision: str) -> str:
-    """The full id of the commit that `revision` names. Raises LlmbenchError where there is none, or no repository."""
+    """Full id of the commit that `revision` names. Raises LlmbenchError if there is no such commit or repository."""
     try:
         top = Path(_text(git(root, "rev-parse", "--show-toplevel")).strip())
     except LlmbenchError as error:
@@ -46,10 +46,10 @@ def is_ancestor(root: Path, commit: str) -> bool:
 
 
 def first_commit_with(root: Path, path: str) -> str | None:
-    """The oldest first-parent ancestor of HEAD that holds the file as it is now; None where there is none.
+    """Id of the oldest first-parent ancestor of HEAD that holds the file as it is now; None if there is none.
 
-    Its id depends on the file's content, so nobody knows it before the file is final. Raises LlmbenchError outside a
-    repository and in a shallow clone, where the history is missing.
+    A commit's id depends on the file's content, so nobody knows the id before the file is final. Raises LlmbenchError
+    outside a repository and in a shallow clone, which lacks the history.
     """
     head = find_commit(root, "HEAD")
     if _text(git(root, "rev-parse", "--is-shallow-repository")).strip() != "false":
@@ -62,11 +62,11 @@ def first_commit_with(root: Path, path: str) -> str | None:
 
 
 class Change(NamedTuple):
-    """One path that differs."""
+    """How one path differs."""
 
     kind: ChangeKind
     mode: str
-    """Mode as git writes it: 100644 for a plain file, 000000 for a deleted one."""
+    """File mode as git writes it: 100644 for a plain file, 000000 for a deleted one."""
 
 
 PLAIN, GONE = "100644", "000000"
@@ -74,7 +74,7 @@ MODES = {"100755": "an executable file", "120000": "a link", "160000": "a git re
 
 
 def changed_files(root: Path, commit: str) -> dict[str, Change]:
-    """How the working tree differs from `commit`: tracked files, and untracked ones that are not ignored."""
+    """Path -> how it differs between `commit` and the working tree. Ignored files are left out."""
     options = ("--raw", "--no-renames", "--no-ext-diff", "--ignore-submodules=none", "-z")
     fields = _text(git(root, "diff", *options, commit, "--")).split("\0")[:-1]
     kinds: dict[str, ChangeKind] = {"A": "added", "D": "deleted"}
@@ -94,22 +94,23 @@ def _mode(path: Path) -> str:
     """The mode that git would give to an untracked path."""
     if path.is_symlink():
         return "120000"
-    if path.is_dir():  # git lists the files of an untracked folder, but not those of a repository
+    if path.is_dir():  # of an untracked folder git lists the files; only a repository is listed as a folder
         return "160000"
     return "100755" if os.access(path, os.X_OK) else PLAIN
 
 
 def read_at(root: Path, commit: str, path: str) -> bytes | None:
-    """A file's bytes at `commit`; None where it did not exist."""
+    """The file's bytes at `commit`; None if it did not exist there."""
     if not git(root, "ls-tree", commit, "--", path):
         return None
     return git(root, "cat-file", "blob", f"{commit}:{path}")
 
 
 def read_all_at(root: Path, commit: str, folder: str, name: str) -> dict[str, bytes]:
-    """Path -> bytes at `commit` of the file `name` in each folder of `folder`. Takes two git processes in all.
+    """Path -> bytes, at `commit`, of each file called `name` directly in a subfolder of `folder`.
 
-    Raises LlmbenchError where git lacks them, as in a partial clone that cannot reach its origin.
+    Starts only two git processes. Raises LlmbenchError if git lacks the files' content, as in a partial clone that
+    cannot reach its origin.
     """
     depth = folder.count("/") + 2
     paths = [p for p in files_at(root, commit, folder) if p.count("/") == depth and p.endswith(f"/{name}")]
@@ -122,7 +123,7 @@ def read_all_at(root: Path, commit: str, folder: str, name: str) -> dict[str, by
 
 
 def files_at(root: Path, commit: str, folder: str) -> list[str]:
-    """Paths of all files under `folder` at `commit`; none where there was no such folder."""
+    """Paths of all files under `folder` at `commit`; an empty list if there was no such folder."""
     return _text(git(root, "ls-tree", "-r", "--name-only", "-z", commit, "--", f"{folder}/")).split("\0")[:-1]
 
 

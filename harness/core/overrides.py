@@ -9,13 +9,13 @@ from harness.core.dataspec import PINS
 from harness.core.errors import LlmbenchError, did_you_mean
 
 TABLES, VALUES = ("model", "optim", "budget", "data"), ("device", "threads", "compile", "processes")
-"""What can be set. Seeds and rule cannot, because they define the contest."""
+"""The tables and values that can be set. Seeds and rule cannot, because they define the contest."""
 
 
 def apply_setting(content: dict[str, Any], setting: str) -> None:
-    """Put `key=value` into a track's content. The value is TOML; what is not TOML is taken as text.
+    """Put `key=value` into a track's content. The value is read as TOML or, if it is not valid TOML, as text.
 
-    Removes the pins where the setting would change the tokens. Raises LlmbenchError for a key that cannot be set.
+    Removes the pins if the setting can change the tokens. Raises LlmbenchError for a key that cannot be set.
     """
     key, equals, text = setting.partition("=")
     first, *names = key.split(".")
@@ -42,7 +42,7 @@ def apply_setting(content: dict[str, Any], setting: str) -> None:
 
 
 def _read(text: str) -> Any:
-    """`2` -> 2, `[1, 2]` -> [1, 2], `cpu` -> "cpu"."""
+    """The value that a text states: `2` -> 2, `[1, 2]` -> [1, 2], `cpu` -> "cpu"."""
     try:
         content = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The folders of one checkout, and how files are read, written and hashed."""
+"""The folders of one checkout, and functions that read, write and hash files."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ class Project:
 
     @property
     def runs(self) -> Path:
-        """Runs trained on this machine. Git ignores them; `submit` copies what a submission needs."""
+        """Folder of the runs trained on this machine. Git ignores it; `submit` copies what a submission needs."""
         return self.root / "runs"
 
     @classmethod
     def find(cls, start: Path | None = None) -> Project:
-        """The checkout around `start` (default: the working directory).
+        """The checkout that contains `start` (default: the working directory).
 
-        Raises LlmbenchError where there is none, or where another checkout's code is running: runs made by another
-        checkout's code are no evidence.
+        Raises LlmbenchError if there is none. Also raises it if the running code belongs to another checkout, because
+        runs made by another checkout's code are no evidence.
         """
         here = (start or Path.cwd()).resolve()
         for folder in (here, *here.parents):
@@ -74,13 +74,13 @@ def sha256(data: bytes) -> str:
 
 
 def file_stamp(path: Path) -> str:
-    """Size and time of the last change; while these stay the same, the file counts as unchanged."""
+    """A file's size and the time of its last change, as text. While this text is the same, the file is unchanged."""
     status = path.stat()
     return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's bytes. Raises LlmbenchError where it cannot be read, or is a folder, a pipe or a device."""
+    """The file's bytes. Raises LlmbenchError if it cannot be read, or is a folder, a pipe or a device."""
     try:
         if path.exists() and not path.is_file():
             raise LlmbenchError(f"{path} is not a file but should be one; move it away")
@@ -92,7 +92,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """A file's text with its line ends. Raises LlmbenchError where it cannot be read as UTF-8."""
+    """The file's text, with line ends as they are. Raises LlmbenchError if it cannot be read as UTF-8."""
     try:
         return read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -100,12 +100,12 @@ def read_text(path: Path) -> str:
 
 
 def submission_folders(project: Project) -> list[Path]:
-    """The folders under `submissions/`, by number. Raises LlmbenchError where a name has no number."""
+    """The folders under `submissions/`, sorted by number. Raises LlmbenchError if a name has no number."""
     if project.submissions.exists() and not project.submissions.is_dir():
         raise LlmbenchError(f"{project.submissions} is not a folder but should be one; move it away")
     paths = (
         project.submissions.iterdir() if project.submissions.exists() else ()
-    )  # a glob would skip unreadable folders without a word
+    )  # a glob would silently skip unreadable folders
     folders = [path for path in paths if path.is_dir() and not path.name.startswith(".")]
     folders.sort(key=lambda folder: (folder_number(folder) or 0, folder.name))
     for folder in folders:
@@ -115,13 +115,13 @@ def submission_folders(project: Project) -> list[Path]:
 
 
 def folder_number(folder: Path) -> int | None:
-    """The number in a submission folder's name, NNNN-recipe; None where the name has another form."""
+    """The number in the name of a submission's folder, `NNNN-recipe`; None if the name has another form."""
     match = re.match(r"^(\d{4,})-[a-z0-9][a-z0-9_+-]*$", folder.name)
     return int(match[1]) if match else None
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it. Raises LlmbenchError where that cannot be done."""
+    """Make a folder and its parents. Raises LlmbenchError if that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -129,7 +129,7 @@ def make_folder(path: Path) -> None:
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write the whole file or nothing, flushed to disk. Raises LlmbenchError where it cannot be written."""
+    """Write a file and flush it to disk; a failure leaves the old file as it was. Raises LlmbenchError on failure."""
     payload = data.encode() if isinstance(data, str) else data
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def write_atomic(path: Path, data: str | bytes) -> None:
 
 
 def write_changed(path: Path, text: str) -> None:
-    """`write_atomic`, unless the file holds this text already."""
+    """Write a file with `write_atomic`, unless it holds this text already."""
     with suppress(LlmbenchError):  # an unreadable file is replaced
         if read_bytes(path) == text.encode():
             return

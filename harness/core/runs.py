@@ -1,8 +1,8 @@
-"""The schema of a run, and how it is written and read. A run holds raw values; scores are computed from them.
+"""The schema of a run, and functions that read and write it. A run holds raw values; scores are computed from them.
 
 History of `schema_version`:
-1 (2026-11): first version. Fields added later are optional and not written where they are None, so an older file is
-    written again byte for byte.
+1 (2026-11): first version. Fields added later are optional and are not written if they are None. So an older file
+    that is read and written again stays the same, byte for byte.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PROBES = ("batch_independence", "causality", "finiteness", "shape", "statelessne
 
 
 ABSENT = Field(default=None, exclude_if=lambda value: value is None)
-"""Default of an optional field: None, and then it is not written."""
+"""An optional field: its default is None, and None is not written to the file."""
 
 
 class CurvePoint(Strict):
@@ -42,22 +42,22 @@ class CurvePoint(Strict):
     train_s: Seconds
     """Time on the training clock at the end of the step."""
     train_loss_nats: Nats
-    """Mean loss per token over the steps since the previous point, as the player reports it."""
+    """Mean loss per token over the steps since the previous point, as reported by the player."""
     dev_loss_nats: Nats
     """Mean loss per token on the dev split."""
 
 
 class ExpertLayer(Strict):
-    """How one layer's router distributed the tokens of dev over its experts at the end of training."""
+    """How one layer's router distributed the dev split's tokens over the experts at the end of training."""
 
     load: Annotated[tuple[Share, ...], Field(min_length=1)]
-    """Share of the assignments that each expert got; experts without matrices come last."""
+    """Share of the assignments that each expert got. Experts without matrices come last."""
     balance: Annotated[float, Field(ge=0)]
-    """The load-balancing loss without its weight: 1 when all experts get the same share."""
+    """The load-balancing loss, not multiplied by its weight. It is 1 when all experts get the same share."""
 
 
 NETWORK_OPEN = "network open"
-"""In a training's `confinement`: its processes could reach the machine's network, to speak to each other."""
+"""Entry of `Training.confinement`: the processes of the run had access to the network, to exchange data."""
 
 
 class BatchShape(Strict):
@@ -77,7 +77,7 @@ class BatchShape(Strict):
 
 
 def tokens_at(shapes: Iterable[BatchShape], step: int) -> int:
-    """Tokens in the first `step` steps."""
+    """Number of tokens in the first `step` steps."""
     tokens = 0
     for shape in shapes:
         tokens += min(step, shape.steps) * shape.batch_tokens
@@ -94,46 +94,46 @@ class Training(Strict):
     train_s: Seconds
     """Training clock: from the first batch until the referee has the final weights, without dev and checkpoints."""
     cpu_s: Seconds
-    """Processor time in the same period, summed over threads; load on the machine affects it less than `train_s`."""
+    """Processor time in that period, summed over threads. Load on the machine changes it less than `train_s`."""
     warmup_s: Seconds
-    """From the player's start to the first batch: building, initial weights, compiling, steps on dummy data."""
+    """Time from the player's start to the first batch: building, initial weights, compiling, steps on dummy data."""
     warmup_cpu_s: Seconds | None = ABSENT
     """Processor time used before the first batch."""
     wall_s: Seconds
-    """Wall-clock time of the training process; of a resumed run, the sum over its sessions."""
+    """Wall-clock time of the training process. For a resumed run, the sum over its sessions."""
     resumed: Literal[True] | None = ABSENT
-    """True if the run was resumed from a checkpoint, so that its times cannot be compared; else None."""
+    """True if the run was resumed from a checkpoint, else None. Times of resumed runs are not compared."""
     weights_bytes: Positive | None = ABSENT
     """Size of the final weights: parameters and buffers."""
     peak_memory_mib: Positive | None = ABSENT
-    """Largest resident memory of the training process, or on a GPU what torch allocated there."""
+    """Peak resident memory of the training process. On a GPU, the peak memory that torch allocated there."""
     ended: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
-    """UTC time at the end of training; shows which runs were trained side by side."""
+    """UTC time at the end of training. It shows which runs were trained at the same time."""
     weights_sha256: Sha256
     """Digest of the final weights as a safetensors file."""
     confinement: tuple[Line, ...]
     """What kept the training process from other files, the network and new processes; empty if nothing did."""
     curve: tuple[CurvePoint, ...]
     batches: tuple[BatchShape, ...] | None = ABSENT
-    """Batch shapes, if a variant changes them; None for the track's own shape."""
+    """Batch shapes, if a variant changes them; None if all batches have the track's shape."""
     experts: tuple[ExpertLayer, ...] | None = ABSENT
-    """One entry per layer, as the player reports it; None in a model without experts."""
+    """One entry for each layer, as reported by the player; None for a model without experts."""
 
     def tokens_at(self, step: int) -> int:
-        """Tokens that the player had received by the end of a step."""
+        """Number of tokens that the player had received by the end of a step."""
         return step * (self.tokens // self.steps) if self.batches is None else tokens_at(self.batches, step)
 
 
 class Evaluation(Strict):
-    """What was measured on val: sums, from which the scores are computed."""
+    """What was measured on val. It holds sums, from which the scores are computed."""
 
     nats: Nats
-    """Sum of the cross-entropy over all predicted tokens, in nats."""
+    """Cross-entropy in nats, summed over all predicted tokens."""
     correct: Count
-    """Number of tokens whose most probable prediction was right."""
+    """Number of tokens that were predicted right: the most probable token was the true one."""
     tokens: Positive
     bytes: Positive
-    """UTF-8 bytes of the predicted text."""
+    """Number of UTF-8 bytes of the predicted text."""
     probes: tuple[Line, ...]
     """Names of the probes that the model passed."""
     confinement: tuple[Line, ...]
@@ -150,7 +150,7 @@ class Evaluation(Strict):
 
     @property
     def val_accuracy(self) -> float:
-        """Share of tokens predicted right, 0 to 1."""
+        """Share of the tokens that were predicted right, 0 to 1."""
         return self.correct / self.tokens
 
     @property
@@ -160,12 +160,12 @@ class Evaluation(Strict):
 
     @property
     def bits_per_byte(self) -> float:
-        """Cross-entropy in bits divided by the bytes of the text; comparable between tokenizers."""
+        """Cross-entropy in bits, divided by the text's bytes. It can be compared between tokenizers."""
         return self.nats / math.log(2) / self.bytes
 
 
 class Machine(Strict):
-    """What times and the last bits of a loss depend on. No user and no host names."""
+    """Properties of the machine that affect times and the last bits of a loss. No user and no host names."""
 
     cpu: Line
     cores: Positive
@@ -173,24 +173,24 @@ class Machine(Strict):
     os: Line
     python: Line
     gpu: Line | None = ABSENT
-    """GPU's name and training precision; None on a CPU track."""
+    """The GPU's name and the training precision; None on a CPU track."""
 
 
 class Provenance(Strict):
-    """What code, packages and machine a run was made with."""
+    """The code, the packages and the machine that made a run."""
 
     revision: Line | None
-    """Git commit of the checkout; None outside a repository."""
+    """Id of the checkout's git commit; None outside a repository."""
     dirty: bool
-    """Whether harness/, tracks/ or models/ had uncommitted changes, except variants, which have digests."""
+    """Whether harness/, tracks/ or models/ had uncommitted changes. Variants do not count, as they have digests."""
     packages: dict[Line, Line]
     machine: Machine
     threads: Positive
     """Threads of each process."""
     processes: Positive | None = ABSENT
-    """Number of processes that trained the run, on a CUDA track each with a GPU; None for one process."""
+    """Number of processes that trained the run; None for one process. On a CUDA track each process has a GPU."""
     jobs: Positive
-    """Runs that shared the machine at the same time; a claim in the lane speed needs 1."""
+    """Number of runs that shared the machine at the same time. A claim in the lane speed needs 1."""
 
     @property
     def crew(self) -> str:
@@ -199,7 +199,7 @@ class Provenance(Strict):
 
 
 class RunIdentity(Strict):
-    """What a run is made from: runs with equal identity and provenance must give equal results."""
+    """What defines a run. Runs with equal identity and provenance must give equal results."""
 
     schema_version: Literal[1] = 1
     track: TrackName
@@ -215,7 +215,7 @@ class RunIdentity(Strict):
 
 
 class FinishedRun(RunIdentity):
-    """A run that was trained and evaluated and passed all probes: the only kind that has a score."""
+    """A run that was trained, passed all probes and was evaluated. Only a finished run has a score."""
 
     status: Literal["finished"] = "finished"
     training: Training
@@ -226,7 +226,7 @@ FailureStatus = Literal["diverged", "hopeless", "invalid", "interrupted", "error
 
 
 class FailedRun(RunIdentity):
-    """A run without a score, and the reason. It has no field for a metric, so it cannot win."""
+    """A run without a score, with the reason. It has no field for a metric, so it cannot win."""
 
     status: FailureStatus
     reason: Line
@@ -256,7 +256,7 @@ def finished(runs: Iterable[FinishedRun | FailedRun]) -> list[FinishedRun]:
 
 
 def require_finished(runs: Sequence[FinishedRun | FailedRun]) -> list[FinishedRun]:
-    """`runs`, all of which must have finished. Raises LlmbenchError with the reason of the first that did not."""
+    """Returns `runs` if all have a score. Otherwise raises LlmbenchError with the reason of the first failed run."""
     for run in runs:
         if isinstance(run, FailedRun):
             raise LlmbenchError(f"{run.recipe} with seed {run.seed} has no score ({run.status}): {run.reason}")
@@ -273,17 +273,17 @@ def dump_json(content: BaseModel) -> str:
 
 
 def save_run(path: Path, run: FinishedRun | FailedRun) -> None:
-    """Write one run to a file, the whole file or nothing."""
+    """Write one run to a file. A failure leaves the old file as it was."""
     write_atomic(path, dump_json(run))
 
 
 def load_run(path: Path) -> FinishedRun | FailedRun:
-    """Read one run. Raises LlmbenchError with the file, the key and the fix."""
+    """Read one run. Raises LlmbenchError that names the file, the key and the fix."""
     return read_record(path, _RUN)
 
 
 def parse_json(text: str) -> Any:
-    """Parse one JSON document. Raises ValueError where it is broken, nested too deep, or has a key twice."""
+    """Parse one JSON document. Raises ValueError if it is broken, nested too deep, or has a key twice."""
     try:
         return json.loads(text, object_pairs_hook=_each_key_once)
     except RecursionError as error:
@@ -291,7 +291,7 @@ def parse_json(text: str) -> Any:
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys must differ: of two values for a key, people would see one and programs use the other."""
+    """Make an object. Raises ValueError for a repeated key, because readers and programs may see different values."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
@@ -300,9 +300,9 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_record(path: Path, adapter: TypeAdapter[Parsed], text: str | None = None) -> Parsed:
-    """Read and check one JSON file of any schema. `text` is its content, if it was read already.
+    """Read and check one JSON file of any schema. `text` is the file's content, if it was read already.
 
-    Raises LlmbenchError where the file is missing, truncated, of a newer schema, or breaks the schema.
+    Raises LlmbenchError if the file is missing or truncated, has a newer schema, or breaks the schema.
     """
     text = read_text(path) if text is None else text
     try:
@@ -323,7 +323,7 @@ def read_record(path: Path, adapter: TypeAdapter[Parsed], text: str | None = Non
 
 @lru_cache(maxsize=256)  # many submissions hold the same runs of a record
 def _parse(text: str, adapter: TypeAdapter[Parsed]) -> Parsed:
-    """Raises ValueError where the text is not valid JSON, has a key twice, or breaks the schema."""
+    """Parse `text`. Raises ValueError if it is not valid JSON, has a key twice, or breaks the schema."""
     record = adapter.validate_json(text)
     if dump_json(record) != text:
         parse_json(text)  # pydantic accepts a repeated key

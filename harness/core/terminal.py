@@ -1,6 +1,6 @@
-"""How text reaches people on a terminal, in a log and in Markdown; it may come from a stranger.
+"""Formats and prints text for a terminal, a log or Markdown. The text may be untrusted.
 
-Lines are wrapped between words on a terminal, but not in a log or a pipe. HTML is escaped where pages are rendered.
+Lines are wrapped between words on a terminal, but not in a log or a pipe. Code that renders pages escapes HTML itself.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from harness.core.errors import one_line
 if TYPE_CHECKING:
     from rich.console import Console
 
-_GLUE = "\x1f"  # stands for a blank at which no line may break
+_GLUE = "\x1f"  # marks a blank at which a line must not be broken
 QUIET_S = 10.0
-"""A log without a new line for so many seconds gets one that says what is going on."""
+"""Seconds. A log that gets no line for this long gets one that says what is being done."""
 
 
 def fit(text: str, width: int) -> str:
-    """`text` in lines of at most `width`, broken between words.
+    """`text` broken between words into lines of at most `width` characters.
 
-    Text in backquotes is to be copied, so it is not broken even if it is longer. The same holds for long paths.
+    Text in backquotes and long paths are never broken, even if they are longer, because users copy them.
     """
     wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
     lines = []
@@ -39,14 +39,14 @@ def fit(text: str, width: int) -> str:
     return "\n".join(lines).replace(_GLUE, " ")
 
 
-# What GitHub does not show as plain text: Markdown, HTML, links, mentions of people and issues, lists, headings.
+# Text that GitHub does not show as it is: Markdown, HTML, links, mentions of people and issues, lists, headings.
 _ACTIVE = re.compile(
     r"[\\`*<>|~&$#\[\]{}!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|@(?=\S)|://|www\.|^\s*([-+=]|\d+[.)])\s|^\s|^[-=]+$"
 )
 
 
 def markdown(text: str) -> str:
-    """`text` as one line of Markdown or one cell of a table; in a code span if it holds any markup."""
+    """`text` as one line of Markdown, which also fits a table's cell. Text with markup is put into a code span."""
     text = one_line(text)
     if not _ACTIVE.search(text):
         return text
@@ -56,14 +56,14 @@ def markdown(text: str) -> str:
 
 @cache
 def stderr_console() -> Console:
-    """The only console on standard error: a second one would write into the live display of the first."""
+    """The one console on standard error. A second one would disturb the live display of the first."""
     from rich.console import Console
 
     return Console(stderr=True)
 
 
 def put(console: Console, text: str, style: str = "", *, whole: bool = False) -> None:
-    """Print one line without markup. `whole` text is not wrapped, so that it can be copied."""
+    """Print one line, without interpreting markup. With `whole` it is not wrapped, so that it can be copied."""
     from rich.text import Text
 
     text = one_line(text)
@@ -72,7 +72,10 @@ def put(console: Console, text: str, style: str = "", *, whole: bool = False) ->
 
 
 class Heartbeat:
-    """Writes `say()` to a log that was silent for QUIET_S; a context manager around a wait. A terminal gets nothing."""
+    """Context manager around a wait: writes `say()` to a log after each QUIET_S seconds without a line.
+
+    Writes nothing to a terminal.
+    """
 
     def __init__(self, console: Console, say: Callable[[], str]) -> None:
         """`say` is called in a thread of its own."""
@@ -92,7 +95,7 @@ class Heartbeat:
             self._thread.join()
 
     def put(self, line: str) -> None:
-        """Print one line, on a terminal as well; the silence starts anew."""
+        """Print one line to the log or the terminal, and restart the count of QUIET_S seconds."""
         self._said_at = time.monotonic()
         put(self.console, line)
 
@@ -104,7 +107,7 @@ class Heartbeat:
 
 @contextmanager
 def patiently(doing: str) -> Iterator[None]:
-    """Within, a silent log on standard error says every QUIET_S what is `doing`, and for how long it has been."""
+    """Context manager around a wait: after each QUIET_S silent seconds, logs the text `doing` and the time so far."""
     begun = time.monotonic()
     with Heartbeat(stderr_console(), lambda: f"{doing}: {time.monotonic() - begun:.0f} s so far"):
         yield

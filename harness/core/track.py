@@ -1,4 +1,4 @@
-"""A track: one fixed contest, read from `tracks/NAME.toml`, with a digest. `[data]` is in harness/core/dataspec.py."""
+"""The schema of a track: one fixed contest, read from `tracks/NAME.toml`. The table `[data]` is in dataspec.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.core.schema import Positive, Strict, TrackName
 from models.parts import ModelConfig, OptimConfig
 
 FEWEST_STORED = 8
-"""Least number of stored runs: from fewer, the record's spread is not known well enough (assumption)."""
+"""Least number of stored runs (assumption): with fewer, the record's spread is not known well enough."""
 LONGEST_QUOTE = 120  # characters of an untrusted file that an error may quote
 # tomllib's time and memory grow with the square of a dotted key: 100 kB took 10 GB (measured 2026-11).
 LONGEST_FILE, LONGEST_LINE = 50_000, 1_000
@@ -28,7 +28,7 @@ class Budget(Strict):
     """The budget of every run."""
 
     tokens: Positive
-    """Number of training tokens; a whole number of batches."""
+    """Number of training tokens. It must be a whole number of batches."""
     batch_sequences: Positive
     seq_len: Positive
     """Length of a training sequence and of the evaluation context, in tokens."""
@@ -57,40 +57,42 @@ class Budget(Strict):
 
 
 class Rule(Strict):
-    """The constants of the rule; the track's file gives the source of each."""
+    """The constants of the rule. The track's file names the source of each."""
 
     noise_variant: str
-    """A variant that changes only the initial values of one part; `llmbench noise` measures seed noise with it."""
+    """A variant that changes only one part's initial values. `llmbench noise` measures seed noise with it."""
     noise_nats: Annotated[float, Field(gt=0, lt=10)] | None = None
-    """The unit of the screen: standard deviation of a pair's difference, the median over the variants of the noise
-    study. None without a study; then there is no screen."""
+    """Standard deviation of a pair's difference in nats: the median over the variants of the noise study. The screen
+    uses it as its unit. None if there was no study; then there is no screen."""
     screen_looks: tuple[Positive, ...] = ()
     """Numbers of runs after which the screen drops a candidate, passes it on, or needs more runs."""
     screen_pass: tuple[float, ...] = ()
-    """For each of these looks: mean gain minus price from which the candidate passes, in units of `noise_nats`."""
+    """One value for each screen look. The candidate passes if its mean gain minus price, in units of `noise_nats`,
+    is at least this."""
     screen_drop: tuple[float, ...] = ()
-    """The same for dropping: it is dropped below this value. At the last look both values are equal."""
+    """One value for each screen look, in the same units. The candidate is dropped if it is below this. At the last look
+    it equals the value of `screen_pass`."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)]
     """One-sided false-accept rate of the confirmation over all looks."""
     looks: tuple[Positive, ...]
     """Numbers of pairs after which the confirmation may decide."""
     levels: tuple[Annotated[float, Field(gt=0, lt=0.5)], ...]
-    """One-sided level of each look; with all of them the false-accept rate is `alpha` (harness/rule/sequential.py)."""
+    """One-sided level of each look. All looks together have the false-accept rate `alpha` (rule/sequential.py)."""
     stored_runs: Positive | None = None
-    """Number of stored runs of the record that every candidate is compared with; None for pairs."""
+    """Number of stored runs of the record that each candidate is compared with; None if fresh pairs are trained."""
     futility_alpha: Annotated[float, Field(gt=0, le=0.5)] | None
     """A look before the last one rejects if the gain's one-sided upper bound at this level is not above the margin. At
-    0.5 that bound is the mean gain. None, as when a claim is trained again: the upper end of that look's interval."""
+    0.5 that bound is the mean gain. With None, as in a re-run, the bound is the upper end of the look's interval."""
     loss_per_statement: Annotated[float, Field(ge=0, lt=1)]
-    """Price: nats that the gain must bring for each added statement."""
+    """Price of each added statement: the gain, in nats, that it must bring."""
     max_slowdown: Annotated[float, Field(gt=0, lt=10)]
-    """Loss lane: largest time ratio candidate / record, minus one."""
+    """Loss lane: largest allowed time ratio candidate / record, minus one."""
     time_level: Annotated[float, Field(gt=0, lt=0.5)]
-    """Loss lane: one-sided level of the test that a time ratio is under that limit, or over it."""
+    """Loss lane: one-sided level of the tests whether a time ratio is below or above that limit."""
     milestone: Annotated[float, Field(gt=0, lt=1)]
-    """Share of the steps after which the candidate's first run may be stopped."""
+    """Share of the steps after which the candidate's first run may be stopped early."""
     milestone_deficit: Annotated[float, Field(gt=0)]
-    """It is stopped if its dev loss is this many nats above that of the record's run with the same seed."""
+    """The candidate's first run is stopped if its dev loss is this many nats above the record's with the same seed."""
     speed_per_statement: Annotated[float, Field(ge=0, lt=1)]
     """Speed lane: share of the training time that each added statement must save."""
     loss_tolerance: Annotated[float, Field(gt=0, lt=10)]
@@ -100,12 +102,12 @@ class Rule(Strict):
 
     @property
     def record_runs(self) -> int:
-        """Number of the record's runs on public seeds that a contest may need; an opening has as many."""
+        """Largest number of the record's runs on public seeds that a contest needs. An opening trains as many."""
         return max(self.screen_looks[-1:] + self.looks[:1] + (self.stored_runs or 1,))
 
     @property
     def design(self) -> Literal["paired", "stored"]:
-        """`paired`: fresh pairs. `stored`: fresh runs of the candidate against stored runs of the record."""
+        """`paired`: both arms are trained. `stored`: the candidate is trained, the record's runs are stored ones."""
         return "paired" if self.stored_runs is None else "stored"
 
     @model_validator(mode="after")
@@ -135,12 +137,12 @@ class Rule(Strict):
 
 
 class Reported(Strict):
-    """A result that others report for this system: shown beside the track, never on the leaderboard."""
+    """A result that others report for this system. It is shown with the track, never on the leaderboard."""
 
     what: str
     date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     source: str
-    """Where it is published: a repository's page, an issue."""
+    """Where the result is published, such as a repository's page or an issue."""
     train_loss: Annotated[float, Field(ge=0)] | None = None
     val_loss: Annotated[float, Field(ge=0)] | None = None
     """Nats per token."""
@@ -148,7 +150,7 @@ class Reported(Strict):
     """In percent."""
     perplexity: Annotated[float, Field(ge=1)] | None = None
     time: str | None = None
-    """As published; `what` names the hardware."""
+    """Training time as published. `what` names the hardware."""
 
 
 class Track(Strict):
@@ -157,13 +159,13 @@ class Track(Strict):
     name: TrackName
     summary: str
     device: Literal["cpu", "cuda"]
-    """Device of training and evaluation; with `cuda` each process has one NVIDIA GPU."""
+    """Device for training and evaluation. With `cuda` each process has one NVIDIA GPU."""
     threads: Positive
-    """Threads of each process; fixed because the last bits of a sum depend on them."""
+    """Number of threads of each process. It is fixed because the last bits of a sum depend on it."""
     processes: Annotated[Positive | None, AfterValidator(lambda count: None if count == 1 else count)] = None
     """Number of processes that train one run, each on an equal share of every batch. Default: one."""
     compile: bool | None = None
-    """Whether `torch.compile` compiles the model; fixed because the last bits depend on it."""
+    """Whether `torch.compile` compiles the model. It is fixed because the last bits depend on it."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...]
     """Public seeds, in the order in which runs use them."""
     data: DataSpec
@@ -172,7 +174,7 @@ class Track(Strict):
     budget: Budget
     rule: Rule
     reported: tuple[Reported, ...] = ()
-    """Results that others report for this system; no digest covers them."""
+    """Results that others report for this system. They are not part of any digest."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Track:
@@ -199,39 +201,39 @@ class Track(Strict):
 
     @property
     def num_threads(self) -> int:
-        """Number of threads of one run, over all its processes."""
+        """Number of threads of one run, summed over its processes."""
         return self.threads * self.num_processes
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all values except the summary and others' results; comments and layout do not count."""
+        """SHA-256 over all values except `summary` and `reported`. Comments and layout do not count."""
         return self._digest()
 
     @property
     def training_digest(self) -> str:
-        """SHA-256 over what a single run depends on: as `digest`, without the rule and the seeds."""
+        """SHA-256 over what a single run depends on: like `digest`, but without the rule and the seeds."""
         return self._digest("rule", "seeds")
 
     def _digest(self, *but: str) -> str:
-        """Absent keys do not count, so a new optional key does not change the digest of older tracks."""
+        """SHA-256 without the keys `but`. Absent keys do not count: a new optional key keeps old tracks' digests."""
         beside = {"summary", "reported", "settings"}  # they do not define the contest
         content = self.model_dump(mode="json", exclude={*beside, *but}, exclude_none=True)
         return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
 
 
 class ExploratoryTrack(Track):
-    """A track changed by `--set`: it can train, but its runs cannot enter the board."""
+    """A track changed by `--set`. Its runs can be trained, but cannot enter the board."""
 
     settings: tuple[str, ...]
-    """`key=value` each, as given."""
+    """The settings as given, each `key=value`."""
 
 
 EXPLORATORY = "exploratory-"
-"""Prefix of exploratory tracks' names, so that their runs are kept apart."""
+"""Prefix of the names of exploratory tracks. It keeps their runs apart from other runs."""
 
 
 def settings_of(track: Track) -> tuple[str, ...]:
-    """The settings of an exploratory track; empty for any other."""
+    """The settings of an exploratory track; empty for any other track."""
     return track.settings if isinstance(track, ExploratoryTrack) else ()
 
 
@@ -241,7 +243,7 @@ def track_names(project: Project) -> list[str]:
 
 
 def load_track(project: Project, name: str, settings: Sequence[str] = ()) -> Track:
-    """The track called `name`; with settings, an exploratory one. Raises LlmbenchError with file, key and fix."""
+    """Read the track `name`; with settings, as an exploratory track. Raises LlmbenchError with file, key and fix."""
     name = name.removeprefix(EXPLORATORY) if settings else name
     path = project.tracks / f"{name}.toml"
     if not path.is_file():
@@ -252,7 +254,7 @@ def load_track(project: Project, name: str, settings: Sequence[str] = ()) -> Tra
 
 
 def parse_track(path: Path, name: str | None = None, settings: Sequence[str] = (), *, text: str | None = None) -> Track:
-    """Parse one track file strictly; it must state the name `name` (default: the file's name).
+    """Parse one track file strictly. The file must state the name `name` (default: the file's name).
 
     `text` is the file's content, if it was read already. Raises LlmbenchError with the file, the key and the fix.
     """
@@ -278,7 +280,7 @@ def parse_track(path: Path, name: str | None = None, settings: Sequence[str] = (
         raise LlmbenchError(f"{where} is not valid TOML ({error}); correct or restore it") from error
 
 
-# The schema of each table of a track file, by the last two parts of its location in pydantic's errors.
+# The schema of each table in a track's file. The key is the end of the location that pydantic's errors give.
 _TABLES: dict[tuple[str | int, ...], Any] = {
     (): Track,
     ("model",): ModelConfig,
@@ -294,7 +296,7 @@ _TABLES: dict[tuple[str | int, ...], Any] = {
 
 
 def explain_validation(error: ValidationError) -> str:
-    """The first problem that pydantic found, as a sentence with the key and the fix."""
+    """A sentence about the first problem that pydantic found, with the key and the fix."""
     unknown = (
         "extra_forbidden",
         "unexpected_keyword_argument",

@@ -1,4 +1,4 @@
-"""Reasons not to compare runs: they differ in more than the recipe, or their times are not comparable."""
+"""Finds reasons not to compare runs: they differ in more than the recipe, or their times cannot be compared."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def comparability_problems(
     paired: bool = True,
     loads: bool = True,
 ) -> dict[str, str]:
-    """Reason code -> what differs, for each reason not to compare these runs; empty where there is none.
+    """Reason code -> what differs, for each reason not to compare these runs; empty if they can be compared.
 
-    With `timed` the verdict rests on times: each run must have had the machine to itself, and the two runs of a pair
-    must follow each other. With `paired` runs at the same place are a pair. With `loads` the two runs of a pair must
-    have shared the machine with equally many runs.
+    `timed`: the verdict depends on times, so each run must have been alone on the machine, and the two runs of a pair
+    must have followed each other. `paired`: runs at the same position are a pair. `loads`: the two runs of a pair (else
+    all runs) must have shared the machine with equally many runs.
     """
     runs = [*records, *candidates]
     problems: dict[str, str] = {}
@@ -63,11 +63,11 @@ _SAME_EVERYWHERE: dict[str, Callable[[FinishedRun], Any]] = {
 
 
 def _note_difference(problems: dict[str, str], code: str, values: Sequence[Any]) -> None:
-    """Note values[0] and the first value that differs from it."""
+    """Add a problem with values[0] and the first value that differs from it, if there is one."""
     for value in values:
         if value != values[0]:
             one, other = values[0], value
-            if isinstance(one, dict):  # of the packages only those that differ
+            if isinstance(one, dict):  # packages: name only those that differ
                 one, other = (sorted(a.items() - b.items()) for a, b in ((one, other), (other, one)))
             problems.setdefault(code, f"{one} and {other}")
             return

@@ -1,4 +1,4 @@
-"""The criteria of each lane: the gain that is claimed, and the guards on other quantities."""
+"""The criteria of each lane: the claimed gain, and the guards on other quantities."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ class Guard(Strict):
     """One criterion and its numbers."""
 
     quantity: Quantity
-    """`loss` in nats per token; `time` for training and `evaluation_time` for scoring val, both as the logarithm of
-    the ratio record / candidate."""
+    """`loss` is in nats per token. `time` (of training) and `evaluation_time` (of scoring val) are the logarithm of the
+    ratio record / candidate."""
     gain: float | None
-    """None where too many runs were resumed, because the times of resumed runs do not count."""
+    """None if too few runs count. The times of resumed runs do not count."""
     margin: float
     ci_low: float | None
     ci_high: float | None
-    """Ends of the two-sided interval at the look's level; for times in the lane `loss`, at `time_level`."""
+    """`ci_low` and `ci_high` are the ends of the two-sided interval at the look's level or, for times in the lane
+    `loss`, at `time_level`."""
     p_value: float | None
     passed: bool
 
 
 def margin_of(rule: Rule, lane: Lane, added_statements: int) -> float:
-    """What the claimed gain must exceed: the price of the added statements, or minus the tolerance."""
+    """Value that the claimed gain must exceed: the price of the added statements or, in the lane simplicity, minus the
+    tolerance."""
     if lane == "simplicity":
         return -rule.loss_tolerance
     price = rule.loss_per_statement if lane == "loss" else rule.speed_per_statement
@@ -45,7 +47,7 @@ def margin_of(rule: Rule, lane: Lane, added_statements: int) -> float:
 def criteria_of(
     records: Sequence[FinishedRun], candidates: Sequence[FinishedRun], rule: Rule, lane: Lane, margin: float
 ) -> tuple[Criterion, ...]:
-    """The claimed gain, then the guards. Times are compared pair by pair, or with the stored runs."""
+    """The criterion of the claimed gain, then the guards. Times are compared within pairs or with the stored runs."""
     design = rule.design
 
     def arms(read: Callable[[FinishedRun], float], records: Sequence[FinishedRun] = records) -> dict[str, Any]:
@@ -82,26 +84,27 @@ def criteria_of(
     return own, limit, *guards
 
 
-# Some kernels count processor time in hundredths of a second; less cannot be measured.
+# Some operating systems count processor time in hundredths of a second, so less cannot be measured.
 LEAST_CPU_S = 0.01
 
 
 def training_seconds(run: FinishedRun) -> float:
-    """Seconds of training: the player's processor time on a CPU, wall-clock time on a GPU.
+    """Seconds of training: the player's processor time on a CPU, the wall-clock time on a GPU.
 
-    Load on the machine changes processor time little and wall-clock time much. A GPU rarely waits for its processor.
+    Load on the machine changes processor time only a little, but wall-clock time a lot. A GPU rarely waits for its
+    CPU.
     """
     return max(run.training.cpu_s, LEAST_CPU_S) if run.provenance.machine.gpu is None else run.training.train_s
 
 
 def evaluation_seconds(run: FinishedRun) -> float:
-    """Seconds of scoring val once: processor time on a CPU, else wall-clock time."""
+    """Seconds of one pass over val: processor time if it was measured on a CPU, else wall-clock time."""
     cpu_s = run.evaluation.eval_cpu_s if run.provenance.machine.gpu is None else None
     return max(run.evaluation.eval_s if cpu_s is None else cpu_s, LEAST_CPU_S)
 
 
 def as_guard(criterion: Criterion, finding: Finding) -> Guard:
-    """A finding about one contest as plain numbers; if the values have no spread, only the gain."""
+    """A guard made from the finding of one contest. If the values have no spread, it has only the gain."""
     has_spread = bool(finding.estimate.standard_error > 0)
     return Guard(
         quantity=criterion.quantity,

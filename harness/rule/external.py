@@ -1,4 +1,4 @@
-"""The rule for per-seed numbers of any trainer: one test, or looks that were declared beforehand."""
+"""The rule for per-seed numbers of any trainer, by one test or by looks that were declared before."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from harness.rule.verdict import Decision, Verdict, weigh
 
 ARMS = ("candidate", "record")
 FUTILITY_ALPHA = 0.5
-"""As on the tracks: a look rejects if the mean gain is not above the margin."""
+"""A look rejects if the mean gain is not above the margin, as on the tracks."""
 LAST_LOOK = 64
-"""Largest look: computing the levels of later ones takes too long."""
+"""Largest look. Computing the levels of later looks takes too long."""
 SMALLEST_LOOKS_ALPHA = 1e-6
-"""Least alpha with looks: their levels come from an integration that is not exact enough below this."""
+"""Smallest alpha with looks. For a smaller one, the integration that gives their levels is not exact enough."""
 POWER = 0.8
 MOST_SEEDS = 10_000
-"""Largest number that `seeds_needed` gives."""
+"""Largest value of `seeds_needed`."""
 NORMAL_DF = 500
-"""From so many degrees of freedom on, `seeds_needed` uses the normal distribution for Student's t."""
+"""From this many degrees of freedom on, `seeds_needed` uses the normal distribution in place of Student's t."""
 Value = Annotated[float, Field(allow_inf_nan=True)]  # a diverged run's NaN gets a verdict, not a parse error
 
 
 class Numbers(Strict):
-    """What is judged: one number for each run of both arms, and how to compare them."""
+    """The numbers to judge, one for each run of both arms, and how to compare them."""
 
     candidate: tuple[Value, ...]
     record: tuple[Value, ...] | None = None
     target: float | None = None
-    """Instead of a record: a fixed number to beat."""
+    """A fixed number to beat, in place of a record."""
     paired: bool = False
-    """Values at the same place (in rows: with the same seed) are a pair."""
+    """Whether values at the same position (in rows: with the same seed) are a pair."""
     looks: tuple[Count, ...] = ()
-    """Numbers of pairs (against a target: of values) after which the test is made; empty for one test of all."""
+    """Numbers of pairs (against a target: of values) after which a test is made; empty for one test of all values."""
     margin: float = 0.0
-    """What the gain must exceed, in the unit of the values."""
+    """Value that the gain must exceed, in the unit of the values."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
-    """One-sided level of the test, or of all looks together."""
+    """One-sided level of the one test, or of all looks together."""
     sigma: Annotated[float, Field(gt=0)] | None = None
-    """Standard deviation of a single value, if known beforehand; then a z-test is made instead of a t-test."""
+    """Standard deviation of a single value, if it is known before. Then a z-test replaces the t-test."""
     lower_is_better: bool = True
     candidate_seeds: tuple[Count, ...] | None = None
     """Seeds of the candidate's values, if known. They must differ."""
@@ -87,41 +87,42 @@ class Judgement(Strict):
     """The result of the test."""
 
     decision: Decision
-    """`accepted` if p <= alpha; `undecided` if the test could not be made or a look is missing; else `rejected`."""
+    """`accepted` if p <= alpha; `undecided` if the test could not be made or needs a further look; else `rejected`."""
     test: TestName
     p_value: float | None
-    """One-sided. With looks: the stage-wise p over all looks up to this one."""
+    """One-sided p-value. With looks, the stage-wise p over all looks up to this one."""
     gain: float | None
-    """Record (or target) minus candidate; candidate minus record where higher is better."""
+    """Mean of record (or target) minus candidate; candidate minus record if higher values are better."""
     ci_low: float | None
-    """Ends of the two-sided interval at level 1 - 2 alpha. With looks it holds at all looks at once."""
+    """`ci_low` and `ci_high` are the ends of the two-sided interval at level 1 - 2 alpha. With looks, it holds at
+    all looks at once."""
     ci_high: float | None
     n: Count
     """Number of the candidate's values."""
     reasons: tuple[str, ...]
-    """Reason codes, which `reasons.explain` puts into sentences."""
+    """Reason codes. `reasons.explain` gives a sentence for each."""
     paired: bool = False
     alpha: float = 0.01
-    """One-sided level, which `p_value` must not exceed."""
+    """One-sided level that `p_value` must not exceed."""
     interval_level: float = 0.98
     """1 - 2 alpha."""
     looks: tuple[Count, ...] = ()
     """The declared looks; empty for one test."""
     look: Count = 0
-    """Number of the look that decided or, if none did, of the last one reached; 0 before the first."""
+    """Number of the look that decided or, if none did, of the last look reached; 0 before the first."""
     next_look: int | None = None
     """Number of pairs that the next look needs; None if the verdict is final."""
     seeds_needed: int | None = None
-    """If not accepted: total seeds in each arm with which one test would show the measured gain with a probability of
-    80 %, if that gain is real. Rough, because gain and deviation come from few seeds. 10000 stands for 10000 or more.
-    None where the gain is not above the margin or the deviation is not known."""
+    """Number of seeds in each arm with which one test would accept with a probability of 80 %, if the true gain is the
+    measured one. It is rough, because gain and deviation come from few seeds. 10000 stands for 10000 or more. None if
+    accepted, if the gain is not above the margin, or if the deviation is not known."""
     notes: tuple[str, ...] = ()
-    """How the file was read, where there was a choice."""
+    """Sentences on how the file was read, if there were several ways."""
 
 
 @dataclass(frozen=True)
 class DeclaredLooks:
-    """Looks of a comparison outside a track. Their levels follow from `alpha`, which is kept exactly."""
+    """Looks of a comparison outside a track. Their levels are computed so that the false-accept rate is `alpha`."""
 
     looks: tuple[int, ...]
     alpha: float
@@ -131,9 +132,9 @@ class DeclaredLooks:
 
 
 def judge_numbers(numbers: Numbers, notes: tuple[str, ...] = ()) -> Judgement:
-    """Make the test that the design asks for; the choice of the test does not depend on the values.
+    """Make the test that fits the design. The choice of the test does not depend on the values.
 
-    Raises UndecidedError where there is no verdict yet and the number of pairs lies between two looks.
+    Raises UndecidedError if no look decided yet and the number of pairs lies between two looks.
     """
     sign = 1.0 if numbers.lower_is_better else -1.0
     candidate = [sign * value for value in numbers.candidate]
@@ -154,7 +155,7 @@ def judge_numbers(numbers: Numbers, notes: tuple[str, ...] = ()) -> Judgement:
         looks=numbers.looks,
         notes=notes,
     )
-    waits = {"too_few_values", "zero_variance"}  # more than the last look that was reached
+    waits = {"too_few_values", "zero_variance"}  # problems that further values may solve
     if numbers.looks and not set(once.reasons) - waits:
         arms = np.array(np.broadcast_to(record, len(candidate)), dtype=float), np.array(candidate)
         found = _sequential(*arms, numbers, blank)
@@ -171,7 +172,10 @@ def judge_numbers(numbers: Numbers, notes: tuple[str, ...] = ()) -> Judgement:
 def _sequential(
     record: np.ndarray, candidate: np.ndarray, numbers: Numbers, blank: Callable[..., Judgement]
 ) -> Judgement:
-    """All looks in turn, as in a confirmation. Raises UndecidedError where undecided pairs lie between two looks."""
+    """Replay all looks, as in a confirmation.
+
+    Raises UndecidedError if no look decided yet and the number of pairs lies between two looks.
+    """
     num, unit = len(candidate), "values" if numbers.record is None else "pairs"
     if num < numbers.looks[0]:
         nothing = dict.fromkeys(("p_value", "gain", "ci_low", "ci_high"))
@@ -210,7 +214,7 @@ def _sequential(
 
 
 def _seeds_needed(record: list[float] | float, candidate: list[float], numbers: Numbers, gain: float) -> int | None:
-    """The number described at `Judgement.seeds_needed`."""
+    """The value of `Judgement.seeds_needed`."""
     effect, num = gain - numbers.margin, len(candidate)
     if numbers.sigma is not None:
         variances = [numbers.sigma**2] * (1 if numbers.target is not None else 2)
@@ -239,7 +243,7 @@ def _seeds_needed(record: list[float] | float, candidate: list[float], numbers: 
 
 
 def _power(shift: float, df: float, alpha: float) -> float:
-    """Power of a one-sided test at `alpha` whose statistic is shifted by so many standard errors."""
+    """Power of a one-sided test at `alpha` if the true gain lies `shift` standard errors above the margin."""
     from scipy.special import nctdtr, ndtr, ndtri, stdtrit
 
     if df >= NORMAL_DF:

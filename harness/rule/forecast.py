@@ -1,6 +1,6 @@
-"""What a contest is expected to cost and to find, from simulated contests with screen and confirmation.
+"""Forecasts how a contest ends and what it costs, by simulating contests with screen and confirmation.
 
-Assumes normal losses, no correlation between the runs of a seed, and equal times, so that no guard on time decides.
+Assumptions: losses are normal, the two runs of a seed are not correlated, and no guard on time decides.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from harness.rule.stats import Array
 from harness.rule.verdict import Stage
 
 NUM_CONTESTS = 20_000
-"""With so many, a share of 0.001 has a relative error of about 20 %, a share of one half less than 1 %."""
+"""Number of simulated contests. The relative error is about 20 % for a share of 0.001, below 1 % for one half."""
 
 
 class Forecast(NamedTuple):
-    """How the simulated contests ended, as shares of all of them."""
+    """How the simulated contests ended, as shares of all contests."""
 
     accepted: float
     passed: float
-    """Share that the screen passes on; 1 without a screen."""
+    """Share of contests that pass the screen; 1 if there is no screen."""
     screen: tuple[float, ...]
-    """For each look of the screen, the share of contests whose screen ends there; empty without a screen."""
+    """For each screen look, the share of contests whose screen ends there; empty if there is no screen."""
     confirmation: tuple[float, ...]
-    """For each look of the confirmation, the share whose confirmation ends there."""
+    """For each confirmation look, the share of contests whose confirmation ends there."""
 
 
 def forecast(rule: Rule, gain: float, sd: float, *, margin: float = 0.0) -> Forecast:
-    """Simulate a candidate whose true gain is `gain`; a pair's difference has the standard deviation `sd`.
+    """Simulate contests of a candidate with the true gain `gain`. A pair's difference has the standard deviation `sd`.
 
-    All in nats per token; `margin` is the price of the candidate's statements. The random numbers are always the same,
-    so equal arguments give equal results, and a larger gain is never accepted less often.
+    `gain`, `sd` and `margin` are in nats per token. `margin` is the price of the candidate's statements. The random
+    numbers are always the same: equal arguments give equal results, and a larger gain is never accepted less often.
     """
     generator = np.random.default_rng(0)
 
@@ -67,36 +67,37 @@ def forecast(rule: Rule, gain: float, sd: float, *, margin: float = 0.0) -> Fore
 
 
 def _shares(done: Replay, num_looks: int) -> tuple[float, ...]:
-    """Shares of all contests that ended at each look."""
+    """For each look, the share of all contests that ended there."""
     return tuple((np.bincount(done.look, minlength=num_looks + 1)[1:] / NUM_CONTESTS).tolist())
 
 
 TimeSource = Literal["kept runs", "matrix rate"]
-"""What the time of a run is estimated from."""
+"""How the time of a run is estimated."""
 
 
 class Cost(NamedTuple):
-    """What a stage has trained by the end of a look."""
+    """Cost of a stage up to the end of one look."""
 
     runs: float
     slots: float
-    """Duration, in units of the time of one run, with `jobs` runs at a time."""
+    """Duration with `jobs` runs at a time, in units of the time of one run."""
 
 
 def trained_arms(rule: Rule, stage: Stage) -> int:
-    """Runs that a stage trains for each seed: 2 for fresh pairs, 1 if the record's runs are kept ones."""
+    """Number of runs that a stage trains for each seed: 2 for fresh pairs, 1 if the record's runs exist already."""
     return 2 if stage == "confirmation" and rule.design == "paired" else 1
 
 
 def filled(rule: Rule, stage: Stage, look: int, jobs: int) -> int:
-    """Number of seeds to train up to a look, rounded up so that `jobs` runs at a time leave no core idle."""
+    """Number of seeds to train up to a look, rounded up so that all `jobs` places are in use."""
     arms = trained_arms(rule, stage)
     return math.ceil(arms * look / jobs) * jobs // arms
 
 
 def look_costs(rule: Rule, stage: Stage, jobs: int) -> list[Cost]:
-    """For each look of a stage, its cost if the record's runs on public seeds are kept already. Empty for the screen
-    of a track without `noise_nats`.
+    """For each look of a stage, the cost up to its end. The record's runs on public seeds are taken to exist already.
+
+    Empty for the screen of a track without `noise_nats`.
     """
     if stage == "screen" and rule.noise_nats is None:
         return []
@@ -108,25 +109,25 @@ def look_costs(rule: Rule, stage: Stage, jobs: int) -> list[Cost]:
 
 
 class StageCost(Strict):
-    """How many runs a stage trains, and how long they take on this machine."""
+    """Number of runs that are trained, and how many seconds they take on this machine."""
 
     runs: float
     time_s: float | None
-    """None where the time of a run is not known."""
+    """None if the time of a run is not known."""
 
 
 class Expected(Strict):
-    """What to expect of a candidate with one gain. Costs are means over all contests, with those that the screen ends.
+    """What to expect of a candidate with a given gain. Costs are means over all contests, passed by the screen or not.
 
-    The cost of the screen counts the candidate's runs alone.
+    The cost of the screen counts only the candidate's runs.
     """
 
     gain: float
-    """True gain in nats per token, without the price of its statements."""
+    """True gain in nats per token. The price of the statements is not subtracted."""
     passed: float
-    """Probability that the screen passes it on."""
+    """Probability that the candidate passes the screen."""
     accepted: float
-    """Probability that it passes the screen and the confirmation accepts it."""
+    """Probability that the candidate passes the screen and the confirmation accepts it."""
     screen: StageCost
     confirmation: StageCost
     total: StageCost
@@ -136,28 +137,28 @@ class ContestPlan(Strict):
     """What to expect of contests on a track."""
 
     expected: tuple[Expected, ...]
-    """For no gain, for the gain that was asked for, and for twice as much."""
+    """Three entries: for no gain, for the given gain, and for twice the given gain."""
     noise_nats: float
-    """Standard deviation of a pair's difference, as the track declares it."""
+    """Standard deviation of a pair's difference, in nats, as the track declares it."""
     margin: float
-    """Price of the added statements, nats per token."""
+    """Price of the added statements, in nats per token."""
     run_s: float | None
-    """Seconds of one whole run on this machine; None where neither kept runs nor an estimate tell."""
+    """Seconds of one whole run on this machine; None if it is not known."""
     source: TimeSource | None
     jobs: Positive
-    """Runs at a time."""
+    """Number of runs that are trained at the same time."""
     longest: StageCost
-    """Cost of a contest that takes all looks of both stages."""
+    """Cost of a contest that needs all looks of both stages."""
     record: StageCost
-    """Cost of the record's runs on public seeds, which are trained once and serve every candidate."""
+    """Cost of the record's runs on public seeds. They are trained once and used for every candidate."""
 
 
 def make_plan(
     track: Track, gain: float, statements: int, jobs: int, run_s: float | None, source: TimeSource | None
 ) -> ContestPlan:
-    """What to expect of a candidate that gains `gain` nats per token and adds `statements`, from simulated contests.
+    """What to expect of a candidate that gains `gain` nats per token and adds `statements`, by simulation.
 
-    A run takes `run_s` seconds here, estimated from `source`. Raises LlmbenchError where the track's noise is unknown.
+    A run takes `run_s` seconds here, estimated from `source`. Raises LlmbenchError if the track's noise is not known.
     """
     rule, name, sd = track.rule, track.name, track.rule.noise_nats
     if sd is None:
@@ -197,6 +198,6 @@ def make_plan(
 
 
 def _mean_cost(costs: Sequence[Cost], shares: Sequence[float]) -> Cost:
-    """Mean cost over all contests, given the share that ends at each look."""
+    """Mean cost over all contests, given each look's cost and the share of contests that end there."""
     both = list(zip(costs, shares, strict=True))
     return Cost(sum(share * one.runs for one, share in both), sum(share * one.slots for one, share in both))

@@ -1,4 +1,4 @@
-"""Reason codes: a verdict names its reasons by these stable codes; each has a sentence."""
+"""The stable codes by which a verdict names its reasons, and a sentence for each code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 from harness.core.errors import LlmbenchError, did_you_mean
 
 Judged = Literal["variant", "trainer", "looks", "test"]
-"""What was judged: a variant, a trainer of the user's, or numbers of a file, with looks or by one test."""
+"""What was judged: a variant, the user's own trainer, or a file's numbers, by `looks` or by one `test`."""
 
 WORDS: Mapping[Judged, Mapping[str, str]] = {
     "variant": {
@@ -29,7 +29,7 @@ WORDS: Mapping[Judged, Mapping[str, str]] = {
     "looks": {"guarded": ""},
     "test": {"guarded": "", "shown": "The gain is"},
 }
-"""The words in braces below. Those that are not named here are the words for a variant."""
+"""The words for the names in braces below. A name that has no word here gets the word for a variant."""
 
 _SENTENCES = {
     # accepted
@@ -78,7 +78,7 @@ _SENTENCES = {
     "unequal_lengths": "Paired arms must have equally many values.",
     "bad_sigma": "The known deviation must be a positive number.",
     "bad_alpha": "The level alpha must lie between 1e-12 and 0.5.",
-    # remarks, after the reason that decided
+    # remarks, which follow the deciding reason
     "equal_spread_assumed": "The record's runs are stored ones; the test assumes that both arms have the same spread.",
     "fewer_statements": "The candidate has fewer statements than the record; in this lane that earns no credit.",
     "pairs_left_over": "An earlier look decided; later pairs are not used.",
@@ -90,7 +90,7 @@ REASONS = {code: sentence.format_map(WORDS["variant"]) for code, sentence in _SE
 
 
 def explain(code: str, judged: Judged = "variant") -> str:
-    """One sentence for a reason code. Raises LlmbenchError for a code that does not exist."""
+    """The sentence for a reason code. Raises LlmbenchError for a code that does not exist."""
     if code not in _SENTENCES:
         raise LlmbenchError(f"there is no reason code '{code}'{did_you_mean(code, REASONS)}")
     return _SENTENCES[code].format_map({**WORDS["variant"], **WORDS[judged]})

@@ -1,9 +1,9 @@
-"""How a gain changes with compute: its slope, a forecast for another size, and what it is worth in compute.
+"""How a gain changes with compute: its slope, a forecast for another size, and the compute that it is worth.
 
-A *rung* is a track of one size. Each has its own pairs with their own standard deviation. Every number here is a
-weighted sum of the rungs' mean gains: its variance follows from theirs, and its degrees of freedom are Welch's (1947),
-as for the difference of two means. Compute is in floating-point operations of a run, and gains are taken to be linear
-in its logarithm to base ten. That is an assumption, and best for sizes that are close.
+A *rung* is a track of one size. Each rung has its own pairs with their own standard deviation. Slope and forecast are
+weighted sums of the rungs' mean gains. The variance of such a sum follows from the means' variances. Its degrees of
+freedom are Welch's (1947), as for the difference of two means. Compute is the number of floating-point operations of a
+run. Assumption: a gain is linear in the logarithm of compute to base ten. This fits best for sizes that are close.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from harness.core.errors import LlmbenchError
 from harness.rule.stats import Array
 
 FEWEST_PAIRS = 2
-"""Least number of pairs of a rung, because one pair has no standard deviation."""
+"""Least number of pairs on a rung, because a single pair has no standard deviation."""
 
 FEWEST_IDEAS = 2
-"""Least number of ideas that have an order."""
+"""Least number of ideas that can be ordered."""
 RESAMPLES = 2000
 
 
 class Rung(NamedTuple):
-    """One size: the compute of one run, and the gain of each pair in nats per token."""
+    """One size: the compute of one run, and each pair's gain in nats per token."""
 
     compute: float
     gains: Sequence[float]
 
 
 class Interval(NamedTuple):
-    """A number and the ends of its two-sided interval, which equal the number if there is no spread."""
+    """A value and the ends of its two-sided interval. Without spread, both ends equal the value."""
 
     value: float
     low: float
@@ -41,24 +41,24 @@ class Interval(NamedTuple):
 
 
 def gain_at(rung: Rung, level: float = 0.9) -> Interval:
-    """The mean gain on one rung, with its interval at `level`. Raises LlmbenchError for fewer than two pairs."""
+    """Mean gain on one rung, with its interval at `level`. Raises LlmbenchError for fewer than two pairs."""
     return _weighted([rung], np.ones(1), level)
 
 
 def slope(rungs: Sequence[Rung], level: float = 0.9) -> Interval:
-    """Gain per tenfold of compute, by least squares over the rungs' means.
+    """Change of the gain for ten times the compute, by least squares over the rungs' means.
 
-    Raises LlmbenchError for fewer than two rungs of different compute, or fewer than two pairs on one.
+    Raises LlmbenchError for fewer than two rungs of different compute, or if a rung has fewer than two pairs.
     """
     x = _log_compute(rungs)
     return _weighted(rungs, (x - x.mean()) / ((x - x.mean()) ** 2).sum(), level)
 
 
 def forecast(rungs: Sequence[Rung], compute: float, level: float = 0.9, *, pairs: int | None = None) -> Interval:
-    """The gain on the same line at another compute.
+    """The gain at another compute, on the line through the rungs' gains.
 
-    With `pairs` the interval is that of the mean of so many pairs there, with the spread of the nearest rung. Without
-    it, it is that of the line. Raises LlmbenchError as `slope` does.
+    With `pairs`, the interval is for the mean of so many new pairs, with the spread of the nearest rung. Without, it is
+    for the line itself. Raises LlmbenchError like `slope`.
     """
     x = _log_compute(rungs)
     weights = 1 / len(x) + (math.log10(compute) - x.mean()) * (x - x.mean()) / ((x - x.mean()) ** 2).sum()
@@ -68,11 +68,11 @@ def forecast(rungs: Sequence[Rung], compute: float, level: float = 0.9, *, pairs
 
 
 def compute_multiple(base: Sequence[tuple[float, float]], compute: float, gain: Interval) -> Interval:
-    """How many times `compute` the base needs for a loss that is lower by `gain`, from its own losses over the rungs.
+    """Compute that the base needs for a loss that is lower by `gain`, as a multiple of `compute`.
 
     `base` holds (compute, val loss) of the base on each rung. Between rungs the loss is taken to be linear in the
-    logarithm of compute; outside, the nearest slope is continued. Raises LlmbenchError where
-    the base's loss does not fall from rung to rung, or where `compute` is none of the rungs.
+    logarithm of compute; outside them, the nearest slope is continued. Raises LlmbenchError if the base's loss does not
+    fall from rung to rung, or if no rung has the compute `compute`.
     """
     points = sorted(base)
     x, loss = (np.array(values, dtype=float) for values in zip(*points, strict=True))
@@ -83,7 +83,7 @@ def compute_multiple(base: Sequence[tuple[float, float]], compute: float, gain: 
 
     def needed(gain: float) -> float:
         target = start - gain
-        place = int(np.clip(np.searchsorted(-loss, -target), 1, len(loss) - 1))  # the piece that contains the target
+        place = int(np.clip(np.searchsorted(-loss, -target), 1, len(loss) - 1))  # the two rungs around the target
         share = (loss[place - 1] - target) / (loss[place - 1] - loss[place])
         return float(10 ** (x[place - 1] + share * (x[place] - x[place - 1]) - math.log10(compute)))
 
@@ -91,9 +91,9 @@ def compute_multiple(base: Sequence[tuple[float, float]], compute: float, gain: 
 
 
 def order_kept(first: Sequence[float], second: Sequence[float], level: float = 0.9) -> Interval:
-    """The share of pairs of ideas whose gains are in the same order on two sizes: 1/2 by chance, 1 if all are.
+    """Share of pairs of ideas whose gains are in the same order on two sizes. By chance it is 1/2.
 
-    The interval is a percentile bootstrap over the ideas (Efron, 1979), because the pairs of an idea are not
+    The interval is a percentile bootstrap over the ideas (Efron, 1979), because pairs with a common idea are not
     independent. Equal gains count half. Raises LlmbenchError for fewer than two ideas.
     """
     if len(first) < FEWEST_IDEAS:
@@ -103,14 +103,14 @@ def order_kept(first: Sequence[float], second: Sequence[float], level: float = 0
     others = ~np.eye(len(first), dtype=bool)
     drawn = np.random.default_rng(0).integers(len(first), size=(RESAMPLES, len(first)))
     places = drawn[:, :, None], drawn[:, None, :]
-    count = others[places].sum(axis=(1, 2))  # an idea that is drawn twice is no pair
+    count = others[places].sum(axis=(1, 2))  # an idea that is drawn twice makes no pair with itself
     shares = (kept * others)[places].sum(axis=(1, 2))[count > 0] / count[count > 0]
     low, high = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(kept[others].mean()), float(low), float(high))
 
 
 def share(hits: int, count: int, level: float = 0.9) -> Interval:
-    """A share of `count` ideas with Wilson's interval (1927)."""
+    """The share `hits` / `count` with Wilson's interval (1927)."""
     from scipy.special import ndtri
 
     z, found = float(ndtri((1 + level) / 2)), hits / count
@@ -120,9 +120,10 @@ def share(hits: int, count: int, level: float = 0.9) -> Interval:
 
 
 def typical_deviation(gains: Sequence[Sequence[float]]) -> float | None:
-    """The median over ideas of the standard deviation of a pair's gain; None if no idea has two pairs.
+    """Typical standard deviation of a pair's gain: the median over ideas. None if no idea has two pairs.
 
-    The median of few normal values' variances is below the variance: each is divided by its own median under it.
+    The median of sample variances of a few normal values lies below the true variance. So each sample variance is
+    divided by the median that it has for a true variance of one.
     """
     from scipy.special import chdtri
 
@@ -142,7 +143,7 @@ def _log_compute(rungs: Sequence[Rung]) -> Array:
 
 
 def _weighted(rungs: Sequence[Rung], weights: Array, level: float, more: float = 0.0) -> Interval:
-    """The weighted sum of the rungs' mean gains; `more` is an additional variance."""
+    """Weighted sum of the rungs' mean gains, with its interval. `more` is an additional variance."""
     from scipy.special import stdtrit
 
     if any(len(rung.gains) < FEWEST_PAIRS for rung in rungs):

@@ -1,8 +1,8 @@
-"""The screen on arrays: after a candidate's first runs it drops the candidate, passes it on, or needs more runs.
+"""The screen, on arrays. After a candidate's first runs it drops the candidate, passes it on, or needs more runs.
 
-It compares the mean gain with the track's known noise. It promises nothing about errors: a candidate that passes is
-confirmed on fresh seeds, and only that decides. Shapes: seeds are the last axis; any axes before it are independent
-contests.
+It compares the mean gain with the track's known noise. It has no guaranteed error rate: a candidate that passes goes on
+to the confirmation on fresh seeds, and only the confirmation decides. Shapes: seeds are the last axis; any axes before
+it are independent contests.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from harness.rule.stats import Array
 
 
 def units(gains_S: Array, margin: float, rule: Rule) -> Array:
-    """Mean gain minus price, in units of the track's `noise_nats`. Raises ValueError where the track declares none."""
+    """Mean gain minus price, in units of the track's `noise_nats`. Raises ValueError if the track declares no noise."""
     if rule.noise_nats is None:
         raise ValueError("a track without noise_nats has no screen")
     found: Array = (gains_S.mean(-1) - margin) / rule.noise_nats
@@ -23,7 +23,7 @@ def units(gains_S: Array, margin: float, rule: Rule) -> Array:
 
 
 def replay_screen(gains_S: Array, margin: float, rule: Rule) -> Replay:
-    """All looks in turn, for every contest at once: 1 for passed, -1 for dropped, 0 for needs more runs."""
+    """Replay all looks, for every contest at once. Decisions: 1 is passed, -1 is dropped, 0 needs more runs."""
     *contests, available = gains_S.shape
     decision, look = np.zeros(contests, dtype=np.int64), np.zeros(contests, dtype=np.int64)
     limits = zip(rule.screen_looks, rule.screen_pass, rule.screen_drop, strict=True)

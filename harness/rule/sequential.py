@@ -1,6 +1,6 @@
-"""The looks of a confirmation on arrays: which contests are accepted, rejected, or need more pairs.
+"""The looks of a confirmation, on arrays: which contests are accepted, are rejected, or need more pairs.
 
-`verdict.decide` uses it for one contest, `benchmarks/verdict.py` for a hundred thousand simulated ones.
+`verdict.decide` uses this module for one contest, `benchmarks/verdict.py` for a hundred thousand simulated ones.
 Shapes: seeds are always the last axis; any axes before it are independent contests.
 """
 
@@ -24,18 +24,18 @@ Counts = NDArray[np.int64]
 Quantity = Literal["loss", "time", "evaluation_time"]
 
 SIZE_TOLERANCE = 0.01
-"""Largest relative error of the false-accept rate that a track's levels give."""
+"""Largest relative error allowed between the false-accept rate of a track's levels and alpha."""
 NODES = 200
-"""Points of each of the three grids over the statistic: one even, two dense on the sides of an edge. With four times as
-many points and twice as many angles, the size of usual looks changes by less than one in a thousand."""
+"""Number of points in each of three grids over the statistic: one is even, two are dense beside an edge. With four
+times as many points and twice as many angles, the false-accept rate of usual looks changes by less than 0.1 %."""
 ANGLES = 32
-"""Gauss-Legendre nodes for the integral of one step."""
+"""Number of Gauss-Legendre nodes for the integral of one step."""
 SMALLEST_P, LARGEST_P = 1e-150, 1 - 2.0**-53
-"""Range of levels for which quantiles and their squares are finite."""
+"""Range of the levels for which quantiles and their squares are finite."""
 
 
 class Looks(Protocol):
-    """After how many pairs, and at which levels, a contest may be decided: by a track's rule, or as declared."""
+    """Numbers of pairs after which a contest may be decided, with levels. A track's rule states them, or the user."""
 
     @property
     def looks(self) -> tuple[int, ...]: ...
@@ -59,22 +59,22 @@ class Criterion:
     margin: float
     design: Design
     level: float | None = None
-    """None if the gain must be shown at the level of each look. A guard on time has its own level: at that level it
-    passes if the gain is shown to be above the margin, and blocks if it is shown to be below. In between the next look
-    is needed; at the last look the mean decides."""
+    """None if the gain must be shown at the level of each look. A guard on time has its own level. At that level it
+    passes if the gain is shown to be above the margin, and blocks if the gain is shown to be below. Otherwise the next
+    look is needed; at the last look the mean decides."""
     counts: Flags | None = None
-    """Which pairs count, the same for every contest; None for all."""
+    """Which pairs count, equal for all contests; None if all pairs count."""
     missed: str
-    """Reason code where the last look does not show the gain."""
+    """Reason code if the last look does not show the gain."""
     hopeless: str
-    """Reason code where an earlier look excludes it."""
+    """Reason code if an earlier look excludes the gain."""
     unclear: str = ""
-    """Reason code where a look shows neither, for a criterion with its own level."""
+    """Reason code if a look neither shows nor excludes the gain, for a criterion with its own level."""
 
     def arms(self, num_pairs: int) -> tuple[Array, Array]:
-        """The record's and the candidate's values in those of the first `num_pairs` pairs that count.
+        """The values of record and candidate in the first `num_pairs` pairs, without pairs that do not count.
 
-        Stored runs of a record all count.
+        All stored runs of a record count.
         """
         counted = slice(None) if self.counts is None else self.counts[:num_pairs]
         candidate = self.candidate[..., :num_pairs][..., counted]
@@ -84,33 +84,33 @@ class Criterion:
 
 
 class Finding(NamedTuple):
-    """What one criterion gives at one look, for every contest."""
+    """Result of one criterion at one look, for every contest."""
 
     estimate: Estimate
     low: Array
     high: Array
-    """Ends of the two-sided interval at the look's level, or at the criterion's own."""
+    """`low` and `high` are the ends of the two-sided interval at the look's level, or at the criterion's own level."""
     p: Array
-    """One-sided p-value of this look alone."""
+    """One-sided p-value of this look, without the other looks."""
     passes: Flags
     hopeless: Flags
     unclear: Flags
-    """Neither shown nor excluded, because the values have no spread or too few pairs count."""
+    """Whether the gain is neither shown nor excluded because the values have no spread or too few pairs count."""
 
 
 class Replay(NamedTuple):
-    """The state of each contest after all looks for which there are enough pairs."""
+    """The state of each contest after all looks that have enough pairs."""
 
     decision: Counts
     """1 for accepted, -1 for rejected, 0 for undecided."""
     look: Counts
-    """Number of the look that decided or, if none did, of the last one reached; 0 before the first."""
+    """Number of the look that decided or, if none did, of the last look reached; 0 before the first."""
 
 
 def find(criterion: Criterion, look: int, rule: Looks) -> Finding:
-    """What one criterion gives at look number `look`, counted from 1.
+    """Evaluate one criterion at look number `look`, counted from 1.
 
-    All numbers are NaN where fewer pairs count than the first look needs.
+    All numbers are NaN if fewer pairs count than the first look needs.
     """
     level, num_pairs, is_last = rule.levels[look - 1], rule.looks[look - 1], look == len(rule.looks)
     record, candidate = criterion.arms(num_pairs)
@@ -133,7 +133,7 @@ def find(criterion: Criterion, look: int, rule: Looks) -> Finding:
 
 
 def replay(criteria: Sequence[Criterion], rule: Looks) -> Replay:
-    """All looks in turn, for every contest at once. The first decision is final."""
+    """Replay all looks in order, for every contest at once. The first decision is final."""
     *contests, available = criteria[0].candidate.shape
     decision, look = np.zeros(contests, dtype=np.int64), np.zeros(contests, dtype=np.int64)
     for number, num_pairs in enumerate(rule.looks, start=1):
@@ -151,13 +151,13 @@ def replay(criteria: Sequence[Criterion], rule: Looks) -> Replay:
 
 
 def false_accept_rate(looks: Sequence[int], levels: Sequence[float]) -> float:
-    """Probability that paired t-tests at these looks and levels accept a candidate without any gain.
+    """Probability that paired t-tests at these looks and levels accept a candidate with no gain.
 
-    Exact for normal differences. With S_n the sum and Q_n the sum of squares of n differences, the statistic of every
-    look is a function of u_n = S_n / sqrt(Q_n), t = u sqrt((n - 1) / (n - u^2)). Without a gain the direction of the
-    differences is uniform on a sphere, so u_n is a Markov chain: u' = u cos(a) + sin(a), where the angle a is
-    independent of u and has a density proportional to cos(a)^(n - 1). The recursion runs backwards: the probability
-    of acceptance from u_n is the mean over a of the probability from u_{n+1}.
+    Exact for normal differences. Let S_n be the sum and Q_n the sum of squares of n differences, and u_n = S_n /
+    sqrt(Q_n). The t statistic of a look follows from u_n: t = u sqrt((n - 1) / (n - u^2)). With no gain, the direction
+    of the vector of differences is uniform on a sphere. So u_n is a Markov chain: u' = u cos(a) + sin(a), where the
+    angle a is independent of u and has a density proportional to cos(a)^(n - 1). The computation runs backwards: the
+    probability of acceptance from u_n is the mean over a of the probability from u_{n+1}.
     """
     from scipy.special import stdtrit
 
@@ -167,11 +167,11 @@ def false_accept_rate(looks: Sequence[int], levels: Sequence[float]) -> float:
 
 
 def stage_wise_p(looks: Sequence[int], levels: Sequence[float], look: int, p: float) -> float:
-    """The p-value over all looks of a paired design that stopped at `look`, where the test at that look gave `p`.
+    """The p-value over all looks, for a paired design that stopped at `look` with the p-value `p` at that look.
 
-    It is the probability, for a candidate without any gain, to be accepted at an earlier look or to reach this look
-    with a statistic at least as large. It is at most alpha exactly where the candidate is accepted (stage-wise
-    ordering, Fairbanks and Madsen 1982).
+    It is the probability that a candidate with no gain is accepted at an earlier look, or reaches this look with a
+    statistic at least as large. It is at most alpha exactly if the candidate is accepted (stage-wise ordering,
+    Fairbanks and Madsen 1982).
     """
     return false_accept_rate(looks[:look], [*levels[: look - 1], p])
 
@@ -182,7 +182,7 @@ def _crossing(looks: tuple[int, ...], quantiles: tuple[float, ...]) -> float:
     from scipy.special import stdtr, stdtrit
 
     bars = {n: t * math.sqrt(n / (n - 1 + t * t)) for n, t in zip(looks, quantiles, strict=True)}
-    # After the last look nothing is accepted any more.
+    # After the last look the probability of acceptance is zero.
     last = looks[-1]
     grid, edge = np.array([-math.sqrt(last), math.sqrt(last)]), bars[last]
     later = np.zeros_like(grid)
@@ -193,12 +193,12 @@ def _crossing(looks: tuple[int, ...], quantiles: tuple[float, ...]) -> float:
         later = _one_step(new_grid, n, edge, n + 1 in bars, grid, later, nodes, weights)
         grid, edge = new_grid, new_edge
     first = looks[0]
-    # At the first look: quantiles of u at equal steps of probability, where the contest goes on.
+    # The first look: the probability of acceptance at it, then of acceptance later, integrated over quantiles of u.
     t_first = quantiles[0]
     at_first = float(stdtr(first - 1, -t_first))
     share = (nodes + 1) / 2
     total = 0.0
-    # The probability below the bar, in finer pieces near the bar, where later acceptance is likely.
+    # The pieces of the integral are finer near the bar, where acceptance at a later look is likely.
     edges = 1 - (1 - np.linspace(0, 1, 200)) ** 3
     for low, high in itertools.pairwise(edges):
         mass = (low + (high - low) * share) * (1 - at_first)
@@ -209,9 +209,9 @@ def _crossing(looks: tuple[int, ...], quantiles: tuple[float, ...]) -> float:
 
 
 def _grid(n: int, edge: float) -> tuple[Array, float]:
-    """States u_n. Near those that can just reach `edge` at n + 1 the probability behaves like a square root.
+    """The grid of states u_n, and the state that can just reach `edge` at n + 1.
 
-    The grid is dense near them.
+    The grid is dense near that state, because the probability behaves like a square root there.
     """
     longest = math.sqrt(n)
     plain = longest * np.sin(np.linspace(-math.pi / 2, math.pi / 2, NODES))
@@ -224,9 +224,9 @@ def _grid(n: int, edge: float) -> tuple[Array, float]:
 def _one_step(
     u: Array, n: int, edge: float, is_look: bool, next_grid: Array, next_value: Array, nodes: Array, weights: Array
 ) -> Array:
-    """Probability of acceptance after n differences, from that after n + 1, which is not smooth at `edge`.
+    """Probability of acceptance from each state `u` after n differences, given the probabilities after n + 1.
 
-    If n + 1 is a look, it accepts everything from `edge` on.
+    The probabilities after n + 1 are not smooth at `edge`. If n + 1 is a look, every state from `edge` on is accepted.
     """
     half = math.pi / 2
     turned, longest = np.arctan(u), np.sqrt(1 + u * u)
@@ -234,7 +234,7 @@ def _one_step(
     inside = np.arcsin(np.clip(edge / longest, -1, 1))
     meets = (-math.pi - inside, inside, math.pi - inside)
     cuts = [np.full_like(u, -half), *(np.clip(meet - turned, -half, half) for meet in meets), np.full_like(u, half)]
-    # Normalized by the integral of cos^(n-1) over all angles.
+    # The inverse of the integral of cos^(n-1) over all angles.
     scale = math.gamma(n / 2 + 0.5) / (math.sqrt(math.pi) * math.gamma(n / 2))
     value = np.zeros_like(u)
     for place, (low, high) in enumerate(itertools.pairwise(cuts)):
@@ -250,16 +250,16 @@ def _one_step(
 
 
 WEIGHTS = ((3, 4, 5, 6, 7, 8), (1.0, 1.3, 1.6, 2.0, 2.8, 4.0))
-"""Looks of a contest of eight pairs and the ratio of their levels; tracks use some of them (benchmarks/verdict)."""
+"""Looks of a contest of eight pairs, and the ratio of their levels. Tracks use some of them (benchmarks/verdict)."""
 
 
 def usual_weights(looks: Sequence[int]) -> list[float]:
-    """The ratio of the levels at these looks, as on the tracks, by each look's share of the last one."""
+    """The ratio of the levels at these looks, interpolated in WEIGHTS by each look's share of the last look."""
     return [float(np.interp(8 * look / looks[-1], *WEIGHTS)) for look in looks]
 
 
 def spend(looks: Sequence[int], weights: Sequence[float], alpha: float) -> tuple[float, ...]:
-    """Levels in the ratio of `weights` whose false-accept rate in a paired design is `alpha`."""
+    """Levels in the ratio `weights` that give a paired design the false-accept rate `alpha`."""
     from scipy.optimize import brentq
 
     def missed(scale: float) -> float:
@@ -270,8 +270,8 @@ def spend(looks: Sequence[int], weights: Sequence[float], alpha: float) -> tuple
 
 
 def check_levels(rule: Looks) -> None:
-    """Raises LlmbenchError where the levels do not give the false-accept rate alpha."""
-    if rule.design == "stored":  # stored runs have no exact levels but a union bound
+    """Raises LlmbenchError if the levels do not give the false-accept rate alpha."""
+    if rule.design == "stored":  # for stored runs only a union bound is known
         size, exact = sum(rule.levels), False
     else:
         size, exact = false_accept_rate(rule.looks, rule.levels), True

@@ -1,11 +1,11 @@
-"""Statistics of a comparison. scipy is loaded when a test is first used.
+"""Statistical tests of a comparison. scipy is loaded when a test is first used.
 
-Gains are record minus candidate, because lower losses and times are better. Every test is one-sided and asks
-whether the true gain exceeds `margin`. A test that cannot be made (one value, no variance, NaN, infinity, arms of
-unequal length) gives a reason code and no p-value, so it can never accept.
+A gain is record minus candidate, because lower losses and times are better. Every test is one-sided: does the true gain
+exceed `margin`? A test that cannot be made (one value, no variance, NaN, infinity, arms of unequal length) gives a
+reason code and no p-value, so it can never accept.
 
-The formulas work on arrays (`Estimate`), so the same code serves three seeds and a million simulated contests.
-Shapes: S seeds, always the last axis; any axes before it are independent contests.
+The formulas work on arrays (`Estimate`), so the same code is used for three seeds and for a million simulated contests.
+Shapes: S is the number of seeds, always the last axis; any axes before it are independent contests.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Array = NDArray[np.float64]
 Design = Literal["paired", "stored", "welch"]
 TestName = Literal["one_sample_t", "welch_t", "paired_t", "z", "two_sample_z"]
 
-LARGEST = 1e100  # squares of larger numbers may overflow; no loss and no time is that large
+LARGEST = 1e100  # the square of a larger number may overflow; no loss and no time is that large
 ROUNDING = 8 * 2.0**-52  # a spread below eight units in the last place is rounding, not noise
-SMALLEST_ALPHA = 1e-12  # far below any level in use, and quantiles are still finite
-FEWEST_SIGN_FLIPS = 7  # with six pairs the smallest p is 1/64, above any alpha in use
-MOST_SIGN_FLIPS = 20  # 2**20 sums; with more pairs the t-test needs no such check
+SMALLEST_ALPHA = 1e-12  # far below any level in use; quantiles are still finite
+FEWEST_SIGN_FLIPS = 7  # pairs; with six the smallest p is 1/64, above any alpha in use
+MOST_SIGN_FLIPS = 20  # pairs, which give 2**20 sums; with more pairs the t-test needs no such check
 
 
 class Estimate(NamedTuple):
@@ -45,14 +45,14 @@ class GainTest(NamedTuple):
     alpha: float
     gain: float | None = None
     ci_low: float | None = None
-    """Lower end of the two-sided interval at level 1 - 2 alpha; it is above the margin exactly where p < alpha."""
+    """Lower end of the two-sided interval at level 1 - 2 alpha. It is above the margin exactly if p < alpha."""
     ci_high: float | None = None
     p_value: float | None = None
     reasons: tuple[str, ...] = ()
 
     @property
     def passes(self) -> bool:
-        """Whether the gain exceeds the margin at level `alpha`."""
+        """Whether the gain is shown to exceed the margin at level `alpha`."""
         return self.p_value is not None and self.p_value <= self.alpha
 
 
@@ -67,9 +67,9 @@ def gain_test(
 ) -> GainTest:
     """Test whether the candidate's gain over the record, or over a fixed target, exceeds `margin`.
 
-    Against a target: Student's t. Two independent arms, whose variances may differ: Welch's t (Welch 1947). `paired`
-    arms, where values at the same place are a pair: Student's t of the differences. With `sigma`, the known standard
-    deviation of a single value: the z-test.
+    A fixed target needs Student's t. Two independent arms, whose variances may differ, need Welch's t (Welch 1947).
+    `paired` arms, in which values at the same position are a pair, need Student's t of the differences. If `sigma`, the
+    standard deviation of a single value, is known, the test is the z-test.
     """
     target = record if isinstance(record, int | float) else None
     arms = [candidate] if isinstance(record, int | float) else [record, candidate]
@@ -105,14 +105,14 @@ def gain_test(
 
 
 def seed_problems(record: Sequence[int], candidate: Sequence[int], *, paired: bool) -> tuple[str, ...]:
-    """Reason codes for seeds that occur twice in one arm or differ within a pair."""
+    """Reason codes for seeds that occur twice in one arm, or that differ within a pair."""
     repeated = len(set(record)) != len(record) or len(set(candidate)) != len(candidate)
     mixed = paired and list(record) != list(candidate)
     return ("repeated_seeds",) * repeated + ("mixed_seeds",) * mixed
 
 
 def pair_correlation(record: Sequence[float], candidate: Sequence[float]) -> float | None:
-    """Pearson's correlation over the pairs; None for fewer than three pairs or if an arm has no spread."""
+    """Pearson's correlation of the two arms over the pairs; None for fewer than three pairs or without spread."""
     if len(record) != len(candidate) or len(record) < 3 or value_problems(record, candidate):
         return None
     arms = np.asarray([record, candidate], dtype=float)
@@ -120,15 +120,15 @@ def pair_correlation(record: Sequence[float], candidate: Sequence[float]) -> flo
     spread = _deviation(arms)
     if not spread.all():
         return None
-    unit = centred / spread[:, None]  # scaled first, so that squares of small numbers do not underflow
+    unit = centred / spread[:, None]  # scaled before the product, so that products of small numbers do not underflow
     return float(np.clip(unit[0] @ unit[1] / (len(record) - 1), -1.0, 1.0))
 
 
 def sign_flip_p(record: Sequence[float], candidate: Sequence[float], *, margin: float = 0.0) -> float | None:
-    """Exact one-sided p of the mean difference under all 2**S flips of sign (Fisher 1935).
+    """Exact one-sided p-value of the mean difference among all 2**S flips of the differences' signs (Fisher 1935).
 
-    Assumes that the differences are distributed symmetrically about the margin, but not that they are normal. Ties, up
-    to rounding, count against the candidate. None for fewer than 7 pairs (p could not reach 1 %), for more than 20, and
+    Assumes that the differences are distributed symmetrically about the margin; they need not be normal. Ties, up to
+    rounding, count against the candidate. None for fewer than 7 pairs (p could not reach 1 %), for more than 20, and
     for values that are not finite.
     """
     usable = len(record) == len(candidate) and not value_problems(record, candidate, [margin])
@@ -138,13 +138,13 @@ def sign_flip_p(record: Sequence[float], candidate: Sequence[float], *, margin: 
     gains, num = record_S - candidate_S - margin, len(record)
     flipped = (np.arange(2**num)[:, None] >> np.arange(num)) & 1
     rounding = ROUNDING * (np.abs(record_S) + np.abs(candidate_S) + abs(margin)).sum()
-    return float((gains @ flipped.T <= rounding).mean())  # flips lower the sum unless the flipped part is <= 0
+    return float((gains @ flipped.T <= rounding).mean())  # a flip keeps or raises the sum if the flipped part is <= 0
 
 
 def estimate(record_S: Array, candidate_S: Array, design: Design) -> Estimate:
-    """The mean gain of each contest under a design; each arm needs at least two seeds.
+    """Estimate each contest's mean gain under a design. Each arm needs at least two seeds.
 
-    `paired`: values at the same place are a pair. `stored`: independent arms with equal spread. `welch`: independent
+    `paired`: values at the same position are a pair. `stored`: independent arms with equal spread. `welch`: independent
     arms with any spread (Welch 1947).
     """
     if design == "paired":
@@ -152,7 +152,7 @@ def estimate(record_S: Array, candidate_S: Array, design: Design) -> Estimate:
         scale = np.maximum(np.abs(record_S), np.abs(candidate_S)).max(-1)
         gains = record_S - candidate_S
         return Estimate(gains.mean(-1), _deviation(gains, scale) / math.sqrt(num), np.asarray(num - 1.0))
-    if design == "stored":  # assumes equal spread: Student's t with the pooled variance
+    if design == "stored":  # Student's t with the pooled variance, which assumes equal spread
         arms = (record_S, candidate_S)
         df = sum(arm.shape[-1] - 1 for arm in arms)
         variance = sum(_deviation(arm) ** 2 * (arm.shape[-1] - 1) for arm in arms) / df
@@ -166,14 +166,14 @@ def estimate(record_S: Array, candidate_S: Array, design: Design) -> Estimate:
 
 
 def known_sigma(record_S: Array, candidate_S: Array, sigma: float) -> Estimate:
-    """The mean gain of each contest if the standard deviation of a single value is known."""
+    """Estimate each contest's mean gain if `sigma`, the standard deviation of a single value, is known."""
     error = sigma * math.sqrt(1 / record_S.shape[-1] + 1 / candidate_S.shape[-1])
     gain = record_S.mean(-1) - candidate_S.mean(-1)
     return Estimate(gain, np.full_like(gain, error), np.asarray(math.inf))
 
 
 def p_value(found: Estimate, margin: float) -> Array:
-    """One-sided p of "the gain exceeds the margin"; NaN, which is never below a level, if there is no spread."""
+    """One-sided p-value for a gain above the margin. NaN if there is no spread; NaN is never below a level."""
     from scipy.special import stdtr
 
     usable = found.standard_error > 0
@@ -182,7 +182,7 @@ def p_value(found: Estimate, margin: float) -> Array:
 
 
 def bounds(found: Estimate, alpha: float) -> tuple[Array, Array]:
-    """One-sided lower and upper bounds of the gain, each at level `alpha`; the gain itself if there is no spread."""
+    """Lower and upper one-sided bounds of the gain, each at level `alpha`. Without spread, both equal the gain."""
     from scipy.special import stdtrit
 
     reach = -stdtrit(found.df, alpha) * found.standard_error
@@ -190,13 +190,13 @@ def bounds(found: Estimate, alpha: float) -> tuple[Array, Array]:
 
 
 def _deviation(values_S: Array, scale: Array | None = None) -> Array:
-    """Standard deviation over the seeds; 0 if it is within the rounding error of values of size `scale`."""
+    """Standard deviation over the seeds; 0 if rounding of values of size `scale` could explain it."""
     scale = np.abs(values_S).max(-1) if scale is None else scale
     found = values_S.std(-1, ddof=1)
     return np.where(found > ROUNDING * scale, found, 0.0)
 
 
 def value_problems(*arms: Sequence[float]) -> tuple[str, ...]:
-    """Reason code for values that cannot be summed: NaN, infinite, or above 1e100 in size."""
+    """The code `not_finite` if a value is NaN, infinite, or above 1e100 in size; else no code."""
     usable = all(abs(value) <= LARGEST for arm in arms for value in arm)  # also false for NaN
     return () if usable else ("not_finite",)

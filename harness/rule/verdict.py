@@ -1,9 +1,9 @@
-"""The rule: pairs in, verdict out. The same pure function in `run`, `submit`, `verify` and the benchmarks.
+"""Makes a verdict from pairs. `run`, `submit`, `verify` and the benchmarks call the same pure functions.
 
-A candidate goes through two stages. The *screen* compares its first runs with the record's on public seeds, and drops
-it or passes it on. The *confirmation* decides, on seeds that nobody chose: each look accepts the candidate, rejects it
-as hopeless, or asks for more pairs; the last look accepts or rejects. Earlier looks are always replayed first, so a
-verdict is final: more pairs cannot change it.
+A candidate goes through two stages. The *screen* compares its first runs with the record's on public seeds. It drops
+the candidate or passes it on. The *confirmation* decides, on seeds that nobody chose. Each look accepts the candidate,
+rejects it as hopeless, or asks for more pairs; the last look accepts or rejects. Earlier looks are always replayed
+first, so more pairs cannot change a verdict.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ _DECISIONS: dict[int, Decision] = {1: "accepted", -1: "rejected", 0: "undecided"
 
 
 class Verdict(Strict):
-    """The rule's decision about a set of pairs, and the numbers behind it.
+    """The rule's decision about a set of pairs, with its numbers.
 
     `gain`, `margin` and the interval are in nats per token in the lanes `loss` and `simplicity`. In the lane `speed`
-    they are logarithms of the time ratio record / candidate. They are None before the first look and where the runs
-    cannot be compared.
+    they are logarithms of the time ratio record / candidate. Gain and interval are None before the first look, and if
+    the runs cannot be compared.
     """
 
     decision: Decision
     lane: Lane
     stage: Stage
-    """The stage of the pairs: a screen, which drops or passes on, or a confirmation, which alone accepts."""
+    """`screen`, which drops a candidate or passes it on, or `confirmation`. Only a confirmation accepts."""
     reasons: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Stable codes, the deciding ones first; `reasons.explain` gives a sentence for each."""
+    """Stable codes, the deciding ones first. `reasons.explain` gives a sentence for each."""
     details: tuple[Line, ...] = ()
-    """For runs that cannot be compared: the values that differ."""
+    """If runs cannot be compared: the values that differ."""
     pairs: Count
-    """Number of pairs used: as many as the look needs, from the first on."""
+    """Number of pairs used: the first ones, as many as the look needs."""
     look: Count
     """Number of the look, counted from 1; 0 before the first."""
     next_look: int | None
@@ -61,38 +61,38 @@ class Verdict(Strict):
     units: float | None = None
     """In a screen: mean gain minus margin, in units of the track's `noise_nats`."""
     ci_low: float | None = None
-    """Lower end of the interval at level 1 - 2 alpha that holds at all looks at once; it is above the margin where the
+    """Lower end of the interval at level 1 - 2 alpha, which holds at all looks at once. It is above the margin if the
     gain is shown. None in a screen."""
     ci_high: float | None = None
     p_value: float | None = None
-    """One-sided stage-wise p over all looks up to this one; None if the values have no spread, and in a screen."""
+    """One-sided stage-wise p-value over all looks up to this one. None without spread, and in a screen."""
     alpha: float
-    """One-sided level of the confirmation over all looks, which `p_value` must not exceed."""
+    """One-sided level of the confirmation over all looks. `p_value` must not exceed it."""
     sign_flip_p: float | None = None
-    """Exact one-sided p of the sign-flip test, from seven pairs on; a check that decides nothing."""
+    """Exact one-sided p-value of the sign-flip test, for seven pairs or more. It is a check and decides nothing."""
     correlation: float | None = None
-    """Correlation of the two arms' val losses over the pairs used; None for fewer than three pairs."""
+    """Correlation between the two arms' val losses over the pairs used; None for fewer than three pairs."""
     time_ratio: float | None = None
-    """Training time, candidate / record: geometric mean over the pairs used, without resumed runs."""
+    """Ratio of training times, candidate / record: geometric mean over the pairs used, without resumed runs."""
     added_statements: int
     guards: tuple[Guard, ...] = ()
-    """Criteria besides the claimed gain."""
+    """The criteria other than the claimed gain."""
 
     def used(
         self, records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]
     ) -> tuple[tuple[FinishedRun, ...], tuple[FinishedRun, ...]]:
-        """The runs of both arms that the verdict rests on: those of its pairs, or all stored runs of the record."""
+        """The runs that the verdict uses, of both arms. With stored runs, it uses all of the record's."""
         count = len(records) if self.design == "stored" and self.pairs else self.pairs
         return tuple(records[:count]), tuple(candidates[: self.pairs])
 
 
 def decide(pairs: Sequence[Pair], rule: Rule, *, added_statements: int, lane: Lane = "loss") -> Verdict:
-    """The confirmation's verdict on `pairs`, which are in the order in which their seeds were drawn.
+    """The confirmation's verdict on `pairs`, in the order in which their seeds were drawn.
 
     `added_statements` is the candidate's cost minus the record's. In the lanes `loss` and `speed` each added
-    statement raises the margin; removed statements earn nothing. A look uses as many of the first pairs as it needs;
-    further pairs wait for the next look. Raises LlmbenchError where the track's levels do not match its alpha, and
-    nothing else for finite numbers.
+    statement raises the margin; removed statements do not lower it. A look uses as many of the first pairs as it needs;
+    further pairs wait for the next look. Raises LlmbenchError if the track's levels do not match its alpha. With finite
+    numbers it raises nothing else.
     """
     check_levels(rule)
     arms = [pair.record for pair in pairs], [pair.candidate for pair in pairs]
@@ -127,10 +127,10 @@ def weigh(
     records: Sequence[float],
     candidates: Sequence[float],
 ) -> Verdict:
-    """`verdict` with the decision, reasons and numbers of the last look for which there are enough values.
+    """A verdict with the decision, reasons and numbers of the last look that has enough values.
 
-    The first criterion is the claimed gain, the others are guards. `correlation` is that of both arms' values. There
-    must be enough pairs for the first look.
+    The first criterion is the claimed gain, the others are guards. `records` and `candidates` are the values whose
+    correlation is stated. There must be enough pairs for the first look.
     """
     blank = verdict(decision="undecided", reasons=("too_few_pairs",))
     lane, added, stored = blank.lane, blank.added_statements, rule.design == "stored"
@@ -166,7 +166,7 @@ def weigh(
 
 
 def _over_all_looks(rule: Looks, look: int, p: float) -> float:
-    """The p-value over all looks, from that of the last look reached."""
+    """The p-value over all looks, given the p-value `p` of the last look reached."""
     if rule.design == "stored":  # a union bound over the looks
         return min(1.0, sum(rule.levels[: look - 1]) + p)
     return stage_wise_p(rule.looks, rule.levels, look, p)
@@ -185,10 +185,10 @@ def changes_nothing(records: Sequence[FinishedRun], candidates: Sequence[Finishe
 
 
 def screen(pairs: Sequence[Pair], rule: Rule, *, added_statements: int) -> Verdict:
-    """The screen's verdict on the candidate's first runs and the record's runs with the same seeds.
+    """The screen's verdict on the candidate's first runs, paired with the record's runs of the same seeds.
 
-    It rejects, or says that more runs or a confirmation are needed; it never accepts. There are screens in the lane
-    `loss` only. Raises LlmbenchError where the track declares no screen.
+    The verdict rejects, or says that more runs or a confirmation are needed. It never accepts. Only the lane `loss` has
+    a screen. Raises LlmbenchError if the track declares no screen.
     """
     verdict = _verdict_for(rule, "loss", "screen", added_statements)
     if not rule.screen_looks or rule.noise_nats is None:
@@ -221,13 +221,16 @@ def screen(pairs: Sequence[Pair], rule: Rule, *, added_statements: int) -> Verdi
 def failed_verdict(
     code: FailureCode, reason: str, rule: Rule, *, added_statements: int, lane: Lane = "loss", stage: Stage
 ) -> Verdict:
-    """The verdict where a run failed. It has no numbers; a failed run of the candidate rejects it."""
+    """The verdict if a run failed. It has no numbers. A failed run of the candidate rejects the candidate."""
     decision: Decision = "rejected" if code in ("candidate_failed", "hopeless_start") else "undecided"
     return _verdict_for(rule, lane, stage, added_statements)(decision=decision, reasons=(code,), details=(reason,))
 
 
 def _verdict_for(rule: Rule, lane: Lane, stage: Stage, added_statements: int) -> Callable[..., Verdict]:
-    """A verdict before the first look; the caller adds decision, reasons and numbers."""
+    """A function that makes a verdict, with the values from before the first look as defaults.
+
+    Its caller adds decision, reasons and numbers.
+    """
     return partial(
         Verdict,
         lane=lane,
@@ -245,7 +248,7 @@ def _verdict_for(rule: Rule, lane: Lane, stage: Stage, added_statements: int) ->
 def _deciding(
     lane: Lane, decision: Decision, criteria: Sequence[Criterion], findings: Sequence[Finding], *, is_last: bool
 ) -> tuple[str, ...]:
-    """The codes that decided or, of an undecided contest, say what is missing."""
+    """The reason codes that decided or, for an undecided contest, say what is missing."""
     if decision == "accepted":
         return ("simpler_and_no_worse",) if lane == "simplicity" else ("gain_shown",)
     both = list(zip(criteria, findings, strict=True))
@@ -261,12 +264,12 @@ def _deciding(
 
 
 class Decided(NamedTuple):
-    """The verdict on the runs of two arms, and which runs count."""
+    """The verdict on the runs of two arms, and the runs that count."""
 
     records: tuple[FinishedRun, ...]
     candidates: tuple[FinishedRun, ...]
-    """Pairs, the two runs of each at the same place, up to the first seed that not both arms finished. With stored
-    runs: all of the record's, and the candidate's."""
+    """The runs that count. The two runs of a pair are at the same position in `records` and `candidates`. Pairs count
+    up to the first seed that not both arms finished. With stored runs, all runs of the record count."""
     failed: tuple[FailedRun, ...]
     verdict: Verdict
 
@@ -280,9 +283,10 @@ def decide_arms(
     lane: Lane,
     stage: Stage,
 ) -> Decided:
-    """The verdict on the finished pairs before the first gap. If they leave it undecided, a failed run decides.
+    """The verdict on the finished pairs before the first seed without a pair.
 
-    Runs with the same seed are a pair; seeds count in the order in which they come.
+    If these pairs leave the contest undecided, a failed run decides. Runs with the same seed are a pair. Seeds count in
+    the order of the runs.
     """
     if stage == "confirmation" and rule.design == "stored":
         check_levels(rule)
@@ -299,7 +303,7 @@ def decide_arms(
             verdict = decide(pairs, rule, added_statements=added_statements, lane=lane)
     failed = tuple(run for run in (*records, *candidates) if isinstance(run, FailedRun))
     if failed and verdict.decision == "undecided" and verdict.reasons != ("screen_passed",):
-        # Otherwise the verdict is final, even if a later run failed.
+        # A verdict that is not undecided is final, even if a later run failed.
         code: FailureCode = "candidate_failed"
         if failed[0].status == "interrupted":
             code = "run_interrupted"

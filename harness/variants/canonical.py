@@ -1,6 +1,6 @@
-"""The part of a variant's text that runs: its syntax tree, without comments, layout and docstrings.
+"""The part of a variant's text that runs: its syntax tree without comments, layout and docstrings.
 
-Texts with the same tree are the same variant: they have the same digest, confirmation seeds and runs.
+Texts with equal trees are the same variant. They have the same digest, confirmation seeds and runs.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from functools import lru_cache
 from harness.core.errors import LlmbenchError
 from harness.core.project import sha256
 
-# What `ast.parse` and `compile` raise on a text that is not Python, or is nested too deeply.
+# What `ast.parse` and `compile` raise for a text that is not Python or is nested too deeply.
 PARSE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError)
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-# The prefix of a string and type comments: they do not change what runs.
+# Fields for a string's prefix and for type comments. They do not change what runs.
 SILENT = ("kind", "type_comment", "type_ignores")
 
 
 def is_text(statement: ast.stmt) -> bool:
-    """Whether a statement is just a string."""
+    """Whether the statement is only a string."""
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)
@@ -28,7 +28,10 @@ def is_text(statement: ast.stmt) -> bool:
 
 
 def canonical_tree(text: str) -> ast.Module:
-    """The tree without docstrings; of several strings in a row, all count as docstrings. Raises `PARSE_ERRORS`."""
+    """The syntax tree without docstrings. Further strings right after a docstring are removed too.
+
+    Raises `PARSE_ERRORS`.
+    """
     tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, Documented):
@@ -41,9 +44,9 @@ def canonical_tree(text: str) -> ast.Module:
 
 @lru_cache(maxsize=256)
 def canonical_text(text: str) -> str:
-    """The program that runs: the tree written out as text, independent of the file's layout.
+    """The code that runs: the syntax tree written as text, independent of the file's layout.
 
-    Raises LlmbenchError where the text is not Python.
+    Raises LlmbenchError if the text is not Python.
     """
     try:
         return ast.unparse(canonical_tree(text)) + "\n"
@@ -53,7 +56,7 @@ def canonical_text(text: str) -> str:
 
 @lru_cache(maxsize=256)
 def tree_digest(text: str) -> str:
-    """SHA-256 of the tree in our own format, because the format of `ast.dump` differs between Python versions.
+    """SHA-256 of the syntax tree, written in a format of our own. `ast.dump` depends on the version of Python.
 
     Raises LlmbenchError where the text is not Python.
     """
@@ -64,7 +67,7 @@ def tree_digest(text: str) -> str:
 
 
 def _written(value: object) -> str:
-    """A node is `(Kind field=value ...)`. Empty fields are left out, because later versions of Python add some."""
+    """A tree as text. A node is `(Kind field=value ...)`. Empty fields are left out: later Python versions add some."""
     if isinstance(value, ast.AST):
         given = ((name, getattr(value, name, None)) for name in value._fields if name not in SILENT)
         # A constant is written even if it is None, because that is its value.

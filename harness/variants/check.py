@@ -1,8 +1,8 @@
-"""The check of a variant's source, before any of it runs, so that a reviewer can trust what the file shows.
+"""Checks a variant's source before any of it runs, so that a reviewer can trust what the file shows.
 
-It ensures that the text is what it looks like, names its source, imports only what models are made of, and is too small
-to hold much of the training text. The safety of a run does not rest on it: the process that runs a variant is confined
-and holds nothing that the variant may not have (docs/threat-model.md).
+The text must contain no invisible or look-alike characters, name where its idea comes from, import only listed modules,
+and be too small to hold much of the training text. A run is safe without this check: the process that runs a variant
+is confined and holds nothing that the variant may not have (docs/threat-model.md).
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ from pathlib import Path
 from harness.core.errors import LlmbenchError
 from harness.variants.canonical import PARSE_ERRORS
 
-# What models are made of, submodules of torch included. A run's process cannot reach files, processes and the network
-# in any case, but a reviewer should not have to wonder why they are imported.
+# The modules that a variant may import; submodules of torch are allowed too. A run's process has no access to files,
+# processes or the network in any case, but a reviewer should not have to wonder why a module for them is imported.
 MODULES = frozenset(
     {"__future__", "abc", "collections", "collections.abc", "contextlib", "copy", "dataclasses", "enum"}
 )
 MODULES |= {"functools", "itertools", "math", "operator", "torch", "typing"}
 MODULES |= {"models.attention", "models.gpt", "models.kernels"}
 MODULES |= {"models.moe", "models.muon", "models.optim", "models.parts", "models.seams"}
-# They run text or look up computed names, so a reader cannot see what runs.
+# Functions that run text or look up computed names, so that a reader cannot see what runs.
 HIDING_CALLS = frozenset({"breakpoint", "compile", "eval", "globals", "locals", "open", "vars"})
 BY_NAME = frozenset({"delattr", "getattr", "setattr"})  # allowed where the name is written out
-# Attributes that lead from a module to the machine (`torch.os`), or to text that is not counted (`__doc__`).
+# Attributes that give access to the machine (`torch.os`) or to text that is not counted (`__doc__`).
 HIDING_NAMES = frozenset({"__builtins__", "__code__", "__doc__", "__getattribute__", "__globals__", "__import__"})
 HIDING_NAMES |= {"attrgetter", "builtins", "exec", "importlib", "methodcaller", "os", "subprocess", "sys"}
-# A file is one idea. The limits are at least twice what the committed variants and tests/honest hold: 3 kB, 25 numbers,
-# 90 bytes of strings, 21 entries, 480 letters of names, strings and digits together (models/kernels.py: 968). Seven
-# hundred tokens of a text, worth 0.046 nats on `pocket`, take 790 bytes, or 1,200 letters.
+# Limits of one file, which holds one idea. They are at least twice the largest values in the committed variants and
+# tests/honest: 3 kB, 25 numbers, 90 bytes of strings, 21 entries, 480 letters of names, strings and digits together
+# (models/kernels.py: 968). 700 tokens of a text, worth 0.046 nats on `pocket`, take 790 bytes or 1,200 letters.
 MAX_FILE_BYTES = 16 * 1024
 MAX_CONSTANTS = 128
 MAX_DIGITS = 10
 MAX_STRING_BYTES = 400
 MAX_NAME_LETTERS = 40
 MAX_LETTERS = 1150
-"""Letters of distinct names and of strings plus digits of numbers."""
+"""Most letters of distinct names, letters of strings and digits of numbers, added up."""
 MAX_ENTRIES = 64
-"""Entries of one collection or arguments of one call."""
+"""Most entries of one collection, or arguments of one call."""
 MAX_ALL_ENTRIES = 160
-"""Entries of all collections together."""
+"""Most entries of all collections together."""
 UNHEARD = (tokenize.COMMENT, tokenize.NL)
 # Unicode categories of invisible characters; the Braille blank is a symbol, so it is listed by itself.
 BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 
 def check_source(text: str, path: Path) -> None:
-    """Raises LlmbenchError where a variant's source breaks the contract, with the line and the fix."""
+    """Check a variant's source. Raises LlmbenchError with the line and the fix if it breaks the contract."""
     size = len(text.encode(errors="replace"))
     if size > MAX_FILE_BYTES:
         raise LlmbenchError(f"{path}: {size:,} bytes, a variant may have {MAX_FILE_BYTES:,}; keep it to one idea")
@@ -72,8 +72,9 @@ def check_source(text: str, path: Path) -> None:
 
 
 def _check_letters(text: str, path: Path) -> None:
-    """Refuse invisible characters (CVE-2021-42574), and look-alike letters outside comments: a reviewer must see what
-    Python reads.
+    """Refuse invisible characters (CVE-2021-42574) and, outside comments, letters that are not ASCII.
+
+    A reviewer must see what Python reads.
     """
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         for letter in line:
@@ -101,7 +102,7 @@ def _check_letters(text: str, path: Path) -> None:
 def _parse(text: str, path: Path) -> ast.Module:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # such as the escape \d, of which Python warns now and which it will refuse
+            warnings.simplefilter("error")  # refuses what later versions of Python will, such as the escape \d
             tree = ast.parse(text)
             compile(
                 text, str(path), "exec", dont_inherit=True
@@ -115,7 +116,7 @@ def _parse(text: str, path: Path) -> ast.Module:
 
 
 def _problems(node: ast.AST) -> Iterator[str]:
-    """What is wrong with one node: parts of sentences that follow the file and line."""
+    """Yields what is wrong with one node, each as the part of a sentence that follows file and line."""
     match node:
         case ast.Import():
             yield from (_not_listed(alias.name) for alias in node.names if not _listed(alias.name))
@@ -155,7 +156,7 @@ def _is_plain(names: list[ast.expr]) -> bool:
 
 
 def _entries(node: ast.AST) -> list[ast.AST]:
-    """Number of entries of a collection, or of arguments of a call."""
+    """The entries of a collection or the arguments of a call; empty for other nodes."""
     if isinstance(node, ast.Tuple | ast.List | ast.Set | ast.Dict | ast.Call):
         return [
             *getattr(node, "elts", getattr(node, "values", getattr(node, "args", ()))),
@@ -165,13 +166,13 @@ def _entries(node: ast.AST) -> list[ast.AST]:
 
 
 def _digits(number: complex) -> int:
-    """Number of significant digits, as `repr` writes them."""
+    """Number of significant digits in the number's `repr`."""
     mantissa = repr(number).lower().partition("e")[0]
     return len("".join(filter(str.isdigit, mantissa)).strip("0"))
 
 
 def _names(node: ast.AST) -> Iterator[str]:
-    """Every identifier in this node itself."""
+    """Yields the identifiers in this node, without those in its child nodes."""
     for field in ("id", "attr", "arg", "name", "asname", "rest", "module"):
         if isinstance(name := getattr(node, field, None), str):
             yield name
@@ -182,7 +183,7 @@ def _names(node: ast.AST) -> Iterator[str]:
 
 
 def _check_totals(tree: ast.Module, path: Path) -> None:
-    """Raises LlmbenchError where the file is large enough to hold weights or parts of a text."""
+    """Raises LlmbenchError if the file is large enough to hold weights or parts of a text."""
     dropped = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings among them
     constants = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and node not in dropped]
     strings = [value for value in constants if isinstance(value, str | bytes)]
@@ -200,11 +201,11 @@ def _check_totals(tree: ast.Module, path: Path) -> None:
 
 
 def knowledge_nats(text: str) -> float:
-    """Upper bound on what a source could know about a text, in nats summed over that text.
+    """Upper bound on what a variant's source could store about a text, in nats summed over that text.
 
-    A file of n bytes can tell at most 256 ** n texts apart, so it gains at most n log 256 nats. n is the smaller of
-    the code's raw and compressed size, without comments, docstring and layout. Assumption: the code does not read its
-    own file.
+    A file of n bytes can distinguish at most 256 ** n texts, so it gains at most n log 256 nats. Here n is the smaller
+    of the code's raw and compressed size, without comments, docstring and layout. Assumption: the code does not read
+    its own file.
     """
     try:
         body = ast.parse(text).body

@@ -1,7 +1,8 @@
-"""Finds two variants that replace the same thing. A wrapper that calls what it was given replaces nothing.
+"""Finds two variants that replace the same thing. A wrapper that calls the earlier factory replaces nothing.
 
-A factory is replaced if nobody calls it any more. An optimizer can be replaced although its factory is called, by
-building another one from its groups. A field of a config is replaced if its new value ignores the old one.
+A factory is replaced if nothing calls it any more. An optimizer can also be replaced although its factory is called: a
+variant may build another optimizer from its parameter groups. A config's field is replaced if its new value does not
+depend on the old one.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ if TYPE_CHECKING:
     from models.parts import Parts
 
 LONGEST_MESSAGE = 300
-"""Most characters that are shown of an error that a variant raises."""
+"""Most characters of a variant's error that are shown."""
 CONFIGS = ("model", "optim")
-# Steps of a schedule of 100 steps that are tried, to see whether it still calls the earlier one: warm-up, middle, end.
+# Steps, of 100, at which a schedule is called to see whether it calls the earlier schedule: warm-up, middle, end.
 STEPS = (0, 1, 10, 50, 90, 99)
 
 
-# What Python writes into every class, and methods that subclasses of Muon usually extend.
+# Attributes that Python writes into every class. They are not overrides.
 NOT_OVERRIDDEN = frozenset({"__module__", "__doc__", "__qualname__", "__firstlineno__", "__static_attributes__"})
 
 
 class Traced:
-    """A factory that a variant set. It records whether it was called, and the optimizers that it made."""
+    """Wraps a factory that a variant set. Records whether it was called and the optimizers that it returned."""
 
     def __init__(self, factory: Callable[..., Any], variant: str, component: str) -> None:
         self.factory, self.variant, self.component, self.used = factory, variant, component, False
         self.earlier: Traced | None = None
-        """The factory of the same component before it, which it may have wrapped."""
+        """The previous factory of the same component, which this one may call."""
         self.returned: list[Any] = []
 
     def __call__(self, *arguments: Any) -> Any:
@@ -48,13 +49,13 @@ class Traced:
 
     @property
     def made(self) -> list[Any]:
-        """The optimizers that it returned itself, without those that it was given."""
+        """The optimizers that this factory made itself, without those that the earlier factory returned."""
         given = [] if self.earlier is None else self.earlier.returned
         return [one for one in self.returned if not any(one is other for other in given)]
 
 
 def check_used(traces: Sequence[Traced], component: str, advice: str) -> None:
-    """Raises LlmbenchError where a variant's factory is not called, but a later one is."""
+    """Raises LlmbenchError if a variant's factory is not called although a later variant's is."""
     own = [trace for trace in traces if trace.component == component]
     for trace, later in itertools.pairwise(own):
         if later.used and not trace.used:
@@ -68,7 +69,10 @@ def conflict(first: str, second: str, what: str, advice: str) -> LlmbenchError:
 
 
 def checked_optimizer(last: Traced) -> Callable[..., Any]:
-    """The last factory of optimizers; raises LlmbenchError where an optimizer of an earlier variant was dropped."""
+    """The last optimizer factory, with a check when it is called.
+
+    The check raises LlmbenchError if an optimizer of an earlier variant was dropped.
+    """
 
     def optimizer(*arguments: Any) -> Any:
         chain = [last]
@@ -76,7 +80,7 @@ def checked_optimizer(last: Traced) -> Callable[..., Any]:
             chain.insert(0, chain[0].earlier)
         for trace in chain:
             trace.used, trace.returned = False, []
-        chain = chain[1:]  # optimizers of the base may be replaced
+        chain = chain[1:]  # the base's optimizers may be replaced
         try:
             made = last(*arguments)
         except Exception as error:
@@ -96,7 +100,7 @@ def checked_optimizer(last: Traced) -> Callable[..., Any]:
 
 
 def _misfit(chain: Sequence[Traced], error: Exception) -> LlmbenchError | None:
-    """The error of a factory that fails on the optimizers of another variant, because it expects other ones."""
+    """The error to raise if a factory failed on another variant's optimizers; None if it failed for another reason."""
     failed = next((place for place, trace in enumerate(chain) if trace.used and not trace.returned), 0)
     givers = [trace.variant for trace in chain[:failed] if trace.made]
     if not givers or isinstance(error, LlmbenchError):
@@ -109,7 +113,7 @@ def _misfit(chain: Sequence[Traced], error: Exception) -> LlmbenchError | None:
 
 
 def _held_by(roots: list[Any]) -> Iterator[Any]:
-    """All objects reachable from these, through attributes, collections and closures."""
+    """Yields all objects that can be reached from `roots` through attributes, collections and closures."""
     from torch import Tensor, nn
 
     nowhere = (type, ModuleType, Tensor, nn.Module, Traced, str, bytes, int, float)
@@ -120,23 +124,23 @@ def _held_by(roots: list[Any]) -> Iterator[Any]:
             continue
         seen[id(one)] = one
         yield one
-        if isinstance(one, FunctionType):  # not its globals, which hold the whole file
+        if isinstance(one, FunctionType):  # without its globals, which hold the whole file
             waiting += [*(one.__defaults__ or ()), *(one.__closure__ or ())]
         else:
             waiting += gc.get_referents(one)
 
 
 def check_schedules(parts: Parts, traces: Sequence[Traced]) -> None:
-    """Raises LlmbenchError where the schedule never calls the schedule of an earlier variant."""
+    """Raises LlmbenchError if the last schedule never calls an earlier variant's schedule."""
     for step in STEPS:
         parts.schedule(step, 100, parts.optim)
     check_used(traces, "schedule", "call `parts.schedule`")
 
 
 def check_muon(variant: str, before: type, after: type, setters: dict[str, str]) -> None:
-    """Note in `setters` which variant overrides which part of Muon. Raises LlmbenchError for a conflict.
+    """Record in `setters` which variant overrides which part of Muon. Raises LlmbenchError for a conflict.
 
-    A method that calls `super()` extends what the other variant made; any other method replaces it.
+    A method that calls `super()` extends the earlier variant's method. Any other method replaces it.
     """
     added = [cls for cls in after.__mro__ if cls not in before.__mro__]
     own = {name: value for cls in reversed(added) for name, value in vars(cls).items() if name not in NOT_OVERRIDDEN}
@@ -150,13 +154,13 @@ def check_muon(variant: str, before: type, after: type, setters: dict[str, str])
 
 
 def _names_in(value: Any) -> tuple[str, ...]:
-    """Names that a method uses; decorators such as `torch.no_grad()` are unwrapped."""
+    """Names that a method's code uses. Decorators such as `torch.no_grad()` are unwrapped first."""
     function = inspect.unwrap(value) if callable(value) else value
     return function.__code__.co_names if isinstance(function, FunctionType) else ()
 
 
 def check_rates(traces: Sequence[Traced], muon: type, optimizers: Sequence[Any]) -> None:
-    """Raises LlmbenchError where a variant's learning rates or Muon are replaced, or unused by all optimizers."""
+    """Raises LlmbenchError if a variant's `lr_scale` or `muon` is replaced, or no optimizer uses it."""
     check_used(traces, "lr_scale", "multiply by `parts.lr_scale(name, parameter)`")
     for trace in traces:
         unused = trace.component == "lr_scale" and not trace.used
@@ -168,7 +172,7 @@ def check_rates(traces: Sequence[Traced], muon: type, optimizers: Sequence[Any])
 
 
 def changed_fields(before: Parts, after: Parts) -> Iterator[tuple[str, Any]]:
-    """Fields of the configs that differ, with their new values, such as (`optim.muon_lr`, 0.1)."""
+    """Yields name and new value of each config field that differs, such as (`optim.muon_lr`, 0.1)."""
     for config in CONFIGS:
         old, new = getattr(before, config), getattr(after, config)
         for field in fields(old):
@@ -179,9 +183,9 @@ def changed_fields(before: Parts, after: Parts) -> Iterator[tuple[str, Any]]:
 def check_configs(
     variant: str, before: Parts, after: Parts, setters: dict[str, str], on_base: Callable[[], tuple[Parts, Parts]]
 ) -> None:
-    """Note in `setters` which variant set each field. Raises LlmbenchError where it ignored an earlier variant's value.
+    """Record in `setters` which variant set which config field. Raises LlmbenchError if it ignores an earlier value.
 
-    It ignored that value if it sets the same value when it is applied to the plain base (`on_base`).
+    A variant ignores an earlier value if it sets the same new value on the base without other variants (`on_base`).
     """
     changed = dict(changed_fields(before, after))
     if setters.keys() & changed.keys():

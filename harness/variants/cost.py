@@ -1,9 +1,9 @@
-"""What a variant costs: its statements, and expressions that do the work of statements: packed code is not cheaper.
+"""A variant's cost in statements. Expressions that do the work of statements count too: packed code is not cheaper.
 
-The cost is the larger of two sums. The first counts statements, expressions that do the work of statements
-(`_stand_ins`), and the work in a statement beyond that of a usual line of research code. The second is half the work of
-the whole file, which is more than the first only for code denser than any file here. A call or an operator is one unit
-of work, an index half a unit.
+A call or an operator is one unit of work, an index half a unit. The cost is the larger of two numbers. The first adds
+up the statements, the expressions that do the work of statements (`_stand_ins`), and the work of each statement beyond
+that of a usual line of research code. The second is half the work of the whole file. It is the larger one only for
+code denser than any file here.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from harness.core.errors import LlmbenchError
 from harness.variants.canonical import PARSE_ERRORS, Documented, canonical_tree
 from models.parts import Parts
 
-# Measured: no statement of the committed variants and tests/honest holds more than 5.5, none of these files more than
-# 1.5 a statement. Code of one operation a line, packed into one expression of 20, costs 0.8 of what it did.
+# Units of work that are free in a statement, and on average in a file. Measured in the committed variants and
+# tests/honest: at most 5.5 units in a statement, and at most 1.5 units per statement in a file. Code with one operation
+# a line, packed into expressions of 20 operations, costs 0.8 of what it cost before.
 WORK_OF_A_STATEMENT = 6
 WORK_OF_A_FILE = 2
-# One conditional expression, two comprehensions, or assignments of two values are plain style.
+# Statements that cost nothing, for plain style: one conditional expression, two comprehensions, or assignments of two
+# values.
 FREE_STYLE = 2
-# A table of up to four entries is an ordinary argument, such as the four sides of a padding; a call may have six.
+# Up to four entries of a table are free, such as the four sides of a padding. Up to six arguments of a call are free.
 FREE_ENTRIES, FREE_ARGUMENTS = 4, 6
 STRING_BYTES = 32
-"""Length of about a line of code; a longer string costs one for each line that it could hold."""
+"""About the length of a line of code. A longer string costs one statement for each further line that fits into it."""
 FACTORIES = frozenset(field.name for field in fields(Parts))
 # Decorators that only declare what a function is.
 MARKS = frozenset(
@@ -42,9 +44,9 @@ Sequence |= ast.UnaryOp
 
 @lru_cache(maxsize=256)
 def count_statements_of(text: str) -> int:
-    """Cost of a source text in statements, without docstrings. Raises LlmbenchError where it is not Python."""
+    """Cost of a source text in statements, without docstrings. Raises LlmbenchError if it is not Python."""
     try:
-        tree = canonical_tree(text)  # the digest covers the same tree, so texts with one digest cost the same
+        tree = canonical_tree(text)  # the digest is made of the same tree, so texts with equal digests cost the same
         counted = [_Statement(statement, parents) for statement, parents in _statements(tree)]
     except PARSE_ERRORS as error:
         raise LlmbenchError(f"the statements of this source cannot be counted ({error}); correct the source") from error
@@ -56,7 +58,7 @@ Parents = dict[ast.AST, ast.AST]
 
 
 def _statements(tree: ast.Module) -> Iterator[tuple[ast.stmt, Parents]]:
-    """Every statement except docstrings, including those of code in strings."""
+    """Yields every statement except docstrings, and the statements of code in strings."""
     nodes = list(ast.walk(tree))
     parents = {child: node for node in nodes for child in ast.iter_child_nodes(node)}
     texts = set(_docstrings(tree))
@@ -68,14 +70,14 @@ def _statements(tree: ast.Module) -> Iterator[tuple[ast.stmt, Parents]]:
 
 
 def _docstrings(tree: ast.Module) -> Iterator[ast.stmt]:
-    """The statements that are docstrings."""
+    """Yields the statements that are docstrings."""
     for node in ast.walk(tree):
         if isinstance(node, Documented) and ast.get_docstring(node, clean=False) is not None:
             yield node.body[0]
 
 
 def _code(value: object) -> ast.Module | None:
-    """The program that a string holds, if any: code for `exec` costs as much as code that is written out."""
+    """The syntax tree of the code in a string; None if it holds none. Code for `exec` costs as much as other code."""
     text = value.decode("latin-1") if isinstance(value, bytes) else value
     if not isinstance(text, str) or not any(mark in text for mark in "=(\n;"):
         return None
@@ -86,7 +88,7 @@ def _code(value: object) -> ast.Module | None:
 
 
 class _Statement:
-    """Cost of one statement: itself, the work of its expressions, and what they do in place of other statements."""
+    """Cost of one statement: one, plus the statements that its expressions stand for, plus work beyond the usual."""
 
     def __init__(self, statement: ast.stmt, parents: Parents) -> None:
         self.nodes: list[ast.AST] = []
@@ -128,17 +130,17 @@ def _work(node: ast.AST) -> float:
 
 
 def _works(*nodes: ast.AST) -> int:
-    """How many of these expressions do any work."""
+    """Number of these expressions that do any work."""
     return sum(any(isinstance(inner, Work) for inner in ast.walk(node)) for node in nodes)
 
 
 def _calls(*nodes: ast.AST) -> int:
-    """How many of these expressions call something."""
+    """Number of these expressions that call something."""
     return sum(any(isinstance(inner, ast.Call) for inner in ast.walk(node)) for node in nodes)
 
 
 def _stand_ins(node: ast.AST, parents: Parents) -> int:
-    """Number of further statements whose work this node does, beyond the statement that contains it."""
+    """Number of statements that this node stands for, in addition to the statement that contains it."""
     match node:
         case ast.NamedExpr():
             return 1
@@ -184,14 +186,16 @@ def _stand_ins(node: ast.AST, parents: Parents) -> int:
 
 
 def _further_loops(generators: list[ast.comprehension]) -> int:
-    """Number of loops beyond the first. The first counts too if it runs over one value, only to give it a name."""
+    """Number of loops after the first. The first counts too if it runs over a single value, only to name it."""
     first = generators[0].iter
     return len(generators) - 1 + (isinstance(first, ast.Tuple | ast.List | ast.Set) and len(first.elts) == 1)
 
 
 def _lambda(node: ast.Lambda, parents: Parents) -> int:
-    """Two for a lambda, a `def` and a `return`. One that is called at once only binds names; one that makes a part is
-    free."""
+    """Number of statements that a lambda stands for: usually two, a `def` and a `return`.
+
+    A lambda that is called at once stands for one statement for each argument. A lambda that makes a part is free.
+    """
     parent = parents[node]
     if isinstance(parent, ast.Call) and parent.func is node:
         return max(1, len(parent.args) + len(parent.keywords))
@@ -204,7 +208,7 @@ def _lambda(node: ast.Lambda, parents: Parents) -> int:
 
 
 def _display(node: ast.expr, entries: list[ast.expr], parent: ast.AST) -> int:
-    """Entries of a table beyond a few, and calls in a collection that only serves to make them in turn."""
+    """Cost of a collection: entries beyond FREE_ENTRIES, or calls that it only makes one after the other."""
     if isinstance(getattr(node, "ctx", None), ast.Store) or (
         isinstance(parent, ast.Subscript) and parent.slice is node
     ):
@@ -212,7 +216,7 @@ def _display(node: ast.expr, entries: list[ast.expr], parent: ast.AST) -> int:
     if isinstance(parent, ast.Assign) and isinstance(parent.targets[0], ast.Tuple | ast.List):
         return 0  # counted at the assignment
     entries = [entry for entry in entries if not isinstance(entry, ast.NamedExpr)]
-    in_a_row = _calls(*entries) - (2 if isinstance(parent, ast.Return) else 1)  # two values are often returned together
+    in_a_row = _calls(*entries) - (2 if isinstance(parent, ast.Return) else 1)  # returning two values is usual
     return max(in_a_row if isinstance(parent, Sequence) else 0, len(entries) - FREE_ENTRIES, 0)
 
 

@@ -1,4 +1,4 @@
-"""A variant's file: read from `models/variants/`, checked before any of it runs, with its cost in statements."""
+"""Reads a variant's file from `models/variants/` and checks it before any of it runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOTE = re.compile(r"(Topic|Source|Claimed|Constants): +(.*)")
 
 @dataclass(frozen=True)
 class Notes:
-    """The lines at the end of a variant's docstring, such as `Topic: attention`; None for a missing one."""
+    """The notes at the end of a variant's docstring, such as `Topic: attention`; None for a missing note."""
 
     topic: str | None = None
     """One word: attention, block, embedding, experts, feed-forward, head, loss, model, optimizer, schedule or batch."""
@@ -28,12 +28,12 @@ class Notes:
     claimed: str | None = None
     """What the source measured, in its own unit."""
     constants: str | None = None
-    """Where the numbers in the code come from: the source, or how many tries on dev."""
+    """Where the numbers in the code come from: the source, or a number of tries on dev."""
 
 
 @dataclass(frozen=True)
 class VariantSource:
-    """One variant's file, checked by its syntax tree and not imported."""
+    """One variant's file. Its text was checked, and it is not imported."""
 
     name: str
     path: Path
@@ -41,12 +41,12 @@ class VariantSource:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the syntax tree; comments, layout, docstrings and the file's name do not count (canonical.py)."""
+        """SHA-256 of the syntax tree (canonical.py). Comments, layout, docstrings and the file's name do not count."""
         return tree_digest(self.text)
 
     @property
     def code(self) -> str:
-        """The code that runs: the syntax tree written out, without comments and docstrings."""
+        """The code that runs: the syntax tree as text, without comments and docstrings."""
         return canonical_text(self.text)
 
     @property
@@ -61,12 +61,12 @@ class VariantSource:
 
     @property
     def summary(self) -> str:
-        """First line of the docstring: the change and its source."""
+        """First line of the docstring, which states the change and its source."""
         return self.docstring.partition("\n")[0]
 
     @property
     def notes(self) -> Notes:
-        """The notes at the end of the docstring; a line without a note's name continues the note before it."""
+        """The notes at the end of the docstring. A line without a note's name continues the note before it."""
         *_, last = self.docstring.split("\n\n")
         found, name = dict[str, str](), ""
         for line in last.splitlines():
@@ -86,7 +86,7 @@ def variant_names(project: Project) -> list[str]:
 
 
 def read_variant(project: Project, name: str) -> VariantSource:
-    """One variant's source. Raises LlmbenchError where it is missing or breaks the contract."""
+    """Read and check one variant. Raises LlmbenchError if it is missing or breaks the contract."""
     if name in variant_names(project) and not VARIANT_NAME.match(name):
         raise LlmbenchError(f"models/variants/{name}.py: rename the file in lower case letters, digits and underscores")
     if name not in variant_names(project):

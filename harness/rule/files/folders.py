@@ -1,6 +1,6 @@
-"""Rows from a folder FOLDER/ARM/RUN: TensorBoard's event files, or the state that Hugging Face's Trainer saves.
+"""Reads rows from folders FOLDER/ARM/RUN: TensorBoard's event files, or the state that Hugging Face's Trainer saves.
 
-The number of a run is the last value of a tag. Of several checkpoints the latest one counts.
+A run's number is the last value of a tag. If a run has several checkpoints, the latest one counts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Last(NamedTuple):
 
 
 def read_folder(folder: Path, tag: str | None) -> tuple[list[Row], list[str]]:
-    """One row for each run, and notes on how they were read.
+    """One row for each run, and notes on how the rows were read.
 
     Raises LlmbenchError with the folder and the fix.
     """
@@ -52,7 +52,7 @@ def read_folder(folder: Path, tag: str | None) -> tuple[list[Row], list[str]]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The folders in `folder`, by name, those with a dot left out."""
+    """The folders in `folder`, sorted by name. Names that start with a dot are left out."""
     try:
         return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
@@ -60,13 +60,13 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _seed(name: str) -> int | None:
-    """The seed in a run's name: the number after `seed`, else the number at the end."""
+    """The seed in a run's name: the number after `seed`, else the number at the end; None if there is neither."""
     found = re.search(r"seed[-_=]?([0-9]+)", name, re.IGNORECASE) or re.search(r"([0-9]+)$", name)
     return int(found[1]) if found else None
 
 
 def _last_of(run: Path, tag: str | None) -> tuple[str, Last]:
-    """The tag to judge, and its last value in this run."""
+    """The tag that is judged, and its last value in this run."""
     if states := sorted(run.rglob(STATE)):
         found = max(map(_state, states), key=lambda state: (state.get("global_step", 0), len(state["log_history"])))
         return _last_state(run, found, tag or STATE_TAG)
@@ -131,7 +131,7 @@ def _no_tag(run: Path, tag: str, known: Sequence[str]) -> str:
 
 
 def _scalars(path: Path) -> list[tuple[str, tuple[float, int, float]]]:
-    """All scalars of an event file: tag, time of writing, step and value."""
+    """All scalars of an event file, each as (tag, (time of writing, step, value))."""
     from google.protobuf.message import DecodeError
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
     from tensorboard.util.tensor_util import make_ndarray
@@ -142,7 +142,7 @@ def _scalars(path: Path) -> list[tuple[str, tuple[float, int, float]]]:
             for value in event.summary.value:
                 if (
                     value.metadata.plugin_data.plugin_name == "scalars"
-                ):  # some writers give it only with the first value of a tag
+                ):  # some writers state the plugin only with the first value of a tag
                     scalar.add(value.tag)
                 if value.tag in scalar:
                     found.append((value.tag, (event.wall_time, event.step, float(make_ndarray(value.tensor).item()))))

@@ -1,4 +1,4 @@
-"""What `llmbench judge` reads: a file of text, standard input, or a folder of runs."""
+"""Reads the input of `llmbench judge`: a text file, standard input, or a folder of runs."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class Found(NamedTuple):
 
 
 def judge_file(path: Path, options: Mapping[str, object] | None = None, names: Names = NO_NAMES) -> Judgement:
-    """Read one file, standard input (`-`) or a folder and judge it.
+    """Read a file, standard input (`-`) or a folder, and judge its numbers.
 
-    Raises LlmbenchError where it cannot be read, UndecidedError between two looks.
+    Raises LlmbenchError if it cannot be read. Raises UndecidedError if the number of pairs lies between two looks.
     """
     return judge_numbers(*read_numbers(path, options, names))
 
 
 def read_numbers(path: Path, options: Mapping[str, object] | None = None, names: Names = NO_NAMES) -> Found:
-    """Read the file strictly; `options` override the keys of a JSON file.
+    """Read the file strictly. `options` override the keys of a JSON file.
 
     Raises LlmbenchError with the file, the place and the fix.
     """
@@ -91,7 +91,7 @@ def _numbers(name: str, content: Mapping[str, object]) -> Numbers:
 
 
 def _text(path: Path, name: str) -> str:
-    """The text without a byte order mark, with line feeds as line ends."""
+    """The file's text, without a byte order mark and with line feeds as line ends."""
     try:
         size = 0 if path == STDIN else path.stat().st_size
     except OSError:
@@ -113,7 +113,7 @@ def _text(path: Path, name: str) -> str:
 
 
 def _whole_json(name: str, text: str, suffix: str, names: Names) -> dict[str, Any] | None:
-    """The object that the text holds; None where it holds one object in each line."""
+    """The one JSON object that the text holds; None if it holds anything else, such as an object in each line."""
     try:
         content = parse_json(text)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Rows of a file, one for each run: which arm is the record, which the candidate, and which runs are pairs."""
+"""Sorts the rows of a file, one for each run: which arm is the record or the candidate, and which runs are pairs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from harness.core.errors import LlmbenchError, did_you_mean
 from harness.core.track import LONGEST_QUOTE
 
 MOST_NAMED = 8
-"""Most names or seeds that one sentence lists."""
+"""Largest number of names or seeds that one sentence lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
-    """The names that a file uses, as far as the user gave them."""
+    """The names in a file that the user stated."""
 
     record_arm: str | None = None
     candidate_arm: str | None = None
@@ -26,32 +26,32 @@ class Names:
     tag: str | None = None
 
     def refuse_others(self, used: Sequence[str], what: str) -> None:
-        """Raises LlmbenchError where the user gave a name that `what` has no use for."""
+        """Raises LlmbenchError if the user stated a name that `what` does not use."""
         for field in fields(self):
             if getattr(self, field.name) is not None and field.name not in used:
                 raise LlmbenchError(f"--{field.name.replace('_', '-')} does not apply to {what}; leave it out")
 
 
 class Row(NamedTuple):
-    """The number of one run."""
+    """One run's number, with its arm and seed."""
 
     arm: str
     seed: int | None
-    """None where the name of the run's folder has no seed."""
+    """None if the name of the run's folder has no seed."""
     value: float
     place: str
-    """Where it was read, for messages: `line 3`."""
+    """Where the row was read, for messages, such as `line 3`."""
 
 
 class Read(NamedTuple):
-    """The content of a file as keys of `Numbers`, and notes on how it was read."""
+    """A file's content as fields of `Numbers`, and notes on how it was read."""
 
     content: dict[str, Any]
     notes: tuple[str, ...] = ()
 
 
 def as_float(number: float) -> float:
-    """A JSON number as a float; a whole number that is too large for a float is infinite."""
+    """A JSON number as a float. A whole number that is too large for a float becomes infinite."""
     try:
         return float(number)
     except OverflowError:
@@ -64,16 +64,16 @@ def quote(text: str) -> str:
 
 
 def listed(items: Sequence[object]) -> str:
-    """`'a', 'b' and 3 more`."""
+    """The items as a list in words, such as `'a', 'b' and 3 more`."""
     shown = ", ".join(quote(str(item)) for item in items[:MOST_NAMED])
     return shown if len(items) <= MOST_NAMED else f"{shown} and {len(items) - MOST_NAMED} more"
 
 
 def sort_rows(rows: Sequence[Row], names: Names, options: Mapping[str, Any]) -> Read:
-    """The two arms, each in the order of its seeds. Equal seeds are paired unless the user asked otherwise.
+    """Sort rows into two arms, each in the order of its seeds. Equal seeds are paired unless `options` say otherwise.
 
-    `options` are the keys of `Numbers` that the user gave. Raises LlmbenchError where the arms are not clear or a seed
-    of a pair is missing.
+    `options` are the fields of `Numbers` that the user stated. Raises LlmbenchError if it is not clear which arm is
+    which, or if one run of a pair is missing.
     """
     if not rows:
         raise LlmbenchError("there are no runs below the first line; write one run in each line")
@@ -99,7 +99,7 @@ def sort_rows(rows: Sequence[Row], names: Names, options: Mapping[str, Any]) -> 
 
 
 def _arms(rows: Sequence[Row], names: Names, fixed: bool) -> tuple[dict[str, list[Row]], list[str]]:
-    """The rows of `record` and `candidate`, as far as there are any, and notes on their names."""
+    """Role -> its rows, for the roles `record` and `candidate` that the file has, and notes on their names."""
     there: dict[str, list[Row]] = {}
     for row in rows:
         there.setdefault(row.arm, []).append(row)
@@ -119,7 +119,7 @@ def _arms(rows: Sequence[Row], names: Names, fixed: bool) -> tuple[dict[str, lis
 
 
 def _one_role(arms: Sequence[str], names: Names) -> tuple[None, str]:
-    """Against a target: no record, and the candidate."""
+    """No record, and the candidate's name, for a comparison with a target."""
     if names.record_arm is not None:
         raise LlmbenchError("--record-arm and a target cannot be combined; leave one of them out")
     if names.candidate_arm is None and len(arms) > 1:
@@ -131,7 +131,7 @@ def _one_role(arms: Sequence[str], names: Names) -> tuple[None, str]:
 
 
 def _two_roles(arms: Sequence[str], names: Names, place: str) -> tuple[str | None, str | None]:
-    """The record and the candidate; one of them alone where the file has only that."""
+    """The names of record and candidate; None for one that the file does not have."""
     record, candidate = names.record_arm, names.candidate_arm
     if record is not None and record == candidate:
         raise LlmbenchError(f"--record-arm and --candidate-arm are both {quote(record)}; name two arms")
@@ -163,7 +163,7 @@ def _two_roles(arms: Sequence[str], names: Names, place: str) -> tuple[str | Non
 
 
 def _repeated(rows: Sequence[Row]) -> list[str]:
-    """A note on the first seed that occurs twice in an arm, if there is one."""
+    """A note on the first seed that occurs twice in an arm; empty if there is none."""
     first: dict[int, Row] = {}
     for row in rows:
         if row.seed is not None and row.seed in first:
@@ -177,7 +177,7 @@ def _repeated(rows: Sequence[Row]) -> list[str]:
 
 
 def _pairing(arms: Mapping[str, Sequence[Row]], options: Mapping[str, Any], *, repeated: bool) -> tuple[bool, str]:
-    """Whether equal seeds are paired, and a note on it."""
+    """Whether equal seeds are paired, and a note that says so."""
     asked, looks = options.get("paired"), options.get("looks")
     seeds = {arm: {row.seed for row in rows} for arm, rows in arms.items()}
     common = seeds["record"] & seeds["candidate"]

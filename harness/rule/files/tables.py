@@ -1,4 +1,4 @@
-"""Rows from text: a table with a header, or one JSON object in each line."""
+"""Reads rows from text: a table with a header, or one JSON object in each line."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ EXPECTED = "the first line must be 'arm,seed,value'"
 
 
 def read_table(name: str, text: str, names: Names) -> tuple[list[Row], list[str]]:
-    """The rows of a table with a header, separated by commas, semicolons or tabs; other columns are ignored.
+    """The rows of a table with a header, and notes on its columns.
 
-    Also notes on the columns. Raises LlmbenchError with the file, the line and the fix.
+    Cells are separated by commas, semicolons or tabs. Columns that are not needed are ignored. Raises LlmbenchError
+    with the file, the line and the fix.
     """
     first = next(filter(str.strip, text.splitlines()), "")
     separator = max(SEPARATORS, key=first.count)
@@ -28,7 +29,7 @@ def read_table(name: str, text: str, names: Names) -> tuple[list[Row], list[str]
         every = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except csv.Error as error:
         raise LlmbenchError(f"{name}, line {reader.line_num}: not a valid CSV line ({error}); correct it") from error
-    lines = [(number, cells) for number, cells in every if any(cells)]  # spreadsheets may end in empty rows
+    lines = [(number, cells) for number, cells in every if any(cells)]  # a spreadsheet may have empty rows at its end
     if not lines:
         raise LlmbenchError(f"{name} is empty; {EXPECTED}, and each line below it one run")
     (number, header), *rest = lines
@@ -51,9 +52,10 @@ def read_table(name: str, text: str, names: Names) -> tuple[list[Row], list[str]
 
 
 def read_lines(name: str, text: str, names: Names) -> tuple[list[Row], list[str]]:
-    """The rows of JSON lines: one object for each run, with the keys of a table's columns; others are ignored.
+    """The rows of JSON lines, and notes on their keys.
 
-    Also notes on the keys. Raises LlmbenchError with the file, the line and the fix.
+    Each line is one run's object, with the same keys as a table has columns. Other keys are ignored. Raises
+    LlmbenchError with the file, the line and the fix.
     """
     rows: list[tuple[str, dict[str, Any]]] = []
     for number, line in enumerate(text.split("\n"), start=1):
@@ -107,7 +109,7 @@ def _rows(
 
 
 def _column(head: str, columns: Sequence[str], role: str, given: str | None) -> str:
-    """The column with that role. Raises LlmbenchError where there is none."""
+    """Name of the column with the role `role`. Raises LlmbenchError if there is none."""
     column = given or role
     if column in columns:
         return column
@@ -127,7 +129,7 @@ def _all_numbers(cells: Any) -> bool:
 
 
 def _number(cell: object) -> float:
-    """A cell's number; NaN and infinity are numbers too. Raises ValueError with a sentence."""
+    """The number in a cell, which may be NaN or infinite. Raises ValueError with a sentence."""
     if isinstance(cell, int | float) and not isinstance(cell, bool):
         return as_float(cell)
     if isinstance(cell, str) and "_" not in cell:  # 1_000 is a number in Python, but not in a table
@@ -141,7 +143,7 @@ def _number(cell: object) -> float:
 
 
 def _whole(cell: object) -> int:
-    """A cell's seed; `3.0`, as pandas may write it, is 3. Raises ValueError with a sentence."""
+    """The seed in a cell. `3.0`, as pandas may write it, is 3. Raises ValueError with a sentence."""
     try:
         if isinstance(cell, str) and "_" not in cell and "." not in cell:
             found: float = int(cell)
