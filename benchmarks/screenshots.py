@@ -111,7 +111,7 @@ def claimed_verdict(project: Project) -> tuple[str, str]:
     os.environ.update(FORCE_COLOR="1", COLUMNS=str(COLUMNS))
     with redirect_stdout(io.StringIO()) as printed:
         show_contest(Contest(arms, tuple(record), tuple(candidate), (), verdict), arms.remark)
-    return run_command(None, entry).removeprefix("llmbench "), printed.getvalue()
+    return run_command(load_track(project, submission.track), entry).removeprefix("llmbench "), printed.getvalue()
 
 
 def in_a_terminal(browser: Browser, command: str, printed: str, columns: int, theme: TerminalTheme = MONOKAI) -> bytes:

@@ -17,7 +17,7 @@ from harness.core.track import Track, load_track, track_names
 from harness.show.ideas import Idea, read_ideas
 
 ARMS: tuple[ArmName, ...] = ("record", "candidate")
-PLOT_WIDTH = 96  # width of a board's intervals in pixels, as in style.css
+PLOT_WIDTH = 56  # width of a board's intervals in pixels, as in style.css
 
 
 @dataclass(frozen=True)
