@@ -21,7 +21,7 @@ def challenged_record(board: Board, number: int) -> Submission:
         raise LlmbenchError(f"there is no submission {number}; `llmbench leaderboard` lists them")
     if target.kind != "record":
         raise LlmbenchError(
-            f"{target.folder_name} is not a record; train its claim again with "
+            f"{target.folder_name} is not a record, and only records can be challenged; to repeat its runs, use "
             f"`llmbench verify submissions/{target.folder_name} --rerun`"
         )
     if board.state(number) == "retracted":

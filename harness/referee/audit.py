@@ -54,7 +54,7 @@ def run_audit(
     shift = (sum(float(scores.nats[row].sum()) for row in val) - run.evaluation.nats) / positions
     if abs(shift) > MAX_SCORE_SHIFT:
         raise ProbeFailedError(
-            f"weights: scored again, the model has another val loss than in its run (by {shift:.2g} nats)"
+            f"weights: scored again, the model's val loss differs by {shift:.2g} nats from the one in its run"
         )
     tested = _positions_to_test(exam, val, run)
     audit_rows(next(sessions), scores, val, tested, random_for(seed if drawn is None else drawn, "audit"))

@@ -28,7 +28,7 @@ def rule_in_pairs(rule: Rule) -> Rule:
 
 
 def rule_again(rule: Rule) -> Rule:
-    """The rule for a re-run of a record: pairs, at the same levels, without an early stop at a small gain.
+    """The rule for a re-run of a record: pairs at the levels of `rule`, and no early stop at a small gain.
 
     A confirmation may stop early if the mean gain is not above the margin; at worst a record is missed. A re-run that
     stops early would leave the claim open. So a look ends a re-run only if it shows the gain, or if its interval
