@@ -145,6 +145,8 @@ def test_the_page_on_scale_follows_from_the_kept_runs(project: Project) -> None:
 
 
 def test_each_forecast_was_committed_before_the_runs_of_its_size(project: Project) -> None:
+    if not (project.root / ".git").exists() or git(ROOT, "rev-parse", "--is-shallow-repository").strip() == "true":
+        pytest.skip("this copy has no whole history")
     for name in sorted(path.name for path in ladder_folder(project, "x").parent.glob("*/")):
         for track in kept_forecasts(project, name):
             folder = ladder_folder(project, name)
@@ -152,8 +154,8 @@ def test_each_forecast_was_committed_before_the_runs_of_its_size(project: Projec
                 git(ROOT, "log", "--diff-filter=A", "--format=%H", "--reverse", "--", str(path)).split()
                 for path in (folder / "forecasts" / f"{track}.json", folder / track)
             ]
-            if (project.root / ".git" / "shallow").exists() or not all(added):
-                continue  # the history says nothing, or the runs are not there yet
+            if not all(added):
+                continue  # the runs are not there yet
             (forecast, *_), (runs, *_) = added
             assert forecast != runs
             git(ROOT, "merge-base", "--is-ancestor", forecast, runs)

@@ -63,7 +63,7 @@ def kept_ladder(project: Project, name: str, tracks: Sequence[Track]) -> Made:
         if found:
             made[track.name] = {recipe: sorted(runs, key=lambda run: run.seed) for recipe, runs in found.items()}
     if not made:
-        raise LlmbenchError(f"{folder} holds no runs; make some: `llmbench ladder NAME --save`")
+        raise LlmbenchError(f"{folder} holds no runs; make some: `llmbench ladder NAME... --save --track {name}`")
     return made
 
 
