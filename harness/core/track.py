@@ -121,7 +121,7 @@ class Rule(Strict):
         if self.futility_alpha is not None and self.futility_alpha < max(self.levels):
             # otherwise a change and its reverse could both be accepted
             raise ValueError(
-                f"futility_alpha ({self.futility_alpha}) must be at least the largest level, {max(self.levels)}"
+                f"futility_alpha is {self.futility_alpha}; it must be at least the largest of `levels`, {max(self.levels)}"
             )
         if self.stored_runs is not None and self.stored_runs < FEWEST_STORED:
             raise ValueError(f"stored_runs ({self.stored_runs}) must be {FEWEST_STORED} or more")

@@ -71,10 +71,14 @@ def plan_of(track: Track, shapes: Iterable[BatchShape] | None) -> Plan:
     for place, shape in enumerate(plan.shapes, start=1):
         check_shape(track, shape.sequences, shape.length, is_last=place == len(plan.shapes))
     if not plan.shapes or plan.tokens > budget.tokens:
-        raise LlmbenchError(f"batch_shape: the batches hold {plan.tokens:,} tokens, the budget is {budget.tokens:,}")
+        raise LlmbenchError(
+            f"the batches of `batch_shape` hold {plan.tokens:,} tokens; the budget is {budget.tokens:,}, so make them fewer"
+        )
     last = plan.shapes[-1]
     if budget.tokens - plan.tokens >= last.length * track.num_processes:
-        raise LlmbenchError(f"batch_shape: the batches hold {plan.tokens:,} of {budget.tokens:,} tokens; use them all")
+        raise LlmbenchError(
+            f"the batches of `batch_shape` hold {plan.tokens:,} of the budget's {budget.tokens:,} tokens; use all of them"
+        )
     return plan
 
 

@@ -201,11 +201,11 @@ def _check_totals(tree: ast.Module, path: Path) -> None:
 
 
 def knowledge_nats(text: str) -> float:
-    """Upper bound on what a variant's source could store about a text, in nats summed over that text.
+    """Upper bound on how far a variant could lower the total loss on val by storing parts of val in its source, in nats.
 
-    A file of n bytes can distinguish at most 256 ** n texts, so it gains at most n log 256 nats. Here n is the smaller
-    of the code's raw and compressed size, without comments, docstring and layout. Assumption: the code does not read
-    its own file.
+    `text` is the source. A file of n bytes can distinguish at most 256 ** n texts, so it gains at most n log 256 nats.
+    Here n is the smaller of the code's raw and compressed size, without comments, docstring and layout. Assumption: the
+    code does not read its own file.
     """
     try:
         body = ast.parse(text).body
