@@ -27,6 +27,7 @@ from harness.lab.arms import (
     Entry,
     choose_arms,
     contest_seeds,
+    entered,
     recall_entry,
     record_recipe,
     remember_entry,
@@ -260,7 +261,8 @@ def _entry_to_file(project: Project, track: Track, board: Board, named: Entry) -
     filing.require_holder(board, track)
     if not entry.added and not entry.removed:
         command = f"llmbench run candidate --track {track.name} --variant NAME"
-        raise LlmbenchError(f"there is nothing to submit; run `{command}` first")
+        elsewhere = "".join(f"; to file what ran on {one}: `llmbench submit --track {one}`" for one in entered(project))
+        raise LlmbenchError(f"no candidate was run on {track.name}; run `{command}` first{elsewhere}")
     return entry
 
 

@@ -122,6 +122,11 @@ def recall_entry(project: Project, track: Track) -> Entry:
         raise LlmbenchError(f"{path} cannot be read; delete it and name the candidate with --variant") from error
 
 
+def entered(project: Project) -> list[str]:
+    """The tracks on which a candidate was run here."""
+    return sorted(path.parent.name for path in project.runs.glob("*/last-entry.json"))
+
+
 def _last_entry(project: Project, track: Track) -> Path:
     return project.runs / track.name / "last-entry.json"
 

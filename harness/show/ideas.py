@@ -124,7 +124,9 @@ def _read_idea(project: Project, board: Board, claim: Claim, row: Row) -> Idea:
         said = f"{stage}: {', '.join(verdict.reasons if verdict else ()).replace('_', ' ')}"
     return Idea(
         row=row,
-        notes=_join(_notes(project, claim, name) for name in submission.added_variants),
+        notes=_join(_notes(project, claim, name) for name in submission.added_variants)
+        if submission.added_variants
+        else Notes(source="the record, with less code", claimed="no claim"),
         price=None if submission.lane == "speed" else rule.loss_per_statement * max(0, added),
         chance=(rule.noise_nats or 0.0) / math.sqrt(pairs) if is_screen else None,
         against=None if standing is None else standing.number,
