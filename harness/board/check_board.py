@@ -168,8 +168,9 @@ def _standing_problems(claim: Claim, earlier: Board) -> Iterator[str]:
     others = earlier.attempts(submission) - {candidate_key(submission.candidate.sources)}
     if submission.attempt <= len(others):
         yield f"{name} states attempt {submission.attempt}, but the board shows {len(others)} attempts before it"
-    if submission.verdict.decision != {"record": "accepted", "negative": "rejected"}[submission.kind]:
-        yield f"{name} is filed as {submission.kind}, but its verdict is {submission.verdict.decision}"
+    found = f"shown to lose on {submission.lost_on[0]}" if submission.lost_on else submission.verdict.decision
+    if (submission.kind == "record") != (found == "accepted") or found == "undecided":
+        yield f"{name} is filed as {submission.kind}, but its verdict is {found}"
 
 
 def _opening_problems(claim: Claim, earlier: Board) -> Iterator[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from harness.board.metrics import metric_columns, rounded
+from harness.board.readme import submission_markdown
 from harness.board.rows import HOLDING, Row, format_csv, sections, with_board
 from harness.board.submission import Claim, Submission, candidate_key, load_submission
 from harness.core.errors import LlmbenchError
@@ -275,3 +276,12 @@ def check_record_sources(project: Project, standing: Submission | None) -> None:
                 f"models/variants/{name}.py has changed since {standing.folder_name} set the record with it; "
                 f"restore it, or put your change into a variant of its own"
             )
+
+
+def rebuild_texts(project: Project) -> list[Row]:
+    """Rewrite all texts that are made from runs: the README of each submission, and the board."""
+    for submission in read_board(project).submissions:
+        claim = Claim(project.submissions / submission.folder_name, submission)
+        text = submission_markdown(submission, *claim.finished.values())
+        write_changed(claim.folder / "README.md", text)
+    return rebuild(project)

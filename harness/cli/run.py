@@ -11,7 +11,7 @@ from harness.board.flags import Flag, find_flags, make_case
 from harness.board.leaderboard import Board, check_record_sources, read_board
 from harness.board.pull_request import PullRequest, find_remote, open_pull_request
 from harness.board.readme import READS_HIGH, verdict_sentence
-from harness.board.submission import Submission
+from harness.board.submission import SIZE_PAIRS, Submission, sizes_asked
 from harness.cli import options, training
 from harness.cli.options import flag, log, open_track, option, show, show_json
 from harness.core.errors import LlmbenchError
@@ -190,7 +190,9 @@ def _next_line(contest: Contest, board: Board, track: Track, entry: Entry) -> st
             f"to open {track.name}: `llmbench submit --baseline{there}`"
         )
     if contest.verdict.decision == "accepted":
-        return f"Next: `llmbench submit{there}`"
+        sizes = " and ".join(sizes_asked(track, entry.lane, contest.verdict))
+        first = f". It first measures {SIZE_PAIRS} pairs on {sizes}, where a record must not be shown to lose"
+        return f"Next: `llmbench submit{there}`{first if sizes else ''}"
     if contest.verdict.decision == "rejected" and not contest.failed:
         return f"To file the negative result: `llmbench submit --negative{there}`"
     return ""

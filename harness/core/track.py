@@ -14,7 +14,7 @@ from harness.core.dataspec import DataSpec, FilesData, HubData, HubTokenizer, Pa
 from harness.core.errors import LlmbenchError, did_you_mean
 from harness.core.overrides import apply_setting
 from harness.core.project import Project, read_text, sha256
-from harness.core.schema import Positive, Strict, TrackName
+from harness.core.schema import Positive, Sha256, Strict, TrackName
 from models.parts import ModelConfig, OptimConfig
 
 FEWEST_STORED = 8
@@ -99,6 +99,9 @@ class Rule(Strict):
     """Speed and simplicity lanes: nats by which the candidate's loss may be worse."""
     time_tolerance: Annotated[float, Field(gt=0, lt=10)]
     """Simplicity lane: largest time ratio candidate / record, minus one, that counts as no slower."""
+    holds_on: Annotated[dict[TrackName, Sha256], Field(min_length=1)] | None = None
+    """Loss lane: other sizes of this track, on which a record must not be shown to lose, each with the digest of its
+    track. None if no other size is asked for."""
 
     @property
     def record_runs(self) -> int:
@@ -120,9 +123,8 @@ class Rule(Strict):
             )
         if self.futility_alpha is not None and self.futility_alpha < max(self.levels):
             # otherwise a change and its reverse could both be accepted
-            raise ValueError(
-                f"futility_alpha is {self.futility_alpha}; it must be at least the largest of `levels`, {max(self.levels)}"
-            )
+            least = f"{max(self.levels)}, the largest of `levels`"
+            raise ValueError(f"futility_alpha is {self.futility_alpha}; it must be at least {least}")
         if self.stored_runs is not None and self.stored_runs < FEWEST_STORED:
             raise ValueError(f"stored_runs ({self.stored_runs}) must be {FEWEST_STORED} or more")
         screen = (self.screen_looks, self.screen_pass, self.screen_drop)

@@ -72,12 +72,13 @@ def plan_of(track: Track, shapes: Iterable[BatchShape] | None) -> Plan:
         check_shape(track, shape.sequences, shape.length, is_last=place == len(plan.shapes))
     if not plan.shapes or plan.tokens > budget.tokens:
         raise LlmbenchError(
-            f"the batches of `batch_shape` hold {plan.tokens:,} tokens; the budget is {budget.tokens:,}, so make them fewer"
+            f"the batches of `batch_shape` hold {plan.tokens:,} tokens, more than the budget's {budget.tokens:,}; "
+            "use fewer or smaller ones"
         )
     last = plan.shapes[-1]
     if budget.tokens - plan.tokens >= last.length * track.num_processes:
         raise LlmbenchError(
-            f"the batches of `batch_shape` hold {plan.tokens:,} of the budget's {budget.tokens:,} tokens; use all of them"
+            f"the batches of `batch_shape` hold {plan.tokens:,} tokens; use all {budget.tokens:,} of the budget"
         )
     return plan
 

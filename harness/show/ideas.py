@@ -121,7 +121,8 @@ def _read_idea(project: Project, board: Board, claim: Claim, row: Row) -> Idea:
             filter(None, ["record", f"confirmed by {row.confirmed_by}" * bool(row.confirmed_by), row.state])
         )
     else:
-        said = f"{stage}: {', '.join(verdict.reasons if verdict else ()).replace('_', ' ')}"
+        lost = [f"shown to lose on {name}" for name in submission.lost_on]
+        said = f"{stage}: {', '.join(lost or (verdict.reasons if verdict else ())).replace('_', ' ')}"
     return Idea(
         row=row,
         notes=_join(_notes(project, claim, name) for name in submission.added_variants)

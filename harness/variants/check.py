@@ -201,7 +201,7 @@ def _check_totals(tree: ast.Module, path: Path) -> None:
 
 
 def knowledge_nats(text: str) -> float:
-    """Upper bound on how far a variant could lower the total loss on val by storing parts of val in its source, in nats.
+    """Upper bound, in nats, on how far a variant could lower the total loss on val by storing val in its source.
 
     `text` is the source. A file of n bytes can distinguish at most 256 ** n texts, so it gains at most n log 256 nats.
     Here n is the smaller of the code's raw and compressed size, without comments, docstring and layout. Assumption: the
