@@ -46,9 +46,10 @@ def measure_sizes(
     for name, digest in asked.items():
         track = load_track(store.project, name)
         if track.digest != digest:
+            new = f'holds_on = {{ {name} = "{track.digest}" }}'
             raise LlmbenchError(
                 f"tracks/{name}.toml is not the edition that `holds_on` of {store.track.name} names: restore it, or write "
-                f'holds_on = {{ {name} = "{track.digest}" }}, which makes a new edition of {store.track.name}'
+                f"{new}, which makes a new edition of {store.track.name}"
             )
         tell(f"{name}: {SIZE_PAIRS} pairs, because a record of {store.track.name} must not be shown to lose there")
         runs = _pairs(replace(store, track=track, observe=lambda run, event: None), arms)
