@@ -27,6 +27,12 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 """Colours of the ideas: the palette of Okabe and Ito (jfly.uni-koeln.de/color, 2008)."""
 MOST_LINES = 12
 INTERVALS = "All intervals are of 90 %."
+ASKED = "5-dollar-llm left two questions open for want of compute. These sizes are still small, but they say this:"
+QUESTIONS = {
+    "token_smear": "Does token smearing hold at a larger scale?",
+    "zero_compute_expert": "Do zero-compute experts hold at a larger scale?",
+}
+"""Idea -> the question that the original project left open about it."""
 
 
 def rung_line(one: RungFacts) -> str:
@@ -141,6 +147,17 @@ def draw_ladder(found: Ladder) -> Figure:
     return figure
 
 
+def question_lines(found: Sequence[tuple[str, Ladder]]) -> list[str]:
+    """A line for each question of QUESTIONS whose idea was measured: its gains on all sizes, and whether they agree."""
+    lines = []
+    for _, ladder in found:
+        for idea in ladder.ideas:
+            if question := QUESTIONS.get(idea.name):
+                gains = [f"{band(step.gain)} on {step.track}" for step in idea.steps if step.gain is not None]
+                lines.append(f"- **{question}** It gains {', '.join(gains)}; {_sign(idea)}.")
+    return lines
+
+
 def scale_page(found: Sequence[tuple[str, Ladder]]) -> str:
     """The text of docs/scale.md. `found` holds each kept ladder with the name of its track."""
     lines = [
@@ -159,6 +176,8 @@ def scale_page(found: Sequence[tuple[str, Ladder]]) -> str:
         f"- {INTERVALS}",
         "",
     ]
+    if questions := question_lines(found):
+        lines += [ASKED, "", *questions, ""]
     for name, ladder in found:
         chosen = f"[How the ideas were chosen](../benchmarks/ladder/{name}/README.md)."
         picture = f"![Gain of each idea against compute](pictures/scale-{name}.svg)"
