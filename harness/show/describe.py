@@ -200,7 +200,8 @@ def track_facts(track: Track) -> list[tuple[str, str]]:
         "device": f"{track.device}, {processes}{track.threads} thread{'' if track.threads == 1 else 's'} a run",
         "rule": f"{rule.design}, looks after {', '.join(map(str, rule.looks))} pairs",
         "a record needs": f"a gain above {rule.loss_per_statement:g} nats for each added statement at a level of "
-        f"{rule.alpha:g} over all looks, in at most {1 + rule.max_slowdown:g} times the time",
+        f"{rule.alpha:g} over all looks, in at most {1 + rule.max_slowdown:g} times the time"
+        + (f"; it must not be shown to lose on {' and '.join(rule.holds_on)}" if rule.holds_on else ""),
         "digest": track.digest,
     }
     return [*facts.items()]
