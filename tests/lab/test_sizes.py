@@ -61,6 +61,7 @@ def test_a_record_brings_its_pairs_on_the_other_size(held: tuple[Sandbox, Done],
     assert files == {"sizes/smoke-s/track.toml", *runs}
     assert f"On `smoke-s` it is not shown to lose: gain {size.gain:+.4f}" in filed.stdout
     assert sandbox("verify").returncode == 0
+    assert "it must not be shown to lose on smoke-s" in " ".join(sandbox("tracks", "smoke").stdout.split())
 
 
 def restated(folder: Path, **changes: object) -> Claim:
