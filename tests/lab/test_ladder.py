@@ -84,7 +84,7 @@ def test_what_was_not_trained_on_a_size_is_a_line_and_no_gain(tracks: list[Track
     (idea,) = found.ideas
     assert idea.steps[-1].gain is None
     assert idea.steps[-1].reason == "not trained on this size"
-    assert "not trained on this size" in scale_page([("pocket", found)])
+    assert "not trained on this size" in scale_page([("pocket", found)], {})
 
 
 def test_a_forecast_rests_on_the_smaller_sizes_and_is_written_once(tracks: list[Track], tmp_path: Path) -> None:

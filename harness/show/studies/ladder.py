@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from rich.table import Table
 from harness.board.curves import FAINT, INK, new_figure
 from harness.board.leaderboard import curve_path
 from harness.core.errors import one_line
-from harness.core.project import Project
+from harness.core.project import Project, read_text
 from harness.core.terminal import markdown
 from harness.lab.studies.ladder import FARTHER, measure_ladder
 from harness.lab.studies.ladder_files import curve_of, kept_forecasts, kept_ladder, ladder_folder
@@ -28,11 +29,6 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 MOST_LINES = 12
 INTERVALS = "All intervals are of 90 %."
 ASKED = "5-dollar-llm left two questions open for want of compute. These sizes are still small, but they say this:"
-QUESTIONS = {
-    "token_smear": "Does token smearing hold at a larger scale?",
-    "zero_compute_expert": "Do zero-compute experts hold at a larger scale?",
-}
-"""Idea -> the question that the original project left open about it."""
 
 
 def rung_line(one: RungFacts) -> str:
@@ -147,18 +143,21 @@ def draw_ladder(found: Ladder) -> Figure:
     return figure
 
 
-def question_lines(found: Sequence[tuple[str, Ladder]]) -> list[str]:
-    """A line for each question of QUESTIONS whose idea was measured: its gains on all sizes, and whether they agree."""
+def question_lines(found: Sequence[tuple[str, Ladder]], questions: Mapping[str, str]) -> list[str]:
+    """A line for each question whose idea was measured: its gains on all sizes, and whether they agree in sign.
+
+    `questions` maps an idea to the question about it.
+    """
     lines = []
     for _, ladder in found:
         for idea in ladder.ideas:
-            if question := QUESTIONS.get(idea.name):
+            if question := questions.get(idea.name):
                 gains = [f"{band(step.gain)} on {step.track}" for step in idea.steps if step.gain is not None]
                 lines.append(f"- **{question}** It gains {', '.join(gains)}; {_sign(idea)}.")
     return lines
 
 
-def scale_page(found: Sequence[tuple[str, Ladder]]) -> str:
+def scale_page(found: Sequence[tuple[str, Ladder]], questions: Mapping[str, str]) -> str:
     """The text of docs/scale.md. `found` holds each kept ladder with the name of its track."""
     lines = [
         "# Does it hold at another size?",
@@ -176,8 +175,8 @@ def scale_page(found: Sequence[tuple[str, Ladder]]) -> str:
         f"- {INTERVALS}",
         "",
     ]
-    if questions := question_lines(found):
-        lines += [ASKED, "", *questions, ""]
+    if answers := question_lines(found, questions):
+        lines += [ASKED, "", *answers, ""]
     for name, ladder in found:
         chosen = f"[How the ideas were chosen](../benchmarks/ladder/{name}/README.md)."
         picture = f"![Gain of each idea against compute](pictures/scale-{name}.svg)"
@@ -220,4 +219,6 @@ def scale_files(project: Project) -> dict[Path, str]:
         files[project.root / "docs" / "pictures" / f"scale-{folder.name}.svg"] = to_svg(partial(draw_ladder, ladder))
         if curve := curve_of(folder.name, ladder):
             files[curve_path(project, folder.name)] = curve.model_dump_json(indent=1) + "\n"
-    return files | {project.root / "docs" / "scale.md": scale_page(found)}
+    asked = ladder_folder(project, "x").parent / "questions.toml"
+    questions = tomllib.loads(read_text(asked)) if asked.exists() else {}
+    return files | {project.root / "docs" / "scale.md": scale_page(found, questions)}
