@@ -195,7 +195,7 @@ class Claim:
                 run = load_run(path := self.folder / run_file(name, seed))
                 if isinstance(run, FailedRun) and (self.submission.kind, name) != ("challenge", "candidate"):
                     raise LlmbenchError(
-                        f"{path} is a run without a score ({run.status}); only finished runs can be submitted"
+                        f"{path} is a run without a score ({run.status}); only runs with a score can be submitted"
                     )
                 runs[name].append(run)
         return runs
