@@ -199,8 +199,9 @@ def track_facts(track: Track) -> list[tuple[str, str]]:
         "data": f"{data.title}, {'pinned' if data.pinned else 'not pinned: it can train, but nothing can be filed'}",
         "device": f"{track.device}, {processes}{track.threads} thread{'' if track.threads == 1 else 's'} a run",
         "rule": f"{rule.design}, looks after {', '.join(map(str, rule.looks))} pairs",
-        "a record needs": f"a gain above {rule.loss_per_statement:g} nats for each added statement at a level of "
-        f"{rule.alpha:g} over all looks, in at most {1 + rule.max_slowdown:g} times the time",
+        "a record needs": f"a gain above {rule.loss_per_statement:g} nats for each added statement, at a "
+        f"false-accept rate of {rule.alpha:g} over all looks, and at most {1 + rule.max_slowdown:g} times the old "
+        "record's time",
         "digest": track.digest,
     }
     return [*facts.items()]
