@@ -190,10 +190,10 @@ def track_facts(track: Track) -> list[tuple[str, str]]:
     processes = f"{track.processes} processes of " if track.processes else ""
     facts = {
         "model": f"width {model.dim}, {model.num_layers} layers, {model.num_heads} query heads, "
-        f"{model.num_kv_heads} key "
-        f"heads, feed-forward {model.ffn_dim}{experts}, {model.vocab_size:,} tokens, {embeddings} embeddings",
-        "rates": f"Muon {optim.muon_lr:g}, embedding {optim.embed_lr:g}, head {optim.head_lr:g}, "
-        f"thin parameters {optim.scalar_lr:g}",
+        f"{model.num_kv_heads} key-value heads, feed-forward {model.ffn_dim}{experts}, {model.vocab_size:,} tokens, "
+        f"{embeddings} embeddings",
+        "learning rates": f"Muon {optim.muon_lr:g}, embedding {optim.embed_lr:g}, head {optim.head_lr:g}, "
+        f"vectors and thin matrices {optim.scalar_lr:g}",
         "budget": f"{budget.num_steps:,} steps of {budget.batch_sequences} x {budget.seq_len:,} tokens, "
         f"{budget.tokens:,} in all",
         "data": f"{data.title}, {'pinned' if data.pinned else 'not pinned: it can train, but nothing can be filed'}",
