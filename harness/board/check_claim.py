@@ -55,9 +55,9 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
         )
     yield from _file_problems(folder, submission)
     if list(submission.files) != ["curves.png", "track.toml"]:
-        yield f"{folder.name}/submission.json: files must state the digests of curves.png and track.toml"
+        yield f"{folder.name}/submission.json: files must hold the digests of curves.png and track.toml, and no others"
     if claim.track.digest != submission.track_digest:
-        yield f"{folder.name}/track.toml is not the track whose digest the submission states"
+        yield f"{folder.name}/track.toml is not the track whose digest submission.json states; restore it"
     for variant, text in claim.sources.items():
         try:
             _check_source(text, Path(f"sources/{variant}.py"))
@@ -67,8 +67,8 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
         yield from _arm_problems(claim, name, arm)
     if submission.verdict is not None and submission.verdict.lane != submission.lane:
         yield (
-            f"{folder.name}/submission.json: lane is {submission.lane}, but that of its verdict is "
-            f"{submission.verdict.lane}"
+            f"{folder.name}/submission.json: lane is {submission.lane}, but verdict.lane is {submission.verdict.lane}; "
+            f"both must be equal"
         )
     if (stated := submission.knowledge_nats) is not None:
         known = claim.knowledge_nats
@@ -80,7 +80,10 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
     yield from _size_problems(claim)
     recomputed, stored = claim.verdict, submission.verdict
     if (recomputed is None) != (stored is None):
-        yield f"{folder.name}/submission.json: this kind of submission must have no verdict"
+        yield (
+            f"{folder.name}/submission.json: a verdict is "
+            f"{'missing' if stored is None else 'given, but without runs of a record there can be none'}"
+        )
     elif recomputed is not None and stored is not None:
         for path in _differences(stored.model_dump(), recomputed.model_dump(), "verdict"):
             yield f"{folder.name}/submission.json: {path}"
@@ -101,10 +104,10 @@ def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
         if os.path.islink(path) or not os.path.isdir(path)  # pathlib's functions may raise, these never do
     }
     for missing in sorted(expected - present):
-        yield f"{folder.name}/{missing} is missing"
+        yield f"{folder.name}/{missing} is missing; restore it"
     for file in sorted(present):
         if (size := os.lstat(folder / file).st_size) > LARGEST_FILE:  # another check refuses links
-            yield f"{folder.name}/{file} has {size:,} bytes; a file of a submission may have {LARGEST_FILE:,}"
+            yield f"{folder.name}/{file} has {size:,} bytes; a file of a submission may have at most {LARGEST_FILE:,}"
     for file, digest in submission.files.items():
         data = read_bytes(folder / file) if file in present else None
         if data is not None and sha256(data) != digest:
@@ -126,7 +129,7 @@ def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
         yield f"{where}.sources must name the variants of {arm.recipe}, in this order"
     for variant, digest in arm.sources.items():
         if tree_digest(claim.sources[variant]) != digest:
-            yield f"{folder.name}/sources/{variant}.py does not have the digest that {name}.sources states"
+            yield f"{folder.name}/sources/{variant}.py does not have the digest that {name}.sources states; restore it"
     if (cost := claim.cost(arm)) != arm.statements:
         yield f"{where}.statements is {arm.statements}, but the sources have {cost}"
     files = {run_file(name, int(seed)): digest for seed, digest in arm.runs.items()}
@@ -147,9 +150,9 @@ def _runs_problems(
         stated = {"track": track.name, "recipe": arm.recipe, "sources": arm.sources, "seed": seed}
         for key, value in stated.items():
             if getattr(run, key) != value:
-                yield f"{where}: {key} is {getattr(run, key)!r}, the submission states {value!r}"
+                yield f"{where}: {key} is {getattr(run, key)!r}, but the submission states {value!r}"
         if run.training_digest != training_digest:
-            yield f"{where} was trained on another edition of the track"
+            yield f"{where} was trained on another edition of the track than the folder's track.toml"
         if isinstance(run, FinishedRun):
             yield from _run_problems(where, run, track)
     whole = finished(runs)
@@ -159,7 +162,7 @@ def _runs_problems(
         )
     ended = max((run.training.ended for run in whole), default="")
     if ended > f"{claim.submission.date}T24":  # ISO times sort as text
-        yield f"{folder.name}: date is {claim.submission.date}, but a run of the {name} arm ended {ended}"
+        yield f"{folder.name}: date is {claim.submission.date}, before the end of a run of the {name} arm, {ended}"
 
 
 def _size_problems(claim: Claim) -> Iterator[str]:
@@ -196,15 +199,14 @@ def _run_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
     curve = run.training.curve
     steps = [point.step for point in curve]
     if not set(run.evaluation.probes) >= set(PROBES):
-        yield (
-            f"{where}: the evaluation passed the probes {run.evaluation.probes}, but must pass all of {sorted(PROBES)}"
-        )
+        absent = sorted({*PROBES} - {*run.evaluation.probes})
+        yield f"{where}: the evaluation lacks the probes {', '.join(absent)}; train the run again"
     if run.evaluation.correct > run.evaluation.tokens:
-        yield f"{where}: there are more correct tokens than tokens"
+        yield f"{where}: evaluation.correct must not exceed evaluation.tokens"
     if not curve or steps != sorted(set(steps)) or steps[-1] != run.training.steps:
         yield f"{where}: the steps of the curve must increase and end at the last step"
     elif curve[-1].train_s > run.training.train_s:
-        yield f"{where}: the curve's times must not exceed train_s"
+        yield f"{where}: the curve's times must not exceed training.train_s"
     val = track.data.pin("val")
     try:
         plan = plan_of(track, run.training.batches)
@@ -238,7 +240,7 @@ def _seed_problems(claim: Claim) -> Iterator[str]:
         if track.rule.stored_runs is not None:
             own = list(track.seeds[: track.rule.stored_runs])
     if seeds != expected:
-        yield f"{folder.name}: the candidate's seeds are {seeds}, not {what}, {expected}"
+        yield f"{folder.name}: the candidate's seeds are {seeds}, but must be {what}, {expected}"
     if record is not None and record.seeds != own:
         yield f"{folder.name}: the record's seeds are {record.seeds}, but must be {own}"
 
@@ -254,7 +256,7 @@ def _audit_problems(claim: Claim) -> Iterator[str]:
     if audit.positions != positions:
         yield f"{where}.positions is {audit.positions}, but the track's val has {positions}"
     if audit.tested > audit.positions:
-        yield f"{where}.tested is larger than the number of positions"
+        yield f"{where}.tested is {audit.tested}, but val has only {audit.positions} positions"
     if audit.seed != "weights":
         yield f"{where}.seed is {audit.seed!r}; in a filed claim it must be 'weights'"
 

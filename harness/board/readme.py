@@ -52,7 +52,7 @@ def evidence(verdict: Verdict) -> list[tuple[str, str]]:
     on = f"look {verdict.look} of the {verdict.stage}" if verdict.look else verdict.stage
     looks = f"all looks (accepted up to {verdict.alpha:g})"
     if verdict.decision == "undecided":  # p may be below alpha, because this look has its own level
-        looks = "the looks so far (the interval must lie above the margin)"
+        looks = "the looks so far (for acceptance the interval must lie above the margin)"
     correlation = verdict.correlation if verdict.pairs >= FEWEST_CORRELATED else None
     facts = (
         ("pairs", verdict.pairs, f"{{}} ({on}{f', {test}' if verdict.stage == 'confirmation' else ''})"),

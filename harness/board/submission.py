@@ -209,7 +209,7 @@ def load_finished(path: Path) -> FinishedRun:
     """Read a run that has a score. Raises LlmbenchError for any other."""
     run = load_run(path)
     if isinstance(run, FailedRun):
-        raise LlmbenchError(f"{path} is a run without a score ({run.status}); only finished runs can be submitted")
+        raise LlmbenchError(f"{path} is a run without a score ({run.status}); only runs with a score can be submitted")
     return run
 
 

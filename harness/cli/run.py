@@ -62,7 +62,8 @@ def run_baseline(
     check_record_sources(project, board.holder(plain_track))
     recipe, count = record_recipe(board, plain_track), pairs or contest_track.rule.record_runs
     if count > len(contest_track.seeds):
-        raise LlmbenchError(f"the track {track} has {len(contest_track.seeds)} seeds; ask for that many or fewer")
+        most = len(contest_track.seeds)
+        raise LlmbenchError(f"the track {track} has {most} public seeds; give --pairs {most} or less")
     seeds = contest_track.seeds[:count]
     logbook = open_logbook(log_to or (), project, contest_track, log)
     with logbook, training.watched_store(project, contest_track, jobs, also=logbook, executor=executor) as store:

@@ -78,7 +78,7 @@ def file_opening(store: RunStore, board: Board) -> Filing:
     runs = [run for run in found if isinstance(run, FinishedRun)]
     if len(runs) < (fewest := track.rule.record_runs):
         raise LlmbenchError(
-            f"{len(runs)} of the {fewest} seeds of the baseline are trained; "
+            f"the baseline must be trained on {fewest} seeds, and {len(runs)} are done; "
             f"run `llmbench run baseline --track {track.name}`"
         )
     return Filing("opening", f"{track.name}-baseline", Arms("", BASE), {"record": (), "candidate": runs})
@@ -181,9 +181,8 @@ def file_candidate(
     cost = recipe_cost(recipe_sources(store.project, arms.candidate))
     if entry.lane == "simplicity" and cost >= holder.candidate.statements:
         raise RejectedError(
-            f"{arms.candidate} has as many statements as the present record, {holder.candidate.recipe}, "
-            f"or more; the lane simplicity "
-            "needs fewer"
+            f"{arms.candidate} has {cost} statements; the lane simplicity needs fewer than the record, "
+            f"{holder.candidate.recipe}, has: {holder.candidate.statements}"
         )
     audit, first = None, candidates[0]
     if not negative:
@@ -210,8 +209,7 @@ def _refuse_moved(judged: Judged | None, arms: Arms, standing: Submission, comma
     if arms.record != record:
         raise UndecidedError(
             f"the runs of {arms.candidate} against {arms.record} are gone or come from another version of "
-            f"llmbench; run "
-            f"`{command}`, which judges it against the record, {record}"
+            f"llmbench; run `{command}`, which judges the candidate against the record, {record}"
         )
     if judged.record == record:
         return

@@ -270,7 +270,10 @@ def test_runs_of_another_version_of_the_loop_are_refused(pull_request: Repositor
     pull_request.becomes_main()
     pull_request.git("checkout", "origin/good", "--", CLAIM, VARIANT, "leaderboard.csv", "README.md")
     pull_request.commit()
-    assert "4 of 4 runs were trained by another version of the base model or the loop" in pull_request.said(3)
+    assert (
+        "4 of 4 runs were trained by another version of the base model, the loop or the evaluator"
+        in pull_request.said(3)
+    )
 
 
 def test_a_branch_that_lacks_its_base_is_told_to_rebase(pull_request: Repository) -> None:

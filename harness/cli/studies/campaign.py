@@ -34,7 +34,7 @@ def campaign(
         argument(
             "NAME",
             "Variants to judge, each added to the record by itself. Default: all that were not judged against this "
-            "record, but the placebos of noise studies.",
+            "record, except the placebos of noise studies.",
             complete_variants,
         ),
     ] = None,

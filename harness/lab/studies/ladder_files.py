@@ -54,7 +54,9 @@ def kept_ladder(project: Project, name: str, tracks: Sequence[Track]) -> Made:
         for path in sorted((folder / track.name).glob("*-seed-*.json"), key=lambda path: (len(path.name), path.name)):
             run = load_run(path)
             if run.training_digest != track.training_digest:
-                raise LlmbenchError(f"{path} is of another edition of {track.name}; train the ladder again with --save")
+                raise LlmbenchError(
+                    f"{path} was trained on another edition of {track.name}; train the ladder again with --save"
+                )
             if run.sources != {name: source_digests(project, run.recipe).get(name) for name in run.sources}:
                 raise LlmbenchError(
                     f"{path} was trained with a variant that has changed since; train it again with --save"

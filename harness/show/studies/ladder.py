@@ -87,8 +87,8 @@ def ladder_lines(found: Ladder) -> list[str]:
             continue
         far = f"{FARTHER:g} times the compute of {found.rungs[-1].track}"
         lines.append(
-            f"{idea.name}: {_sign(idea)}; {band(idea.slope)} for ten times the compute; extrapolated to {far}: "
-            f"{band(idea.extrapolated)}"
+            f"{idea.name}: {_sign(idea)}; the gain changes by {band(idea.slope)} for ten times the compute; "
+            f"extrapolated to {far}: {band(idea.extrapolated)}"
         )
     return [*lines, *map(agreement_line, found.agreement), *map(coverage_line, found.coverage), INTERVALS]
 
