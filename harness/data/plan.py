@@ -94,14 +94,14 @@ def check_shape(track: Track, sequences: object, length: object, *, is_last: boo
             f"batch_shape gave {sequences!r:.40} sequences of length {length!r:.40}; both must be whole numbers from 1"
         )
     if budget.seq_len % length:
-        raise LlmbenchError(f"batch_shape gave length {length}; it must divide the track's {budget.seq_len}")
+        raise LlmbenchError(f"batch_shape gave length {length}, which must divide the track's, {budget.seq_len}")
     if sequences % size:
         raise LlmbenchError(f"batch_shape gave {sequences} sequences; it must be a multiple of {size} processes")
     tokens, own = sequences * length, budget.batch_tokens
     if tokens > MOST_BATCH * own or (tokens * MOST_BATCH < own and not is_last):
         raise LlmbenchError(
-            f"batch_shape gave a batch of {tokens:,} tokens; it may hold up to {MOST_BATCH} times the track's {own:,}, "
-            f"and down to a {MOST_BATCH}th of it"
+            f"batch_shape gave a batch of {tokens:,} tokens; it must hold between 1/{MOST_BATCH} and {MOST_BATCH} times "
+            f"the track's {own:,}"
         )
 
 

@@ -267,7 +267,7 @@ def test_a_kill_for_want_of_memory_is_no_interruption(start: Start, monkeypatch:
         before = harness.player.process.ended_for_memory()
         monkeypatch.setattr(harness.player.process, "ended_for_memory", lambda: before + 1)
         os.kill(session.player.pid, signal.SIGKILL)
-        with pytest.raises(RunFailedError, match="because none was left") as caught:
+        with pytest.raises(RunFailedError, match="because no memory was left") as caught:
             session.snapshot()
     assert caught.value.status == "error"
 
