@@ -100,8 +100,8 @@ def check_shape(track: Track, sequences: object, length: object, *, is_last: boo
     tokens, own = sequences * length, budget.batch_tokens
     if tokens > MOST_BATCH * own or (tokens * MOST_BATCH < own and not is_last):
         raise LlmbenchError(
-            f"batch_shape gave a batch of {tokens:,} tokens; it must hold between 1/{MOST_BATCH} and {MOST_BATCH} times "
-            f"the track's {own:,}"
+            f"batch_shape gave a batch of {tokens:,} tokens; it must hold between 1/{MOST_BATCH} and {MOST_BATCH} "
+            f"times the track's {own:,}"
         )
 
 

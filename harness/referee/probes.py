@@ -265,7 +265,7 @@ class Probe:
         rows, tokens_BT = self.scores.questions[row]
         if self._shift(row, self.session.ask(tokens_BT)[rows.index(row)], tokens_BT.shape[1]) > MAX_SHIFT:
             return ProbeFailedError(
-                "statelessness: the same batch gives other losses in another order of batches; keep no state between them"
+                "statelessness: the same batch gives other losses in another order of batches; keep no state in between"
             )
         if self._shift(row, self.session.ask(beside_BT)[place], tokens_BT.shape[1]) > MAX_SHIFT:
             return ProbeFailedError("batch_independence: a sequence's loss depends on the other sequences of its batch")
