@@ -28,7 +28,7 @@ class Batches:
         self.num_windows = (len(tokens_N) - 1) // seq_len
         if self.num_windows < 1:
             raise LlmbenchError(
-                f"the train split has {len(tokens_N)} tokens, fewer than a sequence of {seq_len}; add text to the corpus"
+                f"the train split has {len(tokens_N)} tokens, fewer than a sequence of {seq_len}; give it more text"
             )
 
     def batch(self, step: int) -> NDArray[np.int64]:
