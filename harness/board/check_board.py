@@ -34,7 +34,7 @@ class Checked:
     flags: list[Flag] = field(default_factory=list)
     """Flags for a reviewer. Only a submission without problems has flags."""
     row: Row | None = None
-    """The submission's row on the board; None if its files are too broken to make one."""
+    """The submission's row on the board; None if its files cannot be read."""
 
 
 def check_board(project: Project) -> dict[str, Checked]:

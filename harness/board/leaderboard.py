@@ -119,7 +119,7 @@ class Board:
 
 
 def read_board(project: Project) -> Board:
-    """Read all submissions and check their schema. Raises LlmbenchError for a broken one and for a repeated number."""
+    """Read all submissions and check their schema. Raises LlmbenchError if one is not valid or a number is repeated."""
     return make_board(load_submission(folder) for folder in submission_folders(project))
 
 
@@ -135,7 +135,7 @@ def make_board(submissions: Iterable[Submission]) -> Board:
 
 
 def make_row(board: Board, claim: Claim) -> Row:
-    """Make the row of one submission. Raises LlmbenchError if one of its runs is broken."""
+    """Make the row of one submission. Raises LlmbenchError if one of its runs cannot be read."""
     submission, again = claim.submission, claim.submission.challenge
     confirmed = board.confirmation(submission.number)
     headline = (confirmed or submission).verdict
@@ -201,7 +201,7 @@ def compute_multiples(project: Project, rows: Sequence[Row]) -> dict[str, float]
         try:
             curve = Curve.model_validate_json(read_text(path))
         except ValidationError as error:
-            raise LlmbenchError(f"{path} is broken ({explain_validation(error)}); restore it") from error
+            raise LlmbenchError(f"{path} is not valid ({explain_validation(error)}); restore it") from error
         start = dict(curve.points).get(curve.compute)
         if start is None:
             raise LlmbenchError(f"{path} has no loss for the compute of {track}; restore it")

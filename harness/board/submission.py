@@ -229,7 +229,7 @@ def knowledge_per_token(texts: Iterable[str], track: Track) -> float | None:
 
 @dataclass(frozen=True)
 class Claim:
-    """A submission and the files in its folder. Each property raises LlmbenchError if the files it reads are broken."""
+    """A submission and the files in its folder. Each property raises LlmbenchError if a file that it reads is missing or not valid."""
 
     folder: Path
     submission: Submission

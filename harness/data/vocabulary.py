@@ -131,7 +131,7 @@ def token_bytes(tokenizer: Tokenizer, name: str) -> list[bytes]:
     table = [b""] * (max(vocabulary.values()) + 1)
     try:
         if "ByteLevel" not in json.dumps(json.loads(tokenizer.to_str())["decoder"]):
-            raise KeyError("no byte-level decoder")
+            raise KeyError("its decoder is not of the type ByteLevel")
         for token, token_id in vocabulary.items():
             if token_id not in added:
                 table[token_id] = bytes(byte_of[character] for character in token)

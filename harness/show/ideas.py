@@ -98,7 +98,7 @@ LEFT = ("idea", "claimed there", "verdict")
 def read_ideas(project: Project, board: Board, judged: Iterable[tuple[Claim, Row]]) -> dict[str, list[Idea]]:
     """Track -> the ideas judged on its newest edition, the largest gain first. Challenges are left out.
 
-    Raises LlmbenchError if a submission is broken.
+    Raises LlmbenchError if a submission is not valid.
     """
     found: dict[str, list[Idea]] = {}
     for claim, row in judged:

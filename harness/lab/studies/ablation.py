@@ -104,7 +104,7 @@ class Ablation(Strict):
 
 
 def stack_to_ablate(project: Project, board: Board, track: Track, recipe: str | None) -> str:
-    """`recipe`, by default the record's. Raises LlmbenchError if it has no variant or if a file is broken."""
+    """`recipe`, by default the record's. Raises LlmbenchError if it has no variant or a file is not valid."""
     found = record_recipe(board, track) if recipe is None else recipe
     recipe_sources(project, found)
     if not parse_recipe(found):

@@ -80,7 +80,7 @@ def save_forecast(project: Project, name: str, found: Forecast) -> Path:
 
 
 def kept_forecasts(project: Project, name: str) -> dict[str, Forecast]:
-    """Track -> its forecast. Raises LlmbenchError for a broken file."""
+    """Track -> its forecast. Raises LlmbenchError if a file is not valid."""
     found = {}
     for path in sorted((ladder_folder(project, name) / "forecasts").glob("*.json")):
         try:

@@ -216,7 +216,7 @@ def kept_study(project: Project, track: Track) -> dict[str, list[Pair]]:
     """Variant -> its kept pairs of this edition of the track, the placebo first.
 
     Pairs whose two runs cannot be compared, for example because the code differs, are left out. Raises LlmbenchError
-    for a broken file.
+    if a file is not valid.
     """
     found, records = defaultdict[str, list[Pair]](list), dict[str, FinishedRun | FailedRun]()
     folder = study_folder(project, track)

@@ -34,8 +34,8 @@ FIRST_LINE = "Written by `llmbench leaderboard --html`, which may replace or rem
 def render_site(project: Project) -> dict[str, str]:
     """Path inside the site -> text of each file. The same board gives the same bytes.
 
-    Files come before the pages that link to them, so that they can be written in this order. Raises LlmbenchError for
-    a broken submission or track.
+    Files come before the pages that link to them, so that they can be written in this order. Raises LlmbenchError if
+    a submission or a track is not valid.
     """
     submissions = read_submissions(project)
     tracks = read_tracks(project, submissions)
