@@ -229,7 +229,10 @@ def knowledge_per_token(texts: Iterable[str], track: Track) -> float | None:
 
 @dataclass(frozen=True)
 class Claim:
-    """A submission and the files in its folder. Each property raises LlmbenchError if a file that it reads is missing or not valid."""
+    """A submission and the files in its folder.
+
+    Each property raises LlmbenchError if a file that it reads is missing or not valid.
+    """
 
     folder: Path
     submission: Submission

@@ -91,7 +91,7 @@ def choose_arms(board: Board, track: Track, entry: Entry) -> Arms:
 
 
 def source_digests(project: Project, recipe: str) -> dict[str, str]:
-    """Variant -> digest of its present file, in the order of the recipe. Raises LlmbenchError if a file is not valid."""
+    """Variant -> digest of its present file, in the recipe's order. Raises LlmbenchError if a file is not valid."""
     return {name: source.digest for name, source in recipe_sources(project, recipe).items()}
 
 

@@ -327,7 +327,7 @@ def test_a_saved_state_is_capped_and_opens_in_a_player_alone(start: Start) -> No
     bomb = pickle.dumps(print)
     with start(OTHER_STATE.format(state=repr(bomb))) as session:
         assert session.save() == bomb
-        with pytest.raises(RunFailedError, match="the saved state cannot be loaded"):
+        with pytest.raises(RunFailedError, match="the checkpoint does not fit"):
             session.resume(bomb)
 
 
