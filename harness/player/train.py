@@ -100,7 +100,7 @@ class Training:
                 optimizer.load_state_dict(state)
         except (RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
             raise LlmbenchError(
-                f"the checkpoint does not fit: {error}; build the same model and optimizers each time, or delete the run"
+                f"the checkpoint does not fit: {error}; build model and optimizers alike each time, or delete the run"
             ) from error
 
 
