@@ -181,7 +181,7 @@ def _opening_problems(claim: Claim, earlier: Board) -> Iterator[str]:
     opening = claim.submission
     name, track = opening.folder_name, opening.track
     if opening.track_digest in earlier.editions(track):
-        yield f"{name} opens the board of {track}, which is open already for this edition; remove the submission"
+        yield f"{name} opens the board of {track}, which is open already for this version; remove the submission"
     stated = opening.record, opening.verdict, opening.attempt, opening.lane, opening.candidate.recipe
     if stated != (None, None, 1, "loss", BASE):
         yield f"{name}: an opening must have the base recipe, no record arm, no verdict, attempt 1 and the lane loss"
@@ -195,12 +195,12 @@ def stale_problem(submission: Submission, board: Board) -> str | None:
     if arm is None or submission.kind not in ("record", "negative"):
         return None
     if board.edition(track) != submission.track_digest:
-        return f"{name} was measured on another edition of {track} than the one that was opened last; run it again"
+        return f"{name} was measured on another version of {track} than the one that was opened last; run it again"
     if submission.kind == "negative" and board.has_held(submission, arm.sources):
         return None  # a negative result stays valid if the record changes
     holder = board.standing(submission, submission.lane)
     if holder is None:
-        return f"{name}: this edition of {track} is not open; first run `llmbench submit --baseline --track {track}`"
+        return f"{name}: this version of {track} is not open; first run `llmbench submit --baseline --track {track}`"
     if (holder.candidate.recipe, holder.candidate.sources) != (arm.recipe, arm.sources):
         return (
             f"{name}: stale_record: {explain('stale_record')} It was measured against "

@@ -152,7 +152,7 @@ def _runs_problems(
             if getattr(run, key) != value:
                 yield f"{where}: {key} is {getattr(run, key)!r}, but the submission states {value!r}"
         if run.training_digest != training_digest:
-            yield f"{where} was trained on another edition of the track than the folder's track.toml"
+            yield f"{where} was trained on another track than that of the folder's track.toml"
         if isinstance(run, FinishedRun):
             yield from _run_problems(where, run, track)
     whole = finished(runs)
@@ -177,7 +177,7 @@ def _size_problems(claim: Claim) -> Iterator[str]:
     for name, size in stated.items():
         track, seeds = claim.size_tracks[name], [str(seed) for seed in claim.size_tracks[name].seeds[:SIZE_PAIRS]]
         if track.digest != asked[name]:
-            yield f"{claim.folder.name}/sizes/{name}/track.toml is not the edition that the track's `holds_on` names"
+            yield f"{claim.folder.name}/sizes/{name}/track.toml is not the version that the track's `holds_on` names"
         if {arm: list(runs) for arm, runs in size.runs.items()} != dict.fromkeys(submission.arms, seeds):
             yield f"{where}.{name}: both arms must have the seeds {', '.join(seeds)}"
             continue
@@ -246,7 +246,7 @@ def _seed_problems(claim: Claim) -> Iterator[str]:
 
 
 def _audit_problems(claim: Claim) -> Iterator[str]:
-    """Checks that the audit is of a candidate's run and of the track's val, and that its numbers are possible."""
+    """Checks the audit, the test of a trained model for leaks of val: its run, its number of positions, its seed."""
     audit, where = claim.submission.audit, f"{claim.folder.name}/submission.json: audit"
     if audit is None:
         return

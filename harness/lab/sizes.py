@@ -48,8 +48,8 @@ def measure_sizes(
         if track.digest != digest:
             new = f'holds_on = {{ {name} = "{track.digest}" }}'
             raise LlmbenchError(
-                f"tracks/{name}.toml is not the edition that `holds_on` of {store.track.name} names: restore it, or "
-                f"write {new}, which makes a new edition of {store.track.name}"
+                f"tracks/{name}.toml is not the version that `holds_on` of {store.track.name} names: restore it, or "
+                f"write {new}, which makes a new version of {store.track.name}"
             )
         tell(f"{name}: {SIZE_PAIRS} pairs, because a record of {store.track.name} must not be shown to lose there")
         runs = _pairs(replace(store, track=track, observe=lambda run, event: None), arms)

@@ -130,7 +130,7 @@ def find_contest(
             )
     if not board.has_held(track, record_sources):
         raise LlmbenchError(
-            f"{judged.candidate} was judged against {judged.record}, which never held this edition of {track.name} on "
+            f"{judged.candidate} was judged against {judged.record}, which never held this version of {track.name} on "
             f"this board; run `{command}`, which judges it against the record"
         )
     return entry, Arms(judged.record, judged.candidate, entry.lane), judged

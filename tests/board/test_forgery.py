@@ -76,7 +76,7 @@ CAUGHT: dict[str, tuple[Edit, str]] = {
     "more bytes": (setting("evaluation.bytes", lambda n: 2 * n), "evaluation.bytes is"),
     "more threads": (setting("provenance.threads", 4), "provenance.threads is"),
     "more processes": (setting("provenance.processes", 2), "provenance.processes is"),
-    "another track": (setting("training_digest", "0" * 64), "another edition of the track"),
+    "another track": (setting("training_digest", "0" * 64), "was trained on another track than"),
     "a skipped probe": (setting("evaluation.probes", ["shape"]), "the evaluation lacks the probes"),
     "impossible accuracy": (setting("evaluation.correct", lambda n: 10**9), "evaluation.correct must not exceed"),
     "half a curve": (setting("training.curve", lambda points: points[:2]), "must increase and end at the last step"),

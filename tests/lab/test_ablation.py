@@ -269,7 +269,7 @@ def test_a_kept_ablation_is_read_as_it_was_made_and_for_its_own_edition_and_file
     assert kept_runs(project, smoke) == (smaller, second)
     assert len(list(folder.iterdir())) == 3  # nothing of the first is left
     budget = smoke.budget.model_copy(update={"tokens": 2 * smoke.budget.tokens})
-    with pytest.raises(LlmbenchError, match="another edition of smoke"):
+    with pytest.raises(LlmbenchError, match="another version of smoke"):
         kept_runs(project, smoke.model_copy(update={"budget": budget}))
     (project.variants / "requery.py").write_text((project.variants / "qk_norm.py").read_text())
     with pytest.raises(LlmbenchError, match=r"a variant of the kept ablation in .* has changed"):

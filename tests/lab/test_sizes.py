@@ -83,7 +83,7 @@ def test_verify_recomputes_the_gain_on_the_other_size(folder: Path) -> None:
     ("file", "old", "new", "problem"),
     [
         ("candidate-seed-0.json", '"correct": ', '"correct": 1', "does not have the digest that the submission states"),
-        ("track.toml", "tokens = 4096", "tokens = 8192", "is not the edition that the track's `holds_on` names"),
+        ("track.toml", "tokens = 4096", "tokens = 8192", "is not the version that the track's `holds_on` names"),
         ("record-seed-1.json", "", None, "sizes/smoke-s/record-seed-1.json is missing"),
         ("extra.json", None, "{}", "sizes/smoke-s/extra.json is not part of the submission"),
     ],
@@ -128,5 +128,5 @@ def test_another_edition_of_the_size_is_refused_before_anything_is_trained(held:
     project = Project(held[0].root)
     store = RunStore(project, load_track(project, "smoke"), jobs=1)
     digest = load_track(project, "smoke-s").digest
-    with pytest.raises(LlmbenchError, match=rf"smoke-s\.toml is not the edition .* holds_on = {{ smoke-s = \"{digest}"):
+    with pytest.raises(LlmbenchError, match=rf"smoke-s\.toml is not the version .* holds_on = {{ smoke-s = \"{digest}"):
         measure_sizes(store, Arms("base", "base+token_smear"), {"smoke-s": "0" * 64}, print, negative=False)

@@ -60,7 +60,9 @@ def noise(
             raise LlmbenchError(f"no pairs of {absent[0]} are kept for {track}; train them: {_make(track, absent[0])}")
         measured = {name: found for name, found in measured.items() if name in (names or measured)}
         if not measured:
-            raise LlmbenchError(f"no noise study is kept for this edition of {track}; make one: {_make(track)}")
+            raise LlmbenchError(
+                f"no noise study is kept for tracks/{track}.toml as it is now; make one: {_make(track)}"
+            )
     else:
         measured = _train(project, contest_track, names or (contest_track.rule.noise_variant,), pairs, jobs)
     report = study(measured, contest_track.rule)
@@ -68,7 +70,7 @@ def noise(
         folder, removed = save_study(project, contest_track, measured)
         log(
             f"kept under {folder}"
-            + (f"; {removed} older runs of another edition of the track or other code were removed" if removed else "")
+            + (f"; {removed} older runs of another version of the track or other code were removed" if removed else "")
         )
         log(f"report on all that is kept: `llmbench noise --stored --track {track}`")
     if as_json:

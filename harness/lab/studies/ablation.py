@@ -252,7 +252,7 @@ def kept_runs(project: Project, track: Track) -> tuple[str, Mapping[str, Runs]]:
     for path in sorted(folder.glob("*-seed-*.json"), key=lambda path: (len(path.name), path.name)):
         run = load_run(path)
         if run.training_digest != track.training_digest:
-            raise LlmbenchError(f"{path} was trained on another edition of {track.name}; {again}")
+            raise LlmbenchError(f"{path} was trained on another version of {track.name}; {again}")
         stack = run.recipe if path.name.startswith(RECORD) else stack
         found[run.recipe].append(run)
     if not stack:

@@ -55,7 +55,7 @@ def kept_ladder(project: Project, name: str, tracks: Sequence[Track]) -> Made:
             run = load_run(path)
             if run.training_digest != track.training_digest:
                 raise LlmbenchError(
-                    f"{path} was trained on another edition of {track.name}; train the ladder again with --save"
+                    f"{path} was trained on another version of {track.name}; train the ladder again with --save"
                 )
             if run.sources != {name: source_digests(project, run.recipe).get(name) for name in run.sources}:
                 raise LlmbenchError(
