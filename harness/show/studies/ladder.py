@@ -90,7 +90,8 @@ def ladder_lines(found: Ladder) -> list[str]:
             f"{idea.name}: {_sign(idea)}; the gain changes by {band(idea.slope)} for ten times the compute; "
             f"extrapolated to {far}: {band(idea.extrapolated)}"
         )
-    return [*lines, *map(agreement_line, found.agreement), *map(coverage_line, found.coverage), INTERVALS]
+    lines += [*map(agreement_line, found.agreement), *map(coverage_line, found.coverage)]
+    return [*lines, *([turned_line(found)] if len(found.rungs) > 1 else []), INTERVALS]
 
 
 def agreement_line(one: Agreement) -> str:
@@ -104,9 +105,15 @@ def agreement_line(one: Agreement) -> str:
 def coverage_line(one: Coverage) -> str:
     """A coverage as a line: `pocket-l: 10 of 12 gains lie in the interval of their forecast, ...`."""
     return (
-        f"{one.track}: {band(one.inside, '.0%')} of {one.ideas} gains lie in the interval of their forecast; "
+        f"{one.track}: {band(one.inside, '.0%')} of {one.ideas} gains lie in the 90 % interval of their forecast; "
         f"the median of gain minus forecast is {one.error:+.4f}"
     )
+
+
+def turned_line(found: Ladder) -> str:
+    """A line that names the ideas that are shown to help on one size and to hurt on another."""
+    turned = [idea.name for idea in found.ideas if idea.turns]
+    return f"Shown to help on one size and to hurt on another: {', '.join(turned) or 'none'}"
 
 
 def _sign(idea: Climb) -> str:
@@ -192,10 +199,9 @@ def scale_page(found: Sequence[tuple[str, Ladder]], questions: Mapping[str, str]
                 shown = band(step.gain) or markdown(step.reason or "")
                 said = f"{band(step.predicted)} ({step.predicted_on})" if step.predicted else ""
                 lines.append(f"| {idea.name} | `{step.track}` | {step.pairs} | {shown} | {_times(step)} | {said} |")
-        lines += ["", "How far one size tells what holds on the next:", ""] if ladder.agreement else []
-        lines += [
-            f"- {line}" for line in (*map(agreement_line, ladder.agreement), *map(coverage_line, ladder.coverage))
-        ]
+        learned = [*map(agreement_line, ladder.agreement), *map(coverage_line, ladder.coverage)]
+        learned += [turned_line(ladder)] if len(ladder.rungs) > 1 else []
+        lines += ["", "How far one size tells what holds on the next:", "", *(f"- {line}" for line in learned)]
         lines += ["", "| idea | sign | slope | extrapolated |", "|---|---|---:|---:|"]
         lines += [
             f"| {idea.name} | {_sign(idea)} | {band(idea.slope)} | {band(idea.extrapolated)} |" for idea in ladder.ideas
