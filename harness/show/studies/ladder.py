@@ -185,7 +185,7 @@ def scale_page(found: Sequence[tuple[str, Ladder]], questions: Mapping[str, str]
     if answers := question_lines(found, questions):
         lines += [ASKED, "", *answers, ""]
     for name, ladder in found:
-        chosen = f"[How the ideas were chosen](../benchmarks/ladder/{name}/README.md)."
+        chosen = f"[How the ideas were chosen, and what was found](../benchmarks/ladder/{name}/README.md)."
         picture = f"![Gain of each idea against compute](pictures/scale-{name}.svg)"
         lines += [f"## {name}", "", chosen, "", picture, ""]
         lines += [f"- {rung_line(one)}" for one in ladder.rungs]
