@@ -122,7 +122,9 @@ def test_the_seeds_of_a_record_follow_from_the_code_of_both_arms(tmp_path: Path)
             copy_board(tmp_path / str(place)), lambda arm, place, run, seeds=seeds: run.update(seed=seeds[place])
         )
         assert (
-            found == [] if place == 0 else any("not those that follow from the code" in problem for problem in found)
+            found == []
+            if place == 0
+            else any("but must be those that follow from the code" in problem for problem in found)
         ), found
 
 
