@@ -6,12 +6,8 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
-import traceback
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,22 +16,22 @@ from typing import Any
 import jsonschema
 import pytest
 
-import harness.core.project
 from harness.board.leaderboard import rebuild
-from harness.cli import main
 from harness.core.project import Project
-from harness.core.terminal import stderr_console
 from harness.show.documents import DOCUMENTS, json_schema
+from tests.forked import PATIENCE_S, Done, Forked, fork
 from tests.make import ROOT
 
 GIT = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
 GIT |= {f"GIT_{who}_{what}": "someone@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
-Done = subprocess.CompletedProcess[str]
-PATIENCE_S = 300
 LOOKING = ("explain", "history", "judge", "leaderboard", "plan", "schema", "tracks", "variants", "verify")
 """Commands that train nothing and start no player, but for `verify --rerun` and `variants NAME`."""
+PLAYING = ("ablate", "campaign", "challenge", "doctor", "run", "submit")
+"""Commands that may start players."""
+READ_AT_START = re.compile("HF_|LLMBENCH_").match
+"""Variables that players and libraries read when they start."""
 NOT_INHERITED = ("PYTHONPATH", "GITHUB_STEP_SUMMARY", "PYTHONDONTWRITEBYTECODE")  # the last makes each command slower
 
 
@@ -54,56 +50,6 @@ def run(*command: str, cwd: Path = ROOT, **variables: str) -> Done:
 
 def python(*arguments: str, cwd: Path = ROOT, **variables: str) -> Done:
     return run(sys.executable, *arguments, cwd=cwd, **variables)
-
-
-def forked(root: Path, *arguments: str, **variables: str) -> Done:
-    """`llmbench ARGUMENTS` in `root`, in a fork of this process, which need not import anything: a tenth of the time.
-
-    Its code is this checkout's, of which `root` holds a copy.
-    """
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python 3.12 warns where other threads live; the fork uses none of theirs
-            child = os.fork()
-        if not child:
-            code = 1
-            try:
-                code = _live(root.resolve(), arguments, inherited(**variables), out.fileno(), err.fileno())
-            finally:
-                os._exit(code)
-        _, status = os.waitpid(child, 0)
-        said = []
-        for file in (out, err):
-            file.seek(0)
-            said.append(file.read().decode())
-    return Done(["llmbench", *arguments], os.waitstatus_to_exitcode(status), *said)
-
-
-def _live(root: Path, arguments: tuple[str, ...], environment: dict[str, str], out: int, err: int) -> int:
-    """What a fresh interpreter would do with `python -m harness.cli ARGUMENTS`; its exit code."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(PATIENCE_S)
-    os.dup2(out, 1)
-    os.dup2(err, 2)
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-    os.chdir(root)
-    os.environ.clear()
-    os.environ.update(environment)
-    harness.core.project.CHECKOUT = root
-    stderr_console.cache_clear()  # a test may have made it for another environment
-    sys.argv = ["llmbench", *arguments]
-    code: Any = 0
-    try:
-        main()
-    except SystemExit as stop:
-        code = stop.code or 0
-    except BaseException:  # noqa: BLE001  # as the interpreter does
-        traceback.print_exc()
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    return code if isinstance(code, int) else 1
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -136,15 +82,31 @@ class Sandbox:
     root: Path
 
     def __call__(self, *arguments: str, environment: dict[str, str] | None = None) -> Done:
-        plays = "--rerun" in arguments or (arguments[0] == "variants" and {*arguments[1:]} - {"--json"})
-        if sys.platform == "linux" and arguments[0] in LOOKING and not plays:
-            return forked(self.root, *arguments, **(environment or {}))
-        return python("-m", "harness.cli", *arguments, cwd=self.root, **(environment or {}))
+        """The command, in a fork where that does the same."""
+        environment = environment or {}
+        forks = arguments[0] in LOOKING or (self._plays(arguments) and not any(map(READ_AT_START, environment)))
+        if sys.platform == "linux" and forks:
+            return self._fork(arguments, environment).wait()
+        return self.afresh(*arguments, **environment)
+
+    def afresh(self, *arguments: str, **environment: str) -> Done:
+        """The command in an interpreter of its own, as users run it."""
+        return python("-m", "harness.cli", *arguments, cwd=self.root, **environment)
 
     def twice(self, *arguments: str) -> list[Done]:
         """The same command twice at once."""
+        if sys.platform == "linux" and self._plays(arguments):
+            return [one.wait() for one in [self._fork(arguments, {}) for _ in range(2)]]
         with ThreadPoolExecutor() as pool:
-            return list(pool.map(lambda _: self(*arguments), range(2)))
+            return list(pool.map(lambda _: self.afresh(*arguments), range(2)))
+
+    def _plays(self, arguments: tuple[str, ...]) -> bool:
+        """Whether the command may start players."""
+        shows_one = arguments[0] == "variants" and bool({*arguments[1:]} - {"--json"})
+        return arguments[0] in PLAYING or "--rerun" in arguments or shows_one
+
+    def _fork(self, arguments: tuple[str, ...], environment: dict[str, str]) -> Forked:
+        return fork(self.root, arguments, inherited(**environment), plays=self._plays(arguments))
 
     def refuses(self, *arguments: str, code: int = 2, **options: Any) -> str:
         return refusal(self(*arguments, **options), code)
@@ -235,7 +197,7 @@ def file_contest(root: Path) -> FiledContest:
     for command in (("run", "baseline"), ("submit", "--baseline")):
         done = sandbox(*command, "--track", "smoke")
         assert done.returncode == 0, done.stderr
-    candidate = sandbox("run", "candidate", "--variant", "token_smear", "--track", "smoke", "--json")
+    candidate = sandbox.afresh("run", "candidate", "--variant", "token_smear", "--track", "smoke", "--json")
     submitted = sandbox("submit", "--track", "smoke")
     document = valid_document(candidate.stdout, "run", "candidate")
     return FiledContest(sandbox, {"code": candidate.returncode, **document}, submitted)

@@ -82,8 +82,8 @@ def challenge_problems(project: Project, claim: Claim, earlier: Board) -> Iterat
     name = submission.folder_name
     if (submission.kind == "challenge") != (submission.challenge is not None):
         yield (
-            f"{name}/submission.json: only a submission of the kind challenge has the field challenge, "
-            f"and it must have it"
+            f"{name}/submission.json: a submission of the kind challenge must have the field challenge, "
+            f"and no other may have it"
         )
     elif submission.challenge is None:
         yield from _retracted_seeds(submission, earlier) if submission.kind == "record" else ()

@@ -34,7 +34,7 @@ class Checked:
     flags: list[Flag] = field(default_factory=list)
     """Flags for a reviewer. Only a submission without problems has flags."""
     row: Row | None = None
-    """The submission's row on the board; None if its files are too broken to make one."""
+    """The submission's row on the board; None if its files cannot be read."""
 
 
 def check_board(project: Project) -> dict[str, Checked]:
@@ -46,7 +46,8 @@ def check_board(project: Project) -> dict[str, Checked]:
     if numbers != list(range(1, len(numbers) + 1)):
         gap = next(place for place, number in enumerate(numbers, start=1) if place != number)
         problem = (
-            f"the numbers of the submissions must go from 1 to {len(numbers)}: near {gap} one is missing or used twice"
+            f"the submissions must have the numbers 1 to {len(numbers)}, but near {gap} one is missing or used twice; "
+            f"restore it, or file the later one again"
         )
         found["submissions"] = Checked([problem])
     for track in sorted({submission.track for submission in board.submissions}):
@@ -117,7 +118,7 @@ def _edition_problems(project: Project, board: Board, track: str) -> Iterator[st
     current = load_track(project, track)
     if board.edition(track) != current.digest:
         yield (
-            "is not the edition that was opened last; restore the file, or open this edition: "
+            f"tracks/{track}.toml has changed since its board was opened; restore it, or open a new board: "
             f"`llmbench run baseline --track {track}`, `llmbench submit --baseline --track {track}`"
         )
     check_record_sources(project, board.holder(current))
@@ -157,31 +158,35 @@ def _standing_problems(claim: Claim, earlier: Board) -> Iterator[str]:
     present = earlier.holder(submission)
     if submission.lane == "simplicity" and present and submission.candidate.statements >= present.candidate.statements:
         yield (
-            f"{name}: not_simpler: it must have fewer statements than the record that held the track, "
-            f"{present.folder_name}"
+            f"{name}: not_simpler: it has {submission.candidate.statements} statements, and in the lane simplicity it "
+            f"must have fewer than the record, {present.folder_name}, with {present.candidate.statements}"
         )
     if submission.record is None or submission.verdict is None:
-        yield f"{name}: a {submission.kind} result needs a record arm and a verdict"
+        yield f"{name}: a submission of the kind {submission.kind} needs runs of the record and a verdict"
         return
     if stale := stale_problem(submission, earlier):
         yield stale
     others = earlier.attempts(submission) - {candidate_key(submission.candidate.sources)}
     if submission.attempt <= len(others):
-        yield f"{name} states attempt {submission.attempt}, but the board shows {len(others)} attempts before it"
-    if submission.verdict.decision != {"record": "accepted", "negative": "rejected"}[submission.kind]:
-        yield f"{name} is filed as {submission.kind}, but its verdict is {submission.verdict.decision}"
+        yield (
+            f"{name} states attempt {submission.attempt}, which must be {len(others) + 1} or more, because the board "
+            f"shows {len(others)} attempts before it"
+        )
+    found = f"shown to lose on {submission.lost_on[0]}" if submission.lost_on else submission.verdict.decision
+    if (submission.kind == "record") != (found == "accepted") or found == "undecided":
+        yield f"{name} is filed as {submission.kind}, but its verdict is {found}"
 
 
 def _opening_problems(claim: Claim, earlier: Board) -> Iterator[str]:
     opening = claim.submission
     name, track = opening.folder_name, opening.track
     if opening.track_digest in earlier.editions(track):
-        yield f"{name} opens an edition of {track} that is open already"
+        yield f"{name} opens the board of {track}, which is open already for this version; remove the submission"
     stated = opening.record, opening.verdict, opening.attempt, opening.lane, opening.candidate.recipe
     if stated != (None, None, 1, "loss", BASE):
         yield f"{name}: an opening must have the base recipe, no record arm, no verdict, attempt 1 and the lane loss"
     if len(opening.candidate.runs) < (fewest := claim.track.rule.record_runs):
-        yield f"{name}: an opening needs {fewest} seeds, because a contest may need as many runs of the record"
+        yield f"{name}: an opening needs {fewest} seeds or more, because a contest may need as many runs of the record"
 
 
 def stale_problem(submission: Submission, board: Board) -> str | None:
@@ -190,15 +195,15 @@ def stale_problem(submission: Submission, board: Board) -> str | None:
     if arm is None or submission.kind not in ("record", "negative"):
         return None
     if board.edition(track) != submission.track_digest:
-        return f"{name} was measured on an edition of {track} that is not the one opened last; run it again"
+        return f"{name} was measured on another version of {track} than the one that was opened last; run it again"
     if submission.kind == "negative" and board.has_held(submission, arm.sources):
         return None  # a negative result stays valid if the record changes
     holder = board.standing(submission, submission.lane)
     if holder is None:
-        return f"{name}: this edition of the track {track} is not open; file its baseline first"
+        return f"{name}: this version of {track} is not open; first run `llmbench submit --baseline --track {track}`"
     if (holder.candidate.recipe, holder.candidate.sources) != (arm.recipe, arm.sources):
         return (
             f"{name}: stale_record: {explain('stale_record')} It was measured against "
-            f"{arm.recipe}, the record is {holder.candidate.recipe} ({holder.folder_name})"
+            f"{arm.recipe}, but the record is now {holder.candidate.recipe} ({holder.folder_name})"
         )
     return None

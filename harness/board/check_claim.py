@@ -7,19 +7,32 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from harness.board.curves import png_problem
 from harness.board.readme import submission_markdown
-from harness.board.submission import KNOWLEDGE_DIGITS, Arm, ArmName, Claim, Submission, confirmation_seeds, run_file
+from harness.board.submission import (
+    KNOWLEDGE_DIGITS,
+    SIZE_PAIRS,
+    Arm,
+    ArmName,
+    Claim,
+    Submission,
+    confirmation_seeds,
+    run_file,
+    size_file,
+    size_gain,
+    sizes_asked,
+)
 from harness.core.errors import LlmbenchError
 from harness.core.project import read_bytes, sha256
-from harness.core.runs import PROBES, FinishedRun, dump_json
+from harness.core.runs import PROBES, FailedRun, FinishedRun, dump_json, finished
 from harness.core.track import Track
 from harness.data.plan import plan_of
+from harness.rule.comparable import comparability_problems
 from harness.variants.canonical import tree_digest
 from harness.variants.check import check_source
 from harness.variants.recipe import parse_recipe
@@ -42,9 +55,9 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
         )
     yield from _file_problems(folder, submission)
     if list(submission.files) != ["curves.png", "track.toml"]:
-        yield f"{folder.name}/submission.json: files must state the digests of curves.png and track.toml"
+        yield f"{folder.name}/submission.json: files must hold the digests of curves.png and track.toml, and no others"
     if claim.track.digest != submission.track_digest:
-        yield f"{folder.name}/track.toml is not the track whose digest the submission states"
+        yield f"{folder.name}/track.toml is not the track whose digest submission.json states; restore it"
     for variant, text in claim.sources.items():
         try:
             _check_source(text, Path(f"sources/{variant}.py"))
@@ -54,8 +67,8 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
         yield from _arm_problems(claim, name, arm)
     if submission.verdict is not None and submission.verdict.lane != submission.lane:
         yield (
-            f"{folder.name}/submission.json: lane is {submission.lane}, but that of its verdict is "
-            f"{submission.verdict.lane}"
+            f"{folder.name}/submission.json: lane is {submission.lane}, but verdict.lane is {submission.verdict.lane}; "
+            f"both must be equal"
         )
     if (stated := submission.knowledge_nats) is not None:
         known = claim.knowledge_nats
@@ -64,9 +77,13 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
             yield f"{folder.name}/submission.json: knowledge_nats is {stated}, but the sources give {known}"
     yield from _seed_problems(claim)
     yield from _audit_problems(claim)
+    yield from _size_problems(claim)
     recomputed, stored = claim.verdict, submission.verdict
     if (recomputed is None) != (stored is None):
-        yield f"{folder.name}/submission.json: this kind of submission must have no verdict"
+        yield (
+            f"{folder.name}/submission.json: a verdict is "
+            f"{'missing' if stored is None else 'given, but without runs of a record there can be none'}"
+        )
     elif recomputed is not None and stored is not None:
         for path in _differences(stored.model_dump(), recomputed.model_dump(), "verdict"):
             yield f"{folder.name}/submission.json: {path}"
@@ -78,16 +95,19 @@ def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
     for name, arm in submission.arms.items():
         expected |= {run_file(name, seed) for seed in arm.seeds}
         expected |= {f"sources/{variant}.py" for variant in arm.sources}
+    for track, other in (submission.sizes or {}).items():
+        expected |= {f"sizes/{track}/track.toml"}
+        expected |= {size_file(track, name, int(seed)) for name, runs in other.runs.items() for seed in runs}
     present = {
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
         if os.path.islink(path) or not os.path.isdir(path)  # pathlib's functions may raise, these never do
     }
     for missing in sorted(expected - present):
-        yield f"{folder.name}/{missing} is missing"
+        yield f"{folder.name}/{missing} is missing; restore it"
     for file in sorted(present):
         if (size := os.lstat(folder / file).st_size) > LARGEST_FILE:  # another check refuses links
-            yield f"{folder.name}/{file} has {size:,} bytes; a file of a submission may have {LARGEST_FILE:,}"
+            yield f"{folder.name}/{file} has {size:,} bytes; a file of a submission may have at most {LARGEST_FILE:,}"
     for file, digest in submission.files.items():
         data = read_bytes(folder / file) if file in present else None
         if data is not None and sha256(data) != digest:
@@ -109,33 +129,68 @@ def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
         yield f"{where}.sources must name the variants of {arm.recipe}, in this order"
     for variant, digest in arm.sources.items():
         if tree_digest(claim.sources[variant]) != digest:
-            yield f"{folder.name}/sources/{variant}.py does not have the digest that {name}.sources states"
+            yield f"{folder.name}/sources/{variant}.py does not have the digest that {name}.sources states; restore it"
     if (cost := claim.cost(arm)) != arm.statements:
         yield f"{where}.statements is {arm.statements}, but the sources have {cost}"
-    track, training_digest = claim.track, claim.track.training_digest
-    for (seed, digest), run in zip(arm.runs.items(), claim.runs[name], strict=True):
-        file = run_file(name, int(seed))
-        where, data = f"{folder.name}/{file}", read_bytes(folder / file)
+    files = {run_file(name, int(seed)): digest for seed, digest in arm.runs.items()}
+    yield from _runs_problems(claim, name, claim.track, files, claim.runs[name])
+
+
+def _runs_problems(
+    claim: Claim, name: ArmName, track: Track, files: dict[str, str], runs: Sequence[FinishedRun | FailedRun]
+) -> Iterator[str]:
+    """Checks the runs of one arm on one track. `files` maps the path of each to the digest that is stated."""
+    folder, arm, training_digest = claim.folder, claim.submission.arms[name], track.training_digest
+    for (file, digest), run in zip(files.items(), runs, strict=True):
+        where, data, seed = f"{folder.name}/{file}", read_bytes(folder / file), int(Path(file).stem.split("-")[-1])
         if sha256(data) != digest:
             yield f"{where} does not have the digest that the submission states, so it was changed; restore it"
         if data != dump_json(run).encode():
             yield f"{where} is not formatted as llmbench writes it, so it was edited by hand; restore it"
-        stated = {"track": track.name, "recipe": arm.recipe, "sources": arm.sources, "seed": int(seed)}
+        stated = {"track": track.name, "recipe": arm.recipe, "sources": arm.sources, "seed": seed}
         for key, value in stated.items():
             if getattr(run, key) != value:
-                yield f"{where}: {key} is {getattr(run, key)!r}, the submission states {value!r}"
+                yield f"{where}: {key} is {getattr(run, key)!r}, but the submission states {value!r}"
         if run.training_digest != training_digest:
-            yield f"{where} was trained on another edition of the track"
+            yield f"{where} was trained on another track than that of the folder's track.toml"
         if isinstance(run, FinishedRun):
             yield from _run_problems(where, run, track)
-    whole = claim.finished[name]
+    whole = finished(runs)
     if len({run.training.weights_sha256 for run in whole}) != len(whole):
         yield (
             f"{folder.name}: two seeds of the {name} arm have the same final weights, so one run is a copy of the other"
         )
     ended = max((run.training.ended for run in whole), default="")
     if ended > f"{claim.submission.date}T24":  # ISO times sort as text
-        yield f"{folder.name}: date is {claim.submission.date}, but a run of the {name} arm ended {ended}"
+        yield f"{folder.name}: date is {claim.submission.date}, before the end of a run of the {name} arm, {ended}"
+
+
+def _size_problems(claim: Claim) -> Iterator[str]:
+    """Checks the pairs on other sizes: which there must be, their runs, and the gain that they give."""
+    submission, where = claim.submission, f"{claim.folder.name}/submission.json: sizes"
+    asked, stated = sizes_asked(claim.track, submission.lane, claim.verdict), submission.sizes or {}
+    if submission.kind == "challenge":
+        asked = {}
+    if {*asked} != {*stated}:
+        yield f"{where} has {', '.join(stated) or 'none'}, but the track's rule asks for {', '.join(asked) or 'none'}"
+        return
+    for name, size in stated.items():
+        track, seeds = claim.size_tracks[name], [str(seed) for seed in claim.size_tracks[name].seeds[:SIZE_PAIRS]]
+        if track.digest != asked[name]:
+            yield f"{claim.folder.name}/sizes/{name}/track.toml is not the version that the track's `holds_on` names"
+        if {arm: list(runs) for arm, runs in size.runs.items()} != dict.fromkeys(submission.arms, seeds):
+            yield f"{where}.{name}: both arms must have the seeds {', '.join(seeds)}"
+            continue
+        for arm, runs in size.runs.items():
+            files = {size_file(name, arm, int(seed)): digest for seed, digest in runs.items()}
+            yield from _runs_problems(claim, arm, track, files, claim.size_runs[name][arm])
+        pairs = claim.size_runs[name]["record"], claim.size_runs[name]["candidate"]
+        for code, detail in comparability_problems(*pairs, timed=False).items():
+            yield f"{where}.{name}: {code}: {detail}"
+        stored = {key: getattr(size, key) for key in ("gain", "low", "high")}
+        found = dict(zip(stored, size_gain(*pairs), strict=True))
+        for path in _differences(stored, found, name):
+            yield f"{where}.{path}"
 
 
 def _run_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
@@ -144,15 +199,14 @@ def _run_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
     curve = run.training.curve
     steps = [point.step for point in curve]
     if not set(run.evaluation.probes) >= set(PROBES):
-        yield (
-            f"{where}: the evaluation passed the probes {run.evaluation.probes}, but must pass all of {sorted(PROBES)}"
-        )
+        absent = sorted({*PROBES} - {*run.evaluation.probes})
+        yield f"{where}: the evaluation lacks the probes {', '.join(absent)}; train the run again"
     if run.evaluation.correct > run.evaluation.tokens:
-        yield f"{where}: there are more correct tokens than tokens"
+        yield f"{where}: evaluation.correct must not exceed evaluation.tokens"
     if not curve or steps != sorted(set(steps)) or steps[-1] != run.training.steps:
         yield f"{where}: the steps of the curve must increase and end at the last step"
     elif curve[-1].train_s > run.training.train_s:
-        yield f"{where}: the curve's times must not exceed train_s"
+        yield f"{where}: the curve's times must not exceed training.train_s"
     val = track.data.pin("val")
     try:
         plan = plan_of(track, run.training.batches)
@@ -186,13 +240,13 @@ def _seed_problems(claim: Claim) -> Iterator[str]:
         if track.rule.stored_runs is not None:
             own = list(track.seeds[: track.rule.stored_runs])
     if seeds != expected:
-        yield f"{folder.name}: the candidate's seeds are {seeds}, not {what}, {expected}"
+        yield f"{folder.name}: the candidate's seeds are {seeds}, but must be {what}, {expected}"
     if record is not None and record.seeds != own:
         yield f"{folder.name}: the record's seeds are {record.seeds}, but must be {own}"
 
 
 def _audit_problems(claim: Claim) -> Iterator[str]:
-    """Checks that the audit is of a candidate's run and of the track's val, and that its numbers are possible."""
+    """Checks the audit, the test of a trained model for leaks of val: its run, its number of positions, its seed."""
     audit, where = claim.submission.audit, f"{claim.folder.name}/submission.json: audit"
     if audit is None:
         return
@@ -202,7 +256,7 @@ def _audit_problems(claim: Claim) -> Iterator[str]:
     if audit.positions != positions:
         yield f"{where}.positions is {audit.positions}, but the track's val has {positions}"
     if audit.tested > audit.positions:
-        yield f"{where}.tested is larger than the number of positions"
+        yield f"{where}.tested is {audit.tested}, but val has only {audit.positions} positions"
     if audit.seed != "weights":
         yield f"{where}.seed is {audit.seed!r}; in a filed claim it must be 'weights'"
 

@@ -151,7 +151,7 @@ def _gain_beyond_history(case: Case) -> Iterator[str]:
         return  # before the slow part, which reads other submissions' files
     spread = max(spread, _seed_spread(case.known(), verdict.lane))
     if verdict.gain > HISTORIC_DEVIATIONS * spread:
-        yield f"gain {verdict.gain:.4g}, largest so far {largest:.4g}, seed spread {spread:.4g}"
+        yield f"gain {verdict.gain:.4g}, largest accepted so far {largest:.4g}, spread between seeds {spread:.4g}"
 
 
 def _seed_spread(runs: Sequence[FinishedRun], lane: str) -> float:
@@ -182,7 +182,7 @@ def _below_flops_floor(case: Case) -> Iterator[str]:
         flops = 6 * multiplied_params(case.track.model, run.training.num_params) * run.training.tokens
         floor_s = flops / (PEAK_FLOPS_PER_THREAD * run.provenance.threads * case.track.num_processes)
         if run.training.train_s < floor_s:
-            yield f"{_name(run)} took {run.training.train_s:.3g} s, its floor is {floor_s:.3g} s"
+            yield f"{_name(run)} took {run.training.train_s:.3g} s, but needs at least {floor_s:.3g} s"
 
 
 def _untimed_work(case: Case) -> Iterator[str]:
@@ -205,7 +205,7 @@ def _long_preparation(case: Case) -> Iterator[str]:
         return
     usual_s, own_s = (_preparation_s(case.runs, arm) for arm in (case.records, case.candidates))
     if own_s > PREPARATION_RATIO * usual_s + PREPARATION_S:
-        yield f"{own_s:.1f} s per run before the first batch, the record {usual_s:.1f} s in the record's"
+        yield f"{own_s:.1f} s before the first batch of a run, {usual_s:.1f} s in the record's"
 
 
 def _preparation_s(runs: Sequence[FinishedRun], arm: Sequence[FinishedRun]) -> float:
@@ -220,7 +220,7 @@ def _processor_beyond_wall(case: Case) -> Iterator[str]:
         cores, training = case.track.num_processes * run.provenance.threads, run.training
         most_s = PROCESSOR_RATIO * cores * training.train_s + PROCESSOR_S
         if run.provenance.machine.gpu is None and training.cpu_s > most_s:  # a GPU's driver has threads of its own
-            yield f"{_name(run)}: {training.cpu_s:.1f} s of processor time, {training.train_s:.1f} s on {cores} core(s)"
+            yield f"{_name(run)}: {training.cpu_s:.1f} processor seconds in {training.train_s:.1f} s on {cores} core(s)"
 
 
 def _overlapping_runs(case: Case) -> Iterator[str]:
@@ -229,7 +229,7 @@ def _overlapping_runs(case: Case) -> Iterator[str]:
     for (one, start, end), (other, other_start, other_end) in itertools.combinations(spans, 2):
         overlap_s = min(end, other_end) - max(start, other_start)
         if one.provenance.machine == other.provenance.machine and overlap_s > OVERLAP_S:
-            yield f"{_name(one)} and {_name(other)} by {overlap_s:.0f} s"
+            yield f"{_name(one)} and {_name(other)} overlap by {overlap_s:.0f} s"
 
 
 def _span(run: FinishedRun) -> tuple[float, float]:

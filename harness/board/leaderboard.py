@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from harness.board.metrics import metric_columns, rounded
+from harness.board.readme import submission_markdown
 from harness.board.rows import HOLDING, Row, format_csv, sections, with_board
 from harness.board.submission import Claim, Submission, candidate_key, load_submission
 from harness.core.errors import LlmbenchError
@@ -118,7 +119,7 @@ class Board:
 
 
 def read_board(project: Project) -> Board:
-    """Read all submissions and check their schema. Raises LlmbenchError for a broken one and for a repeated number."""
+    """Read all submissions and check their schema. Raises LlmbenchError if one is not valid or a number is repeated."""
     return make_board(load_submission(folder) for folder in submission_folders(project))
 
 
@@ -134,7 +135,7 @@ def make_board(submissions: Iterable[Submission]) -> Board:
 
 
 def make_row(board: Board, claim: Claim) -> Row:
-    """Make the row of one submission. Raises LlmbenchError if one of its runs is broken."""
+    """Make the row of one submission. Raises LlmbenchError if one of its runs cannot be read."""
     submission, again = claim.submission, claim.submission.challenge
     confirmed = board.confirmation(submission.number)
     headline = (confirmed or submission).verdict
@@ -200,7 +201,7 @@ def compute_multiples(project: Project, rows: Sequence[Row]) -> dict[str, float]
         try:
             curve = Curve.model_validate_json(read_text(path))
         except ValidationError as error:
-            raise LlmbenchError(f"{path} is broken ({explain_validation(error)}); restore it") from error
+            raise LlmbenchError(f"{path} is not valid ({explain_validation(error)}); restore it") from error
         start = dict(curve.points).get(curve.compute)
         if start is None:
             raise LlmbenchError(f"{path} has no loss for the compute of {track}; restore it")
@@ -275,3 +276,12 @@ def check_record_sources(project: Project, standing: Submission | None) -> None:
                 f"models/variants/{name}.py has changed since {standing.folder_name} set the record with it; "
                 f"restore it, or put your change into a variant of its own"
             )
+
+
+def rebuild_texts(project: Project) -> list[Row]:
+    """Rewrite all texts that are made from runs: the README of each submission, and the board."""
+    for submission in read_board(project).submissions:
+        claim = Claim(project.submissions / submission.folder_name, submission)
+        text = submission_markdown(submission, *claim.finished.values())
+        write_changed(claim.folder / "README.md", text)
+    return rebuild(project)

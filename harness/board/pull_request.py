@@ -219,8 +219,8 @@ def change_problems(changes: Mapping[str, ChangeKind], new: Sequence[str], used:
     """
     if len(new) > 1:
         yield (
-            f"{' and '.join(new)} are {len(new)} new submissions; a pull request may have one, move the "
-            f"others to pull requests of their own"
+            f"{' and '.join(new)} are {len(new)} new submissions, but a pull request may have only one; move "
+            f"the others to pull requests of their own"
         )
     for path, kind in changes.items():
         match path.split("/"):
@@ -267,9 +267,8 @@ def _source_problems(project: Project, claim: Claim) -> Iterator[str]:
     present, runs = code_digest(project), [*chain(*claim.runs.values())]
     if other := [run for run in runs if run.code_digest != present]:
         yield (
-            f"{name}: {len(other)} of {len(runs)} runs were trained by another version of the base model or the loop: "
-            f"the code digest covers the base model, the training loop and the evaluator, and runs made before a "
-            f"change of any of these must be trained again"
+            f"{name}: {len(other)} of {len(runs)} runs were trained by another version of the base model, the loop or "
+            f"the evaluator, as their code digest shows; train them again"
         )
     measured = [(run.evaluation.eval_cpu_s, run.training.weights_bytes) for run in finished(runs)]
     if unmeasured := [each for each in measured if None in each]:

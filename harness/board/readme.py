@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from harness.board.metrics import METRICS, Runs, compare
-from harness.board.submission import Submission
+from harness.board.submission import OtherSize, Submission
 from harness.core.audit import CONCENTRATION, TABLE_CONCENTRATIONS, TABLE_WORTHS, Audit
 from harness.core.terminal import markdown
 from harness.rule.criteria import Guard
@@ -52,7 +52,7 @@ def evidence(verdict: Verdict) -> list[tuple[str, str]]:
     on = f"look {verdict.look} of the {verdict.stage}" if verdict.look else verdict.stage
     looks = f"all looks (accepted up to {verdict.alpha:g})"
     if verdict.decision == "undecided":  # p may be below alpha, because this look has its own level
-        looks = "the looks so far (the interval must lie above the margin)"
+        looks = "the looks so far (for acceptance the interval must lie above the margin)"
     correlation = verdict.correlation if verdict.pairs >= FEWEST_CORRELATED else None
     facts = (
         ("pairs", verdict.pairs, f"{{}} ({on}{f', {test}' if verdict.stage == 'confirmation' else ''})"),
@@ -143,6 +143,8 @@ def submission_markdown(submission: Submission, records: Runs, candidates: Runs)
     machine = "; ".join(markdown(part) for part in parts if part)
     where = f"submissions/{submission.folder_name}"
     memory = memory_remark([*records, *candidates])
+    for name, size in (submission.sizes or {}).items():
+        lines += [size_sentence(name, size), ""]
     if submission.audit is not None:
         lines += [audit_sentence(submission.audit), ""]
     lines += [
@@ -155,6 +157,12 @@ def submission_markdown(submission: Submission, records: Runs, candidates: Runs)
         "",
     ]
     return "\n".join(lines)
+
+
+def size_sentence(track: str, size: OtherSize) -> str:
+    """A sentence on the gain on another size of the track."""
+    said = "it is shown to lose, so it is no record" if size.loses else "it is not shown to lose"
+    return f"On `{track}` {said}: gain {size.gain:+.4f} (90 % interval {size.low:+.4f} to {size.high:+.4f})."
 
 
 def knowledge_sentence(nats: float) -> str:

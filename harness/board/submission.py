@@ -1,14 +1,15 @@
 """Reads one submission: a folder with a claim and everything that is needed to check it.
 
 `submissions/NNNN-name/` holds `submission.json`, `runs/ARM-seed-N.json`, the frozen `track.toml` and
-`sources/VARIANT.py`. For human readers it also holds `README.md` and `curves.png`.
+`sources/VARIANT.py`. For human readers it also holds `README.md` and `curves.png`. Where the rule asks for other sizes,
+`sizes/TRACK/` holds that track's frozen `track.toml` and `ARM-seed-N.json`.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from harness.core.schema import Count, Positive, Recipe, Sha256, Strict, TrackNa
 from harness.core.track import Track, parse_track
 from harness.rule.criteria import Lane
 from harness.rule.replication import Outcome, rule_again
+from harness.rule.scaling import Interval, Rung, gain_at
 from harness.rule.verdict import Verdict, decide_arms
 from harness.variants.check import knowledge_nats
 from harness.variants.cost import count_statements_of
@@ -38,6 +40,7 @@ Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")]
 """Full id of a commit: a SHA-1 or SHA-256."""
 
 KNOWLEDGE_DIGITS = 4
+SIZE_PAIRS = 3  # on each other size, on its first public seeds
 SUBMISSION_NAME = r"^[a-z0-9][a-z0-9_+-]*$"
 
 
@@ -55,6 +58,24 @@ class Arm(Strict):
     @property
     def seeds(self) -> list[int]:
         return [int(seed) for seed in self.runs]
+
+
+class OtherSize(Strict):
+    """Pairs of both arms on another size of the track, on which a record must not be shown to lose."""
+
+    runs: dict[ArmName, dict[Seed, Sha256]]
+    """Arm -> seed -> digest of the run's file."""
+    gain: float
+    """Mean gain over the pairs, in nats per token."""
+    low: float
+    """Lower end of the gain's 90 % interval."""
+    high: float
+    """Its upper end."""
+
+    @property
+    def loses(self) -> bool:
+        """Whether the candidate is shown to lose: the whole interval is below zero."""
+        return self.high < 0
 
 
 class Challenge(Strict):
@@ -97,11 +118,18 @@ class Submission(Strict):
     older claims."""
     audit: Audit | None = ABSENT
     """Audit of one of the candidate's runs. None in a negative result, and in claims from before there were audits."""
+    sizes: dict[TrackName, OtherSize] | None = ABSENT
+    """The results on the other sizes that the track's rule names; None if it names none, or if there was no need."""
 
     @property
     def added_variants(self) -> list[str]:
         """The candidate's variants that are not in the record."""
         return [name for name in self.candidate.sources if self.record is None or name not in self.record.sources]
+
+    @property
+    def lost_on(self) -> list[TrackName]:
+        """The other sizes on which the candidate is shown to lose."""
+        return [name for name, size in (self.sizes or {}).items() if size.loses]
 
     @property
     def folder_name(self) -> str:
@@ -160,6 +188,31 @@ def run_file(arm: ArmName, seed: int) -> str:
     return f"runs/{arm}-seed-{seed}.json"
 
 
+def size_file(track: TrackName, arm: ArmName, seed: int) -> str:
+    """Path of an arm's run on another size, relative to the submission's folder."""
+    return f"sizes/{track}/{arm}-seed-{seed}.json"
+
+
+def sizes_asked(track: Track, lane: Lane, verdict: Verdict | None) -> dict[TrackName, Sha256]:
+    """The other sizes on which a candidate with this verdict must be measured, each with its track's digest."""
+    accepted = verdict is not None and verdict.decision == "accepted" and lane == "loss"
+    return (track.rule.holds_on or {}) if accepted else {}
+
+
+def size_gain(records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]) -> Interval:
+    """Mean gain over pairs on another size, with its 90 % interval. Raises LlmbenchError for fewer than two pairs."""
+    losses = zip(records, candidates, strict=True)
+    return gain_at(Rung(1.0, [one.evaluation.val_loss - two.evaluation.val_loss for one, two in losses]), 0.9)
+
+
+def load_finished(path: Path) -> FinishedRun:
+    """Read a run that has a score. Raises LlmbenchError for any other."""
+    run = load_run(path)
+    if isinstance(run, FailedRun):
+        raise LlmbenchError(f"{path} is a run without a score ({run.status}); only runs with a score can be submitted")
+    return run
+
+
 def load_submission(folder: Path, text: str | None = None) -> Submission:
     """Read and check `submission.json`. `text` is its content, if it was read already.
 
@@ -176,7 +229,10 @@ def knowledge_per_token(texts: Iterable[str], track: Track) -> float | None:
 
 @dataclass(frozen=True)
 class Claim:
-    """A submission and the files in its folder. Each property raises LlmbenchError if the files it reads are broken."""
+    """A submission and the files in its folder.
+
+    Each property raises LlmbenchError if a file that it reads is missing or not valid.
+    """
 
     folder: Path
     submission: Submission
@@ -191,14 +247,27 @@ class Claim:
         """Arm -> its runs, in the order of its seeds. Only in a challenge may a run of the candidate have failed."""
         runs: dict[ArmName, list[FinishedRun | FailedRun]] = {"record": [], "candidate": []}
         for name, arm in self.submission.arms.items():
-            for seed in arm.seeds:
-                run = load_run(path := self.folder / run_file(name, seed))
-                if isinstance(run, FailedRun) and (self.submission.kind, name) != ("challenge", "candidate"):
-                    raise LlmbenchError(
-                        f"{path} is a run without a score ({run.status}); only finished runs can be submitted"
-                    )
-                runs[name].append(run)
+            load = load_run if (self.submission.kind, name) == ("challenge", "candidate") else load_finished
+            runs[name] = [load(self.folder / run_file(name, seed)) for seed in arm.seeds]
         return runs
+
+    @cached_property
+    def size_tracks(self) -> dict[TrackName, Track]:
+        """The other sizes, as they were when the claim was made."""
+        return {
+            name: parse_track(self.folder / f"sizes/{name}/track.toml", name) for name in self.submission.sizes or {}
+        }
+
+    @cached_property
+    def size_runs(self) -> dict[TrackName, dict[ArmName, list[FinishedRun]]]:
+        """Other size -> arm -> its runs, in the order of its seeds."""
+        return {
+            name: {
+                arm: [load_finished(self.folder / size_file(name, arm, int(seed))) for seed in runs]
+                for arm, runs in size.runs.items()
+            }
+            for name, size in (self.submission.sizes or {}).items()
+        }
 
     @property
     def finished(self) -> dict[ArmName, list[FinishedRun]]:

@@ -70,7 +70,7 @@ def _build(project: Project, name: str) -> documents.BuiltVariant:
 
     Raises LlmbenchError with a reason if it fails on all of them.
     """
-    log(f"building base+{name} in a player")
+    log(f"building base+{name} in a process of its own")
     loaded = [load_track(project, one) for one in sorted(track_names(project), key=lambda one: one != DEFAULT_TRACK)]
     reasons = []
     for track in (track for track in loaded if track.device == "cpu"):

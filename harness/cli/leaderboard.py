@@ -7,7 +7,7 @@ from typing import Annotated
 
 from rich.console import Console
 
-from harness.board.leaderboard import compute_multiples, make_rows, read_board
+from harness.board.leaderboard import compute_multiples, make_rows, read_board, rebuild_texts
 from harness.board.rows import multiple_sentence, stored_rows
 from harness.cli.options import Json, complete_tracks, flag, log, open_track, option, show, show_json
 from harness.core.project import Project, write_changed
@@ -29,12 +29,7 @@ def leaderboard(
 ) -> None:
     """Show the records and the negative results of every track, as leaderboard.csv has them."""
     project = Project.find() if track is None else open_track(track)[0]
-    if rebuild:
-        from harness.lab.submit import rebuild_texts
-
-        rows = rebuild_texts(project)
-    else:
-        rows = stored_rows(project) or make_rows(project)
+    rows = rebuild_texts(project) if rebuild else stored_rows(project) or make_rows(project)
     if ideas:
         from harness.show.ideas import PAGE, ideas_files
 

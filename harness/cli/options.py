@@ -86,7 +86,7 @@ Jobs = Annotated[
     int | None, option("N", "Runs at a time; affects times, not losses. Default: as many as the cores allow.", min=1)
 ]
 MaxPairs = Annotated[
-    int | None, option("N", "Stop the confirmation after this many pairs. Default: the rule's last look.", min=1)
+    int | None, option("N", "Stop the confirmation after this many pairs. Default: the track's last look.", min=1)
 ]
 TrackName = Annotated[str, option("NAME", "The track; `llmbench tracks` lists them.", complete_tracks)]
 ExecutorName = Annotated[
@@ -108,7 +108,7 @@ Settings = Annotated[
     list[str] | None,
     option(
         "KEY=VALUE",
-        "Explore with another value, such as model.num_layers=2; repeat it. Such runs cannot be filed.",
+        "Explore with another value of the track, such as model.num_layers=2; repeat it. Such runs cannot be filed.",
         None,
         "--set",
     ),

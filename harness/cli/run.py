@@ -11,7 +11,7 @@ from harness.board.flags import Flag, find_flags, make_case
 from harness.board.leaderboard import Board, check_record_sources, read_board
 from harness.board.pull_request import PullRequest, find_remote, open_pull_request
 from harness.board.readme import READS_HIGH, verdict_sentence
-from harness.board.submission import Submission
+from harness.board.submission import SIZE_PAIRS, Submission, sizes_asked
 from harness.cli import options, training
 from harness.cli.options import flag, log, open_track, option, show, show_json
 from harness.core.errors import LlmbenchError
@@ -27,6 +27,7 @@ from harness.lab.arms import (
     Entry,
     choose_arms,
     contest_seeds,
+    entered,
     recall_entry,
     record_recipe,
     remember_entry,
@@ -61,7 +62,8 @@ def run_baseline(
     check_record_sources(project, board.holder(plain_track))
     recipe, count = record_recipe(board, plain_track), pairs or contest_track.rule.record_runs
     if count > len(contest_track.seeds):
-        raise LlmbenchError(f"the track {track} has {len(contest_track.seeds)} seeds; ask for that many or fewer")
+        most = len(contest_track.seeds)
+        raise LlmbenchError(f"the track {track} has {most} public seeds; give --pairs {most} or less")
     seeds = contest_track.seeds[:count]
     logbook = open_logbook(log_to or (), project, contest_track, log)
     with logbook, training.watched_store(project, contest_track, jobs, also=logbook, executor=executor) as store:
@@ -189,7 +191,9 @@ def _next_line(contest: Contest, board: Board, track: Track, entry: Entry) -> st
             f"to open {track.name}: `llmbench submit --baseline{there}`"
         )
     if contest.verdict.decision == "accepted":
-        return f"Next: `llmbench submit{there}`"
+        sizes = " and ".join(sizes_asked(track, entry.lane, contest.verdict))
+        first = f". It first measures {SIZE_PAIRS} pairs on {sizes}, where a record must not be shown to lose"
+        return f"Next: `llmbench submit{there}`{first if sizes else ''}"
     if contest.verdict.decision == "rejected" and not contest.failed:
         return f"To file the negative result: `llmbench submit --negative{there}`"
     return ""
@@ -260,7 +264,8 @@ def _entry_to_file(project: Project, track: Track, board: Board, named: Entry) -
     filing.require_holder(board, track)
     if not entry.added and not entry.removed:
         command = f"llmbench run candidate --track {track.name} --variant NAME"
-        raise LlmbenchError(f"there is nothing to submit; run `{command}` first")
+        elsewhere = "".join(f"; to file what ran on {one}: `llmbench submit --track {one}`" for one in entered(project))
+        raise LlmbenchError(f"no candidate was run on {track.name}; run `{command}` first{elsewhere}")
     return entry
 
 

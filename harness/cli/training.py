@@ -158,14 +158,16 @@ def about_time(store: RunStore, runs: Sequence[RunIdentity]) -> str:
 def check_limit(max_pairs: int | None, rule: Rule) -> None:
     """Raises LlmbenchError if `max_pairs` is less than the first look of the confirmation needs."""
     if max_pairs is not None and max_pairs < rule.looks[0]:
-        raise LlmbenchError(f"the first look needs {rule.looks[0]} pairs; give --max-pairs {rule.looks[0]} or more")
+        raise LlmbenchError(
+            f"the first look of the confirmation needs {rule.looks[0]} pairs; give --max-pairs {rule.looks[0]} or more"
+        )
 
 
 def announcer(store: RunStore, arms: Arms) -> Announce:
     """A function that logs both recipes and, before each look, the last look's result and the next look's runs."""
     log(f"{arms.candidate} against {arms.record} on {store.track.name}, {store.jobs} at a time. {arms.remark}".rstrip())
     if arms.lane == "loss" and not arms.has_screen(store.track.rule):
-        log(f"{store.track.name} has no noise study, so there is no screen, and the confirmation begins at once.")
+        log(f"{store.track.name} declares no screen, so the confirmation begins at once.")
 
     run_s = usual_seconds(store)
 

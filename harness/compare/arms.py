@@ -184,16 +184,16 @@ def _refuse_what_git_should_not_copy(top: Path, untracked: bytes) -> None:
     for path in map(os.fsdecode, untracked.split(b"\0")[:-1]):
         if path.endswith("/"):
             raise LlmbenchError(
-                f"'{path}' is another git repository, whose files '{HERE}' cannot hold; add it to .gitignore and "
-                f"give --link {path}"
+                f"'{path}' is a git repository of its own, which '{HERE}' cannot hold; add it to .gitignore and give "
+                f"--link {path}"
             )
         with suppress(OSError):
             sizes[path] = (top / path).lstat().st_size
     if sum(sizes.values()) > MOST_UNTRACKED:
         largest = max(sizes, key=lambda path: sizes[path])
         raise LlmbenchError(
-            f"the working tree ('{HERE}') has {sum(sizes.values()) >> 20} MiB of untracked files, the largest is "
-            f"{largest}; add them to .gitignore, and give --link FOLDER for those that the trainer needs"
+            f"'{HERE}' has {sum(sizes.values()) >> 20} MiB of untracked files (the largest: {largest}), but may have "
+            f"{MOST_UNTRACKED >> 20} at most; add data to .gitignore, and give --link FOLDER for what the trainer needs"
         )
 
 
@@ -241,7 +241,9 @@ def _worktree(settings: Settings, top: Path, commit: str, tree: str, home: Path,
     with filelock.FileLock(home / f"{folder.name}.lock"):
         if ready.exists() and folder.is_dir():
             if _state(folder) != read_text(ready):
-                raise LlmbenchError(f"Python files or HEAD of {folder} have changed; remove it to have it made again")
+                raise LlmbenchError(
+                    f"Python files or the commit of {folder} changed after its setup; remove it, and it is made again"
+                )
             return folder
         if folder.exists():  # an earlier setup was interrupted
             shutil.rmtree(folder)

@@ -287,7 +287,9 @@ def check_comparison(path: Path) -> tuple[Comparison, list[str]]:
     if (found.record.command, found.candidate.command) != commands:
         problems.append("record, candidate: their commands are not those of the settings")
     if any(run.reading != settings.reading for run in found.runs if run.status == "finished"):
-        problems.append("runs: their numbers were read by other settings")
+        problems.append(
+            "runs: their numbers were read with another metric, metric_file, also or curve than in the settings"
+        )
     asked = {(arm, seed) for arm, seeds in found.seeds.items() for seed in seeds}
     made = [(run.arm, run.seed) for run in found.runs]
     if len(set(made)) != len(made) or not set(made) <= asked:
@@ -296,7 +298,9 @@ def check_comparison(path: Path) -> tuple[Comparison, list[str]]:
         problems.append("runs: they come from different machines")
     again = decide_trials(settings, declared, found.seeds, found.runs, found.added_statements)
     if again != found.verdict:
-        problems.append(f"verdict: the runs give {again.decision} ({', '.join(again.reasons)}) with other numbers")
+        problems.append(
+            f"verdict: it is {found.verdict.decision}, but the runs give {again.decision} ({', '.join(again.reasons)})"
+        )
         if again.decision == found.verdict.decision:
             problems[-1] = "verdict: its numbers are not those that the runs give"
     return found, problems

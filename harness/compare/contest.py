@@ -39,7 +39,7 @@ class Contest:
 
     def _refuse_one_file_for_two_runs(self) -> None:
         file, alone = self.settings.metric_file, len({*self.arms.folders.values()}) == 2
-        if file is None or OUT in file or self.places.jobs == 1 or (alone and (SEED in file or self._lanes == 1)):
+        if file is None or OUT in file or self.places.jobs == 1 or (alone and (SEED in file or self._at_a_time == 1)):
             return
         raise LlmbenchError(
             f"two runs at a time would both write '{file}'; put {{out}} into it and into the command, as in "
@@ -47,8 +47,8 @@ class Contest:
         )
 
     @property
-    def _lanes(self) -> int:
-        """Number of groups of runs that are made at a time."""
+    def _at_a_time(self) -> int:
+        """How many pairs run at a time or, with kept runs of the record, how many runs of the candidate."""
         return max(1, self.places.jobs // (1 if self.declared.design == "stored" else 2))
 
     @property
@@ -137,10 +137,10 @@ class Contest:
     def _make_runs(self) -> None:
         """Make the next groups in all free places until the rule decides."""
         waiting, active = iter(self._groups()), set[Future[None]]()
-        with ThreadPoolExecutor(self._lanes) as pool, ThreadPoolExecutor(self.places.jobs) as runners:
+        with ThreadPoolExecutor(self._at_a_time) as pool, ThreadPoolExecutor(self.places.jobs) as runners:
             try:
                 while self._goes_on():
-                    while len(active) < self._lanes and (group := next(waiting, None)) is not None:
+                    while len(active) < self._at_a_time and (group := next(waiting, None)) is not None:
                         active.add(pool.submit(self._make_group, group, runners))
                     if not active:
                         break

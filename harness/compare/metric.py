@@ -189,7 +189,7 @@ def _numbers_in(file: Path, key: str, since: float) -> Iterator[float]:
     except (OSError, UnicodeDecodeError) as error:
         raise NoNumberError(f"no number: {file} cannot be read ({error})") from error
     if written < since - 2:  # some file systems store times in whole seconds
-        raise NoNumberError(f"no number: {file} is older than the run")
+        raise NoNumberError(f"no number: the trainer did not write {file}; it is older than the run")
     for content in _documents(file, text):
         for part in key.split("."):
             content = content.get(part) if isinstance(content, dict) else None

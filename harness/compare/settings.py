@@ -101,7 +101,7 @@ class Settings(Strict):
         if list(self.looks) != sorted(set(self.looks)) or self.looks[:1] < (2,):
             raise ValueError(f"looks ({list(self.looks)}) must rise, starting from 2 or more")
         if self.looks[-1] > MOST_PAIRS:
-            raise ValueError(f"looks: {self.looks[-1]} pairs are more than {MOST_PAIRS}, the limit; end with fewer")
+            raise ValueError(f"looks ({list(self.looks)}) must end with {MOST_PAIRS} pairs or fewer")
         if self.seeds is not None and (len(self.seeds) < self.seeds_needed or len(set(self.seeds)) != len(self.seeds)):
             found = len(set(self.seeds))
             raise ValueError(f"seeds must be {self.seeds_needed} or more different numbers, found {found}")

@@ -139,8 +139,8 @@ class TrialStore:
         tail = tail_of(read_log(log, 1 << 16))
         if settings.run is None and digest_of_folder(cwd)[0] != self.arms.record.sources:
             raise LlmbenchError(
-                f"files of {cwd} that git tracks, or Python files, changed during a run, so it belongs to no version; "
-                f"let the trainer write into {OUT}; to edit during a comparison, compare two revisions"
+                f"tracked or Python files of {cwd} changed during a run, so it belongs to no version of them; let the "
+                f"trainer write into {OUT}, and to edit during a comparison, compare two revisions"
             )
         self._refuse_what_is_no_result(command, ended, tail, folder)
         facts: dict[str, Any] = {
@@ -154,7 +154,7 @@ class TrialStore:
             "machine": self.places.machine,
         }
         if ended.timed_out:
-            reason = f"it took longer than {settings.timeout}"
+            reason = f"it took longer than the timeout, {settings.timeout}"
             return FailedTrial(status="failed", **facts, reading=self.reading, kind="timeout", reason=reason, tail=tail)
         if ended.code:
             reason = f"it ended with {_ending(ended.code)}{f': {tail[-1]}' if tail else ''}"

@@ -100,7 +100,9 @@ class Splits(Strict):
         """The pin of one split. Raises LlmbenchError if the track does not pin this split."""
         pin: SplitPin | None = getattr(self, split)
         if pin is None:
-            raise LlmbenchError(f"the track does not pin its split {split}; run `llmbench data pin --track NAME`")
+            raise LlmbenchError(
+                f"the track does not pin the tokens of its split {split}; run `llmbench data pin --track NAME`"
+            )
         return pin
 
     @model_validator(mode="after")
@@ -108,12 +110,12 @@ class Splits(Strict):
         absent = [key for key in PINS if getattr(self, key) is None]
         if absent and len(absent) < len(PINS):
             raise ValueError(
-                f"the pins {', '.join(absent)} are missing; run `llmbench data pin`, which writes all four"
+                f"the pins {', '.join(absent)} are missing; run `llmbench data pin --track NAME`, which writes all four"
             )
         for key, revision in self.revisions.items() if self.pinned else ():
             if not is_commit(revision.name):
                 raise ValueError(
-                    f"{key} '{revision.name}' can move; a pinned track must name a commit of 40 hexadecimal digits"
+                    f"{key} '{revision.name}' can move; in a pinned track it must be a commit of 40 hexadecimal digits"
                 )
         return self
 

@@ -27,14 +27,20 @@ def apply_setting(content: dict[str, Any], setting: str) -> None:
             f"{', '.join(f'{name}.KEY' for name in TABLES)}, {', '.join(VALUES)} can be set"
         )
     if bool(names) != (first in TABLES) or (first == "data" and names[0] in PINS):
-        what = "a value without keys" if first in VALUES else "a table" if not names else "a digest of the data"
-        raise LlmbenchError(f"--set {key[:80]}: {'.'.join((first, *names))[:80]} is {what}; set other keys")
+        said = (
+            f"{first} has no keys; write {first}=VALUE"
+            if first in VALUES
+            else f"{first} is a table; set one of its keys, as {first}.KEY=VALUE"
+            if not names
+            else "this is a digest of the data, which cannot be set; set other keys"
+        )
+        raise LlmbenchError(f"--set {key[:80]}: {said}")
     table = content
     *parents, last = first, *names
     for name in parents:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
-            raise LlmbenchError(f"--set {key[:80]}: '{name}' is a value without keys; set it by itself")
+            raise LlmbenchError(f"--set {key[:80]}: '{name}' has no keys; set its value")
     table[last] = _read(text)
     if first == "data" or key == "model.vocab_size":
         for pin in PINS:

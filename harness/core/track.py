@@ -14,7 +14,7 @@ from harness.core.dataspec import DataSpec, FilesData, HubData, HubTokenizer, Pa
 from harness.core.errors import LlmbenchError, did_you_mean
 from harness.core.overrides import apply_setting
 from harness.core.project import Project, read_text, sha256
-from harness.core.schema import Positive, Strict, TrackName
+from harness.core.schema import Positive, Sha256, Strict, TrackName
 from models.parts import ModelConfig, OptimConfig
 
 FEWEST_STORED = 8
@@ -99,6 +99,9 @@ class Rule(Strict):
     """Speed and simplicity lanes: nats by which the candidate's loss may be worse."""
     time_tolerance: Annotated[float, Field(gt=0, lt=10)]
     """Simplicity lane: largest time ratio candidate / record, minus one, that counts as no slower."""
+    holds_on: Annotated[dict[TrackName, Sha256], Field(min_length=1)] | None = None
+    """Loss lane: other sizes of this track, on which a record must not be shown to lose, each with the digest of its
+    track. None if no other size is asked for."""
 
     @property
     def record_runs(self) -> int:
@@ -116,23 +119,25 @@ class Rule(Strict):
             raise ValueError(f"looks ({list(self.looks)}) must increase and start at 2 or more")
         if len(self.levels) != len(self.looks):
             raise ValueError(
-                f"levels has {len(self.levels)} entries and looks {len(self.looks)}; give one level for each look"
+                f"levels has {len(self.levels)} entries, but looks has {len(self.looks)}; give one level for each look"
             )
         if self.futility_alpha is not None and self.futility_alpha < max(self.levels):
             # otherwise a change and its reverse could both be accepted
             raise ValueError(
-                f"futility_alpha ({self.futility_alpha}) must be at least the largest level, {max(self.levels)}"
+                f"futility_alpha ({self.futility_alpha}) must be at least the largest of levels, {max(self.levels)}"
             )
         if self.stored_runs is not None and self.stored_runs < FEWEST_STORED:
             raise ValueError(f"stored_runs ({self.stored_runs}) must be {FEWEST_STORED} or more")
         screen = (self.screen_looks, self.screen_pass, self.screen_drop)
         if len(set(map(len, screen))) != 1 or list(self.screen_looks) != sorted(set(self.screen_looks)):
             raise ValueError(
-                "screen_looks must increase, and screen_pass and screen_drop must have one entry for each look"
+                "screen_looks must increase, and screen_pass and screen_drop must have as many entries as screen_looks"
             )
         above = all(drop <= passed for drop, passed in zip(self.screen_drop, self.screen_pass, strict=True))
         if self.screen_looks and (not above or self.screen_drop[-1] != self.screen_pass[-1]):
-            raise ValueError("screen_drop must not exceed screen_pass, and the last entries must be equal")
+            raise ValueError(
+                "no entry of screen_drop may exceed that of screen_pass, and their last entries must be equal"
+            )
         return self
 
 
@@ -184,7 +189,9 @@ class Track(Strict):
             )
         fewest = self.rule.record_runs
         if len(set(self.seeds)) != len(self.seeds) or len(self.seeds) < fewest:
-            raise ValueError(f"seeds must hold at least {fewest} different numbers, one for each run of the record")
+            raise ValueError(
+                f"seeds must hold {fewest} or more numbers, all different: the rule needs as many runs of the record"
+            )
         if self.compile and self.num_processes > 1:
             raise ValueError("compile and processes cannot be combined yet; leave one of them out")
         if self.budget.batch_sequences % self.num_processes:
@@ -305,7 +312,8 @@ def explain_validation(error: ValidationError) -> str:
     *table, key = problem["loc"] or ("",)
     pairs = zip((None, *table), (*table, key), strict=False)
     location = ".".join(str(part) for before, part in pairs if (before, part) not in _TABLES)[:LONGEST_QUOTE]
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    others = error.error_count() - 1
+    more = f" (and {others} more problem{'s' * (others > 1)})" if others else ""
     if problem["type"] in unknown:
         absent = [str(p["loc"][-1]) for p in error.errors() if [*p["loc"][:-1]] == table and "missing" in p["type"]]
         schema = _TABLES.get(tuple(table[-2:]), SplitPin)

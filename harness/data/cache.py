@@ -91,7 +91,7 @@ def open_split(track: Track, name: SplitName, *, check: bool = False) -> Tokens:
         if check or not _vouched_for(track, name, path, pin):
             found = file_digest(path)
             if found != pin.sha256:
-                raise _broken(track, path, f"have digest {found[:12]}, the track pins {pin.sha256[:12]}")
+                raise _broken(track, path, f"have digest {found[:12]}, but the track pins {pin.sha256[:12]}")
         return np.memmap(path, dtype=token_dtype(track), mode="r")
     except OSError as error:
         raise _broken(track, path, f"cannot be read ({error.strerror})") from error

@@ -65,7 +65,10 @@ class StreamedCorpus:
         ids = spec.ids if isinstance(spec, HubData) else None
         self.is_text, self.column = ids is None, ids or spec.text or "text"
         if self.column not in columns:
-            raise LlmbenchError(f"{spec.title} has no column '{self.column}'; it has {', '.join(columns) or 'none'}")
+            raise LlmbenchError(
+                f"{spec.title} has no column '{self.column}', only {', '.join(columns) or 'none'}; "
+                f"correct data.{'ids' if ids else 'text'} in the track's file"
+            )
         self.rows = rows.select_columns([self.column])
 
     def documents(self, position: dict[str, Any] | None = None) -> Iterator[Document]:
@@ -86,8 +89,8 @@ class StreamedCorpus:
     def _bytes(self, content: Any) -> bytes:
         if isinstance(content, str) == self.is_text and isinstance(content, str | list):
             return content.encode() if isinstance(content, str) else repr(content).encode()
-        kind = "text" if self.is_text else "list of tokens"
-        raise LlmbenchError(f"column '{self.column}' of {self.spec.title} holds no {kind}: {str(content)[:60]}")
+        kind = "text" if self.is_text else "lists of tokens"
+        raise LlmbenchError(f"column '{self.column}' of {self.spec.title} must hold {kind}, found {str(content)[:60]}")
 
 
 Corpus = PackageCorpus | StreamedCorpus
@@ -170,7 +173,10 @@ def load_package(spec: PackageData) -> dict[str, str]:
     except (ValueError, TypeError) as error:
         raise LlmbenchError(f"{path} is not JSON lines ({error}); reinstall {spec.package}") from error
     if missing := {*spec.document, spec.text} - columns:
-        raise LlmbenchError(f"{path} has no column {', '.join(sorted(missing))}; it has {', '.join(sorted(columns))}")
+        raise LlmbenchError(
+            f"{path} has no column {', '.join(sorted(missing))}, only {', '.join(sorted(columns))}; "
+            f"correct data.document or data.text in the track's file"
+        )
     documents: dict[str, str] = {}
     for key, group in itertools.groupby(rows, key=lambda row: [row[column] for column in spec.document]):
         name = " ".join(map(str, key))
@@ -190,7 +196,7 @@ def _package_file(spec: PackageData) -> Path:
         ) from error
     if package.version != spec.version:
         raise LlmbenchError(
-            f"the track needs {spec.package} {spec.version}, {package.version} is installed; "
+            f"the track needs {spec.package} {spec.version}, but {package.version} is installed; "
             f"run `pip install {spec.package}=={spec.version}`"
         )
     path = Path(str(package.locate_file(spec.file)))

@@ -71,10 +71,15 @@ def plan_of(track: Track, shapes: Iterable[BatchShape] | None) -> Plan:
     for place, shape in enumerate(plan.shapes, start=1):
         check_shape(track, shape.sequences, shape.length, is_last=place == len(plan.shapes))
     if not plan.shapes or plan.tokens > budget.tokens:
-        raise LlmbenchError(f"batch_shape: the batches hold {plan.tokens:,} tokens, the budget is {budget.tokens:,}")
+        raise LlmbenchError(
+            f"the batches of `batch_shape` hold {plan.tokens:,} tokens, more than the budget's {budget.tokens:,}; "
+            "use fewer or smaller ones"
+        )
     last = plan.shapes[-1]
     if budget.tokens - plan.tokens >= last.length * track.num_processes:
-        raise LlmbenchError(f"batch_shape: the batches hold {plan.tokens:,} of {budget.tokens:,} tokens; use them all")
+        raise LlmbenchError(
+            f"the batches of `batch_shape` hold {plan.tokens:,} tokens; use all {budget.tokens:,} of the budget"
+        )
     return plan
 
 
@@ -89,14 +94,14 @@ def check_shape(track: Track, sequences: object, length: object, *, is_last: boo
             f"batch_shape gave {sequences!r:.40} sequences of length {length!r:.40}; both must be whole numbers from 1"
         )
     if budget.seq_len % length:
-        raise LlmbenchError(f"batch_shape gave length {length}; it must divide the track's {budget.seq_len}")
+        raise LlmbenchError(f"batch_shape gave length {length}, which must divide the track's, {budget.seq_len}")
     if sequences % size:
         raise LlmbenchError(f"batch_shape gave {sequences} sequences; it must be a multiple of {size} processes")
     tokens, own = sequences * length, budget.batch_tokens
     if tokens > MOST_BATCH * own or (tokens * MOST_BATCH < own and not is_last):
         raise LlmbenchError(
-            f"batch_shape gave a batch of {tokens:,} tokens; it may hold up to {MOST_BATCH} times the track's {own:,}, "
-            f"and down to a {MOST_BATCH}th of it"
+            f"batch_shape gave a batch of {tokens:,} tokens; it must hold between 1/{MOST_BATCH} and {MOST_BATCH} "
+            f"times the track's {own:,}"
         )
 
 

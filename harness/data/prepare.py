@@ -120,8 +120,8 @@ def _check_space(track: Track, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise LlmbenchError(
-            f"the tokens of {track.name} need {needed / 1e9:.1f} GB, {folder.parent} has {free / 1e9:.1f} GB free; "
-            f"free space, or set XDG_CACHE_HOME to a folder on another disk"
+            f"the tokens of {track.name} need {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free in "
+            f"{folder.parent}; free space, or set XDG_CACHE_HOME to a folder on another disk"
         )
 
 
@@ -148,7 +148,8 @@ def _make_vocabulary(track: Track, corpus: Corpus, folder: Path, observe: OnStep
     vocabulary = Vocabulary(load_tokenizer(serialized, name), separator, name)
     if len(vocabulary.table) > track.model.vocab_size:
         raise LlmbenchError(
-            f"{name} has {len(vocabulary.table)} tokens, model.vocab_size is {track.model.vocab_size}; raise it to that"
+            f"{name} has {len(vocabulary.table)} tokens, more than model.vocab_size, {track.model.vocab_size}; "
+            f"set model.vocab_size to {len(vocabulary.table)}"
         )
     return vocabulary
 

@@ -43,7 +43,8 @@ class Vocabulary:
         separator_id = self.tokenizer.token_to_id(self.separator)
         if separator_id is None or self.table[separator_id]:
             raise LlmbenchError(
-                f"{self.name} has no special token '{self.separator}'; name its own as data.tokenizer.separator"
+                f"{self.name} has no special token '{self.separator}' to begin documents with; name one that it has as "
+                f"data.tokenizer.separator"
             )
         encoded = []
         with refusing_panics(self.name):
@@ -52,8 +53,8 @@ class Vocabulary:
             ids: list[int] = encoding.ids
             if b"".join([self.table[token] for token in ids]) != text.encode():
                 raise LlmbenchError(
-                    f"the tokens of {self.name} do not spell the text that begins with {text[:40]!r}; "
-                    f"it changes texts, so choose another data.tokenizer"
+                    f"{self.name} changes texts: its tokens do not spell the one that begins with {text[:40]!r}; "
+                    f"choose another data.tokenizer"
                 )
             encoded.append(np.array([separator_id, *ids], dtype=np.int64))
         return encoded
@@ -65,8 +66,8 @@ class Vocabulary:
             raise LlmbenchError(f"a row of tokens must be a list of whole numbers, found {str(ids)[:60]}")
         if outside := [token for token in (tokens_N.min(), tokens_N.max()) if not 0 <= token < len(self.table)]:
             raise LlmbenchError(
-                f"the corpus holds the token {outside[0]}, but the last of {self.name} is {len(self.table) - 1}; "
-                f"name the tokenizer that made it"
+                f"the corpus holds the token {outside[0]}, but {self.name} has those from 0 to {len(self.table) - 1}; "
+                f"name the tokenizer that made the corpus as data.tokenizer"
             )
         return tokens_N.astype(np.int64)
 
@@ -90,7 +91,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     if (size := tokenizer.get_vocab_size()) != vocab_size:
-        raise LlmbenchError(f"the text yields {size} tokens; set model.vocab_size to that or less")
+        raise LlmbenchError(f"the text yields only {size} tokens; set model.vocab_size to {size} or less")
     return tokenizer
 
 
@@ -130,7 +131,7 @@ def token_bytes(tokenizer: Tokenizer, name: str) -> list[bytes]:
     table = [b""] * (max(vocabulary.values()) + 1)
     try:
         if "ByteLevel" not in json.dumps(json.loads(tokenizer.to_str())["decoder"]):
-            raise KeyError("no byte-level decoder")
+            raise KeyError("its decoder is not of the type ByteLevel")
         for token, token_id in vocabulary.items():
             if token_id not in added:
                 table[token_id] = bytes(byte_of[character] for character in token)

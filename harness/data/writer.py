@@ -117,7 +117,10 @@ def write_splits(
             observe(PreparationStep("making tokens", documents, splits["train"].tokens, limits["train"]))
     for split, done in progress.splits.items():
         if done.documents == 0:
-            raise LlmbenchError(f"the split {split} got no document; raise its share, or give the corpus more text")
+            raise LlmbenchError(
+                f"the split {split} got no document; raise its share (data.dev_fraction, data.val_fraction), "
+                f"or give the corpus more text"
+            )
     return progress.splits
 
 

@@ -91,7 +91,7 @@ def choose_arms(board: Board, track: Track, entry: Entry) -> Arms:
 
 
 def source_digests(project: Project, recipe: str) -> dict[str, str]:
-    """Variant -> digest of its present file, in the order of the recipe. Raises LlmbenchError for a broken file."""
+    """Variant -> digest of its present file, in the recipe's order. Raises LlmbenchError if a file is not valid."""
     return {name: source.digest for name, source in recipe_sources(project, recipe).items()}
 
 
@@ -120,6 +120,11 @@ def recall_entry(project: Project, track: Track) -> Entry:
         return Entry.model_validate_json(read_text(path))
     except ValueError as error:
         raise LlmbenchError(f"{path} cannot be read; delete it and name the candidate with --variant") from error
+
+
+def entered(project: Project) -> list[str]:
+    """The tracks on which a candidate was run here."""
+    return sorted(path.parent.name for path in project.runs.glob("*/last-entry.json"))
 
 
 def _last_entry(project: Project, track: Track) -> Path:

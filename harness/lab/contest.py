@@ -59,8 +59,9 @@ def run_contest(
 ) -> Contest:
     """Screen the candidate. If it passes, confirm it, until there is a verdict or `max_pairs` pairs are trained.
 
-    `screened` is called with the screen if the candidate passed it. A stage that is not in `stages` is left out. Some
-    lanes and tracks have no screen. A candidate that cannot start is rejected before the record is trained.
+    `screened` is called with the screen if the candidate passed it. A stage that is not in `stages` is left out. Lanes
+    and tracks without a screen begin with the confirmation. A candidate that cannot start is rejected before the record
+    is trained.
     """
     contest = None
     if "screen" in stages and arms.has_screen(store.track.rule):

@@ -46,7 +46,7 @@ class Candidate:
 
     @classmethod
     def read(cls, project: Project, arms: Arms, entry: Entry) -> Candidate:
-        """The candidate with the variants' present files. Raises LlmbenchError if a file is missing or broken."""
+        """The candidate with the variants' present files. Raises LlmbenchError if one is missing or not valid."""
         return cls(arms, entry, *(source_digests(project, recipe) for recipe in (arms.record, arms.candidate)))
 
 
@@ -169,7 +169,7 @@ def _append(project: Project, board: Board, track: Track, candidate: Candidate, 
 
 
 def _read_attempts(project: Project, track: str) -> list[Attempt]:
-    """This machine's attempts on a track, in order. Raises LlmbenchError for a broken line."""
+    """This machine's attempts on a track, in order. Raises LlmbenchError if a line is not valid."""
     path, found = project.runs / track / ATTEMPTS, []
     for number, line in enumerate(read_text(path).splitlines() if path.exists() else (), start=1):
         try:
@@ -205,7 +205,7 @@ def read_history(project: Project, board: Board, track: str | None = None) -> li
     """All verdicts of this machine and of the board, newest first; only those on `track` if it is given.
 
     Each stage of a contest is listed with its last verdict. A passed screen is not listed if there is a confirmation.
-    Challenges are not listed, but change the state of a record. Raises LlmbenchError for a broken line.
+    Challenges are not listed, but change the state of a record. Raises LlmbenchError if a line is not valid.
     """
     found: dict[Any, Judged] = {}
     logs = sorted(path.parent.name for path in project.runs.glob(f"*/{ATTEMPTS}"))

@@ -54,8 +54,8 @@ def claim_track(project: Project, submission: Submission) -> Track:
     track = load_track(project, submission.track)
     if track.digest != submission.track_digest:
         raise LlmbenchError(
-            f"tracks/{track.name}.toml is not the edition that {submission.folder_name} was measured on; "
-            f"check out the revision that had it"
+            f"tracks/{track.name}.toml is not the version that {submission.folder_name} was measured on; "
+            f"check out a revision whose file equals submissions/{submission.folder_name}/track.toml"
         )
     for arm in submission.arms.values():
         for name, digest in arm.sources.items():

@@ -128,7 +128,10 @@ class RunStore:
         return self.project.runs / run.track / run.recipe / key / f"seed-{run.seed}"
 
     def find(self, run: RunIdentity) -> FinishedRun | FailedRun | None:
-        """The stored result of `run`; None if there is none. Raises LlmbenchError if the stored file is broken."""
+        """The stored result of `run`; None if there is none.
+
+        Raises LlmbenchError if its file is not valid, or holds another run.
+        """
         path = self.folder(run) / RUN_FILE
         if not path.exists():
             return None

@@ -14,21 +14,20 @@ from harness.board.check_board import check_folder
 from harness.board.curves import curves_png
 from harness.board.leaderboard import Board, check_record_sources, read_board, rebuild
 from harness.board.readme import submission_markdown, verdict_sentence
-from harness.board.rows import Row
 from harness.board.submission import (
     SUBMISSION_NAME,
     Arm,
     ArmName,
     Challenge,
-    Claim,
     Kind,
     Submission,
     knowledge_per_token,
     run_file,
+    sizes_asked,
 )
 from harness.core.audit import Audit
 from harness.core.errors import LlmbenchError, RejectedError, UndecidedError
-from harness.core.project import Project, make_folder, read_bytes, sha256, write_atomic, write_changed
+from harness.core.project import Project, make_folder, read_bytes, sha256, write_atomic
 from harness.core.runs import FailedRun, FinishedRun, dump_json, finished
 from harness.core.terminal import patiently
 from harness.core.track import ExploratoryTrack, Track, settings_of
@@ -36,6 +35,7 @@ from harness.lab.arms import Arms, Entry, choose_arms, run_command
 from harness.lab.contest import Contest, decide_stored, decide_trained, has_passed_screen
 from harness.lab.history import Judged, attempt_number, find_unfiled
 from harness.lab.rerun import audit_model
+from harness.lab.sizes import NO_SIZES, OtherSizes, measure_sizes
 from harness.lab.store import RunStore, only_one
 from harness.rule.replication import OWN_FAILURES
 from harness.rule.verdict import Verdict
@@ -55,6 +55,7 @@ class Filing:
     verdict: Verdict | None = None
     challenge: Challenge | None = None
     audit: Audit | None = None
+    sizes: OtherSizes = NO_SIZES
 
 
 def refuse_exploration(track: Track, settings: Sequence[str]) -> None:
@@ -77,7 +78,7 @@ def file_opening(store: RunStore, board: Board) -> Filing:
     runs = [run for run in found if isinstance(run, FinishedRun)]
     if len(runs) < (fewest := track.rule.record_runs):
         raise LlmbenchError(
-            f"{len(runs)} of the {fewest} seeds of the baseline are trained; "
+            f"the baseline must be trained on {fewest} seeds, and {len(runs)} are done; "
             f"run `llmbench run baseline --track {track.name}`"
         )
     return Filing("opening", f"{track.name}-baseline", Arms("", BASE), {"record": (), "candidate": runs})
@@ -129,7 +130,7 @@ def find_contest(
             )
     if not board.has_held(track, record_sources):
         raise LlmbenchError(
-            f"{judged.candidate} was judged against {judged.record}, which never held this edition of {track.name} on "
+            f"{judged.candidate} was judged against {judged.record}, which never held this version of {track.name} on "
             f"this board; run `{command}`, which judges it against the record"
         )
     return entry, Arms(judged.record, judged.candidate, entry.lane), judged
@@ -170,7 +171,8 @@ def file_candidate(
         forced = verdict.stage == "confirmation" and arms.has_screen(track.rule) and not has_passed_screen(store, arms)
         on = f"{command} --no-screen" if forced else command
         raise UndecidedError(f"{arms.candidate}: {verdict_sentence(verdict)} Run `{on}` to go on")
-    if negative and verdict.decision == "accepted":
+    sizes = measure_sizes(store, arms, sizes_asked(track, entry.lane, verdict), tell, negative=negative)
+    if negative and verdict.decision == "accepted" and not sizes.lost:
         raise LlmbenchError(f"{arms.candidate} breaks the record; file it without --negative")
     if not negative and verdict.decision == "rejected":
         raise RejectedError(
@@ -179,9 +181,8 @@ def file_candidate(
     cost = recipe_cost(recipe_sources(store.project, arms.candidate))
     if entry.lane == "simplicity" and cost >= holder.candidate.statements:
         raise RejectedError(
-            f"{arms.candidate} has as many statements as the present record, {holder.candidate.recipe}, "
-            f"or more; the lane simplicity "
-            "needs fewer"
+            f"{arms.candidate} has {cost} statements; the lane simplicity needs fewer than the record, "
+            f"{holder.candidate.recipe}, has: {holder.candidate.statements}"
         )
     audit, first = None, candidates[0]
     if not negative:
@@ -196,6 +197,7 @@ def file_candidate(
         attempt=attempt_number(store.project, board, track, first.sources),
         verdict=verdict,
         audit=audit,
+        sizes=sizes,
     )
 
 
@@ -207,8 +209,7 @@ def _refuse_moved(judged: Judged | None, arms: Arms, standing: Submission, comma
     if arms.record != record:
         raise UndecidedError(
             f"the runs of {arms.candidate} against {arms.record} are gone or come from another version of "
-            f"llmbench; run "
-            f"`{command}`, which judges it against the record, {record}"
+            f"llmbench; run `{command}`, which judges the candidate against the record, {record}"
         )
     if judged.record == record:
         return
@@ -263,7 +264,7 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
         records, candidates = (finished(filing.runs[arm]) for arm in ("record", "candidate"))
         named = [(filing.arms.record, records), (filing.arms.candidate, candidates)]
         files = {"curves.png": curves_png([(recipe, runs) for recipe, runs in named if runs])}
-        files["track.toml"] = read_bytes(project.tracks / f"{track.name}.toml")
+        files |= {"track.toml": read_bytes(project.tracks / f"{track.name}.toml"), **filing.sizes.files}
         submission = Submission(
             number=board.next_number,
             name=name or filing.name,
@@ -279,6 +280,7 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
             files={"curves.png": sha256(files["curves.png"]), "track.toml": sha256(files["track.toml"])},
             challenge=filing.challenge,
             audit=filing.audit,
+            sizes=filing.sizes.results or None,
         )
         board.refuse_copy(submission)
         added = (files[f"sources/{name}.py"].decode() for name in submission.added_variants)
@@ -302,15 +304,6 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
             ) from error
         rebuild(project)
     return submission, markdown
-
-
-def rebuild_texts(project: Project) -> list[Row]:
-    """Rewrite all texts that are made from runs: the README of each submission, and the board."""
-    for submission in read_board(project).submissions:
-        claim = Claim(project.submissions / submission.folder_name, submission)
-        text = submission_markdown(submission, *claim.finished.values())
-        write_changed(claim.folder / "README.md", text)
-    return rebuild(project)
 
 
 def _freeze(project: Project, filing: Filing, name: ArmName, files: dict[str, bytes]) -> Arm:

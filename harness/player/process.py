@@ -243,7 +243,7 @@ class Player(AbstractContextManager["Player"]):
         if self.should_stop():
             return InterruptedRunError(INTERRUPTED)
         if code == -signal.SIGKILL and ended_for_memory() != self._ended_for_memory:
-            return RunFailedError("error", "memory: killed by signal 9 because none was left; use fewer jobs")
+            return RunFailedError("error", "memory: killed by signal 9 because no memory was left; use fewer jobs")
         if code == -signal.SIGKILL:  # no player can send it, not even to itself (confine.py)
             return RunFailedError("interrupted", "killed by signal 9 from outside, perhaps because memory ran out")
         if code < 0:

@@ -99,7 +99,9 @@ class Training:
             for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
                 optimizer.load_state_dict(state)
         except (RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise LlmbenchError(f"the saved state cannot be loaded: {error}") from error
+            raise LlmbenchError(
+                f"the checkpoint does not fit: {error}; build model and optimizers alike each time, or delete the run"
+            ) from error
 
 
 def batches_of(recipe: Recipe, track: Track) -> tuple[BatchShape, ...] | None:

@@ -54,7 +54,8 @@ def run_audit(
     shift = (sum(float(scores.nats[row].sum()) for row in val) - run.evaluation.nats) / positions
     if abs(shift) > MAX_SCORE_SHIFT:
         raise ProbeFailedError(
-            f"weights: scored again, the model's val loss differs by {shift:.2g} nats from the one in its run"
+            f"weights: scored again, the model's val loss differs from that of its run by {shift:.2g} nats; at most "
+            f"{MAX_SCORE_SHIFT:g} are allowed"
         )
     tested = _positions_to_test(exam, val, run)
     audit_rows(next(sessions), scores, val, tested, random_for(seed if drawn is None else drawn, "audit"))

@@ -52,7 +52,7 @@ def save_checkpoint(job: Job, progress: Progress, saved: bytes) -> None:
 
 
 def load_checkpoint(job: Job) -> tuple[Progress, bytes] | None:
-    """The progress and the players' state; None where there is no file. Raises LlmbenchError where it is broken."""
+    """The progress and the players' state; None if there is no file. Raises LlmbenchError if it cannot be read."""
     if not job.checkpoint.exists():
         return None
     data = read_bytes(job.checkpoint)
@@ -65,7 +65,7 @@ def load_checkpoint(job: Job) -> tuple[Progress, bytes] | None:
         return Progress.model_validate_json(payload[LENGTH.size : start]), payload[start:]
     except (ValueError, struct.error, ValidationError) as error:
         raise LlmbenchError(
-            f"the checkpoint {job.checkpoint} is broken; delete it to train this run from its start"
+            f"the checkpoint {job.checkpoint} cannot be read; delete it to train this run from its start"
         ) from error
 
 

@@ -264,7 +264,9 @@ class Probe:
         """The broken rule. First the same batch is scored again, then other rows beside it; else it is causality."""
         rows, tokens_BT = self.scores.questions[row]
         if self._shift(row, self.session.ask(tokens_BT)[rows.index(row)], tokens_BT.shape[1]) > MAX_SHIFT:
-            return ProbeFailedError("statelessness: the same batch gives other losses in another order of batches")
+            return ProbeFailedError(
+                "statelessness: the same batch gives other losses in another order of batches; keep no state in between"
+            )
         if self._shift(row, self.session.ask(beside_BT)[place], tokens_BT.shape[1]) > MAX_SHIFT:
             return ProbeFailedError("batch_independence: a sequence's loss depends on the other sequences of its batch")
         return ProbeFailedError(

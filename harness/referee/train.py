@@ -84,7 +84,7 @@ def train(
         run.score_dev(batches.rows(*plan.place(run.step - 1)), weights[0])
         parameters = {parameters_of(ranks[0].tensors, each) for each in weights}
         if len(parameters) > 1 and track.device == "cpu":  # GPUs may round differently
-            reason = "processes: their weights differ; update parameters by their gradients alone"
+            reason = "processes: those of one run have different weights; update parameters by their gradients alone"
             raise RunFailedError("invalid", reason)
         return run.finish(start, weights[0], cpu_s)
 
@@ -107,7 +107,9 @@ def start_ranks(casting: Casting, stack: ExitStack) -> list[Session]:
         own = assignment.model_copy(update={"rank": rank})
         ranks.append(stack.enter_context(casting.start(f"train-{rank}" if rank else "train", own)))
     if any(session.built != ranks[0].built for session in ranks):
-        raise RunFailedError("invalid", "processes: the ranks built different models")
+        raise RunFailedError(
+            "invalid", "processes: those of one run built different models; build the model alike in each"
+        )
     if size > 1:
         port = ranks[0].open_port()
         for session in ranks:

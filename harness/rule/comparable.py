@@ -39,14 +39,14 @@ def comparability_problems(
         problems[code] = f"record's seeds {seeds[0]}, candidate's {seeds[1]}"
     if timed:
         if any(run.provenance.jobs != 1 for run in runs):
-            problems["shared_machine"] = f"jobs: {sorted({run.provenance.jobs for run in runs})}"
+            problems["shared_machine"] = f"runs at a time: {sorted({run.provenance.jobs for run in runs})}"
         in_time = sorted(runs, key=lambda run: (run.training.ended, run.seed))  # ISO times sort as text
         for one, two in zip(in_time[::2], in_time[1::2], strict=paired):
             if one.seed != two.seed:
                 detail = f"seed {one.seed} ended {one.training.ended}, then seed {two.seed} {two.training.ended}"
                 problems.setdefault("not_interleaved", detail)
     if any(run.training.train_s < SHORTEST_S for run in runs):
-        problems["no_time"] = f"train_s is below {SHORTEST_S}"
+        problems["no_time"] = f"a training time is below {SHORTEST_S} s"
     if value_problems([run.evaluation.val_loss for run in runs], [run.training.train_s for run in runs]):
         problems["not_finite"] = "a val loss or a training time is above 1e100 or not a number"
     return problems

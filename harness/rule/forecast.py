@@ -163,8 +163,8 @@ def make_plan(
     rule, name, sd = track.rule, track.name, track.rule.noise_nats
     if sd is None:
         raise LlmbenchError(
-            f"{name} declares no noise_nats, so nothing can be planned; measure the noise with `llmbench noise --save "
-            f"--track {name}` and declare the result in tracks/{name}.toml"
+            f"tracks/{name}.toml has no rule.noise_nats, from which a plan is made; measure it with "
+            f"`llmbench noise --save --track {name}` and write it there"
         )
     margin = statements * rule.loss_per_statement
     screen, confirmation = (look_costs(rule, stage, jobs) for stage in ("screen", "confirmation"))

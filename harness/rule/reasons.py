@@ -17,7 +17,7 @@ WORDS: Mapping[Judged, Mapping[str, str]] = {
         "shown": "After the last look the gain is",
         "slower": "trains slower than the track's limit on time",
         "no_score": "diverged, failed a probe or crashed, so it has no score",
-        "no_pair": "failed, so its seed has no pair. New code of the candidate gets new seeds",
+        "no_pair": "failed, so its seed has no pair. Seeds follow from the code: a changed candidate gets new ones",
     },
     "trainer": {
         "guarded": "",
@@ -34,7 +34,7 @@ WORDS: Mapping[Judged, Mapping[str, str]] = {
 _SENTENCES = {
     # accepted
     "gain_shown": "The gain is shown to exceed its margin{guarded}.",
-    "simpler_and_no_worse": "Fewer statements, and neither loss nor time is worse than the tolerances.",
+    "simpler_and_no_worse": "The candidate has fewer statements; its loss and time are within the track's tolerances.",
     # rejected
     "screened_out": "The first runs do not look promising enough for a confirmation. A screen can be wrong.",
     "identical": "{same}.",
@@ -42,7 +42,7 @@ _SENTENCES = {
     "not_shown": "{shown} not shown to exceed its margin.",
     "loss_worse": "The val loss is not shown to be within the track's tolerance of the record's.",
     "too_slow": "The candidate {slower} allows.",
-    "slow_evaluation": "Scoring val takes the candidate longer than the track's `max_slowdown` allows.",
+    "slow_evaluation": "The candidate takes longer to score val than the track's `max_slowdown` allows.",
     "not_simpler": "The simplicity lane takes only candidates with fewer statements than the record.",
     "candidate_failed": "A run of the candidate {no_score}.",
     "hopeless_start": "Partway through its first run the candidate was too far behind the record; the run was ended.",
@@ -50,14 +50,14 @@ _SENTENCES = {
     "screen_passed": "The first runs look promising. Only the confirmation, on fresh seeds, decides.",
     "needs_more_runs": "The screen has not decided yet; its next look needs more runs.",
     "time_unclear": "The training time is not clearly under or over its limit; the next look needs more pairs.",
-    "evaluation_time_unclear": "The time for scoring val is not clearly under or over its limit; more pairs tell.",
+    "evaluation_time_unclear": "Scoring val is not clearly within its time limit; the next look needs more pairs.",
     "record_failed": "A run of the record {no_pair}.",
     "run_interrupted": "A run was killed from outside, perhaps for lack of memory; run the candidate again.",
     "too_few_pairs": "There are fewer pairs than the first look needs.",
     "needs_more_pairs": "The gain is not shown yet; the next look needs more pairs.",
     "too_few_values": "A test needs at least two values in each arm (one, where the deviation is known).",
     "zero_variance": "The values have no spread, so there is no noise to measure the gain against.",
-    "resumed_runs": "Too many runs were resumed, so their times do not count. Delete their folders; run it again.",
+    "resumed_runs": "Too many runs were resumed, which spoils their times. Delete their folders and run it again.",
     # undecided: not comparable
     "seed_ignored": "Two seeds of one arm gave the same numbers: the trainer ignores its seed.",
     "stale_record": "The record has changed since the candidate was measured; run the candidate again.",
@@ -72,7 +72,7 @@ _SENTENCES = {
     "mixed_load": "The two runs of a pair shared the machine with different numbers of runs, so their times differ.",
     "shared_machine": "Times count only where each run had the machine to itself (one job).",
     "not_interleaved": "Times count only where the two runs of each pair were trained one right after the other.",
-    "mixed_clocks": "Some runs state how much processor time scoring val took, and others do not.",
+    "mixed_clocks": "Some runs, made by an older llmbench, lack the processor time of scoring val. Train them again.",
     "no_time": "A run's training time is zero.",
     "not_finite": "A value is NaN, infinite or absurdly large.",
     "unequal_lengths": "Paired arms must have equally many values.",
@@ -80,7 +80,7 @@ _SENTENCES = {
     "bad_alpha": "The level alpha must lie between 1e-12 and 0.5.",
     # remarks, which follow the deciding reason
     "equal_spread_assumed": "The record's runs are stored ones; the test assumes that both arms have the same spread.",
-    "fewer_statements": "The candidate has fewer statements than the record; in this lane that earns no credit.",
+    "fewer_statements": "The candidate has fewer statements than the record, which counts only in the lane simplicity.",
     "pairs_left_over": "An earlier look decided; later pairs are not used.",
     "sign_flip_disagrees": "The exact sign-flip test, which does not assume normal noise, does not reach alpha.",
 }
@@ -92,5 +92,7 @@ REASONS = {code: sentence.format_map(WORDS["variant"]) for code, sentence in _SE
 def explain(code: str, judged: Judged = "variant") -> str:
     """The sentence for a reason code. Raises LlmbenchError for a code that does not exist."""
     if code not in _SENTENCES:
-        raise LlmbenchError(f"there is no reason code '{code}'{did_you_mean(code, REASONS)}")
+        raise LlmbenchError(
+            f"there is no reason code '{code}'{did_you_mean(code, REASONS)}; `llmbench explain` lists them"
+        )
     return _SENTENCES[code].format_map({**WORDS["variant"], **WORDS[judged]})

@@ -78,7 +78,7 @@ def compute_multiple(base: Sequence[tuple[float, float]], compute: float, gain: 
     x, loss = (np.array(values, dtype=float) for values in zip(*points, strict=True))
     x = np.log10(x)
     if len(points) < 2 or not (np.diff(loss) < 0).all() or compute not in dict(points):
-        raise LlmbenchError("a gain has a multiple of compute only where the base's loss falls over two rungs or more")
+        raise LlmbenchError("a gain has a multiple of compute only where the base's loss falls over two sizes or more")
     start = dict(points)[compute]
 
     def needed(gain: float) -> float:
@@ -97,7 +97,7 @@ def order_kept(first: Sequence[float], second: Sequence[float], level: float = 0
     independent. Equal gains count half. Raises LlmbenchError for fewer than two ideas.
     """
     if len(first) < FEWEST_IDEAS:
-        raise LlmbenchError("an order needs two ideas on both sizes; measure more of them")
+        raise LlmbenchError("an order needs two ideas that were measured on both sizes; measure more ideas")
     one, two = (np.sign(np.subtract.outer(gains, gains)) for gains in (np.array(first), np.array(second)))
     kept = (1 + one * two) / 2
     others = ~np.eye(len(first), dtype=bool)
@@ -147,7 +147,7 @@ def _weighted(rungs: Sequence[Rung], weights: Array, level: float, more: float =
     from scipy.special import stdtrit
 
     if any(len(rung.gains) < FEWEST_PAIRS for rung in rungs):
-        raise LlmbenchError(f"each size needs {FEWEST_PAIRS} pairs or more; train more of them")
+        raise LlmbenchError(f"each size needs {FEWEST_PAIRS} pairs or more; train more pairs")
     means = np.array([np.mean(rung.gains) for rung in rungs])
     variances = weights**2 * [np.var(rung.gains, ddof=1) / len(rung.gains) for rung in rungs]
     value, total = float(weights @ means), float(variances.sum())

@@ -277,6 +277,6 @@ def check_levels(rule: Looks) -> None:
         size, exact = false_accept_rate(rule.looks, rule.levels), True
     if size > rule.alpha * (1 + SIZE_TOLERANCE) or (exact and size < rule.alpha * (1 - SIZE_TOLERANCE)):
         raise LlmbenchError(
-            f"rule.levels: these looks accept a candidate without any gain with a probability of {size:.5f}, the "
-            f"declared alpha is {rule.alpha}; multiply the levels by about {rule.alpha / size:.4f}"
+            f"rule.levels accept a candidate without any gain with a probability of {size:.5f}, which must be "
+            f"rule.alpha, {rule.alpha}; multiply each level by about {rule.alpha / size:.4f}"
         )

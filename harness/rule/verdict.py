@@ -89,10 +89,10 @@ class Verdict(Strict):
 def decide(pairs: Sequence[Pair], rule: Rule, *, added_statements: int, lane: Lane = "loss") -> Verdict:
     """The confirmation's verdict on `pairs`, in the order in which their seeds were drawn.
 
-    `added_statements` is the candidate's cost minus the record's. In the lanes `loss` and `speed` each added
-    statement raises the margin; removed statements do not lower it. A look uses as many of the first pairs as it needs;
-    further pairs wait for the next look. Raises LlmbenchError if the track's levels do not match its alpha. With finite
-    numbers it raises nothing else.
+    `added_statements` is the candidate's number of statements minus the record's. In the lanes `loss` and `speed` each
+    added statement raises the margin; removed statements do not lower it. A look uses as many of the first pairs as it
+    needs; further pairs wait for the next look. Raises LlmbenchError if the track's levels do not match its alpha. With
+    finite numbers it raises nothing else.
     """
     check_levels(rule)
     arms = [pair.record for pair in pairs], [pair.candidate for pair in pairs]

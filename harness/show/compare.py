@@ -207,7 +207,7 @@ def compared_lines(found: Sequence[Compared]) -> list[str]:
         gain = "" if one.gain is None else f", gain {one.gain:+.4g} over {plural(one.pairs, 'pair')}"
         date = one.date[:16].replace("T", " ")
         lines += [
-            f"{date}  {one.decision} ({', '.join(one.reasons[:1])}){gain}, level {one.alpha:g}, {one.metric}",
+            f"{date}  {one.decision} ({', '.join(one.reasons[:1])}){gain}, alpha {one.alpha:g}, {one.metric}",
             f"    record     {one.record}",
             f"    candidate  {one.candidate}",
             f"    {one.path}",

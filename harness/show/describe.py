@@ -190,17 +190,18 @@ def track_facts(track: Track) -> list[tuple[str, str]]:
     processes = f"{track.processes} processes of " if track.processes else ""
     facts = {
         "model": f"width {model.dim}, {model.num_layers} layers, {model.num_heads} query heads, "
-        f"{model.num_kv_heads} key "
-        f"heads, feed-forward {model.ffn_dim}{experts}, {model.vocab_size:,} tokens, {embeddings} embeddings",
-        "rates": f"Muon {optim.muon_lr:g}, embedding {optim.embed_lr:g}, head {optim.head_lr:g}, "
-        f"thin parameters {optim.scalar_lr:g}",
+        f"{model.num_kv_heads} key-value heads, feed-forward {model.ffn_dim}{experts}, {model.vocab_size:,} tokens, "
+        f"{embeddings} embeddings",
+        "learning rates": f"Muon {optim.muon_lr:g}, embedding {optim.embed_lr:g}, head {optim.head_lr:g}, "
+        f"vectors and thin matrices {optim.scalar_lr:g}",
         "budget": f"{budget.num_steps:,} steps of {budget.batch_sequences} x {budget.seq_len:,} tokens, "
         f"{budget.tokens:,} in all",
         "data": f"{data.title}, {'pinned' if data.pinned else 'not pinned: it can train, but nothing can be filed'}",
         "device": f"{track.device}, {processes}{track.threads} thread{'' if track.threads == 1 else 's'} a run",
         "rule": f"{rule.design}, looks after {', '.join(map(str, rule.looks))} pairs",
-        "a record needs": f"a gain above {rule.loss_per_statement:g} nats for each added statement at a level of "
-        f"{rule.alpha:g} over all looks, in at most {1 + rule.max_slowdown:g} times the time",
+        "a record needs": f"a gain above {rule.loss_per_statement:g} nats for each added statement, at a "
+        f"false-accept rate of {rule.alpha:g} over all looks, and at most {1 + rule.max_slowdown:g} times the old "
+        "record's time" + (f"; it must not be shown to lose on {' and '.join(rule.holds_on)}" if rule.holds_on else ""),
         "digest": track.digest,
     }
     return [*facts.items()]

@@ -224,7 +224,7 @@ class BuiltVariant(Strict):
 
 
 class VariantsDocument(Document):
-    """`variants`: all variants with their costs and standings, and the reasons why broken files are refused."""
+    """`variants`: all variants with their costs and standings, and the reasons why files are refused."""
 
     built: BuiltVariant | None = None
     """If one variant is named: its model on the first CPU track on which it starts."""

@@ -98,7 +98,7 @@ LEFT = ("idea", "claimed there", "verdict")
 def read_ideas(project: Project, board: Board, judged: Iterable[tuple[Claim, Row]]) -> dict[str, list[Idea]]:
     """Track -> the ideas judged on its newest edition, the largest gain first. Challenges are left out.
 
-    Raises LlmbenchError if a submission is broken.
+    Raises LlmbenchError if a submission is not valid.
     """
     found: dict[str, list[Idea]] = {}
     for claim, row in judged:
@@ -121,10 +121,13 @@ def _read_idea(project: Project, board: Board, claim: Claim, row: Row) -> Idea:
             filter(None, ["record", f"confirmed by {row.confirmed_by}" * bool(row.confirmed_by), row.state])
         )
     else:
-        said = f"{stage}: {', '.join(verdict.reasons if verdict else ()).replace('_', ' ')}"
+        lost = [f"shown to lose on {name}" for name in submission.lost_on]
+        said = f"{stage}: {', '.join(lost or (verdict.reasons if verdict else ())).replace('_', ' ')}"
     return Idea(
         row=row,
-        notes=_join(_notes(project, claim, name) for name in submission.added_variants),
+        notes=_join(_notes(project, claim, name) for name in submission.added_variants)
+        if submission.added_variants
+        else Notes(source="the record, with less code", claimed="no claim"),
         price=None if submission.lane == "speed" else rule.loss_per_statement * max(0, added),
         chance=(rule.noise_nats or 0.0) / math.sqrt(pairs) if is_screen else None,
         against=None if standing is None else standing.number,

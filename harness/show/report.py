@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from harness.board.flags import FLAGS, Flag
-from harness.board.readme import evidence, knowledge_sentence
+from harness.board.readme import evidence, knowledge_sentence, plural
 from harness.core.terminal import markdown
 from harness.core.track import Rule, Track
 from harness.lab.contest import Contest
@@ -77,7 +77,7 @@ def repeat_lines(repeat: Repeat) -> list[str]:
     lines = [f"differs: {code}: {detail}" for code, detail in repeat.differs.items()]
     if repeat.gain is not None and repeat.ci_low is not None and repeat.ci_high is not None:
         lines.append(
-            f"the mean val loss is now lower by {repeat.gain:+.4f}, interval [{repeat.ci_low:+.4f}, "
+            f"filed mean val loss minus the new one: {repeat.gain:+.4f}, interval [{repeat.ci_low:+.4f}, "
             f"{repeat.ci_high:+.4f}]"
         )
     means = "lie within the track's loss tolerance" if repeat.outcome == "confirmed" else "are not shown to agree"
@@ -92,7 +92,7 @@ def judgement_facts(judgement: Judgement) -> list[tuple[str, str]]:
     facts: list[tuple[str, str]] = [("test", judgement.test)]
     over = " over all looks" if judgement.looks else ""
     if judgement.looks and judgement.decision == "undecided":  # p may be below alpha: one look's level is lower
-        over = " over the looks so far (the interval must lie above the margin)"
+        over = " over the looks so far (for acceptance the interval must lie above the margin)"
     if judgement.p_value is not None:
         facts.append(("p", f"{judgement.p_value:.4g}{over}"))
     if judgement.gain is not None:
@@ -124,7 +124,8 @@ def _needs(seeds: int, judgement: Judgement) -> str:
     arms = " in each arm" if judgement.test in ("paired_t", "welch_t", "two_sample_z") else ""
     more = f", {seeds - judgement.n} more," if seeds > judgement.n else ""
     chance = f"with a chance of {100 * POWER:.0f} %"
-    return f"{count} seeds{arms}{more} show such a gain {chance} if it is real; a rough guess from {judgement.n}"
+    known = plural(judgement.n, "value")
+    return f"{count} seeds{arms}{more} show such a gain {chance} if it is real; a rough guess from {known}"
 
 
 def judgement_sentence(judgement: Judgement) -> str:
@@ -199,13 +200,14 @@ def noise_lines(report: NoiseReport, track: Track) -> list[str]:
     """Lines with the results of a noise study, to be shown below its table."""
     num, unit = len(report.variants), f"{report.noise_nats:.2g}"
     if report.declared_nats is None:
-        advice = f"the track declares no noise_nats, so it has no screen; declare noise_nats = {unit}"
+        advice = f"the track has no noise_nats, so it has no screen; write noise_nats = {unit} into its file"
     elif report.unit_is_off:
         advice = (
-            f"the track declares {report.declared_nats:g}, more than a factor of {UNIT_FACTOR} away: declare {unit}"
+            f"the track's noise_nats, {report.declared_nats:g}, is off by more than a factor of {UNIT_FACTOR}; "
+            f"set it to {unit}"
         )
     else:
-        advice = f"the track declares {report.declared_nats:g}, which is close enough"
+        advice = f"the track's noise_nats, {report.declared_nats:g}, is close enough"
     lines = [
         f"median paired deviation of {num} variant{'' if num == 1 else 's'}: {report.noise_nats:.4f} nats; {advice}"
     ]
@@ -216,7 +218,10 @@ def noise_lines(report: NoiseReport, track: Track) -> list[str]:
         )
     variant = track.rule.noise_variant
     if report.false_accepts is None:
-        lines.append(f"false accepts of the confirmation: not known, because there are too few pairs of {variant}")
+        lines.append(
+            f"false accepts of the confirmation: not known, because there are too few pairs of {variant}; add some "
+            f"with --variant {variant} --save"
+        )
     else:
         share = f"{100 * report.false_accepts:.2f} %"
         lines.append(f"false accepts of the confirmation on shuffled pairs of {variant}: {share}")

@@ -57,7 +57,7 @@ def check_source(text: str, path: Path) -> None:
     """Check a variant's source. Raises LlmbenchError with the line and the fix if it breaks the contract."""
     size = len(text.encode(errors="replace"))
     if size > MAX_FILE_BYTES:
-        raise LlmbenchError(f"{path}: {size:,} bytes, a variant may have {MAX_FILE_BYTES:,}; keep it to one idea")
+        raise LlmbenchError(f"{path}: {size:,} bytes, but a variant may have at most {MAX_FILE_BYTES:,}; shorten it")
     _check_letters(text, path)
     tree = _parse(text, path)
     if not (ast.get_docstring(tree) or "").partition("\n")[0].strip():
@@ -129,18 +129,18 @@ def _problems(node: ast.AST) -> Iterator[str]:
             elif any(alias.name == "*" for alias in node.names):
                 yield f"imports everything from '{module}', which hides where names come from; import each name"
         case ast.Name() if node.id in HIDING_CALLS:
-            yield f"uses '{node.id}', which runs code that is not written here; write the code out"
+            yield f"uses '{node.id}', which runs code that is not in this file; write the code out"
         case ast.Call(func=ast.Name(id=name)) if name in BY_NAME and not _is_plain(node.args[1:2]):
             yield f"calls '{name}' with a computed or forbidden name; write the attribute out"
         case ast.Constant() if isinstance(node.value, int | float | complex) and _digits(node.value) > MAX_DIGITS:
             yield f"a number has more than {MAX_DIGITS} digits; compute it"
     if (count := len(_entries(node))) > MAX_ENTRIES:
-        yield f"{count} entries in one collection or call, a variant may have {MAX_ENTRIES}; compute them"
+        yield f"{count} entries in one collection or call, but at most {MAX_ENTRIES} are allowed; compute them"
     for name in _names(node):
         if name in HIDING_NAMES:
-            yield f"uses '{name}', which reaches code that is not written here; remove it"
+            yield f"uses '{name}', which reaches code that is not in this file; remove it"
         elif len(name) > MAX_NAME_LETTERS:
-            yield f"a name has {len(name)} letters, the limit is {MAX_NAME_LETTERS}; shorten it"
+            yield f"a name has {len(name)} letters, but at most {MAX_NAME_LETTERS} are allowed; shorten it"
 
 
 def _listed(module: str) -> bool:
@@ -148,7 +148,7 @@ def _listed(module: str) -> bool:
 
 
 def _not_listed(module: str) -> str:
-    return f"imports '{module}'; a variant may import {', '.join(sorted(MODULES - {'__future__'}))}"
+    return f"imports '{module}'; a variant may import only {', '.join(sorted(MODULES - {'__future__'}))}"
 
 
 def _is_plain(names: list[ast.expr]) -> bool:
@@ -197,15 +197,15 @@ def _check_totals(tree: ast.Module, path: Path) -> None:
         (entries, "entries of collections", MAX_ALL_ENTRIES),
     ):
         if size > limit:
-            raise LlmbenchError(f"{path}: {size:,} {what}, a variant may have {limit:,}; compute them")
+            raise LlmbenchError(f"{path}: {size:,} {what}, but a variant may have at most {limit:,}; compute them")
 
 
 def knowledge_nats(text: str) -> float:
-    """Upper bound on what a variant's source could store about a text, in nats summed over that text.
+    """Upper bound, in nats, on how far a variant could lower the total loss on val by storing val in its source.
 
-    A file of n bytes can distinguish at most 256 ** n texts, so it gains at most n log 256 nats. Here n is the smaller
-    of the code's raw and compressed size, without comments, docstring and layout. Assumption: the code does not read
-    its own file.
+    `text` is the source. A file of n bytes can distinguish at most 256 ** n texts, so it gains at most n log 256 nats.
+    Here n is the smaller of the code's raw and compressed size, without comments, docstring and layout. Assumption: the
+    code does not read its own file.
     """
     try:
         body = ast.parse(text).body

@@ -125,7 +125,9 @@ def apply_recipe(
         if changed.model.vocab_size != model.vocab_size:
             raise LlmbenchError(f"variant '{source.name}' changes vocab_size, which the track sets; remove that change")
         if changed.separator != separator or changed.context is not parts.context:
-            raise LlmbenchError(f"variant '{source.name}' changes separator or context, which it may only read")
+            raise LlmbenchError(
+                f"variant '{source.name}' changes separator or context, which it may only read; remove that"
+            )
         if changed.muon is not given.muon:
             check_muon(source.name, given.muon, changed.muon, overrides)
             traces.append(Traced(changed.muon, source.name, "muon"))

@@ -53,7 +53,7 @@ def test_the_readme_says_what_the_audit_would_have_found(audited: tuple[Project,
     [
         ("weights_sha256", "0" * 64, "matches no run of the candidate"),
         ("positions", 64_444, "the track's val has 64443"),
-        ("tested", 64_444, "is larger than the number of positions"),
+        ("tested", 64_444, "but val has only 64443 positions"),
         ("seed", "drawn", "in a filed claim it must be 'weights'"),
     ],
 )

@@ -152,7 +152,7 @@ def test_other_seeds_arms_or_outcomes_are_named(disputed: Disputed, tmp_path: Pa
     assert "0001-smoke-baseline is not a record" in found('"number": 2', '"number": 1')
     assert "there is no submission 9" in found('"number": 2', '"number": 9')
     assert "does not compare what" in found('"lane": "loss"', '"lane": "simplicity"')
-    assert "only a submission of the kind challenge has the field challenge" in found(
+    assert "a submission of the kind challenge must have the field challenge" in found(
         '"kind": "challenge"', '"kind": "negative"'
     )
     assert "was edited by hand" in found('"challenge": {', '"challenge":{')

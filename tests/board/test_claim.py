@@ -128,7 +128,7 @@ def test_a_record_whose_source_changed_holds_no_new_contest(filed: FiledContest,
         (("verify", "nowhere"), "not a folder under submissions/"),
         (("run", "candidate", "--variant", "qk_norm", "--max-pairs", "2"), "--max-pairs 3 or more"),
         (("run", "candidate", "--variant", "qk_norm", "--lane", "sped"), "did you mean 'speed'"),
-        (("run", "baseline", "--track", "smoke", "--pairs", "99"), "has 8 seeds"),
+        (("run", "baseline", "--track", "smoke", "--pairs", "99"), "give --pairs 8 or less"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_exit_code_two(

@@ -76,12 +76,12 @@ CAUGHT: dict[str, tuple[Edit, str]] = {
     "more bytes": (setting("evaluation.bytes", lambda n: 2 * n), "evaluation.bytes is"),
     "more threads": (setting("provenance.threads", 4), "provenance.threads is"),
     "more processes": (setting("provenance.processes", 2), "provenance.processes is"),
-    "another track": (setting("training_digest", "0" * 64), "another edition of the track"),
-    "a skipped probe": (setting("evaluation.probes", ["shape"]), "the evaluation passed"),
-    "impossible accuracy": (setting("evaluation.correct", lambda n: 10**9), "there are more correct tokens"),
+    "another track": (setting("training_digest", "0" * 64), "was trained on another track than"),
+    "a skipped probe": (setting("evaluation.probes", ["shape"]), "the evaluation lacks the probes"),
+    "impossible accuracy": (setting("evaluation.correct", lambda n: 10**9), "evaluation.correct must not exceed"),
     "half a curve": (setting("training.curve", lambda points: points[:2]), "must increase and end at the last step"),
     "no curve": (setting("training.curve", []), "must increase and end at the last step"),
-    "a stopped clock": (setting("training.train_s", 1.0), "times must not exceed train_s"),
+    "a stopped clock": (setting("training.train_s", 1.0), "times must not exceed training.train_s"),
     "one run twice": (setting("training.weights_sha256", "0" * 64, arms=CANDIDATE), "one run is a copy"),
     "a seed of choice": (setting("seed", 77, only=0), "the candidate's seeds are [77"),
     "another source": (setting("sources", {"x": "0" * 64}, arms=CANDIDATE), "sources is"),
@@ -90,7 +90,7 @@ CAUGHT: dict[str, tuple[Edit, str]] = {
     "another machine in one arm": (setting("provenance.machine.cores", 64, arms=CANDIDATE), "its verdict is undecided"),
     "another package": (setting("provenance.packages.torch", "9", only=1), "its verdict is undecided"),
     "another load": (setting("provenance.jobs", 9, only=1, arms=CANDIDATE), "its verdict is undecided"),
-    "a run from the future": (setting("training.ended", "2099-01-01T00:00:00Z"), "but a run of the"),
+    "a run from the future": (setting("training.ended", "2099-01-01T00:00:00Z"), "before the end of a run"),
     "a slower candidate": (setting("training.cpu_s", lambda s: 9 * s, arms=CANDIDATE), "its verdict is"),
     "a loss that does not win": (setting("evaluation.nats", lambda n: 1.1 * n, arms=CANDIDATE), "its verdict is"),
 }
@@ -122,7 +122,9 @@ def test_the_seeds_of_a_record_follow_from_the_code_of_both_arms(tmp_path: Path)
             copy_board(tmp_path / str(place)), lambda arm, place, run, seeds=seeds: run.update(seed=seeds[place])
         )
         assert (
-            found == [] if place == 0 else any("not those that follow from the code" in problem for problem in found)
+            found == []
+            if place == 0
+            else any("but must be those that follow from the code" in problem for problem in found)
         ), found
 
 

@@ -35,10 +35,10 @@ from tests.sandbox import Sandbox
 
 # How many cases of each; what verifies a whole board costs more than the others.
 CASES = {
-    **dict.fromkeys(("track", "variant", "run", "board", "ledger", "entry", "noise study"), 250),
-    **dict.fromkeys(("numbers.json", "numbers.csv"), 400),
-    **dict.fromkeys(("submission.json", "track.toml", "README.md", "curves.png", "source", "record's run"), 150),
-    **dict.fromkeys(("leaderboard.csv", "readme"), 80),
+    **dict.fromkeys(("track", "variant", "run", "board", "ledger", "entry", "noise study"), 100),
+    **dict.fromkeys(("numbers.json", "numbers.csv"), 150),
+    **dict.fromkeys(("submission.json", "track.toml", "README.md", "curves.png", "source", "record's run"), 60),
+    **dict.fromkeys(("leaderboard.csv", "readme"), 40),
 }
 # Files that need not be there, so that a link into nowhere is the same as none.
 OPTIONAL = ("run", "ledger", "entry", "noise study", "readme")

@@ -31,7 +31,7 @@ def test_a_loss_that_the_base_has_at_ten_times_the_compute_is_worth_ten(project:
     with pytest.raises(LlmbenchError, match="has no loss for the compute of pocket; restore it"):
         compute_multiples(empty, rows)
     path.write_text("{")
-    with pytest.raises(LlmbenchError, match=r"curve\.json is broken"):
+    with pytest.raises(LlmbenchError, match=r"curve\.json is not valid"):
         compute_multiples(empty, rows)
 
 

@@ -23,7 +23,7 @@ from harness.core.git import find_commit
 from harness.core.project import Project
 from harness.core.runs import dump_json
 from tests.make import ROOT
-from tests.sandbox import GIT, Done, FiledContest, Sandbox, git, python, run, valid_document
+from tests.sandbox import GIT, Done, FiledContest, Sandbox, git, run, valid_document
 
 CLAIM, VARIANT = "submissions/0002-smoke-token_smear", "models/variants/token_smear.py"
 
@@ -54,15 +54,15 @@ class Repository:
         script.write_text(self.git("show", f"{base}:.ci/verify-pull-request"))
         return run("bash", str(script), base, "--python", sys.executable, cwd=self.root, **GIT, **environment)
 
-    def said(self, code: int) -> str:
-        """What the judge says, which must end with `code`."""
-        judged = self.judge()
+    def said(self, code: int, *, by_script: bool = True) -> str:
+        """What the judge says, or the command that it calls where nothing else was changed; it must end with `code`."""
+        judged = self.judge() if by_script else self.verify("--base", "main", "--markdown")
         assert judged.returncode == code, judged.stdout + judged.stderr
         assert "Traceback" not in judged.stderr
         return judged.stdout
 
     def verify(self, *arguments: str) -> Done:
-        return python("-m", "harness.cli", "verify", *arguments, cwd=self.root, **GIT)
+        return Sandbox(self.root)("verify", *arguments, environment=GIT)
 
     def edit(self, file: str, old: str = "", new: str = "") -> None:
         """Replace the first `old` by `new`; without them add a line at the end."""
@@ -235,6 +235,8 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     "no audit": (no_audit, "0002-smoke-token_smear: the record's model was not audited; delete the folder"),
     "gap": (a_gap, "there is a gap before its number; the next free number is 2"),
 }
+BY_SCRIPT = ("others", "judge", "new submission's run")
+"""What the script itself refuses, and one case whose exit code it passes on."""
 
 
 @pytest.mark.parametrize("spoil", SPOILED)
@@ -242,7 +244,7 @@ def test_a_bad_pull_request_is_refused_with_its_reason(pull_request: Repository,
     change, words = SPOILED[spoil]
     change(pull_request)
     pull_request.commit()
-    assert words in pull_request.said(3)
+    assert words in pull_request.said(3, by_script=spoil in BY_SCRIPT)
 
 
 def test_a_record_that_moved_on_makes_the_claim_stale(pull_request: Repository) -> None:
@@ -270,7 +272,10 @@ def test_runs_of_another_version_of_the_loop_are_refused(pull_request: Repositor
     pull_request.becomes_main()
     pull_request.git("checkout", "origin/good", "--", CLAIM, VARIANT, "leaderboard.csv", "README.md")
     pull_request.commit()
-    assert "4 of 4 runs were trained by another version of the base model or the loop" in pull_request.said(3)
+    assert (
+        "4 of 4 runs were trained by another version of the base model, the loop or the evaluator"
+        in pull_request.said(3)
+    )
 
 
 def test_a_branch_that_lacks_its_base_is_told_to_rebase(pull_request: Repository) -> None:

@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 
 from harness.board.check_board import check_board, check_folder, readable_board
-from harness.board.leaderboard import make_rows, read_board, rebuild
+from harness.board.leaderboard import make_rows, read_board, rebuild, rebuild_texts
 from harness.board.rows import format_csv, stored_rows
 from harness.board.submission import load_submission
 from harness.core.git import read_all_at
 from harness.core.project import Project
 from harness.core.runs import dump_json
-from harness.lab.submit import rebuild_texts
 from tests.make import copy_board, edit, newest
 from tests.sandbox import git
 

@@ -100,12 +100,12 @@ def test_data_and_other_repositories_do_not_go_into_a_revision(
 ) -> None:
     monkeypatch.setattr("harness.compare.arms.MOST_UNTRACKED", 2 << 20)
     (repository / "weights.pt").write_bytes(bytes(3 << 20))
-    with pytest.raises(LlmbenchError, match=r"has 3 MiB of untracked files, the largest is weights.pt"):
+    with pytest.raises(LlmbenchError, match=r"has 3 MiB of untracked files \(the largest: weights.pt\)"):
         compared(repository, tmp_path / "home", "HEAD", ".")
     (repository / "weights.pt").unlink()
     (repository / "other").mkdir()
     git(repository / "other", "init")
-    with pytest.raises(LlmbenchError, match="'other/' is another git repository"):
+    with pytest.raises(LlmbenchError, match="'other/' is a git repository of its own"):
         compared(repository, tmp_path / "home", "HEAD", ".")
 
 
@@ -120,11 +120,11 @@ def test_a_worktree_whose_sources_changed_is_not_used_again(repository: Path, tm
     (folder / "log.txt").write_text("what a trainer leaves")
     compared(repository, tmp_path / "home")
     (folder / "train.py").write_text("x = 9\n")
-    with pytest.raises(LlmbenchError, match="have changed; remove it"):
+    with pytest.raises(LlmbenchError, match="changed after its setup; remove it"):
         compared(repository, tmp_path / "home")
     git(folder, "checkout", "train.py")
     git(folder, "checkout", "--detach", "HEAD~1")
-    with pytest.raises(LlmbenchError, match="have changed; remove it"):
+    with pytest.raises(LlmbenchError, match="changed after its setup; remove it"):
         compared(repository, tmp_path / "home")
 
 

@@ -158,7 +158,7 @@ def test_looks_and_level_are_as_declared(folder: Folder) -> None:
         ("silent", (), "no number: 'val loss ([0-9.]+)' is not in its output"),
         ("nan", (), "no number: the last value of 'val loss ([0-9.]+)' is nan"),
         ("nan", ("--metric", "final_loss"), "no number: the last value of 'final_loss' is nan"),
-        ("hang", ("--timeout", "1s"), "it took longer than 1s"),
+        ("hang", ("--timeout", "1s"), "it took longer than the timeout, 1s"),
     ],
 )
 def test_a_candidate_without_a_number_is_rejected_and_says_why(
@@ -231,7 +231,7 @@ def test_a_file_of_an_earlier_run_is_no_result(folder: Folder) -> None:
     os.utime(old, (1, 1))
     code, out, _ = folder.commands("", "--metric", "loss", "--metric-file", "log.json", "--jobs", "1")
     assert code == 4
-    assert "log.json is older than the run" in out
+    assert "did not write log.json; it is older than the run" in out
 
 
 # --- what is kept ---------------------------------------------------------------------------------------------------

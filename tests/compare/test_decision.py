@@ -130,7 +130,7 @@ def written(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> list[
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda found: found["settings"].update(metric="y"), "their numbers were read by other settings"),
+        (lambda found: found["settings"].update(metric="y"), "their numbers were read with another metric"),
         (lambda found: found["record"].update(command="c {seed}"), "their commands are not those of the settings"),
         (lambda found: found["declared"].update(levels=[1.5, 0.008]), "do not follow from the settings"),
         (lambda found: found["declared"].update(futility_alpha=None), "do not follow from the settings"),
@@ -145,7 +145,7 @@ def test_what_does_not_follow_is_found(tmp_path: Path, change: Callable[[dict[st
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"looks": [3, 1000]}, "1000 pairs are more than 50"),
+        ({"looks": [3, 1000]}, "must end with 50 pairs or fewer"),
         ({"alpha": 1e-300}, "alpha"),
         ({"seed_variable": "A=B"}, "seed_variable"),
         ({"seeds": [1, 2, 2]}, "seeds must be 8 or more different numbers, found 2"),

@@ -24,7 +24,7 @@ def test_damaged_tokens_are_never_taken_for_the_tracks(smoke_cache: Path, smoke:
     path = smoke_cache / "dev.bin"
     original = path.read_bytes()
 
-    @fuzz(150)
+    @fuzz(75)
     @given(content=damaged(original))
     def check(content: bytes) -> None:
         path.write_bytes(content)
@@ -44,7 +44,7 @@ def test_a_damaged_manifest_moves_no_token(smoke_cache: Path, smoke: Track) -> N
     original = path.read_bytes()
     whole = [open_split(smoke, split).tolist() for split in SPLITS]
 
-    @fuzz(150)
+    @fuzz(75)
     @given(content=damaged(original) | retyped(original))
     def check(content: bytes) -> None:
         path.write_bytes(content)
@@ -64,7 +64,7 @@ def test_a_damaged_tokenizer_is_refused_or_still_spells_every_text() -> None:
 
     assert read(original) == [text.encode() for text in TEXTS]
 
-    @fuzz(400)
+    @fuzz(150)
     @given(content=damaged(original) | retyped(original))
     def check(content: bytes) -> None:
         found = outcome(lambda: read(content))
@@ -93,7 +93,7 @@ def test_a_damaged_corpus_is_read_or_refused_in_a_sentence(tmp_path: Path, write
     if path.suffix == ".jsonl":
         ours |= retyped(original.splitlines()[0])
 
-    @fuzz(40)
+    @fuzz(25)
     @given(content=ours)
     def check(content: bytes) -> None:
         path.write_bytes(content)
@@ -103,7 +103,7 @@ def test_a_damaged_corpus_is_read_or_refused_in_a_sentence(tmp_path: Path, write
     check()
 
 
-@fuzz(300)
+@fuzz(150)
 @given(
     key=st.sampled_from(["model.dim", "data.text", "budget.tokens", "device", "x", "", "data.train", "rule.alpha"])
     | st.text(max_size=12),

@@ -253,7 +253,7 @@ def test_without_time_nothing_starts_and_what_is_stored_counts(checkout: Project
     later.run()
     rows = {row.name: row for row in campaign_rows(later)}
     assert (rows["bad"].outcome, rows["best"].outcome) == ("rejected", "undecided")
-    assert "no time to confirm" in rows["best"].note
+    assert "budget ended before its confirmation" in rows["best"].note
 
 
 def interrupt_at(words: str) -> Callable[[str], None]:

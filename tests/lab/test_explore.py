@@ -44,7 +44,7 @@ def test_other_data_or_another_vocabulary_take_the_pins_away(project: Project) -
         ("seeds=[1]", ["there is no 'seeds'"]),
         ("data.train=4", ["digest of the data"]),
         ("model=4", ["model is a table"]),
-        ("device.name=cpu", ["value without keys"]),
+        ("device.name=cpu", ["device has no keys; write device=VALUE"]),
         ("model.num_layers", ["KEY=VALUE"]),
         ("=3", ["KEY=VALUE"]),
     ],

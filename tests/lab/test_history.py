@@ -205,7 +205,7 @@ def test_a_negative_result_needs_its_files_its_runs_and_a_record_that_was_one(op
         asked = entry.model_copy(update={"jobs": None})
         return find_contest(opened.project, board, opened.track, asked, negative=True)
 
-    with pytest.raises(LlmbenchError, match="judged against base, which never held this edition of smoke"):
+    with pytest.raises(LlmbenchError, match="judged against base, which never held this version of smoke"):
         find(Board(()))
     opened.move_record()
     found, arms, _ = find(opened.board)

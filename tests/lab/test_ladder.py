@@ -84,7 +84,7 @@ def test_what_was_not_trained_on_a_size_is_a_line_and_no_gain(tracks: list[Track
     (idea,) = found.ideas
     assert idea.steps[-1].gain is None
     assert idea.steps[-1].reason == "not trained on this size"
-    assert "not trained on this size" in scale_page([("pocket", found)])
+    assert "not trained on this size" in scale_page([("pocket", found)], {})
 
 
 def test_a_forecast_rests_on_the_smaller_sizes_and_is_written_once(tracks: list[Track], tmp_path: Path) -> None:
@@ -142,6 +142,7 @@ def test_the_report_counts_kept_orders_kept_verdicts_and_forecasts_that_came_tru
 def test_the_page_on_scale_follows_from_the_kept_runs(project: Project) -> None:
     for path, text in scale_files(project).items():
         assert path.read_text() == text, "run `llmbench ladder --stored --save`"
+        assert "$" not in text, "an SVG of ours has no TeX"
 
 
 def test_each_forecast_was_committed_before_the_runs_of_its_size(project: Project) -> None:

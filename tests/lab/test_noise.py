@@ -85,13 +85,13 @@ def test_a_declared_unit_that_is_far_off_is_said_to_be(factor: float, smoke: Tra
     report = study(several((0.003,) * 3), rule)
     is_far = not 1 / UNIT_FACTOR < factor < UNIT_FACTOR
     assert report.unit_is_off is is_far
-    assert any("declare 0.003" in line for line in noise_lines(report, smoke)) is is_far
+    assert any("set it to 0.003" in line for line in noise_lines(report, smoke)) is is_far
 
 
 def test_a_track_without_a_unit_is_told_what_to_declare(smoke: Track) -> None:
     report = study(several((0.003,) * 3), RULE.model_copy(update={"noise_nats": None}))
     assert (report.declared_nats, report.unit_is_off) == (None, None)
-    assert any("declare noise_nats = 0.003" in line for line in noise_lines(report, smoke))
+    assert any("write noise_nats = 0.003" in line for line in noise_lines(report, smoke))
 
 
 def test_the_confirmation_keeps_its_promise_on_shuffled_placebos() -> None:
@@ -147,11 +147,11 @@ def test_stored_runs_need_several_variants_that_scatter_no_more_than_the_base(
 
 
 def test_what_measures_no_noise_is_refused() -> None:
-    with pytest.raises(LlmbenchError, match="2 pairs of placebo, and a noise study needs 3 or more"):
+    with pytest.raises(LlmbenchError, match="2 pairs of placebo, but a noise study needs 3 or more"):
         study({"placebo": pairs_of("placebo", *losses(2, 0.5))}, RULE)
     with pytest.raises(LlmbenchError, match="no spread"):
         study({"v0": pairs_of("v0", *[losses(8, 0.5)[0]] * 2)}, RULE)
-    with pytest.raises(LlmbenchError, match="there are no pairs"):
+    with pytest.raises(LlmbenchError, match="there are none"):
         study({}, RULE)
     with pytest.raises(LlmbenchError, match="rename the variant"):  # its runs would replace the base's
         study_recipe("record")
@@ -188,7 +188,7 @@ def test_a_study_takes_no_other_variant_its_runs_of_the_base(tmp_path: Path, smo
         ]
     }
     before = kept_study(project, smoke)
-    with pytest.raises(LlmbenchError, match="name it too: --variant old"):
+    with pytest.raises(LlmbenchError, match=r"train them again too \(--variant old\)"):
         save_study(project, smoke, new)
     assert kept_study(project, smoke) == before
     again = [Pair(*(run.model_copy(update={"code_digest": "e" * 64}) for run in pair)) for pair in before["old"][:6]]

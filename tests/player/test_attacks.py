@@ -267,7 +267,7 @@ def test_a_kill_for_want_of_memory_is_no_interruption(start: Start, monkeypatch:
         before = harness.player.process.ended_for_memory()
         monkeypatch.setattr(harness.player.process, "ended_for_memory", lambda: before + 1)
         os.kill(session.player.pid, signal.SIGKILL)
-        with pytest.raises(RunFailedError, match="because none was left") as caught:
+        with pytest.raises(RunFailedError, match="because no memory was left") as caught:
             session.snapshot()
     assert caught.value.status == "error"
 
@@ -327,7 +327,7 @@ def test_a_saved_state_is_capped_and_opens_in_a_player_alone(start: Start) -> No
     bomb = pickle.dumps(print)
     with start(OTHER_STATE.format(state=repr(bomb))) as session:
         assert session.save() == bomb
-        with pytest.raises(RunFailedError, match="the saved state cannot be loaded"):
+        with pytest.raises(RunFailedError, match="the checkpoint does not fit"):
             session.resume(bomb)
 
 

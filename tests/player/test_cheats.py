@@ -100,7 +100,7 @@ EXPECTED = {
     "other_weights_are_saved": Caught(run="evaluation_mode: "),
     "sleeps_outside_the_clock": Caught("imports 'threading'", earns=True),
     "state_that_is_not_saved": Caught(run="weights: "),
-    "text_in_the_source": Caught("bytes of strings, a variant may have"),
+    "text_in_the_source": Caught("bytes of strings, but a variant may have"),
     "trains_in_evaluation_mode": Caught(earns=True),
     "weights_in_the_source": Caught(f"{MAX_CONSTANTS + 1} entries in one collection or call"),
     "works_in_the_dev_evaluation": Caught(run="evaluation_mode: "),

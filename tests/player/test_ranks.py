@@ -255,8 +255,8 @@ def test_what_is_drawn_at_random_does_not_part_the_processes(together: TrainToge
 @pytest.mark.parametrize(
     ("text", "status", "reason"),
     [
-        (PARTING, "invalid", r"^processes: their weights differ"),
-        (ANY_SIZE, "invalid", r"^processes: the ranks built different models"),
+        (PARTING, "invalid", r"^processes: those of one run have different weights"),
+        (ANY_SIZE, "invalid", r"^processes: those of one run built different models"),
         (RAISING, "error", r"^IndexError: the cause \(full log: .*train-1\.log\)$"),
     ],
     ids=["parting", "different", "raising"],

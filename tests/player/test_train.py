@@ -90,7 +90,7 @@ def test_a_damaged_checkpoint_is_named_and_never_taken_up(train_tiny: TrainTiny,
     check()
     for content in (b"PK\x03\x04 half a file", b"garbage", b""):
         job.checkpoint.write_bytes(content)
-        with pytest.raises(LlmbenchError, match=r"checkpoint is broken; delete it"):
+        with pytest.raises(LlmbenchError, match=r"checkpoint cannot be read; delete it"):
             train_tiny()
 
 

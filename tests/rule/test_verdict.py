@@ -350,7 +350,7 @@ def test_a_track_without_a_screen_screens_nothing() -> None:
 
 def test_a_track_whose_levels_do_not_spend_its_alpha_decides_nothing() -> None:
     loose = RULE.model_copy(update={"levels": (0.002, 0.003, 0.004, 0.006)})
-    with pytest.raises(LlmbenchError, match=r"multiply the levels by about 0\.82"):
+    with pytest.raises(LlmbenchError, match=r"multiply each level by about 0\.82"):
         decide(contest(0.05), loose, added_statements=0)
 
 

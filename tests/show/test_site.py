@@ -28,7 +28,7 @@ from tests.make import NEGATIVE, RECORD, ROOT, copy_board, edit, make_board
 from tests.sandbox import FiledContest
 
 Files = dict[str, str]
-VOID = ("meta", "link", "img", "input", "path", "circle", "br")
+VOID = ("meta", "link", "img", "input", "path", "circle", "br", "wbr")
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>&amp;' {{ 7 * 7 }} </pre></title>"
 
 

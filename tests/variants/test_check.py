@@ -51,7 +51,7 @@ def test_the_base_itself_would_pass_as_a_variant(name: str) -> None:
 # Source fragment -> what its refusal names.
 REFUSED = {
     # imports that tell no reader what a name is, or that no model needs
-    "from os import path": "imports 'os'; a variant may import abc, ",
+    "from os import path": "imports 'os'; a variant may import only abc, ",
     "def f():\n    import subprocess": "imports 'subprocess'",
     "if 1:\n    import time": "imports 'time'",
     "import numpy": "imports 'numpy'",
@@ -96,8 +96,8 @@ REFUSED = {
     f"x = {[1.5] * (check.MAX_ENTRIES + 1)}": "65 entries in one collection or call",
     f"x = {dict.fromkeys(range(check.MAX_ENTRIES + 1))}": "65 entries in one collection or call",
     f"x = dict({', '.join(f'a{i}=1' for i in range(check.MAX_ENTRIES + 1))})": "65 entries in one collection or call",
-    "\n".join(f"x{i} = [1.5, 2, 3j]" for i in range(43)): "129 constants, a variant may have 128",
-    "\n".join(f"x{i} = True" for i in range(129)): "129 constants, a variant may have 128",
+    "\n".join(f"x{i} = [1.5, 2, 3j]" for i in range(43)): "129 constants, but a variant may have at most 128",
+    "\n".join(f"x{i} = True" for i in range(129)): "129 constants, but a variant may have at most 128",
     f"x = {'a' * (check.MAX_STRING_BYTES + 1)!r}": "401 bytes of strings",
     f"x = {b'a' * (check.MAX_STRING_BYTES + 1)!r}": "401 bytes of strings",
     f"x = 'b' f'{'a' * check.MAX_STRING_BYTES}{{replace}}'": "401 bytes of strings",
@@ -105,17 +105,19 @@ REFUSED = {
     "x = 0x1234567890ab": "a number has more than 10 digits",
     "x = 0.12345678901": "a number has more than 10 digits",
     "x = 1.2345678901e-30": "a number has more than 10 digits",
-    f"{'a' * 41} = 1": "a name has 41 letters, the limit is 40",
+    f"{'a' * 41} = 1": "a name has 41 letters, but at most 40 are allowed",
     f"x = dict({'a' * 41}=1)": "a name has 41 letters",
     f"x.{'a' * 41} = 1": "a name has 41 letters",
     "\n".join(
         f"{'a' * 35}{i} = x" for i in range(10, 50)
-    ): "letters of names, strings and numbers, a variant may have 1,",
+    ): "letters of names, strings and numbers, but a variant may have at most 1,",
     "\n".join(
         f"x = {'a' * 32}{i}, 123456, {'b' * 8!r}" for i in range(10, 34)
     ): "letters of names, strings and numbers",
-    "\n".join(f"x = {', '.join('ab' * 20)}" for i in range(5)): "200 entries of collections, a variant may have 160",
-    "# " + "a" * check.MAX_FILE_BYTES: "keep it to one idea",
+    "\n".join(
+        f"x = {', '.join('ab' * 20)}" for i in range(5)
+    ): "200 entries of collections, but a variant may have at most 160",
+    "# " + "a" * check.MAX_FILE_BYTES: "but a variant may have at most",
     # not Python
     "def f(parts:": "syntax error",
     "return 1": "syntax error",

@@ -74,9 +74,11 @@ Design = Annotated[
 StoredRuns = Annotated[int | None, option("N", "Number of runs of the record in the design stored. Default: 8.")]
 Margin = Annotated[float | None, option("VALUE", "What the gain must exceed. Default: 0.")]
 Price = Annotated[float | None, option("VALUE", "What each added statement must gain in addition. Default: 0.")]
-MaxSlowdown = Annotated[float | None, option("SHARE", "Largest slowdown, as 0.05. Default: time is shown, not judged.")]
+MaxSlowdown = Annotated[
+    float | None, option("SHARE", "Largest slowdown, as 0.05 for 5 %. Default: time is shown, not judged.")
+]
 Timeout = Annotated[str | None, option("TIME", "Longest time of one run: 2h, 90m.")]
-Setup = Annotated[str | None, option("COMMAND", "Run once in each revision's worktree.")]
+Setup = Annotated[str | None, option("COMMAND", "A command to run once in each revision's worktree.")]
 Link = Annotated[list[str] | None, option("PATH", "Untracked files to link into each worktree, as data. Repeatable.")]
 Executor = Annotated[str, option("NAME", "local, or ray on a running cluster that sees this folder.", EXECUTORS)]
 Worktrees = Annotated[Path | None, option("FOLDER", "Folder for worktrees. Default: in the cache folder.")]

@@ -21,13 +21,18 @@ def judge(
     file: Annotated[Path, argument("FILE", "JSON, CSV or JSON lines, - for standard input, or a folder of runs.")],
     target: Annotated[float | None, option("VALUE", "A fixed number to beat, instead of a record.")] = None,
     paired: Annotated[
-        bool | None, flag("--paired/--unpaired", "Pair values by position or seed. Default for rows: by seed.")
+        bool | None,
+        flag(
+            "--paired/--unpaired", "Pair the arms' values, or not. Default: by seed in a table, not in a JSON object."
+        ),
     ] = None,
     looks: Annotated[
         str | None, option("N,N,...", "Numbers of pairs after which it may decide, declared beforehand, as 3,5,8.")
     ] = None,
-    margin: Annotated[float | None, option("VALUE", "What the gain must exceed.")] = None,
-    alpha: Annotated[float | None, option("LEVEL", "One-sided level over all looks. Default: 0.01.")] = None,
+    margin: Annotated[float | None, option("VALUE", "What the gain must exceed. Default: 0.")] = None,
+    alpha: Annotated[
+        float | None, option("LEVEL", "False-accept rate over all looks, one-sided. Default: 0.01.")
+    ] = None,
     sigma: Annotated[float | None, option("VALUE", "Known standard deviation of a value: a z-test.")] = None,
     lower_is_better: Annotated[
         bool | None, flag("--lower-is-better/--higher-is-better", "Which way is better. Default: lower.")

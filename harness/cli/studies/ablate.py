@@ -53,7 +53,7 @@ PICTURE = "contributions.png"
 
 def ablate(
     track: TrackName = DEFAULT_TRACK,
-    pairs: Annotated[int, option("N", "With 2: also leave out each two variants together.", min=1, max=2)] = 1,
+    pairs: Annotated[int, option("N", "2: also leave out every two variants together. Default: 1.", min=1, max=2)] = 1,
     runs: Annotated[int | None, option("N", f"Seeds of each recipe. Default: {DEFAULT_RUNS}.", min=FEWEST_RUNS)] = None,
     recipe: Annotated[str | None, option("RECIPE", "A recipe (stack), such as base+A+B. Default: the record.")] = None,
     save: Annotated[bool, flag("--save", "Keep runs, table and picture under benchmarks/ablation/.")] = False,
@@ -76,7 +76,7 @@ def ablate(
         stack = stack_to_ablate(project, board, contest_track, recipe)
         seeds, left_out = contest_track.seeds[: runs or DEFAULT_RUNS], removals(stack, pairs)
         if (runs or 0) > len(seeds):
-            raise LlmbenchError(f"the track {track} has {len(seeds)} seeds; ask for that many runs or fewer")
+            raise LlmbenchError(f"the track {track} has {len(seeds)} public seeds; give --runs {len(seeds)} or less")
         follow = _Follower(stack, left_out, len(seeds))
         live = LiveRuns(stderr_console(), contest_track, stack=stack)
         with watched_store(project, contest_track, jobs, also=follow, executor=executor, live=live) as store:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from harness.lab.studies.names import campaign_names
 from harness.lab.studies.outcomes import LEFT, CampaignRow, campaign_rows
 from harness.show.documents import CampaignDocument
 from harness.show.plots import draw_gains, to_svg
+from harness.show.report import duration
 from harness.show.studies.campaign import LiveCampaign, campaign_gains, campaign_notes, campaign_table
 
 
@@ -32,7 +34,7 @@ def campaign(
         argument(
             "NAME",
             "Variants to judge, each added to the record by itself. Default: all that were not judged against this "
-            "record, but the placebos of noise studies.",
+            "record, except the placebos of noise studies.",
             complete_variants,
         ),
     ] = None,
@@ -78,6 +80,7 @@ def campaign(
     with training.watched_store(project, contest_track, jobs, executor=executor, live=live) as store:
         own = Campaign(store, chosen, entry, asked=command, files=file, budget_s=budget_s, tell=live.tell)
         live.campaign = own
+        log(_outlook(own))
         _run(own, f"{command}{' --file' * file}")
     rows = campaign_rows(own)
     target = picture or project.runs / contest_track.name / "campaign.svg"
@@ -100,6 +103,15 @@ def campaign(
         if contestant.crash is not None:
             raise contestant.crash
     raise typer.Exit(EXIT_UNDECIDED if any(row.outcome in LEFT for row in rows) else EXIT_OK)
+
+
+def _outlook(own: Campaign) -> str:
+    """A line that says how many candidates are judged, and how long one run of each takes."""
+    number, run_s = len(own.contestants), training.usual_seconds(own.store)
+    line = f"{plural(number, 'candidate')} on {own.track.name}, {own.store.jobs} at a time"
+    if run_s is not None:
+        line += f"; one run of each takes about {duration(math.ceil(number / own.store.jobs) * run_s)}"
+    return f"{line}; Ctrl-C loses nothing"
 
 
 def _run(own: Campaign, command: str) -> None:

@@ -49,7 +49,7 @@ def ladder(
     names: Annotated[list[str] | None, argument("NAME", "Variants to measure.", complete_variants)] = None,
     track: TrackName = DEFAULT_TRACK,
     rung: Annotated[
-        list[str] | None, option("TRACK", "Only this size; repeat it. Default: all, the smallest first.")
+        list[str] | None, option("TRACK", "Only this size; repeat it for several. Default: all, the smallest first.")
     ] = None,
     pairs: Annotated[int, option("N", "Pairs on each size.", min=2)] = DEFAULT_PAIRS,
     beside: Annotated[
@@ -116,7 +116,9 @@ def _train(
     recipes, made = [beside, *(recipe_with(beside, name) for name in dict.fromkeys(names))], {}
     for track in tracks:
         if pairs > len(track.seeds):
-            raise LlmbenchError(f"{track.name} has {len(track.seeds)} public seeds; ask for that many pairs or fewer")
+            raise LlmbenchError(
+                f"{track.name} has {len(track.seeds)} public seeds; give --pairs {len(track.seeds)} or less"
+            )
         with watched_store(project, track, jobs, executor=executor) as store:
             about = about_time(store, [store.identify(one, seed) for one in recipes for seed in track.seeds[:pairs]])
             log(f"{track.name}: {pairs} runs of {len(recipes)} recipes, {store.jobs} at a time{about}")

@@ -57,10 +57,12 @@ def noise(
     if stored:
         measured = kept_study(project, contest_track)
         if absent := [name for name in names if name not in measured]:
-            raise LlmbenchError(f"{track} has no kept pairs of {absent[0]}; {_make(track, absent[0])}")
+            raise LlmbenchError(f"no pairs of {absent[0]} are kept for {track}; train them: {_make(track, absent[0])}")
         measured = {name: found for name, found in measured.items() if name in (names or measured)}
         if not measured:
-            raise LlmbenchError(f"{track} has no kept study of this edition; {_make(track)}")
+            raise LlmbenchError(
+                f"no noise study is kept for tracks/{track}.toml as it is now; make one: {_make(track)}"
+            )
     else:
         measured = _train(project, contest_track, names or (contest_track.rule.noise_variant,), pairs, jobs)
     report = study(measured, contest_track.rule)
@@ -68,7 +70,7 @@ def noise(
         folder, removed = save_study(project, contest_track, measured)
         log(
             f"kept under {folder}"
-            + (f"; {removed} runs of another edition or other code were removed" if removed else "")
+            + (f"; {removed} older runs of another version of the track or other code were removed" if removed else "")
         )
         log(f"report on all that is kept: `llmbench noise --stored --track {track}`")
     if as_json:
@@ -79,7 +81,7 @@ def noise(
 
 def _make(track: str, variant: str | None = None) -> str:
     """The command line that trains the missing runs of a noise study."""
-    return f"make one: `llmbench noise --save --track {track}{f' --variant {variant}' if variant else ''}`"
+    return f"`llmbench noise --save --track {track}{f' --variant {variant}' if variant else ''}`"
 
 
 def _train(

@@ -104,7 +104,7 @@ class Ablation(Strict):
 
 
 def stack_to_ablate(project: Project, board: Board, track: Track, recipe: str | None) -> str:
-    """`recipe`, by default the record's. Raises LlmbenchError if it has no variant or if a file is broken."""
+    """`recipe`, by default the record's. Raises LlmbenchError if it has no variant or a file is not valid."""
     found = record_recipe(board, track) if recipe is None else recipe
     recipe_sources(project, found)
     if not parse_recipe(found):
@@ -246,18 +246,18 @@ def kept_runs(project: Project, track: Track) -> tuple[str, Mapping[str, Runs]]:
     Raises LlmbenchError if none is kept for this edition of the track. Also raises if a variant has changed since,
     because its statements are counted again.
     """
-    folder, again = ablation_folder(project, track), f"make one: `llmbench ablate --save --track {track.name}`"
+    folder, again = ablation_folder(project, track), f"make a new one: `llmbench ablate --save --track {track.name}`"
     found = defaultdict[str, list[FinishedRun | FailedRun]](list)
     stack = ""
     for path in sorted(folder.glob("*-seed-*.json"), key=lambda path: (len(path.name), path.name)):
         run = load_run(path)
         if run.training_digest != track.training_digest:
-            raise LlmbenchError(f"{path} is of another edition of {track.name}; {again}")
+            raise LlmbenchError(f"{path} was trained on another version of {track.name}; {again}")
         stack = run.recipe if path.name.startswith(RECORD) else stack
         found[run.recipe].append(run)
     if not stack:
-        raise LlmbenchError(f"{track.name} has no kept ablation; {again}")
+        raise LlmbenchError(f"no ablation is kept for {track.name}; {again}")
     digests = source_digests(project, stack)
     if any(run.sources != {name: digests.get(name) for name in run.sources} for runs in found.values() for run in runs):
-        raise LlmbenchError(f"{folder} holds runs of other files than those in models/variants; {again}")
+        raise LlmbenchError(f"a variant of the kept ablation in {folder} has changed since; {again}")
     return stack, found

@@ -108,7 +108,7 @@ class Campaign:
         self.record = record_recipe(self.board, self.track)
         held = parse_recipe(self.record)
         if self._faced != before:
-            left = f"still to judge: {len(self._goes_on())}"
+            left = f"{plural(len(self._goes_on()), 'candidate')} still to judge"
             self.tell(f"the record of {self.track.name} is now {self.record} (submission {self._faced:04d}); {left}")
         self._ledgers.clear()
         for one in self._goes_on():

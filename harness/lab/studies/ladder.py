@@ -118,6 +118,7 @@ def _climb(name: str, facts: Sequence[RungFacts], beside: str, made: Made, forec
         name=name,
         steps=tuple(steps),
         sign_holds=len(sure) == 1 if clear else None,
+        turns=len(sure) > 1,
         slope=_band(slope(rungs, LEVEL)) if enough else None,
         extrapolated=_band(forecast(rungs, FARTHER * facts[-1].compute, LEVEL)) if enough else None,
     )

@@ -54,7 +54,9 @@ def kept_ladder(project: Project, name: str, tracks: Sequence[Track]) -> Made:
         for path in sorted((folder / track.name).glob("*-seed-*.json"), key=lambda path: (len(path.name), path.name)):
             run = load_run(path)
             if run.training_digest != track.training_digest:
-                raise LlmbenchError(f"{path} is of another edition of {track.name}; train the ladder again with --save")
+                raise LlmbenchError(
+                    f"{path} was trained on another version of {track.name}; train the ladder again with --save"
+                )
             if run.sources != {name: source_digests(project, run.recipe).get(name) for name in run.sources}:
                 raise LlmbenchError(
                     f"{path} was trained with a variant that has changed since; train it again with --save"
@@ -78,7 +80,7 @@ def save_forecast(project: Project, name: str, found: Forecast) -> Path:
 
 
 def kept_forecasts(project: Project, name: str) -> dict[str, Forecast]:
-    """Track -> its forecast. Raises LlmbenchError for a broken file."""
+    """Track -> its forecast. Raises LlmbenchError if a file is not valid."""
     found = {}
     for path in sorted((ladder_folder(project, name) / "forecasts").glob("*.json")):
         try:

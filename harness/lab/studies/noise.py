@@ -89,7 +89,7 @@ def study(pairs: Mapping[str, Sequence[Pair]], rule: Rule) -> NoiseReport:
     """The report on each variant's pairs. Raises LlmbenchError for too few pairs, and for pairs without spread."""
     if not pairs:
         raise LlmbenchError(
-            "there are no pairs, and a noise study needs those of at least one variant; name one with --variant"
+            "a noise study needs pairs of at least one variant, and there are none; name one with --variant"
         )
     found = [_variant_noise(variant, some) for variant, some in pairs.items()]
     noise_nats, declared = statistics.median(one.paired_sd for one in found), rule.noise_nats
@@ -113,7 +113,8 @@ def _losses(pairs: Sequence[Pair]) -> tuple[list[float], list[float]]:
 def _variant_noise(variant: str, pairs: Sequence[Pair]) -> VariantNoise:
     if len(pairs) < FEWEST_PAIRS:
         raise LlmbenchError(
-            f"there are {len(pairs)} pairs of {variant}, and a noise study needs {FEWEST_PAIRS} or more; give --pairs"
+            f"there are {len(pairs)} pairs of {variant}, but a noise study needs {FEWEST_PAIRS} or more; train more "
+            f"with --pairs"
         )
     base, other = _losses(pairs)
     gains = [one - two for one, two in zip(base, other, strict=True)]
@@ -215,7 +216,7 @@ def kept_study(project: Project, track: Track) -> dict[str, list[Pair]]:
     """Variant -> its kept pairs of this edition of the track, the placebo first.
 
     Pairs whose two runs cannot be compared, for example because the code differs, are left out. Raises LlmbenchError
-    for a broken file.
+    if a file is not valid.
     """
     found, records = defaultdict[str, list[Pair]](list), dict[str, FinishedRun | FailedRun]()
     folder = study_folder(project, track)
@@ -250,8 +251,8 @@ def save_study(project: Project, track: Track, pairs: Mapping[str, Sequence[Pair
         again = [(new[pair.record.seed], pair) for pair in before[variant] if pair.record.seed in new]
         if any(comparability_problems([run], [pair.candidate], timed=False) for run, pair in again):
             raise LlmbenchError(
-                f"the kept pairs of {variant} were made by other code or on another machine, and would lose their runs "
-                f"of the base; name it too: --variant {variant}, or delete {folder}"
+                f"these runs of the base would replace those of the kept pairs of {variant}, which come from other "
+                f"code or another machine; train them again too (--variant {variant}), or delete {folder}"
             )
     for variant, some in pairs.items():
         for pair in some:

@@ -67,10 +67,10 @@ def campaign_rows(campaign: Campaign) -> list[CampaignRow]:
 
 
 NO_TIME: dict[State, tuple[Outcome, str]] = {
-    "waiting": ("not_started", "there was no time to screen it"),
-    "screening": ("undecided", "there was no time for its next look"),
-    "passed": ("undecided", "it passed the screen; there was no time to confirm it"),
-    "confirming": ("undecided", "it passed the screen; there was no time to confirm it"),
+    "waiting": ("not_started", "the time budget ended before its screen"),
+    "screening": ("undecided", "the time budget ended before its next look"),
+    "passed": ("undecided", "it passed the screen; the time budget ended before its confirmation"),
+    "confirming": ("undecided", "it passed the screen; the time budget ended before its confirmation"),
 }
 """A contestant's state at the end of a campaign -> its outcome, and a note."""
 

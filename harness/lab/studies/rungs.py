@@ -61,6 +61,8 @@ class Climb(Strict):
     """The results on each size, from the smallest to the largest."""
     sign_holds: bool | None
     """Whether the gain has the same sign on all sizes; None if an interval contains zero."""
+    turns: bool = False
+    """Whether it is shown to help on one size and to hurt on another."""
     slope: Band | None
     """Change of the gain when compute grows by a factor of ten; None for fewer than two sizes."""
     extrapolated: Band | None

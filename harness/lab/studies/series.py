@@ -67,6 +67,6 @@ def pairing_problem(stack: Sequence[FinishedRun], runs: Runs) -> str | None:
         if isinstance(run, FailedRun):
             return run.reason if run.status == "invalid" else f"{run.status}: {run.reason}"
     if len(stack) != len(runs):
-        return f"there are {len(runs)} runs, but {len(stack)} of the recipe that they are compared with"
+        return f"it has {len(runs)} runs with a score, but the recipe that it is compared with has {len(stack)}"
     problems = comparability_problems(stack, finished(runs), timed=False)
     return next((f"{code}: {detail}" for code, detail in problems.items()), None)

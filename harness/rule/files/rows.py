@@ -198,5 +198,7 @@ def _pairing(arms: Mapping[str, Sequence[Row]], options: Mapping[str, Any], *, r
                 else f"seeds {', '.join(map(str, missing[:MOST_NAMED]))} are"
             )
             more = f" (and {len(missing) - MOST_NAMED} more)" if len(missing) > MOST_NAMED else ""
-            raise LlmbenchError(f"{which}{more} missing from arm {quote(arms[arm][0].arm)}; run it, or use --unpaired")
+            raise LlmbenchError(
+                f"{which}{more} missing from arm {quote(arms[arm][0].arm)}; add the run, or use --unpaired"
+            )
     return True, f"paired by seed: {len(common)} seed{'' if len(common) == 1 else 's'} in both arms"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from harness.board.curves import draw_curves
 from harness.board.metrics import METRICS
@@ -34,8 +34,8 @@ FIRST_LINE = "Written by `llmbench leaderboard --html`, which may replace or rem
 def render_site(project: Project) -> dict[str, str]:
     """Path inside the site -> text of each file. The same board gives the same bytes.
 
-    Files come before the pages that link to them, so that they can be written in this order. Raises LlmbenchError for
-    a broken submission or track.
+    Files come before the pages that link to them, so that they can be written in this order. Raises LlmbenchError if
+    a submission or a track is not valid.
     """
     submissions = read_submissions(project)
     tracks = read_tracks(project, submissions)
@@ -71,6 +71,11 @@ def _printable(value: Any) -> Any:
     return "\n".join(map(one_line, value.replace("\t", "    ").split("\n"))) if plain else value
 
 
+def _breakable(recipe: str) -> Markup:
+    """A recipe whose lines break only before a `+`, so that no name is cut in two on a phone."""
+    return escape(_printable(recipe)).replace("+", Markup("<wbr>+"))
+
+
 def render_pages(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackPage]) -> dict[str, str]:
     """Path -> HTML of each page; the start page is last."""
     environment = Environment(
@@ -81,6 +86,7 @@ def render_pages(submissions: Sequence[SubmissionPage], tracks: Sequence[TrackPa
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
     environment.globals |= {
         "tracks": tracks,
         "submissions": submissions,

@@ -163,7 +163,7 @@ class TrackPage:
 
 
 def read_submissions(project: Project) -> list[SubmissionPage]:
-    """All submissions, with numbers recomputed from their runs. Raises LlmbenchError for a broken one."""
+    """All submissions, with numbers recomputed from their runs. Raises LlmbenchError if one is not valid."""
     board = read_board(project)
     claims = [Claim(project.submissions / submission.folder_name, submission) for submission in board.submissions]
     return [SubmissionPage(board, claim, make_row(board, claim)) for claim in claims]

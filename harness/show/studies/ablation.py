@@ -87,7 +87,7 @@ def _claim_lines(one: Contribution, track: Track) -> list[str]:
     elif one.worth == "does not pay" and one.contribution is not None:
         limit = NEAR_ZERO * track.rule.loss_tolerance
         far = f"the lane simplicity would hardly accept a loss of more than {limit:g} nats"
-        why = far if one.contribution > limit else "only variants of the record can be claimed away"
+        why = far if one.contribution > limit else "only variants of the record can be taken out of it"
         lines.append(f"without {name}: no claim: {why}")
     return lines
 

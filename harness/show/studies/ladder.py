@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from rich.table import Table
 from harness.board.curves import FAINT, INK, new_figure
 from harness.board.leaderboard import curve_path
 from harness.core.errors import one_line
-from harness.core.project import Project
+from harness.core.project import Project, read_text
 from harness.core.terminal import markdown
 from harness.lab.studies.ladder import FARTHER, measure_ladder
 from harness.lab.studies.ladder_files import curve_of, kept_forecasts, kept_ladder, ladder_folder
@@ -27,6 +28,7 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 """Colours of the ideas: the palette of Okabe and Ito (jfly.uni-koeln.de/color, 2008)."""
 MOST_LINES = 12
 INTERVALS = "All intervals are of 90 %."
+ASKED = "5-dollar-llm left two questions open for want of compute. These sizes are still small, but they say this:"
 
 
 def rung_line(one: RungFacts) -> str:
@@ -85,10 +87,11 @@ def ladder_lines(found: Ladder) -> list[str]:
             continue
         far = f"{FARTHER:g} times the compute of {found.rungs[-1].track}"
         lines.append(
-            f"{idea.name}: {_sign(idea)}; {band(idea.slope)} for ten times the compute; extrapolated to {far}: "
-            f"{band(idea.extrapolated)}"
+            f"{idea.name}: {_sign(idea)}; the gain changes by {band(idea.slope)} for ten times the compute; "
+            f"extrapolated to {far}: {band(idea.extrapolated)}"
         )
-    return [*lines, *map(agreement_line, found.agreement), *map(coverage_line, found.coverage), INTERVALS]
+    lines += [*map(agreement_line, found.agreement), *map(coverage_line, found.coverage)]
+    return [*lines, *([turned_line(found)] if len(found.rungs) > 1 else []), INTERVALS]
 
 
 def agreement_line(one: Agreement) -> str:
@@ -102,9 +105,15 @@ def agreement_line(one: Agreement) -> str:
 def coverage_line(one: Coverage) -> str:
     """A coverage as a line: `pocket-l: 10 of 12 gains lie in the interval of their forecast, ...`."""
     return (
-        f"{one.track}: {band(one.inside, '.0%')} of {one.ideas} gains lie in the interval of their forecast; "
+        f"{one.track}: {band(one.inside, '.0%')} of {one.ideas} gains lie in the 90 % interval of their forecast; "
         f"the median of gain minus forecast is {one.error:+.4f}"
     )
+
+
+def turned_line(found: Ladder) -> str:
+    """A line that names the ideas that are shown to help on one size and to hurt on another."""
+    turned = [idea.name for idea in found.ideas if idea.turns]
+    return f"Shown to help on one size and to hurt on another: {', '.join(turned) or 'none'}"
 
 
 def _sign(idea: Climb) -> str:
@@ -135,13 +144,28 @@ def draw_ladder(found: Ladder) -> Figure:
         for x, gain in known:
             axes.plot([x, x], [gain.low, gain.high], color=style["color"], linewidth=0.8, alpha=0.6)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0e}".replace("e+", "e"))  # the default writes TeX
     axes.set_xlabel("floating-point operations of a run")
     axes.set_ylabel("gain (nats/token)")
     figure.legend(loc="outside right upper", fontsize=8)
     return figure
 
 
-def scale_page(found: Sequence[tuple[str, Ladder]]) -> str:
+def question_lines(found: Sequence[tuple[str, Ladder]], questions: Mapping[str, str]) -> list[str]:
+    """A line for each question whose idea was measured: its gains on all sizes, and whether they agree in sign.
+
+    `questions` maps an idea to the question about it.
+    """
+    lines = []
+    for _, ladder in found:
+        for idea in ladder.ideas:
+            if question := questions.get(idea.name):
+                gains = [f"{band(step.gain)} on {step.track}" for step in idea.steps if step.gain is not None]
+                lines.append(f"- **{question}** It gains {', '.join(gains)}; {_sign(idea)}.")
+    return lines
+
+
+def scale_page(found: Sequence[tuple[str, Ladder]], questions: Mapping[str, str]) -> str:
     """The text of docs/scale.md. `found` holds each kept ladder with the name of its track."""
     lines = [
         "# Does it hold at another size?",
@@ -150,8 +174,8 @@ def scale_page(found: Sequence[tuple[str, Ladder]]) -> str:
         "beside the same recipe on several sizes of a track, with the same public seeds.",
         "",
         "- A *gain* is the mean difference in val loss, in nats per token.",
-        "- *Multiple of compute*: how many times its compute the recipe without the idea would need for the same loss,",
-        "  by its own losses over the sizes.",
+        "- *Multiple of compute*: factor by which the compute of the recipe without the idea must grow to reach the",
+        "  loss with the idea. It follows from that recipe's losses on the sizes.",
         "- *Slope*: the change of the gain for ten times the compute.",
         "- An *extrapolated* gain goes on along that line, to ten times the compute of the largest size.",
         "- A *forecast* was committed before that size was trained. Its interval is for the mean of as many pairs.",
@@ -159,8 +183,10 @@ def scale_page(found: Sequence[tuple[str, Ladder]]) -> str:
         f"- {INTERVALS}",
         "",
     ]
+    if answers := question_lines(found, questions):
+        lines += [ASKED, "", *answers, ""]
     for name, ladder in found:
-        chosen = f"[How the ideas were chosen](../benchmarks/ladder/{name}/README.md)."
+        chosen = f"[How the ideas were chosen, and what was found](../benchmarks/ladder/{name}/README.md)."
         picture = f"![Gain of each idea against compute](pictures/scale-{name}.svg)"
         lines += [f"## {name}", "", chosen, "", picture, ""]
         lines += [f"- {rung_line(one)}" for one in ladder.rungs]
@@ -174,10 +200,9 @@ def scale_page(found: Sequence[tuple[str, Ladder]]) -> str:
                 shown = band(step.gain) or markdown(step.reason or "")
                 said = f"{band(step.predicted)} ({step.predicted_on})" if step.predicted else ""
                 lines.append(f"| {idea.name} | `{step.track}` | {step.pairs} | {shown} | {_times(step)} | {said} |")
-        lines += ["", "How far one size tells what holds on the next:", ""] if ladder.agreement else []
-        lines += [
-            f"- {line}" for line in (*map(agreement_line, ladder.agreement), *map(coverage_line, ladder.coverage))
-        ]
+        learned = [*map(agreement_line, ladder.agreement), *map(coverage_line, ladder.coverage)]
+        learned += [turned_line(ladder)] if len(ladder.rungs) > 1 else []
+        lines += ["", "How far one size tells what holds on the next:", "", *(f"- {line}" for line in learned)]
         lines += ["", "| idea | sign | slope | extrapolated |", "|---|---|---:|---:|"]
         lines += [
             f"| {idea.name} | {_sign(idea)} | {band(idea.slope)} | {band(idea.extrapolated)} |" for idea in ladder.ideas
@@ -201,4 +226,6 @@ def scale_files(project: Project) -> dict[Path, str]:
         files[project.root / "docs" / "pictures" / f"scale-{folder.name}.svg"] = to_svg(partial(draw_ladder, ladder))
         if curve := curve_of(folder.name, ladder):
             files[curve_path(project, folder.name)] = curve.model_dump_json(indent=1) + "\n"
-    return files | {project.root / "docs" / "scale.md": scale_page(found)}
+    asked = ladder_folder(project, "x").parent / "questions.toml"
+    questions = tomllib.loads(read_text(asked)) if asked.exists() else {}
+    return files | {project.root / "docs" / "scale.md": scale_page(found, questions)}

@@ -1,0 +1,86 @@
+"""Measures a candidate on other sizes of its track. Where the rule names some, a record must not be shown to lose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from harness.board.submission import SIZE_PAIRS, ArmName, OtherSize, size_file, size_gain
+from harness.core.errors import LlmbenchError, RejectedError
+from harness.core.project import read_bytes, sha256
+from harness.core.runs import FinishedRun, dump_json
+from harness.core.terminal import patiently
+from harness.core.track import load_track
+from harness.data.prepare import prepare
+from harness.lab.arms import Arms
+from harness.lab.store import RunStore
+from harness.rule.replication import OWN_FAILURES
+
+
+@dataclass(frozen=True)
+class OtherSizes:
+    """The results of a candidate on other sizes of its track."""
+
+    results: dict[str, OtherSize] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Their evidence: path in the submission's folder -> content."""
+
+    @property
+    def lost(self) -> list[str]:
+        """The sizes on which the candidate is shown to lose, each with its gain."""
+        return [f"{name} ({one.gain:+.4f}, at most {one.high:+.4f})" for name, one in self.results.items() if one.loses]
+
+
+NO_SIZES = OtherSizes()
+
+
+def measure_sizes(
+    store: RunStore, arms: Arms, asked: Mapping[str, str], tell: Callable[[str], None], *, negative: bool
+) -> OtherSizes:
+    """The results on the sizes in `asked`, a map from tracks to the digests that they must have. Trains missing runs.
+
+    Raises RejectedError if the candidate is shown to lose and is not filed as a negative result, or if one of its runs
+    has no score. Raises LlmbenchError if a run of the record has none, or a track has another digest.
+    """
+    found = OtherSizes()
+    for name, digest in asked.items():
+        track = load_track(store.project, name)
+        if track.digest != digest:
+            new = f'holds_on = {{ {name} = "{track.digest}" }}'
+            raise LlmbenchError(
+                f"tracks/{name}.toml is not the version that `holds_on` of {store.track.name} names: restore it, or "
+                f"write {new}, which makes a new version of {store.track.name}"
+            )
+        tell(f"{name}: {SIZE_PAIRS} pairs, because a record of {store.track.name} must not be shown to lose there")
+        runs = _pairs(replace(store, track=track, observe=lambda run, event: None), arms)
+        gain = size_gain(runs["record"], runs["candidate"])
+        tell(f"{name}: gain {gain.value:+.4f} nats, 90 % interval {gain.low:+.4f} to {gain.high:+.4f}")
+        found.files[f"sizes/{name}/track.toml"] = read_bytes(store.project.tracks / f"{name}.toml")
+        digests = dict[ArmName, dict[str, str]]()
+        for arm, made in runs.items():
+            texts = {run.seed: dump_json(run).encode() for run in made}
+            found.files.update((size_file(name, arm, seed), text) for seed, text in texts.items())
+            digests[arm] = {str(seed): sha256(text) for seed, text in texts.items()}
+        found.results[name] = OtherSize(runs=digests, gain=gain.value, low=gain.low, high=gain.high)
+    if found.lost and not negative:
+        raise RejectedError(
+            f"{arms.candidate} breaks the record of {store.track.name}, but is shown to lose on "
+            f"{' and '.join(found.lost)}; to file the negative result, add --negative"
+        )
+    return found
+
+
+def _pairs(store: RunStore, arms: Arms) -> dict[ArmName, list[FinishedRun]]:
+    prepare(store.track)
+    recipes: dict[ArmName, str] = {"record": arms.record, "candidate": arms.candidate}
+    wanted = [store.identify(one, seed) for seed in store.track.seeds[:SIZE_PAIRS] for one in recipes.values()]
+    runs: dict[ArmName, list[FinishedRun]] = {"record": [], "candidate": []}
+    with patiently(f"training on {store.track.name}"):
+        made = store.make(wanted)
+    for run in made:
+        if not isinstance(run, FinishedRun):
+            own = run.recipe == arms.candidate and run.status in OWN_FAILURES
+            kind = RejectedError if own else LlmbenchError
+            raise kind(f"{run.recipe} has no score on {run.track} with seed {run.seed}: {run.reason}")
+        runs["candidate" if run.recipe == arms.candidate else "record"].append(run)
+    return runs
