@@ -144,7 +144,8 @@ def draw_ladder(found: Ladder) -> Figure:
         for x, gain in known:
             axes.plot([x, x], [gain.low, gain.high], color=style["color"], linewidth=0.8, alpha=0.6)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0e}".replace("e+", "e"))  # the default writes TeX
+    axes.set_xticks([*compute.values()], [f"{x:.1e}".replace("e+", "e") for x in compute.values()])
+    axes.minorticks_off()  # their labels would be TeX
     axes.set_xlabel("floating-point operations of a run")
     axes.set_ylabel("gain (nats/token)")
     figure.legend(loc="outside right upper", fontsize=8)
