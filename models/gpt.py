@@ -108,7 +108,8 @@ class GPT(nn.Module):
         logits_BTV = self.head(x_BTD)
         context.tokens_BT = None
         context.seen.clear()
-        aux_losses = [loss for module in self.modules() if (loss := getattr(module, "aux_loss", None)) is not None]
+        losses = [getattr(module, "aux_loss", None) for module in self.modules()]
+        aux_losses = [loss for loss in losses if loss is not None]  # in one line, `:=` would break the compiled graph
         return Output(logits_BTV, torch.stack(aux_losses).sum() if aux_losses else None)
 
 

@@ -47,16 +47,16 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bits(
         return list(root.glob("runs/smoke/base/*/seed-0/checkpoint"))
 
     def start(event: str, step: int = 0) -> subprocess.Popen[bytes]:
-        process = kills.start(root, "smoke", ("base",), every_s=0.1, stop_at=(event, step))
+        process = kills.start(root, "smoke", ("base",), every_s=0.05, stop_at=(event, step))
         wait_for(lambda: kills.state(process.pid) == psutil.STATUS_STOPPED, process)
         return process
 
-    first = start("step", 20)
+    first = start("step", 10)
     kills.outlive(kills.kill(first, "tree", choose), patience_s=30)
     half = checkpoints()[0].with_name(".checkpoint.half")
     half.write_bytes(b"half a checkpoint")
 
-    second = start("step", 40)
+    second = start("step", 20)
     assert kills.progress(root, first=True) != {"base": "step 0"}, "it began anew"
     kills.kill(second, "player", choose)
     assert json.loads(checkpoints()[0].with_name("run.json").read_text())["status"] == "interrupted"

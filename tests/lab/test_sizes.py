@@ -33,7 +33,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sandbox, Done]:
     sandbox = make_sandbox(tmp_path_factory.mktemp("sizes") / "llmbench")
     smoke = sandbox.root / "tracks" / "smoke.toml"
     small = smoke.read_text().replace('name = "smoke"', 'name = "smoke-s"').replace("dim = 64", "dim = 32")
-    (sandbox.root / "tracks" / "smoke-s.toml").write_text(small.replace("tokens = 32768", "tokens = 4096"))
+    (sandbox.root / "tracks" / "smoke-s.toml").write_text(small.replace("tokens = 16384", "tokens = 4096"))
     asked = load_track(Project(sandbox.root), "smoke-s").digest
     smoke.write_text(smoke.read_text().replace("[rule]\n", f'[rule]\nholds_on = {{ smoke-s = "{asked}" }}\n'))
     for command in ("run baseline", "submit --baseline", "run candidate --variant token_smear"):
