@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from tests.make import ROOT, TEXTS, MakeTrack, files, make_job, write_text
 from tests.players import ThreadCasting
 from tests.sandbox import FiledContest, Sandbox, file_contest, make_sandbox
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in the background, and so would commands
 settings.register_profile("gate", deadline=None, derandomize=True)  # slow machines and luck must not fail it
 settings.load_profile("gate")
 
