@@ -139,6 +139,7 @@ def test_the_report_counts_kept_orders_kept_verdicts_and_forecasts_that_came_tru
     assert (
         "pocket and pocket-l: of any two of the 3 ideas, the same one has the larger gain on both sizes in 67%" in lines
     )
+    assert "token_smear raises the loss on all sizes" in lines
     assert all(0.001 < one.noise < 0.02 for one in found.rungs if one.noise is not None)
 
 
