@@ -1,4 +1,4 @@
-"""Writes the README of a submission's folder, which is also the text of its pull request."""
+"""Writes the README in a submission's folder, which is also the text of its pull request."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def evidence(verdict: Verdict) -> list[tuple[str, str]]:
     test = "two-sample test against stored runs" if verdict.design == "stored" else "paired test"
     on = f"look {verdict.look} of the {verdict.stage}" if verdict.look else verdict.stage
     looks = f"all looks (accepted up to {verdict.alpha:g})"
-    if verdict.decision == "undecided":  # p may be below alpha, because this look has its own level
+    if verdict.decision == "undecided":  # p may be below alpha, because each look has a smaller level of its own
         looks = "the looks so far (for acceptance the interval must lie above the margin)"
     correlation = verdict.correlation if verdict.pairs >= FEWEST_CORRELATED else None
     facts = (
@@ -68,7 +68,7 @@ def evidence(verdict: Verdict) -> list[tuple[str, str]]:
 
 
 def _time_fact(guard: Guard) -> tuple[str, str] | None:
-    """Name and text of the time ratio that a guard tests, with its interval and its limit.
+    """Name and text of the time ratio that a guard limits: the ratio, its interval and the limit.
 
     None for a guard on the loss, and if no ratio was measured.
     """
@@ -89,7 +89,7 @@ def _interval(verdict: Verdict, form: str) -> str:
 
 
 def submission_title(submission: Submission) -> str:
-    """Title of a commit and a pull request: the track, the recipe and the result."""
+    """Title of a submission's commit and pull request: the track, the recipe and the result."""
     verdict, recipe = submission.verdict, submission.candidate.recipe
     if submission.challenge is not None:
         return f"{submission.track}: challenge of record {submission.challenge.number}, {submission.challenge.outcome}"
@@ -134,7 +134,7 @@ def audit_sentence(audit: Audit) -> str:
 
 
 def submission_markdown(submission: Submission, records: Runs, candidates: Runs) -> str:
-    """The pull request's text, which is also the submission's README. It uses only finished runs."""
+    """The README of a submission, which is also the text of its pull request. Failed runs are not shown."""
     candidate, record, verdict = submission.candidate, submission.record, submission.verdict
     lines = [f"# {submission.number:04d} · {submission.track} · {candidate.recipe}", ""]
     if record is None or verdict is None:
@@ -165,7 +165,7 @@ def submission_markdown(submission: Submission, records: Runs, candidates: Runs)
 
 
 def size_sentence(track: str, size: OtherSize) -> str:
-    """A sentence on the gain on another size of the track."""
+    """A sentence with the gain on `track`, another size of the submission's track."""
     said = "is shown to lose, so it is no record" if size.loses else "is not shown to lose"
     interval = f"90 % interval {size.low:+.4f} to {size.high:+.4f}"
     return f"On `{track}`, another size of the track, the candidate {said}: gain {size.gain:+.4f} ({interval})."
@@ -221,7 +221,7 @@ def _seed_table(arms: Sequence[tuple[str, Runs]]) -> list[str]:
     """A table with one line for each run: its seed, its recipe and its raw scores."""
     names = [*(metric.short for metric in METRICS), "weights"]
     lines = [f"| seed | recipe | {' | '.join(names)} |", f"|---:|---|{'---:|' * len(METRICS)}---|"]
-    for runs in zip_longest(*(runs for _, runs in arms)):  # a record may have more runs, if they are stored ones
+    for runs in zip_longest(*(runs for _, runs in arms)):  # stored runs of a record may be more than the candidate's
         for (recipe, _), run in zip(arms, runs, strict=True):
             if run is None:
                 continue

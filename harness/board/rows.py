@@ -140,7 +140,7 @@ def sections(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
 
 
 def multiple_sentence(multiple: float) -> str:
-    """A sentence on what a record is worth in compute."""
+    """A sentence with `multiple`, the factor by which the base's compute must grow to reach the record's loss."""
     return f"To reach the record's loss, the base needs about {multiple:.1f} times the compute"
 
 
@@ -164,7 +164,7 @@ def board_markdown(rows: Sequence[Row], multiples: Mapping[str, float]) -> str:
                 table.append(f"| {' | '.join(cells)} |")
             table.append("")
             if len(chosen) > MOST_ROWS:
-                table += [f"The table has the newest {MOST_ROWS - 1} of {len(chosen)} records, and the first one.", ""]
+                table += [f"The newest {MOST_ROWS - 1} of {len(chosen)} records, and the first one, the base.", ""]
             if track in multiples:
                 table += [f"{multiple_sentence(multiples[track])} ([how that is measured](docs/scale.md)).", ""]
         else:
