@@ -230,7 +230,7 @@ def test_only_a_test_with_looks_speaks_of_the_last_look() -> None:
     assert "last look" in judgement_sentence(last)
     assert "look" not in judgement_sentence(once)
     facts = dict(judgement_facts(last))
-    assert "98 % interval of all looks" in facts["gain"]
+    assert "98 % interval over all looks" in facts["gain"]
     assert facts["look"] == "3 of 3, after 8 (declared: 3, 5, 8)"
     assert "look" not in str(judgement_facts(once))
 
