@@ -367,7 +367,7 @@ def test_the_settings_file_is_enough(repository: Folder) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("main", "nowhere", "--run", RUN), "there is no revision 'nowhere' here"),
+        (("main", "nowhere", "--run", RUN), "there is no revision 'nowhere' in the git repository"),
         (("main", "--run", RUN), "name two revisions to compare"),
         (("main", "main", "--run", RUN), "hold the same files, so there is nothing to compare"),
         (("main", "better", "--run", "python train.py"), "'python train.py' takes no seed"),
