@@ -210,7 +210,8 @@ def test_a_variant_that_cannot_start_costs_no_run_of_the_record(
     if text:
         said = sandbox.refuses("variants", "idea")
         assert (
-            "shapes do not fit; `llmbench run candidate --variant idea --track pocket --screen` keeps the log" in said
+            "shapes do not fit; `llmbench run candidate --variant idea --track pocket --screen` saves the whole log"
+            in said
         )
         assert list(sandbox.root.glob("runs/smoke/*/*/seed-*/train.log"))
 

@@ -371,7 +371,7 @@ def test_the_settings_file_is_enough(repository: Folder) -> None:
         (("main", "--run", RUN), "name two revisions to compare"),
         (("main", "main", "--run", RUN), "hold the same files, so there is nothing to compare"),
         (("main", "better", "--run", "python train.py"), "'python train.py' takes no seed"),
-        (("main", "better", "--record", RUN, "--candidate", RUN), "two revisions go with one command"),
+        (("main", "better", "--record", RUN, "--candidate", RUN), "two revisions need one command"),
         (("main", "better", "--run", RUN, "--setup", "echo no; exit 3"), "ended with code 3"),
         (("main", "better", "--run", RUN, "--link", "gone"), "link 'gone': there is no"),
         (("main", "better", "--run", RUN, "--link", "../x"), "is not a path within the repository"),
