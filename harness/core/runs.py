@@ -315,7 +315,7 @@ def read_record(path: Path, adapter: TypeAdapter[Parsed], text: str | None = Non
         version = content.get("schema_version") if isinstance(content, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise LlmbenchError(
-                f"{path} has schema version {version}, but this llmbench reads only up to {SCHEMA_VERSION}; upgrade it"
+                f"{path} has schema version {version}; this llmbench reads 1 to {SCHEMA_VERSION}; upgrade llmbench"
             ) from error
         problem = explain_validation(error) if isinstance(error, ValidationError) else str(error)
         raise LlmbenchError(f"{path}: {problem}") from error

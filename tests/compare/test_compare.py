@@ -170,7 +170,7 @@ def test_a_candidate_without_a_number_is_rejected_and_says_why(
     assert words in out.replace("\n", " ")
     failed = [run for run in json.loads(folder.kept()[0].read_text())["runs"] if run["status"] == "failed"]
     assert all("value" not in run for run in failed)
-    assert "log of candidate seed" in err
+    assert "log of the candidate's failed run with seed" in err
 
 
 def test_a_record_without_a_number_leaves_it_undecided(folder: Folder) -> None:
