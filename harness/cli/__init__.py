@@ -58,7 +58,7 @@ def _group(text: str, sections: Mapping[str, Commands], **options: Any) -> typer
                     formatter.write_dl([(f"{name:11}", text) for name, (_, text) in lines.items()])
 
     made = typer.Typer(help=text, cls=Group, no_args_is_help=True, rich_markup_mode=None, **options)
-    made.callback()(lambda: None)  # without a callback, typer makes it a single command
+    made.callback()(lambda: None)  # without a callback, typer makes no group of it
     return made
 
 
@@ -135,12 +135,12 @@ def _options(
 
 def main() -> None:
     """Run the command line. The only place that turns an expected error into one sentence and an exit code."""
-    gc.set_threshold(100_000)  # reading a board frees nothing; checks after every 700 objects took half its time
+    gc.set_threshold(100_000)  # collections after every 700 objects took half of a board's reading time
     try:
         app(standalone_mode=True, prog_name="llmbench")
     except LlmbenchError as error:
         complain(f"llmbench: {error}")
         sys.exit(error.exit_code)
-    except PermissionError as error:  # for a folder above a file; the code that reads the file does not catch this
+    except PermissionError as error:  # for a folder above a file; code that reads files does not catch it
         complain(one_line(f"llmbench: cannot reach {error.filename}: {error.strerror}; fix the permissions"))
         sys.exit(EXIT_USAGE)

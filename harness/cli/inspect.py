@@ -148,7 +148,7 @@ def schema(
         list[str] | None,
         argument("COMMAND", "A command, such as `run candidate`. Default: all commands.", documents.DOCUMENTS),
     ] = None,
-    as_json: Json = False,  # every command has it; a schema is JSON anyway
+    as_json: Json = False,  # every command has --json; here it changes nothing
 ) -> None:
     """Print the JSON Schema of the document that a command prints with --json.
 

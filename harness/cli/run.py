@@ -223,7 +223,7 @@ def submit(
     project, contest_track = open_track(track)
     filing.require_pinned(contest_track)
     if open_:
-        find_remote(project)  # before anything is filed
+        find_remote(project)  # first, so that nothing is filed if there is no remote
     board, named = read_board(project), training.make_entry(variant, without, lane, jobs, executor=executor)
     if baseline:
         filed = filing.file_opening(_finding_store(project, contest_track, named), board)

@@ -127,7 +127,7 @@ def watched_store(
         log(line)
     if (
         here or not track.data.pinned
-    ):  # a cluster's machines prepare their own tokens; but without pins, tokens made here enter a run's key
+    ):  # a cluster makes its own tokens; but if the track states no digests, those of tokens made here identify runs
         prepare_tokens(track)
     if not track.data.pinned:
         pin = f"`llmbench data pin --track {track.name}`"

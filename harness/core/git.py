@@ -100,7 +100,7 @@ def _mode(path: Path) -> str:
     """The mode that git would give to an untracked path."""
     if path.is_symlink():
         return "120000"
-    if path.is_dir():  # of an untracked folder git lists the files; only a repository is listed as a folder
+    if path.is_dir():  # git lists an untracked folder's files; it lists a folder itself only if that is a repository
         return "160000"
     return "100755" if os.access(path, os.X_OK) else PLAIN
 

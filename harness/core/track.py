@@ -20,7 +20,7 @@ from models.parts import ModelConfig, OptimConfig
 FEWEST_STORED = 8
 """Smallest allowed `stored_runs` (assumption): with fewer, the deviation of the record's loss is too uncertain."""
 LONGEST_QUOTE = 120  # characters of an untrusted file that an error may quote
-# tomllib's time and memory grow with the square of a dotted key: 100 kB took 10 GB (measured 2026-11).
+# tomllib's time and memory grow with the square of a dotted key's length: 100 kB took 10 GB (measured 2026-11).
 LONGEST_FILE, LONGEST_LINE = 50_000, 1_000
 
 
@@ -284,7 +284,7 @@ def parse_track(path: Path, name: str | None = None, settings: Sequence[str] = (
         return kind.model_validate_json(json.dumps(content, default=str))  # TOML arrays become tuples
     except ValidationError as error:
         raise LlmbenchError(f"{where}: {explain_validation(error)}") from error
-    except (ValueError, RecursionError) as error:  # such as a number of thousands of digits
+    except (ValueError, RecursionError) as error:  # also for a number with thousands of digits
         raise LlmbenchError(f"{where} is not valid TOML ({error}); correct or restore it") from error
 
 

@@ -25,7 +25,7 @@ MANIFEST = "manifest.json"
 HASHED_EACH_TIME = 64 * 2**20
 """A split of at most this many bytes is hashed whenever it is opened. For a larger one that would take seconds."""
 
-_LAYOUT = 2  # increased when the cached files of an unchanged track change
+_LAYOUT = 2  # to be increased when the code makes other cached files from the same track
 
 
 class Manifest(Strict):

@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.core.dataspec import Revision, is_commit
 from harness.core.errors import LlmbenchError
 
-TIMEOUT_S = 20.0  # of the first request; the libraries retry for minutes where the hub does not answer
+TIMEOUT_S = 20.0  # of the first request; later ones are retried for minutes if the hub does not answer
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from harness.core.track import Track
 
 # A batch holds from 1/16 to 16 times the tokens of the track's batch. This bounds memory and time.
 MOST_BATCH = 16
-# Most groups of steps with one shape. The player reports all of them in one message.
+# Largest number of shapes in a plan. The player reports all of them in one message.
 MOST_SHAPES = 5_000
 
 

@@ -113,7 +113,7 @@ def refusing_panics(name: str) -> Iterator[None]:
     """Turn a panic (a crash of the Rust code in `tokenizers`), caused by a damaged file, into a LlmbenchError."""
     try:
         yield
-    except BaseException as error:  # a panic is no Exception, and its class is not public
+    except BaseException as error:  # a panic is not an Exception, and its class is not public
         if type(error).__name__ != "PanicException":
             raise
         raise LlmbenchError(

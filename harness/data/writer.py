@@ -154,7 +154,7 @@ class _SplitWriter:
         self.limit, self.dtype = limit, dtype
         self.tokens, self.bytes, self.documents = done.tokens, done.bytes, done.documents
         self.file = stack.enter_context(path.open("a+b"))
-        self.file.truncate(self.tokens * int(dtype[-1]))  # a file that is too short is padded, and its digest differs
+        self.file.truncate(self.tokens * int(dtype[-1]))  # this pads a file that is too short, so its digest differs
         self.file.seek(0)
         self.digest = hashlib.file_digest(self.file, "sha256")
         if self.digest.hexdigest() != done.sha256:

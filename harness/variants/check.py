@@ -30,7 +30,7 @@ MODULES |= {"models.attention", "models.gpt", "models.kernels"}
 MODULES |= {"models.moe", "models.muon", "models.optim", "models.parts", "models.seams"}
 # Functions that run text or look up computed names, so that a reader cannot see what runs.
 HIDING_CALLS = frozenset({"breakpoint", "compile", "eval", "globals", "locals", "open", "vars"})
-BY_NAME = frozenset({"delattr", "getattr", "setattr"})  # allowed where the name is written out
+BY_NAME = frozenset({"delattr", "getattr", "setattr"})  # allowed if the attribute's name is a string in the code
 # Attributes that give access to the machine (`torch.os`) or to text that is not counted (`__doc__`).
 HIDING_NAMES = frozenset({"__builtins__", "__code__", "__doc__", "__getattribute__", "__globals__", "__import__"})
 HIDING_NAMES |= {"attrgetter", "builtins", "exec", "importlib", "methodcaller", "os", "subprocess", "sys"}
@@ -102,11 +102,11 @@ def _check_letters(text: str, path: Path) -> None:
 def _parse(text: str, path: Path) -> ast.Module:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # refuses what later versions of Python will, such as the escape \d
+            warnings.simplefilter("error")  # refuses code that later Pythons will refuse, such as the escape \d
             tree = ast.parse(text)
             compile(
                 text, str(path), "exec", dont_inherit=True
-            )  # refuses what the grammar allows but the language does not
+            )  # refuses code that the grammar allows but the language does not
     except SyntaxError as error:
         line = f":{error.lineno}" if error.lineno else ""
         raise LlmbenchError(f"{path}{line}: syntax error: {error.msg}") from error

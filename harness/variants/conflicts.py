@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LONGEST_MESSAGE = 300
 """Largest number of characters that are shown of a variant's error."""
 CONFIGS = ("model", "optim")
-# Steps, of 100, at which a schedule is called to see whether it calls the earlier schedule: warm-up, middle, end.
+# Steps, out of 100, at which a schedule is called to see whether it calls the earlier schedule: warm-up, middle, end.
 STEPS = (0, 1, 10, 50, 90, 99)
 
 

@@ -18,13 +18,13 @@ from harness.core.errors import LlmbenchError
 from harness.variants.canonical import PARSE_ERRORS, Documented, canonical_tree
 from models.parts import Parts
 
-# Units of work that are free in a statement, and on average in a file. Measured in the committed variants and
-# tests/honest: at most 5.5 units in a statement, and at most 1.5 units per statement in a file. Code with one operation
-# a line, packed into expressions of 20 operations, costs 0.8 of what it cost before.
+# Units of work that are free in each statement, and units of a whole file that cost one statement. Measured in the
+# committed variants and tests/honest: at most 5.5 units in a statement, and at most 1.5 units per statement in a file.
+# Code with one operation in each line costs 0.8 times as much if it is packed into expressions of 20 operations.
 WORK_OF_A_STATEMENT = 6
 WORK_OF_A_FILE = 2
-# Statements that cost nothing, for plain style: one conditional expression, two comprehensions, or assignments of two
-# values.
+# Statements in expressions that are free, so that plain style costs nothing: one conditional expression, two
+# comprehensions, or assignments of two values.
 FREE_STYLE = 2
 # Up to four entries of a table are free, such as the four sides of a padding. Up to six arguments of a call are free.
 FREE_ENTRIES, FREE_ARGUMENTS = 4, 6

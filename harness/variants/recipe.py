@@ -185,7 +185,7 @@ def _failure(error: BaseException, source: VariantSource) -> str:
     from models.parts import ModelConfig, OptimConfig, Parts
 
     kinds = {kind.__name__: [field.name for field in fields(kind)] for kind in (Parts, ModelConfig, OptimConfig)}
-    shown = traceback.format_exception_only(error)[-1].strip()  # works also where its str() fails
+    shown = traceback.format_exception_only(error)[-1].strip()  # works even if the exception's str() fails
     message = shown[:LONGEST_MESSAGE]
     owner, name = "", ""
     if isinstance(error, AttributeError):
