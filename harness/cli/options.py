@@ -27,7 +27,7 @@ Complete = Callable[[], list[str]]
 
 
 def _complete(pattern: str, name: Callable[[Path], str]) -> Complete:
-    """Makes a function for shell completion that lists the checkout's files that match `pattern`, each by `name`."""
+    """Makes a function for shell completion. It returns `name(path)` of each checkout file that matches `pattern`."""
 
     def complete() -> list[str]:
         with suppress(LlmbenchError):

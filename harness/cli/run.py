@@ -112,7 +112,7 @@ def run_candidate(
     if screen is not None:
         stages = stages[:1] if screen else stages[1:]
     if screen and not arms.has_screen(contest_track.rule):
-        raise LlmbenchError(f"the track {track} has no screen in the lane {lane}; leave --screen out")
+        raise LlmbenchError(f"the track {track} has no screen for --lane {lane}; leave --screen out")
     exploring = training.exploratory_line(contest_track)
     logbook = open_logbook(log_to or (), project, contest_track, log)
     ledger = history.record_invalid(project, board, plain_track, candidate)

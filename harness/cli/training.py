@@ -38,11 +38,11 @@ Name = TypeVar("Name", bound=str)
 
 
 def exploratory_line(track: Track) -> str | None:
-    """The line printed before and after the runs of an exploratory track; None for any other track."""
+    """The line printed before and after the runs of a track changed by `--set`; None for any other track."""
     given = " ".join(f"--set {setting}" for setting in settings_of(track))
     name = track.name.removeprefix(EXPLORATORY)
     return (
-        f"EXPLORATORY: {name} with {given}; these runs cannot be submitted, and they do not count as an attempt."
+        f"EXPLORATORY: {name} with {given}; these runs cannot be submitted, and are not counted as an attempt."
         if given
         else None
     )
@@ -90,12 +90,13 @@ def open_store(
     local = _known("executor", executor, EXECUTORS) == "local"
     if timed and not local:
         raise LlmbenchError(
-            f"the lane {timed.lane} compares training times, so all runs need one machine; "
+            f"with --lane {timed.lane} training times are compared, so all runs need one machine; "
             f"leave --executor {executor} out"
         )
     if timed and jobs not in (None, 1):
         raise LlmbenchError(
-            f"the lane {timed.lane} compares training times, so only one run may train at a time; leave --jobs out"
+            f"with --lane {timed.lane} training times are compared, so only one run may train at a time; "
+            f"leave --jobs out"
         )
     kind: type[Executor] = LocalExecutor
     if not local:

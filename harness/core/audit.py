@@ -72,9 +72,10 @@ def probability_found(positions: int, tested: int, worth: float, nats: float) ->
 
 
 def positions_needed(positions: int) -> int:
-    """Number of val's `positions` that an audit must test to find a leak of the constant size with probability FOUND.
+    """Number of positions that an audit must test to find a leak of the standard size with probability FOUND.
 
-    The size is given by WORTH and CONCENTRATION. Returns `positions` if even a test of all positions is not enough.
+    The standard size is given by WORTH and CONCENTRATION. `positions` is the number of positions that can be tested. It
+    is returned if even a test of all of them is not enough.
     """
     low, high = 0, positions
     while low < high:

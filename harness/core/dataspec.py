@@ -1,4 +1,4 @@
-"""A track's `[data]` table: the source of the text, how it is split, and the digests that pin it (docs/data.md)."""
+"""A track's `[data]` table: the source of the text, how it is split, and the digests of its tokens (docs/data.md)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Revision(NamedTuple):
 
 
 class SplitPin(Strict):
-    """The digest and sizes that a split must have. A run stops if its tokens have others."""
+    """The digest and sizes that a split must have. A run stops if its tokens have another digest or other sizes."""
 
     sha256: Sha256
     """SHA-256 of the split's token file in the cache (format: harness/data/cache.py)."""
@@ -69,7 +69,7 @@ class HubTokenizer(Strict):
 
     @property
     def state(self) -> Revision:
-        """The repository at its revision."""
+        """The model repository at `revision`."""
         return Revision("model", self.repository, self.revision)
 
 
@@ -79,7 +79,7 @@ class Splits(Strict):
     dev_fraction: Annotated[float, Field(gt=0, lt=0.5)]
     """Share of the documents in the dev split, on which the learning curve is measured."""
     val_fraction: Annotated[float, Field(gt=0, lt=0.5)]
-    """Share of the documents in the val split, which is used once, for the score."""
+    """Share of the documents in the val split, on which a model is scored once, after training."""
     tokenizer_sha256: Sha256 | None = None
     """SHA-256 of `tokenizer.json` in the cache."""
     train: SplitPin | None = None
@@ -203,7 +203,7 @@ class FilesData(StreamedData):
 
     source: Literal["files"]
     files: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Paths or patterns, absolute or relative to the checkout, read in this order. Files of one pattern are sorted."""
+    """Paths or patterns, absolute or relative to the checkout, read in this order. Matches of a pattern are sorted."""
     format: Literal["text", "jsonl", "parquet"]
     """`text` is UTF-8 text, `jsonl` is JSON Lines."""
     text: str | None = None

@@ -26,7 +26,7 @@ class LlmbenchError(Exception):
 
 
 class RejectedError(LlmbenchError):
-    """A claim does not hold, or a candidate is rejected."""
+    """The claim of a submission does not hold, or a candidate is rejected."""
 
     exit_code = EXIT_REJECTED
 

@@ -59,7 +59,7 @@ class Done(Strict):
 
 
 RunEvent = Step | Evaluating | Lost | Waiting | Done
-"""Any event that an observer of a run receives."""
+"""Any event of a run that is passed to the code that shows progress."""
 
 
 class Made(Strict):
@@ -75,7 +75,7 @@ class Ended(Strict):
 
     event: Literal["ended"] = "ended"
     code: int
-    """Exit code; negative for a signal."""
+    """Exit code of the process; if a signal ended it, minus the signal's number."""
     log: str
 
 

@@ -9,7 +9,7 @@ from harness.core.dataspec import PINS
 from harness.core.errors import LlmbenchError, did_you_mean
 
 TABLES, VALUES = ("model", "optim", "budget", "data"), ("device", "threads", "compile", "processes")
-"""The tables and values that `--set` can change. It cannot change `seeds` and `rule`, which define how to judge."""
+"""The tables and values that `--set` can change. `seeds` and `rule`, which judge candidates, are not among them."""
 
 
 def apply_setting(content: dict[str, Any], setting: str) -> None:
@@ -41,7 +41,7 @@ def apply_setting(content: dict[str, Any], setting: str) -> None:
     for name in parents:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
-            raise LlmbenchError(f"--set {key[:80]}: '{name}' is a single value without keys; set it itself")
+            raise LlmbenchError(f"--set {key[:80]}: '{name}' is a value, not a table; leave out what follows it")
     table[last] = _read(text)
     if first == "data" or key == "model.vocab_size":
         for pin in PINS:

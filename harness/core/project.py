@@ -54,7 +54,7 @@ class Project:
         """The checkout that contains `start` (default: the working directory).
 
         Raises LlmbenchError if there is none. Also raises it if the running code belongs to another checkout, because
-        results must come from the code that the checkout shows.
+        results must come from the checkout's own code.
         """
         here = (start or Path.cwd()).resolve()
         for folder in (here, *here.parents):
@@ -74,7 +74,7 @@ def sha256(data: bytes) -> str:
 
 
 def file_stamp(path: Path) -> str:
-    """A file's size and the time of its last change, as text. If this text is the same as before, so is the file."""
+    """A file's size and the time of its last change, as text. If it is the same as before, the file is unchanged."""
     status = path.stat()
     return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
 
@@ -117,7 +117,7 @@ def submission_folders(project: Project) -> list[Path]:
 
 
 def folder_number(folder: Path) -> int | None:
-    """The number in the name of a submission's folder, `NNNN-recipe`; None if the name has another form."""
+    """The number in the name of a submission's folder, `NNNN-name`; None if the name has another form."""
     match = re.match(r"^(\d{4,})-[a-z0-9][a-z0-9_+-]*$", folder.name)
     return int(match[1]) if match else None
 
@@ -159,6 +159,6 @@ def write_changed(path: Path, text: str) -> None:
 
 
 def derive_seed(*key: object) -> int:
-    """A 63-bit seed computed from the values in `key`. Each use of randomness has its own key, so its own stream."""
+    """A 63-bit seed computed from the values in `key`. Each purpose has its own key, and so its own random stream."""
     digest = hashlib.sha256("\x1f".join(map(str, key)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -57,7 +57,7 @@ class ExpertLayer(Strict):
 
 
 NETWORK_OPEN = "network open"
-"""Entry of `Training.confinement`. It says that the run's processes could use the network, to exchange data."""
+"""Entry of `Training.confinement`. The run's processes had the network, because they exchange data over it."""
 
 
 class BatchShape(Strict):
@@ -112,7 +112,7 @@ class Training(Strict):
     weights_sha256: Sha256
     """SHA-256 of the final weights as a safetensors file."""
     confinement: tuple[Line, ...]
-    """Mechanisms that denied the training process other files, the network and new processes; empty if none did."""
+    """Mechanisms that kept the training process from other files, the network and new processes; empty if none did."""
     curve: tuple[CurvePoint, ...]
     batches: tuple[BatchShape, ...] | None = ABSENT
     """Batch shapes, if a variant changes them; None if all batches have the track's shape."""
@@ -137,7 +137,7 @@ class Evaluation(Strict):
     probes: tuple[Line, ...]
     """Names of the probes that the model passed."""
     confinement: tuple[Line, ...]
-    """Mechanisms that denied the model's process other files, the network and new processes; empty if none did."""
+    """Mechanisms that kept the model's process from other files, the network and new processes; empty if none did."""
     eval_s: Seconds
     """Wall-clock time of one pass over val."""
     eval_cpu_s: Seconds | None = ABSENT
@@ -165,7 +165,7 @@ class Evaluation(Strict):
 
 
 class Machine(Strict):
-    """Properties of the machine that affect times and the last bits of a loss. No user and no host names."""
+    """Properties of the machine that affect times and the last bits of a loss. It holds no user or host name."""
 
     cpu: Line
     cores: Positive
@@ -291,7 +291,7 @@ def parse_json(text: str) -> Any:
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a dictionary. Raises ValueError for a repeated key, because two programs may read two different values."""
+    """Make a dictionary of `pairs`. Raises ValueError for a repeated key, which programs may read in different ways."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
@@ -302,7 +302,7 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def read_record(path: Path, adapter: TypeAdapter[Parsed], text: str | None = None) -> Parsed:
     """Read and check one JSON file of any schema. `text` is the file's content, if it was read already.
 
-    Raises LlmbenchError if the file is missing or truncated, has a newer schema, or breaks the schema.
+    Raises LlmbenchError if the file is missing or truncated, has a newer schema, or does not fit the schema.
     """
     text = read_text(path) if text is None else text
     try:
@@ -323,7 +323,7 @@ def read_record(path: Path, adapter: TypeAdapter[Parsed], text: str | None = Non
 
 @lru_cache(maxsize=256)  # many submissions hold the same runs of a record
 def _parse(text: str, adapter: TypeAdapter[Parsed]) -> Parsed:
-    """Parse `text`. Raises ValueError if it is not valid JSON, has a key twice, or breaks the schema."""
+    """Parse `text`. Raises ValueError if it is not valid JSON, has a key twice, or does not fit the schema."""
     record = adapter.validate_json(text)
     if dump_json(record) != text:
         parse_json(text)  # pydantic accepts a repeated key

@@ -77,7 +77,7 @@ class Rule(Strict):
     looks: tuple[Positive, ...]
     """Numbers of pairs after which the confirmation may decide."""
     levels: tuple[Annotated[float, Field(gt=0, lt=0.5)], ...]
-    """One-sided significance level of the test after each of `looks`. Over all looks they give `alpha`."""
+    """One-sided significance level of the test after each number in `looks`. Together they give `alpha`."""
     stored_runs: Positive | None = None
     """Number of stored runs of the record that each candidate is compared with; None if both are trained in pairs."""
     futility_alpha: Annotated[float, Field(gt=0, le=0.5)] | None
@@ -101,12 +101,12 @@ class Rule(Strict):
     time_tolerance: Annotated[float, Field(gt=0, lt=10)]
     """With `--lane simplicity`: largest time ratio candidate / record, minus one, that counts as equally fast."""
     holds_on: Annotated[dict[TrackName, Sha256], Field(min_length=1)] | None = None
-    """With `--lane loss`: other sizes of this track (name -> digest), on none of which a record may be shown to be
-    worse. None if no other size is tested."""
+    """With `--lane loss`: other sizes of this track (name -> digest). A record must not be shown to be worse on any of
+    them. None if no other size is tested."""
 
     @property
     def record_runs(self) -> int:
-        """Largest number of runs of the record on public seeds that judging a candidate needs."""
+        """Number of runs of the record on public seeds that judging a candidate needs at most."""
         return max(self.screen_looks[-1:] + self.looks[:1] + (self.stored_runs or 1,))
 
     @property
@@ -137,7 +137,7 @@ class Rule(Strict):
         above = all(drop <= passed for drop, passed in zip(self.screen_drop, self.screen_pass, strict=True))
         if self.screen_looks and (not above or self.screen_drop[-1] != self.screen_pass[-1]):
             raise ValueError(
-                "each entry of screen_drop must be at most the same entry of screen_pass, and the last ones equal"
+                "no entry of screen_drop may exceed the same entry of screen_pass, and the last two must be equal"
             )
         return self
 
@@ -191,7 +191,7 @@ class Track(Strict):
         fewest = self.rule.record_runs
         if len(set(self.seeds)) != len(self.seeds) or len(self.seeds) < fewest:
             raise ValueError(
-                f"seeds must hold {fewest} or more different numbers, because the rule needs a record's run on each"
+                f"seeds must hold {fewest} or more different numbers, because the rule needs that many record runs"
             )
         if self.compile and self.num_processes > 1:
             raise ValueError("compile and processes cannot be combined yet; leave one of them out")
@@ -223,7 +223,7 @@ class Track(Strict):
         return self._digest("rule", "seeds")
 
     def _digest(self, *but: str) -> str:
-        """SHA-256 without the keys `but` and without absent keys, so a new optional key changes no old digest."""
+        """SHA-256 without the keys `but`. Absent keys do not count, so a new optional key changes no old digest."""
         beside = {"summary", "reported", "settings"}  # they change neither training nor rule
         content = self.model_dump(mode="json", exclude={*beside, *but}, exclude_none=True)
         return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())

@@ -1,6 +1,6 @@
 """The cache of a track's tokens: memory-mapped arrays, checked against the digests that the track's file states.
 
-A token array is little-endian, uint16 where the vocabulary has at most 2**16 tokens, else uint32. Each document of
+A token array is little-endian, uint16 if the vocabulary has at most 2**16 tokens, else uint32. Each document of
 text is a separator followed by the text's tokens. Every token but the array's first is predicted once.
 Shapes: N tokens.
 """
@@ -34,7 +34,7 @@ class Manifest(Strict):
     tokenizer_sha256: Sha256
     splits: Annotated[dict[SplitName, SplitPin], OneEach]
     stamps: Annotated[dict[SplitName, str], OneEach]
-    """`file_stamp` of each array when its digest was computed. While the stamp is the same, the digest is valid."""
+    """Size and time of change of each array (`file_stamp`) when it was hashed. A changed array is hashed again."""
     origin: dict[str, str]
     """Source of the documents with its version: a repository's commit, files or a package."""
 

@@ -28,7 +28,7 @@ UTF-8, for rows of another shape, and (StopIteration) for an empty JSON file."""
 
 
 class Document(NamedTuple):
-    """One unit of text; all of it belongs to one split."""
+    """One document of the corpus. Each document belongs to exactly one split."""
 
     split: SplitName
     content: str | Sequence[int]
@@ -36,7 +36,7 @@ class Document(NamedTuple):
 
 
 class PackageCorpus:
-    """JSON lines inside an installed package; small enough to be held in memory."""
+    """The corpus in an installed package: a JSON Lines file, small enough to be held in memory."""
 
     def __init__(self, spec: PackageData) -> None:
         texts = load_package(spec)
@@ -91,7 +91,10 @@ class StreamedCorpus:
         if isinstance(content, str) == self.is_text and isinstance(content, str | list):
             return content.encode() if isinstance(content, str) else repr(content).encode()
         kind = "text" if self.is_text else "lists of tokens"
-        raise LlmbenchError(f"column '{self.column}' of {self.spec.title} must hold {kind}, found {str(content)[:60]}")
+        raise LlmbenchError(
+            f"column '{self.column}' of {self.spec.title} must hold {kind}, found {str(content)[:60]}; "
+            f"name another column in the track's file"
+        )
 
 
 Corpus = PackageCorpus | StreamedCorpus
@@ -135,7 +138,7 @@ def _open(spec: HubData | FilesData) -> tuple[Any, dict[str, str]]:
 
 
 def files_origin(spec: FilesData) -> dict[str, str]:
-    """Path -> size and time of change of each file, in reading order. Raises LlmbenchError for a missing file."""
+    """Path -> size and time of change, for the files in reading order. Raises LlmbenchError if there are none."""
     origin: dict[str, str] = {}
     for pattern in spec.files:
         matches = _matching(pattern)

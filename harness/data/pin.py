@@ -32,7 +32,7 @@ def pin_track(project: Project, track: Track, *, force: bool = False, observe: O
     manifest = read_manifest(bare)
     if manifest is None:
         raise LlmbenchError(
-            f"the cached tokens of {track.name} were deleted meanwhile; "
+            f"the cached tokens of {track.name} were deleted while they were read; "
             f"run `llmbench data pin --track {track.name}` again"
         )
     if not force:
@@ -48,7 +48,7 @@ def pin_track(project: Project, track: Track, *, force: bool = False, observe: O
 def pinned_text(text: str, pins: dict[str, str], commits: dict[str, str]) -> str:
     """The text of a track's file with `pins` in its table [data]. They replace older pins, or follow its last key.
 
-    `pins` is key -> value as TOML. `commits` replace the revisions in [data] and in its tokenizer.
+    `pins` is key -> value as TOML. `commits` is key -> the commit that replaces the revision there.
     """
     document = tomlkit.parse(text)
     data: Any = document["data"]

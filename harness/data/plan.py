@@ -105,7 +105,7 @@ def check_shape(track: Track, sequences: object, length: object, *, is_last: boo
         )
     if sequences % size:
         raise LlmbenchError(
-            f"batch_shape gave {sequences} sequences; the number must be a multiple of {size}, the track's processes"
+            f"batch_shape gave {sequences} sequences; the number must be a multiple of {size}, the number of processes"
         )
     tokens, own = sequences * length, budget.batch_tokens
     if tokens > MOST_BATCH * own or (tokens * MOST_BATCH < own and not is_last):

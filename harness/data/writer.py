@@ -26,7 +26,7 @@ from harness.data.corpus import Corpus, Document
 from harness.data.vocabulary import Vocabulary
 
 CHUNK_CHARACTERS = 4_000_000
-"""Characters of text between two checkpoints, one or two seconds of work. In a tokenized corpus, number of tokens."""
+"""Characters of text between two checkpoints, one or two seconds of work. A token id counts as one character."""
 PROGRESS = "progress.json"
 
 
@@ -43,7 +43,7 @@ class Progress(Strict):
     """State of a preparation at a checkpoint. Tokens written after the checkpoint are discarded."""
 
     origin: dict[str, str]
-    """`Corpus.origin`, and the version of the library `datasets`, for which alone the position is valid."""
+    """`Corpus.origin`, and the version of the library `datasets`, as a position is valid only for that version."""
     position: Any
     """How far the corpus was read (`Corpus.position()`); None at the beginning."""
     splits: Annotated[dict[SplitName, SplitProgress], OneEach]

@@ -56,7 +56,7 @@ def canonical_text(text: str) -> str:
 
 @lru_cache(maxsize=256)
 def tree_digest(text: str) -> str:
-    """SHA-256 of the syntax tree, which is written in a format of our own, as `ast.dump` depends on Python's version.
+    """SHA-256 of the syntax tree as text, in a format of our own, because `ast.dump` depends on Python's version.
 
     Raises LlmbenchError if the text is not Python.
     """

@@ -1,6 +1,6 @@
 """Finds conflicts: two variants of a recipe that replace the same part of the model, optimizer or schedule.
 
-A variant sets a factory, a function that makes a part. It does not replace the earlier factory if it calls it. An
+A variant sets a factory, a function that makes a part. It replaces the earlier factory unless it calls that factory. An
 optimizer can be replaced although its factory is called, because a variant may build another optimizer from its
 parameter groups. A field of a config is replaced if its new value does not depend on the old one.
 """
@@ -55,7 +55,7 @@ class Traced:
 
 
 def check_used(traces: Sequence[Traced], component: str, advice: str) -> None:
-    """Raises LlmbenchError if a later variant's factory of `component` is called, but does not call an earlier one's.
+    """Raises LlmbenchError if a variant's factory of `component` is called, but that of the variant before is not.
 
     `advice` is the end of the message, which says how the later variant can keep the earlier one.
     """
@@ -165,7 +165,7 @@ def _names_in(value: Any) -> tuple[str, ...]:
 
 
 def check_rates(traces: Sequence[Traced], muon: type, optimizers: Sequence[Any]) -> None:
-    """Raises LlmbenchError if a variant's `lr_scale` or `muon` is replaced, or no optimizer uses it."""
+    """Raises LlmbenchError if a variant's `lr_scale` or `muon` is replaced, or if no optimizer uses it."""
     check_used(traces, "lr_scale", "multiply by `parts.lr_scale(name, parameter)`")
     for trace in traces:
         unused = trace.component == "lr_scale" and not trace.used
@@ -190,8 +190,8 @@ def check_configs(
 ) -> None:
     """Record in `setters` the config fields that `variant` sets: name of the field -> variant.
 
-    Raises LlmbenchError if it ignores a value that an earlier variant set. It does so if it sets the same value when it
-    is applied to the base alone; `on_base` returns the base before and after that.
+    Raises LlmbenchError if it ignores a value that an earlier variant set, that is, if it sets the same value without
+    the earlier variants. `on_base` returns the base, and the base with `variant` alone.
     """
     changed = dict(changed_fields(before, after))
     if setters.keys() & changed.keys():

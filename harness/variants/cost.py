@@ -29,7 +29,7 @@ FREE_STYLE = 2
 # Up to four entries of a table are free, such as the four sides of a padding. Up to six arguments of a call are free.
 FREE_ENTRIES, FREE_ARGUMENTS = 4, 6
 STRING_BYTES = 32
-"""About the characters in a line of code. A longer string costs one more statement for each such line."""
+"""About the number of characters in a line of code. A longer string costs one more statement for each such line."""
 FACTORIES = frozenset(field.name for field in fields(Parts))
 # Decorators that only declare what a function is.
 MARKS = frozenset(
@@ -88,7 +88,7 @@ def _code(value: object) -> ast.Module | None:
 
 
 class _Statement:
-    """Cost of one statement: one, plus the statements that its expressions replace, plus its unusual work."""
+    """Cost of one statement: one, plus the statements that its expressions replace, plus work beyond the usual."""
 
     def __init__(self, statement: ast.stmt, parents: Parents) -> None:
         self.nodes: list[ast.AST] = []

@@ -41,7 +41,7 @@ def parse_recipe(recipe: str) -> tuple[str, ...]:
     if base != BASE or not all(variants):
         raise LlmbenchError(f"recipe '{recipe}' must have the form `{BASE}` or `{BASE}+variant+variant`")
     if len(set(variants)) != len(variants):
-        raise LlmbenchError(f"recipe '{recipe}' names a variant twice; leave one out")
+        raise LlmbenchError(f"recipe '{recipe}' names a variant twice; name it once")
     return tuple(variants)
 
 

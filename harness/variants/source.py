@@ -28,7 +28,7 @@ class Notes:
     claimed: str | None = None
     """What the source measured, in its own unit."""
     constants: str | None = None
-    """Where the numbers in the code come from: the source, or a number of tries on dev."""
+    """Where the numbers in the code come from: the source, or tries on the dev split, with their number."""
 
 
 @dataclass(frozen=True)

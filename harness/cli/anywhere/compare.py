@@ -215,7 +215,7 @@ def _arms(
     say: Callable[[str], None],
     worktrees: Path | None,
 ) -> Arms:
-    """The two arms that the settings and the revisions name. Raises LlmbenchError if they cannot be compared."""
+    """The two sides to compare, from settings and revisions. Raises LlmbenchError if they cannot be compared."""
     if settings.run is None:
         if revisions:
             raise LlmbenchError(

@@ -73,7 +73,7 @@ def noise(
         folder, removed = save_study(project, contest_track, measured)
         log(
             f"saved under {folder}"
-            + (f"; {removed} older runs of another version of the track or other code were removed" if removed else "")
+            + (f"; removed {removed} older runs, made with another version of the track or code" if removed else "")
         )
         log(f"to report on all saved runs: `llmbench noise --stored --track {track}`")
     if as_json:
