@@ -125,7 +125,7 @@ def rerun(project: Project, folder: Path, max_pairs: int | None, jobs: int | Non
 
 
 def _again(store: RunStore, arms: Arms, seeds: Sequence[int], max_pairs: int | None) -> Contest:
-    """Train pairs on `seeds` until the rule decides, or `max_pairs` are trained. Logs the result of each look."""
+    """Train pairs on `seeds` until the rule decides, or `max_pairs` are trained. Logs each result on the way."""
     return run_stage(store, arms, "confirmation", seeds=seeds, max_pairs=max_pairs, announce=announcer(store, arms))
 
 

@@ -177,7 +177,8 @@ def check_limit(max_pairs: int | None, rule: Rule) -> None:
 def announcer(store: RunStore, arms: Arms) -> Announce:
     """Logs both recipes, and returns a function for progress.
 
-    The function is called before each look. It logs the result of the previous look, and the runs that the next needs.
+    The function is called before each look, a number of pairs after which the rule may decide. It logs the result of
+    the previous look, and the runs that the next look needs.
     """
     at_a_time = plural(store.jobs, "run")
     log(f"{arms.candidate} against {arms.record} on {store.track.name}, {at_a_time} at a time. {arms.remark}".rstrip())

@@ -25,7 +25,7 @@ TABLE_CONCENTRATIONS = (1.0, CONCENTRATION, 6.0, 10.0)
 
 
 class Power(NamedTuple):
-    """The probability that an audit finds one kind of leak."""
+    """The probability that an audit (leak test) finds one kind of leak."""
 
     nats: float
     """Gain at each leaking position, in nats."""
@@ -36,7 +36,7 @@ class Power(NamedTuple):
 
 
 class Audit(Strict):
-    """The numbers of an audit that the model passed. A failed audit is not stored."""
+    """The numbers of an audit (leak test) that a model passed. A failed audit is not stored."""
 
     weights_sha256: Sha256
     """SHA-256 of the weights of the model that was tested."""
@@ -57,7 +57,7 @@ class Audit(Strict):
 
 
 def probability_found(positions: int, tested: int, worth: float, nats: float) -> float:
-    """Probability, 0 to 1, that an audit finds a leak.
+    """Probability, 0 to 1, that an audit (leak test) finds a leak.
 
     The audit tests `tested` of `positions` positions. The leak lowers the mean val loss by `worth` nats per token, and
     gains `nats` at each leaking position.
@@ -72,7 +72,7 @@ def probability_found(positions: int, tested: int, worth: float, nats: float) ->
 
 
 def positions_needed(positions: int) -> int:
-    """Number of positions that an audit must test to find a leak of the standard size with probability FOUND.
+    """Number of positions at which an audit must test to find a leak of the standard size with probability FOUND.
 
     The standard size is given by WORTH and CONCENTRATION. `positions` is the number of positions that can be tested. It
     is returned if even a test of all of them is not enough.

@@ -73,7 +73,7 @@ class Rule(Strict):
     """One value for each entry of `screen_looks`, in units of `noise_nats`. The candidate is dropped if its mean gain
     minus its price is below this value. The last value equals the last one of `screen_pass`."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)]
-    """Probability that the confirmation accepts a candidate without a gain (one-sided, over all `looks`)."""
+    """Probability that the confirmation (deciding stage) accepts a candidate without a gain, over all `looks`."""
     looks: tuple[Positive, ...]
     """Numbers of pairs after which the confirmation may decide."""
     levels: tuple[Annotated[float, Field(gt=0, lt=0.5)], ...]
@@ -81,9 +81,9 @@ class Rule(Strict):
     stored_runs: Positive | None = None
     """Number of stored runs of the record that each candidate is compared with; None if both are trained in pairs."""
     futility_alpha: Annotated[float, Field(gt=0, le=0.5)] | None
-    """Before the last look, a candidate is rejected early if the gain's one-sided upper confidence bound at this level
-    is not above the margin, the value that the gain must exceed. At 0.5 the bound is the mean gain. With None, as in a
-    re-run, it is the upper end of the look's confidence interval."""
+    """Before the last of `looks`, a candidate is rejected early if the gain's one-sided upper confidence bound at this
+    level is not above the margin, the value that the gain must exceed. At 0.5 the bound is the mean gain. With None, as
+    in a re-run, it is the upper end of the confidence interval."""
     loss_per_statement: Annotated[float, Field(ge=0, lt=1)]
     """Price of each added statement: the gain, in nats, that it must bring."""
     max_slowdown: Annotated[float, Field(gt=0, lt=10)]
