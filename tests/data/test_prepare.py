@@ -169,7 +169,7 @@ def test_a_split_without_a_document_is_an_error(files_track: MakeTrack) -> None:
 def test_a_large_vocabulary_is_written_in_four_bytes(files_track: MakeTrack) -> None:
     track = files_track()
     wide = track.model_copy(update={"model": track.model.__class__(**{**vars(track.model), "vocab_size": 2**16 + 1})})
-    with pytest.raises(LlmbenchError, match="the text yields"):
+    with pytest.raises(LlmbenchError, match="the text is enough for only"):
         prepare(wide)
     partial = cache_folder(wide).with_suffix(".partial")
     shutil.copy(prepare(track) / "tokenizer.json", partial)  # a smaller tokenizer fits as well
