@@ -144,7 +144,7 @@ DECISION_EXITS = {"accepted": EXIT_OK, "rejected": EXIT_REJECTED, "undecided": E
 
 
 def open_track(track: str, settings: Sequence[str] = ()) -> tuple[Project, Track]:
-    """The checkout around the working directory, and the track with `settings` applied. Raises LlmbenchError."""
+    """The checkout of the working directory, and the track changed by `settings`. Raises LlmbenchError without one."""
     project = Project.find()
     return project, load_track(project, track, settings)
 

@@ -97,7 +97,7 @@ def changed_files(root: Path, commit: str) -> dict[str, Change]:
 
 
 def _mode(path: Path) -> str:
-    """The mode that git would give to an untracked path."""
+    """The file mode (`Change.mode`) that git would give to a path that it does not track."""
     if path.is_symlink():
         return "120000"
     if path.is_dir():  # git lists an untracked folder's files; it lists a folder itself only if that is a repository
