@@ -1,7 +1,7 @@
 """The command line: a command parses its options, makes one call, prints the result, and sets the exit code.
 
-Results go to stdout, everything else to stderr. May import every room. To add a command, write a function in a module
-of its family, and name it in COMMANDS. A command's module is imported only when the command runs, so that
+Results go to stdout, everything else to stderr. May import every folder of harness/. To add a command, write a function
+in a module of this folder, and name it in COMMANDS. A command's module is imported only when the command runs, so that
 `llmbench --help` answers at once.
 """
 
@@ -49,7 +49,7 @@ def _group(text: str, sections: Mapping[str, Commands], **options: Any) -> typer
             try:
                 return super().invoke(ctx)
             except KeyboardInterrupt as error:
-                raise InterruptedRunError("interrupted; run the same command again to go on") from error
+                raise InterruptedRunError("interrupted; run the same command again to continue") from error
 
         def format_commands(self, ctx: Any, formatter: Any) -> None:
             """List the commands in the group's help, without importing them."""
@@ -58,7 +58,7 @@ def _group(text: str, sections: Mapping[str, Commands], **options: Any) -> typer
                     formatter.write_dl([(f"{name:11}", text) for name, (_, text) in lines.items()])
 
     made = typer.Typer(help=text, cls=Group, no_args_is_help=True, rich_markup_mode=None, **options)
-    made.callback()(lambda: None)  # without a callback, typer makes it a single command
+    made.callback()(lambda: None)  # without a callback, typer makes no group of it
     return made
 
 
@@ -66,40 +66,40 @@ COMMANDS: Mapping[str, Commands] = {
     "Compete": {
         "run": (
             {
-                "baseline": ("run.run_baseline", "Train the record holder on the track's seeds."),
-                "candidate": ("run.run_candidate", "Train a candidate and the record in pairs, and judge."),
+                "baseline": ("run.run_baseline", "Train the record's recipe on the track's public seeds."),
+                "candidate": ("run.run_candidate", "Train a candidate beside the record and judge it."),
             },
-            "Train the record holder, or a candidate against it.",
+            "Train the record, or a candidate that may beat it.",
         ),
-        "campaign": ("studies.campaign.campaign", "Judge many candidates: screen all, confirm the best."),
-        "submit": ("run.submit", "File a result, print or open its pull request."),
+        "campaign": ("studies.campaign.campaign", "Judge many candidates: test all cheaply, confirm the best."),
+        "submit": ("run.submit", "Write a result under submissions/ for a pull request."),
         "ablate": ("studies.ablate.ablate", "Measure what each variant of the record contributes."),
-        "ladder": ("studies.ladder.ladder", "Measure ideas on several sizes of a track."),
-        "plan": ("studies.noise.plan", "Estimate how likely a gain is found, and the time."),
+        "ladder": ("studies.ladder.ladder", "Measure ideas on smaller and larger models of a track."),
+        "plan": ("studies.noise.plan", "Estimate the chance that a gain is accepted, and the time."),
     },
-    "Any trainer": {
+    "Your own trainer": {
         "compare": ("anywhere.compare.compare", "Compare two versions of your own trainer."),
-        "judge": ("anywhere.judge.judge", "Judge numbers that you have already."),
+        "judge": ("anywhere.judge.judge", "Test whether a candidate wins, from numbers you have."),
         "init": ("anywhere.init.init", "Write llmbench.toml and a CI workflow for your trainer."),
     },
-    "Look": {
-        "leaderboard": ("leaderboard.leaderboard", "Show records and negative results, or write a site."),
-        "history": ("history.history", "List all verdicts, of this machine and of the board."),
+    "Show": {
+        "leaderboard": ("leaderboard.leaderboard", "Show records and negative results; write a web site of them."),
+        "history": ("history.history", "List all verdicts of this machine and of the submissions."),
         "variants": ("inspect.variants", "List the variants, or show one."),
-        "tracks": ("inspect.tracks", "List the tracks (contests), or show one."),
-        "explain": ("board.explain", "Explain a reason code or a flag."),
+        "tracks": ("inspect.tracks", "List the tracks (fixed training tasks), or show one."),
+        "explain": ("board.explain", "Explain the reason code of a verdict, or a reviewer's flag."),
     },
     "Check": {
-        "verify": ("board.verify", "Recompute a claim's numbers, or train it again."),
-        "challenge": ("challenge.challenge", "Train a record again and file the result."),
+        "verify": ("board.verify", "Recompute a submission's numbers, or train it again."),
+        "challenge": ("challenge.challenge", "Train a record again on new seeds and file the result."),
     },
     "Set up": {
         "doctor": ("inspect.doctor", "Show what this machine can run, and how fast."),
         "data": (
             {
-                "prepare": ("data.data_prepare", "Make the tokens and check their digests."),
-                "pin": ("data.data_pin", "Make the tokens and write their digests into the track."),
-                "info": ("data.data_info", "Show source, splits, digests and folder."),
+                "prepare": ("data.data_prepare", "Tokenize the text and check the tokens' digests."),
+                "pin": ("data.data_pin", "Tokenize the text and write the digests into the track's file."),
+                "info": ("data.data_info", "Show the text's source, and splits and digests of the tokens."),
             },
             "Make and inspect a track's tokens.",
         ),
@@ -108,7 +108,7 @@ COMMANDS: Mapping[str, Commands] = {
     },
 }
 app = _group(
-    "Decide whether a pretraining idea breaks the record: train both under one budget and test the gain.\n\n"
+    "Decide whether a pretraining idea breaks the record: train both with the same budget and test the gain.\n\n"
     "First steps: `llmbench run baseline`, then `llmbench run candidate --variant NAME` with a name from "
     "`llmbench variants`, then `llmbench submit`.\n\n"
     "Exit codes: 0 accepted or fine, 2 wrong input, 3 rejected, 4 undecided or not comparable, 1 a bug of llmbench.",
@@ -135,12 +135,12 @@ def _options(
 
 def main() -> None:
     """Run the command line. The only place that turns an expected error into one sentence and an exit code."""
-    gc.set_threshold(100_000)  # reading a board frees nothing; checks after every 700 objects took half its time
+    gc.set_threshold(100_000)  # collections after every 700 objects took half of a board's reading time
     try:
         app(standalone_mode=True, prog_name="llmbench")
     except LlmbenchError as error:
         complain(f"llmbench: {error}")
         sys.exit(error.exit_code)
-    except PermissionError as error:  # for a folder above a file; the code that reads the file does not catch this
+    except PermissionError as error:  # for a folder above a file; code that reads files does not catch it
         complain(one_line(f"llmbench: cannot reach {error.filename}: {error.strerror}; fix the permissions"))
         sys.exit(EXIT_USAGE)

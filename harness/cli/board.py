@@ -1,4 +1,4 @@
-"""Commands that check the board and its claims, and that explain codes."""
+"""Commands that check submissions (`verify`) and explain the codes in verdicts (`explain`)."""
 
 from __future__ import annotations
 
@@ -30,39 +30,43 @@ def verify(
         argument(
             "PATH",
             "A submission's folder or number, or a comparison.json of `llmbench compare`. Default: all submissions and "
-            "the CSV.",
+            "leaderboard.csv.",
             options.complete_submissions,
         ),
     ] = None,
-    all_: Annotated[bool, flag("--all", "Check all submissions and the CSV; the default.")] = False,
+    all_: Annotated[bool, flag("--all", "Check all submissions and leaderboard.csv; this is the default.")] = False,
     base: Annotated[
         str | None,
-        option("REVISION", "Also check that the difference from this git revision is one submission and nothing else."),
+        option("REVISION", "Also check that the changes since this git revision are one submission and nothing else."),
     ] = None,
     again: Annotated[
-        bool, flag("--rerun", "Then train the claim again on fresh seeds and judge whether it holds.")
+        bool, flag("--rerun", "Also train the submission again on new seeds, and judge whether its claim holds.")
     ] = False,
     max_pairs: options.MaxPairs = None,
     jobs: options.Jobs = None,
     as_json: options.Json = False,
     as_markdown: Annotated[bool, flag("--markdown", "Print Markdown, for a CI job's summary.")] = False,
 ) -> None:
-    """Recompute every number of a submission from its runs, replay its verdict, and check the board.
+    """Recompute every number and the verdict of a submission from its runs, and check leaderboard.csv.
 
-    With --rerun, both arms of one submission are then trained on this machine, on seeds that follow from its sources
-    and runs. The claim is `confirmed` (exit code 0) if the rule accepts the re-run too, `refuted` (3) if the re-run
-    excludes it, else `open` (4). Of an opening the same seeds are trained again.
+    With --rerun, record and candidate of one submission are then trained again on this machine. The seeds are new: they
+    are computed from the submission's code and runs. The claim is `confirmed` (exit code 0) if the new runs lead to the
+    same decision, `refuted` (3) if they show that the claim is wrong, else `open` (4). A submission of a track's base
+    (kind `opening`) claims no gain, so it is trained again on its own seeds and the numbers are compared.
     """
     if path is not None and path.suffix == ".json":
         verify_comparison(path, as_json=as_json, as_markdown=as_markdown)
     project = Project.find()
     if path is not None and (all_ or base):
-        raise LlmbenchError("--all and --base check the whole board; leave the folder out")
+        raise LlmbenchError("--all and --base check all submissions; leave the folder out")
     if again and path is None:
-        raise LlmbenchError("--rerun trains one claim again; name it: `llmbench verify submissions/NNNN-name --rerun`")
+        raise LlmbenchError(
+            "--rerun trains one submission again; name its folder: `llmbench verify submissions/NNNN-name --rerun`"
+        )
     if not again and (max_pairs is not None or jobs is not None):
         raise LlmbenchError(
-            "--max-pairs and --jobs need --rerun, because nothing else is trained; add it or leave them out"
+            "--max-pairs and --jobs need --rerun, because without it nothing is trained; "
+            "add --rerun, or leave these options out"
         )
     more: dict[str, Any] = {}
     if base is not None:
@@ -107,7 +111,9 @@ def _check_one(project: Project, path: Path) -> dict[str, Checked]:
     folder = _claim_folder(project, path)
     if folder.parent != project.submissions or not folder.is_dir():
         meant = did_you_mean(folder.name, (own.name for own in project.submissions.glob("[0-9]*")))
-        raise LlmbenchError(f"{path} is not a folder under submissions/{meant}; name one, or leave it out to check all")
+        raise LlmbenchError(
+            f"{path} is not a folder under submissions/{meant}; name such a folder, or none to check all submissions"
+        )
     return {folder.name: check_folder(project, folder, readable_board(project, until=folder))}
 
 
@@ -124,7 +130,7 @@ def _show_check(found: VerifyDocument) -> None:
 
 
 def _check_markdown(project: Project, found: VerifyDocument) -> str:
-    """The check as Markdown, then the README of each new submission without problems."""
+    """The results of the check as Markdown, then the README of each new submission without problems."""
     texts = [f"**{markdown(found.summary)}**\n"] if found.summary else []
     texts.append(check_markdown(found.problems, found.flags, found.knowledge_nats))
     texts += [read_text(project.submissions / name / "README.md") for name in found.new if not found.problems[name]]
@@ -137,7 +143,7 @@ def explain(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Explain a verdict's reason code, or a flag for reviewers, in a sentence."""
+    """Explain a verdict's reason code, or a flag (a warning for reviewers), in a sentence."""
     flags = {name: mark.sentence for name, mark in FLAGS.items()}
     reasons = REASONS | flags if code is None else {code: flags.get(code) or explain_code(code)}
     if as_json:

@@ -1,4 +1,4 @@
-"""Commands that train a claim again: the re-run of a submission, and the challenge of a record."""
+"""Commands that train a submission again on new seeds: `verify --rerun` and, for a record, `challenge`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer
 from harness.board.challenge import challenge_seeds, challenged_record, merged_commit
 from harness.board.check_board import check_folder, readable_board
 from harness.board.leaderboard import read_board
-from harness.board.readme import audit_sentence, verdict_sentence
+from harness.board.readme import audit_sentence, plural, verdict_sentence
 from harness.board.submission import Challenge, Claim, Submission, fresh_seeds, load_submission
 from harness.cli.options import Jobs, Json, MaxPairs, argument, complete_records, log, show, show_json
 from harness.cli.training import about_time, announcer, check_limit, show_pairs, watched_store
@@ -37,31 +37,31 @@ OUTCOME_EXITS = {"confirmed": EXIT_OK, "refuted": EXIT_REJECTED, "open": EXIT_UN
 
 def challenge(
     number: Annotated[
-        int, argument("NUMBER", "The record's number on the board, with or without leading zeros.", complete_records)
+        int, argument("NUMBER", "The record's number on the board, such as 2 or 0002.", complete_records)
     ],
     max_pairs: MaxPairs = None,
     jobs: Jobs = None,
     as_json: Json = False,
 ) -> None:
-    """Train a record again on fresh seeds, and file the result under submissions/.
+    """Train a record again on new seeds, and file the result under submissions/.
 
-    Nobody can choose the seeds: they follow from the record's sources and runs, from the commit that merged it into the
-    main line, and from the number of earlier challenges. A record is `provisional` until a challenge confirms it. One
-    refutation makes it `disputed`, until a later confirmation. A second refutation makes it `retracted`, and the track
-    falls back to the record before. Nothing is filed until the re-run has a verdict. To train it again without filing:
-    `llmbench verify submissions/NNNN-name --rerun`.
+    Nobody can choose the seeds, because they are computed from the record's code and runs, the commit that merged it
+    into the main line, and the number of earlier challenges. A record is `provisional` until a challenge confirms it.
+    If a challenge refutes it, it is `disputed` until a later challenge confirms it. If two challenges refute it, it is
+    `retracted`, and the record before it counts again. Nothing is filed until the new runs have a verdict. To train the
+    record again without filing: `llmbench verify submissions/NNNN-name --rerun`.
 
     Exit codes: 0 the record is confirmed, 3 refuted, 4 open or undecided.
     """
     project = Project.find()
 
     def wait() -> None:
-        log(f"another challenge of record {number} runs on this machine; waiting until it ends")
+        log(f"another challenge of record {number} is running on this machine; waiting until it ends")
         until_free.enter_context(patiently("waiting"))
 
     lock_file = (
         project.runs / f".challenge-{number}.lock"
-    )  # the seeds of the second depend on whether the first is filed
+    )  # the seeds of a second challenge depend on whether the first was filed
     with ExitStack() as until_free, only_one(lock_file, wait):
         until_free.close()
         board = read_board(project)
@@ -99,7 +99,7 @@ def challenge(
 
 
 def rerun(project: Project, folder: Path, max_pairs: int | None, jobs: int | None, *, as_json: bool) -> NoReturn:
-    """Train the claim in `folder`, which has no problems, on fresh seeds; print the outcome and exit with its code."""
+    """Train the checked submission in `folder` again on new seeds. Prints the outcome and exits with its code."""
     submission = load_submission(folder)
     track = claim_track(project, submission)
     if submission.kind == "opening":
@@ -109,8 +109,8 @@ def rerun(project: Project, folder: Path, max_pairs: int | None, jobs: int | Non
     with watched_store(project, again, jobs, arms) as store:
         contest = _again(store, arms, fresh_seeds(submission, "rerun", track.rule.looks[-1]), max_pairs)
         if submission.kind == "record" and contest.candidates:
-            log("auditing the model that was trained again, on freshly drawn positions of val")
-            with patiently("auditing"):
+            log("testing the model that was trained again for leaks, at newly drawn positions of val (audit)")
+            with patiently("testing for leaks"):
                 audit = audit_model(store, contest.candidates[0], secrets.randbits(63))
     outcome = outcome_of(submission, readable_board(project), contest)
     if as_json:
@@ -125,22 +125,22 @@ def rerun(project: Project, folder: Path, max_pairs: int | None, jobs: int | Non
 
 
 def _again(store: RunStore, arms: Arms, seeds: Sequence[int], max_pairs: int | None) -> Contest:
-    """Run a confirmation on `seeds` and log each look."""
+    """Train pairs on `seeds` until the rule decides, or `max_pairs` are trained. Logs each result on the way."""
     return run_stage(store, arms, "confirmation", seeds=seeds, max_pairs=max_pairs, announce=announcer(store, arms))
 
 
 def _repeat(
     project: Project, folder: Path, opening: Submission, max_pairs: int | None, jobs: int | None, *, as_json: bool
 ) -> NoReturn:
-    """Train the seeds of an opening again and compare the numbers; an opening claims no gain."""
+    """Train an opening (a track's base) again on its own seeds and compare the numbers. An opening claims no gain."""
     track = track_again(claim_track(project, opening), opening)
     seeds, recipe = opening.candidate.seeds[:max_pairs], claim_arms(opening).candidate
     with watched_store(project, track, jobs) as store:
         # The opening's runs may still be kept on this machine. With another `occasion` they are trained again.
         store = replace(store, occasion=f"{opening.folder_name} again")
         asked = [store.identify(recipe, seed) for seed in seeds]
-        at_a_time = f"{store.jobs} at a time{about_time(store, asked)}"
-        log(f"{recipe} on {track.name}: {len(seeds)} seeds of {opening.folder_name} again, {at_a_time}")
+        at_a_time = f"{plural(store.jobs, 'run')} at a time{about_time(store, asked)}"
+        log(f"training {recipe} on {track.name} again with {len(seeds)} seeds of {opening.folder_name}, {at_a_time}")
         runs = store.make(asked)
     for run in runs:
         if isinstance(run, FailedRun):
@@ -156,7 +156,7 @@ def _repeat(
 
 
 def _findings(submission: Submission, contest: Contest, outcome: Outcome) -> RerunFindings:
-    """The part of a JSON document that describes a re-run: its outcome, both verdicts, and its seeds."""
+    """The part of the JSON document that describes a re-run: its outcome, old and new verdict, seeds, failed runs."""
     runs = [*contest.candidates, *contest.failed]
     return RerunFindings(
         outcome=outcome,
@@ -168,7 +168,7 @@ def _findings(submission: Submission, contest: Contest, outcome: Outcome) -> Rer
 
 
 def _show_outcome(submission: Submission, contest: Contest, outcome: Outcome) -> None:
-    """One line for each verdict, then the outcome."""
+    """Show the submission's verdict, the new verdict, and the outcome, one line each."""
     if submission.verdict is not None:
         show(f"{submission.folder_name} claims: {verdict_sentence(submission.verdict)}")
     show(f"trained again: {verdict_sentence(contest.verdict)}")

@@ -1,4 +1,4 @@
-"""Commands about a track's tokens: make them, pin them, show them."""
+"""Commands about a track's tokens: make them, write their digests into the track's file, show them."""
 
 from __future__ import annotations
 
@@ -33,28 +33,33 @@ def data_prepare(track: TrackName = DEFAULT_TRACK, force: ForceOption = False, a
 
 def data_pin(
     track: TrackName = DEFAULT_TRACK,
-    force: Annotated[bool, flag("--force", "Replace pins that the track already has.")] = False,
+    force: Annotated[bool, flag("--force", "Replace digests that the track's file already states.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a track's tokens and write their digests into its file."""
+    """Split and tokenize a track's text, and write the digests of the tokens into the track's file."""
     project, contest_track = open_track(track)
     with live_preparation(stderr_console(), track) as live:
         pinned = pin_track(project, contest_track, force=force, observe=live)
     if as_json:
         show_json(DataPinDocument(track=track, tokenizer_sha256=pinned.tokenizer_sha256, splits=pinned.splits))
-    log(f"tracks/{track}.toml is pinned; commit it. `llmbench data info --track {track}` shows what it pins.")
+    log(
+        f"the digests of the tokens are written into tracks/{track}.toml; commit this file. "
+        f"`llmbench data info --track {track}` shows the digests."
+    )
 
 
 def data_info(
     track: TrackName = DEFAULT_TRACK,
-    check: Annotated[bool, flag("--check", "Hash every cached split again, val included.")] = False,
+    check: Annotated[bool, flag("--check", "Check the digest of every cached split again, val included.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show a track's source and splits: documents, tokens, bytes, digests, and whether they are cached."""
+    """Show a track's text source and, for each split, documents, tokens, bytes, digest, and whether it is cached."""
     _, contest_track = open_track(track)
     folder, manifest, found = cache_folder(contest_track), read_manifest(contest_track), with_found_pins(contest_track)
     if check and manifest is None:
-        raise LlmbenchError(f"nothing is cached for {track}; run `llmbench data prepare --track {track}`")
+        raise LlmbenchError(
+            f"no tokens of {track} are cached, so none can be checked; run `llmbench data prepare --track {track}`"
+        )
     for split in SPLITS if check else ():
         open_split(found, split, check=True)
     spec = found.data
@@ -82,8 +87,11 @@ def data_info(
         table.add_row(split, *cells, pin.sha256[:12])
     show(table)
     if not contest_track.data.pinned:
-        show(f"not pinned: it can train, but nothing can be filed; `llmbench data pin --track {track}` pins it")
+        show(
+            f"The track's file states no digests: runs can be trained, but not submitted. "
+            f"`llmbench data pin --track {track}` writes the digests."
+        )
     if manifest is None:
-        show(f"not cached yet; `llmbench data prepare --track {track}` makes it")
+        show(f"The tokens are not cached yet. `llmbench data prepare --track {track}` makes them.")
     else:
-        show(f"cached{' and intact' if check else ''}: {folder}")
+        show(f"The tokens are cached{', and their digests are right' if check else ''}: {folder}")

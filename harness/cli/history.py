@@ -1,4 +1,4 @@
-"""The command that lists verdicts, of this machine and of the board."""
+"""The command that lists all verdicts of this machine and of the submissions."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def history(
     track: Annotated[str | None, option("NAME", "Only this track. Default: all tracks.", complete_tracks)] = None,
     as_json: Json = False,
 ) -> None:
-    """List all verdicts of this machine and of the board, filed or not, newest first.
+    """List all verdicts of this machine and of the submissions, newest first.
 
-    Each verdict has its stage and its deciding reason (`llmbench explain REASON`), the gain in nats per token (in the
-    lane speed the logarithm of the time ratio) with the number of pairs, the record that it was compared with, and the
-    number of its submission. To file one: `llmbench submit --variant NAME`, with --negative if it did not break the
-    record.
+    Each row shows the stage (screen or confirmation), the reason (`llmbench explain REASON` explains it), the gain with
+    the number of pairs, the record that the candidate was compared with, and the number of the submission or `no`. The
+    gain is in nats per token or, with --lane speed, the logarithm of the time ratio. To submit a result, use
+    `llmbench submit --variant NAME`, with --negative if the variant did not break the record.
 
-    In the folder of your own trainer it lists what `llmbench compare` kept there.
+    In the folder of your own trainer it lists the comparisons that `llmbench compare` saved there.
     """
     here = Path.cwd()
     compared = kept_comparisons((top_of(here) or here) / STORE) if track is None else []

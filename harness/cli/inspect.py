@@ -1,4 +1,4 @@
-"""Commands that show variants, tracks, this machine, and the schemas of documents."""
+"""Commands that show variants, tracks, this machine, and the schemas of the JSON documents."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from harness.variants.source import VariantSource, read_variant, variant_names
 
 def variants(
     name: Annotated[
-        str | None, argument("NAME", "One variant, with its whole docstring. Default: all.", complete_variants)
+        str | None, argument("NAME", "Show this variant, with its docstring. Default: list all.", complete_variants)
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the variants: what each changes, its source, its cost in statements, its verdicts here and on the board."""
+    """List the variants: what each changes, its source, its cost in statements, and its verdicts, submitted or not."""
     project = Project.find()
     board, sources, broken = read_board(project), list[VariantSource](), dict[str, str]()
     for one in variant_names(project) if name is None else (name,):
@@ -66,11 +66,11 @@ def variants(
 
 
 def _build(project: Project, name: str) -> documents.BuiltVariant:
-    """Let a player apply the variant to the base of the first CPU track on which it works. Takes seconds.
+    """Builds the base model with the variant, in a confined process, on the first CPU track on which that works.
 
-    Raises LlmbenchError with a reason if it fails on all of them.
+    Takes seconds. Raises LlmbenchError with a reason if it fails on all CPU tracks.
     """
-    log(f"building base+{name} in a process of its own")
+    log(f"building the model of base+{name} in a process of its own")
     loaded = [load_track(project, one) for one in sorted(track_names(project), key=lambda one: one != DEFAULT_TRACK)]
     reasons = []
     for track in (track for track in loaded if track.device == "cpu"):
@@ -80,7 +80,7 @@ def _build(project: Project, name: str) -> documents.BuiltVariant:
         except RunFailedError as error:
             command = f"llmbench run candidate --variant {name} --track {track.name} --screen"
             reasons.append(
-                f"base+{name} fails before its first step: {without_log(str(error))}; `{command}` keeps the log"
+                f"base+{name} fails before its first step: {without_log(str(error))}; `{command}` saves the whole log"
             )
         except InterruptedRunError:
             raise
@@ -91,7 +91,8 @@ def _build(project: Project, name: str) -> documents.BuiltVariant:
 
 def tracks(
     name: Annotated[
-        str | None, argument("NAME", "One track, with results that others report. Default: all.", complete_tracks)
+        str | None,
+        argument("NAME", "Show this track, also results that others published. Default: list all.", complete_tracks),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -118,7 +119,7 @@ def tracks(
         show(describe.tracks_table(loaded, holders))
         return
     (track,), (row,) = loaded, holders
-    record = f"{row.number:04d}, {row.recipe}, val loss {row.val_loss}" if row else "none, the track is not open"
+    record = f"{row.number:04d}, {row.recipe}, val loss {row.val_loss}" if row else "none, no base is filed yet"
     show(f"{track.name}: {track.summary}", style="bold")
     show("", facts_table([*describe.track_facts(track), ("record", record)]))
     if track.reported:
@@ -127,13 +128,13 @@ def tracks(
 
 
 def doctor(as_json: Json = False) -> None:
-    """Show this machine, which tracks train here, and about how long a run and a verdict take.
+    """Show this machine, which tracks can be trained on it, and about how long a run and a verdict take.
 
-    Times come from kept runs of the track under runs/. Without any, they come from the number of operations and the
-    rate at which this machine multiplies matrices, which is right within a factor of two.
+    Times come from runs of the track that are saved under runs/. If there are none, they are computed from the number
+    of operations and from the measured speed of matrix products, which is right within a factor of two.
     """
     project = Project.find()
-    with patiently("looking at this machine"), stderr_console().status("looking at this machine") as status:
+    with patiently("measuring this machine"), stderr_console().status("measuring this machine") as status:
         found = diagnose(project, lambda doing: status.update(Text(doing)))
     if as_json:
         show_json(documents.DoctorDocument(**dict(found)))
@@ -145,14 +146,14 @@ def doctor(as_json: Json = False) -> None:
 def schema(
     command: Annotated[
         list[str] | None,
-        argument("COMMAND", "A command, as `run candidate`. Default: all of them.", documents.DOCUMENTS),
+        argument("COMMAND", "A command, such as `run candidate`. Default: all commands.", documents.DOCUMENTS),
     ] = None,
-    as_json: Json = False,  # every command has it; a schema is JSON anyway
+    as_json: Json = False,  # every command has --json; here it changes nothing
 ) -> None:
-    """Print the JSON Schema of a command's --json document; of all commands if none is named.
+    """Print the JSON Schema of the document that a command prints with --json.
 
-    Every document has `schema_version`. A new field does not change the version; a field that is removed or changes its
-    meaning does.
+    Every document has a `schema_version`. It stays the same if a field is added, and increases if a field is removed or
+    changes its meaning.
     """
     if command:
         sys.stdout.write(json.dumps(documents.json_schema(" ".join(command)), indent=1) + "\n")

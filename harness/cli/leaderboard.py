@@ -19,15 +19,15 @@ NEWEST = 20  # rows of a table that a terminal shows
 def leaderboard(
     rebuild: Annotated[
         bool,
-        flag("--rebuild", "Write leaderboard.csv and all texts again from the submissions; `verify` checks them."),
+        flag("--rebuild", "Write leaderboard.csv, the board in README.md and the submissions' texts again."),
     ] = False,
     ideas: Annotated[bool, flag("--ideas", "Write docs/ideas.md and its pictures again from the submissions.")] = False,
-    html: Annotated[Path | None, option("DIR", "Write the board as a static site into this folder.")] = None,
-    all_: Annotated[bool, flag("--all", "Every row. Default: the newest twenty of each table.")] = False,
+    html: Annotated[Path | None, option("DIR", "Write the board as a static web site into this folder.")] = None,
+    all_: Annotated[bool, flag("--all", "Show every row. Default: the newest twenty of each table.")] = False,
     track: Annotated[str | None, option("NAME", "Show only this track. Default: all tracks.", complete_tracks)] = None,
     as_json: Json = False,
 ) -> None:
-    """Show the records and the negative results of every track, as leaderboard.csv has them."""
+    """Show the board: the records and the negative results of every track, from leaderboard.csv."""
     project = Project.find() if track is None else open_track(track)[0]
     rows = rebuild_texts(project) if rebuild else stored_rows(project) or make_rows(project)
     if ideas:
@@ -54,7 +54,10 @@ def leaderboard(
         log("leaderboard.csv, the board in README.md and the texts of the submissions were written again")
     if not rows:
         on = f" --track {track}" if track else ""
-        show(f"The board is empty. To open it: `llmbench run baseline{on}`, then `llmbench submit --baseline{on}`.")
+        show(
+            f"The board is empty. Its first entry is a track's base model: "
+            f"`llmbench run baseline{on}`, then `llmbench submit --baseline{on}`."
+        )
     for place, table in enumerate(board_tables(rows, Console().width, None if all_ else NEWEST)):
         show(*([""] if place else []), table)
     for track, multiple in compute_multiples(project, rows).items():

@@ -27,7 +27,7 @@ Complete = Callable[[], list[str]]
 
 
 def _complete(pattern: str, name: Callable[[Path], str]) -> Complete:
-    """A completion that offers the names of the checkout's files that match `pattern`; outside a checkout, none."""
+    """Makes a function for shell completion. It returns `name(path)` of each checkout file that matches `pattern`."""
 
     def complete() -> list[str]:
         with suppress(LlmbenchError):
@@ -64,7 +64,7 @@ def flag(name: str, text: str) -> Any:
 
 
 def option(metavar: str, text: str, complete: Complete | Iterable[str] | None = None, *names: str, **more: Any) -> Any:
-    """An option with a value; the shell completes the value. Without `names`, it is named after its parameter."""
+    """An option with a value; the shell completes the value. Its name is `names` or, without any, the parameter's."""
     return typer.Option(*names, metavar=metavar, help=text, autocompletion=_completion(complete), **more)
 
 
@@ -80,35 +80,52 @@ def _completion(names: Complete | Iterable[str] | None) -> Complete | None:
 Json = Annotated[bool, flag("--json", "Print one JSON document on stdout; logs stay on stderr.")]
 Screen = Annotated[
     bool | None,
-    flag("--screen/--no-screen", "Stop after the screen, or go straight to the confirmation. Default: both stages."),
+    flag(
+        "--screen/--no-screen",
+        "Run only the screen (the cheap first stage), or skip it. Default: the screen, then the confirmation.",
+    ),
 ]
 Jobs = Annotated[
-    int | None, option("N", "Runs at a time; affects times, not losses. Default: as many as the cores allow.", min=1)
+    int | None,
+    option(
+        "N", "Runs trained at a time. Losses do not depend on it, times do. Default: as many as the cores allow.", min=1
+    ),
 ]
 MaxPairs = Annotated[
-    int | None, option("N", "Stop the confirmation after this many pairs. Default: the track's last look.", min=1)
+    int | None, option("N", "Stop after this many pairs, even if undecided. Default: the track's maximum.", min=1)
 ]
-TrackName = Annotated[str, option("NAME", "The track; `llmbench tracks` lists them.", complete_tracks)]
+TrackName = Annotated[str, option("NAME", "Name of the track; `llmbench tracks` lists all.", complete_tracks)]
 ExecutorName = Annotated[
     str,
-    option("NAME", "Where runs are made: local, or ray for a running Ray cluster (docs/ray.md).", complete_executors),
+    option("NAME", "Where to train: local, or ray for a running Ray cluster (docs/ray.md).", complete_executors),
 ]
 Variants = Annotated[
     list[str] | None,
-    option("NAME", "A variant to add to the record (`llmbench variants`); repeat it for several.", complete_variants),
+    option("NAME", "A variant to add to the record's recipe. Repeat the option to add several.", complete_variants),
 ]
 Without = Annotated[
     list[str] | None,
-    option("NAME", "Simplicity lane: a variant to take out of the record; repeat it for several.", complete_variants),
+    option(
+        "NAME",
+        "With --lane simplicity: a variant to remove from the record's recipe. Repeat the option to remove several.",
+        complete_variants,
+    ),
 ]
 Lane = Annotated[
-    str, option("NAME", "The claim: loss, speed (same loss in less time) or simplicity (less code).", LANES)
+    str,
+    option(
+        "NAME",
+        "What the candidate claims: loss (a lower one), speed (the same loss in less time) or simplicity (about the "
+        "same loss with less code).",
+        LANES,
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
     option(
         "KEY=VALUE",
-        "Explore with another value of the track, such as model.num_layers=2; repeat it. Such runs cannot be filed.",
+        "Change a value of the track, such as model.num_layers=2, to explore. Repeat the option to change several. "
+        "Such runs cannot be submitted.",
         None,
         "--set",
     ),
@@ -117,7 +134,7 @@ Trackers = Annotated[
     list[str] | None,
     option(
         "TRACKER",
-        "Also send curves and scores to tensorboard, trackio or wandb; repeat it for several.",
+        "Also send curves and scores to tensorboard, trackio or wandb. Repeat the option to use several.",
         TRACKERS,
         "--log",
     ),
@@ -127,7 +144,7 @@ DECISION_EXITS = {"accepted": EXIT_OK, "rejected": EXIT_REJECTED, "undecided": E
 
 
 def open_track(track: str, settings: Sequence[str] = ()) -> tuple[Project, Track]:
-    """The checkout that holds the working directory, and the track with `settings` applied. Raises LlmbenchError."""
+    """The checkout of the working directory, and the track changed by `settings`. Raises LlmbenchError without one."""
     project = Project.find()
     return project, load_track(project, track, settings)
 
@@ -147,5 +164,5 @@ def show(*things: Any, style: str = "") -> None:
 
 
 def show_json(document: Document) -> None:
-    """Print the document of `--json` to standard output."""
+    """Print the JSON document that `--json` asks for to standard output."""
     sys.stdout.write(document.model_dump_json(indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Commands that make a claim: train the record holder, train a candidate against it, file the result."""
+"""Commands that train the record's recipe (`run baseline`), judge a candidate (`run candidate`) and file (`submit`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from harness.board.flags import Flag, find_flags, make_case
 from harness.board.leaderboard import Board, check_record_sources, read_board
 from harness.board.pull_request import PullRequest, find_remote, open_pull_request
-from harness.board.readme import READS_HIGH, verdict_sentence
+from harness.board.readme import READS_HIGH, plural, verdict_sentence
 from harness.board.submission import SIZE_PAIRS, Submission, sizes_asked
 from harness.cli import options, training
 from harness.cli.options import flag, log, open_track, option, show, show_json
@@ -47,7 +47,7 @@ from harness.show.trackers import open_logbook
 def run_baseline(
     track: options.TrackName = DEFAULT_TRACK,
     pairs: Annotated[
-        int | None, option("N", "Seeds to train. Default: as many as a contest needs of the record.", min=1)
+        int | None, option("N", "Number of seeds. Default: as many as judging a candidate needs.", min=1)
     ] = None,
     jobs: options.Jobs = None,
     executor: options.ExecutorName = "local",
@@ -55,7 +55,7 @@ def run_baseline(
     log_to: options.Trackers = None,
     as_json: options.Json = False,
 ) -> None:
-    """Train the record holder on the track's public seeds; kept runs are used again."""
+    """Train the record's recipe on the track's public seeds. Runs that are saved already are not trained again."""
     project, plain_track = open_track(track)
     contest_track = open_track(track, settings)[1] if settings else plain_track
     board = read_board(project)
@@ -69,7 +69,7 @@ def run_baseline(
     with logbook, training.watched_store(project, contest_track, jobs, also=logbook, executor=executor) as store:
         asked = [store.identify(recipe, seed) for seed in seeds]
         about = training.about_time(store, asked)
-        log(f"{recipe} on {track}: {len(seeds)} seeds, {store.jobs} at a time{about}")
+        log(f"{recipe} on {track}: {plural(len(seeds), 'seed')}, {plural(store.jobs, 'run')} at a time{about}")
         runs = store.make(asked)
     scored = finished(runs)
     if as_json:
@@ -94,10 +94,11 @@ def run_candidate(
     log_to: options.Trackers = None,
     as_json: options.Json = False,
 ) -> None:
-    """Screen the record plus VARIANT on public seeds; if it looks promising, confirm it on fresh seeds.
+    """Judge a candidate, which is the record's recipe plus VARIANT, in two stages: screen and confirmation.
 
-    The screen trains one to four runs and compares them with the record's kept ones. If the candidate passes, the
-    confirmation follows by itself: it trains both arms in pairs on fresh seeds, and alone decides.
+    The screen trains one to four runs on public seeds, and compares them with saved runs of the record. It drops most
+    candidates. If the candidate passes, the confirmation follows: it trains record and candidate in pairs on new seeds.
+    Only the confirmation can accept a candidate.
     """
     project, plain_track = open_track(track)
     contest_track = open_track(track, settings)[1] if settings else plain_track
@@ -111,7 +112,7 @@ def run_candidate(
     if screen is not None:
         stages = stages[:1] if screen else stages[1:]
     if screen and not arms.has_screen(contest_track.rule):
-        raise LlmbenchError(f"there is no screen on {track} in the lane {lane}; leave --screen out")
+        raise LlmbenchError(f"the track {track} has no screen for --lane {lane}; leave --screen out")
     exploring = training.exploratory_line(contest_track)
     logbook = open_logbook(log_to or (), project, contest_track, log)
     ledger = history.record_invalid(project, board, plain_track, candidate)
@@ -163,12 +164,12 @@ def run_candidate(
 
 
 def _flags(project: Project, board: Board, track: Track, contest: Contest) -> list[Flag]:
-    """Flags that `verify` would raise for a reviewer of these pairs."""
+    """The flags (warnings for a reviewer) that `llmbench verify` would show if these pairs were submitted."""
     return find_flags(make_case(project, board, track, track, contest.verdict, *contest.used))
 
 
 def show_contest(contest: Contest, remark: str) -> None:
-    """Show the pairs, the evidence, the verdict, and the next command."""
+    """Show the pairs, the numbers behind the verdict, the verdict, and how to continue."""
     verdict = contest.verdict
     training.show_pairs(contest)
     show(remark, "")
@@ -176,23 +177,23 @@ def show_contest(contest: Contest, remark: str) -> None:
     if verdict.decision == "accepted":
         show(READS_HIGH)
     if verdict.next_look is not None and verdict.stage == "confirmation":
-        show(f"The next look needs {verdict.next_look} pairs; go on with --max-pairs {verdict.next_look} or more.")
+        show(f"The next test needs {verdict.next_look} pairs; continue with --max-pairs {verdict.next_look} or more.")
     if contest.passed:
-        show("To go on to the confirmation, which decides, run the same command without --screen.")
+        show("To continue with the confirmation, which decides, run the same command without --screen.")
 
 
 def _next_line(contest: Contest, board: Board, track: Track, entry: Entry) -> str:
-    """The next command after a verdict; empty if the contest is undecided or a run failed."""
+    """A sentence with the command to run after this verdict; empty if it is undecided or a run failed."""
     there = "" if track.name == DEFAULT_TRACK else f" --track {track.name}"
     if board.holder(track) is None and track.name != DEFAULT_TRACK:
         return (
-            f"The track {track.name} is not open, so this cannot be filed. "
+            f"No base of the track {track.name} is filed yet, so this result cannot be filed. "
             f"Next, on {DEFAULT_TRACK}: `{run_command(None, entry)}`; "
-            f"to open {track.name}: `llmbench submit --baseline{there}`"
+            f"to file the base of {track.name}: `llmbench submit --baseline{there}`"
         )
     if contest.verdict.decision == "accepted":
         sizes = " and ".join(sizes_asked(track, entry.lane, contest.verdict))
-        first = f". It first measures {SIZE_PAIRS} pairs on {sizes}, where a record must not be shown to lose"
+        first = f". It first trains {SIZE_PAIRS} pairs on {sizes}, where a record must not be shown to be worse"
         return f"Next: `llmbench submit{there}`{first if sizes else ''}"
     if contest.verdict.decision == "rejected" and not contest.failed:
         return f"To file the negative result: `llmbench submit --negative{there}`"
@@ -202,27 +203,27 @@ def _next_line(contest: Contest, board: Board, track: Track, entry: Entry) -> st
 def submit(
     variant: options.Variants = None,
     track: options.TrackName = DEFAULT_TRACK,
-    baseline: Annotated[bool, flag("--baseline", "File the baseline that opens the track's board.")] = False,
+    baseline: Annotated[bool, flag("--baseline", "File the track's base model as its first record.")] = False,
     negative: Annotated[
         bool, flag("--negative", "File a candidate that did not break the record (a negative result).")
     ] = False,
     lane: options.Lane = "loss",
     without: options.Without = None,
     name: Annotated[
-        str | None, option("NAME", "Name of the folder, after its number. Default: the track and the variants.")
+        str | None, option("NAME", "Name of the folder, after its number. Default: made from track and variants.")
     ] = None,
     jobs: options.Jobs = None,
     executor: options.ExecutorName = "local",
     open_: Annotated[
-        bool, flag("--open", "Then make a branch and a commit, push, and open the pull request with `gh`.")
+        bool, flag("--open", "Also make a branch and a commit, push, and open the pull request with `gh`.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """File the last candidate (or --variant) under submissions/ and print the pull request's text."""
+    """Write the last candidate's result, or that of --variant, under submissions/ and print a pull request's text."""
     project, contest_track = open_track(track)
     filing.require_pinned(contest_track)
     if open_:
-        find_remote(project)  # before anything is filed
+        find_remote(project)  # first, so that nothing is filed if there is no remote
     board, named = read_board(project), training.make_entry(variant, without, lane, jobs, executor=executor)
     if baseline:
         filed = filing.file_opening(_finding_store(project, contest_track, named), board)
@@ -252,11 +253,14 @@ def submit(
 
 
 def _entry_to_file(project: Project, track: Track, board: Board, named: Entry) -> Entry:
-    """The candidate that the options name or, without any, the last run. Raises LlmbenchError if it cannot be filed."""
+    """The candidate that the options name or, without any, the last one. Raises LlmbenchError if it cannot be filed."""
     if named.added or named.removed:
         entry = named
     elif named.lane != "loss":
-        raise LlmbenchError("--lane needs --variant or --without; without them the last run is filed in its own lane")
+        raise LlmbenchError(
+            "--lane needs --variant or --without, because the last candidate is filed in the lane in which it was run; "
+            "add one of them, or leave --lane out"
+        )
     else:
         entry = recall_entry(project, track)
         entry = entry.model_copy(update={"jobs": named.jobs or entry.jobs})
@@ -264,13 +268,13 @@ def _entry_to_file(project: Project, track: Track, board: Board, named: Entry) -
     filing.require_holder(board, track)
     if not entry.added and not entry.removed:
         command = f"llmbench run candidate --track {track.name} --variant NAME"
-        elsewhere = "".join(f"; to file what ran on {one}: `llmbench submit --track {one}`" for one in entered(project))
-        raise LlmbenchError(f"no candidate was run on {track.name}; run `{command}` first{elsewhere}")
+        elsewhere = "".join(f"; to file a run on {one}: `llmbench submit --track {one}`" for one in entered(project))
+        raise LlmbenchError(f"no candidate was run on {track.name}; first run `{command}`{elsewhere}")
     return entry
 
 
 def _finding_store(project: Project, track: Track, entry: Entry, arms: Arms | None = None) -> RunStore:
-    """A store that finds runs and makes none. So no cluster is asked how many runs it can make at a time."""
+    """A store that only finds saved runs. It trains none, so no cluster is asked how many runs it can train."""
     jobs = entry.jobs or (None if entry.executor == "local" else 1)
     return training.open_store(project, track, jobs, arms, executor=entry.executor)
 
@@ -281,13 +285,13 @@ def _log_opened(opened: PullRequest | None, submission: Submission) -> None:
         variants = [f"models/variants/{name}.py" for name in submission.added_variants]
         log(
             f"Commit {' and '.join(['these', *variants])}, nothing else, and open a pull request with the text above. "
-            "Next time `llmbench submit --open` does that too."
+            "`llmbench submit --open` would do that too."
         )
     elif opened.address is not None:
         log(f"Opened: {opened.address} from the branch {opened.branch}")
     else:
-        log("GitHub's command-line tool `gh` is not installed, so nothing was pushed. By hand:")
+        log("GitHub's command-line tool `gh` is not installed, so nothing was pushed. These commands do it:")
         for command in opened.commands:
             log(f"  {command}", whole=True)
         if opened.page:
-            log(f"Or push, then open this page in a browser: {opened.page}")
+            log(f"Or push the branch, then open this page in a browser: {opened.page}")

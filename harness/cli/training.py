@@ -1,4 +1,4 @@
-"""Helpers of the commands that train: they make the entry and the store of runs, and print a contest's lines."""
+"""Helpers of the commands that train: they check options, open the store of runs, and print progress and results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from harness.board.metrics import compare
-from harness.board.readme import evidence
+from harness.board.readme import evidence, plural
 from harness.cli.options import log, show
 from harness.core.errors import LlmbenchError, did_you_mean
 from harness.core.events import RunEvent
@@ -38,11 +38,11 @@ Name = TypeVar("Name", bound=str)
 
 
 def exploratory_line(track: Track) -> str | None:
-    """The line printed before and after the runs of an exploratory track; None for any other track."""
+    """The line printed before and after the runs of a track changed by `--set`; None for any other track."""
     given = " ".join(f"--set {setting}" for setting in settings_of(track))
     name = track.name.removeprefix(EXPLORATORY)
     return (
-        f"EXPLORATORY: {name} with {given}; these runs cannot be filed and do not count as an attempt."
+        f"EXPLORATORY: {name} with {given}; these runs cannot be submitted, and are not counted as an attempt."
         if given
         else None
     )
@@ -56,7 +56,7 @@ def make_entry(
     settings: list[str] | None = None,
     executor: str = "local",
 ) -> Entry:
-    """The entry that the options describe. Raises LlmbenchError for an unknown lane or executor."""
+    """The candidate that the options describe. Raises LlmbenchError for an unknown lane or executor."""
     return Entry(
         added=tuple(variant or ()),
         removed=tuple(without or ()),
@@ -71,7 +71,7 @@ def _known(kind: str, name: str, names: Sequence[Name]) -> Name:
     for known in names:
         if known == name:
             return known
-    raise LlmbenchError(f"there is no {kind} '{name}'{did_you_mean(name, names)}; {kind}s are {', '.join(names)}")
+    raise LlmbenchError(f"there is no {kind} '{name}'{did_you_mean(name, names)}; the {kind}s are {', '.join(names)}")
 
 
 def open_store(
@@ -82,14 +82,21 @@ def open_store(
     observe: Observe = lambda run, event: None,
     executor: str = "local",
 ) -> RunStore:
-    """A store of runs on this machine or on a cluster. It makes one run at a time if times are compared."""
+    """Opens the store, which finds saved runs and trains missing ones, on this machine or on a cluster.
+
+    It trains one run at a time if training times are compared.
+    """
     timed = arms if arms is not None and arms.lane != "loss" else None
     local = _known("executor", executor, EXECUTORS) == "local"
     if timed and not local:
-        raise LlmbenchError(f"the lane {timed.lane} compares times on one machine; leave --executor {executor} out")
+        raise LlmbenchError(
+            f"with --lane {timed.lane} training times are compared, so all runs need one machine; "
+            f"leave --executor {executor} out"
+        )
     if timed and jobs not in (None, 1):
         raise LlmbenchError(
-            f"the lane {timed.lane} compares times, so each run must have the machine to itself; leave --jobs out"
+            f"with --lane {timed.lane} training times are compared, so only one run may train at a time; "
+            f"leave --jobs out"
         )
     kind: type[Executor] = LocalExecutor
     if not local:
@@ -113,7 +120,7 @@ def watched_store(
     executor: str = "local",
     live: LiveRuns | LiveCampaign | None = None,
 ) -> Iterator[RunStore]:
-    """A store with prepared tokens. `live` shows its events on stderr, and `also` is called with each event."""
+    """Prepares the track's tokens and opens a store of runs. `live` shows its events; `also` gets each event too."""
     here = _known("executor", executor, EXECUTORS) == "local"
     if here:
         require_device(track)
@@ -121,11 +128,14 @@ def watched_store(
         log(line)
     if (
         here or not track.data.pinned
-    ):  # a cluster's machines prepare their own tokens; but without pins, tokens made here enter a run's key
+    ):  # a cluster makes its own tokens; but if the track states no digests, those of tokens made here identify runs
         prepare_tokens(track)
     if not track.data.pinned:
         pin = f"`llmbench data pin --track {track.name}`"
-        log(f"{track.name} is not pinned: it can train, but nothing can be filed ({pin} pins it)")
+        log(
+            f"the track {track.name} states no digests of its tokens: runs can be trained, but not submitted; "
+            f"{pin} writes the digests"
+        )
     with live or LiveRuns(stderr_console(), track, arms) as shown:
 
         def observe(run: RunIdentity, event: RunEvent) -> None:
@@ -142,13 +152,13 @@ def watched_store(
 
 
 def usual_seconds(store: RunStore) -> float | None:
-    """Median seconds of this machine's kept runs; None without any, and for a cluster, whose machines differ."""
+    """Median seconds of the track's runs saved on this machine; None if there are none, or on a cluster."""
     local = store.executor is LocalExecutor
     return kept_run_seconds(store.project, store.track, store.jobs) if local else None
 
 
 def about_time(store: RunStore, runs: Sequence[RunIdentity]) -> str:
-    """How long the missing runs take, as `, about 12 min`; empty if none is missing or the time is unknown."""
+    """Text on how long the runs not saved yet take, as `, about 12 min`; empty if there are none or it is unknown."""
     missing, run_s = [run for run in runs if (found := store.find(run)) is None or found.status in RETRIED], None
     if missing:
         run_s = usual_seconds(store)
@@ -156,18 +166,24 @@ def about_time(store: RunStore, runs: Sequence[RunIdentity]) -> str:
 
 
 def check_limit(max_pairs: int | None, rule: Rule) -> None:
-    """Raises LlmbenchError if `max_pairs` is less than the first look of the confirmation needs."""
+    """Raises LlmbenchError if `max_pairs` is less than the number of pairs after which the rule may first decide."""
     if max_pairs is not None and max_pairs < rule.looks[0]:
         raise LlmbenchError(
-            f"the first look of the confirmation needs {rule.looks[0]} pairs; give --max-pairs {rule.looks[0]} or more"
+            f"the confirmation cannot decide before {rule.looks[0]} pairs are trained; "
+            f"give --max-pairs {rule.looks[0]} or more"
         )
 
 
 def announcer(store: RunStore, arms: Arms) -> Announce:
-    """A function that logs both recipes and, before each look, the last look's result and the next look's runs."""
-    log(f"{arms.candidate} against {arms.record} on {store.track.name}, {store.jobs} at a time. {arms.remark}".rstrip())
+    """Logs both recipes, and returns a function for progress.
+
+    The function is called before each look, a number of pairs after which the rule may decide. It logs the result of
+    the previous look, and the runs that the next look needs.
+    """
+    at_a_time = plural(store.jobs, "run")
+    log(f"{arms.candidate} against {arms.record} on {store.track.name}, {at_a_time} at a time. {arms.remark}".rstrip())
     if arms.lane == "loss" and not arms.has_screen(store.track.rule):
-        log(f"{store.track.name} declares no screen, so the confirmation begins at once.")
+        log(f"The track {store.track.name} has no screen (cheap first stage), so the confirmation begins at once.")
 
     run_s = usual_seconds(store)
 
@@ -180,7 +196,7 @@ def announcer(store: RunStore, arms: Arms) -> Announce:
 
 
 def show_pairs(contest: Contest) -> None:
-    """Show the pairs as a table, the evidence, failed runs, and why runs cannot be compared."""
+    """Show the pairs as a table, the numbers behind the verdict, failed runs, and why runs cannot be compared."""
     arms, verdict = contest.arms, contest.verdict
     records, candidates = contest.used
     if candidates:
@@ -189,7 +205,7 @@ def show_pairs(contest: Contest) -> None:
         if table := experts_table(arms.candidate, candidates):
             show(table)
     failed = [f"{run.recipe} seed {run.seed} has no score ({run.status}): {run.reason}" for run in contest.failed]
-    show(*failed or [f"the runs differ: {detail}" for detail in verdict.details])
+    show(*failed or [f"these runs cannot be compared: {detail}" for detail in verdict.details])
 
 
 def prepare_tokens(track: Track, *, force: bool = False) -> Path:

@@ -1,5 +1,5 @@
-"""Errors, files and git, and the schemas of tracks and runs with the functions that read and write them.
+"""Code that all other folders use: errors, access to files and git, and the schemas of tracks and runs.
 
-Imports only models. Add a track's field to track.py or dataspec.py, a run's field to runs.py, a path in the checkout
-to project.py.
+Imports only models. To add a field to a track, edit track.py or dataspec.py; to add one to a run, edit runs.py; to add
+a path in the checkout, edit project.py.
 """

@@ -1,8 +1,8 @@
-"""An audit of a claim's model: what it tested, and its probability of finding a leak.
+"""The audit: a test whether a record's model leaks, that is, uses tokens of val that it must predict.
 
-Suppose that a model leaks at K of val's N positions and gains D nats at each of them. Then its mean val loss falls by
-`worth` = D K / N. A test of M distinct positions, drawn without replacement, hits at least one leaking position with
-probability 1 - C(N - K, M) / C(N, M).
+This file holds the schema of its result and computes the probability that it finds a leak. Suppose that a model leaks
+at K of val's N positions and gains D nats at each of them. Then its mean val loss falls by `worth` = D K / N. A test of
+M distinct positions, drawn at random, hits at least one leaking position with probability 1 - C(N - K, M) / C(N, M).
 """
 
 from __future__ import annotations
@@ -15,49 +15,52 @@ from harness.core.runs import Seconds
 from harness.core.schema import Positive, Sha256, Strict
 
 WORTH = 0.0017
-"""Nats per token. An audit tests enough positions to find a leak of this worth and CONCENTRATION with probability
-FOUND."""
+"""Size of the leak that an audit must find: it lowers the mean val loss by this many nats per token."""
 CONCENTRATION = 3.0
-"""Nats that the leak gains at each leaking position."""
+"""The same leak's gain at each leaking position, in nats."""
 FOUND = 0.9
+"""Probability with which an audit must find this leak."""
 TABLE_WORTHS = (0.0005, WORTH, 0.005, 0.01)
 TABLE_CONCENTRATIONS = (1.0, CONCENTRATION, 6.0, 10.0)
 
 
 class Power(NamedTuple):
-    """The probability that an audit finds one kind of leak."""
+    """The probability that an audit (leak test) finds one kind of leak."""
 
     nats: float
-    """Gain at each leaking position."""
+    """Gain at each leaking position, in nats."""
     worth_nats: float
-    """Mean gain over all of val's tokens."""
+    """The same gain as a mean over all of val's tokens, in nats per token."""
     found: float
     """Probability that the audit finds such a leak, 0 to 1."""
 
 
 class Audit(Strict):
-    """An audit that the model passed; a failed audit is not recorded."""
+    """The numbers of an audit (leak test) that a model passed. A failed audit is not stored."""
 
     weights_sha256: Sha256
-    """Digest of the audited run's final weights."""
+    """SHA-256 of the weights of the model that was tested."""
     seed: Literal["weights", "drawn"]
-    """How the tested positions were chosen: from the weights and val, or by a number drawn when the audit was made."""
+    """Seed of the choice of positions. `weights`: computed from the weights and val. `drawn`: a random number."""
     positions: Positive
-    """Number of val's positions that can be tested."""
+    """Number of positions of val that can be tested."""
     tested: Positive
-    """Number of distinct positions that were tested. Val's shorter last window is tested too if that is cheap."""
+    """Number of distinct positions that were tested. They include val's last, shorter window if testing it is cheap."""
     audit_s: Seconds
-    """Wall-clock seconds, including one additional pass over val."""
+    """Wall-clock seconds of the audit. It includes one more evaluation on val."""
 
     def power(self) -> Iterator[Power]:
-        """Yields the probability of finding a leak, for several worths and concentrations."""
+        """Yields the probability that this audit finds a leak, for leaks of several sizes."""
         for nats in TABLE_CONCENTRATIONS:
             for worth in TABLE_WORTHS:
                 yield Power(nats, worth, probability_found(self.positions, self.tested, worth, nats))
 
 
 def probability_found(positions: int, tested: int, worth: float, nats: float) -> float:
-    """Probability that an audit finds a leak worth `worth` nats per token that gains `nats` at each leaking position.
+    """Probability, 0 to 1, that an audit (leak test) finds a leak.
+
+    The audit tests `tested` of `positions` positions. The leak lowers the mean val loss by `worth` nats per token, and
+    gains `nats` at each leaking position.
 
     >>> round(probability_found(64443, 4000, 0.0017, 3.0), 3)
     0.901
@@ -69,9 +72,10 @@ def probability_found(positions: int, tested: int, worth: float, nats: float) ->
 
 
 def positions_needed(positions: int) -> int:
-    """Number of positions that an audit must test to find a leak of WORTH and CONCENTRATION with probability FOUND.
+    """Number of positions at which an audit must test to find a leak of the standard size with probability FOUND.
 
-    Returns `positions` if even testing all of them is not enough.
+    The standard size is given by WORTH and CONCENTRATION. `positions` is the number of positions that can be tested. It
+    is returned if even a test of all of them is not enough.
     """
     low, high = 0, positions
     while low < high:

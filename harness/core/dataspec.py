@@ -1,4 +1,4 @@
-"""A track's `[data]` table: the source of the text, how it is split, and the digests that pin it (docs/data.md)."""
+"""A track's `[data]` table: the source of the text, how it is split, and the digests of its tokens (docs/data.md)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ SplitName = Literal["train", "dev", "val"]
 SPLITS: tuple[SplitName, ...] = ("train", "dev", "val")
 
 PINS = ("tokenizer_sha256", *SPLITS)
-"""The keys of `[data]` that hold digests of the tokenizer and the tokens."""
+"""The keys of `[data]` that fix the tokenizer and each split's tokens by their SHA-256 (the pins)."""
 
 
 OneEach = Field(min_length=len(SPLITS))
-"""Field of a dictionary that must have an entry for every split."""
+"""Marks a dictionary field that must have an entry for each of the three splits."""
 
 
 def is_commit(revision: str) -> bool:
-    """Whether a hub revision is a commit. A branch or a tag can change, a commit cannot."""
+    """Whether a hub revision is the id of a commit. A branch or a tag can change, a commit cannot."""
     return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
 
 
@@ -39,10 +39,10 @@ class Revision(NamedTuple):
 
 
 class SplitPin(Strict):
-    """The digest and sizes that a split must have. A run stops if they differ."""
+    """The digest and sizes that a split must have. A run stops if its tokens have another digest or other sizes."""
 
     sha256: Sha256
-    """Digest of the token array in the cache, which harness/data/cache.py writes."""
+    """SHA-256 of the split's token file in the cache (format: harness/data/cache.py)."""
     tokens: Positive
     bytes: Positive
     """Number of UTF-8 bytes of the predicted text, for bits per byte. The first token is not predicted."""
@@ -63,45 +63,46 @@ class HubTokenizer(Strict):
     source: Literal["hub"]
     repository: Repository
     revision: str
-    """Commit of 40 hexadecimal digits; a branch or a tag only while the track is not pinned."""
+    """Id of a commit. A branch or a tag is allowed as long as the track states no digests of its tokens."""
     separator: str = "<|endoftext|>"
     """The token that is put before each document."""
 
     @property
     def state(self) -> Revision:
-        """The repository at its revision."""
+        """The model repository at `revision`."""
         return Revision("model", self.repository, self.revision)
 
 
 class Splits(Strict):
-    """The keys that every data source has: how the text is split, and the pins."""
+    """The keys that every data source has: how the text is split, and the digests of its tokens."""
 
     dev_fraction: Annotated[float, Field(gt=0, lt=0.5)]
     """Share of the documents in the dev split, on which the learning curve is measured."""
     val_fraction: Annotated[float, Field(gt=0, lt=0.5)]
-    """Share of the documents in the val split, which is used once, for the score."""
+    """Share of the documents in the val split, on which a model is scored once, after training."""
     tokenizer_sha256: Sha256 | None = None
-    """Digest of `tokenizer.json` in the cache."""
+    """SHA-256 of `tokenizer.json` in the cache."""
     train: SplitPin | None = None
     dev: SplitPin | None = None
     val: SplitPin | None = None
 
     @property
     def pinned(self) -> bool:
-        """Whether the track has pins. Without pins, runs can be trained, but nothing can be filed."""
+        """Whether the track states the digests of its tokens. If not, runs can be trained, but not submitted."""
         return self.tokenizer_sha256 is not None
 
     @property
     def revisions(self) -> dict[str, Revision]:
-        """Key in `[data]` -> hub revision, for each revision that the tokens depend on."""
+        """Key in `[data]` -> repository and revision, for each hub repository that the tokens depend on."""
         return {}
 
     def pin(self, split: SplitName) -> SplitPin:
-        """The pin of one split. Raises LlmbenchError if the track does not pin this split."""
+        """The digest and sizes that the track states for one split. Raises LlmbenchError if it states none."""
         pin: SplitPin | None = getattr(self, split)
         if pin is None:
             raise LlmbenchError(
-                f"the track does not pin the tokens of its split {split}; run `llmbench data pin --track NAME`"
+                f"the track's file lacks data.{split}, the digest of that split's tokens; "
+                f"run `llmbench data pin --track NAME`, which writes it"
             )
         return pin
 
@@ -110,28 +111,30 @@ class Splits(Strict):
         absent = [key for key in PINS if getattr(self, key) is None]
         if absent and len(absent) < len(PINS):
             raise ValueError(
-                f"the pins {', '.join(absent)} are missing; run `llmbench data pin --track NAME`, which writes all four"
+                f"the digests {', '.join(absent)} are missing; "
+                f"run `llmbench data pin --track NAME`, which writes all four ({', '.join(PINS)})"
             )
         for key, revision in self.revisions.items() if self.pinned else ():
             if not is_commit(revision.name):
                 raise ValueError(
-                    f"{key} '{revision.name}' can move; in a pinned track it must be a commit of 40 hexadecimal digits"
+                    f"{key} '{revision.name}' is not the id of a commit, so it can change; "
+                    f"a track that states digests needs a commit's id here, 40 hexadecimal digits"
                 )
         return self
 
 
 class PackageData(Splits):
-    """JSON lines inside an installed PyPI package of a fixed version."""
+    """A JSON Lines file inside an installed PyPI package of a fixed version."""
 
     source: Literal["package"]
     package: str
     version: str
     file: str
-    """Path of the JSON lines inside the package."""
+    """Path of the file inside the package."""
     document: tuple[str, ...]
-    """Columns that identify a document: consecutive rows with equal values in them are one document."""
+    """Columns that identify a document. Consecutive rows with the same values in these columns form one document."""
     text: str
-    """Column that holds the text; the rows of a document are joined with line feeds."""
+    """Column that holds the text. The rows of a document are joined with line feeds."""
 
     @property
     def title(self) -> str:
@@ -143,11 +146,14 @@ class StreamedData(Splits):
 
     tokenizer: Annotated[TrainedTokenizer | HubTokenizer, Field(discriminator="source")]
     train_tokens: Positive | None = None
-    """Reading stops when the train split has this many tokens. The last document is kept whole. Default: read all."""
+    """Number of tokens after which the train split is full. The last document is not cut. Default: no limit."""
     dev_tokens: Positive | None = None
-    """The dev split gets no more documents once it has this many tokens. Default: its share of what is read."""
+    """Number of tokens after which the dev split is full. Default: no limit."""
     val_tokens: Positive | None = None
-    """The same for the val split. Reading goes on until dev and val have their tokens too."""
+    """Number of tokens after which the val split is full. Default: no limit.
+
+    If train has a limit, reading stops when all splits with a limit are full. Otherwise the whole corpus is read.
+    """
 
     @property
     def revisions(self) -> dict[str, Revision]:
@@ -160,17 +166,17 @@ class HubData(StreamedData):
     source: Literal["hub"]
     repository: Repository
     revision: str
-    """Commit of 40 hexadecimal digits; a branch or a tag only while the track is not pinned."""
+    """Id of a commit. A branch or a tag is allowed as long as the track states no digests of its tokens."""
     config: str | None = None
     """Name of the dataset's configuration, if the repository has several."""
     data_files: tuple[str, ...] | None = None
-    """Patterns of the files to read, such as `data/train-*.parquet`; they take the place of `config`."""
+    """Patterns of the files to read, such as `data/train-*.parquet`, instead of `config`."""
     split: str = "train"
-    """The repository's split to read. Train, dev and val are all made from it."""
+    """The repository's split to read. The track's train, dev and val splits are all made from it."""
     text: str | None = None
     """Column that holds a document's text."""
     ids: str | None = None
-    """Column that holds tokens made with `tokenizer`; it takes the place of `text`. No separator is added to them."""
+    """Column that holds a document's token ids, made with `tokenizer`, instead of `text`. No separator is added."""
 
     @property
     def title(self) -> str:
@@ -183,22 +189,25 @@ class HubData(StreamedData):
     @model_validator(mode="after")
     def _one_column(self) -> HubData:
         if (self.text is None) == (self.ids is None):
-            raise ValueError("give one column, either `text` for text or `ids` for tokens")
+            raise ValueError("give one column, either `text` if it holds text or `ids` if it holds token ids")
         if self.ids is not None and not isinstance(self.tokenizer, HubTokenizer):
-            raise ValueError('`ids` need the tokenizer that made them; write tokenizer = { source = "hub", ... }')
+            raise ValueError(
+                "`ids` needs the tokenizer that made the token ids; "
+                'write tokenizer = { source = "hub", repository = "...", revision = "..." }'
+            )
         return self
 
 
 class FilesData(StreamedData):
-    """Files on this machine."""
+    """Text files, JSON Lines files or Parquet files on this machine."""
 
     source: Literal["files"]
     files: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Paths or patterns, absolute or relative to the checkout, read in this order. A pattern's matches are sorted."""
+    """Paths or patterns, absolute or relative to the checkout, read in this order. Matches of a pattern are sorted."""
     format: Literal["text", "jsonl", "parquet"]
-    """UTF-8 text, JSON lines or parquet."""
+    """`text` is UTF-8 text, `jsonl` is JSON Lines."""
     text: str | None = None
-    """Column that holds a document's text; for JSON lines and parquet."""
+    """Column that holds a document's text; only for JSON Lines and Parquet."""
     document: Literal["file", "paragraph", "line"] | None = None
     """What counts as one document in a text file. A blank line ends a paragraph. All line ends become line feeds."""
 
@@ -210,7 +219,8 @@ class FilesData(StreamedData):
     def _fits_the_format(self) -> FilesData:
         if (self.format == "text") != (self.document is not None) or (self.format == "text") != (self.text is None):
             raise ValueError(
-                'format = "text" needs `document` and no `text`; "jsonl" and "parquet" need the column `text`'
+                'with format = "text" give `document` and leave `text` out; '
+                'with "jsonl" or "parquet" give `text`, the column\'s name, and leave `document` out'
             )
         return self
 

@@ -26,7 +26,7 @@ class LlmbenchError(Exception):
 
 
 class RejectedError(LlmbenchError):
-    """A claim does not hold, or a candidate is rejected."""
+    """The claim of a submission does not hold, or a candidate is rejected."""
 
     exit_code = EXIT_REJECTED
 
@@ -44,9 +44,9 @@ class InterruptedRunError(LlmbenchError):
 
 
 def one_line(text: str, longest: int | None = None) -> str:
-    """`text` with unprintable characters escaped, safe for a terminal or a log.
+    """Returns `text` with unprintable characters escaped, which is safe for a terminal or a log.
 
-    A longer text is cut to `longest` characters. Applying the function twice gives the same result as once.
+    A text longer than `longest` characters is cut. Applying the function twice gives the same result as once.
     """
     text = text if longest is None else text[: longest + 1]  # before the rest, which is slow for a huge text
     if not text.isprintable():
@@ -61,5 +61,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def without_log(reason: str) -> str:
-    """Why a run failed, without the path of the log on this machine."""
+    """The reason of a failed run, without the path of the run's log on this machine."""
     return reason.partition(" (full log: ")[0]

@@ -1,4 +1,4 @@
-"""Events of a run, sent from one process to another. The field `event` names the kind."""
+"""Events of a run, sent from one process to another. The field `event` names the kind of the event."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Step(Strict):
     event: Literal["step"] = "step"
     step: Positive
     tokens: Positive
-    """Number of training tokens that the player has received so far."""
+    """Number of training tokens so far."""
     loss_nats: Nats
-    """Mean loss per token of that step's batch, as the player reports it."""
+    """Mean loss per token of that step's batch, as the training process reports it."""
     train_s: Seconds
-    """Time on the training clock so far."""
+    """Training time so far, without evaluations on dev and checkpoints."""
 
 
 class Refused(Strict):
@@ -31,13 +31,13 @@ class Refused(Strict):
 
 
 class Evaluating(Strict):
-    """Training has ended and the weights are being scored."""
+    """Training has ended, and the model is being evaluated on val."""
 
     event: Literal["evaluating"] = "evaluating"
 
 
 class Lost(Strict):
-    """The run was lost and starts again; the event gives the reason."""
+    """The run's training state was lost, so the run starts again; `reason` says why."""
 
     event: Literal["lost"] = "lost"
     reason: str
@@ -59,7 +59,7 @@ class Done(Strict):
 
 
 RunEvent = Step | Evaluating | Lost | Waiting | Done
-"""Any event that an observer of a run receives."""
+"""Any event of a run that is passed to the code that shows progress."""
 
 
 class Made(Strict):
@@ -75,7 +75,7 @@ class Ended(Strict):
 
     event: Literal["ended"] = "ended"
     code: int
-    """Exit code; negative for a signal."""
+    """Exit code of the process; if a signal ended it, minus the signal's number."""
     log: str
 
 

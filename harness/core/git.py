@@ -1,4 +1,4 @@
-"""Questions that git answers about a checkout. Paths are relative to its root and use slashes."""
+"""Functions that ask git about a checkout. Paths are relative to the checkout's root and use slashes."""
 
 from __future__ import annotations
 
@@ -33,11 +33,16 @@ def find_commit(root: Path, revision: str) -> str:
     except LlmbenchError as error:
         raise LlmbenchError(f"git cannot read {root} ({error}); work in a clone made by `git clone`") from error
     if top.resolve() != root.resolve():
-        raise LlmbenchError(f"{root} is a folder inside the git repository {top}; work in a clone made by `git clone`")
+        raise LlmbenchError(
+            f"{root} is only a folder inside the git repository {top}, not a clone of llmbench; "
+            f"work in a clone made by `git clone`"
+        )
     try:
         return _text(git(root, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")).strip()
     except LlmbenchError as error:
-        raise LlmbenchError(f"there is no revision '{revision}' here; fetch it, or name another") from error
+        raise LlmbenchError(
+            f"there is no revision '{revision}' in the git repository {root}; run `git fetch`, or name another revision"
+        ) from error
 
 
 def is_ancestor(root: Path, commit: str) -> bool:
@@ -46,14 +51,15 @@ def is_ancestor(root: Path, commit: str) -> bool:
 
 
 def first_commit_with(root: Path, path: str) -> str | None:
-    """Id of the oldest first-parent ancestor of HEAD that holds the file as it is now; None if there is none.
+    """Id of the oldest commit on HEAD's main line in which the file is as it is now; None if there is none.
 
-    A commit's id depends on the file's content, so nobody knows the id before the file is final. Raises LlmbenchError
-    outside a repository and in a shallow clone, which lacks the history.
+    The main line is HEAD and its first-parent ancestors. A commit's id depends on the file's content, so nobody knows
+    the id before the file is final. Raises LlmbenchError outside a repository and in a shallow clone, which lacks the
+    history.
     """
     head = find_commit(root, "HEAD")
     if _text(git(root, "rev-parse", "--is-shallow-repository")).strip() != "false":
-        raise LlmbenchError("this is a shallow clone without the history; run `git fetch --unshallow` first")
+        raise LlmbenchError("this clone is shallow, so it lacks git's history; run `git fetch --unshallow` first")
     if not (root / path).is_file():
         return None
     blob = _text(git(root, "hash-object", "--", path)).strip()
@@ -62,7 +68,7 @@ def first_commit_with(root: Path, path: str) -> str | None:
 
 
 class Change(NamedTuple):
-    """How one path differs."""
+    """How the file at one path differs from its version in a commit."""
 
     kind: ChangeKind
     mode: str
@@ -74,7 +80,7 @@ MODES = {"100755": "an executable file", "120000": "a link", "160000": "a git re
 
 
 def changed_files(root: Path, commit: str) -> dict[str, Change]:
-    """Path -> how it differs between `commit` and the working tree. Ignored files are left out."""
+    """Path -> how the file there differs between `commit` and the working tree. Ignored files are left out."""
     options = ("--raw", "--no-renames", "--no-ext-diff", "--ignore-submodules=none", "-z")
     fields = _text(git(root, "diff", *options, commit, "--")).split("\0")[:-1]
     kinds: dict[str, ChangeKind] = {"A": "added", "D": "deleted"}
@@ -91,23 +97,23 @@ def changed_files(root: Path, commit: str) -> dict[str, Change]:
 
 
 def _mode(path: Path) -> str:
-    """The mode that git would give to an untracked path."""
+    """The file mode (`Change.mode`) that git would give to a path that it does not track."""
     if path.is_symlink():
         return "120000"
-    if path.is_dir():  # of an untracked folder git lists the files; only a repository is listed as a folder
+    if path.is_dir():  # git lists an untracked folder's files; it lists a folder itself only if that is a repository
         return "160000"
     return "100755" if os.access(path, os.X_OK) else PLAIN
 
 
 def read_at(root: Path, commit: str, path: str) -> bytes | None:
-    """The file's bytes at `commit`; None if it did not exist there."""
+    """The file's bytes at `commit`; None if that commit has no such file."""
     if not git(root, "ls-tree", commit, "--", path):
         return None
     return git(root, "cat-file", "blob", f"{commit}:{path}")
 
 
 def read_all_at(root: Path, commit: str, folder: str, name: str) -> dict[str, bytes]:
-    """Path -> bytes, at `commit`, of each file called `name` directly in a subfolder of `folder`.
+    """Reads the files FOLDER/*/NAME as they are at `commit`. Returns path -> bytes.
 
     Starts only two git processes. Raises LlmbenchError if git lacks the files' content, as in a partial clone that
     cannot reach its origin.

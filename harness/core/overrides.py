@@ -9,13 +9,14 @@ from harness.core.dataspec import PINS
 from harness.core.errors import LlmbenchError, did_you_mean
 
 TABLES, VALUES = ("model", "optim", "budget", "data"), ("device", "threads", "compile", "processes")
-"""The tables and values that can be set. Seeds and rule cannot, because they define the contest."""
+"""The tables and values that `--set` can change. `seeds` and `rule`, which judge candidates, are not among them."""
 
 
 def apply_setting(content: dict[str, Any], setting: str) -> None:
-    """Put `key=value` into a track's content. The value is read as TOML or, if it is not valid TOML, as text.
+    """Apply the setting `key=value` to `content`, which is a track's file after parsing.
 
-    Removes the pins if the setting can change the tokens. Raises LlmbenchError for a key that cannot be set.
+    The value is read as TOML or, if it is not valid TOML, as text. If the setting can change the tokens, the digests
+    of the tokens are removed. Raises LlmbenchError for a key that cannot be set.
     """
     key, equals, text = setting.partition("=")
     first, *names = key.split(".")
@@ -23,8 +24,8 @@ def apply_setting(content: dict[str, Any], setting: str) -> None:
         raise LlmbenchError(f"--set takes KEY=VALUE, as in `--set model.num_layers=2`, not '{setting[:80]}'")
     if first not in TABLES + VALUES:
         raise LlmbenchError(
-            f"--set {key[:80]}: there is no '{first[:80]}' to set{did_you_mean(first, TABLES + VALUES)}; "
-            f"{', '.join(f'{name}.KEY' for name in TABLES)}, {', '.join(VALUES)} can be set"
+            f"--set {key[:80]}: '{first[:80]}' cannot be set{did_you_mean(first, TABLES + VALUES)}; "
+            f"the keys that can be set are {', '.join(f'{name}.KEY' for name in TABLES)}, {', '.join(VALUES)}"
         )
     if bool(names) != (first in TABLES) or (first == "data" and names[0] in PINS):
         said = (
@@ -32,7 +33,7 @@ def apply_setting(content: dict[str, Any], setting: str) -> None:
             if first in VALUES
             else f"{first} is a table; set one of its keys, as {first}.KEY=VALUE"
             if not names
-            else "this is a digest of the data, which cannot be set; set other keys"
+            else "this key is a digest of the data, which cannot be set; leave it out"
         )
         raise LlmbenchError(f"--set {key[:80]}: {said}")
     table = content
@@ -40,7 +41,7 @@ def apply_setting(content: dict[str, Any], setting: str) -> None:
     for name in parents:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
-            raise LlmbenchError(f"--set {key[:80]}: '{name}' has no keys; set its value")
+            raise LlmbenchError(f"--set {key[:80]}: '{name}' is a value, not a table; leave out what follows it")
     table[last] = _read(text)
     if first == "data" or key == "model.vocab_size":
         for pin in PINS:

@@ -15,7 +15,7 @@ from harness.core.errors import LlmbenchError
 DEFAULT_TRACK = "pocket"
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-"""The checkout whose llmbench code is running."""
+"""Root folder of the checkout (clone of llmbench) whose code is running."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Project:
 
     @property
     def runs(self) -> Path:
-        """Folder of the runs trained on this machine. Git ignores it; `submit` copies what a submission needs."""
+        """Folder of the runs trained on this machine. Git ignores it; `submit` copies a submission's runs from it."""
         return self.root / "runs"
 
     @classmethod
@@ -54,18 +54,18 @@ class Project:
         """The checkout that contains `start` (default: the working directory).
 
         Raises LlmbenchError if there is none. Also raises it if the running code belongs to another checkout, because
-        runs made by another checkout's code are no evidence.
+        results must come from the checkout's own code.
         """
         here = (start or Path.cwd()).resolve()
         for folder in (here, *here.parents):
             if (folder / "tracks").is_dir() and (folder / "models" / "variants").is_dir():
                 if folder != CHECKOUT:
                     raise LlmbenchError(
-                        f"this llmbench is installed from {CHECKOUT}, but you are in {folder}; "
-                        f"run `pip install -e .` there, or use that checkout's own .venv"
+                        f"this `llmbench` is installed from {CHECKOUT}, but you are in the checkout {folder}; "
+                        f"run `pip install -e .` in {folder}, or use the `llmbench` in its .venv"
                     )
                 return cls(folder)
-        raise LlmbenchError(f"{here} is not inside a checkout of llmbench; change to the folder that you cloned")
+        raise LlmbenchError(f"{here} is not inside a clone of llmbench; change to the folder of your clone")
 
 
 def sha256(data: bytes) -> str:
@@ -74,7 +74,7 @@ def sha256(data: bytes) -> str:
 
 
 def file_stamp(path: Path) -> str:
-    """A file's size and the time of its last change, as text. While this text is the same, the file is unchanged."""
+    """A file's size and the time of its last change, as text. If it is the same as before, the file is unchanged."""
     status = path.stat()
     return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
 
@@ -110,12 +110,14 @@ def submission_folders(project: Project) -> list[Path]:
     folders.sort(key=lambda folder: (folder_number(folder) or 0, folder.name))
     for folder in folders:
         if folder_number(folder) is None:
-            raise LlmbenchError(f"{folder} is not named NNNN-name; rename or remove it")
+            raise LlmbenchError(
+                f"{folder} is not named NNNN-name, such as 0002-pocket-token_smear; rename or remove the folder"
+            )
     return folders
 
 
 def folder_number(folder: Path) -> int | None:
-    """The number in the name of a submission's folder, `NNNN-recipe`; None if the name has another form."""
+    """The number in the name of a submission's folder, `NNNN-name`; None if the name has another form."""
     match = re.match(r"^(\d{4,})-[a-z0-9][a-z0-9_+-]*$", folder.name)
     return int(match[1]) if match else None
 
@@ -129,7 +131,7 @@ def make_folder(path: Path) -> None:
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write a file and flush it to disk; a failure leaves the old file as it was. Raises LlmbenchError on failure."""
+    """Write a file and flush it to disk. Raises LlmbenchError if that fails, and leaves the old file as it was."""
     payload = data.encode() if isinstance(data, str) else data
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,6 +159,6 @@ def write_changed(path: Path, text: str) -> None:
 
 
 def derive_seed(*key: object) -> int:
-    """A 63-bit seed derived from `key`, so that each purpose has its own random stream."""
+    """A 63-bit seed computed from the values in `key`. Each purpose has its own key, and so its own random stream."""
     digest = hashlib.sha256("\x1f".join(map(str, key)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

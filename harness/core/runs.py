@@ -28,7 +28,7 @@ Nats = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 PROBES = ("batch_independence", "causality", "finiteness", "shape", "statelessness", "weights")
-"""The probes that a model must pass before it gets a score."""
+"""The probes: tests that a trained model must pass before it gets a score."""
 
 
 ABSENT = Field(default=None, exclude_if=lambda value: value is None)
@@ -40,9 +40,9 @@ class CurvePoint(Strict):
 
     step: Positive
     train_s: Seconds
-    """Time on the training clock at the end of the step."""
+    """Training time at the end of the step, without evaluations on dev and checkpoints."""
     train_loss_nats: Nats
-    """Mean loss per token over the steps since the previous point, as reported by the player."""
+    """Mean loss per token over the steps since the previous point, as reported by the training process."""
     dev_loss_nats: Nats
     """Mean loss per token on the dev split."""
 
@@ -51,13 +51,13 @@ class ExpertLayer(Strict):
     """How one layer's router distributed the dev split's tokens over the experts at the end of training."""
 
     load: Annotated[tuple[Share, ...], Field(min_length=1)]
-    """Share of the assignments that each expert got. Experts without matrices come last."""
+    """For each expert, its share of the assignments of tokens to experts. Experts without matrices come last."""
     balance: Annotated[float, Field(ge=0)]
-    """The load-balancing loss, not multiplied by its weight. It is 1 when all experts get the same share."""
+    """The load-balancing loss, not multiplied by its weight. It is 1 if all experts get the same share."""
 
 
 NETWORK_OPEN = "network open"
-"""Entry of `Training.confinement`: the processes of the run had access to the network, to exchange data."""
+"""Entry of `Training.confinement`. The run's processes had the network, because they exchange data over it."""
 
 
 class BatchShape(Strict):
@@ -77,7 +77,7 @@ class BatchShape(Strict):
 
 
 def tokens_at(shapes: Iterable[BatchShape], step: int) -> int:
-    """Number of tokens in the first `step` steps."""
+    """Number of training tokens in the first `step` steps of batches with these `shapes`."""
     tokens = 0
     for shape in shapes:
         tokens += min(step, shape.steps) * shape.batch_tokens
@@ -92,15 +92,15 @@ class Training(Strict):
     tokens: Positive
     num_params: Positive
     train_s: Seconds
-    """Training clock: from the first batch until the referee has the final weights, without dev and checkpoints."""
+    """Time from the first batch to the final weights, without evaluations on dev and checkpoints."""
     cpu_s: Seconds
-    """Processor time in that period, summed over threads. Load on the machine changes it less than `train_s`."""
+    """Processor time in that period, summed over threads. Other load on the machine changes it less than `train_s`."""
     warmup_s: Seconds
-    """Time from the player's start to the first batch: building, initial weights, compiling, steps on dummy data."""
+    """Time from the process's start to the first batch: building the model, compiling, steps on dummy data."""
     warmup_cpu_s: Seconds | None = ABSENT
     """Processor time used before the first batch."""
     wall_s: Seconds
-    """Wall-clock time of the training process. For a resumed run, the sum over its sessions."""
+    """Wall-clock time of the training process. If a run was resumed, the sum over all its processes."""
     resumed: Literal[True] | None = ABSENT
     """True if the run was resumed from a checkpoint, else None. Times of resumed runs are not compared."""
     weights_bytes: Positive | None = ABSENT
@@ -110,22 +110,22 @@ class Training(Strict):
     ended: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
     """UTC time at the end of training. It shows which runs were trained at the same time."""
     weights_sha256: Sha256
-    """Digest of the final weights as a safetensors file."""
+    """SHA-256 of the final weights as a safetensors file."""
     confinement: tuple[Line, ...]
-    """What kept the training process from other files, the network and new processes; empty if nothing did."""
+    """Mechanisms that kept the training process from other files, the network and new processes; empty if none did."""
     curve: tuple[CurvePoint, ...]
     batches: tuple[BatchShape, ...] | None = ABSENT
     """Batch shapes, if a variant changes them; None if all batches have the track's shape."""
     experts: tuple[ExpertLayer, ...] | None = ABSENT
-    """One entry for each layer, as reported by the player; None for a model without experts."""
+    """One entry for each layer, as reported by the training process; None for a model without experts."""
 
     def tokens_at(self, step: int) -> int:
-        """Number of tokens that the player had received by the end of a step."""
+        """Number of training tokens up to the end of `step`."""
         return step * (self.tokens // self.steps) if self.batches is None else tokens_at(self.batches, step)
 
 
 class Evaluation(Strict):
-    """What was measured on val. It holds sums, from which the scores are computed."""
+    """What was measured on val. Sums are stored, and the scores are computed from them."""
 
     nats: Nats
     """Cross-entropy in nats, summed over all predicted tokens."""
@@ -137,11 +137,11 @@ class Evaluation(Strict):
     probes: tuple[Line, ...]
     """Names of the probes that the model passed."""
     confinement: tuple[Line, ...]
-    """What kept the model's process from other files, the network and new processes; empty if nothing did."""
+    """Mechanisms that kept the model's process from other files, the network and new processes; empty if none did."""
     eval_s: Seconds
     """Wall-clock time of one pass over val."""
     eval_cpu_s: Seconds | None = ABSENT
-    """The player's processor time in the same pass, summed over threads."""
+    """Processor time of the model's process in the same pass, summed over threads."""
 
     @property
     def val_loss(self) -> float:
@@ -165,7 +165,7 @@ class Evaluation(Strict):
 
 
 class Machine(Strict):
-    """Properties of the machine that affect times and the last bits of a loss. No user and no host names."""
+    """Properties of the machine that affect times and the last bits of a loss. It holds no user or host name."""
 
     cpu: Line
     cores: Positive
@@ -190,11 +190,11 @@ class Provenance(Strict):
     processes: Positive | None = ABSENT
     """Number of processes that trained the run; None for one process. On a CUDA track each process has a GPU."""
     jobs: Positive
-    """Number of runs that shared the machine at the same time. A claim in the lane speed needs 1."""
+    """Number of runs that shared the machine at the same time. It must be 1 if a candidate claims to save time."""
 
     @property
     def crew(self) -> str:
-        """Processes and threads of a run, as text."""
+        """Processes and threads of a run as text, such as `2 processes of 1 thread(s)`."""
         return f"{f'{self.processes} processes of ' if self.processes is not None else ''}{self.threads} thread(s)"
 
 
@@ -204,12 +204,12 @@ class RunIdentity(Strict):
     schema_version: Literal[1] = 1
     track: TrackName
     training_digest: Sha256
-    """Digest of the track without its rule and seeds."""
+    """SHA-256 over the track without its rule and seeds."""
     recipe: Recipe
     sources: dict[VariantName, Sha256]
-    """Variant name -> digest of its syntax tree (harness/variants/canonical.py)."""
+    """Variant name -> SHA-256 of its code (harness/variants/canonical.py)."""
     code_digest: Sha256
-    """Digest of the base model, the training loop and the evaluator."""
+    """SHA-256 over the code of the base model, the training loop and the evaluation."""
     seed: Count
     provenance: Provenance
 
@@ -226,7 +226,7 @@ FailureStatus = Literal["diverged", "hopeless", "invalid", "interrupted", "error
 
 
 class FailedRun(RunIdentity):
-    """A run without a score, with the reason. It has no field for a metric, so it cannot win."""
+    """A run without a score, with the reason. It has no field for a loss, so it cannot beat another run."""
 
     status: FailureStatus
     reason: Line
@@ -278,12 +278,12 @@ def save_run(path: Path, run: FinishedRun | FailedRun) -> None:
 
 
 def load_run(path: Path) -> FinishedRun | FailedRun:
-    """Read one run. Raises LlmbenchError that names the file, the key and the fix."""
+    """Read one run. Raises LlmbenchError, which names the file, the key and the fix, if the file is not valid."""
     return read_record(path, _RUN)
 
 
 def parse_json(text: str) -> Any:
-    """Parse one JSON document. Raises ValueError if it is broken, nested too deep, or has a key twice."""
+    """Parse one JSON document. Raises ValueError if it is not valid, is nested too deep, or has a key twice."""
     try:
         return json.loads(text, object_pairs_hook=_each_key_once)
     except RecursionError as error:
@@ -291,7 +291,7 @@ def parse_json(text: str) -> Any:
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object. Raises ValueError for a repeated key, because readers and programs may see different values."""
+    """Make a dictionary of `pairs`. Raises ValueError for a repeated key, which programs may read in different ways."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
@@ -302,7 +302,7 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def read_record(path: Path, adapter: TypeAdapter[Parsed], text: str | None = None) -> Parsed:
     """Read and check one JSON file of any schema. `text` is the file's content, if it was read already.
 
-    Raises LlmbenchError if the file is missing or truncated, has a newer schema, or breaks the schema.
+    Raises LlmbenchError if the file is missing or truncated, has a newer schema, or does not fit the schema.
     """
     text = read_text(path) if text is None else text
     try:
@@ -315,7 +315,7 @@ def read_record(path: Path, adapter: TypeAdapter[Parsed], text: str | None = Non
         version = content.get("schema_version") if isinstance(content, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise LlmbenchError(
-                f"{path} has schema version {version}; this llmbench reads up to {SCHEMA_VERSION}; upgrade llmbench"
+                f"{path} has schema version {version}; this llmbench reads 1 to {SCHEMA_VERSION}; upgrade llmbench"
             ) from error
         problem = explain_validation(error) if isinstance(error, ValidationError) else str(error)
         raise LlmbenchError(f"{path}: {problem}") from error
@@ -323,7 +323,7 @@ def read_record(path: Path, adapter: TypeAdapter[Parsed], text: str | None = Non
 
 @lru_cache(maxsize=256)  # many submissions hold the same runs of a record
 def _parse(text: str, adapter: TypeAdapter[Parsed]) -> Parsed:
-    """Parse `text`. Raises ValueError if it is not valid JSON, has a key twice, or breaks the schema."""
+    """Parse `text`. Raises ValueError if it is not valid JSON, has a key twice, or does not fit the schema."""
     record = adapter.validate_json(text)
     if dump_json(record) != text:
         parse_json(text)  # pydantic accepts a repeated key

@@ -1,6 +1,7 @@
 """Formats and prints text for a terminal, a log or Markdown. The text may be untrusted.
 
-Lines are wrapped between words on a terminal, but not in a log or a pipe. Code that renders pages escapes HTML itself.
+Lines are wrapped between words on a terminal, but not in a log or a pipe. HTML is not escaped in this file; the code
+that writes HTML pages does that.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 
 _GLUE = "\x1f"  # marks a blank at which a line must not be broken
 QUIET_S = 10.0
-"""Seconds. A log that gets no line for this long gets one that says what is being done."""
+"""If a log gets no line for this many seconds, a line is written that says what is being done."""
 
 
 def fit(text: str, width: int) -> str:
     """`text` broken between words into lines of at most `width` characters.
 
-    Text in backquotes and long paths are never broken, even if they are longer, because users copy them.
+    Text in backquotes and long paths are never broken, even if they are longer than `width`, because users copy them.
     """
     wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
     lines = []
@@ -72,9 +73,9 @@ def put(console: Console, text: str, style: str = "", *, whole: bool = False) ->
 
 
 class Heartbeat:
-    """Context manager around a wait: writes `say()` to a log after each QUIET_S seconds without a line.
+    """Context manager for a long wait. After each QUIET_S seconds without a line it logs the text that `say` returns.
 
-    Writes nothing to a terminal.
+    On a terminal `say` is not called.
     """
 
     def __init__(self, console: Console, say: Callable[[], str]) -> None:
@@ -107,7 +108,10 @@ class Heartbeat:
 
 @contextmanager
 def patiently(doing: str) -> Iterator[None]:
-    """Context manager around a wait: after each QUIET_S silent seconds, logs the text `doing` and the time so far."""
+    """Context manager for a long wait. After each QUIET_S seconds without a line it logs `doing` and the time so far.
+
+    `doing` says what is being done, such as "checking". On a terminal nothing is logged.
+    """
     begun = time.monotonic()
     with Heartbeat(stderr_console(), lambda: f"{doing}: {time.monotonic() - begun:.0f} s so far"):
         yield

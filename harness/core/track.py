@@ -1,4 +1,4 @@
-"""The schema of a track: one fixed contest, read from `tracks/NAME.toml`. The table `[data]` is in dataspec.py."""
+"""The schema of a track, which is read from `tracks/NAME.toml`. The schema of its table `[data]` is in dataspec.py."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from harness.core.schema import Positive, Sha256, Strict, TrackName
 from models.parts import ModelConfig, OptimConfig
 
 FEWEST_STORED = 8
-"""Least number of stored runs (assumption): with fewer, the record's spread is not known well enough."""
+"""Smallest allowed `stored_runs` (assumption): with fewer, the deviation of the record's loss is too uncertain."""
 LONGEST_QUOTE = 120  # characters of an untrusted file that an error may quote
-# tomllib's time and memory grow with the square of a dotted key: 100 kB took 10 GB (measured 2026-11).
+# tomllib's time and memory grow with the square of a dotted key's length: 100 kB took 10 GB (measured 2026-11).
 LONGEST_FILE, LONGEST_LINE = 50_000, 1_000
 
 
 class Budget(Strict):
-    """The budget of every run."""
+    """The tokens on which every run of the track trains, the shape of the batches, and the number of evaluations."""
 
     tokens: Positive
-    """Number of training tokens. It must be a whole number of batches."""
+    """Number of training tokens. It must be a multiple of the tokens in a batch."""
     batch_sequences: Positive
     seq_len: Positive
     """Length of a training sequence and of the evaluation context, in tokens."""
     dev_evaluations: Positive
-    """Number of points on the dev curve, including the end of training."""
+    """Number of evaluations on dev during a run, including the one at the end of training."""
     eval_sequences: Positive
     """Sequences in one evaluation batch."""
 
@@ -57,60 +57,61 @@ class Budget(Strict):
 
 
 class Rule(Strict):
-    """The constants of the rule. The track's file names the source of each."""
+    """The constants by which candidates are accepted or rejected. The track's file names the source of each."""
 
     noise_variant: str
     """A variant that changes only one part's initial values. `llmbench noise` measures seed noise with it."""
     noise_nats: Annotated[float, Field(gt=0, lt=10)] | None = None
-    """Standard deviation of a pair's difference in nats: the median over the variants of the noise study. The screen
-    uses it as its unit. None if there was no study; then there is no screen."""
+    """Standard deviation of the loss difference of a pair, in nats: the median over the variants of the noise study.
+    The screen (the cheap first test) uses it as its unit. None if there was no study; then the track has no screen."""
     screen_looks: tuple[Positive, ...] = ()
     """Numbers of runs after which the screen drops a candidate, passes it on, or needs more runs."""
     screen_pass: tuple[float, ...] = ()
-    """One value for each screen look. The candidate passes if its mean gain minus price, in units of `noise_nats`,
-    is at least this."""
+    """One value for each entry of `screen_looks`, in units of `noise_nats`. The candidate passes if its mean gain minus
+    its price is at least this value."""
     screen_drop: tuple[float, ...] = ()
-    """One value for each screen look, in the same units. The candidate is dropped if it is below this. At the last look
-    it equals the value of `screen_pass`."""
+    """One value for each entry of `screen_looks`, in units of `noise_nats`. The candidate is dropped if its mean gain
+    minus its price is below this value. The last value equals the last one of `screen_pass`."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)]
-    """One-sided false-accept rate of the confirmation over all looks."""
+    """Probability that the confirmation (deciding stage) accepts a candidate without a gain, over all `looks`."""
     looks: tuple[Positive, ...]
     """Numbers of pairs after which the confirmation may decide."""
     levels: tuple[Annotated[float, Field(gt=0, lt=0.5)], ...]
-    """One-sided level of each look. All looks together have the false-accept rate `alpha` (rule/sequential.py)."""
+    """One-sided significance level of the test after each number in `looks`. Together they give `alpha`."""
     stored_runs: Positive | None = None
-    """Number of stored runs of the record that each candidate is compared with; None if fresh pairs are trained."""
+    """Number of stored runs of the record that each candidate is compared with; None if both are trained in pairs."""
     futility_alpha: Annotated[float, Field(gt=0, le=0.5)] | None
-    """A look before the last one rejects if the gain's one-sided upper bound at this level is not above the margin. At
-    0.5 that bound is the mean gain. With None, as in a re-run, the bound is the upper end of the look's interval."""
+    """Before the last of `looks`, a candidate is rejected early if the gain's one-sided upper confidence bound at this
+    level is not above the margin, the value that the gain must exceed. At 0.5 the bound is the mean gain. With None, as
+    in a re-run, it is the upper end of the confidence interval."""
     loss_per_statement: Annotated[float, Field(ge=0, lt=1)]
     """Price of each added statement: the gain, in nats, that it must bring."""
     max_slowdown: Annotated[float, Field(gt=0, lt=10)]
-    """Loss lane: largest allowed time ratio candidate / record, minus one."""
+    """With `--lane loss`: largest allowed ratio of training times, candidate / record, minus one."""
     time_level: Annotated[float, Field(gt=0, lt=0.5)]
-    """Loss lane: one-sided level of the tests whether a time ratio is below or above that limit."""
+    """With `--lane loss`: one-sided level of the tests whether the time ratio is below or above `max_slowdown`."""
     milestone: Annotated[float, Field(gt=0, lt=1)]
     """Share of the steps after which the candidate's first run may be stopped early."""
     milestone_deficit: Annotated[float, Field(gt=0)]
     """The candidate's first run is stopped if its dev loss is this many nats above the record's with the same seed."""
     speed_per_statement: Annotated[float, Field(ge=0, lt=1)]
-    """Speed lane: share of the training time that each added statement must save."""
+    """With `--lane speed`: share of the training time that each added statement must save."""
     loss_tolerance: Annotated[float, Field(gt=0, lt=10)]
-    """Speed and simplicity lanes: nats by which the candidate's loss may be worse."""
+    """With `--lane speed` or `simplicity`: nats by which the candidate's loss may be worse."""
     time_tolerance: Annotated[float, Field(gt=0, lt=10)]
-    """Simplicity lane: largest time ratio candidate / record, minus one, that counts as no slower."""
+    """With `--lane simplicity`: largest time ratio candidate / record, minus one, that counts as equally fast."""
     holds_on: Annotated[dict[TrackName, Sha256], Field(min_length=1)] | None = None
-    """Loss lane: other sizes of this track, on which a record must not be shown to lose, each with the digest of its
-    track. None if no other size is asked for."""
+    """With `--lane loss`: other sizes of this track (name -> digest). A record must not be shown to be worse on any of
+    them. None if no other size is tested."""
 
     @property
     def record_runs(self) -> int:
-        """Largest number of the record's runs on public seeds that a contest needs. An opening trains as many."""
+        """Number of runs of the record on public seeds that judging a candidate needs at most."""
         return max(self.screen_looks[-1:] + self.looks[:1] + (self.stored_runs or 1,))
 
     @property
     def design(self) -> Literal["paired", "stored"]:
-        """`paired`: both arms are trained. `stored`: the candidate is trained, the record's runs are stored ones."""
+        """`paired`: record and candidate are trained. `stored`: only the candidate; the record's runs are stored."""
         return "paired" if self.stored_runs is None else "stored"
 
     @model_validator(mode="after")
@@ -136,13 +137,13 @@ class Rule(Strict):
         above = all(drop <= passed for drop, passed in zip(self.screen_drop, self.screen_pass, strict=True))
         if self.screen_looks and (not above or self.screen_drop[-1] != self.screen_pass[-1]):
             raise ValueError(
-                "no entry of screen_drop may exceed that of screen_pass, and their last entries must be equal"
+                "no entry of screen_drop may exceed the same entry of screen_pass, and the last two must be equal"
             )
         return self
 
 
 class Reported(Strict):
-    """A result that others report for this system. It is shown with the track, never on the leaderboard."""
+    """A result that others published for this model and data. `llmbench tracks NAME` shows it, the board does not."""
 
     what: str
     date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
@@ -159,18 +160,18 @@ class Reported(Strict):
 
 
 class Track(Strict):
-    """One contest. Two runs may be compared only if their tracks' digests are equal."""
+    """A fixed training task and the rule for it. Runs may be compared only if their tracks have equal digests."""
 
     name: TrackName
     summary: str
     device: Literal["cpu", "cuda"]
     """Device for training and evaluation. With `cuda` each process has one NVIDIA GPU."""
     threads: Positive
-    """Number of threads of each process. It is fixed because the last bits of a sum depend on it."""
+    """Number of threads of each process. It is fixed because the last bits of a loss depend on it."""
     processes: Annotated[Positive | None, AfterValidator(lambda count: None if count == 1 else count)] = None
     """Number of processes that train one run, each on an equal share of every batch. Default: one."""
     compile: bool | None = None
-    """Whether `torch.compile` compiles the model. It is fixed because the last bits depend on it."""
+    """Whether `torch.compile` compiles the model. It is fixed because the last bits of a loss depend on it."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...]
     """Public seeds, in the order in which runs use them."""
     data: DataSpec
@@ -179,7 +180,7 @@ class Track(Strict):
     budget: Budget
     rule: Rule
     reported: tuple[Reported, ...] = ()
-    """Results that others report for this system. They are not part of any digest."""
+    """Results that others published for this model and data. No digest includes them."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Track:
@@ -190,14 +191,14 @@ class Track(Strict):
         fewest = self.rule.record_runs
         if len(set(self.seeds)) != len(self.seeds) or len(self.seeds) < fewest:
             raise ValueError(
-                f"seeds must hold {fewest} or more numbers, all different: the rule needs as many runs of the record"
+                f"seeds must hold {fewest} or more different numbers, because the rule needs that many record runs"
             )
         if self.compile and self.num_processes > 1:
             raise ValueError("compile and processes cannot be combined yet; leave one of them out")
         if self.budget.batch_sequences % self.num_processes:
             raise ValueError(
                 f"budget.batch_sequences ({self.budget.batch_sequences}) must be a multiple of processes "
-                f"({self.num_processes}), because each takes an equal share of a batch"
+                f"({self.num_processes}), because each process takes an equal share of a batch"
             )
         return self
 
@@ -213,23 +214,23 @@ class Track(Strict):
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all values except `summary` and `reported`. Comments and layout do not count."""
+        """SHA-256 over all values except `summary` and `reported`. Comments and layout of the file do not count."""
         return self._digest()
 
     @property
     def training_digest(self) -> str:
-        """SHA-256 over what a single run depends on: like `digest`, but without the rule and the seeds."""
+        """SHA-256 over the values that a single run depends on: like `digest`, but without the rule and the seeds."""
         return self._digest("rule", "seeds")
 
     def _digest(self, *but: str) -> str:
-        """SHA-256 without the keys `but`. Absent keys do not count: a new optional key keeps old tracks' digests."""
-        beside = {"summary", "reported", "settings"}  # they do not define the contest
+        """SHA-256 without the keys `but`. Absent keys do not count, so a new optional key changes no old digest."""
+        beside = {"summary", "reported", "settings"}  # they change neither training nor rule
         content = self.model_dump(mode="json", exclude={*beside, *but}, exclude_none=True)
         return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
 
 
 class ExploratoryTrack(Track):
-    """A track changed by `--set`. Its runs can be trained, but cannot enter the board."""
+    """A track changed by `--set`. Its runs can be trained, but not submitted."""
 
     settings: tuple[str, ...]
     """The settings as given, each `key=value`."""
@@ -250,7 +251,7 @@ def track_names(project: Project) -> list[str]:
 
 
 def load_track(project: Project, name: str, settings: Sequence[str] = ()) -> Track:
-    """Read the track `name`; with settings, as an exploratory track. Raises LlmbenchError with file, key and fix."""
+    """Read the track `name`, changed by the `--set` options in `settings`. Raises LlmbenchError with key and fix."""
     name = name.removeprefix(EXPLORATORY) if settings else name
     path = project.tracks / f"{name}.toml"
     if not path.is_file():
@@ -268,7 +269,7 @@ def parse_track(path: Path, name: str | None = None, settings: Sequence[str] = (
     text = read_text(path) if text is None else text
     if len(text) > LONGEST_FILE or max(map(len, text.splitlines()), default=0) > LONGEST_LINE:
         raise LlmbenchError(
-            f"{path} is too long for a track: at most {LONGEST_FILE} characters, and {LONGEST_LINE} in a line"
+            f"{path} is too long: at most {LONGEST_FILE} characters, and {LONGEST_LINE} in a line; shorten it"
         )
     kind, name, where = ExploratoryTrack if settings else Track, name or path.stem, str(path)
     try:
@@ -283,7 +284,7 @@ def parse_track(path: Path, name: str | None = None, settings: Sequence[str] = (
         return kind.model_validate_json(json.dumps(content, default=str))  # TOML arrays become tuples
     except ValidationError as error:
         raise LlmbenchError(f"{where}: {explain_validation(error)}") from error
-    except (ValueError, RecursionError) as error:  # such as a number of thousands of digits
+    except (ValueError, RecursionError) as error:  # also for a number with thousands of digits
         raise LlmbenchError(f"{where} is not valid TOML ({error}); correct or restore it") from error
 
 

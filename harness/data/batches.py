@@ -1,4 +1,4 @@
-"""Tokens to batches: the order in which a run sees the train split, and the windows of an evaluation.
+"""Cuts tokens into batches: in the order in which a run trains on them, and into windows for an evaluation.
 
 Shapes: N tokens, B sequences of a batch, T positions.
 """
@@ -18,9 +18,10 @@ Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 
 
 class Batches:
-    """The order in which a run sees the train split: a function of step and seed only.
+    """The order in which a run trains on the train split. It depends only on step and seed.
 
-    Each epoch visits the split's non-overlapping windows of T tokens once, in an order keyed by (seed, epoch).
+    The split is cut into windows of T tokens that do not overlap. Each epoch visits each window once, in a random order
+    that depends on (seed, epoch).
     """
 
     def __init__(self, tokens_N: Tokens, seq_len: int, batch_sequences: int, seed: int) -> None:
@@ -28,17 +29,19 @@ class Batches:
         self.num_windows = (len(tokens_N) - 1) // seq_len
         if self.num_windows < 1:
             raise LlmbenchError(
-                f"the train split has {len(tokens_N)} tokens, fewer than a sequence of {seq_len}; give it more text"
+                f"the train split has {len(tokens_N)} tokens, too few for one sequence of {seq_len}; "
+                f"give the track more text"
             )
 
     def batch(self, step: int) -> NDArray[np.int64]:
-        """tokens_BT1 of a step, where all steps have the track's shape."""
+        """The batch tokens_BT1 of a step, if all batches have the track's shape."""
         return self.rows(step * self.batch_sequences * self.seq_len, self.batch_sequences, self.seq_len)
 
     def rows(self, start: int, sequences: int, length: int) -> NDArray[np.int64]:
-        """tokens_BT1: B pieces of T + 1 tokens; inputs are the first T, targets the last T.
+        """A batch tokens_BT1 of `sequences` rows. In a row, the first T tokens are inputs, the last T are targets.
 
-        `start` is a place in the run's order of tokens, a multiple of `length`; `length` divides the track's.
+        T is `length`, which divides the track's sequence length. `start` is the index of the batch's first token in the
+        run's order of tokens, a multiple of `length`.
         """
         rows = []
         for index in range(start, start + sequences * length, length):
@@ -55,9 +58,9 @@ def _epoch_order(seed: int, epoch: int, num_windows: int) -> NDArray[np.int64]:
 
 
 def eval_batches(tokens_N: Tokens, seq_len: int, sequences: int) -> list[Tokens]:
-    """Batches tokens_BT1 that predict every token but the first exactly once, in order; they are views.
+    """The batches tokens_BT1 of an evaluation. They predict every token but the first exactly once, in order.
 
-    The last window may be shorter; it is a batch of its own.
+    Each batch is a view of `tokens_N`. If the last window is shorter than the others, it is a batch of its own.
     """
     num_windows = (len(tokens_N) - 1) // seq_len
     batches: list[Any] = []

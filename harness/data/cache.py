@@ -1,6 +1,6 @@
-"""The token cache: memory-mapped arrays, checked against the pins. The documents come from harness/data/corpus.py.
+"""The cache of a track's tokens: memory-mapped arrays, checked against the digests that the track's file states.
 
-A token array is little-endian, uint16 where the vocabulary has at most 2**16 tokens, else uint32. Each document of
+A token array is little-endian, uint16 if the vocabulary has at most 2**16 tokens, else uint32. Each document of
 text is a separator followed by the text's tokens. Every token but the array's first is predicted once.
 Shapes: N tokens.
 """
@@ -23,29 +23,29 @@ from harness.data.batches import Tokens
 MANIFEST = "manifest.json"
 
 HASHED_EACH_TIME = 64 * 2**20
-"""Bytes up to which a split is hashed whenever it is opened; hashing a larger one would take seconds at each start."""
+"""A split of at most this many bytes is hashed whenever it is opened. For a larger one that would take seconds."""
 
-_LAYOUT = 2  # increased when the cached files of an unchanged track change
+_LAYOUT = 2  # to be increased when the code makes other cached files from the same track
 
 
 class Manifest(Strict):
-    """`manifest.json` beside the cached tokens: digests, sizes and origin."""
+    """The file `manifest.json` beside the cached tokens: their digests, sizes and source."""
 
     tokenizer_sha256: Sha256
     splits: Annotated[dict[SplitName, SplitPin], OneEach]
     stamps: Annotated[dict[SplitName, str], OneEach]
-    """`file_stamp` of each array when its digest was taken; the digest holds as long as the stamp does."""
+    """Size and time of change of each array (`file_stamp`) when it was hashed. A changed array is hashed again."""
     origin: dict[str, str]
-    """Source of the documents: commit, files or package."""
+    """Source of the documents with its version: a repository's commit, files or a package."""
 
     @property
     def pins(self) -> dict[str, Sha256 | SplitPin]:
-        """The pins in `[data]` of a track with these tokens."""
+        """The digests and sizes that a track with these tokens states in `[data]` (its pins): key -> value."""
         return {"tokenizer_sha256": self.tokenizer_sha256} | {split: self.splits[split] for split in SPLITS}
 
 
 def token_dtype(track: Track) -> str:
-    """Type of a token on disk: `<u2` or `<u4`."""
+    """Type of a token on disk: `<u2` (uint16) or `<u4` (uint32)."""
     return "<u2" if track.model.vocab_size <= 2**16 else "<u4"
 
 
@@ -59,7 +59,7 @@ def cache_folder(track: Track) -> Path:
 
 
 def read_manifest(track: Track) -> Manifest | None:
-    """The manifest of the track's cache, or None without one. Raises LlmbenchError where it cannot be read."""
+    """The manifest of the track's cache; None if nothing is cached. Raises LlmbenchError if it cannot be read."""
     path = cache_folder(track) / MANIFEST
     try:
         return Manifest.model_validate_json(path.read_bytes())
@@ -70,9 +70,10 @@ def read_manifest(track: Track) -> Manifest | None:
 
 
 def with_found_pins(track: Track) -> Track:
-    """The track; if its file has no pins, pinned to the cached tokens.
+    """The track or, if its file states no digests of the tokens, a copy with the digests of the cached tokens.
 
-    This keeps runs of an unpinned track on different data apart. They stay valid when the track is pinned.
+    The digests tell runs on different tokens apart. The runs stay valid when the same digests are written into the
+    track's file later.
     """
     manifest = None if track.data.pinned else read_manifest(track)
     if manifest is None:
@@ -81,17 +82,17 @@ def with_found_pins(track: Track) -> Track:
 
 
 def open_split(track: Track, name: SplitName, *, check: bool = False) -> Tokens:
-    """tokens_N of one split, memory-mapped and checked against the track's pin.
+    """The tokens tokens_N of one split, memory-mapped and checked against the digest in the track.
 
-    A large split whose stamp is unchanged since its digest was taken is not hashed again, unless `check`. Raises
-    LlmbenchError where the cache is missing or differs from the pin.
+    Without `check`, a large split is not hashed again if its size and time of change are those of the last hashing.
+    Raises LlmbenchError if the cache is missing or has another digest.
     """
     path, pin = cache_folder(track) / f"{name}.bin", track.data.pin(name)
     try:
         if check or not _vouched_for(track, name, path, pin):
             found = file_digest(path)
             if found != pin.sha256:
-                raise _broken(track, path, f"have digest {found[:12]}, but the track pins {pin.sha256[:12]}")
+                raise _broken(track, path, f"have digest {found[:12]}, but the track needs {pin.sha256[:12]}")
         return np.memmap(path, dtype=token_dtype(track), mode="r")
     except OSError as error:
         raise _broken(track, path, f"cannot be read ({error.strerror})") from error

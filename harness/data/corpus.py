@@ -1,6 +1,7 @@
-"""The documents of each source in order, each with its split; an interrupted reading can be continued.
+"""Reads the documents of a track's corpus in order, and assigns each document to a split.
 
-`split_of` splits streamed corpora, `split_documents` those that fit in memory.
+`split_of` assigns the documents of a streamed corpus, `split_documents` those of a corpus that fits in memory. An
+interrupted reading can be continued.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ from harness.core.project import CHECKOUT, file_stamp
 from harness.data.hub import cache_folders, hub_errors, reason_of, resolve_commit
 
 BAD_ROWS = (ValueError, TypeError, KeyError, NotImplementedError, StopIteration)
-"""What `datasets` and pyarrow raise for a missing configuration or split, for invalid parquet, JSON or UTF-8, for rows
-of another shape, and (StopIteration) for an empty JSON file."""
+"""Exceptions that `datasets` and pyarrow raise for a missing configuration or split, for invalid Parquet, JSON or
+UTF-8, for rows of another shape, and (StopIteration) for an empty JSON file."""
 
 
 class Document(NamedTuple):
-    """One unit of text; all of it belongs to one split."""
+    """One document of the corpus. Each document belongs to exactly one split."""
 
     split: SplitName
     content: str | Sequence[int]
-    """Text, or tokens where the corpus is tokenized already."""
+    """Text, or token ids if the corpus is tokenized already."""
 
 
 class PackageCorpus:
-    """JSON lines inside an installed package; small enough to be held in memory."""
+    """The corpus in an installed package: a JSON Lines file, small enough to be held in memory."""
 
     def __init__(self, spec: PackageData) -> None:
         texts = load_package(spec)
@@ -90,24 +91,27 @@ class StreamedCorpus:
         if isinstance(content, str) == self.is_text and isinstance(content, str | list):
             return content.encode() if isinstance(content, str) else repr(content).encode()
         kind = "text" if self.is_text else "lists of tokens"
-        raise LlmbenchError(f"column '{self.column}' of {self.spec.title} must hold {kind}, found {str(content)[:60]}")
+        raise LlmbenchError(
+            f"column '{self.column}' of {self.spec.title} must hold {kind}, found {str(content)[:60]}; "
+            f"name another column in the track's file"
+        )
 
 
 Corpus = PackageCorpus | StreamedCorpus
-"""`documents(position)` yields the documents from `position`, or from the beginning, and raises LlmbenchError where one
-cannot be read. `position()` is the place of the reading, as JSON. `origin` names the corpus and its version: a
+"""`documents(position)` yields the documents from `position`, or from the beginning, and raises LlmbenchError if one
+cannot be read. `position()` says how far the corpus was read, as JSON. `origin` names the corpus and its version; a
 position is valid only for the same origin."""
 
 
 def open_corpus(spec: DataSpec) -> Corpus:
-    """The corpus of a track. Raises LlmbenchError where it is missing or lacks a column."""
+    """The corpus of a track. Raises LlmbenchError if it is missing or lacks a column."""
     return PackageCorpus(spec) if isinstance(spec, PackageData) else StreamedCorpus(spec)
 
 
 def split_of(content: bytes, spec: StreamedData) -> SplitName:
-    """The split of a document of a streamed corpus, by a hash of its content.
+    """The split of a document in a streamed corpus, computed from a hash of the document's content.
 
-    Copies of a document are in one split, and a document keeps its split when others are added, removed or moved.
+    So copies of a document are in the same split, and a document keeps its split when others are added or removed.
     """
     place = int.from_bytes(hashlib.sha256(content).digest()[:8]) / 2**64
     if place < spec.val_fraction:
@@ -116,7 +120,7 @@ def split_of(content: bytes, spec: StreamedData) -> SplitName:
 
 
 def _open(spec: HubData | FilesData) -> tuple[Any, dict[str, str]]:
-    """The corpus's rows, and its origin."""
+    """Opens a streamed corpus. Returns its rows, and its origin (source -> version)."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -134,7 +138,7 @@ def _open(spec: HubData | FilesData) -> tuple[Any, dict[str, str]]:
 
 
 def files_origin(spec: FilesData) -> dict[str, str]:
-    """Each file with its stamp, in reading order. Raises LlmbenchError where a pattern matches no file."""
+    """Path -> size and time of change, for the files in reading order. Raises LlmbenchError if there are none."""
     origin: dict[str, str] = {}
     for pattern in spec.files:
         matches = _matching(pattern)
@@ -160,11 +164,14 @@ def _reading(spec: HubData | FilesData) -> Iterator[None]:
             raise
         raise LlmbenchError(f"{spec.title} cannot be read: {reason_of(error)}; check the files") from error
     except BAD_ROWS as error:
-        raise LlmbenchError(f"{spec.title} cannot be read as the track describes it: {reason_of(error)}") from error
+        raise LlmbenchError(
+            f"{spec.title} cannot be read as the track describes it: {reason_of(error)}; "
+            f"correct the text, or [data] in the track's file"
+        ) from error
 
 
 def load_package(spec: PackageData) -> dict[str, str]:
-    """Name -> text of each document, in order. Raises LlmbenchError where the package or a column is missing."""
+    """Name -> text of each document, in order. Raises LlmbenchError if the package or a column is missing."""
     path = _package_file(spec)
     try:
         with path.open(encoding="utf-8") as lines:
@@ -181,7 +188,10 @@ def load_package(spec: PackageData) -> dict[str, str]:
     for key, group in itertools.groupby(rows, key=lambda row: [row[column] for column in spec.document]):
         name = " ".join(map(str, key))
         if name in documents:
-            raise LlmbenchError(f"{path}: two documents share the name {name}; choose other `document` columns")
+            raise LlmbenchError(
+                f"{path}: two documents have the same values, {name}, in the columns of data.document; "
+                f"choose columns that differ between documents"
+            )
         documents[name] = "\n".join(row[spec.text] for row in group)
     return documents
 
@@ -206,9 +216,10 @@ def _package_file(spec: PackageData) -> Path:
 
 
 def split_documents(names: Iterable[str], spec: PackageData) -> dict[SplitName, list[str]]:
-    """Disjoint splits of a corpus in memory, by a hash of the document's name, each in corpus order.
+    """Assigns each document of a corpus in memory to a split, by a hash of its name. Returns split -> names.
 
-    Ranking by hash, unlike a random draw, keeps most documents in their split when others are added.
+    The names of a split are in the corpus's order. Unlike a random draw, the hash keeps most documents in their split
+    when others are added.
     """
     place = {name: index for index, name in enumerate(names)}
     ranked = sorted(place, key=lambda name: hashlib.sha256(name.encode()).digest())
@@ -218,7 +229,7 @@ def split_documents(names: Iterable[str], spec: PackageData) -> dict[SplitName, 
 
 
 def private_paths(spec: DataSpec) -> list[Path]:
-    """Files and folders that hold the corpus, the val split included; no player may read them."""
+    """Files and folders that hold the corpus, val included. The process that runs a variant must not read them."""
     if isinstance(spec, PackageData):
         return package_folders(spec.package)
     files = spec.files if isinstance(spec, FilesData) else ()

@@ -1,4 +1,4 @@
-"""Access to the Hugging Face hub, with a sentence for each error that says what to do."""
+"""Access to the Hugging Face hub. Each error of the hub becomes a sentence that says what to do."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from harness.core.dataspec import Revision, is_commit
 from harness.core.errors import LlmbenchError
 
-TIMEOUT_S = 20.0  # of the first request; the libraries retry for minutes where the hub does not answer
+TIMEOUT_S = 20.0  # of the first request; later ones are retried for minutes if the hub does not answer
 
 
 @contextmanager
 def hub_errors(state: Revision) -> Iterator[None]:
-    """Turn what the hub's client raises into a LlmbenchError; other errors pass."""
+    """Turn exceptions of the hub's client into a LlmbenchError. Other exceptions pass unchanged."""
     from huggingface_hub import errors
 
     kind, repository, revision = state
@@ -41,7 +41,7 @@ def hub_errors(state: Revision) -> Iterator[None]:
         elif absent or isinstance(error, http_error | ConnectionError | TimeoutError):
             problem = (
                 f"the Hugging Face hub did not answer for {what} ({reason}); check the network and run the same "
-                f"command again: what is done is kept"
+                f"command again, which continues where it stopped"
             )
         else:
             raise
@@ -49,23 +49,26 @@ def hub_errors(state: Revision) -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """A library's message without line breaks, at most 200 characters of it."""
+    """The message of a library's exception, without line breaks and cut to 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def resolve_commit(state: Revision) -> str:
-    """The commit that a revision names now. Raises LlmbenchError where there is none."""
+    """The id of the commit that a revision names now. Raises LlmbenchError if there is none."""
     from huggingface_hub import HfApi
 
     with hub_errors(state):
         found = HfApi().repo_info(state.repository, revision=state.name, repo_type=state.kind, timeout=TIMEOUT_S)
     if found.sha is None:
-        raise LlmbenchError(f"the hub names no commit for {state.repository} at {state.name}; name one as the revision")
+        raise LlmbenchError(
+            f"the hub gives no commit for the revision {state.name} of {state.repository}; "
+            f"write the id of a commit as the revision"
+        )
     return found.sha
 
 
 def fetch_tokenizer(state: Revision) -> bytes:
-    """The bytes of a model repository's `tokenizer.json`, fetched once. Raises LlmbenchError where there is none."""
+    """The bytes of a model repository's `tokenizer.json`, downloaded once. Raises LlmbenchError if there is none."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
@@ -82,7 +85,7 @@ def fetch_tokenizer(state: Revision) -> bytes:
 
 
 def cache_folders() -> list[Path]:
-    """Folders of the hub's and the dataset library's files on this machine."""
+    """Folders on this machine in which the hub's client and the library `datasets` keep downloaded files."""
     from huggingface_hub.constants import HF_HOME
 
     own = [os.environ.get(f"HF_{name}_CACHE") for name in ("HUB", "DATASETS", "XET")]

@@ -1,4 +1,4 @@
-"""Writes a track's pins into its file; the rest of the file stays as it is."""
+"""Writes the pins of a track, the digests and sizes of its tokens, into its file; the rest of the file is kept."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from harness.data.writer import OnStep
 
 
 def pin_track(project: Project, track: Track, *, force: bool = False, observe: OnStep = lambda step: None) -> Manifest:
-    """Make the track's tokens and write their digests into its file; returns what was made.
+    """Make the track's tokens and write their digests into the track's file. Returns the manifest of the tokens.
 
-    A branch or a tag of the hub is replaced by its current commit. Raises LlmbenchError where the file has other pins,
-    unless `force`.
+    A branch or a tag of the hub is replaced by its current commit. Raises LlmbenchError if the file states other
+    digests, unless `force`.
     """
     moving = {key: state for key, state in track.data.revisions.items() if not is_commit(state.name)}
     commits = {key: resolve_commit(state) for key, state in moving.items()}
@@ -31,7 +31,10 @@ def pin_track(project: Project, track: Track, *, force: bool = False, observe: O
     prepare(bare, observe=observe)
     manifest = read_manifest(bare)
     if manifest is None:
-        raise LlmbenchError(f"the tokens of {track.name} vanished; run `llmbench data pin --track {track.name}` again")
+        raise LlmbenchError(
+            f"the cached tokens of {track.name} were deleted while they were read; "
+            f"run `llmbench data pin --track {track.name}` again"
+        )
     if not force:
         check_pins(track, manifest.pins)
     pins = {key: _toml(pin) for key, pin in manifest.pins.items()}
@@ -43,9 +46,9 @@ def pin_track(project: Project, track: Track, *, force: bool = False, observe: O
 
 
 def pinned_text(text: str, pins: dict[str, str], commits: dict[str, str]) -> str:
-    """A track file with `pins`, which are TOML, in its table [data]: in place of older ones, else after its last key.
+    """The text of a track's file with `pins` in its table [data]. They replace older pins, or follow its last key.
 
-    `commits` replace the revisions in [data] and in its tokenizer.
+    `pins` is key -> value as TOML. `commits` is key -> the commit that replaces the revision there.
     """
     document = tomlkit.parse(text)
     data: Any = document["data"]

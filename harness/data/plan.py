@@ -1,7 +1,8 @@
-"""The batches of a run: the number of sequences of each step and their length, within the track's tokens.
+"""The batch shapes of a run: for each step the number of sequences and their length, within the budget of tokens.
 
-A variant may change both as a function of progress (`Parts.batch_shape`). The player reports the shapes. The referee
-checks that they keep within the budget, and sends and counts the tokens.
+A variant may change the shape as training progresses (`Parts.batch_shape`). The player, the process that runs the
+variant's code, reports the shapes. The referee, the process that holds the data, checks them against the budget, and
+sends and counts the tokens.
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ from harness.core.track import Track
 
 # A batch holds from 1/16 to 16 times the tokens of the track's batch. This bounds memory and time.
 MOST_BATCH = 16
-# Most groups of steps with one shape. The player reports all of them in one message.
+# Largest number of shapes in a plan. The player reports all of them in one message.
 MOST_SHAPES = 5_000
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Groups of steps; the steps of a group have one shape."""
+    """The batch shapes of a whole run."""
 
     shapes: tuple[BatchShape, ...]
+    """In the order of training; each entry stands for consecutive steps with batches of the same shape."""
     seq_len: int
-    """The track's."""
+    """The track's sequence length, in tokens."""
 
     @property
     def num_steps(self) -> int:
@@ -37,9 +39,9 @@ class Plan:
         return sum(shape.tokens for shape in self.shapes)
 
     def place(self, step: int) -> tuple[int, int, int]:
-        """Of `step`, from 0: its first token in the order of the run, its number of sequences, and their length.
+        """For a step, counted from 0: index of its first token in the run's order, number of sequences, their length.
 
-        Shorter sequences are cut from the windows of the track's length; none crosses the end of a window.
+        Shorter sequences are cut from windows of the track's length; no sequence crosses the end of a window.
         """
         start = 0
         for shape in self.shapes:
@@ -50,7 +52,10 @@ class Plan:
         raise IndexError("the run has fewer steps")
 
     def dev_steps(self, evaluations: int) -> set[int]:
-        """Steps after which dev is scored: at equal shares of the tokens, the last step included."""
+        """Steps, counted from 1, after which the loss on dev is measured: at equal shares of the tokens.
+
+        The last step is one of them. `evaluations` is their number.
+        """
         found, steps, tokens = set(), 0, 0
         for shape in self.shapes:
             for place in range(1, evaluations + 1):
@@ -62,7 +67,7 @@ class Plan:
 
 
 def plan_of(track: Track, shapes: Iterable[BatchShape] | None) -> Plan:
-    """The plan of these shapes, None for the track's own. Raises LlmbenchError where they break the budget."""
+    """The plan with these shapes or, for None, with the track's own. Raises LlmbenchError if they break the budget."""
     budget = track.budget
     if shapes is None:
         own = BatchShape(steps=budget.num_steps, sequences=budget.batch_sequences, length=budget.seq_len)
@@ -73,30 +78,35 @@ def plan_of(track: Track, shapes: Iterable[BatchShape] | None) -> Plan:
     if not plan.shapes or plan.tokens > budget.tokens:
         raise LlmbenchError(
             f"the batches of `batch_shape` hold {plan.tokens:,} tokens, more than the budget's {budget.tokens:,}; "
-            "use fewer or smaller ones"
+            "use fewer or smaller batches"
         )
     last = plan.shapes[-1]
     if budget.tokens - plan.tokens >= last.length * track.num_processes:
         raise LlmbenchError(
-            f"the batches of `batch_shape` hold {plan.tokens:,} tokens; use all {budget.tokens:,} of the budget"
+            f"the batches of `batch_shape` hold {plan.tokens:,} tokens, fewer than the budget's {budget.tokens:,}; "
+            "use all of them"
         )
     return plan
 
 
 def check_shape(track: Track, sequences: object, length: object, *, is_last: bool = False) -> None:
-    """Raises LlmbenchError where a batch of this shape cannot be cut from the track's text, or is too large or small.
+    """Raises LlmbenchError if a batch of this shape cannot be cut from the track's text, or is too large or small.
 
-    The last batch may be smaller: it holds what is left.
+    The last batch may be smaller, because it holds the tokens that are left.
     """
     budget, size = track.budget, track.num_processes
     if not (isinstance(sequences, int) and isinstance(length, int)) or sequences < 1 or length < 1:
         raise LlmbenchError(
-            f"batch_shape gave {sequences!r:.40} sequences of length {length!r:.40}; both must be whole numbers from 1"
+            f"batch_shape gave {sequences!r:.40} sequences of length {length!r:.40}; both must be whole numbers above 0"
         )
     if budget.seq_len % length:
-        raise LlmbenchError(f"batch_shape gave length {length}, which must divide the track's, {budget.seq_len}")
+        raise LlmbenchError(
+            f"batch_shape gave sequences of length {length}; the length must divide the track's, {budget.seq_len}"
+        )
     if sequences % size:
-        raise LlmbenchError(f"batch_shape gave {sequences} sequences; it must be a multiple of {size} processes")
+        raise LlmbenchError(
+            f"batch_shape gave {sequences} sequences; the number must be a multiple of {size}, the number of processes"
+        )
     tokens, own = sequences * length, budget.batch_tokens
     if tokens > MOST_BATCH * own or (tokens * MOST_BATCH < own and not is_last):
         raise LlmbenchError(
@@ -106,15 +116,16 @@ def check_shape(track: Track, sequences: object, length: object, *, is_last: boo
 
 
 def make_plan(track: Track, batch_shape: object) -> tuple[BatchShape, ...] | None:
-    """The batches that a variant's `batch_shape` makes of the track's tokens; None where they are the track's own.
+    """The shapes of the batches that a variant's `batch_shape` makes of the track's tokens.
 
-    The last batches are cut to what is left. Raises LlmbenchError where a shape is impossible or too small.
+    None if all batches have the track's shape. The last batches are cut to the tokens that are left. Raises
+    LlmbenchError if a shape is impossible or too small.
     """
     budget, found, done = track.budget, list[BatchShape](), 0
     while (left := budget.tokens - done) > 0:
         shape = batch_shape(done / budget.tokens, budget.batch_sequences, budget.seq_len)  # type: ignore[operator]
         if not (isinstance(shape, tuple | list) and len(shape) == 2):
-            raise LlmbenchError("batch_shape must return two numbers: sequences and their length")
+            raise LlmbenchError("batch_shape must return two numbers: the number of sequences and their length")
         sequences, length = shape
         check_shape(track, sequences, length)
         size = track.num_processes
@@ -128,6 +139,6 @@ def make_plan(track: Track, batch_shape: object) -> tuple[BatchShape, ...] | Non
             found.append(BatchShape(steps=1, sequences=sequences, length=length))
         done += sequences * length
         if len(found) > MOST_SHAPES:
-            raise LlmbenchError(f"batch_shape changes the batches more than {MOST_SHAPES:,} times; use fewer stages")
+            raise LlmbenchError(f"batch_shape changes the shape more than {MOST_SHAPES:,} times; change it less often")
     own = (budget.batch_sequences, budget.seq_len)
     return None if [(shape.sequences, shape.length) for shape in found] == [own] else tuple(found)

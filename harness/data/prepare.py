@@ -1,6 +1,6 @@
-"""Makes a track's token cache from its corpus, completely or not at all, and checks it against the track's pins.
+"""Makes the cache of a track's tokens from its corpus, and checks the tokens against the digests in the track's file.
 
-While tokens are made they are in `KEY.partial/` beside the cache, see harness/data/writer.py.
+The cache appears only when it is complete. Until then its files are in `KEY.partial/` (harness/data/writer.py).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ TOKENIZER = "tokenizer.json"
 
 
 def prepare(track: Track, *, force: bool = False, observe: OnStep = lambda step: None) -> Path:
-    """Make the cached tokens if they are not there; return their folder.
+    """Make the track's cached tokens if they are missing. Returns their folder.
 
-    They are made in a folder beside it, which is then renamed, so another process finds either nothing or everything.
-    The tokens of an unpinned track are made again if its files changed. Raises LlmbenchError where what was made is
-    not what the track pins, InterruptedRunError on Ctrl-C.
+    They are made in another folder, which is then renamed, so that another process finds either all of them or none. If
+    the track's file states no digests, the tokens are made again when the text files changed. Raises LlmbenchError if
+    the tokens differ from the digests that the track's file states, InterruptedRunError on Ctrl-C.
     """
     import filelock
 
@@ -47,13 +47,17 @@ def prepare(track: Track, *, force: bool = False, observe: OnStep = lambda step:
                 partial.rename(folder)
             _renew_stamps(track)
     except KeyboardInterrupt as error:
-        raise InterruptedRunError("interrupted; what is done is kept, run the same command again to go on") from error
+        raise InterruptedRunError(
+            "interrupted; the tokens made so far are kept, run the same command again to continue"
+        ) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise LlmbenchError(f"cannot write the token cache {folder}: {error.strerror or error}") from error
+            raise LlmbenchError(
+                f"cannot write the token cache {folder}: {error.strerror or error}; fix the folder's permissions"
+            ) from error
         raise LlmbenchError(
             f"the disk of {folder.parent} is full; free space, or set XDG_CACHE_HOME to a folder on another disk, "
-            f"and run the same command again: what is done is kept"
+            f"and run the same command again; the tokens made so far are kept"
         ) from error
     if (manifest := read_manifest(track)) is not None:
         check_pins(track, manifest.pins)
@@ -61,26 +65,26 @@ def prepare(track: Track, *, force: bool = False, observe: OnStep = lambda step:
 
 
 def check_pins(track: Track, made: Mapping[str, SplitPin | str]) -> None:
-    """Raises LlmbenchError where the track's pins differ from those of what was made."""
+    """Raises LlmbenchError if the digests and sizes in the track's file differ from `made`, those of the new tokens."""
     what = f"and {track.data.package} packages" if isinstance(track.data, PackageData) else "package and the corpus"
     for key, found in made.items():
         pinned = getattr(track.data, key)
         if pinned is not None and pinned != found:
             raise LlmbenchError(
-                f"tracks/{track.name}.toml pins data.{key} as {pinned}, but this machine makes {found}; "
+                f"tracks/{track.name}.toml states data.{key} as {pinned}, but the tokens made here have {found}; "
                 f"check the versions of the tokenizers {what}, then run "
                 f"`llmbench data prepare --force --track {track.name}`"
             )
 
 
 def _outdated(track: Track) -> bool:
-    """Whether the files of an unpinned track changed since its tokens were made."""
+    """Whether the track's file states no digests, and the text files changed since the tokens were made."""
     manifest = None if track.data.pinned else read_manifest(track)
     return manifest is not None and isinstance(track.data, FilesData) and manifest.origin != files_origin(track.data)
 
 
 def _renew_stamps(track: Track) -> None:
-    """Hash again the splits whose stamp changed, as in a copied cache, so that no run has to."""
+    """Hash again the splits whose stamp changed, for example in a copied cache, so that no run needs to hash them."""
     manifest, paths = read_manifest(track), {split: cache_folder(track) / f"{split}.bin" for split in SPLITS}
     if manifest is None or not all(path.exists() for path in paths.values()):
         return  # opening a split reports the error
@@ -114,7 +118,7 @@ def _make(track: Track, folder: Path, observe: OnStep) -> None:
 
 
 def _check_space(track: Track, folder: Path) -> None:
-    """Raises LlmbenchError where the disk has no room for the tokens that the track asks for."""
+    """Raises LlmbenchError if the disk has no room for the tokens that the track asks for."""
     needed = sum(limit or 0 for limit in _limits(track).values()) * int(token_dtype(track)[-1])
     needed -= sum(path.stat().st_size for path in folder.glob("*.bin"))
     free = shutil.disk_usage(folder).free
@@ -126,12 +130,12 @@ def _check_space(track: Track, folder: Path) -> None:
 
 
 def _limits(track: Track) -> dict[SplitName, int | None]:
-    """Tokens after which each split is full."""
+    """Number of tokens after which each split is full; None without a limit."""
     return {split: getattr(track.data, f"{split}_tokens", None) for split in SPLITS}
 
 
 def _make_vocabulary(track: Track, corpus: Corpus, folder: Path, observe: OnStep) -> Vocabulary:
-    """The tokenizer that the track names, or one trained now; kept in `folder`."""
+    """The tokenizer that the track names, or one that is trained now. It is saved in `folder`."""
     path = folder / TOKENIZER
     spec = track.data.tokenizer if isinstance(track.data, StreamedData) else None
     if isinstance(spec, HubTokenizer):
@@ -155,7 +159,7 @@ def _make_vocabulary(track: Track, corpus: Corpus, folder: Path, observe: OnStep
 
 
 def _training_texts(corpus: Corpus, text_bytes: int | None, observe: OnStep) -> Iterator[str]:
-    """Texts of the train split, up to `text_bytes`."""
+    """Yields texts of the train split, until they have `text_bytes` bytes; None means all of them."""
     seen = 0
     for count, document in enumerate(corpus.documents()):
         if document.split == "train" and isinstance(document.content, str):

@@ -1,7 +1,7 @@
-"""Text to token ids, and the bytes that each token id stands for. Byte-level tokenizers only.
+"""Turns text into token ids, and knows the bytes that each token id stands for. Only for byte-level tokenizers.
 
-Their tokens stand for known bytes, so it can be checked that they spell the text, and bits per byte are comparable
-between vocabularies.
+Because the bytes of each token are known, it can be checked that the tokens spell the text exactly, and bits per byte
+can be compared between tokenizers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SEPARATOR = "<|endoftext|>"
 
 
 class Vocabulary:
-    """A tokenizer, and the bytes of each token id. Raises LlmbenchError where the tokenizer is not byte-level."""
+    """A tokenizer and the bytes of each token id. Raises LlmbenchError if the tokenizer is not byte-level."""
 
     def __init__(self, tokenizer: Tokenizer, separator: str, name: str) -> None:
         tokenizer.encode_special_tokens = True  # a special token spelled out in a text is encoded as plain text
@@ -36,15 +36,15 @@ class Vocabulary:
         self.separator = separator
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
-        """Each text's tokens_N, the separator first.
+        """The token ids tokens_N of each text, with the id of the separator first.
 
-        Raises LlmbenchError where the tokens do not spell the text exactly, or there is no separator.
+        Raises LlmbenchError if the tokens do not spell a text exactly, or if the tokenizer has no separator.
         """
         separator_id = self.tokenizer.token_to_id(self.separator)
         if separator_id is None or self.table[separator_id]:
             raise LlmbenchError(
-                f"{self.name} has no special token '{self.separator}' to begin documents with; name one that it has as "
-                f"data.tokenizer.separator"
+                f"{self.name} has no special token '{self.separator}' to put before documents; set "
+                f"data.tokenizer.separator to a special token that it has"
             )
         encoded = []
         with refusing_panics(self.name):
@@ -53,31 +53,31 @@ class Vocabulary:
             ids: list[int] = encoding.ids
             if b"".join([self.table[token] for token in ids]) != text.encode():
                 raise LlmbenchError(
-                    f"{self.name} changes texts: its tokens do not spell the one that begins with {text[:40]!r}; "
+                    f"{self.name} changes texts: its tokens do not spell the text that begins with {text[:40]!r}; "
                     f"choose another data.tokenizer"
                 )
             encoded.append(np.array([separator_id, *ids], dtype=np.int64))
         return encoded
 
     def check(self, ids: Sequence[int]) -> NDArray[np.int64]:
-        """tokens_N of a row of a tokenized corpus. Raises LlmbenchError for an id outside the vocabulary."""
+        """The ids tokens_N in a row of a tokenized corpus. Raises LlmbenchError if one is outside the vocabulary."""
         tokens_N: NDArray[Any] = np.asarray(ids)
         if tokens_N.ndim != 1 or tokens_N.dtype.kind not in "iu":
             raise LlmbenchError(f"a row of tokens must be a list of whole numbers, found {str(ids)[:60]}")
         if outside := [token for token in (tokens_N.min(), tokens_N.max()) if not 0 <= token < len(self.table)]:
             raise LlmbenchError(
-                f"the corpus holds the token {outside[0]}, but {self.name} has those from 0 to {len(self.table) - 1}; "
-                f"name the tokenizer that made the corpus as data.tokenizer"
+                f"the corpus holds the token {outside[0]}, but {self.name} has only tokens from 0 to "
+                f"{len(self.table) - 1}; set data.tokenizer to the tokenizer that made the corpus"
             )
         return tokens_N.astype(np.int64)
 
     def num_bytes(self, tokens_N: NDArray[np.int64]) -> int:
-        """Bytes of the text that these tokens spell; special tokens have none."""
+        """Number of bytes of the text that these tokens spell. Special tokens add none."""
         return int(self.lengths_V[tokens_N].sum())
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A byte-level BPE: its alphabet has every byte, so it can encode any text."""
+    """Trains a byte-level BPE on `texts`. Its alphabet has every byte, so it can encode any text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -91,12 +91,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     if (size := tokenizer.get_vocab_size()) != vocab_size:
-        raise LlmbenchError(f"the text yields only {size} tokens; set model.vocab_size to {size} or less")
+        raise LlmbenchError(
+            f"the text is enough for only {size} different tokens; set model.vocab_size to {size} or less"
+        )
     return tokenizer
 
 
 def load_tokenizer(serialized: bytes, name: str) -> Tokenizer:
-    """A tokenizer from the bytes of its `tokenizer.json`. Raises LlmbenchError where they are no tokenizer."""
+    """The tokenizer in the bytes of a `tokenizer.json`. Raises LlmbenchError if they hold no tokenizer."""
     from tokenizers import Tokenizer
 
     try:
@@ -108,20 +110,22 @@ def load_tokenizer(serialized: bytes, name: str) -> Tokenizer:
 
 @contextmanager
 def refusing_panics(name: str) -> Iterator[None]:
-    """Turn a panic of the Rust code of `tokenizers`, which a damaged file can cause, into a LlmbenchError."""
+    """Turn a panic (a crash of the Rust code in `tokenizers`), caused by a damaged file, into a LlmbenchError."""
     try:
         yield
-    except BaseException as error:  # a panic is no Exception, and its class is not public
+    except BaseException as error:  # a panic is not an Exception, and its class is not public
         if type(error).__name__ != "PanicException":
             raise
-        raise LlmbenchError(f"{name} makes `tokenizers` panic ({error}); it is damaged, so fetch it again") from error
+        raise LlmbenchError(
+            f"{name} makes the library `tokenizers` panic ({error}); its file is damaged, so download it again"
+        ) from error
 
 
 def token_bytes(tokenizer: Tokenizer, name: str) -> list[bytes]:
-    """The bytes of each token id; none for special tokens and unused ids.
+    """The bytes of each token id; empty for special tokens and unused ids.
 
-    Byte-level BPE writes each byte as one printable character (Radford et al., 2019, GPT-2): those that are printable
-    as themselves, the others as the characters from U+0100 on. Raises LlmbenchError for a tokenizer of another kind.
+    Byte-level BPE writes each byte as one printable character (Radford et al., 2019, GPT-2). A printable byte stays as
+    it is, any other byte becomes a character from U+0100 on. Raises LlmbenchError for a tokenizer of another kind.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]

@@ -1,7 +1,7 @@
 """Writes token arrays chunk by chunk into a folder, so that an interrupted preparation can be continued.
 
-After each chunk of documents `progress.json` records the lengths of the arrays. The next attempt truncates them to
-these lengths and continues, so the tokens are the same as without the interruption.
+After each chunk of documents `progress.json` records the lengths of the arrays (a checkpoint). After an interruption
+the next attempt truncates the arrays to these lengths and continues, so that the tokens are the same.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from harness.data.corpus import Corpus, Document
 from harness.data.vocabulary import Vocabulary
 
 CHUNK_CHARACTERS = 4_000_000
-"""Text between two checkpoints, a second or two of work; a token of a tokenized corpus counts as one character."""
+"""Characters of text between two checkpoints, one or two seconds of work. A token id counts as one character."""
 PROGRESS = "progress.json"
 
 
 class SplitProgress(Strict):
-    """What is written of one split so far; the fields are those of `SplitPin`."""
+    """Digest and sizes of the part of one split that is written so far; the fields are those of `SplitPin`."""
 
     sha256: Sha256 = sha256(b"")
     tokens: Count = 0
@@ -40,12 +40,12 @@ class SplitProgress(Strict):
 
 
 class Progress(Strict):
-    """State of a preparation at a checkpoint; what was written after it does not count."""
+    """State of a preparation at a checkpoint. Tokens written after the checkpoint are discarded."""
 
     origin: dict[str, str]
-    """`Corpus.origin`, and the version of the library that the position belongs to."""
+    """`Corpus.origin`, and the version of the library `datasets`, as a position is valid only for that version."""
     position: Any
-    """`Corpus.position()`; None at the beginning."""
+    """How far the corpus was read (`Corpus.position()`); None at the beginning."""
     splits: Annotated[dict[SplitName, SplitProgress], OneEach]
 
 
@@ -56,16 +56,17 @@ class PreparationStep(NamedTuple):
     documents: int
     tokens: int
     of: int | None
-    """Tokens after which reading ends; None where the track does not say."""
+    """Number of train tokens after which reading ends; None if the track sets no limit."""
 
 
 OnStep = Callable[[PreparationStep], object]
 
 
 def resume(folder: Path, corpus: Corpus) -> Progress:
-    """The checkpoint of an earlier attempt; without one, or where it read another corpus, the folder is emptied.
+    """The checkpoint of an earlier attempt in `folder`, from which to continue.
 
-    Raises LlmbenchError where the checkpoint cannot be read.
+    If there is none, or if it belongs to another corpus, the folder is emptied and a new checkpoint is written. Raises
+    LlmbenchError if the checkpoint cannot be read.
     """
     origin = {**corpus.origin, "datasets": version("datasets")}
     path = folder / PROGRESS
@@ -90,9 +91,10 @@ def write_splits(
     dtype: str,
     observe: OnStep,
 ) -> dict[SplitName, SplitProgress]:
-    """Write each split's tokens as SPLIT.bin, in the corpus's order, until those with a limit are full.
+    """Write each split's tokens to SPLIT.bin, in the corpus's order, until all splits with a limit are full.
 
-    Without a limit for train the whole corpus is read. Raises LlmbenchError where a split got no document.
+    `limits` are numbers of tokens. Without a limit for train the whole corpus is read. Raises LlmbenchError if a split
+    got no document.
     """
     progress = resume(folder, corpus)
     with ExitStack() as stack:
@@ -152,7 +154,7 @@ class _SplitWriter:
         self.limit, self.dtype = limit, dtype
         self.tokens, self.bytes, self.documents = done.tokens, done.bytes, done.documents
         self.file = stack.enter_context(path.open("a+b"))
-        self.file.truncate(self.tokens * int(dtype[-1]))  # a file that is too short is padded, and its digest differs
+        self.file.truncate(self.tokens * int(dtype[-1]))  # this pads a file that is too short, so its digest differs
         self.file.seek(0)
         self.digest = hashlib.file_digest(self.file, "sha256")
         if self.digest.hexdigest() != done.sha256:
@@ -183,5 +185,5 @@ class _SplitWriter:
 
 def _tampered(path: Path) -> LlmbenchError:
     return LlmbenchError(
-        f"{path} was changed since the preparation stopped; run `llmbench data prepare --force` to start it again"
+        f"{path} was changed after the preparation was interrupted; run `llmbench data prepare --force` to start anew"
     )

@@ -1,6 +1,6 @@
 """The part of a variant's text that runs: its syntax tree without comments, layout and docstrings.
 
-Texts with equal trees are the same variant. They have the same digest, confirmation seeds and runs.
+Two texts with equal trees are the same variant. They have the same digest, and so the same seeds and runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SILENT = ("kind", "type_comment", "type_ignores")
 
 
 def is_text(statement: ast.stmt) -> bool:
-    """Whether the statement is only a string."""
+    """Whether the statement is only a string, such as a docstring."""
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)
@@ -28,9 +28,9 @@ def is_text(statement: ast.stmt) -> bool:
 
 
 def canonical_tree(text: str) -> ast.Module:
-    """The syntax tree without docstrings. Further strings right after a docstring are removed too.
+    """The syntax tree of `text` without docstrings. Further strings right after a docstring are removed too.
 
-    Raises `PARSE_ERRORS`.
+    Raises one of PARSE_ERRORS if the text is not Python.
     """
     tree = ast.parse(text)
     for node in ast.walk(tree):
@@ -56,9 +56,9 @@ def canonical_text(text: str) -> str:
 
 @lru_cache(maxsize=256)
 def tree_digest(text: str) -> str:
-    """SHA-256 of the syntax tree, written in a format of our own. `ast.dump` depends on the version of Python.
+    """SHA-256 of the syntax tree as text, in a format of our own, because `ast.dump` depends on Python's version.
 
-    Raises LlmbenchError where the text is not Python.
+    Raises LlmbenchError if the text is not Python.
     """
     try:
         return sha256(_written(canonical_tree(text)).encode())
@@ -67,7 +67,7 @@ def tree_digest(text: str) -> str:
 
 
 def _written(value: object) -> str:
-    """A tree as text. A node is `(Kind field=value ...)`. Empty fields are left out: later Python versions add some."""
+    """A tree as text: a node is `(Kind field=value ...)`. Empty fields, which Python versions add, are left out."""
     if isinstance(value, ast.AST):
         given = ((name, getattr(value, name, None)) for name in value._fields if name not in SILENT)
         # A constant is written even if it is None, because that is its value.

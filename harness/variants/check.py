@@ -1,8 +1,8 @@
 """Checks a variant's source before any of it runs, so that a reviewer can trust what the file shows.
 
 The text must contain no invisible or look-alike characters, name where its idea comes from, import only listed modules,
-and be too small to hold much of the training text. A run is safe without this check: the process that runs a variant
-is confined and holds nothing that the variant may not have (docs/threat-model.md).
+and be too small to hold much of the training text. A run does not depend on this check to be safe, because the process
+that runs a variant is confined and holds no data that the variant must not see (docs/threat-model.md).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MODULES |= {"models.attention", "models.gpt", "models.kernels"}
 MODULES |= {"models.moe", "models.muon", "models.optim", "models.parts", "models.seams"}
 # Functions that run text or look up computed names, so that a reader cannot see what runs.
 HIDING_CALLS = frozenset({"breakpoint", "compile", "eval", "globals", "locals", "open", "vars"})
-BY_NAME = frozenset({"delattr", "getattr", "setattr"})  # allowed where the name is written out
+BY_NAME = frozenset({"delattr", "getattr", "setattr"})  # allowed if the attribute's name is a string in the code
 # Attributes that give access to the machine (`torch.os`) or to text that is not counted (`__doc__`).
 HIDING_NAMES = frozenset({"__builtins__", "__code__", "__doc__", "__getattribute__", "__globals__", "__import__"})
 HIDING_NAMES |= {"attrgetter", "builtins", "exec", "importlib", "methodcaller", "os", "subprocess", "sys"}
@@ -43,18 +43,18 @@ MAX_DIGITS = 10
 MAX_STRING_BYTES = 400
 MAX_NAME_LETTERS = 40
 MAX_LETTERS = 1150
-"""Most letters of distinct names, letters of strings and digits of numbers, added up."""
+"""Largest allowed sum of the letters of distinct names, the letters of strings and the digits of numbers."""
 MAX_ENTRIES = 64
-"""Most entries of one collection, or arguments of one call."""
+"""Largest allowed number of entries in one collection, or of arguments in one call."""
 MAX_ALL_ENTRIES = 160
-"""Most entries of all collections together."""
+"""Largest allowed number of entries of all collections together."""
 UNHEARD = (tokenize.COMMENT, tokenize.NL)
 # Unicode categories of invisible characters; the Braille blank is a symbol, so it is listed by itself.
 BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 
 def check_source(text: str, path: Path) -> None:
-    """Check a variant's source. Raises LlmbenchError with the line and the fix if it breaks the contract."""
+    """Check a variant's source. Raises LlmbenchError, which names the line and the fix, for the first problem."""
     size = len(text.encode(errors="replace"))
     if size > MAX_FILE_BYTES:
         raise LlmbenchError(f"{path}: {size:,} bytes, but a variant may have at most {MAX_FILE_BYTES:,}; shorten it")
@@ -74,7 +74,7 @@ def check_source(text: str, path: Path) -> None:
 def _check_letters(text: str, path: Path) -> None:
     """Refuse invisible characters (CVE-2021-42574) and, outside comments, letters that are not ASCII.
 
-    A reviewer must see what Python reads.
+    With such characters a reviewer could see other code than Python reads.
     """
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         for letter in line:
@@ -94,19 +94,19 @@ def _check_letters(text: str, path: Path) -> None:
         for letter in line[: comments.get(number)]:
             if not letter.isascii():
                 raise LlmbenchError(
-                    f"{path}:{number}: U+{ord(letter):04X} outside a comment can be mistaken for another letter; "
-                    f"write it in ASCII, or in a comment"
+                    f"{path}:{number}: the character U+{ord(letter):04X} outside a comment can be mistaken for another "
+                    f"letter; use ASCII, or put it into a comment"
                 )
 
 
 def _parse(text: str, path: Path) -> ast.Module:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # refuses what later versions of Python will, such as the escape \d
+            warnings.simplefilter("error")  # refuses code that later Pythons will refuse, such as the escape \d
             tree = ast.parse(text)
             compile(
                 text, str(path), "exec", dont_inherit=True
-            )  # refuses what the grammar allows but the language does not
+            )  # refuses code that the grammar allows but the language does not
     except SyntaxError as error:
         line = f":{error.lineno}" if error.lineno else ""
         raise LlmbenchError(f"{path}{line}: syntax error: {error.msg}") from error
@@ -116,7 +116,7 @@ def _parse(text: str, path: Path) -> ast.Module:
 
 
 def _problems(node: ast.AST) -> Iterator[str]:
-    """Yields what is wrong with one node, each as the part of a sentence that follows file and line."""
+    """Yields the problems of one node, each as the part of an error's sentence that follows file and line."""
     match node:
         case ast.Import():
             yield from (_not_listed(alias.name) for alias in node.names if not _listed(alias.name))
@@ -131,14 +131,14 @@ def _problems(node: ast.AST) -> Iterator[str]:
         case ast.Name() if node.id in HIDING_CALLS:
             yield f"uses '{node.id}', which runs code that is not in this file; write the code out"
         case ast.Call(func=ast.Name(id=name)) if name in BY_NAME and not _is_plain(node.args[1:2]):
-            yield f"calls '{name}' with a computed or forbidden name; write the attribute out"
+            yield f"calls '{name}' with a computed or forbidden name; write the attribute as `object.name`"
         case ast.Constant() if isinstance(node.value, int | float | complex) and _digits(node.value) > MAX_DIGITS:
-            yield f"a number has more than {MAX_DIGITS} digits; compute it"
+            yield f"a number has more than {MAX_DIGITS} digits; compute it in the code"
     if (count := len(_entries(node))) > MAX_ENTRIES:
-        yield f"{count} entries in one collection or call, but at most {MAX_ENTRIES} are allowed; compute them"
+        yield f"{count} entries in one collection or call, but at most {MAX_ENTRIES} are allowed; compute them in code"
     for name in _names(node):
         if name in HIDING_NAMES:
-            yield f"uses '{name}', which reaches code that is not in this file; remove it"
+            yield f"uses '{name}', which gives access to code that is not in this file; remove it"
         elif len(name) > MAX_NAME_LETTERS:
             yield f"a name has {len(name)} letters, but at most {MAX_NAME_LETTERS} are allowed; shorten it"
 
@@ -197,7 +197,9 @@ def _check_totals(tree: ast.Module, path: Path) -> None:
         (entries, "entries of collections", MAX_ALL_ENTRIES),
     ):
         if size > limit:
-            raise LlmbenchError(f"{path}: {size:,} {what}, but a variant may have at most {limit:,}; compute them")
+            raise LlmbenchError(
+                f"{path}: {size:,} {what}, but a variant may have at most {limit:,}; compute some in code"
+            )
 
 
 def knowledge_nats(text: str) -> float:

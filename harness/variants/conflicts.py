@@ -1,8 +1,8 @@
-"""Finds two variants that replace the same thing. A wrapper that calls the earlier factory replaces nothing.
+"""Finds conflicts: two variants of a recipe that replace the same part of the model, optimizer or schedule.
 
-A factory is replaced if nothing calls it any more. An optimizer can also be replaced although its factory is called: a
-variant may build another optimizer from its parameter groups. A config's field is replaced if its new value does not
-depend on the old one.
+A variant sets a factory, a function that makes a part. It replaces the earlier factory unless it calls that factory. An
+optimizer can be replaced although its factory is called, because a variant may build another optimizer from its
+parameter groups. A field of a config is replaced if its new value does not depend on the old one.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from models.parts import Parts
 
 LONGEST_MESSAGE = 300
-"""Most characters of a variant's error that are shown."""
+"""Largest number of characters that are shown of a variant's error."""
 CONFIGS = ("model", "optim")
-# Steps, of 100, at which a schedule is called to see whether it calls the earlier schedule: warm-up, middle, end.
+# Steps, out of 100, at which a schedule is called to see whether it calls the earlier schedule: warm-up, middle, end.
 STEPS = (0, 1, 10, 50, 90, 99)
 
 
@@ -55,7 +55,10 @@ class Traced:
 
 
 def check_used(traces: Sequence[Traced], component: str, advice: str) -> None:
-    """Raises LlmbenchError if a variant's factory is not called although a later variant's is."""
+    """Raises LlmbenchError if a variant's factory of `component` is called, but that of the variant before is not.
+
+    `advice` is the end of the message, which says how the later variant can keep the earlier one.
+    """
     own = [trace for trace in traces if trace.component == component]
     for trace, later in itertools.pairwise(own):
         if later.used and not trace.used:
@@ -63,15 +66,16 @@ def check_used(traces: Sequence[Traced], component: str, advice: str) -> None:
 
 
 def conflict(first: str, second: str, what: str, advice: str) -> LlmbenchError:
+    """The error that variant `second` replaces `what` of variant `first`."""
     return LlmbenchError(
         f"variants '{first}' and '{second}' conflict: both replace {what}; leave one out, or let '{second}' {advice}"
     )
 
 
 def checked_optimizer(last: Traced) -> Callable[..., Any]:
-    """The last optimizer factory, with a check when it is called.
+    """Returns a factory that calls `last`, the last optimizer factory, and checks the optimizers that it returns.
 
-    The check raises LlmbenchError if an optimizer of an earlier variant was dropped.
+    The check raises LlmbenchError if an optimizer of an earlier variant is missing.
     """
 
     def optimizer(*arguments: Any) -> Any:
@@ -107,7 +111,7 @@ def _misfit(chain: Sequence[Traced], error: Exception) -> LlmbenchError | None:
         return None
     first, second, shown = givers[-1], chain[failed].variant, f"{type(error).__name__}: {error}"[:LONGEST_MESSAGE]
     return LlmbenchError(
-        f"variants '{first}' and '{second}' conflict: '{second}' fails on the optimizers of '{first}', {shown}; "
+        f"variants '{first}' and '{second}' conflict: '{second}' fails on the optimizers of '{first}' ({shown}); "
         f"leave one out"
     )
 
@@ -138,9 +142,10 @@ def check_schedules(parts: Parts, traces: Sequence[Traced]) -> None:
 
 
 def check_muon(variant: str, before: type, after: type, setters: dict[str, str]) -> None:
-    """Record in `setters` which variant overrides which part of Muon. Raises LlmbenchError for a conflict.
+    """Record in `setters` that `variant` overrides parts of Muon: name of the part -> variant.
 
-    A method that calls `super()` extends the earlier variant's method. Any other method replaces it.
+    Raises LlmbenchError if it replaces a part that an earlier variant overrides. A method that calls `super()` extends
+    the earlier method; any other method replaces it.
     """
     added = [cls for cls in after.__mro__ if cls not in before.__mro__]
     own = {name: value for cls in reversed(added) for name, value in vars(cls).items() if name not in NOT_OVERRIDDEN}
@@ -160,14 +165,14 @@ def _names_in(value: Any) -> tuple[str, ...]:
 
 
 def check_rates(traces: Sequence[Traced], muon: type, optimizers: Sequence[Any]) -> None:
-    """Raises LlmbenchError if a variant's `lr_scale` or `muon` is replaced, or no optimizer uses it."""
+    """Raises LlmbenchError if a variant's `lr_scale` or `muon` is replaced, or if no optimizer uses it."""
     check_used(traces, "lr_scale", "multiply by `parts.lr_scale(name, parameter)`")
     for trace in traces:
         unused = trace.component == "lr_scale" and not trace.used
         if unused or (trace.component == "muon" and not any(isinstance(one, muon) for one in _held_by([*optimizers]))):
             raise LlmbenchError(
                 f"variant '{trace.variant}' changes {trace.component}, which no optimizer of this recipe uses; leave "
-                f"it out"
+                f"the variant out"
             )
 
 
@@ -183,9 +188,10 @@ def changed_fields(before: Parts, after: Parts) -> Iterator[tuple[str, Any]]:
 def check_configs(
     variant: str, before: Parts, after: Parts, setters: dict[str, str], on_base: Callable[[], tuple[Parts, Parts]]
 ) -> None:
-    """Record in `setters` which variant set which config field. Raises LlmbenchError if it ignores an earlier value.
+    """Record in `setters` the config fields that `variant` sets: name of the field -> variant.
 
-    A variant ignores an earlier value if it sets the same new value on the base without other variants (`on_base`).
+    Raises LlmbenchError if it ignores a value that an earlier variant set, that is, if it sets the same value without
+    the earlier variants. `on_base` returns the base, and the base with `variant` alone.
     """
     changed = dict(changed_fields(before, after))
     if setters.keys() & changed.keys():

@@ -1,9 +1,9 @@
-"""A variant's cost in statements. Expressions that do the work of statements count too: packed code is not cheaper.
+"""A variant's cost in statements. Expressions that replace statements count too, so packing code makes it no cheaper.
 
-A call or an operator is one unit of work, an index half a unit. The cost is the larger of two numbers. The first adds
-up the statements, the expressions that do the work of statements (`_stand_ins`), and the work of each statement beyond
-that of a usual line of research code. The second is half the work of the whole file. It is the larger one only for
-code denser than any file here.
+A call or an operator is one unit of work, an index half a unit. The cost is the larger of two numbers. The first is the
+sum of the statements, of the statements that expressions replace (`_stand_ins`), and of the work in a statement beyond
+that of a usual line of research code. The second is half the work of the whole file. It is larger than the first only
+if the code is denser than in any file of this repository.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from harness.core.errors import LlmbenchError
 from harness.variants.canonical import PARSE_ERRORS, Documented, canonical_tree
 from models.parts import Parts
 
-# Units of work that are free in a statement, and on average in a file. Measured in the committed variants and
-# tests/honest: at most 5.5 units in a statement, and at most 1.5 units per statement in a file. Code with one operation
-# a line, packed into expressions of 20 operations, costs 0.8 of what it cost before.
+# Units of work that are free in each statement, and units of a whole file that cost one statement. Measured in the
+# committed variants and tests/honest: at most 5.5 units in a statement, and at most 1.5 units per statement in a file.
+# Code with one operation in each line costs 0.8 times as much if it is packed into expressions of 20 operations.
 WORK_OF_A_STATEMENT = 6
 WORK_OF_A_FILE = 2
-# Statements that cost nothing, for plain style: one conditional expression, two comprehensions, or assignments of two
-# values.
+# Statements in expressions that are free, so that plain style costs nothing: one conditional expression, two
+# comprehensions, or assignments of two values.
 FREE_STYLE = 2
 # Up to four entries of a table are free, such as the four sides of a padding. Up to six arguments of a call are free.
 FREE_ENTRIES, FREE_ARGUMENTS = 4, 6
 STRING_BYTES = 32
-"""About the length of a line of code. A longer string costs one statement for each further line that fits into it."""
+"""About the number of characters in a line of code. A longer string costs one more statement for each such line."""
 FACTORIES = frozenset(field.name for field in fields(Parts))
 # Decorators that only declare what a function is.
 MARKS = frozenset(
@@ -58,7 +58,7 @@ Parents = dict[ast.AST, ast.AST]
 
 
 def _statements(tree: ast.Module) -> Iterator[tuple[ast.stmt, Parents]]:
-    """Yields every statement except docstrings, and the statements of code in strings."""
+    """Yields every statement except docstrings, and also the statements of code that is written in a string."""
     nodes = list(ast.walk(tree))
     parents = {child: node for node in nodes for child in ast.iter_child_nodes(node)}
     texts = set(_docstrings(tree))
@@ -77,7 +77,7 @@ def _docstrings(tree: ast.Module) -> Iterator[ast.stmt]:
 
 
 def _code(value: object) -> ast.Module | None:
-    """The syntax tree of the code in a string; None if it holds none. Code for `exec` costs as much as other code."""
+    """The syntax tree of code in a string, so that code for `exec` costs the same; None if it is not code."""
     text = value.decode("latin-1") if isinstance(value, bytes) else value
     if not isinstance(text, str) or not any(mark in text for mark in "=(\n;"):
         return None
@@ -88,7 +88,7 @@ def _code(value: object) -> ast.Module | None:
 
 
 class _Statement:
-    """Cost of one statement: one, plus the statements that its expressions stand for, plus work beyond the usual."""
+    """Cost of one statement: one, plus the statements that its expressions replace, plus work beyond the usual."""
 
     def __init__(self, statement: ast.stmt, parents: Parents) -> None:
         self.nodes: list[ast.AST] = []
@@ -130,17 +130,17 @@ def _work(node: ast.AST) -> float:
 
 
 def _works(*nodes: ast.AST) -> int:
-    """Number of these expressions that do any work."""
+    """Number of these expressions that contain a call, an operator or a loop."""
     return sum(any(isinstance(inner, Work) for inner in ast.walk(node)) for node in nodes)
 
 
 def _calls(*nodes: ast.AST) -> int:
-    """Number of these expressions that call something."""
+    """Number of these expressions that contain a call."""
     return sum(any(isinstance(inner, ast.Call) for inner in ast.walk(node)) for node in nodes)
 
 
 def _stand_ins(node: ast.AST, parents: Parents) -> int:
-    """Number of statements that this node stands for, in addition to the statement that contains it."""
+    """Number of statements that this node replaces, beside the statement that contains it."""
     match node:
         case ast.NamedExpr():
             return 1
@@ -186,15 +186,16 @@ def _stand_ins(node: ast.AST, parents: Parents) -> int:
 
 
 def _further_loops(generators: list[ast.comprehension]) -> int:
-    """Number of loops after the first. The first counts too if it runs over a single value, only to name it."""
+    """Number of loops after the first one. If the first runs over a single value, only to name it, it counts too."""
     first = generators[0].iter
     return len(generators) - 1 + (isinstance(first, ast.Tuple | ast.List | ast.Set) and len(first.elts) == 1)
 
 
 def _lambda(node: ast.Lambda, parents: Parents) -> int:
-    """Number of statements that a lambda stands for: usually two, a `def` and a `return`.
+    """Number of statements that a lambda replaces: usually two, a `def` and a `return`.
 
-    A lambda that is called at once stands for one statement for each argument. A lambda that makes a part is free.
+    A lambda that is called at once replaces one statement for each argument. A lambda that makes a part of the model,
+    as in `return replace(parts, head=lambda ...)`, is free.
     """
     parent = parents[node]
     if isinstance(parent, ast.Call) and parent.func is node:
@@ -208,7 +209,7 @@ def _lambda(node: ast.Lambda, parents: Parents) -> int:
 
 
 def _display(node: ast.expr, entries: list[ast.expr], parent: ast.AST) -> int:
-    """Cost of a collection: entries beyond FREE_ENTRIES, or calls that it only makes one after the other."""
+    """Number of statements that a collection replaces: its entries beyond FREE_ENTRIES, or its calls in a row."""
     if isinstance(getattr(node, "ctx", None), ast.Store) or (
         isinstance(parent, ast.Subscript) and parent.slice is node
     ):

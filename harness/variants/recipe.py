@@ -1,4 +1,4 @@
-"""Recipes by name: the sources and cost of their variants, the model that they build, and its initial values."""
+"""Functions for a recipe such as `base+token_smear`: its variants' sources and cost, its model, its initial values."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ UNKNOWN_ARGUMENT = re.compile(r"TypeError: (\w+)\.__init__\(\) got an unexpected
 
 
 def parse_recipe(recipe: str) -> tuple[str, ...]:
-    """`base+first+second` -> ("first", "second"). Raises LlmbenchError where it has another form."""
+    """`base+first+second` -> ("first", "second"). Raises LlmbenchError if it has another form."""
     base, *variants = recipe.split("+")
     if base != BASE or not all(variants):
-        raise LlmbenchError(f"recipe '{recipe}' must read `{BASE}` or `{BASE}+variant+variant`")
+        raise LlmbenchError(f"recipe '{recipe}' must have the form `{BASE}` or `{BASE}+variant+variant`")
     if len(set(variants)) != len(variants):
-        raise LlmbenchError(f"recipe '{recipe}' names a variant twice; leave one out")
+        raise LlmbenchError(f"recipe '{recipe}' names a variant twice; name it once")
     return tuple(variants)
 
 
@@ -56,12 +56,12 @@ def recipe_sources(project: Project, recipe: str) -> dict[str, VariantSource]:
 
 
 def recipe_cost(sources: dict[str, VariantSource]) -> int:
-    """Statements of all variants of a recipe together."""
+    """Sum of the costs of a recipe's variants, in statements."""
     return sum(source.cost for source in sources.values())
 
 
 def _import_apply(source: VariantSource) -> Callable[[Parts], Parts]:
-    """Import exactly the text that was checked and digested, and return its `apply`."""
+    """Run exactly the text that was checked and digested, and return its function `apply`."""
     module = ModuleType(f"models.variants.{source.name}")
     sys.modules[module.__name__] = module  # dataclasses and typing look their module up by name
     exec(compile(source.text, str(source.path), "exec"), module.__dict__)
@@ -76,10 +76,10 @@ class Recipe:
     parts: Parts
     traces: tuple[Traced, ...]
     renew: Callable[[], Recipe]
-    """Applies the recipe again; models of the new one share no object with models of this one."""
+    """Applies the recipe again. Models built from the new Recipe share no object with models built from this one."""
 
     def build(self) -> nn.Module:
-        """The model before its parameters are drawn. Raises LlmbenchError where two variants conflict."""
+        """The model, before its initial values are drawn. Raises LlmbenchError if two variants conflict."""
         from models.gpt import GPT
 
         model = GPT(self.parts)
@@ -94,10 +94,12 @@ class Recipe:
                 continue
             if part == "experts" and not self.parts.model.num_experts:
                 raise LlmbenchError(
-                    f"variant '{name}' changes experts, and the model of this track has none; leave it out, or "
-                    f"use it on a mixture-of-experts track (one with model.num_experts)"
+                    f"variant '{name}' changes experts, but the model of this track has none; leave the variant out, "
+                    f"or use it on a mixture-of-experts track (one with model.num_experts)"
                 )
-            raise LlmbenchError(f"variant '{name}' changes {part}, which nothing in this recipe uses; leave it out")
+            raise LlmbenchError(
+                f"variant '{name}' changes {part}, which nothing in this recipe uses; leave the variant out"
+            )
         return model
 
 
@@ -109,9 +111,9 @@ MODEL_COMPONENTS = (
 def apply_recipe(
     sources: dict[str, VariantSource], model: ModelConfig, optim: OptimConfig, separator: int = 0
 ) -> Recipe:
-    """Apply a recipe's variants in order; `separator` is the token that begins each document.
+    """Apply a recipe's variants in order. `separator` is the id of the token that begins each document.
 
-    Raises LlmbenchError where a variant's code fails or returns no Parts.
+    Raises LlmbenchError if a variant's code fails or does not return Parts.
     """
     from models.gpt import base
     from models.parts import Parts
@@ -126,7 +128,7 @@ def apply_recipe(
             raise LlmbenchError(f"variant '{source.name}' changes vocab_size, which the track sets; remove that change")
         if changed.separator != separator or changed.context is not parts.context:
             raise LlmbenchError(
-                f"variant '{source.name}' changes separator or context, which it may only read; remove that"
+                f"variant '{source.name}' changes separator or context, which it may only read; remove that change"
             )
         if changed.muon is not given.muon:
             check_muon(source.name, given.muon, changed.muon, overrides)
@@ -147,7 +149,7 @@ def apply_recipe(
 
 
 def _on_base(source: VariantSource, model: ModelConfig, optim: OptimConfig) -> tuple[Parts, Parts]:
-    """The base, and the base with this variant alone; the base twice where the variant needs another before it."""
+    """The base, and the base with this variant alone. If the variant fails alone, the base is returned twice."""
     from models.gpt import base
 
     plain = base(model, optim)
@@ -158,7 +160,7 @@ def _on_base(source: VariantSource, model: ModelConfig, optim: OptimConfig) -> t
 
 
 def _apply(source: VariantSource, parts: Parts) -> Parts:
-    """`parts` changed by one variant. Raises LlmbenchError where its code fails, whatever it raises."""
+    """`parts` after one variant was applied. Raises LlmbenchError if the variant's code raises anything."""
     from models.parts import ModelConfig, OptimConfig, Parts
 
     try:
@@ -173,17 +175,17 @@ def _apply(source: VariantSource, parts: Parts) -> Parts:
         if not isinstance(value, kind):
             raise LlmbenchError(
                 f"variant '{source.name}': {name} {type(value).__name__}, not {kind.__name__}; "
-                f"end it with `return replace(parts, ...)`"
+                f"end apply with `return replace(parts, ...)`"
             )
     return changed
 
 
 def _failure(error: BaseException, source: VariantSource) -> str:
-    """A variant's exception in a few hundred characters: message, line, and the nearest valid name for a wrong one."""
+    """A variant's exception in a few hundred characters: its message, the line of code, and a hint for a wrong name."""
     from models.parts import ModelConfig, OptimConfig, Parts
 
     kinds = {kind.__name__: [field.name for field in fields(kind)] for kind in (Parts, ModelConfig, OptimConfig)}
-    shown = traceback.format_exception_only(error)[-1].strip()  # works also where its str() fails
+    shown = traceback.format_exception_only(error)[-1].strip()  # works even if the exception's str() fails
     message = shown[:LONGEST_MESSAGE]
     owner, name = "", ""
     if isinstance(error, AttributeError):
@@ -206,10 +208,10 @@ def canonical_name(name: str) -> str:
 
 
 def draw_parameters(model: nn.Module, seed: int) -> None:
-    """Draw every parameter from its own random stream, keyed by (seed, name): no parameter affects another's values.
+    """Draw each parameter from its own random stream, keyed by (seed, name), so that none affects another's values.
 
-    Each module that owns parameters draws them in `reset_parameters`, PyTorch's convention. Raises LlmbenchError where
-    one has none, or where two parameters would share a stream.
+    Each module that owns parameters draws them in `reset_parameters`, PyTorch's convention. Raises LlmbenchError if a
+    module lacks this method, or if two parameters would share a stream.
     """
     import torch
 

@@ -28,12 +28,12 @@ class Notes:
     claimed: str | None = None
     """What the source measured, in its own unit."""
     constants: str | None = None
-    """Where the numbers in the code come from: the source, or a number of tries on dev."""
+    """Where the numbers in the code come from: the source, or tries on the dev split, with their number."""
 
 
 @dataclass(frozen=True)
 class VariantSource:
-    """One variant's file. Its text was checked, and it is not imported."""
+    """One variant's file, which was checked but not imported."""
 
     name: str
     path: Path
@@ -41,7 +41,7 @@ class VariantSource:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the syntax tree (canonical.py). Comments, layout, docstrings and the file's name do not count."""
+        """SHA-256 of the syntax tree (canonical.py), so without comments, layout, docstrings and the file's name."""
         return tree_digest(self.text)
 
     @property
@@ -86,13 +86,16 @@ def variant_names(project: Project) -> list[str]:
 
 
 def read_variant(project: Project, name: str) -> VariantSource:
-    """Read and check one variant. Raises LlmbenchError if it is missing or breaks the contract."""
+    """Read and check one variant. Raises LlmbenchError if it is missing or fails a check."""
     if name in variant_names(project) and not VARIANT_NAME.match(name):
-        raise LlmbenchError(f"models/variants/{name}.py: rename the file in lower case letters, digits and underscores")
+        raise LlmbenchError(
+            f"models/variants/{name}.py: a variant's name may hold only lower-case letters, digits and underscores; "
+            f"rename the file"
+        )
     if name not in variant_names(project):
         raise LlmbenchError(
             f"there is no variant '{name}'{did_you_mean(name, variant_names(project))}; "
-            f"`llmbench variants` lists them, a new one is a file models/variants/{name}.py"
+            f"`llmbench variants` lists all, and a new one goes into the file models/variants/{name}.py"
         )
     path = project.variants / f"{name}.py"
     source = VariantSource(name, path, read_text(path))

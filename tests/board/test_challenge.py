@@ -271,8 +271,8 @@ def test_an_opening_is_compared_by_bits_where_it_can_be_and_else_by_means(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("verify", "--rerun"), "name it: `llmbench verify submissions/NNNN-name --rerun`"),
-        (("verify", "--jobs", "1"), "need --rerun, because nothing else is trained"),
+        (("verify", "--rerun"), "name its folder: `llmbench verify submissions/NNNN-name --rerun`"),
+        (("verify", "--jobs", "1"), "need --rerun, because without it nothing is trained"),
         (("verify", "submissions/0002-smoke-token_smear", "--rerun", "--max-pairs", "1"), "--max-pairs 2 or more"),
         (("challenge", "1"), "0001-smoke-baseline is not a record"),
         (("challenge", "77"), "there is no submission 77"),

@@ -194,7 +194,7 @@ def test_a_bad_variant_ends_in_a_sentence_and_gets_no_number(
 
 @pytest.mark.parametrize(
     ("text", "code", "words"),
-    [(CRASH, 3, "shapes do not fit"), (None, 2, "changes experts, and the model of this track has none")],
+    [(CRASH, 3, "shapes do not fit"), (None, 2, "changes experts, but the model of this track has none")],
 )
 def test_a_variant_that_cannot_start_costs_no_run_of_the_record(
     filed: FiledContest, tmp_path: Path, text: str | None, code: int, words: str
@@ -210,7 +210,8 @@ def test_a_variant_that_cannot_start_costs_no_run_of_the_record(
     if text:
         said = sandbox.refuses("variants", "idea")
         assert (
-            "shapes do not fit; `llmbench run candidate --variant idea --track pocket --screen` keeps the log" in said
+            "shapes do not fit; `llmbench run candidate --variant idea --track pocket --screen` saves the whole log"
+            in said
         )
         assert list(sandbox.root.glob("runs/smoke/*/*/seed-*/train.log"))
 

@@ -170,7 +170,7 @@ def test_a_candidate_without_a_number_is_rejected_and_says_why(
     assert words in out.replace("\n", " ")
     failed = [run for run in json.loads(folder.kept()[0].read_text())["runs"] if run["status"] == "failed"]
     assert all("value" not in run for run in failed)
-    assert "log of candidate seed" in err
+    assert "log of the candidate's failed run with seed" in err
 
 
 def test_a_record_without_a_number_leaves_it_undecided(folder: Folder) -> None:
@@ -367,11 +367,11 @@ def test_the_settings_file_is_enough(repository: Folder) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("main", "nowhere", "--run", RUN), "there is no revision 'nowhere' here"),
+        (("main", "nowhere", "--run", RUN), "there is no revision 'nowhere' in the git repository"),
         (("main", "--run", RUN), "name two revisions to compare"),
         (("main", "main", "--run", RUN), "hold the same files, so there is nothing to compare"),
         (("main", "better", "--run", "python train.py"), "'python train.py' takes no seed"),
-        (("main", "better", "--record", RUN, "--candidate", RUN), "two revisions go with one command"),
+        (("main", "better", "--record", RUN, "--candidate", RUN), "two revisions need one command"),
         (("main", "better", "--run", RUN, "--setup", "echo no; exit 3"), "ended with code 3"),
         (("main", "better", "--run", RUN, "--link", "gone"), "link 'gone': there is no"),
         (("main", "better", "--run", RUN, "--link", "../x"), "is not a path within the repository"),

@@ -71,7 +71,7 @@ PINS = "".join(line + "\n" for line in SMOKE.splitlines() if "sha256" in line)
         (smoke_with(HUB), "owner/name", "https://owner/name", ["data.repository", "pattern"]),
         (smoke_with(HUB), 'text = "text"', "", ["give one column"]),
         (smoke_with(HUB), 'text = "text"', 'text = "text"\nids = "ids"', ["give one column"]),
-        (smoke_with(HUB), 'text = "text"', 'ids = "ids"', ["need the tokenizer that made them"]),
+        (smoke_with(HUB), 'text = "text"', 'ids = "ids"', ["needs the tokenizer that made"]),
         (
             smoke_with(HUB),
             '"trained"',
@@ -79,15 +79,15 @@ PINS = "".join(line + "\n" for line in SMOKE.splitlines() if "sha256" in line)
             ["'data.tokenizer.text_byte'", "did you mean 'text_bytes'"],
         ),
         (smoke_with(HUB), '"trained"', '"hub", repository = "owner/name"', ["'data.tokenizer.revision'", "missing"]),
-        (smoke_with(HUB + PINS), "owner", "owner", ["revision 'main' can move", "40"]),
-        (smoke_with(FILES), 'document = "line"', "", ["needs `document` and no `text`"]),
-        (smoke_with(FILES), '"text"', '"parquet"', ["needs `document` and no `text`"]),
+        (smoke_with(HUB + PINS), "owner", "owner", ["revision 'main' is not the id of a commit", "40"]),
+        (smoke_with(FILES), 'document = "line"', "", ["give `document` and leave `text`"]),
+        (smoke_with(FILES), '"text"', '"parquet"', ["give `document` and leave `text`"]),
         (smoke_with(FILES), '["a.txt"]', "[]", ["data.files", "at least 1"]),
         (
             smoke_with(FILES + PINS),
             '"trained"',
             '"hub", repository = "owner/name", revision = "v1"',
-            ["tokenizer.revision 'v1' can move"],
+            ["tokenizer.revision 'v1' is not the id of a commit"],
         ),
     ],
 )

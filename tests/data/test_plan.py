@@ -74,8 +74,8 @@ def test_longer_sequences_begin_where_the_next_window_does() -> None:
     [
         ("many", "must return two numbers"),
         ((1, 2, 3), "must return two numbers"),
-        ((0, BUDGET.seq_len), "whole numbers from 1"),
-        ((1.5, BUDGET.seq_len), "whole numbers from 1"),
+        ((0, BUDGET.seq_len), "whole numbers above 0"),
+        ((1.5, BUDGET.seq_len), "whole numbers above 0"),
         ((4, BUDGET.seq_len - 1), "must divide the track's, "),
         ((4, 2 * BUDGET.seq_len), "must divide the track's, "),
         ((1, 1), "must hold between 1/16 and 16 times"),
@@ -91,9 +91,9 @@ def test_an_impossible_shape_is_named(shape: Any, words: str) -> None:
     ("change", "words"),
     [
         ({"steps": 2 * BUDGET.num_steps}, "more than the budget's"),
-        ({"steps": BUDGET.num_steps - 1}, "of the budget"),
+        ({"steps": BUDGET.num_steps - 1}, "fewer than the budget's"),
         ({"length": BUDGET.seq_len - 1}, "must divide"),
-        ({"sequences": 1, "length": 1, "steps": BUDGET.tokens - 1}, "of the budget"),
+        ({"sequences": 1, "length": 1, "steps": BUDGET.tokens - 1}, "fewer than the budget's"),
     ],
 )
 def test_the_referee_believes_no_plan_that_breaks_the_budget(change: dict[str, int], words: str) -> None:

@@ -169,7 +169,7 @@ def test_a_split_without_a_document_is_an_error(files_track: MakeTrack) -> None:
 def test_a_large_vocabulary_is_written_in_four_bytes(files_track: MakeTrack) -> None:
     track = files_track()
     wide = track.model_copy(update={"model": track.model.__class__(**{**vars(track.model), "vocab_size": 2**16 + 1})})
-    with pytest.raises(LlmbenchError, match="the text yields"):
+    with pytest.raises(LlmbenchError, match="the text is enough for only"):
         prepare(wide)
     partial = cache_folder(wide).with_suffix(".partial")
     shutil.copy(prepare(track) / "tokenizer.json", partial)  # a smaller tokenizer fits as well
@@ -196,7 +196,7 @@ def test_changed_files_of_an_unpinned_track_are_read_again_and_of_a_pinned_one_n
     assert with_found_pins(track) == before
     prepare(track)
     assert with_found_pins(track).training_digest != before.training_digest
-    with pytest.raises(LlmbenchError, match=r"pins data\.\w+ as"):
+    with pytest.raises(LlmbenchError, match=r"states data\.\w+ as"):
         prepare(before)
 
 
@@ -217,7 +217,7 @@ def test_a_wrong_pin_stops_and_leaves_no_cache(files_track: MakeTrack) -> None:
     shutil.rmtree(cache_folder(track))
     val = pinned.data.pin("val")
     wrong = pinned.data.model_copy(update={"val": val.model_copy(update={"bytes": val.bytes - 1})})
-    with pytest.raises(LlmbenchError, match=r"pins data\.val"):
+    with pytest.raises(LlmbenchError, match=r"states data\.val"):
         prepare(pinned.model_copy(update={"data": wrong}))
     assert [path.name for path in cache_folder(track).parent.iterdir() if path.is_dir()] == []
 

@@ -391,7 +391,7 @@ def test_who_breaks_a_rule_diverges_hangs_or_changes_nothing_gets_a_row(filed: F
         **{"same": ("rejected", ["identical"]), "explodes": failed, "looks_ahead": failed, "hangs": failed},
         "zero_compute_expert": ("refused", []),
     }
-    assert "has none; leave it out" in rows["zero_compute_expert"]["note"]
+    assert "has none; leave the variant out" in rows["zero_compute_expert"]["note"]
     history = {one["candidate"] for one in own.json("history")["verdicts"]}
     assert {f"base+{name}" for name in ODD} <= history
 

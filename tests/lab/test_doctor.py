@@ -194,8 +194,9 @@ def test_a_plan_estimates_a_run_where_none_is_kept(project: Project, elsewhere: 
         (
             "smoke",
             "accepted",
-            "The track smoke is not open, so this cannot be filed. Next, on pocket: "
-            "`llmbench run candidate --variant a`; to open smoke: `llmbench submit --baseline --track smoke`",
+            "No base of the track smoke is filed yet, so this result cannot be filed. Next, on pocket: "
+            "`llmbench run candidate --variant a`; to file the base of smoke: "
+            "`llmbench submit --baseline --track smoke`",
         ),
     ],
 )

@@ -39,7 +39,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sandbox, Done]:
     for command in ("run baseline", "submit --baseline", "run candidate --variant token_smear"):
         done = sandbox(*command.split(), "--track", "smoke")
         assert done.returncode == 0, done.stderr
-    assert "It first measures 3 pairs on smoke-s, where a record must not be shown to lose" in done.stdout
+    assert "It first trains 3 pairs on smoke-s, where a record must not be shown to be worse" in done.stdout
     return sandbox, sandbox("submit", "--track", "smoke")
 
 

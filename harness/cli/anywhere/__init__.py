@@ -1,1 +1,1 @@
-"""Commands that work in any folder, also outside a checkout of llmbench."""
+"""Commands that work in any folder, also outside a clone of llmbench."""

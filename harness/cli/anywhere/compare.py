@@ -1,4 +1,4 @@
-"""The command that compares two versions of anybody's own trainer."""
+"""The command that compares two versions of a user's own training program."""
 
 from __future__ import annotations
 
@@ -41,48 +41,74 @@ Revisions = Annotated[
     list[str] | None,
     argument(
         "[RECORD CANDIDATE]",
-        "Two revisions of the git repository here: branches, tags, commits, or `.` for the current files.",
+        "Two revisions of the git repository here, the one to beat first: branches, tags, commits, or `.` for the "
+        "current files.",
     ),
 ]
-Run = Annotated[str | None, option("COMMAND", "The training command of both revisions; holds {seed}.")]
-Record = Annotated[str | None, option("COMMAND", "Instead of two revisions: the command to beat.")]
-Candidate = Annotated[str | None, option("COMMAND", "The command that may beat --record.")]
+Run = Annotated[str | None, option("COMMAND", "The training command for both revisions. It must contain {seed}.")]
+Record = Annotated[str | None, option("COMMAND", "Instead of two revisions: the training command to beat.")]
+Candidate = Annotated[str | None, option("COMMAND", "The training command that may beat --record.")]
 Metric = Annotated[
     str | None,
     option(
         "REGEX|NAME",
-        "The number to compare: the last match in the output of a regular expression with one group, as "
-        "'val loss ([0-9.]+)'; or the NAME of printed lines `METRIC name=value`, or of a key in --metric-file.",
+        "The number to compare. REGEX is a regular expression with one group, such as 'val loss ([0-9.]+)'; its last "
+        "match in the output counts. NAME is the name in printed lines `METRIC name=value`, or a key in --metric-file.",
     ),
 ]
 MetricFile = Annotated[
-    str | None, option("PATH", "A JSON or JSON-lines file that the trainer writes, as '{out}/log.jsonl'.")
+    str | None, option("PATH", "A JSON or JSON Lines file that the trainer writes, such as '{out}/log.jsonl'.")
 ]
 LowerIsBetter = Annotated[
-    bool | None, flag("--lower-is-better/--higher-is-better", "Which way is better. Default: lower.")
+    bool | None, flag("--lower-is-better/--higher-is-better", "Which numbers are better. Default: lower ones.")
 ]
-Also = Annotated[list[str] | None, option("NAME=REGEX", "A further number: shown, not judged. Repeatable.")]
-Curve = Annotated[str | None, option("REGEX", "A curve for the picture: two groups, a step and a number.")]
-SeedVariable = Annotated[str | None, option("NAME", "An environment variable that holds the seed.")]
-Seeds = Annotated[str | None, option("N,N,...", "Fixed seeds. Default: they follow from both versions.")]
-Looks = Annotated[str | None, option("N,N,...", "Numbers of pairs after which it may decide. Default: 3,4,6,8.")]
-Alpha = Annotated[float | None, option("LEVEL", "False-accept rate over all looks, one-sided. Default: 0.01.")]
+Also = Annotated[
+    list[str] | None,
+    option("NAME=REGEX", "Another number to show; it does not affect the verdict. Repeat the option for several."),
+]
+Curve = Annotated[
+    str | None, option("REGEX", "A curve for the picture: a regular expression with two groups, step and number.")
+]
+SeedVariable = Annotated[str | None, option("NAME", "Environment variable that gives the trainer its seed.")]
+Seeds = Annotated[str | None, option("N,N,...", "The seeds to use. Default: they are computed from both versions.")]
+Looks = Annotated[str | None, option("N,N,...", "Numbers of pairs after which the test may decide. Default: 3,4,6,8.")]
+Alpha = Annotated[
+    float | None,
+    option(
+        "LEVEL", "Probability of accepting a candidate without a gain, in all tests together, one-sided. Default: 0.01."
+    ),
+]
 Design = Annotated[
     str | None,
-    option("NAME", "paired (default), or stored: every candidate is compared with the same runs of the record."),
+    option(
+        "NAME",
+        "paired (default): both are trained with the same seeds. stored: the record is trained once, and every "
+        "candidate is compared with these runs.",
+    ),
 ]
-StoredRuns = Annotated[int | None, option("N", "Number of runs of the record in the design stored. Default: 8.")]
-Margin = Annotated[float | None, option("VALUE", "What the gain must exceed. Default: 0.")]
-Price = Annotated[float | None, option("VALUE", "What each added statement must gain in addition. Default: 0.")]
+StoredRuns = Annotated[int | None, option("N", "With --design stored: number of runs of the record. Default: 8.")]
+Margin = Annotated[float | None, option("VALUE", "The value that the gain must exceed. Default: 0.")]
+Price = Annotated[
+    float | None, option("VALUE", "Gain that each added Python statement must bring, on top of --margin. Default: 0.")
+]
 MaxSlowdown = Annotated[
-    float | None, option("SHARE", "Largest slowdown, as 0.05 for 5 %. Default: time is shown, not judged.")
+    float | None, option("SHARE", "Largest allowed slowdown, such as 0.05 for 5 %. Default: no limit.")
 ]
-Timeout = Annotated[str | None, option("TIME", "Longest time of one run: 2h, 90m.")]
-Setup = Annotated[str | None, option("COMMAND", "A command to run once in each revision's worktree.")]
-Link = Annotated[list[str] | None, option("PATH", "Untracked files to link into each worktree, as data. Repeatable.")]
-Executor = Annotated[str, option("NAME", "local, or ray on a running cluster that sees this folder.", EXECUTORS)]
-Worktrees = Annotated[Path | None, option("FOLDER", "Folder for worktrees. Default: in the cache folder.")]
-Output = Annotated[Path | None, option("PATH", "Also write comparison.json here, and its picture beside it.")]
+Timeout = Annotated[str | None, option("TIME", "Longest allowed time of one run, such as 2h or 90m.")]
+Setup = Annotated[
+    str | None, option("COMMAND", "A command to run once in the worktree (checked-out files) of each revision.")
+]
+Link = Annotated[
+    list[str] | None,
+    option("PATH", "File or folder outside git, such as data, to link into each worktree. Repeat it for several."),
+]
+Executor = Annotated[
+    str, option("NAME", "Where to train: local, or ray for a running Ray cluster that can read this folder.", EXECUTORS)
+]
+Worktrees = Annotated[
+    Path | None, option("FOLDER", "Folder in which the worktrees are made. Default: in the user's cache folder.")
+]
+Output = Annotated[Path | None, option("PATH", "Also write the comparison's JSON to this file, its picture beside it.")]
 AsMarkdown = Annotated[bool, flag("--markdown", "Print Markdown, for a CI job's summary.")]
 
 
@@ -115,20 +141,21 @@ def compare(
     as_json: options.Json = False,
     as_markdown: AsMarkdown = False,
 ) -> None:
-    """Compare two versions of your own trainer: same seeds, side by side, until statistics decide.
+    """Compare two versions of your own trainer: train both with the same seeds until a statistical test decides.
 
     \b
     Two commands:
       llmbench compare --record 'python train.py --seed {seed}' \\
         --candidate 'python train.py --seed {seed} --qk_norm=True' --metric 'val loss ([0-9.]+)'
-    Two revisions of the repository here, or your uncommitted files (`.`):
+    Two revisions of the git repository here; `.` means your files as they are now:
       llmbench compare main my-branch --run 'python train.py --seed {seed}' --metric 'val loss ([0-9.]+)'
       llmbench compare main . --run ...
 
-    `llmbench.toml` holds the same settings (`llmbench init` writes it); options override it. {seed} becomes each
-    run's seed, {out} its own folder for what it writes. Pairs run side by side; after 3, 4, 6 and 8 pairs a paired
-    test decides or continues, with 1 % false accepts over all looks. Finished runs are kept in .llmbench/ and
-    reused; Ctrl-C loses unfinished ones. The numbers are the trainer's own.
+    `llmbench.toml` can hold the same settings (`llmbench init` writes it); options override it. In a command, {seed}
+    is replaced by the run's seed, and {out} by a folder for the files of that run. The two runs of a pair train side by
+    side. After 3, 4, 6 and 8 pairs a paired t-test decides or asks for more; in all it accepts 1 % of the candidates
+    without a gain. Finished runs are kept in .llmbench/ and used again; Ctrl-C loses unfinished runs. llmbench cannot
+    check the numbers that your trainer prints.
 
     Exit codes: 0 accepted, 3 rejected, 4 undecided, 2 wrong input.
     """
@@ -143,7 +170,7 @@ def compare(
         arms = _arms(settings, here, revisions or (), live.say, worktrees)
         contest = Contest(settings, arms, places, folder / STORE, live)
         command, seed = arms.record.command, contest.seeds["record"][0]
-        live.say(f"in {arms.folders['record']}: `{command.replace(SEED, str(seed))}`, and so on")
+        live.say(f"first run: `{command.replace(SEED, str(seed))}` in {arms.folders['record']}")
         found = contest.run()
     files = _write(found, [contest.folder / NAME, *([output] if output else [])])
     if as_json:
@@ -154,8 +181,9 @@ def compare(
         show_comparison(found)
     for run_ in found.runs:
         if run_.status == "failed":
-            log(f"log of {run_.arm} seed {run_.seed}: {contest.store.place_of(run_.arm, run_.seed) / LOG}")
-    log(f"kept: {files[-1]}, picture: {files[-1].with_suffix('.svg')}; check it: `llmbench verify {files[-1]}`")
+            path = contest.store.place_of(run_.arm, run_.seed) / LOG
+            log(f"log of the {run_.arm}'s failed run with seed {run_.seed}: {path}")
+    log(f"saved: {files[-1]}, picture: {files[-1].with_suffix('.svg')}; to check it: `llmbench verify {files[-1]}`")
     raise typer.Exit(options.DECISION_EXITS[found.verdict.decision])
 
 
@@ -167,7 +195,7 @@ def show_comparison(found: Comparison) -> None:
 
 
 def verify_comparison(path: Path, *, as_json: bool, as_markdown: bool) -> NoReturn:
-    """Recompute the verdict of a comparison's file from its runs. Raises typer.Exit: code 0 if both agree, else 3."""
+    """Recompute the verdict in a comparison's file from its runs. Exits with code 0 if it is the same, else with 3."""
     found, problems = check_comparison(path)
     if as_json:
         show_json(VerifyDocument(ok=not problems, problems={str(path): problems}))
@@ -187,18 +215,18 @@ def _arms(
     say: Callable[[str], None],
     worktrees: Path | None,
 ) -> Arms:
-    """The two arms that the settings and the revisions name. Raises LlmbenchError if they cannot be compared."""
+    """The two sides to compare, from settings and revisions. Raises LlmbenchError if they cannot be compared."""
     if settings.run is None:
         if revisions:
             raise LlmbenchError(
-                "two revisions go with one command, --run; two commands (--record, --candidate) run on the current "
-                "files: give one or the other"
+                "two revisions need one command for both, --run; without revisions give two commands, --record and "
+                "--candidate"
             )
         return arms_of_commands(settings, here)
     if len(revisions) != 2:
         raise LlmbenchError(
-            f"name two revisions to compare, as `llmbench compare main {HERE}`, found {len(revisions)}; or give two "
-            f"commands, --record and --candidate"
+            f"name two revisions to compare, such as `llmbench compare main {HERE}`, but you named {len(revisions)}; "
+            f"or give two commands, --record and --candidate"
         )
     top = top_of(here)
     if top is None:
@@ -210,7 +238,7 @@ def _arms(
 
 def _places(executor: str, jobs: int | None) -> Places:
     if executor not in EXECUTORS:
-        raise LlmbenchError(f"there is no executor '{executor}'; take {' or '.join(EXECUTORS)}")
+        raise LlmbenchError(f"there is no executor '{executor}'; choose {' or '.join(EXECUTORS)}")
     return LocalPlaces(jobs) if executor == "local" else RayPlaces(jobs)
 
 
@@ -232,7 +260,7 @@ def _named(pairs: Sequence[str] | None) -> dict[str, str] | None:
     for pair in pairs:
         name, sign, pattern = pair.partition("=")
         if not sign or not name or not pattern:
-            raise LlmbenchError(f"--also '{pair}' is not NAME=REGEX; write it as 'accuracy=acc ([0-9.]+)'")
+            raise LlmbenchError(f"--also '{pair}' is not NAME=REGEX; write it like 'accuracy=acc ([0-9.]+)'")
         found[name] = pattern
     return found
 
@@ -243,4 +271,4 @@ def _numbers(name: str, text: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise LlmbenchError(f"{name} '{text}' is not a list of whole numbers; write it as 3,4,6,8") from error
+        raise LlmbenchError(f"{name} '{text}' is not a list of whole numbers; write it like 3,4,6,8") from error

@@ -1,4 +1,4 @@
-"""The command that writes a comparison's settings into the repository of a trainer."""
+"""The command that writes the settings of `llmbench compare` into the git repository of a trainer."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ from harness.core.project import write_atomic
 from harness.show.documents import InitDocument
 
 WORKFLOW = Path(".github/workflows/llmbench.yml")
+COMMAND = "python train.py --seed {seed}"
 TO_FILL_IN = "https://URL-OF-YOUR-LLMBENCH-REPOSITORY"
 SETTINGS_TEXT = """\
 # What `llmbench compare RECORD CANDIDATE` compares: two revisions of this repository, with one command.
-# Every key is also an option of the command (`llmbench compare --help`), which overrides it.
+# Every key is also an option of the command (`llmbench compare --help`). An option overrides the key.
 
-run = {run}  # {{seed}} becomes each run's seed, {{out}} its own folder
-metric = {metric}  # the last match in the output; one group around the number
-# metric_file = "{{out}}/log.jsonl"  # with it, metric is a key in this file
+run = {run}  # {{seed}} is replaced by the run's seed, {{out}} by a folder for its files
+metric = {metric}  # its last match in the output counts; one group around the number
+# metric_file = "{{out}}/log.jsonl"  # if it is given, metric is a key in this file
 # lower_is_better = false
-# curve = 'step (\\d+).* val loss ([0-9.]+)'  # for the picture, not judged
-# seed_variable = "SEED"       # an environment variable that holds the seed
-# setup = "pip install -r requirements.txt"  # once in each revision's worktree
-# link = ["data"]              # untracked files to link into each worktree
-# timeout = "2h"               # of one run
-# looks = [3, 4, 6, 8]         # numbers of pairs after which it may decide
-# alpha = 0.01                 # false-accept rate over all looks, one-sided
-# margin = 0.0                 # what the gain must exceed
-# price = 0.0                  # and in addition for each added statement
+# curve = 'step (\\d+).* val loss ([0-9.]+)'  # for the picture; does not affect the verdict
+# seed_variable = "SEED"       # environment variable that gives the trainer its seed
+# setup = "pip install -r requirements.txt"  # runs once in the worktree of each revision
+# link = ["data"]              # files outside git to link into each worktree
+# timeout = "2h"               # longest time of one run
+# looks = [3, 4, 6, 8]         # numbers of pairs after which the test may decide
+# alpha = 0.01                 # probability of accepting a candidate without a gain, one-sided
+# margin = 0.0                 # the value that the gain must exceed
+# price = 0.0                  # gain that each added statement must bring, on top of margin
 # max_slowdown = 0.05          # largest time ratio candidate / record, minus one
 
-# [also]                       # further numbers, shown and not judged
+# [also]                       # further numbers to show; they do not affect the verdict
 # accuracy = 'accuracy ([0-9.]+)'
 """
 WORKFLOW_TEXT = """\
-# Compares a pull request with its base by llmbench.toml, and puts the table into the job's summary.
+# Compares a pull request with its base, as llmbench.toml says, and puts the table into the job's summary.
 name: llmbench
 
 on:
@@ -60,7 +61,7 @@ jobs:
       - uses: actions/setup-python@a26af69be951a213d495a4c3e4e4022e16d87065 # v5.6.0
         with:
           python-version: "3.11"
-      - run: python -m pip install {install} # and here what the trainer needs
+      - run: python -m pip install {install} # add the packages that the trainer needs
       # A rejected or undecided candidate (exit codes 3 and 4) is a result; anything else fails the job.
       - run: |
           code=0
@@ -72,15 +73,17 @@ jobs:
 
 
 def init(
-    run: Annotated[str, option("COMMAND", "The training command; holds {seed}.")] = "python train.py --seed {seed}",
-    metric: Annotated[str, option("REGEX|NAME", "The number to compare.")] = "val loss ([0-9.]+)",
+    run: Annotated[str, option("COMMAND", "The training command. It must contain {seed}.")] = COMMAND,
+    metric: Annotated[
+        str, option("REGEX|NAME", "The number to compare, as in `llmbench compare --metric`.")
+    ] = "val loss ([0-9.]+)",
     force: Annotated[bool, flag("--force", "Overwrite existing files.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write llmbench.toml and a GitHub workflow that compares each pull request with its base.
 
-    They are written to the root of the git repository here. Then `llmbench compare main .` compares your files with
-    main.
+    Both files are written into the git repository that contains this folder. After that, `llmbench compare main .`
+    compares your files with the branch main.
     """
     folder = top_of(Path.cwd())
     if folder is None:
@@ -103,8 +106,11 @@ def init(
     for path in texts:
         log(f"wrote {path}")
     if TO_FILL_IN in texts[folder / WORKFLOW]:
-        log(f"in {WORKFLOW}: replace {TO_FILL_IN}, since this llmbench was installed from a folder")
-    show(f"Check {FILE}; then `llmbench compare main .` compares your files with main.")
+        log(
+            f"this llmbench was installed from a folder, which GitHub cannot reach; "
+            f"in {WORKFLOW}, replace {TO_FILL_IN} with the address of its repository"
+        )
+    show(f"Check {FILE}. Then run `llmbench compare main .`, which compares your files with the branch main.")
 
 
 def _toml(text: str) -> str:
@@ -113,10 +119,10 @@ def _toml(text: str) -> str:
 
 
 def installed_from() -> str:
-    """The requirement with which pip installs this llmbench, from its repository or index.
+    """The argument of `pip install` that installs this version of llmbench, from its repository or package index.
 
-    Other machines cannot reach a folder. If llmbench was installed from one, the user has to fill in the repository,
-    because on a package index the same name could belong to another project.
+    If llmbench was installed from a folder, other machines cannot reach it. Then the user has to fill in the address of
+    a repository, because on a package index the name could belong to another project.
     """
     found = json.loads(distribution("llmbench").read_text("direct_url.json") or "{}")
     if commit := found.get("vcs_info", {}).get("commit_id"):

@@ -1,4 +1,4 @@
-"""`llmbench judge`: applies the rule to anyone's per-seed numbers."""
+"""The command `llmbench judge`, which tests a gain in numbers that the user already has."""
 
 from __future__ import annotations
 
@@ -18,31 +18,48 @@ from harness.show.tables import facts_table
 
 
 def judge(
-    file: Annotated[Path, argument("FILE", "JSON, CSV or JSON lines, - for standard input, or a folder of runs.")],
+    file: Annotated[
+        Path, argument("FILE", "A file in JSON, CSV or JSON Lines, `-` for standard input, or a folder of runs.")
+    ],
     target: Annotated[float | None, option("VALUE", "A fixed number to beat, instead of a record.")] = None,
     paired: Annotated[
         bool | None,
         flag(
-            "--paired/--unpaired", "Pair the arms' values, or not. Default: by seed in a table, not in a JSON object."
+            "--paired/--unpaired",
+            "Whether values of record and candidate form pairs. Default: paired in a table, unpaired in a JSON object.",
         ),
     ] = None,
     looks: Annotated[
-        str | None, option("N,N,...", "Numbers of pairs after which it may decide, declared beforehand, as 3,5,8.")
+        str | None,
+        option("N,N,...", "Numbers of pairs, fixed beforehand, after which the test may decide, such as 3,5,8."),
     ] = None,
-    margin: Annotated[float | None, option("VALUE", "What the gain must exceed. Default: 0.")] = None,
+    margin: Annotated[float | None, option("VALUE", "The value that the gain must exceed. Default: 0.")] = None,
     alpha: Annotated[
-        float | None, option("LEVEL", "False-accept rate over all looks, one-sided. Default: 0.01.")
+        float | None,
+        option(
+            "LEVEL",
+            "Probability of accepting a candidate without a gain, in all tests together, one-sided. Default: 0.01.",
+        ),
     ] = None,
-    sigma: Annotated[float | None, option("VALUE", "Known standard deviation of a value: a z-test.")] = None,
+    sigma: Annotated[
+        float | None, option("VALUE", "Standard deviation of a value, if it is known; then a z-test is made.")
+    ] = None,
     lower_is_better: Annotated[
-        bool | None, flag("--lower-is-better/--higher-is-better", "Which way is better. Default: lower.")
+        bool | None, flag("--lower-is-better/--higher-is-better", "Which values are better. Default: lower ones.")
     ] = None,
-    record_arm: Annotated[str | None, option("NAME", "The arm that is the record. Default: record.")] = None,
-    candidate_arm: Annotated[str | None, option("NAME", "The arm that is the candidate. Default: the other.")] = None,
-    arm_column: Annotated[str | None, option("NAME", "Column or key of the arm. Default: arm.")] = None,
-    seed_column: Annotated[str | None, option("NAME", "Column or key of the seed. Default: seed.")] = None,
+    record_arm: Annotated[
+        str | None, option("NAME", "The record's name in the column or key `arm`. Default: record.")
+    ] = None,
+    candidate_arm: Annotated[
+        str | None, option("NAME", "The candidate's name in the column or key `arm`. Default: the other name.")
+    ] = None,
+    arm_column: Annotated[
+        str | None, option("NAME", "Column or key that tells record and candidate apart. Default: arm.")
+    ] = None,
+    seed_column: Annotated[str | None, option("NAME", "Column or key that holds the seed. Default: seed.")] = None,
     value_column: Annotated[
-        str | None, option("NAME", "Column or key of the value. Default: value, or the only other one with numbers.")
+        str | None,
+        option("NAME", "Column or key that holds the value. Default: value, or the only other one with numbers."),
     ] = None,
     tag: Annotated[
         str | None,
@@ -50,17 +67,18 @@ def judge(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Apply the rule to anyone's per-seed numbers, whatever trained them: one test, or declared looks.
+    """Test whether a candidate beats a record, from numbers per seed that you already have.
 
     FILE is one of these; docs/judge.md has an example of each.
 
-    A JSON object: candidate (a list), and record (a list) or target (a number); optional paired (false),
-    looks (none), margin (0), alpha (0.01), sigma (none), lower_is_better (true). Options override it.
+    A JSON object with candidate (a list), and record (a list) or target (a number). It may hold paired (default false),
+    looks (none), margin (0), alpha (0.01), sigma (none) and lower_is_better (true). Options override these keys.
 
-    A table with the columns arm, seed and value, in any order, among others; or JSON lines with these keys.
+    A CSV table with the columns arm, seed and value, in any order and beside other columns; or JSON lines with these
+    keys. The column arm says `record` for the record's values, and another word for the candidate's.
 
-    A folder FOLDER/ARM/RUN, RUN named by its seed (seed1), with TensorBoard's event files or a
-    trainer_state.json of Hugging Face's Trainer.
+    A folder with the runs as FOLDER/ARM/RUN. ARM is `record` or another word, and RUN is named by its seed, such as
+    seed1. RUN holds TensorBoard's event files, or a trainer_state.json of Hugging Face's Trainer.
     """
     given: dict[str, object] = {"target": target, "paired": paired, "margin": margin, "alpha": alpha, "sigma": sigma}
     given |= {"lower_is_better": lower_is_better, "looks": None if looks is None else _looks(looks)}
@@ -85,4 +103,6 @@ def _looks(text: str) -> list[int]:
     try:
         return [int(look) for look in text.split(",")]
     except ValueError as error:
-        raise LlmbenchError(f"--looks takes numbers of pairs separated by commas, as 3,5,8; found '{text}'") from error
+        raise LlmbenchError(
+            f"--looks '{text}' is not a list of whole numbers; write numbers of pairs like 3,5,8"
+        ) from error

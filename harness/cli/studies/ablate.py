@@ -1,4 +1,4 @@
-"""The command that measures what each variant of a recipe contributes, and whether that exceeds its code's price."""
+"""The command that measures what each variant of a recipe contributes, and whether that exceeds the variant's price."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 
 from harness.board.curves import to_png
 from harness.board.leaderboard import check_record_sources, read_board
+from harness.board.readme import plural
 from harness.cli.options import (
     ExecutorName,
     Jobs,
@@ -53,19 +54,26 @@ PICTURE = "contributions.png"
 
 def ablate(
     track: TrackName = DEFAULT_TRACK,
-    pairs: Annotated[int, option("N", "2: also leave out every two variants together. Default: 1.", min=1, max=2)] = 1,
-    runs: Annotated[int | None, option("N", f"Seeds of each recipe. Default: {DEFAULT_RUNS}.", min=FEWEST_RUNS)] = None,
-    recipe: Annotated[str | None, option("RECIPE", "A recipe (stack), such as base+A+B. Default: the record.")] = None,
-    save: Annotated[bool, flag("--save", "Keep runs, table and picture under benchmarks/ablation/.")] = False,
-    stored: Annotated[bool, flag("--stored", "Train nothing: report on the kept ablation.")] = False,
+    pairs: Annotated[
+        int, option("N", "With 2, also leave out every two variants together. Default: 1, one by one.", min=1, max=2)
+    ] = 1,
+    runs: Annotated[
+        int | None, option("N", f"Number of seeds of each recipe. Default: {DEFAULT_RUNS}.", min=FEWEST_RUNS)
+    ] = None,
+    recipe: Annotated[
+        str | None, option("RECIPE", "The recipe to take apart, such as base+A+B. Default: the record's.")
+    ] = None,
+    save: Annotated[bool, flag("--save", "Save runs, table and picture under benchmarks/ablation/.")] = False,
+    stored: Annotated[bool, flag("--stored", "Train nothing; report on the runs that --save saved.")] = False,
     jobs: Jobs = None,
     executor: ExecutorName = "local",
     as_json: Json = False,
 ) -> None:
-    """Leave out each variant of the record in turn: what it contributes, what it costs, and whether it pays.
+    """Train the record without each of its variants in turn, to measure what each variant contributes.
 
-    All share the record's runs on public seeds. This decides nothing: for a variant that does not pay, the command is
-    shown that claims the record without it in the lane simplicity.
+    A variant is worth keeping if its contribution exceeds the price of its code. If it is not, the output shows the
+    command that tries to make a record without it (`--lane simplicity`). The ablation itself is no verdict, because it
+    uses the track's public seeds.
     """
     project, contest_track = open_track(track)
     board = read_board(project)
@@ -83,8 +91,9 @@ def ablate(
             recipes = (stack, *(without(stack, removed) for removed in left_out))
             about = about_time(store, [store.identify(one, seed) for one in recipes for seed in seeds])
             log(
-                f"{stack} on {track}, without each{' and each two' if pairs == 2 else ''} of its variants: "
-                f"{len(seeds)} runs of {1 + len(left_out)} recipes, {store.jobs} at a time{about}"
+                f"{stack} on {track}, with and without each{' and each two' if pairs == 2 else ''} of its variants: "
+                f"{1 + len(left_out)} recipes with {len(seeds)} seeds each, "
+                f"{plural(store.jobs, 'run')} at a time{about}"
             )
             made = make_series(store, [stack, *(without(stack, removed) for removed in left_out)], seeds)
     found = measure(project, board, contest_track, stack, made)
@@ -95,7 +104,7 @@ def ablate(
         write_atomic(folder / "README.md", ablation_page(found, contest_track, PICTURE))
         if any(one.contribution is not None for one in found.contributions):
             write_atomic(folder / PICTURE, to_png(lambda: draw_ablation(found)))
-        log(f"kept under {folder}; print it again: `llmbench ablate --stored --track {track}`")
+        log(f"saved under {folder}; to show it again: `llmbench ablate --stored --track {track}`")
     if as_json:
         show_json(AblateDocument(track=track, **dict(found)))
     else:
@@ -113,7 +122,7 @@ class _Follower:
         self._trained, self._begun, self._guard = 0, 0.0, threading.Lock()
 
     def __call__(self, run: RunIdentity, event: RunEvent) -> None:
-        """Called from several threads. After a failure the same runs may be asked for again."""
+        """Takes one event of a run. Called from several threads, and after a failure again for the same runs."""
         self._begun = self._begun or time.monotonic()
         if not isinstance(event, Done):
             return
@@ -130,13 +139,16 @@ class _Follower:
             done, total = sum(map(len, self._losses.values())), self.num_seeds * len(self._losses)
             if self._trained and done < total:
                 rest_s = (time.monotonic() - self._begun) / self._trained * (total - done)
-                log(f"{done} of {total} runs, about {duration(rest_s)} left")
+                log(f"{done} of {total} runs finished, about {duration(rest_s)} left")
 
     def _log_contributions(self, run: RunIdentity) -> None:
-        """Log the contribution for each pair that this run completes."""
+        """Log each contribution that can be updated now, because `run` completes a pair of equal seeds."""
         whole = self._losses.get(self.stack, {})
         for recipe, name in self.names.items():
             rest = self._losses.get(recipe, {})
             if run.recipe in (recipe, self.stack) and run.seed in rest and run.seed in whole:
                 gains = [rest[seed] - whole[seed] for seed in rest if seed in whole]
-                log(f"without {name}: {fmean(gains):+.4f} so far, {len(gains)} of {self.num_seeds} pairs")
+                log(
+                    f"contribution of {name} so far: {fmean(gains):+.4f} nats per token, "
+                    f"{len(gains)} of {self.num_seeds} pairs"
+                )

@@ -1,4 +1,4 @@
-"""The command that judges many candidates."""
+"""The command that judges many candidates in one go."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def campaign(
         argument(
             "NAME",
             "Variants to judge, each added to the record by itself. Default: all that were not judged against this "
-            "record, except the placebos of noise studies.",
+            "record yet, except placebos, which only change initial values.",
             complete_variants,
         ),
     ] = None,
@@ -45,10 +45,11 @@ def campaign(
     track: options.TrackName = DEFAULT_TRACK,
     budget: Annotated[
         str | None,
-        option("TIME", "Start no run that would end later than this from now: 90m, 2h, 1h30m, 45s."),
+        option("TIME", "Time limit from now: 90m, 2h, 1h30m, 45s. A run that would end later is not started."),
     ] = None,
     file: Annotated[
-        bool, flag("--file", "File each outcome under submissions/; after a new record, go on against it.")
+        bool,
+        flag("--file", "File each result under submissions/. After a new record, judge the rest against that record."),
     ] = False,
     jobs: options.Jobs = None,
     executor: options.ExecutorName = "local",
@@ -57,17 +58,18 @@ def campaign(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Judge many variants: screen all against one record, then confirm the survivors, the best first.
+    """Judge many variants: a cheap test of all (the screen), then a confirmation of those that pass, the best first.
 
-    The record's runs are trained once. The first runs of all candidates come first, and most candidates are dropped
-    after them. Variants that were judged before are not trained again. If a candidate cannot start, breaks a rule,
-    diverges or hangs, its line says so and the others go on.
+    The record's runs for the screen are trained once. Then each candidate gets one run, and most are dropped after it.
+    Variants that were judged before are not trained again. If a candidate cannot start, breaks a rule, diverges or
+    hangs, its line in the table says so, and the other candidates continue.
 
-    With --file, dropped candidates are filed when all are screened, and confirmed ones when their confirmation ends.
-    After a new record the remaining survivors are screened again, beside it. Without --file all are judged against the
-    same record; the same command with --file files the outcomes later without training again.
+    With --file, candidates that the screen dropped are filed after all screens, the others when their confirmation
+    ends. After a new record, the candidates that are left are screened again, against the new record. Without --file
+    all are judged against the same record, and the same command with --file can file the results later without
+    training again.
 
-    After Ctrl-C or a kill the same command goes on. Exit codes: 0 all judged, 4 something undecided or not started.
+    After an interruption the same command continues. Exit codes: 0 all judged, 4 something undecided or not started.
     """
     project, contest_track = open_track(track)
     if picture is not None and picture.suffix != ".svg":
@@ -106,12 +108,12 @@ def campaign(
 
 
 def _outlook(own: Campaign) -> str:
-    """A line that says how many candidates are judged, and how long one run of each takes."""
+    """A line that says how many candidates will be judged, and how long one run of each takes."""
     number, run_s = len(own.contestants), training.usual_seconds(own.store)
-    line = f"{plural(number, 'candidate')} on {own.track.name}, {own.store.jobs} at a time"
+    line = f"{plural(number, 'candidate')} on {own.track.name}, {plural(own.store.jobs, 'run')} at a time"
     if run_s is not None:
         line += f"; one run of each takes about {duration(math.ceil(number / own.store.jobs) * run_s)}"
-    return f"{line}; Ctrl-C loses nothing"
+    return f"{line}; after Ctrl-C the same command continues"
 
 
 def _run(own: Campaign, command: str) -> None:
@@ -121,24 +123,24 @@ def _run(own: Campaign, command: str) -> None:
     except (InterruptedRunError, KeyboardInterrupt) as error:
         judged = sum(one.state in ("accepted", "rejected") for one in own.contestants)
         raise InterruptedRunError(
-            f"interrupted; {judged} of {len(own.contestants)} were judged, their verdicts and all finished runs are "
-            f"kept, and started runs have a checkpoint; go on with `{command}`"
+            f"interrupted; {judged} of {len(own.contestants)} candidates were judged; their verdicts, all finished "
+            f"runs and checkpoints of started runs are saved; go on with `{command}`"
         ) from error
 
 
 def _last_lines(rows: Sequence[CampaignRow], command: str, *, files: bool, out_of_time: bool) -> list[str]:
-    """Lines that say how to continue the campaign, and how to file outcomes that are not filed."""
+    """Lines that say how to continue the campaign, and how to file the results that are not filed yet."""
     lines = []
     if out_of_time:
-        lines.append(f"The budget is used up. To go on: `{command}{' --file' * files}`")
+        lines.append(f"The time of --budget is used up. To continue: `{command}{' --file' * files}`")
     unfiled = [row for row in rows if row.submission is None and row.outcome in ("accepted", "rejected")]
     if unfiled and not files:
-        lines.append(f"{plural(len(unfiled), 'outcome')} not filed. To file: `{command} --file`")
+        lines.append(f"To file {plural(len(unfiled), 'result')} under submissions/: `{command} --file`")
     return lines
 
 
 def campaign_command(names: Sequence[str], topic: str | None, track: str, entry: Entry) -> str:
-    """The command line of a campaign, without the options that may change when it is continued."""
+    """The command line that continues a campaign. Options that may change then, such as --budget, are left out."""
     words = ["llmbench campaign", *map(shlex.quote, names)]
     words += [f"--topic {shlex.quote(topic)}"] if topic is not None else []
     words += [f"--track {track}"] if track != DEFAULT_TRACK else []

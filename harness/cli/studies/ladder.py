@@ -1,4 +1,4 @@
-"""The command that measures ideas on several sizes of a track."""
+"""The command that measures ideas on several sizes of a track: the same text with smaller or larger models."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated
 
 from rich.console import Console
 
+from harness.board.readme import plural
 from harness.cli.options import (
     ExecutorName,
     Jobs,
@@ -49,29 +50,31 @@ def ladder(
     names: Annotated[list[str] | None, argument("NAME", "Variants to measure.", complete_variants)] = None,
     track: TrackName = DEFAULT_TRACK,
     rung: Annotated[
-        list[str] | None, option("TRACK", "Only this size; repeat it for several. Default: all, the smallest first.")
+        list[str] | None,
+        option("TRACK", "Train only this size. Repeat the option for several. Default: all, the smallest first."),
     ] = None,
-    pairs: Annotated[int, option("N", "Pairs on each size.", min=2)] = DEFAULT_PAIRS,
+    pairs: Annotated[int, option("N", "Number of pairs (seeds) on each size.", min=2)] = DEFAULT_PAIRS,
     beside: Annotated[
         str, option("RECIPE", "The recipe to which each idea is added and with which it is compared.")
     ] = "base",
     predict: Annotated[
         str | None,
-        option("TRACK", "Train nothing: write the forecast for this size from the kept runs of smaller ones."),
+        option("TRACK", "Train nothing; forecast the gains on this size from the saved runs of smaller sizes."),
     ] = None,
-    save: Annotated[bool, flag("--save", "Keep the runs under benchmarks/ladder/, and write docs/scale.md.")] = False,
-    stored: Annotated[bool, flag("--stored", "Train nothing: report on the kept runs.")] = False,
+    save: Annotated[bool, flag("--save", "Save the runs under benchmarks/ladder/, and write docs/scale.md.")] = False,
+    stored: Annotated[bool, flag("--stored", "Train nothing; report on the runs that --save saved.")] = False,
     jobs: Jobs = None,
     executor: ExecutorName = "local",
     as_json: Json = False,
 ) -> None:
     """Measure ideas on several sizes of a track: does the gain hold, and how does it change with compute?
 
-    The sizes of pocket are the tracks pocket-s, pocket and pocket-l. On each, every idea is trained beside the same
-    recipe with the same seeds. It prints gains with intervals, what a gain is worth in compute, its slope, and the gain
-    extrapolated to ten times the compute of the largest size. It decides nothing. Ctrl-C keeps finished runs.
+    The sizes of pocket are the tracks pocket-s, pocket and pocket-l. On each, every idea and the recipe of --beside are
+    trained with the same seeds. The command prints each gain with its confidence interval, how much compute it saves,
+    how it changes with compute (the slope), and the gain that this predicts at ten times the compute of the largest
+    size. This is no verdict. Ctrl-C keeps finished runs.
 
-    With --predict a forecast is written before a size is trained; the report then compares both.
+    With --predict a forecast is written before a size is trained; later the report compares it with the measured gain.
     """
     project, _ = open_track(track)
     tracks = rungs_of(project, track)
@@ -85,7 +88,7 @@ def ladder(
         else _train(project, _chosen(tracks, rung), beside, names or (), pairs, jobs, executor)
     )
     if save and not stored:
-        log(f"kept under {save_ladder(project, name, made)}")
+        log(f"saved under {save_ladder(project, name, made)}")
         made = kept_ladder(project, name, tracks)
     found = measure_ladder([one for one in tracks if one.name in made], beside, made, kept_forecasts(project, name))
     if save:
@@ -121,7 +124,8 @@ def _train(
             )
         with watched_store(project, track, jobs, executor=executor) as store:
             about = about_time(store, [store.identify(one, seed) for one in recipes for seed in track.seeds[:pairs]])
-            log(f"{track.name}: {pairs} runs of {len(recipes)} recipes, {store.jobs} at a time{about}")
+            at_a_time = f"{plural(store.jobs, 'run')} at a time{about}"
+            log(f"{track.name}: {len(recipes)} recipes with {pairs} seeds each, {at_a_time}")
             made[track.name] = make_series(store, recipes, track.seeds[:pairs])
     return made
 
@@ -131,9 +135,9 @@ def _predict(project: Project, name: str, tracks: list[Track], target: str, besi
     made = kept_ladder(project, name, tracks)
     if target in made:
         raise LlmbenchError(
-            f"{target} already has runs in {ladder_folder(project, name)}, and a forecast "
-            f"must come before them; leave --predict out"
+            f"{target} already has runs in {ladder_folder(project, name)}, but a forecast must be written "
+            f"before its size is trained; leave --predict out"
         )
     found = make_forecast(tracks, wanted, beside, made, pairs)
     path = save_forecast(project, name, found)
-    show(f"{len(found.ideas)} forecasts for {target}; commit {path} before you train it")
+    show(f"{plural(len(found.ideas), 'forecast')} for {target}; commit {path} before you train {target}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from harness.board.readme import plural
 from harness.cli.options import (
     Jobs,
     Json,
@@ -36,32 +37,34 @@ def noise(
         list[str] | None,
         option(
             "NAME",
-            "A variant to pair with the base; repeat it for several. Default: the track's placebo.",
+            "A variant to train in pairs with the base. Repeat the option for several. Default: the track's placebo, "
+            "which only changes initial values.",
             complete_variants,
         ),
     ] = None,
-    pairs: Annotated[int, option("N", "Pairs to train of each variant.", min=3)] = 8,
+    pairs: Annotated[int, option("N", "Number of pairs of each variant.", min=3)] = 8,
     save: Annotated[
-        bool, flag("--save", "Keep the runs under benchmarks/noise/, beside those of other variants.")
+        bool, flag("--save", "Save the runs under benchmarks/noise/, beside those of other variants.")
     ] = False,
-    stored: Annotated[bool, flag("--stored", "Train nothing: report on all kept runs.")] = False,
+    stored: Annotated[bool, flag("--stored", "Train nothing; report on all runs that --save saved.")] = False,
     jobs: Jobs = None,
     as_json: Json = False,
 ) -> None:
-    """Train variants and the base in pairs: how much the difference of a pair varies, and what follows for the rule.
+    """Measure how much results vary by chance: train variants and the base in pairs, and compare the pairs' losses.
 
-    A track declares the median over several variants as `noise_nats`, the unit of its screen.
+    The result is the standard deviation of a pair's loss difference, for each variant. The median over the variants is
+    `noise_nats` in the track's file, the unit in which the screen (the cheap first test) measures gains.
     """
     project, contest_track = open_track(track)
     names = tuple(dict.fromkeys(variant or ()))
     if stored:
         measured = kept_study(project, contest_track)
         if absent := [name for name in names if name not in measured]:
-            raise LlmbenchError(f"no pairs of {absent[0]} are kept for {track}; train them: {_make(track, absent[0])}")
+            raise LlmbenchError(f"no pairs of {absent[0]} are saved for {track}; train them: {_make(track, absent[0])}")
         measured = {name: found for name, found in measured.items() if name in (names or measured)}
         if not measured:
             raise LlmbenchError(
-                f"no noise study is kept for tracks/{track}.toml as it is now; make one: {_make(track)}"
+                f"no noise study is saved for tracks/{track}.toml as it is now; to make one: {_make(track)}"
             )
     else:
         measured = _train(project, contest_track, names or (contest_track.rule.noise_variant,), pairs, jobs)
@@ -69,10 +72,10 @@ def noise(
     if save and not stored:
         folder, removed = save_study(project, contest_track, measured)
         log(
-            f"kept under {folder}"
-            + (f"; {removed} older runs of another version of the track or other code were removed" if removed else "")
+            f"saved under {folder}"
+            + (f"; removed {removed} older runs, made with another version of the track or code" if removed else "")
         )
-        log(f"report on all that is kept: `llmbench noise --stored --track {track}`")
+        log(f"to report on all saved runs: `llmbench noise --stored --track {track}`")
     if as_json:
         show_json(NoiseDocument(track=track, **dict(report)))
     else:
@@ -91,7 +94,7 @@ def _train(
     recipes = [format_recipe(()), *map(study_recipe, variants)]
     with watched_store(project, track, jobs) as store:
         asked = [store.identify(one, seed) for seed in study_seeds(track, num_pairs) for one in recipes]
-        at_a_time = f"{store.jobs} at a time{about_time(store, asked)}"
+        at_a_time = f"{plural(store.jobs, 'run')} at a time{about_time(store, asked)}"
         log(f"{num_pairs} pairs of {', '.join(recipes[1:])} and {recipes[0]} on {track.name}, {at_a_time}")
         runs = require_finished(store.make(asked))
     base, *others = (runs[place :: len(recipes)] for place in range(len(recipes)))
@@ -101,14 +104,14 @@ def _train(
 def plan(
     gain: Annotated[float, option("NATS", "The gain in val loss that you expect, in nats per token.", min=0)],
     track: TrackName = DEFAULT_TRACK,
-    statements: Annotated[int, option("N", "Statements that the variant adds.", min=0)] = 0,
+    statements: Annotated[int, option("N", "Number of Python statements that the variant adds.", min=0)] = 0,
     jobs: Jobs = None,
     as_json: Json = False,
 ) -> None:
-    """Estimate how likely a gain is accepted on a track, and how long screen and confirmation take here.
+    """Estimate how likely a gain is accepted on a track, and how long screen and confirmation take on this machine.
 
-    Also for no gain, which is usual, and for twice the gain. The numbers come from simulated contests with normal noise
-    and are the same in each call.
+    The table also shows an idea without a gain, the usual case, and one with twice the gain. The numbers come from
+    simulated candidates with normal noise, and are the same in each call.
     """
     project, contest_track = open_track(track)
     num_jobs = open_store(project, contest_track, jobs).jobs
