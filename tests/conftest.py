@@ -30,7 +30,7 @@ from harness.referee.train import train
 from harness.variants.recipe import Recipe, apply_recipe, recipe_sources
 from tests.make import ROOT, TEXTS, MakeTrack, files, make_job, write_text
 from tests.players import ThreadCasting
-from tests.sandbox import FiledContest, Sandbox, file_contest, make_sandbox
+from tests.sandbox import HERE, FiledContest, Sandbox, file_contest, make_sandbox
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in the background, and so would commands
 settings.register_profile("gate", deadline=None, derandomize=True)  # slow machines and luck must not fail it
@@ -57,6 +57,9 @@ def _no_cores_of_their_own() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def smoke(project: Project) -> Track:
+    """The smoke track; its tokens are in the cache."""
+    prepared = HERE("data", "prepare", "--track", "smoke")
+    assert prepared.returncode == 0, prepared.stderr
     return load_track(project, "smoke")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import harness.core.project
+import harness.data.corpus
 import harness.player.start
 from harness.cli import main
 from harness.core.terminal import stderr_console
@@ -98,7 +99,7 @@ def _live(root: Path, arguments: tuple[str, ...], environment: Mapping[str, str]
     os.chdir(root)
     os.environ.clear()
     os.environ.update(environment)
-    harness.core.project.CHECKOUT = root
+    harness.core.project.CHECKOUT = harness.data.corpus.CHECKOUT = root
     stderr_console.cache_clear()  # a test may have made it for another environment
     warnings.resetwarnings()  # to pytest they are errors
     for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):

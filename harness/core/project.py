@@ -79,6 +79,15 @@ def file_stamp(path: Path) -> str:
     return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
 
 
+def exists(path: Path) -> bool:
+    """Whether there is a file or folder. Raises OSError if a closed folder hides it; Python 3.14's own says False."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def read_bytes(path: Path) -> bytes:
     """The file's bytes. Raises LlmbenchError if it cannot be read, or is a folder, a pipe or a device."""
     try:
@@ -101,10 +110,10 @@ def read_text(path: Path) -> str:
 
 def submission_folders(project: Project) -> list[Path]:
     """The folders under `submissions/`, sorted by number. Raises LlmbenchError if a name has no number."""
-    if project.submissions.exists() and not project.submissions.is_dir():
+    if exists(project.submissions) and not project.submissions.is_dir():
         raise LlmbenchError(f"{project.submissions} is not a folder but should be one; move it away")
     paths = (
-        project.submissions.iterdir() if project.submissions.exists() else ()
+        project.submissions.iterdir() if exists(project.submissions) else ()
     )  # a glob would silently skip unreadable folders
     folders = [path for path in paths if path.is_dir() and not path.name.startswith(".")]
     folders.sort(key=lambda folder: (folder_number(folder) or 0, folder.name))

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.board.leaderboard import Board
 from harness.board.submission import confirmation_seeds
 from harness.core.errors import LlmbenchError
-from harness.core.project import DEFAULT_TRACK, Project, read_text, write_atomic
+from harness.core.project import DEFAULT_TRACK, Project, exists, read_text, write_atomic
 from harness.core.schema import Positive, Strict
 from harness.core.track import Rule, Track
 from harness.lab.executor import ExecutorName
@@ -114,7 +114,7 @@ def remember_entry(project: Project, track: Track, entry: Entry) -> None:
 def recall_entry(project: Project, track: Track) -> Entry:
     """The entry that was run last on this track; an empty one if there was none."""
     path = _last_entry(project, track)
-    if not path.exists():
+    if not exists(path):
         return Entry()
     try:
         return Entry.model_validate_json(read_text(path))

@@ -21,7 +21,7 @@ from harness.board.leaderboard import Board
 from harness.board.submission import Submission, candidate_key
 from harness.core.errors import LlmbenchError
 from harness.core.events import Done, RunEvent
-from harness.core.project import Project, read_text
+from harness.core.project import Project, exists, read_text
 from harness.core.runs import ABSENT, RunIdentity
 from harness.core.schema import Count, Recipe, Sha256, Strict
 from harness.core.track import Track, load_track, track_names
@@ -160,7 +160,7 @@ def _append(project: Project, board: Board, track: Track, candidate: Candidate, 
     line = attempt.model_dump_json() + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        earlier = path.read_bytes() if path.exists() else b""
+        earlier = path.read_bytes() if exists(path) else b""
         torn = bool(earlier) and not earlier.endswith(b"\n")  # a kill during a write can cut a line
         with path.open("a", encoding="utf-8") as file:
             file.write("\n" * torn + line)
@@ -171,7 +171,7 @@ def _append(project: Project, board: Board, track: Track, candidate: Candidate, 
 def _read_attempts(project: Project, track: str) -> list[Attempt]:
     """This machine's attempts on a track, in order. Raises LlmbenchError if a line is not valid."""
     path, found = project.runs / track / ATTEMPTS, []
-    for number, line in enumerate(read_text(path).splitlines() if path.exists() else (), start=1):
+    for number, line in enumerate(read_text(path).splitlines() if exists(path) else (), start=1):
         try:
             found.append(Attempt.model_validate_json(line))
         except ValidationError as error:

@@ -20,7 +20,7 @@ import filelock
 
 from harness.core.errors import LlmbenchError
 from harness.core.events import Done, RunEvent, Waiting
-from harness.core.project import Project, sha256
+from harness.core.project import Project, exists, sha256
 from harness.core.runs import FailedRun, FinishedRun, Provenance, RunIdentity, load_run, save_run
 from harness.core.track import Track, settings_of
 from harness.lab.executor import Executor, LocalExecutor
@@ -133,7 +133,7 @@ class RunStore:
         Raises LlmbenchError if its file is not valid, or holds another run.
         """
         path = self.folder(run) / RUN_FILE
-        if not path.exists():
+        if not exists(path):
             return None
         found = load_run(path)
         same = (found.training_digest, found.sources, found.code_digest, found.recipe, found.seed)

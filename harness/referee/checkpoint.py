@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from harness.core.errors import LlmbenchError
-from harness.core.project import derive_seed, read_bytes, sha256, write_atomic
+from harness.core.project import derive_seed, exists, read_bytes, sha256, write_atomic
 from harness.core.runs import CurvePoint, RunFailedError, Seconds
 from harness.core.schema import Count, Strict
 from harness.referee.casting import Casting
@@ -53,7 +53,7 @@ def save_checkpoint(job: Job, progress: Progress, saved: bytes) -> None:
 
 def load_checkpoint(job: Job) -> tuple[Progress, bytes] | None:
     """The progress and the players' state; None if there is no file. Raises LlmbenchError if it cannot be read."""
-    if not job.checkpoint.exists():
+    if not exists(job.checkpoint):
         return None
     data = read_bytes(job.checkpoint)
     payload = data[DIGEST_BYTES:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,16 +41,36 @@ def comparability_problems(
     if timed:
         if any(run.provenance.jobs != 1 for run in runs):
             problems["shared_machine"] = f"runs at a time: {sorted({run.provenance.jobs for run in runs})}"
-        in_time = sorted(runs, key=lambda run: (run.training.ended, run.seed))  # ISO times sort as text
-        for one, two in zip(in_time[::2], in_time[1::2], strict=paired):
-            if one.seed != two.seed:
-                detail = f"seed {one.seed} ended {one.training.ended}, then seed {two.seed} {two.training.ended}"
-                problems.setdefault("not_interleaved", detail)
+        if parted := _parted_pair(runs):
+            one, two = parted
+            problems["not_interleaved"] = (
+                f"seed {one.seed} ended {one.training.ended}, then seed {two.seed} {two.training.ended}"
+            )
     if any(run.training.train_s < SHORTEST_S for run in runs):
         problems["no_time"] = f"a training time is below {SHORTEST_S} s"
     if value_problems([run.evaluation.val_loss for run in runs], [run.training.train_s for run in runs]):
         problems["not_finite"] = "a val loss or a training time is above 1e100 or not a number"
     return problems
+
+
+def _parted_pair(runs: Sequence[FinishedRun]) -> tuple[FinishedRun, FinishedRun] | None:
+    """A run that the other run of its pair did not follow, and one that did. Those of one second may be in any order."""
+    alone: FinishedRun | None = None
+    for _, group in itertools.groupby(sorted(runs, key=_ended), key=_ended):  # ISO times sort as text
+        together = [*([alone] if alone else []), *group]
+        odd: dict[int, FinishedRun] = {}
+        for run in together:
+            if odd.pop(run.seed, None) is None:
+                odd[run.seed] = run
+        if len(odd) > 1 or (alone and alone.seed in odd):
+            one = next(iter(odd.values()))
+            return one, next(run for run in together if run.seed != one.seed)
+        alone = next(iter(odd.values()), None)
+    return None
+
+
+def _ended(run: FinishedRun) -> str:
+    return run.training.ended
 
 
 _SAME_EVERYWHERE: dict[str, Callable[[FinishedRun], Any]] = {

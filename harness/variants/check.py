@@ -48,6 +48,8 @@ MAX_ENTRIES = 64
 """Largest allowed number of entries in one collection, or of arguments in one call."""
 MAX_ALL_ENTRIES = 160
 """Largest allowed number of entries of all collections together."""
+MAX_DEPTH = 100
+"""Largest allowed depth of the syntax tree. Python's own limit differs from version to version."""
 UNHEARD = (tokenize.COMMENT, tokenize.NL)
 # Unicode categories of invisible characters; the Braille blank is a symbol, so it is listed by itself.
 BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
@@ -112,6 +114,11 @@ def _parse(text: str, path: Path) -> ast.Module:
         raise LlmbenchError(f"{path}{line}: syntax error: {error.msg}") from error
     except PARSE_ERRORS as error:
         raise LlmbenchError(f"{path}: syntax error: {error or 'nested too deeply'}") from error
+    nodes: list[ast.AST] = [tree]
+    for _ in range(MAX_DEPTH):
+        nodes = [child for node in nodes for child in ast.iter_child_nodes(node)]
+    if nodes:
+        raise LlmbenchError(f"{path}: nested more than {MAX_DEPTH} levels deep; write it in several statements")
     return tree
 
 

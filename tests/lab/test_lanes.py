@@ -13,9 +13,10 @@ import pytest
 from harness.board.submission import Claim, Submission, load_submission
 from harness.cli.training import open_store
 from harness.core.project import Project
-from harness.core.runs import FinishedRun, Pair
+from harness.core.runs import FinishedRun, Pair, load_run
 from harness.core.track import load_track
 from harness.lab.arms import Arms, contest_seeds
+from harness.lab.store import RUN_FILE
 from harness.rule.verdict import decide
 from tests.sandbox import FiledContest, Sandbox
 
@@ -41,10 +42,11 @@ class Trained:
     submission: Submission
     pairs: list[Pair]
 
-    @property
-    def in_time(self) -> list[FinishedRun]:
-        """All runs in the order in which they were trained."""
-        return sorted((run for pair in self.pairs for run in pair), key=lambda run: run.training.ended)
+    def in_time(self, project: Project) -> list[FinishedRun]:
+        """All runs in the order in which they were trained; several end in one second."""
+        kept = [(path.stat().st_mtime_ns, load_run(path)) for path in project.runs.rglob(RUN_FILE)]
+        written = {(run.recipe, run.seed): moment for moment, run in kept}
+        return sorted((run for pair in self.pairs for run in pair), key=lambda run: written[run.recipe, run.seed])
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,11 @@ def test_where_times_decide_runs_are_alone_interleaved_and_take_turns(contested:
         first, second = (pair.record.seed for pair in claim.pairs)
         record, candidate = claim.submission.record, claim.submission.candidate
         assert record is not None
-        assert [(run.recipe, run.seed) for run in claim.in_time] == [
+        assert [(run.recipe, run.seed) for run in claim.in_time(contested.project)] == [
             *((record.recipe, first), (candidate.recipe, first)),
             *((candidate.recipe, second), (record.recipe, second)),
         ]
-        assert {run.provenance.jobs for run in claim.in_time} == {1}
+        assert {run.provenance.jobs for run in claim.in_time(contested.project)} == {1}
 
 
 def test_confirmation_seeds_are_used_and_follow_the_source(contested: Contested, tmp_path: Path) -> None:

@@ -276,7 +276,7 @@ def test_a_kill_for_want_of_memory_is_no_interruption(start: Start, monkeypatch:
 def test_a_flood_of_threads_ends_by_name(start: Start) -> None:
     flood = """
     import threading, time
-    threading.stack_size(1 << 15)
+    threading.stack_size(1 << 16)
     for _ in range(20_000):
         threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
     time.sleep(60)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from harness.core.errors import LlmbenchError
 from harness.core.runs import FailedRun, FinishedRun, Machine, Pair
 from harness.core.track import Rule
+from harness.rule.comparable import comparability_problems
 from harness.rule.criteria import LEAST_CPU_S, Lane
 from harness.rule.reasons import REASONS, WORDS, explain
 from harness.rule.verdict import Verdict, decide, decide_arms, failed_verdict, screen
@@ -224,6 +225,16 @@ CASES: list[Case] = [
     ("not_finite", "undecided", changed(val_loss=1e101), {}),
     ("sign_flip_disagrees", "accepted", make_pairs(RECORD, TWO_LOST), {}),
 ]
+
+
+@pytest.mark.parametrize(("seconds", "parted"), [("0112", False), ("0000", False), ("0011", False), ("0213", True)])
+def test_runs_that_ended_in_one_second_may_be_in_either_order(seconds: str, parted: bool) -> None:
+    """Seed 5's two runs, then seed 3's: sorted by seed, those of the second in the middle would be parted."""
+    ended = [f"2026-11-22T10:00:0{second}Z" for second in seconds]
+    records = [make_run("base", 5, 3.5, ended=ended[0]), make_run("base", 3, 3.6, ended=ended[2])]
+    candidates = [make_run("base+idea", 5, 3.4, ended=ended[1]), make_run("base+idea", 3, 3.5, ended=ended[3])]
+    found = comparability_problems(records, candidates, timed=True)
+    assert ("not_interleaved" in found) is parted
 
 
 @pytest.mark.parametrize(("code", "decision", "pairs", "how"), CASES, ids=[f"{case[0]}-{case[1]}" for case in CASES])

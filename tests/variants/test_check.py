@@ -121,8 +121,9 @@ REFUSED = {
     # not Python
     "def f(parts:": "syntax error",
     "return 1": "syntax error",
-    r"x = '\d'": "syntax error: invalid escape sequence",
-    "x = " + "-" * 5000 + "1": "syntax error",
+    r"x = '\d'": "invalid escape sequence",
+    "x = " + "-" * 100 + "1": "nested more than 100 levels deep",
+    "x = " + "-" * 5000 + "1": "idea.py: ",
     "x = " + "(" * 500 + ")" * 500: "syntax error",
     "x = '''\u00e9": "syntax error",
 }

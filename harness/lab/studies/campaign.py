@@ -17,7 +17,7 @@ from harness.board.rows import HOLDING
 from harness.board.submission import candidate_key
 from harness.core.errors import LlmbenchError, RejectedError
 from harness.core.events import RunEvent
-from harness.core.project import read_text, sha256, write_atomic
+from harness.core.project import exists, read_text, sha256, write_atomic
 from harness.core.runs import RunIdentity
 from harness.core.schema import Count, Sha256, Strict
 from harness.lab import submit as filing
@@ -298,7 +298,7 @@ class Campaign:
     def _begin(self, asked: str) -> int:
         """The record's number when this campaign began, which may have been in an earlier, unfinished command."""
         begun = Begun(asked=asked, track_digest=self.track.digest, since=self._faced)
-        if self._begun.exists():
+        if exists(self._begun):
             with suppress(ValueError):
                 kept = Begun.model_validate_json(read_text(self._begun))
                 if kept.track_digest == begun.track_digest:
