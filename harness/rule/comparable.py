@@ -54,7 +54,10 @@ def comparability_problems(
 
 
 def _parted_pair(runs: Sequence[FinishedRun]) -> tuple[FinishedRun, FinishedRun] | None:
-    """A run that the other run of its pair did not follow, and one that did. Those of one second may be in any order."""
+    """Two runs of different pairs that followed each other within a pair; None if each pair's runs did.
+
+    Runs that ended in the same second may have been in any order.
+    """
     alone: FinishedRun | None = None
     for _, group in itertools.groupby(sorted(runs, key=_ended), key=_ended):  # ISO times sort as text
         together = [*([alone] if alone else []), *group]
