@@ -1,4 +1,4 @@
-"""Writes a submission's text: the README in its folder, which is also the text of the pull request."""
+"""Writes the README in a submission's folder, which is also the text of its pull request."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ READS_HIGH = (
     "A small gain that was accepted is overestimated on average: only measurements that came out high are accepted."
 )
 FEWEST_CORRELATED = 6
-"""Least number of pairs for which a correlation is shown. With fewer it says nothing."""
+"""Smallest number of pairs for which a correlation is shown. With fewer pairs, a correlation says nothing."""
 
 FIXED_BELOW = 1e6
-"""Gains from here on are shown with an exponent, because a diverged trainer may print a loss of fifty digits."""
+"""Larger gains are shown with an exponent, because a diverged trainer may print a loss of fifty digits."""
 
 
 def plural(count: int, name: str) -> str:
@@ -44,14 +44,14 @@ def verdict_sentence(verdict: Verdict) -> str:
 
 
 def evidence(verdict: Verdict) -> list[tuple[str, str]]:
-    """A verdict's numbers as pairs of name and value."""
+    """A verdict's numbers as text: one (name, value) for each number."""
     ends = (abs(end or 0) for end in (verdict.gain, verdict.ci_low, verdict.ci_high))
     form = "{:+.4f}" if max(ends) < FIXED_BELOW else "{:+.4g}"
     interval = _interval(verdict, f", {{:g}} % interval of all looks [{form}, {form}]")
     test = "two-sample test against stored runs" if verdict.design == "stored" else "paired test"
     on = f"look {verdict.look} of the {verdict.stage}" if verdict.look else verdict.stage
     looks = f"all looks (accepted up to {verdict.alpha:g})"
-    if verdict.decision == "undecided":  # p may be below alpha, because this look has its own level
+    if verdict.decision == "undecided":  # p may be below alpha, because each look has a smaller level of its own
         looks = "the looks so far (for acceptance the interval must lie above the margin)"
     correlation = verdict.correlation if verdict.pairs >= FEWEST_CORRELATED else None
     facts = (
@@ -67,7 +67,7 @@ def evidence(verdict: Verdict) -> list[tuple[str, str]]:
 
 
 def _time_fact(guard: Guard) -> tuple[str, str] | None:
-    """Name and value for a guard on time: the ratio with its interval and its limit. None if it has no ratio."""
+    """Name and text of a limit on time (guard): the time ratio, its interval and the limit. None if it has no ratio."""
     if guard.quantity == "loss" or guard.gain is None:
         return None
     name = "training time" if guard.quantity == "time" else "time for scoring val"
@@ -78,14 +78,14 @@ def _time_fact(guard: Guard) -> tuple[str, str] | None:
 
 
 def _interval(verdict: Verdict, form: str) -> str:
-    """The confidence level in percent and the ends of the gain's interval; empty if there is no interval."""
+    """`form` with the confidence level in percent and both ends of the gain's interval; empty without an interval."""
     if verdict.ci_low is None or verdict.ci_high is None:
         return ""
     return form.format(round(100 * (1 - 2 * verdict.alpha), 3), verdict.ci_low, verdict.ci_high)
 
 
 def submission_title(submission: Submission) -> str:
-    """Title of a commit and a pull request: what is filed, and its result."""
+    """Title of a submission's commit and pull request: the track, the recipe and the result."""
     verdict, recipe = submission.verdict, submission.candidate.recipe
     if submission.challenge is not None:
         return f"{submission.track}: challenge of record {submission.challenge.number}, {submission.challenge.outcome}"
@@ -112,7 +112,8 @@ def claim_sentence(submission: Submission, verdict: Verdict) -> str:
 
 
 def audit_sentence(audit: Audit) -> str:
-    """A sentence on what an audit tested, and on its probability of finding leaks of several strengths."""
+    """A sentence on an audit, the test of a trained model for leaks of val: what it tested, and how likely it finds
+    leaks of several strengths."""
     power = {
         (nats, worth): f"{100 * found:.1f} %" if found < 0.999 else "over 99.9 %"
         for nats, worth, found in audit.power()
@@ -129,7 +130,7 @@ def audit_sentence(audit: Audit) -> str:
 
 
 def submission_markdown(submission: Submission, records: Runs, candidates: Runs) -> str:
-    """The pull request's text, which is also the submission's README. It uses only finished runs."""
+    """The README of a submission, which is also the text of its pull request. Failed runs are not shown."""
     candidate, record, verdict = submission.candidate, submission.record, submission.verdict
     lines = [f"# {submission.number:04d} · {submission.track} · {candidate.recipe}", ""]
     if record is None or verdict is None:
@@ -160,13 +161,13 @@ def submission_markdown(submission: Submission, records: Runs, candidates: Runs)
 
 
 def size_sentence(track: str, size: OtherSize) -> str:
-    """A sentence on the gain on another size of the track."""
+    """A sentence with the gain on `track`, another size of the submission's track."""
     said = "it is shown to lose, so it is no record" if size.loses else "it is not shown to lose"
     return f"On `{track}` {said}: gain {size.gain:+.4f} (90 % interval {size.low:+.4f} to {size.high:+.4f})."
 
 
 def knowledge_sentence(nats: float) -> str:
-    """A sentence on how much of val a source of that size can store: at most `nats` per token."""
+    """A sentence with the upper bound `nats`, in nats per token, on the gain from val text stored in a source."""
     return (
         f"Knowledge of val: a source of this size could hold at most {nats:.4f} nats a token "
         f"(by the compressed size of its code, assuming that it does not read its own file)."
@@ -176,7 +177,7 @@ def knowledge_sentence(nats: float) -> str:
 def _contest_markdown(
     submission: Submission, record: str, verdict: Verdict, records: Runs, candidates: Runs
 ) -> list[str]:
-    """Lines on a contest: the verdict, both arms, and the verdict's numbers."""
+    """The lines of the README about a contest: the verdict, the scores of both arms, and the verdict's numbers."""
     candidate, used = submission.candidate.recipe, verdict.pairs
     records, candidates = verdict.used(records, candidates)
     counted = f"| attempt since the last record | {submission.attempt} |"
@@ -215,7 +216,7 @@ def _seed_table(arms: Sequence[tuple[str, Runs]]) -> list[str]:
     """A table with one line for each run: its seed, its recipe and its raw scores."""
     names = [*(metric.short for metric in METRICS), "weights"]
     lines = [f"| seed | recipe | {' | '.join(names)} |", f"|---:|---|{'---:|' * len(METRICS)}---|"]
-    for runs in zip_longest(*(runs for _, runs in arms)):  # a record may have more runs, if they are stored ones
+    for runs in zip_longest(*(runs for _, runs in arms)):  # stored runs of a record may be more than the candidate's
         for (recipe, _), run in zip(arms, runs, strict=True):
             if run is None:
                 continue
