@@ -111,7 +111,7 @@ def test_a_retracted_record_falls_back_and_cannot_be_filed_or_challenged_again(d
     shown = sandbox("leaderboard").stdout
     assert "+lucky (retracted)" in shown
     refusal = sandbox.refuses("submit", "--track", "smoke")
-    assert "which was retracted; a claim that was refuted on other seeds cannot be filed again" in refusal
+    assert "which was retracted because re-runs on other seeds refuted it" in refusal
     assert "is already retracted" in sandbox("challenge", "2").stderr
     assert sandbox("verify").returncode == 0  # what was refused left nothing behind
 
@@ -151,7 +151,7 @@ def test_other_seeds_arms_or_outcomes_are_named(disputed: Disputed, tmp_path: Pa
     assert "it is challenge 1" in found('"attempt": 1', '"attempt": 2')
     assert "0001-smoke-baseline is not a record" in found('"number": 2', '"number": 1')
     assert "there is no submission 9" in found('"number": 2', '"number": 9')
-    assert "does not compare what" in found('"lane": "loss"', '"lane": "simplicity"')
+    assert "must compare the same as" in found('"lane": "loss"', '"lane": "simplicity"')
     assert "a submission of the kind challenge must have the field challenge" in found(
         '"kind": "challenge"', '"kind": "negative"'
     )

@@ -287,7 +287,7 @@ def test_a_branch_that_lacks_its_base_is_told_to_rebase(pull_request: Repository
     assert (judged.returncode, verified.returncode) == (4, 4)
     assert "does not contain BASE; merge it or rebase onto it" in judged.stderr
     assert "this branch does not contain main" in verified.stderr
-    assert "rebase onto it" in verified.stderr
+    assert "rebase it onto main" in verified.stderr
 
 
 def test_what_is_not_committed_counts_too(pull_request: Repository) -> None:
