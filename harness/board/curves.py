@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NamedRuns = Sequence[tuple[str, Sequence[FinishedRun]]]
 
-# From Okabe and Ito's palette (jfly.uni-koeln.de/color, 2008), whose colours can be told apart with every kind of colour
+# From Okabe and Ito's palette (jfly.uni-koeln.de/color, 2008), whose colours differ for every kind of colour
 # vision.
 RECORD, CANDIDATE, INK, FAINT = "#0072b2", "#d55e00", "#24292f", "#6a737d"
 WIDTH = 5.6  # inches; on a phone the text is 8 pixels high
