@@ -188,7 +188,7 @@ def read_settings(folder: Path, given: Mapping[str, object]) -> Settings:
 
 
 def make_settings(content: Mapping[str, object], where: str = "") -> Settings:
-    """The settings that `content` gives. Raises LlmbenchError if they are not valid. The message begins with `where`."""
+    """The settings that `content` gives. Raises LlmbenchError if it is not valid. The message begins with `where`."""
     try:
         return Settings.model_validate_json(json.dumps(content, default=str))
     except ValidationError as error:

@@ -276,7 +276,10 @@ def test_an_opening_is_compared_by_bits_where_it_can_be_and_else_by_means(
         (("verify", "submissions/0002-smoke-token_smear", "--rerun", "--max-pairs", "1"), "--max-pairs 2 or more"),
         (("challenge", "1"), "0001-smoke-baseline is not a record"),
         (("challenge", "77"), "there is no submission 77"),
-        (("challenge", "2"), "follow from the commit that merged 0002-smoke-token_smear, and it cannot be found"),
+        (
+            ("challenge", "2"),
+            "computed from the commit that merged 0002-smoke-token_smear, but this commit cannot be found",
+        ),
     ],
 )
 def test_what_cannot_be_trained_again_is_refused_in_a_sentence(

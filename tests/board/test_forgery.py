@@ -127,7 +127,7 @@ def test_the_seeds_of_a_record_follow_from_the_code_of_both_arms(tmp_path: Path)
         assert (
             found == []
             if place == 0
-            else any("but must be those that follow from the code" in problem for problem in found)
+            else any("but must be the seeds that are computed from the code" in problem for problem in found)
         ), found
 
 

@@ -108,7 +108,7 @@ def test_a_further_number_that_is_none_is_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pattern", ["(a{99999999999})", "(?:" * 3000 + "(a)" + ")" * 3000, "(a"])
 def test_an_expression_that_cannot_be_used_says_so(pattern: str) -> None:
-    with pytest.raises(LlmbenchError, match="is not a regular expression"):
+    with pytest.raises(LlmbenchError, match="is not a valid regular expression"):
         check_patterns(pattern, None, {}, None)
 
 
