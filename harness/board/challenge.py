@@ -98,10 +98,10 @@ def challenge_problems(project: Project, claim: Claim, earlier: Board) -> Iterat
             yield f"{name}: {error}"
         else:
             if _compared(submission) != _compared(target):
-                yield f"{name} must compare the same as {target.folder_name}, but its track, lane or one arm differs"
+                yield f"{name} must repeat the comparison of {target.folder_name}, but its track, lane or an arm differs"
             yield from _own_seeds(claim, submission.challenge, target, earlier)
             yield from _outcome(claim, Claim(project.submissions / target.folder_name, target))
-            with suppress(LlmbenchError):  # flags.py reports missing history; in a pull request it is a problem
+            with suppress(LlmbenchError):  # if git's history is missing, flags.py raises a flag instead
                 yield from filter(None, [merged_problem(project, submission, earlier)])
 
 
@@ -122,7 +122,7 @@ def _retracted_seeds(submission: Submission, earlier: Board) -> Iterator[str]:
 
 
 def _compared(claim: Submission) -> tuple[object, ...]:
-    """All that two submissions must share to compare the same: the track, the lane, and the code of both arms."""
+    """The track, the lane and the code of both arms. Equal values mean that two submissions compare the same."""
     arms = [(arm.recipe, arm.sources) for arm in claim.arms.values()]
     return claim.track, claim.track_digest, claim.lane, arms
 

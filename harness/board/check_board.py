@@ -78,7 +78,7 @@ def _folders(project: Project) -> list[Path]:
 
 
 def check_folder(project: Project, folder: Path, board: Board) -> Checked:
-    """Check one submission's own files, and its numbers against the submissions of `board` before it."""
+    """Check one submission: its own files, and whether it fits the submissions of `board` before it."""
     links = [path.relative_to(folder.parent) for path in (folder, *sorted(folder.rglob("*"))) if os.path.islink(path)]
     found = [f"{link} is a link; replace it with the file itself" for link in links]
     row, flags = None, []
@@ -88,7 +88,7 @@ def check_folder(project: Project, folder: Path, board: Board) -> Checked:
         found.extend(evidence_problems(claim))
         found.extend(_standing_problems(claim, earlier))
         found.extend(challenge_problems(project, claim, earlier))
-        if not found:  # the README is made from the numbers, so it is compared only if the numbers are right
+        if not found:  # the README is made from the numbers, so a wrong number would only be reported twice
             found.extend(markdown_problems(claim))
         row = make_row(board, claim)
         if not found:
@@ -199,7 +199,7 @@ def _opening_problems(claim: Claim, earlier: Board) -> Iterator[str]:
 
 
 def stale_problem(submission: Submission, board: Board) -> str | None:
-    """A sentence that says why `board` has changed too much since the submission was measured; None if it has not."""
+    """A sentence if the submission no longer fits `board`, for example because of a new record; None if it fits."""
     name, track, arm = submission.folder_name, submission.track, submission.record
     if arm is None or submission.kind not in ("record", "negative"):
         return None

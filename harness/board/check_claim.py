@@ -39,13 +39,13 @@ from harness.variants.recipe import parse_recipe
 
 LARGEST_FILE = 2 * 2**20  # bytes; the largest file so far, a picture, has 31 kB
 
-# Each submission holds the sources of the record that it was compared with, so the same source is in many submissions.
-# With 1,000 submissions the cache saves a quarter of the time.
+# Each submission also holds the variants of its record, so the same source is in many submissions. With 1,000
+# submissions, this cache saves a quarter of the time.
 _check_source = lru_cache(maxsize=256)(check_source)
 
 
 def evidence_problems(claim: Claim) -> Iterator[str]:
-    """Yields all problems of a submission's files and numbers. Only README.md is checked by `markdown_problems`."""
+    """Yields all problems of a submission's files and numbers, except those of README.md (`markdown_problems`)."""
     folder, submission = claim.folder, claim.submission
     if folder.name != submission.folder_name:
         yield f"{folder.name}/submission.json says that its folder is {submission.folder_name}; rename the folder"

@@ -63,7 +63,7 @@ class Flag(Strict):
     """Something unusual about a submission that a reviewer should look at."""
 
     name: str
-    """Key in FLAGS."""
+    """The flag's key in the table FLAGS."""
     detail: str
     """The numbers that led to the flag."""
 
@@ -73,7 +73,7 @@ class Case:
     """A contest of a candidate and a record, filed or not, with everything that its flags depend on."""
 
     verdict: Verdict | None
-    """None for an opening."""
+    """None for the base, which was compared with nothing."""
     track: Track
     records: Sequence[FinishedRun]
     candidates: Sequence[FinishedRun]
@@ -148,7 +148,7 @@ def _gain_beyond_history(case: Case) -> Iterator[str]:
         return
     largest, spread = max(case.accepted, default=0.0), _seed_spread(case.records, verdict.lane)
     if verdict.gain <= max(largest, HISTORIC_DEVIATIONS * spread):
-        return  # before the slow part, which reads other submissions' files
+        return  # no flag; this avoids the slow part, which reads files of other submissions
     spread = max(spread, _seed_spread(case.known(), verdict.lane))
     if verdict.gain > HISTORIC_DEVIATIONS * spread:
         yield f"gain {verdict.gain:.4g}, largest earlier gain {largest:.4g}, standard deviation over seeds {spread:.4g}"
@@ -168,7 +168,7 @@ def _identical_curves(case: Case) -> Iterator[str]:
 
 
 def multiplied_params(model: ModelConfig, num_params: int) -> int:
-    """Number of parameters that a token is multiplied with: all but input embeddings and the experts that it skips.
+    """Number of parameters that a token is multiplied with: without separate input embeddings and skipped experts.
 
     For each of them, forward and backward pass together take 6 operations per token (arXiv:2001.08361, section 2.1).
     """
@@ -233,7 +233,7 @@ def _overlapping_runs(case: Case) -> Iterator[str]:
 
 
 def _span(run: FinishedRun) -> tuple[float, float]:
-    """Start and end of the run, in seconds since 1970; an interval that overlaps with none if the date is invalid."""
+    """Start and end of the run, in seconds since 1970. If the run's date is invalid, the end is before the start."""
     try:
         ended = datetime.datetime.fromisoformat(run.training.ended).timestamp()
     except ValueError:
@@ -246,7 +246,7 @@ def _name(run: FinishedRun) -> str:
 
 
 def _count(case: Case, odd: Callable[[FinishedRun], bool]) -> Iterator[str]:
-    """Yields one sentence that says how many runs are `odd`; nothing if no run is."""
+    """Yields a text that says for how many runs `odd` is true; nothing if it is true for none."""
     if found := sum(map(odd, case.runs)):
         yield f"{found} of {len(case.runs)} runs"
 
@@ -265,7 +265,7 @@ class Mark(NamedTuple):
     sentence: str
     """What the flag means, and what the reviewer should check."""
     search: Callable[[Case], Iterator[str]]
-    """Yields one text with numbers for each time that the fact occurs."""
+    """Searches a case, and yields one text with numbers for each finding."""
 
 
 FLAGS = {

@@ -62,7 +62,7 @@ class Board:
         return [s for s in self.submissions if s.challenge is not None and s.challenge.number == number]
 
     def state(self, number: int) -> State:
-        """State of record `number` after its challenges, such as `provisional`. Empty if `number` is not a record."""
+        """State of record `number`, such as `provisional`. Empty if it is confirmed, or if `number` is no record."""
         found = self.find(number)
         if found is None or found.kind != "record":
             return ""
@@ -77,7 +77,7 @@ class Board:
         """The submission that a candidate in this lane must beat; None if this version of a track has no submissions.
 
         It is the present record. The lane simplicity accepts a slightly worse loss for less code, so a candidate in it
-        must beat the newest record of another lane. Otherwise many small losses could add up to a much worse record.
+        must beat the newest record of the other lanes. Otherwise many small losses could add up to a much worse record.
         """
         return self.holder(of, without="simplicity" if lane == "simplicity" else None)
 
@@ -270,7 +270,7 @@ def standings(project: Project, board: Board) -> dict[str, list[Standing]]:
 
 
 def check_record_sources(project: Project, standing: Submission | None) -> None:
-    """Raises LlmbenchError if a variant of the record has changed since. `standing` is the record's submission."""
+    """Raises LlmbenchError if a variant's file is no longer the one with which the record `standing` was trained."""
     if standing is None:
         return
     for name, source in recipe_sources(project, standing.candidate.recipe).items():

@@ -27,6 +27,7 @@ class Metric:
     key: str
     """Name in an experiment tracker."""
     form: str
+    """Format for a mean."""
     better: Literal["lower", "higher"] | None
     """Which direction is better; None if neither is, as for the number of parameters."""
     read: Callable[[FinishedRun], float]

@@ -216,7 +216,9 @@ def _seed_table(arms: Sequence[tuple[str, Runs]]) -> list[str]:
     """A table with one line for each run: its seed, its recipe and its raw scores."""
     names = [*(metric.short for metric in METRICS), "weights"]
     lines = [f"| seed | recipe | {' | '.join(names)} |", f"|---:|---|{'---:|' * len(METRICS)}---|"]
-    for runs in zip_longest(*(runs for _, runs in arms)):  # stored runs of a record may be more than the candidate's
+    for runs in zip_longest(
+        *(runs for _, runs in arms)
+    ):  # a record may have more stored runs than the candidate has runs
         for (recipe, _), run in zip(arms, runs, strict=True):
             if run is None:
                 continue

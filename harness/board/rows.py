@@ -30,7 +30,7 @@ class Row(Strict):
     date: str
     track: str
     track_digest: str
-    """First twelve digits of the digest. Rows with different digests are not comparable."""
+    """First twelve digits of the digest of the track's file. Rows with different digests are not comparable."""
     kind: str
     state: str
     """For a record: `provisional`, `disputed` or `retracted`, or empty once it is confirmed. For a challenge:
@@ -38,7 +38,7 @@ class Row(Strict):
     lane: str
     recipe: str
     beaten: str
-    """Recipe of the record that the candidate was measured against; empty for an opening."""
+    """Recipe of the record that the candidate was measured against; empty for the base, which opens a track."""
     confirmed_by: int | None
     """For a record: number of the newest re-run (challenge) that confirmed it. Pairs, gain, interval and p-value are
     then those of the re-run."""
@@ -206,7 +206,7 @@ class Column:
 def change_of(row: Row) -> str:
     """How a row's recipe differs from the record that it was measured against, such as `+idea` or `-idea`.
 
-    For an opening: its recipe.
+    For the base, which opens a track: its recipe.
     """
     ours, theirs = row.recipe.split("+"), row.beaten.split("+")
     changed = [f"+{name}" for name in ours if name not in theirs] + [f"-{name}" for name in theirs if name not in ours]

@@ -118,11 +118,11 @@ class Submission(Strict):
     challenge: Challenge | None = Field(default=None, exclude_if=lambda challenge: challenge is None)
     """The details of a challenge; None for other kinds."""
     knowledge_nats: Annotated[float, Field(ge=0)] | None = Field(default=None, exclude_if=lambda nats: nats is None)
-    """Upper bound on the gain, in nats per token, from val text that may be stored in the candidate's new variants.
-    None without new variants, and in older submissions."""
+    """Upper bound on the gain, in nats per token, from val text that the candidate's new variants may store in their
+    code. None without new variants, and in older submissions."""
     audit: Audit | None = ABSENT
-    """Result of the test for leaks of val (audit) of one trained model of the candidate. None in a negative result, and
-    in submissions that are older than this test."""
+    """Result of the audit, which tests one trained model of the candidate for leaks of val. None in a negative result,
+    and in submissions that are older than this test."""
     sizes: dict[TrackName, OtherSize] | None = ABSENT
     """The results on the other sizes of the track that its rule names. None if it names none, for a challenge, and if
     the candidate was not accepted for its loss."""
@@ -218,7 +218,7 @@ def size_gain(records: Sequence[FinishedRun], candidates: Sequence[FinishedRun])
 
 
 def load_finished(path: Path) -> FinishedRun:
-    """Read a run that has a score. Raises LlmbenchError for a failed run, because it has none."""
+    """Read a run that has a score. Raises LlmbenchError for a run that failed, and so has no score."""
     run = load_run(path)
     if isinstance(run, FailedRun):
         raise LlmbenchError(f"{path} is a run without a score ({run.status}); only runs with a score can be submitted")
@@ -313,6 +313,6 @@ class Claim:
             rule_again(rule) if submission.kind == "challenge" else rule,
             added_statements=self.cost(submission.candidate) - self.cost(submission.record),
             lane=submission.lane,
-            # Only a negative result may rest on a screen. Every other kind is judged as a confirmation.
+            # Only a negative result may rest on a screen. Every other submission is judged as a confirmation.
             stage=submission.verdict.stage if submission.kind == "negative" and submission.verdict else "confirmation",
         ).verdict

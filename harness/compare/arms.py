@@ -177,7 +177,7 @@ def _tree_of(top: Path, *, everything: bool) -> str:
 
 
 def _refuse_what_git_should_not_copy(top: Path, untracked: bytes) -> None:
-    """Raises LlmbenchError if an untracked file cannot be part of the revision `.`, or is data."""
+    """Raises LlmbenchError if an untracked path is a git repository of its own, or if untracked files are too large."""
     sizes = {}
     for path in map(os.fsdecode, untracked.split(b"\0")[:-1]):
         if path.endswith("/"):
@@ -200,7 +200,7 @@ def digest_of_folder(folder: Path) -> tuple[str, bool]:
     top = top_of(folder)
     if top is not None:
         tree = _tree_of(top, everything=False)
-        with suppress(LlmbenchError):  # no commit yet
+        with suppress(LlmbenchError):  # the repository has no commit yet
             return sha256(tree.encode()), tree != _tree_of_head(top)
         return sha256(tree.encode()), True
     found = []

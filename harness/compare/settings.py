@@ -46,7 +46,7 @@ class Declared(Strict):
 
 
 class Settings(Strict):
-    """The settings of a comparison. In commands, `{seed}` becomes the run's seed and `{out}` its own folder."""
+    """The settings of a comparison. In commands, `{seed}` becomes the run's seed and `{out}` the run's own folder."""
 
     run: str | None = None
     """The command of both arms, if two revisions of a git repository are compared."""
@@ -121,7 +121,7 @@ class Settings(Strict):
 
     @property
     def commands(self) -> tuple[str, ...]:
-        """The commands that the settings give: one for both arms, or one for each."""
+        """The commands that the settings give: one for both arms, or one for each arm."""
         return tuple(command for command in (self.run, self.record, self.candidate) if command is not None)
 
     @property

@@ -167,7 +167,7 @@ class TrialStore:
     def _read(self, facts: dict[str, Any], folder: Path, since: float) -> FinishedTrial | FailedTrial:
         """The result of a run that exited with 0. Its numbers are read from its log and files as the settings say.
 
-        `since` is the run's start in seconds since 1970; an older file is not the run's.
+        A metric file that is older than `since`, the run's start in seconds since 1970, does not count.
         """
         settings, log = self.settings, folder / LOG
         file = None
@@ -202,7 +202,10 @@ class TrialStore:
             )
 
     def kept(self, arm: ArmName, seed: int) -> FinishedTrial | FailedTrial | None:
-        """The kept result of a run; None if there is none. If the settings for reading have changed, read it again."""
+        """The kept result of a run; None if there is none.
+
+        If other settings say how to read numbers than when the result was kept, its numbers are read again.
+        """
         path = self.place_of(arm, seed) / RESULT
         if not path.is_file():
             return None

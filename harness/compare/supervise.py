@@ -25,7 +25,7 @@ PATIENCE_S = 5.0
 
 try:
     import psutil
-except ImportError:  # a machine of a cluster may lack it; then only the command's process group is ended
+except ImportError:  # a machine of a cluster may lack psutil; then only the command's process group is ended
     psutil = None
 
 
@@ -71,7 +71,7 @@ def end(process: subprocess.Popen[bytes], *, whole: bool) -> None:
         for member in members:
             try:
                 member.send_signal(number)
-            except psutil.Error:  # gone
+            except psutil.Error:  # the process has ended
                 continue
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline and (is_group(process.pid) or any(map(lives, members))):

@@ -90,7 +90,7 @@ class Ended(Strict):
     """A supervisor's report about a command that has ended."""
 
     code: int
-    """Exit code, negative for a signal."""
+    """Exit code; if a signal ended the command, minus the signal's number."""
     wall_s: float
     cpu_s: float | None
     timed_out: bool

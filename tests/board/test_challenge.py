@@ -151,7 +151,7 @@ def test_other_seeds_arms_or_outcomes_are_named(disputed: Disputed, tmp_path: Pa
     assert "it is challenge 1" in found('"attempt": 1', '"attempt": 2')
     assert "0001-smoke-baseline is not a record" in found('"number": 2', '"number": 1')
     assert "there is no submission 9" in found('"number": 2', '"number": 9')
-    assert "must compare the same as" in found('"lane": "loss"', '"lane": "simplicity"')
+    assert "must repeat the comparison of" in found('"lane": "loss"', '"lane": "simplicity"')
     assert "a submission of the kind challenge must have the field challenge" in found(
         '"kind": "challenge"', '"kind": "negative"'
     )
