@@ -98,7 +98,7 @@ def challenge_problems(project: Project, claim: Claim, earlier: Board) -> Iterat
             yield f"{name}: {error}"
         else:
             if _compared(submission) != _compared(target):
-                yield f"{name} must repeat the comparison of {target.folder_name}, but its track, lane or an arm differs"
+                yield f"{name} must repeat the comparison of {target.folder_name}, but its track, lane or arms differ"
             yield from _own_seeds(claim, submission.challenge, target, earlier)
             yield from _outcome(claim, Claim(project.submissions / target.folder_name, target))
             with suppress(LlmbenchError):  # if git's history is missing, flags.py raises a flag instead
@@ -134,11 +134,11 @@ def _own_seeds(claim: Claim, challenge: Challenge, target: Submission, earlier: 
     if submission.attempt != index:
         yield (
             f"{name} states that it is challenge {submission.attempt} of {target.folder_name}, but it "
-            f"is challenge {index}; run it again"
+            f"is challenge {index}; run the challenge again"
         )
     seeds, records = submission.candidate.seeds, submission.record.seeds if submission.record else []
     if seeds != challenge_seeds(target, index, challenge.merged, len(seeds)):
-        yield f"{name}: seeds {seeds} are not those of challenge {index} of {target.folder_name}; run it again"
+        yield f"{name}: seeds {seeds} are not those of challenge {index} of {target.folder_name}; run that challenge"
     failed = [run for run in runs if isinstance(run, FailedRun)]
     if any(run.status not in OWN_FAILURES for run in failed) or failed not in ([], runs[-1:]):
         yield f"{name}: only the candidate's last run may have failed, with the status {' or '.join(OWN_FAILURES)}"

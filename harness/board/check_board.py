@@ -183,7 +183,7 @@ def _standing_problems(claim: Claim, earlier: Board) -> Iterator[str]:
     found = f"shown to lose on {submission.lost_on[0]}" if submission.lost_on else submission.verdict.decision
     if (submission.kind == "record") != (found == "accepted") or found == "undecided":
         said = f"it is {found}" if submission.lost_on else f"its verdict is {found}"
-        yield f"{name} is filed as {submission.kind}, but {said}"
+        yield f"{name} is filed as {submission.kind}, but {said}; file it again with `llmbench submit`"
 
 
 def _opening_problems(claim: Claim, earlier: Board) -> Iterator[str]:
@@ -193,9 +193,12 @@ def _opening_problems(claim: Claim, earlier: Board) -> Iterator[str]:
         yield f"{name}: this version of {track} already has a board; remove the submission"
     stated = opening.record, opening.verdict, opening.attempt, opening.lane, opening.candidate.recipe
     if stated != (None, None, 1, "loss", BASE):
-        yield f"{name}: an opening must have the base recipe, no record, no verdict, attempt 1 and the lane loss"
+        yield (
+            f"{name}: the first submission of a track must have the base recipe, attempt 1 and the lane loss, "
+            f"and neither a record nor a verdict"
+        )
     if len(opening.candidate.runs) < (fewest := claim.track.rule.record_runs):
-        yield f"{name}: an opening needs {fewest} seeds or more, because a contest may use that many runs of the record"
+        yield f"{name} needs {fewest} seeds or more, because a later contest may use that many runs of this record"
 
 
 def stale_problem(submission: Submission, board: Board) -> str | None:
@@ -204,7 +207,7 @@ def stale_problem(submission: Submission, board: Board) -> str | None:
     if arm is None or submission.kind not in ("record", "negative"):
         return None
     if board.edition(track) != submission.track_digest:
-        return f"{name} was measured on another version of {track} than the one with the newest board; run it again"
+        return f"{name} was measured on another version of {track} than the present board; run the candidate again"
     if submission.kind == "negative" and board.has_held(submission, arm.sources):
         return None  # a negative result stays valid if the record changes
     holder = board.standing(submission, submission.lane)

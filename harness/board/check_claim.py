@@ -130,7 +130,10 @@ def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
         yield f"{where}.sources must name the variants of the recipe {arm.recipe}, in the recipe's order"
     for variant, digest in arm.sources.items():
         if tree_digest(claim.sources[variant]) != digest:
-            yield f"{folder.name}/sources/{variant}.py does not have the digest that {name}.sources states; restore it"
+            yield (
+                f"{folder.name}/sources/{variant}.py does not have the digest that {name}.sources in submission.json "
+                f"states; restore it"
+            )
     if (cost := claim.cost(arm)) != arm.statements:
         yield f"{where}.statements is {arm.statements}, but the sources have {cost}"
     files = {run_file(name, int(seed)): digest for seed, digest in arm.runs.items()}

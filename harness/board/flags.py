@@ -190,7 +190,7 @@ def _untimed_work(case: Case) -> Iterator[str]:
         return  # in a screen, the record's runs were trained earlier, when the machine may have been more or less busy
     (usual, _), (share, wall_s) = _untimed(case.records), _untimed(case.candidates)
     if share > UNTIMED_RATIO * usual and (share - usual) * wall_s > UNTIMED_S:
-        yield f"not training: {100 * share:.1f} % of the candidate's time, {100 * usual:.1f} % of the record's"
+        yield f"time outside training: {100 * share:.1f} % in the candidate's runs, {100 * usual:.1f} % in the record's"
 
 
 def _untimed(runs: Sequence[FinishedRun]) -> tuple[float, float]:

@@ -142,7 +142,7 @@ def sections(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
 
 def multiple_sentence(multiple: float) -> str:
     """A sentence with `multiple`, the factor by which the base's compute must grow to reach the record's loss."""
-    return f"For the record's loss, the base needs about {multiple:.1f} times the compute"
+    return f"To reach the record's loss, the base needs about {multiple:.1f} times as much training compute"
 
 
 def board_markdown(rows: Sequence[Row], multiples: Mapping[str, float]) -> str:
@@ -173,7 +173,7 @@ def board_markdown(rows: Sequence[Row], multiples: Mapping[str, float]) -> str:
             more.append(f"- Record of `{track}`: {_linked(chosen[0])}{loss}")
     more += [""] if more else []
     if others:
-        counts = ", ".join(f"{title} {count}" for title, count in others.items())
+        counts = ", ".join(f"{title} ({count})" for title, count in others.items())
         more += [f"Also filed: {counts}. See [all ideas](docs/ideas.md) and [all submissions](leaderboard.csv).", ""]
     return "\n".join(table + more)
 

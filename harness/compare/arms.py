@@ -240,7 +240,8 @@ def _worktree(settings: Settings, top: Path, commit: str, tree: str, home: Path,
         if ready.exists() and folder.is_dir():
             if _state(folder) != read_text(ready):
                 raise LlmbenchError(
-                    f"Python files or the commit of {folder} changed after its setup; remove it, to have it made again"
+                    f"Python files or the commit of {folder} changed after its setup; remove it, and the next run of "
+                    f"this command makes it again"
                 )
             return folder
         if folder.exists():  # an earlier setup was interrupted

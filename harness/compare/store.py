@@ -198,7 +198,7 @@ class TrialStore:
             )
         if ended.code in (-signal.SIGKILL, 128 + signal.SIGKILL):  # the shell was killed, or a process that it started
             raise LlmbenchError(
-                f"`{command}` was killed by signal 9 from outside, perhaps because memory ran out; try fewer --jobs"
+                f"`{command}` was killed by signal 9 from outside, perhaps because memory ran out; try a smaller --jobs"
             )
 
     def kept(self, arm: ArmName, seed: int) -> FinishedTrial | FailedTrial | None:
