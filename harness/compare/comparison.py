@@ -1,4 +1,4 @@
-"""Decides a comparison, and reads and checks its file, from whose runs and settings the verdict can be recomputed."""
+"""Computes the verdict of a comparison, and reads and checks its file, which holds all that the verdict needs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHORTEST_S = 1e-3
 SAME_LEVEL = 1e-3  # relative tolerance; significance levels computed on another machine differ slightly
 FINE_DIGITS = 6
 CHANCE_RUNS = 3
-"""So many runs do not have the same number by chance, even if the number has few digits."""
+"""If at least this many runs have the same number, that is no chance, even if the number has few digits."""
 REPORTED = "reported by the trainer"
 """Where all numbers of a comparison come from: the trainer measured its own score, on its own data."""
 
@@ -54,7 +54,7 @@ class Comparison(Strict):
     record: Arm
     candidate: Arm
     added_statements: int | None
-    """The candidate's Python statements minus the record's; None if the arms are commands."""
+    """The candidate's Python statements minus the record's; None for commands, or if a file cannot be parsed."""
     jobs: Count
     """Largest number of runs at the same time."""
     executor: Literal["local", "ray"]
@@ -251,7 +251,7 @@ def _first_failure(
 
 
 def _is_fine(run: FinishedTrial) -> bool:
-    """Whether a run's number has so many digits that two runs do not agree by chance. Two accuracies of 0.85 may."""
+    """Whether a run's number has so many digits that two runs do not agree by chance, as two accuracies of 0.85 may."""
     return len(repr(run.value).partition("e")[0].replace(".", "").strip("-0")) >= FINE_DIGITS
 
 

@@ -139,7 +139,7 @@ class Settings(Strict):
         return sha256(self.model_dump_json(include={"metric", "metric_file", "also", "curve"}).encode())
 
     def declared(self) -> Declared:
-        """The looks, with levels that together give the false-accept rate `alpha`."""
+        """The settings' looks, and significance levels for them that together give the false-accept rate `alpha`."""
         if self.design == "stored":  # a union bound: the levels add up to alpha
             weights = usual_weights(self.looks)
             levels = tuple(self.alpha * weight / math.fsum(weights) for weight in weights)
