@@ -76,7 +76,7 @@ def test_verify_recomputes_the_gain_on_the_other_size(folder: Path) -> None:
     found = [*evidence_problems(restated(folder, high=0.5))]
     assert any("smoke-s.high is 0.5, but the runs give" in one for one in found)
     silent = Claim(folder, load_submission(folder).model_copy(update={"sizes": None}))
-    assert any("sizes has none, but the track's rule asks for smoke-s" in one for one in evidence_problems(silent))
+    assert any("sizes names none, but the track's rule asks for smoke-s" in one for one in evidence_problems(silent))
 
 
 @pytest.mark.parametrize(
