@@ -1,5 +1,5 @@
-"""Reads submissions, makes the leaderboard from them, and checks every claim. Nothing here trains.
+"""Reads submissions, makes the leaderboard from them, and checks each submission. Nothing here trains a model.
 
-Imports core, rule, variants, data, player and referee. Add a check of one claim to check_claim, a check against the
-board to check_board, a flag for reviewers to flags, and a column to rows.
+Imports core, rule, variants, data, player and referee. Add a check of one submission's files to check_claim.py, a check
+against other submissions to check_board.py, a flag for reviewers to flags.py, and a column of the board to rows.py.
 """

@@ -1,4 +1,4 @@
-"""Finds which records can be challenged and on which seeds, and checks a filed challenge."""
+"""Says which records can be challenged (trained again) and on which seeds, and checks filed challenges."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def challenged_record(board: Board, number: int) -> Submission:
     """The record with this number. Raises LlmbenchError if it cannot be challenged."""
     target = board.find(number)
     if target is None:
-        raise LlmbenchError(f"there is no submission {number}; `llmbench leaderboard` lists them")
+        raise LlmbenchError(f"there is no submission {number}; `llmbench leaderboard` lists all submissions")
     if target.kind != "record":
         raise LlmbenchError(
             f"{target.folder_name} is not a record, and only records can be challenged; to repeat its runs, use "
             f"`llmbench verify submissions/{target.folder_name} --rerun`"
         )
     if board.state(number) == "retracted":
-        raise LlmbenchError(f"{target.folder_name} is already retracted; challenge the record that holds the track now")
+        raise LlmbenchError(f"{target.folder_name} is already retracted; challenge the track's present record instead")
     return target
 
 
 def merged_commit(project: Project, record: Submission) -> str:
-    """Id of the commit that merged a record into the main line. Nobody knew this id when the record was filed.
+    """Id of the commit that merged a record into the main branch. Nobody knew this id when the record was filed.
 
     Raises LlmbenchError if the record is not committed, or if the checkout lacks the history.
     """
@@ -39,12 +39,13 @@ def merged_commit(project: Project, record: Submission) -> str:
         commit = _merged(project, record)
     except LlmbenchError as error:
         raise LlmbenchError(
-            f"the seeds of a challenge follow from the commit that merged {name}, and it cannot be found: {error}"
+            f"the seeds of a challenge are computed from the commit that merged {name}, but this commit cannot be "
+            f"found: {error}"
         ) from error
     if commit is None:
         raise LlmbenchError(
-            f"{name} is not committed; commit it to the main line first, because the seeds of a challenge follow from "
-            f"the commit that brought it"
+            f"{name} is not committed; commit it to the main branch first, because the seeds of a challenge are "
+            f"computed from this commit"
         )
     return commit
 
@@ -54,12 +55,15 @@ def _merged(project: Project, record: Submission) -> str | None:
 
 
 def challenge_seeds(record: Submission, index: int, merged: str, count: int) -> list[int]:
-    """Seeds of challenge `index` of a record that the commit `merged` merged. Each challenge has other seeds."""
+    """`count` seeds for challenge number `index` of a record. Each challenge of a record has different seeds.
+
+    `merged` is the id of the commit that merged the record.
+    """
     return fresh_seeds(record, f"challenge {index} of what came with {merged}", count)
 
 
 def merged_problem(project: Project, claim: Submission, board: Board) -> str | None:
-    """What is wrong with the commit from which a challenge's seeds follow; None if nothing is, and for other claims.
+    """A sentence if a challenge states another commit than the one that merged its record, else None.
 
     Raises LlmbenchError if the checkout lacks the history that this check needs.
     """
@@ -69,15 +73,15 @@ def merged_problem(project: Project, claim: Submission, board: Board) -> str | N
     stated, merged = claim.challenge.merged, _merged(project, target)
     if stated == merged:
         return None
-    found = f"the main line has it since {merged}" if merged else "it is not committed here"
+    found = f"was merged by the commit {merged}" if merged else "is not committed here"
     return (
-        f"{claim.folder_name}/submission.json: challenge.merged is {stated}, but that is not the commit that merged "
-        f"{target.folder_name}: {found}; train the challenge again on the main line"
+        f"{claim.folder_name}/submission.json: challenge.merged is {stated}, but {target.folder_name} {found}; run the "
+        f"challenge again on the main branch"
     )
 
 
 def challenge_problems(project: Project, claim: Claim, earlier: Board) -> Iterator[str]:
-    """Yields what is wrong with a challenge, or with a record that uses runs of a retracted record."""
+    """Checks a challenge, and checks that a record does not reuse runs of a retracted record."""
     submission = claim.submission
     name = submission.folder_name
     if (submission.kind == "challenge") != (submission.challenge is not None):
@@ -94,10 +98,10 @@ def challenge_problems(project: Project, claim: Claim, earlier: Board) -> Iterat
             yield f"{name}: {error}"
         else:
             if _compared(submission) != _compared(target):
-                yield f"{name} does not compare what {target.folder_name} compared: track, lane or an arm differs"
+                yield f"{name} must repeat the comparison of {target.folder_name}, but its track, lane or arms differ"
             yield from _own_seeds(claim, submission.challenge, target, earlier)
             yield from _outcome(claim, Claim(project.submissions / target.folder_name, target))
-            with suppress(LlmbenchError):  # missing history is a flag here, but a problem in a pull request
+            with suppress(LlmbenchError):  # if git's history is missing, flags.py raises a flag instead
                 yield from filter(None, [merged_problem(project, submission, earlier)])
 
 
@@ -112,38 +116,38 @@ def _retracted_seeds(submission: Submission, earlier: Board) -> Iterator[str]:
             and earlier.state(old.number) == "retracted"
         ):
             yield (
-                f"{submission.folder_name} uses runs of {old.folder_name}, which was retracted; a claim that was "
-                f"refuted on other seeds cannot be filed again"
+                f"{submission.folder_name} uses runs of {old.folder_name}, which was retracted because re-runs on "
+                f"other seeds refuted it; the same runs cannot be filed again"
             )
 
 
 def _compared(claim: Submission) -> tuple[object, ...]:
-    """What a claim compares: the track, the lane, and the code of both arms."""
+    """The track, the lane and the code of both arms. Equal values mean that two submissions compare the same."""
     arms = [(arm.recipe, arm.sources) for arm in claim.arms.values()]
     return claim.track, claim.track_digest, claim.lane, arms
 
 
 def _own_seeds(claim: Claim, challenge: Challenge, target: Submission, earlier: Board) -> Iterator[str]:
-    """Checks that the seeds follow from the record, the commit that merged it and the number of earlier challenges."""
+    """Checks that the seeds are those of the next challenge of this record, and that both arms used them."""
     submission, runs = claim.submission, claim.runs["candidate"]
     name, index = submission.folder_name, len(earlier.challenges(target.number)) + 1
     if submission.attempt != index:
         yield (
             f"{name} states that it is challenge {submission.attempt} of {target.folder_name}, but it "
-            f"is challenge {index}"
+            f"is challenge {index}; run the challenge again"
         )
     seeds, records = submission.candidate.seeds, submission.record.seeds if submission.record else []
     if seeds != challenge_seeds(target, index, challenge.merged, len(seeds)):
-        yield f"{name}: seeds {seeds} are not those of challenge {index} of {target.folder_name}"
+        yield f"{name}: seeds {seeds} are not those of challenge {index} of {target.folder_name}; run that challenge"
     failed = [run for run in runs if isinstance(run, FailedRun)]
     if any(run.status not in OWN_FAILURES for run in failed) or failed not in ([], runs[-1:]):
-        yield f"{name}: only the last run may have failed, and only with the status {', '.join(OWN_FAILURES)}"
+        yield f"{name}: only the candidate's last run may have failed, with the status {' or '.join(OWN_FAILURES)}"
     if records != seeds and not (failed and records == seeds[:-1]):
-        yield f"{name}: the two arms must have the same seeds, but have {records} and {seeds}"
+        yield f"{name}: both arms must have the same seeds, but the record has {records} and the candidate {seeds}"
 
 
 def _outcome(claim: Claim, target: Claim) -> Iterator[str]:
-    """Checks that the outcome follows from the runs in both folders."""
+    """Checks that the stated outcome is the one that the runs of the record and of the challenge give."""
     submission, first, again = claim.submission, target.verdict, claim.verdict
     if first is None or again is None or again.decision == "undecided":
         yield f"{submission.folder_name}: an undecided re-run cannot be filed; train more pairs first"

@@ -1,7 +1,8 @@
-"""Checks submissions against the board. Everything is recomputed from the runs and the frozen sources.
+"""Checks each submission against those before it, and the tables of the board against all submissions.
 
-A problem is one sentence that names the file and what is wrong with it. A submission without problems agrees with its
-runs. That does not prove that the runs were trained as they state. Only training them again does.
+All numbers are recomputed from the stored runs. A problem is one sentence that names a file and says what is wrong with
+it. If a submission has no problems, its numbers follow from its runs. This does not prove that the runs were trained as
+they state. To test that, train them again with `llmbench verify FOLDER --rerun`.
 """
 
 from __future__ import annotations
@@ -32,24 +33,27 @@ class Checked:
 
     problems: list[str]
     flags: list[Flag] = field(default_factory=list)
-    """Flags for a reviewer. Only a submission without problems has flags."""
+    """Unusual facts that a reviewer should look at. Only a submission without problems has flags."""
     row: Row | None = None
     """The submission's row on the board; None if its files cannot be read."""
 
 
 def check_board(project: Project) -> dict[str, Checked]:
-    """Name of folder or file -> result. Checks all submissions and their order, the tracks and `leaderboard.csv`."""
+    """Check all submissions and their numbers, the tracks, `leaderboard.csv` and the board in README.md.
+
+    Returns name of folder or file -> result.
+    """
     board = readable_board(project)
     found = {folder.name: check_folder(project, folder, board) for folder in _folders(project)}
     rows = [checked.row for checked in found.values() if checked.row]
     numbers = [submission.number for submission in board.submissions]
     if numbers != list(range(1, len(numbers) + 1)):
         gap = next(place for place, number in enumerate(numbers, start=1) if place != number)
-        problem = (
-            f"the submissions must have the numbers 1 to {len(numbers)}, but near {gap} one is missing or used twice; "
-            f"restore it, or file the later one again"
-        )
-        found["submissions"] = Checked([problem])
+        twice = numbers[gap - 1]
+        what, cure = f"{gap} is missing", "restore that submission"
+        if twice < gap:
+            what, cure = f"{twice} is used twice", "file the later of the two submissions again"
+        found["submissions"] = Checked([f"the submissions must have the numbers 1, 2, 3, ..., but {what}; {cure}"])
     for track in sorted({submission.track for submission in board.submissions}):
         found[f"tracks/{track}.toml"] = Checked(collect(_edition_problems(project, board, track)))
     sound = not any(checked.problems for checked in found.values())
@@ -58,7 +62,7 @@ def check_board(project: Project) -> dict[str, Checked]:
 
 
 def readable_board(project: Project, until: Path | None = None) -> Board:
-    """The submissions whose `submission.json` can be read. With `until`, only those up to that folder's number."""
+    """All submissions whose `submission.json` can be read or, with `until`, only those up to that folder's number."""
     readable, last = [], folder_number(until) if until else None
     for folder in _folders(project):
         if last is None or (folder_number(folder) or 0) <= last:
@@ -74,9 +78,9 @@ def _folders(project: Project) -> list[Path]:
 
 
 def check_folder(project: Project, folder: Path, board: Board) -> Checked:
-    """Check one submission against the submissions of `board` before it."""
+    """Check one submission: its own files, and whether it fits the submissions of `board` before it."""
     links = [path.relative_to(folder.parent) for path in (folder, *sorted(folder.rglob("*"))) if os.path.islink(path)]
-    found = [f"{link} is a link; put the file itself there" for link in links]
+    found = [f"{link} is a link; replace it with the file itself" for link in links]
     row, flags = None, []
     try:
         claim = Claim(folder, load_submission(folder))
@@ -84,7 +88,7 @@ def check_folder(project: Project, folder: Path, board: Board) -> Checked:
         found.extend(evidence_problems(claim))
         found.extend(_standing_problems(claim, earlier))
         found.extend(challenge_problems(project, claim, earlier))
-        if not found:  # the README is made from the numbers, so it is compared only if the numbers are right
+        if not found:  # the README is made from the numbers, so a wrong number would only be reported twice
             found.extend(markdown_problems(claim))
         row = make_row(board, claim)
         if not found:
@@ -95,16 +99,16 @@ def check_folder(project: Project, folder: Path, board: Board) -> Checked:
 
 
 def knowledge_of(project: Project, names: Iterable[str]) -> dict[str, float]:
-    """Submission -> upper bound on what its new sources can store about val, in nats per token.
+    """Submission -> upper bound on its gain, in nats per token, from val text that may be stored in its new variants.
 
-    Submissions without new sources are left out.
+    Submissions without new variants are left out.
     """
     claims = [Claim(folder, load_submission(folder)) for folder in (project.submissions / name for name in names)]
     return {claim.folder.name: known for claim in claims if (known := claim.knowledge_nats) is not None}
 
 
 def collect(problems: Iterator[str]) -> list[str]:
-    """The problems as a list. An error that ends the search is added as the last problem."""
+    """The problems as a list. If an error ends the iterator, its message is the last problem."""
     found: list[str] = []
     try:
         found.extend(problems)
@@ -114,35 +118,39 @@ def collect(problems: Iterator[str]) -> list[str]:
 
 
 def _edition_problems(project: Project, board: Board, track: str) -> Iterator[str]:
-    """Checks that the track is the edition that was opened last, and that the record's variants are unchanged."""
+    """Checks that the track's file is the version that has the newest board, and that the record's variants are
+    unchanged."""
     current = load_track(project, track)
     if board.edition(track) != current.digest:
         yield (
-            f"tracks/{track}.toml has changed since its board was opened; restore it, or open a new board: "
-            f"`llmbench run baseline --track {track}`, `llmbench submit --baseline --track {track}`"
+            f"tracks/{track}.toml has changed since its board was opened; restore the file, or open a new board with "
+            f"`llmbench run baseline --track {track}` and `llmbench submit --baseline --track {track}`"
         )
     check_record_sources(project, board.holder(current))
 
 
 def _table_problems(project: Project, checked: Sequence[Row] | None) -> Iterator[str]:
-    """Checks that the CSV and the board in the README equal those made from the submissions, byte for byte.
+    """Checks that leaderboard.csv and the board in README.md are exactly those that the submissions give.
 
-    `checked` holds all rows. It is None if a check failed. Then the rows are made again, or an error says why they
-    cannot be made.
+    `checked` holds the rows of all submissions; it is None if another check failed. If it is None, the rows are made
+    again, and LlmbenchError says why a row cannot be made.
     """
     rows = make_rows(project) if checked is None else checked
     stored, rebuilt = read_bytes(project.leaderboard), format_csv(rows).encode()
     if stored != rebuilt:
         lines = enumerate(zip_longest(stored.splitlines(), rebuilt.splitlines()), start=1)
-        line = next((number for number, (old, new) in lines if old != new), "its line ends")
+        place = next((f"line {number}" for number, (old, new) in lines if old != new), "its line ends")
         yield (
-            f"{project.leaderboard.name} does not match the submissions (line {line}); "
-            f"run `llmbench leaderboard --rebuild` and never edit it by hand"
+            f"{project.leaderboard.name} does not match the submissions (first difference: {place}); "
+            f"run `llmbench leaderboard --rebuild`, and never edit this file by hand"
         )
     if project.readme.exists():
         text = read_text(project.readme)
         if text.count(BOARD_START) != 1 or text.count(BOARD_END) != 1:
-            yield "README.md must contain the two comments around its board exactly once; restore them"
+            yield (
+                f"README.md must contain exactly once each of the two comments that enclose the board, "
+                f"`{BOARD_START.strip()}` and `{BOARD_END}`; restore them"
+            )
         elif with_board(text, rows, compute_multiples(project, rows)) != text:
             yield "the board in README.md does not match the submissions; run `llmbench leaderboard --rebuild`"
 
@@ -154,12 +162,12 @@ def _standing_problems(claim: Claim, earlier: Board) -> Iterator[str]:
     if submission.kind == "opening":
         yield from _opening_problems(claim, earlier)
     if submission.kind not in ("record", "negative"):
-        return  # a challenge names the record against which it is measured
+        return  # challenge.py checks which record a challenge repeats
     present = earlier.holder(submission)
     if submission.lane == "simplicity" and present and submission.candidate.statements >= present.candidate.statements:
         yield (
-            f"{name}: not_simpler: it has {submission.candidate.statements} statements, and in the lane simplicity it "
-            f"must have fewer than the record, {present.folder_name}, with {present.candidate.statements}"
+            f"{name}: not_simpler: it has {submission.candidate.statements} statements, and the record, "
+            f"{present.folder_name}, has {present.candidate.statements}; in the lane simplicity it must have fewer"
         )
     if submission.record is None or submission.verdict is None:
         yield f"{name}: a submission of the kind {submission.kind} needs runs of the record and a verdict"
@@ -169,38 +177,42 @@ def _standing_problems(claim: Claim, earlier: Board) -> Iterator[str]:
     others = earlier.attempts(submission) - {candidate_key(submission.candidate.sources)}
     if submission.attempt <= len(others):
         yield (
-            f"{name} states attempt {submission.attempt}, which must be {len(others) + 1} or more, because the board "
-            f"shows {len(others)} attempts before it"
+            f"{name} states attempt {submission.attempt}, but the board shows {len(others)} other candidates since the "
+            f"last record, so the attempt must be {len(others) + 1} or more"
         )
     found = f"shown to lose on {submission.lost_on[0]}" if submission.lost_on else submission.verdict.decision
     if (submission.kind == "record") != (found == "accepted") or found == "undecided":
-        yield f"{name} is filed as {submission.kind}, but its verdict is {found}"
+        said = f"it is {found}" if submission.lost_on else f"its verdict is {found}"
+        yield f"{name} is filed as {submission.kind}, but {said}; file it again with `llmbench submit`"
 
 
 def _opening_problems(claim: Claim, earlier: Board) -> Iterator[str]:
     opening = claim.submission
     name, track = opening.folder_name, opening.track
     if opening.track_digest in earlier.editions(track):
-        yield f"{name} opens the board of {track}, which is open already for this version; remove the submission"
+        yield f"{name}: this version of {track} already has a board; remove the submission"
     stated = opening.record, opening.verdict, opening.attempt, opening.lane, opening.candidate.recipe
     if stated != (None, None, 1, "loss", BASE):
-        yield f"{name}: an opening must have the base recipe, no record arm, no verdict, attempt 1 and the lane loss"
+        yield (
+            f"{name}: the first submission of a track must have the base recipe, attempt 1 and the lane loss, "
+            f"and neither a record nor a verdict"
+        )
     if len(opening.candidate.runs) < (fewest := claim.track.rule.record_runs):
-        yield f"{name}: an opening needs {fewest} seeds or more, because a contest may need as many runs of the record"
+        yield f"{name} needs {fewest} seeds or more, because a later contest may use that many runs of this record"
 
 
 def stale_problem(submission: Submission, board: Board) -> str | None:
-    """A sentence on how `board` has changed since the submission was measured; None if it has not changed."""
+    """A sentence if the submission no longer fits `board`, for example because of a new record; None if it fits."""
     name, track, arm = submission.folder_name, submission.track, submission.record
     if arm is None or submission.kind not in ("record", "negative"):
         return None
     if board.edition(track) != submission.track_digest:
-        return f"{name} was measured on another version of {track} than the one that was opened last; run it again"
+        return f"{name} was measured on another version of {track} than the present board; run the candidate again"
     if submission.kind == "negative" and board.has_held(submission, arm.sources):
         return None  # a negative result stays valid if the record changes
     holder = board.standing(submission, submission.lane)
     if holder is None:
-        return f"{name}: this version of {track} is not open; first run `llmbench submit --baseline --track {track}`"
+        return f"{name}: this version of {track} has no board; first run `llmbench submit --baseline --track {track}`"
     if (holder.candidate.recipe, holder.candidate.sources) != (arm.recipe, arm.sources):
         return (
             f"{name}: stale_record: {explain('stale_record')} It was measured against "

@@ -1,6 +1,6 @@
-"""Checks one submission against its own files: its runs, its frozen sources and its frozen track.
+"""Checks one submission against the files in its folder: its runs, and its copies of the track and the variants.
 
-The checks read only the submission's folder, so they do not depend on the rest of the board.
+The checks read only this folder, so they do not depend on other submissions.
 """
 
 from __future__ import annotations
@@ -39,15 +39,16 @@ from harness.variants.recipe import parse_recipe
 
 LARGEST_FILE = 2 * 2**20  # bytes; the largest file so far, a picture, has 31 kB
 
-# Every claim against a record holds the record's sources. With 1,000 submissions the cache saves a quarter of the time.
+# Each submission also holds the variants of its record, so the same source is in many submissions. With 1,000
+# submissions, this cache saves a quarter of the time.
 _check_source = lru_cache(maxsize=256)(check_source)
 
 
 def evidence_problems(claim: Claim) -> Iterator[str]:
-    """Yields all problems of a claim, the basic ones first."""
+    """Yields all problems of a submission's files and numbers, except those of README.md (`markdown_problems`)."""
     folder, submission = claim.folder, claim.submission
     if folder.name != submission.folder_name:
-        yield f"{folder.name}/submission.json names the folder {submission.folder_name}; rename the folder"
+        yield f"{folder.name}/submission.json says that its folder is {submission.folder_name}; rename the folder"
     if read_bytes(folder / "submission.json") != dump_json(submission).encode():
         yield (
             f"{folder.name}/submission.json is not formatted as llmbench writes it, so it was edited by "
@@ -55,9 +56,9 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
         )
     yield from _file_problems(folder, submission)
     if list(submission.files) != ["curves.png", "track.toml"]:
-        yield f"{folder.name}/submission.json: files must hold the digests of curves.png and track.toml, and no others"
+        yield f"{folder.name}/submission.json: files must hold the digests of curves.png and track.toml, nothing else"
     if claim.track.digest != submission.track_digest:
-        yield f"{folder.name}/track.toml is not the track whose digest submission.json states; restore it"
+        yield f"{folder.name}/track.toml does not have the track_digest that submission.json states; restore it"
     for variant, text in claim.sources.items():
         try:
             _check_source(text, Path(f"sources/{variant}.py"))
@@ -72,7 +73,7 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
         )
     if (stated := submission.knowledge_nats) is not None:
         known = claim.knowledge_nats
-        # versions of zlib differ by less
+        # two versions of zlib differ by less than this tolerance
         if stated != round(stated, KNOWLEDGE_DIGITS) or not math.isclose(stated, known or 0.0, rel_tol=0.05):
             yield f"{folder.name}/submission.json: knowledge_nats is {stated}, but the sources give {known}"
     yield from _seed_problems(claim)
@@ -82,7 +83,7 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
     if (recomputed is None) != (stored is None):
         yield (
             f"{folder.name}/submission.json: a verdict is "
-            f"{'missing' if stored is None else 'given, but without runs of a record there can be none'}"
+            f"{'missing' if stored is None else 'given, but there are no runs of a record to compare with'}"
         )
     elif recomputed is not None and stored is not None:
         for path in _differences(stored.model_dump(), recomputed.model_dump(), "verdict"):
@@ -106,7 +107,7 @@ def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
     for missing in sorted(expected - present):
         yield f"{folder.name}/{missing} is missing; restore it"
     for file in sorted(present):
-        if (size := os.lstat(folder / file).st_size) > LARGEST_FILE:  # another check refuses links
+        if (size := os.lstat(folder / file).st_size) > LARGEST_FILE:  # check_board.py refuses links
             yield f"{folder.name}/{file} has {size:,} bytes; a file of a submission may have at most {LARGEST_FILE:,}"
     for file, digest in submission.files.items():
         data = read_bytes(folder / file) if file in present else None
@@ -126,10 +127,13 @@ def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
     folder = claim.folder
     where = f"{folder.name}/submission.json: {name}"
     if parse_recipe(arm.recipe) != tuple(arm.sources):
-        yield f"{where}.sources must name the variants of {arm.recipe}, in this order"
+        yield f"{where}.sources must name the variants of the recipe {arm.recipe}, in the recipe's order"
     for variant, digest in arm.sources.items():
         if tree_digest(claim.sources[variant]) != digest:
-            yield f"{folder.name}/sources/{variant}.py does not have the digest that {name}.sources states; restore it"
+            yield (
+                f"{folder.name}/sources/{variant}.py does not have the digest that {name}.sources in submission.json "
+                f"states; restore it"
+            )
     if (cost := claim.cost(arm)) != arm.statements:
         yield f"{where}.statements is {arm.statements}, but the sources have {cost}"
     files = {run_file(name, int(seed)): digest for seed, digest in arm.runs.items()}
@@ -139,7 +143,7 @@ def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
 def _runs_problems(
     claim: Claim, name: ArmName, track: Track, files: dict[str, str], runs: Sequence[FinishedRun | FailedRun]
 ) -> Iterator[str]:
-    """Checks the runs of one arm on one track. `files` maps the path of each to the digest that is stated."""
+    """Checks the runs of one arm on one track. `files` maps each run's file to the digest that is stated for it."""
     folder, arm, training_digest = claim.folder, claim.submission.arms[name], track.training_digest
     for (file, digest), run in zip(files.items(), runs, strict=True):
         where, data, seed = f"{folder.name}/{file}", read_bytes(folder / file), int(Path(file).stem.split("-")[-1])
@@ -152,7 +156,7 @@ def _runs_problems(
             if getattr(run, key) != value:
                 yield f"{where}: {key} is {getattr(run, key)!r}, but the submission states {value!r}"
         if run.training_digest != training_digest:
-            yield f"{where} was trained on another track than that of the folder's track.toml"
+            yield f"{where} was trained on another track than the one in the submission's track.toml"
         if isinstance(run, FinishedRun):
             yield from _run_problems(where, run, track)
     whole = finished(runs)
@@ -162,22 +166,22 @@ def _runs_problems(
         )
     ended = max((run.training.ended for run in whole), default="")
     if ended > f"{claim.submission.date}T24":  # ISO times sort as text
-        yield f"{folder.name}: date is {claim.submission.date}, before the end of a run of the {name} arm, {ended}"
+        yield f"{folder.name}: date is {claim.submission.date}, but a run of the {name} arm ended later, at {ended}"
 
 
 def _size_problems(claim: Claim) -> Iterator[str]:
-    """Checks the pairs on other sizes: which there must be, their runs, and the gain that they give."""
+    """Checks the results on other sizes of the track: whether all required sizes are there, their runs, their gains."""
     submission, where = claim.submission, f"{claim.folder.name}/submission.json: sizes"
     asked, stated = sizes_asked(claim.track, submission.lane, claim.verdict), submission.sizes or {}
     if submission.kind == "challenge":
         asked = {}
     if {*asked} != {*stated}:
-        yield f"{where} has {', '.join(stated) or 'none'}, but the track's rule asks for {', '.join(asked) or 'none'}"
+        yield f"{where} names {', '.join(stated) or 'none'}, but the track's rule asks for {', '.join(asked) or 'none'}"
         return
     for name, size in stated.items():
         track, seeds = claim.size_tracks[name], [str(seed) for seed in claim.size_tracks[name].seeds[:SIZE_PAIRS]]
         if track.digest != asked[name]:
-            yield f"{claim.folder.name}/sizes/{name}/track.toml is not the version that the track's `holds_on` names"
+            yield f"{claim.folder.name}/sizes/{name}/track.toml is not the version that `holds_on` in track.toml names"
         if {arm: list(runs) for arm, runs in size.runs.items()} != dict.fromkeys(submission.arms, seeds):
             yield f"{where}.{name}: both arms must have the seeds {', '.join(seeds)}"
             continue
@@ -200,7 +204,7 @@ def _run_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
     steps = [point.step for point in curve]
     if not set(run.evaluation.probes) >= set(PROBES):
         absent = sorted({*PROBES} - {*run.evaluation.probes})
-        yield f"{where}: the evaluation lacks the probes {', '.join(absent)}; train the run again"
+        yield f"{where}: the evaluation lacks the probes (tests of the model) {', '.join(absent)}; train the run again"
     if run.evaluation.correct > run.evaluation.tokens:
         yield f"{where}: evaluation.correct must not exceed evaluation.tokens"
     if not curve or steps != sorted(set(steps)) or steps[-1] != run.training.steps:
@@ -226,21 +230,25 @@ def _run_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
 
 
 def _seed_problems(claim: Claim) -> Iterator[str]:
-    """Checks the seeds: for a confirmation, those that follow from both arms' code, else the first public seeds."""
+    """Checks that the runs have the right seeds.
+
+    A confirmation uses seeds that are computed from the code of both arms. All other runs, also stored runs of the
+    record, use the first public seeds of the track.
+    """
     folder, submission = claim.folder, claim.submission
-    if submission.kind == "challenge":  # challenge.py checks its seeds
+    if submission.kind == "challenge":  # challenge.py checks the seeds of a challenge
         return
     track, record, verdict = claim.track, submission.record, submission.verdict
     seeds = submission.candidate.seeds
     own = expected = list(track.seeds[: len(seeds)])
-    what = f"the track's first {len(seeds)}"
+    what = f"the track's first {len(seeds)} public seeds"
     if record is not None and verdict is not None and verdict.stage == "confirmation":
         own = expected = confirmation_seeds(track, record.sources, submission.candidate.sources, len(seeds))
-        what = "those that follow from the code of both arms"
+        what = "the seeds that are computed from the code of both arms"
         if track.rule.stored_runs is not None:
             own = list(track.seeds[: track.rule.stored_runs])
     if seeds != expected:
-        yield f"{folder.name}: the candidate's seeds are {seeds}, but must be {what}, {expected}"
+        yield f"{folder.name}: the candidate's seeds are {seeds}, but must be {what}: {expected}"
     if record is not None and record.seeds != own:
         yield f"{folder.name}: the record's seeds are {record.seeds}, but must be {own}"
 
@@ -251,18 +259,21 @@ def _audit_problems(claim: Claim) -> Iterator[str]:
     if audit is None:
         return
     if audit.weights_sha256 not in {run.training.weights_sha256 for run in claim.finished["candidate"]}:
-        yield f"{where}.weights_sha256 matches no run of the candidate"
+        yield f"{where}.weights_sha256 is not the digest of the weights of any run of the candidate"
     positions = claim.track.data.pin("val").tokens - 1
     if audit.positions != positions:
         yield f"{where}.positions is {audit.positions}, but the track's val has {positions}"
     if audit.tested > audit.positions:
         yield f"{where}.tested is {audit.tested}, but val has only {audit.positions} positions"
     if audit.seed != "weights":
-        yield f"{where}.seed is {audit.seed!r}; in a filed claim it must be 'weights'"
+        yield f"{where}.seed is {audit.seed!r}; in a submission it must be 'weights'"
 
 
 def _differences(stored: Any, recomputed: Any, path: str) -> Iterator[str]:
-    """Yields the values that differ. Floats may differ in the last bits, because versions of libraries do."""
+    """Yields one sentence for each value that differs, with its path in `stored`.
+
+    Floats may differ in their last bits, because versions of libraries round differently.
+    """
     if isinstance(stored, dict) and isinstance(recomputed, dict):
         for key in recomputed:
             yield from _differences(stored.get(key), recomputed[key], f"{path}.{key}")

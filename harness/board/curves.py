@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 NamedRuns = Sequence[tuple[str, Sequence[FinishedRun]]]
 
-# From Okabe and Ito's palette (jfly.uni-koeln.de/color, 2008), which is distinct for every kind of colour vision. The
-# palette's lighter colours are for dark pages, where their contrast is at least three.
+# From Okabe and Ito's palette (jfly.uni-koeln.de/color, 2008), whose colours differ for every kind of colour
+# vision.
 RECORD, CANDIDATE, INK, FAINT = "#0072b2", "#d55e00", "#24292f", "#6a737d"
 WIDTH = 5.6  # inches; on a phone the text is 8 pixels high
 LONGEST_LABEL = 36  # characters
@@ -51,7 +51,7 @@ STYLE: Any = {
 
 
 def curve_frame(arm: str, runs: Sequence[FinishedRun]) -> pd.DataFrame:
-    """A table with one row for each point of a curve. Its columns are arm, seed, tokens and dev_loss."""
+    """A table of all learning curves of an arm, one row for each point: arm, seed, tokens so far, dev loss in nats."""
     import pandas as pd
 
     rows = [
@@ -64,7 +64,10 @@ def curve_frame(arm: str, runs: Sequence[FinishedRun]) -> pd.DataFrame:
 
 
 def draw_curves(arms: NamedRuns) -> Figure:
-    """Draw dev loss against tokens, with mean and range over each arm's seeds. With two arms, draw the gain below."""
+    """Draw the dev loss against training tokens: each arm's mean and range over seeds.
+
+    With two arms, a second plot below shows the gain of each pair.
+    """
     import pandas as pd
     from matplotlib.ticker import MaxNLocator
 
@@ -103,7 +106,7 @@ def curves_png(arms: NamedRuns) -> bytes:
 
 
 def to_png(draw: Callable[[], Figure]) -> bytes:
-    """A picture as PNG, 1,008 pixels wide, on white. It has only 64 colours, so that it is three times smaller."""
+    """The picture that `draw` draws, as PNG, 1,008 pixels wide, on white. With only 64 colours its file is small."""
     from PIL import Image
 
     png, small = io.BytesIO(), io.BytesIO()
@@ -123,7 +126,7 @@ def png_problem(data: bytes) -> str | None:
     if head[:3] != (b"\x89PNG\r\n\x1a\n", 13, b"IHDR"):
         return "is not a PNG"
     if not all(0 < side <= WIDEST_PNG for side in head[3:]):
-        return f"has {head[3]} x {head[4]} pixels; a picture of curves has at most {WIDEST_PNG} x {WIDEST_PNG}"
+        return f"has {head[3]} x {head[4]} pixels, but may have {WIDEST_PNG} x {WIDEST_PNG} at most"
     from PIL import Image
 
     try:
@@ -153,7 +156,7 @@ def new_figure(height: float) -> Figure:
 
 
 def _tail(text: str) -> str:
-    """`text` cut to a label. Its end is kept, because two recipes differ at the end."""
+    """`text`, cut at its start to the length of a label, because recipes differ at their ends."""
     return text if len(text) <= LONGEST_LABEL else "…" + text[1 - LONGEST_LABEL :]
 
 

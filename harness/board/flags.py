@@ -1,7 +1,7 @@
-"""Finds what is unusual about a submission without problems, and flags it for a reviewer.
+"""Finds unusual facts about a submission without problems, and reports each as a flag to the reviewer.
 
-A flag decides nothing. It says where to look before merging, and what an honest explanation would be. A check that
-rejected results for being too good would make people submit slower ones (mlcommons/training#838).
+A flag rejects nothing. It tells the reviewer what to check before merging. If results were rejected for being too good,
+people would submit slower ones (mlcommons/training#838).
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from models.parts import ModelConfig
 
 # Most operations of a core per second: two 512-bit units for fused multiply-adds of 16 float32 each do 64 operations a
 # cycle (stackoverflow.com/questions/15655835), at 4 GHz. Training reaches a fifth of this on `pocket`. A matrix
-# coprocessor, as in Apple's processors, exceeds it; the flag means nothing there.
+# coprocessor, as in Apple's processors, can do more, so on such a machine the flag means nothing.
 PEAK_FLOPS_PER_THREAD = 256e9
 
-# A gain is flagged if it is the largest so far and more than this many standard deviations over seeds. For the first
-# record of `pocket` it is seven.
+# A gain is flagged if it is the largest so far and more than this many standard deviations over seeds. The first record
+# of `pocket` gained seven standard deviations.
 HISTORIC_DEVIATIONS = 10.0
 
-# Limit of the candidate's share of untimed work divided by the record's. In the 47 pairs of runs in this repository,
-# the means of two arms differ by at most a factor of 1.06, and the runs of one arm by 1.3.
+# Limit of the candidate's share of time that does not count as training time, divided by the record's share. In the 47
+# pairs of runs in this repository, the means of two arms differ by a factor of 1.06 at most, runs of one arm by 1.3.
 UNTIMED_RATIO = 2.0
 
-# Limit of a run's seconds of untimed work beyond the record's share, so that a slow disk does not flag short runs.
+# The candidate's share must also exceed the record's by this many seconds, so that a slow disk flags no short runs.
 UNTIMED_S = 1.0
 
-# Limits of the time before the first batch, when a player has seen no data but could compute ahead. It may take twice
-# as long as the record, as a model may have more parts, plus seconds for a start under load (up to 1.4 s in runs here).
+# Before the first batch a variant has no data, but could compute ahead. This time may be twice the record's, because a
+# model may have more parts, and five seconds more, because a start on a busy machine took up to 1.4 s in runs here.
 PREPARATION_RATIO = 2.0
 PREPARATION_S = 5.0
 
-# Limit of processor time divided by wall-clock time and cores. In the runs of this repository it is at most 0.9999.
+# Limit of processor time / (wall-clock time x cores). In the runs of this repository this ratio is at most 0.9999.
 PROCESSOR_RATIO = 1.05
 PROCESSOR_S = 0.1  # seconds; operating systems count in hundredths
 
-# `ended` is rounded down to seconds, and writing the weights comes after it. Together these are below two seconds.
+# Seconds by which two runs may overlap, because `ended` is rounded down and a run writes its weights after it.
 OVERLAP_S = 2.0
 
 # What `harness.player.confine` reports if all of its measures are in force.
@@ -63,26 +63,26 @@ class Flag(Strict):
     """Something unusual about a submission that a reviewer should look at."""
 
     name: str
-    """Key in FLAGS."""
+    """The flag's key in the table FLAGS."""
     detail: str
-    """The numbers behind it."""
+    """The numbers that led to the flag."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A contest, filed or not, with everything that its flags depend on."""
+    """A contest of a candidate and a record, filed or not, with everything that its flags depend on."""
 
     verdict: Verdict | None
-    """None for an opening."""
+    """None for the base, which was compared with nothing."""
     track: Track
     records: Sequence[FinishedRun]
     candidates: Sequence[FinishedRun]
     known: Callable[[], Sequence[FinishedRun]]
-    """Reads the candidate's runs of the submission that set the record to beat. It is called only if needed."""
+    """Function that reads the filed runs of the record to beat. It is called only if a flag needs them."""
     accepted: Sequence[float]
-    """Gains accepted earlier on this track in the verdict's lane."""
+    """Gains of the earlier records on this track in the verdict's lane (loss, speed or simplicity)."""
     unchecked: str | None = None
-    """Why the commit from which a challenge's seeds follow cannot be looked up; None if it can."""
+    """Why the commit from which a challenge's seeds are computed cannot be looked up; None if nothing prevents it."""
 
     @property
     def runs(self) -> list[FinishedRun]:
@@ -90,7 +90,7 @@ class Case:
 
 
 def read_case(project: Project, claim: Claim, earlier: Board) -> Case:
-    """The case of a submission with correct files. `earlier` is the board before it."""
+    """The case of a submission with correct files. `earlier` holds the submissions before it."""
     submission, finished, unchecked = claim.submission, claim.finished, None
     try:
         merged_problem(project, submission, earlier)
@@ -111,7 +111,7 @@ def make_case(
     records: Sequence[FinishedRun],
     candidates: Sequence[FinishedRun],
 ) -> Case:
-    """The case of a contest on an edition of `track`. `earlier` is the board before it."""
+    """The case of a contest on the version of `track` that `edition` has. `earlier` holds the submissions before it."""
     lane: Lane = verdict.lane if verdict else "loss"
     holder = earlier.standing(edition, lane)
 
@@ -125,7 +125,7 @@ def make_case(
 
 
 def accepted_gains(board: Board, track: str, lane: Lane) -> list[float]:
-    """Gains of a track's records in one lane, over all editions. Retracted records are left out."""
+    """Gains of a track's records in one lane, over all versions of the track. Retracted records are left out."""
     records = [s for s in board.submissions if s.kind == "record" and (s.track, s.lane) == (track, lane)]
     verdicts = [record.verdict for record in records if board.state(record.number) != "retracted"]
     return [verdict.gain for verdict in verdicts if verdict is not None and verdict.gain is not None]
@@ -148,14 +148,14 @@ def _gain_beyond_history(case: Case) -> Iterator[str]:
         return
     largest, spread = max(case.accepted, default=0.0), _seed_spread(case.records, verdict.lane)
     if verdict.gain <= max(largest, HISTORIC_DEVIATIONS * spread):
-        return  # before the slow part, which reads other submissions' files
+        return  # no flag; this avoids the slow part, which reads files of other submissions
     spread = max(spread, _seed_spread(case.known(), verdict.lane))
     if verdict.gain > HISTORIC_DEVIATIONS * spread:
-        yield f"gain {verdict.gain:.4g}, largest accepted so far {largest:.4g}, spread between seeds {spread:.4g}"
+        yield f"gain {verdict.gain:.4g}, largest earlier gain {largest:.4g}, standard deviation over seeds {spread:.4g}"
 
 
 def _seed_spread(runs: Sequence[FinishedRun], lane: str) -> float:
-    """Standard deviation over seeds of log time (lane `speed`) or val loss (other lanes); 0 for fewer than two runs."""
+    """Standard deviation over seeds of the val loss or, in the lane `speed`, of log time; 0 for fewer than two runs."""
     values = [math.log(run.training.train_s) if lane == "speed" else run.evaluation.val_loss for run in runs]
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
@@ -168,9 +168,9 @@ def _identical_curves(case: Case) -> Iterator[str]:
 
 
 def multiplied_params(model: ModelConfig, num_params: int) -> int:
-    """Number of the base model's parameters that a token is multiplied with: no embeddings and no skipped experts.
+    """Number of parameters that a token is multiplied with: without separate input embeddings and skipped experts.
 
-    Forward and backward pass together take 6 operations per token for each (arXiv:2001.08361, section 2.1).
+    For each of them, forward and backward pass together take 6 operations per token (arXiv:2001.08361, section 2.1).
     """
     looked_up = 0 if model.tie_embeddings else model.vocab_size * model.dim
     idle_experts = max(0, model.num_experts - model.top_k) * model.num_layers * 2 * model.dim * model.ffn_dim
@@ -187,14 +187,14 @@ def _below_flops_floor(case: Case) -> Iterator[str]:
 
 def _untimed_work(case: Case) -> Iterator[str]:
     if not case.records or not case.candidates or (case.verdict is not None and case.verdict.stage == "screen"):
-        return  # in a screen, the record was trained at another time and under another load
+        return  # in a screen, the record's runs were trained earlier, when the machine may have been more or less busy
     (usual, _), (share, wall_s) = _untimed(case.records), _untimed(case.candidates)
     if share > UNTIMED_RATIO * usual and (share - usual) * wall_s > UNTIMED_S:
-        yield f"{100 * share:.1f} % of the candidate's time, {100 * usual:.1f} % of the record's"
+        yield f"time outside training: {100 * share:.1f} % in the candidate's runs, {100 * usual:.1f} % in the record's"
 
 
 def _untimed(runs: Sequence[FinishedRun]) -> tuple[float, float]:
-    """Share of wall-clock time outside of training clock and warm-up, and mean wall-clock time of a run in seconds."""
+    """Share of wall-clock time that is neither training time nor warm-up; mean wall-clock time of a run in seconds."""
     walls = [run.training.wall_s for run in runs]
     untimed = [run.training.wall_s - run.training.train_s - run.training.warmup_s for run in runs]
     return (sum(untimed) / sum(walls) if sum(walls) > 0 else 0.0), sum(walls) / len(walls)
@@ -205,11 +205,11 @@ def _long_preparation(case: Case) -> Iterator[str]:
         return
     usual_s, own_s = (_preparation_s(case.runs, arm) for arm in (case.records, case.candidates))
     if own_s > PREPARATION_RATIO * usual_s + PREPARATION_S:
-        yield f"{own_s:.1f} s before the first batch of a run, {usual_s:.1f} s in the record's"
+        yield f"seconds before the first batch: {own_s:.1f} in the candidate's runs, {usual_s:.1f} in the record's runs"
 
 
 def _preparation_s(runs: Sequence[FinishedRun], arm: Sequence[FinishedRun]) -> float:
-    """Mean seconds before the first batch in an arm: processor time if all `runs` state it, else wall-clock time."""
+    """Mean seconds before the first batch in one arm: processor time if all `runs` state it, else wall-clock time."""
     stated = all(run.training.warmup_cpu_s is not None for run in runs)
     times = [run.training.warmup_cpu_s if stated else run.training.warmup_s for run in arm]
     return statistics.fmean(seconds or 0.0 for seconds in times)
@@ -233,7 +233,7 @@ def _overlapping_runs(case: Case) -> Iterator[str]:
 
 
 def _span(run: FinishedRun) -> tuple[float, float]:
-    """Start and end of the run, in seconds since 1970; an empty span if the date is invalid."""
+    """Start and end of the run, in seconds since 1970. If the run's date is invalid, the end is before the start."""
     try:
         ended = datetime.datetime.fromisoformat(run.training.ended).timestamp()
     except ValueError:
@@ -246,7 +246,7 @@ def _name(run: FinishedRun) -> str:
 
 
 def _count(case: Case, odd: Callable[[FinishedRun], bool]) -> Iterator[str]:
-    """Yields how many runs are `odd`; nothing if none is."""
+    """Yields a text that says for how many runs `odd` is true; nothing if it is true for none."""
     if found := sum(map(odd, case.runs)):
         yield f"{found} of {len(case.runs)} runs"
 
@@ -263,67 +263,67 @@ class Mark(NamedTuple):
     """A kind of flag."""
 
     sentence: str
-    """What the flag means and what to look for."""
+    """What the flag means, and what the reviewer should check."""
     search: Callable[[Case], Iterator[str]]
-    """Yields the numbers of each occurrence."""
+    """Searches a case, and yields one text with numbers for each finding."""
 
 
 FLAGS = {
     "gain_beyond_history": Mark(
-        "The gain is larger than any that this track has accepted in this lane, and than ten times the record's "
-        "spread between seeds: look for what the model sees that it should not.",
+        "The gain is larger than every earlier gain on this track in this lane, and larger than ten standard "
+        "deviations over the record's seeds. Check whether the model sees tokens that it must not see.",
         _gain_beyond_history,
     ),
     "identical_curves": Mark(
-        "Two runs of different seeds have the same learning curve to the last bit: a copy, or a variant that ignores "
-        "the seed.",
+        "Two runs with different seeds have exactly the same learning curve. One of them is a copy, or the variant "
+        "ignores the seed.",
         _identical_curves,
     ),
     "below_flops_floor": Mark(
-        "A run took less time than its multiplications need on a fast core: a clock that was stopped, a model that "
-        "skips tokens or parameters, or an unusual machine.",
+        "A run took less time than its multiplications need on a fast core. Perhaps its training time was measured "
+        "wrongly, its model skips tokens or parameters, or its machine is unusual.",
         _below_flops_floor,
     ),
     "untimed_work": Mark(
-        "The candidate spends a far larger share of its time outside the training clock than the record: work may "
-        "have been moved to where it is not counted.",
+        "A far larger share of the candidate's time than of the record's does not count as training time. Check "
+        "whether the variant does work there that belongs to training.",
         _untimed_work,
     ),
     "long_preparation": Mark(
-        "The candidate takes far longer than the record before its first batch, where no clock runs: look for what "
-        "it computes there.",
+        "Before its first batch the candidate takes far longer than the record. This time does not count as training "
+        "time. Check what the variant computes in it.",
         _long_preparation,
     ),
     "processor_beyond_wall": Mark(
-        "A run took more processor time than its clock and its cores allow: it trained on more cores than the track "
-        "gives it.",
+        "A run took more processor time than its cores can give in its training time. It trained on more cores than "
+        "the track allows.",
         _processor_beyond_wall,
     ),
     "overlapping_runs": Mark(
-        "Runs that say they had the machine to themselves overlap in time: they shared it, or one of them was "
-        "interrupted and resumed.",
+        "Two runs overlap in time, although each states that it had the machine to itself. They shared the machine, or "
+        "one of them was interrupted and resumed.",
         _overlapping_runs,
     ),
     "dirty_tree": Mark(
-        "Runs were trained with uncommitted changes: their revision does not say which code they ran.",
+        "Runs were trained with uncommitted changes, so their git commit does not say which code they ran.",
         lambda case: _count(case, lambda run: run.provenance.dirty),
     ),
     "no_revision": Mark(
-        "Runs were trained outside a git repository, so only their digests say which code they ran.",
+        "Runs were trained outside a git repository, so only the digests of their code say which code they ran.",
         lambda case: _count(case, lambda run: run.provenance.revision is None),
     ),
     "unconfined": Mark(
-        "Runs were not kept from other files, the network or new processes, because their kernel could not: read the "
-        "variant, and train it again where a kernel can.",
+        "Nothing kept the variant's code from other files, the network or new processes, because the machine's kernel "
+        "could not. Read the variant, and train it again on a machine whose kernel can.",
         lambda case: _count(case, _is_unconfined),
     ),
     "unchecked_commit": Mark(
-        "The seeds of a challenge follow from the commit that brought its record, which cannot be looked up here: "
-        "verify it in a whole clone.",
+        "The seeds of a challenge are computed from the commit that merged its record. This commit cannot be looked "
+        "up here. Verify the challenge in a full clone.",
         lambda case: iter([case.unchecked] if case.unchecked else []),
     ),
     "network_open": Mark(
-        "Runs could reach the network, which processes on several GPUs need to speak to each other: read what the "
+        "Runs could use the network, because processes on several GPUs need it to exchange data. Check what the "
         "variant imports and opens.",
         lambda case: _count(case, _is_networked),
     ),

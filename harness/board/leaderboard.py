@@ -1,4 +1,4 @@
-"""Reads the board, which is all submissions in their order, and makes `leaderboard.csv` from it."""
+"""Reads the board, which is all submissions in the order of their numbers, and makes `leaderboard.csv` from them."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ from harness.rule.scaling import Interval, compute_multiple
 from harness.variants.recipe import parse_recipe, recipe_sources
 
 _EFFECTS: dict[Outcome, str] = {"confirmed": "confirms {}", "refuted": "refutes {}", "open": "leaves {} open"}
-"""What a challenge with each outcome does to the record whose number replaces the braces."""
+"""Outcome of a challenge (a re-run of a record) -> its text on the board. The record's number replaces the braces."""
 
 
 def _edition(of: Track | Submission) -> tuple[str, str]:
-    """The name and digest of the track, which identify its edition."""
+    """Name of the track and digest of its file, which together identify a version of the track."""
     return (of.name, of.digest) if isinstance(of, Track) else (of.track, of.track_digest)
 
 
 class Board:
-    """The submissions of a checkout in the order of their numbers: all, or all before a certain one."""
+    """The submissions of a checkout, sorted by their numbers: all of them, or only those before a certain number."""
 
     def __init__(self, submissions: Iterable[Submission]) -> None:
         self.submissions = tuple(sorted(submissions, key=lambda submission: submission.number))
 
     def holder(self, of: Track | Submission, *, without: Lane | None = None) -> Submission | None:
-        """The submission that holds a track's edition: the last record that is not retracted, else the opening.
+        """The submission that is now the record on this version of a track; None if this version has no submissions.
 
-        Records won in the lane `without` are skipped. A record that was built on a retracted record remains, because
+        It is the newest record that is not retracted or, if there is none, the submission that filed the base. Records
+        of the lane `without` are skipped. A record stays valid if the record that it beat is retracted later, because
         its own runs show that it beat that recipe.
         """
         edition = _edition(of)
@@ -52,43 +53,44 @@ class Board:
         return None
 
     def has_held(self, of: Track | Submission, sources: Mapping[str, str]) -> bool:
-        """Whether a recipe with this code holds or once held a track's edition."""
+        """Whether a recipe with this code is, or once was, the record on this version of a track."""
         own = [s.candidate.sources for s in self.submissions if s.kind in HOLDING and _edition(s) == _edition(of)]
         return candidate_key(sources) in map(candidate_key, own)
 
     def challenges(self, number: int) -> list[Submission]:
-        """The challenges of record `number`, in the order in which they were filed."""
+        """The challenges (re-runs) of record `number`, in the order in which they were filed."""
         return [s for s in self.submissions if s.challenge is not None and s.challenge.number == number]
 
     def state(self, number: int) -> State:
-        """State of record `number` after its challenges. Empty if submission `number` is not a record."""
+        """State of record `number`, such as `provisional`. Empty if it is confirmed, or if `number` is no record."""
         found = self.find(number)
         if found is None or found.kind != "record":
             return ""
         return state_after([s.challenge.outcome for s in self.challenges(number) if s.challenge is not None])
 
     def confirmation(self, number: int) -> Submission | None:
-        """The newest challenge that confirmed record `number`; None if there is none. The board shows its gain."""
+        """The newest re-run that confirmed record `number`; None if none did. The board shows its gain."""
         found = [s for s in self.challenges(number) if s.challenge is not None and s.challenge.outcome == "confirmed"]
         return found[-1] if found else None
 
     def standing(self, of: Track | Submission, lane: Lane) -> Submission | None:
-        """The submission to beat: the holder or, in the lane simplicity, the last holder by loss or speed.
+        """The submission that a candidate in this lane must beat; None if this version of a track has no submissions.
 
-        This way many small removals, each within the tolerance, cannot add up to a much worse record.
+        It is the present record. The lane simplicity accepts a slightly worse loss for less code, so a candidate in it
+        must beat the newest record of the other lanes. Otherwise many small losses could add up to a much worse record.
         """
         return self.holder(of, without="simplicity" if lane == "simplicity" else None)
 
     def editions(self, track: str) -> list[str]:
-        """Digests of the editions of `track`, in the order of their openings."""
+        """Digests of all versions of the track that have or had a board, the oldest first."""
         return [s.track_digest for s in self.submissions if s.kind == "opening" and s.track == track]
 
     def edition(self, track: str) -> str | None:
-        """Digest of the edition of `track` that was opened last; None if the track was never opened."""
+        """Digest of the newest version of the track that has a board; None if no version has one."""
         return next(reversed(self.editions(track)), None)
 
     def attempts(self, of: Track | Submission) -> set[str]:
-        """Keys of the candidates filed since the present holder, including candidates of retracted records."""
+        """Keys of the candidates filed since the present record. Candidates of retracted records count too."""
         holder, edition = self.holder(of), _edition(of)
         since = [s for s in self.submissions if holder is None or s.number > holder.number]
         tried = [s for s in since if s.kind in ("negative", "record") and _edition(s) == edition]
@@ -99,9 +101,9 @@ class Board:
         return next((submission for submission in self.submissions if submission.number == number), None)
 
     def refuse_copy(self, new: Submission) -> None:
-        """Raises LlmbenchError if the same comparison is filed already: the same runs, in the same lane.
+        """Raises LlmbenchError if a submission with the same runs and the same lane is filed already.
 
-        A retracted one is refused elsewhere, with its own reason.
+        Retracted submissions are skipped here. Another check refuses their runs, and gives the reason.
         """
         for old in self.submissions:
             if self.state(old.number) == "retracted" or _edition(old) != _edition(new):
@@ -119,23 +121,24 @@ class Board:
 
 
 def read_board(project: Project) -> Board:
-    """Read all submissions and check their schema. Raises LlmbenchError if one is not valid or a number is repeated."""
+    """Read all submissions. Raises LlmbenchError if one has wrong or missing fields, or two have the same number."""
     return make_board(load_submission(folder) for folder in submission_folders(project))
 
 
 def make_board(submissions: Iterable[Submission]) -> Board:
-    """The board of all submissions of a checkout. Raises LlmbenchError for a repeated number."""
+    """The board of all submissions of a checkout. Raises LlmbenchError if two have the same number."""
     board = Board(submissions)
     for one, other in itertools.pairwise(board.submissions):
         if one.number == other.number:
             raise LlmbenchError(
-                f"two submissions have the number {one.number}; give the later one the next free number"
+                f"two submissions have the number {one.number}; delete the later one's folder, and file it again with "
+                f"`llmbench submit`"
             )
     return board
 
 
 def make_row(board: Board, claim: Claim) -> Row:
-    """Make the row of one submission. Raises LlmbenchError if one of its runs cannot be read."""
+    """The row of one submission in `leaderboard.csv`. Raises LlmbenchError if one of its runs cannot be read."""
     submission, again = claim.submission, claim.submission.challenge
     confirmed = board.confirmation(submission.number)
     headline = (confirmed or submission).verdict
@@ -160,7 +163,7 @@ def make_row(board: Board, claim: Claim) -> Row:
 
 
 def make_rows(project: Project) -> list[Row]:
-    """Make the rows of all submissions."""
+    """The rows of `leaderboard.csv`, made from all submissions."""
     board = read_board(project)
     return [make_row(board, Claim(project.submissions / s.folder_name, s)) for s in board.submissions]
 
@@ -175,10 +178,10 @@ def rebuild(project: Project) -> list[Row]:
 
 
 class Curve(Strict):
-    """The base's losses on a track's sizes. `llmbench ladder --save` writes them from its runs."""
+    """The losses of the base recipe on several sizes of a track. `llmbench ladder --save` writes them to a file."""
 
     compute: float
-    """Number of floating-point operations of a run on the track itself."""
+    """Number of floating-point operations of one training run on the track itself."""
     points: tuple[tuple[float, float], ...]
     """(compute, mean val loss in nats per token), for each size."""
 
@@ -188,10 +191,10 @@ def curve_path(project: Project, track: str) -> Path:
 
 
 def compute_multiples(project: Project, rows: Sequence[Row]) -> dict[str, float]:
-    """Track -> the multiple of its compute that the base needs to reach the record's loss.
+    """Track -> factor by which the base's compute must grow until the base reaches the record's loss.
 
-    It follows from the base's losses on several sizes. A track is left out if it has no curve, or if its record is
-    better than the base on every size.
+    The factor is computed from the base's losses on several sizes of the track. A track is left out if these losses are
+    not stored, or if its record is better than the base on every size.
     """
     found = {}
     for track, title, (holder, *_) in sections(rows):
@@ -204,7 +207,7 @@ def compute_multiples(project: Project, rows: Sequence[Row]) -> dict[str, float]
             raise LlmbenchError(f"{path} is not valid ({explain_validation(error)}); restore it") from error
         start = dict(curve.points).get(curve.compute)
         if start is None:
-            raise LlmbenchError(f"{path} has no loss for the compute of {track}; restore it")
+            raise LlmbenchError(f"{path} has no loss of the base on {track} itself; restore the file")
         if holder.val_loss < min(loss for _, loss in curve.points):
             continue
         gain = start - holder.val_loss
@@ -223,22 +226,22 @@ class Standing(Strict):
     removed: bool
     """Whether the submission removed the variant from the record."""
     confirmed_by: Count | None
-    """Number of the newest challenge that confirmed this record. Gain and p-value are then those of the challenge."""
+    """Number of the newest re-run that confirmed this record. Gain and p-value are then those of the re-run."""
     gain: float | None
-    """The verdict's gain in nats per token; in the lane `speed`, the logarithm of a time ratio."""
+    """The verdict's gain in nats per token; in the lane `speed`, the logarithm of the time ratio record / candidate."""
     p_value: float | None
     holds: bool
-    """Whether the variant is part of the recipe that holds the track's current edition."""
+    """Whether the variant is part of the present record of the track."""
 
 
 def holder_row(project: Project, board: Board, track: Track) -> Row | None:
-    """The row of the submission that holds `track`; None if the current edition was not opened."""
+    """The row of the present record of `track`; None if the track, as its file is now, has no submissions."""
     holder = board.holder(track)
     return make_row(board, Claim(project.submissions / holder.folder_name, holder)) if holder else None
 
 
 def standings(project: Project, board: Board) -> dict[str, list[Standing]]:
-    """Variant -> what the submissions show about it, newest first. Variants without a verdict are left out."""
+    """Variant -> one entry for each record or negative result that added or removed it, the newest first."""
     found: dict[str, list[Standing]] = defaultdict(list)
     held: dict[str, tuple[str, ...]] = {}
     for track in {submission.track for submission in board.submissions}:
@@ -267,19 +270,19 @@ def standings(project: Project, board: Board) -> dict[str, list[Standing]]:
 
 
 def check_record_sources(project: Project, standing: Submission | None) -> None:
-    """Raises LlmbenchError if the file of one of the record's variants has changed."""
+    """Raises LlmbenchError if a variant's file is no longer the one with which the record `standing` was trained."""
     if standing is None:
         return
     for name, source in recipe_sources(project, standing.candidate.recipe).items():
         if source.digest != standing.candidate.sources[name]:
             raise LlmbenchError(
                 f"models/variants/{name}.py has changed since {standing.folder_name} set the record with it; "
-                f"restore it, or put your change into a variant of its own"
+                f"restore the file, and put your change into a new variant"
             )
 
 
 def rebuild_texts(project: Project) -> list[Row]:
-    """Rewrite all texts that are made from runs: the README of each submission, and the board."""
+    """Rewrite all texts that are made from runs: the README of each submission, and what `rebuild` writes."""
     for submission in read_board(project).submissions:
         claim = Claim(project.submissions / submission.folder_name, submission)
         text = submission_markdown(submission, *claim.finished.values())

@@ -1,6 +1,6 @@
 """Defines the metrics of a run: how each is read, written and compared.
 
-Terminal, Markdown, CSV, site and trackers use METRICS, so a new metric needs only one entry there.
+Terminal, Markdown, CSV, site and trackers use the table METRICS, so a new metric needs only one entry in it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ class Metric:
     name: str
     """Name as shown to people, with the unit if `form` does not show it."""
     short: str
-    """Name in the head of a column."""
+    """Short name, for the head of a table's column."""
     key: str
     """Name in an experiment tracker."""
     form: str
+    """Format for a mean."""
     better: Literal["lower", "higher"] | None
-    """None if neither direction is better, as for the number of parameters."""
+    """Which direction is better; None if neither is, as for the number of parameters."""
     read: Callable[[FinishedRun], float]
     _: KW_ONLY
     run_form: str = ""
@@ -36,8 +37,8 @@ class Metric:
     mean_column: str = ""
     """Column of leaderboard.csv that holds the mean over the candidate's runs; empty if there is none."""
     ratio_column: str = ""
-    """Column of leaderboard.csv that holds the ratio candidate / record: the verdict's field of this name if there is
-    one, else the ratio of the means."""
+    """Column of leaderboard.csv that holds the ratio candidate / record; empty if there is none. The ratio is the
+    verdict's field of the same name or, if the verdict has none, the ratio of the means."""
     headline: bool = False
     """Whether the board and the site's table of seeds have columns for this metric."""
 
@@ -47,7 +48,7 @@ class Metric:
         return self.form.endswith(".0f}")
 
     def text(self, value: float, form: str = "") -> str:
-        """A value as text with its unit. A percent sign follows after a blank."""
+        """A value as text with its unit. A blank separates the number from a percent sign."""
         return (form or self.form).format(value).replace("%", " %")
 
     def mean(self, runs: Runs) -> float:
@@ -103,22 +104,22 @@ METRICS: tuple[Metric, ...] = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """One line of the Without / With table, with its cells as text."""
+    """One line of the table that compares runs without the idea (the record) and with it (the candidate), as text."""
 
     metric: str
     without: str
     with_: str
     gain: str
-    """How much better With is. It is positive if With is better, also for losses and times. If neither direction is
-    better, it says how many more or fewer."""
+    """How much better the candidate is. It is positive if the candidate is better, also for losses and times. For the
+    number of parameters, where neither direction is better, it says how many more or fewer."""
     winner: Literal["", "Without", "With"]
-    """Empty if neither direction is better, or if both values are the same text."""
+    """The better side. Empty if neither direction is better, or if both values are the same text."""
 
 
 def compare(records: Runs, candidates: Runs, *, timed: bool = True) -> list[Comparison]:
     """Compare the means over the seeds of both arms, with one entry for each metric.
 
-    Unless `timed`, times have no winner, because a screen's runs were not trained at the same time.
+    If `timed` is false, as for a screen, times have no winner, because the arms were not trained at the same time.
     """
     lines = []
     for metric in METRICS:
@@ -141,7 +142,7 @@ def _gain(metric: Metric, without: float, with_: float) -> str:
 
 
 def metric_columns(records: Runs, candidates: Runs, verdict: Verdict | None) -> dict[str, float | None]:
-    """Column of leaderboard.csv -> number, for the columns that hold metrics. None for a number that is not known."""
+    """Column of leaderboard.csv -> number, for the columns that hold metrics. None for an unknown number."""
     columns: dict[str, float | None] = {}
     for metric in METRICS:
         mean = metric.mean(candidates) if candidates else None
@@ -154,5 +155,8 @@ def metric_columns(records: Runs, candidates: Runs, verdict: Verdict | None) -> 
 
 
 def rounded(value: float | None, digits: int | None = 6) -> float | None:
-    """`value` rounded to `digits` digits after the point. None as `digits` gives a whole number; None stays None."""
+    """`value` rounded to `digits` digits after the point, or to a whole number if `digits` is None.
+
+    The result is None if `value` is None.
+    """
     return None if value is None else round(value, digits)

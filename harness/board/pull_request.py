@@ -44,11 +44,11 @@ _GITHUB = re.compile(r"^(?:https://|ssh://git@|git@)github\.com[:/](?P<name>[^/]
 
 @dataclass(frozen=True)
 class PullRequest:
-    """A pull request, and the commands that are left to make it."""
+    """A pull request, and the commands that must still be run to open it."""
 
     branch: str
     commands: tuple[str, ...]
-    """Commands that remain to be typed in the checkout's root."""
+    """Commands that the user must still run in the checkout's root; empty if the pull request is open."""
     page: str | None
     """Address where the pull request can be opened in a browser; None if the remote is not on GitHub."""
     address: str | None = None
@@ -56,7 +56,7 @@ class PullRequest:
 
 
 def find_remote(project: Project) -> str:
-    """Name of the remote to push branches to. Raises LlmbenchError outside a repository, or if it has no remote."""
+    """Name of the git remote to push to. Raises LlmbenchError outside a repository, or if the repository has none."""
     remotes = git(project.root, "remote").decode().split()
     if not remotes:
         raise LlmbenchError(
@@ -66,10 +66,10 @@ def find_remote(project: Project) -> str:
 
 
 def plan_steps(project: Project, submission: Submission, markdown: str) -> PullRequest:
-    """The commands that file one submission with the board and its new variants. Writes the request's text under runs/.
+    """The commands that open a pull request with one submission, its new variants and the board.
 
-    The text links to the picture and the sources by full addresses, because relative links do not work in a pull
-    request. Raises LlmbenchError like `find_remote`.
+    Writes the text of the pull request to a file under runs/. The text links to the picture and the sources by full
+    addresses, because relative links do not work in a pull request. Raises LlmbenchError if `find_remote` does.
     """
     remote = find_remote(project)
     branch, folder = f"submission/{submission.folder_name}", f"submissions/{submission.folder_name}"
@@ -97,7 +97,7 @@ def plan_steps(project: Project, submission: Submission, markdown: str) -> PullR
 
 
 def open_pull_request(project: Project, submission: Submission, markdown: str) -> PullRequest:
-    """Open a pull request with `gh`, if that is installed.
+    """Open a pull request with GitHub's program `gh`. Without `gh`, nothing is run, and the result names all commands.
 
     Raises LlmbenchError with the remaining commands if a command fails.
     """
@@ -111,8 +111,8 @@ def open_pull_request(project: Project, submission: Submission, markdown: str) -
         except (OSError, subprocess.CalledProcessError) as error:
             said = str(getattr(error, "stderr", None) or error).strip().replace("\n", " ")
             raise LlmbenchError(
-                f"`{shlex.join(words[:2])}` failed: {said[:300]}; the submission is filed; correct this "
-                f"and go on with: "
+                f"`{shlex.join(words[:2])}` failed: {said[:300]}; the submission itself is written, so fix this "
+                f"problem and then run: "
                 f"{' && '.join(plan.commands[place:])}"
             ) from error
     return replace(plan, commands=(), address=next(reversed(answer.split()), None))
@@ -120,7 +120,7 @@ def open_pull_request(project: Project, submission: Submission, markdown: str) -
 
 @dataclass(frozen=True)
 class Review:
-    """What a pull request changes, and what is wrong with it."""
+    """The new submissions of a pull request, and the problems that were found in it."""
 
     base: str
     """The commit that the working tree was compared with."""
@@ -128,15 +128,15 @@ class Review:
     """New folders under submissions/."""
     summary: str
     problems: dict[str, list[str]]
-    """Folder or file -> its problems. Problems of the whole pull request have the key `changes`."""
+    """Folder or file -> its problems. Problems of the pull request as a whole are under the key `changes`."""
     stale: tuple[str, ...]
     """The problems that exist only because the board has changed since the submission was measured."""
     flags: dict[str, list[Flag]]
-    """Submission -> its flags for a reviewer. Only submissions without problems have flags."""
+    """Submission -> unusual facts that a reviewer should look at. Only submissions without problems have such flags."""
 
     @property
     def exit_code(self) -> int:
-        """Exit code: 0 without problems, 4 if all problems come from a changed board, else 3."""
+        """0 without problems; 4 if all problems exist only because the board has changed; 3 for any other problem."""
         found = {problem for problems in self.problems.values() for problem in problems}
         if found - set(self.stale):
             return EXIT_REJECTED
@@ -152,14 +152,14 @@ def review_changes(project: Project, revision: str) -> Review:
     commit = find_commit(project.root, revision)
     if not is_ancestor(project.root, commit):
         raise UndecidedError(
-            f"this branch does not contain {revision} ({commit[:12]}); merge it or rebase onto it (in a shallow "
-            f"clone, fetch more history), then verify again"
+            f"this branch does not contain {revision} ({commit[:12]}); merge {revision} into it or rebase it onto "
+            f"{revision} (in a shallow clone, first fetch more history), then verify again"
         )
     try:
         texts = read_all_at(project.root, commit, "submissions", "submission.json")
         board = make_board(load_submission(Path(p).parent, t.decode(errors="replace")) for p, t in texts.items())
     except LlmbenchError as error:
-        raise LlmbenchError(f"the board of {revision} cannot be read: {error}") from error
+        raise LlmbenchError(f"the submissions of {revision} cannot be read: {error}") from error
     changes = changed_files(project.root, commit)
     filed = {path.split("/")[1] for path in files_at(project.root, commit, "submissions")}
     added = [path.split("/") for path, change in changes.items() if change.kind == "added"]
@@ -178,7 +178,7 @@ def review_changes(project: Project, revision: str) -> Review:
     for claim in claims:
         moved_on, problems[claim.folder.name] = _review_new(project, claim, board)
         stale += moved_on
-    checked = {} if stale else check_board(project)  # with a changed board it would repeat this problem
+    checked = {} if stale else check_board(project)  # if the board has changed, this check would repeat the problem
     for name, one in checked.items():
         problems.setdefault(name, one.problems)
     flags = {name: one.flags for name, one in checked.items() if one.row and not problems[name]}
@@ -186,9 +186,9 @@ def review_changes(project: Project, revision: str) -> Review:
 
 
 def _review_new(project: Project, claim: Claim, board: Board) -> tuple[list[str], list[str]]:
-    """Two lists for a new submission: the problems from changes of the board, and all problems.
+    """Two lists for a new submission: the problems that exist only because the board has changed, and all problems.
 
-    `board` is the one that the submission will join.
+    `board` holds the submissions of the revision into which the pull request will be merged.
     """
     submission, name = claim.submission, claim.folder.name
     renumber = f"the next free number is {board.next_number}; delete the folder and run `llmbench submit` again"
@@ -198,24 +198,27 @@ def _review_new(project: Project, claim: Claim, board: Board) -> tuple[list[str]
     if stale := stale_problem(submission, board):
         moved_on.append(stale)
     if submission.number > board.next_number:
-        own.append(f"{name}: there is a gap before its number; {renumber}")
+        own.append(f"{name}: its number is too high; {renumber}")
     own += collect(_source_problems(project, claim)) + collect(_merged_problems(project, submission, board))
     found = [*moved_on, *own, *check_folder(project, claim.folder, board).problems]
     return moved_on, list(dict.fromkeys(found))
 
 
 def mode_problems(changes: Mapping[str, Change], new: Sequence[str]) -> Iterator[str]:
-    """Yields changed paths that are not plain files. Without a new submission, a file may also be executable."""
+    """Yields one sentence for each changed path that is not a plain file.
+
+    If the pull request has no new submission, a file may also be executable.
+    """
     for path, change in changes.items():
         if change.mode not in (PLAIN, GONE) and (new or change.mode != "100755"):
             what = MODES.get(change.mode, "not a plain file")
-            yield f"{path} is {what} (mode {change.mode}); put a plain file there, with mode {PLAIN}"
+            yield f"{path} is {what} (mode {change.mode}); replace it with a plain file of mode {PLAIN}"
 
 
 def change_problems(changes: Mapping[str, ChangeKind], new: Sequence[str], used: Set[str]) -> Iterator[str]:
-    """Yields changes that are not allowed. `used` holds the variants that the new submissions' candidates use.
+    """Yields one sentence for each change that is not allowed. `used` holds the variants of the new submissions.
 
-    A pull request without a new submission may change other parts of the repository.
+    Only a pull request without a new submission may change other parts of the repository.
     """
     if len(new) > 1:
         yield (
@@ -227,15 +230,15 @@ def change_problems(changes: Mapping[str, ChangeKind], new: Sequence[str], used:
             case ["submissions", folder, _, *_] if folder in new:
                 pass
             case ["submissions", *_]:
-                yield f"{path} was {kind}: a filed submission must not change; undo this"
+                yield f"{path} was {kind}: a filed submission must not change; undo this change"
             case ["models", "variants", file] if file.endswith(".py"):
                 if kind != "added":
                     yield (
                         f"{path} was {kind}: a variant with which a record was trained must not change; "
-                        f"restore it, and put your change into a variant of its own"
+                        f"restore the file, and put your change into a new variant"
                     )
                 elif file.removesuffix(".py") not in used:
-                    yield f"{path} is new, but no new submission uses it; submit its result as well, or remove it"
+                    yield f"{path} is new, but no new submission uses it; file a result of this variant, or remove it"
             case ["leaderboard.csv"] | ["README.md"]:
                 pass  # another check compares the board with the submissions, byte for byte
             case _ if new:
@@ -256,7 +259,7 @@ def _outside_the_board(project: Project, commit: str) -> bool:
 
 
 def _source_problems(project: Project, claim: Claim) -> Iterator[str]:
-    """Checks that the runs come from this checkout's sources and code, and have all measurements of such runs."""
+    """Checks that the runs were trained with this checkout's variants and code, and that no measurement is missing."""
     name = claim.folder.name
     for variant, digest in claim.submission.candidate.sources.items():
         if read_variant(project, variant).digest != digest:
@@ -267,8 +270,8 @@ def _source_problems(project: Project, claim: Claim) -> Iterator[str]:
     present, runs = code_digest(project), [*chain(*claim.runs.values())]
     if other := [run for run in runs if run.code_digest != present]:
         yield (
-            f"{name}: {len(other)} of {len(runs)} runs were trained by another version of the base model, the loop or "
-            f"the evaluator, as their code digest shows; train them again"
+            f"{name}: {len(other)} of {len(runs)} runs were trained by another version of llmbench's base model, "
+            f"training loop or evaluator, as their code digest shows; train them again"
         )
     measured = [(run.evaluation.eval_cpu_s, run.training.weights_bytes) for run in finished(runs)]
     if unmeasured := [each for each in measured if None in each]:
@@ -277,11 +280,14 @@ def _source_problems(project: Project, claim: Claim) -> Iterator[str]:
             f"older llmbench made them; train them again"
         )
     if claim.submission.kind == "record" and claim.submission.audit is None:
-        yield f"{name}: the record's model was not audited; delete the folder and run `llmbench submit` again"
+        yield (
+            f"{name}: the trained model was not tested for leaks of val (there is no audit); delete the folder and run "
+            f"`llmbench submit` again"
+        )
 
 
 def _merged_problems(project: Project, submission: Submission, board: Board) -> Iterator[str]:
-    """Yields what is wrong with the commit of a challenge. Raises LlmbenchError if the commit cannot be looked up."""
+    """Checks that a challenge states the right commit. Raises LlmbenchError if the commit cannot be looked up."""
     yield from filter(None, [merged_problem(project, submission, board)])
 
 

@@ -1,4 +1,4 @@
-"""Writes the board's rows as `leaderboard.csv` and as tables, and reads them. leaderboard.py makes the rows."""
+"""Writes the board's rows, one for each submission, as `leaderboard.csv` and as tables, and reads them back."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from harness.board.metrics import METRICS
 from harness.core.project import DEFAULT_TRACK, Project, read_text, submission_folders
 from harness.core.schema import Count, Strict
 
-HOLDING = ("opening", "record")  # kinds of submissions that can hold a track
+HOLDING = ("opening", "record")  # kinds of submissions that can be a track's present record
 
 
 class Row(Strict):
     """One line of `leaderboard.csv`: scores from the submission's runs, and numbers from its verdict. For a confirmed
-    record, the numbers come from the verdict of the challenge that confirmed it.
+    record, the verdict is that of the re-run that confirmed it.
 
     `verify` checks that these verdicts follow from the runs.
     """
@@ -30,7 +30,7 @@ class Row(Strict):
     date: str
     track: str
     track_digest: str
-    """First twelve digits of the digest. Rows with different digests are not comparable."""
+    """First twelve digits of the digest of the track's file. Rows with different digests are not comparable."""
     kind: str
     state: str
     """For a record: `provisional`, `disputed` or `retracted`, or empty once it is confirmed. For a challenge:
@@ -38,16 +38,17 @@ class Row(Strict):
     lane: str
     recipe: str
     beaten: str
-    """The record's recipe, which the candidate was measured against; empty for an opening."""
+    """Recipe of the record that the candidate was measured against; empty for the base, which opens a track."""
     confirmed_by: int | None
-    """For a record: number of the newest challenge that confirmed it. Pairs, gain, interval and p-value are then those
-    of the challenge."""
+    """For a record: number of the newest re-run (challenge) that confirmed it. Pairs, gain, interval and p-value are
+    then those of the re-run."""
     pairs: Count
     val_loss: float | None
-    """Mean over the candidate's seeds, in nats per token; None for a challenge in which no run of it finished."""
+    """Mean over the candidate's seeds, in nats per token; None for a challenge if no run of the candidate finished."""
     bits_per_byte: float | None
     gain: float | None
-    """Record minus candidate, in nats per token."""
+    """The record's loss minus the candidate's, in nats per token; in the lane `speed`, the logarithm of the time ratio
+    record / candidate."""
     ci_low: float | None
     ci_high: float | None
     p_value: float | None
@@ -59,7 +60,7 @@ class Row(Strict):
 
 
 def _other_columns() -> dict[str, Any]:
-    """Name -> (type, field), for the metrics' columns that `Row` does not have."""
+    """Name -> (type, field), for the metrics' columns that the class `Row` does not declare."""
     found: dict[str, Any] = {}
     for metric in METRICS:
         number = int if metric.whole else float
@@ -82,7 +83,7 @@ def format_csv(rows: Sequence[Row]) -> str:
 
 
 def stored_rows(project: Project) -> list[Row] | None:
-    """The rows in `leaderboard.csv`, which `verify` checks. None if the CSV does not list the present folders."""
+    """The rows as `leaderboard.csv` has them. None if the file does not list exactly the folders in submissions/."""
     names = [folder.name for folder in submission_folders(project)]
     if names and project.leaderboard.exists():
         with suppress(ValidationError, csv.Error):
@@ -108,9 +109,9 @@ MOST_ROWS = 10  # most records that a README shows
 
 
 def with_board(text: str, rows: Sequence[Row], multiples: Mapping[str, float] | None = None) -> str:
-    """A README's text with this board between its two comments; unchanged if the comments are missing.
+    """`text`, the README, with the board of `rows` between its two comments; unchanged if the comments are missing.
 
-    `multiples` maps a track to the multiple of its compute that its record is worth.
+    `multiples` maps a track to the factor by which the base's compute must grow to reach the record's loss.
     """
     before, start, rest = text.partition(BOARD_START)
     _, end, after = rest.partition(BOARD_END)
@@ -120,7 +121,7 @@ def with_board(text: str, rows: Sequence[Row], multiples: Mapping[str, float] | 
 def sections(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
     """The board in sections (track, title, rows), with the newest rows first.
 
-    Each track has its records, then its other submissions, then its earlier editions.
+    For each track, its records come first, then its other submissions, then those on earlier versions of the track.
     """
     found = []
     for track in sorted({row.track for row in rows}):
@@ -132,7 +133,7 @@ def sections(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
             ("retracted records", [row for row in current if row.state == "retracted"]),
             ("negative results", [row for row in current if row.kind == "negative"]),
             ("challenges", [row for row in current if row.kind == "challenge"]),
-            ("earlier editions", [row for row in own if row.track_digest != edition]),
+            ("earlier versions of the track", [row for row in own if row.track_digest != edition]),
         ):
             if chosen:
                 found.append((track, title, chosen))
@@ -145,8 +146,8 @@ def multiple_sentence(multiple: float) -> str:
 
 
 def board_markdown(rows: Sequence[Row], multiples: Mapping[str, float]) -> str:
-    """The board as Markdown: a table with the records of the default track (else the first track), a line with the
-    record of each other track, and the number of other submissions.
+    """The board as Markdown: a table with the records of the default track, a line with the record of each other track,
+    and the number of other submissions. If the default track has no records, the first track gets the table.
     """
     parts = sections(rows)
     held = [track for track, title, _ in parts if title == "records"]
@@ -189,7 +190,9 @@ class Column:
     """One column of the board."""
 
     head: str
+    """Title of the column."""
     about: str
+    """What the column shows, in a few words."""
     field: str
     """Name of the field of `Row` that the column shows."""
     form: str = "{}"
@@ -204,7 +207,10 @@ class Column:
 
 
 def change_of(row: Row) -> str:
-    """The change that a row made to the record, such as `+idea` or `-idea`; for an opening, its recipe."""
+    """How a row's recipe differs from the record that it was measured against, such as `+idea` or `-idea`.
+
+    For the base, which opens a track: its recipe.
+    """
     ours, theirs = row.recipe.split("+"), row.beaten.split("+")
     changed = [f"+{name}" for name in ours if name not in theirs] + [f"-{name}" for name in theirs if name not in ours]
     return " ".join(changed) if row.beaten and changed else row.recipe
@@ -220,17 +226,23 @@ def _remark(row: Row) -> str:
 _HEADLINES = [metric for metric in METRICS if metric.headline]
 COLUMNS = (
     Column("#", "number of the submission", "number"),
-    Column("change", "what it added to the record of its time, or removed from it", "recipe", justify="left"),
+    Column("change", "variants added to the record of that time (+) or removed from it (-)", "recipe", justify="left"),
     *(Column(m.short, f"{m.name}, mean over the seeds", m.mean_column, m.form) for m in _HEADLINES if m.mean_column),
     Column(
         "gain",
-        "val loss, record minus candidate; in the lane speed the log of the time ratio; for a confirmed "
-        "record from the re-run",
+        "the record's val loss minus the candidate's; in the lane speed the log of the time ratio record / candidate; "
+        "for a confirmed record, the gain of the re-run",
         "gain",
         "{:+.4f}",
     ),
-    Column("p", "one-sided p over all looks; for a confirmed record from the re-run", "p_value", "{:.2g}"),
-    Column("pairs", "pairs of runs behind gain and p", "pairs"),
+    Column(
+        "p",
+        "one-sided p-value, which allows for the repeated tests of a confirmation; for a confirmed record, that of the "
+        "re-run",
+        "p_value",
+        "{:.2g}",
+    ),
+    Column("pairs", "number of pairs of runs from which gain and p were computed", "pairs"),
     *(
         Column(
             f"{m.short} ratio" if m.mean_column else m.short, f"{m.name}, candidate / record", m.ratio_column, "x{:.2f}"
@@ -238,6 +250,6 @@ COLUMNS = (
         for m in _HEADLINES
         if m.ratio_column
     ),
-    Column("stmts", "statements of the whole recipe", "statements"),
+    Column("stmts", "Python statements of all the recipe's variants", "statements"),
     Column("date", "date of the submission", "date", justify="left"),
 )

@@ -1,8 +1,9 @@
-"""Reads one submission: a folder with a claim and everything that is needed to check it.
+"""Reads one submission: a folder with a result and everything that is needed to check it.
 
-`submissions/NNNN-name/` holds `submission.json`, `runs/ARM-seed-N.json`, the frozen `track.toml` and
-`sources/VARIANT.py`. For human readers it also holds `README.md` and `curves.png`. Where the rule asks for other sizes,
-`sizes/TRACK/` holds that track's frozen `track.toml` and `ARM-seed-N.json`.
+`submissions/NNNN-name/` holds `submission.json`, the runs `runs/ARM-seed-N.json`, and copies of the track and the
+variants, `track.toml` and `sources/VARIANT.py`. For human readers it also holds `README.md` and `curves.png`. If the
+track's rule asks for runs on other sizes of the track, `sizes/TRACK/` holds a copy of that track, `track.toml`, and the
+runs on it, `ARM-seed-N.json`.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ Kind = Literal["opening", "record", "negative", "challenge"]
 ArmName = Literal["record", "candidate"]
 
 Seed = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,18})$")]
-"""A seed. It is text, because it is the key of a JSON object."""
+"""A seed as text, because the keys of a JSON object are text."""
 
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")]
 """Full id of a commit: a SHA-1 or SHA-256."""
 
 KNOWLEDGE_DIGITS = 4
-SIZE_PAIRS = 3  # on each other size, on its first public seeds
+SIZE_PAIRS = 3  # pairs on each other size of the track; they use the first public seeds of that size
 SUBMISSION_NAME = r"^[a-z0-9][a-z0-9_+-]*$"
 
 
@@ -51,7 +52,7 @@ class Arm(Strict):
     sources: dict[VariantName, Sha256]
     """Variant name -> digest of its syntax tree (harness/variants/canonical.py)."""
     statements: Count
-    """Cost of the recipe: the sum over its variants, in statements."""
+    """Cost of the recipe: number of Python statements of all its variants together."""
     runs: Annotated[dict[Seed, Sha256], Field(min_length=1)]
     """Seed -> digest of the run's file, in the order in which the seeds were used."""
 
@@ -61,20 +62,23 @@ class Arm(Strict):
 
 
 class OtherSize(Strict):
-    """Pairs of both arms on another size of the track, on which a record must not be shown to lose."""
+    """The result on another size of the track, one with a smaller or larger model.
+
+    A candidate that is shown to lose on it does not become the record.
+    """
 
     runs: dict[ArmName, dict[Seed, Sha256]]
     """Arm -> seed -> digest of the run's file."""
     gain: float
     """Mean gain over the pairs, in nats per token."""
     low: float
-    """Lower end of the gain's 90 % interval."""
+    """Lower end of the gain's 90 % confidence interval."""
     high: float
-    """Its upper end."""
+    """Upper end of the gain's 90 % confidence interval."""
 
     @property
     def loses(self) -> bool:
-        """Whether the candidate is shown to lose: the whole interval is below zero."""
+        """Whether the candidate is shown to lose, which means that the whole interval is below zero."""
         return self.high < 0
 
 
@@ -85,41 +89,43 @@ class Challenge(Strict):
     """Number of the record that was trained again."""
     outcome: Outcome
     merged: Commit
-    """Id of the commit that merged the record into the main line. The seeds follow from it."""
+    """Id of the commit that merged the record into the main branch. The seeds are computed from this id."""
 
 
 class Submission(Strict):
-    """A claim. `verify` trusts nothing in it, and recomputes everything from the runs and the frozen sources."""
+    """A filed result, as `submission.json` holds it. `llmbench verify` recomputes its numbers from the stored runs."""
 
     schema_version: Literal[1] = 1
     number: Positive
     name: Annotated[str, Field(pattern=SUBMISSION_NAME)]
     date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     kind: Kind
-    """`opening`: a track's first baseline. `record`: a candidate that broke the record. `negative`: a candidate that
-    did not. `challenge`: a re-run of a record."""
+    """`opening`: the base, the track's first record. `record`: a candidate that broke the record. `negative`: a
+    candidate that did not break it. `challenge`: a re-run of a record."""
     lane: Lane
     track: TrackName
     track_digest: Sha256
     record: Arm | None
-    """The arm that held the record; None for an opening."""
+    """The record that the candidate was measured against; None for an opening."""
     candidate: Arm
     attempt: Positive
-    """Counts the candidates since the last record or, for a challenge, the challenges of its record. The first is 1.
-    An opening has 1."""
+    """How many candidates, this one included, were judged since the last record. For a challenge: how many challenges
+    its record has had, this one included. For an opening: 1."""
     verdict: Verdict | None
     """None for an opening."""
     files: dict[Literal["curves.png", "track.toml"], Sha256]
-    """Digests of the files that cannot be made from the runs."""
+    """Digests of the files that cannot be made again from the runs."""
     challenge: Challenge | None = Field(default=None, exclude_if=lambda challenge: challenge is None)
     """The details of a challenge; None for other kinds."""
     knowledge_nats: Annotated[float, Field(ge=0)] | None = Field(default=None, exclude_if=lambda nats: nats is None)
-    """Upper bound on what the new sources can store about val, in nats per token. None without new sources, and in
-    older claims."""
+    """Upper bound on the gain, in nats per token, from val text that the candidate's new variants may store in their
+    code. None without new variants, and in older submissions."""
     audit: Audit | None = ABSENT
-    """Audit of one of the candidate's runs. None in a negative result, and in claims from before there were audits."""
+    """Result of the audit, which tests one trained model of the candidate for leaks of val. None in a negative result,
+    and in submissions that are older than this test."""
     sizes: dict[TrackName, OtherSize] | None = ABSENT
-    """The results on the other sizes that the track's rule names; None if it names none, or if there was no need."""
+    """The results on the other sizes of the track that its rule names. None if it names none, for a challenge, and if
+    the candidate was not accepted for its loss."""
 
     @property
     def added_variants(self) -> list[str]:
@@ -128,7 +134,7 @@ class Submission(Strict):
 
     @property
     def lost_on(self) -> list[TrackName]:
-        """The other sizes on which the candidate is shown to lose."""
+        """The other sizes of the track on which the candidate is shown to lose."""
         return [name for name, size in (self.sizes or {}).items() if size.loses]
 
     @property
@@ -146,22 +152,25 @@ _SUBMISSION: TypeAdapter[Submission] = TypeAdapter(Submission)
 
 
 def confirmation_seeds(track: Track, record: Mapping[str, str], candidate: Mapping[str, str], count: int) -> list[int]:
-    """Seeds that follow from the track and the code of both arms, so that nobody can choose them.
+    """`count` seeds for a confirmation. They are computed from the track and both arms, so that nobody can choose them.
 
-    `record` and `candidate` are the arms' sources in the order of the recipes. Only code that runs counts: another file
-    name, or an edit that does not change the syntax tree, gives the same seeds.
+    `record` and `candidate` map each variant of an arm, in the order of its recipe, to the digest of its syntax tree.
+    Another file name, or an edit that does not change the syntax tree, gives the same seeds.
     """
     drawn = _derived_seeds("confirmation", track.digest, candidate_key(record), candidate_key(candidate))
     return _new_seeds(drawn, track.seeds, count)
 
 
 def candidate_key(sources: Mapping[str, str]) -> str:
-    """Key of a candidate, made from its variants' code in order. Candidates with equal keys are the same."""
+    """Key of a candidate, made from the digests of its variants, in their order. Equal code gives equal keys."""
     return json.dumps(list(sources.values()))
 
 
 def fresh_seeds(submission: Submission, purpose: str, count: int) -> list[int]:
-    """Seeds for training a claim again. They follow from its sources, its runs and `purpose`; it used none of them."""
+    """`count` seeds for training a submission again, none of which it has used.
+
+    They are computed from its sources, its runs and `purpose`, a text that differs for each use.
+    """
     candidate = submission.candidate
     content = candidate_key(candidate.sources), json.dumps(candidate.runs)
     drawn = _derived_seeds(purpose, submission.track_digest, *content)
@@ -169,7 +178,7 @@ def fresh_seeds(submission: Submission, purpose: str, count: int) -> list[int]:
 
 
 def _derived_seeds(*key: str) -> Iterator[int]:
-    """An endless sequence of seeds that follow from the arguments, so that nobody can choose them."""
+    """An endless sequence of seeds that are computed from the arguments, so that nobody can choose them."""
     return (derive_seed(*key, index) % 2**31 for index in itertools.count())
 
 
@@ -184,29 +193,32 @@ def _new_seeds(drawn: Iterator[int], taken: Iterable[int], count: int) -> list[i
 
 
 def run_file(arm: ArmName, seed: int) -> str:
-    """Path of an arm's run, relative to the submission's folder."""
+    """Path of the file of one run, relative to the submission's folder."""
     return f"runs/{arm}-seed-{seed}.json"
 
 
 def size_file(track: TrackName, arm: ArmName, seed: int) -> str:
-    """Path of an arm's run on another size, relative to the submission's folder."""
+    """Path of the file of one run on another size of the track, relative to the submission's folder."""
     return f"sizes/{track}/{arm}-seed-{seed}.json"
 
 
 def sizes_asked(track: Track, lane: Lane, verdict: Verdict | None) -> dict[TrackName, Sha256]:
-    """The other sizes on which a candidate with this verdict must be measured, each with its track's digest."""
+    """Other sizes of the track on which a candidate with this verdict must be measured: name -> digest of that size."""
     accepted = verdict is not None and verdict.decision == "accepted" and lane == "loss"
     return (track.rule.holds_on or {}) if accepted else {}
 
 
 def size_gain(records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]) -> Interval:
-    """Mean gain over pairs on another size, with its 90 % interval. Raises LlmbenchError for fewer than two pairs."""
+    """Mean gain over all pairs, in nats per token, with its 90 % confidence interval.
+
+    Raises LlmbenchError for fewer than two pairs.
+    """
     losses = zip(records, candidates, strict=True)
     return gain_at(Rung(1.0, [one.evaluation.val_loss - two.evaluation.val_loss for one, two in losses]), 0.9)
 
 
 def load_finished(path: Path) -> FinishedRun:
-    """Read a run that has a score. Raises LlmbenchError for any other."""
+    """Read a run that has a score. Raises LlmbenchError for a run that failed, and so has no score."""
     run = load_run(path)
     if isinstance(run, FailedRun):
         raise LlmbenchError(f"{path} is a run without a score ({run.status}); only runs with a score can be submitted")
@@ -216,13 +228,13 @@ def load_finished(path: Path) -> FinishedRun:
 def load_submission(folder: Path, text: str | None = None) -> Submission:
     """Read and check `submission.json`. `text` is its content, if it was read already.
 
-    Raises LlmbenchError with the file, the key and the fix.
+    Raises LlmbenchError if it is not valid. The message names the file, the key and the fix.
     """
     return read_record(folder / "submission.json", _SUBMISSION, text)
 
 
 def knowledge_per_token(texts: Iterable[str], track: Track) -> float | None:
-    """Upper bound on what these sources can store about a track's val, in nats per token; None without sources."""
+    """Upper bound on the gain, in nats per token, from val text that these sources may store; None without sources."""
     known = [knowledge_nats(text) for text in texts]
     return round(sum(known) / (track.data.pin("val").tokens - 1), KNOWLEDGE_DIGITS) if known else None
 
@@ -239,7 +251,7 @@ class Claim:
 
     @cached_property
     def track(self) -> Track:
-        """The track as it was when the claim was made."""
+        """The track as it was when the submission was made."""
         return parse_track(self.folder / "track.toml", self.submission.track)
 
     @cached_property
@@ -253,14 +265,14 @@ class Claim:
 
     @cached_property
     def size_tracks(self) -> dict[TrackName, Track]:
-        """The other sizes, as they were when the claim was made."""
+        """The other sizes of the track, as they were when the submission was made."""
         return {
             name: parse_track(self.folder / f"sizes/{name}/track.toml", name) for name in self.submission.sizes or {}
         }
 
     @cached_property
     def size_runs(self) -> dict[TrackName, dict[ArmName, list[FinishedRun]]]:
-        """Other size -> arm -> its runs, in the order of its seeds."""
+        """Other size of the track -> arm -> its runs, in the order of its seeds."""
         return {
             name: {
                 arm: [load_finished(self.folder / size_file(name, arm, int(seed))) for seed in runs]
@@ -276,22 +288,22 @@ class Claim:
 
     @cached_property
     def sources(self) -> dict[str, str]:
-        """Variant -> its frozen text, for the variants of both arms."""
+        """Variant -> its source as the submission keeps it, for the variants of both arms."""
         variants = {variant: None for arm in self.submission.arms.values() for variant in arm.sources}
         return {variant: read_text(self.folder / "sources" / f"{variant}.py") for variant in variants}
 
     def cost(self, arm: Arm) -> int:
-        """Cost of an arm's recipe in statements, counted in the frozen sources."""
+        """Cost of an arm's recipe in statements, counted in the sources that the submission keeps."""
         return sum(count_statements_of(self.sources[variant]) for variant in arm.sources)
 
     @property
     def knowledge_nats(self) -> float | None:
-        """The value that the submission's `knowledge_nats` must have, computed from the frozen sources."""
+        """The value that the submission's `knowledge_nats` must have, computed from the sources that it keeps."""
         return knowledge_per_token((self.sources[name] for name in self.submission.added_variants), self.track)
 
     @cached_property
     def verdict(self) -> Verdict | None:
-        """The verdict, recomputed from the runs, the frozen sources and the frozen track; None for an opening."""
+        """The verdict, recomputed from the runs, sources and track that the submission keeps; None for an opening."""
         submission, rule = self.submission, self.track.rule
         if submission.record is None:
             return None
@@ -301,6 +313,6 @@ class Claim:
             rule_again(rule) if submission.kind == "challenge" else rule,
             added_statements=self.cost(submission.candidate) - self.cost(submission.record),
             lane=submission.lane,
-            # A screen may decide only a negative result. All others are judged as confirmations, whatever they state.
+            # Only a negative result may rest on a screen. Every other submission is judged as a confirmation.
             stage=submission.verdict.stage if submission.kind == "negative" and submission.verdict else "confirmation",
         ).verdict

@@ -1,4 +1,4 @@
-"""The two arms: commands in this folder, or revisions of a git repository, each in its own worktree."""
+"""The two sides of a comparison (arms): commands in this folder, or git revisions, each in its own worktree."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from harness.variants.cost import count_statements_of
 
 ArmName = Literal["record", "candidate"]
 HERE = "."
-"""Used as a revision, stands for the checkout's present files, committed or not."""
+"""As a revision, this stands for the checkout's present files, committed or not."""
 SKIPPED = frozenset({"node_modules", "site-packages", "__pycache__"})
 MOST_UNTRACKED = 64 << 20
-"""Largest total size, in bytes, of untracked files in the revision `.`; git would keep a copy of each."""
+"""Largest total size, in bytes, of untracked files in the revision `.`, because git would keep a copy of each file."""
 OF_A_HOOK = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX")
 MOST_SOURCES = 5000
-"""Most Python files that are read for the digest of a folder outside git."""
+"""Largest number of Python files that are read for the digest of a folder outside git."""
 
 
 class Arm(Strict):
@@ -39,15 +39,15 @@ class Arm(Strict):
     name: str
     """The revision as given, or the command."""
     command: str
-    """The command; `{seed}` and `{out}` are not replaced yet."""
+    """The command, with `{seed}` and `{out}` not yet replaced."""
     revision: str | None = None
-    """The full id of its commit; None for a folder's own files."""
+    """The full id of the revision's commit; None for a command, and for `.` if some of its files are not committed."""
     sources: Sha256
     """Digest of a revision's tree or, without a revision, of a folder's tracked files and Python files."""
     folder: str = "."
     """Folder in which the command runs, relative to the repository."""
     dirty: bool = False
-    """Whether its files are not committed."""
+    """Whether some of its files are not committed."""
 
 
 class Arms(NamedTuple):
@@ -57,18 +57,18 @@ class Arms(NamedTuple):
     candidate: Arm
     folders: Mapping[ArmName, Path]
     added_statements: int | None
-    """None if the arms are commands, or if this Python cannot parse a file that differs."""
+    """None if the arms are commands, or if this Python cannot parse a file that differs between them."""
 
 
 def top_of(folder: Path) -> Path | None:
-    """The root of the git repository that holds a folder; None if the folder is in no repository."""
+    """The root of the git repository that a folder belongs to; None if it belongs to none."""
     with suppress(LlmbenchError):
         return Path(os.fsdecode(git(folder, "rev-parse", "--show-toplevel")).strip())
     return None
 
 
 def forget_hook() -> None:
-    """Unset git's variables for hooks. With them, `git worktree add` would overwrite the index that they name."""
+    """Unset the variables that git sets for hooks. With them, `git worktree add` would overwrite the hook's index."""
     for name in OF_A_HOOK:
         os.environ.pop(name, None)
 
@@ -87,7 +87,7 @@ def arms_of_commands(settings: Settings, folder: Path) -> Arms:
 
 
 def _inside(top: Path | None, folder: Path) -> str:
-    """A folder's path within the repository."""
+    """The path of `folder` relative to `top`, the repository's root; `.` without a repository."""
     return "." if top is None else folder.resolve().relative_to(top.resolve()).as_posix()
 
 
@@ -101,15 +101,13 @@ def arms_of_revisions(
 ) -> Arms:
     """The arms of a comparison of two revisions of the repository at `top`.
 
-    Each gets a worktree under `home` (default: the cache folder). Commands run in the worktree's folder that
-    corresponds to `here`. Raises LlmbenchError if there is no such revision, or if its setup fails.
+    Each revision gets a worktree under `home` (default: the cache folder). Commands run in the worktree's folder that
+    corresponds to `here`. Raises LlmbenchError if a revision does not exist, or if its setup fails.
     """
     commits = [_commit_of(top, revision) for revision in revisions]
     trees = [_line(git(top, "rev-parse", f"{commit}^{{tree}}")) for commit in commits]
     if trees[0] == trees[1]:
-        raise LlmbenchError(
-            f"'{revisions[0]}' and '{revisions[1]}' hold the same files, so there is nothing to compare; name others"
-        )
+        raise LlmbenchError(f"'{revisions[0]}' and '{revisions[1]}' hold the same files; name revisions that differ")
     home = (home or Path(platformdirs.user_cache_dir("llmbench", appauthor=False)) / "worktrees") / (
         sha256(str(top).encode())[:12]
     )
@@ -159,7 +157,7 @@ def _tree_of(top: Path, *, everything: bool) -> str:
     """
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder) / "index"
-        with suppress(OSError):  # a fresh repository has none
+        with suppress(OSError):  # a fresh repository has no index
             shutil.copy(_line(git(top, "rev-parse", "--path-format=absolute", "--git-path", "index")), index)
         environment = {**os.environ, "GIT_INDEX_FILE": str(index)}
 
@@ -179,21 +177,21 @@ def _tree_of(top: Path, *, everything: bool) -> str:
 
 
 def _refuse_what_git_should_not_copy(top: Path, untracked: bytes) -> None:
-    """Raises LlmbenchError if an untracked file cannot be part of the revision `.`, or is data."""
+    """Raises LlmbenchError if an untracked path is a git repository of its own, or if untracked files are too large."""
     sizes = {}
     for path in map(os.fsdecode, untracked.split(b"\0")[:-1]):
         if path.endswith("/"):
             raise LlmbenchError(
-                f"'{path}' is a git repository of its own, which '{HERE}' cannot hold; add it to .gitignore and give "
-                f"--link {path}"
+                f"'{path}' is a git repository of its own, so it cannot be part of the revision '{HERE}'; add it to "
+                f".gitignore, and give --link {path} if the trainer needs it"
             )
         with suppress(OSError):
             sizes[path] = (top / path).lstat().st_size
     if sum(sizes.values()) > MOST_UNTRACKED:
         largest = max(sizes, key=lambda path: sizes[path])
         raise LlmbenchError(
-            f"'{HERE}' has {sum(sizes.values()) >> 20} MiB of untracked files (the largest: {largest}), but may have "
-            f"{MOST_UNTRACKED >> 20} at most; add data to .gitignore, and give --link FOLDER for what the trainer needs"
+            f"'{HERE}' has {sum(sizes.values()) >> 20} MiB of untracked files (the largest: {largest}); the limit is "
+            f"{MOST_UNTRACKED >> 20} MiB; add data to .gitignore, and give --link FOLDER for what the trainer needs"
         )
 
 
@@ -202,7 +200,7 @@ def digest_of_folder(folder: Path) -> tuple[str, bool]:
     top = top_of(folder)
     if top is not None:
         tree = _tree_of(top, everything=False)
-        with suppress(LlmbenchError):  # no commit yet
+        with suppress(LlmbenchError):  # the repository has no commit yet
             return sha256(tree.encode()), tree != _tree_of_head(top)
         return sha256(tree.encode()), True
     found = []
@@ -212,14 +210,14 @@ def digest_of_folder(folder: Path) -> tuple[str, bool]:
         if len(found) > MOST_SOURCES:
             raise LlmbenchError(
                 f"{folder} holds more than {MOST_SOURCES} Python files and is in no git repository; run this in the "
-                f"trainer's own folder, or `git init` it"
+                f"trainer's own folder, or make the folder a repository with `git init`"
             )
     texts = [f"{path.relative_to(folder)} {sha256(path.read_bytes())}" for path in found if path.is_file()]
     return sha256("\n".join(texts).encode()), True
 
 
 def added_statements(top: Path, record: str, candidate: str) -> int | None:
-    """The candidate's statements minus the record's, in the Python files that differ; counted as for variants."""
+    """The candidate's Python statements minus the record's, in the files that differ; None if one cannot be parsed."""
     options = ("--name-only", "--no-renames", "--no-ext-diff", "-z")
     paths = os.fsdecode(git(top, "diff", *options, record, candidate, "--", "*.py")).split("\0")[:-1]
     total = 0
@@ -234,7 +232,7 @@ def added_statements(top: Path, record: str, candidate: str) -> int | None:
 
 
 def _worktree(settings: Settings, top: Path, commit: str, tree: str, home: Path, tell: Callable[[str], None]) -> Path:
-    """The worktree of a commit, after its setup. It is made once for each tree, setup command and list of links."""
+    """The worktree of a commit, after its setup. Commits with the same files, setup and links share one worktree."""
     key = sha256("\0".join([tree, settings.setup or "", *settings.link]).encode())[:12]
     folder, ready = home / f"{tree[:12]}-{key}", home / f"{tree[:12]}-{key}.ready"
     make_folder(home)
@@ -242,7 +240,8 @@ def _worktree(settings: Settings, top: Path, commit: str, tree: str, home: Path,
         if ready.exists() and folder.is_dir():
             if _state(folder) != read_text(ready):
                 raise LlmbenchError(
-                    f"Python files or the commit of {folder} changed after its setup; remove it, and it is made again"
+                    f"Python files or the commit of {folder} changed after its setup; remove it, and the next run of "
+                    f"this command makes it again"
                 )
             return folder
         if folder.exists():  # an earlier setup was interrupted
@@ -270,13 +269,13 @@ def _worktree(settings: Settings, top: Path, commit: str, tree: str, home: Path,
 
 
 def _state(folder: Path) -> str:
-    """The state of a worktree after its setup: its commit, and a digest of how its Python files differ."""
+    """A worktree's state as text: its commit, and a digest of how its Python files differ from this commit."""
     difference = git(folder, "diff", "--no-ext-diff", "HEAD", "--", "*.py")
     return f"{_line(git(folder, 'rev-parse', 'HEAD'))} {sha256(difference)}"
 
 
 def _link(top: Path, folder: Path, path: str) -> None:
-    """Link an untracked path of the checkout into a worktree; in an existing folder, only its missing entries."""
+    """Link an untracked path of the checkout into a worktree. If this folder exists there, link its missing entries."""
     source, target = top / path, folder / path
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise LlmbenchError(f"link '{path}' is not a path within the repository; name one that is")
@@ -292,7 +291,7 @@ def _link(top: Path, folder: Path, path: str) -> None:
 
 
 def _set_up(command: str, folder: Path) -> None:
-    """Run the setup in a worktree; its log is beside it. Raises LlmbenchError with the log's end if it fails."""
+    """Run the setup command in a worktree. Raises LlmbenchError with the end of its log if it fails."""
     log = folder.with_name(f"{folder.name}.setup.log")
     with log.open("wb") as file:
         done = subprocess.run(
@@ -300,14 +299,14 @@ def _set_up(command: str, folder: Path) -> None:
         )
     if done.returncode:
         end = " | ".join(tail_of(log.read_bytes(), 4)) or "it printed nothing"
-        raise LlmbenchError(f"setup '{command}' ended with code {done.returncode} in {folder}: {end} (all: {log})")
+        raise LlmbenchError(f"setup '{command}' ended with code {done.returncode} in {folder}: {end} (log: {log})")
 
 
 def seeds_of(settings: Settings, record: Arm, candidate: Arm) -> dict[ArmName, tuple[int, ...]]:
     """The seeds of each arm, in order; both runs of a pair have the same seed.
 
-    Seeds follow from both arms. Only the seeds of stored runs of the record follow from the record alone. They have at
-    most 31 bits.
+    If the settings name no seeds, they are computed from both arms, but those of the record's stored runs from the
+    record alone. Seeds have at most 31 bits.
     """
     ours, theirs = ((arm.command, arm.sources) for arm in (candidate, record))
     if settings.seeds is not None:

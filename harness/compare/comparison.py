@@ -1,4 +1,4 @@
-"""A comparison's file: all runs, the declared rule, and the verdict. The verdict can be recomputed from the file."""
+"""Computes the verdict of a comparison, and reads and checks its file, which holds all that the verdict needs."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from harness.rule.verdict import Decision, Verdict, weigh
 
 NAME = "comparison.json"
 SHORTEST_S = 1e-3
-SAME_LEVEL = 1e-3  # relative; levels computed on another machine differ slightly
+SAME_LEVEL = 1e-3  # relative tolerance; significance levels computed on another machine differ slightly
 FINE_DIGITS = 6
 CHANCE_RUNS = 3
-"""If at least this many runs all have the same number, they count as one run, even if it has few digits."""
+"""If at least this many runs have the same number, that is no chance, even if the number has few digits."""
 REPORTED = "reported by the trainer"
-"""The origin of all numbers of a comparison: the trainer scored itself, on its own data."""
+"""Where all numbers of a comparison come from: the trainer measured its own score, on its own data."""
 
 
 class Comparison(Strict):
-    """Two arms of somebody's own trainer, their runs, and the verdict.
+    """A comparison of two versions of a user's own trainer: the settings, all runs, and the verdict.
 
     History of `schema_version`:
     1 (2026-11): first version.
@@ -42,25 +42,27 @@ class Comparison(Strict):
 
     schema_version: Literal[1] = 1
     numbers: Literal["reported by the trainer"] = "reported by the trainer"
-    """The trainer scored itself: llmbench made the test and did not check the scores."""
+    """The trainer measured its own scores. llmbench did not check them; it only ran the statistical test."""
     llmbench: str
     """Version of llmbench that made the comparison."""
     date: str
-    """UTC, when the verdict was written."""
+    """Time at which the verdict was written, in UTC."""
     settings: Settings
     declared: Declared
-    """The looks and their levels, declared before the first run."""
+    """The numbers of pairs after which the test may decide, and the significance level at each, fixed before the first
+    run."""
     record: Arm
     candidate: Arm
     added_statements: int | None
-    """The candidate's Python statements minus the record's; None if the arms are commands."""
+    """The candidate's Python statements minus the record's; None for commands, or if a file cannot be parsed."""
     jobs: Count
-    """Runs at a time."""
+    """Largest number of runs at the same time."""
     executor: Literal["local", "ray"]
     record_seeds: tuple[Count, ...]
     candidate_seeds: tuple[Count, ...]
     runs: tuple[Trial, ...]
-    """In the order of arms and seeds, the record's first. Runs that were stopped by the decision are left out."""
+    """The record's runs, then the candidate's, each in the order of seeds. Runs that were still going when the verdict
+    was reached are left out."""
     verdict: Verdict
 
     @property
@@ -80,11 +82,12 @@ def decide_trials(
     trials: Sequence[FinishedTrial | FailedTrial],
     added_statements: int | None,
 ) -> Verdict:
-    """The verdict on the runs so far, by the looks that `declared` names. Pairs count in the order of their seeds.
+    """The verdict on the runs so far. `declared` says after how many pairs the test may decide.
 
-    If the runs before a failed run do not decide, the failed run does: if it is the candidate's, the candidate is
-    rejected; if it is the record's, the comparison stays undecided. The order in which runs ended does not matter. If
-    several seeds of an arm give the same numbers, the trainer ignores its seed, and these runs count as one.
+    Pairs count in the order of their seeds, whichever run ended first. If a run failed, the pairs before it may still
+    decide. If they do not, a failed run of the candidate rejects the candidate, and a failed run of the record leaves
+    the comparison undecided. If two seeds of an arm give the same numbers, the trainer ignores its seed, and the
+    comparison is undecided.
     """
     added = added_statements or 0
     verdict: Callable[..., Verdict] = partial(
@@ -134,7 +137,7 @@ def _weigh(
     candidates: Sequence[FinishedTrial],
     verdict: Callable[..., Verdict],
 ) -> Verdict:
-    """The verdict on finished runs, without regard to failed ones."""
+    """The verdict on finished runs, as if no run had failed."""
     enough_records = declared.design == "paired" or len(records) >= settings.stored_runs
     if len(candidates) < declared.looks[0] or not enough_records:
         return verdict(decision="undecided", reasons=("too_few_pairs",), next_look=declared.looks[0])
@@ -192,13 +195,13 @@ class Compared(Strict):
     pairs: Count
     metric: str
     alpha: float
-    """False-accept rate. It is listed because the same runs may be judged again with another rate or metric."""
+    """False-accept rate. It is listed because the same runs may be judged again with another rate."""
     path: str
     """Path of its comparison.json."""
 
 
 def kept_comparisons(store: Path) -> list[Compared]:
-    """The comparisons in a folder `.llmbench`, newest first. Files of other versions are skipped."""
+    """The comparisons in a folder `.llmbench`, newest first. Files that cannot be read are skipped."""
     found = []
     for path in store.glob(f"comparisons/*/{NAME}"):
         try:
@@ -235,7 +238,10 @@ def _up_to_a_failure(runs: Sequence[FinishedTrial | FailedTrial]) -> list[Finish
 def _first_failure(
     declared: Declared, arms: Mapping[ArmName, Sequence[FinishedTrial | FailedTrial]]
 ) -> FailedTrial | None:
-    """The first failed run. A pair counts when both of its runs have ended; its record's run comes first."""
+    """The first failed run in the order of the seeds, within a pair the record's first; None if no run failed.
+
+    Only pairs of which both runs have ended are searched.
+    """
     count = None if declared.design == "stored" else min(map(len, arms.values()))
     for pair in zip_longest(*(own[:count] for own in arms.values())):
         for run in pair:
@@ -245,14 +251,14 @@ def _first_failure(
 
 
 def _is_fine(run: FinishedTrial) -> bool:
-    """Whether a run's number has enough digits that two runs do not agree by chance, as two accuracies of 0.85 may."""
+    """Whether a run's number has so many digits that two runs do not agree by chance, as two accuracies of 0.85 may."""
     return len(repr(run.value).partition("e")[0].replace(".", "").strip("-0")) >= FINE_DIGITS
 
 
 def _repeated(runs: Sequence[FinishedTrial]) -> str | None:
-    """A sentence that names two seeds of an arm whose numbers agree to the last digit; None if there are none.
+    """A sentence that names two seeds of an arm whose numbers are exactly the same; None if there are none.
 
-    If the numbers have few digits, all runs of the arm must agree, and there must be at least CHANCE_RUNS.
+    Numbers with few digits may agree by chance. They count only if all runs of an arm, at least CHANCE_RUNS, agree.
     """
     seen: dict[tuple[str, str], list[FinishedTrial]] = {}
     for run in runs:
@@ -265,7 +271,7 @@ def _repeated(runs: Sequence[FinishedTrial]) -> str | None:
 
 
 def check_comparison(path: Path) -> tuple[Comparison, list[str]]:
-    """Read a comparison's file. Returns the comparison, and a sentence for each part that contradicts its runs.
+    """Read and check a comparison's file. Returns the comparison, and one sentence for each problem.
 
     Raises LlmbenchError if the file cannot be read.
     """
@@ -279,21 +285,21 @@ def check_comparison(path: Path) -> tuple[Comparison, list[str]]:
     if declared.model_copy(update={"levels": theirs.levels}) != theirs or not np.allclose(
         declared.levels, theirs.levels, rtol=SAME_LEVEL, atol=0
     ):
-        problems.append("declared: the looks, their levels or the design do not follow from the settings")
+        problems.append("declared: the looks, their levels or the design are not those that the settings give")
         declared = theirs
     if found.seeds != seeds_of(settings, found.record, found.candidate):
-        problems.append("seeds: they do not follow from the settings and the two arms")
+        problems.append("seeds: they are not those that the settings and the two arms give")
     commands = (settings.run or settings.record, settings.run or settings.candidate)
     if (found.record.command, found.candidate.command) != commands:
         problems.append("record, candidate: their commands are not those of the settings")
     if any(run.reading != settings.reading for run in found.runs if run.status == "finished"):
         problems.append(
-            "runs: their numbers were read with another metric, metric_file, also or curve than in the settings"
+            "runs: their numbers were read with another metric, metric_file, also or curve than the settings have"
         )
     asked = {(arm, seed) for arm, seeds in found.seeds.items() for seed in seeds}
     made = [(run.arm, run.seed) for run in found.runs]
     if len(set(made)) != len(made) or not set(made) <= asked:
-        problems.append("runs: a run occurs twice, or has a seed that is not among the comparison's")
+        problems.append("runs: a run occurs twice, or has a seed that is not one of the comparison's seeds")
     if len({run.machine for run in found.runs if found.executor == "local"}) > 1:
         problems.append("runs: they come from different machines")
     again = decide_trials(settings, declared, found.seeds, found.runs, found.added_statements)

@@ -25,7 +25,7 @@ Group = tuple[tuple[ArmName, int], ...]
 
 
 class Contest:
-    """A comparison in progress."""
+    """A comparison in progress: which runs exist, which are still needed, and the verdict so far."""
 
     def __init__(self, settings: Settings, arms: Arms, places: Places, store: Path, tell: Tell) -> None:
         self.settings, self.arms, self.places = settings, arms, places
@@ -42,38 +42,38 @@ class Contest:
         if file is None or OUT in file or self.places.jobs == 1 or (alone and (SEED in file or self._at_a_time == 1)):
             return
         raise LlmbenchError(
-            f"two runs at a time would both write '{file}'; put {{out}} into it and into the command, as in "
-            f"`python train.py --seed {{seed}} --out {{out}}`, or give --jobs 1"
+            f"two runs at a time would both write '{file}'; put {{out}}, the run's own folder, into this path and into "
+            f"the command, as in `python train.py --seed {{seed}} --out {{out}}`, or give --jobs 1"
         )
 
     @property
     def _at_a_time(self) -> int:
-        """How many pairs run at a time or, with kept runs of the record, how many runs of the candidate."""
+        """Number of pairs that run at a time; in the design `stored`, which has no pairs, number of runs."""
         return max(1, self.places.jobs // (1 if self.declared.design == "stored" else 2))
 
     @property
     def folder(self) -> Path:
-        """The folder that keeps the comparison."""
+        """The folder of the comparison's file. Arms and settings determine it."""
         arms = (self.arms.record, self.arms.candidate)
         words = [word for arm in arms for word in (arm.command, arm.sources)]
         own = self.settings.model_dump_json(exclude={"run", "record", "candidate"})
         return self.store.folder / "comparisons" / self.store.key("comparison", own, *words)[:12]
 
     def run(self) -> Comparison:
-        """Make the missing runs until the rule decides, and write the comparison's file.
+        """Make the missing runs until the rule decides, write the comparison's file, and return its content.
 
-        Raises InterruptedRunError on Ctrl-C or SIGTERM, LlmbenchError if a command cannot be started.
+        Raises InterruptedRunError on Ctrl-C or SIGTERM, and LlmbenchError if a command cannot be started.
         """
         self._take_kept()
         if self._goes_on():
             with self._stopped_by_signals():
                 self._make_runs()
-            self.verdict = self._decide()  # the file's verdict rests on all runs that the file holds
+            self.verdict = self._decide()  # the verdict in the file must follow from all runs in the file
         if self.interrupted:
             count = sum(isinstance(trial, FinishedTrial) for trial in self.trials.values())
             raise InterruptedRunError(
-                f"interrupted; {count} finished run{'' if count == 1 else 's'} kept, unfinished runs are lost; the "
-                f"same command continues"
+                f"interrupted; {count} finished run{'' if count == 1 else 's'} kept, unfinished runs are lost; run the "
+                f"same command again to continue"
             )
         return self._keep()
 
@@ -105,7 +105,7 @@ class Contest:
         )
 
     def _take_kept(self) -> None:
-        """Use the runs that earlier commands finished, in the order of the seeds, until the rule decides."""
+        """Use finished runs that earlier commands kept, in the order of the seeds, until the rule decides."""
         for group in self._groups():
             for arm, seed in group:
                 kept = self.store.kept(arm, seed)
@@ -119,9 +119,9 @@ class Contest:
                 break
 
     def _groups(self) -> Iterator[Group]:
-        """The groups of runs that are made together: pairs, or single runs in the stored design.
+        """The groups of runs that are made together: pairs or, in the design `stored`, single runs.
 
-        Which arm of a pair comes first alternates.
+        The record's run comes first in one pair, and the candidate's in the next pair.
         """
         record: list[tuple[ArmName, int]] = [("record", seed) for seed in self.seeds["record"]]
         candidate: list[tuple[ArmName, int]] = [("candidate", seed) for seed in self.seeds["candidate"]]
@@ -135,7 +135,7 @@ class Contest:
     # --- running ---------------------------------------------------------------------------------------------------
 
     def _make_runs(self) -> None:
-        """Make the next groups in all free places until the rule decides."""
+        """Make the groups of runs, as many at a time as places are free, until the rule decides."""
         waiting, active = iter(self._groups()), set[Future[None]]()
         with ThreadPoolExecutor(self._at_a_time) as pool, ThreadPoolExecutor(self.places.jobs) as runners:
             try:
@@ -149,7 +149,7 @@ class Contest:
                     if done:
                         self._look()
             finally:
-                self.places.stopping.set()  # stops unfinished runs, which are not needed
+                self.places.stopping.set()  # stops unfinished runs, which are no longer needed
                 wait(active)
                 self._raise_errors(active)
 
@@ -158,7 +158,7 @@ class Contest:
 
     @staticmethod
     def _raise_errors(futures: Iterable[Future[None]]) -> None:
-        """Raise the first error of the finished groups. That a run was stopped is not an error here."""
+        """Raise the first error of the finished groups. A run that was stopped is not an error here."""
         for one in futures:
             error = one.exception()
             if error is not None and not isinstance(error, InterruptedRunError):

@@ -1,7 +1,7 @@
 """Reads a run's number: a match of a regular expression, a key of a JSON file, or a line `METRIC name=value`.
 
-If the last value is NaN or infinite, the run has no number. Therefore NaN is searched for as well: an expression such
-as `([0-9.]+)` would skip the NaN of a diverged run and find the last good number before it.
+If the last value is NaN or infinite, the run has no number. Both are therefore searched for as well, because an
+expression such as `([0-9.]+)` would skip the NaN of a diverged run and find an earlier, good number.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from harness.core.track import LONGEST_QUOTE
 from harness.rule.stats import LARGEST
 
 LONGEST_LOG = 64 << 20
-"""Most bytes of a log that are read, from its end."""
+"""Largest number of bytes that are read from the end of a log."""
 TAIL_LINES = 15
 MOST_POINTS = 1000
-"""Most points of a curve. A longer curve is thinned out evenly."""
+"""Largest number of points of a curve. Of a longer curve, every second, third, ... point is kept."""
 NOT_A_NUMBER = rb"([+-]?(?:[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?))"
 ALONE = rb"(?![A-Za-z_])"
-"""Put after NOT_A_NUMBER in an expression, so that the words `nanoGPT` and `info` do not match."""
+"""Follows NOT_A_NUMBER in an expression, so that the words `nanoGPT` and `info` do not match."""
 
 
 class NoNumberError(Exception):
@@ -51,7 +51,8 @@ def check_patterns(metric: str, metric_file: str | None, also: Mapping[str, str]
         _compile(metric, 1, "metric")
     elif metric_file is None and not re.fullmatch(r"[\w./-]+", metric):
         raise LlmbenchError(
-            f"metric '{metric}' is not a name and has no group around the number; write it as 'val loss ([0-9.]+)'"
+            f"metric '{metric}' is neither a name nor a regular expression with a group around the number, such as "
+            f"'val loss ([0-9.]+)'; write it as one of these"
         )
     for name, pattern in also.items():
         _compile(pattern, 1, f"also.{name}")
@@ -63,7 +64,7 @@ def _compile(pattern: str, groups: int, name: str) -> re.Pattern[bytes]:
     try:
         found = re.compile(pattern.encode(), re.MULTILINE)
     except (re.error, OverflowError, RecursionError) as error:
-        raise LlmbenchError(f"{name} '{pattern[:LONGEST_QUOTE]}' is not a regular expression: {error}") from error
+        raise LlmbenchError(f"{name} '{pattern[:LONGEST_QUOTE]}' is not a valid regular expression: {error}") from error
     if found.groups != groups:
         what = "one group, (...), around the number" if groups == 1 else "two groups, around the step and the number"
         raise LlmbenchError(f"{name} '{pattern}' must have {what}; write any other group as (?:...)")
@@ -73,7 +74,7 @@ def _compile(pattern: str, groups: int, name: str) -> re.Pattern[bytes]:
 def read_run(
     metric: str, file: Path | None, also: Mapping[str, str], curve: str | None, log: Path, *, since: float
 ) -> Reading:
-    """The numbers of a run that has ended. `file` must be newer than `since`, in seconds since 1970.
+    """The numbers of a run that has ended. `file` must be written after `since`, a time in seconds since 1970.
 
     Raises NoNumberError if the run has no number.
     """
@@ -88,7 +89,7 @@ def read_run(
         raise NoNumberError(f"no number: '{metric}' is not in {file or 'its output'}")
     value = found[-1]
     if not _is_usable(value):
-        beyond = f", beyond {LARGEST:g}" if math.isfinite(value) else ""
+        beyond = f", which is beyond {LARGEST:g}" if math.isfinite(value) else ""
         raise NoNumberError(f"no number: the last value of '{metric}' is {value}{beyond}")
     others = {}
     for name, pattern in also.items():
@@ -130,12 +131,12 @@ def _matches(pattern: str, text: bytes, name: str | None = None) -> Iterator[flo
 
 
 def _with_not_a_number(pattern: str) -> re.Pattern[bytes] | None:
-    """The expression, with its group replaced by one that matches NaN and infinity; None if that is impossible."""
+    """The expression, with its group replaced by a group that matches NaN and infinity; None if that is impossible."""
     place = _group(pattern)
     if place is None:
         return None
     before, after = pattern[: place[0]].encode(), pattern[place[1] :].encode()
-    alone = b"" if after[:1].isalpha() else ALONE  # a unit follows the number
+    alone = b"" if after[:1].isalpha() else ALONE  # a letter after the number belongs to a unit
     try:
         return re.compile(before + NOT_A_NUMBER + alone + after, re.MULTILINE)
     except re.error:
@@ -143,7 +144,7 @@ def _with_not_a_number(pattern: str) -> re.Pattern[bytes] | None:
 
 
 def _group(pattern: str) -> tuple[int, int] | None:
-    """The positions at which an expression's only capturing group begins and ends."""
+    """The positions at which an expression's only capturing group begins and ends; None if it has none."""
     open_at: list[int | None] = []
     place, in_set = 0, False
     while place < len(pattern):
@@ -189,7 +190,7 @@ def _numbers_in(file: Path, key: str, since: float) -> Iterator[float]:
     except (OSError, UnicodeDecodeError) as error:
         raise NoNumberError(f"no number: {file} cannot be read ({error})") from error
     if written < since - 2:  # some file systems store times in whole seconds
-        raise NoNumberError(f"no number: the trainer did not write {file}; it is older than the run")
+        raise NoNumberError(f"no number: the trainer did not write {file}; this file is older than the run")
     for content in _documents(file, text):
         for part in key.split("."):
             content = content.get(part) if isinstance(content, dict) else None
@@ -199,11 +200,11 @@ def _numbers_in(file: Path, key: str, since: float) -> Iterator[float]:
             except OverflowError:  # an integer of 400 digits
                 yield math.inf
         elif content is not None:
-            raise NoNumberError(f"no number: '{key}' in {file} is {content!r:.80}")
+            raise NoNumberError(f"no number: '{key}' in {file} is {content!r:.80}, which is not a number")
 
 
 def _documents(file: Path, text: str) -> Iterator[object]:
-    """The file's JSON document or, in a JSON-lines file, the document of each line."""
+    """The content of a JSON file or, for a JSON-lines file, the content of each line."""
     try:
         yield json.loads(text)
         return

@@ -1,4 +1,4 @@
-"""Where runs are made: on this machine, with own cores or a GPU for each run, or on a Ray cluster."""
+"""Places that make runs: this machine, where each run gets its own cores or a GPU, or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Run = Callable[[Request], Ended]
 
 
 class Places(ABC):
-    """Runs commands, at most `jobs` at a time. Called from one thread for each run."""
+    """Runs commands, at most `jobs` at a time. Each call of `run` comes from a thread of its own."""
 
     executor: Literal["local", "ray"]
     machine: Machine
@@ -33,7 +33,7 @@ class Places(ABC):
 
     @abstractmethod
     def run(self, request: Request) -> Ended:
-        """Run one command to its end. Raises InterruptedRunError once `stopping` is set."""
+        """Run one command, and return how it ended. Raises InterruptedRunError as soon as `stopping` is set."""
 
 
 class LocalPlaces(Places):
@@ -80,7 +80,7 @@ class LocalPlaces(Places):
 
 
 def visible_gpus() -> list[str]:
-    """The NVIDIA GPUs that runs may use, each as it is named in CUDA_VISIBLE_DEVICES."""
+    """The NVIDIA GPUs that runs may use, each by its name for CUDA_VISIBLE_DEVICES."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [name.strip() for name in given.split(",") if name.strip() not in ("", "-1")]
@@ -102,7 +102,7 @@ def _nvidia_smi(*options: str) -> list[str]:
 class RayPlaces(Places):
     """Runs commands as tasks on a running Ray cluster.
 
-    Its machines must see this folder and the worktrees under the same paths.
+    All machines of the cluster must have this folder and the worktrees under the same paths.
     """
 
     executor = "ray"
@@ -141,7 +141,10 @@ class RayPlaces(Places):
 
 
 def _supervise_there(script: str, line: str) -> str:
-    """Run the supervisor's text on a machine of the cluster. Ray sends this function's code to that machine."""
+    """Run `script`, the text of supervise.py, with the request `line`, and return what it prints.
+
+    Ray sends this function's code to a machine of the cluster, so it must import all that it needs.
+    """
     import subprocess as there
     import sys
 

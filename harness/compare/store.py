@@ -26,7 +26,7 @@ from harness.core.project import make_folder, read_text, sha256, write_atomic
 from harness.rule.verdict import Verdict
 
 STORE = ".llmbench"
-"""Name of the folder that holds runs and comparisons, beside the trainer; git ignores it."""
+"""Name of the folder, beside the trainer, that holds runs and comparisons. Git ignores this folder."""
 LOG, RESULT = "output.log", "run.json"
 ENOUGH_DISK = 1 << 20
 
@@ -48,7 +48,10 @@ Tell = Callable[["Step | Verdict"], None]
 
 
 def fill(command: str, seed: int, out: Path) -> str:
-    """The command of one run. The path is escaped so that it stays one word for the shell, in quotes or not."""
+    """The command of one run: `command` with `{seed}` and `{out}` replaced.
+
+    The path `out` is escaped, so that it stays one word for the shell, whether it is in quotes or not.
+    """
     done, quote, place = "", "", 0
     command = command.replace(SEED, str(seed))
     while place < len(command):
@@ -76,7 +79,7 @@ _QUOTED: dict[str, Callable[[str], str]] = {
 
 
 def _ending(code: int) -> str:
-    """An exit code in words; a negative one is a signal."""
+    """An exit code in words. A negative exit code stands for the signal that ended the process."""
     if code > 0:
         return f"code {code}"
     with suppress(ValueError):  # a real-time signal has no name
@@ -85,7 +88,7 @@ def _ending(code: int) -> str:
 
 
 class TrialStore:
-    """Makes and keeps the runs of two arms. Called from one thread for each run."""
+    """Makes and keeps the runs of two arms. Its methods are called from one thread for each run."""
 
     def __init__(self, settings: Settings, arms: Arms, places: Places, folder: Path, tell: Tell) -> None:
         self.settings, self.arms, self.places, self.folder, self._tell = settings, arms, places, folder, tell
@@ -96,7 +99,7 @@ class TrialStore:
             write_atomic(folder / ".gitignore", "*\n")
 
     def obtain(self, arm: ArmName, seed: int) -> FinishedTrial | FailedTrial:
-        """Make a run, unless it is kept, and return its result. If another command is making it, wait for that one."""
+        """The kept result of a run; if there is none, make the run, or wait for another process that is making it."""
         folder = self.place_of(arm, seed)
         make_folder(folder)
         lock = filelock.FileLock(folder / "lock", timeout=0)
@@ -139,8 +142,8 @@ class TrialStore:
         tail = tail_of(read_log(log, 1 << 16))
         if settings.run is None and digest_of_folder(cwd)[0] != self.arms.record.sources:
             raise LlmbenchError(
-                f"tracked or Python files of {cwd} changed during a run, so it belongs to no version of them; let the "
-                f"trainer write into {OUT}, and to edit during a comparison, compare two revisions"
+                f"tracked or Python files of {cwd} changed during a run, so it is not known which version ran; let the "
+                f"trainer write only into {OUT}, and compare two revisions if you want to edit files meanwhile"
             )
         self._refuse_what_is_no_result(command, ended, tail, folder)
         facts: dict[str, Any] = {
@@ -162,7 +165,10 @@ class TrialStore:
         return self._read(facts, folder, since)
 
     def _read(self, facts: dict[str, Any], folder: Path, since: float) -> FinishedTrial | FailedTrial:
-        """The result of a run that exited with 0. Its numbers are read from its log and files by the settings."""
+        """The result of a run that exited with 0. Its numbers are read from its log and files as the settings say.
+
+        A metric file that is older than `since`, the run's start in seconds since 1970, does not count.
+        """
         settings, log = self.settings, folder / LOG
         file = None
         if settings.metric_file is not None:
@@ -179,7 +185,7 @@ class TrialStore:
         return FinishedTrial(status="finished", **facts, reading=self.reading, **read._asdict())
 
     def _refuse_what_is_no_result(self, command: str, ended: Ended, tail: tuple[str, ...], folder: Path) -> None:
-        """Raises LlmbenchError if the arm did not cause the failure: unknown command, full disk, or a kill."""
+        """Raises LlmbenchError if a run failed for a reason outside the arm: unknown command, full disk, or a kill."""
         if ended.timed_out or ended.code == 0:
             return
         end = tail[-1] if tail else "it printed nothing"
@@ -187,27 +193,30 @@ class TrialStore:
             raise LlmbenchError(f"`{command}` cannot be started: {end}; check the command in a shell")
         if FULL in "\n".join(tail) or shutil.disk_usage(folder).free < ENOUGH_DISK:
             raise LlmbenchError(
-                f"the disk is full, so `{command}` failed; free space and run the same command again: finished runs "
-                f"are kept"
+                f"the disk is full, so `{command}` failed; free space and run the same command again (finished runs "
+                f"are kept)"
             )
-        if ended.code in (-signal.SIGKILL, 128 + signal.SIGKILL):  # the shell, or what it started
+        if ended.code in (-signal.SIGKILL, 128 + signal.SIGKILL):  # the shell was killed, or a process that it started
             raise LlmbenchError(
-                f"`{command}` was killed by signal 9 from outside, perhaps because memory ran out; try fewer --jobs"
+                f"`{command}` was killed by signal 9 from outside, perhaps because memory ran out; try a smaller --jobs"
             )
 
     def kept(self, arm: ArmName, seed: int) -> FinishedTrial | FailedTrial | None:
-        """The last result of a run; None if there is none."""
+        """The kept result of a run; None if there is none.
+
+        If other settings say how to read numbers than when the result was kept, its numbers are read again.
+        """
         path = self.place_of(arm, seed) / RESULT
         if not path.is_file():
             return None
         try:
             found = TRIAL.validate_json(read_text(path))
-        except ValidationError:  # from another version, or incomplete: made again
+        except ValidationError:  # the file is incomplete or from another version, so the run is made again
             return None
         found = found.model_copy(update={"arm": arm})
         if found.reading == self.reading or (isinstance(found, FailedTrial) and found.kind != "no_number"):
             return found
-        if OUT not in (self.settings.metric_file or OUT):  # a later run may have written that file
+        if OUT not in (self.settings.metric_file or OUT):  # a later run may have overwritten the metric file
             return None
         again = self._read(found.model_dump(include=_FACTS), path.parent, 0.0)
         write_atomic(path, TRIAL.dump_json(again, indent=1))
@@ -219,7 +228,7 @@ class TrialStore:
         return self.folder / "runs" / self.key(own.command, own.sources, own.folder)[:12] / str(seed)
 
     def key(self, *words: str) -> str:
-        """Digest of everything that a run's number depends on, except its seed."""
+        """Digest of `words`, and of the machine and the settings that affect a run's number. The seed is left out."""
         settings = self.settings
         own = settings.model_dump_json(include={"seed_variable", "setup", "link"})
         machine = self.places.machine.model_dump_json() if self.places.executor == "local" else "ray"

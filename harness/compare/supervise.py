@@ -1,4 +1,4 @@
-"""A script that supervises one run: it starts the command, measures its time, and ends it at its time limit.
+"""A script that supervises one run: it starts the command, measures its time, and ends it if it exceeds its time limit.
 
 The script imports nothing from llmbench, so that its text can be sent to a machine of a cluster. It reads a JSON line
 (command, cwd, environment, log, cores, timeout_s) from stdin, and writes a JSON line (code, wall_s, cpu_s, timed_out)
@@ -25,24 +25,24 @@ PATIENCE_S = 5.0
 
 try:
     import psutil
-except ImportError:  # a machine of a cluster may lack it; then only the command's process group is ended
+except ImportError:  # a machine of a cluster may lack psutil; then only the command's process group is ended
     psutil = None
 
 
 def adopt_orphans() -> None:
-    """On Linux, make daemons that the command forks children of this process, so that `family` finds them."""
+    """On Linux, become the parent of processes whose own parent ends, so that `family` finds all of them."""
     if psutil is not None:
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def family() -> list[Any]:
-    """All descendants of this process, also those in their own session, such as torchrun's workers."""
+    """All descendants of this process, also those in a session of their own, such as torchrun's workers."""
     return psutil.Process().children(recursive=True) if psutil else []
 
 
 def reap(leader: int) -> None:
-    """Collect adopted processes that have ended, so that they do not remain as zombies."""
+    """Collect child processes that have ended, so that they do not remain as zombies; `leader` is left out."""
     for child in psutil.Process().children() if psutil else []:
         if child.pid != leader:  # the main thread collects the exit code of `leader`
             with contextlib.suppress(OSError):
@@ -57,7 +57,10 @@ def lives(member: Any) -> bool:
 
 
 def end(process: subprocess.Popen[bytes], *, whole: bool) -> None:
-    """End all processes of a command, or without `whole` only its process group: SIGTERM, wait, SIGKILL."""
+    """End a command's processes with SIGTERM and, if they have not ended after some seconds, with SIGKILL.
+
+    These are all its descendants if `whole` is true, else only the processes in its process group.
+    """
     for number, patience_s in ((signal.SIGTERM, PATIENCE_S), (getattr(signal, "SIGKILL", signal.SIGTERM), 0)):
         members = family() if whole else []
         try:
@@ -68,7 +71,7 @@ def end(process: subprocess.Popen[bytes], *, whole: bool) -> None:
         for member in members:
             try:
                 member.send_signal(number)
-            except psutil.Error:  # gone
+            except psutil.Error:  # the process has ended
                 continue
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline and (is_group(process.pid) or any(map(lives, members))):
@@ -124,7 +127,7 @@ def main() -> None:
         code, cpu_s = process.wait(), None
     wall_s = time.monotonic() - begun
     timer.cancel()
-    end(process, whole="time" in why or "gone" in why)  # processes that the command left in its group
+    end(process, whole="time" in why or "gone" in why)  # the command may have left processes in its group
     said = {"code": code, "wall_s": wall_s, "cpu_s": cpu_s, "timed_out": "time" in why}
     with contextlib.suppress(BrokenPipeError):  # the caller is gone
         sys.stdout.write(json.dumps(said) + "\n")

@@ -1,4 +1,4 @@
-"""One run of a trainer: the request for it, and its result, which is a number or the reason why there is none."""
+"""One run of a trainer: the request for it, and its result, which is a number or the reason why it has none."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ class TrialFacts(Strict):
     arm: ArmName
     seed: Count
     began: str
-    """Start of the run: UTC, ISO 8601."""
+    """Start of the run in UTC, as ISO 8601."""
     wall_s: float
+    """Wall-clock time of the run in seconds."""
     cpu_s: float | None
     """Processor seconds of the command and of the children that it waited for; None if the system reports none."""
     tries: Positive
-    """Number of attempts. A run without a number is made again by the next command."""
+    """How often this run was made. The next llmbench command makes a failed run again."""
     session: str
     """Id of the llmbench command that made the run. Times are compared only between runs with the same id."""
     machine: Machine
     reading: Sha256
-    """Digest of the settings by which the run's number was read."""
+    """Digest of the settings that said how to read the run's number."""
 
 
 class FinishedTrial(TrialFacts):
@@ -48,11 +49,11 @@ class FinishedTrial(TrialFacts):
     status: Literal["finished"]
     value: Number
     also: dict[str, Number]
-    """Further numbers, shown and not judged."""
+    """Further numbers, which are shown but not judged: name -> number."""
     curve: tuple[tuple[Number, Number], ...]
     """The points of the curve, each (step, number)."""
     trace: Sha256
-    """Digest of all numbers of the run. Two seeds of an arm with the same digest count as one run."""
+    """Digest of all numbers of the run. If two seeds of an arm have the same digest, the trainer ignores its seed."""
 
 
 class FailedTrial(TrialFacts):
@@ -70,7 +71,7 @@ TRIAL: TypeAdapter[FinishedTrial | FailedTrial] = TypeAdapter(Trial)
 
 
 class Request(NamedTuple):
-    """The command that a supervisor is to run, and how."""
+    """A command for a supervisor (supervise.py), and how to run it."""
 
     command: str
     cwd: Path
@@ -89,14 +90,14 @@ class Ended(Strict):
     """A supervisor's report about a command that has ended."""
 
     code: int
-    """Exit code, negative for a signal."""
+    """Exit code; if a signal ended the command, minus the signal's number."""
     wall_s: float
     cpu_s: float | None
     timed_out: bool
 
 
 class Supervised:
-    """A command that runs under a supervisor. If the supervisor ends, so does the command."""
+    """A command that runs under a supervisor (supervise.py). If llmbench ends, the supervisor ends the command."""
 
     def __init__(self, request: Request) -> None:
         self._process = subprocess.Popen(
@@ -116,7 +117,10 @@ class Supervised:
         self._process.stdin.close()
 
     def wait(self, poll_s: float | None = None) -> Ended | None:
-        """The supervisor's report; None if it ended without one. Raises TimeoutExpired after `poll_s` seconds."""
+        """Wait at most `poll_s` seconds, and return the supervisor's report; None if it ended without a report.
+
+        Raises TimeoutExpired if it has not ended by then.
+        """
         self._process.wait(poll_s)
         assert self._process.stdout is not None
         with self._process.stdout as said:

@@ -86,7 +86,7 @@ GIVE_WAY = ("date", "params", "stmts", "time", "pairs")  # columns left out on a
 
 
 def board_tables(rows: Sequence[Row], width: int, newest: int | None = None) -> list[Table]:
-    """The tables of the board, for a terminal of `width` characters. Rows of earlier editions are dimmed.
+    """The tables of the board, for a terminal of `width` characters. Rows of earlier versions of a track are dimmed.
 
     Each table has at most the `newest` rows. All have the same columns. Only the column `change` wraps; if there is
     still no room, columns are left out.
@@ -103,7 +103,7 @@ def board_tables(rows: Sequence[Row], width: int, newest: int | None = None) -> 
         for row in found[:newest]:
             cells = {column.head: column.text(row) for column in columns}
             cells["change"] = fold_recipe(cells["change"], widths["change"])
-            table.add_row(*cells.values(), style="dim" if title == "earlier editions" else None)
+            table.add_row(*cells.values(), style="dim" if title == "earlier versions of the track" else None)
         tables.append(table)
     return tables
 

@@ -51,10 +51,10 @@ def test_the_readme_says_what_the_audit_would_have_found(audited: tuple[Project,
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("weights_sha256", "0" * 64, "matches no run of the candidate"),
+        ("weights_sha256", "0" * 64, "is not the digest of the weights of any run of the candidate"),
         ("positions", 64_444, "the track's val has 64443"),
         ("tested", 64_444, "but val has only 64443 positions"),
-        ("seed", "drawn", "in a filed claim it must be 'weights'"),
+        ("seed", "drawn", "in a submission it must be 'weights'"),
     ],
 )
 def test_an_audit_of_something_else_is_named_even_where_the_readme_agrees(

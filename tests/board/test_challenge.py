@@ -111,7 +111,7 @@ def test_a_retracted_record_falls_back_and_cannot_be_filed_or_challenged_again(d
     shown = sandbox("leaderboard").stdout
     assert "+lucky (retracted)" in shown
     refusal = sandbox.refuses("submit", "--track", "smoke")
-    assert "which was retracted; a claim that was refuted on other seeds cannot be filed again" in refusal
+    assert "which was retracted because re-runs on other seeds refuted it" in refusal
     assert "is already retracted" in sandbox("challenge", "2").stderr
     assert sandbox("verify").returncode == 0  # what was refused left nothing behind
 
@@ -151,7 +151,7 @@ def test_other_seeds_arms_or_outcomes_are_named(disputed: Disputed, tmp_path: Pa
     assert "it is challenge 1" in found('"attempt": 1', '"attempt": 2')
     assert "0001-smoke-baseline is not a record" in found('"number": 2', '"number": 1')
     assert "there is no submission 9" in found('"number": 2', '"number": 9')
-    assert "does not compare what" in found('"lane": "loss"', '"lane": "simplicity"')
+    assert "must repeat the comparison of" in found('"lane": "loss"', '"lane": "simplicity"')
     assert "a submission of the kind challenge must have the field challenge" in found(
         '"kind": "challenge"', '"kind": "negative"'
     )
@@ -276,7 +276,10 @@ def test_an_opening_is_compared_by_bits_where_it_can_be_and_else_by_means(
         (("verify", "submissions/0002-smoke-token_smear", "--rerun", "--max-pairs", "1"), "--max-pairs 2 or more"),
         (("challenge", "1"), "0001-smoke-baseline is not a record"),
         (("challenge", "77"), "there is no submission 77"),
-        (("challenge", "2"), "follow from the commit that merged 0002-smoke-token_smear, and it cannot be found"),
+        (
+            ("challenge", "2"),
+            "computed from the commit that merged 0002-smoke-token_smear, but this commit cannot be found",
+        ),
     ],
 )
 def test_what_cannot_be_trained_again_is_refused_in_a_sentence(

@@ -90,7 +90,10 @@ CAUGHT: dict[str, tuple[Edit, str]] = {
     "another machine in one arm": (setting("provenance.machine.cores", 64, arms=CANDIDATE), "its verdict is undecided"),
     "another package": (setting("provenance.packages.torch", "9", only=1), "its verdict is undecided"),
     "another load": (setting("provenance.jobs", 9, only=1, arms=CANDIDATE), "its verdict is undecided"),
-    "a run from the future": (setting("training.ended", "2099-01-01T00:00:00Z"), "before the end of a run"),
+    "a run from the future": (
+        setting("training.ended", "2099-01-01T00:00:00Z"),
+        "but a run of the candidate arm ended later",
+    ),
     "a slower candidate": (setting("training.cpu_s", lambda s: 9 * s, arms=CANDIDATE), "its verdict is"),
     "a loss that does not win": (setting("evaluation.nats", lambda n: 1.1 * n, arms=CANDIDATE), "its verdict is"),
 }
@@ -124,7 +127,7 @@ def test_the_seeds_of_a_record_follow_from_the_code_of_both_arms(tmp_path: Path)
         assert (
             found == []
             if place == 0
-            else any("but must be those that follow from the code" in problem for problem in found)
+            else any("but must be the seeds that are computed from the code" in problem for problem in found)
         ), found
 
 

@@ -107,7 +107,7 @@ def test_a_step_that_fails_leaves_the_submission_and_says_how_to_go_on(clone: Cl
     shutil.rmtree(clone.remote)
     refusal = clone.sandbox.refuses("submit", "--track", "smoke", "--open", environment=clone.environment)
     assert "`git push` failed" in refusal
-    assert "go on with: git push --set-upstream origin submission/0002-smoke-token_smear && gh pr create" in refusal
+    assert "then run: git push --set-upstream origin submission/0002-smoke-token_smear && gh pr create" in refusal
     assert (clone.sandbox.root / FOLDER / "submission.json").exists()
 
 

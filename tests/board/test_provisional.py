@@ -106,7 +106,7 @@ def test_nobody_challenges_a_record_that_is_not_committed(filed: FiledContest, t
     (sandbox.root / RECORD).rename(tmp_path / "record")
     commit_board(sandbox)
     (tmp_path / "record").rename(sandbox.root / RECORD)
-    assert "0002-smoke-token_smear is not committed; commit it to the main line first" in sandbox.refuses(
+    assert "0002-smoke-token_smear is not committed; commit it to the main branch first" in sandbox.refuses(
         "challenge", "2"
     )
     commit_board(sandbox)
@@ -132,7 +132,7 @@ def test_a_challenge_on_the_seeds_of_a_commit_that_its_author_chose_is_refused(
     (tmp_path / "challenge").rename(sandbox.root / CHALLENGE)
     checked = sandbox.json("verify")
     (problem,) = checked["problems"]["0003-challenge-0002"]
-    assert f"not the commit that merged 0002-smoke-token_smear: the main line has it since {real}" in problem
+    assert f"but 0002-smoke-token_smear was merged by the commit {real}" in problem
     assert not any(problems for name, problems in checked["problems"].items() if name != "0003-challenge-0002")
 
 

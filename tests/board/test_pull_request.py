@@ -220,7 +220,7 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     "second submission": (a_second_submission, "0002-smoke-token_smear and 0003-smoke-again are 2 new submissions"),
     "gitlink": (
         a_gitlink,
-        f"{CLAIM}/vendored is a git repository inside this one (mode 160000); put a plain file there",
+        f"{CLAIM}/vendored is a git repository inside this one (mode 160000); replace it with a plain file",
     ),
     "link": (a_link, f"{VARIANT} is a link (mode 120000)"),
     "executable variant": (
@@ -232,8 +232,8 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
         f"{CLAIM}/README.md is an executable file (mode 100755)",
     ),
     "executable board": (lambda it: (it.root / "leaderboard.csv").chmod(0o755), "leaderboard.csv is an executable"),
-    "no audit": (no_audit, "0002-smoke-token_smear: the record's model was not audited; delete the folder"),
-    "gap": (a_gap, "there is a gap before its number; the next free number is 2"),
+    "no audit": (no_audit, "0002-smoke-token_smear: the trained model was not tested for leaks of val"),
+    "gap": (a_gap, "its number is too high; the next free number is 2"),
 }
 BY_SCRIPT = ("others", "judge", "new submission's run")
 """What the script itself refuses, and one case whose exit code it passes on."""
@@ -273,7 +273,7 @@ def test_runs_of_another_version_of_the_loop_are_refused(pull_request: Repositor
     pull_request.git("checkout", "origin/good", "--", CLAIM, VARIANT, "leaderboard.csv", "README.md")
     pull_request.commit()
     assert (
-        "4 of 4 runs were trained by another version of the base model, the loop or the evaluator"
+        "4 of 4 runs were trained by another version of llmbench's base model, training loop or evaluator"
         in pull_request.said(3)
     )
 
@@ -287,7 +287,7 @@ def test_a_branch_that_lacks_its_base_is_told_to_rebase(pull_request: Repository
     assert (judged.returncode, verified.returncode) == (4, 4)
     assert "does not contain BASE; merge it or rebase onto it" in judged.stderr
     assert "this branch does not contain main" in verified.stderr
-    assert "rebase onto it" in verified.stderr
+    assert "rebase it onto main" in verified.stderr
 
 
 def test_what_is_not_committed_counts_too(pull_request: Repository) -> None:

@@ -169,7 +169,7 @@ def test_a_file_that_does_not_belong_to_a_submission_is_named(board: Project) ->
         ("leaderboard.csv", "base", "bass", "leaderboard.csv does not match"),
         ("submissions/0002-pocket-token_smear/README.md", "val loss", "loss", "README.md does not match the runs"),
         ("submissions/0002-pocket-token_smear/sources/token_smear.py", "zeros_", "ones_", "does not have the digest"),
-        ("submissions/0002-pocket-token_smear/track.toml", "tokens = ", "tokens = 1", "is not the track"),
+        ("submissions/0002-pocket-token_smear/track.toml", "tokens = ", "tokens = 1", "does not have the track_digest"),
         (f"submissions/{RECORD.name}/{run_file('record', SEED)}", "{", "", "is not valid JSON"),
         ("submissions/0001-pocket-baseline/submission.json", '"runs', '"rums', "submission.json"),
         ("tracks/pocket.toml", "alpha = 0.01", "alpha = 0.02", "has changed since its board was opened"),
@@ -191,7 +191,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (project.variants / "token_smear.py").unlink()
     assert "there is no variant" in verify_board(project)["tracks/pocket.toml"][0]
     shutil.rmtree(project.submissions / "0001-pocket-baseline")
-    assert "one is missing or used twice" in verify_board(project)["submissions"][0]
+    assert "1 is missing" in verify_board(project)["submissions"][0]
 
 
 def other_texts(text: str) -> Iterator[str]:

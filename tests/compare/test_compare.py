@@ -222,7 +222,7 @@ def test_a_number_comes_from_a_line_a_file_or_an_environment_variable(folder: Fo
 def test_two_runs_at_a_time_do_not_share_one_file(folder: Folder) -> None:
     code, _, err = folder.commands("", "--metric", "eval.loss", "--metric-file", "log.jsonl")
     assert code == 2
-    assert "two runs at a time would both write 'log.jsonl'; put {out} into it" in err
+    assert "two runs at a time would both write 'log.jsonl'; put {out}" in err
 
 
 def test_a_file_of_an_earlier_run_is_no_result(folder: Folder) -> None:
@@ -231,7 +231,7 @@ def test_a_file_of_an_earlier_run_is_no_result(folder: Folder) -> None:
     os.utime(old, (1, 1))
     code, out, _ = folder.commands("", "--metric", "loss", "--metric-file", "log.json", "--jobs", "1")
     assert code == 4
-    assert "did not write log.json; it is older than the run" in out
+    assert "did not write log.json; this file is older than the run" in out
 
 
 # --- what is kept ---------------------------------------------------------------------------------------------------
@@ -369,17 +369,20 @@ def test_the_settings_file_is_enough(repository: Folder) -> None:
     [
         (("main", "nowhere", "--run", RUN), "there is no revision 'nowhere' in the git repository"),
         (("main", "--run", RUN), "name two revisions to compare"),
-        (("main", "main", "--run", RUN), "hold the same files, so there is nothing to compare"),
-        (("main", "better", "--run", "python train.py"), "'python train.py' takes no seed"),
+        (("main", "main", "--run", RUN), "hold the same files; name revisions that differ"),
+        (("main", "better", "--run", "python train.py"), "'python train.py' has no place for the seed"),
         (("main", "better", "--record", RUN, "--candidate", RUN), "two revisions need one command"),
         (("main", "better", "--run", RUN, "--setup", "echo no; exit 3"), "ended with code 3"),
         (("main", "better", "--run", RUN, "--link", "gone"), "link 'gone': there is no"),
         (("main", "better", "--run", RUN, "--link", "../x"), "is not a path within the repository"),
-        (("main", "better", "--run", RUN, "--looks", "3,2"), "looks ([3, 2]) must rise"),
+        (("main", "better", "--run", RUN, "--looks", "3,2"), "looks ([3, 2]) must be increasing"),
         (("main", "better", "--run", RUN, "--looks", "a"), "--looks 'a' is not a list of whole numbers"),
-        (("main", "better", "--run", RUN, "--metric", "(a"), "is not a regular expression"),
+        (("main", "better", "--run", RUN, "--metric", "(a"), "is not a valid regular expression"),
         (("main", "better", "--run", RUN, "--metric", "(a)(b)"), "must have one group"),
-        (("main", "better", "--run", RUN, "--metric", "val loss"), "is not a name and has no group"),
+        (
+            ("main", "better", "--run", RUN, "--metric", "val loss"),
+            "is neither a name nor a regular expression with a group",
+        ),
         (("main", "better", "--run", RUN, "--also", "x"), "--also 'x' is not NAME=REGEX"),
         (("main", "better", "--run", RUN, "--timeout", "2"), "'2' is not a duration"),
         (("main", "better", "--run", RUN, "--executor", "there"), "there is no executor 'there'"),
@@ -429,7 +432,7 @@ def test_stopped_in_the_middle_it_goes_on_and_no_trainer_is_left(folder: Folder,
     _, err = process.communicate()
     if how == signal.SIGINT:
         assert process.returncode == 130
-        assert "finished runs kept, unfinished runs are lost; the same command continues" in err
+        assert "finished runs kept, unfinished runs are lost; run the same command again" in err
     _, alive = psutil.wait_procs(family, timeout=20)
     assert not alive
     before, kept = len(folder.started), len(finished(folder))

@@ -132,8 +132,8 @@ def written(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> list[
     [
         (lambda found: found["settings"].update(metric="y"), "their numbers were read with another metric"),
         (lambda found: found["record"].update(command="c {seed}"), "their commands are not those of the settings"),
-        (lambda found: found["declared"].update(levels=[1.5, 0.008]), "do not follow from the settings"),
-        (lambda found: found["declared"].update(futility_alpha=None), "do not follow from the settings"),
+        (lambda found: found["declared"].update(levels=[1.5, 0.008]), "are not those that the settings give"),
+        (lambda found: found["declared"].update(futility_alpha=None), "are not those that the settings give"),
         (lambda found: found["declared"]["levels"].__setitem__(0, found["declared"]["levels"][0] * 1.005), "levels"),
     ],
 )
@@ -148,7 +148,7 @@ def test_what_does_not_follow_is_found(tmp_path: Path, change: Callable[[dict[st
         ({"looks": [3, 1000]}, "must end with 50 pairs or fewer"),
         ({"alpha": 1e-300}, "alpha"),
         ({"seed_variable": "A=B"}, "seed_variable"),
-        ({"seeds": [1, 2, 2]}, "seeds must be 8 or more different numbers, found 2"),
+        ({"seeds": [1, 2, 2]}, "seeds must be 8 or more numbers, all different"),
     ],
 )
 def test_settings_that_no_statistic_takes_say_so(given: dict[str, object], words: str) -> None:

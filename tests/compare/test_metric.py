@@ -84,7 +84,7 @@ def test_what_matches_and_is_no_number_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("printed", "words"), [("loss 1e308", r"is 1e\+308, beyond 1e\+100"), ("loss -1e400", "is -inf")]
+    ("printed", "words"), [("loss 1e308", r"is 1e\+308, which is beyond 1e\+100"), ("loss -1e400", "is -inf")]
 )
 def test_a_number_that_no_statistic_takes_is_none(tmp_path: Path, printed: str, words: str) -> None:
     with pytest.raises(NoNumberError, match=words):
@@ -108,7 +108,7 @@ def test_a_further_number_that_is_none_is_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pattern", ["(a{99999999999})", "(?:" * 3000 + "(a)" + ")" * 3000, "(a"])
 def test_an_expression_that_cannot_be_used_says_so(pattern: str) -> None:
-    with pytest.raises(LlmbenchError, match="is not a regular expression"):
+    with pytest.raises(LlmbenchError, match="is not a valid regular expression"):
         check_patterns(pattern, None, {}, None)
 
 

@@ -79,14 +79,14 @@ def test_verify_recomputes_the_gain_on_the_other_size(folder: Path) -> None:
     found = [*evidence_problems(restated(folder, high=0.5))]
     assert any("smoke-s.high is 0.5, but the runs give" in one for one in found)
     silent = Claim(folder, load_submission(folder).model_copy(update={"sizes": None}))
-    assert any("sizes has none, but the track's rule asks for smoke-s" in one for one in evidence_problems(silent))
+    assert any("sizes names none, but the track's rule asks for smoke-s" in one for one in evidence_problems(silent))
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new", "problem"),
     [
         ("candidate-seed-0.json", '"correct": ', '"correct": 1', "does not have the digest that the submission states"),
-        ("track.toml", "tokens = 4096", "tokens = 8192", "is not the version that the track's `holds_on` names"),
+        ("track.toml", "tokens = 4096", "tokens = 8192", "is not the version that `holds_on` in track.toml names"),
         ("record-seed-1.json", "", None, "sizes/smoke-s/record-seed-1.json is missing"),
         ("extra.json", None, "{}", "sizes/smoke-s/extra.json is not part of the submission"),
     ],
