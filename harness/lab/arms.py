@@ -1,4 +1,4 @@
-"""Turns what a user asks to compare into two recipes (the arms of the comparison) and their seeds."""
+"""Turns a user's request into the two recipes to compare (the arms of the comparison) and their seeds."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ def record_recipe(board: Board, track: Track) -> str:
 
 
 def choose_arms(board: Board, track: Track, entry: Entry) -> Arms:
-    """The two recipes to compare: the record's, and the same with the entry's variants added or removed.
+    """The two recipes to compare: the record's, and the record's with the variants of `entry` added or removed.
 
-    If the entry adds a variant that is already part of the record, the two recipes are the record without that variant
-    and the record. Raises LlmbenchError for a wrong entry.
+    If `entry` adds a variant that is already part of the record, the two recipes are the record without that variant
+    and the record. Raises LlmbenchError for a request that is not allowed.
     """
     standing = board.standing(track, entry.lane)
     record = standing.candidate.recipe if standing else format_recipe(())
     held = parse_recipe(record)
     if entry.lane != "loss" and track.rule.design == "stored":
         raise LlmbenchError(
-            f"{track.name} compares candidates with stored runs of the record, and their times cannot be compared; "
-            f"leave out --lane {entry.lane}"
+            f"{track.name} compares candidates with stored runs of the record, whose times cannot be compared with "
+            f"those of new runs; leave out --lane {entry.lane}"
         )
     names = (*entry.added, *entry.removed)
     if not names or len(set(names)) != len(names):
@@ -108,12 +108,12 @@ def contest_seeds(project: Project, track: Track, arms: Arms, stage: Stage) -> l
 
 
 def remember_entry(project: Project, track: Track, entry: Entry) -> None:
-    """Save `entry` as the one that was run last on this track."""
+    """Save `entry`, a user's request, as the last one that was run on this track."""
     write_atomic(_last_entry(project, track), entry.model_dump_json() + "\n")
 
 
 def recall_entry(project: Project, track: Track) -> Entry:
-    """The entry that was run last on this track; an empty one if there was none."""
+    """The user's request that was run last on this track; an empty one if there was none."""
     path = _last_entry(project, track)
     if not path.exists():
         return Entry()

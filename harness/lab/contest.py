@@ -61,7 +61,7 @@ def run_contest(
     announce: Announce = lambda contest, look: None,
     screened: Callable[[Contest], None] = lambda contest: None,
 ) -> Contest:
-    """Run the screen and, if the candidate passes, the confirmation. Returns the last of these that was run.
+    """Run the screen and, if the candidate passes, the confirmation. Returns the runs and verdict of the last one.
 
     The confirmation ends with a verdict, or after `max_pairs` pairs. Only the stages in `stages` are run. If the lane
     or the track has no screen, the confirmation comes first. `screened` is called with the passed screen before the
@@ -168,7 +168,7 @@ def record_runs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int])
 def _pairs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> list[tuple[RunIdentity, ...]]:
     """The two runs of each pair, in the order of `seeds`.
 
-    A confirmation with stored runs has no pairs. Its first item is all stored runs, each other item a candidate's run.
+    With stored runs there are no pairs. The first item is then all stored runs, each other item one candidate's run.
     """
     records, candidates = (
         record_runs(store, arms, stage, seeds),

@@ -56,9 +56,9 @@ class TrackOutlook(Strict):
     hindrances: tuple[str, ...]
     """Reasons why the track does not train here; empty if it does."""
     remarks: tuple[str, ...]
-    """Sentences to read before training, such as about a download or missing pins."""
+    """Sentences to read before training, for example that the text is downloaded first."""
     num_params: Positive
-    """Parameters of the base recipe."""
+    """Number of parameters of the base."""
     train_flops: float
     """Floating-point operations of one training run: 6 for each token and each parameter of a matrix product
     (arXiv:2001.08361), plus attention."""
@@ -202,7 +202,7 @@ class Work(NamedTuple):
 
 
 def track_work(track: Track) -> Work:
-    """The work of a run, counted on the track's model. The model is built on torch's meta device, without memory."""
+    """The computation and memory of a run of the base. Its model is built on torch's meta device, without memory."""
     import torch
 
     model, budget = track.model, track.budget
@@ -308,4 +308,8 @@ def _remarks(track: Track) -> list[str]:
     remarks = ["downloads its text first"] if track.data.source == "hub" and read_manifest(track) is None else []
     if track.num_threads > available_cores():
         remarks.append(f"a run has {track.num_threads} threads, which share {available_cores()} core(s)")
-    return remarks if track.data.pinned else [*remarks, "not pinned: it can train, but nothing can be filed"]
+    return (
+        remarks
+        if track.data.pinned
+        else [*remarks, "tokens not pinned (run `llmbench data pin`), so nothing can be filed"]
+    )

@@ -39,7 +39,7 @@ MEMORY_SHARE = 0.9
 
 
 class Executor(ABC):
-    """Makes single runs. Each call of `make` comes from a thread of its own."""
+    """Makes single runs. `make` is called in a separate thread for each run."""
 
     name: ExecutorName
 
@@ -55,7 +55,7 @@ class Executor(ABC):
     def room(track: Track) -> int:
         """How many runs of `track` can train at the same time, each with the track's threads or with its own GPUs.
 
-        Raises LlmbenchError if no machine of a cluster can train one.
+        Raises LlmbenchError if no machine of the cluster can train a run.
         """
 
     @abstractmethod
@@ -74,7 +74,7 @@ class Executor(ABC):
 
     @contextmanager
     def stopping_by(self, stop: Callable[[], None]) -> Iterator[None]:
-        """While this context is open, a request to stop calls `stop`. An earlier request calls it at once."""
+        """While this context is open, a request to stop calls `stop`. If it came earlier, `stop` is called at once."""
         with self._guard:
             self._stops.add(stop)
             if self.stopping:
@@ -119,7 +119,7 @@ def alike_gpus() -> list[str]:
 def share_out(gpus: Sequence[str], track: Track) -> list[str]:
     """One value of CUDA_VISIBLE_DEVICES for each run that can train at the same time.
 
-    If there are too few GPUs for one run, it returns one value with all of them. Without GPUs it returns none.
+    If there are too few GPUs for one run, the list has one value with all of them. Without GPUs the list is empty.
     """
     size = track.num_processes
     places = [",".join(gpus[i : i + size]) for i in range(0, len(gpus) - size + 1, size)]

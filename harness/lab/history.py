@@ -51,7 +51,7 @@ class Candidate:
 
 
 class Met(Strict):
-    """With what an attempt was compared and how its runs were made, so that these runs can be found again."""
+    """The record that an attempt was compared with, and how its runs were made, so that they can be found again."""
 
     stage: Stage
     record: Recipe
@@ -103,7 +103,7 @@ class Judged(Strict):
     state: str
     """State of the filed record, such as `provisional`; empty if it is confirmed, or if the candidate is no record."""
     here: bool
-    """Whether it was judged on this machine."""
+    """Whether the candidate was judged on this machine."""
     sources: dict[str, Sha256]
     record_sources: dict[str, Sha256] | None
     entry: Entry | None
@@ -133,7 +133,7 @@ def record_attempt(project: Project, board: Board, track: Track, candidate: Cand
 
 
 def record_invalid(project: Project, board: Board, track: Track, candidate: Candidate) -> Observe:
-    """A function that takes the events of runs, and appends a line for each invalid run of `candidate` when it ends."""
+    """Returns a function that takes events of runs, and appends a line when an invalid run of `candidate` ends."""
 
     def observe(run: RunIdentity, event: RunEvent) -> None:
         if (
@@ -221,7 +221,7 @@ def read_history(project: Project, board: Board, track: str | None = None) -> li
         for place, attempt in enumerate(_read_attempts(project, name)):
             one = _judged_here(attempt, name)
             key: Any = (name, place) if one.contest is None else (one.contest, one.stage)
-            found.pop(key, None)  # so that the later verdict takes the later place
+            found.pop(key, None)  # so that a newer verdict also gets a later place in the list
             found[key] = one
     for submission in board.submissions:
         filed = _judged_by(submission, board.state(submission.number))
@@ -299,7 +299,7 @@ def _change(record: Mapping[str, str], candidate: Mapping[str, str]) -> tuple[st
 
 
 def find_unfiled(project: Project, board: Board, track: Track, entry: Entry) -> list[Judged]:
-    """This machine's verdicts on what `entry` asks for, on this version of the track, that are not filed."""
+    """This machine's verdicts that are not filed, on the candidate of `entry` and on this version of the track."""
     asked = (entry.added, entry.removed, entry.lane)
     return [
         one

@@ -1,4 +1,4 @@
-"""Checks of a submission that need computing: training its runs again, and testing its model for leaks (an audit)."""
+"""Checks of a submission that need computing: training its runs again, and testing its model again (an audit)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def claim_track(project: Project, submission: Submission) -> Track:
 
 
 def claim_arms(submission: Submission) -> Arms:
-    """The two recipes of a submission. An opening (the base alone) has no record; that recipe is an empty text."""
+    """The two recipes of a submission. If it files a track's base, there is no record: its recipe is an empty text."""
     record = submission.record.recipe if submission.record else ""
     return Arms(record, submission.candidate.recipe, submission.lane)
 
@@ -105,7 +105,7 @@ def outcome_of(claim: Submission, board: Board, contest: Contest) -> Outcome:
 
 
 def audit_model(store: RunStore, run: FinishedRun, drawn: int | None = None) -> Audit:
-    """Test the model of a run for leaks, at many positions of val. Returns the result (an audit).
+    """Test at many positions of val that the model of a run sees no later tokens and no other rows (an audit).
 
     `drawn` is the seed from which the positions are drawn; by default the seed is computed from the weights and val.
 

@@ -26,7 +26,7 @@ class OtherSizes:
 
     results: dict[str, OtherSize] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
-    """Their evidence: path in the submission's folder -> content."""
+    """The files with the runs behind the results: path in the submission's folder -> content."""
 
     @property
     def lost(self) -> list[str]:

@@ -94,7 +94,7 @@ class RunStore:
         return code_digest(self.project)
 
     def identify(self, recipe: str, seed: int) -> RunIdentity:
-        """Identity of the run of `recipe` with `seed`, with the present code. Raises LlmbenchError for a bad recipe."""
+        """Identity of the run of `recipe` with `seed` and the present code. Raises LlmbenchError for a wrong recipe."""
         return RunIdentity(
             track=self.track.name,
             training_digest=self.track.training_digest,

@@ -112,8 +112,8 @@ def find_contest(
     """What to file for `entry`: `entry` with the options of its runs, both recipes, and the last verdict not yet filed.
 
     A candidate becomes a record only against the present record. A negative result is filed against the record that it
-    was compared with, even if the track has a newer record. Raises LlmbenchError if that record is not filed here, or
-    if a variant has changed.
+    was compared with, even if the track has a newer record. Raises LlmbenchError if that recipe never was the record,
+    or if a variant has changed.
     """
     unfiled = find_unfiled(project, board, track, entry)
     judged = next((one for one in unfiled if one.decision != "undecided"), next(iter(unfiled), None))
@@ -150,7 +150,7 @@ def file_candidate(
 ) -> Filing:
     """The content of a submission from a candidate's kept runs: a negative result if `negative`, else a record.
 
-    `judged` is the candidate's last verdict that is not filed. The model of a record is tested for leaks (an audit).
+    `judged` is the candidate's last verdict that is not filed. The model of a record is tested once more (an audit).
     Raises LlmbenchError if nothing is trained. If `negative` is false and the candidate did not break the record,
     raises RejectedError or UndecidedError.
     """
@@ -190,7 +190,7 @@ def file_candidate(
     audit, first = None, candidates[0]
     if not negative:
         at_most = f"at most {first.training.train_s:.0f} s"
-        tell(f"testing the model of {first.recipe} with seed {first.seed} for leaks (its audit): {at_most}")
+        tell(f"testing that the model of {first.recipe} with seed {first.seed} sees no later tokens: {at_most}")
         with patiently("auditing"):
             audit = audit_model(store, first)
     return Filing(

@@ -130,7 +130,12 @@ def test_a_result_is_listed_and_filed_after_the_record_moved_on(opened: Machine)
 
     opened.move_record()
     refusal = sandbox.refuses("submit", "--variant", "slow", *SMOKE, code=3)
-    for words in ("was rejected against base", "base+token_smear holds", "--negative", "`llmbench run candidate"):
+    for words in (
+        "was rejected against base",
+        "record is now base+token_smear",
+        "--negative",
+        "`llmbench run candidate",
+    ):
         assert words in refusal
     filing = sandbox.json("submit", "--variant", "slow", "--negative", *SMOKE)
     assert filing["folder"] == "submissions/0003-smoke-slow"
@@ -193,7 +198,7 @@ def test_what_was_accepted_against_an_older_record_is_told_how_to_be_confirmed(o
     command = "`llmbench run candidate --variant slow --track smoke --jobs 1`"
     for named in ((), ("--variant", "slow"), ("--variant", "slow", "--negative")):
         refusal = opened.sandbox.refuses("submit", *named, *SMOKE, code=4)
-        for words in ("was accepted against base on 20", f"base+token_smear holds the track now ({RECORD})", command):
+        for words in ("was accepted against base on 20", f"the record is now base+token_smear ({RECORD})", command):
             assert words in refusal
 
 
@@ -205,7 +210,7 @@ def test_a_negative_result_needs_its_files_its_runs_and_a_record_that_was_one(op
         asked = entry.model_copy(update={"jobs": None})
         return find_contest(opened.project, board, opened.track, asked, negative=True)
 
-    with pytest.raises(LlmbenchError, match="judged against base, which never held this version of smoke"):
+    with pytest.raises(LlmbenchError, match="base, which never held the record of this version of smoke"):
         find(Board(()))
     opened.move_record()
     found, arms, _ = find(opened.board)

@@ -54,7 +54,7 @@ def run_on_node(archive: bytes, digest: str, request: str) -> Iterator[tuple[str
             errors.seek(0)
             ended = {"event": "ended", "code": process.returncode, "log": errors.read()[-300:].strip()}
             yield json.dumps(ended), {}
-        finally:  # reached when a task is cancelled; when it is killed, its process is killed too
+        finally:  # reached if Ray cancels the task; if Ray kills the task, its process is killed too
             process.terminate()
             try:
                 process.wait(PATIENCE_S)

@@ -79,7 +79,7 @@ class Contribution(Strict):
     """Interaction of two variants; None for one variant, or if one of the two was not measured by itself."""
     added_statements: Count
     price: float
-    """Statements times the track's `loss_per_statement`. The contribution must exceed it to pay."""
+    """Statements times the track's `loss_per_statement`. A variant pays if its contribution exceeds its price."""
     added_params: int | None = None
     time_ratio: float | None = None
     """Training time with the variants divided by that without them: geometric mean over pairs without resumed runs. It
@@ -247,7 +247,7 @@ def kept_runs(project: Project, track: Track) -> tuple[str, Mapping[str, Runs]]:
     Raises LlmbenchError if none is kept for this version of the track. Also raises if a variant's file has changed
     since, because its price is computed from the present file.
     """
-    folder, again = ablation_folder(project, track), f"make one with `llmbench ablate --save --track {track.name}`"
+    folder, again = ablation_folder(project, track), f"run `llmbench ablate --save --track {track.name}`"
     found = defaultdict[str, list[FinishedRun | FailedRun]](list)
     stack = ""
     for path in sorted(folder.glob("*-seed-*.json"), key=lambda path: (len(path.name), path.name)):

@@ -62,7 +62,7 @@ class Campaign:
 
         `asked` identifies this campaign among those of the track. With `files`, outcomes are filed. No run is started
         that would end later than `budget_s` seconds from now. Raises LlmbenchError if outcomes cannot be filed, because
-        the track is not open or not pinned.
+        the track has no record yet, or no digests of its tokens.
         """
         self.store = replace(store, observe=self._observe)
         self.project, self.track = store.project, store.track

@@ -12,7 +12,7 @@ from harness.variants.source import read_variant, variant_names
 
 
 def campaign_names(project: Project, names: Sequence[str], topic: str | None) -> list[str]:
-    """The variants in `names`, or those of `topic`; without both, all variants except the placebos of the tracks.
+    """The variants in `names`, or those of `topic`; without both, all except placebos (variants without an effect).
 
     Raises LlmbenchError for an unknown name or topic, and if there is no variant.
     """

@@ -40,7 +40,7 @@ class CampaignRow(Strict):
     reasons: tuple[str, ...]
     gain: float | None
     ci_low: float | None
-    """After a confirmation: lower end of the gain's interval, which is valid over all its tests together."""
+    """After a confirmation: lower end of the gain's interval, which is valid for all tests of the confirmation."""
     ci_high: float | None
     noise: float | None
     """After a screen: the standard deviation that the track's noise alone gives to a mean gain over so many pairs."""

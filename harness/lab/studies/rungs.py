@@ -62,7 +62,7 @@ class Climb(Strict):
     sign_holds: bool | None
     """Whether the gain has the same sign on all sizes; None if an interval contains zero."""
     turns: bool = False
-    """Whether it is shown to help on one size and to hurt on another."""
+    """Whether the idea is shown to help on one size and to hurt on another."""
     slope: Band | None
     """Change of the gain in nats per token when compute grows by a factor of ten; None for fewer than two sizes."""
     extrapolated: Band | None
@@ -79,7 +79,7 @@ class Agreement(Strict):
     order: Band
     """Of all pairs of ideas, the share in which the same idea has the larger gain on both sizes."""
     verdicts: Band
-    """Share of the ideas for which both sizes show the same: it helps, it hurts, or neither is shown."""
+    """Share of the ideas about which both sizes show the same: that an idea helps, that it hurts, or neither."""
 
 
 class Coverage(Strict):

@@ -47,7 +47,7 @@ class Contestant:
     candidate: Candidate | None = None
     """The candidate and its record, as they were read from the files; None before that, and if a file is not valid."""
     contest: Contest | None = None
-    """The contest of the present stage, so far."""
+    """The runs and the verdict of the present stage, so far."""
     screen: Verdict | None = None
     """Verdict of the screen that the candidate passed."""
     earlier: tuple[Judged, ...] = ()
@@ -58,7 +58,7 @@ class Contestant:
     """Folder of the submission with the candidate's outcome."""
     crash: Exception | None = None
     wanted: list[int] = field(default_factory=list)
-    """Seeds that the next look needs and whose runs have not started."""
+    """Seeds of the runs that the next decision needs and that have not started."""
     under_way: dict[int, float] = field(default_factory=dict)
     """Seed of each unfinished run -> its start on the monotonic clock, in seconds."""
 

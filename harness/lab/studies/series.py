@@ -47,7 +47,7 @@ def make_series(store: RunStore, recipes: Sequence[str], seeds: Sequence[int]) -
 
 
 def _result(store: RunStore, run: RunIdentity, result: Result) -> FinishedRun | FailedRun:
-    """The result of a run; an invalid run if its recipe cannot be built, for example if a variant needs another."""
+    """The result of a run; an invalid run if its recipe cannot be built, for example if a variant needs another one."""
     try:
         return result.result()
     except InterruptedRunError:
