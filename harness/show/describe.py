@@ -188,8 +188,8 @@ NOT_PINNED = "not pinned: the digests of its tokens are not in the track's file,
 def track_facts(track: Track) -> list[tuple[str, str]]:
     """(name, text) for each fact about a track."""
     rule = track.rule
-    stored = f"runs of the candidate, compared with {rule.stored_runs} stored runs of the record"
-    compared = "pairs of runs with the same seed" if rule.design == "paired" else stored
+    stored = f"compares the candidate with {rule.stored_runs} stored runs of the record; tests after {{}} runs"
+    tests = "compares pairs of runs with the same seed; tests after {} pairs" if rule.design == "paired" else stored
     model, optim, budget, data = track.model, track.optim, track.budget, track.data
     experts = f", {model.num_experts} experts a layer, each token in {model.top_k}" if model.num_experts else ""
     embeddings = "tied" if model.tie_embeddings else "separate"
@@ -204,7 +204,7 @@ def track_facts(track: Track) -> list[tuple[str, str]]:
         f"{budget.tokens:,} in all",
         "data": f"{data.title}; {PINNED if data.pinned else NOT_PINNED}",
         "device": f"{track.device}, {processes}{track.threads} thread{'' if track.threads == 1 else 's'} a run",
-        "rule": f"{compared}; tests after {', '.join(map(str, rule.looks))} of them",
+        "rule": tests.format(", ".join(map(str, rule.looks))),
         "a record needs": f"a gain above {rule.loss_per_statement:g} nats for each added statement, at a "
         f"false-accept rate of {rule.alpha:g} over all tests, and at most {1 + rule.max_slowdown:g} times the old "
         "record's time" + (f"; it must not be shown to lose on {' and '.join(rule.holds_on)}" if rule.holds_on else ""),
