@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 TORCH := torch>=2.11,<2.14
 
-.PHONY: bench benchmarks test test-more setup
+.PHONY: bench benchmarks setup suite test test-more types
 
 setup: .venv/.installed
 
@@ -28,11 +28,16 @@ benchmarks: setup
 test: setup
 	$(BIN)/ruff format --check harness models tests benchmarks
 	$(BIN)/ruff check harness models tests benchmarks
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --offline --quiet .github/workflows
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(MAKE) --no-print-directory --jobs 2 types suite # some tests wait, so a core is idle now and then
+
+types: setup
+	$(BIN)/mypy
+
+suite: setup
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # What needs a browser, Ray or a tracker. An extra that cannot be installed is no failure: its tests are skipped by name.
 test-more: setup

@@ -28,8 +28,8 @@ def main() -> None:
     share, limit = track.rule.milestone, track.rule.milestone_deficit
 
     def halfway(run: FinishedRun) -> float:
-        step = share * run.training.steps
-        return min(run.training.curve, key=lambda point: abs(point.step - step)).dev_loss_nats
+        training, tokens = run.training, share * run.training.tokens
+        return min(training.curve, key=lambda point: abs(training.tokens_at(point.step) - tokens)).dev_loss_nats
 
     print(
         f"| pairs of | n | behind at {share:.0%}: mean | most | any two runs apart: most | regained after: deviation |"

@@ -1,1 +1,1 @@
-"""The player's side: models, optimizers and variants. Imports torch and itself, never harness."""
+"""The code that trains: the base model, its optimizers, and the variants. Imports torch, but nothing from harness/."""

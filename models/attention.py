@@ -1,6 +1,6 @@
-"""Causal attention with rotary positions. Each of its four parts can be wrapped separately.
+"""Causal attention with rotary positions. It consists of four components, each of which a variant can wrap.
 
-Shapes: B batch, T position, D model width, H query heads, G key heads, K head width, J half of it.
+Shapes: B batch, T position, D model width, H query heads, G key heads, K head width, J = K/2.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from models.parts import Parts
 
 
 class Rotary(nn.Module):
-    """Rotary positions on queries and keys (arXiv:2104.09864); dimension i is paired with i + K/2."""
+    """Rotates queries and keys by angles that depend on their positions (RoPE, arXiv:2104.09864).
+
+    Channel i is rotated together with channel i + K/2.
+    """
 
     def __init__(self, head_dim: int, base: float) -> None:
         super().__init__()
@@ -40,9 +43,11 @@ def _rotate(x_BTHK: Tensor, cos_T1K: Tensor, sin_T1K: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Causal scaled-dot-product attention; key heads may be fewer than query heads (arXiv:2305.13245).
+    """x_BTD -> y_BTD: causal scaled-dot-product attention, with as many key heads as query heads or fewer.
 
-    It owns the matrices. `projection`, `query_key`, `mixing` and `output` use them; each can be wrapped alone.
+    If there are fewer, this is grouped-query attention (arXiv:2305.13245). The components `projection`,
+    `query_key`, `mixing` and `output` are called one after the other; a variant can wrap each. The matrices `query`,
+    `key`, `value` and `out` belong to this module.
     """
 
     def __init__(self, parts: Parts, layer: int) -> None:
@@ -59,14 +64,14 @@ class Attention(nn.Module):
         self.output = parts.output(parts, layer, self)
 
     def project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x_BTD -> (q_BTHK, k_BTGK, v_BTGK)."""
+        """x_BTD -> (q_BTHK, k_BTGK, v_BTGK): queries, keys and values."""
         q_BTHK, k_BTGK, v_BTGK = (
             matrix(x_BTD).unflatten(-1, (-1, self.head_dim)) for matrix in (self.query, self.key, self.value)
         )
         return q_BTHK, k_BTGK, v_BTGK
 
     def put_out(self, y_BTHK: Tensor, x_BTD: Tensor) -> Tensor:
-        """y_BTHK -> y_BTD."""
+        """y_BTHK -> y_BTD: apply the last matrix. The attention's input `x_BTD` is not used; a variant may use it."""
         return self.out(y_BTHK.flatten(-2))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
@@ -77,7 +82,10 @@ class Attention(nn.Module):
 
 
 class Seam(nn.Module):
-    """Makes a function a module, so that it can be wrapped. A method's owner does not become a submodule."""
+    """A module that calls a function, so that the function can be wrapped like a module.
+
+    If the function is a method, the object to which it belongs does not become a submodule.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()

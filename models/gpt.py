@@ -1,7 +1,9 @@
-"""The dense base model: pre-norm blocks, rotary positions, causal attention, squared-ReLU feed-forward.
+"""The base model: pre-norm blocks, rotary positions, causal attention, squared-ReLU feed-forward or experts.
 
-Shapes: B batch, T position, D model width, V vocabulary. Every module that owns parameters draws them in
-`reset_parameters`, PyTorch's convention. The harness calls it with a separate random stream for each parameter.
+A module that creates parameters draws their initial values in `reset_parameters`, as in PyTorch. The harness calls this
+method with a separate random stream for each parameter.
+
+Shapes: B batch, T position, D model width, F feed-forward width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ __all__ = ["GPT", "Attention", "Block", "Embedding", "FeedForward", "Head", "Lin
 
 
 class Embedding(nn.Embedding):
-    """tokens_BT -> x_BTD of unit variance.
+    """tokens_BT -> x_BTD with variance 1.
 
-    A tied matrix has standard deviation D**-0.5, as the logits need; the output is multiplied by D**0.5
-    (arXiv:1706.03762, 3.4).
+    If embedding and head share one matrix, its initial standard deviation is D**-0.5, as the head needs. The output of
+    the embedding is then multiplied by D**0.5 (arXiv:1706.03762, section 3.4).
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -39,7 +41,7 @@ class Embedding(nn.Embedding):
 
 
 class FeedForward(nn.Module):
-    """Two matrices with a squared ReLU between them (arXiv:2109.08668)."""
+    """x_BTD -> y_BTD: two matrices with a squared ReLU between them (arXiv:2109.08668)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -48,7 +50,7 @@ class FeedForward(nn.Module):
         self.down = Linear(config.ffn_dim, config.dim, zero=True)
 
     def activate(self, hidden_BTF: Tensor) -> Tensor:
-        """The activation between the two matrices."""
+        """hidden_BTF -> hidden_BTF: the activation between the two matrices."""
         return squared_relu(hidden_BTF)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
@@ -72,7 +74,7 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """x_BTD -> logits_BTV. The matrix starts at zero, so the first prediction is uniform."""
+    """x_BTD -> logits_BTV. The matrix starts at zero, so at first all tokens have the same probability."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -84,12 +86,12 @@ class Head(nn.Module):
 
 
 class GPT(nn.Module):
-    """The model that a Parts describes."""
+    """The model that `parts` describes: embedding, blocks, head. tokens_BT -> logits_BTV and the auxiliary loss."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()
         self.parts = parts
-        """An optimizer's factory reads the other parts here."""
+        """The function that makes the optimizers reads the other parts here."""
         self.embedding = parts.embedding(parts)
         self.blocks = nn.ModuleList([parts.block(parts, layer) for layer in range(parts.model.num_layers)])
         self.head = parts.head(parts)
@@ -108,7 +110,8 @@ class GPT(nn.Module):
         logits_BTV = self.head(x_BTD)
         context.tokens_BT = None
         context.seen.clear()
-        aux_losses = [loss for module in self.modules() if (loss := getattr(module, "aux_loss", None)) is not None]
+        losses = [getattr(module, "aux_loss", None) for module in self.modules()]
+        aux_losses = [loss for loss in losses if loss is not None]  # in one line, `:=` would break the compiled graph
         return Output(logits_BTV, torch.stack(aux_losses).sum() if aux_losses else None)
 
 
@@ -117,7 +120,7 @@ def _feed_forward(parts: Parts, layer: int) -> nn.Module:
 
 
 def base(model: ModelConfig, optim: OptimConfig, separator: int = 0) -> Parts:
-    """The recipe `base`, to which the first variant is applied. `separator`: the token that begins each document."""
+    """The parts of the recipe `base`, before any variant. `separator` is the token that begins each document."""
     return Parts(
         model=model,
         optim=optim,

@@ -1,6 +1,7 @@
-"""The linear layer, and operations whose backward pass is written by hand, which is faster on a CPU than autograd's.
+"""The linear layer, RMS norm, squared ReLU and causal attention.
 
-`python benchmarks/speed.py pocket` measures how much each saves. On a GPU PyTorch's own kernels are used.
+The backward passes of the last three are written by hand for CPUs, where they are faster than those of autograd
+(`python benchmarks/speed.py pocket` measures by how much). On a GPU PyTorch's own kernels are used.
 
 Shapes: B batch, T position, H query heads, G key heads, K head width, D width.
 """
@@ -14,16 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# Queries per block of attention. Small: few scores of a block are masked, and they stay in cache.
+# Attention is computed for this many queries at a time. With few queries, few scores are masked, and they fit into the
+# cache.
 QUERY_BLOCK = 64
-# The backward pass reuses the attention weights. Above this many positions they would take too much memory.
+# Up to this many positions the attention weights are kept for the backward pass. With more, they take too much memory.
 MAX_KEPT_POSITIONS = 512
 
 
 class Linear(nn.Linear):
-    """A linear layer without bias; starts at variance 1/(3 fan-in), PyTorch's default, or at zero.
+    """A linear layer without bias. Its weights start at zero if `zero`, else with PyTorch's variance, 1/(3 fan-in).
 
-    A residual block whose last matrix starts at zero starts as the identity (arXiv:1901.09321).
+    If the last matrix of a residual block is zero, the block is the identity at first (arXiv:1901.09321).
     """
 
     def __init__(self, in_features: int, out_features: int, *, zero: bool = False) -> None:
@@ -38,7 +40,7 @@ class Linear(nn.Linear):
 
 
 class RMSNorm(nn.RMSNorm):
-    """x_BTD divided by its root mean square, times a gain (arXiv:1910.07467)."""
+    """x_BTD divided by the root mean square of its D channels, times a learned gain (arXiv:1910.07467)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim, eps=1e-6)
@@ -91,7 +93,7 @@ class _SquaredReLU(torch.autograd.Function):
 
 
 def causal_attention(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor) -> Tensor:
-    """Causal softmax attention, scores scaled by K ** -0.5 (arXiv:1706.03762); returns y_BTHK."""
+    """(q_BTHK, k_BTGK, v_BTGK) -> y_BTHK: causal softmax attention, scores scaled by K ** -0.5 (arXiv:1706.03762)."""
     q_BHTK, k_BGTK, v_BGTK = (x.transpose(1, 2) for x in (q_BTHK, k_BTGK, v_BTGK))
     groups = q_BHTK.size(1) // k_BGTK.size(1)
     if q_BHTK.is_cuda or q_BHTK.size(2) > MAX_KEPT_POSITIONS:
@@ -105,7 +107,10 @@ def causal_attention(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor) -> Tensor:
 
 
 class _CausalAttention(torch.autograd.Function):
-    """Shapes: N sequences times heads, Q queries of a block, S positions that the block attends to."""
+    """Causal attention, computed block by block of QUERY_BLOCK queries.
+
+    Shapes: N = batch size times heads, Q queries of a block, S positions to which the block attends.
+    """
 
     @staticmethod
     def forward(ctx: Any, q_NTK: Tensor, k_NTK: Tensor, v_NTK: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""Top-k mixture-of-experts feed-forward; no token is dropped.
+"""Mixture-of-experts feed-forward: each token goes to its top k experts, and no token is dropped.
 
-Shapes: N tokens (batch times position), D model width, F expert width, E experts, k experts a token, A = N k
+Shapes: N tokens (batch times position), D model width, F expert width, E experts, k experts per token, A = N k
 assignments of a token to an expert.
 """
 
@@ -15,11 +15,12 @@ from models.parts import ModelConfig
 
 
 class MixtureOfExperts(nn.Module):
-    """Each token goes to its `top_k` experts, weighted by the router's probabilities, renormalised over them.
+    """x_BTD -> y_BTD: the weighted sum of the outputs of each token's `top_k` most probable experts.
 
-    After a forward pass `count_E` holds the number of assignments of each expert, `balance_loss` the load-balancing
-    loss, and `aux_loss` its weighted value, which is added to the training loss. A subclass may add experts without
-    matrices as further columns of `scores`; `combine` skips them.
+    The weights are the router's probabilities of these experts, divided by their sum if `top_k` is above 1. After a
+    forward pass, `count_E` is the number of assignments to each expert, and `balance_loss` the load-balancing loss.
+    `aux_loss` is this loss times its weight; it is added to the training loss. A subclass may add experts without
+    matrices as further columns of `scores`; `combine` skips these experts.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -36,29 +37,30 @@ class MixtureOfExperts(nn.Module):
         with torch.autocast(x_ND.device.type, enabled=False):  # float32, as in arXiv:2101.03961, section 2.4
             probability_NE = self.scores(x_ND.float()).softmax(-1)
         weight_Nk, expert_Nk = probability_NE.topk(self.top_k, dim=-1)
-        if self.top_k > 1:  # with one expert the weight would be 1, without gradient for the router
+        if self.top_k > 1:  # with one expert the weight would be 1, and the router would get no gradient
             weight_Nk = weight_Nk / weight_Nk.sum(-1, keepdim=True)
         ids_E = torch.arange(probability_NE.size(-1), device=x_ND.device)
-        self.count_E = (expert_Nk.flatten()[:, None] == ids_E).sum(0)  # bincount would synchronise with a GPU
+        self.count_E = (expert_Nk.flatten()[:, None] == ids_E).sum(0)  # bincount would wait for the GPU
         self.balance_loss = self.balance(self.count_E / expert_Nk.numel(), probability_NE.mean(0))
         self.aux_loss = self.balance_weight * self.balance_loss
         y_ND = self.combine(x_ND, weight_Nk.type_as(x_ND), expert_Nk)
         return F.dropout(y_ND.view_as(x_BTD), self.dropout, self.training)
 
     def scores(self, x_ND: Tensor) -> Tensor:
-        """x_ND -> the router's logits_NE."""
+        """x_ND -> logits_NE of the router, before the softmax."""
         return self.router(x_ND)
 
     def balance(self, share_E: Tensor, probability_E: Tensor) -> Tensor:
-        """E times the sum over experts of (share of assignments) x (mean router probability), 1 where balanced.
+        """The load-balancing loss: E times the sum over experts of `share_E` x `probability_E`. It is 1 if balanced.
 
-        Switch Transformer, arXiv:2101.03961, equations 4 to 6; top-k as in ST-MoE, arXiv:2202.08906.
+        `share_E` is each expert's share of the assignments, `probability_E` the mean probability that the router gives
+        it. Switch Transformer, arXiv:2101.03961, equations 4 to 6; for k above 1 ST-MoE, arXiv:2202.08906.
         """
         return len(share_E) * (share_E * probability_E).sum()
 
     def combine(self, x_ND: Tensor, weight_Nk: Tensor, expert_Nk: Tensor) -> Tensor:
-        """y_ND: the weighted sum over each token's experts that have matrices."""
-        # Sorted by expert, the assignments of each expert are one slice.
+        """(x_ND, weight_Nk, expert_Nk) -> y_ND: the weighted sum over each token's experts that have matrices."""
+        # The assignments are sorted by expert, so that those of each expert are one slice.
         order_A = expert_Nk.flatten().argsort(stable=True)
         token_A = order_A // self.top_k
         y_AD = self.experts(x_ND.index_select(0, token_A), self.count_E)
@@ -67,7 +69,7 @@ class MixtureOfExperts(nn.Module):
 
 
 class Experts(nn.Module):
-    """E feed-forward layers with a squared ReLU, their matrices stacked."""
+    """E feed-forward layers with a squared ReLU. Each of the two parameters stacks the matrices of all experts."""
 
     def __init__(self, num_experts: int, dim: int, ffn_dim: int) -> None:
         super().__init__()
@@ -80,16 +82,17 @@ class Experts(nn.Module):
         nn.init.zeros_(self.down_EFD)
 
     def forward(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
-        """Rows sorted by expert, `count_E[e]` rows for expert e -> their outputs in the same order.
+        """(x_AD, count_E) -> y_AD: the output of each row's expert, in the order of the rows.
 
-        `count_E` may be longer than E: the rows that remain belong to experts without matrices and give zeros.
+        Rows are sorted by expert, and `count_E[e]` rows belong to expert e. `count_E` may have more than E entries. The
+        further entries are of experts without matrices, and the output of their rows is zero.
         """
         if x_AD.is_cuda and not self.training:
             return self.all_by_all(x_AD, count_E)
         return self.grouped(x_AD, count_E) if self._can_group(x_AD) else self.one_by_one(x_AD, count_E)
 
     def one_by_one(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
-        """Two products per expert: fastest on a CPU, where a product of some hundred rows keeps a core busy."""
+        """Does what `forward` does, by two matrix products for each expert. This is fastest on a CPU."""
         num_experts, counts = len(self.up_EDF), count_E.tolist()
         *slices, rest = torch.split(x_AD, [*counts[:num_experts], sum(counts[num_experts:])])
         outputs = [
@@ -98,10 +101,11 @@ class Experts(nn.Module):
         return torch.cat([*outputs, torch.zeros_like(rest, dtype=outputs[0].dtype)])
 
     def all_by_all(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
-        """Apply every expert to all rows, then select: more work, but sizes that do not depend on the routing.
+        """Does what `forward` does, by applying every expert to all rows. Used for evaluation on a GPU.
 
-        A GPU may sum in another order for another number of rows. The score of a token near the border between two
-        experts would then depend on the rest of its batch.
+        This is more work, but the number of rows in a product is always the same. With another number of rows, a GPU
+        may sum in another order. If a token has two experts of almost equal probability, the choice between them, and
+        with it the token's loss, would then depend on the other tokens of the batch.
         """
         expert_A = torch.searchsorted(count_E.cumsum(0), torch.arange(len(x_AD), device=x_AD.device), right=True)
         y_AD = torch.zeros_like(x_AD)
@@ -110,10 +114,11 @@ class Experts(nn.Module):
         return y_AD
 
     def grouped(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
-        """One grouped product for all experts, in bfloat16. Its sizes stay on the GPU, so the CPU does not wait.
+        """Does what `forward` does, by grouped matrix products over all experts, in bfloat16 on a GPU.
 
-        docs.pytorch.org/docs/stable/generated/torch.nn.functional.grouped_mm.html. It writes neither output nor
-        gradient of rows without an expert, so input and output are masked.
+        The sizes of the groups stay on the GPU, so the CPU does not wait for them. `grouped_mm` writes neither output
+        nor gradient of rows whose expert has no matrices, so input and output are masked
+        (docs.pytorch.org/docs/stable/generated/torch.nn.functional.grouped_mm.html).
         """
         end_E = count_E[: len(self.up_EDF)].cumsum(0).to(torch.int32)
         taken_A1 = torch.arange(len(x_AD), device=x_AD.device)[:, None] < end_E[-1]
@@ -122,9 +127,9 @@ class Experts(nn.Module):
         return F.grouped_mm(hidden_AF, self.down_EFD.bfloat16(), offs=end_E).where(taken_A1, 0)
 
     def _can_group(self, x_AD: Tensor) -> bool:
-        """Whether `grouped` can run: bfloat16 autocast, compute capability 9.0 or later, rows of whole 16 bytes.
+        """Whether to use `grouped`: needs bfloat16 autocast, compute capability 9.0 or later, widths divisible by 8.
 
-        On an older GPU torch runs it as a loop that waits for the GPU, as `one_by_one` does.
+        On an older GPU `grouped_mm` is a loop that waits for the GPU, as `one_by_one` does.
         """
         return (
             x_AD.is_cuda

@@ -1,4 +1,4 @@
-"""Muon: momentum with orthogonalised updates, for the matrices inside the blocks."""
+"""The optimizer Muon, for the matrices inside the blocks: momentum with orthogonalised updates."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from torch.optim import Optimizer
 
 from models.parts import Context
 
-# From this ratio of sides n/m on, iterating on the Gram matrix alone is cheaper: 2 n/m + 17 products of m x m,
-# against 10 n/m + 5 for iterating on the matrix.
+# A matrix with m rows and at least LONG x m columns is orthogonalised through its Gram matrix (m x m). With n columns
+# this takes 2 n/m + 17 products of m x m matrices. Without the Gram matrix it would take 10 n/m + 5.
 LONG = 2
 
 
-# (a, b, c) of the quintic x -> a x + b x**3 + c x**5 in each of five iterations: Keller Jordan's, chosen for a steep
-# slope at zero.
+# Coefficients (a, b, c) of the polynomial x -> a x + b x**3 + c x**5, for each of five iterations. They are Keller
+# Jordan's, who chose them for a steep slope at zero.
 QUINTICS = ((3.4445, -4.7750, 2.0315),) * 5
 
 
 class Muon(Optimizer):
-    """Momentum, orthogonalised by a Newton-Schulz iteration (Keller Jordan, 2024, kellerjordan.github.io/posts/muon).
+    """Nesterov momentum whose updates are orthogonalised by a Newton-Schulz iteration.
 
-    Matrices of one shape are stacked and iterated together. A parameter with more than two dimensions
-    is a stack of matrices already. A variant overrides one of the methods below `step`, or `quintics`.
+    Source: Keller Jordan, 2024, kellerjordan.github.io/posts/muon. Parameters of the same shape are stacked and
+    orthogonalised together. A parameter with more than two dimensions is itself a stack of matrices. A variant can
+    override `quintics` and the methods below `step`.
 
-    Shapes: S matrices of one shape, m rows, n columns.
+    Shapes: S parameters of one shape, m rows, n columns.
     """
 
     quintics: tuple[tuple[float, float, float], ...] = QUINTICS
-    """Coefficients of each iteration."""
+    """Coefficients (a, b, c) of each Newton-Schulz iteration."""
 
     def __init__(
         self,
@@ -45,7 +46,7 @@ class Muon(Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.context = context or Context()
-        """`context.progress` is the share of the steps that are done."""
+        """Has `progress`, the fraction of the training steps already done."""
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -70,30 +71,31 @@ class Muon(Optimizer):
                     parameter.add_(update, alpha=-scale)
 
     def momentum(self, group: dict[str, Any]) -> float:
-        """The momentum of this step, for the matrices of a group."""
+        """The momentum in this step, for the matrices of a parameter group."""
         return float(group["momentum"])
 
     def orthogonalize(self, updates_Smn: Tensor, state: dict[str, Any]) -> Tensor:
-        """updates_Smn -> orthogonalised updates_Smn. The S matrices share `state`, which is kept in checkpoints."""
+        """updates_Smn -> orthogonalised updates_Smn. `state`, one dictionary for all S, is saved in checkpoints."""
         return orthogonalize(updates_Smn, self.quintics)
 
     def scale(self, shape: torch.Size) -> float:
-        """Factor on an orthogonalised update, besides the learning rate.
+        """The factor by which the orthogonalised update of a matrix is multiplied, besides the learning rate.
 
-        It keeps the update's root mean square the same for tall matrices (out x in) as for square ones.
+        With it, the updates of matrices with more rows than columns have the same root mean square as those of square
+        matrices.
         """
         return max(1.0, shape[-2] / shape[-1]) ** 0.5
 
     def decay(self, parameter: Tensor, update: Tensor, rate: float) -> None:
-        """Shrink a matrix before its update is subtracted; `rate` is learning rate times weight decay."""
+        """Apply weight decay to a matrix, before the update is subtracted. `rate`: learning rate times weight decay."""
         parameter.mul_(1 - rate)
 
 
 def orthogonalize(matrices: Tensor, quintics: Sequence[tuple[float, float, float]] = QUINTICS) -> Tensor:
-    """Move the singular values of each matrix to roughly [0.7, 1.2]; keeps the shape (..., m, n).
+    """Matrices of the same shape (..., m, n), with all singular values moved to roughly [0.7, 1.2].
 
-    Computes in bfloat16 on a GPU that has it, else in float32: bfloat16 is slower on a CPU
-    (`python benchmarks/speed.py`).
+    The computation is in bfloat16 on a GPU that supports it, else in float32, because bfloat16 is slower on a CPU
+    (`python benchmarks/speed.py` measures it).
     """
     has_bf16 = matrices.is_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
     x = (matrices.bfloat16() if has_bf16 else matrices.float()).flatten(0, -3)
@@ -110,14 +112,14 @@ def orthogonalize(matrices: Tensor, quintics: Sequence[tuple[float, float, float
 
 
 def _quadratic(gram: Tensor, b: float, c: float) -> Tensor:
-    """The quintic's second and third term: b gram + c gram ** 2."""
+    """b gram + c gram ** 2: the second and third term of the polynomial, without their common factor x."""
     return torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
 
 
 def _gram_polynomial(gram: Tensor, quintics: Sequence[tuple[float, float, float]]) -> Tensor:
-    """The (m, m) product of all iterations' factors for a long matrix, computed from its Gram matrix alone.
+    """gram (m, m) -> the (m, m) matrix by which all iterations together multiply a matrix with this Gram matrix.
 
-    The Gram matrix holds squared singular values, for which bfloat16 has too few digits.
+    Not for bfloat16: the Gram matrix has the squares of the singular values, for which bfloat16 has too few digits.
     """
     product = factor = _factor(gram, quintics[0])
     for quintic in quintics[1:]:
@@ -128,7 +130,7 @@ def _gram_polynomial(gram: Tensor, quintics: Sequence[tuple[float, float, float]
 
 
 def _factor(gram: Tensor, quintic: tuple[float, float, float]) -> Tensor:
-    """The (m, m) factor of one iteration: a I + b gram + c gram ** 2."""
+    """The (m, m) matrix by which one iteration multiplies: a I + b gram + c gram ** 2."""
     a, b, c = quintic
     factor = _quadratic(gram, b, c)
     factor.diagonal(dim1=-2, dim2=-1).add_(a)

@@ -1,4 +1,4 @@
-"""Which optimizer updates which parameter, and the learning-rate schedule."""
+"""The base's optimizers, the rule which of them updates a parameter, and the base's learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from models.parts import OptimConfig, Parts
 
 __all__ = ["Muon", "linear_schedule", "muon_and_adamw", "orthogonalize"]
 
-# Matrices with a side below this, such as gates and routers, go to AdamW, as in modded-nanogpt: they are too thin for
-# orthogonalising to help (assumption).
+# Matrices with fewer rows or columns, such as gates and routers, are updated by AdamW, as in modded-nanogpt. We assume
+# that orthogonalising the updates of such thin matrices does not help.
 MIN_MUON_SIDE = 16
 
 
 def muon_and_adamw(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
-    """Muon for the matrices in the blocks; AdamW for embeddings, the head, and vectors and thin matrices.
+    """The base's optimizers: Muon for the matrices in the blocks, AdamW for embeddings, head, vectors, thin matrices.
 
-    The weight of an `nn.Embedding` counts as an embedding wherever it is.
-
-    Where the parts' `lr_scale` gives several rates within one of these, each rate has a parameter group.
+    The weight of an `nn.Embedding` is an embedding, wherever the module is in the model. If `lr_scale` gives parameters
+    of the same kind different factors, there is a parameter group for each factor.
     """
     parts = cast(Parts, model.parts)
     places: dict[str, dict[float, list[nn.Parameter]]] = {"blocks": {}, "embedding": {}, "head": {}, "scalar": {}}
@@ -58,7 +57,9 @@ def muon_and_adamw(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
 
 
 def linear_schedule(step: int, num_steps: int, config: OptimConfig) -> float:
-    """Factor on the learning rates: linear warm-up, constant, linear warm-down. `step` counts from 0; none is zero.
+    """The factor on all learning rates in a step: it rises linearly to 1, stays at 1, and falls linearly towards 0.
+
+    `step` counts from 0. The factor is above 0 in every step.
 
     >>> [round(linear_schedule(s, 4, OptimConfig(muon_lr=1, embed_lr=1, head_lr=1, scalar_lr=1,
     ...     warmup_fraction=0.5, warmdown_fraction=0.5)), 2) for s in range(4)]

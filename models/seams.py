@@ -1,6 +1,7 @@
-"""What most variants need, in one import; `Wrapper` is the class to begin with.
+"""Everything that most variants import. Start with the class `Wrapper`.
 
-A seam is a component that a variant may wrap or replace. models/parts.py lists them; docs/variants.md shows each.
+A *seam* is a component that a variant may wrap or replace. models/parts.py lists all of them, and docs/variants.md has
+an example for most.
 """
 
 from __future__ import annotations
@@ -50,10 +51,12 @@ __all__ = [
 
 
 class Wrapper(nn.Module):
-    """A component around another, `inner`, for `parts.wrap`. A subclass defines `forward`, with `inner`'s signature.
+    """Base class for `parts.wrap`: a module around a component, which is its attribute `inner`.
 
-    A subclass with parameters defines `__init__(self, inner, parts, *place)` and calls this one first. To add a term to
-    the training loss, it sets `self.aux_loss` in every `forward`.
+    A subclass defines `forward`, with the same inputs and outputs as `inner`. A subclass with parameters also defines
+    `__init__(self, inner, parts, *place)`, where `place` is the layer and perhaps the attention module, and calls
+    `super().__init__(inner, parts, *place)` first. To add a term to the training loss, set `self.aux_loss` in each
+    call of `forward`.
     """
 
     inner: Any
@@ -73,7 +76,7 @@ class Table(nn.Embedding):
 
 
 class Vector(nn.Module):
-    """A learned tensor `weight` of the given shape, filled with `start`: gains, gates, mixing weights."""
+    """A learned tensor `weight` of the given shape, all entries of which start at `start`: for gains and gates."""
 
     def __init__(self, *shape: int, start: float = 0.0) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from tests.make import ROOT, TEXTS, MakeTrack, files, make_job, write_text
 from tests.players import ThreadCasting
 from tests.sandbox import FiledContest, Sandbox, file_contest, make_sandbox
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in the background, and so would commands
 settings.register_profile("gate", deadline=None, derandomize=True)  # slow machines and luck must not fail it
 settings.load_profile("gate")
 
@@ -178,7 +180,7 @@ def filed(tmp_path_factory: pytest.TempPathFactory) -> FiledContest:
 
 
 SLOWEST = (
-    "challenge compile hub campaign claim compare lanes pull_request process history crashes docs ablation documents "
+    "challenge hub compile campaign claim compare lanes pull_request process history crashes docs ablation documents "
     "tampering fuzz ranks provisional attacks explore prepare trackers"
 )
 
@@ -186,7 +188,8 @@ SLOWEST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow files come first, so that no process of the suite ends long after the others.
 
-    The first of them trains what many files share; the second needs nothing of it, and so does not wait.
+    The first of them trains what many files share; the second needs nothing of it, and so does not wait. The second
+    is the hub's, whose commands are forks only while nothing here has imported the library `datasets`.
     """
     places = {f"test_{name}": place for place, name in enumerate(SLOWEST.split())}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))

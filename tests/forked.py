@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -21,6 +22,8 @@ from harness.core.terminal import stderr_console
 
 Done = subprocess.CompletedProcess[str]
 PATIENCE_S = 300
+for name in ("PIL.Image", "matplotlib.backends.backend_agg", "scipy.special", "harness.cli.board", "harness.cli.run"):
+    importlib.import_module(name)  # once, in place of once a command
 
 
 @dataclass(frozen=True)

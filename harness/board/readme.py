@@ -1,4 +1,4 @@
-"""Writes a submission's text: the README in its folder, which is also the text of the pull request."""
+"""Writes the README in a submission's folder, which is also the text of its pull request."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ def memory_remark(runs: Runs) -> str | None:
 
 
 READS_HIGH = (
-    "A small gain that was accepted is overestimated on average: only measurements that came out high are accepted."
+    "If the true gain is small, the measured gain of an accepted candidate is too large on average, because only large "
+    "measured gains are accepted."
 )
 FEWEST_CORRELATED = 6
-"""Least number of pairs for which a correlation is shown. With fewer it says nothing."""
+"""The correlation of the two runs of a pair is shown from this number of pairs on. With fewer it is too uncertain."""
 
 FIXED_BELOW = 1e6
-"""Gains from here on are shown with an exponent, because a diverged trainer may print a loss of fifty digits."""
+"""Gains of this size or more are shown with an exponent, because a diverged trainer may print a loss of 50 digits."""
 
 
 def plural(count: int, name: str) -> str:
@@ -39,35 +40,38 @@ def plural(count: int, name: str) -> str:
 
 
 def verdict_sentence(verdict: Verdict) -> str:
-    """A sentence that says what was decided, and why."""
+    """The sentence that says what a verdict decided, and why."""
     return f"{verdict.decision.upper()}: {' '.join(explain(code) for code in verdict.reasons)}"
 
 
 def evidence(verdict: Verdict) -> list[tuple[str, str]]:
-    """A verdict's numbers as pairs of name and value."""
+    """The numbers of a verdict, each as its name and its text."""
     ends = (abs(end or 0) for end in (verdict.gain, verdict.ci_low, verdict.ci_high))
     form = "{:+.4f}" if max(ends) < FIXED_BELOW else "{:+.4g}"
-    interval = _interval(verdict, f", {{:g}} % interval of all looks [{form}, {form}]")
+    interval = _interval(verdict, f", {{:g}} % interval over all looks [{form}, {form}]")
     test = "two-sample test against stored runs" if verdict.design == "stored" else "paired test"
     on = f"look {verdict.look} of the {verdict.stage}" if verdict.look else verdict.stage
     looks = f"all looks (accepted up to {verdict.alpha:g})"
-    if verdict.decision == "undecided":  # p may be below alpha, because this look has its own level
+    if verdict.decision == "undecided":  # p may be below alpha, because each look has a smaller level of its own
         looks = "the looks so far (for acceptance the interval must lie above the margin)"
     correlation = verdict.correlation if verdict.pairs >= FEWEST_CORRELATED else None
     facts = (
         ("pairs", verdict.pairs, f"{{}} ({on}{f', {test}' if verdict.stage == 'confirmation' else ''})"),
         ("gain", verdict.gain, f"{form}{interval}"),
         ("margin", verdict.margin, f"{{:.4f}} ({verdict.added_statements:+d} statements)"),
-        ("gain beyond its margin", verdict.units, "{:+.2f} paired deviations of the track"),
+        ("gain beyond its margin", verdict.units, "{:+.2f} times the track's paired deviation"),
         ("p", verdict.p_value, f"{{:.2g}} over {looks}"),
-        ("correlation of pairs", correlation, "{:+.2f}"),
+        ("correlation of the runs of a pair", correlation, "{:+.2f}"),
     )
     found = [(name, form.format(value)) for name, value, form in facts if value is not None]
     return found + [fact for fact in map(_time_fact, verdict.guards) if fact is not None]
 
 
 def _time_fact(guard: Guard) -> tuple[str, str] | None:
-    """Name and value for a guard on time: the ratio with its interval and its limit. None if it has no ratio."""
+    """Name and text of the time ratio that a guard limits: the ratio, its interval and the limit.
+
+    None for a guard on the loss, and if no ratio was measured.
+    """
     if guard.quantity == "loss" or guard.gain is None:
         return None
     name = "training time" if guard.quantity == "time" else "time for scoring val"
@@ -78,19 +82,19 @@ def _time_fact(guard: Guard) -> tuple[str, str] | None:
 
 
 def _interval(verdict: Verdict, form: str) -> str:
-    """The confidence level in percent and the ends of the gain's interval; empty if there is no interval."""
+    """`form`, filled with the confidence level in percent and both ends of the gain's interval; empty without one."""
     if verdict.ci_low is None or verdict.ci_high is None:
         return ""
     return form.format(round(100 * (1 - 2 * verdict.alpha), 3), verdict.ci_low, verdict.ci_high)
 
 
 def submission_title(submission: Submission) -> str:
-    """Title of a commit and a pull request: what is filed, and its result."""
+    """Title of a submission's commit and pull request: the track, the recipe and the result."""
     verdict, recipe = submission.verdict, submission.candidate.recipe
     if submission.challenge is not None:
         return f"{submission.track}: challenge of record {submission.challenge.number}, {submission.challenge.outcome}"
     if verdict is None:
-        return f"{submission.track}: {recipe} opens the track"
+        return f"{submission.track}: {recipe} is the first record of the track"
     gain = "" if verdict.gain is None else f", gain {verdict.gain:+.4f}"
     what = "breaks the record" if submission.kind == "record" else "does not break the record"
     return f"{submission.track}: {recipe} {what}{gain}"
@@ -100,40 +104,41 @@ def claim_sentence(submission: Submission, verdict: Verdict) -> str:
     """A sentence with the measured gain, its interval, the number of pairs and the cost in statements."""
     candidate, record = submission.candidate.recipe, submission.record.recipe if submission.record else ""
     if verdict.gain is None:
-        return f"`{candidate}` against `{record}` on `{submission.track}`: there is no gain to report."
+        return f"`{candidate}` against `{record}` on `{submission.track}`: no gain was measured."
     interval = _interval(verdict, " ({:g} % interval {:+.4f} to {:+.4f})")
     what = "logarithm of the time ratio" if verdict.lane == "speed" else "nats per token of val loss"
     cost = abs(verdict.added_statements)
     more = "more" if verdict.added_statements >= 0 else "fewer"
     return (
-        f"Against `{record}` on `{submission.track}`, `{candidate}` gains **{verdict.gain:+.4f}** {what}{interval} "
-        f"over {plural(verdict.pairs, 'pair')}, for {plural(cost, 'statement')} {more}."
+        f"`{candidate}` against `{record}` on `{submission.track}`: gain **{verdict.gain:+.4f}** {what}{interval}, "
+        f"mean of {plural(verdict.pairs, 'pair')}, with {plural(cost, 'statement')} {more}."
     )
 
 
 def audit_sentence(audit: Audit) -> str:
-    """A sentence on what an audit tested, and on its probability of finding leaks of several strengths."""
+    """Sentences on what an audit tested, and on the probability that it finds leaks of several strengths."""
     power = {
         (nats, worth): f"{100 * found:.1f} %" if found < 0.999 else "over 99.9 %"
         for nats, worth, found in audit.power()
     }
     strongest = max(TABLE_CONCENTRATIONS)
     curve = "; ".join(
-        f"{worth} nats a token: {power[CONCENTRATION, worth]} ({power[strongest, worth]})" for worth in TABLE_WORTHS
+        f"{worth} nats per token: {power[CONCENTRATION, worth]} ({power[strongest, worth]})" for worth in TABLE_WORTHS
     )
     return (
-        f"Audit of the weights `{audit.weights_sha256[:12]}`: no leak at {audit.tested:,} of the {audit.positions:,} "
-        f"positions of val ({audit.audit_s:.0f} s). Chance that it finds a leak, by the leak's mean gain over val, "
-        f"where a leaking position gains {CONCENTRATION:g} nats (in brackets {strongest:g} nats): {curve}."
+        f"Audit of the weights `{audit.weights_sha256[:12]}` (a search for leaks, which are predictions that depend on "
+        f"later tokens): no leak at {audit.tested:,} of the {audit.positions:,} positions of val "
+        f"({audit.audit_s:.0f} s). For a leak that gains {CONCENTRATION:g} nats at each leaking position (in brackets: "
+        f"{strongest:g} nats), the chance of finding it depends on how much it lowers the mean val loss: {curve}."
     )
 
 
 def submission_markdown(submission: Submission, records: Runs, candidates: Runs) -> str:
-    """The pull request's text, which is also the submission's README. It uses only finished runs."""
+    """The README of a submission, which is also the text of its pull request. Failed runs are not shown."""
     candidate, record, verdict = submission.candidate, submission.record, submission.verdict
     lines = [f"# {submission.number:04d} · {submission.track} · {candidate.recipe}", ""]
     if record is None or verdict is None:
-        lines += [f"`{candidate.recipe}` opens the track `{submission.track}`.", ""]
+        lines += [f"`{candidate.recipe}` is the first record of the track `{submission.track}`.", ""]
         lines += ["![Learning curves](curves.png)", "", *_seed_table([(candidate.recipe, candidates)])]
     else:
         lines += _contest_markdown(submission, record.recipe, verdict, records, candidates)
@@ -151,7 +156,7 @@ def submission_markdown(submission: Submission, records: Runs, candidates: Runs)
         f"Trained on {machine}, {provenance.crew} a run, "
         f"{provenance.jobs} run(s) at a time{f', {memory}' if memory else ''}; {packages}.",
         "",
-        "This trains it again on fresh seeds; without `--rerun` only the numbers are checked, in seconds:",
+        "This command trains the submission again. Without `--rerun` it only recomputes the numbers, in seconds:",
         "",
         f"```\nllmbench verify {where} --rerun\n```",
         "",
@@ -160,31 +165,32 @@ def submission_markdown(submission: Submission, records: Runs, candidates: Runs)
 
 
 def size_sentence(track: str, size: OtherSize) -> str:
-    """A sentence on the gain on another size of the track."""
-    said = "it is shown to lose, so it is no record" if size.loses else "it is not shown to lose"
-    return f"On `{track}` {said}: gain {size.gain:+.4f} (90 % interval {size.low:+.4f} to {size.high:+.4f})."
+    """A sentence with the gain on `track`, another size of the submission's track."""
+    said = "is shown to lose, so it is no record" if size.loses else "is not shown to lose"
+    interval = f"90 % interval {size.low:+.4f} to {size.high:+.4f}"
+    return f"On `{track}`, another size of the track, the candidate {said}: gain {size.gain:+.4f} ({interval})."
 
 
 def knowledge_sentence(nats: float) -> str:
-    """A sentence on how much of val a source of that size can store: at most `nats` per token."""
+    """A sentence on what the added code can have memorized of val: at most `nats` per token."""
     return (
-        f"Knowledge of val: a source of this size could hold at most {nats:.4f} nats a token "
-        f"(by the compressed size of its code, assuming that it does not read its own file)."
+        f"If the added code had memorized text of val, this could lower the val loss by at most {nats:.4f} nats per "
+        f"token. The bound follows from the compressed size of the code, and holds if it does not read its own file."
     )
 
 
 def _contest_markdown(
     submission: Submission, record: str, verdict: Verdict, records: Runs, candidates: Runs
 ) -> list[str]:
-    """Lines on a contest: the verdict, both arms, and the verdict's numbers."""
+    """The lines that compare record and candidate: the verdict, the results of both, and the verdict's numbers."""
     candidate, used = submission.candidate.recipe, verdict.pairs
     records, candidates = verdict.used(records, candidates)
-    counted = f"| attempt since the last record | {submission.attempt} |"
+    counted = f"| number of this attempt since the last record | {submission.attempt} |"
     lines = []
     if submission.challenge is not None:
         number, outcome = submission.challenge.number, submission.challenge.outcome
-        lines += [f"**Challenge of record {number}, trained again on fresh seeds: {outcome}.**", ""]
-        counted = f"| challenge of record {number} | {submission.attempt} |"
+        lines += [f"**Challenge: record {number} was trained again on fresh seeds. Outcome: {outcome}.**", ""]
+        counted = f"| number of this challenge of record {number} | {submission.attempt} |"
     lines += [f"**{verdict_sentence(verdict)}**", "", claim_sentence(submission, verdict), ""]
     lines += [READS_HIGH, ""] if verdict.decision == "accepted" else []
     if used:
@@ -215,7 +221,7 @@ def _seed_table(arms: Sequence[tuple[str, Runs]]) -> list[str]:
     """A table with one line for each run: its seed, its recipe and its raw scores."""
     names = [*(metric.short for metric in METRICS), "weights"]
     lines = [f"| seed | recipe | {' | '.join(names)} |", f"|---:|---|{'---:|' * len(METRICS)}---|"]
-    for runs in zip_longest(*(runs for _, runs in arms)):  # a record may have more runs, if they are stored ones
+    for runs in zip_longest(*(runs for _, runs in arms)):  # stored runs of a record may be more than the candidate's
         for (recipe, _), run in zip(arms, runs, strict=True):
             if run is None:
                 continue

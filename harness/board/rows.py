@@ -140,8 +140,8 @@ def sections(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
 
 
 def multiple_sentence(multiple: float) -> str:
-    """A sentence on what a record is worth in compute."""
-    return f"For the record's loss, the base needs about {multiple:.1f} times the compute"
+    """A sentence with `multiple`, the factor by which the base's compute must grow to reach the record's loss."""
+    return f"To reach the record's loss, the base needs about {multiple:.1f} times the compute"
 
 
 def board_markdown(rows: Sequence[Row], multiples: Mapping[str, float]) -> str:
@@ -164,7 +164,7 @@ def board_markdown(rows: Sequence[Row], multiples: Mapping[str, float]) -> str:
                 table.append(f"| {' | '.join(cells)} |")
             table.append("")
             if len(chosen) > MOST_ROWS:
-                table += [f"The newest {MOST_ROWS - 1} of {len(chosen)} records, and the opening.", ""]
+                table += [f"The newest {MOST_ROWS - 1} of {len(chosen)} records, and the first one, the base.", ""]
             if track in multiples:
                 table += [f"{multiple_sentence(multiples[track])} ([how that is measured](docs/scale.md)).", ""]
         else:
@@ -172,8 +172,11 @@ def board_markdown(rows: Sequence[Row], multiples: Mapping[str, float]) -> str:
             more.append(f"- Record of `{track}`: {_linked(chosen[0])}{loss}")
     more += [""] if more else []
     if others:
-        counts = ", ".join(f"{title} {count}" for title, count in others.items())
-        more += [f"Also filed: {counts}. See [all ideas](docs/ideas.md) and [all submissions](leaderboard.csv).", ""]
+        counts = ", ".join(f"{title} ({count})" for title, count in others.items())
+        more += [
+            f"Other submissions: {counts}. See [all ideas](docs/ideas.md) and [all submissions](leaderboard.csv).",
+            "",
+        ]
     return "\n".join(table + more)
 
 

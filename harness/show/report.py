@@ -99,7 +99,7 @@ def judgement_facts(judgement: Judgement) -> list[tuple[str, str]]:
     if judgement.gain is not None:
         gain = f"{judgement.gain:+.4g}"
         if judgement.ci_low is not None and judgement.ci_high is not None:
-            level = f"{100 * judgement.interval_level:.6g} % interval{' of all looks' if judgement.looks else ''}"
+            level = f"{100 * judgement.interval_level:.6g} % interval{' over all looks' if judgement.looks else ''}"
             gain += f", {level} [{judgement.ci_low:+.4g}, {judgement.ci_high:+.4g}]"
         facts.append(("gain", gain))
     facts.append(("values", str(judgement.n)))

@@ -44,8 +44,8 @@ def write(folder: Path, claim: Claim, audit: Audit) -> None:
 def test_the_readme_says_what_the_audit_would_have_found(audited: tuple[Project, Path]) -> None:
     text = (audited[1] / "README.md").read_text()
     assert "no leak at 3,992 of the 64,443 positions of val (31 s)" in text
-    assert "0.0017 nats a token: 90.0 % (47.2 %)" in text
-    assert "0.01 nats a token: over 99.9 % (98.3 %)" in text
+    assert "0.0017 nats per token: 90.0 % (47.2 %)" in text
+    assert "0.01 nats per token: over 99.9 % (98.3 %)" in text
 
 
 @pytest.mark.parametrize(

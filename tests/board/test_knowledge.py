@@ -55,8 +55,8 @@ def test_what_failed_comes_last_in_the_terminal() -> None:
 
 def test_the_bound_is_on_the_page_of_a_new_claim_and_in_what_verify_prints(project: Project) -> None:
     one = claim(RECORD, 0.0312)
-    assert "at most 0.0312 nats a token" in submission_markdown(one.submission, *one.finished.values())
+    assert "at most 0.0312 nats per token" in submission_markdown(one.submission, *one.finished.values())
     known = knowledge_of(project, [RECORD.name, "0001-pocket-baseline"])
     assert known.keys() == {RECORD.name}
     for text in ("\n".join(check_lines({RECORD.name: []}, {}, known)), check_markdown({RECORD.name: []}, {}, known)):
-        assert f"at most {known[RECORD.name]:.4f} nats a token" in text
+        assert f"at most {known[RECORD.name]:.4f} nats per token" in text

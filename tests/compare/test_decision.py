@@ -160,7 +160,7 @@ def test_a_loss_that_explodes_is_shown_with_an_exponent() -> None:
     found, _ = check_comparison(ROOT / "docs" / "comparisons" / "nanogpt.json")
     wide = found.verdict.model_copy(update={"gain": -4.2e47, "ci_low": -1e49, "ci_high": 0.5})
     gain = dict(comparison_facts(found.model_copy(update={"verdict": wide})))["gain"]
-    assert gain == "-4.2e+47, 98 % interval of all looks [-1e+49, +0.5]"
+    assert gain == "-4.2e+47, 98 % interval over all looks [-1e+49, +0.5]"
 
 
 def test_the_worked_example_of_the_page_is_the_committed_comparison() -> None:

@@ -73,7 +73,8 @@ def test_a_gain_that_shrinks_has_a_slope_below_zero_and_one_that_turns_says_so(t
         assert step.multiple is not None
         assert step.multiple.value > 1
     lines = "\n".join(ladder_lines(found))
-    assert "qk_norm: its sign holds on all sizes" in lines
+    assert "qk_norm lowers the loss on all sizes" in lines
+    assert "requery lowers the loss on some sizes and raises it on others" in lines
     assert "extrapolated to 10 times the compute of pocket-l" in lines
     assert ladder_table(found, 100).row_count == 6
     assert draw_ladder(found).axes
@@ -135,7 +136,10 @@ def test_the_report_counts_kept_orders_kept_verdicts_and_forecasts_that_came_tru
     assert (coverage.track, coverage.ideas) == ("pocket-l", 3)
     assert coverage.inside.value == pytest.approx(2 / 3)  # requery was forecast to shrink
     lines = "\n".join(ladder_lines(found))
-    assert "pocket to pocket-l: 67 %" in lines.replace("67%", "67 %")
+    assert (
+        "pocket and pocket-l: of any two of the 3 ideas, the same one has the larger gain on both sizes in 67%" in lines
+    )
+    assert "token_smear raises the loss on all sizes" in lines
     assert all(0.001 < one.noise < 0.02 for one in found.rungs if one.noise is not None)
 
 

@@ -33,7 +33,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sandbox, Done]:
     sandbox = make_sandbox(tmp_path_factory.mktemp("sizes") / "llmbench")
     smoke = sandbox.root / "tracks" / "smoke.toml"
     small = smoke.read_text().replace('name = "smoke"', 'name = "smoke-s"').replace("dim = 64", "dim = 32")
-    (sandbox.root / "tracks" / "smoke-s.toml").write_text(small.replace("tokens = 32768", "tokens = 4096"))
+    (sandbox.root / "tracks" / "smoke-s.toml").write_text(small.replace("tokens = 16384", "tokens = 4096"))
     asked = load_track(Project(sandbox.root), "smoke-s").digest
     smoke.write_text(smoke.read_text().replace("[rule]\n", f'[rule]\nholds_on = {{ smoke-s = "{asked}" }}\n'))
     for command in ("run baseline", "submit --baseline", "run candidate --variant token_smear"):
@@ -59,7 +59,10 @@ def test_a_record_brings_its_pairs_on_the_other_size(held: tuple[Sandbox, Done],
     files = {path.relative_to(folder).as_posix() for path in folder.glob("sizes/*/*")}
     runs = {f"sizes/smoke-s/{arm}-seed-{seed}.json" for arm in ("record", "candidate") for seed in range(SIZE_PAIRS)}
     assert files == {"sizes/smoke-s/track.toml", *runs}
-    assert f"On `smoke-s` it is not shown to lose: gain {size.gain:+.4f}" in filed.stdout
+    assert (
+        f"On `smoke-s`, another size of the track, the candidate is not shown to lose: gain {size.gain:+.4f}"
+        in filed.stdout
+    )
     assert sandbox("verify").returncode == 0
     assert "it must not be shown to lose on smoke-s" in " ".join(sandbox("tracks", "smoke").stdout.split())
 

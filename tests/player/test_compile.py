@@ -33,14 +33,19 @@ from models.parts import Output
 from tests.make import make_job
 from tests.players import OpenCasting
 
-# Few kernels: compiling those of a layer takes a minute.
+# Three kernels: compiling one takes seconds, those of a layer take a minute.
 BARE = """
 from dataclasses import replace
+from models.gpt import Linear
 
 
 def apply(parts):
-    few = replace(parts.model, num_layers=1)
-    return replace(parts, model=few, block=lambda final, layer: final.feed_forward(final, layer))
+    return replace(
+        parts,
+        model=replace(parts.model, num_layers=1),
+        block=lambda final, layer: Linear(final.model.dim, final.model.dim),
+        head=lambda final: Linear(final.model.dim, final.model.vocab_size, zero=True),
+    )
 """
 
 
@@ -60,6 +65,14 @@ def test_a_compiled_run_learns_what_an_eager_one_learns(
     curves = [[point.dev_loss_nats for point in training.curve] for training in (eager, compiled)]
     assert curves[1] == pytest.approx(curves[0], abs=2e-4)
     assert {*compiled.confinement} == {*eager.confinement} - {"bubblewrap"}
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # by torch itself
+@pytest.mark.parametrize("kind", ["tiny", "tiny_mixture"])
+def test_the_base_is_traced_as_one_graph(kind: str, request: pytest.FixtureRequest, build_recipe: Any) -> None:
+    track: Track = request.getfixturevalue(kind)
+    model = build_recipe("base", track).build()
+    torch.compile(model, backend="eager", fullgraph=True)(TOKENS_BT1[:, :-1])
 
 
 def test_one_player_compiles_and_sees_no_batch_and_those_that_train_only_read(tiny: Track, tmp_path: Path) -> None:

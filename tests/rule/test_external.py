@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats as scipy_stats
+import scipy
 
 from harness.core.errors import LlmbenchError, UndecidedError
 from harness.rule import external
@@ -60,7 +60,7 @@ def test_public_speed_record_against_its_predecessor_on_the_same_machine() -> No
     errors = before.var(ddof=1) / 5, after.var(ddof=1) / 7
     df = sum(errors) ** 2 / (errors[0] ** 2 / 4 + errors[1] ** 2 / 6)  # Welch and Satterthwaite, by hand
     t = (before.mean() - after.mean()) / math.sqrt(sum(errors))
-    assert found.p_value == pytest.approx(scipy_stats.t.sf(t, df), rel=1e-9)
+    assert found.p_value == pytest.approx(scipy.stats.t.sf(t, df), rel=1e-9)
 
 
 def test_higher_is_better_mirrors_the_gain() -> None:
@@ -109,7 +109,7 @@ def write(folder: Path, name: str, content: str) -> Path:
 def test_csv_pairs_by_seed_whatever_the_order_of_lines(tmp_path: Path) -> None:
     lines = ["record,2,3.4", "candidate,1,3.0", "record,1,3.1", "candidate,2,3.2", "record,3,3.2", "candidate,3,3.05"]
     path = write(tmp_path, "runs.csv", "\ufeffarm,seed,value\n" + "\n".join(lines) + "\n")
-    expected = scipy_stats.ttest_rel([3.1, 3.4, 3.2], [3.0, 3.2, 3.05], alternative="greater").pvalue
+    expected = scipy.stats.ttest_rel([3.1, 3.4, 3.2], [3.0, 3.2, 3.05], alternative="greater").pvalue
     found = judge_file(path, {"paired": True})
     assert (found.test, found.n) == ("paired_t", 3)
     assert found.p_value == pytest.approx(expected)
@@ -230,7 +230,7 @@ def test_only_a_test_with_looks_speaks_of_the_last_look() -> None:
     assert "last look" in judgement_sentence(last)
     assert "look" not in judgement_sentence(once)
     facts = dict(judgement_facts(last))
-    assert "98 % interval of all looks" in facts["gain"]
+    assert "98 % interval over all looks" in facts["gain"]
     assert facts["look"] == "3 of 3, after 8 (declared: 3, 5, 8)"
     assert "look" not in str(judgement_facts(once))
 
@@ -279,8 +279,8 @@ def test_so_many_seeds_show_the_seen_gain_with_the_promised_chance_and_one_less_
         deviation = float((minus - np.array(numbers.candidate)).std(ddof=1))
 
         def power(count: int, effect: float = found.gain / deviation) -> float:
-            bar = scipy_stats.t.isf(0.01, count - 1)
-            return float(scipy_stats.nct.sf(bar, count - 1, effect * math.sqrt(count)))
+            bar = scipy.stats.t.isf(0.01, count - 1)
+            return float(scipy.stats.nct.sf(bar, count - 1, effect * math.sqrt(count)))
 
         if found.seeds_needed < external.NORMAL_DF:
             assert power(found.seeds_needed) >= 0.8 > power(found.seeds_needed - 1)

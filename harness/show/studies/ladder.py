@@ -1,4 +1,4 @@
-"""Shows a ladder: as a table, as sentences, as a picture, and as the page docs/scale.md."""
+"""Shows a ladder, a study of ideas on several sizes of a track: table, sentences, picture, and docs/scale.md."""
 
 from __future__ import annotations
 
@@ -27,28 +27,33 @@ if TYPE_CHECKING:
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 """Colours of the ideas: the palette of Okabe and Ito (jfly.uni-koeln.de/color, 2008)."""
 MOST_LINES = 12
-INTERVALS = "All intervals are of 90 %."
-ASKED = "5-dollar-llm left two questions open for want of compute. These sizes are still small, but they say this:"
+"""Ideas with a colour and a name in the picture. Further ideas are drawn in grey, without a name."""
+INTERVALS = "All intervals are 90 % confidence intervals."
+ASKED = "5-dollar-llm asked these questions, but lacked the compute to answer them. On the sizes here, the answers are:"
 
 
 def rung_line(one: RungFacts) -> str:
-    """A size as a line: `pocket: 1,311,872 parameters, 430,080 tokens, 2.7e+12 operations a run; val loss ...`."""
+    """A line of text about one size: its model, a run's tokens and compute, and the losses without any idea."""
     return (
-        f"{one.track}: {one.num_params:,} parameters, {one.tokens:,} tokens, {one.compute:.2g} operations a run; "
-        f"val loss {one.val_loss:.4f} over {one.runs} runs"
-        + ("" if one.noise is None else f"; a pair's gain scatters by {one.noise:.4f}")
+        f"{one.track}: {one.num_params:,} parameters. A run trains on {one.tokens:,} tokens, with {one.compute:.2g} "
+        f"floating-point operations. Without an idea, the mean val loss of {one.runs} runs is {one.val_loss:.4f}"
+        + (
+            ""
+            if one.noise is None
+            else f". A pair's gain has a standard deviation of {one.noise:.4f} (median over the ideas)"
+        )
     )
 
 
 def band(found: Band | None, form: str = "+.4f") -> str:
-    """A number with its interval as text: `+0.0506 [+0.0410, +0.0602]`; empty for None."""
+    """A number and its interval as text, such as `+0.0506 [+0.0410, +0.0602]`; empty text for None."""
     if found is None:
         return ""
     return f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
 
 
 def ladder_table(found: Ladder, width: int) -> Table:
-    """A table with one line for each idea and size, of at most `width` characters. Empty columns are left out."""
+    """A table of at most `width` characters: a line for each idea on each size. Empty columns are left out."""
     heads = ("idea", "size", "pairs", "gain", "times the compute", "forecast")
     rows = [
         (
@@ -79,51 +84,58 @@ def _times(step: Step) -> str:
 
 
 def ladder_lines(found: Ladder) -> list[str]:
-    """Lines that describe the sizes and, for each idea, how its gain changes with compute."""
+    """Lines of text: about each size, then how each idea's gain changes with compute, then how well sizes agree."""
     lines = [*map(rung_line, found.rungs)]
     for idea in found.ideas:
-        lines += [f"{idea.name} on {step.track}: not measured: {step.reason}" for step in idea.steps if step.reason]
+        lines += [f"{idea.name} was not measured on {step.track}: {step.reason}" for step in idea.steps if step.reason]
         if idea.slope is None or idea.extrapolated is None:
             continue
         far = f"{FARTHER:g} times the compute of {found.rungs[-1].track}"
         lines.append(
-            f"{idea.name}: {_sign(idea)}; the gain changes by {band(idea.slope)} for ten times the compute; "
-            f"extrapolated to {far}: {band(idea.extrapolated)}"
+            f"{idea.name} {_effect(idea)}; its gain changes by {band(idea.slope)} for ten times the compute; "
+            f"extrapolated to {far}, it is {band(idea.extrapolated)}"
         )
     lines += [*map(agreement_line, found.agreement), *map(coverage_line, found.coverage)]
     return [*lines, *([turned_line(found)] if len(found.rungs) > 1 else []), INTERVALS]
 
 
 def agreement_line(one: Agreement) -> str:
-    """An agreement as a line: `pocket-s to pocket: 85 % [71 %, 95 %] of the pairs of 12 ideas keep ...`."""
+    """A line of text on how often two sizes agree: which of two ideas is better, and what an idea does."""
     return (
-        f"{one.smaller} to {one.larger}: {band(one.order, '.0%')} of the pairs of {one.ideas} ideas keep their order, "
-        f"and {band(one.verdicts, '.0%')} of the ideas their verdict (helps, hurts, or neither shown)"
+        f"{one.smaller} and {one.larger}: of any two of the {one.ideas} ideas, the same one has the larger gain on "
+        f"both sizes in {band(one.order, '.0%')} of cases. For {band(one.verdicts, '.0%')} of the ideas, both sizes "
+        f"give the same of three results: the idea lowers the loss, it raises the loss, or neither is shown"
     )
 
 
 def coverage_line(one: Coverage) -> str:
-    """A coverage as a line: `pocket-l: 10 of 12 gains lie in the interval of their forecast, ...`."""
+    """A line of text on how good the forecasts for one size were."""
     return (
-        f"{one.track}: {band(one.inside, '.0%')} of {one.ideas} gains lie in the 90 % interval of their forecast; "
-        f"the median of gain minus forecast is {one.error:+.4f}"
+        f"{one.track}: of {one.ideas} measured gains, {band(one.inside, '.0%')} lie in the 90 % interval of their "
+        f"forecast. The median of gain minus forecast is {one.error:+.4f} nats per token"
     )
 
 
 def turned_line(found: Ladder) -> str:
-    """A line that names the ideas that are shown to help on one size and to hurt on another."""
+    """A line that names the ideas that are shown to lower the loss on one size and to raise it on another."""
     turned = [idea.name for idea in found.ideas if idea.turns]
-    return f"Shown to help on one size and to hurt on another: {', '.join(turned) or 'none'}"
+    return (
+        f"Ideas that are shown to lower the loss on one size and to raise it on another: {', '.join(turned) or 'none'}"
+    )
 
 
-def _sign(idea: Climb) -> str:
+def _effect(idea: Climb) -> str:
+    """What the idea does to the loss, as the end of a sentence about it. A gain above zero lowers the loss."""
     if idea.sign_holds is None:
-        return "its sign is not clear on every size"
-    return "its sign holds on all sizes" if idea.sign_holds else "its sign changes"
+        return "may have no effect on at least one size"
+    if not idea.sign_holds:
+        return "lowers the loss on some sizes and raises it on others"
+    lowers = any(step.gain is not None and step.gain.low > 0 for step in idea.steps)
+    return f"{'lowers' if lowers else 'raises'} the loss on all sizes"
 
 
 def draw_ladder(found: Ladder) -> Figure:
-    """A picture of each idea's gain against compute, with the gain's interval on each size."""
+    """A picture with a line for each idea: its gain against the compute of a run, with an interval on each size."""
     figure = new_figure(3.6)
     axes = figure.subplots()
     axes.axhline(0, color=INK, linewidth=0.8)
@@ -153,34 +165,37 @@ def draw_ladder(found: Ladder) -> Figure:
 
 
 def question_lines(found: Sequence[tuple[str, Ladder]], questions: Mapping[str, str]) -> list[str]:
-    """A line for each question whose idea was measured: its gains on all sizes, and whether they agree in sign.
+    """A line for each question about an idea that was measured: what it does to the loss, and its gain on each size.
 
-    `questions` maps an idea to the question about it.
+    `found` holds each ladder with the name of its track. `questions` maps an idea to the question about it.
     """
     lines = []
     for _, ladder in found:
         for idea in ladder.ideas:
             if question := questions.get(idea.name):
                 gains = [f"{band(step.gain)} on {step.track}" for step in idea.steps if step.gain is not None]
-                lines.append(f"- **{question}** It gains {', '.join(gains)}; {_sign(idea)}.")
+                many = f"{', '.join(gains[:-1])} and {gains[-1]}" if len(gains) > 1 else "".join(gains)
+                lines.append(f"- **{question}** `{idea.name}` {_effect(idea)}. Its gain is {many}.")
     return lines
 
 
 def scale_page(found: Sequence[tuple[str, Ladder]], questions: Mapping[str, str]) -> str:
-    """The text of docs/scale.md. `found` holds each kept ladder with the name of its track."""
+    """The text of docs/scale.md. `found` and `questions` are as in `question_lines`."""
     lines = [
-        "# Does it hold at another size?",
+        "# Does a gain hold at another size?",
         "",
-        "Written by `llmbench ladder --stored --save` from the runs under `benchmarks/ladder/`. Each idea is trained",
-        "beside the same recipe on several sizes of a track, with the same public seeds.",
+        "`llmbench ladder --stored --save` writes this page from the runs in `benchmarks/ladder/`. On several sizes of",
+        "a track, the same recipe was trained with and without each idea, on the same public seeds.",
         "",
-        "- A *gain* is the mean difference in val loss, in nats per token.",
-        "- *Multiple of compute*: factor by which the compute of the recipe without the idea must grow to reach the",
-        "  loss with the idea. It follows from that recipe's losses on the sizes.",
-        "- *Slope*: the change of the gain for ten times the compute.",
-        "- An *extrapolated* gain goes on along that line, to ten times the compute of the largest size.",
-        "- A *forecast* was committed before that size was trained. Its interval is for the mean of as many pairs.",
-        "- *Scatter*: the standard deviation of a pair's gain, its median over the ideas.",
+        "- A *pair* is two runs with the same seed, one with the idea and one without it.",
+        "- *Gain*: how much the idea lowers the val loss, in nats per token, as the mean over the pairs.",
+        "- *Multiple of compute*: without the idea, the compute must be multiplied by this factor to reach the loss",
+        "  with the idea. It is estimated from the losses without the idea on all sizes.",
+        "- *Slope*: how much the gain changes when the compute grows by a factor of ten.",
+        "- *Extrapolated gain*: the gain at ten times the compute of the largest size, if it keeps this slope.",
+        "- *Forecast*: the gain on the row's size, predicted from the smaller sizes. It was committed to the",
+        "  repository, on the date in brackets, before the row's size was trained. Its interval is for a mean over the",
+        "  same number of pairs.",
         f"- {INTERVALS}",
         "",
     ]
@@ -188,12 +203,12 @@ def scale_page(found: Sequence[tuple[str, Ladder]], questions: Mapping[str, str]
         lines += [ASKED, "", *answers, ""]
     for name, ladder in found:
         chosen = f"[How the ideas were chosen, and what was found](../benchmarks/ladder/{name}/README.md)."
-        picture = f"![Gain of each idea against compute](pictures/scale-{name}.svg)"
+        picture = f"![The gain of each idea on each size, against the compute of a run](pictures/scale-{name}.svg)"
         lines += [f"## {name}", "", chosen, "", picture, ""]
         lines += [f"- {rung_line(one)}" for one in ladder.rungs]
         lines += [
             "",
-            "| idea | size | pairs | gain | multiple of compute | forecast |",
+            "| idea | size | pairs | gain | multiple of compute | forecast (date) |",
             "|---|---|---:|---:|---:|---:|",
         ]
         for idea in ladder.ideas:
@@ -203,17 +218,26 @@ def scale_page(found: Sequence[tuple[str, Ladder]], questions: Mapping[str, str]
                 lines.append(f"| {idea.name} | `{step.track}` | {step.pairs} | {shown} | {_times(step)} | {said} |")
         learned = [*map(agreement_line, ladder.agreement), *map(coverage_line, ladder.coverage)]
         learned += [turned_line(ladder)] if len(ladder.rungs) > 1 else []
-        lines += ["", "How far one size tells what holds on the next:", "", *(f"- {line}" for line in learned)]
-        lines += ["", "| idea | sign | slope | extrapolated |", "|---|---|---:|---:|"]
         lines += [
-            f"| {idea.name} | {_sign(idea)} | {band(idea.slope)} | {band(idea.extrapolated)} |" for idea in ladder.ideas
+            "",
+            "How well the results on one size predict those on the next:",
+            "",
+            *(f"- {line}" for line in learned),
+        ]
+        lines += ["", "| idea | effect on the loss | slope | extrapolated gain |", "|---|---|---:|---:|"]
+        lines += [
+            f"| {idea.name} | {_effect(idea)} | {band(idea.slope)} | {band(idea.extrapolated)} |"
+            for idea in ladder.ideas
         ]
         lines.append("")
     return "\n".join(lines)
 
 
 def scale_files(project: Project) -> dict[Path, str]:
-    """Path -> text of docs/scale.md, of its pictures and of the base's curves, made from all kept ladders."""
+    """Files to write, as path -> text: docs/scale.md, its pictures, and each base's loss against compute.
+
+    They are made from all kept ladders.
+    """
     found, files = [], dict[Path, str]()
     for folder in sorted(ladder_folder(project, "x").parent.glob("*/")):
         if not any(folder.glob("*/*-seed-*.json")):
