@@ -1,7 +1,8 @@
-"""Judges one candidate against the record, and trains the runs that this needs and that are not kept yet.
+"""A contest judges one candidate against the record, and trains the runs that it needs and that are not kept yet.
 
-First comes a screen (a cheap test on few seeds), then a confirmation, which decides. In both, an *arm* is one side of
-the comparison: the record's runs, or the candidate's. A *look* is a number of pairs after which a decision is possible.
+Its first stage is a screen (a cheap test on few seeds), its second a confirmation, which decides. In both, an *arm* is
+one side of the comparison: the record's runs, or the candidate's. A *look* is a number of pairs after which a decision
+is possible.
 """
 
 from __future__ import annotations

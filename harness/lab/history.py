@@ -111,7 +111,7 @@ class Judged(Strict):
 
     @property
     def contest(self) -> tuple[str | None, ...] | None:
-        """A key that is equal for the screen and the confirmation of one candidate against one record.
+        """A key that is the same for the screen and the confirmation of one candidate against one record.
 
         None if the record is unknown.
         """

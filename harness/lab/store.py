@@ -218,7 +218,7 @@ class RunStore:
             return executor.rehearse(self.job(self.identify(recipe, 0)).model_copy(update={"folder": folder}))
 
     def job(self, run: RunIdentity, give_up: GiveUp | None = None) -> Job:
-        """The referee's instructions for `run`."""
+        """The instructions for `run` that the referee gets."""
         return Job(
             **run.model_dump(include={"track", "training_digest", "recipe", "sources", "seed"}),
             root=str(self.project.root),

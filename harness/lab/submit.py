@@ -1,4 +1,4 @@
-"""Writes a submission: the claim, its runs and its sources. Writes either all of it or nothing."""
+"""Writes a submission: the claim (submission.json), its runs and its sources. Writes either all files or none."""
 
 from __future__ import annotations
 
