@@ -18,7 +18,7 @@ from harness.variants.recipe import format_recipe, parse_recipe, recipe_sources
 
 
 class Entry(Strict):
-    """A user's request: variants to add or remove, the lane, and how to train."""
+    """A user's request: variants to add or remove, the lane (what must improve), and how to train."""
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class Entry(Strict):
 
 @dataclass(frozen=True)
 class Arms:
-    """The two recipes that are compared, and the lane: what the candidate is to improve."""
+    """The two recipes that are compared, and the lane: what the candidate must improve."""
 
     record: str
     candidate: str

@@ -289,9 +289,9 @@ def judged_before(project: Project, board: Board, track: Track, candidate: Candi
 
 
 def _change(record: Mapping[str, str], candidate: Mapping[str, str]) -> tuple[str, str]:
-    """Keys of the code that the candidate adds to the record and of the code that it removes.
+    """Two keys: one for the code that the candidate adds to the record, one for the code that it removes.
 
-    The variants that both have in common do not change the keys.
+    Variants that are in both recipes do not change the keys.
     """
     added = {name: digest for name, digest in candidate.items() if name not in record}
     removed = {name: digest for name, digest in record.items() if name not in candidate}

@@ -125,7 +125,7 @@ def audit_model(store: RunStore, run: FinishedRun, drawn: int | None = None) -> 
 
 
 def compare_repeat(stored: Sequence[FinishedRun], again: Sequence[FinishedRun], rule: Rule) -> Repeat:
-    """Compare an opening's stored runs with the runs trained again; both are in the same order.
+    """Compare the stored runs of a track's base with the runs trained again; both are in the same order.
 
     If code, machine, packages and threads are the same, the numbers must be equal to the last bit. Otherwise the means
     are compared by Welch's test. The outcome is `confirmed` if the interval of their difference lies within the

@@ -60,13 +60,13 @@ class RunCandidateDocument(Document, Verdict):
     record: str
     candidate: str
     attempt: int | None
-    """Number of different candidates since the last record, including this one; None for an exploratory run."""
+    """Number of different candidates since the last record, including this one; None if --set changed the track."""
     screen: Verdict | None
     """The screen's verdict, if this document holds the verdict of a confirmation after a screen; else None."""
     failed: tuple[str, ...]
     """One sentence for each run without a score."""
     flags: tuple[Flag, ...]
-    """Flags that `verify` would raise for a reviewer of these runs; none for an exploratory run."""
+    """Flags (unusual things) that `verify` would show to a reviewer of these runs; none if --set changed the track."""
 
 
 class CampaignDocument(Document):

@@ -228,7 +228,7 @@ class LiveRuns:
         return f"{stage}: {len(gains)} of {goal} pairs{left}{gain}"
 
     def _stage_seconds(self, runs: int) -> float | None:
-        """Seconds until `runs` runs are scored, including the unfinished ones; None if it cannot be estimated."""
+        """Seconds until `runs` runs have a score, including the unfinished ones; None if it cannot be estimated."""
         budget, run_s = self.track.budget.tokens, self._usual_time.run_s
         started = sum(watched.tokens for watched in self._running.values())
         if run_s is not None:

@@ -59,11 +59,11 @@ class Interaction(Strict):
 
 
 class Contribution(Strict):
-    """The contribution of one variant, or of two together, to a stack. Losses are in nats per token."""
+    """The contribution of one variant, or of two together, to a recipe. Losses are in nats per token."""
 
     removed: Removed
     recipe: str
-    """The stack without the removed variants."""
+    """The recipe without the removed variants."""
     worth: Worth
     """`pays` if the whole interval lies above the price, `does not pay` if it lies below, else `unclear`."""
     reason: Line | None = None
@@ -89,11 +89,11 @@ class Contribution(Strict):
 
 
 class Ablation(Strict):
-    """A stack and the contributions of its variants: the largest first, those not measured last."""
+    """A recipe and the contributions of its variants: the largest first, those not measured last."""
 
     recipe: str
     runs: Positive
-    """Number of runs of the whole stack."""
+    """Number of runs of the whole recipe."""
     val_loss: float
     """Mean val loss of these runs, in nats per token."""
     num_params: Positive

@@ -51,7 +51,7 @@ class CampaignRow(Strict):
     """Number of statements that the candidate adds."""
     pairs: Count
     runs: Count
-    """Number of the candidate's kept runs, of both stages."""
+    """Number of the candidate's kept runs, of screen and confirmation together."""
     judged_before: bool
     """Whether the verdict is older than the campaign. The campaign then trained nothing for it."""
     submission: str | None
@@ -133,7 +133,7 @@ def _verdict_of(campaign: Campaign, store: RunStore, judged: Judged) -> Verdict 
 
 
 def _count_runs(store: RunStore, arms: Arms) -> int:
-    """Number of the candidate's kept runs, of both stages."""
+    """Number of the candidate's kept runs, of screen and confirmation together."""
     stages: tuple[Stage, ...] = ("screen", "confirmation") if arms.has_screen(store.track.rule) else ("confirmation",)
     count = 0
     with suppress(LlmbenchError):  # a variant was changed or deleted

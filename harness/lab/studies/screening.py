@@ -31,9 +31,9 @@ State = Literal[
 BEFORE = "judged before"
 """Note for a verdict that is older than the campaign."""
 AHEAD = 1 / 3
-"""If a core is free, a candidate's next run may start although its unfinished run can show that it is not needed. It
-starts only if the unfinished run began less than this share of a run's time ago. Of the candidates without a gain,
-about this share needs the next run."""
+"""If a core is free, a candidate's next run may start before its unfinished run has shown whether the next one is
+needed. This is done only if the unfinished run began less than this share of a run's time ago. About this share of the
+candidates without a gain needs the next run."""
 GOES_ON: tuple[State, ...] = ("waiting", "screening", "passed", "confirming")
 
 
@@ -70,7 +70,7 @@ class Contestant:
 
     @property
     def gains(self) -> list[float]:
-        """The gains of the pairs of the present stage so far."""
+        """The gain of each pair so far, in the present stage: the screen or the confirmation."""
         contest = self.contest
         if contest is None or contest.verdict.design == "stored":
             return []

@@ -30,7 +30,7 @@ class SubmissionPage:
 
     @property
     def runs(self) -> dict[ArmName, list[FinishedRun | FailedRun]]:
-        """Arm -> its runs, in the order of their seeds."""
+        """Arm (`record` or `candidate`) -> its runs, in the order of their seeds."""
         return self.claim.runs
 
     @property
@@ -60,12 +60,12 @@ class SubmissionPage:
 
     @property
     def finished(self) -> dict[ArmName, list[FinishedRun]]:
-        """Arm -> its runs that have a score. Arms without such runs are left out."""
+        """Arm (`record` or `candidate`) -> its runs that have a score. Arms without such runs are left out."""
         return {arm: scored for arm, runs in self.runs.items() if (scored := finished(runs))}
 
     @property
     def curves(self) -> list[tuple[str, list[FinishedRun]]]:
-        """(recipe, runs) of each arm, for the learning curves; empty if a run has no curve."""
+        """(recipe, runs) of record and candidate, for the learning curves; empty if a run has no curve."""
         if not all(run.training.curve for runs in self.finished.values() for run in runs):
             return []
         return [(self.row.beaten if arm == "record" else self.row.recipe, runs) for arm, runs in self.finished.items()]
@@ -80,7 +80,7 @@ class SubmissionPage:
 
     @property
     def seeds(self) -> Mapping[int, Mapping[ArmName, FinishedRun | FailedRun]]:
-        """Seed -> arm -> the run of this arm with this seed."""
+        """Seed -> arm (`record` or `candidate`) -> the run of this arm with this seed."""
         found: dict[int, dict[ArmName, FinishedRun | FailedRun]] = defaultdict(dict)
         for arm, runs in self.runs.items():
             for run in runs:
