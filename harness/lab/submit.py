@@ -191,7 +191,7 @@ def file_candidate(
     if not negative:
         at_most = f"at most {first.training.train_s:.0f} s"
         tell(f"testing that the model of {first.recipe} with seed {first.seed} sees no later tokens: {at_most}")
-        with patiently("auditing"):
+        with patiently("testing the model"):
             audit = audit_model(store, first)
     return Filing(
         kind="negative" if negative else "record",
