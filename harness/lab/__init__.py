@@ -1,6 +1,6 @@
-"""The lab: finds kept runs, trains missing ones, judges contests, and files the results.
+"""The lab finds kept runs, trains missing ones, compares candidates with the record, and files the results.
 
-Imports board and all rooms before it. New ways to run (executors) go to executor.py, or into a package such as ray. The
-work of each command is in the module with its name, such as doctor or submit; long studies are modules in studies.
-Options and output are in cli.
+It may import board and every package above board in the table of docs/architecture.md. A new way to run goes into
+executor.py, or into a package such as ray. The work of a command is in the module with the command's name, such as
+doctor or submit. Long studies are in studies. Options and output are in cli.
 """

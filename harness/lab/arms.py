@@ -1,4 +1,4 @@
-"""Turns what a user asks to compare into two recipes and their seeds."""
+"""Turns a user's request into the two recipes to compare (the arms of the comparison) and their seeds."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from harness.variants.recipe import format_recipe, parse_recipe, recipe_sources
 
 
 class Entry(Strict):
-    """A user's request: variants to add or remove, the lane, and how to train."""
+    """A user's request: variants to add or remove, the lane (what must improve), and how to train."""
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     lane: Lane = "loss"
     jobs: Positive | None = None
-    """Runs at a time; None if the user did not choose. Runs made with another number at a time are not reused."""
+    """Number of runs at a time; None if the user gave none. Runs made with another number at a time are not reused."""
     executor: ExecutorName = "local"
     """Name of the executor that makes the runs. Runs of different executors are kept apart."""
     settings: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class Entry(Strict):
 
 @dataclass(frozen=True)
 class Arms:
-    """The two recipes that are compared, and the lane."""
+    """The two recipes that are compared, and the lane: what the candidate must improve."""
 
     record: str
     candidate: str
@@ -42,33 +42,34 @@ class Arms:
     """Why these two recipes are compared, if that is not obvious."""
 
     def has_screen(self, rule: Rule) -> bool:
-        """Whether there is a screen: in the lane `loss`, on a track whose noise is known."""
+        """Whether a screen comes first. It does in the lane `loss`, if the track declares its noise."""
         return self.lane == "loss" and rule.noise_nats is not None and bool(rule.screen_looks)
 
 
 def record_recipe(board: Board, track: Track) -> str:
-    """The recipe that holds the track; `base` if the track is not open."""
+    """The recipe of the track's record; `base` if the track has no submission yet."""
     holder = board.holder(track)
     return holder.candidate.recipe if holder else format_recipe(())
 
 
 def choose_arms(board: Board, track: Track, entry: Entry) -> Arms:
-    """The record to beat, and its recipe with the entry's variants added or removed.
+    """The two recipes to compare: the record's, and the record's with the variants of `entry` added or removed.
 
-    If a variant is already part of the record, the record is compared with the record without that variant. Raises
-    LlmbenchError for a wrong entry.
+    If `entry` adds a variant that is already part of the record, the two recipes are the record without that variant
+    and the record. Raises LlmbenchError for a request that is not allowed.
     """
     standing = board.standing(track, entry.lane)
     record = standing.candidate.recipe if standing else format_recipe(())
     held = parse_recipe(record)
     if entry.lane != "loss" and track.rule.design == "stored":
         raise LlmbenchError(
-            f"{track.name} compares with stored runs, and their times cannot be compared; leave --lane {entry.lane} out"
+            f"{track.name} compares candidates with stored runs of the record, whose times cannot be compared with "
+            f"those of new runs; leave out --lane {entry.lane}"
         )
     names = (*entry.added, *entry.removed)
     if not names or len(set(names)) != len(names):
         raise LlmbenchError(
-            "name at least one variant, and each only once: `--variant NAME`; `llmbench variants` lists them"
+            "name at least one variant (`--variant NAME`), and none twice; `llmbench variants` lists all variants"
         )
     if (entry.lane == "simplicity") != bool(entry.removed) or (entry.removed and entry.added):
         raise LlmbenchError("the lane simplicity takes only `--without NAME`, the other lanes only `--variant NAME`")
@@ -76,7 +77,7 @@ def choose_arms(board: Board, track: Track, entry: Entry) -> Arms:
     if again and len(again) == len(entry.added):
         without = format_recipe(tuple(name for name in held if name not in again))
         remark = (
-            f"{' and '.join(again)} is already part of the record {record}, so it is measured again, against {without}."
+            f"{' and '.join(again)} is already part of the record, so the record {record} is compared with {without}."
         )
         return Arms(without, record, entry.lane, remark)
     if again:
@@ -96,9 +97,9 @@ def source_digests(project: Project, recipe: str) -> dict[str, str]:
 
 
 def contest_seeds(project: Project, track: Track, arms: Arms, stage: Stage) -> list[int]:
-    """Seeds of the candidate's runs: for a screen the first public seeds, else seeds that follow from the code.
+    """Seeds of the candidate's runs: for a screen public seeds, for a confirmation seeds computed from the code.
 
-    The record's runs have the same seeds. But on a track with stored runs they have the public seeds.
+    The record's runs have the same seeds. But stored runs of the record, on tracks that use them, have public seeds.
     """
     if stage == "screen":
         return list(track.seeds[: track.rule.screen_looks[-1]])
@@ -107,12 +108,12 @@ def contest_seeds(project: Project, track: Track, arms: Arms, stage: Stage) -> l
 
 
 def remember_entry(project: Project, track: Track, entry: Entry) -> None:
-    """Save `entry` as the one that was run last on this track."""
+    """Save `entry`, a user's request, as the last one that was run on this track."""
     write_atomic(_last_entry(project, track), entry.model_dump_json() + "\n")
 
 
 def recall_entry(project: Project, track: Track) -> Entry:
-    """The entry that was run last on this track; an empty one if there was none."""
+    """The user's request that was run last on this track; an empty one if there was none."""
     path = _last_entry(project, track)
     if not exists(path):
         return Entry()
@@ -123,7 +124,7 @@ def recall_entry(project: Project, track: Track) -> Entry:
 
 
 def entered(project: Project) -> list[str]:
-    """The tracks on which a candidate was run here."""
+    """Names of the tracks on which a candidate was run in this checkout."""
     return sorted(path.parent.name for path in project.runs.glob("*/last-entry.json"))
 
 

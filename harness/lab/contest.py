@@ -1,4 +1,9 @@
-"""Judges one candidate against the record, first by a screen, then by a confirmation. Trains missing runs."""
+"""A contest judges one candidate against the record, and trains the runs that it needs and that are not kept yet.
+
+Its first stage is a screen (a cheap test on few seeds), its second a confirmation, which decides. In both, an *arm* is
+one side of the comparison: the record's runs, or the candidate's. A *look* is a number of pairs after which a decision
+is possible.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +23,7 @@ from harness.variants.recipe import recipe_cost, recipe_sources
 
 @dataclass(frozen=True)
 class Contest:
-    """The runs of a contest's last stage, and the verdict on them."""
+    """The runs of the last stage that was reached (the screen or the confirmation), and the verdict on these runs."""
 
     arms: Arms
     records: tuple[FinishedRun, ...]
@@ -26,16 +31,16 @@ class Contest:
     failed: tuple[FailedRun, ...]
     verdict: Verdict
     screen: Verdict | None = None
-    """The verdict of the screen, if `verdict` is that of a confirmation after a screen."""
+    """The screen's verdict, if `verdict` is from a confirmation that followed a screen; else None."""
 
     @property
     def used(self) -> tuple[tuple[FinishedRun, ...], tuple[FinishedRun, ...]]:
-        """(record's runs, candidate's runs) behind the verdict: those of its pairs, and all stored runs if any."""
+        """(record's runs, candidate's runs): the runs from which the verdict is computed."""
         return self.verdict.used(self.records, self.candidates)
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """A sentence for each run that failed."""
+        """A line for each failed run: its recipe and seed, how it failed, and why."""
         return tuple(f"{run.recipe} seed {run.seed}: {run.status}: {run.reason}" for run in self.failed)
 
     @property
@@ -45,7 +50,7 @@ class Contest:
 
 
 Announce = Callable[[Contest, int], None]
-"""Called before the runs of a look are made, with the contest so far and the number of pairs of that look."""
+"""Called before more runs are made. Takes the contest so far, and the number of pairs that the next decision needs."""
 
 
 def run_contest(
@@ -57,11 +62,11 @@ def run_contest(
     announce: Announce = lambda contest, look: None,
     screened: Callable[[Contest], None] = lambda contest: None,
 ) -> Contest:
-    """Screen the candidate. If it passes, confirm it, until there is a verdict or `max_pairs` pairs are trained.
+    """Run the screen and, if the candidate passes, the confirmation. Returns the runs and verdict of the last one.
 
-    `screened` is called with the screen if the candidate passed it. A stage that is not in `stages` is left out. Lanes
-    and tracks without a screen begin with the confirmation. A candidate that cannot start is rejected before the record
-    is trained.
+    The confirmation ends with a verdict, or after `max_pairs` pairs. Only the stages in `stages` are run. If the lane
+    or the track has no screen, the confirmation comes first. `screened` is called with the passed screen before the
+    confirmation starts. If the candidate's code cannot start, it is rejected before the record is trained.
     """
     contest = None
     if "screen" in stages and arms.has_screen(store.track.rule):
@@ -82,7 +87,10 @@ def run_stage(
     max_pairs: int | None = None,
     announce: Announce = lambda contest, look: None,
 ) -> Contest:
-    """Run one stage, look by look. `seeds` are given if a claim is trained again; the default is the stage's own."""
+    """Run the screen or the confirmation: train runs and judge them, until the verdict is final.
+
+    `seeds` replaces the stage's own seeds, for example when the runs of a submission are trained again.
+    """
     rule = store.track.rule
     seeds = contest_seeds(store.project, store.track, arms, stage) if seeds is None else seeds
     looks = rule.screen_looks if stage == "screen" else rule.looks
@@ -107,7 +115,7 @@ def run_stage(
 
 
 def _starts(store: RunStore, recipe: str) -> bool:
-    """Whether a run of the recipe reaches its first step. True without a trial on a cluster, whose machines differ."""
+    """Whether a run of the recipe reaches its first training step. For a cluster this is not tried, and it is True."""
     try:
         if store.executor is LocalExecutor:
             store.rehearse(recipe)
@@ -117,7 +125,7 @@ def _starts(store: RunStore, recipe: str) -> bool:
 
 
 def decide_stored(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> Contest:
-    """The verdict on the kept runs, up to the first run that is missing. Trains nothing."""
+    """Judge a stage by its kept runs, in the order of `seeds`, up to the first missing run. Trains nothing."""
     runs: list[FinishedRun | FailedRun] = []
     for pair in _pairs(store, arms, stage, seeds):
         found = [store.find(run) for run in pair]
@@ -128,9 +136,9 @@ def decide_stored(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int
 
 
 def decide_trained(store: RunStore, arms: Arms) -> Contest:
-    """The verdict on the kept runs of a candidate's confirmation or, if there are none, of its screen.
+    """Judge a candidate by the kept runs of its confirmation or, if there are none, of its screen.
 
-    The contest holds only the runs behind the verdict, because a submission holds exactly the evidence.
+    Runs that the verdict does not use are left out of the result, because a submission holds only the used runs.
     """
     stages: tuple[Stage, ...] = ("confirmation", "screen") if arms.has_screen(store.track.rule) else ("confirmation",)
     for stage in stages:
@@ -149,14 +157,20 @@ def has_passed_screen(store: RunStore, arms: Arms) -> bool:
 
 
 def record_runs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> list[RunIdentity]:
-    """The record's runs that belong to the candidate's `seeds`."""
+    """The record's runs with which the candidate's runs on `seeds` are compared.
+
+    They have the same seeds, except in a confirmation with stored runs, where they are the stored runs.
+    """
     stored = store.track.rule.stored_runs if stage == "confirmation" else None
     own = seeds if stored is None else store.track.seeds[:stored]
     return [store.identify(arms.record, seed) for seed in own]
 
 
 def _pairs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> list[tuple[RunIdentity, ...]]:
-    """Pairs in the order of their seeds. On a track with stored runs: all stored runs, then each candidate run."""
+    """The two runs of each pair, in the order of `seeds`.
+
+    With stored runs there are no pairs. The first item is then all stored runs, each other item one candidate's run.
+    """
     records, candidates = (
         record_runs(store, arms, stage, seeds),
         [store.identify(arms.candidate, seed) for seed in seeds],
@@ -169,9 +183,9 @@ def _pairs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> l
 def training_order(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> list[RunIdentity]:
     """The runs in the order in which they are trained.
 
-    In a confirmation the arms are trained one pair at a time. Which arm starts first alternates, so that their times
-    are comparable. A screen begins with the record's runs, because most of them are kept, and because the candidate's
-    first run is stopped early if it is far behind the record's.
+    A confirmation trains one pair after the other. Record and candidate start in turns, so that their times are
+    comparable. A screen begins with the record's runs: most of them are kept, and the candidate's first run is stopped
+    early if its loss is far above the loss of the record's first run.
     """
     pairs = _pairs(store, arms, stage, seeds)
     if stage == "screen":
@@ -180,7 +194,10 @@ def training_order(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[in
 
 
 def milestone_of(store: RunStore, arms: Arms, run: RunIdentity, first_seed: int) -> GiveUp | None:
-    """The condition to stop the candidate's first run early; None for other runs, or without the record's run."""
+    """The dev loss above which the candidate's first run is stopped early, and the evaluation at which it is compared.
+
+    None for all other runs, and if the record has no finished run on `first_seed`.
+    """
     if (run.recipe, run.seed) != (arms.candidate, first_seed):
         return None
     rule, record = store.track.rule, store.find(store.identify(arms.record, first_seed))
@@ -192,7 +209,7 @@ def milestone_of(store: RunStore, arms: Arms, run: RunIdentity, first_seed: int)
 
 
 def _decide(store: RunStore, arms: Arms, stage: Stage, runs: Sequence[FinishedRun | FailedRun]) -> Contest:
-    """The contest with the verdict on `runs`."""
+    """Judge `runs`, and return them with the verdict."""
     records, candidates = ([run for run in runs if run.recipe == recipe] for recipe in (arms.record, arms.candidate))
     costs = [recipe_cost(recipe_sources(store.project, recipe)) for recipe in (arms.record, arms.candidate)]
     added, rule = costs[1] - costs[0], store.track.rule

@@ -31,14 +31,14 @@ from harness.rule.forecast import TimeSource, look_costs
 from harness.rule.verdict import Stage
 from harness.variants.recipe import apply_recipe
 
-# Operations per second of a run, divided by those of square matrix products. It was 0.6 on two idle cores
-# (benchmarks/speed), and 0.3 to 0.6 in the stored runs of `pocket`, some of which shared their cores.
+# Operations per second of a training run, divided by operations per second of products of square matrices. The quotient
+# was 0.6 on two idle cores (benchmarks/speed), and 0.3 to 0.6 in the stored runs of `pocket`, some on shared cores.
 UTILISATION = 0.5
 
 # Seconds until torch is loaded and the first step runs (measured on `smoke`).
 START_S = 3.0
 
-# Passes over val: one for the score, the others for probes, which change tokens, neighbours or the order.
+# Passes over val: one for the score, two for probes, which change tokens, neighbouring rows or the order of rows.
 VAL_PASSES = 3
 
 # Seconds until a trained model is loaded and scoring begins (measured on `smoke` and `pocket`).
@@ -54,30 +54,31 @@ class TrackOutlook(Strict):
     track: str
     runnable: bool
     hindrances: tuple[str, ...]
-    """Reasons why it does not train here; empty if it does."""
+    """Reasons why the track does not train here; empty if it does."""
     remarks: tuple[str, ...]
-    """Sentences to read before training, such as about a download or missing pins."""
+    """Sentences to read before training, for example that the text is downloaded first."""
     num_params: Positive
-    """Parameters of the base recipe."""
+    """Number of parameters of the base."""
     train_flops: float
-    """Floating-point operations of one training run: 6 per parameter in a matrix product and token
+    """Floating-point operations of one training run: 6 for each token and each parameter of a matrix product
     (arXiv:2001.08361), plus attention."""
     memory_gib: float
-    """Least memory of one run, in GiB: weights, gradients, optimizer, evaluated copy and logits, in float32."""
+    """Least memory of one run, in GiB, in float32: weights, a copy of them for evaluation, gradients, optimizer state
+    and logits."""
     jobs: Positive
-    """Runs at a time."""
+    """Number of runs that train at the same time."""
     run_s: float | None
     """Seconds of one run; None if it cannot be estimated here."""
     screen_first_s: float | None
-    """Seconds until the first look of the screen, given that the record's runs are kept; None without a screen."""
+    """Seconds until the screen can first decide, if the record's runs are kept already; None without a screen."""
     screen_last_s: float | None
-    """Seconds until the last look of the screen."""
+    """Seconds until the screen ends, if it needs all its runs."""
     first_look_s: float | None
-    """Seconds from the end of the screen to the first look of the confirmation."""
+    """Seconds from the end of the screen until the confirmation can first decide."""
     last_look_s: float | None
-    """Seconds from the end of the screen to the last look of the confirmation."""
+    """Seconds from the end of the screen until the confirmation ends, if it needs all its pairs."""
     source: TimeSource | None
-    """The source of these estimates."""
+    """From what these times are estimated; None if they are not known."""
 
 
 class Diagnosis(Strict):
@@ -89,10 +90,10 @@ class Diagnosis(Strict):
     cores: Positive
     memory_gib: Positive
     gpu: str | None
-    """The first CUDA device; None without one."""
+    """Name of the first CUDA GPU; None without one."""
     gpu_memory_gib: float | None
     bf16: bool
-    """Whether that device has bfloat16 in hardware."""
+    """Whether that GPU has bfloat16 in hardware."""
     disk_free_gib: float
     """Free space on the checkout's disk, in GiB."""
     confinement: tuple[str, ...]
@@ -112,14 +113,14 @@ def diagnose(project: Project, tell: Callable[[str], None] = lambda doing: None)
     import torch
 
     machine, has_gpu = this_machine(), torch.cuda.is_available()
-    tell("multiplying matrices")
+    tell("measuring the speed of matrix products")
     rates = matrix_rates(project)
     gpu_gib = torch.cuda.get_device_properties(0).total_memory / 2**30 if has_gpu else None
-    tell("confining a process")
+    tell("trying to confine a process")
     confinement = available_confinement()
     outlooks = []
     for name in track_names(project):
-        tell(f"looking at {name}")
+        tell(f"estimating the times of {name}")
         outlooks.append(_outlook(project, load_track(project, name), rates, machine.memory_gib, gpu_gib))
     return Diagnosis(
         **machine.model_dump(include={"python", "cpu", "cores", "memory_gib"}),
@@ -137,7 +138,7 @@ def diagnose(project: Project, tell: Callable[[str], None] = lambda doing: None)
 
 
 def available_confinement() -> tuple[str, ...]:
-    """Names of the confinement mechanisms that work here. They are tried in another process: they cannot be undone."""
+    """Names of the confinement mechanisms that work here. As they cannot be undone, another process tries them."""
     code = "from harness.player.confine import confine; print(*confine([], []))"
     done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=False)
     return (*((NAME,) if bubble_works() else ()), *done.stdout.split())
@@ -162,7 +163,7 @@ def matrix_rates(project: Project) -> dict[str, float]:
 
     machine = this_machine(torch.cuda.get_device_name() if torch.cuda.is_available() else None)
     path, packages = project.runs / RATES_FILE, version("torch")
-    with suppress(LlmbenchError):  # missing or broken: measure again
+    with suppress(LlmbenchError):  # the file is missing or not valid: measure again
         kept = read_record(path, TypeAdapter(MatrixRates))
         if (kept.machine, kept.torch) == (machine, packages):
             return kept.flops_per_s
@@ -173,7 +174,7 @@ def matrix_rates(project: Project) -> dict[str, float]:
 
 
 def measure_rates() -> dict[str, float]:
-    """Measure the rates of `matrix_rates`. The fastest repetition counts, because other load only slows them."""
+    """Measure the rates that `matrix_rates` returns. The fastest repetition counts: other load only slows them."""
     import torch
     from torch.utils.benchmark import Timer  # uses one thread, and waits for the GPU
 
@@ -201,7 +202,7 @@ class Work(NamedTuple):
 
 
 def track_work(track: Track) -> Work:
-    """The work of a run, counted on the track's model. The model is built on torch's meta device, without memory."""
+    """The computation and memory of a run of the base. Its model is built on torch's meta device, without memory."""
     import torch
 
     model, budget = track.model, track.budget
@@ -209,7 +210,7 @@ def track_work(track: Track) -> Work:
         num_params = sum(p.numel() for p in apply_recipe({}, model, track.optim).build().parameters())
     attention = (
         2 * model.num_layers * budget.seq_len * model.dim
-    )  # scores and weighted values; a causal mask needs half of both
+    )  # attention scores and weighted sums of values; with a causal mask, half of both is needed
     forward = 2 * multiplied_params(model, num_params) + attention  # operations per token
     scored: float = 0
     if track.data.pinned:  # otherwise the sizes of the splits are not known yet
@@ -223,9 +224,9 @@ def track_work(track: Track) -> Work:
 def run_seconds(
     project: Project, track: Track, jobs: int, rates: Mapping[str, float] | None = None
 ) -> tuple[float | None, TimeSource | None]:
-    """Seconds of one whole run here, and the source of the estimate; (None, None) without the track's device.
+    """Estimated seconds of one whole run here, and the source of the estimate; (None, None) without the track's device.
 
-    The source is the kept runs or, if there are none, `rates`, by default those of the machine.
+    The source is kept runs of the track or, if there are none, `rates`, by default the rates of this machine.
     """
     kept_s = kept_run_seconds(project, track, jobs)
     if kept_s is not None:
@@ -241,11 +242,11 @@ def run_seconds(
 def kept_run_seconds(project: Project, track: Track, jobs: int) -> float | None:
     """Median seconds of the track's finished runs on this kind of processor; None if none is kept.
 
-    If some were made `jobs` at a time, only these count.
+    If some of these runs were trained `jobs` at a time, only those count.
     """
     kept, here = defaultdict[int, list[float]](list), (track.training_digest, this_machine().cpu)
     for path in project.runs.glob(f"{track.name}/*/*/seed-*/{RUN_FILE}"):
-        with suppress(LlmbenchError):  # a broken file is reported by the command that needs its numbers
+        with suppress(LlmbenchError):  # a file that is not valid is reported by the command that needs its numbers
             run = load_run(path)
             if isinstance(run, FinishedRun) and (run.training_digest, run.provenance.machine.cpu) == here:
                 kept[run.provenance.jobs].append(whole_seconds(run))
@@ -253,7 +254,10 @@ def kept_run_seconds(project: Project, track: Track, jobs: int) -> float | None:
 
 
 def whole_seconds(run: FinishedRun) -> float:
-    """Seconds of a run from its start until it was scored. Only one pass of scoring is timed; others are estimated."""
+    """Seconds of a run from its start until its score was known.
+
+    Only one of the passes over val was timed; the others are taken to be equally long.
+    """
     return run.training.wall_s + SCORING_START_S + VAL_PASSES * run.evaluation.eval_s
 
 
@@ -304,4 +308,8 @@ def _remarks(track: Track) -> list[str]:
     remarks = ["downloads its text first"] if track.data.source == "hub" and read_manifest(track) is None else []
     if track.num_threads > available_cores():
         remarks.append(f"a run has {track.num_threads} threads, which share {available_cores()} core(s)")
-    return remarks if track.data.pinned else [*remarks, "not pinned: it can train, but nothing can be filed"]
+    return (
+        remarks
+        if track.data.pinned
+        else [*remarks, "tokens not pinned (run `llmbench data pin`), so nothing can be filed"]
+    )

@@ -1,6 +1,7 @@
-"""Executors make single runs. The local executor makes them on this machine: it is the referee and starts players.
+"""Executors make single runs (one recipe with one seed), on this machine or on a cluster.
 
-`harness.lab.ray.cluster` makes runs on a cluster. The machine that gets a run makes it with the local executor.
+The local executor starts the players (processes that run a variant's code) on this machine, and acts as their referee.
+`harness.lab.ray.cluster` sends runs to a cluster. A machine that gets a run makes it with the local executor.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ MEMORY_SHARE = 0.9
 
 
 class Executor(ABC):
-    """Makes single runs, each in a thread of its own."""
+    """Makes single runs. `make` is called in a separate thread for each run."""
 
     name: ExecutorName
 
@@ -52,9 +53,9 @@ class Executor(ABC):
     @staticmethod
     @abstractmethod
     def room(track: Track) -> int:
-        """Largest number of runs of `track` at a time for which each has the track's threads or its own GPU.
+        """How many runs of `track` can train at the same time, each with the track's threads or with its own GPUs.
 
-        Raises LlmbenchError if there is no room for one.
+        Raises LlmbenchError if no machine of the cluster can train a run.
         """
 
     @abstractmethod
@@ -73,7 +74,7 @@ class Executor(ABC):
 
     @contextmanager
     def stopping_by(self, stop: Callable[[], None]) -> Iterator[None]:
-        """While this context is open, `stop` is called when runs are asked to stop; at once if they already were."""
+        """While this context is open, a request to stop calls `stop`. If it came earlier, `stop` is called at once."""
         with self._guard:
             self._stops.add(stop)
             if self.stopping:
@@ -91,7 +92,7 @@ class Executor(ABC):
 
     @contextmanager
     def stopped_by_signals(self) -> Iterator[None]:
-        """While this context is open, SIGINT and SIGTERM ask the runs to stop; these raise InterruptedRunError."""
+        """While this context is open, SIGINT and SIGTERM ask the runs to stop. The runs raise InterruptedRunError."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -105,7 +106,7 @@ class Executor(ABC):
 
 
 def alike_gpus() -> list[str]:
-    """All GPUs of the same kind as the first one, as CUDA_VISIBLE_DEVICES names them; `0` if there is no GPU."""
+    """Names, as in CUDA_VISIBLE_DEVICES, of all GPUs of the same kind as the first GPU; `0` if there is no GPU."""
     import torch
 
     # Runs on two kinds of GPU cannot be compared.
@@ -118,7 +119,7 @@ def alike_gpus() -> list[str]:
 def share_out(gpus: Sequence[str], track: Track) -> list[str]:
     """One value of CUDA_VISIBLE_DEVICES for each run that can train at the same time.
 
-    One value if there are too few GPUs for even one run, none without GPUs.
+    If there are too few GPUs for one run, the list has one value with all of them. Without GPUs the list is empty.
     """
     size = track.num_processes
     places = [",".join(gpus[i : i + size]) for i in range(0, len(gpus) - size + 1, size)]
@@ -137,7 +138,7 @@ class LocalExecutor(Executor):
             gpus = alike_gpus() if track.device == "cuda" else ()
         places = share_out(gpus, track)
         self._gpus: queue.SimpleQueue[str] = queue.SimpleQueue()
-        for place in range(jobs if places else 0):  # if there are more runs than GPUs, they share them evenly
+        for place in range(jobs if places else 0):  # if there are more runs than GPUs, the runs share the GPUs evenly
             self._gpus.put(places[place % len(places)])
 
     @staticmethod
@@ -158,7 +159,7 @@ class LocalExecutor(Executor):
 
     @contextmanager
     def casting(self, job: Job) -> Iterator[Casting]:
-        """Reserve cores or GPUs and a part of the memory for one run."""
+        """Reserve cores or GPUs and a part of the memory for one run. Yields what its players need to start."""
         memory_bytes = int(MEMORY_SHARE * psutil.virtual_memory().total / self.jobs)
         with self.device() as environment, reserve_cores(self.track.num_threads) as cores:
             yield Casting(
@@ -177,7 +178,7 @@ class LocalExecutor(Executor):
             return make_run(casting, run, watch)
 
     def rehearse(self, job: Job) -> Built:
-        """Start a run's players up to their first step; returns what they built. Nothing is kept.
+        """Start a run's players, up to their first training step. Returns facts on the built model; keeps nothing.
 
         Raises RunFailedError or LlmbenchError if training would fail.
         """

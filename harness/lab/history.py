@@ -1,9 +1,9 @@
-"""All verdicts of this machine and of the board, so that every attempt is counted.
+"""All verdicts of this machine and of all submissions, so that every attempt to beat the record is counted.
 
-`runs/TRACK/attempts.jsonl` gets one line for each verdict on a candidate on this machine. It also gets one for each run
-of a candidate that fails a probe, as soon as the run ends, because a user who deletes that run and tries again makes
-another attempt. These lines and the board's negative results give the number of an attempt. The number matters because
-with enough attempts one wins by chance. They also give the list of all verdicts, filed or not.
+`runs/TRACK/attempts.jsonl` gets one line for each verdict on a candidate on this machine. It also gets a line for each
+invalid run of a candidate (the trained model fails a test, a probe) as soon as the run ends, because deleting that run
+and training it again is another attempt. These lines and the filed negative results give the number of attempts since
+the last record. The number matters, because with enough attempts one candidate wins by chance.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ATTEMPTS = "attempts.jsonl"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A candidate as it was when its contest began: the entry, both recipes, and the code of their variants."""
+    """A candidate as it was before its runs: what the user asked for, both recipes, and the digests of their code."""
 
     arms: Arms
     entry: Entry
@@ -46,12 +46,12 @@ class Candidate:
 
     @classmethod
     def read(cls, project: Project, arms: Arms, entry: Entry) -> Candidate:
-        """The candidate with the variants' present files. Raises LlmbenchError if one is missing or not valid."""
+        """Read the variants' present files. Raises LlmbenchError if a file is missing or not valid."""
         return cls(arms, entry, *(source_digests(project, recipe) for recipe in (arms.record, arms.candidate)))
 
 
 class Met(Strict):
-    """The contest of an attempt, with everything that is needed to find its runs again."""
+    """The record that an attempt was compared with, and how its runs were made, so that they can be found again."""
 
     stage: Stage
     record: Recipe
@@ -61,10 +61,10 @@ class Met(Strict):
 
 
 class Attempt(Strict):
-    """One candidate and its verdict, or one invalid run of a candidate."""
+    """One line of attempts.jsonl: a candidate with its verdict, or one invalid run of a candidate."""
 
     date: str
-    """UTC time. Older lines have only the date."""
+    """UTC time of the verdict or run. Lines from older versions of llmbench have only the date."""
     track_digest: Sha256
     holder: Count
     """Number of the submission that held the record; 0 if there was none."""
@@ -77,20 +77,20 @@ class Attempt(Strict):
     seed: Count | None = ABSENT
     """Seed of an invalid run; None for a verdict."""
     met: Met | None = ABSENT
-    """The contest; None in older lines."""
+    """What the candidate was compared with; None in lines from older versions of llmbench."""
 
 
 class Judged(Strict):
-    """A candidate and its last verdict in one stage against one record."""
+    """The last verdict on a candidate against one record, by the screen or by the confirmation."""
 
     date: str
-    """UTC time of the verdict. Verdicts from the board or from older lines have only the date."""
+    """UTC time of the verdict. Submissions, and lines from older versions of llmbench, have only the date."""
     track: str
     track_digest: Sha256
-    """Digest of the track's edition."""
+    """Digest of the track's file, which names its version."""
     candidate: str
     record: str | None
-    """Recipe of the record that the candidate was compared with. In older lines this and other fields are None."""
+    """Recipe of the record that the candidate was compared with; None in lines from older versions of llmbench."""
     lane: Lane | None
     stage: Stage | None
     decision: str
@@ -101,17 +101,20 @@ class Judged(Strict):
     number: Count | None
     """Number of the submission that holds the verdict; None if it is not filed."""
     state: str
-    """State of the record on the board; empty if the candidate is no record."""
+    """State of the filed record, such as `provisional`; empty if it is confirmed, or if the candidate is no record."""
     here: bool
-    """Whether it was judged on this machine."""
+    """Whether the candidate was judged on this machine."""
     sources: dict[str, Sha256]
     record_sources: dict[str, Sha256] | None
     entry: Entry | None
-    """The user's entry; None if the candidate was not judged on this machine."""
+    """What the user asked for; None if the candidate was not judged on this machine."""
 
     @property
     def contest(self) -> tuple[str | None, ...] | None:
-        """Key of the contest: verdicts with equal keys belong to one contest. None if the record is unknown."""
+        """A key that is the same for the screen and the confirmation of one candidate against one record.
+
+        None if the record is unknown.
+        """
         if self.record_sources is None:
             return None
         sources = map(candidate_key, (self.record_sources, self.sources))
@@ -119,7 +122,10 @@ class Judged(Strict):
 
 
 def record_attempt(project: Project, board: Board, track: Track, candidate: Candidate, contest: Contest) -> None:
-    """Append a candidate and its verdict to this machine's attempts. Invalid runs have been appended before."""
+    """Append a line with a candidate's verdict to attempts.jsonl.
+
+    A verdict that is due only to an invalid run is not appended, because that run has its own line already.
+    """
     invalid = any((run.status, run.recipe) == ("invalid", contest.arms.candidate) for run in contest.failed)
     if contest.verdict.pairs or not invalid:
         verdict = contest.verdict.model_dump(include={"decision", "reasons", "pairs", "gain"})
@@ -127,7 +133,7 @@ def record_attempt(project: Project, board: Board, track: Track, candidate: Cand
 
 
 def record_invalid(project: Project, board: Board, track: Track, candidate: Candidate) -> Observe:
-    """An observer for a store. It appends each invalid run of `candidate` to the attempts as soon as the run ends."""
+    """Returns a function that takes events of runs, and appends a line when an invalid run of `candidate` ends."""
 
     def observe(run: RunIdentity, event: RunEvent) -> None:
         if (
@@ -146,7 +152,7 @@ def record_invalid(project: Project, board: Board, track: Track, candidate: Cand
 def _append(project: Project, board: Board, track: Track, candidate: Candidate, stage: Stage, **fields: Any) -> None:
     holder, arms = board.holder(track), candidate.arms
     if holder is not None and holder.candidate.recipe == arms.candidate:
-        return  # measuring the record again is no attempt
+        return  # training the record's own recipe again is no attempt to beat it
     attempt = Attempt(
         date=datetime.datetime.now(tz=datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         track_digest=track.digest,
@@ -169,7 +175,7 @@ def _append(project: Project, board: Board, track: Track, candidate: Candidate, 
 
 
 def _read_attempts(project: Project, track: str) -> list[Attempt]:
-    """This machine's attempts on a track, in order. Raises LlmbenchError if a line is not valid."""
+    """This machine's attempts on a track, oldest first. Raises LlmbenchError if a line is not valid."""
     path, found = project.runs / track / ATTEMPTS, []
     for number, line in enumerate(read_text(path).splitlines() if exists(path) else (), start=1):
         try:
@@ -180,9 +186,9 @@ def _read_attempts(project: Project, track: str) -> list[Attempt]:
 
 
 def attempt_number(project: Project, board: Board, track: Track, sources: Mapping[str, str]) -> int:
-    """The number of candidates since the track's last record, including this one.
+    """The number of different candidates judged since the track's last record, including the one with `sources`.
 
-    Earlier tries of the same candidate count only if a run was invalid: one for each invalid run of a seed.
+    Each candidate counts once, plus the largest number of invalid runs that it had on a single seed.
     """
     holder = board.holder(track)
     tried, invalid = board.attempts(track), Counter[tuple[str, int | None]]()
@@ -195,17 +201,19 @@ def attempt_number(project: Project, board: Board, track: Track, sources: Mappin
 
 
 def attempt_sentence(number: int, arms: Arms, board: Board, track: Track) -> str:
-    """The number of an attempt as text: `attempt 7 on pocket since record 3`."""
+    """The number of an attempt as text: `base+x: attempt 7 on pocket since submission 3, which holds the record`."""
     holder = board.holder(track)
-    since = f"since record {holder.number}" if holder else "before any record"
+    since = f"since submission {holder.number}, which holds the record" if holder else "before its first record"
     return f"{arms.candidate}: attempt {number} on {track.name} {since}"
 
 
 def read_history(project: Project, board: Board, track: str | None = None) -> list[Judged]:
-    """All verdicts of this machine and of the board, newest first; only those on `track` if it is given.
+    """All verdicts of this machine and of all submissions, newest first; only those on `track` if it is given.
 
-    Each stage of a contest is listed with its last verdict. A passed screen is not listed if there is a confirmation.
-    Challenges are not listed, but change the state of a record. Raises LlmbenchError if a line is not valid.
+    If the same candidate was judged against the same record more than once, the list has only the last verdict of the
+    screen and the last one of the confirmation. It leaves out a passed screen if a confirmation followed. Challenges
+    (re-runs of a record) are not in the list, but they set a record's state. Raises LlmbenchError if a line of
+    attempts.jsonl is not valid.
     """
     found: dict[Any, Judged] = {}
     logs = sorted(path.parent.name for path in project.runs.glob(f"*/{ATTEMPTS}"))
@@ -213,7 +221,7 @@ def read_history(project: Project, board: Board, track: str | None = None) -> li
         for place, attempt in enumerate(_read_attempts(project, name)):
             one = _judged_here(attempt, name)
             key: Any = (name, place) if one.contest is None else (one.contest, one.stage)
-            found.pop(key, None)  # so that the later verdict takes the later place
+            found.pop(key, None)  # so that a newer verdict also gets a later place in the list
             found[key] = one
     for submission in board.submissions:
         filed = _judged_by(submission, board.state(submission.number))
@@ -251,7 +259,7 @@ def _judged_here(attempt: Attempt, track: str) -> Judged:
 
 
 def _judged_by(submission: Submission, state: str) -> Judged | None:
-    """The verdict of a submission on its candidate; None if it is neither a record nor a negative result."""
+    """A submission's verdict on its candidate; None if the submission is neither a record nor a negative result."""
     verdict, record = submission.verdict, submission.record
     if submission.kind not in ("record", "negative") or verdict is None or record is None:
         return None
@@ -269,7 +277,7 @@ def _judged_by(submission: Submission, state: str) -> Judged | None:
 
 
 def judged_before(project: Project, board: Board, track: Track, candidate: Candidate) -> list[Judged]:
-    """All verdicts on the same change of code on this edition of the track, newest first."""
+    """All verdicts on the same change (code added and removed) on this version of the track, newest first."""
     change = _change(candidate.record_sources, candidate.sources)
     return [
         one
@@ -281,14 +289,17 @@ def judged_before(project: Project, board: Board, track: Track, candidate: Candi
 
 
 def _change(record: Mapping[str, str], candidate: Mapping[str, str]) -> tuple[str, str]:
-    """Keys of the code that was added to the record and of the code that was removed, without its other variants."""
+    """Two keys: one for the code that the candidate adds to the record, one for the code that it removes.
+
+    Variants that are in both recipes do not change the keys.
+    """
     added = {name: digest for name, digest in candidate.items() if name not in record}
     removed = {name: digest for name, digest in record.items() if name not in candidate}
     return candidate_key(added), candidate_key(removed)
 
 
 def find_unfiled(project: Project, board: Board, track: Track, entry: Entry) -> list[Judged]:
-    """This machine's unfiled verdicts on `entry` on this edition of the track."""
+    """This machine's verdicts that are not filed, on the candidate of `entry` and on this version of the track."""
     asked = (entry.added, entry.removed, entry.lane)
     return [
         one
@@ -301,10 +312,10 @@ def find_unfiled(project: Project, board: Board, track: Track, entry: Entry) -> 
 
 
 def unfiled_standings(project: Project, board: Board) -> dict[tuple[str, str], list[Judged]]:
-    """(variant, its digest) -> this machine's unfiled verdicts on it, on the present editions of all tracks."""
+    """(variant, digest of its file) -> this machine's verdicts on it that are not filed, on the present tracks."""
     editions, found = set[str](), defaultdict[tuple[str, str], list[Judged]](list)
     for name in track_names(project):
-        with suppress(LlmbenchError):  # a broken track is reported by the command that needs it
+        with suppress(LlmbenchError):  # a track that is not valid is reported by the command that needs it
             editions.add(load_track(project, name).digest)
     for one in read_history(project, board):
         if one.number is None and one.record_sources is not None and one.track_digest in editions:

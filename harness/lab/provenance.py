@@ -55,7 +55,7 @@ def available_cores() -> int:
 
 
 def default_jobs(track: Track) -> int:
-    """Number of runs of `track` at a time: one on a CUDA track, else the number for which there are enough cores."""
+    """Default number of runs of `track` at a time: one on a GPU, else as many as there are enough cores for."""
     return 1 if track.device == "cuda" else max(1, available_cores() // track.num_threads)
 
 

@@ -1,4 +1,4 @@
-"""Checks of a claim that need computing: training the claim again, and auditing its model."""
+"""Checks of a submission that need computing: training its runs again, and testing its model again (an audit)."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from harness.variants.source import read_variant, variant_names
 
 
 class Repeat(Strict):
-    """The result of training an opening's seeds again: how the new runs compare with the stored ones."""
+    """The result of training an opening again, the submission that files a track's base."""
 
     outcome: Outcome
     differs: dict[str, str] = Field(default_factory=dict)
-    """Reason code -> what differs between the stored and the new runs. If it is empty, numbers must be equal."""
+    """Reason code -> what differs between the stored and the new runs. If nothing differs, losses must be equal."""
     gain: float | None = None
     """Stored mean loss minus new mean loss, in nats per token; None for a single seed."""
     ci_low: float | None = None
@@ -50,7 +50,7 @@ class Repeat(Strict):
 
 
 def claim_track(project: Project, submission: Submission) -> Track:
-    """The claim's track. Raises LlmbenchError if the track or a variant of the claim has changed."""
+    """The track of a submission. Raises LlmbenchError if the track or one of the submission's variants has changed."""
     track = load_track(project, submission.track)
     if track.digest != submission.track_digest:
         raise LlmbenchError(
@@ -68,22 +68,26 @@ def claim_track(project: Project, submission: Submission) -> Track:
 
 
 def claim_arms(submission: Submission) -> Arms:
-    """The two recipes of a claim. An opening has no record: the name of its record's recipe is empty."""
+    """The two recipes of a submission. If it files a track's base, there is no record: its recipe is an empty text."""
     record = submission.record.recipe if submission.record else ""
     return Arms(record, submission.candidate.recipe, submission.lane)
 
 
 def track_again(track: Track, submission: Submission) -> Track:
-    """The track with the rule for training `submission` again. Only a negative result keeps the track's early stop.
+    """A copy of the track with the rule for training `submission` again: always in pairs.
 
-    The rule does not affect a single run, so the new runs can be compared with those of the claim.
+    A record's re-run does not stop early at a small gain. The rule does not affect a single run, so the new runs can be
+    compared with those of the submission.
     """
     rule = rule_in_pairs(track.rule) if submission.kind in ("opening", "negative") else rule_again(track.rule)
     return track.model_copy(update={"rule": rule})
 
 
 def outcome_of(claim: Submission, board: Board, contest: Contest) -> Outcome:
-    """The outcome of a re-run of `claim`. If `claim` is a challenge, its claim is the outcome for the record."""
+    """Whether the re-run in `contest` confirms or refutes `claim`, or leaves it open.
+
+    A challenge claims an outcome for its record. Its re-run therefore trains that record again.
+    """
     if "candidate_failed" in contest.verdict.reasons and contest.failed[0].status not in OWN_FAILURES:
         return "open"  # the failure may have a cause outside the run
     if claim.kind == "negative":
@@ -91,15 +95,19 @@ def outcome_of(claim: Submission, board: Board, contest: Contest) -> Outcome:
     number = claim.challenge.number if claim.challenge else claim.number
     record = board.find(number) if claim.challenge else claim
     if record is None:
-        raise LlmbenchError(f"{claim.folder_name} challenges {number}, which is not on the board")
+        raise LlmbenchError(
+            f"{claim.folder_name} challenges submission {number}, which is missing; restore its folder in submissions/"
+        )
     if record.verdict is None:
-        raise LlmbenchError(f"{record.folder_name} has no verdict that a re-run could be compared with")
+        raise LlmbenchError(f"{record.folder_name} has no verdict, so a re-run has nothing to confirm; name a record")
     outcome = outcome_of_record(record.verdict, contest.verdict)
     return outcome_of_challenge(claim.challenge.outcome, outcome) if claim.challenge else outcome
 
 
 def audit_model(store: RunStore, run: FinishedRun, drawn: int | None = None) -> Audit:
-    """Audit the model of a run. The tested positions follow from `drawn` or, by default, from the weights and val.
+    """Test at many positions of val that the model of a run sees no later tokens and no other rows (an audit).
+
+    `drawn` is the seed from which the positions are drawn; by default the seed is computed from the weights and val.
 
     Raises RejectedError if the model has a leak, InterruptedRunError on Ctrl-C or SIGTERM.
     """
@@ -113,18 +121,19 @@ def audit_model(store: RunStore, run: FinishedRun, drawn: int | None = None) -> 
         try:
             return run_audit(track, val_N, dev_N, run, read_bytes(casting.job.weights), own, drawn)
         except (ProbeFailedError, RunFailedError) as error:
-            raise RejectedError(f"{run.recipe} with seed {run.seed} fails its audit: {error}") from error
+            raise RejectedError(f"the model of {run.recipe} with seed {run.seed} fails its audit: {error}") from error
 
 
 def compare_repeat(stored: Sequence[FinishedRun], again: Sequence[FinishedRun], rule: Rule) -> Repeat:
-    """Compare an opening's stored runs with the runs trained again; both are in the same order.
+    """Compare the stored runs of a track's base with the runs trained again; both are in the same order.
 
     If code, machine, packages and threads are the same, the numbers must be equal to the last bit. Otherwise the means
     are compared by Welch's test. The outcome is `confirmed` if the interval of their difference lies within the
-    track's loss tolerance. Else it is `open`, because the different code or machine may be the cause.
+    track's loss tolerance. Else it is `open`, because other code or another machine may explain the difference.
     """
     found = comparability_problems(stored, again, timed=False)
-    differs = {code: detail for code, detail in found.items() if code not in ("mixed_load", "mixed_clocks")}  # on times
+    time_codes = ("mixed_load", "mixed_clocks")  # these do not affect losses
+    differs = {code: detail for code, detail in found.items() if code not in time_codes}
     arms = (stored, again)
     losses = ([run.evaluation.val_loss for run in runs] for runs in arms)
     means = gain_test(*losses, alpha=rule.alpha)

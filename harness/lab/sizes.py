@@ -1,4 +1,7 @@
-"""Measures a candidate on other sizes of its track. Where the rule names some, a record must not be shown to lose."""
+"""Measures a candidate on other sizes of its track: the same task with a smaller or larger model and budget.
+
+If the track's rule names such sizes, a new record must not be shown to lose on any of them.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,13 @@ class OtherSizes:
 
     results: dict[str, OtherSize] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
-    """Their evidence: path in the submission's folder -> content."""
+    """The files with the runs behind the results: path in the submission's folder -> content."""
 
     @property
     def lost(self) -> list[str]:
-        """The sizes on which the candidate is shown to lose, each with its gain."""
-        return [f"{name} ({one.gain:+.4f}, at most {one.high:+.4f})" for name, one in self.results.items() if one.loses]
+        """The sizes on which the candidate is shown to lose, each with its gain and the upper end of its interval."""
+        lost = {name: one for name, one in self.results.items() if one.loses}
+        return [f"{name} (gain {one.gain:+.4f}, 90 % interval up to {one.high:+.4f})" for name, one in lost.items()]
 
 
 NO_SIZES = OtherSizes()
@@ -37,10 +41,10 @@ NO_SIZES = OtherSizes()
 def measure_sizes(
     store: RunStore, arms: Arms, asked: Mapping[str, str], tell: Callable[[str], None], *, negative: bool
 ) -> OtherSizes:
-    """The results on the sizes in `asked`, a map from tracks to the digests that they must have. Trains missing runs.
+    """Train the missing runs on the sizes in `asked`, and return the results. `asked` maps tracks to required digests.
 
-    Raises RejectedError if the candidate is shown to lose and is not filed as a negative result, or if one of its runs
-    has no score. Raises LlmbenchError if a run of the record has none, or a track has another digest.
+    Raises RejectedError if the candidate is shown to lose and `negative` is false, or if one of its runs has no score.
+    Raises LlmbenchError if a run of the record has no score, or if a track has another digest than required.
     """
     found = OtherSizes()
     for name, digest in asked.items():
@@ -48,10 +52,14 @@ def measure_sizes(
         if track.digest != digest:
             new = f'holds_on = {{ {name} = "{track.digest}" }}'
             raise LlmbenchError(
-                f"tracks/{name}.toml is not the version that `holds_on` of {store.track.name} names: restore it, or "
-                f"write {new}, which makes a new version of {store.track.name}"
+                f"tracks/{name}.toml is not the version that `holds_on` in tracks/{store.track.name}.toml names; "
+                f"restore tracks/{name}.toml, or write {new} into tracks/{store.track.name}.toml, which makes a new "
+                f"version of {store.track.name}"
             )
-        tell(f"{name}: {SIZE_PAIRS} pairs, because a record of {store.track.name} must not be shown to lose there")
+        tell(
+            f"training {SIZE_PAIRS} pairs on {name}, because a record of {store.track.name} must not be shown to lose "
+            f"on {name}"
+        )
         runs = _pairs(replace(store, track=track, observe=lambda run, event: None), arms)
         gain = size_gain(runs["record"], runs["candidate"])
         tell(f"{name}: gain {gain.value:+.4f} nats, 90 % interval {gain.low:+.4f} to {gain.high:+.4f}")
@@ -65,7 +73,7 @@ def measure_sizes(
     if found.lost and not negative:
         raise RejectedError(
             f"{arms.candidate} breaks the record of {store.track.name}, but is shown to lose on "
-            f"{' and '.join(found.lost)}; to file the negative result, add --negative"
+            f"{' and '.join(found.lost)}; to file it as a negative result, add --negative"
         )
     return found
 

@@ -32,8 +32,8 @@ from harness.referee.job import GiveUp, Job
 from harness.variants.recipe import recipe_sources
 
 RUN_FILE = "run.json"
-# A run that was ended from outside is made again. So is a run that was stopped at the milestone of another contest. A
-# run that failed by itself is a result, and is not made again.
+# A run that was killed from outside is made again. So is a run that was stopped early because it was far behind another
+# record than the present one. A run that failed by itself is a result, and is not made again.
 RETRIED = ("hopeless", "interrupted")
 Result = Future[FinishedRun | FailedRun]
 """The result of a run, or the exception that was raised if it could not start."""
@@ -43,10 +43,10 @@ Observe = Callable[[RunIdentity, RunEvent], None]
 
 @contextmanager
 def only_one(lock_file: Path, waiting: Callable[[], None], check: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """While this context is open, no other process can open one with the same `lock_file`.
+    """Let only one process at a time be inside a context with the same `lock_file`.
 
     A process that has to wait calls `waiting()` once, then `check()` repeatedly. Raises LlmbenchError if a file cannot
-    be written while the context is open, and any error of `check`.
+    be written while the context is open. An exception of `check` ends the wait.
     """
     lock = filelock.FileLock(lock_file)
     try:
@@ -77,7 +77,7 @@ class RunStore:
     jobs: int
     """Number of runs at a time. It affects times but not losses, because each run has the track's threads."""
     occasion: str = ""
-    """Empty, or a name for which runs are made again although they are kept."""
+    """A name, such as that of a challenge, or empty. With a new name, runs are trained again although they are kept."""
     observe: Observe = lambda run, event: None
     checkpoint_every_s: float = 30.0
     executor: type[Executor] = LocalExecutor
@@ -94,7 +94,7 @@ class RunStore:
         return code_digest(self.project)
 
     def identify(self, recipe: str, seed: int) -> RunIdentity:
-        """Identity of the run of `recipe` with `seed`, with the present code. Raises LlmbenchError for a bad recipe."""
+        """Identity of the run of `recipe` with `seed` and the present code. Raises LlmbenchError for a wrong recipe."""
         return RunIdentity(
             track=self.track.name,
             training_digest=self.track.training_digest,
@@ -146,8 +146,9 @@ class RunStore:
     ) -> list[FinishedRun | FailedRun]:
         """Find the kept ones of `runs`, train the others, and return all results in order.
 
-        After a failed run no other is started, so the list may end early. `milestone` is called when a run starts.
-        Raises LlmbenchError if a run cannot start, InterruptedRunError on Ctrl-C or SIGTERM. Finished runs are kept.
+        After a failed run no other is started, so the list may end early. `milestone` is called when a run starts, and
+        returns the condition to stop the run early. Raises LlmbenchError if a run cannot start, InterruptedRunError on
+        Ctrl-C or SIGTERM. Finished runs are kept.
         """
         waiting, made = deque(runs), dict[tuple[str, int], FinishedRun | FailedRun]()
 
@@ -168,7 +169,7 @@ class RunStore:
         """Make runs, `jobs` at a time, until `take` returns None and all runs have ended.
 
         `take` is called whenever another run can start. `keep` is called with each run and its result, or the exception
-        that it raised. Both are called in this thread, one at a time. If one of them raises, the unfinished runs are
+        that the run raised. Both functions are called in this thread. If one of them raises, the unfinished runs are
         stopped. Raises InterruptedRunError on Ctrl-C or SIGTERM. Finished runs are kept.
         """
         executor = self.executor(self.track, self.jobs)
@@ -208,16 +209,16 @@ class RunStore:
             return result
 
     def rehearse(self, recipe: str) -> Built:
-        """Let players build `recipe` and run it up to its first step. Takes seconds; nothing is kept.
+        """Build `recipe` as in a run, up to its first training step. Takes seconds, and keeps nothing.
 
-        Raises RunFailedError or LlmbenchError if it may not start, InterruptedRunError on Ctrl-C or SIGTERM.
+        Raises RunFailedError or LlmbenchError if a run could not start, InterruptedRunError on Ctrl-C or SIGTERM.
         """
         executor = LocalExecutor(self.track, 1)
         with tempfile.TemporaryDirectory() as folder, executor.stopped_by_signals():
             return executor.rehearse(self.job(self.identify(recipe, 0)).model_copy(update={"folder": folder}))
 
     def job(self, run: RunIdentity, give_up: GiveUp | None = None) -> Job:
-        """The referee's instructions for `run`."""
+        """The instructions for `run` that the referee gets."""
         return Job(
             **run.model_dump(include={"track", "training_digest", "recipe", "sources", "seed"}),
             root=str(self.project.root),
@@ -232,7 +233,7 @@ class RunStore:
         """Seconds per step of this track's newest finished run on this machine; None if there is none."""
         paths = self.project.runs.glob(f"{self.track.name}/*/*/seed-*/{RUN_FILE}")
         for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
-            with suppress(LlmbenchError):  # a broken file is reported by the command that needs its numbers
+            with suppress(LlmbenchError):  # a file that is not valid is reported by the command that needs its numbers
                 run = load_run(path)
                 if isinstance(run, FinishedRun) and run.training_digest == self.track.training_digest:
                     return run.training.train_s / run.training.steps

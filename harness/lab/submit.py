@@ -1,4 +1,4 @@
-"""Writes a submission: the claim, its runs and its sources. Writes either all of it or nothing."""
+"""Writes a submission: the claim (submission.json), its runs and its sources. Writes either all files or none."""
 
 from __future__ import annotations
 
@@ -59,59 +59,61 @@ class Filing:
 
 
 def refuse_exploration(track: Track, settings: Sequence[str]) -> None:
-    """Raises LlmbenchError if runs are exploratory, because of the track's type or of changed settings."""
+    """Raises LlmbenchError if runs are exploratory: trained with values of the track that `--set` changed."""
     if settings or isinstance(track, ExploratoryTrack):
         given = " ".join(f"--set {setting}" for setting in settings or settings_of(track))
         raise LlmbenchError(
-            f"runs with {given} are exploratory and cannot enter the board; run the contest without --set first"
+            f"runs with {given} are exploratory and cannot be filed; train them again without --set first"
         )
 
 
 def file_opening(store: RunStore, board: Board) -> Filing:
-    """The opening of a track. Raises LlmbenchError if it is already open, or if too few runs of the base are kept."""
+    """The content of a track's first submission, its base. Raises LlmbenchError if the track has one already, or if too
+    few runs of the base are kept."""
     track, holder = store.track, board.holder(store.track)
     if holder is not None:
         raise LlmbenchError(
-            f"the track {track.name} is already open: {holder.folder_name} holds it; submit a candidate"
+            f"the baseline of {track.name} is filed already, and {holder.folder_name} holds the record; submit a "
+            f"candidate instead"
         )
     found = [store.find(store.identify(BASE, seed)) for seed in track.seeds[: track.rule.record_runs]]
     runs = [run for run in found if isinstance(run, FinishedRun)]
     if len(runs) < (fewest := track.rule.record_runs):
         raise LlmbenchError(
-            f"the baseline must be trained on {fewest} seeds, and {len(runs)} are done; "
+            f"the baseline must be trained on {fewest} seeds before it is filed, and only {len(runs)} are trained; "
             f"run `llmbench run baseline --track {track.name}`"
         )
     return Filing("opening", f"{track.name}-baseline", Arms("", BASE), {"record": (), "candidate": runs})
 
 
 def require_holder(board: Board, track: Track) -> Submission:
-    """The submission that holds the track. Raises LlmbenchError if the track is not open."""
+    """The submission that holds the track's record. Raises LlmbenchError if the track has no submission yet."""
     holder = board.holder(track)
     if holder is None:
         raise LlmbenchError(
-            f"the track {track.name} is not open yet; file its baseline: "
+            f"the track {track.name} has no record yet, because nobody has filed its baseline; file it with "
             f"`llmbench submit --baseline --track {track.name}`"
         )
     return holder
 
 
 def require_pinned(track: Track) -> None:
-    """Raises LlmbenchError if the track does not pin its tokens."""
+    """Raises LlmbenchError if the track's file does not pin the tokens, that is, does not contain their digests."""
     if not track.data.pinned:
         raise LlmbenchError(
-            f"the track {track.name} is not pinned, so others could not make the same tokens; "
-            f"run `llmbench data pin --track {track.name}` and commit its file first"
+            f"tracks/{track.name}.toml does not contain the digests of its tokens, so others could not check that they "
+            f"train on the same ones; run `llmbench data pin --track {track.name}` and commit the file first"
         )
 
 
 def find_contest(
     project: Project, board: Board, track: Track, entry: Entry, *, negative: bool
 ) -> tuple[Entry, Arms, Judged | None]:
-    """The contest of `entry` to file: how its runs were made, its arms, and its last unfiled verdict.
+    """What to file for `entry`: `entry` with the options of its runs, both recipes, and the last verdict not yet filed.
 
-    A record is filed against the present record. A negative result is filed against the record that it was compared
-    with, even if the track has a newer record. Raises LlmbenchError if that record is not on the board, or if a variant
-    has changed.
+    A candidate becomes a record only against the present record. A negative result is filed against the record that it
+    was compared with, even if the track has a newer record. Raises LlmbenchError if that recipe never was the record,
+    or if a variant has changed.
     """
     unfiled = find_unfiled(project, board, track, entry)
     judged = next((one for one in unfiled if one.decision != "undecided"), next(iter(unfiled), None))
@@ -126,12 +128,12 @@ def find_contest(
         if name not in variant_names(project) or read_variant(project, name).digest != digest:
             raise LlmbenchError(
                 f"models/variants/{name}.py is not the file with which {judged.candidate} was judged against "
-                f"{judged.record} on {judged.date[:10]}; restore it to file that verdict, or run `{command}` first"
+                f"{judged.record} on {judged.date[:10]}; restore that file, or judge the present one with `{command}`"
             )
     if not board.has_held(track, record_sources):
         raise LlmbenchError(
-            f"{judged.candidate} was judged against {judged.record}, which never held this version of {track.name} on "
-            f"this board; run `{command}`, which judges it against the record"
+            f"{judged.candidate} was judged against {judged.record}, which never held the record of this version of "
+            f"{track.name}; run `{command}`, which judges the candidate against the present record"
         )
     return entry, Arms(judged.record, judged.candidate, entry.lane), judged
 
@@ -146,10 +148,11 @@ def file_candidate(
     *,
     negative: bool,
 ) -> Filing:
-    """A candidate's trained pairs as a negative result or as a record. The model of a record is audited.
+    """The content of a submission from a candidate's kept runs: a negative result if `negative`, else a record.
 
-    `judged` is the candidate's last unfiled verdict. Raises LlmbenchError if nothing is trained, RejectedError or
-    UndecidedError if a record is to be filed and the candidate did not break it.
+    `judged` is the candidate's last verdict that is not filed. The model of a record is tested once more (an audit).
+    Raises LlmbenchError if nothing is trained. If `negative` is false and the candidate did not break the record,
+    raises RejectedError or UndecidedError.
     """
     track, holder = store.track, require_holder(board, store.track)
     standing = board.standing(track, entry.lane) or holder
@@ -170,24 +173,25 @@ def file_candidate(
     if verdict.decision == "undecided":
         forced = verdict.stage == "confirmation" and arms.has_screen(track.rule) and not has_passed_screen(store, arms)
         on = f"{command} --no-screen" if forced else command
-        raise UndecidedError(f"{arms.candidate}: {verdict_sentence(verdict)} Run `{on}` to go on")
+        raise UndecidedError(f"{arms.candidate}: {verdict_sentence(verdict)} Run `{on}` to train more pairs")
     sizes = measure_sizes(store, arms, sizes_asked(track, entry.lane, verdict), tell, negative=negative)
     if negative and verdict.decision == "accepted" and not sizes.lost:
         raise LlmbenchError(f"{arms.candidate} breaks the record; file it without --negative")
     if not negative and verdict.decision == "rejected":
         raise RejectedError(
-            f"{arms.candidate}: {verdict_sentence(verdict)} To file the negative result, add --negative"
+            f"{arms.candidate}: {verdict_sentence(verdict)} To file it as a negative result, add --negative"
         )
     cost = recipe_cost(recipe_sources(store.project, arms.candidate))
     if entry.lane == "simplicity" and cost >= holder.candidate.statements:
         raise RejectedError(
-            f"{arms.candidate} has {cost} statements; the lane simplicity needs fewer than the record, "
-            f"{holder.candidate.recipe}, has: {holder.candidate.statements}"
+            f"{arms.candidate} has {cost} statements, but in the lane simplicity it must have fewer than the record "
+            f"{holder.candidate.recipe}, which has {holder.candidate.statements}; take out more code"
         )
     audit, first = None, candidates[0]
     if not negative:
-        tell(f"auditing the model of {first.recipe} with seed {first.seed}: at most {first.training.train_s:.0f} s")
-        with patiently("auditing"):
+        at_most = f"at most {first.training.train_s:.0f} s"
+        tell(f"testing that the model of {first.recipe} with seed {first.seed} sees no later tokens: {at_most}")
+        with patiently("testing the model"):
             audit = audit_model(store, first)
     return Filing(
         kind="negative" if negative else "record",
@@ -202,37 +206,39 @@ def file_candidate(
 
 
 def _refuse_moved(judged: Judged | None, arms: Arms, standing: Submission, command: str) -> None:
-    """Raises UndecidedError or RejectedError if `judged` explains why the runs of `arms` are missing."""
+    """Raises UndecidedError or RejectedError if the last verdict, `judged`, explains why `arms` has no runs."""
     if judged is None:
         return
     record, on = standing.candidate.recipe, judged.date[:10]
     if arms.record != record:
         raise UndecidedError(
-            f"the runs of {arms.candidate} against {arms.record} are gone or come from another version of "
-            f"llmbench; run `{command}`, which judges the candidate against the record, {record}"
+            f"the runs of {arms.candidate} against {arms.record} are gone or come from another version of llmbench; "
+            f"run `{command}`, which judges the candidate against the present record {record}"
         )
     if judged.record == record:
         return
-    was = f"{judged.candidate} was {judged.decision} against {judged.record} on {on}, but {record} holds the track now"
+    was = f"{judged.candidate} was {judged.decision} against {judged.record} on {on}, but the record is now {record}"
     if judged.decision == "accepted":
-        raise UndecidedError(f"{was} ({standing.folder_name}); run `{command}`, which confirms it against that record")
+        raise UndecidedError(
+            f"{was} ({standing.folder_name}); run `{command}`, which judges the candidate against that record"
+        )
     if judged.decision == "rejected":
-        raise RejectedError(f"{was}; file this negative result with --negative, or run `{command}`")
+        raise RejectedError(f"{was}; file that verdict with --negative, or judge the candidate again: `{command}`")
 
 
 def file_challenge(store: RunStore, target: Submission, answer: Challenge, attempt: int, contest: Contest) -> Filing:
-    """A challenge of a record, with the runs behind its verdict, including a run that failed by itself.
+    """The content of a challenge (a re-run of a record): the runs that decided it, and at most one run that failed.
 
     Raises UndecidedError if the re-run has no verdict, or if a run was ended from outside.
     """
-    if contest.verdict.pairs:  # without runs that were trained ahead of their look
+    if contest.verdict.pairs:  # leave out runs that were trained in advance and that the verdict does not use
         seeds = [run.seed for run in contest.candidates[: contest.verdict.pairs]]
         contest = decide_stored(store, contest.arms, "confirmation", seeds)
     failed, verdict = contest.failed[:1], contest.verdict
     if verdict.decision == "undecided" or any(run.status not in OWN_FAILURES for run in failed):
         raise UndecidedError(
             f"{target.folder_name}: {verdict_sentence(verdict)} Nothing is filed; the trained runs are kept. Run the "
-            f"challenge again, with more pairs or on a machine where no run fails"
+            f"challenge again, with more pairs (--max-pairs) or on a machine where no run fails"
         )
     beside = [store.find(store.identify(contest.arms.record, run.seed)) for run in failed]
     records = [*contest.records, *(run for run in beside if isinstance(run, FinishedRun))]
@@ -248,17 +254,18 @@ def file_challenge(store: RunStore, target: Submission, answer: Challenge, attem
 
 
 def write_submission(project: Project, track: Track, filing: Filing, name: str | None) -> tuple[Submission, str]:
-    """Write the folder under the next free number, and rebuild the CSV. Returns the submission and its Markdown.
+    """Write the submission's folder under the next free number, and rebuild leaderboard.csv.
 
-    The folder is written under a temporary name, verified, and then renamed. A lock ensures that two simultaneous
-    submits get different numbers. If anything is wrong, raises LlmbenchError and writes nothing.
+    Returns the submission, and the text of its README. The folder is written under a temporary name, verified, and then
+    renamed. A lock ensures that two calls at the same time get different numbers. If anything is wrong, raises
+    LlmbenchError and writes nothing.
     """
     if name is not None and not re.match(SUBMISSION_NAME, name):
-        raise LlmbenchError(f"the name '{name}' must be lower case letters, digits, '-', '_' and '+'; choose another")
+        raise LlmbenchError(f"the name '{name}' may have only lower case letters, digits, '-', '_' and '+'; change it")
     make_folder(project.submissions)
     refuse_exploration(track, ())
     with only_one(project.runs / ".submit.lock", lambda: None):
-        for left in project.submissions.glob(".new-*"):  # left by a submit that was killed
+        for left in project.submissions.glob(".new-*"):  # left by a call that was killed
             shutil.rmtree(left, ignore_errors=True)
         board = read_board(project)
         records, candidates = (finished(filing.runs[arm]) for arm in ("record", "candidate"))
@@ -307,7 +314,7 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
 
 
 def _freeze(project: Project, filing: Filing, name: ArmName, files: dict[str, bytes]) -> Arm:
-    """One arm of the claim. Adds its runs and sources to `files`: path in the submission's folder -> content."""
+    """One side of the submission. Adds its runs and sources to `files`: path in the submission's folder -> content."""
     recipe = filing.arms.record if name == "record" else filing.arms.candidate
     runs = {str(run.seed): dump_json(run).encode() for run in filing.runs[name]}
     sources = recipe_sources(project, recipe)

@@ -31,7 +31,7 @@ from harness.show.tables import new_table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NUMBERS = "All numbers are reported by the trainer: llmbench ran the commands and made the test, but checked no score."
+NUMBERS = "The trainer reported all numbers. llmbench ran the commands and computed the test, but checked no score."
 
 
 class LiveComparison:
@@ -67,7 +67,7 @@ class LiveComparison:
             if isinstance(event, Verdict):
                 self._verdict = event
                 gain = "" if event.gain is None else f"gain {event.gain:+.6g}, "
-                self.say(f"look {event.look}, {plural(event.pairs, 'pair')}: {gain}{', '.join(event.reasons)}")
+                self.say(f"test after {plural(event.pairs, 'pair')}: {gain}{', '.join(event.reasons)}")
                 return
             name, key = f"seed {event.seed}, {event.arm}", (event.arm, event.seed)
             self._running.pop(key, None)
@@ -108,7 +108,7 @@ class LiveComparison:
         with self._guard:
             pairs = sum(len(arms) == 2 for arms in self._done.values())
             looks = ", ".join(map(str, self.settings.looks))
-            title = f"{plural(pairs, 'pair')}; looks after {looks}{self._left()}"
+            title = f"{plural(pairs, 'pair')}; tests after {looks} pairs{self._left()}"
             table = new_table(title, ("seed", "record", "candidate", "gain", ""), left=("",))
             for seed, arms in self._done.items():
                 table.add_row(str(seed), *_cells(self.settings, arms.get("record"), arms.get("candidate")), "")
@@ -128,7 +128,7 @@ def _cells(settings: Settings, record: FinishedTrial | None, candidate: Finished
 
 
 def _rows(found: Comparison) -> list[list[str]]:
-    """One row for each seed: the numbers of both arms, the gain, the time ratio and further numbers."""
+    """One row for each seed: the numbers of both sides, the gain, the time ratio and further numbers."""
     arms = {name: {run.seed: run for run in found.arm(name)} for name in found.seeds}
     seeds = dict.fromkeys(seed for name in found.seeds for seed in found.seeds[name] if seed in arms[name])
     rows = []
@@ -160,7 +160,7 @@ def comparison_runs(found: Comparison) -> Table:
 
 
 def comparison_facts(found: Comparison) -> list[tuple[str, str]]:
-    """(name, value) for each arm, the common command, and each number behind the verdict."""
+    """(name, value) for both sides, the command if they share one, and each number behind the verdict."""
     facts = [("record", arm_text(found.record)), ("candidate", arm_text(found.candidate))]
     if found.settings.run is not None:
         facts.append(("command", found.settings.run))
@@ -171,12 +171,12 @@ def comparison_facts(found: Comparison) -> list[tuple[str, str]]:
         own = [(name, text.partition(" (")[0] if name == "margin" else text) for name, text in own]
     facts += [(name, text) for name, text in own if name != "margin" or found.verdict.margin]
     if found.verdict.time_ratio is not None and not any(guard.quantity == "time" for guard in found.verdict.guards):
-        facts.append(("time, candidate / record", f"{found.verdict.time_ratio:.3f} (shown, not judged)"))
+        facts.append(("time, candidate / record", f"{found.verdict.time_ratio:.3f} (does not affect the verdict)"))
     return facts
 
 
 def arm_text(arm: Arm) -> str:
-    """The text that names an arm: a revision with its commit, as `main (1a2b3c4d5e6f)`, or a command."""
+    """The name of one side of a comparison: a revision with its commit, as `main (1a2b3c4d5e6f)`, or a command."""
     if arm.revision is not None:
         return f"{arm.name} ({arm.revision[:12]})"
     return arm.command if arm.name == arm.command else f"{arm.name}, not committed"
@@ -216,7 +216,7 @@ def compared_lines(found: Sequence[Compared]) -> list[str]:
 
 
 def draw_comparison(found: Comparison) -> Figure:
-    """A picture of each pair's two numbers, joined by a line. If there are curves, each arm's mean is drawn below."""
+    """A picture of each pair's two numbers, joined by a line. If runs have curves, each side's mean curve is below."""
     curves = {name: [run.curve for run in found.arm(name) if run.curve] for name in found.seeds}
     panels = 2 if all(curves.values()) else 1
     figure = new_figure(2.9 * panels)

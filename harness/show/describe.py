@@ -40,7 +40,7 @@ def variants_table(
     found: Mapping[str, Sequence[Standing]],
     unfiled: Mapping[tuple[str, str], Sequence[Judged]],
 ) -> Table:
-    """A table with one line for each variant: its standing on the board or, if nothing is filed, on this machine."""
+    """A table with one line for each variant: its newest submissions, and its newest verdict here that is not filed."""
     heads = ("variant", "stmts", "change and source", "standing")
     table = new_table(None, heads, left=(heads[0], *heads[2:]), whole=heads[:1])
     table.columns[2].overflow = table.columns[3].overflow = "fold"
@@ -59,13 +59,13 @@ def variant_facts(
     tracks: Sequence[Track],
     built: BuiltVariant | None,
 ) -> list[tuple[str, str]]:
-    """(name, value) for each fact about a variant: cost, what it can know of val, standings, command to judge it."""
+    """(name, value) for each fact about a variant: cost, what it can know of val, verdicts, command to judge it."""
     place = f"models/variants/{source.path.name}"
     facts = [("cost", f"{source.cost} statements"), ("file", place), ("digest", source.digest)]
     facts += [("builds", f"on {built.track}, {built.num_params:,} parameters")] if built is not None else []
     pinned = [track for track in tracks if track.data.pinned]
     known = [f"{knowledge_per_token([source.text], track):.4f} on {track.name}" for track in pinned]
-    facts += [("knowledge of val", f"at most, in nats per token: {', '.join(known)}")] if known else []
+    facts += [("knowledge of val", f"at most {', '.join(known)} (nats per token)")] if known else []
     for one in found:
         confirmed = "" if one.confirmed_by is None else f", confirmed by {one.confirmed_by:04d}"
         gain = "" if one.gain is None else f", gain {one.gain:+.4f}"
@@ -76,10 +76,10 @@ def variant_facts(
 
 
 def _short_standing(one: Standing) -> str:
-    """A standing as text: `holds pocket, provisional`, `negative on pocket`, `record on pocket, retracted`."""
+    """A variant's result as text: `holds pocket, provisional`, `negative on pocket`, `record on pocket, retracted`."""
     state, is_record = f", {one.state}" if one.state else "", one.kind == "record"
     if one.removed:
-        return f"{'taken out' if is_record else 'stays'} on {one.track}{state}"
+        return f"{'taken out of' if is_record else 'stays in'} the record of {one.track}{state}"
     return f"holds {one.track}{state}" if one.holds and is_record else f"{one.kind} on {one.track}{state}"
 
 
@@ -158,7 +158,7 @@ def doctor_lines(found: Diagnosis) -> list[str]:
 
 
 def outlook_lines(outlooks: Sequence[TrackOutlook]) -> list[str]:
-    """One line for each reason why tracks cannot train here, and for each remark. A line names its tracks."""
+    """One line for each reason why tracks cannot train here, and for each remark, with the names of the tracks."""
     found: dict[str, list[str]] = {}
     for outlook in outlooks:
         for reason in (*outlook.hindrances, *outlook.remarks):
@@ -167,9 +167,9 @@ def outlook_lines(outlooks: Sequence[TrackOutlook]) -> list[str]:
 
 
 def outlook_table(outlooks: Sequence[TrackOutlook]) -> Table:
-    """A table with the time that each track takes here: one run, and the first and last look of both stages."""
-    heads = ("track", "here", "a run", "at a\ntime", "screen", "confirmation", "from")
-    table = new_table(None, heads, left=("track", "here", "from"), whole=("track", "here"))
+    """A table with the time that each track takes here: a run, and the shortest and longest screen and confirmation."""
+    heads = ("track", "trains\nhere", "a run", "runs at\na time", "screen", "confirmation", "estimated\nfrom")
+    table = new_table(None, heads, left=(heads[0], heads[1], heads[-1]), whole=heads[:2])
     for one in outlooks:
         ends = ((one.screen_first_s, one.screen_last_s), (one.first_look_s, one.last_look_s))
         stages = (
@@ -181,9 +181,15 @@ def outlook_table(outlooks: Sequence[TrackOutlook]) -> Table:
     return table
 
 
+PINNED = "pinned: the digests of its tokens are in the track's file"
+NOT_PINNED = "not pinned: the digests of its tokens are not in the track's file, so nothing can be filed"
+
+
 def track_facts(track: Track) -> list[tuple[str, str]]:
     """(name, text) for each fact about a track."""
     rule = track.rule
+    stored = f"compares the candidate with {rule.stored_runs} stored runs of the record; tests after {{}} runs"
+    tests = "compares pairs of runs with the same seed; tests after {} pairs" if rule.design == "paired" else stored
     model, optim, budget, data = track.model, track.optim, track.budget, track.data
     experts = f", {model.num_experts} experts a layer, each token in {model.top_k}" if model.num_experts else ""
     embeddings = "tied" if model.tie_embeddings else "separate"
@@ -196,11 +202,11 @@ def track_facts(track: Track) -> list[tuple[str, str]]:
         f"vectors and thin matrices {optim.scalar_lr:g}",
         "budget": f"{budget.num_steps:,} steps of {budget.batch_sequences} x {budget.seq_len:,} tokens, "
         f"{budget.tokens:,} in all",
-        "data": f"{data.title}, {'pinned' if data.pinned else 'not pinned: it can train, but nothing can be filed'}",
+        "data": f"{data.title}; {PINNED if data.pinned else NOT_PINNED}",
         "device": f"{track.device}, {processes}{track.threads} thread{'' if track.threads == 1 else 's'} a run",
-        "rule": f"{rule.design}, looks after {', '.join(map(str, rule.looks))} pairs",
+        "rule": tests.format(", ".join(map(str, rule.looks))),
         "a record needs": f"a gain above {rule.loss_per_statement:g} nats for each added statement, at a "
-        f"false-accept rate of {rule.alpha:g} over all looks, and at most {1 + rule.max_slowdown:g} times the old "
+        f"false-accept rate of {rule.alpha:g} over all tests, and at most {1 + rule.max_slowdown:g} times the old "
         "record's time" + (f"; it must not be shown to lose on {' and '.join(rule.holds_on)}" if rule.holds_on else ""),
         "digest": track.digest,
     }
@@ -208,9 +214,9 @@ def track_facts(track: Track) -> list[tuple[str, str]]:
 
 
 def reported_table(track: Track) -> Table:
-    """A table of results that others report for a track's system."""
+    """A table of results that others report for the system that the track reproduces."""
     _, *others = heads = ("what", "date", "val loss", "val acc", "perplexity", "train loss", "time")
-    title = "reported elsewhere; not measured here and not on the board"
+    title = "reported by others, not measured here"
     table = new_table(title, heads, left=("what", "date"), whole=others)
     for row in track.reported:
         numbers = (row.val_loss, row.val_accuracy, row.perplexity, row.train_loss)
@@ -221,16 +227,16 @@ def reported_table(track: Track) -> Table:
 
 
 def experts_table(recipe: str, runs: Sequence[FinishedRun]) -> Table | None:
-    """A table of how each layer's router distributes the tokens of dev over its experts; None without experts.
+    """A table of the share of dev's tokens that each layer's router gives to each expert; None without experts.
 
     All numbers are means over the runs.
     """
     layers = [run.training.experts for run in runs if run.training.experts is not None]
     if not layers or len(layers) < len(runs):
         return None
-    heads = ("layer", "balance", "lightest", "heaviest", "all, in order")
+    heads = ("layer", "balance", "smallest", "largest", "all experts, in %")
     table = new_table(
-        f"{recipe}: share of dev's assignments that each expert gets, as reported by the player",
+        f"{recipe}: share of dev's tokens that each expert gets, as reported by the process with the variant's code",
         heads,
         left=heads[-1:],
     )

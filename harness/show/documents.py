@@ -1,7 +1,7 @@
 """The documents that `--json` prints: one pydantic model for each command. `llmbench schema` prints their schemas.
 
-History of `schema_version`: 1 (2026-11): first version. A new field does not change the version; a field that is
-removed or changes its meaning does.
+Version 1 (2026-11) is the first `schema_version`. A new field does not change the version. Removing a field, or
+changing its meaning, makes a new version.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class Document(Strict, defer_build=True):
 
 
 class RunBaselineDocument(Document):
-    """`run baseline`: the record holder's runs. Exit code 0, or 2 if a run failed."""
+    """`run baseline`: the runs of the record's recipe. Exit code 0, or 2 if a run failed."""
 
     track: str
     exploratory: bool
-    """Whether --set changed the track; such runs cannot enter the board."""
+    """Whether --set changed the track; such runs cannot be filed."""
     recipe: str
     runs: tuple[Run, ...]
 
@@ -60,21 +60,21 @@ class RunCandidateDocument(Document, Verdict):
     record: str
     candidate: str
     attempt: int | None
-    """Number of different candidates since the last record, including this one; None for an exploratory run."""
+    """Number of different candidates since the last record, including this one; None if --set changed the track."""
     screen: Verdict | None
-    """The verdict of the screen, if `verdict` is that of a confirmation after a screen."""
+    """The screen's verdict, if this document holds the verdict of a confirmation after a screen; else None."""
     failed: tuple[str, ...]
     """One sentence for each run without a score."""
     flags: tuple[Flag, ...]
-    """Flags that `verify` would raise for a reviewer of these runs; none for an exploratory run."""
+    """Flags (unusual things) that `verify` would show to a reviewer of these runs; none if --set changed the track."""
 
 
 class CampaignDocument(Document):
-    """`campaign`: the outcomes of many candidates. Exit code 0 all judged, 4 something undecided or not started."""
+    """`campaign`: the outcomes of many candidates. Exit code 0 all judged, 4 some undecided or not started."""
 
     track: str
     record: str
-    """Recipe that holds the track at the end of the campaign."""
+    """Recipe of the track's record at the end of the campaign."""
     filed: bool
     """Whether outcomes were filed."""
     rows: tuple[CampaignRow, ...]
@@ -104,17 +104,17 @@ class SubmitDocument(Document):
 
 
 class RerunFindings(Repeat, title="Rerun"):
-    """A claim trained again. Exit code 0 confirmed, 3 refuted, 4 open."""
+    """The result of training a submission again. Exit code 0 confirmed, 3 refuted, 4 open."""
 
     claim: Verdict | None
-    """The filed verdict; None for an opening."""
+    """The filed verdict; None if the submission files a track's base, and so has no verdict."""
     again: Verdict | None
-    """The verdict of the re-run; None for an opening, whose own seeds are trained again."""
+    """The verdict of the re-run; None if the submission files a track's base: its own seeds are trained again."""
     seeds: tuple[int, ...]
     failed: tuple[str, ...] = ()
     """One sentence for each run without a score."""
     audit: Audit | None = None
-    """Audit of the newly trained model, if the claim is a record."""
+    """The test that the newly trained model sees no later tokens (its audit), if the submission is a record."""
 
 
 class ChallengeDocument(Document, RerunFindings):
@@ -135,16 +135,16 @@ class VerifyDocument(Document):
     num_flags: Count = 0
     flags: Mapping[str, Sequence[Flag]] = Field(default_factory=dict)
     knowledge_nats: Mapping[str, float] = Field(default_factory=dict)
-    """Submission -> most that its sources could know of val, in nats per token; for named and new submissions."""
+    """Submission -> the most that its sources could know of val, in nats per token; for named and new submissions."""
     base: str | None = None
     """With --base: the commit with which the working tree was compared."""
     new: tuple[str, ...] = ()
     """With --base: new folders under submissions/."""
     summary: str | None = None
     stale: tuple[str, ...] = ()
-    """With --base: problems that exist only because the board has changed since."""
+    """With --base: problems that exist only because other submissions were merged since."""
     rerun: RerunFindings | None = None
-    """With --rerun: the result of training the claim again."""
+    """With --rerun: the result of training the submission again."""
 
 
 class JudgeDocument(Document, Judgement):
@@ -162,7 +162,7 @@ class InitDocument(Document):
 
 
 class ExplainDocument(Document):
-    """`explain`: codes and their meaning."""
+    """`explain`: reason codes, with a sentence for each."""
 
     reasons: dict[str, str]
 
@@ -174,7 +174,7 @@ class NoiseDocument(Document, NoiseReport):
 
 
 class AblateDocument(Document, Ablation):
-    """`ablate`: what each variant of a stack contributes, what it costs, and whether the gain exceeds the cost."""
+    """`ablate`: the contribution of each variant of a recipe, its price, and whether the contribution exceeds it."""
 
     track: str
 
@@ -208,12 +208,12 @@ class VariantEntry(Strict):
     name: str
     statements: Count
     summary: str
-    """First line of its docstring: the change and its source."""
+    """First line of the variant's docstring: the change and its source."""
     sha256: Sha256
     standings: tuple[Standing, ...]
-    """Standings on the board, newest first."""
+    """The submissions that add or remove the variant, with their states, newest first."""
     unfiled: tuple[Judged, ...]
-    """This machine's verdicts on its present code that are not filed, newest first."""
+    """This machine's verdicts on the variant's present code that are not filed, newest first."""
 
 
 class BuiltVariant(Strict):
@@ -224,7 +224,7 @@ class BuiltVariant(Strict):
 
 
 class VariantsDocument(Document):
-    """`variants`: all variants with their costs and standings, and the reasons why files are refused."""
+    """`variants`: all variants with their costs and results, and the reasons why files are refused."""
 
     built: BuiltVariant | None = None
     """If one variant is named: its model on the first CPU track on which it starts."""
@@ -240,16 +240,16 @@ class TrackEntry(Strict):
     name: str
     digest: Sha256
     holder: Count | None
-    """Number of the submission that holds the track's present edition; None if the track is not open."""
+    """Number of the submission that holds the record of the track as it is now; None if there is no submission."""
     recipe: str | None
-    """Recipe that holds the track; None if the track is not open."""
+    """Recipe of the record; None if the track has no submission."""
     val_loss: float | None
-    """Mean val loss of this recipe over its seeds, in nats per token."""
+    """Mean val loss of the record over its seeds, in nats per token."""
     track: Track
 
 
 class TracksDocument(Document):
-    """`tracks`: the tracks, and the recipes that hold them."""
+    """`tracks`: the tracks, and the recipes of their records."""
 
     tracks: tuple[TrackEntry, ...]
 
@@ -259,7 +259,7 @@ class DataInfoDocument(Document):
 
     track: str
     source: dict[str, Any]
-    """The table `[data]` of the track's file, without its pins."""
+    """The table `[data]` of the track's file, without the pins (the digests of the tokens)."""
     pinned: bool
     cache: str
     cached: bool
@@ -278,7 +278,7 @@ class DataPrepareDocument(Document):
 
 
 class DataPinDocument(Document):
-    """`data pin`: the pins in the track's file."""
+    """`data pin`: the digests of the tokens, as they are now in the track's file."""
 
     track: str
     tokenizer_sha256: Sha256

@@ -1,4 +1,4 @@
-"""The page of ideas: each change that was judged on a track, the claim of its source, and the result here."""
+"""Makes docs/ideas.md: each change that was judged on a track, what its source claims, and the result here."""
 
 from __future__ import annotations
 
@@ -27,23 +27,25 @@ COMMAND = "llmbench leaderboard --ideas"
 MOST_SHOWN = 60
 """Most lines of a picture. With this many lines, it is about two screens high."""
 ADDRESS = re.compile(r"https://[\w./~%#?=&+-]*[\w/]|arXiv:\d{4}\.\d{4,5}")
-ABOUT = """Each line is a change of a record that was judged here and filed, whatever the verdict; the largest gain
-comes first.
+ABOUT = """Each line is one idea: a change of the record that was judged and filed here, whether it won or lost. The
+largest gain comes first.
 
-- *Idea*, *source*, *claimed there*: what the variant's file says. Claims are in the source's own unit, at its own scale
-  and budget, and often come from one or two runs. They were not measured again here.
-- *Gain*: val loss of the record minus that of the candidate, in nats per token, a mean over the *pairs* of runs. It
-  must exceed the *price*, the added statements times the track's `loss_per_statement`.
-- *Interval*: after a confirmation, 98 % over all its looks together. A screen has one to four runs and no interval;
-  then ± is the standard deviation that chance gives such a mean. The picture shows either as a bar.
-- *Against*: the submission that held the record. Ideas that were judged against different records are not compared with
-  the same thing, and gains do not add up.
-- *Params* is the candidate's number, with its ratio to the record's. *Time* is such a ratio; a screen measures none.
-- *Verdict*: the decision and its reason; `llmbench explain` gives a sentence for each reason. A confirmed record has
-  the numbers of its re-run.
+- *Idea*, *source* and *claimed there* are from the variant's file. A claim is in the source's own unit, for its own
+  model and budget, and often comes from one or two runs. It was not tested here at that scale.
+- *Gain* is the record's val loss minus the candidate's, in nats per token: a mean over the *pairs* of runs with the
+  same seed. To win, the gain must exceed the *price*: the added statements times the track's `loss_per_statement`.
+- *Interval* is the 98 % confidence interval of the gain after a confirmation, the test that decides. A screen, the
+  cheap test before it, has only one to four runs and gives no interval. Its ± is the standard deviation that chance
+  alone gives to a mean over so many runs. The picture shows the interval or the ± as a bar.
+- *Against* is the number of the submission that held the record then. Gains against different records are not
+  comparable, and they do not add up.
+- *Params* is the candidate's number of parameters and, in brackets, its ratio to the record's. *Time* is the ratio of
+  training times, candidate over record. A screen does not measure it.
+- *Verdict* is the decision and its reason; `llmbench explain` prints a sentence for each reason. If a re-run confirmed
+  a record, the line has the numbers of the re-run.
 
-A screen drops ideas that do not look promising after a few runs. The gain of a dropped idea shows what one attempt did
-on this track. It does not tell what the idea does at another scale or with other constants."""
+A screen drops an idea if its first runs do not look promising. The gain of a dropped idea shows the result of one
+attempt on this track. It does not show what the idea does at another scale or with other constants."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,11 @@ class Idea:
 
     row: Row
     notes: Notes
-    """Notes of the variants that the idea adds; those of several variants are joined."""
+    """Notes from the docstrings of the variants that the idea adds. Notes of several variants are joined."""
     price: float | None
     """Price that the gain must exceed, in nats per token; None in the lane `speed`, in which gains are times."""
     chance: float | None
-    """After a screen: the standard deviation of its mean gain that chance alone causes, in nats per token."""
+    """After a screen: the standard deviation that chance alone gives to its mean gain, in nats per token."""
     against: int | None
     """Number of the submission that held the record when the idea was judged."""
     verdict: str
@@ -96,7 +98,7 @@ LEFT = ("idea", "claimed there", "verdict")
 
 
 def read_ideas(project: Project, board: Board, judged: Iterable[tuple[Claim, Row]]) -> dict[str, list[Idea]]:
-    """Track -> the ideas judged on its newest edition, the largest gain first. Challenges are left out.
+    """Track -> the ideas judged on its newest version, the largest gain first. Challenges are left out.
 
     Raises LlmbenchError if a submission is not valid.
     """
@@ -136,7 +138,7 @@ def _read_idea(project: Project, board: Board, claim: Claim, row: Row) -> Idea:
 
 
 def _notes(project: Project, claim: Claim, name: str) -> Notes:
-    """Notes from the docstring of a variant's present file or, if it was deleted, of its frozen source."""
+    """Notes from the docstring of a variant's present file or, if that file changed or is gone, of its filed source."""
     path = claim.folder / "sources" / f"{name}.py"
     frozen = VariantSource(name, path, claim.sources[name])
     try:
@@ -153,8 +155,8 @@ def _join(notes: Iterable[Notes]) -> Notes:
 
 
 def draw_ideas(ideas: Sequence[Idea]) -> Figure:
-    """The picture of a track's best ideas. A bar shows an interval or, after a screen, one standard deviation of the
-    gain that chance alone causes."""
+    """The picture of a track's best ideas. A bar shows the interval of a gain or, after a screen, one standard
+    deviation of chance to each side."""
     gains = []
     for idea in ideas:
         row = idea.row
@@ -169,7 +171,7 @@ def draw_ideas(ideas: Sequence[Idea]) -> Figure:
 
 
 def ideas_files(project: Project, board: Board) -> dict[str, str]:
-    """Path -> text of each file: the page, its pictures, and the picture of each track's history."""
+    """Path -> text of each file: docs/ideas.md, its pictures, and a picture of each track's history."""
     claims = [Claim(project.submissions / one.folder_name, one) for one in board.submissions]
     judged = [(claim, make_row(board, claim)) for claim in claims]
     ideas = read_ideas(project, board, judged)
@@ -200,7 +202,7 @@ def _page(ideas: dict[str, list[Idea]], last: int) -> str:
 
 
 def linked(text: str) -> str:
-    """A source as Markdown. Addresses and arXiv numbers become links with short names; the rest stays text."""
+    """The text about a source as Markdown. Addresses and arXiv numbers become links with short names."""
     parts, place = list[str](), 0
     for found in ADDRESS.finditer(text):
         address = found[0].replace("arXiv:", "https://arxiv.org/abs/")
@@ -217,7 +219,7 @@ def _words(text: str) -> str:
 
 
 def _short_name(address: str) -> str:
-    """A short name for an address, such as `nanochat LOG.md` or `arXiv:2010.04245`; by default its host."""
+    """A short name for an address, such as `nanochat LOG.md` or `arXiv:2010.04245`; by default the name of its host."""
     if address.startswith("arXiv:"):
         return address
     parts = urlsplit(address)

@@ -65,15 +65,15 @@ class _Watched:
     losses: list[float] = field(default_factory=list)
     tokens: int = 0
     rate: float = 0.0
-    """Tokens per second on the training clock."""
+    """Tokens per second of training time, without evaluations."""
     note: str = "starting"
 
 
 class LiveRuns:
     """Shows the progress of a RunStore's runs. Use it as the store's observer, and as a context manager around it.
 
-    With the arms of a contest and its `stages`, it also shows the progress of each stage, and the gain so far. With a
-    `stack`, such as that of an ablation, other recipes are named by the variants that they leave out.
+    With `arms` (the two recipes of a contest) and `stages`, it also shows the progress of each stage, and the gain so
+    far. With a `stack` (a recipe, as in an ablation), other recipes are named by the variants that they leave out.
     """
 
     def __init__(
@@ -86,13 +86,13 @@ class LiveRuns:
     ) -> None:
         self.console, self.track, self.arms, self.stages, self.stack = console, track, arms, stages, stack
         if arms is not None and len({shorten_recipe(one, RECIPE_WIDTH) for one in (arms.record, arms.candidate)}) == 1:
-            self.stack = max(arms.record, arms.candidate, key=len)  # else both would be shortened to one name
+            self.stack = max(arms.record, arms.candidate, key=len)  # else both get the same short name
         self._usual_time, self._jobs = UsualTime(None), 1
         self._running: dict[tuple[str, int], _Watched] = defaultdict(_Watched)
         self._losses: dict[str, dict[int, float]] = defaultdict(dict)
         self._ended: set[tuple[str, int]] = set()
         self._places = {seed: place for place, seed in enumerate(track.seeds, start=1)}
-        """Seed -> number of its pair, from 1: public seeds in their order, a confirmation's in the order of events."""
+        """Seed -> number of its pair, from 1. Public seeds have the track's order, others the order of their events."""
         self._guard = threading.RLock()
         self._live = Live(console=console, get_renderable=self._render, transient=True)
         self._heartbeat = Heartbeat(console, self._summary)
@@ -108,7 +108,7 @@ class LiveRuns:
         self._live.stop()
 
     def expect(self, run_s: float | None, jobs: int) -> None:
-        """Let the time left be estimated for `jobs` runs at a time, each of which usually takes `run_s` seconds."""
+        """Set how long a run usually takes, in seconds, and how many train at a time, to estimate the time left."""
         self._usual_time, self._jobs = UsualTime(run_s), jobs
 
     def __call__(self, run: RunIdentity, event: RunEvent) -> None:
@@ -129,7 +129,7 @@ class LiveRuns:
                     self._line(run, "another llmbench trains this run; waiting for it")
                 case Done():
                     self._running.pop(key, None)
-                    if key not in self._ended:  # a later look asks for finished runs again
+                    if key not in self._ended:  # when more runs are added, finished ones are reported again
                         self._ended.add(key)
                         self._line(run, _result_text(event.result, reused=event.reused))
                         self._end_pair(event.result)
@@ -210,11 +210,11 @@ class LiveRuns:
             screen = f"screen: passed, {plural(len(gains), 'pair')}, gain {fmean(gains.values()):+.4f}"
             return [screen, self._stage_line(self.arms, "confirmation")]
         looks = self.track.rule.looks
-        later = f"confirmation: follows if the screen passes, {looks[0]} to {looks[-1]} pairs"
+        later = f"confirmation: follows if the candidate passes the screen, {looks[0]} to {looks[-1]} pairs"
         return [self._stage_line(self.arms, "screen"), *[later] * ("confirmation" in self.stages)]
 
     def _stage_line(self, arms: Arms, stage: Stage) -> str:
-        """A line: complete pairs of the stage, pairs that its next look needs, time left, and the gain so far."""
+        """A line: complete pairs of the stage, pairs that its next decision needs, time left, and the gain so far."""
         rule, gains = self.track.rule, self._gains(arms, stage)
         looks = rule.screen_looks if stage == "screen" else rule.looks
         seeds = {seed for _, seed in (*self._running, *self._ended) if self._stage(seed) == stage}
@@ -228,7 +228,7 @@ class LiveRuns:
         return f"{stage}: {len(gains)} of {goal} pairs{left}{gain}"
 
     def _stage_seconds(self, runs: int) -> float | None:
-        """Seconds until `runs` runs are scored, including the unfinished ones; None if it cannot be estimated."""
+        """Seconds until `runs` runs have a score, including the unfinished ones; None if it cannot be estimated."""
         budget, run_s = self.track.budget.tokens, self._usual_time.run_s
         started = sum(watched.tokens for watched in self._running.values())
         if run_s is not None:

@@ -1,4 +1,4 @@
-"""Draws the pictures of the board with matplotlib: the history of a track, gain against cost, and a list of gains.
+"""Draws pictures with matplotlib: the history of a track, gain against added code, and a list of gains.
 
 The same input gives the same bytes. An SVG follows the reader's light or dark theme; a PNG has a white background.
 """
@@ -30,10 +30,10 @@ Line = tuple[float, float, float, float]
 
 
 def draw_history(rows: Sequence[Row]) -> Figure:
-    """The history of one edition of a track: the record's val loss as labelled steps, other submissions hollow.
+    """A picture of one track's history: the record's val loss as labelled steps, other submissions as hollow points.
 
-    If there is a record of the lane `speed`, the record's training time is shown below, relative to the opening. It is
-    the product of the measured ratios, because times of different machines cannot be compared.
+    If there is a record of the lane `speed`, a second panel shows the record's training time divided by that of the
+    track's base. It is the product of the measured ratios, because times of different machines cannot be compared.
     """
     rows = sorted((row for row in rows if row.kind != "challenge"), key=lambda row: row.number)
     times = _relative_times(rows)
@@ -41,7 +41,7 @@ def draw_history(rows: Sequence[Row]) -> Figure:
         ("val loss (nats/token)", {row.number: row.val_loss for row in rows if row.val_loss is not None})
     ]
     if any(row.kind == "record" and row.lane == "speed" for row in rows):
-        panels.append(("training time, opening = 1", times))
+        panels.append(("training time, base = 1", times))
     places = _places(rows)
     figure = new_figure(2.9 * len(panels))
     grid: Any = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
@@ -65,8 +65,7 @@ def draw_history(rows: Sequence[Row]) -> Figure:
 
 
 def _draw_stairs(axes: Axes, points: Sequence[tuple[float, float, Row]], end: float) -> None:
-    """Draw the records as steps until `end`, submissions that did not win as hollow points, retracted ones as
-    crosses."""
+    """Draw records as steps until `end`, submissions that did not win as hollow points, retracted ones as crosses."""
     steps = [point for point in points if _stands(point[2])]
     others = [point for point in points if not _stands(point[2])]
     x, y = [x for x, _, _ in steps], [y for _, y, _ in steps]
@@ -83,7 +82,7 @@ def _draw_stairs(axes: Axes, points: Sequence[tuple[float, float, Row]], end: fl
 
 
 def _stands(row: Row) -> bool:
-    """Whether the submission set the record and was not retracted."""
+    """Whether the submission set a record that was not retracted."""
     return row.kind in HOLDING and row.state != "retracted"
 
 
@@ -142,13 +141,13 @@ class Gain(NamedTuple):
 def draw_gains(
     gains: Sequence[Gain],
     label: str = "gain (nats/token); the tick is the price of the code",
-    words: tuple[str, str, str] = ("accepted", "not shown by a confirmation", "screened only"),
+    words: tuple[str, str, str] = ("accepted", "not shown by a confirmation", "only screened (few runs)"),
 ) -> Figure:
     """A picture of ideas, the best first: each gain with its interval, and a tick at the price that it must exceed.
 
-    Points of accepted ideas are filled, of others hollow; those of ideas that were only screened are faint. A point far
-    below zero is drawn at the edge, with its gain as a number. `words` name the three kinds in the legend, in this
-    order.
+    Points of accepted ideas are filled, all others are hollow. Ideas that only had a screen (a cheap test on few seeds)
+    have faint points. A point far below zero is drawn at the edge, with its gain as a number. `words` are the legend's
+    names for accepted ideas, for ideas that a confirmation did not accept, and for those that only had a screen.
     """
     gains = sorted(gains, key=lambda one: -one.gain)
     figure = new_figure(1.2 + 0.165 * max(4, len(gains)))
@@ -190,20 +189,25 @@ def to_svg(draw: Callable[[], Figure], label: str | None = None) -> str:
 
 
 def _places(rows: Sequence[Row]) -> dict[int, float]:
-    """Number of a submission -> its place in days since year 1. Those of one day are spread over it in their order."""
+    """Number of a submission -> its place on the axis, in days since year 1.
+
+    The submissions of one day are spread over that day in their order.
+    """
     found = {}
     for row in rows:
         day = [other.number for other in rows if other.date == row.date]
         try:
             ordinal = datetime.date.fromisoformat(row.date).toordinal()
         except ValueError as error:
-            raise LlmbenchError(f"{row.folder}/submission.json: {row.date} is not a date") from error
+            raise LlmbenchError(
+                f"{row.folder}/submission.json: {row.date} is not a date; write it as 2026-11-28"
+            ) from error
         found[row.number] = ordinal + (day.index(row.number) + 1) / (len(day) + 1)
     return found
 
 
 def _relative_times(rows: Sequence[Row]) -> dict[int, float]:
-    """Number of a submission -> training time of its recipe divided by that of the opening."""
+    """Number of a submission -> training time of its recipe divided by the base's in the track's first submission."""
     by_recipe: dict[str, float] = {}
     found = {}
     for row in rows:
@@ -215,9 +219,9 @@ def _relative_times(rows: Sequence[Row]) -> dict[int, float]:
 
 
 def _place_labels(axes: Axes, points: Sequence[tuple[float, float, Row]], lines: Sequence[Line]) -> None:
-    """Write a label such as `2 +idea` beside each point, where it covers no point, other label or line.
+    """Write a label such as `2 +idea` beside each point, where the label covers no point, other label or line.
 
-    If there is no room, only the number is written, or nothing. The first points are labelled first.
+    If there is no room, only the number is written, or nothing. The first points get their labels first.
     """
     from matplotlib.transforms import Bbox
 

@@ -32,11 +32,11 @@ TOO_SLOW = ("too_slow", "slow_evaluation")
 
 
 def look_line(contest: Contest, look: int, rule: Rule, jobs: int, run_s: float | None) -> str:
-    """A line: how many runs the next look needs and, if a run takes `run_s` seconds, about how long they take."""
+    """A line: how many runs the next decision needs and, if a run takes `run_s` seconds, about how long they take."""
     stage, known = contest.verdict.stage, [*contest.records, *contest.candidates]
     arms = trained_arms(rule, stage)
-    runs = f"run{'' if look == 1 else 's'} of the candidate" if arms == 1 else "fresh pairs"
-    line = f"{stage}: the {'next' if contest.candidates else 'first'} look needs {look} {runs}"
+    runs = f"run{'' if look == 1 else 's'} of the candidate" if arms == 1 else "pairs on new seeds"
+    line = f"{stage}: the {'next' if contest.candidates else 'first'} decision needs {look} {runs}"
     if known:
         run_s = statistics.median(map(whole_seconds, known))
     missing = arms * (filled(rule, stage, look, jobs) - len(contest.candidates))
@@ -46,33 +46,33 @@ def look_line(contest: Contest, look: int, rule: Rule, jobs: int, run_s: float |
 
 
 def look_verdict_line(verdict: Verdict) -> str:
-    """A line with the numbers of a contest after a look that did not decide it, and the reason."""
+    """A line with the numbers of a contest that is not decided yet, and the reason codes."""
     facts = dict(evidence(verdict))
     shown = [f"{name} {facts[name]}" for name in ("gain", "gain beyond its margin", "margin", "p") if name in facts]
-    return f"{verdict.stage}, {verdict.pairs} pairs: {', '.join(shown)}: {', '.join(verdict.reasons)}"
+    return f"{verdict.stage}, {plural(verdict.pairs, 'pair')}: {', '.join(shown)}: {', '.join(verdict.reasons)}"
 
 
 def outcome_sentence(outcome: Outcome, again: Verdict) -> str:
-    """A sentence with the outcome of a re-run and, if it is open, what would decide it."""
+    """A sentence with the outcome of a re-run and, if the outcome is open, what could decide it."""
     if outcome == "confirmed":
         return "CONFIRMED: trained again on fresh seeds, the claim holds."
     if outcome == "refuted":
         return "REFUTED: trained again on fresh seeds, the claim does not hold."
-    more = "The track declares no further look, so more pairs would not help."
+    more = "The track's rule allows no more pairs, so the outcome stays open."
     if again.decision == "rejected" and again.reasons[0] in TOO_SLOW:
         return "OPEN: the re-run is rejected only for its time, and a time on another machine cannot refute a claim."
     if again.next_look is not None:
         missing = again.next_look - again.pairs
-        more = f"{missing} more pair{'' if missing == 1 else 's'} would help: --max-pairs {again.next_look} or more."
+        more = f"{plural(missing, 'more pair')} may decide: run it again with --max-pairs {again.next_look} or more."
     elif again.decision == "undecided":
         more = "The runs could not be compared; the lines above say why."
-    return f"OPEN: the re-run neither shows the claim nor excludes it. {more}"
+    return f"OPEN: the re-run neither confirms nor refutes the claim. {more}"
 
 
 def repeat_lines(repeat: Repeat) -> list[str]:
-    """Lines about the result of training an opening's seeds again."""
+    """Lines about the result of training a track's base again, on the seeds of the submission that filed it."""
     if not repeat.differs:
-        equal = "the same to the bit" if repeat.outcome == "confirmed" else "other numbers"
+        equal = "the same numbers to the bit" if repeat.outcome == "confirmed" else "other numbers"
         return [f"{repeat.outcome.upper()}: the same code on the same machine and packages gave {equal}."]
     lines = [f"differs: {code}: {detail}" for code, detail in repeat.differs.items()]
     if repeat.gain is not None and repeat.ci_low is not None and repeat.ci_high is not None:
@@ -80,18 +80,19 @@ def repeat_lines(repeat: Repeat) -> list[str]:
             f"filed mean val loss minus the new one: {repeat.gain:+.4f}, interval [{repeat.ci_low:+.4f}, "
             f"{repeat.ci_high:+.4f}]"
         )
-    means = "lie within the track's loss tolerance" if repeat.outcome == "confirmed" else "are not shown to agree"
+    means = "is within" if repeat.outcome == "confirmed" else "is not shown to be within"
     return [
         *lines,
-        f"{repeat.outcome.upper()}: the code, machine or packages differ, so means are compared; they {means}.",
+        f"{repeat.outcome.upper()}: the code, machine or packages differ, so only mean losses are compared; their "
+        f"difference {means} the track's loss tolerance.",
     ]
 
 
 def judgement_facts(judgement: Judgement) -> list[tuple[str, str]]:
-    """(name, value) for each number of a judgement, rounded to four digits. `--json` has all digits."""
+    """(name, value) for each number of a judgement, with four significant digits. `--json` has all digits."""
     facts: list[tuple[str, str]] = [("test", judgement.test)]
     over = " over all looks" if judgement.looks else ""
-    if judgement.looks and judgement.decision == "undecided":  # p may be below alpha: one look's level is lower
+    if judgement.looks and judgement.decision == "undecided":  # p may be below alpha, as one look has a lower level
         over = " over the looks so far (for acceptance the interval must lie above the margin)"
     if judgement.p_value is not None:
         facts.append(("p", f"{judgement.p_value:.4g}{over}"))
@@ -111,7 +112,7 @@ def judgement_facts(judgement: Judgement) -> list[tuple[str, str]]:
 
 
 def _look_of(judgement: Judgement) -> str:
-    """The place of a judgement among its looks: `2 of 3, after 5 of the declared 3, 5, 8; the next one needs 8`."""
+    """The look that was reached, as text: `2 of 3, after 5 (declared: 3, 5, 8); the next one needs 8`."""
     declared = ", ".join(map(str, judgement.looks))
     reached = f", after {judgement.looks[judgement.look - 1]}" if judgement.look else ""
     line = f"{judgement.look} of {len(judgement.looks)}{reached} (declared: {declared})"
@@ -122,10 +123,10 @@ def _needs(seeds: int, judgement: Judgement) -> str:
     """A text that says how many more seeds are needed to show a gain like the measured one."""
     count = f"{seeds} or more" if seeds >= MOST_SEEDS else f"about {seeds}"
     arms = " in each arm" if judgement.test in ("paired_t", "welch_t", "two_sample_z") else ""
-    more = f", {seeds - judgement.n} more," if seeds > judgement.n else ""
-    chance = f"with a chance of {100 * POWER:.0f} %"
+    more = f" ({seeds - judgement.n} more)" if seeds > judgement.n else ""
+    chance = f"with a probability of {100 * POWER:.0f} %"
     known = plural(judgement.n, "value")
-    return f"{count} seeds{arms}{more} show such a gain {chance} if it is real; a rough guess from {known}"
+    return f"{count} seeds{arms}{more} would show such a gain {chance}, if it is real; a rough guess from {known}"
 
 
 def judgement_sentence(judgement: Judgement) -> str:
@@ -151,7 +152,8 @@ def check_lines(
 ) -> list[str]:
     """Lines about what `verify` found: the problems and flags of each submission or file, and the counts at the end.
 
-    What failed comes last, so that it is still on the screen. `knowledge` is in nats per token of val.
+    Submissions with problems come last, so that they stay visible in a terminal. `knowledge` maps a submission to the
+    most that its sources can know of val, in nats per token.
     """
     lines = []
     for name, problems in sorted(found.items(), key=lambda item: bool(item[1])):
@@ -203,28 +205,31 @@ def noise_lines(report: NoiseReport, track: Track) -> list[str]:
         advice = f"the track has no noise_nats, so it has no screen; write noise_nats = {unit} into its file"
     elif report.unit_is_off:
         advice = (
-            f"the track's noise_nats, {report.declared_nats:g}, is off by more than a factor of {UNIT_FACTOR}; "
-            f"set it to {unit}"
+            f"the track's noise_nats, {report.declared_nats:g}, differs from it by more than a factor of "
+            f"{UNIT_FACTOR}; set it to {unit}"
         )
     else:
         advice = f"the track's noise_nats, {report.declared_nats:g}, is close enough"
     lines = [
-        f"median paired deviation of {num} variant{'' if num == 1 else 's'}: {report.noise_nats:.4f} nats; {advice}"
+        f"standard deviation of a pair's difference, median of {plural(num, 'variant')}: {report.noise_nats:.4f} nats; "
+        f"{advice}"
     ]
     if num < FEWEST_VARIANTS:
         lines.append(
-            f"these are fewer than {FEWEST_VARIANTS} variants, and variants differ in spread; add some "
-            f"with --variant NAME --save"
+            f"this median is rough, because variants differ in spread and these are fewer than {FEWEST_VARIANTS}; add "
+            f"some with --variant NAME --save"
         )
     variant = track.rule.noise_variant
     if report.false_accepts is None:
         lines.append(
-            f"false accepts of the confirmation: not known, because there are too few pairs of {variant}; add some "
-            f"with --variant {variant} --save"
+            f"share of confirmations that accept by chance: not known, because there are too few pairs of {variant}; "
+            f"add some with --variant {variant} --save"
         )
     else:
         share = f"{100 * report.false_accepts:.2f} %"
-        lines.append(f"false accepts of the confirmation on shuffled pairs of {variant}: {share}")
+        lines.append(
+            f"share of confirmations that accept by chance, simulated with shuffled pairs of {variant}: {share}"
+        )
     found = "none" if report.detectable_nats is None else f"{report.detectable_nats:.4f} nats"
     lines.append(f"smallest gain that is accepted with a probability of {TARGET_POWER}, under normal noise: {found}")
     return [*lines, _stored_design_line(report.stored_design, track.rule)]
@@ -232,9 +237,9 @@ def noise_lines(report: NoiseReport, track: Track) -> list[str]:
 
 def _stored_design_line(found: StoredDesign, rule: Rule) -> str:
     """A line that says whether the study supports stored runs of the record instead of pairs, and what is missing."""
-    declared = "the track declares pairs" if rule.stored_runs is None else "the track declares it"
+    declared = "the track compares pairs" if rule.stored_runs is None else "the track compares with them"
     numbers = (
-        f"the spread of variants is {found.spread_ratio:.2f} times that of the base, {found.df} degrees of freedom"
+        f"the variants' runs spread {found.spread_ratio:.2f} times as much as the base's, {found.df} degrees of freedom"
     )
     missing = [
         f"{FEWEST_VARIANTS} variants" * (found.variants < FEWEST_VARIANTS),
@@ -242,20 +247,23 @@ def _stored_design_line(found: StoredDesign, rule: Rule) -> str:
         f"a ratio of {LARGEST_RATIO} or less" * (found.spread_ratio > LARGEST_RATIO),
     ]
     needs = " and ".join(filter(None, missing))
-    verdict = "supported" if found.supported else f"NOT supported, it needs {needs}"
+    verdict = "supported by this study" if found.supported else f"NOT supported by this study, it needs {needs}"
     return f"stored runs of the record instead of pairs ({declared}): {verdict}; {numbers}"
 
 
 def plan_lines(plan: ContestPlan, track: Track, statements: int) -> list[str]:
     """Lines with the assumptions of a plan, to be shown below its table."""
-    lines = [f"means over simulated contests, normal noise of {plan.noise_nats:g} nats between the runs of a pair"]
+    lines = [
+        f"means over simulated contests; the difference of a pair has normal noise with a standard deviation of "
+        f"{plan.noise_nats:g} nats"
+    ]
     if statements:
         lines.append(f"{statements} statements: the gain must exceed {plan.margin:g} nats")
     if plan.run_s is None or plan.longest.time_s is None or plan.record.time_s is None:
         return [*lines, f"the time is not known here, because {track.name} needs a CUDA GPU"]
     return [
         *lines,
-        f"{duration(plan.run_s)} per run on this machine (from {plan.source}), {plan.jobs} at a time",
-        f"with all looks of both stages: {plan.longest.runs:.0f} runs, {duration(plan.longest.time_s)}",
+        f"{duration(plan.run_s)} per run on this machine (estimated from {plan.source}), {plan.jobs} at a time",
+        f"at most, if both stages need all their runs: {plan.longest.runs:.0f} runs, {duration(plan.longest.time_s)}",
         f"once, before the first candidate: {plan.record.runs:.0f} runs of the record, {duration(plan.record.time_s)}",
     ]

@@ -60,7 +60,7 @@ def columns_that_fit(
 ) -> tuple[list[str], list[tuple[str, ...]]]:
     """Heads and rows of a table of at most `width` characters. Each of `columns` is a head and its cells.
 
-    If there is no room, columns named in `give_way` are left out, in this order.
+    If the table is too wide, the columns named in `give_way` are left out one after the other, until it fits.
     """
     kept = [tuple(column) for column in columns]
     for head in ("", *give_way):
@@ -86,10 +86,10 @@ GIVE_WAY = ("date", "params", "stmts", "time", "pairs")  # columns left out on a
 
 
 def board_tables(rows: Sequence[Row], width: int, newest: int | None = None) -> list[Table]:
-    """The tables of the board, for a terminal of `width` characters. Rows of earlier versions of a track are dimmed.
+    """The tables of the leaderboard, for a terminal of `width` characters.
 
-    Each table has at most the `newest` rows. All have the same columns. Only the column `change` wraps; if there is
-    still no room, columns are left out.
+    Each table has at most the `newest` rows. Rows of earlier versions of a track are dimmed. All tables have the same
+    columns. Only the column `change` wraps; if a table is still too wide, columns are left out.
     """
     parts = sections(rows)
     shown = [row for *_, found in parts for row in found[:newest]]
@@ -150,7 +150,10 @@ def _pieces(recipe: str) -> list[str]:
 
 
 def comparison_table(record: str, candidate: str, rows: Sequence[Comparison], width: int) -> Table:
-    """The Without / With table for a terminal of `width` characters. A star marks the better value of each line."""
+    """The table of a metric without and with the change, for a terminal of `width` characters.
+
+    A star marks the better value of each line.
+    """
     first, last = "mean over the pairs\n* the better one", "gain\n(+ is better)"
     names = [max(map(len, part)) for part in ([row.metric for row in rows], [row.gain for row in rows])]
     room = (width - 8 - max(19, names[0]) - max(13, names[1])) // 2
@@ -178,7 +181,7 @@ def noise_table(report: NoiseReport, track: str) -> Table:
 
 
 def plan_table(plan: ContestPlan, track: str) -> Table:
-    """A table with one line for each true gain. Costs are means over all simulated contests."""
+    """A table with one line for each true gain that is assumed. Costs are means over all simulated contests."""
     stages = ("screen", "confirmation", "both")
     heads = ("gain", "passes\nthe screen", "accepted", *(f"{stage}\nruns, time" for stage in stages))
     table = new_table(f"what to expect on {track}", heads, whole=heads)

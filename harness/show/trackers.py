@@ -166,7 +166,7 @@ class _Writer:
     def __init__(self, name: str, tracker: Tracker, warn: Callable[[str], None]) -> None:
         self.name, self.tracker, self.warn = name, tracker, warn
         self.entries: queue.SimpleQueue[tuple[str, RunIdentity, int | None, Values] | None] = queue.SimpleQueue()
-        """Entries: page name, run, step and numbers. If the step is None, the page is complete."""
+        """Entries: page name, run, step and numbers. A step of None closes the page, and the entry None ends all."""
         self._thread = threading.Thread(target=self._write, name=f"log to {name}", daemon=True)
         self._thread.start()
 

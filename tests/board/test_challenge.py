@@ -224,7 +224,7 @@ def test_a_record_that_holds_is_confirmed_on_seeds_of_its_own(filed: FiledContes
     submission = load_submission(sandbox.root / "submissions" / name)
     assert found["seeds"] == fresh_seeds(submission, "rerun", 8)[:2]
     assert not set(found["seeds"]) & set(submission.candidate.seeds)
-    assert "the first look needs 2 fresh pairs" in done.stderr
+    assert "the first decision needs 2 pairs on new seeds" in done.stderr
     assert len(list((sandbox.root / "submissions").iterdir())) == 2  # looking files nothing
 
 
@@ -233,7 +233,7 @@ def test_a_rerun_that_time_alone_rejects_is_said_to_refute_nothing() -> None:
     assert slow.reasons == ("too_slow",)
     assert "rejected only for its time" in outcome_sentence("open", slow)
     weak = decide(make_pairs([3.0, 3.01, 3.02], [2.99, 2.98, 3.04]), RULE, added_statements=0)
-    assert "1 more pair would help: --max-pairs 4 or more" in outcome_sentence("open", weak)
+    assert "1 more pair may decide: run it again with --max-pairs 4 or more" in outcome_sentence("open", weak)
 
 
 def test_an_opening_gives_the_same_numbers_to_the_bit(filed: FiledContest, tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_an_opening_gives_the_same_numbers_to_the_bit(filed: FiledContest, tmp_p
     before = len(list((sandbox.root / "runs").rglob("run.json")))
     done = sandbox("verify", "submissions/0001-smoke-baseline", "--rerun", "--max-pairs", "1")
     assert done.returncode == 0, done.stderr
-    assert "the same to the bit" in done.stdout
+    assert "the same numbers to the bit" in done.stdout
     assert len(list((sandbox.root / "runs").rglob("run.json"))) == before + 1
 
 

@@ -94,7 +94,7 @@ def test_a_gain_is_accepted_and_its_numbers_are_those_of_the_commands_by_hand(fo
     code, out, err = folder.commands("--gain 0.05", "--curve", r"step (\d+) val loss ([0-9.]+)")
     assert code == 0, out + err
     assert "ACCEPTED: The gain is shown to exceed its margin." in out
-    assert "reported by the trainer" in out
+    assert "The trainer reported all numbers" in out
     found = json.loads(folder.kept()[0].read_text())
     assert found["numbers"] == "reported by the trainer"
     for run in found["runs"]:

@@ -275,7 +275,7 @@ def test_a_kept_ablation_is_read_as_it_was_made_and_for_its_own_edition_and_file
     with pytest.raises(LlmbenchError, match=r"a variant of the kept ablation in .* has changed"):
         kept_runs(project, smoke)
     with pytest.raises(
-        LlmbenchError, match="no ablation is kept for pocket; make a new one: `llmbench ablate --save --track pocket`"
+        LlmbenchError, match="no ablation is kept for pocket; run `llmbench ablate --save --track pocket`"
     ):
         kept_runs(project, load_track(project, "pocket"))
 

@@ -126,7 +126,7 @@ def test_what_does_not_fit_says_so(elsewhere: Project, project: Project, smoke: 
     assert outlook(elsewhere, smoke, memory_gib=0.0001).hindrances[0].endswith("or more, found 0")
     gpu = outlook(project, load_track(project, "moe-24gb"))
     assert (gpu.runnable, gpu.hindrances, gpu.run_s) == (False, ("needs a CUDA GPU",), None)
-    assert "not pinned: it can train, but nothing can be filed" in gpu.remarks
+    assert "tokens not pinned (run `llmbench data pin`), so nothing can be filed" in gpu.remarks
 
 
 def test_kept_runs_say_more_than_a_guess(filed: FiledContest) -> None:

@@ -113,7 +113,7 @@ def test_other_sources_than_those_asked_for_are_refused(
     monkeypatch.setattr("tempfile.tempdir", None)
     (refused, _), _ = carried_out(make_request(short, project, code_digest="0" * 64), pack(project))
     assert isinstance(refused, Refused), refused
-    assert "differ from those here" in refused.message
+    assert "differ from those on your machine" in refused.message
 
 
 def test_an_executor_is_local_or_ray_and_times_are_compared_on_one_machine(sandbox: Sandbox) -> None:

@@ -130,7 +130,12 @@ def test_a_result_is_listed_and_filed_after_the_record_moved_on(opened: Machine)
 
     opened.move_record()
     refusal = sandbox.refuses("submit", "--variant", "slow", *SMOKE, code=3)
-    for words in ("was rejected against base", "base+token_smear holds", "--negative", "`llmbench run candidate"):
+    for words in (
+        "was rejected against base",
+        "record is now base+token_smear",
+        "--negative",
+        "`llmbench run candidate",
+    ):
         assert words in refusal
     filing = sandbox.json("submit", "--variant", "slow", "--negative", *SMOKE)
     assert filing["folder"] == "submissions/0003-smoke-slow"
@@ -173,15 +178,15 @@ def test_an_unfinished_candidate_is_told_the_command_that_goes_on(opened: Machin
     command = "`llmbench run candidate --variant token_smear --track smoke"
     for more in ((), ("--negative",)):
         refusal = opened.sandbox.refuses("submit", "--variant", "token_smear", *SMOKE, *more, code=4)
-        assert f"{command}` to go on" in refusal
+        assert f"{command}` to train more pairs" in refusal
         assert "fewer pairs than the first look needs" in refusal
     (screen,) = opened.project.runs.glob("smoke/base+token_smear/*/seed-0/run.json")
     screen.rename(kept := screen.with_name("kept"))  # the confirmation was forced
-    assert f"{command} --no-screen` to go on" in opened.sandbox.refuses("submit", *SMOKE, code=4)
+    assert f"{command} --no-screen` to train more pairs" in opened.sandbox.refuses("submit", *SMOKE, code=4)
     kept.rename(screen)
     first.unlink()
     refusal = opened.sandbox.refuses("submit", *SMOKE, code=4)
-    assert f"{command}` to go on" in refusal
+    assert f"{command}` to train more pairs" in refusal
     assert "Only the confirmation" in refusal
 
 
@@ -193,7 +198,7 @@ def test_what_was_accepted_against_an_older_record_is_told_how_to_be_confirmed(o
     command = "`llmbench run candidate --variant slow --track smoke --jobs 1`"
     for named in ((), ("--variant", "slow"), ("--variant", "slow", "--negative")):
         refusal = opened.sandbox.refuses("submit", *named, *SMOKE, code=4)
-        for words in ("was accepted against base on 20", f"base+token_smear holds the track now ({RECORD})", command):
+        for words in ("was accepted against base on 20", f"the record is now base+token_smear ({RECORD})", command):
             assert words in refusal
 
 
@@ -205,7 +210,7 @@ def test_a_negative_result_needs_its_files_its_runs_and_a_record_that_was_one(op
         asked = entry.model_copy(update={"jobs": None})
         return find_contest(opened.project, board, opened.track, asked, negative=True)
 
-    with pytest.raises(LlmbenchError, match="judged against base, which never held this version of smoke"):
+    with pytest.raises(LlmbenchError, match="base, which never held the record of this version of smoke"):
         find(Board(()))
     opened.move_record()
     found, arms, _ = find(opened.board)

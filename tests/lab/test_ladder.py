@@ -95,7 +95,7 @@ def test_a_forecast_rests_on_the_smaller_sizes_and_is_written_once(tracks: list[
     found = make_forecast(tracks, tracks[2], "base", below, 4)
     assert found.rungs == SIZES[:2]
     save_forecast(project, "pocket", found)
-    with pytest.raises(LlmbenchError, match="a forecast is written only once, before the runs"):
+    with pytest.raises(LlmbenchError, match="a forecast is written only once, before its size is trained"):
         save_forecast(project, "pocket", found)
     assert kept_forecasts(project, "pocket") == {"pocket-l": found}
     step = measure_ladder(tracks, "base", both, {"pocket-l": found}).ideas[0].steps[-1]

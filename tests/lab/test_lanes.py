@@ -168,4 +168,4 @@ def test_a_simpler_recipe_wins_within_the_tolerances_and_loses_beyond_them(conte
 
 def test_a_candidate_with_no_fewer_statements_than_the_present_record_is_refused(contested: Contested) -> None:
     refusal = contested.sandbox.refuses("submit", *SIMPLICITY, "--track", "smoke", code=3)
-    assert "the lane simplicity needs fewer than the record, base+smaller, has" in refusal
+    assert "in the lane simplicity it must have fewer than the record base+smaller, which has" in refusal

@@ -142,14 +142,14 @@ def test_stored_runs_need_several_variants_that_scatter_no_more_than_the_base(
     assert found.spread_ratio == pytest.approx(spread, rel=1e-3)
     assert found.supported is (missing is None)
     said = next(line for line in noise_lines(report, smoke) if line.startswith("stored runs"))
-    assert ("supported; " in said) is (missing is None)
-    assert missing is None or f"NOT supported, it needs {missing};" in said
+    assert (" supported by this study; " in said) is (missing is None)
+    assert missing is None or f"NOT supported by this study, it needs {missing};" in said
 
 
 def test_what_measures_no_noise_is_refused() -> None:
     with pytest.raises(LlmbenchError, match="2 pairs of placebo, but a noise study needs 3 or more"):
         study({"placebo": pairs_of("placebo", *losses(2, 0.5))}, RULE)
-    with pytest.raises(LlmbenchError, match="no spread"):
+    with pytest.raises(LlmbenchError, match="show no noise"):
         study({"v0": pairs_of("v0", *[losses(8, 0.5)[0]] * 2)}, RULE)
     with pytest.raises(LlmbenchError, match="there are none"):
         study({}, RULE)
@@ -188,7 +188,7 @@ def test_a_study_takes_no_other_variant_its_runs_of_the_base(tmp_path: Path, smo
         ]
     }
     before = kept_study(project, smoke)
-    with pytest.raises(LlmbenchError, match=r"train them again too \(--variant old\)"):
+    with pytest.raises(LlmbenchError, match=r"train these pairs again too \(--variant old\)"):
         save_study(project, smoke, new)
     assert kept_study(project, smoke) == before
     again = [Pair(*(run.model_copy(update={"code_digest": "e" * 64}) for run in pair)) for pair in before["old"][:6]]

@@ -114,7 +114,7 @@ def test_a_candidate_that_loses_on_the_other_size_is_no_record(
     store = RunStore(project, load_track(project, "smoke"), jobs=2)
     asked, arms, told = store.track.rule.holds_on or {}, Arms("base", "base+narrow"), list[str]()
     with pytest.raises(
-        RejectedError, match=r"shown to lose on smoke-s .*; to file the negative result, add --negative"
+        RejectedError, match=r"shown to lose on smoke-s .*; to file it as a negative result, add --negative"
     ):
         measure_sizes(store, arms, asked, told.append, negative=False)
     found = measure_sizes(store, arms, asked, told.append, negative=True)

@@ -97,7 +97,7 @@ def test_a_line_that_is_told_meanwhile_stands_by_itself(pocket: Track, monkeypat
     stderr_console.cache_clear()
     text = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", screen.getvalue())
     assert "screen: 0 of 1 pairs" in text
-    assert "confirmation: follows if the screen passes, 3 to 8 pairs" in text
+    assert "confirmation: follows if the candidate passes the screen, 3 to 8 pairs" in text
     assert "look 1 is near" in re.split(r"[\r\n]+", text)
 
 

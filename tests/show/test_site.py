@@ -154,11 +154,11 @@ def test_a_record_that_challenges_retract_says_so_and_holds_no_more(tmp_path: Pa
         )
         files = written(project)
         page = Page(files[f"submissions/{RECORD.name}.html"])
-        assert f"submission {number} says refuted" in " ".join(page.text.split())
+        assert f"submission {number}: refuted" in " ".join(page.text.split())
         assert ("Disputed:" in page.text, "Retracted:" in page.text) == (number == 4, number == 5)
     index = Page(files["index.html"])
     assert "retracted" in index.values("data-result")
-    assert "The record is base at" in " ".join(index.text.split())
+    assert "The record is base with a val loss of" in " ".join(index.text.split())
 
 
 def test_words_of_strangers_stay_words(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
 """Makes runs on a Ray cluster.
 
-cluster.py runs on the asking machine. Ray sends node.py to the other machine, where it starts remote_run.py.
+cluster.py runs on the user's machine. Ray sends node.py to a machine of the cluster, which starts remote_run.py.
 """

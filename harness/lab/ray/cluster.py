@@ -28,7 +28,7 @@ from harness.player.process import INTERRUPTED
 from harness.referee.job import Job
 
 MOST_LOSSES = 3
-"""Most times that a run is started again because its worker or its machine was lost."""
+"""Most times that one run is started again because Ray lost its process or its machine."""
 SHIPPED = ("harness", "models", "tracks")
 
 
@@ -82,7 +82,7 @@ class RayExecutor(Executor):
         project = Project(CHECKOUT)
         archive = pack(project)
         self._archive, self._digest, self._code = self._ray.put(archive), sha256(archive), code_digest(project)
-        # Send the code itself: the machines have no llmbench from which to import it.
+        # Send the function's code itself, because the machines may have another version of llmbench.
         self._ray.cloudpickle.register_pickle_by_value(sys.modules[run_on_node.__module__])
         self._task = self._ray.remote(run_on_node).options(**resources(track), num_returns="streaming", max_retries=0)
 
@@ -94,7 +94,9 @@ class RayExecutor(Executor):
         room = sum(int(min(one.get(keys[key], 0) // count for key, count in need.items() if count)) for one in have)
         if room < 1:
             wanted = " and ".join(f"{count} {keys[key]}" for key, count in need.items() if count)
-            raise LlmbenchError(f"no machine of the Ray cluster has {wanted}, which {track.name} needs; add one")
+            raise LlmbenchError(
+                f"no machine of the Ray cluster has {wanted}, which a run of {track.name} needs; add such a machine"
+            )
         return room
 
     def make(self, run: RunIdentity, job: Job, watch: Watch) -> FinishedRun | FailedRun:
@@ -132,11 +134,11 @@ class RayExecutor(Executor):
                     reason = f"killed by signal {-answer.code}, perhaps for lack of memory"
                 case Lost():
                     reason = answer.reason
-        reason = f"lost {MOST_LOSSES + 1} times, the last time: {reason}"
+        reason = f"its machine or process was lost {MOST_LOSSES + 1} times, the last time: {reason}"
         return FailedRun(**dict(run), status="interrupted", reason=reason)
 
     def _ask(self, request: str, watch: Watch) -> tuple[Made | Refused | Ended | Lost, dict[str, bytes]]:
-        """Send the request once. Returns the answer, or `Lost` if there is none, and the run's files by name."""
+        """Send the request once. Returns the answer, or `Lost` if none came, and the run's files (name -> content)."""
         errors = self._ray.exceptions
         self.raise_if_stopped()
         events = self._task.remote(self._archive, self._digest, request)

@@ -1,7 +1,7 @@
-"""The task that Ray sends to a machine: it unpacks the sources, starts a run with them, and forwards its events.
+"""The task that Ray sends to a machine: it unpacks the sources, starts a run with them, and forwards the run's events.
 
-Ray sends the code of this file, which imports only the standard library. So a machine needs the packages on which
-llmbench depends, but not llmbench.
+Ray sends the code of this file, which therefore imports only the standard library. The run uses the sources that were
+sent, even if the machine has another version of llmbench.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PATIENCE_S = 60.0  # seconds that a run has to write a checkpoint after the requ
 
 
 def run_on_node(archive: bytes, digest: str, request: str) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Make one run. Yields each event as JSON; the event with the result comes with the run's files by name.
+    """Make one run. Yields (event as JSON, files). Only the event with the result has files: name -> content.
 
     `archive` is a zip of the sources, `digest` its SHA-256, `request` a `NodeRequest` (remote_run.py) as JSON.
     """
@@ -54,7 +54,7 @@ def run_on_node(archive: bytes, digest: str, request: str) -> Iterator[tuple[str
             errors.seek(0)
             ended = {"event": "ended", "code": process.returncode, "log": errors.read()[-300:].strip()}
             yield json.dumps(ended), {}
-        finally:  # reached when a task is cancelled; when it is killed, its process is killed too
+        finally:  # reached if Ray cancels the task; if Ray kills the task, its process is killed too
             process.terminate()
             try:
                 process.wait(PATIENCE_S)
@@ -93,8 +93,8 @@ KEPT = (".safetensors", ".log")
 def unpack(archive: bytes, digest: str) -> Path:
     """Unpack the sources into a folder, and return it.
 
-    All runs with these sources get the same folder, so that checkpoints are found. Raises PermissionError if another
-    user has created it.
+    All runs with these sources get the same folder, so that a run finds its checkpoint. Raises PermissionError if the
+    folder belongs to another user.
     """
     home = Path(tempfile.gettempdir()) / f"llmbench-{os.getuid()}"
     home.mkdir(mode=0o700, exist_ok=True)

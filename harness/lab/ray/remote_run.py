@@ -1,7 +1,7 @@
 """Makes one run on a machine of a cluster.
 
-Reads a request from stdin, and writes events to stdout as JSON lines, of which the last one holds the result. The run
-is a local run in a copy of the checkout that asked for it. Its provenance names this machine.
+Reads a request from stdin, and writes events to stdout as JSON lines; the last line holds the result. The run is a
+local run in a copy of the user's checkout. Its provenance names the machine of the cluster.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ REPORT_EVERY_S = 0.5
 
 
 class NodeRequest(Strict):
-    """The request to a machine of the cluster."""
+    """A request to a machine of the cluster to make one run."""
 
     job: Job
-    """The job. Its root and its folder are paths on the asking machine."""
+    """The referee's instructions. Their root and folder are paths on the user's machine."""
     code_digest: Sha256
     revision: str | None
     dirty: bool
-    """Whether the checkout that sent the sources had uncommitted changes; `revision` is its revision."""
+    """Whether the user's checkout had uncommitted changes; `revision` is the git revision of that checkout."""
     occasion: str
-    """A name. Runs with different names are kept apart, so that none is reused for another."""
+    """A name for the request. A kept run is reused only for a request with the same name."""
 
 
 def make(request: NodeRequest, emit: Callable[[NodeEvent], None]) -> tuple[FinishedRun | FailedRun, Path]:
-    """Make the run. Returns it, and its folder on this machine. Raises LlmbenchError if it cannot start here."""
+    """Make the run. Returns the run, and its folder on this machine. Raises LlmbenchError if it cannot start here."""
     project, job = Project(CHECKOUT), request.job
     track = load_track(project, job.track, job.settings)
     require_device(track)
@@ -72,7 +72,7 @@ def make(request: NodeRequest, emit: Callable[[NodeEvent], None]) -> tuple[Finis
     asked = (job.training_digest, job.sources, request.code_digest)
     if (run.training_digest, run.sources, run.code_digest) != asked:
         raise LlmbenchError(
-            "the sources or tokens on the cluster's machine differ from those here; run the command again"
+            "the sources or tokens on the cluster's machine differ from those on your machine; run the command again"
         )
     (made,) = store.make([run], lambda run: job.give_up)
     provenance = made.provenance.model_copy(update={"revision": request.revision, "dirty": request.dirty})
@@ -86,7 +86,7 @@ def main() -> None:
     try:
         made, folder = make(NodeRequest.model_validate_json(sys.stdin.read()), emit)
     except PackageNotFoundError as error:
-        emit(Refused(message=f"a machine of the cluster lacks {error.name}; install llmbench there"))
+        emit(Refused(message=f"a machine of the cluster lacks the package {error.name}; install llmbench on it"))
     except LlmbenchError as error:
         emit(Refused(message=str(error)))
         sys.exit(error.exit_code)

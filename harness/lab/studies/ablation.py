@@ -1,7 +1,7 @@
 """An ablation: each variant of a recipe (a stack) is left out in turn, and the loss without it is measured.
 
-All variants are compared with the same runs of the whole stack, on the track's public seeds. An ablation decides
-nothing. To remove a variant that is not worth its code, claim the stack without it in the lane `simplicity`.
+All variants are compared with the same runs of the whole stack, on the track's public seeds. An ablation accepts and
+rejects nothing. To take a variant out of the record, judge and file the record without it (`--lane simplicity`).
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from harness.variants.recipe import format_recipe, parse_recipe, recipe_sources
 
 FEWEST_RUNS = 2
 DEFAULT_RUNS = 4
-"""Runs of each recipe; screens keep the same number of runs of the record. The half-width of the interval is then 1.6
-standard deviations of a pair: it is 2.5 with three runs, 0.84 with eight. Candidates that were accepted in the lane
-`loss` gained about two."""
+"""Default number of runs of each recipe. Screens keep as many runs of the record, which can be reused. The half-width
+of the interval is then 1.6 standard deviations of a pair's difference. It is 2.5 with three runs and 0.84 with eight.
+Candidates that were accepted in the lane `loss` gained about two such deviations."""
 INTERVAL_LEVEL = 0.025
-"""One-sided level of each end of a 95 % interval."""
+"""Probability beyond each end of a 95 % interval."""
 NEAR_ZERO = 0.5
-"""Share of the track's loss tolerance. The lane `simplicity` requires evidence that the loss rises by less than the
-tolerance. Eight pairs can give it if the variant contributes at most half of the tolerance."""
+"""A share of the track's loss tolerance. The lane `simplicity` requires evidence that the loss rises by less than the
+tolerance. Eight pairs can give this evidence if the variant contributes at most half of the tolerance."""
 
 RECORD, WITHOUT = "record", "without-"
-"""Prefixes of the kept runs' files: for the whole stack, and for the stack without some variants."""
+"""How the names of the kept runs' files begin: for the whole stack, and for the stack without some variants."""
 
 Worth = Literal["pays", "does not pay", "unclear", "not measured"]
 Removed = tuple[str, ...]
@@ -52,20 +52,20 @@ class Interaction(Strict):
 
     sum_of_singles: float
     gain: float
-    """The interaction; above zero if each variant partly replaces the other."""
+    """The interaction. It is above zero if each variant partly replaces the other."""
     ci_low: float
-    """Ends of its 95 % interval."""
+    """Lower end of the 95 % interval of the interaction; `ci_high` is the upper end."""
     ci_high: float
 
 
 class Contribution(Strict):
-    """The contribution of one variant, or of two together, to a stack. Losses are in nats per token."""
+    """The contribution of one variant, or of two together, to a recipe. Losses are in nats per token."""
 
     removed: Removed
     recipe: str
-    """The stack without the removed variants."""
+    """The recipe without the removed variants."""
     worth: Worth
-    """`pays` if the whole interval is above the price, `does not pay` if it is below, else `unclear`."""
+    """`pays` if the whole interval lies above the price, `does not pay` if it lies below, else `unclear`."""
     reason: Line | None = None
     """Why the contribution was not measured; None if it was."""
     runs: Count = 0
@@ -73,27 +73,27 @@ class Contribution(Strict):
     contribution: float | None = None
     """Val loss without the variants minus val loss with them, mean over the pairs; None if not measured."""
     ci_low: float | None = None
-    """Ends of its 95 % interval, by Student's t of the paired differences."""
+    """Lower end of the contribution's 95 % interval (Student's t of the paired differences); `ci_high` is the upper."""
     ci_high: float | None = None
     interaction: Interaction | None = None
     """Interaction of two variants; None for one variant, or if one of the two was not measured by itself."""
     added_statements: Count
     price: float
-    """Statements times the track's `loss_per_statement`. The contribution must exceed it to pay."""
+    """Statements times the track's `loss_per_statement`. A variant pays if its contribution exceeds its price."""
     added_params: int | None = None
     time_ratio: float | None = None
-    """Training time with / without the variants: geometric mean over pairs without resumed runs. It is rough, because
-    the runs of a pair are not made at the same time."""
+    """Training time with the variants divided by that without them: geometric mean over pairs without resumed runs. It
+    is rough, because the runs of a pair are not made at the same time."""
     claim: Line | None = None
-    """The command that claims the stack without the variants in the lane `simplicity`; None if it has no chance."""
+    """The command that judges the record without the variants in the lane `simplicity`; None if it has no chance."""
 
 
 class Ablation(Strict):
-    """A stack and the contributions of its variants: the largest first, those not measured last."""
+    """A recipe and the contributions of its variants: the largest first, those not measured last."""
 
     recipe: str
     runs: Positive
-    """Number of runs of the whole stack."""
+    """Number of runs of the whole recipe."""
     val_loss: float
     """Mean val loss of these runs, in nats per token."""
     num_params: Positive
@@ -104,7 +104,8 @@ class Ablation(Strict):
 
 
 def stack_to_ablate(project: Project, board: Board, track: Track, recipe: str | None) -> str:
-    """`recipe`, by default the record's. Raises LlmbenchError if it has no variant or a file is not valid."""
+    """The recipe to study: `recipe`, by default the record's. Raises LlmbenchError if it has no variant, or if the file
+    of a variant is not valid."""
     found = record_recipe(board, track) if recipe is None else recipe
     recipe_sources(project, found)
     if not parse_recipe(found):
@@ -118,7 +119,7 @@ def stack_to_ablate(project: Project, board: Board, track: Track, recipe: str | 
 
 
 def removals(recipe: str, largest: int) -> list[Removed]:
-    """Each variant of a recipe, in its order. If `largest` is 2, then also each pair of variants."""
+    """The sets of variants to leave out: each variant alone and, if `largest` is 2, each two variants together."""
     names = parse_recipe(recipe)
     return [removed for size in range(1, largest + 1) for removed in combinations(names, size)]
 
@@ -132,7 +133,7 @@ def without(recipe: str, removed: Removed) -> str:
 
 
 def measure(project: Project, board: Board, track: Track, recipe: str, runs: Mapping[str, Runs]) -> Ablation:
-    """The report on an ablation. `runs` maps the stack, and each stack without some variants, to its runs."""
+    """The report on an ablation. `runs` maps each recipe (the stack, and the stack without variants) to its runs."""
     stack, names = finished(runs[recipe]), parse_recipe(recipe)
     costs = {name: source.cost for name, source in recipe_sources(project, recipe).items()}
     losses: dict[Removed, list[float]] = {(): losses_of(stack)}
@@ -183,7 +184,7 @@ def _numbers(stack: Sequence[FinishedRun], runs: Sequence[FinishedRun], price: f
 
 
 def _interval(more: Sequence[float], less: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of the paired differences, and the ends of its 95 % interval. Without spread, all three are equal."""
+    """Mean of `more` minus `less` over the pairs, and the ends of its 95 % interval. Without spread, all are equal."""
     found = estimate(np.array(more), np.array(less), "paired")
     return float(found.gain), *map(float, bounds(found, INTERVAL_LEVEL))  # type: ignore[return-value]
 
@@ -200,10 +201,10 @@ def _interaction(removed: Removed, losses: Mapping[Removed, Sequence[float]]) ->
 
 
 def _claim(board: Board, track: Track, recipe: str, found: Contribution) -> str | None:
-    """The command that claims the record without these variants; None if the claim has little chance.
+    """The command that judges the record without these variants; None if it would hardly be accepted.
 
-    The lane compares with the last record of the lanes `loss` and `speed`. So the command also removes the variants
-    that later records removed.
+    The lane `simplicity` compares with the last record of the lanes `loss` and `speed`. So the command also removes the
+    variants that later records of the lane `simplicity` removed.
     """
     standing, contribution = board.standing(track, "simplicity"), found.contribution or 0.0
     if found.worth == "pays" or contribution > NEAR_ZERO * track.rule.loss_tolerance:
@@ -221,7 +222,7 @@ def _claim(board: Board, track: Track, recipe: str, found: Contribution) -> str 
 
 
 def ablation_folder(project: Project, track: Track) -> Path:
-    """Folder of a track's kept ablation: `record-seed-N.json`, `without-A-seed-N.json`, `without-A+B-seed-N.json`."""
+    """Folder of a kept ablation, with files such as `record-seed-0.json` and `without-A+B-seed-0.json`."""
     return project.root / "benchmarks" / "ablation" / track.name
 
 
@@ -243,16 +244,16 @@ def save_runs(project: Project, track: Track, recipe: str, runs: Mapping[str, Ru
 def kept_runs(project: Project, track: Track) -> tuple[str, Mapping[str, Runs]]:
     """The stack of the kept ablation, and its runs by recipe.
 
-    Raises LlmbenchError if none is kept for this edition of the track. Also raises if a variant has changed since,
-    because its statements are counted again.
+    Raises LlmbenchError if none is kept for this version of the track. Also raises if a variant's file has changed
+    since, because its price is computed from the present file.
     """
-    folder, again = ablation_folder(project, track), f"make a new one: `llmbench ablate --save --track {track.name}`"
+    folder, again = ablation_folder(project, track), f"run `llmbench ablate --save --track {track.name}`"
     found = defaultdict[str, list[FinishedRun | FailedRun]](list)
     stack = ""
     for path in sorted(folder.glob("*-seed-*.json"), key=lambda path: (len(path.name), path.name)):
         run = load_run(path)
         if run.training_digest != track.training_digest:
-            raise LlmbenchError(f"{path} was trained on another version of {track.name}; {again}")
+            raise LlmbenchError(f"the ablation in {folder} is of another version of {track.name}; {again}")
         stack = run.recipe if path.name.startswith(RECORD) else stack
         found[run.recipe].append(run)
     if not stack:

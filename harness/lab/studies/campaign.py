@@ -1,7 +1,8 @@
-"""Judges many candidates against one record: screens all, confirms the best survivors first, can file outcomes.
+"""Judges many candidates against one record: screens all, then confirms those that passed, the best first.
 
-The record can change, because this campaign or somebody else files a new one. Survivors are then screened again against
-the new record; dropped candidates stay dropped. All state is in `runs/`, so after a kill the same command continues.
+It can file the outcomes. If it or somebody else files a new record, the candidates that are left are screened again
+against the new record, and dropped candidates stay dropped. All state is in `runs/`, so that the same command continues
+a campaign that was killed.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ Tell = Callable[[str], None]
 
 
 class Begun(Strict):
-    """State of a campaign that has not ended."""
+    """State of a campaign that has not ended, as it is written to a file."""
 
     asked: str
     track_digest: Sha256
     since: Count
-    """Number of the submission that held the record at the beginning; 0 for none. Candidates that were dropped since
-    stay dropped."""
+    """Number of the submission that held the record when the campaign began; 0 for none. Candidates that were dropped
+    since then stay dropped."""
 
 
 class Campaign:
@@ -61,7 +62,7 @@ class Campaign:
 
         `asked` identifies this campaign among those of the track. With `files`, outcomes are filed. No run is started
         that would end later than `budget_s` seconds from now. Raises LlmbenchError if outcomes cannot be filed, because
-        the track is not open or not pinned.
+        the track has no record yet, or no digests of its tokens.
         """
         self.store = replace(store, observe=self._observe)
         self.project, self.track = store.project, store.track
@@ -102,7 +103,7 @@ class Campaign:
         return [one for one in self.contestants if one.state in GOES_ON]
 
     def _face_record(self) -> None:
-        """Prepare the unfinished contestants for the present record; end those with a verdict that still holds."""
+        """Prepare the unfinished candidates for the present record, or end them if an older verdict still holds."""
         check_record_sources(self.project, self.board.standing(self.track, "loss"))
         before, self._faced = self._faced, self._holder_number()
         self.record = record_recipe(self.board, self.track)
@@ -123,7 +124,7 @@ class Campaign:
                 self._recall(one)
 
     def _end_in_record(self, one: Contestant) -> None:
-        """End a contestant that is part of the record. If its own record came in this campaign, it is accepted."""
+        """End a candidate that is part of the record: as accepted if it became a record since this campaign began."""
         for submission in self.board.submissions:
             new = (
                 submission.kind == "record" and submission.track == self.track.name and submission.number > self._since
@@ -137,10 +138,7 @@ class Campaign:
         one.end("in_record", f"part of the record {self.record}")
 
     def _recall(self, one: Contestant) -> None:
-        """End a contestant that was judged before, unless its outcome is still to be filed.
-
-        In that case it goes on, and is judged again on its kept runs.
-        """
+        """End a candidate that was judged before. If its verdict must still be filed, judge it again by kept runs."""
         one.earlier = tuple(judged_before(self.project, self.board, self.track, one.met))
         present, met = candidate_key(one.met.record_sources), self._records_met(one)
         for judged in one.earlier:
@@ -167,7 +165,8 @@ class Campaign:
                 one.end("passed")
             return False
         self.tell(
-            f"screening {len(waiting)} against {self.record} on {self.track.name}, {self.store.jobs} runs at a time"
+            f"screening {plural(len(waiting), 'candidate')} against {self.record} on {self.track.name}, "
+            f"{self.store.jobs} runs at a time"
         )
         Screening(self.store, waiting, self._may_start, self._looked, lambda: self._pace.run_s).run()
         for one in waiting:
@@ -175,9 +174,9 @@ class Campaign:
         return self._has_moved()
 
     def _confirm(self) -> bool:
-        """Confirm the survivors, the largest gain minus price first, until the record changes.
+        """Confirm the candidates that passed the screen, the largest gain minus price first, until the record changes.
 
-        Returns whether it changed.
+        Returns whether the record changed.
         """
         survivors = [one for one in self.contestants if one.state == "passed"]
         for one in sorted(survivors, key=lambda one: -(one.screen.units or 0.0) if one.screen else 0.0):
@@ -204,7 +203,7 @@ class Campaign:
             one.contest = contest
             if contest.candidates:
                 so_far = statistics.fmean(one.gains) if one.gains else 0.0
-                self.tell(f"{one.name}: gain so far {so_far:+.4f}; its next look needs {look} pairs")
+                self.tell(f"{one.name}: gain so far {so_far:+.4f}; its next decision needs {look} pairs")
 
         return announce
 
@@ -296,7 +295,7 @@ class Campaign:
         return holder.number if holder else 0
 
     def _begin(self, asked: str) -> int:
-        """The record's number when this campaign began, which may have been in an earlier, unfinished command."""
+        """Number of the submission that held the record when this campaign began, perhaps in an earlier command."""
         begun = Begun(asked=asked, track_digest=self.track.digest, since=self._faced)
         if exists(self._begun):
             with suppress(ValueError):
@@ -304,8 +303,8 @@ class Campaign:
                 if kept.track_digest == begun.track_digest:
                     if kept.since != begun.since:
                         self.tell(
-                            f"going on with the campaign that began against submission {kept.since:04d}: candidates "
-                            f"dropped since stay dropped; delete {self._begun} to judge all against the present record"
+                            f"continuing the campaign that began when submission {kept.since:04d} held the record; "
+                            f"candidates that it dropped stay dropped; to judge all again, delete {self._begun}"
                         )
                     return kept.since
         write_atomic(self._begun, begun.model_dump_json() + "\n")

@@ -1,7 +1,7 @@
 """Measures ideas on several sizes of one track: how a gain changes with compute, and how well it was forecast.
 
-The sizes are tracks called NAME-s, NAME and NAME-l. On each, an idea's runs are compared with those of one recipe, by
-default the base, on the same public seeds. A ladder decides nothing.
+The sizes are tracks called NAME-s, NAME and NAME-l. On each size, an idea's runs are compared with the runs of one
+recipe, by default the base, on the same public seeds. A ladder accepts and rejects nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from harness.variants.recipe import format_recipe, parse_recipe
 
 DEFAULT_PAIRS = 4
 LEVEL = 0.9
-"""Level of all intervals of a ladder, which are two-sided."""
+"""Confidence level of all intervals of a ladder. They are two-sided."""
 FARTHER = 10.0
 """A gain is extrapolated to this many times the compute of the largest size."""
 
@@ -146,14 +146,14 @@ def _gains_on(sizes: tuple[str, str], idea: Climb) -> tuple[Band | None, Band | 
 
 
 def _verdict(gain: Band) -> str:
-    """What the interval of a gain shows about an idea."""
+    """`helps` if the whole interval of a gain is above zero, `hurts` if it is below, else `not shown`."""
     if gain.low > 0:
         return "helps"
     return "hurts" if gain.high < 0 else "not shown"
 
 
 def _coverage(track: str, ideas: Sequence[Climb]) -> Coverage | None:
-    """How good the forecasts for a size were; None if no gain was both forecast and measured."""
+    """Compares the gains on one size with their forecasts; None if no gain was both forecast and measured."""
     steps = [step for idea in ideas for step in idea.steps if step.track == track]
     known = [(step.gain, step.predicted) for step in steps if step.gain is not None and step.predicted is not None]
     if not known:
@@ -182,11 +182,11 @@ def _multiple(curve: Sequence[tuple[float, float]], rung: RungFacts, gain: Inter
 
 
 def make_forecast(tracks: Sequence[Track], target: Track, beside: str, made: Made, pairs: int) -> Forecast:
-    """The forecast for `target` from the runs of all smaller sizes. Raises LlmbenchError for fewer than two sizes."""
+    """The forecast for `target` from the runs of smaller sizes. Raises LlmbenchError if fewer than two have runs."""
     place = [track.name for track in tracks].index(target.name)
     below = [track for track in tracks[:place] if track.name in made]
     if len(below) < 2:
-        raise LlmbenchError(f"a forecast for {target.name} needs runs of two smaller sizes; train those first")
+        raise LlmbenchError(f"a forecast for {target.name} needs runs of two smaller sizes; train these sizes first")
     facts = [_facts(track, beside, made[track.name]) for track in below]
     ideas = dict[str, Band]()
     names = dict.fromkeys(parse_recipe(recipe)[-1] for recipe in made[below[-1].name] if recipe != beside)

@@ -20,14 +20,14 @@ from harness.variants.recipe import BASE
 
 
 def ladder_folder(project: Project, name: str) -> Path:
-    """Folder of a kept ladder: `TRACK/RECIPE-seed-N.json` and `forecasts/TRACK.json`."""
+    """Folder of a kept ladder, with the files `TRACK/RECIPE-seed-N.json` and `forecasts/TRACK.json`."""
     return project.root / "benchmarks" / "ladder" / name
 
 
 def curve_of(name: str, found: Ladder) -> Curve | None:
-    """The base's losses on all sizes. From them the board computes what a record is worth in compute.
+    """The base's losses on all sizes. From them the board computes how much compute the base needs for a record's loss.
 
-    None if the ladder compares with another recipe than the base, or has only one size.
+    None if the ladder compares with another recipe than the base, has only one size, or has no runs on `name`.
     """
     points = tuple((one.compute, one.val_loss) for one in found.rungs)
     own = next((one.compute for one in found.rungs if one.track == name), None)
@@ -59,7 +59,7 @@ def kept_ladder(project: Project, name: str, tracks: Sequence[Track]) -> Made:
                 )
             if run.sources != {name: source_digests(project, run.recipe).get(name) for name in run.sources}:
                 raise LlmbenchError(
-                    f"{path} was trained with a variant that has changed since; train it again with --save"
+                    f"{path} was trained with a variant that has changed since; train the ladder again with --save"
                 )
             found[run.recipe].append(run)
         if found:
@@ -74,7 +74,9 @@ def save_forecast(project: Project, name: str, found: Forecast) -> Path:
     the runs."""
     path = ladder_folder(project, name) / "forecasts" / f"{found.track}.json"
     if path.exists():
-        raise LlmbenchError(f"{path} exists already, and a forecast is written only once, before the runs; keep it")
+        raise LlmbenchError(
+            f"{path} exists already; a forecast is written only once, before its size is trained, so keep this file"
+        )
     write_atomic(path, found.model_dump_json(indent=1) + "\n")
     return path
 

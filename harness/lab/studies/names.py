@@ -12,7 +12,7 @@ from harness.variants.source import read_variant, variant_names
 
 
 def campaign_names(project: Project, names: Sequence[str], topic: str | None) -> list[str]:
-    """The variants in `names`, or those of `topic`; without both, all variants except the placebos of the tracks.
+    """The variants in `names`, or those of `topic`; without both, all except placebos (variants without an effect).
 
     Raises LlmbenchError for an unknown name or topic, and if there is no variant.
     """
@@ -24,17 +24,17 @@ def campaign_names(project: Project, names: Sequence[str], topic: str | None) ->
         return [*dict.fromkeys(names)]
     placebos = set[str]()
     for track in track_names(project):
-        with suppress(LlmbenchError):  # a broken track is reported by the command that needs it
+        with suppress(LlmbenchError):  # a track that is not valid is reported by the command that needs it
             placebos.add(load_track(project, track).rule.noise_variant)
     found = [name for name in variant_names(project) if name not in placebos]
     if topic is not None:
         topics = dict[str, str | None]()
         for name in found:
-            with suppress(LlmbenchError):  # a broken file has no topic
+            with suppress(LlmbenchError):  # a file that is not valid has no topic
                 topics[name] = read_variant(project, name).notes.topic
         known = sorted({one for one in topics.values() if one is not None})
         if topic not in known:
-            there = f"there are {', '.join(known)}" if known else "no variant names a topic in its docstring"
+            there = f"topics are {', '.join(known)}" if known else "no variant names a topic in its docstring"
             raise LlmbenchError(f"no variant has the topic '{topic}'{did_you_mean(topic, known)}; {there}")
         found = [name for name in found if topics.get(name) == topic]
     if not found:

@@ -1,7 +1,7 @@
-"""The noise study of a track: pairs of several variants and the base, and the files that keep them.
+"""The noise study of a track: pairs of several variants and the base, which show how much results vary by chance.
 
-The study gives `noise_nats`, the unit of the track's screen. One variant is not enough, because the spread of a pair's
-difference depends on what the variant changes.
+The study gives `noise_nats`, the unit in which the track's screen (the cheap first test) measures gains. One variant is
+not enough, because the spread of a pair's difference depends on what the variant changes.
 """
 
 from __future__ import annotations
@@ -27,34 +27,35 @@ from harness.variants.recipe import format_recipe
 FEWEST_PAIRS = 3
 TARGET_POWER = 0.9
 UNIT_FACTOR = 1.5
-"""If the unit of a screen is wrong by at most this factor, little power and few runs are lost (benchmarks/verdict)."""
+"""If a track's `noise_nats` is wrong by at most this factor, its screen loses little power and costs few more runs
+(benchmarks/verdict)."""
 
-# Conditions for stored runs of the record on a track. The test of such a track assumes that both arms have the same
-# spread.
+# A track may compare candidates with stored runs of the record only under these conditions, because its test then
+# assumes that the runs of both recipes have the same spread.
 FEWEST_VARIANTS, FEWEST_DF, LARGEST_RATIO = 3, 15, 1.25
 
 RECORD = "record"
-"""Prefix of the files of the base's runs; files of a variant's runs begin with its name."""
+"""How the names of files with the base's runs begin. A file with a variant's run begins with the variant's name."""
 
 
 class VariantNoise(Strict):
-    """The pairs of one variant and the base. All numbers except the correlation are in nats per token."""
+    """The pairs of one variant and the base. Means and deviations are in nats per token."""
 
     variant: str
     pairs: Positive
     mean_gain: float
-    """Mean gain. Its expected value is zero for a placebo."""
+    """Mean gain of the pairs. For a placebo (a variant without effect) its expected value is zero."""
     base_sd: float
     """Standard deviation of the base's val loss over the seeds of these pairs."""
     variant_sd: float
     """Standard deviation of the variant's val loss over the seeds of these pairs."""
     paired_sd: float
-    """Standard deviation of a pair's difference."""
+    """Standard deviation of a pair's difference in val loss."""
     correlation: float | None
 
 
 class StoredDesign(Strict):
-    """Whether the record's arm may consist of stored runs: candidates must not vary more than the record."""
+    """Whether candidates may be compared with stored runs of the record: they must not vary more than the record."""
 
     variants: Count
     df: Count
@@ -78,7 +79,7 @@ class NoiseReport(Strict):
     unit_is_off: bool | None
     """Whether the measured and the declared value differ by more than a factor of 1.5; None if none is declared."""
     false_accepts: float | None
-    """Share of contests of shuffled placebo pairs that the confirmation accepts; None with too few pairs."""
+    """Share of simulated confirmations that accept the placebo, from its shuffled pairs; None with too few pairs."""
     detectable_nats: float | None
     """The smallest gain that `run candidate` accepts with a probability of 0.9, given normal noise of `noise_nats`;
     None if it is more than 20 times that noise."""
@@ -86,7 +87,7 @@ class NoiseReport(Strict):
 
 
 def study(pairs: Mapping[str, Sequence[Pair]], rule: Rule) -> NoiseReport:
-    """The report on each variant's pairs. Raises LlmbenchError for too few pairs, and for pairs without spread."""
+    """The report on the pairs of all variants. Raises LlmbenchError for too few pairs, and for pairs without spread."""
     if not pairs:
         raise LlmbenchError(
             "a noise study needs pairs of at least one variant, and there are none; name one with --variant"
@@ -122,7 +123,8 @@ def _variant_noise(variant: str, pairs: Sequence[Pair]) -> VariantNoise:
     deviations = {name: statistics.stdev(values) for name, values in spreads.items()}
     if not all(deviations.values()):
         raise LlmbenchError(
-            f"the pairs of {variant} have no spread, so they show no noise; leave out a variant that changes nothing"
+            f"the losses of {variant}, of the base or their differences are all equal, so they show no noise; "
+            f"leave out {variant} if it changes nothing"
         )
     return VariantNoise(
         variant=variant,
@@ -134,7 +136,7 @@ def _variant_noise(variant: str, pairs: Sequence[Pair]) -> VariantNoise:
 
 
 def _stored_design(pairs: Mapping[str, Sequence[Pair]]) -> StoredDesign:
-    """The comparison of two spreads: of the variants' runs about their variant's mean, and of the base's runs."""
+    """Compare the spread of the variants' runs (each about its variant's mean) with the spread of the base's runs."""
     base = {pair.record.seed: pair.record.evaluation.val_loss for some in pairs.values() for pair in some}
     others = [_losses(some)[1] for some in pairs.values()]
     df = sum(len(losses) - 1 for losses in others)
@@ -150,13 +152,13 @@ def _stored_design(pairs: Mapping[str, Sequence[Pair]]) -> StoredDesign:
 
 
 def false_accepts(record: Sequence[float], candidate: Sequence[float], rule: Rule) -> float | None:
-    """Share of contests of shuffled placebo pairs that the confirmation accepts; None if there are too few pairs.
+    """Share of simulated confirmations that accept the placebo; None if there are too few pairs.
 
-    Each contest draws pairs without replacement, because a repeated pair would make the noise look smaller. It swaps
-    the arms of each pair at random, because without an effect the arms are exchangeable. The swaps also remove the
-    placebo's mean gain, which is chance. On a track with stored runs there are no pairs, and all runs are shuffled.
-    Contests from few pairs resemble each other: eight pairs give the share to about one percentage point. If there are
-    fewer pairs than the last look needs, only the looks that they allow are made.
+    Each simulation draws the placebo's pairs without replacement, because a repeated pair would make the noise look
+    smaller. It swaps the two runs of a pair at random, because runs without an effect are exchangeable. The swaps also
+    remove the placebo's mean gain, which is due to chance. On a track with stored runs there are no pairs, so all runs
+    are shuffled. Simulations from few pairs resemble each other, so eight pairs give the share only to about one
+    percentage point. If there are fewer pairs than a confirmation can use, each simulation ends with them.
     """
     import numpy as np
 
@@ -186,7 +188,7 @@ def false_accepts(record: Sequence[float], candidate: Sequence[float], rule: Rul
 
 
 def smallest_gain(rule: Rule, sd: float) -> float | None:
-    """The smallest gain that is accepted with probability TARGET_POWER, to 0.01 `sd`; None if it is above 20 `sd`."""
+    """The smallest gain, in steps of 0.01 `sd`, that is accepted with probability TARGET_POWER; None above 20 `sd`."""
     counts = range(2_000)
     found = bisect_left(counts, TARGET_POWER, key=lambda count: forecast(rule, count * sd / 100, sd).accepted)
     return found * sd / 100 if found < len(counts) else None
@@ -196,24 +198,24 @@ def smallest_gain(rule: Rule, sd: float) -> float | None:
 
 
 def study_folder(project: Project, track: Track) -> Path:
-    """Folder of a track's kept noise study: `record-seed-N.json` and `VARIANT-seed-N.json`."""
+    """Folder of a track's kept noise study, with the files `record-seed-N.json` and `VARIANT-seed-N.json`."""
     return project.root / "benchmarks" / "noise" / track.name
 
 
 def study_seeds(track: Track, count: int) -> list[int]:
-    """Seeds of a study: the public seeds, then further ones, because a study may need more seeds than a contest."""
+    """The first `count` seeds of a study: the track's public seeds, then further ones."""
     return [*track.seeds, *range(max(track.seeds) + 1, max(track.seeds) + 1 + count)][:count]
 
 
 def study_recipe(variant: str) -> str:
-    """The recipe of a variant's arm; the other arm is the base. Raises LlmbenchError if the variant is `record`."""
+    """The recipe that is compared with the base: the base with `variant`. Raises LlmbenchError for a reserved name."""
     if variant == RECORD:
         raise LlmbenchError(f"a noise study keeps the base's runs under the name '{RECORD}'; rename the variant")
     return format_recipe((variant,))
 
 
 def kept_study(project: Project, track: Track) -> dict[str, list[Pair]]:
-    """Variant -> its kept pairs of this edition of the track, the placebo first.
+    """Variant -> its kept pairs of this version of the track, the placebo first.
 
     Pairs whose two runs cannot be compared, for example because the code differs, are left out. Raises LlmbenchError
     if a file is not valid.
@@ -242,8 +244,8 @@ def _file_name(arm: str, seed: int | str) -> str:
 def save_study(project: Project, track: Track, pairs: Mapping[str, Sequence[Pair]]) -> tuple[Path, int]:
     """Keep the runs of a study beside the older ones. Returns the folder, and the number of older runs removed.
 
-    Runs that no longer form a pair, such as those of an earlier edition, are removed. Raises LlmbenchError if the pairs
-    of another variant would lose their runs of the base.
+    Runs that no longer form a pair, such as those of an earlier version of the track, are removed. Raises LlmbenchError
+    if the pairs of another variant would lose their runs of the base.
     """
     folder, before = study_folder(project, track), kept_study(project, track)
     new = {pair.record.seed: pair.record for some in pairs.values() for pair in some}
@@ -251,8 +253,9 @@ def save_study(project: Project, track: Track, pairs: Mapping[str, Sequence[Pair
         again = [(new[pair.record.seed], pair) for pair in before[variant] if pair.record.seed in new]
         if any(comparability_problems([run], [pair.candidate], timed=False) for run, pair in again):
             raise LlmbenchError(
-                f"these runs of the base would replace those of the kept pairs of {variant}, which come from other "
-                f"code or another machine; train them again too (--variant {variant}), or delete {folder}"
+                f"the new runs of the base would replace the base's runs in the kept pairs of {variant}, which come "
+                f"from other code or another machine; train these pairs again too (--variant {variant}), or delete "
+                f"{folder}"
             )
     for variant, some in pairs.items():
         for pair in some:

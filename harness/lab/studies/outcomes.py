@@ -23,7 +23,7 @@ Outcome = Literal[
     "accepted", "rejected", "undecided", "not_started", "refused", "unreadable", "in_record", "crashed"
 ]  # fmt: skip
 LEFT: tuple[Outcome, ...] = ("undecided", "not_started", "unreadable")
-"""Outcomes that are not final: there is more to do."""
+"""Outcomes that are not final: the same command goes on with them."""
 
 
 class CampaignRow(Strict):
@@ -40,10 +40,10 @@ class CampaignRow(Strict):
     reasons: tuple[str, ...]
     gain: float | None
     ci_low: float | None
-    """After a confirmation: the lower end of the interval that holds over all looks."""
+    """After a confirmation: lower end of the gain's interval, which is valid for all tests of the confirmation."""
     ci_high: float | None
     noise: float | None
-    """After a screen: the standard deviation of its mean gain that the track's noise alone causes."""
+    """After a screen: the standard deviation that the track's noise alone gives to a mean gain over so many pairs."""
     p_value: float | None
     price: float | None
     """Price of the candidate's code, which the gain must exceed."""
@@ -51,9 +51,9 @@ class CampaignRow(Strict):
     """Number of statements that the candidate adds."""
     pairs: Count
     runs: Count
-    """Number of the candidate's kept runs, of both stages."""
+    """Number of the candidate's kept runs, of screen and confirmation together."""
     judged_before: bool
-    """Whether the verdict is older than the campaign, so that nothing was trained."""
+    """Whether the verdict is older than the campaign. The campaign then trained nothing for it."""
     submission: str | None
     """Folder of the submission with the outcome; None if it is not filed."""
     note: str
@@ -68,7 +68,7 @@ def campaign_rows(campaign: Campaign) -> list[CampaignRow]:
 
 NO_TIME: dict[State, tuple[Outcome, str]] = {
     "waiting": ("not_started", "the time budget ended before its screen"),
-    "screening": ("undecided", "the time budget ended before its next look"),
+    "screening": ("undecided", "the time budget ended before there were enough runs to decide"),
     "passed": ("undecided", "it passed the screen; the time budget ended before its confirmation"),
     "confirming": ("undecided", "it passed the screen; the time budget ended before its confirmation"),
 }
@@ -112,7 +112,7 @@ def _row(campaign: Campaign, one: Contestant) -> CampaignRow:
 
 
 def _store_of(store: RunStore, own: Entry, other: Entry) -> RunStore:
-    """The store that keeps the runs of the entry `other`, which may have other jobs or another executor than `own`."""
+    """The store with the runs of the entry `other`, whose jobs or executor may differ from those of the entry `own`."""
     if (own.jobs, own.executor) == (other.jobs, other.executor):
         return store
     if other.executor == "local":
@@ -121,7 +121,7 @@ def _store_of(store: RunStore, own: Entry, other: Entry) -> RunStore:
 
 
 def _verdict_of(campaign: Campaign, store: RunStore, judged: Judged) -> Verdict | None:
-    """An older verdict: as it was filed or, if it was not, recomputed from its kept runs. None if these are gone."""
+    """An older verdict: the filed one or, if none is filed, recomputed from its kept runs. None if these are gone."""
     if judged.number is not None and (found := campaign.board.find(judged.number)):
         return found.verdict
     with suppress(LlmbenchError):  # a variant was changed or deleted
@@ -133,7 +133,7 @@ def _verdict_of(campaign: Campaign, store: RunStore, judged: Judged) -> Verdict 
 
 
 def _count_runs(store: RunStore, arms: Arms) -> int:
-    """Number of the candidate's kept runs, of both stages."""
+    """Number of the candidate's kept runs, of screen and confirmation together."""
     stages: tuple[Stage, ...] = ("screen", "confirmation") if arms.has_screen(store.track.rule) else ("confirmation",)
     count = 0
     with suppress(LlmbenchError):  # a variant was changed or deleted

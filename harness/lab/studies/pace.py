@@ -21,16 +21,16 @@ NEWEST = 20
 
 
 class UsualTime:
-    """Seconds of a usual run, from its start until it is scored.
+    """How long a run usually takes, in seconds from its start until its score is known.
 
-    It is the expected value until a run was made, then the median of the newest runs.
+    Before the first run has ended this is the expected value, then the median of the newest runs.
     """
 
     def __init__(self, expected_s: float | None) -> None:
         self._expected_s, self._taken_s = expected_s, list[float]()
 
     def observe(self, event: RunEvent) -> None:
-        """Take the time of the run, if it was made now and has a score."""
+        """Take the time of a run that ended, if it has a score and was not kept from before."""
         if isinstance(event, Done) and not event.reused and isinstance(event.result, FinishedRun):
             self._taken_s.append(whole_seconds(event.result))
 
@@ -44,7 +44,7 @@ class Pace:
     """Estimates of the time that one store's runs take, and of the time that is left."""
 
     def __init__(self, store: RunStore, budget_s: float | None = None) -> None:
-        """Start the clock: runs should end within `budget_s` seconds from now; None for no limit."""
+        """Runs should end within `budget_s` seconds from now; None for no limit."""
         self.store, self.rule = store, store.track.rule
         self._ends_at = math.inf if budget_s is None else time.monotonic() + budget_s
         self._usual_time = UsualTime(run_seconds(store.project, store.track, store.jobs)[0])
@@ -53,7 +53,7 @@ class Pace:
 
     @property
     def run_s(self) -> float:
-        """Seconds of a usual run, from its start until it is scored; 0 if nothing is known yet."""
+        """How long a run usually takes, in seconds from its start until its score is known; 0 if nothing is known."""
         return self._usual_time.run_s or 0.0
 
     def has_time(self, runs: int) -> bool:
@@ -61,7 +61,10 @@ class Pace:
         return time.monotonic() + math.ceil(runs / self.store.jobs) * self.run_s <= self._ends_at
 
     def affordable(self, one: Contestant) -> int | None:
-        """Pairs of the last look of `one`'s confirmation that ends within the budget; 0 for none, None if no budget."""
+        """The largest number of pairs after which `one`'s confirmation can decide within the time budget.
+
+        0 if there is not enough time for its first decision, None without a budget.
+        """
         if self._ends_at == math.inf:
             return None
         store, pairs = self.store, 0

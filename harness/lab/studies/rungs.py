@@ -22,7 +22,7 @@ class Band(Strict):
 
 
 class RungFacts(Strict):
-    """One size, and the results on it of the recipe that all ideas are compared with."""
+    """One size, and the results of one recipe on it: the recipe that all ideas are compared with."""
 
     track: TrackName
     num_params: Positive
@@ -44,7 +44,7 @@ class Step(Strict):
     gain: Band | None
     """Gain in nats per token; None if it was not measured."""
     multiple: Band | None = None
-    """The base needs this many times the compute for the same loss; None if its losses do not allow an estimate."""
+    """The base needs this many times the compute for the idea's loss; None if the base's losses allow no estimate."""
     reason: Line | None = None
     """Why the gain was not measured; None if it was."""
     predicted: Band | None = None
@@ -62,9 +62,9 @@ class Climb(Strict):
     sign_holds: bool | None
     """Whether the gain has the same sign on all sizes; None if an interval contains zero."""
     turns: bool = False
-    """Whether it is shown to help on one size and to hurt on another."""
+    """Whether the idea is shown to help on one size and to hurt on another."""
     slope: Band | None
-    """Change of the gain when compute grows by a factor of ten; None for fewer than two sizes."""
+    """Change of the gain in nats per token when compute grows by a factor of ten; None for fewer than two sizes."""
     extrapolated: Band | None
     """The gain, extrapolated with this slope to ten times the compute of the largest size."""
 
@@ -77,9 +77,9 @@ class Agreement(Strict):
     ideas: Count
     """Number of ideas that were measured on both sizes."""
     order: Band
-    """Share of all pairs of ideas whose two gains have the same order on both sizes."""
+    """Of all pairs of ideas, the share in which the same idea has the larger gain on both sizes."""
     verdicts: Band
-    """Share of the ideas for which both sizes show the same: it helps, it hurts, or neither is shown."""
+    """Share of the ideas about which both sizes show the same: that an idea helps, that it hurts, or neither."""
 
 
 class Coverage(Strict):
@@ -102,7 +102,7 @@ class Ladder(Strict):
     ideas: tuple[Climb, ...]
     """The ideas: the largest gain on the largest size first, ideas without such a gain last."""
     agreement: tuple[Agreement, ...]
-    """One entry for each size and the next, if at least two ideas were measured on both."""
+    """One entry for each size and the next larger one, if at least two ideas were measured on both."""
     coverage: tuple[Coverage, ...]
     """One entry for each size with forecasts and runs."""
 

@@ -1,8 +1,8 @@
-"""Screens many candidates against one record. Runs are chosen one by one among those that candidates need.
+"""Screens many candidates against one record: a cheap test on few seeds drops most of them.
 
-The first runs of all candidates come first, then the second ones, and so on. The number of runs does not depend on this
-order. But it shortens the end of a campaign, when few candidates remain and cores would be idle. Decisions depend only
-on the runs' numbers, not on which run ended first.
+The first runs of all candidates are trained first, then the second ones, and so on. This order does not change the
+number of runs. But it shortens the end of a campaign, when few candidates remain and cores would be idle. Decisions
+depend only on the runs' numbers, not on which run ended first.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ State = Literal[
     "waiting", "screening", "passed", "confirming", "accepted", "rejected", "undecided", "refused", "unreadable",
     "in_record", "crashed",
 ]  # fmt: skip
-"""State of a contestant. `passed` means that it passed the screen; `accepted` and all states after it are final."""
+"""State of a candidate. `passed` means that it passed the screen; `accepted` and all states after it are final."""
 BEFORE = "judged before"
 """Note for a verdict that is older than the campaign."""
 AHEAD = 1 / 3
-"""A run that may not be needed starts only if the run before it began less than this share of a run's time ago. About
-this share of candidates without a gain needs another look after the present one."""
+"""If a core is free, a candidate's next run may start before its unfinished run has shown whether the next one is
+needed. This is done only if the unfinished run began less than this share of a run's time ago. About this share of the
+candidates without a gain needs the next run."""
 GOES_ON: tuple[State, ...] = ("waiting", "screening", "passed", "confirming")
 
 
@@ -44,9 +45,9 @@ class Contestant:
     entry: Entry
     state: State = "waiting"
     candidate: Candidate | None = None
-    """The candidate with the record that it is compared with; None before that, and if its file cannot be read."""
+    """The candidate and its record, as they were read from the files; None before that, and if a file is not valid."""
     contest: Contest | None = None
-    """The contest of the present stage, so far."""
+    """The runs and the verdict of the present stage, so far."""
     screen: Verdict | None = None
     """Verdict of the screen that the candidate passed."""
     earlier: tuple[Judged, ...] = ()
@@ -57,19 +58,19 @@ class Contestant:
     """Folder of the submission with the candidate's outcome."""
     crash: Exception | None = None
     wanted: list[int] = field(default_factory=list)
-    """Seeds that the next look needs and whose runs have not started."""
+    """Seeds of the runs that the next decision needs and that have not started."""
     under_way: dict[int, float] = field(default_factory=dict)
     """Seed of each unfinished run -> its start on the monotonic clock, in seconds."""
 
     @property
     def met(self) -> Candidate:
-        """The contestant's candidate, which must have been read before."""
+        """`candidate`, which must not be None."""
         assert self.candidate is not None
         return self.candidate
 
     @property
     def gains(self) -> list[float]:
-        """The gains of the pairs of the present stage so far."""
+        """The gain of each pair so far, in the present stage: the screen or the confirmation."""
         contest = self.contest
         if contest is None or contest.verdict.design == "stored":
             return []
@@ -107,19 +108,20 @@ class Screening:
         looked: Callable[[Contestant], None],
         usual_s: Callable[[], float],
     ) -> None:
-        """Prepare the screens. `usual_s` returns the seconds of a usual run.
+        """Prepare the screens. `usual_s` returns how many seconds a run usually takes.
 
-        `may_start` is called before each run. `looked` is called after each new pair of a contestant and at its end.
+        `may_start` is called before each run, and says whether the run may start. `looked` is called after each new
+        pair of a contestant, and when its screen ends.
         """
         self.store, self.may_start, self.looked, self.usual_s = store, may_start, looked, usual_s
         self.contestants = {contestant.met.arms.candidate: contestant for contestant in contestants}
         (self.record,) = {contestant.met.arms.record for contestant in contestants}
         self.seeds = list(store.track.seeds[: store.track.rule.screen_looks[-1]])
         self._record_runs = deque(store.identify(self.record, seed) for seed in self.seeds)
-        self._open = False  # a candidate's first run is stopped early if it is far behind the record's
+        self._open = False  # candidates start after the record's first run, with which their first run is compared
 
     def run(self) -> None:
-        """Screen all contestants. If one is still `screening` or `waiting` after it, `may_start` forbade its next run.
+        """Screen all contestants. One that is `screening` or `waiting` at the end was stopped by `may_start`.
 
         Raises UndecidedError if a run of the record has no score, InterruptedRunError on Ctrl-C or SIGTERM.
         """
@@ -151,14 +153,14 @@ class Screening:
         return found is None or found.status in RETRIED
 
     def _needed(self) -> tuple[int, Contestant] | None:
-        """The next run, as (place of its seed, contestant): the earliest seed that a look needs; None if none does."""
+        """The next run that a decision needs, as (index of its seed, contestant), lowest index first; None if none."""
         waiting = [(self.seeds.index(one.wanted[0]), one) for one in self.contestants.values() if one.wanted]
         return min(waiting, key=lambda asked: asked[0], default=None)
 
     def _ahead(self) -> tuple[int, Contestant] | None:
-        """A run that a later look may need. It is started if no look needs a run now, so that no core is idle.
+        """A run that may be needed later, as (index of its seed, contestant), to keep a free core busy; None if none.
 
-        It is useless if an unfinished run of its contestant decides. So that run must have begun only recently.
+        The run is wasted if an unfinished run of the same contestant decides. See AHEAD for when it starts.
         """
         found, latest = [], time.monotonic() - AHEAD * self.usual_s()
         for one in self.contestants.values():
@@ -182,7 +184,7 @@ class Screening:
             return
         contestant = self.contestants[run.recipe]
         contestant.under_way.pop(run.seed, None)
-        if contestant.state != "screening":  # an earlier look decided
+        if contestant.state != "screening":  # it was decided before this run ended
             if isinstance(error := result.exception(), InterruptedRunError):
                 raise error
             return
@@ -210,9 +212,10 @@ class Screening:
                     self.looked(contestant)
 
     def _look(self, contestant: Contestant, *, begins: bool = False) -> None:
-        """Judge the pairs so far. Then ask for the runs of the next look, or end the screen.
+        """Judge the pairs so far. Then ask for the runs that the next decision needs, or end the screen.
 
-        Runs that were interrupted in an earlier command are made again. A run that is interrupted now ends the screen.
+        If `begins`, runs that were interrupted in an earlier command are made again. A run that is interrupted now ends
+        the contestant's screen.
         """
         with contestant.alone():
             contest = decide_stored(self.store, contestant.met.arms, "screen", self.seeds)

@@ -1,4 +1,4 @@
-"""Makes the runs of several recipes on the same seeds, for ablations and ladders. All are compared with the first."""
+"""Makes runs of several recipes on the same seeds, for ablations and ladders. The first recipe is the reference."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Runs = Sequence[FinishedRun | FailedRun]
 
 
 def make_series(store: RunStore, recipes: Sequence[str], seeds: Sequence[int]) -> Mapping[str, Runs]:
-    """Recipe -> its runs in the order of `seeds`. A recipe that cannot be built or fails has one run that says why.
+    """Recipe -> its runs in the order of `seeds`, or a single failed run that says why the recipe failed.
 
-    All recipes are trained on one seed before the next, so that an interrupted study has whole pairs. After a failed
-    run only its own recipe ends. Raises LlmbenchError if the first recipe fails, because all others are compared with
-    it. Raises InterruptedRunError on Ctrl-C or SIGTERM.
+    All recipes are trained on one seed before the next seed, so that an interrupted study has whole pairs. If a recipe
+    fails, the others go on. But if the first recipe fails, this raises LlmbenchError, because all others are compared
+    with the first. Raises InterruptedRunError on Ctrl-C or SIGTERM.
     """
     waiting = deque(store.identify(one, seed) for seed in seeds for one in recipes)
     made: dict[str, dict[int, FinishedRun]] = {one: {} for one in recipes}
@@ -47,7 +47,7 @@ def make_series(store: RunStore, recipes: Sequence[str], seeds: Sequence[int]) -
 
 
 def _result(store: RunStore, run: RunIdentity, result: Result) -> FinishedRun | FailedRun:
-    """The result of a run; an invalid run if its recipe cannot be built, for example if a variant needs another."""
+    """The result of a run; an invalid run if its recipe cannot be built, for example if a variant needs another one."""
     try:
         return result.result()
     except InterruptedRunError:

@@ -1,11 +1,11 @@
-// Sorting and filtering of the boards. Without it every table is whole and in its own order.
+// Sorts and filters the tables of submissions. Without this script, every table shows all rows, the newest first.
 "use strict";
 
 const boards = [...document.querySelectorAll("table.board")];
 
 const text = (row, column) => row.cells[column].textContent.trim();
 
-// Rows without a value stay last in either direction; equal ones keep their order.
+// Rows without a value stay last in both directions. Rows with equal values keep their order.
 function sort(table, column, descending) {
   const numeric = table.tHead.rows[0].cells[column].dataset.sort === "number";
   const body = table.tBodies[0];
@@ -39,7 +39,7 @@ if (controls) {
   const ticks = [...controls.querySelectorAll("[name=result]")];
   const rows = boards.flatMap((table) => [...table.tBodies[0].rows]);
 
-  // What is shown is in the address, so that it can be sent to somebody.
+  // The address contains the filter, so that a link shows the same rows to somebody else.
   const filter = () => {
     const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
     const shown = new Set(ticks.filter((tick) => tick.checked).map((tick) => tick.value));

@@ -22,7 +22,7 @@ PLOT_WIDTH = 56  # width of a board's intervals in pixels, as in style.css
 
 @dataclass(frozen=True)
 class SubmissionPage:
-    """One submission. All numbers are recomputed from its runs; the numbers that it states are not shown."""
+    """One submission. All numbers are recomputed from its runs; the numbers in its own text are not shown."""
 
     board: Board
     claim: Claim
@@ -30,7 +30,7 @@ class SubmissionPage:
 
     @property
     def runs(self) -> dict[ArmName, list[FinishedRun | FailedRun]]:
-        """Arm -> its runs, in the order of their seeds."""
+        """Arm (`record` or `candidate`) -> its runs, in the order of their seeds."""
         return self.claim.runs
 
     @property
@@ -43,29 +43,29 @@ class SubmissionPage:
 
     @property
     def result(self) -> str:
-        """The kind of result, by which a reader can filter."""
+        """The kind of result, by which a reader of the page can filter."""
         return "retracted" if self.row.state == "retracted" else self.row.kind
 
     @property
     def outdated(self) -> bool:
-        """Whether the submission's track has a later edition."""
+        """Whether the track has changed, so that the submission is on an earlier version of it."""
         edition = self.board.edition(self.row.track)
         return edition is not None and not edition.startswith(self.row.track_digest)
 
     @property
     def holds(self) -> bool:
-        """Whether the submission holds the record of its edition of the track."""
+        """Whether the submission holds the record of its version of the track."""
         holder = self.board.holder(self.claim.submission)
         return holder is not None and holder.number == self.row.number
 
     @property
     def finished(self) -> dict[ArmName, list[FinishedRun]]:
-        """Arm -> its runs that have a score. Arms without such runs are left out."""
+        """Arm (`record` or `candidate`) -> its runs that have a score. Arms without such runs are left out."""
         return {arm: scored for arm, runs in self.runs.items() if (scored := finished(runs))}
 
     @property
     def curves(self) -> list[tuple[str, list[FinishedRun]]]:
-        """(recipe, runs) of each arm, for the learning curves; empty if a run has no curve."""
+        """(recipe, runs) of record and candidate, for the learning curves; empty if a run has no curve."""
         if not all(run.training.curve for runs in self.finished.values() for run in runs):
             return []
         return [(self.row.beaten if arm == "record" else self.row.recipe, runs) for arm, runs in self.finished.items()]
@@ -80,7 +80,7 @@ class SubmissionPage:
 
     @property
     def seeds(self) -> Mapping[int, Mapping[ArmName, FinishedRun | FailedRun]]:
-        """Seed -> arm -> the run of this arm with this seed."""
+        """Seed -> arm (`record` or `candidate`) -> the run of this arm with this seed."""
         found: dict[int, dict[ArmName, FinishedRun | FailedRun]] = defaultdict(dict)
         for arm, runs in self.runs.items():
             for run in runs:
@@ -109,7 +109,7 @@ class TrackPage:
     track: Track
     submissions: tuple[SubmissionPage, ...]
     ideas: tuple[Idea, ...]
-    """Ideas that were judged on the present edition, the largest gain first."""
+    """Ideas that were judged on the newest version of the track, the largest gain first."""
     multiple: float | None
     """The base needs this many times the compute for the record's loss; None if the base's losses are not known."""
 
@@ -119,7 +119,7 @@ class TrackPage:
 
     @property
     def current(self) -> list[SubmissionPage]:
-        """The submissions to the edition that was opened last."""
+        """The submissions to the newest version of the track that has submissions."""
         return [page for page in self.submissions if not page.outdated]
 
     @property
@@ -148,9 +148,9 @@ class TrackPage:
 
     @cached_property
     def intervals(self) -> dict[int, list[int]]:
-        """Number of a submission -> low end, gain, high end and zero of its interval, in pixels from the left.
+        """Number of a submission -> low end of its interval, gain, high end, and zero, in pixels from the left.
 
-        All submissions to the track have one scale. Those in the lane `speed` are left out: their gains are times.
+        All submissions to the track have the same scale. The lane `speed` is left out, because its gains are times.
         """
         found: dict[int, tuple[float, ...]] = {}
         for page in self.submissions:

@@ -20,16 +20,17 @@ HEADS = ("left out", "contributes", "95 % interval", "price", "stmts", "params",
 LEFT = (HEADS[0], HEADS[-1])
 GIVE_WAY = ("params", "stmts", "time")  # columns left out on a narrow terminal, in this order
 ABOUT = (
-    "*Contributes* is the val loss without a variant minus that with it, in nats per token, a mean over pairs of equal "
-    "seeds; the interval is Student's t over the pairs. The *price* is its statements times the track's "
-    "`loss_per_statement`. A variant *pays* where the whole interval lies above the price. Params and time are what it "
-    "adds: parameters, and training time with it over that without it. A time is compared between runs that need not "
-    "have been trained side by side, so a few percent mean nothing."
+    "*Contributes* is the val loss without the variant minus the val loss with it, in nats per token: a mean over "
+    "pairs of runs with the same seed. Its 95 % interval is from Student's t over the pairs. The *price* is the number "
+    "of the variant's statements (*stmts*) times the track's `loss_per_statement`. A variant *pays* if the whole "
+    "interval lies above the price. *Params* is the number of parameters that the variant adds. *Time* is the training "
+    "time with the variant divided by the time without it. The two runs of a pair need not have been trained at the "
+    "same time, so a few percent of time mean nothing."
 )
 
 
 def ablation_table(found: Ablation, track: Track, width: int) -> Table:
-    """A table with one line for each variant, or pair of variants, that was left out. `width` is in characters."""
+    """A table with one line for each variant, or two variants together, that was left out. `width` is in characters."""
     columns = zip(HEADS, *map(_cells, found.contributions), strict=True)
     heads, rows = columns_that_fit(columns, width, GIVE_WAY)
     table = new_table(f"{track.name}: each variant left out in turn", heads, left=LEFT, whole=heads)
@@ -53,7 +54,7 @@ def _cells(one: Contribution) -> list[str]:
 
 
 def ablation_lines(found: Ablation, track: Track, quote: Callable[[str], str] = str) -> list[str]:
-    """Sentences: what was not measured and why, interactions, and possible claims in the lane `simplicity`.
+    """Sentences: what was not measured and why, interactions, and commands that try the record without a variant.
 
     `quote` makes a variant's text safe for the place where it is shown.
     """
@@ -64,7 +65,10 @@ def ablation_lines(found: Ablation, track: Track, quote: Callable[[str], str] = 
 
 
 def _runs_line(found: Ablation) -> str:
-    return f"{found.runs} runs of each recipe, on public seeds; `{found.recipe}` has a val loss of {found.val_loss:.4f}"
+    return (
+        f"{found.runs} runs of each recipe, on public seeds; the mean val loss of `{found.recipe}` is "
+        f"{found.val_loss:.4f}"
+    )
 
 
 def _lines_of(one: Contribution, quote: Callable[[str], str]) -> list[str]:
@@ -73,27 +77,28 @@ def _lines_of(one: Contribution, quote: Callable[[str], str]) -> list[str]:
         lines.append(f"without {name}: not measured: {quote(one.reason)}")
     if together is not None:
         lines.append(
-            f"{name}: {one.contribution:+.4f} together, {together.sum_of_singles:+.4f} as the sum of both; "
-            f"interaction {together.gain:+.4f} [{together.ci_low:+.4f}, {together.ci_high:+.4f}]"
+            f"{name} contribute {one.contribution:+.4f} together, and the sum of what each contributes alone is "
+            f"{together.sum_of_singles:+.4f}; interaction (the difference) {together.gain:+.4f} "
+            f"[{together.ci_low:+.4f}, {together.ci_high:+.4f}]"
         )
     return lines
 
 
 def _claim_lines(one: Contribution, track: Track) -> list[str]:
-    """What could be claimed against the present record, or why nothing can."""
+    """The command that tries the record without the variants, or why no such record would be accepted."""
     name, lines = " and ".join(one.removed), list[str]()
     if one.claim is not None:
-        lines.append(f"without {name}: claim it with `{one.claim}`")
+        lines.append(f"without {name}: perhaps a record in the lane simplicity; try it with `{one.claim}`")
     elif one.worth == "does not pay" and one.contribution is not None:
         limit = NEAR_ZERO * track.rule.loss_tolerance
-        far = f"the lane simplicity would hardly accept a loss of more than {limit:g} nats"
-        why = far if one.contribution > limit else "only variants of the record can be taken out of it"
-        lines.append(f"without {name}: no claim: {why}")
+        far = f"the lane simplicity would hardly accept a loss that is more than {limit:g} nats higher"
+        why = far if one.contribution > limit else "only variants of the record can be taken out of the record"
+        lines.append(f"without {name}: no record to expect, because {why}")
     return lines
 
 
 def draw_ablation(found: Ablation) -> Figure:
-    """A picture of the measured contributions, of which there must be at least one. Those that pay are filled."""
+    """A picture of the measured contributions; there must be at least one. The points of those that pay are filled."""
     gains = [
         Gain(" + ".join(one.removed), one.contribution, one.ci_low, one.ci_high, one.price, one.worth == "pays", False)
         for one in found.contributions
@@ -104,16 +109,16 @@ def draw_ablation(found: Ablation) -> Figure:
 
 
 def ablation_page(found: Ablation, track: Track, picture: str) -> str:
-    """The README of a kept ablation. `picture` is the name of a file beside it."""
+    """The README of a kept ablation, as Markdown. `picture` is the name of a file in the same folder."""
     pairs = " --pairs 2" if any(len(one.removed) > 1 for one in found.contributions) else ""
     command = f"llmbench ablate --save --track {track.name} --recipe {found.recipe} --runs {found.runs}{pairs}"
     rows = [[cell.replace("\n", " ") for cell in _cells(one)] for one in found.contributions]
     return "\n".join(
         [
-            f"# What each variant contributes on `{track.name}`",
+            f"# Contribution of each variant on `{track.name}`",
             "",
-            f"`{command}` made this page and the runs beside it; `llmbench ablate --stored --track {track.name}` "
-            f"prints it again.",
+            f"`{command}` made this page and the runs in this folder. `llmbench ablate --stored --track {track.name}` "
+            f"prints the results again.",
             "",
             f"![Contribution of each variant with its interval and its price]({picture})",
             "",

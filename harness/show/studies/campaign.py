@@ -33,7 +33,7 @@ def _name(recipe: str, seed: int) -> str:
 
 
 class LiveCampaign:
-    """Shows a campaign's progress and its lines. Use it as the store's observer, and as a context manager."""
+    """Shows a campaign's progress and its messages. Use it as the store's observer, and as a context manager."""
 
     def __init__(self, console: Console, track: Track) -> None:
         self.console, self.track = console, track
@@ -87,7 +87,7 @@ class LiveCampaign:
         return "; ".join(filter(None, (f"campaign: {over} of {len(contestants)} done", runs, left)))
 
     def _render(self) -> RenderableType:
-        """The display: a line for each candidate that fits on the terminal, those with unfinished runs first."""
+        """The display: one line for each candidate, candidates with unfinished runs first, as many as there is room."""
         if self.campaign is None:
             return Text("")
         order = {"confirming": 0, "screening": 1, "passed": 2, "waiting": 4}
@@ -150,7 +150,7 @@ def campaign_notes(rows: Sequence[CampaignRow]) -> list[str]:
 
 
 def campaign_gains(rows: Sequence[CampaignRow]) -> list[Gain]:
-    """The lines of the picture, one for each row with a gain and a price.
+    """The gains to draw, one for each row with a gain and a price.
 
     After a screen, the interval is one standard deviation of noise to each side.
     """
