@@ -22,8 +22,8 @@ def comparability_problems(
     """The reasons why these runs cannot be compared, as reason code -> what differs; empty if they can be.
 
     `timed`: the verdict depends on times, so each run must have been alone on the machine, and the two runs of a pair
-    must have followed each other. `paired`: runs at the same position are a pair. `loads`: the two runs of a pair (all
-    runs, if there are no pairs) must have shared the machine with equally many other runs.
+    must have been trained one right after the other. `paired`: runs at the same position are a pair. `loads`: the two
+    runs of a pair (all runs, if there are no pairs) must have shared the machine with equally many other runs.
     """
     runs = [*records, *candidates]
     problems: dict[str, str] = {}

@@ -107,7 +107,7 @@ def evaluation_seconds(run: FinishedRun) -> float:
 
 
 def as_guard(criterion: Criterion, finding: Finding) -> Guard:
-    """The result of a criterion for one contest. If the values do not vary, it has a gain, but no interval and no p."""
+    """The result of a criterion for one contest. If the values do not vary, it has a gain, but no p-value."""
     has_spread = bool(finding.estimate.standard_error > 0)
     return Guard(
         quantity=criterion.quantity,

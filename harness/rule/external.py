@@ -19,7 +19,7 @@ from harness.rule.verdict import Decision, Verdict, weigh
 
 ARMS = ("candidate", "record")
 FUTILITY_ALPHA = 0.5
-"""A look rejects if the mean gain is not above the margin, as on the tracks."""
+"""With this value a look rejects if the mean gain is not above the margin, as on the tracks."""
 LAST_LOOK = 64
 """Largest number of pairs of a look. For more pairs, computing the significance levels takes too long."""
 SMALLEST_LOOKS_ALPHA = 1e-6
@@ -115,7 +115,8 @@ class Judgement(Strict):
     seeds_needed: int | None = None
     """Number of seeds in each arm with which one test would accept with a probability of 80 %, if the true gain is the
     measured one. It is rough, because gain and deviation come from few seeds. 10000 stands for 10000 or more. None if
-    accepted, if the gain is not above the margin, or if the deviation is not known."""
+    accepted, if the gain is not above the margin, or if the
+    standard deviation is not known."""
     notes: tuple[str, ...] = ()
     """Sentences on how the file was read, if there were several ways."""
 

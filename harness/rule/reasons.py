@@ -34,7 +34,7 @@ WORDS: Mapping[Judged, Mapping[str, str]] = {
     "looks": {"margin": "its margin", "guarded": ""},
     "test": {"margin": "its margin", "guarded": "", "last": "test"},
 }
-"""What replaces the names in braces in the sentences below. A missing entry is taken from those for a variant."""
+"""Texts for the names in braces in the sentences below. A missing text is taken from those for a variant."""
 
 _SENTENCES = {
     # accepted

@@ -19,9 +19,9 @@ State = Literal["", "provisional", "disputed", "retracted"]
 def rule_in_pairs(rule: Rule) -> Rule:
     """The rule for a re-run of a claim. Record and candidate are both trained, even on a track with stored runs.
 
-    The claim was compared with the stored runs. If these are worse than usual by chance, every re-run against them
-    would profit too. The significance levels of such a track come from a union bound. For pairs, the exact
-    false-accept rate of these levels is a little below alpha; it becomes the new alpha.
+    The claim's candidate was compared with the stored runs. If these are worse than usual by chance, a re-run against
+    them overestimates the gain in the same way. The significance levels of such a track come from a union bound. For
+    pairs, the exact false-accept rate of these levels is a little below alpha; it becomes the new alpha.
     """
     if rule.design == "paired":
         return rule

@@ -81,7 +81,7 @@ class Verdict(Strict):
     def used(
         self, records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]
     ) -> tuple[tuple[FinishedRun, ...], tuple[FinishedRun, ...]]:
-        """The runs of record and candidate that the verdict uses. Of stored runs of the record, it uses all."""
+        """The runs of both arms that the verdict uses. If the record's runs are stored ones, it uses all of them."""
         count = len(records) if self.design == "stored" and self.pairs else self.pairs
         return tuple(records[:count]), tuple(candidates[: self.pairs])
 
