@@ -26,7 +26,7 @@ WORDS: Mapping[Judged, Mapping[str, str]] = {
     "trainer": {
         "margin": "its margin",
         "guarded": "",
-        "same": "Both sides gave the same numbers: the change does nothing, or both use the same installed package",
+        "same": "Both arms gave the same numbers: the change does nothing, or both use the same installed package",
         "slower": "takes longer than max_slowdown",
         "no_score": "failed, so it has no number",
         "no_pair": "failed, so its pair is missing",
@@ -66,18 +66,18 @@ _SENTENCES = {
     "resumed_runs": "Too many runs were interrupted and resumed, so their times do not count. Delete the folders of "
     "these runs and run the candidate again.",
     # undecided: not comparable
-    "seed_ignored": "Two seeds gave one side (record or candidate) the same numbers, so the trainer ignores its seed.",
+    "seed_ignored": "In one arm (record or candidate), two seeds gave the same numbers, so the seed has no effect.",
     "stale_record": "The record has changed since the candidate was measured; run the candidate again.",
     "mixed_tracks": "The runs were trained on different tracks, or on different versions of one track.",
     "mixed_code": "The runs used different versions of the base model, the training loop or the evaluation code.",
     "mixed_machines": "The runs come from different machines, whose times and rounding of losses differ.",
-    "mixed_threads": "The runs used different numbers of threads.",
-    "mixed_packages": "The runs used different package versions.",
+    "mixed_threads": "The runs used different numbers of processor threads.",
+    "mixed_packages": "The runs used different versions of Python packages.",
     "mixed_recipes": "The runs of one arm (record or candidate) have different recipes or different code.",
     "mixed_seeds": "The two runs of a pair have different seeds.",
     "repeated_seeds": "A seed occurs twice in one arm (record or candidate). A repeated seed is no new measurement.",
     "mixed_load": "The two runs of a pair shared the machine with different numbers of runs, so their times differ.",
-    "shared_machine": "Some runs shared the machine, so times do not compare. Train one run at a time (`--jobs 1`).",
+    "shared_machine": "Runs shared the machine, so their times do not count. Train one run at a time (`--jobs 1`).",
     "not_interleaved": "The two runs of a pair were not trained right after each other, so times cannot be compared.",
     "mixed_clocks": "An older llmbench made some of the runs and did not measure the processor time of the evaluation. "
     "Train these runs again.",

@@ -1,4 +1,4 @@
-"""The tests of a confirmation, made after declared numbers of pairs (its *looks*): accept, reject, or train more pairs.
+"""The *looks* of a confirmation: tests after declared numbers of pairs. Each accepts, rejects, or needs more pairs.
 
 All functions take arrays and judge many contests (one candidate against the record) at once. `verdict.decide` uses
 this module for one contest, `benchmarks/verdict.py` for a hundred thousand simulated ones.
@@ -94,7 +94,7 @@ class Finding(NamedTuple):
     low: Array
     high: Array
     """`low` and `high` are the ends of the two-sided confidence interval. Each end has the one-sided level of the
-    criterion, or of the look."""
+    criterion if it has one, else that of the look."""
     p: Array
     """One-sided p-value of the test at this look alone."""
     passes: Flags

@@ -30,7 +30,7 @@ MOST_SIGN_FLIPS = 20  # pairs, which give 2**20 sums; with more pairs the t-test
 
 
 class Estimate(NamedTuple):
-    """A mean gain, its standard error (0 if the values have no spread) and its degrees of freedom."""
+    """A mean gain, its standard error (0 if the values do not vary) and its degrees of freedom."""
 
     gain: Array
     standard_error: Array
