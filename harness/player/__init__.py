@@ -40,5 +40,5 @@ CODE_FILES = (
 
 
 def code_digest(project: Project) -> str:
-    """SHA-256 over CODE_FILES. Both runs of a pair must have the same."""
+    """SHA-256 over CODE_FILES. Both runs of a pair must have the same digest."""
     return sha256("\n".join(sha256((project.root / file).read_bytes()) for file in CODE_FILES).encode())

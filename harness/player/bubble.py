@@ -1,8 +1,8 @@
-"""Runs the fork server in bubblewrap: its players see a file system with little more than the files that they may read.
+"""Runs the fork server in bubblewrap, so that the players which it starts see hardly more files than they may read.
 
 This adds to `confine` where bwrap (github.com/containers/bubblewrap) is installed and this user may create namespaces.
 Files that Landlock would refuse are not visible at all. Network, System V shared memory and host name are separate.
-Process ids are the machine's: the referee measures and kills players by them.
+Process ids are those of the machine, because the referee measures and kills players by them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def bubble(devices: Iterable[Path] = ()) -> Iterator[None]:
 
 @cache
 def _script(command: tuple[str, ...]) -> str | None:
-    """A script that starts Python by `command`, kept until this process ends; None where a trial start fails."""
+    """A script that starts Python by `command`, kept until this process ends; None if a trial start fails."""
     if not command:
         return None
     script = Path(get_temp_dir()) / f"{NAME}-{sha256(shlex.join(command).encode())[:8]}"
@@ -58,12 +58,12 @@ def _script(command: tuple[str, ...]) -> str | None:
 
 
 def bubble_command(devices: Iterable[Path] = ()) -> list[str]:
-    """The command that starts Python in bubblewrap; empty without bwrap, or where LLMBENCH_BUBBLE is 0."""
+    """The command that starts Python in bubblewrap; empty without bwrap, or if LLMBENCH_BUBBLE is 0."""
     bwrap = shutil.which("bwrap")
     if sys.platform != "linux" or bwrap is None or os.environ.get("LLMBENCH_BUBBLE") == "0":
         return []
     # No --die-with-parent: it would end bwrap with the thread that started it. bwrap ends with the fork server, and
-    # that with this process.
+    # the fork server ends with this process.
     command = [bwrap, "--unshare-net", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL"]
     command += ["--setenv", INSIDE, NAME]
     command += ["--tmpfs", "/tmp"]  # importing torch needs a writable folder

@@ -1,8 +1,8 @@
 """The system calls that a confined process may make: calls.toml as a seccomp filter (seccomp(2)).
 
 A call that is not listed fails with EPERM. clone3, whose flags a filter cannot see, and calls newer than the table fail
-with ENOSYS, so that the C library falls back to older ones. The referee takes a SIGKILL for a kill from outside, so all
-that could send one is refused: signals, timers with a chosen signal, limits of processor time.
+with ENOSYS, so that the C library falls back to older ones. The referee takes a SIGKILL for a kill from outside, so
+every call that could send one is refused: signals, timers with a chosen signal, limits of processor time.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class Needs(NamedTuple):
 
 
 def restrict_calls(libc: ctypes.CDLL, needs: Needs) -> bool:
-    """Install the filter in all threads of this process, permanently. False where this machine cannot.
+    """Install the filter in all threads of this process, permanently. Returns False if this machine cannot do it.
 
-    Filters accumulate: a later one can refuse what an earlier one allowed, not the reverse.
+    Filters add up: a later one can refuse what an earlier one allowed, but cannot allow what an earlier one refused.
     """
     if platform.machine() not in _ARCHITECTURES:
         return False
@@ -95,7 +95,7 @@ def call_filter(machine: str, pid: int, needs: Needs) -> bytes:
 
 
 def _checks(pid: int, needs: Needs) -> dict[str, list[_Instruction]]:
-    """Checks of the arguments of some calls. Each refuses, or continues after its last instruction."""
+    """Call -> instructions that check its arguments. They refuse the call, or continue after the last instruction."""
     clone = _lacks(0, _NAMESPACES | _TRACED)
     domains = [*((_INET, _INET6, _NETLINK) if needs.network else ()), *((_UNIX,) if needs.devices else ())]
     requests = [*_TERMINAL, *(_INTERFACES if needs.network else ())]
@@ -125,7 +125,7 @@ def _load(argument: int, *, upper: bool = False) -> _Instruction:
 
 
 def _one_of(argument: int, values: Sequence[int]) -> list[_Instruction]:
-    """The lower 32 bits, all that the kernel reads of an int, are one of `values`."""
+    """Refuse unless the argument's lower 32 bits, all that the kernel reads of an int, are one of `values`."""
     last = len(values)
     tests = [(_EQUAL, last - place, 0, value) for place, value in enumerate(values)]
     return [_load(argument), *tests, (_ANSWER, 0, 0, _REFUSE)]

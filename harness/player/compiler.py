@@ -28,13 +28,13 @@ def compile_forward(model: nn.Module, folder: Path, *, compiles: bool) -> None:
     """Compile the model's forward and backward pass for training; evaluation stays eager.
 
     A player that `compiles` fills `folder`, and calls `keep_answers` at its end; the others read it, take no lock and
-    start no program. Raises LlmbenchError where a model on a CPU has no C++ compiler.
+    start no program. Raises LlmbenchError if a model on a CPU has no C++ compiler.
     """
     wanted = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch chooses
     if compiles and next(model.parameters()).device.type == "cpu" and shutil.which(wanted) is None:
         raise LlmbenchError(
-            f"compile = true needs a C++ compiler on a CPU, and there is no {wanted}; install it, or explore the track "
-            f"without: `--set compile=false`"
+            f"the track's compile = true needs a C++ compiler on a CPU, but there is no {wanted}; install it, or run "
+            f"without compiling: `--set compile=false`"
         )
     _answer_for_programs(folder, compiles)
     tempfile.tempdir = str(folder)
@@ -55,15 +55,15 @@ def compile_forward(model: nn.Module, folder: Path, *, compiles: bool) -> None:
         except torch._dynamo.exc.TorchDynamoException as error:
             why = " ".join(str(error).split())[:300]
             raise RuleBrokenError(
-                f"compile: the model must be compiled again while it trains; keep what changes from step to step in "
-                f"tensors, and do not branch on their values in Python ({why})"
+                f"compile: the model would have to be compiled again during training; keep what changes between steps "
+                f"in tensors, and do not branch on their values in Python ({why})"
             ) from error
 
     model.forward = forward
 
 
 def _answer_for_programs(folder: Path, compiles: bool) -> None:
-    """Record the output of programs that torch starts, such as a compiler's version; replay it where none may start."""
+    """Record the output of programs that torch starts, such as a compiler's version; replay it for other players."""
     start = subprocess.run
     if not compiles:
         _said.update(json.loads(read_text(folder / SAID)))
@@ -96,7 +96,7 @@ def keep_answers(folder: Path) -> None:
     """Write the recorded output for the players that train."""
     fresh = folder / f"said-{os.getpid()}"
     fresh.write_text(json.dumps(_said))
-    fresh.replace(folder / SAID)  # another seed's player may be reading
+    fresh.replace(folder / SAID)  # the player of another seed may be reading the file
 
 
 def forbid_compiling() -> None:

@@ -1,7 +1,7 @@
-"""Confines a process that runs a variant's code: permanently, refusing by default, and without needing privileges.
+"""Confines a process that runs a variant's code, permanently and without privileges. What is not allowed is refused.
 
 Linux only. Landlock (kernel 5.13 and later, docs.kernel.org/userspace-api/landlock.html) for files, a seccomp filter
-(calls.py) for system calls, no capabilities. Every run records what was in force.
+(calls.py) for system calls, no capabilities. Every run records which of these were in force.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from harness.player.calls import Needs, restrict_calls
 _EXECUTE, _READ_FILE, _READ_DIR, _IOCTL = 1 << 0, 1 << 2, 1 << 3, 1 << 15
 _READ = _READ_FILE | _READ_DIR
 _WRITE = _READ | 1 << 1 | 1 << 5 | 1 << 8 | 1 << 14  # write, remove and make regular files, truncate
-_PROGRAMS = 1 << 4 | 1 << 7 | 1 << 13  # remove and make folders, move files between them: compilers do
+_PROGRAMS = 1 << 4 | 1 << 7 | 1 << 13  # remove and make folders, move files between them, as compilers do
 _DEVICE = _READ_FILE | 1 << 1 | _IOCTL  # read, write and ioctl on a driver's files
 _FILE_RIGHTS = _EXECUTE | 1 << 1 | _READ_FILE | 1 << 14 | _IOCTL  # rights that exist for files
 # Version of Landlock -> number of these rights that it knows. It cannot refuse the others.
 _KNOWN = {1: 13, 2: 14, 3: 15, 4: 15}
 _KNOWN_FROM_5 = 16
-_NETWORK_FROM, _SCOPES_FROM = 4, 6  # versions; bits 1 and 2: bind and connect TCP; abstract sockets and signals
+_NETWORK_FROM, _SCOPES_FROM = 4, 6  # versions; bits 1 and 2 mean: bind and connect TCP; abstract sockets and signals
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same numbers on every architecture
 _RULE_PATH_BENEATH = 1
 _O_PATH = 0o10000000
@@ -72,14 +72,15 @@ def confine(
     """Confine this process and all that it starts, permanently. Returns the sorted names of what is in force.
 
     With `programs` it may start programs, which are confined too; with `network` it may connect to other ranks. Import
-    `harness` and `models` before: their parent folder cannot be listed afterwards. Raises LlmbenchError where the
-    process has several threads, of which Landlock would confine one, or where the kernel refuses.
+    `harness` and `models` before this call, because afterwards their parent folder cannot be listed. Raises
+    LlmbenchError if the process has several threads, of which Landlock would confine only one, or if the kernel
+    refuses.
     """
     if platform.system() != "Linux":
         return ()
     if (threads := len(os.listdir("/proc/self/task"))) != 1:
         raise LlmbenchError(
-            f"this process has {threads} threads and only one would be confined; confine it before it starts any"
+            f"this process has {threads} threads and only one would be confined; confine it before it starts threads"
         )
     writable, devices = list(writable), list(devices)
     if network or devices:
@@ -119,7 +120,7 @@ def limit_resources(memory_bytes: int | None, *, file_bytes: int = 0) -> None:
 
 
 def player_environment(environ: Mapping[str, str], *, compiles: bool = False) -> dict[str, str]:
-    """The variables of `environ` that a player gets: settings of its libraries; none that names a user or a secret."""
+    """The variables of `environ` that a player gets: settings of its libraries, but no user's name and no secret."""
     kept = _KEPT | (_KEPT_TO_COMPILE if compiles else set())
     mine = {name: value for name, value in environ.items() if name in kept or name.startswith(_KEPT_PREFIXES)}
     # torch's compiler, where it is imported, needs a user's name and an existing folder.
@@ -127,7 +128,7 @@ def player_environment(environ: Mapping[str, str], *, compiles: bool = False) ->
 
 
 def interpreter_paths(denied: Iterable[Path]) -> list[Path]:
-    """What an interpreter needs to read: itself, libraries and packages, without the files under `denied`."""
+    """Paths that a Python interpreter has to read: itself, libraries and packages, without the files under `denied`."""
     roots = {Path(path) for path in (sys.prefix, sys.base_prefix, "/usr", "/lib", "/lib64")}
     roots |= {Path(path) for path in sys.path if "-packages" in path}  # a user's site-packages lie elsewhere
     denied = [path.resolve() for path in denied]
@@ -209,5 +210,7 @@ def _call(libc: ctypes.CDLL, number: int, *arguments: object) -> int:
     result = int(libc.syscall(number, *arguments))
     if result < 0:
         reason = os.strerror(ctypes.get_errno())
-        raise LlmbenchError(f"this process cannot be confined (Landlock: {reason}); report this kernel's version")
+        raise LlmbenchError(
+            f"Landlock cannot confine this process ({reason}); report this with the version of the Linux kernel"
+        )
     return result

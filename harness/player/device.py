@@ -1,8 +1,8 @@
 """The device of a run, and the precision of matrix products on it.
 
-A CPU computes in float32. A CUDA device trains with bfloat16 products where it has them in hardware (autocast:
+A CPU computes in float32. A CUDA device trains with bfloat16 products if its hardware has them (autocast:
 weights, gradients and optimizer stay float32), else in float32, as on a T4. Evaluations are float32 everywhere, so
-that scores from two devices differ only by training.
+that val losses from two devices differ only by training.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def set_up_torch(track: Track) -> None:
 
 
 def leave_out_the_compiler() -> None:
-    """Keep optimizers from importing torch's compiler (1.5 s a run), which they do to exclude themselves from it."""
+    """Keep optimizers from importing torch's compiler (1.5 s a run), which they do only to exclude themselves."""
     import torch
 
     for method in vars(torch.optim.Optimizer).values():
@@ -48,7 +48,7 @@ def leave_out_the_compiler() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep freed memory: otherwise each step maps and zeroes every large activation anew.
+    """Have glibc keep freed memory, because otherwise each step maps and zeroes every large activation anew.
 
     `python benchmarks/speed.py` measures what that costs.
     """
@@ -72,7 +72,7 @@ class Device:
     bf16: bool = False
     """Whether training multiplies in bfloat16."""
     steps_between_waits: int = 1
-    """Training steps between two synchronisations, where the clock and the loss are read."""
+    """Number of training steps between two synchronisations, at which time and losses are read."""
 
     def autocast(self) -> AbstractContextManager[Any]:
         """A context in which products have this device's training precision."""
@@ -113,7 +113,7 @@ class Device:
 
 
 def require_device(track: Track) -> None:
-    """Raises LlmbenchError where the track needs more CUDA devices than torch can use on this machine."""
+    """Raises LlmbenchError if the track needs more CUDA devices than torch can use on this machine."""
     if track.device == "cpu":
         return
     import torch
@@ -126,17 +126,17 @@ def require_device(track: Track) -> None:
             why = f" ({str(error).splitlines()[0]})"
         raise LlmbenchError(
             f"the track {track.name} needs a CUDA GPU, and torch {torch.__version__} finds none here{why}; run it "
-            "where one is, or explore it without: `--set device=cpu` (and smaller sizes, as `--set model.num_layers=2`)"
+            "on a machine with a GPU, or try it with `--set device=cpu` (and a small model: `--set model.num_layers=2`)"
         )
     if torch.cuda.device_count() < track.num_processes:
         raise LlmbenchError(
-            f"a run of {track.name} takes {track.num_processes} GPUs, one per process, and torch finds "
-            f"{torch.cuda.device_count()} here; run it where there are as many, or explore it with `--set processes=1`"
+            f"a run of {track.name} needs {track.num_processes} GPUs, one for each process, but torch finds "
+            f"{torch.cuda.device_count()} here; use a machine with more GPUs, or try it with `--set processes=1`"
         )
 
 
 def open_device(track: Track) -> Device:
-    """The track's device on this machine. Raises LlmbenchError where the machine has none of it."""
+    """The track's device on this machine. Raises LlmbenchError if the machine does not have it."""
     require_device(track)
     if track.device == "cpu":
         return Device("cpu")

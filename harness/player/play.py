@@ -1,6 +1,6 @@
 """A player's program: it runs the variant's code and answers the referee's requests, one after the other.
 
-Training, dev, val and probes use the same program with different requests.
+Training, evaluation on dev and val, and probes use the same program with different requests.
 Shapes: B sequences, T positions, V vocabulary, E experts.
 """
 
@@ -41,7 +41,7 @@ from harness.variants.recipe import Recipe, apply_recipe, draw_parameters
 from harness.variants.source import VariantSource
 from models.moe import MixtureOfExperts
 
-NOISE = 0.1  # standard deviation of the noise on fresh weights
+NOISE = 0.1  # standard deviation of the noise that is added to untrained weights
 
 
 def play(requests: Connection, answers: Connection, program: Program | None = None) -> None:
@@ -138,7 +138,7 @@ class Program:
         return Built(tensors=self.tensors, batches=batches).model_dump_json().encode()
 
     def recipe(self) -> Recipe:
-        """The recipe to build. This runs the variants' code."""
+        """The recipe to build. Calling this runs the variants' code."""
         track = self.assignment.track
         sources = {name: VariantSource(name, Path(f"{name}.py"), text) for name, text in self.assignment.sources}
         return apply_recipe(sources, track.model, track.optim, self.assignment.separator)
@@ -152,7 +152,7 @@ class Program:
             compile_forward(self.model, folder, compiles=assignment.compiles)
         ranks = Ranks(assignment.rank, track.num_processes)
         self.training = Training(assignment, recipe, self.model, self.device, ranks)
-        # A GPU or a compiler warms up for the shape of a batch; otherwise one sequence shows that the model works.
+        # A GPU or a compiler needs a warm-up with a full batch. On a CPU one sequence shows that the model works.
         rows = assignment.rows if folder is not None or track.device != "cpu" else 1
         warm_up(self.model, self.device, (rows, track.budget.seq_len + 1), track.model.vocab_size)
         if folder is not None:
@@ -185,7 +185,7 @@ class Program:
             self.model.train()
         expected = (*tokens_BT.shape, self.assignment.track.model.vocab_size)
         if tuple(logits_BTV.shape) != expected:
-            raise RuleBrokenError(f"shape: logits are {tuple(logits_BTV.shape)}, not {expected}")
+            raise RuleBrokenError(f"shape: the logits have shape {tuple(logits_BTV.shape)}, but must have {expected}")
         self._count_experts(tokens_BT.numel())
         return memoryview(logits_BTV.numpy()).cast("B")
 
@@ -193,7 +193,7 @@ class Program:
         state = self.model.state_dict()
         found = [(name, _dtype(tensor), tuple(tensor.shape)) for name, tensor in state.items()]
         if found != [(spec.name, spec.dtype, spec.shape) for spec in self.tensors]:
-            raise RuleBrokenError("weights: names, shapes or types of the weights changed while the model trained")
+            raise RuleBrokenError("weights: names, shapes or types of the weights changed during training; keep them")
         # The bytes of each tensor; tied ones come twice.
         rows = [tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy() for tensor in state.values()]
         return b"".join(row.tobytes() for row in rows)

@@ -1,4 +1,4 @@
-"""A player's process as the referee handles it: requests, limits, and measurements from outside."""
+"""A player's process as the referee handles it: it sends requests, enforces limits and measures from outside."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from harness.player.start import PREPARE_S, Cell, start_method, start_player, st
 Record = TypeVar("Record", bound=BaseModel)
 
 PATIENCE_S = 5.0  # time for a player to exit
-STOP_S = 1.0  # time for an answer once the run is to stop
+STOP_S = 1.0  # time that a player has to answer when the run has to stop
 WATCH_EVERY_S = 0.1
 _SHORT, _LONG = struct.Struct("!i"), struct.Struct("!Q")  # lengths of messages, as in multiprocessing.connection
 MOST_THREADS = 1000  # of a player; a machine allows some ten thousand in all
 _KILLED_WITH_SERVER = 255  # multiprocessing's exit code if the fork server was killed
-INTERRUPTED = "interrupted; finished runs and checkpoints of started ones are kept, run the same command again to go on"
+INTERRUPTED = "interrupted; finished runs and checkpoints of the others are kept, run the same command again to go on"
 
 
 class Answered(NamedTuple):
-    """A player's answer: its body, and the seconds that it took."""
+    """A player's answer: its body, and the seconds that the player took for it."""
 
     body: bytes | memoryview
     """Valid until the player's next answer."""
@@ -43,20 +43,20 @@ class Answered(NamedTuple):
 
 
 class Player(AbstractContextManager["Player"]):
-    """The referee's handle on one player; a context manager that leaves no process behind.
+    """One player for the referee: starts its process, talks to it and ends it. A context manager.
 
-    Every method that waits for the player raises RunFailedError where it fails, LlmbenchError where it refuses to
-    start, and InterruptedRunError where the run was stopped and it gave no answer in time.
+    Every method that waits for the player raises RunFailedError if the player fails, LlmbenchError if it refuses to
+    start, and InterruptedRunError if the run was stopped and the player gave no answer in time.
     """
 
     aliases: Mapping[str, str] = MappingProxyType({})
     """A variant's alias in the player -> its name, which replaces the alias in error messages."""
 
     def __init__(self, cell: Cell, log: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
-        """Start it; its output goes to `log`. Raises LlmbenchError where no process can be started."""
+        """Start the player, whose output goes to `log`. Raises LlmbenchError if no process can be started."""
         self.cell, self.log, self.should_stop = cell, log, should_stop
         self.is_built = False
-        """Whether its model is built. Later failures are failures of the run."""
+        """Whether the player's model is built. Failures after that are failures of the run."""
         self._deadline: float | None = None
         self._memory = bytearray()
         self._cpu_s = 0.0
@@ -91,7 +91,7 @@ class Player(AbstractContextManager["Player"]):
         exactly: int | None = None,
         at_most: int = LONGEST_WORD,
     ) -> Answered:
-        """Send a request and wait for its answer, whose body has `exactly` so many bytes, or `at_most`."""
+        """Send a request and wait for its answer, whose body must have `exactly` or `at_most` so many bytes."""
         self.tell(verb, body, rows=rows, columns=columns, number=number)
         return self.hear(exactly=exactly, at_most=at_most)
 
@@ -110,20 +110,20 @@ class Player(AbstractContextManager["Player"]):
         if kind == FAILED:
             raise self._failure(bytes(self._read(LONGEST_WORD)))
         if kind != DONE:
-            raise self._end_for(RunFailedError("error", "its process sent an invalid answer"))
+            raise self._end_for(RunFailedError("error", "the run's process sent an invalid answer"))
         body = self._read(at_most if exactly is None else exactly, exact=exactly is not None)
         wall_s, self._deadline = time.perf_counter() - self._asked, None
         return Answered(body, wall_s)
 
     def read_json(self, kind: type[Record], answered: Answered) -> Record:
-        """The record in an answer. An invalid one ends the player."""
+        """The JSON in an answer as a `kind`. Invalid JSON ends the player."""
         try:
             return kind.model_validate_json(bytes(answered.body))
         except ValidationError as error:
-            raise self._end_for(RunFailedError("error", "its process sent an invalid answer")) from error
+            raise self._end_for(RunFailedError("error", "the run's process sent an invalid answer")) from error
 
     def cpu_s(self) -> float:
-        """Processor seconds of all that the player ran so far, read from outside; after its end the last reading."""
+        """Processor seconds that the player used so far, read from outside; after its end, the last reading."""
         with suppress(OSError, psutil.Error):
             if sys.platform == "linux":
                 self._cpu_s = time.clock_gettime(~self.pid << 3 | 2)  # the clock of another process: CPUCLOCK_SCHED
@@ -133,33 +133,33 @@ class Player(AbstractContextManager["Player"]):
         return self._cpu_s
 
     def freeze(self) -> None:
-        """Suspend its process, so that it computes nothing while others do."""
+        """Suspend the player's process, so that it computes nothing while other players do."""
         with suppress(psutil.Error):
             if self._outside is not None:
                 self._outside.suspend()
 
     def thaw(self) -> None:
-        """Resume its process."""
+        """Resume the player's process."""
         with suppress(psutil.Error):
             if self._outside is not None:
                 self._outside.resume()
 
     def peak_memory_mib(self) -> int | None:
-        """Its largest resident memory so far, read from outside; None where the system does not report it."""
+        """The player's largest resident memory so far, read from outside; None if the system does not report it."""
         with suppress(OSError, IndexError, ValueError):
             status = Path(f"/proc/{self.pid}/status").read_text()
             return max(1, int(status.partition("VmHWM:")[2].split()[0]) >> 10)
         return None
 
     def kill(self) -> None:
-        """Kill its process, and the programs that it started: none can leave its process group."""
+        """Kill the player's process and the programs that it started, none of which can leave its process group."""
         with suppress(OSError):
             self._process.kill()
             if self.cell.programs and sys.platform != "win32":
                 os.killpg(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """End it. What it does after its last answer does not count."""
+        """End the player. What it does after its last answer does not count."""
         self._ended.set()
         with suppress(OSError):
             self._requests.close()
@@ -171,12 +171,12 @@ class Player(AbstractContextManager["Player"]):
         self.close()
 
     def _hear_confinement(self) -> tuple[str, ...]:
-        """The first message, sent before any variant's code is there: the confinement in force."""
+        """The names of the confinement in force. A player sends them first, before it gets a variant's code."""
         self._asked, self._deadline = time.perf_counter(), time.monotonic() + PREPARE_S
         try:
             said = json.loads(bytes(self._read(LONGEST_WORD)))
         except ValueError as error:
-            raise self._end_for(RunFailedError("error", "its process sent an invalid answer")) from error
+            raise self._end_for(RunFailedError("error", "the run's process sent an invalid answer")) from error
         self._deadline = None
         if "refused" in said:
             self.close()
@@ -186,18 +186,18 @@ class Player(AbstractContextManager["Player"]):
     def _read(self, num_bytes: int, *, exact: bool = False) -> bytes | memoryview:
         try:
             data = self._answers.recv_bytes(num_bytes) if sys.platform == "win32" else self._receive(num_bytes)
-        except (EOFError, OSError) as error:  # it ended, maybe within a message, or the message is too long
+        except (EOFError, OSError) as error:  # the player ended, maybe within a message, or the message is too long
             too_long = self._answers.closed
             raise self._why_it_ended(too_long) from error
         if exact and len(data) != num_bytes:
-            raise self._end_for(RunFailedError("error", "its process sent an answer of the wrong size"))
+            raise self._end_for(RunFailedError("error", "the run's process sent an answer of the wrong size"))
         return data
 
     def _receive(self, num_bytes: int) -> memoryview:
-        """Read a message of at most `num_bytes` into a buffer that the next one reuses: it may have 400 MB.
+        """Read a message of at most `num_bytes` into a buffer that the next one reuses, because it may have 400 MB.
 
-        The framing is Connection's: the length in four bytes, or -1 and the length in eight. Raises OSError where it is
-        longer.
+        The format is that of multiprocessing's Connection: the length in four bytes, or -1 and the length in eight.
+        Raises OSError if the message is longer.
         """
         (length,) = _SHORT.unpack(self._receive_exactly(bytearray(_SHORT.size)))
         if length == -1:
@@ -236,21 +236,25 @@ class Player(AbstractContextManager["Player"]):
     def _why_it_ended(self, too_long: bool) -> Exception:
         """The error that says why the player ended: killed by the referee, by itself, or from outside."""
         if too_long:
-            return self._end_for(RunFailedError("error", "its process sent an answer that is too long"))
+            return self._end_for(RunFailedError("error", "the run's process sent an answer that is too long"))
         code = self._wait()
         if self._killed_for is not None:
             return self._killed_for
         if self.should_stop():
             return InterruptedRunError(INTERRUPTED)
         if code == -signal.SIGKILL and ended_for_memory() != self._ended_for_memory:
-            return RunFailedError("error", "memory: killed by signal 9 because no memory was left; use fewer jobs")
-        if code == -signal.SIGKILL:  # no player can send it, not even to itself (confine.py)
-            return RunFailedError("interrupted", "killed by signal 9 from outside, perhaps because memory ran out")
+            return RunFailedError(
+                "error", "memory: the run's process was killed by signal 9 because no memory was left; use fewer --jobs"
+            )
+        if code == -signal.SIGKILL:  # no player can send this signal, not even to itself (confine.py)
+            return RunFailedError(
+                "interrupted", "the run's process was killed by signal 9 from outside, perhaps because memory ran out"
+            )
         if code < 0:
             name = signal.Signals(-code).name if -code in [*signal.Signals] else f"signal {-code}"
             meaning = signal.strsignal(-code) or "unknown"
-            return RunFailedError("error", f"its process crashed: {name} ({meaning.lower()})")
-        return RunFailedError("error", f"its process ended with code {code} {self._last_line()}")
+            return RunFailedError("error", f"the run's process crashed: {name} ({meaning.lower()})")
+        return RunFailedError("error", f"the run's process ended with code {code} {self._last_line()}")
 
     def _last_line(self) -> str:
         text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
@@ -258,11 +262,11 @@ class Player(AbstractContextManager["Player"]):
         return f"after: {lines[-1][:LONGEST_REASON]}" if lines else "and no message"
 
     def _wait(self) -> int:
-        """Its exit code, negative for a signal. A player that closed its pipe and does not exit is killed."""
+        """The player's exit code, negative for a signal. A player that closed its pipe and does not exit is killed."""
         deadline = time.monotonic() + PATIENCE_S
         while self._is_alive():  # join() would wait for a pipe that the player may close
             if time.monotonic() > deadline:
-                self._kill_for(RunFailedError("error", "its process closed its pipe and did not exit"))
+                self._kill_for(RunFailedError("error", "the run's process closed its pipe and did not exit"))
                 deadline += PATIENCE_S
             time.sleep(0.002)
         code = self._process.exitcode or 0
@@ -273,7 +277,7 @@ class Player(AbstractContextManager["Player"]):
             return bool(self._process.is_alive())
 
     def _lost_its_server(self) -> bool:
-        """Whether its fork server is gone, and its exit code with it."""
+        """Whether the fork server that started the player is gone, and the player's exit code with it."""
         if start_method() != "forkserver" or not self.cell.forked or self._server is None:
             return False
         try:
@@ -282,7 +286,7 @@ class Player(AbstractContextManager["Player"]):
             return True
 
     def _watch_over(self) -> None:
-        """Kill the player where it is silent for too long, takes too much memory, or the run is to stop."""
+        """Kill the player if it is silent for too long or takes too much memory, or if the run has to stop."""
         stop_at: float | None = None
         while not self._ended.wait(WATCH_EVERY_S):
             now, deadline = time.monotonic(), self._deadline
@@ -293,12 +297,12 @@ class Player(AbstractContextManager["Player"]):
                 self._kill_for(InterruptedRunError(INTERRUPTED))
             elif deadline is not None and now > deadline:
                 limit = f"{self.cell.silence_s:.0f} s" if self.is_built else f"{PREPARE_S:.0f} s"
-                self._kill_for(RunFailedError("error", f"silence: its process gave no answer for {limit}"))
+                self._kill_for(RunFailedError("error", f"silence: the run's process gave no answer for {limit}"))
             elif self.cell.memory_bytes is not None and self._resident_bytes() > self.cell.memory_bytes:
                 gib = self.cell.memory_bytes / 2**30
-                self._kill_for(RunFailedError("error", f"memory: its process took more than {gib:.1f} GiB"))
+                self._kill_for(RunFailedError("error", f"memory: the run's process took more than {gib:.1f} GiB"))
             elif self._num_threads() > MOST_THREADS:
-                self._kill_for(RunFailedError("error", f"threads: its process started more than {MOST_THREADS}"))
+                self._kill_for(RunFailedError("error", f"threads: the run's process started more than {MOST_THREADS}"))
 
     def _kill_for(self, error: RunFailedError | InterruptedRunError) -> None:
         if self._killed_for is None:

@@ -1,4 +1,4 @@
-"""The messages between referee and player: fixed headers, then raw bytes of a size that the referee knows or limits.
+"""The messages between referee and player: fixed headers, then bytes whose number the referee knows or limits.
 
 Requests and answers are a header and a body. Numbers are little-endian; tokens are int64, logits float32, weights
 the bytes of each tensor in the order of `Built.tensors`. JSON is validated by a schema. Neither side unpickles what
@@ -25,9 +25,9 @@ ANSWER = struct.Struct("<B")  # DONE or FAILED; the body follows
 DONE, FAILED = 0, 1
 
 LONGEST_WORD = 1 << 20
-"""Bytes of JSON in one answer."""
+"""Largest number of bytes of JSON in one answer."""
 LONGEST_REASON = 300
-"""Characters that are kept of the reason for a failure."""
+"""Number of characters that are kept of the reason for a failure."""
 MOST_TENSORS = 20_000
 LONGEST_NAME = 300  # characters of a tensor's name, printable ASCII
 LONGEST_AXIS = 1 << 40
@@ -50,11 +50,12 @@ class Verb(IntEnum):
     BUILD = 1
     """JSON of `Assignment` -> JSON of `Built`. The first request, sent once."""
     JOIN = 2
-    """JSON of a port, or of null for the rank that opens one -> JSON of the port. Connects the ranks of a run."""
+    """JSON of a port, or of null for the rank that opens one -> JSON of the port. Connects the ranks
+    (processes) of a run."""
     LOAD = 3
     """Weights -> nothing."""
     STEP = 4
-    """Tokens (B, T + 1); number: the step, from 0 -> the losses read since the previous answer, float64."""
+    """Tokens (B, T + 1); number: the step, from 0 -> the training losses read since the previous answer, float64."""
     SCORE = 5
     """Tokens (B, T) -> logits (B, T, V), in evaluation mode."""
     SNAPSHOT = 6
@@ -62,9 +63,9 @@ class Verb(IntEnum):
     SAVE = 7
     """Nothing -> the whole training state, opaque."""
     RESUME = 8
-    """What SAVE answered; number: the next step -> nothing."""
+    """The training state that SAVE answered; number: the next step -> nothing."""
     REPORT = 9
-    """Nothing -> JSON of `Report`, unchecked."""
+    """Nothing -> JSON of `Report`, which the referee does not check."""
 
 
 class TensorSpec(Strict):
@@ -83,7 +84,7 @@ class TensorSpec(Strict):
 
 
 class Assignment(Strict):
-    """What a player is to build."""
+    """The description of what a player has to build."""
 
     track: Track
     sources: tuple[tuple[str, str], ...]
@@ -92,22 +93,22 @@ class Assignment(Strict):
     separator: Count
     """Token that begins each document."""
     num_steps: Positive | None = None
-    """Number of steps that the schedule gets; None for the number that the recipe's batches make."""
+    """Number of training steps that the learning-rate schedule gets; None for the number of the recipe's batches."""
     start: Literal["drawn", "noisy", "empty"]
     """Initial weights. `drawn`: from the seed; `noisy`: random values everywhere, so that no zero hides a leak;
     `empty`: they are loaded later."""
     trains: bool
-    """Whether it gets optimizers, and warms up for batches of `rows` sequences."""
+    """Whether the player gets optimizers, and warms up for batches of `rows` sequences."""
     rank: Count = 0
     rows: Positive = 1
-    """Sequences of a batch that this player gets."""
+    """Number of sequences of a batch that this player gets."""
     read_steps: tuple[Count, ...] | None = None
-    """Numbers of steps done after which all losses are read; None for those after which dev is scored. In between a
-    GPU reads several at once."""
+    """Numbers of finished steps after which all losses are read; None means the steps after which the dev loss is
+    computed. In between, a GPU reads the losses of several steps at once."""
     compiled: str | None = None
-    """Folder for the files of `torch.compile`; None where the model is not compiled."""
+    """Folder for the files of `torch.compile`; None if the model is not compiled."""
     compiles: bool = False
-    """Whether it fills that folder and sees no batch; else it reads the folder."""
+    """Whether the player compiles into that folder and sees no batch; otherwise it only reads the folder."""
 
 
 class Built(Strict):
@@ -115,7 +116,7 @@ class Built(Strict):
 
     tensors: Annotated[tuple[TensorSpec, ...], Field(max_length=MOST_TENSORS)]
     batches: Annotated[tuple[BatchShape, ...], Field(max_length=MOST_SHAPES)] | None = None
-    """Batches of a player that trains; None where they are the track's."""
+    """Shapes of the batches of a player that trains; None if they are those of the track."""
 
     @property
     def num_params(self) -> int:
@@ -127,13 +128,13 @@ class Failure(Strict):
     """Why a player cannot continue. It exits after sending this."""
 
     status: Literal["refused", "invalid", "diverged", "error"]
-    """`refused`: it cannot start; the reason is shown to the user."""
+    """`refused` means that the player cannot start. The reason is shown to the user."""
     reason: str
 
 
 class Report(Strict):
-    """What a player reports about itself, unchecked; no verdict depends on it."""
+    """What a player reports about itself. It is not checked, and no verdict depends on it."""
 
     peak_memory_mib: Positive | None
     experts: tuple[ExpertLayer, ...] | None
-    """Loads of the experts over all tokens scored since its weights were loaded."""
+    """Loads of the experts over all tokens evaluated since the weights were loaded."""

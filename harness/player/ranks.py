@@ -1,7 +1,7 @@
 """The ranks of a run: several players that each train on their rows of every batch.
 
-They start from the same weights and step on the mean gradient (DistributedDataParallel, arXiv:2006.15704). They
-communicate over gloo, on GPUs also over NCCL, which is untested. The referee sends each its rows.
+They start from the same weights and update them with the mean gradient (DistributedDataParallel, arXiv:2006.15704).
+They communicate over gloo, on GPUs also over NCCL, which is untested. The referee sends each rank its rows.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ JOIN_S = 60  # for all ranks to connect
 
 @dataclass(frozen=True)
 class Ranks:
-    """One player's rank in its run."""
+    """The rank of one player in its run, and the number of ranks."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def key(self) -> tuple[int, ...]:
-        """Key of this rank's random streams; empty for the first, which has the streams of a single process."""
+        """Key of this rank's random streams; empty for the first rank, whose streams are those of a single process."""
         return () if self.rank == 0 else (self.rank,)
 
     def spread(self, model: nn.Module) -> nn.Module:
-        """The model, wrapped so that a backward pass leaves every rank the mean gradient. All ranks must call it."""
+        """The model, wrapped so that a backward pass gives every rank the mean gradient. All ranks must call this."""
         if self.size == 1:
             return model
         from torch.nn.parallel import DistributedDataParallel
@@ -57,7 +57,7 @@ def open_store(track: Track, port: int | None) -> Any:
 
 
 def join(track: Track, ranks: Ranks, store: Any) -> None:
-    """Connect the ranks. All of them must call it."""
+    """Connect the ranks. All of them must call this."""
     import torch
     from torch import distributed
 

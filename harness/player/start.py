@@ -1,6 +1,6 @@
-"""Starts players' processes: in clean memory, without private data, confined before any variant's code is there.
+"""Starts players' processes with clean memory and without private data, confined before they get a variant's code.
 
-On Linux the standard library's fork server imports torch once and forks every player: it runs no variant's code and
+On Linux the standard library's fork server imports torch once and forks every player. It runs no variant's code and
 holds no tokens, so each player starts from the same clean memory. Elsewhere, and with LLMBENCH_START=spawn, a
 player is a fresh interpreter, which takes some seconds longer.
 """
@@ -39,12 +39,12 @@ LONGEST_LOG = 4 << 20  # bytes of a player's log
 LONGEST_OUTPUT = 1 << 30  # bytes of each file of a player that compiles
 PIPE_BYTES = 1 << 20
 PREPARE_S = 600.0  # to import, build, compile and warm up; a compiler takes minutes
-LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC  # one log per player: its length is a channel
+LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC  # the length of a shared log could carry messages
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 starting = threading.Lock()
-"""Held while a process starts, and while one is waited for: starting also collects exit codes of others."""
+"""A lock for starting processes and for waiting for their ends, because starting one collects exit codes of others."""
 
 
 class Cell(Strict):
@@ -54,32 +54,33 @@ class Cell(Strict):
     writable: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     programs: bool = False
-    """Whether it may start programs, as a compiler does."""
+    """Whether the player may start programs, as a compiler does."""
     network: bool = False
-    """Whether it may connect to other ranks."""
+    """Whether the player may connect to other ranks (processes of its run)."""
     cores: tuple[int, ...] = ()
-    """Cores that it is pinned to; empty for all."""
+    """Processor cores that the player is pinned to; empty for all."""
     memory_bytes: Positive | None = None
     forked: bool = True
-    """Whether the fork server starts it. It does not if the model is compiled: bubblewrap would hide the folder."""
+    """Whether the fork server starts the player. It does not if the model is compiled, because bubblewrap would hide
+    the folder of the compiled files."""
     silence_s: float = PREPARE_S
-    """Longest time to answer a request."""
+    """Longest time to answer a request, seconds."""
     environment: dict[str, str] = Field(default_factory=dict)
 
 
 def start_method() -> StartMethod:
-    """How players start on this machine. Raises LlmbenchError where LLMBENCH_START is invalid."""
+    """How players start on this machine. Raises LlmbenchError if LLMBENCH_START is invalid."""
     asked = os.environ.get("LLMBENCH_START", "")
     if asked not in ("", "forkserver", "spawn"):
         raise LlmbenchError(f"LLMBENCH_START is '{asked[:80]}'; set it to forkserver or spawn, or unset it")
-    default = "forkserver" if sys.platform == "linux" else "spawn"  # a fork is not safe where torch has threads
+    default = "forkserver" if sys.platform == "linux" else "spawn"  # a fork is not safe while torch has threads
     return cast(StartMethod, asked or default)
 
 
 def start_player(cell: Cell, log: Path) -> tuple[Any, Connection, Connection]:
     """A player's process, and the referee's ends of its pipes: requests and answers.
 
-    Raises LlmbenchError where no process can be started.
+    Raises LlmbenchError if no process can be started.
     """
     method = start_method() if cell.forked else "spawn"
     context: Any = multiprocessing.get_context(method)  # its stubs lack Process
@@ -99,13 +100,13 @@ def start_player(cell: Cell, log: Path) -> tuple[Any, Connection, Connection]:
                 with _environment():
                     process.start()
     except (OSError, EOFError) as error:
-        raise LlmbenchError(f"no player process can be started ({error}); try LLMBENCH_START=spawn") from error
+        raise LlmbenchError(f"no process for a run can be started ({error}); try LLMBENCH_START=spawn") from error
     return process, requests, answers
 
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """A context in which processes start with SIGINT and SIGTERM blocked: the command handles both for all of them."""
+    """A context in which processes start with SIGINT and SIGTERM blocked, as the command handles both for all."""
     if sys.platform == "win32":
         yield
         return
@@ -121,7 +122,7 @@ def _without_interrupts() -> Iterator[None]:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """A context without private variables: a process can read that of its start or of its fork server."""
+    """A context without private environment variables, because a process can read those that it was started with."""
     before = dict(os.environ)
     paths = os.pathsep.join([str(CHECKOUT), *filter(None, [before.get("PYTHONPATH")])])
     # OpenBLAS must not start threads yet: a fork would lose them, and confinement would not cover them.
@@ -156,7 +157,7 @@ def _live(cell: Cell, log: Connection | str, requests: Connection, answers: Conn
     end_with_parent()
     if sys.platform != "win32":
         os.setsid()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # drops a pending one: only the command handles it
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # drops a pending signal: only the command handles it
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     descriptor = os.open(log, LOG_FLAGS) if isinstance(log, str) else log.fileno()
     os.dup2(descriptor, 1)
@@ -202,9 +203,9 @@ def close_all_but(*descriptors: int) -> None:
 
 
 def end_with_parent() -> None:
-    """Have Linux kill this process when its parent dies; elsewhere the closed pipe ends it at its next event.
+    """Have Linux kill this process when its parent dies; elsewhere the closed pipe ends it at its next message.
 
-    Call it before closing inherited descriptors: until then the fork server stays alive.
+    Call this before closing inherited descriptors, because until then the fork server stays alive.
     """
     if sys.platform != "linux":
         return

@@ -1,4 +1,4 @@
-"""The training step, on the player's side: batch in, loss out. It has no clock, no other batch, no dev and no val.
+"""The training step in the player: it gets a batch and returns a loss, without clock, other batches, dev or val.
 
 Shapes: B sequences, T positions, N tokens, V vocabulary; a batch holds T + 1 tokens a sequence.
 """
@@ -40,7 +40,7 @@ class Training:
         steps = assignment.read_steps
         self.read_steps = plan.dev_steps(assignment.track.budget.dev_evaluations) if steps is None else {*steps}
         self.together = model
-        """The model, or what wraps it so that a backward pass leaves every rank the mean gradient."""
+        """The model, or a wrapper of it with which a backward pass gives every rank the mean gradient."""
         self.unread: list[Tensor] = []
         self.passed = 0
         model.register_forward_pre_hook(self._count)
@@ -51,7 +51,8 @@ class Training:
     def step(self, tokens_BT1: Tensor, step: int) -> bytes:
         """Train on one batch. Returns the losses read since the previous call, as float64.
 
-        Raises RuleBrokenError where the model processed more or fewer tokens, or the optimizers lost a parameter.
+        Raises RuleBrokenError if the model processed more or fewer tokens than the batch has, or if the optimizers do
+        not update every parameter exactly once.
         """
         assignment, ranks = self.assignment, self.ranks
         torch.manual_seed(derive_seed("dropout", assignment.seed, step, *ranks.key))
@@ -72,9 +73,11 @@ class Training:
             optimizer.zero_grad(set_to_none=True)
         parts.context.step = self.num_steps  # an evaluation has progress 1
         if self.passed != (handed := tokens_BT1[:, :-1].numel()):
-            raise RuleBrokenError(f"budget: the model processed {self.passed} tokens in a step, its batch has {handed}")
+            raise RuleBrokenError(
+                f"budget: in a step the model processed {self.passed} tokens, but the batch has {handed}; use each once"
+            )
         if not cover_everything(self.optimizers, self.model):
-            raise RuleBrokenError("coverage: the optimizers no longer cover every parameter exactly once")
+            raise RuleBrokenError("coverage: after a step the optimizers do not update every parameter exactly once")
         self.unread.append(loss.detach())
         done = step + 1
         if done % self.device.steps_between_waits and done not in self.read_steps:
@@ -85,14 +88,14 @@ class Training:
         return struct.pack(f"<{len(losses)}d", *losses)
 
     def save(self) -> bytes:
-        """The whole training state. Random streams are keyed by step, so it holds no state of a generator."""
+        """The whole training state. Random streams are keyed by step, so the state of a generator is not needed."""
         buffer = io.BytesIO()
         optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
         torch.save({"model": self.model.state_dict(), "optimizers": optimizers}, buffer)
         return buffer.getvalue()
 
     def resume(self, saved: bytes) -> None:
-        """Load what `save` returned. Raises LlmbenchError where it does not fit."""
+        """Load what `save` returned. Raises LlmbenchError if it does not fit."""
         try:
             content = torch.load(io.BytesIO(saved), weights_only=True)
             self.model.load_state_dict(content["model"])
@@ -100,16 +103,18 @@ class Training:
                 optimizer.load_state_dict(state)
         except (RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
             raise LlmbenchError(
-                f"the checkpoint does not fit: {error}; build model and optimizers alike each time, or delete the run"
+                f"the checkpoint does not fit the model: {error}; build it alike each time, or delete the run's folder"
             ) from error
 
 
 def batches_of(recipe: Recipe, track: Track) -> tuple[BatchShape, ...] | None:
-    """The shapes of the recipe's batches; None where they are the track's own."""
+    """The shapes of the recipe's batches; None if they are those of the track."""
     shapes = make_plan(track, recipe.parts.batch_shape)
     check_used(recipe.traces, "batch_shape", "call `parts.batch_shape`")
     if shapes is not None and track.compile:
-        raise LlmbenchError("batch_shape: a track that compiles has batches of one shape; set compile = false")
+        raise LlmbenchError(
+            "batch_shape: a track with compile = true needs batches of one shape; use `--set compile=false`"
+        )
     return shapes
 
 
@@ -117,7 +122,9 @@ def build_optimizers(recipe: Recipe, model: nn.Module) -> list[Optimizer]:
     """The recipe's optimizers. Raises LlmbenchError unless they cover every parameter exactly once."""
     optimizers = recipe.parts.optimizer(model, recipe.parts.optim)
     if not cover_everything(optimizers, model):
-        raise LlmbenchError("the optimizers do not cover every parameter exactly once; fix `optimizer` in the variant")
+        raise LlmbenchError(
+            "the optimizers do not update every parameter exactly once; correct `optimizer` in the variant"
+        )
     check_rates(recipe.traces, recipe.parts.muon, optimizers)
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         group["initial_lr"] = group["lr"]
@@ -134,10 +141,10 @@ def cover_everything(optimizers: list[Optimizer], model: nn.Module) -> bool:
 def warm_up(model: nn.Module, device: Device, shape_BT1: tuple[int, int], vocab_size: int) -> None:
     """One forward and backward pass on dummy tokens; weights and buffers are restored.
 
-    Raises LlmbenchError where the model returns something other than logits for every position.
+    Raises LlmbenchError if the model does not return logits for every position.
     """
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}  # a buffer may change
-    tokens_BT = torch.zeros(shape_BT1, dtype=torch.int64, device=device.name)[:, :-1]  # strides of a batch
+    tokens_BT = torch.zeros(shape_BT1, dtype=torch.int64, device=device.name)[:, :-1]  # with the strides of a batch
     with device.autocast():
         output: Any = model(tokens_BT)
     is_pair = isinstance(output, tuple) and len(output) == 2 and isinstance(output[0], Tensor)

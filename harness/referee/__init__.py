@@ -1,4 +1,4 @@
-"""The referee: holds val, scores and probes, and never runs a variant's code.
+"""The referee: holds the val text, computes every loss, tests models (probes), and never runs a variant's code.
 
-Imports the player, whose processes it starts and questions. Probes belong here.
+Imports harness.player, because it starts the players (processes that run a variant's code). New probes belong here.
 """

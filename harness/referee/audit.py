@@ -1,6 +1,7 @@
-"""The audit of a claim's model: the probe with many more cuts, for at most the cost of one run.
+"""The audit of a filed model: the probes of probes.py with many more cuts, in at most the time of one run.
 
-Its cuts are spread evenly over all boundaries, so its power is known; see `harness.core.audit`.
+The cuts are spread evenly over all boundaries (places between two positions). So the probability that the audit finds a
+leak is known; see `harness.core.audit`.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from harness.referee.probes import Exam, Probe, Scores, Session, probe_seed, ran
 from harness.referee.session import ProbeFailedError
 
 MAX_SCORE_SHIFT = 1e-4
-"""Largest difference of val loss between run and audit, nats per token: far above rounding, far below a useful leak."""
+"""Largest allowed difference of the val loss between run and audit, nats per token. It is far above rounding errors and
+far below the effect of a useful leak."""
 MOST_TAIL = 1.0
-"""Passes over val that testing every boundary of its shorter last window may cost."""
+"""Testing every boundary of val's shorter last window may cost at most this many evaluations of val."""
 
 
 def run_audit(
@@ -36,16 +38,16 @@ def run_audit(
     sessions: Iterator[Session],
     drawn: int | None = None,
 ) -> Audit:
-    """Audit the model of `run` with its final `weights`; `sessions` yields two sessions of it.
+    """Audit the model of `run` with its final `weights`; `sessions` yields two sessions with this model.
 
-    `drawn` is the seed of the cuts; None takes one that follows from weights and val. Raises ProbeFailedError where the
-    model breaks a rule, LlmbenchError where the weights are not the run's.
+    `drawn` is the seed of the cuts; if it is None, the seed is computed from weights and val. Raises ProbeFailedError
+    if the model breaks a rule, and LlmbenchError if the weights are not the run's.
     """
     started = time.perf_counter()
     digest = sha256(weights)
     if digest != run.training.weights_sha256:
         raise LlmbenchError(
-            f"the weights of {run.recipe} with seed {run.seed} are not those of its run; train it again"
+            f"the weights of {run.recipe} with seed {run.seed} are not those of its run; train the run again"
         )
     seed = probe_seed(weights, val_N)
     exam, val, dev = exam_of(track, val_N, dev_N)
@@ -54,7 +56,7 @@ def run_audit(
     shift = (sum(float(scores.nats[row].sum()) for row in val) - run.evaluation.nats) / positions
     if abs(shift) > MAX_SCORE_SHIFT:
         raise ProbeFailedError(
-            f"weights: scored again, the model's val loss differs from that of its run by {shift:.2g} nats; at most "
+            f"weights: computed again, the model's val loss differs from that of its run by {shift:.2g} nats; at most "
             f"{MAX_SCORE_SHIFT:g} are allowed"
         )
     tested = _positions_to_test(exam, val, run)
@@ -69,7 +71,7 @@ def run_audit(
 
 
 def audit_rows(session: Session, scores: Scores, val: range, tested: int, generator: np.random.Generator) -> None:
-    """Test `tested` positions of val, spread over rows of every length; each boundary about equally often."""
+    """Test `tested` positions of val, spread over all rows, with each boundary tested about equally often."""
     exam, probe = scores.exam, Probe(session, scores, generator)
     positions = sum(len(exam.rows[row]) - 1 for row in val)
     for length, rows in exam.by_length(val).items():
@@ -79,7 +81,7 @@ def audit_rows(session: Session, scores: Scores, val: range, tested: int, genera
 
 
 def _positions_to_test(exam: Exam, val: range, run: FinishedRun) -> int:
-    """As many as the audit's guarantee needs, within the run's training time; at least one per row."""
+    """How many positions the audit's guarantee needs, limited by the run's training time; at least one for each row."""
     lengths = [len(row) - 1 for row in exam.rows]
     positions = sum(lengths[row] for row in val)
     passes = run.training.train_s / max(run.evaluation.eval_s, 1e-9) - sum(lengths) / positions
@@ -88,5 +90,5 @@ def _positions_to_test(exam: Exam, val: range, run: FinishedRun) -> int:
 
 
 def _is_cheap_tail(exam: Exam, length: int, positions: int) -> bool:
-    """Whether rows of this length, the shorter last window, have all of their boundaries tested."""
+    """Whether this is the length of val's shorter last window, and all its boundaries are cheap enough to test."""
     return length != exam.seq_len and length**2 <= MOST_TAIL * positions

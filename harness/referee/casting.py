@@ -1,4 +1,4 @@
-"""How the players of one run are started: permissions, cores, and what each builds."""
+"""Starts the players (processes that run a variant's code) of one run: permissions, cores, and what each builds."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ from harness.player.start import PREPARE_S, Cell
 from harness.referee.job import Job
 from harness.referee.session import Session
 
-# Longest time for an answer: SILENT_STEPS steps of the record, but at least SILENT_S seconds. Steps of one run differ
-# by a factor of two on a busy machine; a warm-up or a page from disk takes seconds (assumption).
+# Longest time that a player may take to answer: SILENT_STEPS training steps of the record, but at least SILENT_S
+# seconds. On a busy machine, steps of one run differ by a factor of two. A warm-up or a page from disk takes seconds
+# (assumption).
 SILENT_STEPS, SILENT_S = 100.0, 60.0
 
 
 @dataclass(frozen=True)
 class Casting:
-    """One run's players."""
+    """Starts all players of one run."""
 
     track: Track
     job: Job
     should_stop: Callable[[], bool] = lambda: False
     cores: tuple[int, ...] = ()
-    """Cores reserved for the run; empty where it shares them."""
+    """Processor cores reserved for the run; empty if it shares them."""
     memory_bytes: int | None = None
     """Memory limit of each player; None for no limit."""
     environment: dict[str, str] = field(default_factory=dict)
@@ -43,7 +44,7 @@ class Casting:
 
     @cached_property
     def separator(self) -> int:
-        """Token that begins each document, and so each split."""
+        """Token that begins each document. It is also the first token of each split."""
         return int(open_split(self.track, "train")[0])
 
     @cached_property
@@ -52,11 +53,11 @@ class Casting:
 
     @property
     def aliases(self) -> dict[str, str]:
-        """A variant's alias in its player -> its name. The alias keeps a variant from acting on its file's name."""
+        """A variant's alias in its player -> its name. The alias hides the name, so that no code can depend on it."""
         return {f"variant_{place}": name for place, (name, _) in enumerate(self.sources, start=1)}
 
     def assignment(self, **fields: object) -> Assignment:
-        """What a player of this run builds: `fields`, and what all players share."""
+        """The description of what a player of this run builds: `fields`, and the values that all players share."""
         content = self.track.model_dump(mode="json", exclude={"settings"})
         content["data"] |= dict.fromkeys(PINS)  # hides the digests of the splits
         content["seeds"] = list(range(len(self.track.seeds)))  # hides the seeds of other runs
@@ -66,13 +67,13 @@ class Casting:
         return Assignment.model_validate({"track": track, "sources": tuple(sources), **shared, **fields})
 
     def start(self, log: str, assignment: Assignment) -> Session:
-        """A session with a new player that has built `assignment`. Raises what `Session` does."""
+        """A session with a new player that has built `assignment`. Raises the errors of `Session`."""
         player = Player(self.cell(assignment), self.job.log(log), self.should_stop)
         player.aliases = self.aliases
         return Session(player, assignment)
 
     def cell(self, assignment: Assignment) -> Cell:
-        """What a player with this assignment may reach. Only one that compiles may write and start programs."""
+        """Permissions and limits of a player. Only one that compiles may write files and start programs."""
         cuda = self.track.device == "cuda"
         readable, writable = list(self._readable), list[str]()
         if assignment.compiled is not None:
@@ -96,7 +97,7 @@ class Casting:
 
     @cached_property
     def _readable(self) -> tuple[str, ...]:
-        """The interpreter, its packages and the project's code, without corpora, cached tokens and variants' files."""
+        """Readable paths: the interpreter, its packages and the project's code, but no text, tokens or variants."""
         cache = cache_folder(self.track).parent
         denied = [path.resolve() for path in (*private_paths(self.track.data), cache, CHECKOUT / "models" / "variants")]
         code = [path for room in ("harness", "models") for path in carve(CHECKOUT / room, denied)]

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: the referee's progress, and a state that only the run's players read.
+"""Checkpoints of a training run: its progress, and the training state, which only the run's players read.
 
 A resumed run must end with the same weights as an uninterrupted one. `resumes_exactly` checks this for a recipe in a
 short training, because its optimizer and its modules may keep any state between steps.
@@ -22,13 +22,13 @@ from harness.referee.session import Session
 DIGEST_BYTES = 32  # of SHA-256
 LENGTH = struct.Struct("<Q")
 
-# The short training: SMALL_STEPS steps on dummy tokens over the whole schedule, saved after the steps SAVED_AFTER: odd
-# and even, early and late ones, because the state that a recipe keeps may depend on its progress.
+# The short training has SMALL_STEPS steps on dummy tokens and goes through the whole schedule. It is saved after the
+# steps SAVED_AFTER, odd and even, early and late ones, because a recipe's state may depend on the progress.
 SMALL_STEPS, SAVED_AFTER, SMALL_ROWS = 12, (1, 6, 7, 10, 11), 2
 
 
 class Progress(Strict):
-    """The referee's state of a run between two steps."""
+    """What the referee knows about a run between two of its steps."""
 
     step: Count = 0
     tokens: Count = 0
@@ -45,14 +45,14 @@ class Progress(Strict):
 
 
 def save_checkpoint(job: Job, progress: Progress, saved: bytes) -> None:
-    """Write the file, atomically. Raises LlmbenchError where the disk is full."""
+    """Write the checkpoint's file, atomically. Raises LlmbenchError if the disk is full."""
     account = progress.model_dump_json().encode()
     payload = LENGTH.pack(len(account)) + account + saved
     write_atomic(job.checkpoint, bytes.fromhex(sha256(payload)) + payload)
 
 
 def load_checkpoint(job: Job) -> tuple[Progress, bytes] | None:
-    """The progress and the players' state; None if there is no file. Raises LlmbenchError if it cannot be read."""
+    """The progress and the players' training state; None without a file. Raises LlmbenchError if it cannot be read."""
     if not exists(job.checkpoint):
         return None
     data = read_bytes(job.checkpoint)
@@ -70,7 +70,8 @@ def load_checkpoint(job: Job) -> tuple[Progress, bytes] | None:
 
 
 def resumes_exactly(casting: Casting) -> bool:
-    """Whether a player that loads a saved state ends in the same weights, to the bit, as the one that saved it."""
+    """Whether a player that loads a saved state ends with the same weights, bit for bit, as the player that saved
+    it."""
     budget, vocab_size = casting.track.budget, casting.track.model.vocab_size
     generator = np.random.default_rng(derive_seed("rehearsal"))
     batches = generator.integers(0, vocab_size, (SMALL_STEPS, SMALL_ROWS, budget.seq_len + 1))
@@ -79,7 +80,7 @@ def resumes_exactly(casting: Casting) -> bool:
     )
 
     def go_on(session: Session, first: int) -> dict[int, bytes]:
-        """Train to the end. Returns, by step, the states that were saved, and the final weights."""
+        """Train to the end. Returns step -> the state saved after it; after the last step, the final weights."""
         found = {}
         for step in range(first, SMALL_STEPS):
             session.tell_step(batches[step], step)

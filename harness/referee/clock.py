@@ -1,4 +1,4 @@
-"""The clock of a run: wall and processor time of its players, read from outside."""
+"""Measures the wall-clock and processor time of a run, from outside the processes that train it (its players)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from harness.player.process import Player
 
 
 class Clock:
-    """Runs from the first batch handed over until the final weights are there.
+    """A clock that runs from the first batch that the players get until the final weights have arrived.
 
-    It pauses only while the players are frozen, so that it counts all that they compute.
+    It pauses only while the players are suspended, so it counts everything that they compute.
     """
 
     def __init__(self, players: Sequence[Player], earlier_s: float = 0.0, earlier_cpu_s: float = 0.0) -> None:
@@ -27,23 +27,23 @@ class Clock:
 
     @property
     def train_s(self) -> float:
-        """Seconds so far, all sessions together."""
+        """Wall-clock seconds of training so far, including those before interruptions."""
         now = time.perf_counter() if self._stopped_s is None else self._stopped_s
         return self._earlier_s + now - self._started - self._paused_s
 
     @property
     def cpu_s(self) -> float:
-        """Processor seconds so far, over all players and sessions."""
+        """Processor seconds of training so far, summed over players, including those before interruptions."""
         return self._earlier_cpu_s + self._processor_s() - self._started_cpu_s
 
     def stop(self) -> float:
-        """Stop when the final weights are there. Returns the processor seconds so far."""
+        """Stop the clock, when the final weights have arrived. Returns the processor seconds so far."""
         self._stopped_s = time.perf_counter()
         return self.cpu_s
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Within it the players are frozen and the clock is stopped."""
+        """A context in which the players are suspended and the clock is stopped."""
         for player in self._players:
             player.freeze()
         before = time.perf_counter()

@@ -1,6 +1,6 @@
-"""Scores a model on val: the referee computes the loss itself, from a player's logits.
+"""Computes a model's val loss. The referee does this itself, from the logits that the model's process (a player) sends.
 
-One session scores all of val, with dev's windows mixed in; a fresh session is probed, see `probes`.
+One session evaluates all windows of val, mixed with those of dev. Another session is probed; see probes.py.
 """
 
 from __future__ import annotations
@@ -19,21 +19,23 @@ from harness.referee.session import ProbeFailedError
 # Largest difference of the dev loss between the training and the evaluating process, for the same weights, nats.
 MAX_DEV_SHIFT = 1e-3
 NUM_FRESH_ROWS = 16
-"""Rows of full length that are probed with fresh weights: a leak in the architecture shows in any row."""
+"""Number of full rows that are probed with untrained weights. Few suffice: an architecture's leak shows in any row."""
 WHOLE_EVERY = 16
-"""One row in this many is also scored again uncut, so that its last position is compared too."""
+"""One row in this many is also evaluated again unchanged, so that its last position is compared too."""
 MOST_EXTRA = 0.1
-"""If val has fewer rows than a row has boundaries, rows are cut again, for at most this share of a pass over val."""
+"""If val has fewer rows than a row has boundaries (places to cut), rows are cut more than once. This costs at most this
+share of one evaluation of val."""
 FEWEST_CUTS = 24
-"""Fewest cuts of rows of one length, where cutting at every boundary costs too much; the audit tries the others.
+"""Least number of cuts for rows of one length, if cutting at every boundary costs too much.
 
-`pocket` ends with a window of 187 tokens. A leak of 3 nats per position in that window alone, worth 0.0017 nats per
-token, acts at 36 of its boundaries. 24 cuts find it with probability 0.99; all would take a fifth of the evaluation.
+The audit of a filed model cuts at the other boundaries. The val text of `pocket` ends with a window of 187 tokens. A
+leak of 3 nats per position in that window alone, worth 0.0017 nats per token, acts at 36 of its boundaries. 24 cuts
+find this leak with probability 0.99; cuts at all boundaries would take a fifth of the evaluation.
 """
 
 
 def exam_of(track: Track, val_N: Tokens, dev_N: Tokens) -> tuple[Exam, range, range]:
-    """All windows of val, then those of dev; and which rows are val's, and dev's."""
+    """The exam with all windows of val, then those of dev; the row numbers of val; the row numbers of dev."""
     seq_len = track.budget.seq_len
     val, dev = ([row for (row,) in eval_batches(tokens_N, seq_len, 1)] for tokens_N in (val_N, dev_N))
     exam = Exam([*val, *dev], seq_len, track.budget.eval_sequences, dev_N)
@@ -43,9 +45,9 @@ def exam_of(track: Track, val_N: Tokens, dev_N: Tokens) -> tuple[Exam, range, ra
 def evaluate(
     track: Track, val_N: Tokens, dev_N: Tokens, final_dev_loss: float | None, sessions: Iterator[Session], seed: int
 ) -> Evaluation:
-    """Probe and score a model; `sessions` yields four: two with fresh weights, then two with the trained ones.
+    """Probe and evaluate a model. `sessions` yields two sessions with untrained weights, then two with trained ones.
 
-    `seed` is `probe_seed` of the trained weights. Raises ProbeFailedError where the model breaks a rule.
+    `seed` is `probe_seed` of the trained weights. Raises ProbeFailedError if the model breaks a rule.
     """
     exam, val, dev = exam_of(track, val_N, dev_N)
     whole = exam.by_length(val).get(exam.seq_len, [])
@@ -59,13 +61,13 @@ def evaluate(
 
     session = next(sessions)
     scores = score(session, exam, [*val, *dev], random_for(seed, "score"))
-    share = len(val_N) / (len(val_N) + len(dev_N))  # val's share of a session that also scores dev
+    share = len(val_N) / (len(val_N) + len(dev_N))  # val's share of a session that also evaluates dev
     if final_dev_loss is not None:
         dev_loss = float(np.concatenate([scores.nats[row] for row in dev]).mean())
         if abs(dev_loss - final_dev_loss) > MAX_DEV_SHIFT:
             raise ProbeFailedError(
-                f"weights: the saved weights have dev loss {dev_loss:.4f}, training ended with {final_dev_loss:.4f}; "
-                f"the model keeps something outside its parameters and persistent buffers"
+                f"weights: the dev loss is {dev_loss:.4f} with the saved weights, but was {final_dev_loss:.4f} at the "
+                f"end of training; keep all that the model learns in parameters and persistent buffers"
             )
     probe_rows(next(sessions), scores, val, random_for(seed, "probe"))
     return Evaluation(
@@ -81,7 +83,7 @@ def evaluate(
 
 
 def probe_rows(session: Session, scores: Scores, val: range, generator: np.random.Generator) -> None:
-    """The probe of one run: one cut per row of val, or per boundary where that costs little more."""
+    """Probe the model of a run, with one cut for each row of val, or for each boundary if that costs little more."""
     exam, probe = scores.exam, Probe(session, scores, generator)
     groups = exam.by_length(val)
     num_tokens = sum(length * len(rows) for length, rows in groups.items())

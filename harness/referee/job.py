@@ -1,4 +1,4 @@
-"""A referee's job: which run to make, and its files."""
+"""The job of a referee: the run that it has to make, and the run's files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.variants.recipe import recipe_sources
 
 
 class GiveUp(Strict):
-    """Where a run may end early: it is hopeless if its dev loss exceeds `dev_loss_nats` at one evaluation."""
+    """When a run ends early: if its dev loss exceeds `dev_loss_nats` at evaluation number `evaluation`."""
 
     evaluation: Positive
     """Number of the evaluation on dev, from 1."""
@@ -21,13 +21,13 @@ class GiveUp(Strict):
 
 
 class Job(Strict):
-    """One run."""
+    """The description of one run."""
 
     root: str
     track: str
     training_digest: Sha256
     settings: tuple[str, ...] = ()
-    """The settings `--set` of an exploratory track."""
+    """Values of the track that the option `--set` changed."""
     recipe: str
     sources: dict[str, Sha256]
     seed: Count
@@ -36,7 +36,7 @@ class Job(Strict):
     checkpoint_every_s: float = 30.0
     give_up: GiveUp | None = None
     usual_step_s: float | None = None
-    """Seconds per step of the record's runs; None if unknown. The longest time for an answer follows from it."""
+    """Seconds per training step of the record's runs; None if unknown. It limits the time for an answer of a player."""
 
     @property
     def compiled(self) -> Path:
@@ -55,27 +55,27 @@ class Job(Strict):
 
     @property
     def trained(self) -> Path:
-        """The record of a training that was not evaluated yet."""
+        """File with the results of a training whose model was not evaluated yet."""
         return Path(self.folder) / "training.json"
 
     def log(self, task: str) -> Path:
-        """The output of the players of one task."""
+        """File with the output of the players of one task."""
         return Path(self.folder) / f"{task}.log"
 
     def load_track(self) -> Track:
-        """The track. Raises LlmbenchError where it is no longer the one that the job names."""
+        """The track. Raises LlmbenchError if its file changed after the job was made."""
         track = with_found_pins(load_track(Project(Path(self.root)), self.track, self.settings))
         if track.training_digest != self.training_digest:
-            raise LlmbenchError(f"tracks/{self.track}.toml changed while its runs were being trained; start again")
+            raise LlmbenchError(f"tracks/{self.track}.toml changed during training; run the command again")
         return track
 
     def load_sources(self) -> tuple[tuple[str, str], ...]:
-        """Name and code of each variant, without comments and docstrings: they cost nothing, so no player sees them.
+        """Name and code of each variant, without comments and docstrings: these are free, so no player gets them.
 
-        Raises LlmbenchError where a source changed meanwhile.
+        Raises LlmbenchError if a variant's file changed after the job was made.
         """
         sources = recipe_sources(Project(Path(self.root)), self.recipe)
         for name, source in sources.items():
             if source.digest != self.sources[name]:
-                raise LlmbenchError(f"variant '{name}' changed while its runs were being trained; start again")
+                raise LlmbenchError(f"variant '{name}' changed during training; run the command again")
         return tuple((name, source.code) for name, source in sources.items())

@@ -1,8 +1,10 @@
-"""Probes: rows of val are scored again, beside other rows and with foreign tokens from a cut on.
+"""Probes: tests whether a loss depends on later tokens, on other rows of the batch, or on earlier batches.
 
-If a loss before the cut changes, the model used something that it must not know. The foreign tokens are dev's, and the
-cuts of a row increase from question to question. So a row's own tokens after its cut are in no other row of its batch,
-and in no earlier question of the session. Batches have the size in which val is scored; a few have one or two rows.
+The losses of val's rows are computed a second time. This time a row stands beside other rows, and its tokens from some
+position on (its *cut*) are replaced by foreign tokens, which are dev's. If a loss before the cut changes, the model
+used something that it must not know. The cuts of a row increase from batch to batch. So a row's own tokens after its
+cut are in no other row of its batch, and in no earlier batch of the session. Batches have the size with which val is
+evaluated; a few have one or two rows.
 
 Shapes: B rows of a batch, T positions, V vocabulary, N tokens of a split.
 """
@@ -21,14 +23,14 @@ from numpy.typing import NDArray
 from harness.core.project import derive_seed
 from harness.referee.session import ProbeFailedError
 
-# Largest change of a loss: relative, or in nats where the loss is below one. Far above the float32 rounding of another
-# order of summation, far below a useful leak.
+# Largest allowed change of a loss: relative, or in nats if the loss is below one. It is far above the float32 rounding
+# of another order of summation, and far below the effect of a useful leak.
 MAX_SHIFT = 1e-4
 SMALL_BATCHES = (1, 1, 2, 2)
-"""Sizes of the small batches in every pass, in rows."""
+"""Number of rows of each small batch that a probe has."""
 
 Row = NDArray[np.integer[Any]]
-"""T + 1 tokens of a split: the first T are shown, the last T are predicted."""
+"""T + 1 tokens of a split: the model sees the first T and predicts the last T."""
 
 
 class Session(Protocol):
@@ -36,20 +38,20 @@ class Session(Protocol):
 
     wall_s: float
     cpu_s: float
-    """Seconds that its answers took so far."""
+    """`wall_s` and `cpu_s` are the seconds that the model's answers took so far."""
 
     @property
     def confinement(self) -> tuple[str, ...]:
-        """What keeps the model's process from the rest of the machine."""
+        """Names of the mechanisms that confine the model's process, such as `landlock`."""
 
     def ask(self, tokens_BT: NDArray[np.int64], /) -> NDArray[np.float32]:
-        """Its logits_BTV. Raises ProbeFailedError where one is not finite."""
+        """The model's logits_BTV for a batch. Raises ProbeFailedError if a logit is not finite."""
 
 
 def probe_seed(weights: bytes, val_N: Row) -> int:
-    """The seed of all questions about a model: SHA-256 of its weights followed by the val tokens.
+    """The seed of all probes of a model: SHA-256 of its weights followed by the val tokens.
 
-    A repeated evaluation asks the same questions. Whoever makes the weights does not know val, so cannot predict them.
+    A repeated evaluation makes the same probes. A variant's code does not know val, so it cannot predict them.
     """
     digest = hashlib.sha256(weights)
     digest.update(np.ascontiguousarray(val_N, dtype="<u4").data)
@@ -57,14 +59,14 @@ def probe_seed(weights: bytes, val_N: Row) -> int:
 
 
 def random_for(seed: int, purpose: str) -> np.random.Generator:
-    """A separate random stream for each purpose."""
+    """A random generator with a stream of its own for each purpose."""
     return np.random.Generator(np.random.PCG64(derive_seed("probe", seed, purpose)))
 
 
 def token_nats(logits_TV: NDArray[np.float32], targets_T: NDArray[np.int64]) -> NDArray[np.float64]:
     """Cross-entropy of each position, nats: log-sum-exp of the logits minus the target's logit.
 
-    Raises ProbeFailedError where it is infinite.
+    Raises ProbeFailedError if it is not finite.
 
     >>> np.round(token_nats(np.log([[0.5, 0.25, 0.25]]), np.array([0])) / np.log(2), 6)  # one bit
     array([1.])
@@ -73,12 +75,12 @@ def token_nats(logits_TV: NDArray[np.float32], targets_T: NDArray[np.int64]) -> 
         shifted_TV = logits_TV - logits_TV.max(-1, keepdims=True)
     target_T = np.take_along_axis(shifted_TV, targets_T[:, None], -1)[:, 0]
     if not np.isfinite(target_T).all():
-        raise ProbeFailedError("finiteness: a loss is not a finite number")
+        raise ProbeFailedError("finiteness: a loss of the model is NaN or infinite")
     return np.log(np.exp(shifted_TV, out=shifted_TV).sum(-1, dtype=np.float64)) - target_T
 
 
 class Question(NamedTuple):
-    """One batch, and which rows of the exam it holds; the rows after them are fillers."""
+    """One batch, and the numbers of the exam's rows with which it starts. Its other rows only fill it up."""
 
     rows: tuple[int, ...]
     tokens_BT: NDArray[np.int64]
@@ -97,29 +99,29 @@ def mean_nats(session: Session, batches: Iterable[NDArray[np.integer[Any]]]) -> 
 
 @dataclass(frozen=True)
 class Exam:
-    """Rows to score, and how to batch them."""
+    """The rows whose losses are computed, and how they are put into batches."""
 
     rows: Sequence[Row]
-    """Rows of several lengths; one that is not of `seq_len` positions is the last of its split."""
+    """All rows have `seq_len` positions, except perhaps the last row of each split."""
     seq_len: int
     size: int
     """Rows per batch. A row of another length than `seq_len` is alone in its batch."""
     foreign_N: Row
-    """Dev's tokens."""
+    """Dev's tokens, which replace tokens after a cut."""
 
     def by_length(self, rows: Sequence[int]) -> Mapping[int, list[int]]:
-        """Number of positions -> those of `rows` that have as many."""
+        """Number of positions -> the rows among `rows` that have so many positions."""
         groups: dict[int, list[int]] = {}
         for row in rows:
             groups.setdefault(len(self.rows[row]) - 1, []).append(row)
         return groups
 
     def batch_size(self, length: int) -> int:
-        """Rows of a batch in which rows of this length are scored."""
+        """Number of rows of a batch, if its rows have this length."""
         return self.size if length == self.seq_len else 1
 
     def foreign(self, count: int, unlike: int, generator: np.random.Generator) -> Row:
-        """`count` consecutive tokens from a random place of dev; the first is not `unlike`."""
+        """`count` consecutive tokens from a random place of dev, whose first token is not `unlike`."""
         places_N = np.flatnonzero(self.foreign_N != unlike)
         if not len(places_N):
             return np.full(count, 0 if unlike else 1, self.foreign_N.dtype)
@@ -127,26 +129,26 @@ class Exam:
         return np.take(self.foreign_N, np.arange(start, start + count), mode="wrap")
 
     def fill(self, tokens: list[Row], size: int, generator: np.random.Generator) -> NDArray[np.int64]:
-        """A batch of `size` rows: `tokens`, then foreign ones."""
+        """A batch of `size` rows: those in `tokens`, then rows of dev."""
         fillers = [self.foreign(len(tokens[0]), -1, generator) for _ in range(size - len(tokens))]
         return np.stack([*tokens, *fillers]).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """A model's scores on the rows of an exam, uncut."""
+    """A model's losses and correct predictions on the unchanged rows of an exam."""
 
     exam: Exam
     nats: dict[int, NDArray[np.float64]] = field(default_factory=dict)
-    """Row -> loss of each position."""
+    """Row -> loss of each position, nats."""
     correct: dict[int, int] = field(default_factory=dict)
-    """Row -> positions whose most probable token was right."""
+    """Row -> number of positions whose most probable token was right."""
     questions: dict[int, Question] = field(default_factory=dict)
-    """Row -> the batch in which it was scored."""
+    """Row -> the batch in which its losses were computed."""
 
 
 def score(session: Session, exam: Exam, rows: Sequence[int], generator: np.random.Generator) -> Scores:
-    """Score `rows` uncut, in random order. Rows adjacent in the text share a batch in at most one batch."""
+    """Compute the losses of `rows` unchanged, in random order. At most one batch holds rows adjacent in the text."""
     scores = Scores(exam)
     batches = []
     for length, group in exam.by_length(rows).items():
@@ -165,7 +167,7 @@ def score(session: Session, exam: Exam, rows: Sequence[int], generator: np.rando
 
 
 class Cut(NamedTuple):
-    """A row that keeps only its tokens before `cut`, from 1 to its length; at its length it is uncut."""
+    """A row whose tokens from position `cut` on are replaced. `cut` is 1 or more; the row's length replaces nothing."""
 
     row: int
     cut: int
@@ -174,11 +176,11 @@ class Cut(NamedTuple):
 def plan(
     odds: Mapping[int, NDArray[np.float64]], num_cuts: int, num_whole: int, size: int, generator: np.random.Generator
 ) -> Iterator[tuple[list[Cut], int]]:
-    """Batches of cuts, and the size to fill each up to: at least `num_cuts` cuts, and `num_whole` uncut rows.
+    """Batches of cuts, each with the size to fill it up to: at least `num_cuts` cuts, and `num_whole` unchanged rows.
 
-    `odds`: row -> relative frequency of a cut after each position. Half of the cuts follow it, half are uniform.
-    Rows are used about equally often, and so are boundaries; no row is cut twice at the same one. No batch holds a row
-    twice, and a row's cuts increase from batch to batch.
+    `odds`: row -> relative frequency of a cut after each position. Half of the cuts follow these frequencies, half are
+    uniform. All rows are used about equally often, and so are all boundaries (places between two positions). No row is
+    cut twice at the same boundary. No batch holds a row twice, and a row's cuts increase from batch to batch.
     """
     order = _shuffled(list(odds), generator)
     length = len(odds[order[0]])
@@ -199,7 +201,10 @@ def plan(
 def _pair(
     order: Sequence[int], odds: Mapping[int, NDArray[np.float64]], num_cuts: int, generator: np.random.Generator
 ) -> dict[int, list[int]]:
-    """Row -> its cuts. Rows take turns. Boundaries are used equally often; a rest goes first to the first and last."""
+    """Row -> its cuts. Rows, and boundaries, are used about equally often.
+
+    If the cuts do not divide evenly, the first and the last boundary are the first to get one more.
+    """
     num_boundaries = len(odds[order[0]]) - 1
     cuts: dict[int, list[int]] = {row: [] for row in order}
     if not num_boundaries:
@@ -222,15 +227,15 @@ def _pair(
 
 @dataclass(frozen=True)
 class Probe:
-    """Scores rows again in a fresh session; raises ProbeFailedError where a loss changes."""
+    """Computes losses of rows again, in another session. Raises ProbeFailedError if a loss changes."""
 
     session: Session
     scores: Scores
-    """From another session."""
+    """Losses of the unchanged rows, from another session."""
     generator: np.random.Generator
 
     def run(self, rows: Sequence[int], num_cuts: int, num_whole: int, *, favour: bool) -> None:
-        """Probe `rows`, all of one length: at least `num_cuts` cuts, and `num_whole` uncut rows.
+        """Probe `rows`, all of one length, with at least `num_cuts` cuts and `num_whole` unchanged rows.
 
         `favour`: half of the cuts are drawn in proportion to the probability that the model gave to the next token. A
         leak makes the model confident, so such cuts find it much sooner than uniform ones.
@@ -252,28 +257,33 @@ class Probe:
             if (shift := self._shift(row, logits_BTV[place], cut)) > MAX_SHIFT:
                 beside_BT = tokens_BT.copy()
                 beside_BT[: len(own)] = own
-                raise self._explain(row, place, beside_BT, f"{shift:.2g}, tokens replaced from position {cut} on")
+                what = f"from position {cut} on changes an earlier loss by {shift:.2g}"
+                raise self._explain(row, place, beside_BT, what)
 
     def _shift(self, row: int, logits_TV: NDArray[np.float32], cut: int) -> float:
-        """The largest change of a loss before the cut, relative where the loss is above one nat."""
+        """The largest change of a loss before the cut; it is relative if the loss is above one nat."""
         before_T = self.scores.nats[row][:cut]
         again_T = token_nats(logits_TV[:cut], self.scores.exam.rows[row][1 : cut + 1].astype(np.int64))
         return float((np.abs(again_T - before_T) / np.maximum(1.0, before_T)).max())
 
-    def _explain(self, row: int, place: int, beside_BT: NDArray[np.int64], shift: str) -> ProbeFailedError:
-        """The broken rule. First the same batch is scored again, then other rows beside it; else it is causality."""
+    def _explain(self, row: int, place: int, beside_BT: NDArray[np.int64], what: str) -> ProbeFailedError:
+        """The error, which names the broken rule. `what` says which tokens were replaced, and what changed.
+
+        The row's first batch is evaluated again, then this batch without cuts. If neither changes a loss, the rule is
+        causality.
+        """
         rows, tokens_BT = self.scores.questions[row]
         if self._shift(row, self.session.ask(tokens_BT)[rows.index(row)], tokens_BT.shape[1]) > MAX_SHIFT:
             return ProbeFailedError(
-                "statelessness: the same batch gives other losses in another order of batches; keep no state in between"
+                "statelessness: a batch gives other losses after other batches; keep no state from batch to batch"
             )
         if self._shift(row, self.session.ask(beside_BT)[place], tokens_BT.shape[1]) > MAX_SHIFT:
-            return ProbeFailedError("batch_independence: a sequence's loss depends on the other sequences of its batch")
-        return ProbeFailedError(
-            f"causality: replacing later tokens changes the losses before them (by {shift}); the model sees the future"
-        )
+            return ProbeFailedError(
+                "batch_independence: a sequence's loss depends on other sequences of its batch; do not mix sequences"
+            )
+        return ProbeFailedError(f"causality: replacing the tokens {what}; the model sees the future")
 
 
 def _shuffled(rows: Sequence[int], generator: np.random.Generator) -> list[int]:
-    """In random order, even ones first: rows adjacent in the text are rarely in one batch."""
+    """`rows` in random order, even numbers first, so that rows adjacent in the text are rarely in one batch."""
     return sorted(generator.permutation(rows).tolist(), key=lambda row: row % 2)

@@ -1,4 +1,4 @@
-"""One run from its first batch to its score."""
+"""Makes one run, from its first batch to its val loss."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from harness.referee.weights import deserialize, in_order
 def make_run(casting: Casting, run: RunIdentity, watch: Callable[[RunEvent], None]) -> FinishedRun | FailedRun:
     """Train and evaluate `run`, and write its weights to the job's folder.
 
-    Raises LlmbenchError where it cannot start, InterruptedRunError when it is to stop.
+    Raises LlmbenchError if it cannot start, and InterruptedRunError if it has to stop.
     """
     track, job = casting.track, casting.job
     keep_freed_memory()  # logits take hundreds of megabytes each time
@@ -51,22 +51,22 @@ Weights = Literal["fresh", "trained"]
 def sessions(
     casting: Casting, kinds: Sequence[Weights] = ("fresh", "fresh", "trained", "trained")
 ) -> Generator[Session]:
-    """Players that score the run's model, one after the other, with fresh weights or with the trained ones.
+    """Players that evaluate the run's model, one after the other, with fresh (untrained) or with trained weights.
 
-    Taking the next one ends the player before it, and all that its model remembered.
+    Taking the next player ends the one before it, and with it all that its model remembered.
     """
     weights = deserialize(read_bytes(casting.job.weights))
     for place, kind in enumerate(kinds, 1):
         fresh = kind == "fresh"
         assignment = casting.assignment(start="noisy" if fresh else "empty", **({"seed": 0} if fresh else {}))
-        with casting.start(f"evaluate-{place}", assignment) as session:  # a shared log would be a channel
+        with casting.start(f"evaluate-{place}", assignment) as session:  # a shared log could carry messages
             if not fresh:
                 session.load(in_order(session.tensors, weights))
             yield session
 
 
 def _find_training(casting: Casting) -> Training | None:
-    """The record of a training whose evaluation was interrupted."""
+    """The results of a training whose evaluation was interrupted; None if there are none."""
     job = casting.job
     if not job.trained.exists():
         return None
@@ -80,7 +80,7 @@ def _find_training(casting: Casting) -> Training | None:
 def rehearse(casting: Casting) -> Built:
     """Start the run's players up to their first step and end them, which takes seconds. Returns what they built.
 
-    Raises RunFailedError or LlmbenchError where training would fail.
+    Raises RunFailedError or LlmbenchError if training would fail.
     """
     with ExitStack() as stack:
         return start_ranks(casting, stack)[0].built

@@ -1,4 +1,4 @@
-"""One player as the referee uses it: named requests, and answers checked before use. Nothing is unpickled.
+"""A player as the referee uses it: requests are methods, answers are checked before use, nothing is unpickled.
 
 Shapes: B sequences, T positions, V vocabulary.
 """
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from harness.core.track import Track
 
 MOST_STATE = 16
-"""Largest saved state, as a multiple of the weights' bytes. Weights and optimizers take three to five."""
+"""Largest saved training state, as a multiple of the weights' bytes. Usual optimizers need three to five."""
 STATE_BASE_BYTES = 64 << 20
 WEIGHTS_SHARE, STATE_SHARE = 4, 2
-"""Weights may take a quarter of a player's memory, a saved state half: it also holds gradients and optimizer states,
-and a saved state twice. The limits protect the referee too, which copies both."""
+"""Weights may take a quarter of a player's memory, a saved state half. The memory also holds gradients and optimizer
+states, and a saved state twice. The limits protect the referee too, which copies weights and states."""
 LARGEST_MEMORY = 64 << 30  # bytes, where a player has no limit of its own
 RESERVED = "__metadata__"  # in a safetensors file
 _PORT: TypeAdapter[int] = TypeAdapter(int)
@@ -39,13 +39,13 @@ class ProbeFailedError(Exception):
 
 
 class Session(AbstractContextManager["Session"]):
-    """A player that has built its model. Its methods raise what `Player` does."""
+    """A player that has built its model. Its methods raise the errors of `Player`."""
 
     def __init__(self, player: Player, assignment: Assignment) -> None:
-        """Have the player build its model. Raises LlmbenchError where the recipe cannot be built."""
+        """Have the player build its model. Raises LlmbenchError if the recipe cannot be built."""
         self.player, self.assignment = player, assignment
         self.wall_s = self.cpu_s = 0.0
-        """Seconds of loading weights and scoring so far; processor time includes what lies in between."""
+        """Seconds of loading weights and computing logits so far. `cpu_s` also counts the time between requests."""
         self._began_cpu_s = 0.0
         try:
             answered = player.ask(Verb.BUILD, assignment.model_dump_json().encode())
@@ -61,14 +61,16 @@ class Session(AbstractContextManager["Session"]):
         names = {spec.name for spec in self.built.tensors}
         unknown = [spec.dtype for spec in self.built.tensors if spec.dtype not in ITEM_BYTES]
         if unknown:
-            raise RunFailedError("error", f"weights: a tensor has type {unknown[0][:40]}; use a usual type of torch")
+            raise RunFailedError("error", f"weights: a tensor has type {unknown[0][:40]}; use a float or integer type")
         if len(names) < len(self.built.tensors):
-            raise RunFailedError("error", "weights: two tensors have the same name; rename one")
+            raise RunFailedError("error", "weights: two tensors have the same name; rename one of them")
         if RESERVED in names:
-            raise RunFailedError("error", f"weights: a tensor is called {RESERVED}; rename it")
+            raise RunFailedError("error", f"weights: a tensor is called {RESERVED}, a reserved name; rename it")
         if self.weights_bytes > self._room // WEIGHTS_SHARE:
             raise RunFailedError(
-                "error", f"memory: the weights take {self.weights_bytes / 2**30:.1f} GiB, over a quarter of its limit"
+                "error",
+                f"memory: the weights take {self.weights_bytes / 2**30:.1f} GiB, more than a quarter of the run's "
+                f"memory limit of {self._room / 2**30:.1f} GiB; make the model smaller or use fewer jobs",
             )
 
     @property
@@ -78,12 +80,12 @@ class Session(AbstractContextManager["Session"]):
 
     @property
     def confinement(self) -> tuple[str, ...]:
-        """What keeps the player's process from the rest of the machine."""
+        """Names of the mechanisms that confine the player's process, such as `landlock`."""
         return self.player.confinement
 
     @cached_property
     def plan(self) -> Plan:
-        """The batches of its recipe, checked. Raises RunFailedError where they break the budget."""
+        """The checked batches of the recipe. Raises RunFailedError if they do not fit the track's token budget."""
         try:
             return plan_of(self.assignment.track, self.built.batches)
         except LlmbenchError as error:
@@ -95,31 +97,31 @@ class Session(AbstractContextManager["Session"]):
 
     @property
     def weights_bytes(self) -> int:
-        """Of all parameters and persistent buffers together."""
+        """Bytes of all parameters and persistent buffers together."""
         return sum(spec.num_bytes for spec in self.tensors)
 
     def load(self, weights: bytes) -> None:
-        """Load these weights into its model."""
+        """Load these weights into the player's model."""
         self.wall_s += self.player.ask(Verb.LOAD, weights, exactly=0).wall_s
 
     def tell_step(self, tokens_BT1: NDArray[np.int64], step: int) -> None:
-        """Hand it the batch of a step, counted from 0; `hear_step` waits for its answer."""
+        """Send the player the batch of training step `step`, counted from 0; `hear_step` waits for the answer."""
         rows, columns = tokens_BT1.shape
         body = np.ascontiguousarray(tokens_BT1, dtype="<i8").data.cast("B")
         self.player.tell(Verb.STEP, body, rows=rows, columns=columns, number=step)
 
     def hear_step(self) -> list[float]:
-        """The losses since the previous answer, nats per token, as it reports them."""
+        """The training losses since the previous answer, nats per token, as the player reports them."""
         body = self.player.hear(at_most=8 * (self.assignment.num_steps or self.plan.num_steps)).body
         if len(body) % 8:
-            raise RunFailedError("error", "its process sent an invalid answer")
+            raise RunFailedError("error", "the run's process sent an invalid answer")
         losses: list[float] = np.frombuffer(body, dtype="<f8").tolist()
         return losses
 
     def ask(self, tokens_BT: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The model's logits_BTV for tokens_BT, valid until the next question.
+        """The model's logits_BTV for tokens_BT, valid until the next request.
 
-        Raises ProbeFailedError where one is not finite.
+        Raises ProbeFailedError if a logit is not finite.
         """
         rows, columns = tokens_BT.shape
         body = np.ascontiguousarray(tokens_BT, dtype="<i8").data.cast("B")
@@ -134,39 +136,39 @@ class Session(AbstractContextManager["Session"]):
         self.cpu_s = self.player.cpu_s() - self._began_cpu_s
         logits_BTV: NDArray[Any] = np.frombuffer(answered.body, dtype="<f4").reshape(shape)
         if not np.isfinite(logits_BTV).all():
-            raise ProbeFailedError("finiteness: a logit is not a finite number")
+            raise ProbeFailedError("finiteness: a logit of the model is NaN or infinite")
         return logits_BTV
 
     def snapshot(self) -> bytes:
-        """Its weights, in the order of `tensors`."""
+        """The model's weights, in the order of `tensors`."""
         return bytes(self.player.ask(Verb.SNAPSHOT, exactly=self.weights_bytes).body)
 
     def save(self) -> bytes:
-        """Its training state; only a player of the same run loads it."""
+        """The player's training state, which only a player of the same run loads."""
         at_most = min(STATE_BASE_BYTES + MOST_STATE * self.weights_bytes, self._room // STATE_SHARE)
         return bytes(self.player.ask(Verb.SAVE, at_most=at_most).body)
 
     def resume(self, saved: bytes) -> None:
-        """Load what `save` returned into its training."""
+        """Load a training state that `save` returned."""
         self.player.ask(Verb.RESUME, saved, exactly=0)
 
     def open_port(self) -> int:
-        """Have it open the port at which the ranks find each other."""
+        """Have the player open the port at which the ranks (processes of one run) find each other."""
         answered = self.player.ask(Verb.JOIN, b"null")
         try:
             return _PORT.validate_json(bytes(answered.body))
         except ValidationError as error:
-            raise RunFailedError("error", "its process sent an invalid answer") from error
+            raise RunFailedError("error", "the run's process sent an invalid answer") from error
 
     def tell_join(self, port: int) -> None:
-        """Tell it where the ranks find each other; `hear_join` waits until all have."""
+        """Send the player the port at which the ranks find each other; `hear_join` waits until all have."""
         self.player.tell(Verb.JOIN, str(port).encode())
 
     def hear_join(self) -> None:
         self.player.hear(at_most=8)
 
     def report(self) -> Report:
-        """What it reports about itself."""
+        """What the player reports about itself."""
         return self.player.read_json(Report, self.player.ask(Verb.REPORT))
 
     def __exit__(self, *error: object) -> None:

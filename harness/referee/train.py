@@ -1,4 +1,4 @@
-"""The referee's side of training: it sends one batch at a time, keeps the clock, and has another player score dev.
+"""The referee's side of training: it sends one batch at a time, measures time, and has the dev loss computed.
 
 Shapes: B sequences, T positions; a batch holds T + 1 tokens a sequence.
 """
@@ -31,9 +31,10 @@ from harness.referee.weights import count_trained, parameters_of, serialize, spl
 
 # Largest difference in loss of two players with the same weights, nats: a GPU may sum in another order.
 MAX_COPY_SHIFT = 1e-3
-# Sequences of the last batch on which their losses must agree: state outside the weights changes any of them.
+# Number of sequences of the last batch on which these losses must agree. State outside the weights changes all losses.
 NUM_COPY_SEQUENCES = 2
-# Words in the errors of the libraries that connect ranks: gloo's source path, names of torch and of NCCL.
+# Words in the errors of the libraries that connect ranks (processes of one run): gloo's source path, names of torch
+# and of NCCL.
 LOST_RANK = ("gloo/transport", "DistBackendError", "DistNetworkError", "DistStoreError", "NCCL")
 
 Batch = NDArray[np.int64]
@@ -42,24 +43,24 @@ Batch = NDArray[np.int64]
 def train(
     casting: Casting, tokens: Mapping[SplitName, Tokens], watch: Callable[[RunEvent], None] = lambda event: None
 ) -> Training:
-    """Train one run, from its checkpoint where there is one, and write its weights to the job's folder.
+    """Train one run, from its checkpoint if it has one, and write its weights to the job's folder.
 
-    Raises RunFailedError, InterruptedRunError when the run is to stop (its checkpoint is written), and LlmbenchError
-    where it cannot start.
+    Raises RunFailedError if the run fails, InterruptedRunError if it has to stop (its checkpoint is written), and
+    LlmbenchError if it cannot start.
     """
     started = time.perf_counter()
     track, job, budget = casting.track, casting.job, casting.track.budget
     found = load_checkpoint(job)
     if found is not None and not resumes_exactly(casting):
-        watch(Lost(reason="a part of its training state cannot be saved, so it is trained again from its start"))
+        watch(Lost(reason="a part of its training state cannot be saved in a checkpoint"))
         found = None
     progress, saved = found or (Progress(), None)
     with ExitStack() as stack:
         ranks = start_ranks(casting, stack)
         start, plan = ranks[0].snapshot(), ranks[0].plan
         if tokens_at(plan.shapes, progress.step) != progress.tokens:
-            reason = "budget: its batches have other shapes than before it was interrupted; let batch_shape depend"
-            raise RunFailedError("invalid", f"{reason} on its arguments alone")
+            reason = "budget: the batches have other shapes than before the run was interrupted; let batch_shape depend"
+            raise RunFailedError("invalid", f"{reason} only on its arguments")
         run = _Run(casting, ranks, Dev(casting, tokens["dev"], stack), progress, watch, started)
         batches = Batches(tokens["train"], budget.seq_len, budget.batch_sequences, job.seed)
         run.preparation = (
@@ -84,7 +85,7 @@ def train(
         run.score_dev(batches.rows(*plan.place(run.step - 1)), weights[0])
         parameters = {parameters_of(ranks[0].tensors, each) for each in weights}
         if len(parameters) > 1 and track.device == "cpu":  # GPUs may round differently
-            reason = "processes: those of one run have different weights; update parameters by their gradients alone"
+            reason = "processes: the run's processes have different weights; update parameters only by their gradients"
             raise RunFailedError("invalid", reason)
         return run.finish(start, weights[0], cpu_s)
 
@@ -99,7 +100,7 @@ def start_ranks(casting: Casting, stack: ExitStack) -> list[Session]:
         compiled=str(casting.job.compiled) if track.compile else None,
     )
     done = casting.job.compiled / "done"
-    if track.compile and not done.exists():  # by a player that sees no batch; those that train read its files
+    if track.compile and not done.exists():  # a player without batches compiles; the players that train read its files
         casting.start("compile", assignment.model_copy(update={"compiles": True})).player.close()
         write_atomic(done, "")
     ranks = []
@@ -108,7 +109,7 @@ def start_ranks(casting: Casting, stack: ExitStack) -> list[Session]:
         ranks.append(stack.enter_context(casting.start(f"train-{rank}" if rank else "train", own)))
     if any(session.built != ranks[0].built for session in ranks):
         raise RunFailedError(
-            "invalid", "processes: those of one run built different models; build the model alike in each"
+            "invalid", "processes: the run's processes built different models; build the same model in each"
         )
     if size > 1:
         port = ranks[0].open_port()
@@ -119,7 +120,7 @@ def start_ranks(casting: Casting, stack: ExitStack) -> list[Session]:
 
 
 def hear_all(ranks: Sequence[Session], hear: Callable[[Session], Any]) -> list[Any]:
-    """The answers of all ranks. If one fails, the others lose their connection; the first cause is raised."""
+    """The answers of all ranks. If a rank fails, the others fail with it; the error that caused this is raised."""
     answers, failures = [], []
     for session in ranks:
         try:
@@ -127,7 +128,7 @@ def hear_all(ranks: Sequence[Session], hear: Callable[[Session], Any]) -> list[A
         except RunFailedError as error:
             failures.append(error)
             if len(ranks) > 1:
-                session.player.close()  # the others then do not wait for it
+                session.player.close()  # so that the other ranks do not wait for it
     if failures:
         raise min(failures, key=_is_consequence)
     return answers
@@ -141,17 +142,17 @@ def _is_consequence(error: RunFailedError) -> tuple[bool, bool]:
 
 @dataclass
 class Dev:
-    """The dev split, scored by a separate player that is frozen in between and cannot reach the others."""
+    """The dev split, evaluated by a separate player, which is suspended in between and cannot reach other players."""
 
     casting: Casting
     tokens: Tokens
     stack: ExitStack
     session: Session | None = None
     experts: tuple[ExpertLayer, ...] | None = None
-    """The loads of its experts for the last weights scored, as the player reports them."""
+    """The loads of the model's experts with the last evaluated weights, as the player reports them."""
 
     def score(self, weights: bytes, rows_BT1: Batch) -> tuple[float, float]:
-        """Mean nats per token on dev and on `rows_BT1`. Raises RunFailedError where scoring changes the weights."""
+        """Mean nats per token on dev and on `rows_BT1`. Raises RunFailedError if the evaluation changes the weights."""
         budget = self.casting.track.budget
         if self.session is None:
             assignment = self.casting.assignment(start="empty")
@@ -165,7 +166,7 @@ class Dev:
         if (after := session.snapshot()) != weights:
             pairs = zip(session.tensors, split(session.tensors, after), split(session.tensors, weights), strict=True)
             moved = next(spec.name for spec, one, other in pairs if one != other)
-            reason = f"evaluation_mode: scoring dev changed {moved}; nothing may change in evaluation mode"
+            reason = f"evaluation_mode: computing the dev loss changed {moved}; change no tensor in evaluation mode"
             raise RunFailedError("invalid", reason)
         session.player.freeze()
         return loss, again
@@ -173,7 +174,7 @@ class Dev:
 
 @dataclass
 class _Run:
-    """The referee's state of a run while it trains."""
+    """What the referee knows about a run while the run trains."""
 
     casting: Casting
     ranks: list[Session]
@@ -192,11 +193,11 @@ class _Run:
         self.loss_sum, self.loss_steps = progress.loss_sum, progress.loss_steps
         self.dev_steps = self.ranks[0].plan.dev_steps(self.casting.track.budget.dev_evaluations)
         self.unread = 0
-        """Steps whose losses the players have not read yet; on a GPU several."""
+        """Number of steps whose losses the players have not read yet; several on a GPU."""
 
     @property
     def is_scored(self) -> bool:
-        """Whether dev was scored after the step that was done last."""
+        """Whether the dev loss was computed after the last finished step."""
         return bool(self.curve) and self.curve[-1].step == self.step
 
     def read(self, losses_R: Sequence[Sequence[float]], num_tokens: int) -> None:
@@ -208,7 +209,7 @@ class _Run:
         if num_told not in ({self.unread} if must else {0, self.unread}) or any(
             len(losses) != num_told or min(losses, default=0.0) < 0 for losses in losses_R
         ):
-            raise RunFailedError("error", "its process reported too many or too few losses, or a negative one")
+            raise RunFailedError("error", "the run's process reported too many or too few losses, or a negative one")
         self.unread -= num_told
         for told in zip(*losses_R, strict=True):
             self.loss_sum += sum(told) / len(told)
@@ -216,16 +217,16 @@ class _Run:
         if not math.isfinite(self.loss_sum):
             raise RunFailedError(
                 "diverged",
-                f"the training loss is not finite at step {self.step} of {self.ranks[0].plan.num_steps}",
+                f"the training loss is NaN or infinite at step {self.step} of {self.ranks[0].plan.num_steps}",
             )
         if losses_R[0]:
             loss_nats = sum(losses[-1] for losses in losses_R) / len(losses_R)
             self.watch(Step(step=self.step, tokens=self.tokens, loss_nats=loss_nats, train_s=self.clock.train_s))
 
     def score_dev(self, batch_BT1: Batch, weights: bytes | None = None) -> None:
-        """Score dev with the current weights, and compare the player that trains with the one that scores.
+        """Compute the dev loss, and compare the losses of the training and of the evaluating player on a few sequences.
 
-        Raises RunFailedError where they differ, the loss is not finite, or the run is hopeless.
+        Raises RunFailedError if the losses differ or are not finite, or if the dev loss is above the run's limit.
         """
         first, limit = self.ranks[0], self.casting.job.give_up
         rows_BT1, train_s = batch_BT1[:NUM_COPY_SEQUENCES], self.clock.train_s
@@ -236,8 +237,8 @@ class _Run:
         if not abs(own - again) <= MAX_COPY_SHIFT:
             raise RunFailedError(
                 "invalid",
-                "weights: the model that trains and one with its saved weights give different losses; keep what it "
-                "learns in parameters and persistent buffers",
+                "weights: the model in training and a copy with its saved weights give different losses; keep all "
+                "that the model learns in parameters and persistent buffers",
             )
         point = CurvePoint(
             step=self.step, train_s=train_s, train_loss_nats=self.loss_sum / self.loss_steps, dev_loss_nats=loss
@@ -246,11 +247,12 @@ class _Run:
         self.loss_sum, self.loss_steps = 0.0, 0
         if limit is not None and len(self.curve) == limit.evaluation and loss > limit.dev_loss_nats:
             raise RunFailedError(
-                "hopeless", f"dev loss {loss:.4f} at step {self.step} is above the limit of {limit.dev_loss_nats:.4f}"
+                "hopeless",
+                f"dev loss {loss:.4f} at step {self.step} is above the run's limit {limit.dev_loss_nats:.4f}",
             )
 
     def save_where_due(self) -> None:
-        """Write a checkpoint where one is due. Raises InterruptedRunError where the run is to stop."""
+        """Write a checkpoint if it is time for one. Raises InterruptedRunError if the run has to stop."""
         job, stops = self.casting.job, self.casting.should_stop()
         if not stops and time.perf_counter() - self.saved < job.checkpoint_every_s:
             return
@@ -281,7 +283,7 @@ class _Run:
         return self.progress.wall_s + time.perf_counter() - self.started
 
     def finish(self, start: bytes, weights: bytes, cpu_s: float) -> Training:
-        """Write the weights; return the run's record of training. `start` are the weights before the first batch."""
+        """Write the weights and return the results of training. `start` are the weights before the first batch."""
         first, job = self.ranks[0], self.casting.job
         content = serialize(first.tensors, weights)
         write_atomic(job.weights, content)

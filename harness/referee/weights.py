@@ -11,8 +11,8 @@ from harness.core.errors import LlmbenchError
 from harness.core.runs import RunFailedError
 from harness.player.protocol import TensorSpec
 
-# The format's names of types, in the order in which its own writer puts tensors: the most aligned first
-# (github.com/huggingface/safetensors, tensor.rs).
+# Names of types in safetensors files. The format's own library writes tensors in this order, those with the largest
+# elements first (github.com/huggingface/safetensors, tensor.rs).
 _TYPES = {
     "int64": "I64", "float64": "F64", "float32": "F32", "int32": "I32", "bfloat16": "BF16", "float16": "F16",
     "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
@@ -43,12 +43,12 @@ def deserialize(content: bytes) -> dict[str, bytes]:
         return {name: content[start + first : start + end] for name, (first, end) in offsets.items()}
     except (ValueError, KeyError, TypeError, struct.error, AttributeError) as error:
         raise LlmbenchError(
-            "the weights are not a safetensors file; delete the run's folder and train it again"
+            "the weights file of a run is not a safetensors file; delete the run's folder and train it again"
         ) from error
 
 
 def split(tensors: Sequence[TensorSpec], weights: bytes) -> list[bytes]:
-    """The bytes of each tensor."""
+    """Cut the bytes of all weights into the bytes of each tensor."""
     parts, offset = [], 0
     for spec in tensors:
         parts.append(weights[offset : offset + spec.num_bytes])
@@ -57,11 +57,11 @@ def split(tensors: Sequence[TensorSpec], weights: bytes) -> list[bytes]:
 
 
 def in_order(tensors: Sequence[TensorSpec], weights: dict[str, bytes]) -> bytes:
-    """The weights in the order that a player loads. Raises RunFailedError where the model has other tensors."""
+    """The weights in the order that a player loads. Raises RunFailedError if the model has other tensors."""
     parts = [weights.get(spec.name, b"") for spec in tensors]
     sizes = [spec.num_bytes for spec in tensors]
     if len(parts) != len(weights) or list(map(len, parts)) != sizes:
-        raise RunFailedError("invalid", "weights: the model that scores has other tensors than the one that trained")
+        raise RunFailedError("invalid", "weights: the model has other tensors in evaluation than it had in training")
     return b"".join(parts)
 
 
@@ -72,9 +72,9 @@ def parameters_of(tensors: Sequence[TensorSpec], weights: bytes) -> bytes:
 
 
 def count_trained(tensors: Sequence[TensorSpec], start: bytes, end: bytes) -> int:
-    """Number of trained values: in parameters, and in other tensors that changed between start and end; tied ones once.
+    """Number of trained values: those of parameters, and of other tensors that changed; tied tensors count once.
 
-    Which tensors are parameters or tied is what the player reports; changes and equality are checked here.
+    The player reports which tensors are parameters and which are tied. Changes and equality are checked here.
     """
     parts = dict(zip([spec.name for spec in tensors], split(tensors, end), strict=True))
     count = 0

@@ -1,4 +1,4 @@
-"""Finds reasons not to compare runs: they differ in more than the recipe, or their times cannot be compared."""
+"""Finds reasons why runs cannot be compared: they differ in more than the recipe, or their times are not comparable."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from harness.core.runs import FinishedRun
 from harness.rule.stats import seed_problems, value_problems
 
-SHORTEST_S = 1e-6  # a shorter training time means that the clock was not running
+SHORTEST_S = 1e-6  # a shorter training time means that the time was not measured
 
 
 def comparability_problems(
@@ -20,11 +20,11 @@ def comparability_problems(
     paired: bool = True,
     loads: bool = True,
 ) -> dict[str, str]:
-    """Reason code -> what differs, for each reason not to compare these runs; empty if they can be compared.
+    """The reasons why these runs cannot be compared, as reason code -> what differs; empty if they can be.
 
     `timed`: the verdict depends on times, so each run must have been alone on the machine, and the two runs of a pair
-    must have followed each other. `paired`: runs at the same position are a pair. `loads`: the two runs of a pair (else
-    all runs) must have shared the machine with equally many runs.
+    must have been trained one right after the other. `paired`: runs at the same position are a pair. `loads`: the two
+    runs of a pair (all runs, if there are no pairs) must have shared the machine with equally many other runs.
     """
     runs = [*records, *candidates]
     problems: dict[str, str] = {}
@@ -37,15 +37,13 @@ def comparability_problems(
             _note_difference(problems, "mixed_load", [run.provenance.jobs for run in group])
     seeds = [run.seed for run in records], [run.seed for run in candidates]
     for code in seed_problems(*seeds, paired=paired):
-        problems[code] = f"record's seeds {seeds[0]}, candidate's {seeds[1]}"
+        problems[code] = f"the record has the seeds {seeds[0]}, the candidate {seeds[1]}"
     if timed:
         if any(run.provenance.jobs != 1 for run in runs):
-            problems["shared_machine"] = f"runs at a time: {sorted({run.provenance.jobs for run in runs})}"
+            problems["shared_machine"] = f"runs at the same time: {sorted({run.provenance.jobs for run in runs})}"
         if parted := _parted_pair(runs):
-            one, two = parted
-            problems["not_interleaved"] = (
-                f"seed {one.seed} ended {one.training.ended}, then seed {two.seed} {two.training.ended}"
-            )
+            seeds_of = " and ".join(str(run.seed) for run in parted)
+            problems["not_interleaved"] = f"two runs that ended one after the other have the seeds {seeds_of}"
     if any(run.training.train_s < SHORTEST_S for run in runs):
         problems["no_time"] = f"a training time is below {SHORTEST_S} s"
     if value_problems([run.evaluation.val_loss for run in runs], [run.training.train_s for run in runs]):
@@ -82,12 +80,12 @@ _SAME_EVERYWHERE: dict[str, Callable[[FinishedRun], Any]] = {
     "mixed_machines": lambda run: run.provenance.machine,
     "mixed_threads": lambda run: run.provenance.threads,
     "mixed_packages": lambda run: run.provenance.packages,
-    "mixed_clocks": lambda run: "unstated" if run.evaluation.eval_cpu_s is None else "stated",
+    "mixed_clocks": lambda run: "not measured" if run.evaluation.eval_cpu_s is None else "measured",
 }
 
 
 def _note_difference(problems: dict[str, str], code: str, values: Sequence[Any]) -> None:
-    """Add a problem with values[0] and the first value that differs from it, if there is one."""
+    """If the values differ, add to `problems` the first value and the first one that differs from it."""
     for value in values:
         if value != values[0]:
             one, other = values[0], value

@@ -1,4 +1,4 @@
-"""The criteria of each lane: the claimed gain, and the guards on other quantities."""
+"""What a candidate must show, for each lane (the kind of claim): its gain, and limits on loss and times (guards)."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ LANES: tuple[Lane, ...] = ("loss", "speed", "simplicity")
 
 
 class Guard(Strict):
-    """One criterion and its numbers."""
+    """The result of one criterion."""
 
     quantity: Quantity
-    """`loss` is in nats per token. `time` (of training) and `evaluation_time` (of scoring val) are the logarithm of the
-    ratio record / candidate."""
+    """What is compared. A `loss` is in nats per token. `time` (of training) and `evaluation_time` (of computing the val
+    loss) are compared by the logarithm of the ratio record / candidate."""
     gain: float | None
     """None if too few runs count. The times of resumed runs do not count."""
     margin: float
     ci_low: float | None
     ci_high: float | None
-    """`ci_low` and `ci_high` are the ends of the two-sided interval at the look's level or, for times in the lane
-    `loss`, at `time_level`."""
+    """`ci_low` and `ci_high` are the ends of the two-sided confidence interval. Each end has the one-sided level of the
+    last look. Exceptions are `evaluation_time`, and `time` in the lane `loss`: they have the track's `time_level`."""
     p_value: float | None
     passed: bool
 
 
 def margin_of(rule: Rule, lane: Lane, added_statements: int) -> float:
-    """Value that the claimed gain must exceed: the price of the added statements or, in the lane simplicity, minus the
-    tolerance."""
+    """Value that the claimed gain must exceed: the price of the added statements or, in the lane `simplicity`, minus
+    the track's `loss_tolerance`."""
     if lane == "simplicity":
         return -rule.loss_tolerance
     price = rule.loss_per_statement if lane == "loss" else rule.speed_per_statement
@@ -47,7 +47,10 @@ def margin_of(rule: Rule, lane: Lane, added_statements: int) -> float:
 def criteria_of(
     records: Sequence[FinishedRun], candidates: Sequence[FinishedRun], rule: Rule, lane: Lane, margin: float
 ) -> tuple[Criterion, ...]:
-    """The criterion of the claimed gain, then the guards. Times are compared within pairs or with the stored runs."""
+    """The criterion of the claimed gain, followed by the guards (limits on loss and times).
+
+    Times are compared within pairs, or with the stored runs of the record.
+    """
     design = rule.design
 
     def arms(read: Callable[[FinishedRun], float], records: Sequence[FinishedRun] = records) -> dict[str, Any]:
@@ -89,7 +92,7 @@ LEAST_CPU_S = 0.01
 
 
 def training_seconds(run: FinishedRun) -> float:
-    """Seconds of training: the player's processor time on a CPU, the wall-clock time on a GPU.
+    """Seconds of training: on a CPU the processor time of the training process, on a GPU the wall-clock time.
 
     Load on the machine changes processor time only a little, but wall-clock time a lot. A GPU rarely waits for its
     CPU.
@@ -98,13 +101,13 @@ def training_seconds(run: FinishedRun) -> float:
 
 
 def evaluation_seconds(run: FinishedRun) -> float:
-    """Seconds of one pass over val: processor time if it was measured on a CPU, else wall-clock time."""
+    """Seconds to compute the val loss once: processor time if it was measured on a CPU, else wall-clock time."""
     cpu_s = run.evaluation.eval_cpu_s if run.provenance.machine.gpu is None else None
     return max(run.evaluation.eval_s if cpu_s is None else cpu_s, LEAST_CPU_S)
 
 
 def as_guard(criterion: Criterion, finding: Finding) -> Guard:
-    """A guard made from the finding of one contest. If the values have no spread, it has only the gain."""
+    """The result of a criterion for one contest. If the values do not vary, it has a gain, but no p-value."""
     has_spread = bool(finding.estimate.standard_error > 0)
     return Guard(
         quantity=criterion.quantity,

@@ -1,4 +1,4 @@
-"""The rule for per-seed numbers of any trainer, by one test or by looks that were declared before."""
+"""Judges per-seed numbers of any trainer, by one test or by several tests after declared numbers of pairs (looks)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from harness.rule.verdict import Decision, Verdict, weigh
 
 ARMS = ("candidate", "record")
 FUTILITY_ALPHA = 0.5
-"""A look rejects if the mean gain is not above the margin, as on the tracks."""
+"""With this value a look rejects if the mean gain is not above the margin, as on the tracks."""
 LAST_LOOK = 64
-"""Largest look. Computing the levels of later looks takes too long."""
+"""Largest number of pairs of a look. For more pairs, computing the significance levels takes too long."""
 SMALLEST_LOOKS_ALPHA = 1e-6
-"""Smallest alpha with looks. For a smaller one, the integration that gives their levels is not exact enough."""
+"""Smallest alpha with looks. For a smaller alpha, the integral for the significance levels is not exact enough."""
 POWER = 0.8
 MOST_SEEDS = 10_000
 """Largest value of `seeds_needed`."""
@@ -46,12 +46,12 @@ class Numbers(Strict):
     margin: float = 0.0
     """Value that the gain must exceed, in the unit of the values."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
-    """One-sided level of the one test, or of all looks together."""
+    """One-sided significance level of the one test, or of all looks together."""
     sigma: Annotated[float, Field(gt=0)] | None = None
-    """Standard deviation of a single value, if it is known before. Then a z-test replaces the t-test."""
+    """Standard deviation of a single value, if it is known beforehand. Then a z-test replaces the t-test."""
     lower_is_better: bool = True
     candidate_seeds: tuple[Count, ...] | None = None
-    """Seeds of the candidate's values, if known. They must differ."""
+    """Seeds of the candidate's values, if known. No two may be equal."""
     record_seeds: tuple[Count, ...] | None = None
 
     @model_validator(mode="after")
@@ -62,7 +62,7 @@ class Numbers(Strict):
             raise ValueError("'paired' needs 'record', because a target has no pairs; leave 'paired' out")
         if self.paired and self.sigma is not None:
             raise ValueError(
-                "'sigma' is the deviation of single values and cannot be combined with 'paired'; leave one of them out"
+                "'sigma' is the standard deviation of a single value and does not fit 'paired'; leave one of them out"
             )
         for name in ARMS:
             seeds = getattr(self, f"{name}_seeds")
@@ -74,9 +74,9 @@ class Numbers(Strict):
 
     def _check_looks(self) -> None:
         if list(self.looks) != sorted(set(self.looks)) or self.looks[0] < 2 or self.looks[-1] > LAST_LOOK:
-            raise ValueError(f"'looks' must increase, from 2 or more to {LAST_LOOK} or less")
+            raise ValueError(f"the numbers in 'looks' must increase and lie between 2 and {LAST_LOOK}")
         if self.sigma is not None:
-            raise ValueError("'looks' cannot be combined with a known deviation; leave out 'looks' or 'sigma'")
+            raise ValueError("'looks' and 'sigma' (a known standard deviation) do not fit together; leave one out")
         if self.record is not None and not self.paired:
             raise ValueError("'looks' need paired values; pair the values or leave out 'looks'")
         if self.alpha < SMALLEST_LOOKS_ALPHA:
@@ -90,12 +90,12 @@ class Judgement(Strict):
     """`accepted` if p <= alpha; `undecided` if the test could not be made or needs a further look; else `rejected`."""
     test: TestName
     p_value: float | None
-    """One-sided p-value. With looks, the stage-wise p over all looks up to this one."""
+    """One-sided p-value. With looks, it covers all looks up to this one."""
     gain: float | None
     """Mean of record (or target) minus candidate; candidate minus record if higher values are better."""
     ci_low: float | None
-    """`ci_low` and `ci_high` are the ends of the two-sided interval at level 1 - 2 alpha. With looks, it holds at
-    all looks at once."""
+    """`ci_low` and `ci_high` are the ends of the two-sided confidence interval at level 1 - 2 alpha. With looks, this
+    level holds for all looks together."""
     ci_high: float | None
     n: Count
     """Number of the candidate's values."""
@@ -103,7 +103,7 @@ class Judgement(Strict):
     """Reason codes. `reasons.explain` gives a sentence for each."""
     paired: bool = False
     alpha: float = 0.01
-    """One-sided level that `p_value` must not exceed."""
+    """One-sided significance level. For acceptance, `p_value` must not exceed it."""
     interval_level: float = 0.98
     """1 - 2 alpha."""
     looks: tuple[Count, ...] = ()
@@ -115,14 +115,15 @@ class Judgement(Strict):
     seeds_needed: int | None = None
     """Number of seeds in each arm with which one test would accept with a probability of 80 %, if the true gain is the
     measured one. It is rough, because gain and deviation come from few seeds. 10000 stands for 10000 or more. None if
-    accepted, if the gain is not above the margin, or if the deviation is not known."""
+    accepted, if the gain is not above the margin, or if the
+    standard deviation is not known."""
     notes: tuple[str, ...] = ()
     """Sentences on how the file was read, if there were several ways."""
 
 
 @dataclass(frozen=True)
 class DeclaredLooks:
-    """Looks of a comparison outside a track. Their levels are computed so that the false-accept rate is `alpha`."""
+    """Looks of a comparison outside a track, with significance levels that give the false-accept rate `alpha`."""
 
     looks: tuple[int, ...]
     alpha: float
@@ -132,9 +133,9 @@ class DeclaredLooks:
 
 
 def judge_numbers(numbers: Numbers, notes: tuple[str, ...] = ()) -> Judgement:
-    """Make the test that fits the design. The choice of the test does not depend on the values.
+    """Judge the numbers by the test for their design (a target, pairs, or two independent arms), at all looks or once.
 
-    Raises UndecidedError if no look decided yet and the number of pairs lies between two looks.
+    Raises UndecidedError if no look has decided and the number of pairs lies between two looks.
     """
     sign = 1.0 if numbers.lower_is_better else -1.0
     candidate = [sign * value for value in numbers.candidate]
@@ -172,9 +173,9 @@ def judge_numbers(numbers: Numbers, notes: tuple[str, ...] = ()) -> Judgement:
 def _sequential(
     record: np.ndarray, candidate: np.ndarray, numbers: Numbers, blank: Callable[..., Judgement]
 ) -> Judgement:
-    """Replay all looks, as in a confirmation.
+    """Make all looks in order, as in a confirmation.
 
-    Raises UndecidedError if no look decided yet and the number of pairs lies between two looks.
+    Raises UndecidedError if no look has decided and the number of pairs lies between two looks.
     """
     num, unit = len(candidate), "values" if numbers.record is None else "pairs"
     if num < numbers.looks[0]:
@@ -206,8 +207,8 @@ def _sequential(
     found = weigh([own], rule, verdict, record.tolist(), candidate.tolist())
     if found.next_look is not None and num > found.pairs:
         raise UndecidedError(
-            f"{num} {unit} lie between the looks {found.pairs} and {found.next_look}, where nothing may be decided; "
-            f"the next look needs {found.next_look} {unit}, {found.next_look - num} more"
+            f"no decision: you declared looks (tests) at {found.pairs} and {found.next_look} {unit}, and there are "
+            f"{num}; add {found.next_look - num} {unit} for the next look"
         )
     known = ("decision", "reasons", "p_value", "gain", "ci_low", "ci_high", "look", "next_look")
     return blank(**{key: getattr(found, key) for key in known})
@@ -243,7 +244,7 @@ def _seeds_needed(record: list[float] | float, candidate: list[float], numbers: 
 
 
 def _power(shift: float, df: float, alpha: float) -> float:
-    """Power of a one-sided test at `alpha` if the true gain lies `shift` standard errors above the margin."""
+    """Probability that a one-sided test at `alpha` accepts a true gain of `shift` standard errors above the margin."""
     from scipy.special import nctdtr, ndtr, ndtri, stdtrit
 
     if df >= NORMAL_DF:

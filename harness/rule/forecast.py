@@ -1,6 +1,7 @@
-"""Forecasts how a contest ends and what it costs, by simulating contests with screen and confirmation.
+"""Forecasts how a contest (one candidate against the record) ends and how long it takes, by simulating contests.
 
-Assumptions: losses are normal, the two runs of a seed are not correlated, and no guard on time decides.
+Screen and confirmation are both simulated. Assumptions: losses are normal, the losses of the two runs of a pair are not
+correlated, and the limits on time are not exceeded.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ TimeSource = Literal["kept runs", "matrix rate"]
 
 
 class Cost(NamedTuple):
-    """Cost of a stage up to the end of one look."""
+    """Cost of a stage (screen or confirmation) up to the end of one look (test)."""
 
     runs: float
     slots: float
@@ -89,7 +90,7 @@ def trained_arms(rule: Rule, stage: Stage) -> int:
 
 
 def filled(rule: Rule, stage: Stage, look: int, jobs: int) -> int:
-    """Number of seeds to train up to a look, rounded up so that all `jobs` places are in use."""
+    """Number of seeds to train for a look, rounded up so that `jobs` runs are always trained at the same time."""
     arms = trained_arms(rule, stage)
     return math.ceil(arms * look / jobs) * jobs // arms
 
@@ -117,7 +118,7 @@ class StageCost(Strict):
 
 
 class Expected(Strict):
-    """What to expect of a candidate with a given gain. Costs are means over all contests, passed by the screen or not.
+    """What to expect of a candidate with a given gain. Costs are means over all contests, with confirmation or without.
 
     The cost of the screen counts only the candidate's runs.
     """
@@ -164,7 +165,7 @@ def make_plan(
     if sd is None:
         raise LlmbenchError(
             f"tracks/{name}.toml has no rule.noise_nats, from which a plan is made; measure it with "
-            f"`llmbench noise --save --track {name}` and write it there"
+            f"`llmbench noise --save --track {name}` and write it into that file"
         )
     margin = statements * rule.loss_per_statement
     screen, confirmation = (look_costs(rule, stage, jobs) for stage in ("screen", "confirmation"))

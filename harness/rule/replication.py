@@ -1,4 +1,4 @@
-"""Pure functions of verdicts: what a re-run says about a claim, and a record's state after its challenges."""
+"""What a re-run says about a filed claim, and the state of a record after its challenges (re-runs on new seeds)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ State = Literal["", "provisional", "disputed", "retracted"]
 
 
 def rule_in_pairs(rule: Rule) -> Rule:
-    """The rule for a re-run of a claim. Both arms are trained, even on a track that compares with stored runs.
+    """The rule for a re-run of a claim. Record and candidate are both trained, even on a track with stored runs.
 
-    The stored runs are part of the claim, so their luck would affect every re-run too. The levels for stored runs come
-    from a union bound. With pairs, the exact false-accept rate of these levels is a little below alpha.
+    The claim's candidate was compared with the stored runs. If these are worse than usual by chance, a re-run against
+    them overestimates the gain in the same way. The significance levels of such a track come from a union bound. For
+    pairs, the exact false-accept rate of these levels is a little below alpha; it becomes the new alpha.
     """
     if rule.design == "paired":
         return rule
@@ -28,11 +29,12 @@ def rule_in_pairs(rule: Rule) -> Rule:
 
 
 def rule_again(rule: Rule) -> Rule:
-    """The rule for a re-run of a record: pairs at the levels of `rule`, and no early stop at a small gain.
+    """The rule for a re-run of a record: pairs, the significance levels of `rule`, and no early stop at a small gain.
 
-    A confirmation may stop early if the mean gain is not above the margin; at worst a record is missed. A re-run that
-    stops early would leave the claim open. So a look ends a re-run only if it shows the gain, or if its interval
-    excludes the gain. The false-accept rate stays below the rule's alpha.
+    A confirmation stops early if the mean gain is not above the margin. At worst a record is missed. A re-run that
+    stopped in this way would say nothing about the claim. So a look (test) ends a re-run early only if it shows a gain
+    above the margin, or if the interval of the gain lies below the margin. The false-accept rate stays below the rule's
+    alpha.
     """
     return rule_in_pairs(rule).model_copy(update={"futility_alpha": None})
 
@@ -40,10 +42,10 @@ def rule_again(rule: Rule) -> Rule:
 def outcome_of_record(claim: Verdict, again: Verdict) -> Outcome:
     """What a re-run says about the claim of a record.
 
-    A rejection refutes the claim if one of these also holds: a run of the candidate failed; its first run gave exactly
-    the record's numbers; the interval lies below the claimed gain (always so if it is not above the margin); the val
-    loss is shown to be worse than the lane allows. A failed guard on time refutes nothing, because times of different
-    machines cannot be compared.
+    A re-run that rejects refutes the claim if one of these also holds: a run of the candidate failed; the candidate's
+    first run gave exactly the record's losses; the interval of the gain lies below the claimed gain and reaches below
+    the margin; the val loss is shown to be worse than the claim allows. A rejection because of time refutes nothing,
+    because times of different machines cannot be compared.
     """
     if again.decision != "rejected":
         return "confirmed" if again.decision == "accepted" else "open"
@@ -54,7 +56,7 @@ def outcome_of_record(claim: Verdict, again: Verdict) -> Outcome:
 
 
 def _upper(found: Verdict | Guard) -> float:
-    """Upper end of the two-sided interval. Without an interval, the gain; without a gain, infinity."""
+    """Upper end of the two-sided interval; the gain if there is no interval; infinity if there is no gain either."""
     end = found.gain if found.ci_high is None else found.ci_high
     return math.inf if end is None else end
 
@@ -66,7 +68,7 @@ def outcome_of_negative(again: Verdict) -> Outcome:
 
 
 def outcome_of_challenge(filed: Outcome, again: Outcome) -> Outcome:
-    """What a further re-run of the record, with outcome `again`, says about a challenge's filed outcome."""
+    """Whether a further re-run of the record, with the outcome `again`, confirms the outcome that a challenge filed."""
     if "open" in (filed, again):
         return "open"
     return "confirmed" if filed == again else "refuted"
@@ -75,9 +77,9 @@ def outcome_of_challenge(filed: Outcome, again: Outcome) -> Outcome:
 def state_after(outcomes: Sequence[Outcome]) -> State:
     """A record's state after challenges with these outcomes, in this order.
 
-    A record is provisional until a challenge confirms it. A refutation makes it disputed, until a later confirmation. A
-    second refutation without a confirmation in between retracts it for good. An earlier confirmation does not soften a
-    later refutation.
+    A record is provisional until a challenge confirms it. A refutation makes it disputed, until a later challenge
+    confirms it. A second refutation without a confirmation in between retracts it for good. Confirmations before a
+    refutation do not weaken it.
     """
     doubt = 0
     for outcome in outcomes:

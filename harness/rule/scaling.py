@@ -1,9 +1,10 @@
-"""How a gain changes with compute: its slope, a forecast for another size, and the compute that it is worth.
+"""How a gain changes with compute: its slope, a forecast for another size, and the extra compute that equals the gain.
 
-A *rung* is a track of one size. Each rung has its own pairs with their own standard deviation. Slope and forecast are
-weighted sums of the rungs' mean gains. The variance of such a sum follows from the means' variances. Its degrees of
-freedom are Welch's (1947), as for the difference of two means. Compute is the number of floating-point operations of a
-run. Assumption: a gain is linear in the logarithm of compute to base ten. This fits best for sizes that are close.
+A *rung* is a track of one size. Each rung has its own pairs of runs with their own standard deviation. Slope and
+forecast are weighted sums of the rungs' mean gains. The variance of such a sum follows from the means' variances. Its
+degrees of freedom are Welch's (1947), as for the difference of two means. Compute is the number of floating-point
+operations of a run. Assumption: a gain is linear in the logarithm of compute to base ten. This fits best for sizes that
+are close to each other.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Rung(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A value and the ends of its two-sided interval. Without spread, both ends equal the value."""
+    """A value and the ends of its two-sided confidence interval. If gains do not vary, both ends equal the value."""
 
     value: float
     low: float
@@ -41,7 +42,7 @@ class Interval(NamedTuple):
 
 
 def gain_at(rung: Rung, level: float = 0.9) -> Interval:
-    """Mean gain on one rung, with its interval at `level`. Raises LlmbenchError for fewer than two pairs."""
+    """Mean gain on one rung, with its confidence interval at `level`. Raises LlmbenchError for fewer than two pairs."""
     return _weighted([rung], np.ones(1), level)
 
 
@@ -55,10 +56,10 @@ def slope(rungs: Sequence[Rung], level: float = 0.9) -> Interval:
 
 
 def forecast(rungs: Sequence[Rung], compute: float, level: float = 0.9, *, pairs: int | None = None) -> Interval:
-    """The gain at another compute, on the line through the rungs' gains.
+    """The gain at the compute `compute`, by the line that is fitted to the rungs' gains.
 
-    With `pairs`, the interval is for the mean of so many new pairs, with the spread of the nearest rung. Without, it is
-    for the line itself. Raises LlmbenchError like `slope`.
+    If `pairs` is given, the interval is for the mean gain of so many new pairs, with the variance of the nearest rung.
+    Otherwise it is for the line itself. Raises LlmbenchError like `slope`.
     """
     x = _log_compute(rungs)
     weights = 1 / len(x) + (math.log10(compute) - x.mean()) * (x - x.mean()) / ((x - x.mean()) ** 2).sum()
@@ -71,14 +72,14 @@ def compute_multiple(base: Sequence[tuple[float, float]], compute: float, gain: 
     """Compute that the base needs for a loss that is lower by `gain`, as a multiple of `compute`.
 
     `base` holds (compute, val loss) of the base on each rung. Between rungs the loss is taken to be linear in the
-    logarithm of compute; outside them, the nearest slope is continued. Raises LlmbenchError if the base's loss does not
-    fall from rung to rung, or if no rung has the compute `compute`.
+    logarithm of compute; outside them, the line through the two nearest rungs is continued. Raises LlmbenchError if the
+    base's loss does not fall from rung to rung, or if no rung has the compute `compute`.
     """
     points = sorted(base)
     x, loss = (np.array(values, dtype=float) for values in zip(*points, strict=True))
     x = np.log10(x)
     if len(points) < 2 or not (np.diff(loss) < 0).all() or compute not in dict(points):
-        raise LlmbenchError("a gain has a multiple of compute only where the base's loss falls over two sizes or more")
+        raise LlmbenchError("a multiple of compute needs sizes on which the base's loss falls; name other tracks")
     start = dict(points)[compute]
 
     def needed(gain: float) -> float:
@@ -93,8 +94,9 @@ def compute_multiple(base: Sequence[tuple[float, float]], compute: float, gain: 
 def order_kept(first: Sequence[float], second: Sequence[float], level: float = 0.9) -> Interval:
     """Share of pairs of ideas whose gains are in the same order on two sizes. By chance it is 1/2.
 
-    The interval is a percentile bootstrap over the ideas (Efron, 1979), because pairs with a common idea are not
-    independent. Equal gains count half. Raises LlmbenchError for fewer than two ideas.
+    `first` and `second` hold each idea's gain on one size. The interval is a percentile bootstrap over the ideas
+    (Efron, 1979), because pairs with a common idea are not independent. Equal gains count half. Raises LlmbenchError
+    for fewer than two ideas.
     """
     if len(first) < FEWEST_IDEAS:
         raise LlmbenchError("an order needs two ideas that were measured on both sizes; measure more ideas")
@@ -110,7 +112,7 @@ def order_kept(first: Sequence[float], second: Sequence[float], level: float = 0
 
 
 def share(hits: int, count: int, level: float = 0.9) -> Interval:
-    """The share `hits` / `count` with Wilson's interval (1927)."""
+    """The share `hits` / `count` with Wilson's confidence interval (1927)."""
     from scipy.special import ndtri
 
     z, found = float(ndtri((1 + level) / 2)), hits / count
@@ -138,12 +140,12 @@ def typical_deviation(gains: Sequence[Sequence[float]]) -> float | None:
 def _log_compute(rungs: Sequence[Rung]) -> Array:
     x = np.log10([rung.compute for rung in rungs])
     if len(set(x.tolist())) < 2:
-        raise LlmbenchError("a slope needs two sizes of different compute; name more tracks")
+        raise LlmbenchError("a slope needs two sizes that differ in compute; name more tracks")
     return x
 
 
 def _weighted(rungs: Sequence[Rung], weights: Array, level: float, more: float = 0.0) -> Interval:
-    """Weighted sum of the rungs' mean gains, with its interval. `more` is an additional variance."""
+    """Weighted sum of the rungs' mean gains, with its confidence interval. `more` is an additional variance."""
     from scipy.special import stdtrit
 
     if any(len(rung.gains) < FEWEST_PAIRS for rung in rungs):

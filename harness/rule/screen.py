@@ -1,8 +1,8 @@
-"""The screen, on arrays. After a candidate's first runs it drops the candidate, passes it on, or needs more runs.
+"""The screen: after a candidate's first few runs it drops the candidate, passes it on, or asks for more runs.
 
-It compares the mean gain with the track's known noise. It has no guaranteed error rate: a candidate that passes goes on
-to the confirmation on fresh seeds, and only the confirmation decides. Shapes: seeds are the last axis; any axes before
-it are independent contests.
+It compares the mean gain with the track's known noise. Its error rate is not guaranteed. A candidate that passes goes
+on to the confirmation on new seeds, and only the confirmation can accept it. The functions take arrays: seeds are the
+last axis, and each position on the axes before it is an independent contest (one candidate against the record).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from harness.rule.stats import Array
 
 
 def units(gains_S: Array, margin: float, rule: Rule) -> Array:
-    """Mean gain minus price, in units of the track's `noise_nats`. Raises ValueError if the track declares no noise."""
+    """Mean gain minus `margin`, divided by the track's `noise_nats`. Raises ValueError if there is none."""
     if rule.noise_nats is None:
         raise ValueError("a track without noise_nats has no screen")
     found: Array = (gains_S.mean(-1) - margin) / rule.noise_nats
@@ -23,7 +23,10 @@ def units(gains_S: Array, margin: float, rule: Rule) -> Array:
 
 
 def replay_screen(gains_S: Array, margin: float, rule: Rule) -> Replay:
-    """Replay all looks, for every contest at once. Decisions: 1 is passed, -1 is dropped, 0 needs more runs."""
+    """The decision on every contest: 1 is passed, -1 is dropped, 0 needs more runs.
+
+    All looks (tests after declared numbers of runs) are made in order; the first decision is final.
+    """
     *contests, available = gains_S.shape
     decision, look = np.zeros(contests, dtype=np.int64), np.zeros(contests, dtype=np.int64)
     limits = zip(rule.screen_looks, rule.screen_pass, rule.screen_drop, strict=True)

@@ -1,7 +1,8 @@
-"""The looks of a confirmation, on arrays: which contests are accepted, are rejected, or need more pairs.
+"""The *looks* of a confirmation: tests after declared numbers of pairs. Each accepts, rejects, or needs more pairs.
 
-`verdict.decide` uses this module for one contest, `benchmarks/verdict.py` for a hundred thousand simulated ones.
-Shapes: seeds are always the last axis; any axes before it are independent contests.
+All functions take arrays and judge many contests (one candidate against the record) at once. `verdict.decide` uses
+this module for one contest, `benchmarks/verdict.py` for a hundred thousand simulated ones.
+Shapes: seeds are always the last axis; each position on the axes before it is an independent contest.
 """
 
 from __future__ import annotations
@@ -24,18 +25,21 @@ Counts = NDArray[np.int64]
 Quantity = Literal["loss", "time", "evaluation_time"]
 
 SIZE_TOLERANCE = 0.01
-"""Largest relative error allowed between the false-accept rate of a track's levels and alpha."""
+"""Largest allowed relative difference between alpha and the false-accept rate of a track's significance levels."""
 NODES = 200
-"""Number of points in each of three grids over the statistic: one is even, two are dense beside an edge. With four
-times as many points and twice as many angles, the false-accept rate of usual looks changes by less than 0.1 %."""
+"""Number of points in each of three grids over the statistic: one is even, two are dense on the sides of an edge. With
+four times as many points and twice as many angles, the false-accept rate of usual looks changes by less than 0.1 %."""
 ANGLES = 32
-"""Number of Gauss-Legendre nodes for the integral of one step."""
+"""Number of Gauss-Legendre nodes for the integral over one further pair."""
 SMALLEST_P, LARGEST_P = 1e-150, 1 - 2.0**-53
-"""Range of the levels for which quantiles and their squares are finite."""
+"""Range of significance levels for which quantiles and their squares are finite."""
 
 
 class Looks(Protocol):
-    """Numbers of pairs after which a contest may be decided, with levels. A track's rule states them, or the user."""
+    """When a contest may be decided: after which numbers of pairs (`looks`), at which significance levels (`levels`).
+
+    The rule of a track states them; outside a track, the user does.
+    """
 
     @property
     def looks(self) -> tuple[int, ...]: ...
@@ -59,22 +63,22 @@ class Criterion:
     margin: float
     design: Design
     level: float | None = None
-    """None if the gain must be shown at the level of each look. A guard on time has its own level. At that level it
-    passes if the gain is shown to be above the margin, and blocks if the gain is shown to be below. Otherwise the next
-    look is needed; at the last look the mean decides."""
+    """One-sided significance level of a limit on time; None for a criterion that uses the level of each look. A limit
+    on time passes if its gain is shown to be above the margin, and rejects if it is shown to be below. Otherwise the
+    next look is needed; at the last look the mean decides."""
     counts: Flags | None = None
     """Which pairs count, equal for all contests; None if all pairs count."""
     missed: str
     """Reason code if the last look does not show the gain."""
     hopeless: str
-    """Reason code if an earlier look excludes the gain."""
+    """Reason code if a look before the last rejects because of this criterion."""
     unclear: str = ""
-    """Reason code if a look neither shows nor excludes the gain, for a criterion with its own level."""
+    """Reason code if a look does not decide about a criterion that has its own level."""
 
     def arms(self, num_pairs: int) -> tuple[Array, Array]:
         """The values of record and candidate in the first `num_pairs` pairs, without pairs that do not count.
 
-        All stored runs of a record count.
+        All stored runs of the record count.
         """
         counted = slice(None) if self.counts is None else self.counts[:num_pairs]
         candidate = self.candidate[..., :num_pairs][..., counted]
@@ -89,17 +93,18 @@ class Finding(NamedTuple):
     estimate: Estimate
     low: Array
     high: Array
-    """`low` and `high` are the ends of the two-sided interval at the look's level, or at the criterion's own level."""
+    """`low` and `high` are the ends of the two-sided confidence interval. Each end has the one-sided level of the
+    criterion if it has one, else that of the look."""
     p: Array
-    """One-sided p-value of this look, without the other looks."""
+    """One-sided p-value of the test at this look alone."""
     passes: Flags
     hopeless: Flags
     unclear: Flags
-    """Whether the gain is neither shown nor excluded because the values have no spread or too few pairs count."""
+    """Whether the criterion cannot be decided, because the values do not vary or too few pairs count."""
 
 
 class Replay(NamedTuple):
-    """The state of each contest after all looks that have enough pairs."""
+    """The state of each contest after all looks for which there are enough pairs."""
 
     decision: Counts
     """1 for accepted, -1 for rejected, 0 for undecided."""
@@ -133,7 +138,7 @@ def find(criterion: Criterion, look: int, rule: Looks) -> Finding:
 
 
 def replay(criteria: Sequence[Criterion], rule: Looks) -> Replay:
-    """Replay all looks in order, for every contest at once. The first decision is final."""
+    """Make all looks in order, for every contest at once. The first decision is final."""
     *contests, available = criteria[0].candidate.shape
     decision, look = np.zeros(contests, dtype=np.int64), np.zeros(contests, dtype=np.int64)
     for number, num_pairs in enumerate(rule.looks, start=1):
@@ -198,7 +203,7 @@ def _crossing(looks: tuple[int, ...], quantiles: tuple[float, ...]) -> float:
     at_first = float(stdtr(first - 1, -t_first))
     share = (nodes + 1) / 2
     total = 0.0
-    # The pieces of the integral are finer near the bar, where acceptance at a later look is likely.
+    # The pieces of the integral are finer near the quantile, where acceptance at a later look is likely.
     edges = 1 - (1 - np.linspace(0, 1, 200)) ** 3
     for low, high in itertools.pairwise(edges):
         mass = (low + (high - low) * share) * (1 - at_first)
@@ -250,16 +255,17 @@ def _one_step(
 
 
 WEIGHTS = ((3, 4, 5, 6, 7, 8), (1.0, 1.3, 1.6, 2.0, 2.8, 4.0))
-"""Looks of a contest of eight pairs, and the ratio of their levels. Tracks use some of them (benchmarks/verdict)."""
+"""Looks of a contest of eight pairs, and the ratios of their significance levels. Tracks use some of these looks
+(benchmarks/verdict)."""
 
 
 def usual_weights(looks: Sequence[int]) -> list[float]:
-    """The ratio of the levels at these looks, interpolated in WEIGHTS by each look's share of the last look."""
+    """The ratios of the significance levels at these looks, interpolated in WEIGHTS by look / last look."""
     return [float(np.interp(8 * look / looks[-1], *WEIGHTS)) for look in looks]
 
 
 def spend(looks: Sequence[int], weights: Sequence[float], alpha: float) -> tuple[float, ...]:
-    """Levels in the ratio `weights` that give a paired design the false-accept rate `alpha`."""
+    """Significance levels in the ratios `weights` with which paired tests have the false-accept rate `alpha`."""
     from scipy.optimize import brentq
 
     def missed(scale: float) -> float:
@@ -270,13 +276,13 @@ def spend(looks: Sequence[int], weights: Sequence[float], alpha: float) -> tuple
 
 
 def check_levels(rule: Looks) -> None:
-    """Raises LlmbenchError if the levels do not give the false-accept rate alpha."""
+    """Raises LlmbenchError if the significance levels of `rule` do not give the false-accept rate alpha."""
     if rule.design == "stored":  # for stored runs only a union bound is known
         size, exact = sum(rule.levels), False
     else:
         size, exact = false_accept_rate(rule.looks, rule.levels), True
     if size > rule.alpha * (1 + SIZE_TOLERANCE) or (exact and size < rule.alpha * (1 - SIZE_TOLERANCE)):
         raise LlmbenchError(
-            f"rule.levels accept a candidate without any gain with a probability of {size:.5f}, which must be "
-            f"rule.alpha, {rule.alpha}; multiply each level by about {rule.alpha / size:.4f}"
+            f"rule.levels accept a candidate without any gain with a probability of {size:.5f}, but the track's "
+            f"rule.alpha is {rule.alpha}; multiply each of rule.levels by about {rule.alpha / size:.4f}"
         )

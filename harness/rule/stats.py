@@ -1,11 +1,12 @@
 """Statistical tests of a comparison. scipy is loaded when a test is first used.
 
-A gain is record minus candidate, because lower losses and times are better. Every test is one-sided: does the true gain
-exceed `margin`? A test that cannot be made (one value, no variance, NaN, infinity, arms of unequal length) gives a
-reason code and no p-value, so it can never accept.
+A gain is record minus candidate, because lower losses and times are better. Every test is one-sided: it asks whether
+the true gain exceeds `margin`. A test that cannot be made (one value, no variance, NaN, infinity, arms of unequal
+length) gives a reason code and no p-value, so it can never accept.
 
-The formulas work on arrays (`Estimate`), so the same code is used for three seeds and for a million simulated contests.
-Shapes: S is the number of seeds, always the last axis; any axes before it are independent contests.
+The formulas work on arrays (`Estimate`), so the same code judges one candidate and a million simulated ones.
+Shapes: S is the number of seeds, always the last axis. Each position on the axes before it is an independent contest
+(one candidate against the record).
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ TestName = Literal["one_sample_t", "welch_t", "paired_t", "z", "two_sample_z"]
 
 LARGEST = 1e100  # the square of a larger number may overflow; no loss and no time is that large
 ROUNDING = 8 * 2.0**-52  # a spread below eight units in the last place is rounding, not noise
-SMALLEST_ALPHA = 1e-12  # far below any level in use; quantiles are still finite
-FEWEST_SIGN_FLIPS = 7  # pairs; with six the smallest p is 1/64, above any alpha in use
+SMALLEST_ALPHA = 1e-12  # far below any significance level in use; quantiles are still finite
+FEWEST_SIGN_FLIPS = 7  # pairs; with six pairs the smallest possible p is 1/64, above any alpha in use
 MOST_SIGN_FLIPS = 20  # pairs, which give 2**20 sums; with more pairs the t-test needs no such check
 
 
 class Estimate(NamedTuple):
-    """A mean gain, its standard error (0 if the values have no spread) and its degrees of freedom."""
+    """A mean gain, its standard error (0 if the values do not vary) and its degrees of freedom."""
 
     gain: Array
     standard_error: Array
@@ -45,14 +46,15 @@ class GainTest(NamedTuple):
     alpha: float
     gain: float | None = None
     ci_low: float | None = None
-    """Lower end of the two-sided interval at level 1 - 2 alpha. It is above the margin exactly if p < alpha."""
+    """Lower end of the two-sided confidence interval at level 1 - 2 alpha. It is above the margin if and only if
+    p < alpha."""
     ci_high: float | None = None
     p_value: float | None = None
     reasons: tuple[str, ...] = ()
 
     @property
     def passes(self) -> bool:
-        """Whether the gain is shown to exceed the margin at level `alpha`."""
+        """Whether the test shows, at the significance level `alpha`, that the gain exceeds the margin."""
         return self.p_value is not None and self.p_value <= self.alpha
 
 
@@ -67,9 +69,10 @@ def gain_test(
 ) -> GainTest:
     """Test whether the candidate's gain over the record, or over a fixed target, exceeds `margin`.
 
-    A fixed target needs Student's t. Two independent arms, whose variances may differ, need Welch's t (Welch 1947).
-    `paired` arms, in which values at the same position are a pair, need Student's t of the differences. If `sigma`, the
-    standard deviation of a single value, is known, the test is the z-test.
+    Values are compared with a fixed target by Student's t-test, and two independent arms, whose variances may differ,
+    by Welch's t-test (Welch 1947). `paired` arms, in which values at the same position are a pair, are compared by
+    Student's t-test of the differences. If `sigma`, the standard deviation of a single value, is known, the test is a
+    z-test.
     """
     target = record if isinstance(record, int | float) else None
     arms = [candidate] if isinstance(record, int | float) else [record, candidate]
@@ -112,7 +115,7 @@ def seed_problems(record: Sequence[int], candidate: Sequence[int], *, paired: bo
 
 
 def pair_correlation(record: Sequence[float], candidate: Sequence[float]) -> float | None:
-    """Pearson's correlation of the two arms over the pairs; None for fewer than three pairs or without spread."""
+    """Pearson's correlation of the two arms over the pairs; None without variance or for fewer than three pairs."""
     if len(record) != len(candidate) or len(record) < 3 or value_problems(record, candidate):
         return None
     arms = np.asarray([record, candidate], dtype=float)
@@ -142,17 +145,17 @@ def sign_flip_p(record: Sequence[float], candidate: Sequence[float], *, margin: 
 
 
 def estimate(record_S: Array, candidate_S: Array, design: Design) -> Estimate:
-    """Estimate each contest's mean gain under a design. Each arm needs at least two seeds.
+    """Estimate each contest's mean gain for a design. Each arm needs at least two seeds.
 
-    `paired`: values at the same position are a pair. `stored`: independent arms with equal spread. `welch`: independent
-    arms with any spread (Welch 1947).
+    `paired`: values at the same position are a pair. `stored`: independent arms with equal variances. `welch`:
+    independent arms with any variances (Welch 1947).
     """
     if design == "paired":
         num = candidate_S.shape[-1]
         scale = np.maximum(np.abs(record_S), np.abs(candidate_S)).max(-1)
         gains = record_S - candidate_S
         return Estimate(gains.mean(-1), _deviation(gains, scale) / math.sqrt(num), np.asarray(num - 1.0))
-    if design == "stored":  # Student's t with the pooled variance, which assumes equal spread
+    if design == "stored":  # Student's t-test with the pooled variance, which assumes equal variances
         arms = (record_S, candidate_S)
         df = sum(arm.shape[-1] - 1 for arm in arms)
         variance = sum(_deviation(arm) ** 2 * (arm.shape[-1] - 1) for arm in arms) / df
@@ -173,7 +176,7 @@ def known_sigma(record_S: Array, candidate_S: Array, sigma: float) -> Estimate:
 
 
 def p_value(found: Estimate, margin: float) -> Array:
-    """One-sided p-value for a gain above the margin. NaN if there is no spread; NaN is never below a level."""
+    """One-sided p-value for a gain above the margin. NaN, which no test accepts, if the standard error is 0."""
     from scipy.special import stdtr
 
     usable = found.standard_error > 0
@@ -182,7 +185,7 @@ def p_value(found: Estimate, margin: float) -> Array:
 
 
 def bounds(found: Estimate, alpha: float) -> tuple[Array, Array]:
-    """Lower and upper one-sided bounds of the gain, each at level `alpha`. Without spread, both equal the gain."""
+    """Lower and upper bound of the gain, each one-sided at level `alpha`. Without variance, both equal the gain."""
     from scipy.special import stdtrit
 
     reach = -stdtrit(found.df, alpha) * found.standard_error
@@ -190,7 +193,7 @@ def bounds(found: Estimate, alpha: float) -> tuple[Array, Array]:
 
 
 def _deviation(values_S: Array, scale: Array | None = None) -> Array:
-    """Standard deviation over the seeds; 0 if rounding of values of size `scale` could explain it."""
+    """Standard deviation over the seeds; 0 if rounding errors of numbers as large as `scale` could explain it."""
     scale = np.abs(values_S).max(-1) if scale is None else scale
     found = values_S.std(-1, ddof=1)
     return np.where(found > ROUNDING * scale, found, 0.0)

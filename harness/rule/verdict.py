@@ -1,9 +1,9 @@
-"""Makes a verdict from pairs. `run`, `submit`, `verify` and the benchmarks call the same pure functions.
+"""Makes a verdict from pairs of runs. `run`, `submit`, `verify` and the benchmarks call the same pure functions.
 
 A candidate goes through two stages. The *screen* compares its first runs with the record's on public seeds. It drops
-the candidate or passes it on. The *confirmation* decides, on seeds that nobody chose. Each look accepts the candidate,
-rejects it as hopeless, or asks for more pairs; the last look accepts or rejects. Earlier looks are always replayed
-first, so more pairs cannot change a verdict.
+the candidate or passes it on. The *confirmation* decides, on seeds that nobody chose. It makes a test after declared
+numbers of pairs (its *looks*). Each look accepts the candidate, rejects it, or asks for more pairs; the last look
+accepts or rejects. Earlier looks are always made again first, so more pairs cannot change a verdict.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Verdict(Strict):
     """The rule's decision about a set of pairs, with its numbers.
 
     `gain`, `margin` and the interval are in nats per token in the lanes `loss` and `simplicity`. In the lane `speed`
-    they are logarithms of the time ratio record / candidate. Gain and interval are None before the first look, and if
-    the runs cannot be compared.
+    they are logarithms of the time ratio record / candidate. Gain and interval are None before the first look (test),
+    and if the runs cannot be compared.
     """
 
     decision: Decision
@@ -46,28 +46,28 @@ class Verdict(Strict):
     stage: Stage
     """`screen`, which drops a candidate or passes it on, or `confirmation`. Only a confirmation accepts."""
     reasons: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Stable codes, the deciding ones first. `reasons.explain` gives a sentence for each."""
+    """Reason codes, the deciding ones first. `reasons.explain` gives a sentence for each."""
     details: tuple[Line, ...] = ()
-    """If runs cannot be compared: the values that differ."""
+    """The values that differ, if the runs cannot be compared; the cause, if a run failed."""
     pairs: Count
-    """Number of pairs used: the first ones, as many as the look needs."""
+    """Number of pairs used: as many of the first pairs as the last look needed."""
     look: Count
-    """Number of the look, counted from 1; 0 before the first."""
+    """Number of the last look that was made, counted from 1; 0 before the first."""
     next_look: int | None
     """Number of pairs that the next look needs; None if the verdict is final or more pairs would not help."""
     design: Literal["paired", "stored"]
     gain: float | None = None
     margin: float
     units: float | None = None
-    """In a screen: mean gain minus margin, in units of the track's `noise_nats`."""
+    """In a screen: mean gain minus margin, divided by the track's `noise_nats`."""
     ci_low: float | None = None
-    """Lower end of the interval at level 1 - 2 alpha, which holds at all looks at once. It is above the margin if the
-    gain is shown. None in a screen."""
+    """Lower end of the confidence interval, whose level 1 - 2 alpha holds for all looks together. It is above the
+    margin if the gain is shown. None in a screen."""
     ci_high: float | None = None
     p_value: float | None = None
-    """One-sided stage-wise p-value over all looks up to this one. None without spread, and in a screen."""
+    """One-sided p-value over all looks up to this one. None if the values do not vary, and in a screen."""
     alpha: float
-    """One-sided level of the confirmation over all looks. `p_value` must not exceed it."""
+    """One-sided significance level of all looks together. For acceptance, `p_value` must not exceed it."""
     sign_flip_p: float | None = None
     """Exact one-sided p-value of the sign-flip test, for seven pairs or more. It is a check and decides nothing."""
     correlation: float | None = None
@@ -76,23 +76,23 @@ class Verdict(Strict):
     """Ratio of training times, candidate / record: geometric mean over the pairs used, without resumed runs."""
     added_statements: int
     guards: tuple[Guard, ...] = ()
-    """The criteria other than the claimed gain."""
+    """Results of all criteria except the claimed gain: limits on loss and times."""
 
     def used(
         self, records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]
     ) -> tuple[tuple[FinishedRun, ...], tuple[FinishedRun, ...]]:
-        """The runs that the verdict uses, of both arms. With stored runs, it uses all of the record's."""
+        """The runs of both arms that the verdict uses. If the record's runs are stored ones, it uses all of them."""
         count = len(records) if self.design == "stored" and self.pairs else self.pairs
         return tuple(records[:count]), tuple(candidates[: self.pairs])
 
 
 def decide(pairs: Sequence[Pair], rule: Rule, *, added_statements: int, lane: Lane = "loss") -> Verdict:
-    """The confirmation's verdict on `pairs`, in the order in which their seeds were drawn.
+    """The confirmation's verdict on `pairs`, which must be in the order in which their seeds were drawn.
 
     `added_statements` is the candidate's number of statements minus the record's. In the lanes `loss` and `speed` each
     added statement raises the margin; removed statements do not lower it. A look uses as many of the first pairs as it
-    needs; further pairs wait for the next look. Raises LlmbenchError if the track's levels do not match its alpha. With
-    finite numbers it raises nothing else.
+    needs; further pairs wait for the next look. Raises LlmbenchError if the significance
+    levels of the track's looks do not fit its alpha. If all numbers are finite, it raises nothing else.
     """
     check_levels(rule)
     arms = [pair.record for pair in pairs], [pair.candidate for pair in pairs]
@@ -129,8 +129,8 @@ def weigh(
 ) -> Verdict:
     """A verdict with the decision, reasons and numbers of the last look that has enough values.
 
-    The first criterion is the claimed gain, the others are guards. `records` and `candidates` are the values whose
-    correlation is stated. There must be enough pairs for the first look.
+    The first criterion is the claimed gain, the others are limits. The verdict states the correlation between
+    `records` and `candidates`. There must be enough pairs for the first look.
     """
     blank = verdict(decision="undecided", reasons=("too_few_pairs",))
     lane, added, stored = blank.lane, blank.added_statements, rule.design == "stored"
@@ -192,7 +192,7 @@ def screen(pairs: Sequence[Pair], rule: Rule, *, added_statements: int) -> Verdi
     """
     verdict = _verdict_for(rule, "loss", "screen", added_statements)
     if not rule.screen_looks or rule.noise_nats is None:
-        raise LlmbenchError("this track declares no screen; judge and file a confirmation")
+        raise LlmbenchError("this track has no screen (no cheap first test); judge and file a confirmation")
     records, candidates = [pair.record for pair in pairs], [pair.candidate for pair in pairs]
     if problems := comparability_problems(records, candidates, timed=False, loads=False):
         return verdict(decision="undecided", reasons=tuple(problems), details=tuple(problems.values()))
@@ -227,10 +227,7 @@ def failed_verdict(
 
 
 def _verdict_for(rule: Rule, lane: Lane, stage: Stage, added_statements: int) -> Callable[..., Verdict]:
-    """A function that makes a verdict, with the values from before the first look as defaults.
-
-    Its caller adds decision, reasons and numbers.
-    """
+    """A function that makes a verdict of decision, reasons and numbers. Its defaults are the values before any look."""
     return partial(
         Verdict,
         lane=lane,
@@ -269,7 +266,7 @@ class Decided(NamedTuple):
     records: tuple[FinishedRun, ...]
     candidates: tuple[FinishedRun, ...]
     """The runs that count. The two runs of a pair are at the same position in `records` and `candidates`. Pairs count
-    up to the first seed that not both arms finished. With stored runs, all runs of the record count."""
+    before the first seed whose two runs did not both finish. With stored runs, all runs of the record count."""
     failed: tuple[FailedRun, ...]
     verdict: Verdict
 
@@ -283,9 +280,9 @@ def decide_arms(
     lane: Lane,
     stage: Stage,
 ) -> Decided:
-    """The verdict on the finished pairs before the first seed without a pair.
+    """The verdict on the pairs before the first seed whose two runs did not both finish.
 
-    If these pairs leave the contest undecided, a failed run decides. Runs with the same seed are a pair. Seeds count in
+    If these pairs do not decide, a failed run does. Runs with the same seed are a pair. Seeds count in
     the order of the runs.
     """
     if stage == "confirmation" and rule.design == "stored":
@@ -303,7 +300,7 @@ def decide_arms(
             verdict = decide(pairs, rule, added_statements=added_statements, lane=lane)
     failed = tuple(run for run in (*records, *candidates) if isinstance(run, FailedRun))
     if failed and verdict.decision == "undecided" and verdict.reasons != ("screen_passed",):
-        # A verdict that is not undecided is final, even if a later run failed.
+        # An accepted or rejected verdict is final, even if a later run failed.
         code: FailureCode = "candidate_failed"
         if failed[0].status == "interrupted":
             code = "run_interrupted"
@@ -318,7 +315,7 @@ def decide_arms(
 
 
 def _pairs(records: Sequence[FinishedRun | FailedRun], candidates: Sequence[FinishedRun | FailedRun]) -> list[Pair]:
-    """The pairs, up to the first seed that not both arms finished."""
+    """The pairs before the first seed whose two runs did not both finish."""
     arms, pairs = [{run.seed: run for run in runs} for runs in (records, candidates)], []
     for seed in dict.fromkeys(run.seed for run in (*records, *candidates)):
         record, candidate = (arm.get(seed) for arm in arms)

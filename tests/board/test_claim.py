@@ -170,7 +170,7 @@ def apply(parts):
     [
         ("import os\ndef apply(parts):\n    return parts\n", 2, "imports 'os'"),
         (FUTURE, 3, "invalid: causality"),
-        (EXPLODE, 3, "diverged: the training loss is not finite"),
+        (EXPLODE, 3, "diverged: the training loss is NaN or infinite"),
         (ASLEEP, 3, "hopeless: dev loss"),
     ],
 )

@@ -189,7 +189,7 @@ class Forged:
         return json.dumps(built)
 play.Built = Forged
 """
-NO_ANSWER = "its process sent an invalid answer"
+NO_ANSWER = "the run's process sent an invalid answer"
 
 
 @pytest.mark.parametrize(
@@ -207,9 +207,12 @@ NO_ANSWER = "its process sent an invalid answer"
         (r"first['name'] = '\ud800'", NO_ANSWER),
         ("first['name'] = 'x' * 301", NO_ANSWER),
         ("first['name'] = ''", NO_ANSWER),
-        ("first['name'] = '__metadata__'", "a tensor is called __metadata__"),  # a safetensors file's own key
+        (
+            "first['name'] = '__metadata__'",
+            "a tensor is called __metadata__, a reserved name",
+        ),  # a safetensors file's own key
         ("first['name'] = built['tensors'][1]['name']", "two tensors have the same name"),
-        ("built['tensors'] *= 4000", "its process sent an answer that is too long"),
+        ("built['tensors'] *= 4000", "the run's process sent an answer that is too long"),
         ("built['tensors'] = [{**first, 'name': str(n), 'shape': []} for n in range(12000)]; first = 0", ""),
         ("built['score'] = 0", NO_ANSWER),
         ("return '[' * 500_000", NO_ANSWER),
@@ -236,11 +239,14 @@ ctypes.CDLL(None).pthread_exit(None)
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("os._exit(255)", "its process ended with code 255"),  # what a lost fork server would say
-        ("os._exit(-9)", "its process ended with code 247"),
-        ("os.close(pipe)\ntime.sleep(60)", "its process closed its pipe and did not exit"),
-        (LEADER, "its process closed its pipe and did not exit"),
-        ("import signal\nsignal.setitimer(signal.ITIMER_REAL, 0.01)\ntime.sleep(60)", "its process crashed: SIGALRM"),
+        ("os._exit(255)", "the run's process ended with code 255"),  # what a lost fork server would say
+        ("os._exit(-9)", "the run's process ended with code 247"),
+        ("os.close(pipe)\ntime.sleep(60)", "the run's process closed its pipe and did not exit"),
+        (LEADER, "the run's process closed its pipe and did not exit"),
+        (
+            "import signal\nsignal.setitimer(signal.ITIMER_REAL, 0.01)\ntime.sleep(60)",
+            "the run's process crashed: SIGALRM",
+        ),
         ("os.write(pipe, struct.pack('!i', 1))\ntime.sleep(60)", "silence: "),  # half a message
         ("for _ in range(600):\n    os.write(pipe, bytes(1))\n    time.sleep(0.1)", "an answer of the wrong size"),
         (
@@ -281,7 +287,7 @@ def test_a_flood_of_threads_ends_by_name(start: Start) -> None:
         threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
     time.sleep(60)
     """
-    with pytest.raises(RunFailedError, match="threads: its process started more than 1000"):
+    with pytest.raises(RunFailedError, match="threads: the run's process started more than 1000"):
         start(flood)
 
 
@@ -327,7 +333,7 @@ def test_a_saved_state_is_capped_and_opens_in_a_player_alone(start: Start) -> No
     bomb = pickle.dumps(print)
     with start(OTHER_STATE.format(state=repr(bomb))) as session:
         assert session.save() == bomb
-        with pytest.raises(RunFailedError, match="the checkpoint does not fit"):
+        with pytest.raises(RunFailedError, match="the checkpoint does not fit the model"):
             session.resume(bomb)
 
 
@@ -360,20 +366,20 @@ play.Program._score = far_apart
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (LOSSES.format(losses="b''"), "its process reported too many or too few losses"),
-        (LOSSES.format(losses="struct.pack('<d', -5.0)"), "its process reported too many or too few losses"),
-        (LOSSES.format(losses="bytes(24)"), "its process reported too many or too few losses"),
+        (LOSSES.format(losses="b''"), "the run's process reported too many or too few losses"),
+        (LOSSES.format(losses="struct.pack('<d', -5.0)"), "the run's process reported too many or too few losses"),
+        (LOSSES.format(losses="bytes(24)"), "the run's process reported too many or too few losses"),
         (LOSSES.format(losses="bytes(7)"), NO_ANSWER),
         (LOSSES.format(losses="struct.pack('<d', float('nan'))"), "diverged: "),
         (LOSSES.format(losses="struct.pack('<d', 1e308)"), "diverged: "),
         (LOSSES.format(losses="bytes(1 << 20)"), "an answer that is too long"),
-        (PATCH + PIPE + TWICE, "error: its process"),
+        (PATCH + PIPE + TWICE, "error: the run's process"),
         (PATCH + "play.Program._weights = lambda self: weights(self)[:-1]", "an answer of the wrong size"),
         (PATCH + "play.Program._weights = lambda self: weights(self) + bytes(1)", "an answer that is too long"),
         (PATCH + "play.Program._weights = lambda self: bytes([255]) * len(weights(self))", "finiteness: "),
         (PATCH + 'play.Program._report = lambda self: b\'{"peak_memory_mib": null, "experts": 1e400}\'', NO_ANSWER),
         (PATCH + "play.Program._report = lambda self: b'[' * (1 << 19)", NO_ANSWER),
-        (PATCH + SPREAD, "finiteness: a loss is not a finite number"),
+        (PATCH + SPREAD, "finiteness: a loss of the model is NaN or infinite"),
     ],
 )
 def test_what_a_player_answers_is_checked_and_crashes_nothing(

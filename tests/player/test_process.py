@@ -125,7 +125,7 @@ def test_a_stop_ends_a_player_within_two_seconds_whatever_it_does(play: Play) ->
 
 def test_a_player_that_says_nothing_is_ended_by_name(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness.player.process, "PREPARE_S", 1.0)
-    assert failure(play, DEAF) == "silence: its process gave no answer for 1 s"
+    assert failure(play, DEAF) == "silence: the run's process gave no answer for 1 s"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux limits memory")
@@ -145,9 +145,9 @@ def test_a_player_that_takes_too_much_memory_is_ended_by_name(play: Play, body: 
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("import ctypes; ctypes.string_at(0)", "its process crashed: SIGSEGV"),
-        ("import os; os.abort()", "its process crashed: SIGABRT"),
-        ("import os; os._exit(3)", "its process ended with code 3"),
+        ("import ctypes; ctypes.string_at(0)", "the run's process crashed: SIGSEGV"),
+        ("import os; os.abort()", "the run's process crashed: SIGABRT"),
+        ("import os; os._exit(3)", "the run's process ended with code 3"),
     ],
 )
 def test_a_crash_is_the_candidates_failure_and_named(play: Play, body: str, words: str) -> None:
@@ -175,9 +175,9 @@ done = struct.pack("!i", 1) + bytes(1)
 )
 def test_what_is_no_answer_ends_the_player_and_nothing_else(play: Play, message: str) -> None:
     assert failure(play, f"{SAY}os.write(pipe, {message})\n{SLEEP}") in (
-        "its process sent an invalid answer",
-        "its process sent an answer that is too long",
-        "its process sent an answer of the wrong size",
+        "the run's process sent an invalid answer",
+        "the run's process sent an answer that is too long",
+        "the run's process sent an answer of the wrong size",
     )
 
 

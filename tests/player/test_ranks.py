@@ -255,8 +255,8 @@ def test_what_is_drawn_at_random_does_not_part_the_processes(together: TrainToge
 @pytest.mark.parametrize(
     ("text", "status", "reason"),
     [
-        (PARTING, "invalid", r"^processes: those of one run have different weights"),
-        (ANY_SIZE, "invalid", r"^processes: those of one run built different models"),
+        (PARTING, "invalid", r"^processes: the run's processes have different weights"),
+        (ANY_SIZE, "invalid", r"^processes: the run's processes built different models"),
         (RAISING, "error", r"^IndexError: the cause \(full log: .*train-1\.log\)$"),
     ],
     ids=["parting", "different", "raising"],
@@ -324,5 +324,5 @@ def test_a_run_of_several_processes_is_lent_as_many_gpus_and_cores(smoke: Track,
     assert lent == ["4,5", "6,7", "4,5"]
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    with pytest.raises(LlmbenchError, match=r"takes 2 GPUs, one per process, and torch finds 1 here"):
+    with pytest.raises(LlmbenchError, match=r"needs 2 GPUs, one for each process, but torch finds 1 here"):
         require_device(on_gpus)

@@ -70,7 +70,9 @@ def test_a_resumed_run_whose_batches_have_other_shapes_is_invalid(
     questions = iter([False, False, False, True])
     with pytest.raises(InterruptedRunError):
         train_tiny(with_batches_of(1), "torn", should_stop=lambda: next(questions))
-    with pytest.raises(RunFailedError, match="budget: its batches have other shapes than before it was interrupted"):
+    with pytest.raises(
+        RunFailedError, match="budget: the batches have other shapes than before the run was interrupted"
+    ):
         train_tiny(with_batches_of(2 * tiny.budget.batch_sequences), "torn")
     assert train_tiny(with_batches_of(1), "torn").tokens == tiny.budget.tokens
 

@@ -155,7 +155,7 @@ def test_json_file_reads_every_key_and_options_override_it(tmp_path: Path) -> No
         (
             "a.json",
             '{"candidate": [1.0], "record": [1.0], "paired": true, "sigma": 1.0}',
-            "cannot be combined with 'paired'",
+            "does not fit 'paired'",
         ),
         ("a.json", '{"candidate": [1.0], "target": 1.0, "candidate_seeds": [1, 2]}', "one seed for each value"),
         ("a.json", '{"candidate": ["1.0"], "target": 1.0}', "candidate.0: "),
@@ -167,7 +167,7 @@ def test_json_file_reads_every_key_and_options_override_it(tmp_path: Path) -> No
         ("a.json", f'{{"candidate": [1{"0" * 5000}], "target": 5.0}}', "not valid JSON"),
         ("a.csv", "", "the first line must be 'arm,seed,value'"),
         ("a.csv", "arm,seed\ncandidate,1\n", "the first line must be 'arm,seed,value'"),
-        ("a.csv", "arm,seed,value\nother,1,1.0\n", "line 2: a single arm must be"),
+        ("a.csv", "arm,seed,value\nother,1,1.0\n", "line 2: 'other' is the only arm"),
         ("a.csv", "arm,seed,value\ncandidate,1\n", "line 2: expected 3 values"),
         ("a.csv", "arm,seed,value\ncandidate,1,2,3\n", "line 2: expected 3 values"),
         ("a.csv", "arm,seed,value\ncandidate,x,1.0\n", "line 2: 'x' is not a seed"),
@@ -216,7 +216,7 @@ def unclear(count: int, **more: Any) -> Numbers:
 def test_between_looks_the_sentence_says_how_many_pairs_are_missing() -> None:
     found = judge_numbers(unclear(5))
     assert (found.decision, found.look, found.next_look) == ("undecided", 2, 8)
-    with pytest.raises(UndecidedError, match=r"6 pairs lie between the looks 5 and 8, .* needs 8 pairs, 2 more"):
+    with pytest.raises(UndecidedError, match=r"looks \(tests\) at 5 and 8 pairs, and there are 6; add 2 pairs"):
         judge_numbers(unclear(6))
     for count in (1, 2):
         few = judge_numbers(unclear(count))
@@ -227,7 +227,7 @@ def test_only_a_test_with_looks_speaks_of_the_last_look() -> None:
     last = judge_numbers(unclear(8))
     once = judge_numbers(unclear(8).model_copy(update={"looks": ()}))
     assert last.reasons[0] == once.reasons[0] == "not_shown"
-    assert "last look" in judgement_sentence(last)
+    assert "last planned test" in judgement_sentence(last)
     assert "look" not in judgement_sentence(once)
     facts = dict(judgement_facts(last))
     assert "98 % interval over all looks" in facts["gain"]
@@ -249,9 +249,9 @@ def test_one_declared_look_is_the_test_itself() -> None:
     [
         ((3, 3), {}, "must increase"),
         ((1, 3), {}, "must increase"),
-        ((3, 65), {}, "to 64 or less"),
+        ((3, 65), {}, "between 2 and 64"),
         ((3,), {"paired": False}, "need paired values"),
-        ((3,), {"paired": False, "sigma": 0.1}, "leave out 'looks' or 'sigma'"),
+        ((3,), {"paired": False, "sigma": 0.1}, "do not fit together; leave one out"),
         ((3,), {"alpha": 1e-7}, "'alpha' must be 1e-06 or more"),
     ],
 )

@@ -149,8 +149,8 @@ BAD: list[tuple[str, str | bytes, dict[str, Any], str]] = [
     ("a.jsonl", lines().replace("3.25", "null"), {}, "line 3: there is no value"),
     ("a.json", "[" * 100_000, {}, "nested too deep"),
     ("a.json", '{"candidate": [1], "target": 2}', {"record_arm": "x"}, "--record-arm does not apply to a JSON file"),
-    ("trainer_state.json", "{}", {}, "is a single run; name the folder"),
-    ("a.json", '{"log_history": []}', {}, "is a single run; name the folder"),
+    ("trainer_state.json", "{}", {}, "belongs to a single run; name the folder"),
+    ("a.json", '{"log_history": []}', {}, "belongs to a single run; name the folder"),
 ]  # fmt: skip
 
 
@@ -206,9 +206,7 @@ def test_the_furthest_checkpoint_of_each_run_counts(tmp_path: Path) -> None:
     with pytest.raises(LlmbenchError, match="seed 3 is missing from arm 'new'"):
         judge_file(tmp_path, {}, Names(record_arm="base"))
     (tmp_path / "new" / "seed2").rename(tmp_path / "new" / "third")
-    with pytest.raises(
-        LlmbenchError, match="new/third has no seed; give its name one, such as seed1, or use --unpaired"
-    ):
+    with pytest.raises(LlmbenchError, match="new/third has no seed in its name; name it like seed1, or use --unpaired"):
         judge_file(tmp_path, {}, Names(record_arm="base"))
     assert judge_file(tmp_path, {"paired": False}, Names(record_arm="base")).test == "welch_t"
 
@@ -228,7 +226,7 @@ def test_event_files_are_read_by_their_tag_and_a_folder_without_any_is_named(
     with pytest.raises(LlmbenchError, match=r"there is no tag 'val_loss' \(did you mean 'val/loss'"):
         judge_file(runs, {}, Names(record_arm="base", tag="val_loss"))
     write(events.parent / "again", events.read_bytes(), events.name)
-    with pytest.raises(LlmbenchError, match=r"'again', '\.' all hold 'val/loss'; keep one for each run"):
+    with pytest.raises(LlmbenchError, match=r"'again', '\.' all hold 'val/loss'; keep one of them"):
         judge_file(runs, {}, Names(record_arm="base", tag="val/loss"))
     shutil.rmtree(events.parent / "again")
     for content in (b"", bytes(range(256)) * 9):

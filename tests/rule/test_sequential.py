@@ -147,7 +147,7 @@ def test_levels_that_spend_two_percent_less_or_more_are_refused_with_the_factor_
         return RULE.model_copy(update={"levels": tuple(by * level for level in LEVELS)})
 
     check_levels(RULE)
-    with pytest.raises(LlmbenchError, match=r"multiply each level by about") as refused:
+    with pytest.raises(LlmbenchError, match=r"multiply each of rule.levels by about") as refused:
         check_levels(times(factor))
     check_levels(times(factor * float(str(refused.value).rsplit(" ", 1)[1])))
 

@@ -365,13 +365,13 @@ def test_resumed_runs_are_compared_in_no_time_with_stored_runs_either() -> None:
 
 def test_a_track_without_a_screen_screens_nothing() -> None:
     for change in ({"noise_nats": None}, {"screen_looks": (), "screen_pass": (), "screen_drop": ()}):
-        with pytest.raises(LlmbenchError, match="declares no screen"):
+        with pytest.raises(LlmbenchError, match="has no screen"):
             screen(contest(0.05, 1), RULE.model_copy(update=change), added_statements=0)
 
 
 def test_a_track_whose_levels_do_not_spend_its_alpha_decides_nothing() -> None:
     loose = RULE.model_copy(update={"levels": (0.002, 0.003, 0.004, 0.006)})
-    with pytest.raises(LlmbenchError, match=r"multiply each level by about 0\.82"):
+    with pytest.raises(LlmbenchError, match=r"multiply each of rule.levels by about 0\.82"):
         decide(contest(0.05), loose, added_statements=0)
 
 

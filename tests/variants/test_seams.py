@@ -280,5 +280,5 @@ def test_a_schedule_of_batches_that_ignores_anothers_is_a_conflict(tiny: Track) 
 
 
 def test_a_track_that_compiles_has_batches_of_one_shape(tiny: Track) -> None:
-    with pytest.raises(LlmbenchError, match="a track that compiles has batches of one shape"):
+    with pytest.raises(LlmbenchError, match="a track with compile = true needs batches of one shape"):
         batches_of(apply_texts(tiny, SHORT_FIRST), tiny.model_copy(update={"compile": True}))

@@ -1,6 +1,7 @@
 """Reads rows from folders FOLDER/ARM/RUN: TensorBoard's event files, or the state that Hugging Face's Trainer saves.
 
-A run's number is the last value of a tag. If a run has several checkpoints, the latest one counts.
+A run's number is the last value of a tag (the name of a logged quantity, such as `val/loss`). If a run has several
+checkpoints, the latest one counts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from harness.rule.files.rows import Row, as_float, listed, quote
 STATE = "trainer_state.json"
 STATE_TAG = "eval_loss"
 EVENTS = "tfevents"
-LAYOUT = "it must hold one folder for each arm, and in it one folder for each run, such as base/seed1"
+LAYOUT = "it must hold one folder for each arm (record, candidate), with one folder for each run, such as base/seed1"
 
 
 class Last(NamedTuple):
@@ -121,7 +122,7 @@ def _last_event(run: Path, files: Sequence[Path], tag: str | None) -> tuple[str,
         raise LlmbenchError(_no_tag(run, tag, [*last]))
     if len(last[tag]) > 1:
         places = listed([str(place.relative_to(run)) for place in last[tag]])
-        raise LlmbenchError(f"{run}: the folders {places} all hold '{tag}'; keep one for each run")
+        raise LlmbenchError(f"{run}: the folders {places} all hold '{tag}'; keep one of them")
     ((_, step, value),) = last[tag].values()
     return tag, Last(value, step)
 

@@ -23,6 +23,7 @@ STDIN = Path("-")
 LARGEST_BYTES = 32 * 2**20
 TABLES = (".csv", ".tsv")
 NO_NAMES = Names()
+WHOLE = "name the folder with one folder for each arm (record, candidate), which holds one folder for each run"
 
 
 class Found(NamedTuple):
@@ -41,9 +42,9 @@ def judge_file(path: Path, options: Mapping[str, object] | None = None, names: N
 
 
 def read_numbers(path: Path, options: Mapping[str, object] | None = None, names: Names = NO_NAMES) -> Found:
-    """Read the file strictly. `options` override the keys of a JSON file.
+    """The numbers of the file. `options` override the keys of a JSON file.
 
-    Raises LlmbenchError with the file, the place and the fix.
+    Raises LlmbenchError for anything unexpected, with the file, the place and the fix.
     """
     given = dict(options or {})
     name = "standard input" if path == STDIN else str(path)
@@ -53,9 +54,7 @@ def read_numbers(path: Path, options: Mapping[str, object] | None = None, names:
         content, more = _sorted(name, rows, names, given)
         return Found(_numbers(name, content | given), (*notes, *more))
     if STATE in path.name or EVENTS in path.name:
-        raise LlmbenchError(
-            f"{name} is a single run; name the folder that holds one folder for each arm, and in each its runs"
-        )
+        raise LlmbenchError(f"{name} belongs to a single run; {WHOLE}")
     text = _text(path, name)
     start, suffix = text.lstrip()[:1], path.suffix.lower()
     if suffix in TABLES or (start not in ("{", "[") and suffix != ".json"):
@@ -95,7 +94,7 @@ def _text(path: Path, name: str) -> str:
     try:
         size = 0 if path == STDIN else path.stat().st_size
     except OSError:
-        size = 0  # raises, with a sentence
+        size = 0  # reading it below raises the error
     data = (
         b"" if size > LARGEST_BYTES else sys.stdin.buffer.read(LARGEST_BYTES + 1) if path == STDIN else read_bytes(path)
     )
@@ -113,7 +112,7 @@ def _text(path: Path, name: str) -> str:
 
 
 def _whole_json(name: str, text: str, suffix: str, names: Names) -> dict[str, Any] | None:
-    """The one JSON object that the text holds; None if it holds anything else, such as an object in each line."""
+    """The one JSON object that the text holds; None if it holds something else, such as one object in each line."""
     try:
         content = parse_json(text)
     except ValueError as error:
@@ -123,13 +122,11 @@ def _whole_json(name: str, text: str, suffix: str, names: Names) -> dict[str, An
         return None
     if not isinstance(content, dict):
         raise LlmbenchError(
-            f"{name} must hold one JSON object with 'candidate' and 'record' or 'target', or in each line one "
+            f"{name} must hold one JSON object with 'candidate' and either 'record' or 'target', or in each line an "
             "object with 'arm', 'seed' and 'value'"
         )
     if "log_history" in content:
-        raise LlmbenchError(
-            f"{name} is a single run; name the folder that holds one folder for each arm, and in each its runs"
-        )
+        raise LlmbenchError(f"{name} belongs to a single run; {WHOLE}")
     return None if (names.arm_column or "arm") in content else content
 
 

@@ -1,4 +1,4 @@
-"""Sorts the rows of a file, one for each run: which arm is the record or the candidate, and which runs are pairs."""
+"""Sorts the rows of a file, one for each run, into record and candidate, and finds out which runs are pairs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_NAMED = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
-    """The names in a file that the user stated."""
+    """Names in a file (of arms, columns or a tag), as the user gave them; None for a name that was not given."""
 
     record_arm: str | None = None
     candidate_arm: str | None = None
@@ -26,7 +26,7 @@ class Names:
     tag: str | None = None
 
     def refuse_others(self, used: Sequence[str], what: str) -> None:
-        """Raises LlmbenchError if the user stated a name that `what` does not use."""
+        """Raises LlmbenchError if the user gave a name that is not in `used`, the names that `what` uses."""
         for field in fields(self):
             if getattr(self, field.name) is not None and field.name not in used:
                 raise LlmbenchError(f"--{field.name.replace('_', '-')} does not apply to {what}; leave it out")
@@ -85,7 +85,7 @@ def sort_rows(rows: Sequence[Row], names: Names, options: Mapping[str, Any]) -> 
         known = [row for row in own if row.seed is not None]
         if len(known) < len(own) and options.get("paired") is not False and not fixed:
             nameless = next(row for row in own if row.seed is None)
-            raise LlmbenchError(f"{nameless.place} has no seed; give its name one, such as seed1, or use --unpaired")
+            raise LlmbenchError(f"{nameless.place} has no seed in its name; name it like seed1, or use --unpaired")
         if len(known) == len(own):
             own = sorted(own, key=lambda row: row.seed or 0)
             content[f"{arm}_seeds"] = [row.seed for row in own]
@@ -138,8 +138,8 @@ def _two_roles(arms: Sequence[str], names: Names, place: str) -> tuple[str | Non
     if len(arms) == 1:
         if arms[0] not in ("record", "candidate"):
             raise LlmbenchError(
-                f"{place}: a single arm must be named 'record' or 'candidate', found {quote(arms[0])}; add the other "
-                "arm's runs, or give --target"
+                f"{place}: {quote(arms[0])} is the only arm, so there is nothing to compare; add the runs of a second "
+                "arm, or give --target"
             )
         return ("record", None) if arms[0] == "record" else (None, "candidate")
     rest = [arm for arm in arms if arm not in (record, candidate)]
@@ -187,7 +187,7 @@ def _pairing(arms: Mapping[str, Sequence[Row]], options: Mapping[str, Any], *, r
         return bool(asked or looks), "not paired, because a seed is repeated"
     if not asked and not looks:
         if options.get("sigma") is not None:
-            return False, "not paired, because the deviation of single values is given"
+            return False, "not paired, because the standard deviation of single values is given"
         if not common:
             return False, "not paired, because no seed is in both arms"
     for arm, other in (("record", "candidate"), ("candidate", "record")):

@@ -54,8 +54,8 @@ def read_table(name: str, text: str, names: Names) -> tuple[list[Row], list[str]
 def read_lines(name: str, text: str, names: Names) -> tuple[list[Row], list[str]]:
     """The rows of JSON lines, and notes on their keys.
 
-    Each line is one run's object, with the same keys as a table has columns. Other keys are ignored. Raises
-    LlmbenchError with the file, the line and the fix.
+    Each line is the JSON object of one run. Its keys are named like the columns of a table; other keys are ignored.
+    Raises LlmbenchError with the file, the line and the fix.
     """
     rows: list[tuple[str, dict[str, Any]]] = []
     for number, line in enumerate(text.split("\n"), start=1):
@@ -109,7 +109,7 @@ def _rows(
 
 
 def _column(head: str, columns: Sequence[str], role: str, given: str | None) -> str:
-    """Name of the column with the role `role`. Raises LlmbenchError if there is none."""
+    """Name of the column with the role `role` (arm, seed or value). Raises LlmbenchError if there is none."""
     column = given or role
     if column in columns:
         return column
