@@ -173,7 +173,8 @@ def board_markdown(rows: Sequence[Row], multiples: Mapping[str, float]) -> str:
             more.append(f"- Record of `{track}`: {_linked(chosen[0])}{loss}")
     more += [""] if more else []
     if others:
-        counts = ", ".join(f"{title} ({count})" for title, count in others.items())
+        plain = {"negative results": "ideas that were not accepted", "challenges": "records that were trained again"}
+        counts = ", ".join(f"{plain.get(title, title)} ({count})" for title, count in others.items())
         more += [
             f"Other submissions: {counts}. See [all ideas](docs/ideas.md) and [all submissions](leaderboard.csv).",
             "",
