@@ -82,7 +82,7 @@ def file_stamp(path: Path) -> str:
 def exists(path: Path) -> bool:
     """Whether there is a file or folder. Raises OSError if a closed folder hides it; Python 3.14's own says False."""
     try:
-        path.stat()
+        path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True

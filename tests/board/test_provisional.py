@@ -84,8 +84,8 @@ def test_a_page_says_what_a_record_waits_for_and_which_rerun_its_gain_is_of(
     again = load_submission(confirmed.root / CHALLENGE)
     assert again.verdict is not None
     assert again.challenge is not None
-    assert "Provisional: no re-run on seeds that were unknown" in before
-    assert f"submission 3 trained it again and measured a gain of {round(again.verdict.gain, 6):+.4f}" in after
+    assert "Provisional: no re-run has confirmed" in before
+    assert f"submission 3 trained this record again and measured a gain of {round(again.verdict.gain, 6):+.4f}" in after
     assert ('<span class="note">provisional</span>' in before, "Confirmed" in before) == (True, False)
     assert ('<span class="note">confirmed by 3</span>' in after, "Provisional" in after) == (True, False)
     assert f"<code>{again.challenge.merged[:12]}</code>" in pages[1][f"{CHALLENGE}.html"]

@@ -340,7 +340,7 @@ def test_a_folder_that_is_no_repository_is_told_to_use_a_clone(sandbox: Sandbox)
 
 
 def test_a_folder_inside_another_repository_is_not_compared_with_it(template: Repository) -> None:
-    with pytest.raises(LlmbenchError, match="is a folder inside the git repository"):
+    with pytest.raises(LlmbenchError, match="inside the git repository"):
         find_commit(template.root / "harness", "main")
 
 

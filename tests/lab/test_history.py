@@ -179,7 +179,7 @@ def test_an_unfinished_candidate_is_told_the_command_that_goes_on(opened: Machin
     for more in ((), ("--negative",)):
         refusal = opened.sandbox.refuses("submit", "--variant", "token_smear", *SMOKE, *more, code=4)
         assert f"{command}` to train more pairs" in refusal
-        assert "fewer pairs than the first look needs" in refusal
+        assert "fewer pairs than the first" in refusal
     (screen,) = opened.project.runs.glob("smoke/base+token_smear/*/seed-0/run.json")
     screen.rename(kept := screen.with_name("kept"))  # the confirmation was forced
     assert f"{command} --no-screen` to train more pairs" in opened.sandbox.refuses("submit", *SMOKE, code=4)

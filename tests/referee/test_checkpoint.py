@@ -107,7 +107,7 @@ def test_an_interrupted_run_that_cannot_go_on_is_trained_from_its_start_and_says
     events: list[RunEvent] = []
     again = train(casting(tiny, job, text), tiny_tokens, events.append)
     assert isinstance(events[0], Lost)
-    assert "trained again from its start" in events[0].reason
+    assert "cannot be saved" in events[0].reason
     assert next(event.step for event in events if isinstance(event, Step)) == 1
     assert again.weights_sha256 == whole.weights_sha256
     assert again.resumed is None
