@@ -33,7 +33,7 @@ SHIPPED = ("harness", "models", "tracks")
 
 
 def connect() -> Any:
-    """The module `ray`, connected to the running cluster. Raises LlmbenchError without Ray or a cluster."""
+    """The module `ray`, connected to the running cluster. Raises LlmbenchError if Ray or a cluster is missing."""
     try:
         import ray
     except ImportError as error:
@@ -138,7 +138,10 @@ class RayExecutor(Executor):
         return FailedRun(**dict(run), status="interrupted", reason=reason)
 
     def _ask(self, request: str, watch: Watch) -> tuple[Made | Refused | Ended | Lost, dict[str, bytes]]:
-        """Send the request once. Returns the answer, or `Lost` if none came, and the run's files (name -> content)."""
+        """Send the request once.
+
+        Returns the answer, or `Lost` if no answer came, and the run's files (name -> content).
+        """
         errors = self._ray.exceptions
         self.raise_if_stopped()
         events = self._task.remote(self._archive, self._digest, request)
