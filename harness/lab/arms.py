@@ -28,7 +28,7 @@ class Entry(Strict):
     executor: ExecutorName = "local"
     """Name of the executor that makes the runs. Runs of different executors are kept apart."""
     settings: tuple[str, ...] = ()
-    """Changed settings of the track. Runs with such settings are exploratory and cannot be filed."""
+    """Changed settings of the track. Runs with such settings are exploratory and cannot be submitted."""
 
 
 @dataclass(frozen=True)

@@ -99,9 +99,9 @@ class Judged(Strict):
     gain: float | None
     pairs: Count
     number: Count | None
-    """Number of the submission that holds the verdict; None if it is not filed."""
+    """Number of the submission that holds the verdict; None if it is not submitted."""
     state: str
-    """State of the filed record, such as `provisional`; empty if it is confirmed, or if the candidate is no record."""
+    """State of the submitted record, such as `provisional`; empty if it is confirmed, or the candidate is no record."""
     here: bool
     """Whether the candidate was judged on this machine."""
     sources: dict[str, Sha256]
