@@ -1,7 +1,8 @@
-"""Formats and prints text for a terminal, a log or Markdown. The text may come from an untrusted file.
+"""Formats and prints text for a terminal, a log or Markdown.
 
-Lines are wrapped between words on a terminal, but not in a log or a pipe. HTML is not escaped in this file; the code
-that writes HTML pages does that.
+The text may come from an untrusted file, so unprintable characters are escaped before it is printed. Lines are wrapped
+between words on a terminal, but not in a log or a pipe. HTML is not escaped in this file; the code that writes HTML
+pages does that.
 """
 
 from __future__ import annotations

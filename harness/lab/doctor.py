@@ -82,7 +82,7 @@ class TrackOutlook(Strict):
 
 
 class Diagnosis(Strict):
-    """This machine, and what it can run."""
+    """This machine, and which tracks it can train."""
 
     python: str
     packages: dict[str, str]

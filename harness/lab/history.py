@@ -187,7 +187,7 @@ def _read_attempts(project: Project, track: str) -> list[Attempt]:
 
 
 def attempt_number(project: Project, board: Board, track: Track, sources: Mapping[str, str]) -> int:
-    """The number of different candidates judged since the track's last record, including the one with `sources`.
+    """Number of different candidates judged since the track's last record, including the one with code `sources`.
 
     Each candidate counts once, plus the largest number of invalid runs that it had on a single seed.
     """

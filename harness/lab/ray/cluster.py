@@ -1,7 +1,8 @@
 """Runs on the machines of a running Ray cluster: `--executor ray`, see docs/ray.md.
 
-Each run is one Ray task with the track's threads and GPUs. A machine receives this checkout's sources, makes a local
-run with them, and sends back the run's result and weights. If the machine is lost, the run is started again.
+Each run is one Ray task, for which Ray reserves the track's threads and GPUs. A machine receives this checkout's
+sources, makes a local run with them, and sends back the run's result and weights. If the machine is lost, the run is
+started again.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def connect() -> Any:
 
 
 def resources(track: Track) -> dict[str, int]:
-    """The cores and GPUs that one run needs, as Ray names them."""
+    """The cores and GPUs that one run needs, under the names that Ray uses."""
     return {"num_cpus": track.num_threads, "num_gpus": track.num_processes if track.device == "cuda" else 0}
 
 

@@ -60,9 +60,9 @@ class Campaign:
     ) -> None:
         """Prepare to judge each of the variants `names` by itself, with the options of `entry`.
 
-        `asked` identifies this campaign among those of the track. With `files`, results are submitted. No run is
-        started that would end later than `budget_s` seconds from now. Raises LlmbenchError if they cannot be submitted,
-        because the track has no record yet, or states no digests of its tokens.
+        `asked` identifies this campaign among the campaigns on the track. With `files`, results are submitted. No run
+        is started that would end later than `budget_s` seconds from now. Raises LlmbenchError if results cannot be
+        submitted, because the track has no record yet, or states no digests of its tokens.
         """
         self.store = replace(store, observe=self._observe)
         self.project, self.track = store.project, store.track
