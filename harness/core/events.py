@@ -71,7 +71,7 @@ class Made(Strict):
 
 
 class Ended(Strict):
-    """The process on a machine of the cluster has ended. `log` is the end of its stderr."""
+    """The process that made a run on a machine of the cluster has ended. `log` is the last part of its stderr."""
 
     event: Literal["ended"] = "ended"
     code: int

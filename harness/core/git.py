@@ -27,7 +27,10 @@ def git(root: Path, *arguments: str) -> bytes:
 
 
 def find_commit(root: Path, revision: str) -> str:
-    """Full id of the commit that `revision` names. Raises LlmbenchError if there is no such commit or repository."""
+    """Full id of the commit that `revision` names.
+
+    Raises LlmbenchError if `root` has no repository or no such commit.
+    """
     try:
         top = Path(_text(git(root, "rev-parse", "--show-toplevel")).strip())
     except LlmbenchError as error:
@@ -51,10 +54,10 @@ def is_ancestor(root: Path, commit: str) -> bool:
 
 
 def first_commit_with(root: Path, path: str) -> str | None:
-    """Id of the oldest commit on HEAD's main line in which the file is as it is now; None if there is none.
+    """Id of the oldest commit on HEAD's main line whose file `path` has the present content; None if no commit has it.
 
-    The main line is HEAD and its first-parent ancestors. A commit's id depends on the file's content, so nobody knows
-    the id before the file is final. Raises LlmbenchError outside a repository and in a shallow clone, which lacks the
+    The main line is HEAD and its first-parent ancestors. Nobody can know this id before the file is final, because the
+    id depends on the file's content. Raises LlmbenchError outside a repository and in a shallow clone, which lacks the
     history.
     """
     head = find_commit(root, "HEAD")
@@ -80,7 +83,7 @@ MODES = {"100755": "an executable file", "120000": "a link", "160000": "a git re
 
 
 def changed_files(root: Path, commit: str) -> dict[str, Change]:
-    """Path -> how the file there differs between `commit` and the working tree. Ignored files are left out."""
+    """Path -> how the file there differs between `commit` and the working tree. Files that git ignores are left out."""
     options = ("--raw", "--no-renames", "--no-ext-diff", "--ignore-submodules=none", "-z")
     fields = _text(git(root, "diff", *options, commit, "--")).split("\0")[:-1]
     kinds: dict[str, ChangeKind] = {"A": "added", "D": "deleted"}
@@ -97,7 +100,7 @@ def changed_files(root: Path, commit: str) -> dict[str, Change]:
 
 
 def _mode(path: Path) -> str:
-    """The file mode (`Change.mode`) that git would give to a path that it does not track."""
+    """The file mode (`Change.mode`) that git would give to the file at `path`, which git does not track."""
     if path.is_symlink():
         return "120000"
     if path.is_dir():  # git lists an untracked folder's files; it lists a folder itself only if that is a repository
@@ -106,17 +109,17 @@ def _mode(path: Path) -> str:
 
 
 def read_at(root: Path, commit: str, path: str) -> bytes | None:
-    """The file's bytes at `commit`; None if that commit has no such file."""
+    """The bytes of the file `path` in `commit`; None if the commit has no such file."""
     if not git(root, "ls-tree", commit, "--", path):
         return None
     return git(root, "cat-file", "blob", f"{commit}:{path}")
 
 
 def read_all_at(root: Path, commit: str, folder: str, name: str) -> dict[str, bytes]:
-    """Reads the files FOLDER/*/NAME as they are at `commit`. Returns path -> bytes.
+    """Reads the files FOLDER/*/NAME as they are in `commit`. Returns path -> bytes.
 
-    Starts only two git processes. Raises LlmbenchError if git lacks the files' content, as in a partial clone that
-    cannot reach its origin.
+    Starts only two git processes, however many files there are. Raises LlmbenchError if git lacks the files' content,
+    as in a partial clone that cannot reach its origin.
     """
     depth = folder.count("/") + 2
     paths = [p for p in files_at(root, commit, folder) if p.count("/") == depth and p.endswith(f"/{name}")]
@@ -129,7 +132,7 @@ def read_all_at(root: Path, commit: str, folder: str, name: str) -> dict[str, by
 
 
 def files_at(root: Path, commit: str, folder: str) -> list[str]:
-    """Paths of all files under `folder` at `commit`; an empty list if there was no such folder."""
+    """Paths of all files under `folder` in `commit`; an empty list if the commit has no such folder."""
     return _text(git(root, "ls-tree", "-r", "--name-only", "-z", commit, "--", f"{folder}/")).split("\0")[:-1]
 
 

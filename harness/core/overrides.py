@@ -13,10 +13,10 @@ TABLES, VALUES = ("model", "optim", "budget", "data"), ("device", "threads", "co
 
 
 def apply_setting(content: dict[str, Any], setting: str) -> None:
-    """Apply the setting `key=value` to `content`, which is a track's file after parsing.
+    """Apply the setting `key=value` to `content`, the parsed file of a track.
 
-    The value is read as TOML or, if it is not valid TOML, as text. If the setting can change the tokens, the digests
-    of the tokens are removed. Raises LlmbenchError for a key that cannot be set.
+    The value is read as TOML or, if it is not valid TOML, as a string. If the setting can change the tokens, the
+    digests of the tokens are removed from `content`. Raises LlmbenchError for a key that `--set` cannot change.
     """
     key, equals, text = setting.partition("=")
     first, *names = key.split(".")
@@ -49,7 +49,7 @@ def apply_setting(content: dict[str, Any], setting: str) -> None:
 
 
 def _read(text: str) -> Any:
-    """The value that a text states: `2` -> 2, `[1, 2]` -> [1, 2], `cpu` -> "cpu"."""
+    """The value that is written in `text`: `2` -> 2, `[1, 2]` -> [1, 2], `cpu` -> "cpu"."""
     try:
         content = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):

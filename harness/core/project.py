@@ -20,7 +20,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Project:
-    """One checkout of llmbench, found by its `tracks/` and `models/variants/` folders."""
+    """One checkout (clone) of llmbench: a folder that contains `tracks/` and `models/variants/`."""
 
     root: Path
 
@@ -46,15 +46,18 @@ class Project:
 
     @property
     def runs(self) -> Path:
-        """Folder of the runs trained on this machine. Git ignores it; `submit` copies a submission's runs from it."""
+        """Folder of the runs trained on this machine.
+
+        Git ignores it; `submit` copies the runs of a submission out of it.
+        """
         return self.root / "runs"
 
     @classmethod
     def find(cls, start: Path | None = None) -> Project:
         """The checkout that contains `start` (default: the working directory).
 
-        Raises LlmbenchError if there is none. Also raises it if the running code belongs to another checkout, because
-        results must come from the checkout's own code.
+        Raises LlmbenchError if `start` is in no checkout. Also raises it if the running code belongs to another
+        checkout, because the results in a checkout must come from its own code.
         """
         here = (start or Path.cwd()).resolve()
         for folder in (here, *here.parents):
@@ -74,13 +77,20 @@ def sha256(data: bytes) -> str:
 
 
 def file_stamp(path: Path) -> str:
-    """A file's size and the time of its last change, as text. If it is the same as before, the file is unchanged."""
+    """A file's size and the time of its last change, as text.
+
+    A file with the same stamp as before is taken to be unchanged.
+    """
     status = path.stat()
     return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
 
 
 def exists(path: Path) -> bool:
-    """Whether there is a file or folder. Raises OSError if a closed folder hides it; Python 3.14's own says False."""
+    """Whether there is a file or folder at `path`.
+
+    Raises OSError if the permissions of a folder above it hide the answer. `Path.exists` is not used, because in Python
+    3.14 it returns False in this case.
+    """
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -89,7 +99,10 @@ def exists(path: Path) -> bool:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file's bytes. Raises LlmbenchError if it cannot be read, or is a folder, a pipe or a device."""
+    """The file's bytes.
+
+    Raises LlmbenchError if the file cannot be read, or if `path` is a folder, a pipe or a device.
+    """
     try:
         if path.exists() and not path.is_file():
             raise LlmbenchError(f"{path} is not a file but should be one; move it away")
@@ -101,7 +114,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """The file's text, with line ends as they are. Raises LlmbenchError if it cannot be read as UTF-8."""
+    """The file's text, with its line ends unchanged. Raises LlmbenchError if it cannot be read or is not UTF-8."""
     try:
         return read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -109,7 +122,10 @@ def read_text(path: Path) -> str:
 
 
 def submission_folders(project: Project) -> list[Path]:
-    """The folders under `submissions/`, sorted by number. Raises LlmbenchError if a name has no number."""
+    """The folders under `submissions/`, sorted by the number in their names.
+
+    Raises LlmbenchError if a name has no number.
+    """
     if exists(project.submissions) and not project.submissions.is_dir():
         raise LlmbenchError(f"{project.submissions} is not a folder but should be one; move it away")
     paths = (
@@ -132,7 +148,7 @@ def folder_number(folder: Path) -> int | None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents. Raises LlmbenchError if that fails."""
+    """Make the folder `path` and the missing folders above it. Raises LlmbenchError if that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -160,7 +176,7 @@ def write_atomic(path: Path, data: str | bytes) -> None:
 
 
 def write_changed(path: Path, text: str) -> None:
-    """Write a file with `write_atomic`, unless it holds this text already."""
+    """Write `text` to a file with `write_atomic`, unless the file already contains this text."""
     with suppress(LlmbenchError):  # an unreadable file is replaced
         if read_bytes(path) == text.encode():
             return
@@ -168,6 +184,9 @@ def write_changed(path: Path, text: str) -> None:
 
 
 def derive_seed(*key: object) -> int:
-    """A 63-bit seed computed from the values in `key`. Each purpose has its own key, and so its own random stream."""
+    """A 63-bit seed computed from the values in `key`.
+
+    Each use of random numbers has a different key, so that its random numbers are independent of the others.
+    """
     digest = hashlib.sha256("\x1f".join(map(str, key)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

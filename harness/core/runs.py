@@ -77,7 +77,7 @@ class BatchShape(Strict):
 
 
 def tokens_at(shapes: Iterable[BatchShape], step: int) -> int:
-    """Number of training tokens in the first `step` steps of batches with these `shapes`."""
+    """Number of training tokens in the first `step` steps of a run whose batches have these `shapes`."""
     tokens = 0
     for shape in shapes:
         tokens += min(step, shape.steps) * shape.batch_tokens
@@ -125,7 +125,7 @@ class Training(Strict):
 
 
 class Evaluation(Strict):
-    """What was measured on val. Sums are stored, and the scores are computed from them."""
+    """Measurements on val. Cross-entropy and hits are stored as sums, from which the scores are computed."""
 
     nats: Nats
     """Cross-entropy in nats, summed over all predicted tokens."""
@@ -145,12 +145,12 @@ class Evaluation(Strict):
 
     @property
     def val_loss(self) -> float:
-        """Mean cross-entropy, nats per token."""
+        """Mean cross-entropy in nats per token."""
         return self.nats / self.tokens
 
     @property
     def val_accuracy(self) -> float:
-        """Share of the tokens that were predicted right, 0 to 1."""
+        """Share of the tokens, 0 to 1, for which the most probable token was the true one."""
         return self.correct / self.tokens
 
     @property
@@ -160,7 +160,7 @@ class Evaluation(Strict):
 
     @property
     def bits_per_byte(self) -> float:
-        """Cross-entropy in bits, divided by the text's bytes. It can be compared between tokenizers."""
+        """Cross-entropy in bits per byte of the text. Runs with different tokenizers can be compared by it."""
         return self.nats / math.log(2) / self.bytes
 
 
@@ -226,7 +226,7 @@ FailureStatus = Literal["diverged", "hopeless", "invalid", "interrupted", "error
 
 
 class FailedRun(RunIdentity):
-    """A run without a score, with the reason. It has no field for a loss, so it cannot beat another run."""
+    """A run without a score, with the reason. It has no field for a loss, so it cannot win against another run."""
 
     status: FailureStatus
     reason: Line
@@ -251,12 +251,12 @@ class Pair(NamedTuple):
 
 
 def finished(runs: Iterable[FinishedRun | FailedRun]) -> list[FinishedRun]:
-    """The runs that have a score, in their order."""
+    """Those of `runs` that have a score, in the same order."""
     return [run for run in runs if isinstance(run, FinishedRun)]
 
 
 def require_finished(runs: Sequence[FinishedRun | FailedRun]) -> list[FinishedRun]:
-    """Returns `runs` if all have a score. Otherwise raises LlmbenchError with the reason of the first failed run."""
+    """Returns `runs` if each has a score. Otherwise raises LlmbenchError with the reason of the first failed run."""
     for run in runs:
         if isinstance(run, FailedRun):
             raise LlmbenchError(f"{run.recipe} with seed {run.seed} has no score ({run.status}): {run.reason}")
@@ -268,22 +268,22 @@ _RUN: TypeAdapter[FinishedRun | FailedRun] = TypeAdapter(Run)
 
 
 def dump_json(content: BaseModel) -> str:
-    """The JSON text of a file: indented, with one line feed at the end."""
+    """The JSON text that is written to a file for `content`: indented, with one line feed at the end."""
     return content.model_dump_json(indent=1) + "\n"
 
 
 def save_run(path: Path, run: FinishedRun | FailedRun) -> None:
-    """Write one run to a file. A failure leaves the old file as it was."""
+    """Write one run to a file. If writing fails, an older file at `path` stays as it was."""
     write_atomic(path, dump_json(run))
 
 
 def load_run(path: Path) -> FinishedRun | FailedRun:
-    """Read one run. Raises LlmbenchError, which names the file, the key and the fix, if the file is not valid."""
+    """Read one run. If the file is not valid, raises a LlmbenchError that names file and key and says what to do."""
     return read_record(path, _RUN)
 
 
 def parse_json(text: str) -> Any:
-    """Parse one JSON document. Raises ValueError if it is not valid, is nested too deep, or has a key twice."""
+    """Parse one JSON document. Raises ValueError if `text` is not valid JSON, is nested too deep, or repeats a key."""
     try:
         return json.loads(text, object_pairs_hook=_each_key_once)
     except RecursionError as error:
@@ -291,7 +291,7 @@ def parse_json(text: str) -> Any:
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a dictionary of `pairs`. Raises ValueError for a repeated key, which programs may read in different ways."""
+    """Make a dictionary of `pairs`. Raises ValueError for a repeated key: programs may read different values."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
@@ -300,9 +300,9 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_record(path: Path, adapter: TypeAdapter[Parsed], text: str | None = None) -> Parsed:
-    """Read and check one JSON file of any schema. `text` is the file's content, if it was read already.
+    """Read one JSON file of any schema and check it. `text` is the file's content if the caller has already read it.
 
-    Raises LlmbenchError if the file is missing or truncated, has a newer schema, or does not fit the schema.
+    Raises LlmbenchError if the file is missing or truncated, has a newer schema version, or does not fit the schema.
     """
     text = read_text(path) if text is None else text
     try:
@@ -323,7 +323,7 @@ def read_record(path: Path, adapter: TypeAdapter[Parsed], text: str | None = Non
 
 @lru_cache(maxsize=256)  # many submissions hold the same runs of a record
 def _parse(text: str, adapter: TypeAdapter[Parsed]) -> Parsed:
-    """Parse `text`. Raises ValueError if it is not valid JSON, has a key twice, or does not fit the schema."""
+    """Parse `text`. Raises ValueError if it is not valid JSON, repeats a key, or does not fit the schema."""
     record = adapter.validate_json(text)
     if dump_json(record) != text:
         parse_json(text)  # pydantic accepts a repeated key

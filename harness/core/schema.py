@@ -23,7 +23,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Strict(BaseModel):
-    """Base class of all schemas. Objects cannot be changed. Unknown keys, values of another type and NaN are errors."""
+    """Base class of all schemas. Its objects are immutable. Unknown keys, values of a wrong type and NaN are errors."""
 
     model_config = ConfigDict(
         frozen=True, use_attribute_docstrings=True, extra="forbid", strict=True, allow_inf_nan=False
@@ -34,7 +34,7 @@ UNITS = {"h": 3600, "m": 60, "s": 1}
 
 
 def parse_duration(text: str) -> float:
-    """Seconds in a text such as `90m`, `2h`, `1h30m` or `45s`. Raises LlmbenchError for other texts and for zero."""
+    """Seconds in a text such as `90m`, `2h`, `1h30m` or `45s`. Raises LlmbenchError for other forms and for zero."""
     parts = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text)
     found = () if parts is None else parts.groups(default="0")
     seconds = sum(float(count) * unit for count, unit in zip(found, UNITS.values(), strict=bool(found)))

@@ -1,7 +1,8 @@
-"""Formats and prints text for a terminal, a log or Markdown. The text may be untrusted.
+"""Formats and prints text for a terminal, a log or Markdown.
 
-Lines are wrapped between words on a terminal, but not in a log or a pipe. HTML is not escaped in this file; the code
-that writes HTML pages does that.
+The text may come from an untrusted file, so unprintable characters are escaped before it is printed. Lines are wrapped
+between words on a terminal, but not in a log or a pipe. HTML is not escaped in this file; the code that writes HTML
+pages does that.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _ACTIVE = re.compile(
 
 
 def markdown(text: str) -> str:
-    """`text` as one line of Markdown, which also fits a table's cell. Text with markup is put into a code span."""
+    """`text` as one line of Markdown that also fits a table cell. Text that contains markup becomes a code span."""
     text = one_line(text)
     if not _ACTIVE.search(text):
         return text
@@ -57,14 +58,14 @@ def markdown(text: str) -> str:
 
 @cache
 def stderr_console() -> Console:
-    """The one console on standard error. A second one would disturb the live display of the first."""
+    """The only console that writes to standard error. A second one would disturb the live display of this one."""
     from rich.console import Console
 
     return Console(stderr=True)
 
 
 def put(console: Console, text: str, style: str = "", *, whole: bool = False) -> None:
-    """Print one line, without interpreting markup. With `whole` it is not wrapped, so that it can be copied."""
+    """Print one line, without interpreting markup. With `whole` the line is not wrapped, so that users can copy it."""
     from rich.text import Text
 
     text = one_line(text)
@@ -73,13 +74,14 @@ def put(console: Console, text: str, style: str = "", *, whole: bool = False) ->
 
 
 class Heartbeat:
-    """Context manager for a long wait. After each QUIET_S seconds without a line it logs the text that `say` returns.
+    """Context manager for a long wait: prints in a log what is being done.
 
-    On a terminal `say` is not called.
+    Whenever the log has got no line for QUIET_S seconds, it prints the text that `say` returns. On a terminal it prints
+    nothing by itself.
     """
 
     def __init__(self, console: Console, say: Callable[[], str]) -> None:
-        """`say` is called in a thread of its own."""
+        """`say` is called in a separate thread."""
         self.console, self.say = console, say
         self._said_at, self._over = time.monotonic(), threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
@@ -96,7 +98,7 @@ class Heartbeat:
             self._thread.join()
 
     def put(self, line: str) -> None:
-        """Print one line to the log or the terminal, and restart the count of QUIET_S seconds."""
+        """Print one line to the log or the terminal. The next QUIET_S seconds count from this line."""
         self._said_at = time.monotonic()
         put(self.console, line)
 
@@ -108,9 +110,10 @@ class Heartbeat:
 
 @contextmanager
 def patiently(doing: str) -> Iterator[None]:
-    """Context manager for a long wait. After each QUIET_S seconds without a line it logs `doing` and the time so far.
+    """Context manager for a long wait: prints in a log what is being done.
 
-    `doing` says what is being done, such as "checking". On a terminal nothing is logged.
+    Whenever the log has got no line for QUIET_S seconds, it prints `doing`, such as "checking", and the seconds so far.
+    On a terminal it prints nothing.
     """
     begun = time.monotonic()
     with Heartbeat(stderr_console(), lambda: f"{doing}: {time.monotonic() - begun:.0f} s so far"):
@@ -118,7 +121,7 @@ def patiently(doing: str) -> Iterator[None]:
 
 
 def complain(text: str) -> None:
-    """Print an error to standard error without importing rich."""
+    """Print an error to standard error without importing the package rich."""
     text = one_line(text)
     if sys.stderr.isatty():
         text = fit(text, shutil.get_terminal_size().columns)

@@ -57,7 +57,7 @@ class Budget(Strict):
 
 
 class Rule(Strict):
-    """The constants by which candidates are accepted or rejected. The track's file names the source of each."""
+    """The constants by which candidates are accepted or rejected. Comments in the track's file name their sources."""
 
     noise_variant: str
     """A variant that changes only one part's initial values. `llmbench noise` measures seed noise with it."""
@@ -106,12 +106,12 @@ class Rule(Strict):
 
     @property
     def record_runs(self) -> int:
-        """Number of runs of the record on public seeds that judging a candidate needs at most."""
+        """The largest number of runs of the record on public seeds that judging one candidate can need."""
         return max(self.screen_looks[-1:] + self.looks[:1] + (self.stored_runs or 1,))
 
     @property
     def design(self) -> Literal["paired", "stored"]:
-        """`paired`: record and candidate are trained. `stored`: only the candidate; the record's runs are stored."""
+        """`paired`: both recipes are trained. `stored`: the candidate is compared with stored runs of the record."""
         return "paired" if self.stored_runs is None else "stored"
 
     @model_validator(mode="after")
@@ -143,7 +143,7 @@ class Rule(Strict):
 
 
 class Reported(Strict):
-    """A result that others published for this model and data. `llmbench tracks NAME` shows it, the board does not."""
+    """A result that others published for this model and data. `llmbench tracks NAME` shows it, the README does not."""
 
     what: str
     date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
@@ -214,7 +214,7 @@ class Track(Strict):
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all values except `summary` and `reported`. Comments and layout of the file do not count."""
+        """SHA-256 over all values except `summary` and `reported`. Comments and layout of the file do not change it."""
         return self._digest()
 
     @property
@@ -223,7 +223,7 @@ class Track(Strict):
         return self._digest("rule", "seeds")
 
     def _digest(self, *but: str) -> str:
-        """SHA-256 without the keys `but`. Absent keys do not count, so a new optional key changes no old digest."""
+        """SHA-256 over all keys except `but`. Absent keys are left out, so a new optional key changes no old digest."""
         beside = {"summary", "reported", "settings"}  # they change neither training nor rule
         content = self.model_dump(mode="json", exclude={*beside, *but}, exclude_none=True)
         return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
@@ -241,7 +241,7 @@ EXPLORATORY = "exploratory-"
 
 
 def settings_of(track: Track) -> tuple[str, ...]:
-    """The settings of an exploratory track; empty for any other track."""
+    """The `--set` options that changed an exploratory track; empty for any other track."""
     return track.settings if isinstance(track, ExploratoryTrack) else ()
 
 
@@ -251,7 +251,7 @@ def track_names(project: Project) -> list[str]:
 
 
 def load_track(project: Project, name: str, settings: Sequence[str] = ()) -> Track:
-    """Read the track `name`, changed by the `--set` options in `settings`. Raises LlmbenchError with key and fix."""
+    """Read the track `name`, changed by the `--set` options `settings`. Raises LlmbenchError if it is not valid."""
     name = name.removeprefix(EXPLORATORY) if settings else name
     path = project.tracks / f"{name}.toml"
     if not path.is_file():
@@ -262,9 +262,10 @@ def load_track(project: Project, name: str, settings: Sequence[str] = ()) -> Tra
 
 
 def parse_track(path: Path, name: str | None = None, settings: Sequence[str] = (), *, text: str | None = None) -> Track:
-    """Parse one track file strictly. The file must state the name `name` (default: the file's name).
+    """Parse one track file. Its key `name` must have the value `name` (default: the file's name without `.toml`).
 
-    `text` is the file's content, if it was read already. Raises LlmbenchError with the file, the key and the fix.
+    `text` is the file's content if the caller has already read it. If the file is not valid, raises a LlmbenchError
+    that names file and key and says what to do.
     """
     text = read_text(path) if text is None else text
     if len(text) > LONGEST_FILE or max(map(len, text.splitlines()), default=0) > LONGEST_LINE:
@@ -304,7 +305,7 @@ _TABLES: dict[tuple[str | int, ...], Any] = {
 
 
 def explain_validation(error: ValidationError) -> str:
-    """A sentence about the first problem that pydantic found, with the key and the fix."""
+    """A sentence about the first problem that pydantic found: it names the key and says what to do."""
     unknown = (
         "extra_forbidden",
         "unexpected_keyword_argument",

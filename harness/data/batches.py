@@ -1,6 +1,6 @@
-"""Cuts tokens into batches: in the order in which a run trains on them, and into windows for an evaluation.
+"""Cuts tokens into batches: for training in a random order, for an evaluation in the order of the text.
 
-Shapes: N tokens, B sequences of a batch, T positions.
+Letters in shapes: N tokens, B sequences of a batch, T positions of a sequence.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 
 
 class Batches:
-    """The order in which a run trains on the train split. It depends only on step and seed.
+    """The batches of the train split on which a run trains. A batch depends only on its step and the seed.
 
     The split is cut into windows of T tokens that do not overlap. Each epoch visits each window once, in a random order
     that depends on (seed, epoch).
@@ -34,14 +34,15 @@ class Batches:
             )
 
     def batch(self, step: int) -> NDArray[np.int64]:
-        """The batch tokens_BT1 of a step, if all batches have the track's shape."""
+        """The batch tokens_BT1 of a step, in a run whose batches all have the track's shape."""
         return self.rows(step * self.batch_sequences * self.seq_len, self.batch_sequences, self.seq_len)
 
     def rows(self, start: int, sequences: int, length: int) -> NDArray[np.int64]:
-        """A batch tokens_BT1 of `sequences` rows. In a row, the first T tokens are inputs, the last T are targets.
+        """A batch tokens_BT1 of `sequences` rows.
 
-        T is `length`, which divides the track's sequence length. `start` is the index of the batch's first token in the
-        run's order of tokens, a multiple of `length`.
+        The first T tokens of a row are inputs, the last T tokens are targets. T is `length`, a divisor of the track's
+        sequence length. `start` is the index of the batch's first token in the run's order of tokens, a multiple of
+        `length`.
         """
         rows = []
         for index in range(start, start + sequences * length, length):
@@ -58,9 +59,9 @@ def _epoch_order(seed: int, epoch: int, num_windows: int) -> NDArray[np.int64]:
 
 
 def eval_batches(tokens_N: Tokens, seq_len: int, sequences: int) -> list[Tokens]:
-    """The batches tokens_BT1 of an evaluation. They predict every token but the first exactly once, in order.
+    """The batches tokens_BT1 of an evaluation. In them every token but the first is a target once, in the text's order.
 
-    Each batch is a view of `tokens_N`. If the last window is shorter than the others, it is a batch of its own.
+    Each batch is a view of `tokens_N`. If the last window is shorter than the other windows, it forms a separate batch.
     """
     num_windows = (len(tokens_N) - 1) // seq_len
     batches: list[Any] = []

@@ -1,8 +1,9 @@
 """The cache of a track's tokens: memory-mapped arrays, checked against the digests that the track's file states.
 
-A token array is little-endian, uint16 if the vocabulary has at most 2**16 tokens, else uint32. Each document of
-text is a separator followed by the text's tokens. Every token but the array's first is predicted once.
-Shapes: N tokens.
+A token array is little-endian, uint16 if the vocabulary has at most 2**16 tokens, else uint32. A document is stored as
+a separator token followed by the tokens of its text. An evaluation predicts every token but the array's first once.
+
+Letters in shapes: N tokens.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Manifest(Strict):
 
     @property
     def pins(self) -> dict[str, Sha256 | SplitPin]:
-        """The digests and sizes that a track with these tokens states in `[data]` (its pins): key -> value."""
+        """The pins of these tokens, key -> value: the digests and sizes that the track's file states in `[data]`."""
         return {"tokenizer_sha256": self.tokenizer_sha256} | {split: self.splits[split] for split in SPLITS}
 
 
@@ -50,7 +51,7 @@ def token_dtype(track: Track) -> str:
 
 
 def cache_folder(track: Track) -> Path:
-    """Folder of the track's cached tokens, named after everything that they depend on."""
+    """Folder of the track's cached tokens. Its name is a digest of everything that the tokens depend on."""
     import platformdirs
 
     spec = track.data.model_dump_json(exclude={*PINS})
@@ -59,7 +60,7 @@ def cache_folder(track: Track) -> Path:
 
 
 def read_manifest(track: Track) -> Manifest | None:
-    """The manifest of the track's cache; None if nothing is cached. Raises LlmbenchError if it cannot be read."""
+    """The manifest of the track's cache; None if nothing is cached. Raises LlmbenchError if the file cannot be read."""
     path = cache_folder(track) / MANIFEST
     try:
         return Manifest.model_validate_json(path.read_bytes())
@@ -72,8 +73,8 @@ def read_manifest(track: Track) -> Manifest | None:
 def with_found_pins(track: Track) -> Track:
     """The track or, if its file states no digests of the tokens, a copy with the digests of the cached tokens.
 
-    The digests tell runs on different tokens apart. The runs stay valid when the same digests are written into the
-    track's file later.
+    The digests make it possible to tell runs on different tokens apart. Runs made with the copy stay valid when
+    `llmbench data pin` writes these digests into the track's file.
     """
     manifest = None if track.data.pinned else read_manifest(track)
     if manifest is None:
@@ -84,8 +85,8 @@ def with_found_pins(track: Track) -> Track:
 def open_split(track: Track, name: SplitName, *, check: bool = False) -> Tokens:
     """The tokens tokens_N of one split, memory-mapped and checked against the digest in the track.
 
-    Without `check`, a large split is not hashed again if its size and time of change are those of the last hashing.
-    Raises LlmbenchError if the cache is missing or has another digest.
+    Without `check`, a large split is not hashed again if its size and time of change are the same as when it was last
+    hashed. Raises LlmbenchError if the cache is missing, or if the tokens have another digest than the track states.
     """
     path, pin = cache_folder(track) / f"{name}.bin", track.data.pin(name)
     try:

@@ -1,7 +1,7 @@
 """Reads the documents of a track's corpus in order, and assigns each document to a split.
 
-`split_of` assigns the documents of a streamed corpus, `split_documents` those of a corpus that fits in memory. An
-interrupted reading can be continued.
+`split_of` assigns the documents of a streamed corpus, `split_documents` those of a corpus that fits in memory. Reading
+can be interrupted, and continued later at a saved position.
 """
 
 from __future__ import annotations
@@ -104,14 +104,15 @@ position is valid only for the same origin."""
 
 
 def open_corpus(spec: DataSpec) -> Corpus:
-    """The corpus of a track. Raises LlmbenchError if it is missing or lacks a column."""
+    """The corpus of a track. Raises LlmbenchError if the corpus is missing or lacks a column."""
     return PackageCorpus(spec) if isinstance(spec, PackageData) else StreamedCorpus(spec)
 
 
 def split_of(content: bytes, spec: StreamedData) -> SplitName:
     """The split of a document in a streamed corpus, computed from a hash of the document's content.
 
-    So copies of a document are in the same split, and a document keeps its split when others are added or removed.
+    Therefore copies of a document are in the same split, and a document keeps its split when other documents are added
+    or removed.
     """
     place = int.from_bytes(hashlib.sha256(content).digest()[:8]) / 2**64
     if place < spec.val_fraction:
@@ -138,7 +139,10 @@ def _open(spec: HubData | FilesData) -> tuple[Any, dict[str, str]]:
 
 
 def files_origin(spec: FilesData) -> dict[str, str]:
-    """Path -> size and time of change, for the files in reading order. Raises LlmbenchError if there are none."""
+    """Path -> size and time of change of each text file, in reading order.
+
+    Raises LlmbenchError if a pattern finds none.
+    """
     origin: dict[str, str] = {}
     for pattern in spec.files:
         matches = _matching(pattern)
@@ -155,7 +159,7 @@ def _matching(pattern: str) -> list[Path]:
 
 @contextmanager
 def _reading(spec: HubData | FilesData) -> Iterator[None]:
-    """Turn what `datasets` raises while it opens or reads a corpus into a LlmbenchError."""
+    """Context manager: raises a LlmbenchError for what `datasets` raises while it opens or reads a corpus."""
     try:
         with hub_errors(spec.revisions["revision"]) if isinstance(spec, HubData) else nullcontext():
             yield
@@ -171,7 +175,10 @@ def _reading(spec: HubData | FilesData) -> Iterator[None]:
 
 
 def load_package(spec: PackageData) -> dict[str, str]:
-    """Name -> text of each document, in order. Raises LlmbenchError if the package or a column is missing."""
+    """Name -> text of each document, in the order of the corpus.
+
+    Raises LlmbenchError if the package or a column is missing.
+    """
     path = _package_file(spec)
     try:
         with path.open(encoding="utf-8") as lines:
@@ -218,8 +225,8 @@ def _package_file(spec: PackageData) -> Path:
 def split_documents(names: Iterable[str], spec: PackageData) -> dict[SplitName, list[str]]:
     """Assigns each document of a corpus in memory to a split, by a hash of its name. Returns split -> names.
 
-    The names of a split are in the corpus's order. Unlike a random draw, the hash keeps most documents in their split
-    when others are added.
+    The names of a split are in the corpus's order. The split depends on a hash instead of a random draw, so that most
+    documents keep their split when documents are added.
     """
     place = {name: index for index, name in enumerate(names)}
     ranked = sorted(place, key=lambda name: hashlib.sha256(name.encode()).digest())
@@ -229,7 +236,10 @@ def split_documents(names: Iterable[str], spec: PackageData) -> dict[SplitName, 
 
 
 def private_paths(spec: DataSpec) -> list[Path]:
-    """Files and folders that hold the corpus, val included. The process that runs a variant must not read them."""
+    """Files and folders with the text of the corpus, val included.
+
+    A variant's process must not be able to read them.
+    """
     if isinstance(spec, PackageData):
         return package_folders(spec.package)
     files = spec.files if isinstance(spec, FilesData) else ()

@@ -1,4 +1,4 @@
-"""Access to the Hugging Face hub. Each error of the hub becomes a sentence that says what to do."""
+"""Access to the Hugging Face hub. An error of the hub is raised as a LlmbenchError that says what to do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TIMEOUT_S = 20.0  # of the first request; later ones are retried for minutes if 
 
 @contextmanager
 def hub_errors(state: Revision) -> Iterator[None]:
-    """Turn exceptions of the hub's client into a LlmbenchError. Other exceptions pass unchanged."""
+    """Context manager: raises a LlmbenchError for an exception of the hub's client. Other exceptions pass unchanged."""
     from huggingface_hub import errors
 
     kind, repository, revision = state
@@ -54,7 +54,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def resolve_commit(state: Revision) -> str:
-    """The id of the commit that a revision names now. Raises LlmbenchError if there is none."""
+    """The id of the commit that a revision names now. Raises LlmbenchError if the hub has no such revision."""
     from huggingface_hub import HfApi
 
     with hub_errors(state):
@@ -68,7 +68,10 @@ def resolve_commit(state: Revision) -> str:
 
 
 def fetch_tokenizer(state: Revision) -> bytes:
-    """The bytes of a model repository's `tokenizer.json`, downloaded once. Raises LlmbenchError if there is none."""
+    """The file `tokenizer.json` of a model repository, downloaded once.
+
+    Raises LlmbenchError if there is no such file.
+    """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
@@ -85,7 +88,7 @@ def fetch_tokenizer(state: Revision) -> bytes:
 
 
 def cache_folders() -> list[Path]:
-    """Folders on this machine in which the hub's client and the library `datasets` keep downloaded files."""
+    """Folders on this machine in which the hub's client and the library `datasets` store downloaded files."""
     from huggingface_hub.constants import HF_HOME
 
     own = [os.environ.get(f"HF_{name}_CACHE") for name in ("HUB", "DATASETS", "XET")]

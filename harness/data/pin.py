@@ -1,4 +1,7 @@
-"""Writes the pins of a track, the digests and sizes of its tokens, into its file; the rest of the file is kept."""
+"""Writes the digests and sizes of a track's tokens (the track's pins) into the track's file.
+
+The rest of the file stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ from harness.data.writer import OnStep
 def pin_track(project: Project, track: Track, *, force: bool = False, observe: OnStep = lambda step: None) -> Manifest:
     """Make the track's tokens and write their digests into the track's file. Returns the manifest of the tokens.
 
-    A branch or a tag of the hub is replaced by its current commit. Raises LlmbenchError if the file states other
-    digests, unless `force`.
+    If the file names a branch or a tag of the hub, the name is replaced by the id of its current commit. Raises
+    LlmbenchError if the file already states other digests, unless `force` is true.
     """
     moving = {key: state for key, state in track.data.revisions.items() if not is_commit(state.name)}
     commits = {key: resolve_commit(state) for key, state in moving.items()}
@@ -46,9 +49,10 @@ def pin_track(project: Project, track: Track, *, force: bool = False, observe: O
 
 
 def pinned_text(text: str, pins: dict[str, str], commits: dict[str, str]) -> str:
-    """The text of a track's file with `pins` in its table [data]. They replace older pins, or follow its last key.
+    """The text of a track's file with `pins` in its table [data].
 
-    `pins` is key -> value as TOML. `commits` is key -> the commit that replaces the revision there.
+    The new pins replace older pins, or are added at the end of the table. `pins` maps a key to its value as TOML.
+    `commits` maps the key of a revision to the commit that replaces the revision.
     """
     document = tomlkit.parse(text)
     data: Any = document["data"]

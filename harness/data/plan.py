@@ -1,8 +1,8 @@
 """The batch shapes of a run: for each step the number of sequences and their length, within the budget of tokens.
 
 A variant may change the shape as training progresses (`Parts.batch_shape`). The player, the process that runs the
-variant's code, reports the shapes. The referee, the process that holds the data, checks them against the budget, and
-sends and counts the tokens.
+variant's code, reports the shapes. The referee, the process that holds the data, checks the shapes against the budget
+of tokens, sends the batches, and counts their tokens.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ class Plan:
         return sum(shape.tokens for shape in self.shapes)
 
     def place(self, step: int) -> tuple[int, int, int]:
-        """For a step, counted from 0: index of its first token in the run's order, number of sequences, their length.
+        """(index of the step's first token in the run's order of tokens, number of sequences, length of a sequence).
 
-        Shorter sequences are cut from windows of the track's length; no sequence crosses the end of a window.
+        Steps are counted from 0. Shorter sequences are cut from windows of the track's length; no sequence crosses the
+        end of a window.
         """
         start = 0
         for shape in self.shapes:
@@ -52,9 +53,9 @@ class Plan:
         raise IndexError("the run has fewer steps")
 
     def dev_steps(self, evaluations: int) -> set[int]:
-        """Steps, counted from 1, after which the loss on dev is measured: at equal shares of the tokens.
+        """Steps, counted from 1, after which the loss on dev is measured: about the same number of tokens apart.
 
-        The last step is one of them. `evaluations` is their number.
+        `evaluations` is the number of these steps. The last one is the run's last step.
         """
         found, steps, tokens = set(), 0, 0
         for shape in self.shapes:
@@ -67,7 +68,10 @@ class Plan:
 
 
 def plan_of(track: Track, shapes: Iterable[BatchShape] | None) -> Plan:
-    """The plan with these shapes or, for None, with the track's own. Raises LlmbenchError if they break the budget."""
+    """The plan with these `shapes`; if they are None, all batches have the track's shape.
+
+    Raises LlmbenchError if the shapes do not fit the track's budget of tokens.
+    """
     budget = track.budget
     if shapes is None:
         own = BatchShape(steps=budget.num_steps, sequences=budget.batch_sequences, length=budget.seq_len)
@@ -90,7 +94,7 @@ def plan_of(track: Track, shapes: Iterable[BatchShape] | None) -> Plan:
 
 
 def check_shape(track: Track, sequences: object, length: object, *, is_last: bool = False) -> None:
-    """Raises LlmbenchError if a batch of this shape cannot be cut from the track's text, or is too large or small.
+    """Raises LlmbenchError if a batch of this shape cannot be cut from the track's text, or is too large or too small.
 
     The last batch may be smaller, because it holds the tokens that are left.
     """
@@ -116,10 +120,9 @@ def check_shape(track: Track, sequences: object, length: object, *, is_last: boo
 
 
 def make_plan(track: Track, batch_shape: object) -> tuple[BatchShape, ...] | None:
-    """The shapes of the batches that a variant's `batch_shape` makes of the track's tokens.
+    """The batch shapes of a run whose variant sets `batch_shape`; None if all batches have the track's shape.
 
-    None if all batches have the track's shape. The last batches are cut to the tokens that are left. Raises
-    LlmbenchError if a shape is impossible or too small.
+    The last batches are smaller if fewer tokens are left. Raises LlmbenchError if a shape is impossible or too small.
     """
     budget, found, done = track.budget, list[BatchShape](), 0
     while (left := budget.tokens - done) > 0:

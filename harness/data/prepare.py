@@ -1,6 +1,7 @@
 """Makes the cache of a track's tokens from its corpus, and checks the tokens against the digests in the track's file.
 
-The cache appears only when it is complete. Until then its files are in `KEY.partial/` (harness/data/writer.py).
+The cache's folder gets its name, KEY, only when it is complete. Until then it is called `KEY.partial/`
+(harness/data/writer.py).
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ TOKENIZER = "tokenizer.json"
 def prepare(track: Track, *, force: bool = False, observe: OnStep = lambda step: None) -> Path:
     """Make the track's cached tokens if they are missing. Returns their folder.
 
-    They are made in another folder, which is then renamed, so that another process finds either all of them or none. If
-    the track's file states no digests, the tokens are made again when the text files changed. Raises LlmbenchError if
-    the tokens differ from the digests that the track's file states, InterruptedRunError on Ctrl-C.
+    The tokens are made in a temporary folder, which is renamed at the end, so that other processes find all tokens or
+    none. If the track's file states no digests, the tokens are made again if the text files have changed. Raises
+    LlmbenchError if the tokens differ from the digests that the track's file states, and InterruptedRunError on Ctrl-C.
     """
     import filelock
 
@@ -65,7 +66,7 @@ def prepare(track: Track, *, force: bool = False, observe: OnStep = lambda step:
 
 
 def check_pins(track: Track, made: Mapping[str, SplitPin | str]) -> None:
-    """Raises LlmbenchError if the digests and sizes in the track's file differ from `made`, those of the new tokens."""
+    """Raises LlmbenchError if `made`, the digests and sizes of the new tokens, differs from the track's file."""
     what = f"and {track.data.package} packages" if isinstance(track.data, PackageData) else "package and the corpus"
     for key, found in made.items():
         pinned = getattr(track.data, key)
@@ -78,13 +79,16 @@ def check_pins(track: Track, made: Mapping[str, SplitPin | str]) -> None:
 
 
 def _outdated(track: Track) -> bool:
-    """Whether the track's file states no digests, and the text files changed since the tokens were made."""
+    """Whether the track's file states no digests, and the text files have changed since the tokens were made."""
     manifest = None if track.data.pinned else read_manifest(track)
     return manifest is not None and isinstance(track.data, FilesData) and manifest.origin != files_origin(track.data)
 
 
 def _renew_stamps(track: Track) -> None:
-    """Hash again the splits whose stamp changed, for example in a copied cache, so that no run needs to hash them."""
+    """Hash the splits whose stamp (size and time of change) has changed, for example in a copied cache.
+
+    If the content is the same, the new stamps are saved, so that no run needs to hash these splits again.
+    """
     manifest, paths = read_manifest(track), {split: cache_folder(track) / f"{split}.bin" for split in SPLITS}
     if manifest is None or not all(path.exists() for path in paths.values()):
         return  # opening a split reports the error
@@ -96,7 +100,10 @@ def _renew_stamps(track: Track) -> None:
 
 
 def _make(track: Track, folder: Path, observe: OnStep) -> None:
-    """Fill `folder` with the tokenizer, the three arrays and the manifest, from where an earlier attempt stopped."""
+    """Fill `folder` with the tokenizer, the tokens of the three splits and the manifest.
+
+    If an earlier attempt was interrupted, this continues where it stopped.
+    """
     _check_space(track, folder)
     corpus = open_corpus(track.data)
     resume(folder, corpus)  # first, because it may empty the folder
@@ -130,12 +137,12 @@ def _check_space(track: Track, folder: Path) -> None:
 
 
 def _limits(track: Track) -> dict[SplitName, int | None]:
-    """Number of tokens after which each split is full; None without a limit."""
+    """Split -> number of tokens after which the split is full; None if it has no limit."""
     return {split: getattr(track.data, f"{split}_tokens", None) for split in SPLITS}
 
 
 def _make_vocabulary(track: Track, corpus: Corpus, folder: Path, observe: OnStep) -> Vocabulary:
-    """The tokenizer that the track names, or one that is trained now. It is saved in `folder`."""
+    """The tokenizer that the track names or, if it names none, a new one that is trained. It is saved in `folder`."""
     path = folder / TOKENIZER
     spec = track.data.tokenizer if isinstance(track.data, StreamedData) else None
     if isinstance(spec, HubTokenizer):
@@ -159,7 +166,7 @@ def _make_vocabulary(track: Track, corpus: Corpus, folder: Path, observe: OnStep
 
 
 def _training_texts(corpus: Corpus, text_bytes: int | None, observe: OnStep) -> Iterator[str]:
-    """Yields texts of the train split, until they have `text_bytes` bytes; None means all of them."""
+    """Yields texts of the train split until they have `text_bytes` bytes together; None stands for all texts."""
     seen = 0
     for count, document in enumerate(corpus.documents()):
         if document.split == "train" and isinstance(document.content, str):

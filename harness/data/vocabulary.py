@@ -1,7 +1,7 @@
-"""Turns text into token ids, and knows the bytes that each token id stands for. Only for byte-level tokenizers.
+"""Turns text into token ids, and knows the bytes that each token id stands for.
 
-Because the bytes of each token are known, it can be checked that the tokens spell the text exactly, and bits per byte
-can be compared between tokenizers.
+The tokenizer must be byte-level. Because the bytes of each token are known, it can be checked that the tokens spell the
+text exactly, and bits per byte can be compared between tokenizers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Vocabulary:
         self.separator = separator
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
-        """The token ids tokens_N of each text, with the id of the separator first.
+        """The token ids tokens_N of each text. The first id is the separator's.
 
         Raises LlmbenchError if the tokens do not spell a text exactly, or if the tokenizer has no separator.
         """
@@ -60,7 +60,10 @@ class Vocabulary:
         return encoded
 
     def check(self, ids: Sequence[int]) -> NDArray[np.int64]:
-        """The ids tokens_N in a row of a tokenized corpus. Raises LlmbenchError if one is outside the vocabulary."""
+        """The array tokens_N of `ids`, a row of a tokenized corpus.
+
+        Raises LlmbenchError if an id is not in the vocabulary.
+        """
         tokens_N: NDArray[Any] = np.asarray(ids)
         if tokens_N.ndim != 1 or tokens_N.dtype.kind not in "iu":
             raise LlmbenchError(f"a row of tokens must be a list of whole numbers, found {str(ids)[:60]}")
@@ -98,7 +101,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def load_tokenizer(serialized: bytes, name: str) -> Tokenizer:
-    """The tokenizer in the bytes of a `tokenizer.json`. Raises LlmbenchError if they hold no tokenizer."""
+    """The tokenizer in the bytes of a `tokenizer.json`. Raises LlmbenchError if these bytes are not a tokenizer."""
     from tokenizers import Tokenizer
 
     try:

@@ -1,7 +1,8 @@
 """Writes token arrays chunk by chunk into a folder, so that an interrupted preparation can be continued.
 
 After each chunk of documents `progress.json` records the lengths of the arrays (a checkpoint). After an interruption
-the next attempt truncates the arrays to these lengths and continues, so that the tokens are the same.
+the next attempt truncates the arrays to these lengths and continues, so that the tokens are the same as without an
+interruption.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ PROGRESS = "progress.json"
 
 
 class SplitProgress(Strict):
-    """Digest and sizes of the part of one split that is written so far; the fields are those of `SplitPin`."""
+    """Digest and sizes of what has been written of one split so far. The fields are those of `SplitPin`."""
 
     sha256: Sha256 = sha256(b"")
     tokens: Count = 0
@@ -40,7 +41,7 @@ class SplitProgress(Strict):
 
 
 class Progress(Strict):
-    """State of a preparation at a checkpoint. Tokens written after the checkpoint are discarded."""
+    """How much of a track's tokens was made at a checkpoint. Tokens written after the checkpoint are discarded."""
 
     origin: dict[str, str]
     """`Corpus.origin`, and the version of the library `datasets`, as a position is valid only for that version."""
@@ -50,7 +51,7 @@ class Progress(Strict):
 
 
 class PreparationStep(NamedTuple):
-    """Progress of a preparation, for display."""
+    """Progress of making a track's tokens, to be displayed."""
 
     doing: str
     documents: int
@@ -65,8 +66,8 @@ OnStep = Callable[[PreparationStep], object]
 def resume(folder: Path, corpus: Corpus) -> Progress:
     """The checkpoint of an earlier attempt in `folder`, from which to continue.
 
-    If there is none, or if it belongs to another corpus, the folder is emptied and a new checkpoint is written. Raises
-    LlmbenchError if the checkpoint cannot be read.
+    If there is no checkpoint, or if it belongs to another corpus, the folder is emptied and a new checkpoint is
+    written. Raises LlmbenchError if the checkpoint cannot be read.
     """
     origin = {**corpus.origin, "datasets": version("datasets")}
     path = folder / PROGRESS
@@ -93,8 +94,8 @@ def write_splits(
 ) -> dict[SplitName, SplitProgress]:
     """Write each split's tokens to SPLIT.bin, in the corpus's order, until all splits with a limit are full.
 
-    `limits` are numbers of tokens. Without a limit for train the whole corpus is read. Raises LlmbenchError if a split
-    got no document.
+    `limits` maps each split to its largest number of tokens, or to None. If train has no limit, the whole corpus is
+    read. Raises LlmbenchError if a split got no document.
     """
     progress = resume(folder, corpus)
     with ExitStack() as stack:
@@ -127,7 +128,7 @@ def write_splits(
 
 
 def _chunks(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    """Documents in lists of about CHUNK_CHARACTERS."""
+    """The documents in lists, each with about CHUNK_CHARACTERS characters of text."""
     chunk: list[Document] = []
     size = 0
     for document in documents:
@@ -148,7 +149,7 @@ def _encode(vocabulary: Vocabulary, documents: Sequence[Document]) -> list[NDArr
 
 
 class _SplitWriter:
-    """One split's token array. Bytes written after the last checkpoint are cut off when it is opened."""
+    """One split's token array. Bytes written after the last checkpoint are cut off when the array is opened."""
 
     def __init__(self, path: Path, done: SplitProgress, limit: int | None, dtype: str, stack: ExitStack) -> None:
         self.limit, self.dtype = limit, dtype

@@ -28,7 +28,7 @@ class Entry(Strict):
     executor: ExecutorName = "local"
     """Name of the executor that makes the runs. Runs of different executors are kept apart."""
     settings: tuple[str, ...] = ()
-    """Changed settings of the track. Runs with such settings are exploratory and cannot be filed."""
+    """Changed settings of the track. Runs with such settings are exploratory and cannot be submitted."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Arms:
     """Why these two recipes are compared, if that is not obvious."""
 
     def has_screen(self, rule: Rule) -> bool:
-        """Whether a screen comes first. It does in the lane `loss`, if the track declares its noise."""
+        """Whether a screen comes before the confirmation: in the lane `loss`, if the track states its noise."""
         return self.lane == "loss" and rule.noise_nats is not None and bool(rule.screen_looks)
 
 
@@ -55,8 +55,8 @@ def record_recipe(board: Board, track: Track) -> str:
 def choose_arms(board: Board, track: Track, entry: Entry) -> Arms:
     """The two recipes to compare: the record's, and the record's with the variants of `entry` added or removed.
 
-    If `entry` adds a variant that is already part of the record, the two recipes are the record without that variant
-    and the record. Raises LlmbenchError for a request that is not allowed.
+    If `entry` adds a variant that is already part of the record, the record without that variant is compared with the
+    record. Raises LlmbenchError for a request that is not allowed.
     """
     standing = board.standing(track, entry.lane)
     record = standing.candidate.recipe if standing else format_recipe(())
@@ -99,7 +99,8 @@ def source_digests(project: Project, recipe: str) -> dict[str, str]:
 def contest_seeds(project: Project, track: Track, arms: Arms, stage: Stage) -> list[int]:
     """Seeds of the candidate's runs: for a screen public seeds, for a confirmation seeds computed from the code.
 
-    The record's runs have the same seeds. But stored runs of the record, on tracks that use them, have public seeds.
+    The record's runs have the same seeds. Only if a track compares candidates with stored runs of the record, those
+    runs have public seeds.
     """
     if stage == "screen":
         return list(track.seeds[: track.rule.screen_looks[-1]])
@@ -113,7 +114,7 @@ def remember_entry(project: Project, track: Track, entry: Entry) -> None:
 
 
 def recall_entry(project: Project, track: Track) -> Entry:
-    """The user's request that was run last on this track; an empty one if there was none."""
+    """The user's request that was run last on this track; an empty request if nothing was run on it."""
     path = _last_entry(project, track)
     if not exists(path):
         return Entry()
@@ -133,7 +134,7 @@ def _last_entry(project: Project, track: Track) -> Path:
 
 
 def run_command(track: Track | None, entry: Entry) -> str:
-    """The command line that trains and judges `entry` on `track`. None stands for the default track."""
+    """The command line that trains and judges `entry` on `track`. If `track` is None, the default track is meant."""
     words = [*(f"--variant {name}" for name in entry.added), *(f"--without {name}" for name in entry.removed)]
     words += [f"--track {track.name}"] if track and track.name != DEFAULT_TRACK else []
     words += [f"--lane {entry.lane}"] if entry.lane != "loss" else []

@@ -1,8 +1,8 @@
-"""A contest judges one candidate against the record, and trains the runs that it needs and that are not kept yet.
+"""A contest judges one candidate against the record. It uses the runs kept in `runs/`, and trains the missing ones.
 
-Its first stage is a screen (a cheap test on few seeds), its second a confirmation, which decides. In both, an *arm* is
-one side of the comparison: the record's runs, or the candidate's. A *look* is a number of pairs after which a decision
-is possible.
+Its first stage is a screen (a cheap test on few seeds), its second a confirmation, which decides. In both stages, an
+*arm* is one side of the comparison: the record's runs, or the candidate's runs. A *look* is a number of pairs, such as
+3 or 4, after which the rule may decide.
 """
 
 from __future__ import annotations
@@ -62,11 +62,12 @@ def run_contest(
     announce: Announce = lambda contest, look: None,
     screened: Callable[[Contest], None] = lambda contest: None,
 ) -> Contest:
-    """Run the screen and, if the candidate passes, the confirmation. Returns the runs and verdict of the last one.
+    """Run the screen and, if the candidate passes, the confirmation. Returns runs and verdict of the last stage run.
 
-    The confirmation ends with a verdict, or after `max_pairs` pairs. Only the stages in `stages` are run. If the lane
-    or the track has no screen, the confirmation comes first. `screened` is called with the passed screen before the
-    confirmation starts. If the candidate's code cannot start, it is rejected before the record is trained.
+    The confirmation ends when there is a verdict, or after `max_pairs` pairs. Only the stages in `stages` are run. If
+    the lane or the track has no screen, there is only the confirmation. After a passed screen, `screened` is called
+    with it before the confirmation starts. If the candidate's code cannot start, the candidate is rejected before the
+    record is trained.
     """
     contest = None
     if "screen" in stages and arms.has_screen(store.track.rule):
@@ -89,7 +90,8 @@ def run_stage(
 ) -> Contest:
     """Run the screen or the confirmation: train runs and judge them, until the verdict is final.
 
-    `seeds` replaces the stage's own seeds, for example when the runs of a submission are trained again.
+    `seeds` replaces the seeds that the rule gives to this stage, for example when the runs of a submission are trained
+    again.
     """
     rule = store.track.rule
     seeds = contest_seeds(store.project, store.track, arms, stage) if seeds is None else seeds
@@ -115,7 +117,7 @@ def run_stage(
 
 
 def _starts(store: RunStore, recipe: str) -> bool:
-    """Whether a run of the recipe reaches its first training step. For a cluster this is not tried, and it is True."""
+    """Whether a run of the recipe reaches its first training step. On a cluster this is not tried; returns True."""
     try:
         if store.executor is LocalExecutor:
             store.rehearse(recipe)
@@ -125,7 +127,10 @@ def _starts(store: RunStore, recipe: str) -> bool:
 
 
 def decide_stored(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> Contest:
-    """Judge a stage by its kept runs, in the order of `seeds`, up to the first missing run. Trains nothing."""
+    """Judge a candidate by the kept runs of a stage, in the order of `seeds`, up to the first missing run.
+
+    Trains nothing.
+    """
     runs: list[FinishedRun | FailedRun] = []
     for pair in _pairs(store, arms, stage, seeds):
         found = [store.find(run) for run in pair]
@@ -136,7 +141,7 @@ def decide_stored(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int
 
 
 def decide_trained(store: RunStore, arms: Arms) -> Contest:
-    """Judge a candidate by the kept runs of its confirmation or, if there are none, of its screen.
+    """Judge a candidate by the kept runs of its confirmation; if none are kept, by those of its screen.
 
     Runs that the verdict does not use are left out of the result, because a submission holds only the used runs.
     """
@@ -152,14 +157,15 @@ def decide_trained(store: RunStore, arms: Arms) -> Contest:
 
 
 def has_passed_screen(store: RunStore, arms: Arms) -> bool:
-    """Whether the candidate passes the screen by its kept runs."""
+    """Whether the candidate passes the screen, judged by the runs that are kept."""
     return decide_stored(store, arms, "screen", contest_seeds(store.project, store.track, arms, "screen")).passed
 
 
 def record_runs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> list[RunIdentity]:
     """The record's runs with which the candidate's runs on `seeds` are compared.
 
-    They have the same seeds, except in a confirmation with stored runs, where they are the stored runs.
+    In a confirmation on a track with stored runs of the record, these stored runs are returned. Otherwise the record's
+    runs have the same seeds as the candidate's runs.
     """
     stored = store.track.rule.stored_runs if stage == "confirmation" else None
     own = seeds if stored is None else store.track.seeds[:stored]
@@ -169,7 +175,8 @@ def record_runs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int])
 def _pairs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> list[tuple[RunIdentity, ...]]:
     """The two runs of each pair, in the order of `seeds`.
 
-    With stored runs there are no pairs. The first item is then all stored runs, each other item one candidate's run.
+    In a confirmation with stored runs of the record there are no pairs: the first item holds all stored runs, and each
+    further item holds one run of the candidate.
     """
     records, candidates = (
         record_runs(store, arms, stage, seeds),
@@ -183,9 +190,9 @@ def _pairs(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> l
 def training_order(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[int]) -> list[RunIdentity]:
     """The runs in the order in which they are trained.
 
-    A confirmation trains one pair after the other. Record and candidate start in turns, so that their times are
-    comparable. A screen begins with the record's runs: most of them are kept, and the candidate's first run is stopped
-    early if its loss is far above the loss of the record's first run.
+    A confirmation trains one pair after the other. Record and candidate take turns in being first in a pair, so that
+    their times are comparable. A screen begins with the record's runs: most of these are kept already, and the
+    candidate's first run is stopped early if its loss is far above the loss of the record's first run.
     """
     pairs = _pairs(store, arms, stage, seeds)
     if stage == "screen":
@@ -194,9 +201,9 @@ def training_order(store: RunStore, arms: Arms, stage: Stage, seeds: Sequence[in
 
 
 def milestone_of(store: RunStore, arms: Arms, run: RunIdentity, first_seed: int) -> GiveUp | None:
-    """The dev loss above which the candidate's first run is stopped early, and the evaluation at which it is compared.
+    """When to stop the candidate's first run early: at which evaluation, and above which dev loss.
 
-    None for all other runs, and if the record has no finished run on `first_seed`.
+    None for any other run, or if the record has no finished run on `first_seed`.
     """
     if (run.recipe, run.seed) != (arms.candidate, first_seed):
         return None

@@ -1,4 +1,4 @@
-"""Reserves cores for a run, so that runs at the same time do not slow each other."""
+"""Reserves cores for a run, so that runs that train at the same time do not slow each other down."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import platformdirs
 
 @contextmanager
 def reserve_cores(count: int) -> Iterator[tuple[int, ...]]:
-    """Reserve `count` cores for a run, and yield their numbers. No other run of llmbench here is pinned to them.
+    """Reserve `count` cores for a run, and yield their numbers. Until the run ends, no other run can reserve them.
 
-    If fewer cores are free, none is reserved, and the operating system decides on which cores the run works.
+    If fewer cores are free, no core is reserved, and the operating system decides on which cores the run works.
     """
     if not hasattr(os, "sched_getaffinity"):
         yield ()

@@ -1,4 +1,4 @@
-"""Finds out which tracks train on this machine, and estimates how long they take."""
+"""Finds out which tracks can be trained on this machine, and estimates how long a run takes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ RATES_FILE = "matrix-rates.json"
 
 
 class TrackOutlook(Strict):
-    """Whether a track trains here, and about how long it takes."""
+    """Whether a track can be trained on this machine, and about how long a run takes."""
 
     track: str
     runnable: bool
@@ -82,7 +82,7 @@ class TrackOutlook(Strict):
 
 
 class Diagnosis(Strict):
-    """This machine, and what it can run."""
+    """This machine, and which tracks it can train."""
 
     python: str
     packages: dict[str, str]
@@ -138,14 +138,20 @@ def diagnose(project: Project, tell: Callable[[str], None] = lambda doing: None)
 
 
 def available_confinement() -> tuple[str, ...]:
-    """Names of the confinement mechanisms that work here. As they cannot be undone, another process tries them."""
+    """Names of the mechanisms that can confine a variant's process on this machine.
+
+    A separate process tries them, because a process cannot undo them.
+    """
     code = "from harness.player.confine import confine; print(*confine([], []))"
     done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=False)
     return (*((NAME,) if bubble_works() else ()), *done.stdout.split())
 
 
 class MatrixRates(Strict):
-    """Rates of matrix products. They are measured once and kept with the runs, so that estimates do not change."""
+    """Speeds of matrix products.
+
+    They are measured once and kept in `runs/`, so that estimates of time do not change.
+    """
 
     machine: Machine
     torch: str
@@ -157,7 +163,7 @@ def matrix_rates(project: Project) -> dict[str, float]:
     """Device -> operations per second in products of square matrices.
 
     The CPU's rate is for one thread and float32, a GPU's for the precision of training. Uses the rates kept for this
-    machine and torch version. If there are none, rates are measured, and kept if possible.
+    machine and torch version. If no rates are kept, they are measured, and kept if the folder can be written.
     """
     import torch
 
@@ -174,7 +180,7 @@ def matrix_rates(project: Project) -> dict[str, float]:
 
 
 def measure_rates() -> dict[str, float]:
-    """Measure the rates that `matrix_rates` returns. The fastest repetition counts: other load only slows them."""
+    """Measure the rates that `matrix_rates` returns: the fastest of many tries, because other load only slows a try."""
     import torch
     from torch.utils.benchmark import Timer  # uses one thread, and waits for the GPU
 
@@ -193,7 +199,7 @@ def measure_rates() -> dict[str, float]:
 
 
 class Work(NamedTuple):
-    """The computation and the memory that a run of a track's base recipe takes; memory is per process."""
+    """The computation and the memory that a run of a track's base recipe needs; the memory is that of one process."""
 
     num_params: int
     train_flops: float
@@ -202,7 +208,7 @@ class Work(NamedTuple):
 
 
 def track_work(track: Track) -> Work:
-    """The computation and memory of a run of the base. Its model is built on torch's meta device, without memory."""
+    """Computation and memory of a run of the base. The model is built on torch's meta device, which needs no memory."""
     import torch
 
     model, budget = track.model, track.budget
@@ -224,9 +230,10 @@ def track_work(track: Track) -> Work:
 def run_seconds(
     project: Project, track: Track, jobs: int, rates: Mapping[str, float] | None = None
 ) -> tuple[float | None, TimeSource | None]:
-    """Estimated seconds of one whole run here, and the source of the estimate; (None, None) without the track's device.
+    """Estimated seconds of one whole run on this machine, and what the estimate was computed from.
 
-    The source is kept runs of the track or, if there are none, `rates`, by default the rates of this machine.
+    It is computed from kept runs of the track or, if there are none, from `rates` (default: this machine's rates of
+    matrix products). Returns (None, None) if the machine lacks the track's device.
     """
     kept_s = kept_run_seconds(project, track, jobs)
     if kept_s is not None:
@@ -240,9 +247,9 @@ def run_seconds(
 
 
 def kept_run_seconds(project: Project, track: Track, jobs: int) -> float | None:
-    """Median seconds of the track's finished runs on this kind of processor; None if none is kept.
+    """Median seconds of the track's finished runs on this kind of processor; None if no such run is kept.
 
-    If some of these runs were trained `jobs` at a time, only those count.
+    If some of these runs were trained `jobs` at a time, only those are used.
     """
     kept, here = defaultdict[int, list[float]](list), (track.training_digest, this_machine().cpu)
     for path in project.runs.glob(f"{track.name}/*/*/seed-*/{RUN_FILE}"):
@@ -256,7 +263,7 @@ def kept_run_seconds(project: Project, track: Track, jobs: int) -> float | None:
 def whole_seconds(run: FinishedRun) -> float:
     """Seconds of a run from its start until its score was known.
 
-    Only one of the passes over val was timed; the others are taken to be equally long.
+    Only one of the passes over val was timed; the other passes are assumed to take as long.
     """
     return run.training.wall_s + SCORING_START_S + VAL_PASSES * run.evaluation.eval_s
 

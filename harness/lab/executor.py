@@ -1,7 +1,8 @@
 """Executors make single runs (one recipe with one seed), on this machine or on a cluster.
 
 The local executor starts the players (processes that run a variant's code) on this machine, and acts as their referee.
-`harness.lab.ray.cluster` sends runs to a cluster. A machine that gets a run makes it with the local executor.
+`harness.lab.ray.cluster` sends runs to a cluster. A machine of the cluster that gets a run makes it with the local
+executor.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Executor(ABC):
     name: ExecutorName
 
     def __init__(self, track: Track, jobs: int) -> None:
-        """Prepare for at most `jobs` runs of `track` at a time."""
+        """Prepare to make at most `jobs` runs of `track` at a time."""
         self.track, self.jobs = track, jobs
         self.stopping = False
         self._stops: set[Callable[[], None]] = set()
@@ -53,7 +54,7 @@ class Executor(ABC):
     @staticmethod
     @abstractmethod
     def room(track: Track) -> int:
-        """How many runs of `track` can train at the same time, each with the track's threads or with its own GPUs.
+        """How many runs of `track` can train at the same time, each on cores or GPUs that no other run uses.
 
         Raises LlmbenchError if no machine of the cluster can train a run.
         """
@@ -62,7 +63,7 @@ class Executor(ABC):
     def make(self, run: RunIdentity, job: Job, watch: Watch) -> FinishedRun | FailedRun:
         """Train and evaluate `run`, as `job` describes it, and leave its weights in the job's folder.
 
-        Raises LlmbenchError if the run cannot start, InterruptedRunError after `stop()`.
+        Raises LlmbenchError if the run cannot start, InterruptedRunError if `stop` was called.
         """
 
     def stop(self) -> None:
@@ -74,7 +75,10 @@ class Executor(ABC):
 
     @contextmanager
     def stopping_by(self, stop: Callable[[], None]) -> Iterator[None]:
-        """While this context is open, a request to stop calls `stop`. If it came earlier, `stop` is called at once."""
+        """While this context is open, a request to stop the runs calls `stop`.
+
+        If the request came before, `stop` is called at once.
+        """
         with self._guard:
             self._stops.add(stop)
             if self.stopping:
@@ -92,7 +96,10 @@ class Executor(ABC):
 
     @contextmanager
     def stopped_by_signals(self) -> Iterator[None]:
-        """While this context is open, SIGINT and SIGTERM ask the runs to stop. The runs raise InterruptedRunError."""
+        """While this context is open, SIGINT and SIGTERM ask the runs to stop.
+
+        Stopped runs raise InterruptedRunError.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -119,7 +126,7 @@ def alike_gpus() -> list[str]:
 def share_out(gpus: Sequence[str], track: Track) -> list[str]:
     """One value of CUDA_VISIBLE_DEVICES for each run that can train at the same time.
 
-    If there are too few GPUs for one run, the list has one value with all of them. Without GPUs the list is empty.
+    If there are too few GPUs for one run, the list has one value with all GPUs. Without GPUs the list is empty.
     """
     size = track.num_processes
     places = [",".join(gpus[i : i + size]) for i in range(0, len(gpus) - size + 1, size)]
@@ -132,7 +139,10 @@ class LocalExecutor(Executor):
     name = "local"
 
     def __init__(self, track: Track, jobs: int, gpus: Sequence[str] | None = None) -> None:
-        """Give each process of a run one of `gpus`. Default: this machine's GPUs on a CUDA track, else none."""
+        """Prepare to make runs with `gpus`: each process of a run gets one of them.
+
+        By default these are the GPUs of this machine on a CUDA track, and no GPU on a CPU track.
+        """
         super().__init__(track, jobs)
         if gpus is None:
             gpus = alike_gpus() if track.device == "cuda" else ()
@@ -147,7 +157,7 @@ class LocalExecutor(Executor):
 
     @contextmanager
     def device(self) -> Iterator[dict[str, str]]:
-        """Reserve GPUs for a run. Yields the environment variables that assign them to its players."""
+        """Reserve GPUs for a run. Yields the environment variables that give these GPUs to the run's players."""
         if self.track.device == "cpu":
             yield {}
             return
@@ -159,7 +169,7 @@ class LocalExecutor(Executor):
 
     @contextmanager
     def casting(self, job: Job) -> Iterator[Casting]:
-        """Reserve cores or GPUs and a part of the memory for one run. Yields what its players need to start."""
+        """Reserve cores or GPUs and a part of the memory for one run. Yields what the run's players need to start."""
         memory_bytes = int(MEMORY_SHARE * psutil.virtual_memory().total / self.jobs)
         with self.device() as environment, reserve_cores(self.track.num_threads) as cores:
             yield Casting(
@@ -178,7 +188,7 @@ class LocalExecutor(Executor):
             return make_run(casting, run, watch)
 
     def rehearse(self, job: Job) -> Built:
-        """Start a run's players, up to their first training step. Returns facts on the built model; keeps nothing.
+        """Start a run's players, up to their first training step. Returns facts on the built model; saves nothing.
 
         Raises RunFailedError or LlmbenchError if training would fail.
         """

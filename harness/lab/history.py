@@ -2,8 +2,8 @@
 
 `runs/TRACK/attempts.jsonl` gets one line for each verdict on a candidate on this machine. It also gets a line for each
 invalid run of a candidate (the trained model fails a test, a probe) as soon as the run ends, because deleting that run
-and training it again is another attempt. These lines and the filed negative results give the number of attempts since
-the last record. The number matters, because with enough attempts one candidate wins by chance.
+and training it again is another attempt. These lines and the submitted negative results give the number of attempts
+since the last record. The number matters, because with enough attempts some candidate wins by chance.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Candidate:
 
 
 class Met(Strict):
-    """The record that an attempt was compared with, and how its runs were made, so that they can be found again."""
+    """The record that an attempt was compared with, and what is needed to find the attempt's runs again."""
 
     stage: Stage
     record: Recipe
@@ -99,9 +99,9 @@ class Judged(Strict):
     gain: float | None
     pairs: Count
     number: Count | None
-    """Number of the submission that holds the verdict; None if it is not filed."""
+    """Number of the submission that holds the verdict; None if it is not submitted."""
     state: str
-    """State of the filed record, such as `provisional`; empty if it is confirmed, or if the candidate is no record."""
+    """State of the submitted record, such as `provisional`; empty if it is confirmed, or the candidate is no record."""
     here: bool
     """Whether the candidate was judged on this machine."""
     sources: dict[str, Sha256]
@@ -124,7 +124,8 @@ class Judged(Strict):
 def record_attempt(project: Project, board: Board, track: Track, candidate: Candidate, contest: Contest) -> None:
     """Append a line with a candidate's verdict to attempts.jsonl.
 
-    A verdict that is due only to an invalid run is not appended, because that run has its own line already.
+    A verdict that is due only to an invalid run is not appended, because `record_invalid` has already appended a line
+    for that run.
     """
     invalid = any((run.status, run.recipe) == ("invalid", contest.arms.candidate) for run in contest.failed)
     if contest.verdict.pairs or not invalid:
@@ -133,7 +134,7 @@ def record_attempt(project: Project, board: Board, track: Track, candidate: Cand
 
 
 def record_invalid(project: Project, board: Board, track: Track, candidate: Candidate) -> Observe:
-    """Returns a function that takes events of runs, and appends a line when an invalid run of `candidate` ends."""
+    """Returns a function that is given the events of runs, and appends a line for each invalid run of `candidate`."""
 
     def observe(run: RunIdentity, event: RunEvent) -> None:
         if (
@@ -175,7 +176,7 @@ def _append(project: Project, board: Board, track: Track, candidate: Candidate, 
 
 
 def _read_attempts(project: Project, track: str) -> list[Attempt]:
-    """This machine's attempts on a track, oldest first. Raises LlmbenchError if a line is not valid."""
+    """This machine's attempts on a track, oldest first. Raises LlmbenchError if a line of the file is not valid."""
     path, found = project.runs / track / ATTEMPTS, []
     for number, line in enumerate(read_text(path).splitlines() if exists(path) else (), start=1):
         try:
@@ -186,7 +187,7 @@ def _read_attempts(project: Project, track: str) -> list[Attempt]:
 
 
 def attempt_number(project: Project, board: Board, track: Track, sources: Mapping[str, str]) -> int:
-    """The number of different candidates judged since the track's last record, including the one with `sources`.
+    """Number of different candidates judged since the track's last record, including the one with code `sources`.
 
     Each candidate counts once, plus the largest number of invalid runs that it had on a single seed.
     """
@@ -211,9 +212,9 @@ def read_history(project: Project, board: Board, track: str | None = None) -> li
     """All verdicts of this machine and of all submissions, newest first; only those on `track` if it is given.
 
     If the same candidate was judged against the same record more than once, the list has only the last verdict of the
-    screen and the last one of the confirmation. It leaves out a passed screen if a confirmation followed. Challenges
-    (re-runs of a record) are not in the list, but they set a record's state. Raises LlmbenchError if a line of
-    attempts.jsonl is not valid.
+    screen and the last one of the confirmation. A passed screen is left out if a confirmation followed. Challenges
+    (re-runs of a record) are not in the list, but they decide the state of a record, such as `provisional`. Raises
+    LlmbenchError if a line of attempts.jsonl is not valid.
     """
     found: dict[Any, Judged] = {}
     logs = sorted(path.parent.name for path in project.runs.glob(f"*/{ATTEMPTS}"))
@@ -277,7 +278,7 @@ def _judged_by(submission: Submission, state: str) -> Judged | None:
 
 
 def judged_before(project: Project, board: Board, track: Track, candidate: Candidate) -> list[Judged]:
-    """All verdicts on the same change (code added and removed) on this version of the track, newest first."""
+    """All verdicts on the code that `candidate` adds and removes, on this version of the track, newest first."""
     change = _change(candidate.record_sources, candidate.sources)
     return [
         one
@@ -299,7 +300,7 @@ def _change(record: Mapping[str, str], candidate: Mapping[str, str]) -> tuple[st
 
 
 def find_unfiled(project: Project, board: Board, track: Track, entry: Entry) -> list[Judged]:
-    """This machine's verdicts that are not filed, on the candidate of `entry` and on this version of the track."""
+    """This machine's verdicts that are not submitted, on the candidate of `entry` and on this version of the track."""
     asked = (entry.added, entry.removed, entry.lane)
     return [
         one
@@ -312,7 +313,7 @@ def find_unfiled(project: Project, board: Board, track: Track, entry: Entry) -> 
 
 
 def unfiled_standings(project: Project, board: Board) -> dict[tuple[str, str], list[Judged]]:
-    """(variant, digest of its file) -> this machine's verdicts on it that are not filed, on the present tracks."""
+    """(variant, digest of its file) -> this machine's verdicts on it that are not submitted, on the present tracks."""
     editions, found = set[str](), defaultdict[tuple[str, str], list[Judged]](list)
     for name in track_names(project):
         with suppress(LlmbenchError):  # a track that is not valid is reported by the command that needs it

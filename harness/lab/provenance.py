@@ -1,4 +1,4 @@
-"""The provenance of a run: revision, packages, machine. It contains no user or host names."""
+"""The provenance of a run: git revision, package versions and machine. It contains no user or host names."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def available_cores() -> int:
 
 
 def default_jobs(track: Track) -> int:
-    """Default number of runs of `track` at a time: one on a GPU, else as many as there are enough cores for."""
+    """Default number of runs of `track` at a time: one on a GPU, else as many as the cores suffice for."""
     return 1 if track.device == "cuda" else max(1, available_cores() // track.num_threads)
 
 

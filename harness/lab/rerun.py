@@ -38,7 +38,7 @@ from harness.variants.source import read_variant, variant_names
 
 
 class Repeat(Strict):
-    """The result of training an opening again, the submission that files a track's base."""
+    """The result of training an opening (the submission with the runs of a track's base) again."""
 
     outcome: Outcome
     differs: dict[str, str] = Field(default_factory=dict)
@@ -68,25 +68,28 @@ def claim_track(project: Project, submission: Submission) -> Track:
 
 
 def claim_arms(submission: Submission) -> Arms:
-    """The two recipes of a submission. If it files a track's base, there is no record: its recipe is an empty text."""
+    """The two recipes of a submission.
+
+    An opening, which holds only a track's base, has no record: the record's recipe is an empty text.
+    """
     record = submission.record.recipe if submission.record else ""
     return Arms(record, submission.candidate.recipe, submission.lane)
 
 
 def track_again(track: Track, submission: Submission) -> Track:
-    """A copy of the track with the rule for training `submission` again: always in pairs.
+    """A copy of the track with the rule by which `submission` is trained again and judged: always in pairs.
 
-    A record's re-run does not stop early at a small gain. The rule does not affect a single run, so the new runs can be
-    compared with those of the submission.
+    If the submission is a record, training does not end early because of a small gain. The rule does not affect a
+    single run, so the new runs can be compared with those of the submission.
     """
     rule = rule_in_pairs(track.rule) if submission.kind in ("opening", "negative") else rule_again(track.rule)
     return track.model_copy(update={"rule": rule})
 
 
 def outcome_of(claim: Submission, board: Board, contest: Contest) -> Outcome:
-    """Whether the re-run in `contest` confirms or refutes `claim`, or leaves it open.
+    """Whether the re-run in `contest` confirms or refutes the submission `claim`, or leaves it open.
 
-    A challenge claims an outcome for its record. Its re-run therefore trains that record again.
+    If the submission is a challenge, it states an outcome for a record. Its re-run therefore trains that record again.
     """
     if "candidate_failed" in contest.verdict.reasons and contest.failed[0].status not in OWN_FAILURES:
         return "open"  # the failure may have a cause outside the run
@@ -105,11 +108,11 @@ def outcome_of(claim: Submission, board: Board, contest: Contest) -> Outcome:
 
 
 def audit_model(store: RunStore, run: FinishedRun, drawn: int | None = None) -> Audit:
-    """Test at many positions of val that the model of a run sees no later tokens and no other rows (an audit).
+    """Test at many positions of val that the model of a run sees no later tokens and no other rows of a batch.
 
     `drawn` is the seed from which the positions are drawn; by default the seed is computed from the weights and val.
 
-    Raises RejectedError if the model has a leak, InterruptedRunError on Ctrl-C or SIGTERM.
+    Raises RejectedError if the model does see them, InterruptedRunError on Ctrl-C or SIGTERM.
     """
     executor, track = LocalExecutor(store.track, 1), store.track
     with (
@@ -127,9 +130,10 @@ def audit_model(store: RunStore, run: FinishedRun, drawn: int | None = None) -> 
 def compare_repeat(stored: Sequence[FinishedRun], again: Sequence[FinishedRun], rule: Rule) -> Repeat:
     """Compare the stored runs of a track's base with the runs trained again; both are in the same order.
 
-    If code, machine, packages and threads are the same, the numbers must be equal to the last bit. Otherwise the means
-    are compared by Welch's test. The outcome is `confirmed` if the interval of their difference lies within the
-    track's loss tolerance. Else it is `open`, because other code or another machine may explain the difference.
+    If code, machine, packages and threads are the same, the numbers must be equal to the last bit. Otherwise the mean
+    losses are compared by Welch's test. The outcome is then `confirmed` if the interval of the difference of the means
+    lies within plus or minus the track's loss tolerance, else `open`, because other code or another machine may explain
+    the difference.
     """
     found = comparability_problems(stored, again, timed=False)
     time_codes = ("mixed_load", "mixed_clocks")  # these do not affect losses

@@ -1,6 +1,6 @@
 """Measures a candidate on other sizes of its track: the same task with a smaller or larger model and budget.
 
-If the track's rule names such sizes, a new record must not be shown to lose on any of them.
+If the track's rule names such sizes, a candidate that is shown to lose on one of them cannot become the record.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class OtherSizes:
 
     @property
     def lost(self) -> list[str]:
-        """The sizes on which the candidate is shown to lose, each with its gain and the upper end of its interval."""
+        """The sizes on which the candidate is shown to lose, each with the gain and the upper end of its interval."""
         lost = {name: one for name, one in self.results.items() if one.loses}
         return [f"{name} (gain {one.gain:+.4f}, 90 % interval up to {one.high:+.4f})" for name, one in lost.items()]
 
@@ -41,10 +41,11 @@ NO_SIZES = OtherSizes()
 def measure_sizes(
     store: RunStore, arms: Arms, asked: Mapping[str, str], tell: Callable[[str], None], *, negative: bool
 ) -> OtherSizes:
-    """Train the missing runs on the sizes in `asked`, and return the results. `asked` maps tracks to required digests.
+    """Train the missing runs on the sizes in `asked`, and return the results.
 
-    Raises RejectedError if the candidate is shown to lose and `negative` is false, or if one of its runs has no score.
-    Raises LlmbenchError if a run of the record has no score, or if a track has another digest than required.
+    `asked` maps the name of each size's track to its required digest. Raises RejectedError if the candidate is shown to
+    lose and is not submitted as a negative result (`negative`), or if one of its runs has no score. Raises
+    LlmbenchError if a run of the record has no score, or if a track has another digest than required.
     """
     found = OtherSizes()
     for name, digest in asked.items():

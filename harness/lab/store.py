@@ -1,7 +1,8 @@
 """The runs of this machine: finds kept runs, trains missing ones, and resumes interrupted ones.
 
-A run's folder is `runs/TRACK/RECIPE/KEY/seed-N/`. It holds `run.json`, the weights, the log, and a checkpoint while
-the run trains. KEY is a digest of everything that the numbers depend on, so a run found there can be reused.
+A run's folder is `runs/TRACK/RECIPE/KEY/seed-N/`. It holds `run.json`, the weights, the log, and a checkpoint while the
+run trains. KEY is a digest of everything that the numbers depend on, so a run that is found in this folder can be
+reused.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def only_one(lock_file: Path, waiting: Callable[[], None], check: Callable[[], N
     """Let only one process at a time be inside a context with the same `lock_file`.
 
     A process that has to wait calls `waiting()` once, then `check()` repeatedly. Raises LlmbenchError if a file cannot
-    be written while the context is open. An exception of `check` ends the wait.
+    be written while the context is open. If `check` raises an exception, the wait ends.
     """
     lock = filelock.FileLock(lock_file)
     try:
@@ -94,7 +95,10 @@ class RunStore:
         return code_digest(self.project)
 
     def identify(self, recipe: str, seed: int) -> RunIdentity:
-        """Identity of the run of `recipe` with `seed` and the present code. Raises LlmbenchError for a wrong recipe."""
+        """Identity of the run of `recipe` with `seed` and the present code.
+
+        Raises LlmbenchError for an invalid recipe.
+        """
         return RunIdentity(
             track=self.track.name,
             training_digest=self.track.training_digest,
@@ -106,7 +110,7 @@ class RunStore:
         )
 
     def folder(self, run: RunIdentity) -> Path:
-        """Folder of `run`. The key in its path is a digest of everything that numbers and times depend on."""
+        """Folder of `run`. The key in its path is a digest of everything that the run's numbers and times depend on."""
         provenance = run.provenance
         parts = {
             "training": run.training_digest,
@@ -128,9 +132,9 @@ class RunStore:
         return self.project.runs / run.track / run.recipe / key / f"seed-{run.seed}"
 
     def find(self, run: RunIdentity) -> FinishedRun | FailedRun | None:
-        """The stored result of `run`; None if there is none.
+        """The stored result of `run`; None if no result is stored.
 
-        Raises LlmbenchError if its file is not valid, or holds another run.
+        Raises LlmbenchError if the file is not valid, or contains another run.
         """
         path = self.folder(run) / RUN_FILE
         if not exists(path):
@@ -144,11 +148,11 @@ class RunStore:
     def make(
         self, runs: Sequence[RunIdentity], milestone: Callable[[RunIdentity], GiveUp | None] = lambda run: None
     ) -> list[FinishedRun | FailedRun]:
-        """Find the kept ones of `runs`, train the others, and return all results in order.
+        """Find the kept runs among `runs`, train the others, and return the results in the order of `runs`.
 
-        After a failed run no other is started, so the list may end early. `milestone` is called when a run starts, and
-        returns the condition to stop the run early. Raises LlmbenchError if a run cannot start, InterruptedRunError on
-        Ctrl-C or SIGTERM. Finished runs are kept.
+        After a failed run no further run is started, so results may be missing at the end. `milestone` is called when a
+        run starts, and returns the condition for stopping the run early. Raises LlmbenchError if a run cannot start,
+        InterruptedRunError on Ctrl-C or SIGTERM. Finished runs are kept.
         """
         waiting, made = deque(runs), dict[tuple[str, int], FinishedRun | FailedRun]()
 
@@ -168,9 +172,10 @@ class RunStore:
     ) -> None:
         """Make runs, `jobs` at a time, until `take` returns None and all runs have ended.
 
-        `take` is called whenever another run can start. `keep` is called with each run and its result, or the exception
-        that the run raised. Both functions are called in this thread. If one of them raises, the unfinished runs are
-        stopped. Raises InterruptedRunError on Ctrl-C or SIGTERM. Finished runs are kept.
+        `take` is called whenever another run can start, and returns that run. `keep` is called with each run and its
+        result, or the exception that the run raised. Both functions are called in this thread. If `take` or `keep`
+        raises an exception, the unfinished runs are stopped. Raises InterruptedRunError on Ctrl-C or SIGTERM. Finished
+        runs are kept.
         """
         executor = self.executor(self.track, self.jobs)
         with executor.stopped_by_signals(), ThreadPoolExecutor(max_workers=self.jobs) as pool:
@@ -209,9 +214,9 @@ class RunStore:
             return result
 
     def rehearse(self, recipe: str) -> Built:
-        """Build `recipe` as in a run, up to its first training step. Takes seconds, and keeps nothing.
+        """Start a run of `recipe`, and end it at the first training step. Takes seconds, and saves nothing.
 
-        Raises RunFailedError or LlmbenchError if a run could not start, InterruptedRunError on Ctrl-C or SIGTERM.
+        Raises RunFailedError or LlmbenchError if the run cannot start, InterruptedRunError on Ctrl-C or SIGTERM.
         """
         executor = LocalExecutor(self.track, 1)
         with tempfile.TemporaryDirectory() as folder, executor.stopped_by_signals():
@@ -230,7 +235,7 @@ class RunStore:
         )
 
     def _usual_step_s(self) -> float | None:
-        """Seconds per step of this track's newest finished run on this machine; None if there is none."""
+        """Seconds per step of this track's newest finished run on this machine; None if there is no such run."""
         paths = self.project.runs.glob(f"{self.track.name}/*/*/seed-*/{RUN_FILE}")
         for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
             with suppress(LlmbenchError):  # a file that is not valid is reported by the command that needs its numbers

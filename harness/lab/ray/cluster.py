@@ -1,7 +1,8 @@
 """Runs on the machines of a running Ray cluster: `--executor ray`, see docs/ray.md.
 
-Each run is one Ray task with the track's threads and GPUs. A machine receives this checkout's sources, makes a local
-run with them, and sends back the run's result and weights. If the machine is lost, the run is started again.
+Each run is one Ray task, for which Ray reserves the track's threads and GPUs. A machine receives this checkout's
+sources, makes a local run with them, and sends back the run's result and weights. If the machine is lost, the run is
+started again.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ SHIPPED = ("harness", "models", "tracks")
 
 
 def connect() -> Any:
-    """The module `ray`, connected to the running cluster. Raises LlmbenchError without Ray or a cluster."""
+    """The module `ray`, connected to the running cluster. Raises LlmbenchError if Ray or a cluster is missing."""
     try:
         import ray
     except ImportError as error:
@@ -53,7 +54,7 @@ def connect() -> Any:
 
 
 def resources(track: Track) -> dict[str, int]:
-    """The cores and GPUs that one run needs, as Ray names them."""
+    """The cores and GPUs that one run needs, under the names that Ray uses."""
     return {"num_cpus": track.num_threads, "num_gpus": track.num_processes if track.device == "cuda" else 0}
 
 
@@ -138,7 +139,10 @@ class RayExecutor(Executor):
         return FailedRun(**dict(run), status="interrupted", reason=reason)
 
     def _ask(self, request: str, watch: Watch) -> tuple[Made | Refused | Ended | Lost, dict[str, bytes]]:
-        """Send the request once. Returns the answer, or `Lost` if none came, and the run's files (name -> content)."""
+        """Send the request once.
+
+        Returns the answer, or `Lost` if no answer came, and the run's files (name -> content).
+        """
         errors = self._ray.exceptions
         self.raise_if_stopped()
         events = self._task.remote(self._archive, self._digest, request)

@@ -71,7 +71,10 @@ def _read(stream: Iterable[str], lines: queue.SimpleQueue[str]) -> None:
 
 
 def _pass_on(lines: queue.SimpleQueue[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Yield the process's events, with their files, until its output ends. An incomplete last event is dropped."""
+    """Yield the events in `lines`, the output of the process that makes the run, with the files of each event.
+
+    Ends with the output. An incomplete last event is dropped.
+    """
     while True:
         try:
             line = lines.get(timeout=0.5)  # a wait without a limit would block a cancellation
@@ -93,8 +96,8 @@ KEPT = (".safetensors", ".log")
 def unpack(archive: bytes, digest: str) -> Path:
     """Unpack the sources into a folder, and return it.
 
-    All runs with these sources get the same folder, so that a run finds its checkpoint. Raises PermissionError if the
-    folder belongs to another user.
+    All runs with these sources get the same folder, so that a run that is started again finds its checkpoint. Raises
+    PermissionError if the folder belongs to another user.
     """
     home = Path(tempfile.gettempdir()) / f"llmbench-{os.getuid()}"
     home.mkdir(mode=0o700, exist_ok=True)

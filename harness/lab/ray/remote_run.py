@@ -44,7 +44,10 @@ class NodeRequest(Strict):
 
 
 def make(request: NodeRequest, emit: Callable[[NodeEvent], None]) -> tuple[FinishedRun | FailedRun, Path]:
-    """Make the run. Returns the run, and its folder on this machine. Raises LlmbenchError if it cannot start here."""
+    """Make the run. Returns the run, and its folder on this machine.
+
+    Raises LlmbenchError if the run cannot start here.
+    """
     project, job = Project(CHECKOUT), request.job
     track = load_track(project, job.track, job.settings)
     require_device(track)
@@ -80,7 +83,7 @@ def make(request: NodeRequest, emit: Callable[[NodeEvent], None]) -> tuple[Finis
 
 
 def main() -> None:
-    """Read the request and make the run. An expected error is written as an event."""
+    """Read the request and make the run. If the run is refused (LlmbenchError), the reason is written as an event."""
     end_with_parent()
     emit = emit_lines()
     try:

@@ -1,7 +1,8 @@
 """An ablation: each variant of a recipe (a stack) is left out in turn, and the loss without it is measured.
 
-All variants are compared with the same runs of the whole stack, on the track's public seeds. An ablation accepts and
-rejects nothing. To take a variant out of the record, judge and file the record without it (`--lane simplicity`).
+All variants are compared with the same runs of the whole stack, on the track's public seeds. An ablation gives no
+verdict. To take a variant out of the record, run the record without it as a candidate (`llmbench run candidate
+--without NAME --lane simplicity`), and submit it.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ Removed = tuple[str, ...]
 
 
 class Interaction(Strict):
-    """Interaction of two variants: their joint contribution minus the sum of their contributions, in nats per token."""
+    """Interaction of two variants: their joint contribution minus the sum of their single ones, in nats per token."""
 
     sum_of_singles: float
     gain: float
@@ -59,7 +60,7 @@ class Interaction(Strict):
 
 
 class Contribution(Strict):
-    """The contribution of one variant, or of two together, to a recipe. Losses are in nats per token."""
+    """What one variant, or two together, contribute to a recipe. All losses are in nats per token."""
 
     removed: Removed
     recipe: str
@@ -89,7 +90,7 @@ class Contribution(Strict):
 
 
 class Ablation(Strict):
-    """A recipe and the contributions of its variants: the largest first, those not measured last."""
+    """A recipe and the contributions of its variants, the largest first. Variants that were not measured come last."""
 
     recipe: str
     runs: Positive
@@ -104,8 +105,10 @@ class Ablation(Strict):
 
 
 def stack_to_ablate(project: Project, board: Board, track: Track, recipe: str | None) -> str:
-    """The recipe to study: `recipe`, by default the record's. Raises LlmbenchError if it has no variant, or if the file
-    of a variant is not valid."""
+    """The recipe to study: `recipe` or, if it is None, the record's recipe.
+
+    Raises LlmbenchError if the recipe has no variant, or if the file of a variant is not valid.
+    """
     found = record_recipe(board, track) if recipe is None else recipe
     recipe_sources(project, found)
     if not parse_recipe(found):
@@ -119,7 +122,7 @@ def stack_to_ablate(project: Project, board: Board, track: Track, recipe: str | 
 
 
 def removals(recipe: str, largest: int) -> list[Removed]:
-    """The sets of variants to leave out: each variant alone and, if `largest` is 2, each two variants together."""
+    """The sets of variants to leave out: each variant alone and, if `largest` is 2, each pair of variants."""
     names = parse_recipe(recipe)
     return [removed for size in range(1, largest + 1) for removed in combinations(names, size)]
 
@@ -168,7 +171,7 @@ def measure(project: Project, board: Board, track: Track, recipe: str, runs: Map
 
 
 def _numbers(stack: Sequence[FinishedRun], runs: Sequence[FinishedRun], price: float) -> dict[str, Any]:
-    """The measured fields of a contribution, from pairs with and without the variants."""
+    """The measured fields of a contribution. A pair is a run of the stack and a run without the variants."""
     mean, low, high = _interval(losses_of(runs), losses_of(stack))
     pairs = [pair for pair in zip(stack, runs, strict=True) if not any(run.training.resumed for run in pair)]
     times = [math.log(training_seconds(one) / training_seconds(other)) for one, other in pairs]
@@ -184,13 +187,16 @@ def _numbers(stack: Sequence[FinishedRun], runs: Sequence[FinishedRun], price: f
 
 
 def _interval(more: Sequence[float], less: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of `more` minus `less` over the pairs, and the ends of its 95 % interval. Without spread, all are equal."""
+    """Mean of `more` minus `less` over the pairs, and the ends of its 95 % interval.
+
+    If all differences are equal, both ends equal the mean.
+    """
     found = estimate(np.array(more), np.array(less), "paired")
     return float(found.gain), *map(float, bounds(found, INTERVAL_LEVEL))  # type: ignore[return-value]
 
 
 def _interaction(removed: Removed, losses: Mapping[Removed, Sequence[float]]) -> Interaction | None:
-    """The loss without both variants, minus the losses without each one, plus the loss with both."""
+    """Loss without both variants, minus the two losses without one variant, plus the loss with both."""
     singles = [losses.get((name,)) for name in removed]
     if len(removed) < 2 or removed not in losses or None in singles:
         return None
@@ -201,10 +207,10 @@ def _interaction(removed: Removed, losses: Mapping[Removed, Sequence[float]]) ->
 
 
 def _claim(board: Board, track: Track, recipe: str, found: Contribution) -> str | None:
-    """The command that judges the record without these variants; None if it would hardly be accepted.
+    """The command that judges the record without these variants; None if it would hardly end with `accepted`.
 
-    The lane `simplicity` compares with the last record of the lanes `loss` and `speed`. So the command also removes the
-    variants that later records of the lane `simplicity` removed.
+    In the lane `simplicity`, a candidate is compared with the last record of the lanes `loss` and `speed`. Therefore
+    the command also removes the variants that later records of the lane `simplicity` removed.
     """
     standing, contribution = board.standing(track, "simplicity"), found.contribution or 0.0
     if found.worth == "pays" or contribution > NEAR_ZERO * track.rule.loss_tolerance:
@@ -227,7 +233,7 @@ def ablation_folder(project: Project, track: Track) -> Path:
 
 
 def save_runs(project: Project, track: Track, recipe: str, runs: Mapping[str, Runs]) -> Path:
-    """Keep an ablation's runs in place of the older ones. Returns their folder."""
+    """Save an ablation's runs, and delete those of the last ablation. Returns the folder of the runs."""
     folder, kept = ablation_folder(project, track), set()
     for one, own in runs.items():
         removed = "+".join(name for name in parse_recipe(recipe) if name not in parse_recipe(one))
@@ -244,8 +250,8 @@ def save_runs(project: Project, track: Track, recipe: str, runs: Mapping[str, Ru
 def kept_runs(project: Project, track: Track) -> tuple[str, Mapping[str, Runs]]:
     """The stack of the kept ablation, and its runs by recipe.
 
-    Raises LlmbenchError if none is kept for this version of the track. Also raises if a variant's file has changed
-    since, because its price is computed from the present file.
+    Raises LlmbenchError if no ablation is kept for this version of the track, or if a variant's file has changed since,
+    because the price of the variant is computed from its present file.
     """
     folder, again = ablation_folder(project, track), f"run `llmbench ablate --save --track {track.name}`"
     found = defaultdict[str, list[FinishedRun | FailedRun]](list)

@@ -1,8 +1,8 @@
 """Judges many candidates against one record: screens all, then confirms those that passed, the best first.
 
-It can file the outcomes. If it or somebody else files a new record, the candidates that are left are screened again
-against the new record, and dropped candidates stay dropped. All state is in `runs/`, so that the same command continues
-a campaign that was killed.
+It can submit the results. If a new record is submitted meanwhile, the unfinished candidates are screened again against
+the new record; dropped candidates stay dropped. All state is in `runs/`, so that the same command continues a campaign
+that was killed.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class Campaign:
     ) -> None:
         """Prepare to judge each of the variants `names` by itself, with the options of `entry`.
 
-        `asked` identifies this campaign among those of the track. With `files`, outcomes are filed. No run is started
-        that would end later than `budget_s` seconds from now. Raises LlmbenchError if outcomes cannot be filed, because
-        the track has no record yet, or no digests of its tokens.
+        `asked` identifies this campaign among the campaigns on the track. With `files`, results are submitted. No run
+        is started that would end later than `budget_s` seconds from now. Raises LlmbenchError if results cannot be
+        submitted, because the track has no record yet, or states no digests of its tokens.
         """
         self.store = replace(store, observe=self._observe)
         self.project, self.track = store.project, store.track
@@ -87,8 +87,8 @@ class Campaign:
     def run(self) -> None:
         """Judge all candidates.
 
-        An unexpected exception of one contestant is kept as its `crash`, which the caller raises at the end. Raises
-        InterruptedRunError on Ctrl-C or SIGTERM, UndecidedError if the record has no score.
+        An unexpected exception with one candidate is stored as its `crash`; the caller raises it at the end. Raises
+        InterruptedRunError on Ctrl-C or SIGTERM, UndecidedError if a run of the record has no score.
         """
         while self._goes_on():
             self._face_record()
@@ -103,7 +103,7 @@ class Campaign:
         return [one for one in self.contestants if one.state in GOES_ON]
 
     def _face_record(self) -> None:
-        """Prepare the unfinished candidates for the present record, or end them if an older verdict still holds."""
+        """Prepare unfinished candidates for the present record. End those on which an older verdict is still valid."""
         check_record_sources(self.project, self.board.standing(self.track, "loss"))
         before, self._faced = self._faced, self._holder_number()
         self.record = record_recipe(self.board, self.track)
@@ -138,7 +138,7 @@ class Campaign:
         one.end("in_record", f"part of the record {self.record}")
 
     def _recall(self, one: Contestant) -> None:
-        """End a candidate that was judged before. If its verdict must still be filed, judge it again by kept runs."""
+        """End a candidate that was judged before. If its verdict must still be submitted, it goes on."""
         one.earlier = tuple(judged_before(self.project, self.board, self.track, one.met))
         present, met = candidate_key(one.met.record_sources), self._records_met(one)
         for judged in one.earlier:
@@ -156,7 +156,7 @@ class Campaign:
                 return
 
     def _screen(self) -> bool:
-        """Screen the waiting contestants, then file the dropped ones. Returns whether the record changed meanwhile."""
+        """Screen the waiting candidates, then submit the rejected ones. Returns whether the record changed."""
         waiting = [one for one in self.contestants if one.state == "waiting"]
         if not waiting:
             return self._has_moved()
@@ -210,7 +210,7 @@ class Campaign:
     # --- outcomes ------------------------------------------------------------------------------------------------
 
     def _looked(self, one: Contestant) -> None:
-        """Called after each new pair of a contestant and at its end. Tells its state, and saves its verdict."""
+        """Called after each new pair of a candidate and at its end. Prints the candidate's state, saves its verdict."""
         gains, verdict = one.gains, one.contest.verdict if one.contest else None
         so_far = f"gain {statistics.fmean(gains):+.4f} over {plural(len(gains), 'pair')}" if gains else "no pair yet"
         if one.state in GOES_ON and one.state != "passed":
@@ -229,8 +229,10 @@ class Campaign:
             record_attempt(self.project, self.board, self.track, one.met, one.contest)
 
     def _file(self, one: Contestant) -> None:
-        """File an outcome that is not filed yet. If the record has changed, an accepted contestant is not filed, but
-        screened again against the new record."""
+        """Submit a result that is not submitted yet.
+
+        If the record has changed, an accepted candidate is screened again against the new record instead.
+        """
         if not self.files or one.submission or one.state not in ("accepted", "rejected"):
             return
         lock, rejected = self.project.runs / self.track.name / ".filing.lock", one.state == "rejected"
@@ -257,7 +259,7 @@ class Campaign:
             self.tell(f"{one.name}: filed as submissions/{one.submission}")
 
     def _filed(self, one: Contestant) -> str:
-        """Name of the submission's folder that holds this outcome; empty if there is none."""
+        """Folder name of the submission with this result; empty if there is no such submission."""
         met = self._records_met(one)
         for judged in judged_before(self.project, self.board, self.track, one.met):
             same = candidate_key(judged.record_sources or {}) in met and judged.decision == one.state
@@ -268,7 +270,7 @@ class Campaign:
     # --- the board -----------------------------------------------------------------------------------------------
 
     def _records_met(self, one: Contestant) -> set[str]:
-        """Keys of the contestant's record and of all records since the campaign began."""
+        """Keys of the record that the candidate is compared with, and of all records since the campaign began."""
         edition = (self.track.name, self.track.digest)
         held = [
             submission.candidate.sources
@@ -280,7 +282,7 @@ class Campaign:
         return {candidate_key(one.met.record_sources), *map(candidate_key, held)}
 
     def _has_moved(self) -> bool:
-        """Whether the track has another record now than the one that contestants are compared with."""
+        """Whether the track now has another record than the one that candidates are compared with."""
         if (folders := self._list_folders()) != self._folders:
             with suppress(LlmbenchError):  # a folder that is still being written
                 self.board = read_board(self.project)

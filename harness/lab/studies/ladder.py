@@ -1,7 +1,7 @@
-"""Measures ideas on several sizes of one track: how a gain changes with compute, and how well it was forecast.
+"""Measures ideas on several sizes of one track: how a gain changes with compute, and how good forecasts were.
 
 The sizes are tracks called NAME-s, NAME and NAME-l. On each size, an idea's runs are compared with the runs of one
-recipe, by default the base, on the same public seeds. A ladder accepts and rejects nothing.
+recipe, by default the base, on the same public seeds. A ladder gives no verdict.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def recipe_with(beside: str, name: str) -> str:
 
 
 def measure_ladder(tracks: Sequence[Track], beside: str, made: Made, forecasts: Mapping[str, Forecast]) -> Ladder:
-    """The report on the runs of all sizes. `forecasts` maps a track to its forecast, if it has one."""
+    """The report on the runs of all sizes. `forecasts` maps a track's name to its forecast, if it has one."""
     facts = [_facts(track, beside, made[track.name]) for track in tracks if track.name in made]
     names = dict.fromkeys(parse_recipe(recipe)[-1] for runs in made.values() for recipe in runs if recipe != beside)
     ideas = [_climb(name, facts, beside, made, forecasts) for name in names]
@@ -125,7 +125,7 @@ def _climb(name: str, facts: Sequence[RungFacts], beside: str, made: Made, forec
 
 
 def _agreement(smaller: str, larger: str, ideas: Sequence[Climb]) -> Agreement | None:
-    """How well two sizes agree on the ideas; None if fewer than two ideas were measured on both."""
+    """How well the gains of ideas agree between two sizes; None if fewer than two ideas were measured on both sizes."""
     gains = [_gains_on((smaller, larger), idea) for idea in ideas]
     known = [(one, two) for one, two in gains if one is not None and two is not None]
     if len(known) < FEWEST_IDEAS:
@@ -146,7 +146,7 @@ def _gains_on(sizes: tuple[str, str], idea: Climb) -> tuple[Band | None, Band | 
 
 
 def _verdict(gain: Band) -> str:
-    """`helps` if the whole interval of a gain is above zero, `hurts` if it is below, else `not shown`."""
+    """`helps` if the whole interval of a gain is above zero, `hurts` if it is all below, else `not shown`."""
     if gain.low > 0:
         return "helps"
     return "hurts" if gain.high < 0 else "not shown"
@@ -182,7 +182,10 @@ def _multiple(curve: Sequence[tuple[float, float]], rung: RungFacts, gain: Inter
 
 
 def make_forecast(tracks: Sequence[Track], target: Track, beside: str, made: Made, pairs: int) -> Forecast:
-    """The forecast for `target` from the runs of smaller sizes. Raises LlmbenchError if fewer than two have runs."""
+    """The forecast for `target` from the runs of smaller sizes.
+
+    Raises LlmbenchError if fewer than two smaller sizes have runs.
+    """
     place = [track.name for track in tracks].index(target.name)
     below = [track for track in tracks[:place] if track.name in made]
     if len(below) < 2:

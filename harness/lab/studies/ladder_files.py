@@ -25,7 +25,7 @@ def ladder_folder(project: Project, name: str) -> Path:
 
 
 def curve_of(name: str, found: Ladder) -> Curve | None:
-    """The base's losses on all sizes. From them the board computes how much compute the base needs for a record's loss.
+    """The base's losses on all sizes. They show how much compute the base needs for a record's loss.
 
     None if the ladder compares with another recipe than the base, has only one size, or has no runs on `name`.
     """
@@ -37,7 +37,7 @@ def curve_of(name: str, found: Ladder) -> Curve | None:
 
 
 def save_ladder(project: Project, name: str, made: Made) -> Path:
-    """Keep the runs, beside the kept runs of other ideas. Returns their folder."""
+    """Save the runs of a ladder, and leave the saved runs of other ideas. Returns the folder of all these runs."""
     folder = ladder_folder(project, name)
     for track, series in made.items():
         for recipe, runs in series.items():
@@ -47,7 +47,7 @@ def save_ladder(project: Project, name: str, made: Made) -> Path:
 
 
 def kept_ladder(project: Project, name: str, tracks: Sequence[Track]) -> Made:
-    """The kept runs of a ladder. Raises LlmbenchError if there are none, or if a track or variant has changed since."""
+    """The saved runs of a ladder. Raises LlmbenchError if there are none, or if a track or variant has changed."""
     folder, made = ladder_folder(project, name), dict[str, dict[str, list[FinishedRun | FailedRun]]]()
     for track in tracks:
         found = defaultdict[str, list[FinishedRun | FailedRun]](list)
@@ -70,8 +70,10 @@ def kept_ladder(project: Project, name: str, tracks: Sequence[Track]) -> Made:
 
 
 def save_forecast(project: Project, name: str, found: Forecast) -> Path:
-    """Write a forecast. Raises LlmbenchError if its size already has one, because a forecast must not be changed after
-    the runs."""
+    """Write a forecast.
+
+    Raises LlmbenchError if there is one for this size already, because a forecast must not be changed after the runs.
+    """
     path = ladder_folder(project, name) / "forecasts" / f"{found.track}.json"
     if path.exists():
         raise LlmbenchError(

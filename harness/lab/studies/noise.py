@@ -55,7 +55,10 @@ class VariantNoise(Strict):
 
 
 class StoredDesign(Strict):
-    """Whether candidates may be compared with stored runs of the record: they must not vary more than the record."""
+    """Whether candidates may be compared with stored runs of the record.
+
+    This is allowed if their losses do not vary much more than the record's losses.
+    """
 
     variants: Count
     df: Count
@@ -87,7 +90,10 @@ class NoiseReport(Strict):
 
 
 def study(pairs: Mapping[str, Sequence[Pair]], rule: Rule) -> NoiseReport:
-    """The report on the pairs of all variants. Raises LlmbenchError for too few pairs, and for pairs without spread."""
+    """The report on the pairs of all variants.
+
+    Raises LlmbenchError if a variant has too few pairs, or only pairs with equal losses.
+    """
     if not pairs:
         raise LlmbenchError(
             "a noise study needs pairs of at least one variant, and there are none; name one with --variant"
@@ -107,7 +113,7 @@ def study(pairs: Mapping[str, Sequence[Pair]], rule: Rule) -> NoiseReport:
 
 
 def _losses(pairs: Sequence[Pair]) -> tuple[list[float], list[float]]:
-    """Val losses of the base and the variant."""
+    """Val losses of the base and of the variant, both in the order of the pairs."""
     return [p.record.evaluation.val_loss for p in pairs], [p.candidate.evaluation.val_loss for p in pairs]
 
 
@@ -154,11 +160,12 @@ def _stored_design(pairs: Mapping[str, Sequence[Pair]]) -> StoredDesign:
 def false_accepts(record: Sequence[float], candidate: Sequence[float], rule: Rule) -> float | None:
     """Share of simulated confirmations that accept the placebo; None if there are too few pairs.
 
-    Each simulation draws the placebo's pairs without replacement, because a repeated pair would make the noise look
-    smaller. It swaps the two runs of a pair at random, because runs without an effect are exchangeable. The swaps also
-    remove the placebo's mean gain, which is due to chance. On a track with stored runs there are no pairs, so all runs
-    are shuffled. Simulations from few pairs resemble each other, so eight pairs give the share only to about one
-    percentage point. If there are fewer pairs than a confirmation can use, each simulation ends with them.
+    A placebo is a variant without an effect. Each simulation draws the placebo's pairs without replacement, because a
+    repeated pair would make the noise look smaller. It also swaps the two runs of a pair at random, because without an
+    effect the two runs are interchangeable. The swaps also remove the placebo's mean gain, which is due to chance. On a
+    track with stored runs there are no pairs, so all runs are shuffled. Simulations from few pairs resemble each other,
+    so eight pairs give the share only to about one percentage point. If there are fewer pairs than a confirmation can
+    use, each simulation ends after the last pair.
     """
     import numpy as np
 
