@@ -1,4 +1,4 @@
-"""Writes a submission: submission.json with the verdict, the runs, and the variants' code; all files or none."""
+"""Writes a submission: its verdict, its runs and the variants' code. If one file fails, nothing is written."""
 
 from __future__ import annotations
 
@@ -113,9 +113,9 @@ def find_contest(
 ) -> tuple[Entry, Arms, Judged | None]:
     """What to submit for `entry`, the user's request: `entry` completed, the two recipes, and the last verdict.
 
-    `entry` gets missing options from its runs; only verdicts that were not submitted yet count. A candidate becomes a
+    `entry` gets missing options from its runs; the verdict is the last one not submitted yet. A candidate becomes a
     record only against the present record. A negative result is submitted with the record that it was compared with,
-    even an older one. Raises LlmbenchError if that recipe never was the record, or if a variant's file has changed.
+    even if that was replaced. Raises LlmbenchError if that recipe never was the record, or if a variant has changed.
     """
     unfiled = find_unfiled(project, board, track, entry)
     judged = next((one for one in unfiled if one.decision != "undecided"), next(iter(unfiled), None))

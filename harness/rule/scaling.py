@@ -59,7 +59,7 @@ def forecast(rungs: Sequence[Rung], compute: float, level: float = 0.9, *, pairs
     """The gain at the compute `compute`, by the line that is fitted to the rungs' gains.
 
     If `pairs` is given, the interval is for the mean gain of so many new pairs, with the variance of the nearest rung.
-    Otherwise it is for the line itself. Raises LlmbenchError like `slope`.
+    Otherwise it is for the line itself. Raises LlmbenchError in the same cases as `slope`.
     """
     x = _log_compute(rungs)
     weights = 1 / len(x) + (math.log10(compute) - x.mean()) * (x - x.mean()) / ((x - x.mean()) ** 2).sum()
@@ -71,9 +71,9 @@ def forecast(rungs: Sequence[Rung], compute: float, level: float = 0.9, *, pairs
 def compute_multiple(base: Sequence[tuple[float, float]], compute: float, gain: Interval) -> Interval:
     """Compute that the base needs for a loss that is lower by `gain`, as a multiple of `compute`.
 
-    `base` holds (compute, val loss) of the base on each rung. Between rungs the loss is taken to be linear in the
+    `base` contains (compute, val loss) of the base on each rung. Between rungs the loss is assumed to be linear in the
     logarithm of compute; outside them, the line through the two nearest rungs is continued. Raises LlmbenchError if the
-    base's loss does not fall from rung to rung, or if no rung has the compute `compute`.
+    base's loss does not become lower from rung to rung, or if no rung has the compute `compute`.
     """
     points = sorted(base)
     x, loss = (np.array(values, dtype=float) for values in zip(*points, strict=True))
@@ -145,7 +145,10 @@ def _log_compute(rungs: Sequence[Rung]) -> Array:
 
 
 def _weighted(rungs: Sequence[Rung], weights: Array, level: float, more: float = 0.0) -> Interval:
-    """Weighted sum of the rungs' mean gains, with its confidence interval. `more` is an additional variance."""
+    """Weighted sum of the rungs' mean gains, with its confidence interval.
+
+    `more` is a variance that is added to that of the sum.
+    """
     from scipy.special import stdtrit
 
     if any(len(rung.gains) < FEWEST_PAIRS for rung in rungs):

@@ -204,7 +204,7 @@ def smallest_gain(rule: Rule, sd: float) -> float | None:
 def study_folder(project: Project, track: Track) -> Path:
     """Folder of a track's noise study.
 
-    The file `record-seed-N.json` is a run of the base, `VARIANT-seed-N.json` one of a variant.
+    The file `record-seed-N.json` is a run of the base, `VARIANT-seed-N.json` is a run of a variant.
     """
     return project.root / "benchmarks" / "noise" / track.name
 
@@ -256,8 +256,8 @@ def save_study(project: Project, track: Track, pairs: Mapping[str, Sequence[Pair
     """Store the runs of a noise study. Returns the folder, and the number of older runs that were removed from it.
 
     Runs that no longer form a pair, such as those of an earlier version of the track, are removed. Raises LlmbenchError
-    if a new run of the base would replace one in a stored pair of another variant, and cannot be compared with that
-    variant's run.
+    if a new run of the base would replace the base's run in a stored pair of another variant, and cannot be compared
+    with that variant's run.
     """
     folder, before = study_folder(project, track), kept_study(project, track)
     new = {pair.record.seed: pair.record for some in pairs.values() for pair in some}

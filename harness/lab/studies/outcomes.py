@@ -58,9 +58,9 @@ class CampaignRow(Strict):
     judged_before: bool
     """Whether the verdict is older than the campaign. The campaign then trained nothing for it."""
     submission: str | None
-    """Folder of the submission with the outcome; None if it is not filed."""
+    """Folder of the submission with the outcome; None if the outcome was not submitted."""
     note: str
-    """Why there is no verdict, or why the verdict was not filed."""
+    """Why there is no verdict, or why the verdict was not submitted."""
 
 
 def campaign_rows(campaign: Campaign) -> list[CampaignRow]:

@@ -77,7 +77,7 @@ class Pace:
         return pairs
 
     def seconds_left(self, contestants: Sequence[Contestant]) -> float:
-        """Estimate of the seconds until all these candidates are decided, on the assumption that none has a gain."""
+        """Estimate of the seconds until all `contestants` are decided, on the assumption that none has a gain."""
         looks, arms, runs = self.rule.looks, trained_arms(self.rule, "confirmation"), 0.0
         screen = sum(share * look for share, look in zip(self._usual.screen, self.rule.screen_looks, strict=False))
         for one in contestants:

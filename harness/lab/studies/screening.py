@@ -53,7 +53,7 @@ class Contestant:
     earlier: tuple[Judged, ...] = ()
     """Older verdicts on the candidate, newest first."""
     note: str = ""
-    """Why the candidate has no verdict, or why the verdict was not filed."""
+    """Why the candidate has no verdict, or why the verdict was not submitted."""
     submission: str = ""
     """Folder of the submission with the candidate's outcome."""
     crash: Exception | None = None
@@ -148,7 +148,7 @@ class Screening:
         return run
 
     def _may(self, run: RunIdentity) -> bool:
-        """Whether this run may start. A run that is stored already always may start, because it takes no time."""
+        """Whether this run may start. A run that is stored already may always start, because it takes no time."""
         return not self._is_missing(run) or self.may_start()
 
     def _is_missing(self, run: RunIdentity) -> bool:
@@ -156,8 +156,7 @@ class Screening:
         return found is None or found.status in RETRIED
 
     def _needed(self) -> tuple[int, Contestant] | None:
-        """The next run that a decision needs, as (index of its seed, contestant), lowest index first; None if there is
-        none."""
+        """The next run that a decision needs, as (index of its seed, contestant), lowest index first, or None."""
         waiting = [(self.seeds.index(one.wanted[0]), one) for one in self.contestants.values() if one.wanted]
         return min(waiting, key=lambda asked: asked[0], default=None)
 

@@ -20,8 +20,8 @@ Runs = Sequence[FinishedRun | FailedRun]
 def make_series(store: RunStore, recipes: Sequence[str], seeds: Sequence[int]) -> Mapping[str, Runs]:
     """Recipe -> its runs in the order of `seeds`, or a single failed run that says why the recipe failed.
 
-    All recipes are trained on one seed before the next seed, so that an interrupted study has a run of every recipe on
-    each seed before. If a recipe fails, the other recipes are still trained. But if the first recipe fails, this raises
+    All recipes are trained on one seed before the next seed, so that an interrupted study has runs of all recipes on
+    the same seeds. If a recipe fails, the other recipes are still trained. But if the first recipe fails, this raises
     LlmbenchError, because all other recipes are compared with it. Raises InterruptedRunError on Ctrl-C or SIGTERM.
     """
     waiting = deque(store.identify(one, seed) for seed in seeds for one in recipes)
