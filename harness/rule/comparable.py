@@ -85,7 +85,7 @@ _SAME_EVERYWHERE: dict[str, Callable[[FinishedRun], Any]] = {
 
 
 def _note_difference(problems: dict[str, str], code: str, values: Sequence[Any]) -> None:
-    """If the values differ, add to `problems` the first value and the first one that differs from it."""
+    """If the values differ, add to `problems`, under `code`, the first value and the first that is not equal to it."""
     for value in values:
         if value != values[0]:
             one, other = values[0], value

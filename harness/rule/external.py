@@ -138,7 +138,7 @@ class DeclaredLooks:
 def judge_numbers(numbers: Numbers, notes: tuple[str, ...] = ()) -> Judgement:
     """Judge the numbers by the test for their design: a target, pairs, or two independent groups of runs.
 
-    Raises UndecidedError if no look has decided and the number of pairs lies between two looks.
+    Raises UndecidedError if no look has decided, and there are more pairs than one look needs but too few for the next.
     """
     sign = 1.0 if numbers.lower_is_better else -1.0
     candidate = [sign * value for value in numbers.candidate]
@@ -178,7 +178,7 @@ def _sequential(
 ) -> Judgement:
     """Make all looks (tests after declared numbers of pairs) in order, as a confirmation on a track does.
 
-    Raises UndecidedError if no look has decided and the number of pairs lies between two looks.
+    Raises UndecidedError if no look has decided, and there are more pairs than one look needs but too few for the next.
     """
     num, unit = len(candidate), "values" if numbers.record is None else "pairs"
     if num < numbers.looks[0]:

@@ -122,7 +122,7 @@ class StageCost(Strict):
 class Expected(Strict):
     """What to expect of a candidate with a given gain. Costs are means over all contests, with or without confirmation.
 
-    The cost of the screen counts only the candidate's runs.
+    The cost of the screen includes only the candidate's runs.
     """
 
     gain: float

@@ -21,8 +21,8 @@ def rule_in_pairs(rule: Rule) -> Rule:
 
     On such a track, the submitted candidate was compared with stored runs of the record. If these runs are worse than
     usual by chance, a re-run against them overestimates the gain in the same way. The significance levels of such a
-    track come from a union bound. For pairs, the exact false-accept rate of these levels is a little below alpha; it
-    becomes the new alpha.
+    track come from a union bound. For pairs, the exact false-accept rate of these levels is a little below alpha; this
+    rate is used as the new alpha.
     """
     if rule.design == "paired":
         return rule

@@ -2,9 +2,9 @@
 
 A *rung* is a track of one size. Each rung has its own pairs of runs with their own standard deviation. Slope and
 forecast are weighted sums of the rungs' mean gains. The variance of such a sum follows from the means' variances. Its
-degrees of freedom are Welch's (1947), as for the difference of two means. Compute is the number of floating-point
-operations of a run. Assumption: a gain is linear in the logarithm of compute to base ten. This fits best for sizes that
-are close to each other.
+degrees of freedom are approximated as Welch (1947) did for the difference of two means. Compute is the number of
+floating-point operations of a run. Assumption: a gain is linear in the logarithm of compute to base ten. This
+assumption is best for sizes that are close to each other.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ def slope(rungs: Sequence[Rung], level: float = 0.9) -> Interval:
 def forecast(rungs: Sequence[Rung], compute: float, level: float = 0.9, *, pairs: int | None = None) -> Interval:
     """The gain at the compute `compute`, by the line that is fitted to the rungs' gains.
 
-    If `pairs` is given, the interval is for the mean gain of so many new pairs, with the variance of the nearest rung.
-    Otherwise it is for the line itself. Raises LlmbenchError in the same cases as `slope`.
+    If `pairs` is given, the interval is for the mean gain of `pairs` new pairs, with the variance of the nearest rung.
+    Otherwise the interval is for the value of the line, without the noise of new pairs. Raises LlmbenchError in the
+    same cases as `slope`.
     """
     x = _log_compute(rungs)
     weights = 1 / len(x) + (math.log10(compute) - x.mean()) * (x - x.mean()) / ((x - x.mean()) ** 2).sum()
@@ -94,9 +95,9 @@ def compute_multiple(base: Sequence[tuple[float, float]], compute: float, gain: 
 def order_kept(first: Sequence[float], second: Sequence[float], level: float = 0.9) -> Interval:
     """Share of pairs of ideas whose gains are in the same order on two sizes. By chance it is 1/2.
 
-    `first` and `second` hold each idea's gain on one size. The interval is a percentile bootstrap over the ideas
-    (Efron, 1979), because pairs with a common idea are not independent. Equal gains count half. Raises LlmbenchError
-    for fewer than two ideas.
+    `first` and `second` contain each idea's gain, on one size each. The interval is a percentile bootstrap over the
+    ideas (Efron, 1979), because pairs with a common idea are not independent. Equal gains count half. Raises
+    LlmbenchError for fewer than two ideas.
     """
     if len(first) < FEWEST_IDEAS:
         raise LlmbenchError("an order needs two ideas that were measured on both sizes; measure more ideas")

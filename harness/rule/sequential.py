@@ -115,7 +115,7 @@ class Replay(NamedTuple):
 def find(criterion: Criterion, look: int, rule: Looks) -> Finding:
     """Evaluate one criterion at look number `look`, counted from 1.
 
-    All numbers are NaN if fewer pairs count than the first look needs.
+    All numbers are NaN if fewer pairs can be used than the first look needs.
     """
     level, num_pairs, is_last = rule.levels[look - 1], rule.looks[look - 1], look == len(rule.looks)
     record, candidate = criterion.arms(num_pairs)

@@ -64,7 +64,7 @@ class CampaignRow(Strict):
 
 
 def campaign_rows(campaign: Campaign) -> list[CampaignRow]:
-    """One row for each candidate: the largest gain first, candidates without a gain last."""
+    """One row for each candidate: the largest gain first, candidates without a measured gain last."""
     rows = [_row(campaign, contestant) for contestant in campaign.contestants]
     return sorted(rows, key=lambda row: math.inf if row.gain is None else -row.gain)
 

@@ -1,4 +1,4 @@
-"""Estimates how long runs take, which of them still fit into a campaign's budget, and when the campaign ends."""
+"""Estimates how long runs take, how many of them fit into a campaign's time budget, and when the campaign ends."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Pace:
 
     @property
     def run_s(self) -> float:
-        """How long a run usually takes, in seconds from its start until its score is known; 0 if nothing is known."""
+        """The usual time of a run, in seconds; 0 if no time is expected and no run was made yet."""
         return self._usual_time.run_s or 0.0
 
     def has_time(self, runs: int) -> bool:

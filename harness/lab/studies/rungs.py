@@ -14,7 +14,7 @@ FLOPS_PER_PARAM = 6  # forward and backward pass, per multiplied parameter and t
 
 
 class Band(Strict):
-    """A number with the ends of its 90 % interval."""
+    """A number with the ends of its 90 % confidence interval."""
 
     value: float
     low: float

@@ -2,7 +2,7 @@
 
 First each candidate is trained on the first seed, then each remaining candidate on the second seed, and so on. This
 order does not change the number of runs. But it shortens the end of a campaign, when few candidates remain and cores
-would be idle. Decisions depend only on the runs' losses and times, not on which run ended first.
+would be idle. Decisions depend only on the results of the runs, not on which run ended first.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ class Found(NamedTuple):
 def judge_file(path: Path, options: Mapping[str, object] | None = None, names: Names = NO_NAMES) -> Judgement:
     """Read a file, standard input (`-`) or a folder, and judge its numbers.
 
-    Raises LlmbenchError if the input cannot be read. Raises UndecidedError if no look has decided and the number of
-    pairs lies between two looks.
+    Raises LlmbenchError if the input cannot be read. Raises UndecidedError if no look (test) has decided, and there are
+    more pairs than one look needs but too few for the next look.
     """
     return judge_numbers(*read_numbers(path, options, names))
 

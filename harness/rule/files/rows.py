@@ -163,7 +163,7 @@ def _two_roles(arms: Sequence[str], names: Names, place: str) -> tuple[str | Non
 
 
 def _repeated(rows: Sequence[Row]) -> list[str]:
-    """A note on the first seed that occurs twice in an arm; empty if there is none."""
+    """A list with a note on the first seed that occurs twice in an arm; empty if no seed occurs twice."""
     first: dict[int, Row] = {}
     for row in rows:
         if row.seed is not None and row.seed in first:
@@ -177,7 +177,7 @@ def _repeated(rows: Sequence[Row]) -> list[str]:
 
 
 def _pairing(arms: Mapping[str, Sequence[Row]], options: Mapping[str, Any], *, repeated: bool) -> tuple[bool, str]:
-    """Whether equal seeds are paired, and a note that says so."""
+    """Whether equal seeds are paired, and a note that says why."""
     asked, looks = options.get("paired"), options.get("looks")
     seeds = {arm: {row.seed for row in rows} for arm, rows in arms.items()}
     common = seeds["record"] & seeds["candidate"]
