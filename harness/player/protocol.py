@@ -1,4 +1,4 @@
-"""The messages between referee and player: fixed headers, then bytes whose number the referee knows or limits.
+"""The messages between referee and player: a fixed header, then a body whose size the referee knows or limits.
 
 Each request and each answer is a header and a body. Numbers are little-endian: tokens are int64, logits are float32.
 Weights are the bytes of all tensors, in the order of `Built.tensors`. JSON is checked against a schema. Neither side
@@ -128,7 +128,7 @@ class Built(Strict):
 
 
 class Failure(Strict):
-    """Why a player cannot continue. It exits after sending this."""
+    """Why a player cannot continue. The player exits after sending this."""
 
     status: Literal["refused", "invalid", "diverged", "error"]
     """`refused` means that the player cannot start. The reason is shown to the user."""
@@ -136,7 +136,7 @@ class Failure(Strict):
 
 
 class Report(Strict):
-    """What a player reports about itself. It is not checked, and no verdict depends on it."""
+    """What a player reports about itself. The report is not checked, and no verdict depends on it."""
 
     peak_memory_mib: Positive | None
     experts: tuple[ExpertLayer, ...] | None

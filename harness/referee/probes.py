@@ -186,9 +186,9 @@ def plan(
     """Batches of rows with their cuts, and for each batch the number of rows to which it has to be filled up.
 
     There are at least `num_cuts` cuts in all, and `num_whole` rows without replaced tokens. `odds`: row -> relative
-    frequency of a cut after each position. Half of the cuts follow these frequencies, half are uniform. All rows are
-    used about equally often, and so are all boundaries (places between two positions). No row is cut twice at the same
-    boundary. No batch contains a row twice, and a row's cuts increase from batch to batch.
+    frequency of a cut after each position. Half of the cuts are drawn with these frequencies, the other half uniformly.
+    All rows are used about equally often, and so are all boundaries (places between two positions). No row is cut twice
+    at the same boundary. No batch contains a row twice, and a row's cuts increase from batch to batch.
     """
     order = _shuffled(list(odds), generator)
     length = len(odds[order[0]])
@@ -209,7 +209,7 @@ def plan(
 def _pair(
     order: Sequence[int], odds: Mapping[int, NDArray[np.float64]], num_cuts: int, generator: np.random.Generator
 ) -> dict[int, list[int]]:
-    """Row -> its cuts. Rows, and boundaries, are used about equally often.
+    """Row -> its cuts. All rows are used about equally often, and so are all boundaries (places between positions).
 
     If `num_cuts` is not a multiple of the number of boundaries, the first and the last boundary get the first cuts that
     are left over.
@@ -244,7 +244,7 @@ class Probe:
     generator: np.random.Generator
 
     def run(self, rows: Sequence[int], num_cuts: int, num_whole: int, *, favour: bool) -> None:
-        """Probe `rows`, all of one length, with at least `num_cuts` cuts and `num_whole` unchanged rows.
+        """Probe `rows`, all of one length, with at least `num_cuts` cuts and `num_whole` rows without replaced tokens.
 
         If `favour` is true, half of the cuts are drawn in proportion to the probability that the model gave to the
         correct next token. A model that sees later tokens gives it a high probability, so these cuts find a leak much
