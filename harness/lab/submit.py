@@ -1,4 +1,4 @@
-"""Writes a submission: the claim (submission.json), its runs and its sources. Writes either all files or none."""
+"""Writes a submission: its verdict, its runs and the variants' code. If one file fails, nothing is written."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Filing:
 
 
 def refuse_exploration(track: Track, settings: Sequence[str]) -> None:
-    """Raises LlmbenchError if runs are exploratory: trained with values of the track that `--set` changed."""
+    """Raises LlmbenchError if `--set` changed values of the track: runs with such values cannot be submitted."""
     if settings or isinstance(track, ExploratoryTrack):
         given = " ".join(f"--set {setting}" for setting in settings or settings_of(track))
         raise LlmbenchError(
@@ -68,8 +68,10 @@ def refuse_exploration(track: Track, settings: Sequence[str]) -> None:
 
 
 def file_opening(store: RunStore, board: Board) -> Filing:
-    """The content of a track's first submission, its base. Raises LlmbenchError if the track has one already, or if too
-    few runs of the base are kept."""
+    """The content of a track's first submission, the runs of its base.
+
+    Raises LlmbenchError if the track has a submission already, or if the base was trained on too few seeds.
+    """
     track, holder = store.track, board.holder(store.track)
     if holder is not None:
         raise LlmbenchError(
@@ -87,7 +89,7 @@ def file_opening(store: RunStore, board: Board) -> Filing:
 
 
 def require_holder(board: Board, track: Track) -> Submission:
-    """The submission that holds the track's record. Raises LlmbenchError if the track has no submission yet."""
+    """The submission whose candidate is the track's record. Raises LlmbenchError if the track has no submission yet."""
     holder = board.holder(track)
     if holder is None:
         raise LlmbenchError(
@@ -98,7 +100,7 @@ def require_holder(board: Board, track: Track) -> Submission:
 
 
 def require_pinned(track: Track) -> None:
-    """Raises LlmbenchError if the track's file does not pin the tokens, that is, does not contain their digests."""
+    """Raises LlmbenchError if the track's file does not contain the digests (SHA-256) of its tokens."""
     if not track.data.pinned:
         raise LlmbenchError(
             f"tracks/{track.name}.toml does not contain the digests of its tokens, so others could not check that they "
@@ -109,11 +111,11 @@ def require_pinned(track: Track) -> None:
 def find_contest(
     project: Project, board: Board, track: Track, entry: Entry, *, negative: bool
 ) -> tuple[Entry, Arms, Judged | None]:
-    """What to file for `entry`: `entry` with the options of its runs, both recipes, and the last verdict not yet filed.
+    """What to submit for `entry`, the user's request: `entry` completed, the two recipes, and the last verdict.
 
-    A candidate becomes a record only against the present record. A negative result is filed against the record that it
-    was compared with, even if the track has a newer record. Raises LlmbenchError if that recipe never was the record,
-    or if a variant has changed.
+    `entry` gets missing options from its runs; the verdict is the last one not submitted yet. A candidate becomes a
+    record only against the present record. A negative result is submitted with the record that it was compared with,
+    even if that was replaced. Raises LlmbenchError if that recipe never was the record, or if a variant has changed.
     """
     unfiled = find_unfiled(project, board, track, entry)
     judged = next((one for one in unfiled if one.decision != "undecided"), next(iter(unfiled), None))
@@ -148,11 +150,11 @@ def file_candidate(
     *,
     negative: bool,
 ) -> Filing:
-    """The content of a submission from a candidate's kept runs: a negative result if `negative`, else a record.
+    """The content of a candidate's submission: a negative result if `negative` is true, else a record.
 
-    `judged` is the candidate's last verdict that is not filed. The model of a record is tested once more (an audit).
-    Raises LlmbenchError if nothing is trained. If `negative` is false and the candidate did not break the record,
-    raises RejectedError or UndecidedError.
+    `judged` is the candidate's last verdict that was not submitted. A record's model is tested once more (an audit).
+    Raises LlmbenchError if nothing can be submitted; RejectedError or UndecidedError if `negative` is false and the
+    candidate did not beat the record.
     """
     track, holder = store.track, require_holder(board, store.track)
     standing = board.standing(track, entry.lane) or holder
@@ -206,7 +208,7 @@ def file_candidate(
 
 
 def _refuse_moved(judged: Judged | None, arms: Arms, standing: Submission, command: str) -> None:
-    """Raises UndecidedError or RejectedError if the last verdict, `judged`, explains why `arms` has no runs."""
+    """Raises UndecidedError or RejectedError if the last verdict, `judged`, shows why the candidate has no runs."""
     if judged is None:
         return
     record, on = standing.candidate.recipe, judged.date[:10]
@@ -227,9 +229,9 @@ def _refuse_moved(judged: Judged | None, arms: Arms, standing: Submission, comma
 
 
 def file_challenge(store: RunStore, target: Submission, answer: Challenge, attempt: int, contest: Contest) -> Filing:
-    """The content of a challenge (a re-run of a record): the runs that decided it, and at most one run that failed.
+    """The content of a challenge (a re-run of a record): the runs that its verdict uses, and at most one failed run.
 
-    Raises UndecidedError if the re-run has no verdict, or if a run was ended from outside.
+    Raises UndecidedError if the re-run is undecided, or if a run failed in a way that the recipe may not have caused.
     """
     if contest.verdict.pairs:  # leave out runs that were trained in advance and that the verdict does not use
         seeds = [run.seed for run in contest.candidates[: contest.verdict.pairs]]
@@ -257,8 +259,8 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
     """Write the submission's folder under the next free number, and rebuild leaderboard.csv.
 
     Returns the submission, and the text of its README. The folder is written under a temporary name, verified, and then
-    renamed. A lock ensures that two calls at the same time get different numbers. If anything is wrong, raises
-    LlmbenchError and writes nothing.
+    renamed. A lock ensures that two calls at the same time get different numbers. If the submission is not valid or
+    cannot be written, raises LlmbenchError and writes nothing.
     """
     if name is not None and not re.match(SUBMISSION_NAME, name):
         raise LlmbenchError(f"the name '{name}' may have only lower case letters, digits, '-', '_' and '+'; change it")
@@ -314,7 +316,7 @@ def write_submission(project: Project, track: Track, filing: Filing, name: str |
 
 
 def _freeze(project: Project, filing: Filing, name: ArmName, files: dict[str, bytes]) -> Arm:
-    """One side of the submission. Adds its runs and sources to `files`: path in the submission's folder -> content."""
+    """One of the two recipes of the submission. Adds its runs and its variants' code to `files` (path -> content)."""
     recipe = filing.arms.record if name == "record" else filing.arms.candidate
     runs = {str(run.seed): dump_json(run).encode() for run in filing.runs[name]}
     sources = recipe_sources(project, recipe)

@@ -1,6 +1,7 @@
 """The player: the confined process that runs a variant's code, how it starts, and the requests that it answers.
 
-Imports core, variants and data. Code that trains or confines belongs here; code that judges does not.
+This package imports only harness.core, harness.variants and harness.data. Code that trains a model or confines a
+process belongs here, but no code that decides about a candidate.
 """
 
 from __future__ import annotations
@@ -40,5 +41,8 @@ CODE_FILES = (
 
 
 def code_digest(project: Project) -> str:
-    """SHA-256 over CODE_FILES. Both runs of a pair must have the same digest."""
+    """SHA-256 over CODE_FILES, the code that a run's numbers depend on.
+
+    Both runs of a pair must have the same digest.
+    """
     return sha256("\n".join(sha256((project.root / file).read_bytes()) for file in CODE_FILES).encode())

@@ -1,8 +1,9 @@
-"""Runs the fork server in bubblewrap, so that the players which it starts see hardly more files than they may read.
+"""Runs the fork server (the process that starts the players) in bubblewrap, a sandbox that hides most files.
 
-This adds to `confine` where bwrap (github.com/containers/bubblewrap) is installed and this user may create namespaces.
-Files that Landlock would refuse are not visible at all. Network, System V shared memory and host name are separate.
-Process ids are those of the machine, because the referee measures and kills players by them.
+This is done in addition to `confine`, if bwrap (github.com/containers/bubblewrap) is installed and this user may create
+namespaces. Files that `confine` only makes unreadable cannot even be seen in bubblewrap. Network, System V shared
+memory and host name are separate from those of the machine. Process ids are the same as outside, because the referee
+needs them to measure and kill players.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _DEVICES = [Path("/dev") / name for name in ("null", "zero", "random", "urandom"
 def bubble(devices: Iterable[Path] = ()) -> Iterator[None]:
     """A context in which multiprocessing starts processes in bubblewrap, if a trial start (made once) works.
 
-    Processes in bubblewrap have the environment variable INSIDE.
+    Processes in bubblewrap have the environment variable LLMBENCH_INSIDE.
     """
     script = _script(tuple(bubble_command(devices)))
     python = os.fsdecode(spawn.get_executable())
@@ -48,7 +49,10 @@ def bubble(devices: Iterable[Path] = ()) -> Iterator[None]:
 
 @cache
 def _script(command: tuple[str, ...]) -> str | None:
-    """A script that starts Python by `command`, kept until this process ends; None if a trial start fails."""
+    """Path of a script that starts Python by `command`; None if a trial start fails.
+
+    The script is deleted when this process ends.
+    """
     if not command:
         return None
     script = Path(get_temp_dir()) / f"{NAME}-{sha256(shlex.join(command).encode())[:8]}"
@@ -58,7 +62,7 @@ def _script(command: tuple[str, ...]) -> str | None:
 
 
 def bubble_command(devices: Iterable[Path] = ()) -> list[str]:
-    """The command that starts Python in bubblewrap; empty without bwrap, or if LLMBENCH_BUBBLE is 0."""
+    """The command that starts Python in bubblewrap; empty if bwrap is not installed or LLMBENCH_BUBBLE is 0."""
     bwrap = shutil.which("bwrap")
     if sys.platform != "linux" or bwrap is None or os.environ.get("LLMBENCH_BUBBLE") == "0":
         return []
@@ -87,7 +91,7 @@ def bubble_works() -> bool:
 
 
 def _sources() -> Iterator[Path]:
-    """The checkout's packages, and the main script, which every process of multiprocessing imports."""
+    """Paths of this checkout's packages and of the main script, which multiprocessing imports in each new process."""
     names = {"models", *(name.partition(".")[0] for name in sys.modules)}
     yield from (CHECKOUT / name for name in names if (CHECKOUT / name).is_dir())
     if script := getattr(sys.modules["__main__"], "__file__", None):

@@ -1,8 +1,9 @@
-"""The system calls that a confined process may make: calls.toml as a seccomp filter (seccomp(2)).
+"""Limits a confined process to the system calls in calls.toml, by a seccomp filter (seccomp(2)).
 
-A call that is not listed fails with EPERM. clone3, whose flags a filter cannot see, and calls newer than the table fail
-with ENOSYS, so that the C library falls back to older ones. The referee takes a SIGKILL for a kill from outside, so
-every call that could send one is refused: signals, timers with a chosen signal, limits of processor time.
+A system call that is not listed fails with EPERM. Two kinds of calls fail with ENOSYS, so that the C library uses older
+calls instead: clone3, whose flags a filter cannot see, and calls that are newer than the table. If a player ends by
+SIGKILL, the referee concludes that another program killed it. Therefore a player is refused every call by which it
+could send itself this signal: signals, timers with a chosen signal, limits of processor time.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _Instruction = tuple[int, int, int, int]
 
 
 class Needs(NamedTuple):
-    """What a process needs beyond computing on a CPU."""
+    """What a process must be allowed to do, besides computing on a CPU."""
 
     programs: bool = False
     """It may start other programs."""
@@ -60,9 +61,9 @@ class Needs(NamedTuple):
 
 
 def restrict_calls(libc: ctypes.CDLL, needs: Needs) -> bool:
-    """Install the filter in all threads of this process, permanently. Returns False if this machine cannot do it.
+    """Install the filter in all threads of this process, permanently. Returns False if that is not possible here.
 
-    Filters add up: a later one can refuse what an earlier one allowed, but cannot allow what an earlier one refused.
+    If several filters are installed, all of them apply: a later one cannot allow what an earlier one refuses.
     """
     if platform.machine() not in _ARCHITECTURES:
         return False
@@ -74,7 +75,7 @@ def restrict_calls(libc: ctypes.CDLL, needs: Needs) -> bool:
 
 
 def call_filter(machine: str, pid: int, needs: Needs) -> bytes:
-    """The filter of process `pid`, as classic BPF (linux/filter.h)."""
+    """The filter for process `pid`, as a program in classic BPF (linux/filter.h)."""
     architecture, column, _, clone3 = _ARCHITECTURES[machine]
     groups = ["step", "start", "siblings"]  # the most frequent calls first
     groups += [name for name in ("programs", "network", "devices") if getattr(needs, name)]
@@ -95,7 +96,10 @@ def call_filter(machine: str, pid: int, needs: Needs) -> bytes:
 
 
 def _checks(pid: int, needs: Needs) -> dict[str, list[_Instruction]]:
-    """Call -> instructions that check its arguments. They refuse the call, or continue after the last instruction."""
+    """System call -> instructions that check its arguments.
+
+    They refuse the call, or the filter continues after them.
+    """
     clone = _lacks(0, _NAMESPACES | _TRACED)
     domains = [*((_INET, _INET6, _NETLINK) if needs.network else ()), *((_UNIX,) if needs.devices else ())]
     requests = [*_TERMINAL, *(_INTERFACES if needs.network else ())]
@@ -116,7 +120,7 @@ def _checks(pid: int, needs: Needs) -> dict[str, list[_Instruction]]:
 
 
 def _unless(jump: int, value: int, answer: int) -> list[_Instruction]:
-    """Return `answer` unless the condition of `jump` holds for the loaded value."""
+    """Instructions that end the filter with `answer`, unless the condition of `jump` is true for the loaded value."""
     return [(jump, 1, 0, value), (_ANSWER, 0, 0, answer)]
 
 
@@ -125,7 +129,10 @@ def _load(argument: int, *, upper: bool = False) -> _Instruction:
 
 
 def _one_of(argument: int, values: Sequence[int]) -> list[_Instruction]:
-    """Refuse unless the argument's lower 32 bits, all that the kernel reads of an int, are one of `values`."""
+    """Instructions that refuse the call unless the argument is one of `values`.
+
+    Only the argument's lower 32 bits are compared, because the kernel reads no others of an int.
+    """
     last = len(values)
     tests = [(_EQUAL, last - place, 0, value) for place, value in enumerate(values)]
     return [_load(argument), *tests, (_ANSWER, 0, 0, _REFUSE)]

@@ -1,4 +1,7 @@
-"""`torch.compile` for tracks with `compile = true`: one player compiles and sees no batch, others read its files."""
+"""`torch.compile` for tracks with `compile = true`.
+
+One player, which gets no batch, compiles the model; the players that train load the compiled files.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,9 @@ _said: dict[str, tuple[int, str]] = {}  # command -> exit code, output
 def compile_forward(model: nn.Module, folder: Path, *, compiles: bool) -> None:
     """Compile the model's forward and backward pass for training; evaluation stays eager.
 
-    A player that `compiles` fills `folder`, and calls `keep_answers` at its end; the others read it, take no lock and
-    start no program. Raises LlmbenchError if a model on a CPU has no C++ compiler.
+    If `compiles` is true, this player writes the compiled files to `folder`, and must call `keep_answers` at its end.
+    If it is false, this player only reads these files, takes no file lock and starts no program. Raises LlmbenchError
+    if the model is on a CPU and the machine has no C++ compiler.
     """
     wanted = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch chooses
     if compiles and next(model.parameters()).device.type == "cpu" and shutil.which(wanted) is None:
@@ -63,7 +67,10 @@ def compile_forward(model: nn.Module, folder: Path, *, compiles: bool) -> None:
 
 
 def _answer_for_programs(folder: Path, compiles: bool) -> None:
-    """Record the output of programs that torch starts, such as a compiler's version; replay it for other players."""
+    """If `compiles`, record the output of programs that torch starts, for example the version of a compiler.
+
+    Otherwise, answer torch with the recorded output, because this player may not start programs.
+    """
     start = subprocess.run
     if not compiles:
         _said.update(json.loads(read_text(folder / SAID)))
@@ -93,12 +100,12 @@ def _answer_for_programs(folder: Path, compiles: bool) -> None:
 
 
 def keep_answers(folder: Path) -> None:
-    """Write the recorded output for the players that train."""
+    """Write the recorded output of programs to `folder`, where the players that train read it."""
     fresh = folder / f"said-{os.getpid()}"
     fresh.write_text(json.dumps(_said))
     fresh.replace(folder / SAID)  # the player of another seed may be reading the file
 
 
 def forbid_compiling() -> None:
-    """From now on, a model that would have to be compiled again breaks the rule `compile`."""
+    """From now on, raise an error if torch would have to compile the model again (rule `compile`)."""
     torch._dynamo.config.error_on_recompile = True

@@ -1,7 +1,8 @@
-"""Confines a process that runs a variant's code, permanently and without privileges. What is not allowed is refused.
+"""Confines a process that runs a variant's code, permanently: what is not explicitly allowed is refused.
 
-Linux only. Landlock (kernel 5.13 and later, docs.kernel.org/userspace-api/landlock.html) for files, a seccomp filter
-(calls.py) for system calls, no capabilities. Every run records which of these were in force.
+Linux only. No root rights are needed. Landlock (kernel 5.13 and later, docs.kernel.org/userspace-api/landlock.html)
+limits the files, a seccomp filter (calls.py) limits the system calls, and the process gives up all capabilities. Every
+run records which of these three mechanisms were active.
 """
 
 from __future__ import annotations
@@ -69,12 +70,12 @@ def confine(
     programs: bool = False,
     network: bool = False,
 ) -> tuple[str, ...]:
-    """Confine this process and all that it starts, permanently. Returns the sorted names of what is in force.
+    """Confine this process and all that it starts, permanently. Returns the sorted names of the active mechanisms.
 
-    With `programs` it may start programs, which are confined too; with `network` it may connect to other ranks. Import
-    `harness` and `models` before this call, because afterwards their parent folder cannot be listed. Raises
-    LlmbenchError if the process has several threads, of which Landlock would confine only one, or if the kernel
-    refuses.
+    If `programs` is true, it may start programs, which are confined in the same way. If `network` is true, it may
+    connect to other ranks (processes that train the same model). Import `harness` and `models` before this call,
+    because afterwards their parent folder cannot be listed. Raises LlmbenchError if the process has several threads, of
+    which Landlock would confine only one, or if the kernel does not accept the limits.
     """
     if platform.system() != "Linux":
         return ()
@@ -100,11 +101,11 @@ def confine(
 
 
 def limit_resources(memory_bytes: int | None, *, file_bytes: int = 0) -> None:
-    """Limit this process permanently: memory (None for no limit), size of a file, open files; no core dumps.
+    """Limit memory, size of a file and number of open files of this process, permanently; forbid core dumps.
 
     Call it before `confine`, after which limits cannot change. `memory_bytes` limits writable memory (RLIMIT_DATA):
-    allocations beyond it fail. Give None with a GPU, whose driver reserves far more than it uses. `file_bytes` limits
-    each file that it writes, its log included.
+    allocations beyond it fail. None means no limit, as is needed with a GPU, because its driver reserves far more
+    memory than it uses. `file_bytes` limits the size of each file that the process writes, also of its log.
     """
     if sys.platform == "win32":
         return
@@ -147,7 +148,7 @@ def carve(root: Path, denied: Iterable[Path]) -> list[Path]:
 
 
 def _drop_capabilities(libc: ctypes.CDLL) -> bool:
-    """Drop every capability and the means to regain one. Returns whether none is left."""
+    """Drop all Linux capabilities, so that the process cannot get one back. Returns whether it has none left."""
     capability = 0
     while libc.prctl(_DROP_BOUNDING, capability, 0, 0, 0) == 0:  # fails after the last one, or without permission
         capability += 1
@@ -189,7 +190,10 @@ def _restrict_files(
 
 
 def _import_folders() -> list[Path]:
-    """Folders of packages. An import lists them, even where it may not read a package in them."""
+    """Folders of packages.
+
+    A process must be allowed to list them, because an import does this, even if it may not read a package in them.
+    """
     roots = (sys.prefix, sys.base_prefix)
     return [Path(path) for path in sys.path if path.startswith(roots) or "-packages" in path]
 

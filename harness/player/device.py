@@ -1,8 +1,8 @@
 """The device of a run, and the precision of matrix products on it.
 
-A CPU computes in float32. A CUDA device trains with bfloat16 products if its hardware has them (autocast:
-weights, gradients and optimizer stay float32), else in float32, as on a T4. Evaluations are float32 everywhere, so
-that val losses from two devices differ only by training.
+A CPU computes in float32. A CUDA device trains with bfloat16 products if its hardware supports bfloat16 (autocast:
+weights, gradients and optimizer stay float32), else in float32, for example on a T4. Evaluation computes in float32 on
+all devices, so that val losses from two devices differ only because training differs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 def set_up_torch(track: Track) -> None:
     """Fix the number of threads and, on a CPU, use deterministic kernels, so that a run repeats bit for bit.
 
-    On a GPU a run need not repeat bit for bit: deterministic kernels are slower there, and some do not exist.
+    On a GPU, two runs with the same seed may differ by rounding. Deterministic kernels are slower there, and some
+    operations have none.
     """
     import torch
 
@@ -38,7 +39,10 @@ def set_up_torch(track: Track) -> None:
 
 
 def leave_out_the_compiler() -> None:
-    """Keep optimizers from importing torch's compiler (1.5 s a run), which they do only to exclude themselves."""
+    """Keep optimizers from importing torch's compiler, which takes 1.5 s in each run.
+
+    They import it only to declare that they are not to be compiled.
+    """
     import torch
 
     for method in vars(torch.optim.Optimizer).values():
@@ -48,9 +52,9 @@ def leave_out_the_compiler() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep freed memory, because otherwise each step maps and zeroes every large activation anew.
+    """Make glibc keep freed memory and use it again; else each step maps and zeroes memory for each large activation.
 
-    `python benchmarks/speed.py` measures what that costs.
+    `python benchmarks/speed.py` measures how much time this saves.
     """
     if sys.platform != "linux":
         return
@@ -75,7 +79,7 @@ class Device:
     """Number of training steps between two synchronisations, at which time and losses are read."""
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """A context in which products have this device's training precision."""
+        """A context in which matrix products have this device's training precision."""
         import torch
 
         return torch.autocast(self.name, dtype=torch.bfloat16, enabled=self.bf16)
@@ -88,7 +92,7 @@ class Device:
             torch.cuda.synchronize()
 
     def peak_memory_mib(self) -> int | None:
-        """Largest memory so far: on a GPU torch's allocations, else this process's resident memory; None on Windows."""
+        """Most memory used so far, in MiB: by torch on a GPU, else by this process (resident); None on Windows."""
         if self.name == "cuda":
             import torch
 
@@ -136,7 +140,7 @@ def require_device(track: Track) -> None:
 
 
 def open_device(track: Track) -> Device:
-    """The track's device on this machine. Raises LlmbenchError if the machine does not have it."""
+    """The track's device on this machine. Raises LlmbenchError if the machine has no such device."""
     require_device(track)
     if track.device == "cpu":
         return Device("cpu")
@@ -146,7 +150,10 @@ def open_device(track: Track) -> Device:
 
 
 def start_device(track: Track, rank: int = 0) -> None:
-    """Initialise this rank's GPU and make it the default `cuda` device. Does nothing on a CPU."""
+    """Initialise the GPU of this rank (process of a run) and make it the default `cuda` device.
+
+    Does nothing on a CPU.
+    """
     require_device(track)
     if track.device == "cuda":
         import torch
@@ -157,7 +164,7 @@ def start_device(track: Track, rank: int = 0) -> None:
 
 
 def gpu_name(track: Track) -> str | None:
-    """Name of the GPU and precision of training on it, as a run records it; None on a CPU track."""
+    """Name of the GPU and precision of training on it, as text that is stored with each run; None on a CPU track."""
     device = open_device(track)
     if device.name == "cpu":
         return None
@@ -168,6 +175,6 @@ def gpu_name(track: Track) -> str | None:
 
 
 def device_files() -> list[Path]:
-    """The files through which a confined process reaches NVIDIA's driver (dxg: in WSL)."""
+    """The files through which a confined process uses NVIDIA's driver; in WSL this is /dev/dxg."""
     nodes = [*Path("/dev").glob("nvidia*"), *Path("/proc/driver").glob("nvidia*")]
     return [path for path in (*nodes, Path("/dev/dxg"), Path("/proc/devices")) if path.exists()]

@@ -1,4 +1,4 @@
-"""A player's program: it runs the variant's code and answers the referee's requests, one after the other.
+"""The program of a player: it runs the variant's code and answers the referee's requests, one after the other.
 
 Training, evaluation on dev and val, and probes use the same program with different requests.
 Shapes: B sequences, T positions, V vocabulary, E experts.
@@ -69,13 +69,13 @@ def play(requests: Connection, answers: Connection, program: Program | None = No
 
 
 class Program:
-    """The state of a player: one model, and its training if it trains."""
+    """The state of a player: one model, and the state of the training if the player trains this model."""
 
     model: nn.Module
     training: Training | None = None
 
     def answer(self, verb: Verb, body: bytes, rows: int, columns: int, number: int) -> Any:
-        """The answer's body to one request."""
+        """Do what one request asks, and return the body of the answer."""
         if verb is Verb.STEP:
             return self._training.step(self._tokens(body, rows, columns), number)
         if verb is Verb.SCORE:
@@ -161,7 +161,11 @@ class Program:
                 keep_answers(folder)
 
     def _join(self, body: bytes) -> bytes:
-        """The first rank gets two JOINs: it opens the store and answers with the port, then it joins."""
+        """Connect this player with the other ranks (processes) of its run.
+
+        The first rank gets two JOIN requests: at the first it opens the store and answers with the port, at the second
+        it connects.
+        """
         training, port = self._training, json.loads(body)
         if port is None:
             self.store = open_store(self.assignment.track, None)
@@ -226,7 +230,7 @@ class Program:
         self.scored += num_tokens
 
     def _report(self) -> bytes:
-        """JSON of `Report`: the load of each router's experts over the scored tokens, and the peak memory."""
+        """JSON of `Report`: the peak memory, and how each router distributed the evaluated tokens over its experts."""
         experts = None
         if self.layers and self.scored:
             experts = tuple(

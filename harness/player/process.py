@@ -1,4 +1,4 @@
-"""A player's process as the referee handles it: it sends requests, enforces limits and measures from outside."""
+"""The referee's side of a player's process: sends requests to it, enforces its limits, measures it from outside."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class Answered(NamedTuple):
 
 
 class Player(AbstractContextManager["Player"]):
-    """One player for the referee: starts its process, talks to it and ends it. A context manager.
+    """One player, as the referee uses it: starts the player's process, exchanges messages with it and ends it.
 
-    Every method that waits for the player raises RunFailedError if the player fails, LlmbenchError if it refuses to
-    start, and InterruptedRunError if the run was stopped and the player gave no answer in time.
+    A context manager. Every method that waits for the player raises RunFailedError if the player fails, LlmbenchError
+    if it refuses to start, and InterruptedRunError if the run was stopped and the player gave no answer in time.
     """
 
     aliases: Mapping[str, str] = MappingProxyType({})
@@ -91,12 +91,12 @@ class Player(AbstractContextManager["Player"]):
         exactly: int | None = None,
         at_most: int = LONGEST_WORD,
     ) -> Answered:
-        """Send a request and wait for its answer, whose body must have `exactly` or `at_most` so many bytes."""
+        """Send a request, wait for its answer, and check the size of its body: `exactly` or `at_most` so many bytes."""
         self.tell(verb, body, rows=rows, columns=columns, number=number)
         return self.hear(exactly=exactly, at_most=at_most)
 
     def tell(self, verb: Verb, body: Any = b"", *, rows: int = 0, columns: int = 0, number: int = 0) -> None:
-        """Send a request; `hear` waits for its answer."""
+        """Send a request and return at once. Call `hear` to wait for the answer."""
         limit_s = PREPARE_S if verb in (Verb.BUILD, Verb.JOIN) else self.cell.silence_s
         self._asked = time.perf_counter()
         self._deadline = time.monotonic() + limit_s
@@ -105,7 +105,7 @@ class Player(AbstractContextManager["Player"]):
             self._requests.send_bytes(body)
 
     def hear(self, *, exactly: int | None = None, at_most: int = LONGEST_WORD) -> Answered:
-        """Wait for the answer to the last request."""
+        """Wait for the answer to the request that `tell` sent last."""
         (kind,) = ANSWER.unpack(self._read(ANSWER.size, exact=True))
         if kind == FAILED:
             raise self._failure(bytes(self._read(LONGEST_WORD)))
@@ -116,14 +116,14 @@ class Player(AbstractContextManager["Player"]):
         return Answered(body, wall_s)
 
     def read_json(self, kind: type[Record], answered: Answered) -> Record:
-        """The JSON in an answer as a `kind`. Invalid JSON ends the player."""
+        """The JSON of an answer, as an object of the class `kind`. If the JSON is not valid, the player is ended."""
         try:
             return kind.model_validate_json(bytes(answered.body))
         except ValidationError as error:
             raise self._end_for(RunFailedError("error", "the run's process sent an invalid answer")) from error
 
     def cpu_s(self) -> float:
-        """Processor seconds that the player used so far, read from outside; after its end, the last reading."""
+        """Processor seconds that the player used so far, measured from outside; after its end, the last value."""
         with suppress(OSError, psutil.Error):
             if sys.platform == "linux":
                 self._cpu_s = time.clock_gettime(~self.pid << 3 | 2)  # the clock of another process: CPUCLOCK_SCHED
@@ -152,14 +152,14 @@ class Player(AbstractContextManager["Player"]):
         return None
 
     def kill(self) -> None:
-        """Kill the player's process and the programs that it started, none of which can leave its process group."""
+        """Kill the player's process and the programs that it started (none of them can leave its process group)."""
         with suppress(OSError):
             self._process.kill()
             if self.cell.programs and sys.platform != "win32":
                 os.killpg(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """End the player. What it does after its last answer does not count."""
+        """End the player by killing its process. Nothing that it did after its last answer is used."""
         self._ended.set()
         with suppress(OSError):
             self._requests.close()
@@ -171,7 +171,7 @@ class Player(AbstractContextManager["Player"]):
         self.close()
 
     def _hear_confinement(self) -> tuple[str, ...]:
-        """The names of the confinement in force. A player sends them first, before it gets a variant's code."""
+        """Names of the mechanisms that confine the player. It sends them first, before it gets a variant's code."""
         self._asked, self._deadline = time.perf_counter(), time.monotonic() + PREPARE_S
         try:
             said = json.loads(bytes(self._read(LONGEST_WORD)))
@@ -194,10 +194,10 @@ class Player(AbstractContextManager["Player"]):
         return data
 
     def _receive(self, num_bytes: int) -> memoryview:
-        """Read a message of at most `num_bytes` into a buffer that the next one reuses, because it may have 400 MB.
+        """Read a message of at most `num_bytes`. The next message overwrites it, because a message may have 400 MB.
 
-        The format is that of multiprocessing's Connection: the length in four bytes, or -1 and the length in eight.
-        Raises OSError if the message is longer.
+        A message begins with its length, as in multiprocessing's Connection: four bytes, or -1 in four bytes and then
+        eight bytes for the length. Raises OSError if the message is longer than `num_bytes`.
         """
         (length,) = _SHORT.unpack(self._receive_exactly(bytearray(_SHORT.size)))
         if length == -1:
@@ -234,7 +234,7 @@ class Player(AbstractContextManager["Player"]):
         return error
 
     def _why_it_ended(self, too_long: bool) -> Exception:
-        """The error that says why the player ended: killed by the referee, by itself, or from outside."""
+        """The error that says why the player ended: by the referee, by itself, or by a signal from outside."""
         if too_long:
             return self._end_for(RunFailedError("error", "the run's process sent an answer that is too long"))
         code = self._wait()
@@ -277,7 +277,7 @@ class Player(AbstractContextManager["Player"]):
             return bool(self._process.is_alive())
 
     def _lost_its_server(self) -> bool:
-        """Whether the fork server that started the player is gone, and the player's exit code with it."""
+        """Whether the fork server, which started the player, has ended, so that the player's exit code is unknown."""
         if start_method() != "forkserver" or not self.cell.forked or self._server is None:
             return False
         try:
@@ -323,7 +323,7 @@ class Player(AbstractContextManager["Player"]):
 
 
 def ended_for_memory() -> int:
-    """Number of processes that Linux killed on this machine because memory ran out."""
+    """Number of processes that Linux killed because memory ran out, since this machine started."""
     with suppress(OSError, ValueError):
         return int(Path("/proc/vmstat").read_text().partition("\noom_kill ")[2].split("\n")[0])
     return 0

@@ -1,8 +1,8 @@
-"""The messages between referee and player: fixed headers, then bytes whose number the referee knows or limits.
+"""The messages between referee and player: a fixed header, then a body whose size the referee knows or limits.
 
-Requests and answers are a header and a body. Numbers are little-endian; tokens are int64, logits float32, weights
-the bytes of each tensor in the order of `Built.tensors`. JSON is validated by a schema. Neither side unpickles what
-the other sends: a saved state is opaque to the referee, and only a player loads it.
+Each request and each answer is a header and a body. Numbers are little-endian: tokens are int64, logits are float32.
+Weights are the bytes of all tensors, in the order of `Built.tensors`. JSON is checked against a schema. Neither side
+unpickles what the other sends. The referee stores a player's training state without reading it; only a player loads it.
 Shapes: B sequences, T positions, V vocabulary.
 """
 
@@ -45,7 +45,10 @@ ITEM_BYTES = {
 
 
 class Verb(IntEnum):
-    """Requests to a player. Each docstring says: request body -> answer body."""
+    """Requests to a player.
+
+    Each docstring says what the two bodies contain: body of the request -> body of the answer.
+    """
 
     BUILD = 1
     """JSON of `Assignment` -> JSON of `Built`. The first request, sent once."""
@@ -84,7 +87,7 @@ class TensorSpec(Strict):
 
 
 class Assignment(Strict):
-    """The description of what a player has to build."""
+    """The model that a player has to build, and how the player trains it if it trains."""
 
     track: Track
     sources: tuple[tuple[str, str], ...]
@@ -112,7 +115,7 @@ class Assignment(Strict):
 
 
 class Built(Strict):
-    """The answer to BUILD: the player is ready for tokens."""
+    """The answer to the request BUILD: the model is built, and the player can get tokens."""
 
     tensors: Annotated[tuple[TensorSpec, ...], Field(max_length=MOST_TENSORS)]
     batches: Annotated[tuple[BatchShape, ...], Field(max_length=MOST_SHAPES)] | None = None
@@ -120,12 +123,12 @@ class Built(Strict):
 
     @property
     def num_params(self) -> int:
-        """Number of parameters, tied ones once, as the player reports it."""
+        """Number of parameters as the player reports it; tied parameters count once."""
         return sum(math.prod(spec.shape) for spec in self.tensors if spec.is_parameter and spec.tied_to is None)
 
 
 class Failure(Strict):
-    """Why a player cannot continue. It exits after sending this."""
+    """Why a player cannot continue. The player exits after sending this."""
 
     status: Literal["refused", "invalid", "diverged", "error"]
     """`refused` means that the player cannot start. The reason is shown to the user."""
@@ -133,7 +136,7 @@ class Failure(Strict):
 
 
 class Report(Strict):
-    """What a player reports about itself. It is not checked, and no verdict depends on it."""
+    """What a player reports about itself. The report is not checked, and no verdict depends on it."""
 
     peak_memory_mib: Positive | None
     experts: tuple[ExpertLayer, ...] | None

@@ -1,7 +1,8 @@
-"""The ranks of a run: several players that each train on their rows of every batch.
+"""The ranks of a run: several players (processes) that train one model, each on a part of the rows of every batch.
 
 They start from the same weights and update them with the mean gradient (DistributedDataParallel, arXiv:2006.15704).
-They communicate over gloo, on GPUs also over NCCL, which is untested. The referee sends each rank its rows.
+They communicate over gloo and, on GPUs, also over NCCL; NCCL is not tested. The referee sends each rank its part of the
+rows.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ JOIN_S = 60  # for all ranks to connect
 
 @dataclass(frozen=True)
 class Ranks:
-    """The rank of one player in its run, and the number of ranks."""
+    """The rank of one player in its run, and the number of ranks of the run."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def key(self) -> tuple[int, ...]:
-        """Key of this rank's random streams; empty for the first rank, whose streams are those of a single process."""
+        """Key of this rank's random streams.
+
+        The first rank has an empty key, so that it draws like a single process.
+        """
         return () if self.rank == 0 else (self.rank,)
 
     def spread(self, model: nn.Module) -> nn.Module:
@@ -42,7 +46,10 @@ class Ranks:
 
 
 def open_store(track: Track, port: int | None) -> Any:
-    """The store through which ranks find each other: the one at `port`, or for None a new one at a free port."""
+    """The key-value store through which ranks find each other.
+
+    If `port` is None, it is a new store at a free port, else the store that another rank opened at `port`.
+    """
     import datetime
 
     from torch import distributed
@@ -57,7 +64,7 @@ def open_store(track: Track, port: int | None) -> Any:
 
 
 def join(track: Track, ranks: Ranks, store: Any) -> None:
-    """Connect the ranks. All of them must call this."""
+    """Connect this rank with the other ranks of the run, which must call this too."""
     import torch
     from torch import distributed
 

@@ -1,8 +1,8 @@
-"""Starts players' processes with clean memory and without private data, confined before they get a variant's code.
+"""Starts the players' processes, without private data, and confined before they get a variant's code.
 
-On Linux the standard library's fork server imports torch once and forks every player. It runs no variant's code and
-holds no tokens, so each player starts from the same clean memory. Elsewhere, and with LLMBENCH_START=spawn, a
-player is a fresh interpreter, which takes some seconds longer.
+On Linux every player is a fork of one process, the fork server of Python's multiprocessing, which imports torch once.
+The fork server runs no variant's code and reads no tokens, so the memory of its forks contains neither. On other
+systems, and with LLMBENCH_START=spawn, a player is a new Python process, whose start takes some seconds longer.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Cell(Strict):
 
 
 def start_method() -> StartMethod:
-    """How players start on this machine. Raises LlmbenchError if LLMBENCH_START is invalid."""
+    """How players are started on this machine. Raises LlmbenchError if LLMBENCH_START is invalid."""
     asked = os.environ.get("LLMBENCH_START", "")
     if asked not in ("", "forkserver", "spawn"):
         raise LlmbenchError(f"LLMBENCH_START is '{asked[:80]}'; set it to forkserver or spawn, or unset it")
@@ -78,7 +78,7 @@ def start_method() -> StartMethod:
 
 
 def start_player(cell: Cell, log: Path) -> tuple[Any, Connection, Connection]:
-    """A player's process, and the referee's ends of its pipes: requests and answers.
+    """A player's new process, and the referee's ends of its two pipes, for requests and for answers.
 
     Raises LlmbenchError if no process can be started.
     """
@@ -106,7 +106,7 @@ def start_player(cell: Cell, log: Path) -> tuple[Any, Connection, Connection]:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """A context in which processes start with SIGINT and SIGTERM blocked, as the command handles both for all."""
+    """A context in which processes start with SIGINT and SIGTERM blocked, because the command handles both for all."""
     if sys.platform == "win32":
         yield
         return
@@ -122,7 +122,7 @@ def _without_interrupts() -> Iterator[None]:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """A context without private environment variables, because a process can read those that it was started with."""
+    """A context without private environment variables, because a started process can read all of its variables."""
     before = dict(os.environ)
     paths = os.pathsep.join([str(CHECKOUT), *filter(None, [before.get("PYTHONPATH")])])
     # OpenBLAS must not start threads yet: a fork would lose them, and confinement would not cover them.
@@ -146,14 +146,14 @@ def _start_server(cell: Cell) -> None:
 
 
 def _opened(log: Path) -> Any:
-    """The log as a player gets it: an open file, because bubblewrap hides the path; on Windows its path."""
+    """What a player gets as its log: an open file, because bubblewrap hides the path, but on Windows the path."""
     if sys.platform == "win32":
         return str(log)
     return Connection(os.open(log, LOG_FLAGS, 0o644), readable=False)
 
 
 def _live(cell: Cell, log: Connection | str, requests: Connection, answers: Connection) -> None:
-    """Main function of a player's process: confine it, report what is in force, answer requests."""
+    """Main function of a player's process: confine the process, report the active mechanisms, answer requests."""
     end_with_parent()
     if sys.platform != "win32":
         os.setsid()
@@ -196,16 +196,16 @@ def _live(cell: Cell, log: Connection | str, requests: Connection, answers: Conn
 
 
 def close_all_but(*descriptors: int) -> None:
-    """Close what a fork has inherited, except for stdin, stdout, stderr and `descriptors`."""
+    """Close all files that a forked process has inherited, except stdin, stdout, stderr and `descriptors`."""
     kept = [2, *sorted(descriptors), os.sysconf("SC_OPEN_MAX")]
     for before, after in pairwise(kept):
         os.closerange(before + 1, after)
 
 
 def end_with_parent() -> None:
-    """Have Linux kill this process when its parent dies; elsewhere the closed pipe ends it at its next message.
+    """Make Linux kill this process when its parent ends. Elsewhere the closed pipe ends it at its next message.
 
-    Call this before closing inherited descriptors, because until then the fork server stays alive.
+    Call this before `close_all_but`: until then the parent, which is the fork server, cannot have ended.
     """
     if sys.platform != "linux":
         return

@@ -1,6 +1,6 @@
-"""The training step in the player: it gets a batch and returns a loss, without clock, other batches, dev or val.
+"""The training step in the player. It gets one batch at a time, no clock, and neither the dev nor the val text.
 
-Shapes: B sequences, T positions, N tokens, V vocabulary; a batch holds T + 1 tokens a sequence.
+Shapes: B sequences, T positions, N tokens, V vocabulary; a batch has T + 1 tokens of each sequence.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from harness.variants.recipe import Recipe
 
 
 class Training:
-    """The state of a training: everything that changes from step to step."""
+    """The training of one model: everything that changes from step to step, such as the optimizers' states."""
 
     def __init__(self, assignment: Assignment, recipe: Recipe, model: nn.Module, device: Device, ranks: Ranks) -> None:
         self.assignment, self.recipe, self.model, self.device, self.ranks = assignment, recipe, model, device, ranks
@@ -49,7 +49,7 @@ class Training:
         self.passed += inputs[0].numel()
 
     def step(self, tokens_BT1: Tensor, step: int) -> bytes:
-        """Train on one batch. Returns the losses read since the previous call, as float64.
+        """Train on one batch. Returns the losses that were read from the device since the previous call, as float64.
 
         Raises RuleBrokenError if the model processed more or fewer tokens than the batch has, or if the optimizers do
         not update every parameter exactly once.
@@ -88,14 +88,17 @@ class Training:
         return struct.pack(f"<{len(losses)}d", *losses)
 
     def save(self) -> bytes:
-        """The whole training state. Random streams are keyed by step, so the state of a generator is not needed."""
+        """The training state: weights and optimizers.
+
+        Each step seeds the random generators again, so these are not saved.
+        """
         buffer = io.BytesIO()
         optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
         torch.save({"model": self.model.state_dict(), "optimizers": optimizers}, buffer)
         return buffer.getvalue()
 
     def resume(self, saved: bytes) -> None:
-        """Load what `save` returned. Raises LlmbenchError if it does not fit."""
+        """Load the training state that `save` returned. Raises LlmbenchError if it does not fit the model."""
         try:
             content = torch.load(io.BytesIO(saved), weights_only=True)
             self.model.load_state_dict(content["model"])
@@ -119,7 +122,7 @@ def batches_of(recipe: Recipe, track: Track) -> tuple[BatchShape, ...] | None:
 
 
 def build_optimizers(recipe: Recipe, model: nn.Module) -> list[Optimizer]:
-    """The recipe's optimizers. Raises LlmbenchError unless they cover every parameter exactly once."""
+    """The recipe's optimizers. Raises LlmbenchError unless they update every parameter exactly once."""
     optimizers = recipe.parts.optimizer(model, recipe.parts.optim)
     if not cover_everything(optimizers, model):
         raise LlmbenchError(
@@ -132,7 +135,7 @@ def build_optimizers(recipe: Recipe, model: nn.Module) -> list[Optimizer]:
 
 
 def cover_everything(optimizers: list[Optimizer], model: nn.Module) -> bool:
-    """Whether the optimizers cover every parameter of the model exactly once."""
+    """Whether every parameter of the model is in exactly one parameter group of the optimizers."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     covered = [parameter for group in groups for parameter in group["params"]]
     return len(covered) == len(set(covered)) and set(covered) == set(model.parameters())
@@ -160,7 +163,7 @@ def warm_up(model: nn.Module, device: Device, shape_BT1: tuple[int, int], vocab_
 
 
 def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """Mean nats per token, in float32."""
+    """Mean cross-entropy in nats per token, computed in float32."""
     logits_NV, targets_N = logits_BTV.flatten(0, -2).float(), targets_BT.flatten()
     if logits_NV.is_cuda:
         return F.cross_entropy(logits_NV, targets_N)

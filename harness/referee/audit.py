@@ -1,7 +1,8 @@
-"""The audit of a filed model: the probes of probes.py with many more cuts, in at most the time of one run.
+"""The audit of a submitted model: the tests of probes.py at many more positions, in at most the time of one run.
 
-The cuts are spread evenly over all boundaries (places between two positions). So the probability that the audit finds a
-leak is known; see `harness.core.audit`.
+A cut is a position from which on a row's tokens are replaced. The cuts are spread evenly over all boundaries (places
+between two positions). Therefore the probability is known with which the audit finds a leak (a loss that depends on
+later tokens); see `harness.core.audit`.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ def run_audit(
     sessions: Iterator[Session],
     drawn: int | None = None,
 ) -> Audit:
-    """Audit the model of `run` with its final `weights`; `sessions` yields two sessions with this model.
+    """Audit the model of `run` with its final `weights`; `sessions` yields two processes with this model.
 
-    `drawn` is the seed of the cuts; if it is None, the seed is computed from weights and val. Raises ProbeFailedError
-    if the model breaks a rule, and LlmbenchError if the weights are not the run's.
+    `drawn` is the seed of the cuts; if it is None, the seed is computed from the weights and the val tokens. Raises
+    ProbeFailedError if the model breaks a rule, and LlmbenchError if `weights` are not those of the run.
     """
     started = time.perf_counter()
     digest = sha256(weights)
@@ -71,7 +72,10 @@ def run_audit(
 
 
 def audit_rows(session: Session, scores: Scores, val: range, tested: int, generator: np.random.Generator) -> None:
-    """Test `tested` positions of val, spread over all rows, with each boundary tested about equally often."""
+    """Test `tested` positions of val, spread over all rows.
+
+    Each boundary (place between two positions) is tested about equally often.
+    """
     exam, probe = scores.exam, Probe(session, scores, generator)
     positions = sum(len(exam.rows[row]) - 1 for row in val)
     for length, rows in exam.by_length(val).items():
@@ -81,7 +85,10 @@ def audit_rows(session: Session, scores: Scores, val: range, tested: int, genera
 
 
 def _positions_to_test(exam: Exam, val: range, run: FinishedRun) -> int:
-    """How many positions the audit's guarantee needs, limited by the run's training time; at least one for each row."""
+    """Number of positions to test: as many as the audit's guarantee needs, if the run's training time allows that.
+
+    At least one position in each row is tested.
+    """
     lengths = [len(row) - 1 for row in exam.rows]
     positions = sum(lengths[row] for row in val)
     passes = run.training.train_s / max(run.evaluation.eval_s, 1e-9) - sum(lengths) / positions
@@ -90,5 +97,5 @@ def _positions_to_test(exam: Exam, val: range, run: FinishedRun) -> int:
 
 
 def _is_cheap_tail(exam: Exam, length: int, positions: int) -> bool:
-    """Whether this is the length of val's shorter last window, and all its boundaries are cheap enough to test."""
+    """Whether `length` is that of val's shorter last window, and testing all its boundaries takes little time."""
     return length != exam.seq_len and length**2 <= MOST_TAIL * positions

@@ -1,4 +1,4 @@
-"""Starts the players (processes that run a variant's code) of one run: permissions, cores, and what each builds."""
+"""Starts the players (processes that run a variant's code) of one run, with their permissions, cores and models."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Casting:
 
     @cached_property
     def separator(self) -> int:
-        """Token that begins each document. It is also the first token of each split."""
+        """The token that begins each document. It is also the first token of each split (train, dev and val)."""
         return int(open_split(self.track, "train")[0])
 
     @cached_property
@@ -53,11 +53,14 @@ class Casting:
 
     @property
     def aliases(self) -> dict[str, str]:
-        """A variant's alias in its player -> its name. The alias hides the name, so that no code can depend on it."""
+        """The alias that a variant has in a player -> its name.
+
+        The alias hides the name, so that no code can depend on it.
+        """
         return {f"variant_{place}": name for place, (name, _) in enumerate(self.sources, start=1)}
 
     def assignment(self, **fields: object) -> Assignment:
-        """The description of what a player of this run builds: `fields`, and the values that all players share."""
+        """What a player of this run has to build: `fields`, and the values that all players of the run share."""
         content = self.track.model_dump(mode="json", exclude={"settings"})
         content["data"] |= dict.fromkeys(PINS)  # hides the digests of the splits
         content["seeds"] = list(range(len(self.track.seeds)))  # hides the seeds of other runs
@@ -67,13 +70,13 @@ class Casting:
         return Assignment.model_validate({"track": track, "sources": tuple(sources), **shared, **fields})
 
     def start(self, log: str, assignment: Assignment) -> Session:
-        """A session with a new player that has built `assignment`. Raises the errors of `Session`."""
+        """A session with a new player that has built the model of `assignment`. Raises the same errors as `Session`."""
         player = Player(self.cell(assignment), self.job.log(log), self.should_stop)
         player.aliases = self.aliases
         return Session(player, assignment)
 
     def cell(self, assignment: Assignment) -> Cell:
-        """Permissions and limits of a player. Only one that compiles may write files and start programs."""
+        """Permissions and limits of a player. Only a player that compiles may write files and start programs."""
         cuda = self.track.device == "cuda"
         readable, writable = list(self._readable), list[str]()
         if assignment.compiled is not None:
@@ -97,7 +100,7 @@ class Casting:
 
     @cached_property
     def _readable(self) -> tuple[str, ...]:
-        """Readable paths: the interpreter, its packages and the project's code, but no text, tokens or variants."""
+        """Paths that a player may read: Python, packages and the project's code, but no text, tokens or variants."""
         cache = cache_folder(self.track).parent
         denied = [path.resolve() for path in (*private_paths(self.track.data), cache, CHECKOUT / "models" / "variants")]
         code = [path for room in ("harness", "models") for path in carve(CHECKOUT / room, denied)]

@@ -1,7 +1,7 @@
-"""Checkpoints of a training run: its progress, and the training state, which only the run's players read.
+"""Checkpoints of a run: how far its training is, and the training state, which only the run's players read.
 
-A resumed run must end with the same weights as an uninterrupted one. `resumes_exactly` checks this for a recipe in a
-short training, because its optimizer and its modules may keep any state between steps.
+A resumed run must end with the same weights as an uninterrupted one. `resumes_exactly` checks this for a recipe by a
+short training, because a recipe's optimizer and modules may have state that a checkpoint does not contain.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SMALL_STEPS, SAVED_AFTER, SMALL_ROWS = 12, (1, 6, 7, 10, 11), 2
 
 
 class Progress(Strict):
-    """What the referee knows about a run between two of its steps."""
+    """What the referee stores about a run after a training step: counts, times and losses so far."""
 
     step: Count = 0
     tokens: Count = 0
@@ -52,7 +52,10 @@ def save_checkpoint(job: Job, progress: Progress, saved: bytes) -> None:
 
 
 def load_checkpoint(job: Job) -> tuple[Progress, bytes] | None:
-    """The progress and the players' training state; None without a file. Raises LlmbenchError if it cannot be read."""
+    """The progress and the training state in the run's checkpoint; None if there is no checkpoint.
+
+    Raises LlmbenchError if the file cannot be read.
+    """
     if not exists(job.checkpoint):
         return None
     data = read_bytes(job.checkpoint)
@@ -80,7 +83,10 @@ def resumes_exactly(casting: Casting) -> bool:
     )
 
     def go_on(session: Session, first: int) -> dict[int, bytes]:
-        """Train to the end. Returns step -> the state saved after it; after the last step, the final weights."""
+        """Train from step `first` to the last.
+
+        Returns step -> the state saved after it; for the last step, the weights.
+        """
         found = {}
         for step in range(first, SMALL_STEPS):
             session.tell_step(batches[step], step)

@@ -16,7 +16,7 @@ class Clock:
     """
 
     def __init__(self, players: Sequence[Player], earlier_s: float = 0.0, earlier_cpu_s: float = 0.0) -> None:
-        """`earlier_s` and `earlier_cpu_s` are the seconds counted before the run was interrupted."""
+        """`earlier_s`, `earlier_cpu_s`: wall-clock and processor seconds of training before the run was interrupted."""
         self._players, self._earlier_s, self._earlier_cpu_s = players, earlier_s, earlier_cpu_s
         self._paused_s = 0.0
         self._stopped_s: float | None = None

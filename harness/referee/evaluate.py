@@ -1,6 +1,7 @@
 """Computes a model's val loss. The referee does this itself, from the logits that the model's process (a player) sends.
 
-One session evaluates all windows of val, mixed with those of dev. Another session is probed; see probes.py.
+One session (process with the model) evaluates all windows of val, mixed with those of dev. With another session the
+model is tested (probed); see probes.py.
 """
 
 from __future__ import annotations
@@ -28,14 +29,17 @@ share of one evaluation of val."""
 FEWEST_CUTS = 24
 """Least number of cuts for rows of one length, if cutting at every boundary costs too much.
 
-The audit of a filed model cuts at the other boundaries. The val text of `pocket` ends with a window of 187 tokens. A
-leak of 3 nats per position in that window alone, worth 0.0017 nats per token, acts at 36 of its boundaries. 24 cuts
+The audit of a submitted model cuts at the other boundaries. The val text of `pocket` ends with a window of 187 tokens.
+A leak of 3 nats per position in that window alone, worth 0.0017 nats per token, acts at 36 of its boundaries. 24 cuts
 find this leak with probability 0.99; cuts at all boundaries would take a fifth of the evaluation.
 """
 
 
 def exam_of(track: Track, val_N: Tokens, dev_N: Tokens) -> tuple[Exam, range, range]:
-    """The exam with all windows of val, then those of dev; the row numbers of val; the row numbers of dev."""
+    """The rows to evaluate: all windows of val, then those of dev.
+
+    Returns them as an `Exam`, with the row numbers of val and the row numbers of dev.
+    """
     seq_len = track.budget.seq_len
     val, dev = ([row for (row,) in eval_batches(tokens_N, seq_len, 1)] for tokens_N in (val_N, dev_N))
     exam = Exam([*val, *dev], seq_len, track.budget.eval_sequences, dev_N)
@@ -45,9 +49,10 @@ def exam_of(track: Track, val_N: Tokens, dev_N: Tokens) -> tuple[Exam, range, ra
 def evaluate(
     track: Track, val_N: Tokens, dev_N: Tokens, final_dev_loss: float | None, sessions: Iterator[Session], seed: int
 ) -> Evaluation:
-    """Probe and evaluate a model. `sessions` yields two sessions with untrained weights, then two with trained ones.
+    """Test (probe) and evaluate a model.
 
-    `seed` is `probe_seed` of the trained weights. Raises ProbeFailedError if the model breaks a rule.
+    `sessions` yields two sessions with untrained weights, then two with trained weights. `seed` is what `probe_seed`
+    returns for the trained weights. Raises ProbeFailedError if the model breaks a rule.
     """
     exam, val, dev = exam_of(track, val_N, dev_N)
     whole = exam.by_length(val).get(exam.seq_len, [])
@@ -83,7 +88,11 @@ def evaluate(
 
 
 def probe_rows(session: Session, scores: Scores, val: range, generator: np.random.Generator) -> None:
-    """Probe the model of a run, with one cut for each row of val, or for each boundary if that costs little more."""
+    """Test (probe) the trained model of a run.
+
+    Each row of val is cut once: its tokens from some position on are replaced. If it costs little more, rows are cut
+    again, until there is a cut at every boundary (place between two positions).
+    """
     exam, probe = scores.exam, Probe(session, scores, generator)
     groups = exam.by_length(val)
     num_tokens = sum(length * len(rows) for length, rows in groups.items())

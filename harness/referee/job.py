@@ -1,4 +1,4 @@
-"""The job of a referee: the run that it has to make, and the run's files."""
+"""A job for the referee: one run that it has to make, and the paths of the run's files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.variants.recipe import recipe_sources
 
 
 class GiveUp(Strict):
-    """When a run ends early: if its dev loss exceeds `dev_loss_nats` at evaluation number `evaluation`."""
+    """When to end a run early: if its dev loss is above `dev_loss_nats` at its evaluation number `evaluation`."""
 
     evaluation: Positive
     """Number of the evaluation on dev, from 1."""
@@ -21,7 +21,7 @@ class GiveUp(Strict):
 
 
 class Job(Strict):
-    """The description of one run."""
+    """The description of one run that the referee has to make."""
 
     root: str
     track: str
@@ -59,20 +59,21 @@ class Job(Strict):
         return Path(self.folder) / "training.json"
 
     def log(self, task: str) -> Path:
-        """File with the output of the players of one task."""
+        """File with the output of the player that does `task`, for example `train`."""
         return Path(self.folder) / f"{task}.log"
 
     def load_track(self) -> Track:
-        """The track. Raises LlmbenchError if its file changed after the job was made."""
+        """The track of the run. Raises LlmbenchError if the track's file changed after the job was made."""
         track = with_found_pins(load_track(Project(Path(self.root)), self.track, self.settings))
         if track.training_digest != self.training_digest:
             raise LlmbenchError(f"tracks/{self.track}.toml changed during training; run the command again")
         return track
 
     def load_sources(self) -> tuple[tuple[str, str], ...]:
-        """Name and code of each variant, without comments and docstrings: these are free, so no player gets them.
+        """Name and code of each variant, without comments and docstrings.
 
-        Raises LlmbenchError if a variant's file changed after the job was made.
+        No player gets comments and docstrings, because they have no price and could contain data. Raises LlmbenchError
+        if a variant's file changed after the job was made.
         """
         sources = recipe_sources(Project(Path(self.root)), self.recipe)
         for name, source in sources.items():

@@ -1,10 +1,10 @@
 """Probes: tests whether a loss depends on later tokens, on other rows of the batch, or on earlier batches.
 
-The losses of val's rows are computed a second time. This time a row stands beside other rows, and its tokens from some
-position on (its *cut*) are replaced by foreign tokens, which are dev's. If a loss before the cut changes, the model
-used something that it must not know. The cuts of a row increase from batch to batch. So a row's own tokens after its
-cut are in no other row of its batch, and in no earlier batch of the session. Batches have the size with which val is
-evaluated; a few have one or two rows.
+The losses of val's rows are computed a second time. This time a row is in a batch with other rows, and its tokens from
+some position on (its *cut*) are replaced by tokens of dev. If a loss before the cut changes, the model used something
+that it must not know. If a row is used again in a later batch, its cut is further to the right. So the replaced tokens
+of a row are in no other row of its batch, and in no earlier batch of the session. Batches have the size with which val
+is evaluated; a few have only one or two rows.
 
 Shapes: B rows of a batch, T positions, V vocabulary, N tokens of a split.
 """
@@ -34,7 +34,7 @@ Row = NDArray[np.integer[Any]]
 
 
 class Session(Protocol):
-    """A model in a process of its own."""
+    """A process with one model, which returns the logits for batches."""
 
     wall_s: float
     cpu_s: float
@@ -51,7 +51,8 @@ class Session(Protocol):
 def probe_seed(weights: bytes, val_N: Row) -> int:
     """The seed of all probes of a model: SHA-256 of its weights followed by the val tokens.
 
-    A repeated evaluation makes the same probes. A variant's code does not know val, so it cannot predict them.
+    If an evaluation is repeated, the probes are the same. A variant's code does not know val, so it cannot predict the
+    probes.
     """
     digest = hashlib.sha256(weights)
     digest.update(np.ascontiguousarray(val_N, dtype="<u4").data)
@@ -59,14 +60,14 @@ def probe_seed(weights: bytes, val_N: Row) -> int:
 
 
 def random_for(seed: int, purpose: str) -> np.random.Generator:
-    """A random generator with a stream of its own for each purpose."""
+    """A random generator. Its numbers depend on `seed` and `purpose`, so each purpose has another random stream."""
     return np.random.Generator(np.random.PCG64(derive_seed("probe", seed, purpose)))
 
 
 def token_nats(logits_TV: NDArray[np.float32], targets_T: NDArray[np.int64]) -> NDArray[np.float64]:
     """Cross-entropy of each position, nats: log-sum-exp of the logits minus the target's logit.
 
-    Raises ProbeFailedError if it is not finite.
+    Raises ProbeFailedError if the cross-entropy of a position is not finite.
 
     >>> np.round(token_nats(np.log([[0.5, 0.25, 0.25]]), np.array([0])) / np.log(2), 6)  # one bit
     array([1.])
@@ -80,7 +81,7 @@ def token_nats(logits_TV: NDArray[np.float32], targets_T: NDArray[np.int64]) -> 
 
 
 class Question(NamedTuple):
-    """One batch, and the numbers of the exam's rows with which it starts. Its other rows only fill it up."""
+    """One batch. `rows` are the numbers of its first rows, which are evaluated; its other rows only fill it up."""
 
     rows: tuple[int, ...]
     tokens_BT: NDArray[np.int64]
@@ -136,7 +137,7 @@ class Exam:
 
 @dataclass(frozen=True)
 class Scores:
-    """A model's losses and correct predictions on the unchanged rows of an exam."""
+    """A model's losses and correct predictions on the rows of `exam`, without replaced tokens."""
 
     exam: Exam
     nats: dict[int, NDArray[np.float64]] = field(default_factory=dict)
@@ -148,7 +149,10 @@ class Scores:
 
 
 def score(session: Session, exam: Exam, rows: Sequence[int], generator: np.random.Generator) -> Scores:
-    """Compute the losses of `rows` unchanged, in random order. At most one batch holds rows adjacent in the text."""
+    """Compute the losses of `rows`, without replaced tokens, in random order.
+
+    At most one batch contains rows that follow each other in the text.
+    """
     scores = Scores(exam)
     batches = []
     for length, group in exam.by_length(rows).items():
@@ -167,7 +171,10 @@ def score(session: Session, exam: Exam, rows: Sequence[int], generator: np.rando
 
 
 class Cut(NamedTuple):
-    """A row whose tokens from position `cut` on are replaced. `cut` is 1 or more; the row's length replaces nothing."""
+    """A row whose tokens from position `cut` on are replaced.
+
+    `cut` is 1 or more. If it is the length of the row, no token is replaced.
+    """
 
     row: int
     cut: int
@@ -176,11 +183,12 @@ class Cut(NamedTuple):
 def plan(
     odds: Mapping[int, NDArray[np.float64]], num_cuts: int, num_whole: int, size: int, generator: np.random.Generator
 ) -> Iterator[tuple[list[Cut], int]]:
-    """Batches of cuts, each with the size to fill it up to: at least `num_cuts` cuts, and `num_whole` unchanged rows.
+    """Batches of rows with their cuts, and for each batch the number of rows to which it has to be filled up.
 
-    `odds`: row -> relative frequency of a cut after each position. Half of the cuts follow these frequencies, half are
-    uniform. All rows are used about equally often, and so are all boundaries (places between two positions). No row is
-    cut twice at the same boundary. No batch holds a row twice, and a row's cuts increase from batch to batch.
+    There are at least `num_cuts` cuts in all, and `num_whole` rows without replaced tokens. `odds`: row -> relative
+    frequency of a cut after each position. Half of the cuts are drawn with these frequencies, the other half uniformly.
+    All rows are used about equally often, and so are all boundaries (places between two positions). No row is cut twice
+    at the same boundary. No batch contains a row twice, and a row's cuts increase from batch to batch.
     """
     order = _shuffled(list(odds), generator)
     length = len(odds[order[0]])
@@ -201,9 +209,10 @@ def plan(
 def _pair(
     order: Sequence[int], odds: Mapping[int, NDArray[np.float64]], num_cuts: int, generator: np.random.Generator
 ) -> dict[int, list[int]]:
-    """Row -> its cuts. Rows, and boundaries, are used about equally often.
+    """Row -> its cuts. All rows are used about equally often, and so are all boundaries (places between positions).
 
-    If the cuts do not divide evenly, the first and the last boundary are the first to get one more.
+    If `num_cuts` is not a multiple of the number of boundaries, the first and the last boundary get the first cuts that
+    are left over.
     """
     num_boundaries = len(odds[order[0]]) - 1
     cuts: dict[int, list[int]] = {row: [] for row in order}
@@ -227,7 +236,7 @@ def _pair(
 
 @dataclass(frozen=True)
 class Probe:
-    """Computes losses of rows again, in another session. Raises ProbeFailedError if a loss changes."""
+    """Computes the losses of rows a second time, in another process. Raises ProbeFailedError if a loss changes."""
 
     session: Session
     scores: Scores
@@ -235,10 +244,11 @@ class Probe:
     generator: np.random.Generator
 
     def run(self, rows: Sequence[int], num_cuts: int, num_whole: int, *, favour: bool) -> None:
-        """Probe `rows`, all of one length, with at least `num_cuts` cuts and `num_whole` unchanged rows.
+        """Probe `rows`, all of one length, with at least `num_cuts` cuts and `num_whole` rows without replaced tokens.
 
-        `favour`: half of the cuts are drawn in proportion to the probability that the model gave to the next token. A
-        leak makes the model confident, so such cuts find it much sooner than uniform ones.
+        If `favour` is true, half of the cuts are drawn in proportion to the probability that the model gave to the
+        correct next token. A model that sees later tokens gives it a high probability, so these cuts find a leak much
+        sooner than uniform ones.
         """
         odds = {row: np.exp(-self.scores.nats[row] * favour) for row in rows}
         size = self.scores.exam.batch_size(len(odds[rows[0]]))
@@ -267,10 +277,11 @@ class Probe:
         return float((np.abs(again_T - before_T) / np.maximum(1.0, before_T)).max())
 
     def _explain(self, row: int, place: int, beside_BT: NDArray[np.int64], what: str) -> ProbeFailedError:
-        """The error, which names the broken rule. `what` says which tokens were replaced, and what changed.
+        """The error for a changed loss; it names the broken rule.
 
-        The row's first batch is evaluated again, then this batch without cuts. If neither changes a loss, the rule is
-        causality.
+        `what` says which tokens were replaced, and what changed. The batch with which the row was first evaluated is
+        evaluated again, then this batch without replaced tokens. If the row's losses change in neither, the broken rule
+        is causality.
         """
         rows, tokens_BT = self.scores.questions[row]
         if self._shift(row, self.session.ask(tokens_BT)[rows.index(row)], tokens_BT.shape[1]) > MAX_SHIFT:

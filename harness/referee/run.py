@@ -27,7 +27,7 @@ from harness.referee.weights import deserialize, in_order
 def make_run(casting: Casting, run: RunIdentity, watch: Callable[[RunEvent], None]) -> FinishedRun | FailedRun:
     """Train and evaluate `run`, and write its weights to the job's folder.
 
-    Raises LlmbenchError if it cannot start, and InterruptedRunError if it has to stop.
+    Raises LlmbenchError if the run cannot start, and InterruptedRunError if it has to stop.
     """
     track, job = casting.track, casting.job
     keep_freed_memory()  # logits take hundreds of megabytes each time
@@ -53,7 +53,7 @@ def sessions(
 ) -> Generator[Session]:
     """Players that evaluate the run's model, one after the other, with fresh (untrained) or with trained weights.
 
-    Taking the next player ends the one before it, and with it all that its model remembered.
+    When the next player is taken, the one before it is ended, so that nothing which its model stored remains.
     """
     weights = deserialize(read_bytes(casting.job.weights))
     for place, kind in enumerate(kinds, 1):

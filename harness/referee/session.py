@@ -1,4 +1,4 @@
-"""A player as the referee uses it: requests are methods, answers are checked before use, nothing is unpickled.
+"""The referee's side of a player: each request is a method, answers are checked before use, nothing is unpickled.
 
 Shapes: B sequences, T positions, V vocabulary.
 """
@@ -35,14 +35,14 @@ _PORT: TypeAdapter[int] = TypeAdapter(int)
 
 
 class ProbeFailedError(Exception):
-    """The model breaks a rule that its score depends on; the message starts with the rule's name."""
+    """The model broke a rule, so that its val loss is not valid; the message starts with the rule's name."""
 
 
 class Session(AbstractContextManager["Session"]):
-    """A player that has built its model. Its methods raise the errors of `Player`."""
+    """A player that has built its model. Its methods raise the same errors as those of `Player`."""
 
     def __init__(self, player: Player, assignment: Assignment) -> None:
-        """Have the player build its model. Raises LlmbenchError if the recipe cannot be built."""
+        """Make the player build its model. Raises LlmbenchError if the recipe cannot be built."""
         self.player, self.assignment = player, assignment
         self.wall_s = self.cpu_s = 0.0
         """Seconds of loading weights and computing logits so far. `cpu_s` also counts the time between requests."""
@@ -85,7 +85,10 @@ class Session(AbstractContextManager["Session"]):
 
     @cached_property
     def plan(self) -> Plan:
-        """The checked batches of the recipe. Raises RunFailedError if they do not fit the track's token budget."""
+        """The batches with which the recipe trains.
+
+        Raises RunFailedError if they do not fit the track's token budget.
+        """
         try:
             return plan_of(self.assignment.track, self.built.batches)
         except LlmbenchError as error:
@@ -105,13 +108,13 @@ class Session(AbstractContextManager["Session"]):
         self.wall_s += self.player.ask(Verb.LOAD, weights, exactly=0).wall_s
 
     def tell_step(self, tokens_BT1: NDArray[np.int64], step: int) -> None:
-        """Send the player the batch of training step `step`, counted from 0; `hear_step` waits for the answer."""
+        """Send the player the batch of training step `step`, counted from 0; call `hear_step` for the answer."""
         rows, columns = tokens_BT1.shape
         body = np.ascontiguousarray(tokens_BT1, dtype="<i8").data.cast("B")
         self.player.tell(Verb.STEP, body, rows=rows, columns=columns, number=step)
 
     def hear_step(self) -> list[float]:
-        """The training losses since the previous answer, nats per token, as the player reports them."""
+        """The answer to `tell_step`: the player's training losses since its previous answer, in nats per token."""
         body = self.player.hear(at_most=8 * (self.assignment.num_steps or self.plan.num_steps)).body
         if len(body) % 8:
             raise RunFailedError("error", "the run's process sent an invalid answer")
@@ -119,7 +122,7 @@ class Session(AbstractContextManager["Session"]):
         return losses
 
     def ask(self, tokens_BT: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The model's logits_BTV for tokens_BT, valid until the next request.
+        """The model's logits_BTV for tokens_BT. The next request overwrites them.
 
         Raises ProbeFailedError if a logit is not finite.
         """
@@ -153,7 +156,7 @@ class Session(AbstractContextManager["Session"]):
         self.player.ask(Verb.RESUME, saved, exactly=0)
 
     def open_port(self) -> int:
-        """Have the player open the port at which the ranks (processes of one run) find each other."""
+        """Make the player open the port at which the ranks (processes of one run) find each other."""
         answered = self.player.ask(Verb.JOIN, b"null")
         try:
             return _PORT.validate_json(bytes(answered.body))
@@ -161,14 +164,17 @@ class Session(AbstractContextManager["Session"]):
             raise RunFailedError("error", "the run's process sent an invalid answer") from error
 
     def tell_join(self, port: int) -> None:
-        """Send the player the port at which the ranks find each other; `hear_join` waits until all have."""
+        """Send the player the port at which the ranks of the run find each other.
+
+        Call this for all ranks, then `hear_join`, which returns when the player is connected to the other ranks.
+        """
         self.player.tell(Verb.JOIN, str(port).encode())
 
     def hear_join(self) -> None:
         self.player.hear(at_most=8)
 
     def report(self) -> Report:
-        """What the player reports about itself."""
+        """The player's peak memory and the load of its experts, as it reports them."""
         return self.player.read_json(Report, self.player.ask(Verb.REPORT))
 
     def __exit__(self, *error: object) -> None:

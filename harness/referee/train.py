@@ -1,6 +1,6 @@
 """The referee's side of training: it sends one batch at a time, measures time, and has the dev loss computed.
 
-Shapes: B sequences, T positions; a batch holds T + 1 tokens a sequence.
+Shapes: B sequences, T positions; a batch has T + 1 tokens of each sequence.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def train(
     """Train one run, from its checkpoint if it has one, and write its weights to the job's folder.
 
     Raises RunFailedError if the run fails, InterruptedRunError if it has to stop (its checkpoint is written), and
-    LlmbenchError if it cannot start.
+    LlmbenchError if the run cannot start.
     """
     started = time.perf_counter()
     track, job, budget = casting.track, casting.job, casting.track.budget
@@ -120,7 +120,10 @@ def start_ranks(casting: Casting, stack: ExitStack) -> list[Session]:
 
 
 def hear_all(ranks: Sequence[Session], hear: Callable[[Session], Any]) -> list[Any]:
-    """The answers of all ranks. If a rank fails, the others fail with it; the error that caused this is raised."""
+    """The answers of all ranks, each read by `hear`.
+
+    If a rank fails, the others fail because of it. The error of the rank that failed first is raised.
+    """
     answers, failures = [], []
     for session in ranks:
         try:
@@ -135,14 +138,14 @@ def hear_all(ranks: Sequence[Session], hear: Callable[[Session], Any]) -> list[A
 
 
 def _is_consequence(error: RunFailedError) -> tuple[bool, bool]:
-    """Sort key: a rank's own failures come before those caused by a lost connection."""
+    """Sort key: errors that begin in a rank come before errors because the connection to another rank was lost."""
     named = error.status == "error" and any(word in str(error) for word in LOST_RANK)
     return named, error.status == "error"
 
 
 @dataclass
 class Dev:
-    """The dev split, evaluated by a separate player, which is suspended in between and cannot reach other players."""
+    """Computes the dev loss in a separate player, which is suspended in between and cannot reach other players."""
 
     casting: Casting
     tokens: Tokens
@@ -174,7 +177,7 @@ class Dev:
 
 @dataclass
 class _Run:
-    """What the referee knows about a run while the run trains."""
+    """What the referee knows about a run during its training."""
 
     casting: Casting
     ranks: list[Session]
@@ -201,7 +204,7 @@ class _Run:
         return bool(self.curve) and self.curve[-1].step == self.step
 
     def read(self, losses_R: Sequence[Sequence[float]], num_tokens: int) -> None:
-        """Record a finished step: the losses that each rank reports with it, and the tokens of its batch."""
+        """Add a finished step: the losses that each rank reports after it, and the number of tokens of its batch."""
         self.step += 1
         self.tokens += num_tokens
         self.unread += 1

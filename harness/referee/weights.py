@@ -1,4 +1,4 @@
-"""Weights as the referee keeps them: raw bytes, and safetensors files written and read without torch."""
+"""The formats of weights in the referee: raw bytes, and safetensors files that are written and read without torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LENGTH = struct.Struct("<Q")
 
 
 def serialize(tensors: Sequence[TensorSpec], weights: bytes) -> bytes:
-    """The weights as a safetensors file, byte for byte as the format's own library writes it."""
+    """The weights as a safetensors file, byte for byte as the library `safetensors` writes it."""
     parts = dict(zip([spec.name for spec in tensors], split(tensors, weights), strict=True))
     header, offset, order = {}, 0, list(_TYPES)
     placed = sorted(tensors, key=lambda spec: (order.index(spec.dtype), spec.name))
@@ -35,7 +35,10 @@ def serialize(tensors: Sequence[TensorSpec], weights: bytes) -> bytes:
 
 
 def deserialize(content: bytes) -> dict[str, bytes]:
-    """The bytes of each tensor of a file that `serialize` wrote. Raises LlmbenchError for other bytes."""
+    """The bytes of each tensor of a file that `serialize` wrote.
+
+    Raises LlmbenchError if `content` is not such a file.
+    """
     try:
         start = _LENGTH.size + _LENGTH.unpack_from(content)[0]
         header = json.loads(content[_LENGTH.size : start])
@@ -57,7 +60,10 @@ def split(tensors: Sequence[TensorSpec], weights: bytes) -> list[bytes]:
 
 
 def in_order(tensors: Sequence[TensorSpec], weights: dict[str, bytes]) -> bytes:
-    """The weights in the order that a player loads. Raises RunFailedError if the model has other tensors."""
+    """The bytes of all weights, in the order of `tensors`.
+
+    Raises RunFailedError if `weights` has other names or sizes.
+    """
     parts = [weights.get(spec.name, b"") for spec in tensors]
     sizes = [spec.num_bytes for spec in tensors]
     if len(parts) != len(weights) or list(map(len, parts)) != sizes:
@@ -66,7 +72,7 @@ def in_order(tensors: Sequence[TensorSpec], weights: dict[str, bytes]) -> bytes:
 
 
 def parameters_of(tensors: Sequence[TensorSpec], weights: bytes) -> bytes:
-    """The part of the weights that is parameters, without buffers."""
+    """The bytes of the parameters among the weights, without buffers."""
     parts = zip(tensors, split(tensors, weights), strict=True)
     return b"".join(part for spec, part in parts if spec.is_parameter)
 
@@ -74,7 +80,8 @@ def parameters_of(tensors: Sequence[TensorSpec], weights: bytes) -> bytes:
 def count_trained(tensors: Sequence[TensorSpec], start: bytes, end: bytes) -> int:
     """Number of trained values: those of parameters, and of other tensors that changed; tied tensors count once.
 
-    The player reports which tensors are parameters and which are tied. Changes and equality are checked here.
+    The player reports which tensors are parameters and which are tied. Whether a tensor changed, and whether tied
+    tensors are equal, is checked here.
     """
     parts = dict(zip([spec.name for spec in tensors], split(tensors, end), strict=True))
     count = 0

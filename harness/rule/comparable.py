@@ -52,9 +52,9 @@ def comparability_problems(
 
 
 def _parted_pair(runs: Sequence[FinishedRun]) -> tuple[FinishedRun, FinishedRun] | None:
-    """Two runs of different pairs that followed each other within a pair; None if each pair's runs did.
+    """Two runs of different pairs, of which one ended between the two runs of a pair; None if there are none.
 
-    Runs that ended in the same second may have been in any order.
+    If several runs ended in the same second, every order of them is accepted.
     """
     alone: FinishedRun | None = None
     for _, group in itertools.groupby(sorted(runs, key=_ended), key=_ended):  # ISO times sort as text
@@ -85,7 +85,7 @@ _SAME_EVERYWHERE: dict[str, Callable[[FinishedRun], Any]] = {
 
 
 def _note_difference(problems: dict[str, str], code: str, values: Sequence[Any]) -> None:
-    """If the values differ, add to `problems` the first value and the first one that differs from it."""
+    """If the values differ, add to `problems`, under `code`, the first value and the first that is not equal to it."""
     for value in values:
         if value != values[0]:
             one, other = values[0], value

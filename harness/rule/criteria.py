@@ -19,7 +19,7 @@ LANES: tuple[Lane, ...] = ("loss", "speed", "simplicity")
 
 
 class Guard(Strict):
-    """The result of one criterion."""
+    """The result of one criterion: a gain, or a limit on loss or time, compared with its margin."""
 
     quantity: Quantity
     """What is compared. A `loss` is in nats per token. `time` (of training) and `evaluation_time` (of computing the val
@@ -94,8 +94,8 @@ LEAST_CPU_S = 0.01
 def training_seconds(run: FinishedRun) -> float:
     """Seconds of training: on a CPU the processor time of the training process, on a GPU the wall-clock time.
 
-    Load on the machine changes processor time only a little, but wall-clock time a lot. A GPU rarely waits for its
-    CPU.
+    Load on the CPU changes processor time only a little, but wall-clock time a lot. With a GPU, wall-clock time changes
+    only a little too, because a GPU rarely waits for its CPU.
     """
     return max(run.training.cpu_s, LEAST_CPU_S) if run.provenance.machine.gpu is None else run.training.train_s
 
@@ -107,7 +107,10 @@ def evaluation_seconds(run: FinishedRun) -> float:
 
 
 def as_guard(criterion: Criterion, finding: Finding) -> Guard:
-    """The result of a criterion for one contest. If the values do not vary, it has a gain, but no p-value."""
+    """The result of a criterion for one contest (one candidate against the record).
+
+    If the values do not vary, the result has a gain, but no p-value and no interval.
+    """
     has_spread = bool(finding.estimate.standard_error > 0)
     return Guard(
         quantity=criterion.quantity,

@@ -1,4 +1,4 @@
-"""Judges per-seed numbers of any trainer, by one test or by several tests after declared numbers of pairs (looks)."""
+"""Judges one number per seed from any trainer, by one test or by tests after declared numbers of pairs (looks)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Value = Annotated[float, Field(allow_inf_nan=True)]  # a diverged run's NaN gets
 
 
 class Numbers(Strict):
-    """The numbers to judge, one for each run of both arms, and how to compare them."""
+    """The numbers to judge, one for each run of the record and of the candidate, and how to compare them."""
 
     candidate: tuple[Value, ...]
     record: tuple[Value, ...] | None = None
@@ -123,7 +123,10 @@ class Judgement(Strict):
 
 @dataclass(frozen=True)
 class DeclaredLooks:
-    """Looks of a comparison outside a track, with significance levels that give the false-accept rate `alpha`."""
+    """The looks (tests after declared numbers of pairs) of a comparison outside a track, and their significance levels.
+
+    With these levels, all looks together have the false-accept rate `alpha`.
+    """
 
     looks: tuple[int, ...]
     alpha: float
@@ -133,9 +136,9 @@ class DeclaredLooks:
 
 
 def judge_numbers(numbers: Numbers, notes: tuple[str, ...] = ()) -> Judgement:
-    """Judge the numbers by the test for their design (a target, pairs, or two independent arms), at all looks or once.
+    """Judge the numbers by the test for their design: a target, pairs, or two independent groups of runs.
 
-    Raises UndecidedError if no look has decided and the number of pairs lies between two looks.
+    Raises UndecidedError if no look has decided, and there are more pairs than one look needs but too few for the next.
     """
     sign = 1.0 if numbers.lower_is_better else -1.0
     candidate = [sign * value for value in numbers.candidate]
@@ -173,9 +176,9 @@ def judge_numbers(numbers: Numbers, notes: tuple[str, ...] = ()) -> Judgement:
 def _sequential(
     record: np.ndarray, candidate: np.ndarray, numbers: Numbers, blank: Callable[..., Judgement]
 ) -> Judgement:
-    """Make all looks in order, as in a confirmation.
+    """Make all looks (tests after declared numbers of pairs) in order, as a confirmation on a track does.
 
-    Raises UndecidedError if no look has decided and the number of pairs lies between two looks.
+    Raises UndecidedError if no look has decided, and there are more pairs than one look needs but too few for the next.
     """
     num, unit = len(candidate), "values" if numbers.record is None else "pairs"
     if num < numbers.looks[0]:
@@ -215,7 +218,8 @@ def _sequential(
 
 
 def _seeds_needed(record: list[float] | float, candidate: list[float], numbers: Numbers, gain: float) -> int | None:
-    """The value of `Judgement.seeds_needed`."""
+    """How many seeds each arm needs, so that one test would accept with a probability of 80 % if `gain` were the true
+    gain."""
     effect, num = gain - numbers.margin, len(candidate)
     if numbers.sigma is not None:
         variances = [numbers.sigma**2] * (1 if numbers.target is not None else 2)

@@ -37,10 +37,11 @@ class Forecast(NamedTuple):
 
 
 def forecast(rule: Rule, gain: float, sd: float, *, margin: float = 0.0) -> Forecast:
-    """Simulate contests of a candidate with the true gain `gain`. A pair's difference has the standard deviation `sd`.
+    """Simulate contests (one candidate against the record) in which the candidate has the true gain `gain`.
 
-    `gain`, `sd` and `margin` are in nats per token. `margin` is the price of the candidate's statements. The random
-    numbers are always the same: equal arguments give equal results, and a larger gain is never accepted less often.
+    `sd` is the standard deviation of a pair's difference, `margin` the price of the candidate's statements. `gain`,
+    `sd` and `margin` are in nats per token. The random numbers are always the same. Therefore equal arguments give
+    equal results, and a larger gain is never accepted less often.
     """
     generator = np.random.default_rng(0)
 
@@ -68,7 +69,7 @@ def forecast(rule: Rule, gain: float, sd: float, *, margin: float = 0.0) -> Fore
 
 
 def _shares(done: Replay, num_looks: int) -> tuple[float, ...]:
-    """For each look, the share of all contests that ended there."""
+    """For each look (test after a declared number of runs), the share of all contests that ended at this look."""
     return tuple((np.bincount(done.look, minlength=num_looks + 1)[1:] / NUM_CONTESTS).tolist())
 
 
@@ -90,15 +91,16 @@ def trained_arms(rule: Rule, stage: Stage) -> int:
 
 
 def filled(rule: Rule, stage: Stage, look: int, jobs: int) -> int:
-    """Number of seeds to train for a look, rounded up so that `jobs` runs are always trained at the same time."""
+    """Number of seeds to train before a look (test), rounded up so that `jobs` runs are trained at all times."""
     arms = trained_arms(rule, stage)
     return math.ceil(arms * look / jobs) * jobs // arms
 
 
 def look_costs(rule: Rule, stage: Stage, jobs: int) -> list[Cost]:
-    """For each look of a stage, the cost up to its end. The record's runs on public seeds are taken to exist already.
+    """For each look (test) of a stage, the cost from the stage's start to the end of this look.
 
-    Empty for the screen of a track without `noise_nats`.
+    The cost does not include the record's runs on public seeds. The list is empty for the screen of a track without
+    `noise_nats`, which has no screen.
     """
     if stage == "screen" and rule.noise_nats is None:
         return []
@@ -118,9 +120,9 @@ class StageCost(Strict):
 
 
 class Expected(Strict):
-    """What to expect of a candidate with a given gain. Costs are means over all contests, with confirmation or without.
+    """What to expect of a candidate with a given gain. Costs are means over all contests, with or without confirmation.
 
-    The cost of the screen counts only the candidate's runs.
+    The cost of the screen includes only the candidate's runs.
     """
 
     gain: float
@@ -135,7 +137,7 @@ class Expected(Strict):
 
 
 class ContestPlan(Strict):
-    """What to expect of contests on a track."""
+    """What to expect if candidates are compared with a track's record: probabilities, and how much time it takes."""
 
     expected: tuple[Expected, ...]
     """Three entries: for no gain, for the given gain, and for twice the given gain."""
@@ -157,9 +159,10 @@ class ContestPlan(Strict):
 def make_plan(
     track: Track, gain: float, statements: int, jobs: int, run_s: float | None, source: TimeSource | None
 ) -> ContestPlan:
-    """What to expect of a candidate that gains `gain` nats per token and adds `statements`, by simulation.
+    """What to expect of a candidate that gains `gain` nats per token and adds `statements` statements, by simulation.
 
-    A run takes `run_s` seconds here, estimated from `source`. Raises LlmbenchError if the track's noise is not known.
+    `run_s` is the time of a run on this machine, in seconds; `source` says how it was estimated. Raises LlmbenchError
+    if the track's noise is not known.
     """
     rule, name, sd = track.rule, track.name, track.rule.noise_nats
     if sd is None:

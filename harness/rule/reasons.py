@@ -99,7 +99,10 @@ REASONS = {code: sentence.format_map(WORDS["variant"]) for code, sentence in _SE
 
 
 def explain(code: str, judged: Judged = "variant") -> str:
-    """The sentence for a reason code in a verdict about `judged`. Raises LlmbenchError if there is no such code."""
+    """The sentence that explains the reason code `code` in a verdict about `judged`.
+
+    Raises LlmbenchError if there is no such code.
+    """
     if code not in _SENTENCES:
         raise LlmbenchError(
             f"there is no reason code '{code}'{did_you_mean(code, REASONS)}; `llmbench explain` lists them"

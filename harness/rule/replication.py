@@ -1,4 +1,4 @@
-"""What a re-run says about a filed claim, and the state of a record after its challenges (re-runs on new seeds)."""
+"""What a re-run says about a submission, and the state of a record after its challenges (re-runs on new seeds)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ State = Literal["", "provisional", "disputed", "retracted"]
 
 
 def rule_in_pairs(rule: Rule) -> Rule:
-    """The rule for a re-run of a claim. Record and candidate are both trained, even on a track with stored runs.
+    """The rule for a re-run of a submission. Record and candidate are both trained, even on a track with stored runs.
 
-    The claim's candidate was compared with the stored runs. If these are worse than usual by chance, a re-run against
-    them overestimates the gain in the same way. The significance levels of such a track come from a union bound. For
-    pairs, the exact false-accept rate of these levels is a little below alpha; it becomes the new alpha.
+    On such a track, the submitted candidate was compared with stored runs of the record. If these runs are worse than
+    usual by chance, a re-run against them overestimates the gain in the same way. The significance levels of such a
+    track come from a union bound. For pairs, the exact false-accept rate of these levels is a little below alpha; this
+    rate is used as the new alpha.
     """
     if rule.design == "paired":
         return rule
@@ -31,16 +32,16 @@ def rule_in_pairs(rule: Rule) -> Rule:
 def rule_again(rule: Rule) -> Rule:
     """The rule for a re-run of a record: pairs, the significance levels of `rule`, and no early stop at a small gain.
 
-    A confirmation stops early if the mean gain is not above the margin. At worst a record is missed. A re-run that
-    stopped in this way would say nothing about the claim. So a look (test) ends a re-run early only if it shows a gain
-    above the margin, or if the interval of the gain lies below the margin. The false-accept rate stays below the rule's
-    alpha.
+    A confirmation stops early if the mean gain is not above the margin. The worst consequence is that a record is
+    missed. But a re-run that stopped in this way would not show whether the claimed gain is real. So a look (test) ends
+    a re-run early only if it shows a gain above the margin, or if the interval of the gain lies below the margin. The
+    false-accept rate stays below the rule's alpha.
     """
     return rule_in_pairs(rule).model_copy(update={"futility_alpha": None})
 
 
 def outcome_of_record(claim: Verdict, again: Verdict) -> Outcome:
-    """What a re-run says about the claim of a record.
+    """Whether a re-run confirms or refutes the gain that the submission of a record claims.
 
     A re-run that rejects refutes the claim if one of these also holds: a run of the candidate failed; the candidate's
     first run gave exactly the record's losses; the interval of the gain lies below the claimed gain and reaches below
@@ -56,19 +57,19 @@ def outcome_of_record(claim: Verdict, again: Verdict) -> Outcome:
 
 
 def _upper(found: Verdict | Guard) -> float:
-    """Upper end of the two-sided interval; the gain if there is no interval; infinity if there is no gain either."""
+    """Upper end of the gain's two-sided interval; without an interval, the gain; without a gain, infinity."""
     end = found.gain if found.ci_high is None else found.ci_high
     return math.inf if end is None else end
 
 
 def outcome_of_negative(again: Verdict) -> Outcome:
-    """What a re-run says about a negative result, which claims that a candidate did not break the record."""
+    """Whether a re-run confirms or refutes a negative result, which says that a candidate does not beat the record."""
     outcomes: dict[str, Outcome] = {"accepted": "refuted", "rejected": "confirmed"}
     return outcomes.get(again.decision, "open")
 
 
 def outcome_of_challenge(filed: Outcome, again: Outcome) -> Outcome:
-    """Whether a further re-run of the record, with the outcome `again`, confirms the outcome that a challenge filed."""
+    """Whether `again`, the outcome of a further re-run of the record, confirms `filed`, the outcome of a challenge."""
     if "open" in (filed, again):
         return "open"
     return "confirmed" if filed == again else "refuted"
@@ -78,8 +79,8 @@ def state_after(outcomes: Sequence[Outcome]) -> State:
     """A record's state after challenges with these outcomes, in this order.
 
     A record is provisional until a challenge confirms it. A refutation makes it disputed, until a later challenge
-    confirms it. A second refutation without a confirmation in between retracts it for good. Confirmations before a
-    refutation do not weaken it.
+    confirms it. A second refutation without a confirmation in between retracts it for good. A refutation counts in
+    full, even if earlier challenges confirmed the record.
     """
     doubt = 0
     for outcome in outcomes:

@@ -2,9 +2,9 @@
 
 A *rung* is a track of one size. Each rung has its own pairs of runs with their own standard deviation. Slope and
 forecast are weighted sums of the rungs' mean gains. The variance of such a sum follows from the means' variances. Its
-degrees of freedom are Welch's (1947), as for the difference of two means. Compute is the number of floating-point
-operations of a run. Assumption: a gain is linear in the logarithm of compute to base ten. This fits best for sizes that
-are close to each other.
+degrees of freedom are approximated as Welch (1947) did for the difference of two means. Compute is the number of
+floating-point operations of a run. Assumption: a gain is linear in the logarithm of compute to base ten. This
+assumption is best for sizes that are close to each other.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ def slope(rungs: Sequence[Rung], level: float = 0.9) -> Interval:
 def forecast(rungs: Sequence[Rung], compute: float, level: float = 0.9, *, pairs: int | None = None) -> Interval:
     """The gain at the compute `compute`, by the line that is fitted to the rungs' gains.
 
-    If `pairs` is given, the interval is for the mean gain of so many new pairs, with the variance of the nearest rung.
-    Otherwise it is for the line itself. Raises LlmbenchError like `slope`.
+    If `pairs` is given, the interval is for the mean gain of `pairs` new pairs, with the variance of the nearest rung.
+    Otherwise the interval is for the value of the line, without the noise of new pairs. Raises LlmbenchError in the
+    same cases as `slope`.
     """
     x = _log_compute(rungs)
     weights = 1 / len(x) + (math.log10(compute) - x.mean()) * (x - x.mean()) / ((x - x.mean()) ** 2).sum()
@@ -71,9 +72,9 @@ def forecast(rungs: Sequence[Rung], compute: float, level: float = 0.9, *, pairs
 def compute_multiple(base: Sequence[tuple[float, float]], compute: float, gain: Interval) -> Interval:
     """Compute that the base needs for a loss that is lower by `gain`, as a multiple of `compute`.
 
-    `base` holds (compute, val loss) of the base on each rung. Between rungs the loss is taken to be linear in the
+    `base` contains (compute, val loss) of the base on each rung. Between rungs the loss is assumed to be linear in the
     logarithm of compute; outside them, the line through the two nearest rungs is continued. Raises LlmbenchError if the
-    base's loss does not fall from rung to rung, or if no rung has the compute `compute`.
+    base's loss does not become lower from rung to rung, or if no rung has the compute `compute`.
     """
     points = sorted(base)
     x, loss = (np.array(values, dtype=float) for values in zip(*points, strict=True))
@@ -94,9 +95,9 @@ def compute_multiple(base: Sequence[tuple[float, float]], compute: float, gain: 
 def order_kept(first: Sequence[float], second: Sequence[float], level: float = 0.9) -> Interval:
     """Share of pairs of ideas whose gains are in the same order on two sizes. By chance it is 1/2.
 
-    `first` and `second` hold each idea's gain on one size. The interval is a percentile bootstrap over the ideas
-    (Efron, 1979), because pairs with a common idea are not independent. Equal gains count half. Raises LlmbenchError
-    for fewer than two ideas.
+    `first` and `second` contain each idea's gain, on one size each. The interval is a percentile bootstrap over the
+    ideas (Efron, 1979), because pairs with a common idea are not independent. Equal gains count half. Raises
+    LlmbenchError for fewer than two ideas.
     """
     if len(first) < FEWEST_IDEAS:
         raise LlmbenchError("an order needs two ideas that were measured on both sizes; measure more ideas")
@@ -145,7 +146,10 @@ def _log_compute(rungs: Sequence[Rung]) -> Array:
 
 
 def _weighted(rungs: Sequence[Rung], weights: Array, level: float, more: float = 0.0) -> Interval:
-    """Weighted sum of the rungs' mean gains, with its confidence interval. `more` is an additional variance."""
+    """Weighted sum of the rungs' mean gains, with its confidence interval.
+
+    `more` is a variance that is added to that of the sum.
+    """
     from scipy.special import stdtrit
 
     if any(len(rung.gains) < FEWEST_PAIRS for rung in rungs):

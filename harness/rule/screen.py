@@ -15,7 +15,10 @@ from harness.rule.stats import Array
 
 
 def units(gains_S: Array, margin: float, rule: Rule) -> Array:
-    """Mean gain minus `margin`, divided by the track's `noise_nats`. Raises ValueError if there is none."""
+    """Mean gain minus `margin`, divided by the track's `noise_nats`.
+
+    Raises ValueError if the track has no `noise_nats`.
+    """
     if rule.noise_nats is None:
         raise ValueError("a track without noise_nats has no screen")
     found: Array = (gains_S.mean(-1) - margin) / rule.noise_nats
@@ -23,7 +26,7 @@ def units(gains_S: Array, margin: float, rule: Rule) -> Array:
 
 
 def replay_screen(gains_S: Array, margin: float, rule: Rule) -> Replay:
-    """The decision on every contest: 1 is passed, -1 is dropped, 0 needs more runs.
+    """The decision on every contest: 1 if the candidate passes, -1 if it is dropped, 0 if it needs more runs.
 
     All looks (tests after declared numbers of runs) are made in order; the first decision is final.
     """

@@ -1,7 +1,7 @@
-"""The *looks* of a confirmation: tests after declared numbers of pairs. Each accepts, rejects, or needs more pairs.
+"""The *looks* of a confirmation: tests after declared numbers of pairs that accept, reject, or ask for more pairs.
 
-All functions take arrays and judge many contests (one candidate against the record) at once. `verdict.decide` uses
-this module for one contest, `benchmarks/verdict.py` for a hundred thousand simulated ones.
+All functions take arrays and judge many contests (one candidate against the record) at once. `verdict.decide` uses this
+module for one contest, `benchmarks/verdict.py` for a hundred thousand simulated contests.
 Shapes: seeds are always the last axis; each position on the axes before it is an independent contest.
 """
 
@@ -38,7 +38,7 @@ SMALLEST_P, LARGEST_P = 1e-150, 1 - 2.0**-53
 class Looks(Protocol):
     """When a contest may be decided: after which numbers of pairs (`looks`), at which significance levels (`levels`).
 
-    The rule of a track states them; outside a track, the user does.
+    On a track, the rule contains both. Outside a track, the user gives `looks`, and the levels are computed.
     """
 
     @property
@@ -88,7 +88,7 @@ class Criterion:
 
 
 class Finding(NamedTuple):
-    """Result of one criterion at one look, for every contest."""
+    """Result of one criterion at one look (test), for every contest."""
 
     estimate: Estimate
     low: Array
@@ -115,7 +115,7 @@ class Replay(NamedTuple):
 def find(criterion: Criterion, look: int, rule: Looks) -> Finding:
     """Evaluate one criterion at look number `look`, counted from 1.
 
-    All numbers are NaN if fewer pairs count than the first look needs.
+    All numbers are NaN if fewer pairs can be used than the first look needs.
     """
     level, num_pairs, is_last = rule.levels[look - 1], rule.looks[look - 1], look == len(rule.looks)
     record, candidate = criterion.arms(num_pairs)
@@ -138,7 +138,10 @@ def find(criterion: Criterion, look: int, rule: Looks) -> Finding:
 
 
 def replay(criteria: Sequence[Criterion], rule: Looks) -> Replay:
-    """Make all looks in order, for every contest at once. The first decision is final."""
+    """Make all looks (tests after declared numbers of pairs) in order, for all contests at once.
+
+    The first decision on a contest is final.
+    """
     *contests, available = criteria[0].candidate.shape
     decision, look = np.zeros(contests, dtype=np.int64), np.zeros(contests, dtype=np.int64)
     for number, num_pairs in enumerate(rule.looks, start=1):
@@ -158,11 +161,12 @@ def replay(criteria: Sequence[Criterion], rule: Looks) -> Replay:
 def false_accept_rate(looks: Sequence[int], levels: Sequence[float]) -> float:
     """Probability that paired t-tests at these looks and levels accept a candidate with no gain.
 
-    Exact for normal differences. Let S_n be the sum and Q_n the sum of squares of n differences, and u_n = S_n /
-    sqrt(Q_n). The t statistic of a look follows from u_n: t = u sqrt((n - 1) / (n - u^2)). With no gain, the direction
-    of the vector of differences is uniform on a sphere. So u_n is a Markov chain: u' = u cos(a) + sin(a), where the
-    angle a is independent of u and has a density proportional to cos(a)^(n - 1). The computation runs backwards: the
-    probability of acceptance from u_n is the mean over a of the probability from u_{n+1}.
+    The result is exact if the differences are normally distributed. Let S_n be the sum and Q_n the sum of squares of n
+    differences, and u_n = S_n / sqrt(Q_n). The t statistic of a look follows from u_n: t = u sqrt((n - 1) / (n - u^2)).
+    With no gain, the direction of the vector of differences is uniform on a sphere. So u_n is a Markov chain: u' = u
+    cos(a) + sin(a), where the angle a is independent of u and has a density proportional to cos(a)^(n - 1). The
+    computation runs backwards: the probability of acceptance from u_n is the mean over a of the probability from
+    u_{n+1}.
     """
     from scipy.special import stdtrit
 

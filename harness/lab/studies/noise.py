@@ -160,12 +160,12 @@ def _stored_design(pairs: Mapping[str, Sequence[Pair]]) -> StoredDesign:
 def false_accepts(record: Sequence[float], candidate: Sequence[float], rule: Rule) -> float | None:
     """Share of simulated confirmations that accept the placebo; None if there are too few pairs.
 
-    A placebo is a variant without an effect. Each simulation draws the placebo's pairs without replacement, because a
-    repeated pair would make the noise look smaller. It also swaps the two runs of a pair at random, because without an
-    effect the two runs are interchangeable. The swaps also remove the placebo's mean gain, which is due to chance. On a
-    track with stored runs there are no pairs, so all runs are shuffled. Simulations from few pairs resemble each other,
-    so eight pairs give the share only to about one percentage point. If there are fewer pairs than a confirmation can
-    use, each simulation ends after the last pair.
+    Each simulation draws the placebo's pairs without replacement, because a repeated pair would make the noise look
+    smaller. It swaps the two runs of a pair at random, because runs without an effect are exchangeable. The swaps also
+    remove the placebo's mean gain, which is due to chance. On a track with stored runs there are no pairs, so all runs
+    are shuffled. Simulations from few pairs resemble each other. Therefore the share has an error of about one
+    percentage point with eight pairs. If there are fewer pairs than a confirmation can use, each simulated confirmation
+    ends after the last of them.
     """
     import numpy as np
 
@@ -195,7 +195,10 @@ def false_accepts(record: Sequence[float], candidate: Sequence[float], rule: Rul
 
 
 def smallest_gain(rule: Rule, sd: float) -> float | None:
-    """The smallest gain, in steps of 0.01 `sd`, that is accepted with probability TARGET_POWER; None above 20 `sd`."""
+    """The smallest true gain that is accepted with probability TARGET_POWER; None if it is 20 `sd` or more.
+
+    Gains are tried in steps of 0.01 `sd`, where `sd` is the standard deviation of a pair's gain.
+    """
     counts = range(2_000)
     found = bisect_left(counts, TARGET_POWER, key=lambda count: forecast(rule, count * sd / 100, sd).accepted)
     return found * sd / 100 if found < len(counts) else None
@@ -205,27 +208,34 @@ def smallest_gain(rule: Rule, sd: float) -> float | None:
 
 
 def study_folder(project: Project, track: Track) -> Path:
-    """Folder of a track's kept noise study, with the files `record-seed-N.json` and `VARIANT-seed-N.json`."""
+    """Folder of a track's noise study.
+
+    The file `record-seed-N.json` is a run of the base, `VARIANT-seed-N.json` is a run of a variant.
+    """
     return project.root / "benchmarks" / "noise" / track.name
 
 
 def study_seeds(track: Track, count: int) -> list[int]:
-    """The first `count` seeds of a study: the track's public seeds, then further ones."""
+    """The first `count` seeds of a noise study: the track's public seeds, then the numbers after the largest of these
+    seeds."""
     return [*track.seeds, *range(max(track.seeds) + 1, max(track.seeds) + 1 + count)][:count]
 
 
 def study_recipe(variant: str) -> str:
-    """The recipe that is compared with the base: the base with `variant`. Raises LlmbenchError for a reserved name."""
+    """The base with `variant`, the recipe that is compared with the base.
+
+    Raises LlmbenchError if the variant is called `record`, because the files of the base's runs have that name.
+    """
     if variant == RECORD:
         raise LlmbenchError(f"a noise study keeps the base's runs under the name '{RECORD}'; rename the variant")
     return format_recipe((variant,))
 
 
 def kept_study(project: Project, track: Track) -> dict[str, list[Pair]]:
-    """Variant -> its kept pairs of this version of the track, the placebo first.
+    """Variant -> its stored pairs of this version of the track. The placebo (a variant that has no effect) comes first.
 
-    Pairs whose two runs cannot be compared, for example because the code differs, are left out. Raises LlmbenchError
-    if a file is not valid.
+    Pairs whose two runs cannot be compared, for example because the code differs, are left out. Raises LlmbenchError if
+    the file of a run is not valid.
     """
     found, records = defaultdict[str, list[Pair]](list), dict[str, FinishedRun | FailedRun]()
     folder = study_folder(project, track)
@@ -249,10 +259,11 @@ def _file_name(arm: str, seed: int | str) -> str:
 
 
 def save_study(project: Project, track: Track, pairs: Mapping[str, Sequence[Pair]]) -> tuple[Path, int]:
-    """Keep the runs of a study beside the older ones. Returns the folder, and the number of older runs removed.
+    """Store the runs of a noise study. Returns the folder, and the number of older runs that were removed from it.
 
     Runs that no longer form a pair, such as those of an earlier version of the track, are removed. Raises LlmbenchError
-    if the pairs of another variant would lose their runs of the base.
+    if a new run of the base would replace the base's run in a stored pair of another variant, and cannot be compared
+    with that variant's run.
     """
     folder, before = study_folder(project, track), kept_study(project, track)
     new = {pair.record.seed: pair.record for some in pairs.values() for pair in some}

@@ -27,7 +27,10 @@ LEFT: tuple[Outcome, ...] = ("undecided", "not_started", "unreadable")
 
 
 class CampaignRow(Strict):
-    """One candidate with the numbers of its last verdict, in nats per token. They are None without a verdict."""
+    """One candidate, and the numbers of its last verdict, which are None without a verdict.
+
+    Gains are in nats per token.
+    """
 
     name: str
     outcome: Outcome
@@ -51,17 +54,17 @@ class CampaignRow(Strict):
     """Number of statements that the candidate adds."""
     pairs: Count
     runs: Count
-    """Number of the candidate's kept runs, of screen and confirmation together."""
+    """Number of the candidate's stored runs, from screen and confirmation together."""
     judged_before: bool
     """Whether the verdict is older than the campaign. The campaign then trained nothing for it."""
     submission: str | None
-    """Folder of the submission with the outcome; None if it is not filed."""
+    """Folder of the submission with the outcome; None if the outcome was not submitted."""
     note: str
-    """Why there is no verdict, or why the verdict was not filed."""
+    """Why there is no verdict, or why the verdict was not submitted."""
 
 
 def campaign_rows(campaign: Campaign) -> list[CampaignRow]:
-    """One row for each candidate: the largest gain first, candidates without a gain last."""
+    """One row for each candidate: the largest gain first, candidates without a measured gain last."""
     rows = [_row(campaign, contestant) for contestant in campaign.contestants]
     return sorted(rows, key=lambda row: math.inf if row.gain is None else -row.gain)
 
@@ -112,7 +115,11 @@ def _row(campaign: Campaign, one: Contestant) -> CampaignRow:
 
 
 def _store_of(store: RunStore, own: Entry, other: Entry) -> RunStore:
-    """The store with the runs of the entry `other`, whose jobs or executor may differ from those of the entry `own`."""
+    """The store in which the runs of the entry `other` are found.
+
+    An entry is a request to judge a candidate, with its options. `other` may have another number of jobs or another
+    executor than `own`, the entry for which `store` was made.
+    """
     if (own.jobs, own.executor) == (other.jobs, other.executor):
         return store
     if other.executor == "local":
@@ -121,7 +128,10 @@ def _store_of(store: RunStore, own: Entry, other: Entry) -> RunStore:
 
 
 def _verdict_of(campaign: Campaign, store: RunStore, judged: Judged) -> Verdict | None:
-    """An older verdict: the filed one or, if none is filed, recomputed from its kept runs. None if these are gone."""
+    """An older verdict: read from its submission or, if it was not submitted, recomputed from its stored runs.
+
+    None if these runs are gone.
+    """
     if judged.number is not None and (found := campaign.board.find(judged.number)):
         return found.verdict
     with suppress(LlmbenchError):  # a variant was changed or deleted
@@ -133,7 +143,7 @@ def _verdict_of(campaign: Campaign, store: RunStore, judged: Judged) -> Verdict 
 
 
 def _count_runs(store: RunStore, arms: Arms) -> int:
-    """Number of the candidate's kept runs, of screen and confirmation together."""
+    """Number of the candidate's stored runs, from screen and confirmation together."""
     stages: tuple[Stage, ...] = ("screen", "confirmation") if arms.has_screen(store.track.rule) else ("confirmation",)
     count = 0
     with suppress(LlmbenchError):  # a variant was changed or deleted

@@ -1,4 +1,4 @@
-"""Estimates how long runs take, which of them still fit into a campaign's budget, and when the campaign ends."""
+"""Estimates how long runs take, how many of them fit into a campaign's time budget, and when the campaign ends."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ NEWEST = 20
 class UsualTime:
     """How long a run usually takes, in seconds from its start until its score is known.
 
-    Before the first run has ended this is the expected value, then the median of the newest runs.
+    Until the first run has ended, this is the expected time. After that it is the median time of the newest runs.
     """
 
     def __init__(self, expected_s: float | None) -> None:
         self._expected_s, self._taken_s = expected_s, list[float]()
 
     def observe(self, event: RunEvent) -> None:
-        """Take the time of a run that ended, if it has a score and was not kept from before."""
+        """Record the time of a run that ended, if the run has a score and was trained just now, not earlier."""
         if isinstance(event, Done) and not event.reused and isinstance(event.result, FinishedRun):
             self._taken_s.append(whole_seconds(event.result))
 
     @property
     def run_s(self) -> float | None:
-        """The usual time, in seconds; None if nothing was expected and no run was made yet."""
+        """The usual time of a run, in seconds; None if no time is expected and no run was made yet."""
         return statistics.median(self._taken_s[-NEWEST:]) if self._taken_s else self._expected_s
 
 
 class Pace:
-    """Estimates of the time that one store's runs take, and of the time that is left."""
+    """Estimates how long the runs of a campaign take, how many fit into its time budget, and when it ends."""
 
     def __init__(self, store: RunStore, budget_s: float | None = None) -> None:
-        """Runs should end within `budget_s` seconds from now; None for no limit."""
+        """All runs of `store` should end within `budget_s` seconds from now; None for no limit."""
         self.store, self.rule = store, store.track.rule
         self._ends_at = math.inf if budget_s is None else time.monotonic() + budget_s
         self._usual_time = UsualTime(run_seconds(store.project, store.track, store.jobs)[0])
@@ -53,17 +53,17 @@ class Pace:
 
     @property
     def run_s(self) -> float:
-        """How long a run usually takes, in seconds from its start until its score is known; 0 if nothing is known."""
+        """The usual time of a run, in seconds; 0 if no time is expected and no run was made yet."""
         return self._usual_time.run_s or 0.0
 
     def has_time(self, runs: int) -> bool:
-        """Whether this number of further runs would end within the budget."""
+        """Whether this number of further runs would end within the time budget."""
         return time.monotonic() + math.ceil(runs / self.store.jobs) * self.run_s <= self._ends_at
 
     def affordable(self, one: Contestant) -> int | None:
-        """The largest number of pairs after which `one`'s confirmation can decide within the time budget.
+        """The largest number of pairs after which `one`'s confirmation may decide and that fits into the time budget.
 
-        0 if there is not enough time for its first decision, None without a budget.
+        0 if there is not enough time for the pairs before the first decision, None without a budget.
         """
         if self._ends_at == math.inf:
             return None
@@ -77,7 +77,7 @@ class Pace:
         return pairs
 
     def seconds_left(self, contestants: Sequence[Contestant]) -> float:
-        """Estimate of the seconds that these contestants still take, on the assumption that none has a gain."""
+        """Estimate of the seconds until all `contestants` are decided, on the assumption that none has a gain."""
         looks, arms, runs = self.rule.looks, trained_arms(self.rule, "confirmation"), 0.0
         screen = sum(share * look for share, look in zip(self._usual.screen, self.rule.screen_looks, strict=False))
         for one in contestants:

@@ -1,4 +1,4 @@
-"""The sizes of a track, and the parts of a ladder's report."""
+"""The sizes of a track, and the parts of the report of a ladder, a study that measures ideas on several sizes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FLOPS_PER_PARAM = 6  # forward and backward pass, per multiplied parameter and t
 
 
 class Band(Strict):
-    """A number with the ends of its 90 % interval."""
+    """A number with the ends of its 90 % confidence interval."""
 
     value: float
     low: float
@@ -22,7 +22,7 @@ class Band(Strict):
 
 
 class RungFacts(Strict):
-    """One size, and the results of one recipe on it: the recipe that all ideas are compared with."""
+    """One size of a track, and the results on it of the recipe that all ideas are compared with."""
 
     track: TrackName
     num_params: Positive
@@ -70,7 +70,7 @@ class Climb(Strict):
 
 
 class Agreement(Strict):
-    """How well the results on one size predict those on the next."""
+    """How well the ideas' results on one size predict their results on the next larger size."""
 
     smaller: TrackName
     larger: TrackName
@@ -83,7 +83,7 @@ class Agreement(Strict):
 
 
 class Coverage(Strict):
-    """How good the forecasts for one size were."""
+    """How close the forecasts for one size were to the gains that were then measured on it."""
 
     track: TrackName
     inside: Band
@@ -94,7 +94,7 @@ class Coverage(Strict):
 
 
 class Ladder(Strict):
-    """The report on ideas on all sizes of a track."""
+    """The report of a ladder: the results of several ideas on all sizes of a track."""
 
     beside: str
     """The recipe that all ideas are compared with."""
@@ -108,7 +108,7 @@ class Ladder(Strict):
 
 
 class Forecast(Strict):
-    """A forecast for a size, made from smaller sizes before this size is trained."""
+    """A forecast of the ideas' gains on one size, made from smaller sizes before this size is trained."""
 
     schema_version: Positive = 1
     track: TrackName
@@ -126,7 +126,7 @@ class Forecast(Strict):
 
 
 def rungs_of(project: Project, name: str) -> list[Track]:
-    """The sizes of a track, the smallest first. Raises LlmbenchError if there is only one."""
+    """The sizes of a track, the smallest first. Raises LlmbenchError if the track has only one size."""
     base = next((name.removesuffix(end) for end in SUFFIXES if end and name.endswith(end)), name)
     there = set(track_names(project))
     found = [load_track(project, f"{base}{end}") for end in SUFFIXES if f"{base}{end}" in there]

@@ -1,8 +1,8 @@
 """Screens many candidates against one record: a cheap test on few seeds drops most of them.
 
-The first runs of all candidates are trained first, then the second ones, and so on. This order does not change the
-number of runs. But it shortens the end of a campaign, when few candidates remain and cores would be idle. Decisions
-depend only on the runs' numbers, not on which run ended first.
+First each candidate is trained on the first seed, then each remaining candidate on the second seed, and so on. This
+order does not change the number of runs. But it shortens the end of a campaign, when few candidates remain and cores
+would be idle. Decisions depend only on the results of the runs, not on which run ended first.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ GOES_ON: tuple[State, ...] = ("waiting", "screening", "passed", "confirming")
 
 @dataclass(eq=False)
 class Contestant:
-    """One variant of a campaign: its state, and its last verdict."""
+    """One variant that a campaign tests: its state, and its last verdict."""
 
     name: str
     entry: Entry
@@ -53,7 +53,7 @@ class Contestant:
     earlier: tuple[Judged, ...] = ()
     """Older verdicts on the candidate, newest first."""
     note: str = ""
-    """Why the candidate has no verdict, or why the verdict was not filed."""
+    """Why the candidate has no verdict, or why the verdict was not submitted."""
     submission: str = ""
     """Folder of the submission with the candidate's outcome."""
     crash: Exception | None = None
@@ -64,13 +64,13 @@ class Contestant:
 
     @property
     def met(self) -> Candidate:
-        """`candidate`, which must not be None."""
+        """The field `candidate`, for callers that know that it is not None."""
         assert self.candidate is not None
         return self.candidate
 
     @property
     def gains(self) -> list[float]:
-        """The gain of each pair so far, in the present stage: the screen or the confirmation."""
+        """The gain of each pair trained so far in the present stage: in the screen, or in the confirmation."""
         contest = self.contest
         if contest is None or contest.verdict.design == "stored":
             return []
@@ -78,12 +78,15 @@ class Contestant:
         return [record.evaluation.val_loss - run.evaluation.val_loss for record, run in both]
 
     def end(self, state: State, note: str = "") -> None:
-        """Set the state, and ask for no further run of the screen."""
+        """Set the contestant's state, so that the screen trains no further run of it."""
         self.state, self.note, self.wanted = state, note, []
 
     @contextmanager
     def alone(self, refused: State = "refused") -> Iterator[None]:
-        """While this context is open, an error ends only this contestant. A stop or a disk error ends all of them."""
+        """A context in which an error ends only the tests of this contestant, with the state `refused` or `crashed`.
+
+        An interrupt or a disk error is raised, and so ends the tests of all contestants.
+        """
         try:
             yield
         except InterruptedRunError:
@@ -98,7 +101,7 @@ class Contestant:
 
 
 class Screening:
-    """The screens of several contestants against the same record."""
+    """The screens of several contestants (variants that a campaign tests) against the same record."""
 
     def __init__(
         self,
@@ -110,8 +113,8 @@ class Screening:
     ) -> None:
         """Prepare the screens. `usual_s` returns how many seconds a run usually takes.
 
-        `may_start` is called before each run, and says whether the run may start. `looked` is called after each new
-        pair of a contestant, and when its screen ends.
+        `may_start` is called before each run, and says whether the run may start. `looked` is called with a contestant
+        after each new pair of it, and when its screen ends.
         """
         self.store, self.may_start, self.looked, self.usual_s = store, may_start, looked, usual_s
         self.contestants = {contestant.met.arms.candidate: contestant for contestant in contestants}
@@ -121,7 +124,7 @@ class Screening:
         self._open = False  # candidates start after the record's first run, with which their first run is compared
 
     def run(self) -> None:
-        """Screen all contestants. One that is `screening` or `waiting` at the end was stopped by `may_start`.
+        """Screen all contestants. If one has the state `screening` or `waiting` afterwards, `may_start` stopped it.
 
         Raises UndecidedError if a run of the record has no score, InterruptedRunError on Ctrl-C or SIGTERM.
         """
@@ -145,7 +148,7 @@ class Screening:
         return run
 
     def _may(self, run: RunIdentity) -> bool:
-        """Whether this run may start. A kept run always may, because it takes no time."""
+        """Whether this run may start. A run that is stored already may always start, because it takes no time."""
         return not self._is_missing(run) or self.may_start()
 
     def _is_missing(self, run: RunIdentity) -> bool:
@@ -153,14 +156,15 @@ class Screening:
         return found is None or found.status in RETRIED
 
     def _needed(self) -> tuple[int, Contestant] | None:
-        """The next run that a decision needs, as (index of its seed, contestant), lowest index first; None if none."""
+        """The next run that a decision needs, as (index of its seed, contestant), lowest index first, or None."""
         waiting = [(self.seeds.index(one.wanted[0]), one) for one in self.contestants.values() if one.wanted]
         return min(waiting, key=lambda asked: asked[0], default=None)
 
     def _ahead(self) -> tuple[int, Contestant] | None:
-        """A run that may be needed later, as (index of its seed, contestant), to keep a free core busy; None if none.
+        """A run that may be needed later, for a free core, as (index of its seed, contestant); None if there is none.
 
-        The run is wasted if an unfinished run of the same contestant decides. See AHEAD for when it starts.
+        The run is trained for nothing if an unfinished run of the same contestant already decides. The comment on AHEAD
+        says when such a run may start.
         """
         found, latest = [], time.monotonic() - AHEAD * self.usual_s()
         for one in self.contestants.values():
@@ -169,7 +173,7 @@ class Screening:
         return min(found, key=lambda asked: asked[0], default=None)
 
     def _missing(self, contestant: Contestant, seeds: Sequence[int]) -> list[int]:
-        """Those of `seeds` whose run is neither kept nor under way."""
+        """Those of `seeds` for which the contestant has neither a stored run nor one that is being trained."""
         recipe = contestant.met.arms.candidate
         missing = [seed for seed in seeds if self._is_missing(self.store.identify(recipe, seed))]
         return [seed for seed in missing if seed not in contestant.under_way]
@@ -212,10 +216,10 @@ class Screening:
                     self.looked(contestant)
 
     def _look(self, contestant: Contestant, *, begins: bool = False) -> None:
-        """Judge the pairs so far. Then ask for the runs that the next decision needs, or end the screen.
+        """Test the pairs trained so far. Then note which runs the next decision needs, or end the screen.
 
-        If `begins`, runs that were interrupted in an earlier command are made again. A run that is interrupted now ends
-        the contestant's screen.
+        If `begins` is true, a run that was interrupted in an earlier command is trained again. If it is false and a run
+        was interrupted, the contestant's screen ends.
         """
         with contestant.alone():
             contest = decide_stored(self.store, contestant.met.arms, "screen", self.seeds)

@@ -1,4 +1,7 @@
-"""Makes runs of several recipes on the same seeds, for ablations and ladders. The first recipe is the reference."""
+"""Trains several recipes on the same seeds, for ablations and ladders.
+
+The other recipes are compared with the first one.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ Runs = Sequence[FinishedRun | FailedRun]
 def make_series(store: RunStore, recipes: Sequence[str], seeds: Sequence[int]) -> Mapping[str, Runs]:
     """Recipe -> its runs in the order of `seeds`, or a single failed run that says why the recipe failed.
 
-    All recipes are trained on one seed before the next seed, so that an interrupted study has whole pairs. If a recipe
-    fails, the others go on. But if the first recipe fails, this raises LlmbenchError, because all others are compared
-    with the first. Raises InterruptedRunError on Ctrl-C or SIGTERM.
+    All recipes are trained on one seed before the next seed, so that an interrupted study has runs of all recipes on
+    the same seeds. If a recipe fails, the other recipes are still trained. But if the first recipe fails, this raises
+    LlmbenchError, because all other recipes are compared with it. Raises InterruptedRunError on Ctrl-C or SIGTERM.
     """
     waiting = deque(store.identify(one, seed) for seed in seeds for one in recipes)
     made: dict[str, dict[int, FinishedRun]] = {one: {} for one in recipes}
@@ -47,7 +50,11 @@ def make_series(store: RunStore, recipes: Sequence[str], seeds: Sequence[int]) -
 
 
 def _result(store: RunStore, run: RunIdentity, result: Result) -> FinishedRun | FailedRun:
-    """The result of a run; an invalid run if its recipe cannot be built, for example if a variant needs another one."""
+    """The result of a run.
+
+    If its recipe cannot be built, for example because a variant needs another variant that is missing, this is a failed
+    run with the status `invalid`.
+    """
     try:
         return result.result()
     except InterruptedRunError:
@@ -59,7 +66,7 @@ def _result(store: RunStore, run: RunIdentity, result: Result) -> FinishedRun | 
 
 
 def pairing_problem(stack: Sequence[FinishedRun], runs: Runs) -> str | None:
-    """Why `runs` cannot be compared with those of the first recipe; None if they can.
+    """Why `runs` cannot be compared with `stack`, the runs of the first recipe; None if they can be compared.
 
     The reason is that a run failed, or that the runs differ in more than the recipe.
     """

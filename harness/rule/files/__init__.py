@@ -1,4 +1,4 @@
-"""Reads files of per-seed numbers of any trainer. read.py recognizes the format, rows.py sorts the rows by arm.
+"""Reads files with one number per run. read.py recognizes the format, rows.py sorts them into record and candidate.
 
-Add a text format to tables.py, and another trainer's folders to folders.py.
+Add a new text format to tables.py, and a new layout of folders to folders.py.
 """

@@ -1,7 +1,7 @@
 """Reads rows from folders FOLDER/ARM/RUN: TensorBoard's event files, or the state that Hugging Face's Trainer saves.
 
 A run's number is the last value of a tag (the name of a logged quantity, such as `val/loss`). If a run has several
-checkpoints, the latest one counts.
+checkpoints, the one of the last training step is read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Last(NamedTuple):
 def read_folder(folder: Path, tag: str | None) -> tuple[list[Row], list[str]]:
     """One row for each run, and notes on how the rows were read.
 
-    Raises LlmbenchError with the folder and the fix.
+    Raises LlmbenchError if there are no runs or one cannot be read; the message names the folder and what to do.
     """
     runs = [(arm, run) for arm in _folders(folder) for run in _folders(arm)]
     if not runs:
@@ -67,7 +67,7 @@ def _seed(name: str) -> int | None:
 
 
 def _last_of(run: Path, tag: str | None) -> tuple[str, Last]:
-    """The tag that is judged, and its last value in this run."""
+    """The name of the logged quantity that is compared, and its last value in this run."""
     if states := sorted(run.rglob(STATE)):
         found = max(map(_state, states), key=lambda state: (state.get("global_step", 0), len(state["log_history"])))
         return _last_state(run, found, tag or STATE_TAG)

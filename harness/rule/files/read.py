@@ -36,7 +36,8 @@ class Found(NamedTuple):
 def judge_file(path: Path, options: Mapping[str, object] | None = None, names: Names = NO_NAMES) -> Judgement:
     """Read a file, standard input (`-`) or a folder, and judge its numbers.
 
-    Raises LlmbenchError if it cannot be read. Raises UndecidedError if the number of pairs lies between two looks.
+    Raises LlmbenchError if the input cannot be read. Raises UndecidedError if no look (test) has decided, and there are
+    more pairs than one look needs but too few for the next look.
     """
     return judge_numbers(*read_numbers(path, options, names))
 
@@ -44,7 +45,7 @@ def judge_file(path: Path, options: Mapping[str, object] | None = None, names: N
 def read_numbers(path: Path, options: Mapping[str, object] | None = None, names: Names = NO_NAMES) -> Found:
     """The numbers of the file. `options` override the keys of a JSON file.
 
-    Raises LlmbenchError for anything unexpected, with the file, the place and the fix.
+    Raises LlmbenchError if the file is not as expected. The message names the file and the place, and says what to do.
     """
     given = dict(options or {})
     name = "standard input" if path == STDIN else str(path)

@@ -26,14 +26,14 @@ class Names:
     tag: str | None = None
 
     def refuse_others(self, used: Sequence[str], what: str) -> None:
-        """Raises LlmbenchError if the user gave a name that is not in `used`, the names that `what` uses."""
+        """Raises LlmbenchError if the user gave a name that is not in `used`, the names that are needed for `what`."""
         for field in fields(self):
             if getattr(self, field.name) is not None and field.name not in used:
                 raise LlmbenchError(f"--{field.name.replace('_', '-')} does not apply to {what}; leave it out")
 
 
 class Row(NamedTuple):
-    """One run's number, with its arm and seed."""
+    """The number of one run, with its seed and the name of its arm (one of the two sides that are compared)."""
 
     arm: str
     seed: int | None
@@ -70,10 +70,10 @@ def listed(items: Sequence[object]) -> str:
 
 
 def sort_rows(rows: Sequence[Row], names: Names, options: Mapping[str, Any]) -> Read:
-    """Sort rows into two arms, each in the order of its seeds. Equal seeds are paired unless `options` say otherwise.
+    """Sort rows into record and candidate, each in the order of its seeds.
 
-    `options` are the fields of `Numbers` that the user stated. Raises LlmbenchError if it is not clear which arm is
-    which, or if one run of a pair is missing.
+    Equal seeds are paired unless `options` say otherwise. `options` are the fields of `Numbers` that the user gave.
+    Raises LlmbenchError if it is not clear which rows are the record's, or if one run of a pair is missing.
     """
     if not rows:
         raise LlmbenchError("there are no runs below the first line; write one run in each line")
@@ -99,7 +99,7 @@ def sort_rows(rows: Sequence[Row], names: Names, options: Mapping[str, Any]) -> 
 
 
 def _arms(rows: Sequence[Row], names: Names, fixed: bool) -> tuple[dict[str, list[Row]], list[str]]:
-    """Role -> its rows, for the roles `record` and `candidate` that the file has, and notes on their names."""
+    """The rows of each role (`record` or `candidate`) that the file has, and notes on the names of these two arms."""
     there: dict[str, list[Row]] = {}
     for row in rows:
         there.setdefault(row.arm, []).append(row)
@@ -119,7 +119,7 @@ def _arms(rows: Sequence[Row], names: Names, fixed: bool) -> tuple[dict[str, lis
 
 
 def _one_role(arms: Sequence[str], names: Names) -> tuple[None, str]:
-    """No record, and the candidate's name, for a comparison with a target."""
+    """For a comparison with a target, which has no record: None, and the name of the candidate in the file."""
     if names.record_arm is not None:
         raise LlmbenchError("--record-arm and a target cannot be combined; leave one of them out")
     if names.candidate_arm is None and len(arms) > 1:
@@ -131,7 +131,7 @@ def _one_role(arms: Sequence[str], names: Names) -> tuple[None, str]:
 
 
 def _two_roles(arms: Sequence[str], names: Names, place: str) -> tuple[str | None, str | None]:
-    """The names of record and candidate; None for one that the file does not have."""
+    """The names that record and candidate have in the file; None for one that the file does not have."""
     record, candidate = names.record_arm, names.candidate_arm
     if record is not None and record == candidate:
         raise LlmbenchError(f"--record-arm and --candidate-arm are both {quote(record)}; name two arms")
@@ -163,7 +163,7 @@ def _two_roles(arms: Sequence[str], names: Names, place: str) -> tuple[str | Non
 
 
 def _repeated(rows: Sequence[Row]) -> list[str]:
-    """A note on the first seed that occurs twice in an arm; empty if there is none."""
+    """A list with a note on the first seed that occurs twice in an arm; empty if no seed occurs twice."""
     first: dict[int, Row] = {}
     for row in rows:
         if row.seed is not None and row.seed in first:
@@ -177,7 +177,7 @@ def _repeated(rows: Sequence[Row]) -> list[str]:
 
 
 def _pairing(arms: Mapping[str, Sequence[Row]], options: Mapping[str, Any], *, repeated: bool) -> tuple[bool, str]:
-    """Whether equal seeds are paired, and a note that says so."""
+    """Whether equal seeds are paired, and a note that says why."""
     asked, looks = options.get("paired"), options.get("looks")
     seeds = {arm: {row.seed for row in rows} for arm, rows in arms.items()}
     common = seeds["record"] & seeds["candidate"]

@@ -19,8 +19,8 @@ EXPECTED = "the first line must be 'arm,seed,value'"
 def read_table(name: str, text: str, names: Names) -> tuple[list[Row], list[str]]:
     """The rows of a table with a header, and notes on its columns.
 
-    Cells are separated by commas, semicolons or tabs. Columns that are not needed are ignored. Raises LlmbenchError
-    with the file, the line and the fix.
+    Cells are separated by commas, semicolons or tabs. Columns that are not needed are ignored. Raises LlmbenchError if
+    a line is not as expected. The message names the file and the line, and says what to do.
     """
     first = next(filter(str.strip, text.splitlines()), "")
     separator = max(SEPARATORS, key=first.count)
@@ -55,7 +55,7 @@ def read_lines(name: str, text: str, names: Names) -> tuple[list[Row], list[str]
     """The rows of JSON lines, and notes on their keys.
 
     Each line is the JSON object of one run. Its keys are named like the columns of a table; other keys are ignored.
-    Raises LlmbenchError with the file, the line and the fix.
+    Raises LlmbenchError if a line is not as expected. The message names the file and the line, and says what to do.
     """
     rows: list[tuple[str, dict[str, Any]]] = []
     for number, line in enumerate(text.split("\n"), start=1):
@@ -109,7 +109,7 @@ def _rows(
 
 
 def _column(head: str, columns: Sequence[str], role: str, given: str | None) -> str:
-    """Name of the column with the role `role` (arm, seed or value). Raises LlmbenchError if there is none."""
+    """Name of the column with the role `role` (arm, seed or value). Raises LlmbenchError if there is no such column."""
     column = given or role
     if column in columns:
         return column
@@ -129,7 +129,7 @@ def _all_numbers(cells: Any) -> bool:
 
 
 def _number(cell: object) -> float:
-    """The number in a cell, which may be NaN or infinite. Raises ValueError with a sentence."""
+    """The number in a cell, which may be NaN or infinite. Raises ValueError that says what is wrong."""
     if isinstance(cell, int | float) and not isinstance(cell, bool):
         return as_float(cell)
     if isinstance(cell, str) and "_" not in cell:  # 1_000 is a number in Python, but not in a table
@@ -143,7 +143,10 @@ def _number(cell: object) -> float:
 
 
 def _whole(cell: object) -> int:
-    """The seed in a cell. `3.0`, as pandas may write it, is 3. Raises ValueError with a sentence."""
+    """The seed in a cell. `3.0` is read as 3, because pandas may write it so.
+
+    Raises ValueError that says what is wrong.
+    """
     try:
         if isinstance(cell, str) and "_" not in cell and "." not in cell:
             found: float = int(cell)
