@@ -1,3 +1,4 @@
-"""The referee's side. Read the modules in the order of the README's layout; imports point that way."""
+"""The code that runs and judges trainings. docs/architecture.md lists its folders; each imports only folders above
+it."""
 
 __version__ = "0.1.0"

@@ -18,7 +18,7 @@ Runs = Sequence[FinishedRun]
 
 @dataclass(frozen=True)
 class Metric:
-    """One number that every finished run has."""
+    """A number that every finished run has, such as the val loss."""
 
     name: str
     """Name as shown to people, with the unit if `form` does not show it."""
@@ -142,7 +142,8 @@ def _gain(metric: Metric, without: float, with_: float) -> str:
 
 
 def metric_columns(records: Runs, candidates: Runs, verdict: Verdict | None) -> dict[str, float | None]:
-    """Column of leaderboard.csv -> number, for the columns that hold metrics. None for an unknown number."""
+    """Column of leaderboard.csv -> number, for the columns that hold metrics. The value is None if the number is
+    unknown."""
     columns: dict[str, float | None] = {}
     for metric in METRICS:
         mean = metric.mean(candidates) if candidates else None
