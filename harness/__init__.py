@@ -1,4 +1,3 @@
-"""The code that runs and judges trainings. docs/architecture.md lists its folders; each imports only folders above
-it."""
+"""The code that runs and judges trainings. Each folder imports only those above it in docs/architecture.md."""
 
 __version__ = "0.1.0"

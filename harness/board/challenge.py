@@ -65,8 +65,7 @@ def challenge_seeds(record: Submission, index: int, merged: str, count: int) -> 
 def merged_problem(project: Project, claim: Submission, board: Board) -> str | None:
     """A sentence that names the problem if a challenge states a commit that did not merge its record, else None.
 
-    Raises LlmbenchError if the clone is shallow (without the full git history), because the commit cannot be found
-    then.
+    Raises LlmbenchError if the clone is shallow (without the full git history).
     """
     target = board.find(claim.challenge.number) if claim.challenge else None
     if claim.challenge is None or target is None:

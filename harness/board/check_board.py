@@ -100,8 +100,7 @@ def check_folder(project: Project, folder: Path, board: Board) -> Checked:
 
 
 def knowledge_of(project: Project, names: Iterable[str]) -> dict[str, float]:
-    """Submission -> upper bound on the part of its gain that its new variants can get from stored val text, in nats per
-    token.
+    """Submission -> upper bound, in nats per token, on the gain that text of val stored in its new variants can give.
 
     Submissions without new variants are left out.
     """

@@ -111,8 +111,7 @@ def make_case(
     records: Sequence[FinishedRun],
     candidates: Sequence[FinishedRun],
 ) -> Case:
-    """The case of one comparison. `edition` identifies the version of the track, `earlier` holds the submissions before
-    it."""
+    """The case of one comparison on a version of the track (`edition`). `earlier` holds the submissions before it."""
     lane: Lane = verdict.lane if verdict else "loss"
     holder = earlier.standing(edition, lane)
 
@@ -171,8 +170,7 @@ def _identical_curves(case: Case) -> Iterator[str]:
 def multiplied_params(model: ModelConfig, num_params: int) -> int:
     """Number of parameters that a token is multiplied with: without separate input embeddings and skipped experts.
 
-    For each of these parameters, forward and backward pass together take 6 operations per token (arXiv:2001.08361,
-    section 2.1).
+    Forward and backward pass take 6 operations per token and parameter (arXiv:2001.08361, section 2.1).
     """
     looked_up = 0 if model.tie_embeddings else model.vocab_size * model.dim
     idle_experts = max(0, model.num_experts - model.top_k) * model.num_layers * 2 * model.dim * model.ffn_dim

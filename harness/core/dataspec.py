@@ -97,7 +97,8 @@ class Splits(Strict):
         return {}
 
     def pin(self, split: SplitName) -> SplitPin:
-        """The digest and sizes that the track states for one split. Raises LlmbenchError if it states none."""
+        """The digest and sizes that the track states for one split. Raises LlmbenchError if the track states no
+        digest."""
         pin: SplitPin | None = getattr(self, split)
         if pin is None:
             raise LlmbenchError(

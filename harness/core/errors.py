@@ -26,7 +26,7 @@ class LlmbenchError(Exception):
 
 
 class RejectedError(LlmbenchError):
-    """The claim of a submission does not hold, or a candidate is rejected."""
+    """A submission has a problem, or a candidate cannot become a record."""
 
     exit_code = EXIT_REJECTED
 

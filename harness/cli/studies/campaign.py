@@ -64,12 +64,13 @@ def campaign(
     Variants that were judged before are not trained again. If a candidate cannot start, breaks a rule, diverges or
     hangs, its line in the table says so, and the other candidates continue.
 
-    With --file, candidates that the screen dropped are filed after all screens, the others when their confirmation
-    ends. After a new record, the candidates that are left are screened again, against the new record. Without --file
-    all are judged against the same record, and the same command with --file can file the results later without
-    training again.
+    With --file, the results are submitted: after the last screen those of all candidates that the screen dropped, and
+    each other result when its confirmation ends. After a new record, the remaining candidates are screened again,
+    against the new record. Without --file all candidates are compared with the same record, and the same command with
+    --file can submit the results later without training again.
 
-    After an interruption the same command continues. Exit codes: 0 all judged, 4 something undecided or not started.
+    After an interruption the same command continues. Exit codes: 0 every candidate was accepted or rejected, 4 a
+    candidate is undecided or was not trained.
     """
     project, contest_track = open_track(track)
     if picture is not None and picture.suffix != ".svg":
@@ -129,7 +130,7 @@ def _run(own: Campaign, command: str) -> None:
 
 
 def _last_lines(rows: Sequence[CampaignRow], command: str, *, files: bool, out_of_time: bool) -> list[str]:
-    """Lines that say how to continue the campaign, and how to file the results that are not filed yet."""
+    """Lines that say how to continue the campaign, and how to submit the results that are not submitted yet."""
     lines = []
     if out_of_time:
         lines.append(f"The time of --budget is used up. To continue: `{command}{' --file' * files}`")
@@ -140,7 +141,8 @@ def _last_lines(rows: Sequence[CampaignRow], command: str, *, files: bool, out_o
 
 
 def campaign_command(names: Sequence[str], topic: str | None, track: str, entry: Entry) -> str:
-    """The command line that continues a campaign. Options that may change then, such as --budget, are left out."""
+    """The command line that continues a campaign. Options that may have another value then, such as --budget, are left
+    out."""
     words = ["llmbench campaign", *map(shlex.quote, names)]
     words += [f"--topic {shlex.quote(topic)}"] if topic is not None else []
     words += [f"--track {track}"] if track != DEFAULT_TRACK else []
