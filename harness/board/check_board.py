@@ -29,7 +29,7 @@ from harness.variants.recipe import BASE
 
 @dataclass(frozen=True)
 class Checked:
-    """The result of checking one folder of submissions/ or one other file."""
+    """The result of checking one folder of submissions/ or another file, such as leaderboard.csv."""
 
     problems: list[str]
     flags: list[Flag] = field(default_factory=list)

@@ -288,7 +288,8 @@ def check_record_sources(project: Project, standing: Submission | None) -> None:
 
 
 def rebuild_texts(project: Project) -> list[Row]:
-    """Rewrite all texts that are made from runs: the README of each submission, and what `rebuild` writes."""
+    """Rewrite all texts that are made from runs: the README of each submission, leaderboard.csv, and the board in
+    README.md."""
     for submission in read_board(project).submissions:
         claim = Claim(project.submissions / submission.folder_name, submission)
         text = submission_markdown(submission, *claim.finished.values())

@@ -185,7 +185,8 @@ def knowledge_sentence(nats: float) -> str:
 def _contest_markdown(
     submission: Submission, record: str, verdict: Verdict, records: Runs, candidates: Runs
 ) -> list[str]:
-    """The lines that compare record and candidate: the verdict, the results of both, and the verdict's numbers."""
+    """The lines that compare record and candidate: the verdict, the results of both recipes, and the verdict's
+    numbers."""
     candidate, used = submission.candidate.recipe, verdict.pairs
     records, candidates = verdict.used(records, candidates)
     counted = f"| number of this attempt since the last record | {submission.attempt} |"

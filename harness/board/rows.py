@@ -210,7 +210,7 @@ class Column:
 def change_of(row: Row) -> str:
     """How a row's recipe differs from the record that it was measured against, such as `+idea` or `-idea`.
 
-    The first submission of a track was compared with nothing; for this submission, the name of its recipe.
+    For the first submission of a track, which was compared with nothing, it is the name of its recipe.
     """
     ours, theirs = row.recipe.split("+"), row.beaten.split("+")
     changed = [f"+{name}" for name in ours if name not in theirs] + [f"-{name}" for name in theirs if name not in ours]

@@ -1,4 +1,4 @@
-"""The command line: a command parses its options, calls one function of another folder, prints the result, and sets the
+"""The command line: a command parses its options, calls the code of another folder, prints the result, and sets the
 exit code.
 
 Results go to stdout, everything else to stderr. May import every folder of harness/. To add a command, write a function

@@ -64,7 +64,7 @@ def flag(name: str, text: str) -> Any:
 
 
 def option(metavar: str, text: str, complete: Complete | Iterable[str] | None = None, *names: str, **more: Any) -> Any:
-    """An option with a value; the shell completes the value. The default name is that of the parameter."""
+    """An option with a value; the shell completes the value. By default the option has the parameter's name."""
     return typer.Option(*names, metavar=metavar, help=text, autocompletion=_completion(complete), **more)
 
 

@@ -220,7 +220,7 @@ def submit(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Write the last candidate's result, or that of --variant, under submissions/ and print a pull request's text."""
+    """Write the result of the last candidate, or of --variant, under submissions/ and print a pull request's text."""
     project, contest_track = open_track(track)
     filing.require_pinned(contest_track)
     if open_:

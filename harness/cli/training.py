@@ -159,7 +159,8 @@ def usual_seconds(store: RunStore) -> float | None:
 
 
 def about_time(store: RunStore, runs: Sequence[RunIdentity]) -> str:
-    """Text on how long the runs not saved yet take, as `, about 12 min`; empty if there are none or it is unknown."""
+    """Text on how long the runs not saved yet take, as `, about 12 min`; empty if all are saved or the time is
+    unknown."""
     missing, run_s = [run for run in runs if (found := store.find(run)) is None or found.status in RETRIED], None
     if missing:
         run_s = usual_seconds(store)

@@ -238,7 +238,8 @@ def _up_to_a_failure(runs: Sequence[FinishedTrial | FailedTrial]) -> list[Finish
 def _first_failure(
     declared: Declared, arms: Mapping[ArmName, Sequence[FinishedTrial | FailedTrial]]
 ) -> FailedTrial | None:
-    """The first failed run in the order of the seeds, within a pair the record's first; None if no run failed.
+    """The first failed run in the order of the seeds; within a pair, the record's run comes first; None if no run
+    failed.
 
     Only pairs of which both runs have ended are searched.
     """

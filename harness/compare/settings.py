@@ -135,7 +135,8 @@ class Settings(Strict):
 
     @property
     def reading(self) -> str:
-        """Digest of the settings that say how to read numbers. If it changes, kept runs are read again."""
+        """Digest of the settings that say how to read numbers. If it changes, the numbers of kept runs are read
+        again."""
         return sha256(self.model_dump_json(include={"metric", "metric_file", "also", "curve"}).encode())
 
     def declared(self) -> Declared:

@@ -1,4 +1,4 @@
-"""One run of a trainer: the request for it, and its result, which is a number or the reason why it has none."""
+"""One run of a trainer: the request for it, and its result, which is a number or the reason why there is none."""
 
 from __future__ import annotations
 

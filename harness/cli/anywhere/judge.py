@@ -78,8 +78,8 @@ def judge(
     A CSV table with the columns arm, seed and value, in any order and beside other columns; or JSON lines with these
     keys. The column arm says `record` for the record's values, and another word for the candidate's.
 
-    A folder with the runs as FOLDER/ARM/RUN. ARM is `record` or another word, and RUN is named by its seed, such as
-    seed1. RUN holds TensorBoard's event files, or a trainer_state.json of Hugging Face's Trainer.
+    A folder that holds one folder for each run, FOLDER/ARM/RUN. ARM is `record` or another word, and RUN is named by
+    its seed, such as seed1. RUN holds TensorBoard's event files, or a trainer_state.json of Hugging Face's Trainer.
     """
     given: dict[str, object] = {"target": target, "paired": paired, "margin": margin, "alpha": alpha, "sigma": sigma}
     given |= {"lower_is_better": lower_is_better, "looks": None if looks is None else _looks(looks)}

@@ -60,17 +60,17 @@ def campaign(
 ) -> None:
     """Judge many variants: a cheap test of all (the screen), then a confirmation of those that pass, the best first.
 
-    The record's runs for the screen are trained once. Then each candidate gets one run, and most are dropped after it.
-    Variants that were judged before are not trained again. If a candidate cannot start, breaks a rule, diverges or
-    hangs, its line in the table says so, and the other candidates continue.
+    The record's runs for the screen are trained once. Then each candidate gets one run, and most candidates are dropped
+    after this run. Variants that were judged before are not trained again. If a candidate cannot start, breaks a rule,
+    diverges or hangs, its line in the table says so, and the other candidates continue.
 
     With --file, the results are submitted: after the last screen those of all candidates that the screen dropped, and
     each other result when its confirmation ends. After a new record, the remaining candidates are screened again,
     against the new record. Without --file all candidates are compared with the same record, and the same command with
     --file can submit the results later without training again.
 
-    After an interruption the same command continues. Exit codes: 0 every candidate was accepted or rejected, 4 a
-    candidate is undecided or was not trained.
+    After an interruption the same command continues the campaign. Exit codes: 0 every candidate has a final outcome, 4
+    a candidate is undecided, was not started, or its file cannot be read.
     """
     project, contest_track = open_track(track)
     if picture is not None and picture.suffix != ".svg":
