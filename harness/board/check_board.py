@@ -63,7 +63,7 @@ def check_board(project: Project) -> dict[str, Checked]:
 
 def readable_board(project: Project, until: Path | None = None) -> Board:
     """All submissions whose `submission.json` can be read or, with `until`, only the submissions up to the number of
-    this folder."""
+    the folder `until`."""
     readable, last = [], folder_number(until) if until else None
     for folder in _folders(project):
         if last is None or (folder_number(folder) or 0) <= last:

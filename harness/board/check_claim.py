@@ -234,8 +234,8 @@ def _run_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
 def _seed_problems(claim: Claim) -> Iterator[str]:
     """Checks that the runs have the right seeds.
 
-    A confirmation uses seeds that are computed from the code of both arms. All other runs, also stored runs of the
-    record, use the first public seeds of the track.
+    A confirmation uses seeds that are computed from the code of record and candidate. All other runs, also stored runs
+    of the record, use the first public seeds of the track.
     """
     folder, submission = claim.folder, claim.submission
     if submission.kind == "challenge":  # challenge.py checks the seeds of a challenge

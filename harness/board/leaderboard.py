@@ -77,9 +77,9 @@ class Board:
     def standing(self, of: Track | Submission, lane: Lane) -> Submission | None:
         """The submission that a candidate in this lane must beat; None if this version of a track has no submissions.
 
-        It is the present record. The lane simplicity accepts a slightly worse loss for less code, so a candidate in
-        this lane must beat the newest record of the other lanes. Otherwise each record could be slightly worse than the
-        record before it, and after many records the loss much worse.
+        It is the present record. The lane simplicity accepts a slightly worse loss for less code, so a candidate in the
+        lane simplicity must beat the newest record of the other lanes. Otherwise each record could be slightly worse
+        than the record before it, and after many records the loss much worse.
         """
         return self.holder(of, without="simplicity" if lane == "simplicity" else None)
 
@@ -200,7 +200,7 @@ def compute_multiples(project: Project, rows: Sequence[Row]) -> dict[str, float]
     """Track -> factor by which the base's compute must grow until the base reaches the record's loss.
 
     The factor is computed from the base's losses on several sizes of the track. A track is left out if these losses are
-    not stored, or if its record is better than the base on every size.
+    not stored, or if the track's record is better than the base on every size.
     """
     found = {}
     for track, title, (holder, *_) in sections(rows):

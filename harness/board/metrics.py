@@ -117,10 +117,10 @@ class Comparison:
 
 
 def compare(records: Runs, candidates: Runs, *, timed: bool = True) -> list[Comparison]:
-    """Compare the means over the seeds of both arms, with one entry for each metric.
+    """Compare the means over the seeds of record and candidate, with one entry for each metric.
 
-    If `timed` is false, as for a screen, no time is marked as better, because the arms were not trained at the same
-    time.
+    If `timed` is false, as for a screen, no time is marked as better, because record and candidate were not trained at
+    the same time.
     """
     lines = []
     for metric in METRICS:

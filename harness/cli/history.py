@@ -26,9 +26,10 @@ def history(
     """List all verdicts of this machine and of the submissions, newest first.
 
     Each row shows the stage (screen or confirmation), the reason (`llmbench explain REASON` explains it), the gain with
-    the number of pairs, the record that the candidate was compared with, and the number of its submission, or `no` if
-    it was not submitted. The gain is in nats per token or, with --lane speed, the logarithm of the time ratio. To
-    submit a result, use `llmbench submit --variant NAME`, with --negative if the variant did not beat the record.
+    the number of pairs, the record that the candidate was compared with, and the number under which this result was
+    submitted, or `no` if it was not submitted. The gain is in nats per token or, with --lane speed, the logarithm of
+    the time ratio. To submit a result, use `llmbench submit --variant NAME`, with --negative if the variant did not
+    beat the record.
 
     In the folder of your own trainer this command lists the comparisons that `llmbench compare` saved there.
     """

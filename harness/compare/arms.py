@@ -275,7 +275,8 @@ def _state(folder: Path) -> str:
 
 
 def _link(top: Path, folder: Path, path: str) -> None:
-    """Link an untracked path of the checkout into a worktree, or only what is missing there if it is a folder."""
+    """Link an untracked path of the checkout into a worktree. If the worktree already has this folder, link only the
+    entries that it lacks."""
     source, target = top / path, folder / path
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise LlmbenchError(f"link '{path}' is not a path within the repository; name one that is")
@@ -305,8 +306,8 @@ def _set_up(command: str, folder: Path) -> None:
 def seeds_of(settings: Settings, record: Arm, candidate: Arm) -> dict[ArmName, tuple[int, ...]]:
     """The seeds of each arm, in order; both runs of a pair have the same seed.
 
-    If the settings name no seeds, they are computed from both arms, but the seeds of stored runs from the record alone.
-    Seeds have at most 31 bits.
+    If the settings name no seeds, the seeds are computed from both arms; only the seeds of the record's stored runs are
+    computed from the record alone. Seeds have at most 31 bits.
     """
     ours, theirs = ((arm.command, arm.sources) for arm in (candidate, record))
     if settings.seeds is not None:

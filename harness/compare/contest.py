@@ -121,7 +121,7 @@ class Contest:
     def _groups(self) -> Iterator[Group]:
         """The groups of runs that are made together: pairs or, in the design `stored`, single runs.
 
-        The record's run comes first in one pair, and the candidate's in the next pair.
+        In one pair the record's run comes first, in the next pair the candidate's run.
         """
         record: list[tuple[ArmName, int]] = [("record", seed) for seed in self.seeds["record"]]
         candidate: list[tuple[ArmName, int]] = [("candidate", seed) for seed in self.seeds["candidate"]]

@@ -69,7 +69,7 @@ def judge(
 ) -> None:
     """Test whether a candidate beats a record, from numbers per seed that you already have.
 
-    FILE is one of these; docs/judge.md has an example of each.
+    FILE has one of three forms; docs/judge.md has an example of each form.
 
     A JSON object with candidate (a list), and record (a list) or target (a number). Optional keys, with their defaults:
     paired (false), looks (none), margin (0), alpha (0.01), sigma (none) and lower_is_better (true). The options below,

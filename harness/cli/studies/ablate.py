@@ -71,9 +71,9 @@ def ablate(
 ) -> None:
     """Train the record without each of its variants in turn, to measure what each variant contributes.
 
-    A variant is worth keeping if its contribution exceeds the price of its code. If a variant is not, the output shows
-    the command that tries to make a record without this variant (`--lane simplicity`). The ablation itself is no
-    verdict, because it uses the track's public seeds.
+    A variant is worth keeping if its contribution exceeds the price of its code. If a variant is not worth keeping, the
+    output shows the command that tries to make a record without this variant (`--lane simplicity`). The ablation itself
+    is no verdict, because it uses the track's public seeds.
     """
     project, contest_track = open_track(track)
     board = read_board(project)

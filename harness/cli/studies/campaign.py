@@ -64,10 +64,10 @@ def campaign(
     after this run. Variants that were judged before are not trained again. If a candidate cannot start, breaks a rule,
     diverges or hangs, its line in the table says so, and the other candidates continue.
 
-    With --file, the results are submitted: after the last screen those of all candidates that the screen dropped, and
-    each other result when its confirmation ends. After a new record, the remaining candidates are screened again,
-    against the new record. Without --file all candidates are compared with the same record, and the same command with
-    --file can submit the results later without training again.
+    With --file, each accepted or rejected candidate is submitted: at once after its confirmation or, if the screen
+    dropped the candidate, after all candidates were screened. After a new record, the remaining candidates are screened
+    again, against the new record. Without --file all candidates are compared with the same record, and the same command
+    with --file can submit the results later without training again.
 
     After an interruption the same command continues the campaign. Exit codes: 0 every candidate has a final outcome, 4
     a candidate is undecided, was not started, or its file cannot be read.
