@@ -1,3 +1,3 @@
-"""The referee's side. Read the modules in the order of the README's layout; imports point that way."""
+"""The code that runs and judges trainings. Each folder imports only those above it in docs/architecture.md."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Says which records can be challenged (trained again) and on which seeds, and checks filed challenges."""
+"""Says which records can be challenged (trained again) and on which seeds, and checks submitted challenges."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.rule.replication import OWN_FAILURES, outcome_of_record
 
 
 def challenged_record(board: Board, number: int) -> Submission:
-    """The record with this number. Raises LlmbenchError if it cannot be challenged."""
+    """The record with this number. Raises LlmbenchError if this record cannot be challenged."""
     target = board.find(number)
     if target is None:
         raise LlmbenchError(f"there is no submission {number}; `llmbench leaderboard` lists all submissions")
@@ -30,9 +30,9 @@ def challenged_record(board: Board, number: int) -> Submission:
 
 
 def merged_commit(project: Project, record: Submission) -> str:
-    """Id of the commit that merged a record into the main branch. Nobody knew this id when the record was filed.
+    """Id of the commit that merged a record into the main branch. Nobody knew this id when the record was submitted.
 
-    Raises LlmbenchError if the record is not committed, or if the checkout lacks the history.
+    Raises LlmbenchError if the record is not committed, or if the clone is shallow (without the full git history).
     """
     name = record.folder_name
     try:
@@ -63,9 +63,9 @@ def challenge_seeds(record: Submission, index: int, merged: str, count: int) -> 
 
 
 def merged_problem(project: Project, claim: Submission, board: Board) -> str | None:
-    """A sentence if a challenge states another commit than the one that merged its record, else None.
+    """A sentence that names the problem if a challenge states a commit that did not merge its record, else None.
 
-    Raises LlmbenchError if the checkout lacks the history that this check needs.
+    Raises LlmbenchError if the clone is shallow (without the full git history).
     """
     target = board.find(claim.challenge.number) if claim.challenge else None
     if claim.challenge is None or target is None:
@@ -122,13 +122,14 @@ def _retracted_seeds(submission: Submission, earlier: Board) -> Iterator[str]:
 
 
 def _compared(claim: Submission) -> tuple[object, ...]:
-    """The track, the lane and the code of both arms. Equal values mean that two submissions compare the same."""
+    """The track, the lane, and the code of record and candidate. If two submissions have equal values, they compare the
+    same recipes on the same track."""
     arms = [(arm.recipe, arm.sources) for arm in claim.arms.values()]
     return claim.track, claim.track_digest, claim.lane, arms
 
 
 def _own_seeds(claim: Claim, challenge: Challenge, target: Submission, earlier: Board) -> Iterator[str]:
-    """Checks that the seeds are those of the next challenge of this record, and that both arms used them."""
+    """Checks that record and candidate were trained on the seeds that the next challenge of this record must use."""
     submission, runs = claim.submission, claim.runs["candidate"]
     name, index = submission.folder_name, len(earlier.challenges(target.number)) + 1
     if submission.attempt != index:
@@ -147,7 +148,7 @@ def _own_seeds(claim: Claim, challenge: Challenge, target: Submission, earlier: 
 
 
 def _outcome(claim: Claim, target: Claim) -> Iterator[str]:
-    """Checks that the stated outcome is the one that the runs of the record and of the challenge give."""
+    """Checks that the stated outcome follows from the runs of the record's submission and of the challenge."""
     submission, first, again = claim.submission, target.verdict, claim.verdict
     if first is None or again is None or again.decision == "undecided":
         yield f"{submission.folder_name}: an undecided re-run cannot be filed; train more pairs first"

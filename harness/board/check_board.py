@@ -1,8 +1,8 @@
 """Checks each submission against those before it, and the tables of the board against all submissions.
 
 All numbers are recomputed from the stored runs. A problem is one sentence that names a file and says what is wrong with
-it. If a submission has no problems, its numbers follow from its runs. This does not prove that the runs were trained as
-they state. To test that, train them again with `llmbench verify FOLDER --rerun`.
+it. If a submission has no problems, its numbers follow from its runs. This does not prove that the runs were trained in
+the way that their files state. To test this, train them again with `llmbench verify FOLDER --rerun`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from harness.variants.recipe import BASE
 
 @dataclass(frozen=True)
 class Checked:
-    """The result of checking one folder of submissions/ or one other file."""
+    """The result of checking one folder of submissions/ or another file, such as leaderboard.csv."""
 
     problems: list[str]
     flags: list[Flag] = field(default_factory=list)
@@ -62,7 +62,8 @@ def check_board(project: Project) -> dict[str, Checked]:
 
 
 def readable_board(project: Project, until: Path | None = None) -> Board:
-    """All submissions whose `submission.json` can be read or, with `until`, only those up to that folder's number."""
+    """All submissions whose `submission.json` can be read or, with `until`, only the submissions up to the number of
+    the folder `until`."""
     readable, last = [], folder_number(until) if until else None
     for folder in _folders(project):
         if last is None or (folder_number(folder) or 0) <= last:
@@ -99,7 +100,7 @@ def check_folder(project: Project, folder: Path, board: Board) -> Checked:
 
 
 def knowledge_of(project: Project, names: Iterable[str]) -> dict[str, float]:
-    """Submission -> upper bound on its gain, in nats per token, from val text that may be stored in its new variants.
+    """Submission -> upper bound, in nats per token, on the gain that text of val stored in its new variants can give.
 
     Submissions without new variants are left out.
     """
@@ -108,7 +109,7 @@ def knowledge_of(project: Project, names: Iterable[str]) -> dict[str, float]:
 
 
 def collect(problems: Iterator[str]) -> list[str]:
-    """The problems as a list. If an error ends the iterator, its message is the last problem."""
+    """The problems as a list. If the iterator raises an LlmbenchError, the error's message is the last problem."""
     found: list[str] = []
     try:
         found.extend(problems)
@@ -118,7 +119,7 @@ def collect(problems: Iterator[str]) -> list[str]:
 
 
 def _edition_problems(project: Project, board: Board, track: str) -> Iterator[str]:
-    """Checks that the track's file is the version that has the newest board, and that the record's variants are
+    """Checks that the track's file is the version that the newest submissions use, and that the record's variants are
     unchanged."""
     current = load_track(project, track)
     if board.edition(track) != current.digest:
@@ -130,10 +131,10 @@ def _edition_problems(project: Project, board: Board, track: str) -> Iterator[st
 
 
 def _table_problems(project: Project, checked: Sequence[Row] | None) -> Iterator[str]:
-    """Checks that leaderboard.csv and the board in README.md are exactly those that the submissions give.
+    """Checks that leaderboard.csv and the board in README.md are exactly what the submissions give.
 
     `checked` holds the rows of all submissions; it is None if another check failed. If it is None, the rows are made
-    again, and LlmbenchError says why a row cannot be made.
+    again, and an LlmbenchError is raised if a row cannot be made.
     """
     rows = make_rows(project) if checked is None else checked
     stored, rebuilt = read_bytes(project.leaderboard), format_csv(rows).encode()
@@ -156,7 +157,8 @@ def _table_problems(project: Project, checked: Sequence[Row] | None) -> Iterator
 
 
 def _standing_problems(claim: Claim, earlier: Board) -> Iterator[str]:
-    """Checks that the submission was measured against the record of its time, and that its kind fits its verdict."""
+    """Checks that the submission was compared with the record at that time, and that its kind (record or negative
+    result) fits its verdict."""
     submission = claim.submission
     name = submission.folder_name
     if submission.kind == "opening":

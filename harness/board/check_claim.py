@@ -123,7 +123,7 @@ def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
 
 
 def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
-    """Checks the digests, the sources and the identity of every run of one arm."""
+    """Checks the sources, the number of statements and every run of one arm (record or candidate)."""
     folder = claim.folder
     where = f"{folder.name}/submission.json: {name}"
     if parse_recipe(arm.recipe) != tuple(arm.sources):
@@ -143,7 +143,8 @@ def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
 def _runs_problems(
     claim: Claim, name: ArmName, track: Track, files: dict[str, str], runs: Sequence[FinishedRun | FailedRun]
 ) -> Iterator[str]:
-    """Checks the runs of one arm on one track. `files` maps each run's file to the digest that is stated for it."""
+    """Checks the runs of one arm on one track. `files` maps each run's file to the digest that `submission.json`
+    states."""
     folder, arm, training_digest = claim.folder, claim.submission.arms[name], track.training_digest
     for (file, digest), run in zip(files.items(), runs, strict=True):
         where, data, seed = f"{folder.name}/{file}", read_bytes(folder / file), int(Path(file).stem.split("-")[-1])
@@ -170,7 +171,8 @@ def _runs_problems(
 
 
 def _size_problems(claim: Claim) -> Iterator[str]:
-    """Checks the results on other sizes of the track: whether all required sizes are there, their runs, their gains."""
+    """Checks the results on other sizes of the track (smaller or larger models): that none is missing, their runs,
+    their gains."""
     submission, where = claim.submission, f"{claim.folder.name}/submission.json: sizes"
     asked, stated = sizes_asked(claim.track, submission.lane, claim.verdict), submission.sizes or {}
     if submission.kind == "challenge":
@@ -198,8 +200,8 @@ def _size_problems(claim: Claim) -> Iterator[str]:
 
 
 def _run_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
-    """Checks that the run passed all probes, has a complete curve, used the track's budget and was scored on all of
-    val."""
+    """Checks that the run passed all probes (tests of the model), has a complete curve, trained on the track's number
+    of tokens and was scored on all of val."""
     curve = run.training.curve
     steps = [point.step for point in curve]
     if not set(run.evaluation.probes) >= set(PROBES):
@@ -232,8 +234,8 @@ def _run_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
 def _seed_problems(claim: Claim) -> Iterator[str]:
     """Checks that the runs have the right seeds.
 
-    A confirmation uses seeds that are computed from the code of both arms. All other runs, also stored runs of the
-    record, use the first public seeds of the track.
+    A confirmation uses seeds that are computed from the code of record and candidate. All other runs, also stored runs
+    of the record, use the first public seeds of the track.
     """
     folder, submission = claim.folder, claim.submission
     if submission.kind == "challenge":  # challenge.py checks the seeds of a challenge
@@ -270,7 +272,7 @@ def _audit_problems(claim: Claim) -> Iterator[str]:
 
 
 def _differences(stored: Any, recomputed: Any, path: str) -> Iterator[str]:
-    """Yields one sentence for each value that differs, with its path in `stored`.
+    """Yields one sentence for each value of `stored` that differs from the value in `recomputed`, with its path.
 
     Floats may differ in their last bits, because versions of libraries round differently.
     """

@@ -1,4 +1,4 @@
-"""Draws a submission's picture, which shows the learning curves of its arms."""
+"""Draws a submission's picture, which shows the learning curves of record and candidate."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ STYLE: Any = {
 
 
 def curve_frame(arm: str, runs: Sequence[FinishedRun]) -> pd.DataFrame:
-    """A table of all learning curves of an arm, one row for each point: arm, seed, tokens so far, dev loss in nats."""
+    """A table of all learning curves of an arm (record or candidate), one row for each point: arm, seed, tokens so far,
+    dev loss in nats."""
     import pandas as pd
 
     rows = [
@@ -106,7 +107,7 @@ def curves_png(arms: NamedRuns) -> bytes:
 
 
 def to_png(draw: Callable[[], Figure]) -> bytes:
-    """The picture that `draw` draws, as PNG, 1,008 pixels wide, on white. With only 64 colours its file is small."""
+    """The picture that `draw` draws, as PNG, 1,008 pixels wide, on white, with 64 colours so that the file is small."""
     from PIL import Image
 
     png, small = io.BytesIO(), io.BytesIO()
@@ -121,7 +122,8 @@ _PNG = struct.Struct(">8sI4sII")  # a PNG starts with a signature and a chunk: i
 
 
 def png_problem(data: bytes) -> str | None:
-    """Why `data` is not a valid picture of a submission; None if it is valid. Decodes at most 4000 x 4000 pixels."""
+    """Why `data` is not a valid picture of a submission; None if it is valid. A picture with more than 4000 x 4000
+    pixels is not decoded."""
     head = _PNG.unpack(data[: _PNG.size]) if len(data) >= _PNG.size else (b"", 0, b"", 0, 0)
     if head[:3] != (b"\x89PNG\r\n\x1a\n", 13, b"IHDR"):
         return "is not a PNG"

@@ -1,7 +1,7 @@
-"""Finds unusual facts about a submission without problems, and reports each as a flag to the reviewer.
+"""Finds unusual facts about a submission that passed all checks, and reports each as a flag to the reviewer.
 
-A flag rejects nothing. It tells the reviewer what to check before merging. If results were rejected for being too good,
-people would submit slower ones (mlcommons/training#838).
+A flag rejects nothing. It tells the reviewer what to check before merging. If a result could be rejected for being too
+good, people would submit slower results on purpose (mlcommons/training#838).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Flag(Strict):
 
 @dataclass(frozen=True)
 class Case:
-    """A contest of a candidate and a record, filed or not, with everything that its flags depend on."""
+    """A comparison of a candidate with a record, submitted or not, with everything that its flags depend on."""
 
     verdict: Verdict | None
     """None for the base, which was compared with nothing."""
@@ -78,7 +78,7 @@ class Case:
     records: Sequence[FinishedRun]
     candidates: Sequence[FinishedRun]
     known: Callable[[], Sequence[FinishedRun]]
-    """Function that reads the filed runs of the record to beat. It is called only if a flag needs them."""
+    """Function that reads the submitted runs of the record to beat. It is called only if a flag needs these runs."""
     accepted: Sequence[float]
     """Gains of the earlier records on this track in the verdict's lane (loss, speed or simplicity)."""
     unchecked: str | None = None
@@ -90,7 +90,7 @@ class Case:
 
 
 def read_case(project: Project, claim: Claim, earlier: Board) -> Case:
-    """The case of a submission with correct files. `earlier` holds the submissions before it."""
+    """The case of a submission whose files passed all checks. `earlier` holds the submissions before it."""
     submission, finished, unchecked = claim.submission, claim.finished, None
     try:
         merged_problem(project, submission, earlier)
@@ -111,7 +111,7 @@ def make_case(
     records: Sequence[FinishedRun],
     candidates: Sequence[FinishedRun],
 ) -> Case:
-    """The case of a contest on the version of `track` that `edition` has. `earlier` holds the submissions before it."""
+    """The case of one comparison on a version of the track (`edition`). `earlier` holds the submissions before it."""
     lane: Lane = verdict.lane if verdict else "loss"
     holder = earlier.standing(edition, lane)
 
@@ -170,7 +170,7 @@ def _identical_curves(case: Case) -> Iterator[str]:
 def multiplied_params(model: ModelConfig, num_params: int) -> int:
     """Number of parameters that a token is multiplied with: without separate input embeddings and skipped experts.
 
-    For each of them, forward and backward pass together take 6 operations per token (arXiv:2001.08361, section 2.1).
+    Forward and backward pass take 6 operations per token and parameter (arXiv:2001.08361, section 2.1).
     """
     looked_up = 0 if model.tie_embeddings else model.vocab_size * model.dim
     idle_experts = max(0, model.num_experts - model.top_k) * model.num_layers * 2 * model.dim * model.ffn_dim
@@ -246,7 +246,7 @@ def _name(run: FinishedRun) -> str:
 
 
 def _count(case: Case, odd: Callable[[FinishedRun], bool]) -> Iterator[str]:
-    """Yields a text that says for how many runs `odd` is true; nothing if it is true for none."""
+    """Yields a text that says for how many runs `odd` is true; yields nothing if `odd` is true for no run."""
     if found := sum(map(odd, case.runs)):
         yield f"{found} of {len(case.runs)} runs"
 

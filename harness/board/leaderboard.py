@@ -41,9 +41,9 @@ class Board:
     def holder(self, of: Track | Submission, *, without: Lane | None = None) -> Submission | None:
         """The submission that is now the record on this version of a track; None if this version has no submissions.
 
-        It is the newest record that is not retracted or, if there is none, the submission that filed the base. Records
-        of the lane `without` are skipped. A record stays valid if the record that it beat is retracted later, because
-        its own runs show that it beat that recipe.
+        It is the newest record that is not retracted or, if there is none, the submission of the base, the recipe
+        without ideas. Records of the lane `without` are skipped. If a record is retracted, the later records stay
+        valid, because their runs show that they beat its recipe.
         """
         edition = _edition(of)
         for submission in reversed(self.submissions):
@@ -58,11 +58,12 @@ class Board:
         return candidate_key(sources) in map(candidate_key, own)
 
     def challenges(self, number: int) -> list[Submission]:
-        """The challenges (re-runs) of record `number`, in the order in which they were filed."""
+        """The challenges (re-runs) of record `number`, in the order in which they were submitted."""
         return [s for s in self.submissions if s.challenge is not None and s.challenge.number == number]
 
     def state(self, number: int) -> State:
-        """State of record `number`, such as `provisional`. Empty if it is confirmed, or if `number` is no record."""
+        """State of record `number`, such as `provisional`. Empty if the record is confirmed, or if `number` is no
+        record."""
         found = self.find(number)
         if found is None or found.kind != "record":
             return ""
@@ -76,21 +77,23 @@ class Board:
     def standing(self, of: Track | Submission, lane: Lane) -> Submission | None:
         """The submission that a candidate in this lane must beat; None if this version of a track has no submissions.
 
-        It is the present record. The lane simplicity accepts a slightly worse loss for less code, so a candidate in it
-        must beat the newest record of the other lanes. Otherwise many small losses could add up to a much worse record.
+        It is the present record. The lane simplicity accepts a slightly worse loss for less code, so a candidate in the
+        lane simplicity must beat the newest record of the other lanes. Otherwise each record could be slightly worse
+        than the record before it, and after many records the loss much worse.
         """
         return self.holder(of, without="simplicity" if lane == "simplicity" else None)
 
     def editions(self, track: str) -> list[str]:
-        """Digests of all versions of the track that have or had a board, the oldest first."""
+        """Digests of all versions of the track that have submissions, the oldest version first."""
         return [s.track_digest for s in self.submissions if s.kind == "opening" and s.track == track]
 
     def edition(self, track: str) -> str | None:
-        """Digest of the newest version of the track that has a board; None if no version has one."""
+        """Digest of the newest version of the track that has submissions; None if no version has any submissions."""
         return next(reversed(self.editions(track)), None)
 
     def attempts(self, of: Track | Submission) -> set[str]:
-        """Keys of the candidates filed since the present record. Candidates of retracted records count too."""
+        """Keys (digests of the code) of the candidates submitted since the present record. Candidates of retracted
+        records count too."""
         holder, edition = self.holder(of), _edition(of)
         since = [s for s in self.submissions if holder is None or s.number > holder.number]
         tried = [s for s in since if s.kind in ("negative", "record") and _edition(s) == edition]
@@ -101,9 +104,9 @@ class Board:
         return next((submission for submission in self.submissions if submission.number == number), None)
 
     def refuse_copy(self, new: Submission) -> None:
-        """Raises LlmbenchError if a submission with the same runs and the same lane is filed already.
+        """Raises LlmbenchError if an earlier submission has the same runs and the same lane.
 
-        Retracted submissions are skipped here. Another check refuses their runs, and gives the reason.
+        Retracted submissions are skipped, because another check refuses a submission that uses their runs.
         """
         for old in self.submissions:
             if self.state(old.number) == "retracted" or _edition(old) != _edition(new):
@@ -121,12 +124,13 @@ class Board:
 
 
 def read_board(project: Project) -> Board:
-    """Read all submissions. Raises LlmbenchError if one has wrong or missing fields, or two have the same number."""
+    """Read all submissions. Raises LlmbenchError if a submission has wrong or missing fields, or if two submissions
+    have the same number."""
     return make_board(load_submission(folder) for folder in submission_folders(project))
 
 
 def make_board(submissions: Iterable[Submission]) -> Board:
-    """The board of all submissions of a checkout. Raises LlmbenchError if two have the same number."""
+    """The board of all submissions of a checkout. Raises LlmbenchError if two submissions have the same number."""
     board = Board(submissions)
     for one, other in itertools.pairwise(board.submissions):
         if one.number == other.number:
@@ -138,7 +142,8 @@ def make_board(submissions: Iterable[Submission]) -> Board:
 
 
 def make_row(board: Board, claim: Claim) -> Row:
-    """The row of one submission in `leaderboard.csv`. Raises LlmbenchError if one of its runs cannot be read."""
+    """The row of one submission in `leaderboard.csv`. Raises LlmbenchError if a run of the submission cannot be
+    read."""
     submission, again = claim.submission, claim.submission.challenge
     confirmed = board.confirmation(submission.number)
     headline = (confirmed or submission).verdict
@@ -178,7 +183,8 @@ def rebuild(project: Project) -> list[Row]:
 
 
 class Curve(Strict):
-    """The losses of the base recipe on several sizes of a track. `llmbench ladder --save` writes them to a file."""
+    """The losses of the base recipe on several sizes of a track (smaller and larger models), as `llmbench ladder
+    --save` writes them to a file."""
 
     compute: float
     """Number of floating-point operations of one training run on the track itself."""
@@ -194,7 +200,7 @@ def compute_multiples(project: Project, rows: Sequence[Row]) -> dict[str, float]
     """Track -> factor by which the base's compute must grow until the base reaches the record's loss.
 
     The factor is computed from the base's losses on several sizes of the track. A track is left out if these losses are
-    not stored, or if its record is better than the base on every size.
+    not stored, or if the track's record is better than the base on every size.
     """
     found = {}
     for track, title, (holder, *_) in sections(rows):
@@ -216,7 +222,7 @@ def compute_multiples(project: Project, rows: Sequence[Row]) -> dict[str, float]
 
 
 class Standing(Strict):
-    """What one submission shows about a variant that it added to a record or removed from it."""
+    """What one submission shows about a variant that it added to the record or removed from the record."""
 
     track: str
     number: Count
@@ -282,7 +288,8 @@ def check_record_sources(project: Project, standing: Submission | None) -> None:
 
 
 def rebuild_texts(project: Project) -> list[Row]:
-    """Rewrite all texts that are made from runs: the README of each submission, and what `rebuild` writes."""
+    """Rewrite all texts that are made from runs: the README of each submission, leaderboard.csv, and the board in
+    README.md."""
     for submission in read_board(project).submissions:
         claim = Claim(project.submissions / submission.folder_name, submission)
         text = submission_markdown(submission, *claim.finished.values())

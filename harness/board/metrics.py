@@ -18,7 +18,7 @@ Runs = Sequence[FinishedRun]
 
 @dataclass(frozen=True)
 class Metric:
-    """One number that every finished run has."""
+    """A number that every finished run has, such as the val loss."""
 
     name: str
     """Name as shown to people, with the unit if `form` does not show it."""
@@ -117,9 +117,10 @@ class Comparison:
 
 
 def compare(records: Runs, candidates: Runs, *, timed: bool = True) -> list[Comparison]:
-    """Compare the means over the seeds of both arms, with one entry for each metric.
+    """Compare the means over the seeds of record and candidate, with one entry for each metric.
 
-    If `timed` is false, as for a screen, times have no winner, because the arms were not trained at the same time.
+    If `timed` is false, as for a screen, no time is marked as better, because record and candidate were not trained at
+    the same time.
     """
     lines = []
     for metric in METRICS:
@@ -142,7 +143,8 @@ def _gain(metric: Metric, without: float, with_: float) -> str:
 
 
 def metric_columns(records: Runs, candidates: Runs, verdict: Verdict | None) -> dict[str, float | None]:
-    """Column of leaderboard.csv -> number, for the columns that hold metrics. None for an unknown number."""
+    """Column of leaderboard.csv -> number, for the columns that hold metrics. The value is None if the number is
+    unknown."""
     columns: dict[str, float | None] = {}
     for metric in METRICS:
         mean = metric.mean(candidates) if candidates else None

@@ -56,7 +56,8 @@ class PullRequest:
 
 
 def find_remote(project: Project) -> str:
-    """Name of the git remote to push to. Raises LlmbenchError outside a repository, or if the repository has none."""
+    """Name of the git remote to push to. Raises LlmbenchError outside a git repository, or if the repository has no
+    remote."""
     remotes = git(project.root, "remote").decode().split()
     if not remotes:
         raise LlmbenchError(
@@ -69,7 +70,8 @@ def plan_steps(project: Project, submission: Submission, markdown: str) -> PullR
     """The commands that open a pull request with one submission, its new variants and the board.
 
     Writes the text of the pull request to a file under runs/. The text links to the picture and the sources by full
-    addresses, because relative links do not work in a pull request. Raises LlmbenchError if `find_remote` does.
+    addresses, because relative links do not work in a pull request. Raises LlmbenchError if there is no git remote to
+    push to.
     """
     remote = find_remote(project)
     branch, folder = f"submission/{submission.folder_name}", f"submissions/{submission.folder_name}"
@@ -287,7 +289,8 @@ def _source_problems(project: Project, claim: Claim) -> Iterator[str]:
 
 
 def _merged_problems(project: Project, submission: Submission, board: Board) -> Iterator[str]:
-    """Checks that a challenge states the right commit. Raises LlmbenchError if the commit cannot be looked up."""
+    """Checks that a challenge states the commit that merged its record. Raises LlmbenchError if git cannot find this
+    commit."""
     yield from filter(None, [merged_problem(project, submission, board)])
 
 

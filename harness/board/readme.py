@@ -45,7 +45,7 @@ def verdict_sentence(verdict: Verdict) -> str:
 
 
 def evidence(verdict: Verdict) -> list[tuple[str, str]]:
-    """The numbers of a verdict, each as its name and its text."""
+    """The numbers of a verdict, each as a pair of its name and its value as text."""
     ends = (abs(end or 0) for end in (verdict.gain, verdict.ci_low, verdict.ci_high))
     form = "{:+.4f}" if max(ends) < FIXED_BELOW else "{:+.4g}"
     interval = _interval(verdict, f", {{:g}} % interval over all looks [{form}, {form}]")
@@ -68,9 +68,10 @@ def evidence(verdict: Verdict) -> list[tuple[str, str]]:
 
 
 def _time_fact(guard: Guard) -> tuple[str, str] | None:
-    """Name and text of the time ratio that a guard limits: the ratio, its interval and the limit.
+    """Name and text of the time ratio that a guard (a limit on time or loss) limits: the ratio, its interval and the
+    limit.
 
-    None for a guard on the loss, and if no ratio was measured.
+    None if the guard limits the loss, or if no ratio was measured.
     """
     if guard.quantity == "loss" or guard.gain is None:
         return None
@@ -82,7 +83,8 @@ def _time_fact(guard: Guard) -> tuple[str, str] | None:
 
 
 def _interval(verdict: Verdict, form: str) -> str:
-    """`form`, filled with the confidence level in percent and both ends of the gain's interval; empty without one."""
+    """`form`, filled with the confidence level in percent and both ends of the gain's interval; empty if there is no
+    interval."""
     if verdict.ci_low is None or verdict.ci_high is None:
         return ""
     return form.format(round(100 * (1 - 2 * verdict.alpha), 3), verdict.ci_low, verdict.ci_high)
@@ -116,7 +118,8 @@ def claim_sentence(submission: Submission, verdict: Verdict) -> str:
 
 
 def audit_sentence(audit: Audit) -> str:
-    """Sentences on what an audit tested, and on the probability that it finds leaks of several strengths."""
+    """Sentences on what an audit (a test for leaks of val) tested, and on the probability that it finds leaks of
+    several strengths."""
     power = {
         (nats, worth): f"{100 * found:.1f} %" if found < 0.999 else "over 99.9 %"
         for nats, worth, found in audit.power()
@@ -172,7 +175,7 @@ def size_sentence(track: str, size: OtherSize) -> str:
 
 
 def knowledge_sentence(nats: float) -> str:
-    """A sentence on what the added code can have memorized of val: at most `nats` per token."""
+    """A sentence that says by how much val text in the added code can lower the val loss: at most `nats` per token."""
     return (
         f"If the added code had memorized text of val, this could lower the val loss by at most {nats:.4f} nats per "
         f"token. The bound follows from the compressed size of the code, and holds if it does not read its own file."
@@ -182,7 +185,8 @@ def knowledge_sentence(nats: float) -> str:
 def _contest_markdown(
     submission: Submission, record: str, verdict: Verdict, records: Runs, candidates: Runs
 ) -> list[str]:
-    """The lines that compare record and candidate: the verdict, the results of both, and the verdict's numbers."""
+    """The lines that compare record and candidate: the verdict, the results of both recipes, and the verdict's
+    numbers."""
     candidate, used = submission.candidate.recipe, verdict.pairs
     records, candidates = verdict.used(records, candidates)
     counted = f"| number of this attempt since the last record | {submission.attempt} |"

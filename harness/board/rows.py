@@ -109,7 +109,8 @@ MOST_ROWS = 10  # most records that a README shows
 
 
 def with_board(text: str, rows: Sequence[Row], multiples: Mapping[str, float] | None = None) -> str:
-    """`text`, the README, with the board of `rows` between its two comments; unchanged if the comments are missing.
+    """`text`, the README, with the board of `rows` between the two comments that enclose it; unchanged if the comments
+    are missing.
 
     `multiples` maps a track to the factor by which the base's compute must grow to reach the record's loss.
     """
@@ -210,7 +211,7 @@ class Column:
 def change_of(row: Row) -> str:
     """How a row's recipe differs from the record that it was measured against, such as `+idea` or `-idea`.
 
-    For the base, which opens a track: its recipe.
+    For the first submission of a track, which was compared with nothing, it is the name of its recipe.
     """
     ours, theirs = row.recipe.split("+"), row.beaten.split("+")
     changed = [f"+{name}" for name in ours if name not in theirs] + [f"-{name}" for name in theirs if name not in ours]

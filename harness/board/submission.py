@@ -46,7 +46,7 @@ SUBMISSION_NAME = r"^[a-z0-9][a-z0-9_+-]*$"
 
 
 class Arm(Strict):
-    """One side of a contest, the record or the candidate."""
+    """One side of a comparison, the record or the candidate."""
 
     recipe: Recipe
     sources: dict[VariantName, Sha256]
@@ -64,7 +64,7 @@ class Arm(Strict):
 class OtherSize(Strict):
     """The result on another size of the track, one with a smaller or larger model.
 
-    A candidate that is shown to lose on it does not become the record.
+    A candidate that is significantly worse on this size does not become the record.
     """
 
     runs: dict[ArmName, dict[Seed, Sha256]]
@@ -78,12 +78,12 @@ class OtherSize(Strict):
 
     @property
     def loses(self) -> bool:
-        """Whether the candidate is shown to lose, which means that the whole interval is below zero."""
+        """Whether the candidate is significantly worse: the whole interval of its gain is below zero."""
         return self.high < 0
 
 
 class Challenge(Strict):
-    """The result of training a record again, on seeds that nobody knew when the record was filed."""
+    """The result of training a record again, on seeds that nobody knew when the record was submitted."""
 
     number: Positive
     """Number of the record that was trained again."""
@@ -93,7 +93,8 @@ class Challenge(Strict):
 
 
 class Submission(Strict):
-    """A filed result, as `submission.json` holds it. `llmbench verify` recomputes its numbers from the stored runs."""
+    """A submitted result, as `submission.json` states it. `llmbench verify` recomputes its numbers from the stored
+    runs."""
 
     schema_version: Literal[1] = 1
     number: Positive
@@ -134,7 +135,7 @@ class Submission(Strict):
 
     @property
     def lost_on(self) -> list[TrackName]:
-        """The other sizes of the track on which the candidate is shown to lose."""
+        """The other sizes of the track on which the candidate is significantly worse than the record."""
         return [name for name, size in (self.sizes or {}).items() if size.loses]
 
     @property
@@ -143,7 +144,7 @@ class Submission(Strict):
 
     @property
     def arms(self) -> dict[ArmName, Arm]:
-        """Name -> arm. An opening has only the candidate."""
+        """Name -> arm. A submission of a track's base (an opening) has only the candidate."""
         candidate: dict[ArmName, Arm] = {"candidate": self.candidate}
         return candidate if self.record is None else {"record": self.record, **candidate}
 
@@ -152,10 +153,11 @@ _SUBMISSION: TypeAdapter[Submission] = TypeAdapter(Submission)
 
 
 def confirmation_seeds(track: Track, record: Mapping[str, str], candidate: Mapping[str, str], count: int) -> list[int]:
-    """`count` seeds for a confirmation. They are computed from the track and both arms, so that nobody can choose them.
+    """`count` seeds for a confirmation. They are computed from the track and from the code of record and candidate, so
+    that nobody can choose them.
 
-    `record` and `candidate` map each variant of an arm, in the order of its recipe, to the digest of its syntax tree.
-    Another file name, or an edit that does not change the syntax tree, gives the same seeds.
+    `record` and `candidate` map each variant of an arm, in the order of its recipe, to the digest of its syntax tree. A
+    variant's file name, and edits that do not change its syntax tree, do not change the seeds.
     """
     drawn = _derived_seeds("confirmation", track.digest, candidate_key(record), candidate_key(candidate))
     return _new_seeds(drawn, track.seeds, count)
@@ -167,7 +169,7 @@ def candidate_key(sources: Mapping[str, str]) -> str:
 
 
 def fresh_seeds(submission: Submission, purpose: str, count: int) -> list[int]:
-    """`count` seeds for training a submission again, none of which it has used.
+    """`count` seeds for training a submission again, all different from the seeds that its runs used.
 
     They are computed from its sources, its runs and `purpose`, a text that differs for each use.
     """

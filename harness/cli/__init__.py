@@ -1,4 +1,5 @@
-"""The command line: a command parses its options, makes one call, prints the result, and sets the exit code.
+"""The command line: a command parses its options, calls the code of another folder, prints the result, and sets the
+exit code.
 
 Results go to stdout, everything else to stderr. May import every folder of harness/. To add a command, write a function
 in a module of this folder, and name it in COMMANDS. A command's module is imported only when the command runs, so that

@@ -50,9 +50,9 @@ def verify(
     """Recompute every number and the verdict of a submission from its runs, and check leaderboard.csv.
 
     With --rerun, record and candidate of one submission are then trained again on this machine. The seeds are new: they
-    are computed from the submission's code and runs. The claim is `confirmed` (exit code 0) if the new runs lead to the
-    same decision, `refuted` (3) if they show that the claim is wrong, else `open` (4). A submission of a track's base
-    (kind `opening`) claims no gain, so it is trained again on its own seeds and the numbers are compared.
+    are computed from the submission's code and runs. The submission is `confirmed` (exit code 0) if the new runs lead
+    to the same decision, `refuted` (3) if they show that its result is wrong, else `open` (4). A submission of a
+    track's base (kind `opening`) claims no gain, so it is trained again on its own seeds and the numbers are compared.
     """
     if path is not None and path.suffix == ".json":
         verify_comparison(path, as_json=as_json, as_markdown=as_markdown)

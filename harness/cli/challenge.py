@@ -43,13 +43,14 @@ def challenge(
     jobs: Jobs = None,
     as_json: Json = False,
 ) -> None:
-    """Train a record again on new seeds, and file the result under submissions/.
+    """Train a record again on new seeds, and write the result under submissions/.
 
     Nobody can choose the seeds, because they are computed from the record's code and runs, the commit that merged it
     into the main line, and the number of earlier challenges. A record is `provisional` until a challenge confirms it.
     If a challenge refutes it, it is `disputed` until a later challenge confirms it. If two challenges refute it, it is
-    `retracted`, and the record before it counts again. Nothing is filed until the new runs have a verdict. To train the
-    record again without filing: `llmbench verify submissions/NNNN-name --rerun`.
+    `retracted`, and the record before it is the track's record again. Nothing is written under submissions/ until the
+    new runs have a verdict. To train the record again without writing a submission: `llmbench verify
+    submissions/NNNN-name --rerun`.
 
     Exit codes: 0 the record is confirmed, 3 refuted, 4 open or undecided.
     """

@@ -26,11 +26,12 @@ def history(
     """List all verdicts of this machine and of the submissions, newest first.
 
     Each row shows the stage (screen or confirmation), the reason (`llmbench explain REASON` explains it), the gain with
-    the number of pairs, the record that the candidate was compared with, and the number of the submission or `no`. The
-    gain is in nats per token or, with --lane speed, the logarithm of the time ratio. To submit a result, use
-    `llmbench submit --variant NAME`, with --negative if the variant did not break the record.
+    the number of pairs, the record that the candidate was compared with, and the number under which this result was
+    submitted, or `no` if it was not submitted. The gain is in nats per token or, with --lane speed, the logarithm of
+    the time ratio. To submit a result, use `llmbench submit --variant NAME`, with --negative if the variant did not
+    beat the record.
 
-    In the folder of your own trainer it lists the comparisons that `llmbench compare` saved there.
+    In the folder of your own trainer this command lists the comparisons that `llmbench compare` saved there.
     """
     here = Path.cwd()
     compared = kept_comparisons((top_of(here) or here) / STORE) if track is None else []

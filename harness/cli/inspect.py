@@ -130,8 +130,8 @@ def tracks(
 def doctor(as_json: Json = False) -> None:
     """Show this machine, which tracks can be trained on it, and about how long a run and a verdict take.
 
-    Times come from runs of the track that are saved under runs/. If there are none, they are computed from the number
-    of operations and from the measured speed of matrix products, which is right within a factor of two.
+    Times come from runs of the track that are saved under runs/. If there are no such runs, the times are computed from
+    the number of operations and the measured speed of matrix products, and are right within a factor of two.
     """
     project = Project.find()
     with patiently("measuring this machine"), stderr_console().status("measuring this machine") as status:
@@ -152,8 +152,8 @@ def schema(
 ) -> None:
     """Print the JSON Schema of the document that a command prints with --json.
 
-    Every document has a `schema_version`. It stays the same if a field is added, and increases if a field is removed or
-    changes its meaning.
+    Every document has a `schema_version`. This number stays the same if a field is added, and increases if a field is
+    removed or changes its meaning.
     """
     if command:
         sys.stdout.write(json.dumps(documents.json_schema(" ".join(command)), indent=1) + "\n")

@@ -64,7 +64,7 @@ def flag(name: str, text: str) -> Any:
 
 
 def option(metavar: str, text: str, complete: Complete | Iterable[str] | None = None, *names: str, **more: Any) -> Any:
-    """An option with a value; the shell completes the value. Its name is `names` or, without any, the parameter's."""
+    """An option with a value; the shell completes the value. By default the option has the parameter's name."""
     return typer.Option(*names, metavar=metavar, help=text, autocompletion=_completion(complete), **more)
 
 
@@ -144,13 +144,14 @@ DECISION_EXITS = {"accepted": EXIT_OK, "rejected": EXIT_REJECTED, "undecided": E
 
 
 def open_track(track: str, settings: Sequence[str] = ()) -> tuple[Project, Track]:
-    """The checkout of the working directory, and the track changed by `settings`. Raises LlmbenchError without one."""
+    """The checkout of the working directory, and the track changed by `settings`. Raises LlmbenchError if the working
+    directory is in no checkout."""
     project = Project.find()
     return project, load_track(project, track, settings)
 
 
 def log(text: str, *, whole: bool = False) -> None:
-    """Write a line to standard error. With `whole` it is not wrapped, so that it can be copied."""
+    """Write a line to standard error. With `whole` the line is not wrapped, so that it can be copied."""
     put(stderr_console(), text, whole=whole)
 
 

@@ -1,4 +1,5 @@
-"""Commands that train the record's recipe (`run baseline`), judge a candidate (`run candidate`) and file (`submit`)."""
+"""Commands that train the record's recipe (`run baseline`), judge a candidate (`run candidate`) and write a submission
+(`submit`)."""
 
 from __future__ import annotations
 
@@ -183,7 +184,7 @@ def show_contest(contest: Contest, remark: str) -> None:
 
 
 def _next_line(contest: Contest, board: Board, track: Track, entry: Entry) -> str:
-    """A sentence with the command to run after this verdict; empty if it is undecided or a run failed."""
+    """A sentence with the command to run after this verdict; empty if the verdict is undecided or a run failed."""
     there = "" if track.name == DEFAULT_TRACK else f" --track {track.name}"
     if board.holder(track) is None and track.name != DEFAULT_TRACK:
         return (
@@ -219,7 +220,7 @@ def submit(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Write the last candidate's result, or that of --variant, under submissions/ and print a pull request's text."""
+    """Write the result of the last candidate, or of --variant, under submissions/ and print a pull request's text."""
     project, contest_track = open_track(track)
     filing.require_pinned(contest_track)
     if open_:
@@ -253,7 +254,8 @@ def submit(
 
 
 def _entry_to_file(project: Project, track: Track, board: Board, named: Entry) -> Entry:
-    """The candidate that the options name or, without any, the last one. Raises LlmbenchError if it cannot be filed."""
+    """The candidate that the options name; without such options, the last candidate that was run. Raises LlmbenchError
+    if its result cannot be submitted."""
     if named.added or named.removed:
         entry = named
     elif named.lane != "loss":
@@ -274,7 +276,7 @@ def _entry_to_file(project: Project, track: Track, board: Board, named: Entry) -
 
 
 def _finding_store(project: Project, track: Track, entry: Entry, arms: Arms | None = None) -> RunStore:
-    """A store that only finds saved runs. It trains none, so no cluster is asked how many runs it can train."""
+    """A store that only finds saved runs. It trains no runs, so no cluster is asked how many runs it can train."""
     jobs = entry.jobs or (None if entry.executor == "local" else 1)
     return training.open_store(project, track, jobs, arms, executor=entry.executor)
 

@@ -84,7 +84,7 @@ def open_store(
 ) -> RunStore:
     """Opens the store, which finds saved runs and trains missing ones, on this machine or on a cluster.
 
-    It trains one run at a time if training times are compared.
+    The store trains one run at a time if training times are compared.
     """
     timed = arms if arms is not None and arms.lane != "loss" else None
     local = _known("executor", executor, EXECUTORS) == "local"
@@ -120,7 +120,8 @@ def watched_store(
     executor: str = "local",
     live: LiveRuns | LiveCampaign | None = None,
 ) -> Iterator[RunStore]:
-    """Prepares the track's tokens and opens a store of runs. `live` shows its events; `also` gets each event too."""
+    """Prepares the track's tokens and opens a store of runs. `live` shows the events of the runs; the function `also`
+    is called with each event, too."""
     here = _known("executor", executor, EXECUTORS) == "local"
     if here:
         require_device(track)
@@ -158,7 +159,8 @@ def usual_seconds(store: RunStore) -> float | None:
 
 
 def about_time(store: RunStore, runs: Sequence[RunIdentity]) -> str:
-    """Text on how long the runs not saved yet take, as `, about 12 min`; empty if there are none or it is unknown."""
+    """Text on how long the runs not saved yet take, as `, about 12 min`; empty if all are saved or the time is
+    unknown."""
     missing, run_s = [run for run in runs if (found := store.find(run)) is None or found.status in RETRIED], None
     if missing:
         run_s = usual_seconds(store)
@@ -196,7 +198,8 @@ def announcer(store: RunStore, arms: Arms) -> Announce:
 
 
 def show_pairs(contest: Contest) -> None:
-    """Show the pairs as a table, the numbers behind the verdict, failed runs, and why runs cannot be compared."""
+    """Show the pairs as a table, the numbers behind the verdict, failed runs, and the reason if runs cannot be
+    compared."""
     arms, verdict = contest.arms, contest.verdict
     records, candidates = contest.used
     if candidates:

@@ -68,7 +68,7 @@ def top_of(folder: Path) -> Path | None:
 
 
 def forget_hook() -> None:
-    """Unset the variables that git sets for hooks. With them, `git worktree add` would overwrite the hook's index."""
+    """Unset git's environment variables for hooks. With them, `git worktree add` would overwrite the hook's index."""
     for name in OF_A_HOOK:
         os.environ.pop(name, None)
 
@@ -217,7 +217,7 @@ def digest_of_folder(folder: Path) -> tuple[str, bool]:
 
 
 def added_statements(top: Path, record: str, candidate: str) -> int | None:
-    """The candidate's Python statements minus the record's, in the files that differ; None if one cannot be parsed."""
+    """The candidate's Python statements minus the record's, in changed files; None if such a file cannot be parsed."""
     options = ("--name-only", "--no-renames", "--no-ext-diff", "-z")
     paths = os.fsdecode(git(top, "diff", *options, record, candidate, "--", "*.py")).split("\0")[:-1]
     total = 0
@@ -275,7 +275,8 @@ def _state(folder: Path) -> str:
 
 
 def _link(top: Path, folder: Path, path: str) -> None:
-    """Link an untracked path of the checkout into a worktree. If this folder exists there, link its missing entries."""
+    """Link an untracked path of the checkout into a worktree. If the worktree already has this folder, link only the
+    entries that it lacks."""
     source, target = top / path, folder / path
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise LlmbenchError(f"link '{path}' is not a path within the repository; name one that is")
@@ -305,8 +306,8 @@ def _set_up(command: str, folder: Path) -> None:
 def seeds_of(settings: Settings, record: Arm, candidate: Arm) -> dict[ArmName, tuple[int, ...]]:
     """The seeds of each arm, in order; both runs of a pair have the same seed.
 
-    If the settings name no seeds, they are computed from both arms, but those of the record's stored runs from the
-    record alone. Seeds have at most 31 bits.
+    If the settings name no seeds, the seeds are computed from both arms; only the seeds of the record's stored runs are
+    computed from the record alone. Seeds have at most 31 bits.
     """
     ours, theirs = ((arm.command, arm.sources) for arm in (candidate, record))
     if settings.seeds is not None:

@@ -84,10 +84,10 @@ def decide_trials(
 ) -> Verdict:
     """The verdict on the runs so far. `declared` says after how many pairs the test may decide.
 
-    Pairs count in the order of their seeds, whichever run ended first. If a run failed, the pairs before it may still
-    decide. If they do not, a failed run of the candidate rejects the candidate, and a failed run of the record leaves
-    the comparison undecided. If two seeds of an arm give the same numbers, the trainer ignores its seed, and the
-    comparison is undecided.
+    The pairs are used in the order of their seeds, not in the order in which their runs ended. If a run failed, the
+    pairs before it may still decide. If these pairs do not decide, a failed run of the candidate rejects the candidate,
+    and a failed run of the record leaves the comparison undecided. If two seeds of an arm give the same numbers, the
+    trainer ignores its seed, and the comparison is undecided.
     """
     added = added_statements or 0
     verdict: Callable[..., Verdict] = partial(
@@ -137,7 +137,7 @@ def _weigh(
     candidates: Sequence[FinishedTrial],
     verdict: Callable[..., Verdict],
 ) -> Verdict:
-    """The verdict on finished runs, as if no run had failed."""
+    """The verdict on finished runs only; `decide_trials` looks at failed runs."""
     enough_records = declared.design == "paired" or len(records) >= settings.stored_runs
     if len(candidates) < declared.looks[0] or not enough_records:
         return verdict(decision="undecided", reasons=("too_few_pairs",), next_look=declared.looks[0])
@@ -238,7 +238,8 @@ def _up_to_a_failure(runs: Sequence[FinishedTrial | FailedTrial]) -> list[Finish
 def _first_failure(
     declared: Declared, arms: Mapping[ArmName, Sequence[FinishedTrial | FailedTrial]]
 ) -> FailedTrial | None:
-    """The first failed run in the order of the seeds, within a pair the record's first; None if no run failed.
+    """The first failed run in the order of the seeds; within a pair, the record's run comes first; None if no run
+    failed.
 
     Only pairs of which both runs have ended are searched.
     """
@@ -251,14 +252,16 @@ def _first_failure(
 
 
 def _is_fine(run: FinishedTrial) -> bool:
-    """Whether a run's number has so many digits that two runs do not agree by chance, as two accuracies of 0.85 may."""
+    """Whether a run's number has so many digits that two runs rarely have the same number by chance (0.85 has too
+    few)."""
     return len(repr(run.value).partition("e")[0].replace(".", "").strip("-0")) >= FINE_DIGITS
 
 
 def _repeated(runs: Sequence[FinishedTrial]) -> str | None:
     """A sentence that names two seeds of an arm whose numbers are exactly the same; None if there are none.
 
-    Numbers with few digits may agree by chance. They count only if all runs of an arm, at least CHANCE_RUNS, agree.
+    Numbers with few digits may be the same by chance. They are reported only if an arm has at least CHANCE_RUNS runs,
+    and all of them have the same number.
     """
     seen: dict[tuple[str, str], list[FinishedTrial]] = {}
     for run in runs:

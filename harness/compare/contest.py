@@ -53,7 +53,7 @@ class Contest:
 
     @property
     def folder(self) -> Path:
-        """The folder of the comparison's file. Arms and settings determine it."""
+        """The folder of the comparison's file. Its name is a digest of the arms, the settings and the machine."""
         arms = (self.arms.record, self.arms.candidate)
         words = [word for arm in arms for word in (arm.command, arm.sources)]
         own = self.settings.model_dump_json(exclude={"run", "record", "candidate"})
@@ -121,7 +121,7 @@ class Contest:
     def _groups(self) -> Iterator[Group]:
         """The groups of runs that are made together: pairs or, in the design `stored`, single runs.
 
-        The record's run comes first in one pair, and the candidate's in the next pair.
+        In one pair the record's run comes first, in the next pair the candidate's run.
         """
         record: list[tuple[ArmName, int]] = [("record", seed) for seed in self.seeds["record"]]
         candidate: list[tuple[ArmName, int]] = [("candidate", seed) for seed in self.seeds["candidate"]]
@@ -135,7 +135,8 @@ class Contest:
     # --- running ---------------------------------------------------------------------------------------------------
 
     def _make_runs(self) -> None:
-        """Make the groups of runs, as many at a time as places are free, until the rule decides."""
+        """Make the groups of runs until the rule decides, as many at a time as there are free places (see
+        places.py)."""
         waiting, active = iter(self._groups()), set[Future[None]]()
         with ThreadPoolExecutor(self._at_a_time) as pool, ThreadPoolExecutor(self.places.jobs) as runners:
             try:

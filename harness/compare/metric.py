@@ -1,7 +1,8 @@
 """Reads a run's number: a match of a regular expression, a key of a JSON file, or a line `METRIC name=value`.
 
-If the last value is NaN or infinite, the run has no number. Both are therefore searched for as well, because an
-expression such as `([0-9.]+)` would skip the NaN of a diverged run and find an earlier, good number.
+If the last value is NaN or infinite, the run has no number and so has failed. NaN and infinity are therefore searched
+for as well, because an expression such as `([0-9.]+)` would skip the NaN of a diverged run and find an earlier, good
+number.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Places that make runs: this machine, where each run gets its own cores or a GPU, or a Ray cluster."""
+"""Places where runs are made: this machine, where each run gets its own cores or a GPU, or a Ray cluster."""
 
 from __future__ import annotations
 

@@ -135,11 +135,13 @@ class Settings(Strict):
 
     @property
     def reading(self) -> str:
-        """Digest of the settings that say how to read numbers. If it changes, kept runs are read again."""
+        """Digest of the settings that say how to read numbers. If it changes, the numbers of kept runs are read
+        again."""
         return sha256(self.model_dump_json(include={"metric", "metric_file", "also", "curve"}).encode())
 
     def declared(self) -> Declared:
-        """The settings' looks, and significance levels for them that together give the false-accept rate `alpha`."""
+        """The settings' looks (numbers of pairs after which the test may decide), and a significance level for each.
+        Together the levels give the false-accept rate `alpha`."""
         if self.design == "stored":  # a union bound: the levels add up to alpha
             weights = usual_weights(self.looks)
             levels = tuple(self.alpha * weight / math.fsum(weights) for weight in weights)

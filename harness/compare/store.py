@@ -79,7 +79,7 @@ _QUOTED: dict[str, Callable[[str], str]] = {
 
 
 def _ending(code: int) -> str:
-    """An exit code in words. A negative exit code stands for the signal that ended the process."""
+    """An exit code in words. A negative code is minus the number of the signal that ended the process."""
     if code > 0:
         return f"code {code}"
     with suppress(ValueError):  # a real-time signal has no name
@@ -167,7 +167,7 @@ class TrialStore:
     def _read(self, facts: dict[str, Any], folder: Path, since: float) -> FinishedTrial | FailedTrial:
         """The result of a run that exited with 0. Its numbers are read from its log and files as the settings say.
 
-        A metric file that is older than `since`, the run's start in seconds since 1970, does not count.
+        A metric file that is older than `since`, the run's start in seconds since 1970, is ignored.
         """
         settings, log = self.settings, folder / LOG
         file = None
@@ -185,7 +185,8 @@ class TrialStore:
         return FinishedTrial(status="finished", **facts, reading=self.reading, **read._asdict())
 
     def _refuse_what_is_no_result(self, command: str, ended: Ended, tail: tuple[str, ...], folder: Path) -> None:
-        """Raises LlmbenchError if a run failed for a reason outside the arm: unknown command, full disk, or a kill."""
+        """Raises LlmbenchError if a run failed for a reason outside the trainer: an unknown command, a full disk, or a
+        kill from outside."""
         if ended.timed_out or ended.code == 0:
             return
         end = tail[-1] if tail else "it printed nothing"
@@ -202,9 +203,10 @@ class TrialStore:
             )
 
     def kept(self, arm: ArmName, seed: int) -> FinishedTrial | FailedTrial | None:
-        """The kept result of a run; None if there is none.
+        """The kept result of a run; None if there is none, or if its numbers must be read again from a metric file that
+        a later run may have overwritten.
 
-        If other settings say how to read numbers than when the result was kept, its numbers are read again.
+        If the settings that say how to read numbers have changed since the result was kept, its numbers are read again.
         """
         path = self.place_of(arm, seed) / RESULT
         if not path.is_file():

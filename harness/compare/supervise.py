@@ -1,8 +1,9 @@
 """A script that supervises one run: it starts the command, measures its time, and ends it if it exceeds its time limit.
 
 The script imports nothing from llmbench, so that its text can be sent to a machine of a cluster. It reads a JSON line
-(command, cwd, environment, log, cores, timeout_s) from stdin, and writes a JSON line (code, wall_s, cpu_s, timed_out)
-to stdout. If stdin closes, the caller has ended or was killed, and the script ends the command's processes.
+with the keys command, cwd, environment, log, cores and timeout_s from stdin, and writes a JSON line with the keys code,
+wall_s, cpu_s and timed_out to stdout. If stdin closes, the caller has ended or was killed, and the script ends the
+command's processes.
 """
 
 from __future__ import annotations

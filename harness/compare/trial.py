@@ -1,4 +1,4 @@
-"""One run of a trainer: the request for it, and its result, which is a number or the reason why it has none."""
+"""One run of a trainer: the request for it, and its result, which is a number or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -117,9 +117,8 @@ class Supervised:
         self._process.stdin.close()
 
     def wait(self, poll_s: float | None = None) -> Ended | None:
-        """Wait at most `poll_s` seconds, and return the supervisor's report; None if it ended without a report.
-
-        Raises TimeoutExpired if it has not ended by then.
+        """Wait at most `poll_s` seconds, and return the supervisor's report; None if the supervisor ended without a
+        report. Raises TimeoutExpired if the supervisor has not ended by then.
         """
         self._process.wait(poll_s)
         assert self._process.stdout is not None

@@ -1,8 +1,9 @@
 """The audit: a test whether a record's model leaks, that is, uses tokens of val that it must predict.
 
-This file holds the schema of its result and computes the probability that it finds a leak. Suppose that a model leaks
-at K of val's N positions and gains D nats at each of them. Then its mean val loss falls by `worth` = D K / N. A test of
-M distinct positions, drawn at random, hits at least one leaking position with probability 1 - C(N - K, M) / C(N, M).
+This file holds the schema of the audit's result and computes the probability that the audit finds a leak. Suppose that
+a model leaks at K of val's N positions and gains D nats at each of them. Then its mean val loss falls by `worth` = D K
+/ N. A test of M distinct positions, drawn at random, hits at least one leaking position with probability 1 - C(N - K,
+M) / C(N, M).
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ def probability_found(positions: int, tested: int, worth: float, nats: float) ->
 def positions_needed(positions: int) -> int:
     """Number of positions at which an audit must test to find a leak of the standard size with probability FOUND.
 
-    The standard size is given by WORTH and CONCENTRATION. `positions` is the number of positions that can be tested. It
-    is returned if even a test of all of them is not enough.
+    The standard size is given by WORTH and CONCENTRATION. `positions` is the number of positions that can be tested. If
+    even a test of all these positions is not enough, `positions` is returned.
     """
     low, high = 0, positions
     while low < high:

@@ -25,7 +25,7 @@ OneEach = Field(min_length=len(SPLITS))
 
 
 def is_commit(revision: str) -> bool:
-    """Whether a hub revision is the id of a commit. A branch or a tag can change, a commit cannot."""
+    """Whether a hub revision is the id of a commit. A branch or a tag can change; a commit cannot change."""
     return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
 
 
@@ -88,7 +88,8 @@ class Splits(Strict):
 
     @property
     def pinned(self) -> bool:
-        """Whether the track states the digests of its tokens. If not, runs can be trained, but not submitted."""
+        """Whether the track states the digests of its tokens. Without these digests, runs can be trained, but not
+        submitted."""
         return self.tokenizer_sha256 is not None
 
     @property
@@ -97,7 +98,8 @@ class Splits(Strict):
         return {}
 
     def pin(self, split: SplitName) -> SplitPin:
-        """The digest and sizes that the track states for one split. Raises LlmbenchError if it states none."""
+        """The digest and sizes that the track states for one split. Raises LlmbenchError if the track states no
+        digest."""
         pin: SplitPin | None = getattr(self, split)
         if pin is None:
             raise LlmbenchError(

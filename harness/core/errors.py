@@ -26,7 +26,7 @@ class LlmbenchError(Exception):
 
 
 class RejectedError(LlmbenchError):
-    """The claim of a submission does not hold, or a candidate is rejected."""
+    """A submission has a problem, or a candidate cannot become a record."""
 
     exit_code = EXIT_REJECTED
 
@@ -46,7 +46,8 @@ class InterruptedRunError(LlmbenchError):
 def one_line(text: str, longest: int | None = None) -> str:
     """Returns `text` with unprintable characters escaped, which is safe for a terminal or a log.
 
-    A text longer than `longest` characters is cut. Applying the function twice gives the same result as once.
+    A text longer than `longest` characters is cut. Applying the function twice gives the same result as applying it
+    once.
     """
     text = text if longest is None else text[: longest + 1]  # before the rest, which is slow for a huge text
     if not text.isprintable():

@@ -151,11 +151,11 @@ def compare(
       llmbench compare main my-branch --run 'python train.py --seed {seed}' --metric 'val loss ([0-9.]+)'
       llmbench compare main . --run ...
 
-    `llmbench.toml` can hold the same settings (`llmbench init` writes it); options override it. In a command, {seed}
-    is replaced by the run's seed, and {out} by a folder for the files of that run. The two runs of a pair train side by
-    side. After 3, 4, 6 and 8 pairs a paired t-test decides or asks for more; in all it accepts 1 % of the candidates
-    without a gain. Finished runs are kept in .llmbench/ and used again; Ctrl-C loses unfinished runs. llmbench cannot
-    check the numbers that your trainer prints.
+    `llmbench.toml` can hold the same settings (`llmbench init` writes this file); options override the file. In a
+    command, {seed} is replaced by the run's seed, and {out} by a folder for the files of that run. The two runs of a
+    pair train side by side. After 3, 4, 6 and 8 pairs a paired t-test decides or asks for more pairs. All these tests
+    together accept 1 % of the candidates that have no gain. Finished runs are kept in .llmbench/ and used again; Ctrl-C
+    loses unfinished runs. llmbench cannot check the numbers that your trainer prints.
 
     Exit codes: 0 accepted, 3 rejected, 4 undecided, 2 wrong input.
     """

@@ -121,8 +121,8 @@ def _toml(text: str) -> str:
 def installed_from() -> str:
     """The argument of `pip install` that installs this version of llmbench, from its repository or package index.
 
-    If llmbench was installed from a folder, other machines cannot reach it. Then the user has to fill in the address of
-    a repository, because on a package index the name could belong to another project.
+    If llmbench was installed from a local folder, other machines cannot install it from there. Then the user has to
+    fill in the address of a repository, because the name llmbench on a package index could belong to another project.
     """
     found = json.loads(distribution("llmbench").read_text("direct_url.json") or "{}")
     if commit := found.get("vcs_info", {}).get("commit_id"):

@@ -69,16 +69,16 @@ def judge(
 ) -> None:
     """Test whether a candidate beats a record, from numbers per seed that you already have.
 
-    FILE is one of these; docs/judge.md has an example of each.
+    FILE has one of three forms; docs/judge.md has an example of each form.
 
-    A JSON object with candidate (a list), and record (a list) or target (a number). It may hold paired (default false),
-    looks (none), margin (0), alpha (0.01), sigma (none) and lower_is_better (true). Options override these keys.
+    A JSON object with candidate (a list), and record (a list) or target (a number). Optional keys and their defaults:
+    paired (false), looks (none), margin (0), alpha (0.01), sigma (none), lower_is_better (true). Options override keys.
 
     A CSV table with the columns arm, seed and value, in any order and beside other columns; or JSON lines with these
     keys. The column arm says `record` for the record's values, and another word for the candidate's.
 
-    A folder with the runs as FOLDER/ARM/RUN. ARM is `record` or another word, and RUN is named by its seed, such as
-    seed1. RUN holds TensorBoard's event files, or a trainer_state.json of Hugging Face's Trainer.
+    A folder that holds one folder for each run, FOLDER/ARM/RUN. ARM is `record` or another word, and RUN is named by
+    its seed, such as seed1. RUN holds TensorBoard's event files, or a trainer_state.json of Hugging Face's Trainer.
     """
     given: dict[str, object] = {"target": target, "paired": paired, "margin": margin, "alpha": alpha, "sigma": sigma}
     given |= {"lower_is_better": lower_is_better, "looks": None if looks is None else _looks(looks)}

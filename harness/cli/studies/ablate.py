@@ -71,9 +71,9 @@ def ablate(
 ) -> None:
     """Train the record without each of its variants in turn, to measure what each variant contributes.
 
-    A variant is worth keeping if its contribution exceeds the price of its code. If it is not, the output shows the
-    command that tries to make a record without it (`--lane simplicity`). The ablation itself is no verdict, because it
-    uses the track's public seeds.
+    A variant is worth keeping if its contribution exceeds the price of its code. If a variant is not worth keeping, the
+    output shows the command that tries to make a record without this variant (`--lane simplicity`). The ablation itself
+    is no verdict, because it uses the track's public seeds.
     """
     project, contest_track = open_track(track)
     board = read_board(project)
@@ -122,7 +122,8 @@ class _Follower:
         self._trained, self._begun, self._guard = 0, 0.0, threading.Lock()
 
     def __call__(self, run: RunIdentity, event: RunEvent) -> None:
-        """Takes one event of a run. Called from several threads, and after a failure again for the same runs."""
+        """Takes one event of a run. It is called from several threads. If the study starts again after a failure, it is
+        called again for the same runs."""
         self._begun = self._begun or time.monotonic()
         if not isinstance(event, Done):
             return
@@ -142,7 +143,7 @@ class _Follower:
                 log(f"{done} of {total} runs finished, about {duration(rest_s)} left")
 
     def _log_contributions(self, run: RunIdentity) -> None:
-        """Log each contribution that can be updated now, because `run` completes a pair of equal seeds."""
+        """Log each contribution that can be updated now, because `run` completes a pair of runs with the same seed."""
         whole = self._losses.get(self.stack, {})
         for recipe, name in self.names.items():
             rest = self._losses.get(recipe, {})

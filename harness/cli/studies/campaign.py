@@ -60,16 +60,17 @@ def campaign(
 ) -> None:
     """Judge many variants: a cheap test of all (the screen), then a confirmation of those that pass, the best first.
 
-    The record's runs for the screen are trained once. Then each candidate gets one run, and most are dropped after it.
-    Variants that were judged before are not trained again. If a candidate cannot start, breaks a rule, diverges or
-    hangs, its line in the table says so, and the other candidates continue.
+    The record's runs for the screen are trained once. Then each candidate gets one run, and most candidates are dropped
+    after this run. Variants that were judged before are not trained again. If a candidate cannot start, breaks a rule,
+    diverges or hangs, its line in the table says so, and the other candidates continue.
 
-    With --file, candidates that the screen dropped are filed after all screens, the others when their confirmation
-    ends. After a new record, the candidates that are left are screened again, against the new record. Without --file
-    all are judged against the same record, and the same command with --file can file the results later without
-    training again.
+    With --file, each accepted or rejected candidate is submitted: at once after its confirmation or, if the screen
+    dropped the candidate, after all candidates were screened. After a new record, the remaining candidates are screened
+    again, against the new record. Without --file all candidates are compared with the same record, and the same command
+    with --file can submit the results later without training again.
 
-    After an interruption the same command continues. Exit codes: 0 all judged, 4 something undecided or not started.
+    After an interruption the same command continues the campaign. Exit codes: 0 every candidate has a final outcome, 4
+    a candidate is undecided, was not started, or its file cannot be read.
     """
     project, contest_track = open_track(track)
     if picture is not None and picture.suffix != ".svg":
@@ -129,7 +130,7 @@ def _run(own: Campaign, command: str) -> None:
 
 
 def _last_lines(rows: Sequence[CampaignRow], command: str, *, files: bool, out_of_time: bool) -> list[str]:
-    """Lines that say how to continue the campaign, and how to file the results that are not filed yet."""
+    """Lines that say how to continue the campaign, and how to submit the results that are not submitted yet."""
     lines = []
     if out_of_time:
         lines.append(f"The time of --budget is used up. To continue: `{command}{' --file' * files}`")
@@ -140,7 +141,8 @@ def _last_lines(rows: Sequence[CampaignRow], command: str, *, files: bool, out_o
 
 
 def campaign_command(names: Sequence[str], topic: str | None, track: str, entry: Entry) -> str:
-    """The command line that continues a campaign. Options that may change then, such as --budget, are left out."""
+    """The command line that continues a campaign. Options that may have another value then, such as --budget, are left
+    out."""
     words = ["llmbench campaign", *map(shlex.quote, names)]
     words += [f"--topic {shlex.quote(topic)}"] if topic is not None else []
     words += [f"--track {track}"] if track != DEFAULT_TRACK else []

@@ -69,10 +69,10 @@ def ladder(
 ) -> None:
     """Measure ideas on several sizes of a track: does the gain hold, and how does it change with compute?
 
-    The sizes of pocket are the tracks pocket-s, pocket and pocket-l. On each, every idea and the recipe of --beside are
-    trained with the same seeds. The command prints each gain with its confidence interval, how much compute it saves,
-    how it changes with compute (the slope), and the gain that this predicts at ten times the compute of the largest
-    size. This is no verdict. Ctrl-C keeps finished runs.
+    The sizes of pocket are the tracks pocket-s, pocket and pocket-l. On each track, every idea and the recipe of
+    --beside are trained with the same seeds. For each idea the command prints the gain with its confidence interval,
+    how much compute the idea saves, how the gain changes with compute (the slope), and the gain that the slope predicts
+    at ten times the compute of the largest size. This is no verdict. Ctrl-C keeps finished runs.
 
     With --predict a forecast is written before a size is trained; later the report compares it with the measured gain.
     """

@@ -110,8 +110,8 @@ def plan(
 ) -> None:
     """Estimate how likely a gain is accepted on a track, and how long screen and confirmation take on this machine.
 
-    The table also shows an idea without a gain, the usual case, and one with twice the gain. The numbers come from
-    simulated candidates with normal noise, and are the same in each call.
+    The table also shows an idea without a gain, which is the usual case, and an idea with twice the gain. The numbers
+    come from simulated candidates with normal noise, and are the same in each call.
     """
     project, contest_track = open_track(track)
     num_jobs = open_store(project, contest_track, jobs).jobs
