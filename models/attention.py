@@ -45,9 +45,9 @@ def _rotate(x_BTHK: Tensor, cos_T1K: Tensor, sin_T1K: Tensor) -> Tensor:
 class Attention(nn.Module):
     """x_BTD -> y_BTD: causal scaled-dot-product attention, with as many key heads as query heads or fewer.
 
-    If there are fewer, this is grouped-query attention (arXiv:2305.13245). The components `projection`,
-    `query_key`, `mixing` and `output` are called one after the other; a variant can wrap each. The matrices `query`,
-    `key`, `value` and `out` belong to this module.
+    With fewer key heads, this is grouped-query attention (arXiv:2305.13245). The components `projection`, `query_key`,
+    `mixing` and `output` are called one after the other; a variant can wrap each of them. The matrices `query`, `key`,
+    `value` and `out` are attributes of this module, not of the components.
     """
 
     def __init__(self, parts: Parts, layer: int) -> None:
@@ -71,7 +71,10 @@ class Attention(nn.Module):
         return q_BTHK, k_BTGK, v_BTGK
 
     def put_out(self, y_BTHK: Tensor, x_BTD: Tensor) -> Tensor:
-        """y_BTHK -> y_BTD: apply the last matrix. The attention's input `x_BTD` is not used; a variant may use it."""
+        """y_BTHK -> y_BTD: apply the matrix `out`.
+
+        The attention's input `x_BTD` is not used here; a variant may use it.
+        """
         return self.out(y_BTHK.flatten(-2))
 
     def forward(self, x_BTD: Tensor) -> Tensor:

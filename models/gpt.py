@@ -22,7 +22,7 @@ __all__ = ["GPT", "Attention", "Block", "Embedding", "FeedForward", "Head", "Lin
 
 
 class Embedding(nn.Embedding):
-    """tokens_BT -> x_BTD with variance 1.
+    """tokens_BT -> x_BTD, with variance 1 before training.
 
     If embedding and head share one matrix, its initial standard deviation is D**-0.5, as the head needs. The output of
     the embedding is then multiplied by D**0.5 (arXiv:1706.03762, section 3.4).
@@ -120,7 +120,10 @@ def _feed_forward(parts: Parts, layer: int) -> nn.Module:
 
 
 def base(model: ModelConfig, optim: OptimConfig, separator: int = 0) -> Parts:
-    """The parts of the recipe `base`, before any variant. `separator` is the token that begins each document."""
+    """The parts of the recipe `base`, without variants.
+
+    `separator` is the id of the token that begins each document.
+    """
     return Parts(
         model=model,
         optim=optim,

@@ -1,7 +1,8 @@
 """The linear layer, RMS norm, squared ReLU and causal attention.
 
-The backward passes of the last three are written by hand for CPUs, where they are faster than those of autograd
-(`python benchmarks/speed.py pocket` measures by how much). On a GPU PyTorch's own kernels are used.
+The backward passes of RMS norm, squared ReLU and attention are written by hand for CPUs, where they are faster than the
+backward passes of autograd (`python benchmarks/speed.py pocket` measures by how much). On a GPU PyTorch's own kernels
+are used.
 
 Shapes: B batch, T position, H query heads, G key heads, K head width, D width.
 """
@@ -107,7 +108,7 @@ def causal_attention(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor) -> Tensor:
 
 
 class _CausalAttention(torch.autograd.Function):
-    """Causal attention, computed block by block of QUERY_BLOCK queries.
+    """Causal attention, computed for blocks of QUERY_BLOCK queries, one block after the other.
 
     Shapes: N = batch size times heads, Q queries of a block, S positions to which the block attends.
     """

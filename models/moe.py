@@ -51,10 +51,11 @@ class MixtureOfExperts(nn.Module):
         return self.router(x_ND)
 
     def balance(self, share_E: Tensor, probability_E: Tensor) -> Tensor:
-        """The load-balancing loss: E times the sum over experts of `share_E` x `probability_E`. It is 1 if balanced.
+        """The load-balancing loss: E times the sum over experts of `share_E` x `probability_E`.
 
-        `share_E` is each expert's share of the assignments, `probability_E` the mean probability that the router gives
-        it. Switch Transformer, arXiv:2101.03961, equations 4 to 6; for k above 1 ST-MoE, arXiv:2202.08906.
+        It is 1 if all experts get the same share. `share_E` is each expert's share of the assignments, `probability_E`
+        the mean probability that the router gives to the expert. Source: Switch Transformer, arXiv:2101.03961,
+        equations 4 to 6; for k above 1, ST-MoE, arXiv:2202.08906.
         """
         return len(share_E) * (share_E * probability_E).sum()
 
@@ -103,9 +104,10 @@ class Experts(nn.Module):
     def all_by_all(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
         """Does what `forward` does, by applying every expert to all rows. Used for evaluation on a GPU.
 
-        This is more work, but the number of rows in a product is always the same. With another number of rows, a GPU
-        may sum in another order. If a token has two experts of almost equal probability, the choice between them, and
-        with it the token's loss, would then depend on the other tokens of the batch.
+        This is more work, but each matrix product always has the same number of rows. With another number of rows, a
+        GPU may sum in another order, and its result may differ slightly. If a token has two experts of almost equal
+        probability, such a difference could change which expert it gets. Then its loss would depend on the other tokens
+        of the batch.
         """
         expert_A = torch.searchsorted(count_E.cumsum(0), torch.arange(len(x_AD), device=x_AD.device), right=True)
         y_AD = torch.zeros_like(x_AD)
@@ -116,8 +118,8 @@ class Experts(nn.Module):
     def grouped(self, x_AD: Tensor, count_E: Tensor) -> Tensor:
         """Does what `forward` does, by grouped matrix products over all experts, in bfloat16 on a GPU.
 
-        The sizes of the groups stay on the GPU, so the CPU does not wait for them. `grouped_mm` writes neither output
-        nor gradient of rows whose expert has no matrices, so input and output are masked
+        The sizes of the groups stay on the GPU, so the CPU does not wait for them. `grouped_mm` writes no output and no
+        gradient for rows whose expert has no matrices, so these rows are set to zero in input and output
         (docs.pytorch.org/docs/stable/generated/torch.nn.functional.grouped_mm.html).
         """
         end_E = count_E[: len(self.up_EDF)].cumsum(0).to(torch.int32)
@@ -127,7 +129,7 @@ class Experts(nn.Module):
         return F.grouped_mm(hidden_AF, self.down_EFD.bfloat16(), offs=end_E).where(taken_A1, 0)
 
     def _can_group(self, x_AD: Tensor) -> bool:
-        """Whether to use `grouped`: needs bfloat16 autocast, compute capability 9.0 or later, widths divisible by 8.
+        """Whether to use `grouped`. It needs bfloat16 autocast, compute capability 9.0 or later, widths divisible by 8.
 
         On an older GPU `grouped_mm` is a loop that waits for the GPU, as `one_by_one` does.
         """

@@ -75,14 +75,17 @@ class Muon(Optimizer):
         return float(group["momentum"])
 
     def orthogonalize(self, updates_Smn: Tensor, state: dict[str, Any]) -> Tensor:
-        """updates_Smn -> orthogonalised updates_Smn. `state`, one dictionary for all S, is saved in checkpoints."""
+        """updates_Smn -> orthogonalised updates_Smn.
+
+        `state` is one dictionary for all S parameters. What a variant stores in it is saved in checkpoints.
+        """
         return orthogonalize(updates_Smn, self.quintics)
 
     def scale(self, shape: torch.Size) -> float:
         """The factor by which the orthogonalised update of a matrix is multiplied, besides the learning rate.
 
-        With it, the updates of matrices with more rows than columns have the same root mean square as those of square
-        matrices.
+        With this factor, the updates of matrices with more rows than columns have the same root mean square as the
+        updates of square matrices.
         """
         return max(1.0, shape[-2] / shape[-1]) ** 0.5
 
@@ -112,7 +115,7 @@ def orthogonalize(matrices: Tensor, quintics: Sequence[tuple[float, float, float
 
 
 def _quadratic(gram: Tensor, b: float, c: float) -> Tensor:
-    """b gram + c gram ** 2: the second and third term of the polynomial, without their common factor x."""
+    """b gram + c gram ** 2: second and third term of the polynomial in QUINTICS, without their common factor x."""
     return torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
 
 
@@ -130,7 +133,7 @@ def _gram_polynomial(gram: Tensor, quintics: Sequence[tuple[float, float, float]
 
 
 def _factor(gram: Tensor, quintic: tuple[float, float, float]) -> Tensor:
-    """The (m, m) matrix by which one iteration multiplies: a I + b gram + c gram ** 2."""
+    """The (m, m) matrix by which one iteration multiplies a matrix: a I + b gram + c gram ** 2."""
     a, b, c = quintic
     factor = _quadratic(gram, b, c)
     factor.diagonal(dim1=-2, dim2=-1).add_(a)

@@ -1,4 +1,4 @@
-"""The base's optimizers, the rule which of them updates a parameter, and the base's learning-rate schedule."""
+"""The base's optimizers, the rule that says which optimizer updates a parameter, and the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ MIN_MUON_SIDE = 16
 def muon_and_adamw(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
     """The base's optimizers: Muon for the matrices in the blocks, AdamW for embeddings, head, vectors, thin matrices.
 
-    The weight of an `nn.Embedding` is an embedding, wherever the module is in the model. If `lr_scale` gives parameters
-    of the same kind different factors, there is a parameter group for each factor.
+    The weight of an `nn.Embedding` is an embedding, wherever the module is in the model. If `parts.lr_scale` gives
+    parameters of the same kind different factors on the learning rate, there is a parameter group for each factor.
     """
     parts = cast(Parts, model.parts)
     places: dict[str, dict[float, list[nn.Parameter]]] = {"blocks": {}, "embedding": {}, "head": {}, "scalar": {}}

@@ -6,8 +6,8 @@ A variant is a function `apply(parts: Parts) -> Parts`. Usually it puts a class 
         return parts.wrap(embedding=Smear)
 
 `Smear` is a subclass of `models.seams.Wrapper`. The functions in `Parts` that build the components are called after all
-variants were applied, with the *final* Parts, which has the changes of all variants. A wrapper has the module that it
-wraps as attribute `inner`. The initial value of a parameter depends on the seed and on the parameter's name without
+variants were applied, with the *final* Parts, which has the changes of all variants. A wrapper's attribute `inner` is
+the module that it wraps. The initial value of a parameter depends on the seed and on the parameter's name without
 `inner`. Therefore wrapping a component does not change its initial weights.
 
 Shapes: B batch, T position, D model width, H query heads, G key heads, K head width, V vocabulary.
@@ -121,7 +121,7 @@ class Output(NamedTuple):
 
 @dataclass(kw_only=True)
 class Context:
-    """What a component can read besides its input. The harness sets it; a component may write only into `seen`.
+    """What a component can read besides its input. The harness sets all fields; a component may write only into `seen`.
 
     In every evaluation `progress` is 1, so that the val loss depends only on weights and tokens.
     """
@@ -144,8 +144,8 @@ class Context:
 class Parts:
     """Everything that a variant may change. Data, token budget, seeds, loss and evaluation cannot be changed.
 
-    A field with a type `Callable[..., nn.Module]` is a function that builds a component. Its docstring gives inputs and
-    outputs of the component. An `int` argument is the number of the layer, from 0.
+    A field with a type `Callable[..., nn.Module]` is a function that builds a component. The text below the field gives
+    inputs and outputs of the component. An `int` argument is the number of the layer, counted from 0.
     """
 
     model: ModelConfig
@@ -191,9 +191,10 @@ class Parts:
     def wrap(self, **wrappers: Callable[..., Any]) -> Parts:
         """`Parts` in which a class is put around each named component: `parts.wrap(block=MyBlock)`.
 
-        The class is called with the wrapped component, the final `Parts`, and the further arguments of the field: the
-        layer and, for `projection`, `mixing` and `output`, the attention module. For `muon`, give a subclass of
-        `models.optim.Muon`; its methods override those of earlier variants.
+        The class is called with the wrapped component, the final `Parts`, and the other arguments of the function in
+        the field: the number of the layer (not for `embedding` and `head`) and, for `projection`, `mixing` and
+        `output`, the attention module. For `muon`, give a subclass of `models.optim.Muon`; its methods override the
+        methods that earlier variants set.
         """
         return replace(self, **{name: self._wrapped(name, wrapper) for name, wrapper in wrappers.items()})
 

@@ -1,7 +1,7 @@
 """Everything that most variants import. Start with the class `Wrapper`.
 
-A *seam* is a component that a variant may wrap or replace. models/parts.py lists all of them, and docs/variants.md has
-an example for most.
+A *seam* is a component that a variant may wrap or replace. models/parts.py lists all seams, and docs/variants.md has an
+example for most of them.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class Wrapper(nn.Module):
     """Base class for `parts.wrap`: a module around a component, which is its attribute `inner`.
 
     A subclass defines `forward`, with the same inputs and outputs as `inner`. A subclass with parameters also defines
-    `__init__(self, inner, parts, *place)`, where `place` is the layer and perhaps the attention module, and calls
-    `super().__init__(inner, parts, *place)` first. To add a term to the training loss, set `self.aux_loss` in each
-    call of `forward`.
+    `__init__(self, inner, parts, *place)`, where `place` is the number of the layer and, for parts of the attention,
+    the attention module, and calls `super().__init__(inner, parts, *place)` first. To add a term to the training loss,
+    set `self.aux_loss` in each call of `forward`.
     """
 
     inner: Any

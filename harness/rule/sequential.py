@@ -76,9 +76,9 @@ class Criterion:
     """Reason code if a look does not decide about a criterion that has its own level."""
 
     def arms(self, num_pairs: int) -> tuple[Array, Array]:
-        """The values of record and candidate in the first `num_pairs` pairs, without pairs that do not count.
+        """The values of record and candidate in the first `num_pairs` pairs, without pairs that `counts` excludes.
 
-        All stored runs of the record count.
+        If the design is `stored`, the record's values are those of all its stored runs.
         """
         counted = slice(None) if self.counts is None else self.counts[:num_pairs]
         candidate = self.candidate[..., :num_pairs][..., counted]
@@ -161,12 +161,12 @@ def replay(criteria: Sequence[Criterion], rule: Looks) -> Replay:
 def false_accept_rate(looks: Sequence[int], levels: Sequence[float]) -> float:
     """Probability that paired t-tests at these looks and levels accept a candidate with no gain.
 
-    The result is exact if the differences are normally distributed. Let S_n be the sum and Q_n the sum of squares of n
-    differences, and u_n = S_n / sqrt(Q_n). The t statistic of a look follows from u_n: t = u sqrt((n - 1) / (n - u^2)).
-    With no gain, the direction of the vector of differences is uniform on a sphere. So u_n is a Markov chain: u' = u
-    cos(a) + sin(a), where the angle a is independent of u and has a density proportional to cos(a)^(n - 1). The
-    computation runs backwards: the probability of acceptance from u_n is the mean over a of the probability from
-    u_{n+1}.
+    Exact if the differences within the pairs are normal. Let S_n be the sum and Q_n the sum of squares of the first n
+    differences, and u_n = S_n / sqrt(Q_n). The t statistic of a look after n pairs is
+    t = u_n sqrt((n - 1) / (n - u_n^2)). With no gain, the direction of the vector of differences is uniform on a
+    sphere. So u_n is a Markov chain: u_{n+1} = u_n cos(a) + sin(a), where the angle a is independent of u_n and has a
+    density proportional to cos(a)^(n - 1). The computation goes back from the last look: the probability of a later
+    acceptance, given u_n, is the mean over a of this probability, given u_{n+1}.
     """
     from scipy.special import stdtrit
 
@@ -176,18 +176,18 @@ def false_accept_rate(looks: Sequence[int], levels: Sequence[float]) -> float:
 
 
 def stage_wise_p(looks: Sequence[int], levels: Sequence[float], look: int, p: float) -> float:
-    """The p-value over all looks, for a paired design that stopped at `look` with the p-value `p` at that look.
+    """The p-value over all looks of a paired comparison that ended at look number `look`, counted from 1.
 
-    It is the probability that a candidate with no gain is accepted at an earlier look, or reaches this look with a
-    statistic at least as large. It is at most alpha exactly if the candidate is accepted (stage-wise ordering,
-    Fairbanks and Madsen 1982).
+    `p` is the p-value of the t-test at that look alone. The result is the probability that a candidate with no gain is
+    accepted at an earlier look, or reaches this look with a t statistic at least as large. It is at most the
+    false-accept rate alpha if and only if the candidate is accepted (stage-wise ordering, Fairbanks and Madsen 1982).
     """
     return false_accept_rate(looks[:look], [*levels[: look - 1], p])
 
 
 @lru_cache(maxsize=256)
 def _crossing(looks: tuple[int, ...], quantiles: tuple[float, ...]) -> float:
-    """Probability that the t statistic reaches its quantile at one of these looks."""
+    """Probability that, without any gain, the t statistic reaches the quantile of at least one of these looks."""
     from scipy.special import stdtr, stdtrit
 
     bars = {n: t * math.sqrt(n / (n - 1 + t * t)) for n, t in zip(looks, quantiles, strict=True)}
@@ -218,9 +218,9 @@ def _crossing(looks: tuple[int, ...], quantiles: tuple[float, ...]) -> float:
 
 
 def _grid(n: int, edge: float) -> tuple[Array, float]:
-    """The grid of states u_n, and the state that can just reach `edge` at n + 1.
+    """The grid of values for u_n (see `false_accept_rate`), and the u_n from which u_{n+1} can just reach `edge`.
 
-    The grid is dense near that state, because the probability behaves like a square root there.
+    The grid is dense near that u_n, because there the probability of acceptance changes like a square root.
     """
     longest = math.sqrt(n)
     plain = longest * np.sin(np.linspace(-math.pi / 2, math.pi / 2, NODES))
@@ -233,9 +233,11 @@ def _grid(n: int, edge: float) -> tuple[Array, float]:
 def _one_step(
     u: Array, n: int, edge: float, is_look: bool, next_grid: Array, next_value: Array, nodes: Array, weights: Array
 ) -> Array:
-    """Probability of acceptance from each state `u` after n differences, given the probabilities after n + 1.
+    """Probability of a later acceptance for each value `u` of u_n (see `false_accept_rate`), after n pairs.
 
-    The probabilities after n + 1 are not smooth at `edge`. If n + 1 is a look, every state from `edge` on is accepted.
+    It is computed from `next_value`, the same probability after n + 1 pairs at the points `next_grid`. The probability
+    after n + 1 pairs is not smooth at `edge`, so the integral is split there. If a look follows n + 1 pairs, every
+    u_{n+1} from `edge` on is accepted.
     """
     half = math.pi / 2
     turned, longest = np.arctan(u), np.sqrt(1 + u * u)
@@ -264,12 +266,12 @@ WEIGHTS = ((3, 4, 5, 6, 7, 8), (1.0, 1.3, 1.6, 2.0, 2.8, 4.0))
 
 
 def usual_weights(looks: Sequence[int]) -> list[float]:
-    """The ratios of the significance levels at these looks, interpolated in WEIGHTS by look / last look."""
+    """The usual ratios between the significance levels of `looks`, interpolated in WEIGHTS at 8 * look / last look."""
     return [float(np.interp(8 * look / looks[-1], *WEIGHTS)) for look in looks]
 
 
 def spend(looks: Sequence[int], weights: Sequence[float], alpha: float) -> tuple[float, ...]:
-    """Significance levels in the ratios `weights` with which paired tests have the false-accept rate `alpha`."""
+    """The significance levels, in the ratios `weights`, for a false-accept rate of `alpha` over all `looks`."""
     from scipy.optimize import brentq
 
     def missed(scale: float) -> float:
@@ -280,7 +282,7 @@ def spend(looks: Sequence[int], weights: Sequence[float], alpha: float) -> tuple
 
 
 def check_levels(rule: Looks) -> None:
-    """Raises LlmbenchError if the significance levels of `rule` do not give the false-accept rate alpha."""
+    """Raises LlmbenchError if the significance levels of `rule` do not give its false-accept rate `rule.alpha`."""
     if rule.design == "stored":  # for stored runs only a union bound is known
         size, exact = sum(rule.levels), False
     else:

@@ -1,10 +1,11 @@
 """Statistical tests of a comparison. scipy is loaded when a test is first used.
 
-A gain is record minus candidate, because lower losses and times are better. Every test is one-sided: it asks whether
-the true gain exceeds `margin`. A test that cannot be made (one value, no variance, NaN, infinity, arms of unequal
-length) gives a reason code and no p-value, so it can never accept.
+A gain is the record's value minus the candidate's, because lower losses and times are better. An *arm* is one of the
+two sides: the record's values or the candidate's. Every test is one-sided: it asks whether the true gain exceeds a
+given `margin`. A test is impossible if an arm has too few values, if the values do not vary, if a value is NaN or
+infinite, or if paired arms differ in length. It then gives a reason code and no p-value, so it can never accept.
 
-The formulas work on arrays (`Estimate`), so the same code judges one candidate and a million simulated ones.
+The formulas take arrays, so the same code tests one candidate or a million simulated candidates.
 Shapes: S is the number of seeds, always the last axis. Each position on the axes before it is an independent contest
 (one candidate against the record).
 """
@@ -67,12 +68,12 @@ def gain_test(
     margin: float = 0.0,
     alpha: float = 0.01,
 ) -> GainTest:
-    """Test whether the candidate's gain over the record, or over a fixed target, exceeds `margin`.
+    """Test whether the candidate's gain exceeds `margin`. If `record` is a single number, it is a fixed target.
 
-    Values are compared with a fixed target by Student's t-test, and two independent arms, whose variances may differ,
-    by Welch's t-test (Welch 1947). `paired` arms, in which values at the same position are a pair, are compared by
-    Student's t-test of the differences. If `sigma`, the standard deviation of a single value, is known, the test is a
-    z-test.
+    With a fixed target, the test is Student's t-test. Independent arms (the record's values and the candidate's) are
+    compared by Welch's t-test, which allows different variances (Welch 1947). With `paired`, values at the same
+    position are a pair, and the test is Student's t-test of the differences. If `sigma`, the standard deviation of a
+    single value, is known, the test is a z-test.
     """
     target = record if isinstance(record, int | float) else None
     arms = [candidate] if isinstance(record, int | float) else [record, candidate]
@@ -108,14 +109,17 @@ def gain_test(
 
 
 def seed_problems(record: Sequence[int], candidate: Sequence[int], *, paired: bool) -> tuple[str, ...]:
-    """Reason codes for seeds that occur twice in one arm, or that differ within a pair."""
+    """Reason codes if a seed occurs twice in one of the lists or, with `paired`, if the two lists of seeds differ."""
     repeated = len(set(record)) != len(record) or len(set(candidate)) != len(candidate)
     mixed = paired and list(record) != list(candidate)
     return ("repeated_seeds",) * repeated + ("mixed_seeds",) * mixed
 
 
 def pair_correlation(record: Sequence[float], candidate: Sequence[float]) -> float | None:
-    """Pearson's correlation of the two arms over the pairs; None without variance or for fewer than three pairs."""
+    """Pearson's correlation between the record's and the candidate's values, over the pairs.
+
+    None for fewer than three pairs, and if the values of one side do not vary or are not finite.
+    """
     if len(record) != len(candidate) or len(record) < 3 or value_problems(record, candidate):
         return None
     arms = np.asarray([record, candidate], dtype=float)
@@ -128,11 +132,12 @@ def pair_correlation(record: Sequence[float], candidate: Sequence[float]) -> flo
 
 
 def sign_flip_p(record: Sequence[float], candidate: Sequence[float], *, margin: float = 0.0) -> float | None:
-    """Exact one-sided p-value of the mean difference among all 2**S flips of the differences' signs (Fisher 1935).
+    """Exact one-sided p-value of a sign-flip test (Fisher 1935).
 
-    Assumes that the differences are distributed symmetrically about the margin; they need not be normal. Ties, up to
-    rounding, count against the candidate. None for fewer than 7 pairs (p could not reach 1 %), for more than 20, and
-    for values that are not finite.
+    It is the share of all 2**S choices of signs for the S differences (gain minus margin) that give at least the
+    measured mean. The test assumes that the differences are distributed symmetrically about the margin; they need not
+    be normal. Means that differ only by rounding count as equal. The result is None for fewer than 7 pairs (p could not
+    reach 1 %), for more than 20 pairs (too many choices), and for values that are not finite.
     """
     usable = len(record) == len(candidate) and not value_problems(record, candidate, [margin])
     if not usable or not FEWEST_SIGN_FLIPS <= len(record) <= MOST_SIGN_FLIPS:
@@ -145,10 +150,11 @@ def sign_flip_p(record: Sequence[float], candidate: Sequence[float], *, margin: 
 
 
 def estimate(record_S: Array, candidate_S: Array, design: Design) -> Estimate:
-    """Estimate each contest's mean gain for a design. Each arm needs at least two seeds.
+    """Estimate the mean gain of each contest (one candidate against the record).
 
-    `paired`: values at the same position are a pair. `stored`: independent arms with equal variances. `welch`:
-    independent arms with any variances (Welch 1947).
+    Record and candidate need two seeds or more. `design` says how their values are compared. `paired`: values at the
+    same position are a pair. `stored`: all values are independent, with the same variance. `welch`: all values are
+    independent, and the variances of record and candidate may differ (Welch 1947).
     """
     if design == "paired":
         num = candidate_S.shape[-1]
@@ -169,14 +175,14 @@ def estimate(record_S: Array, candidate_S: Array, design: Design) -> Estimate:
 
 
 def known_sigma(record_S: Array, candidate_S: Array, sigma: float) -> Estimate:
-    """Estimate each contest's mean gain if `sigma`, the standard deviation of a single value, is known."""
+    """Estimate each contest's mean gain for independent values whose standard deviation `sigma` is known."""
     error = sigma * math.sqrt(1 / record_S.shape[-1] + 1 / candidate_S.shape[-1])
     gain = record_S.mean(-1) - candidate_S.mean(-1)
     return Estimate(gain, np.full_like(gain, error), np.asarray(math.inf))
 
 
 def p_value(found: Estimate, margin: float) -> Array:
-    """One-sided p-value for a gain above the margin. NaN, which no test accepts, if the standard error is 0."""
+    """One-sided p-value for a gain above the margin. It is NaN if the standard error is 0; no test accepts NaN."""
     from scipy.special import stdtr
 
     usable = found.standard_error > 0
@@ -185,7 +191,10 @@ def p_value(found: Estimate, margin: float) -> Array:
 
 
 def bounds(found: Estimate, alpha: float) -> tuple[Array, Array]:
-    """Lower and upper bound of the gain, each one-sided at level `alpha`. Without variance, both equal the gain."""
+    """Lower and upper bound of the gain, each one-sided at level `alpha`.
+
+    If the standard error is 0, both bounds equal the gain.
+    """
     from scipy.special import stdtrit
 
     reach = -stdtrit(found.df, alpha) * found.standard_error
@@ -193,13 +202,16 @@ def bounds(found: Estimate, alpha: float) -> tuple[Array, Array]:
 
 
 def _deviation(values_S: Array, scale: Array | None = None) -> Array:
-    """Standard deviation over the seeds; 0 if rounding errors of numbers as large as `scale` could explain it."""
+    """Standard deviation over the seeds.
+
+    It is set to 0 if rounding of numbers as large as `scale` could be its only cause.
+    """
     scale = np.abs(values_S).max(-1) if scale is None else scale
     found = values_S.std(-1, ddof=1)
     return np.where(found > ROUNDING * scale, found, 0.0)
 
 
 def value_problems(*arms: Sequence[float]) -> tuple[str, ...]:
-    """The code `not_finite` if a value is NaN, infinite, or above 1e100 in size; else no code."""
+    """The reason code `not_finite` if a value is NaN, infinite or above 1e100 in absolute value; else no code."""
     usable = all(abs(value) <= LARGEST for arm in arms for value in arm)  # also false for NaN
     return () if usable else ("not_finite",)

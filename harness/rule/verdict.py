@@ -1,9 +1,10 @@
-"""Makes a verdict from pairs of runs. `run`, `submit`, `verify` and the benchmarks call the same pure functions.
+"""Makes a verdict from pairs of runs. The commands `run`, `submit` and `verify` call these functions.
 
-A candidate goes through two stages. The *screen* compares its first runs with the record's on public seeds. It drops
-the candidate or passes it on. The *confirmation* decides, on seeds that nobody chose. It makes a test after declared
-numbers of pairs (its *looks*). Each look accepts the candidate, rejects it, or asks for more pairs; the last look
-accepts or rejects. Earlier looks are always made again first, so more pairs cannot change a verdict.
+A candidate goes through two stages. The *screen* compares the candidate's first runs with the record's runs, on public
+seeds. It drops the candidate or passes it on to the *confirmation*, which decides, on seeds computed from the code of
+record and candidate. The confirmation makes tests, its *looks*, after numbers of pairs that the track's rule fixes.
+Each look accepts the candidate, rejects it, or asks for more pairs; the last look accepts or rejects. If pairs are
+added, the earlier looks are made again first, so a verdict cannot change.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ _DECISIONS: dict[int, Decision] = {1: "accepted", -1: "rejected", 0: "undecided"
 class Verdict(Strict):
     """The rule's decision about a set of pairs, with its numbers.
 
-    `gain`, `margin` and the interval are in nats per token in the lanes `loss` and `simplicity`. In the lane `speed`
-    they are logarithms of the time ratio record / candidate. Gain and interval are None before the first look (test),
-    and if the runs cannot be compared.
+    The lane is what the candidate claims to improve. `gain`, `margin` and the interval are in nats per token in the
+    lanes `loss` and `simplicity`. In the lane `speed` they are logarithms of the time ratio record / candidate. Gain
+    and interval are None before the first look (test), and if the runs cannot be compared.
     """
 
     decision: Decision
@@ -81,7 +82,7 @@ class Verdict(Strict):
     def used(
         self, records: Sequence[FinishedRun], candidates: Sequence[FinishedRun]
     ) -> tuple[tuple[FinishedRun, ...], tuple[FinishedRun, ...]]:
-        """The runs of both arms that the verdict uses. If the record's runs are stored ones, it uses all of them."""
+        """The runs of record and candidate that the verdict uses. All stored runs of the record are used."""
         count = len(records) if self.design == "stored" and self.pairs else self.pairs
         return tuple(records[:count]), tuple(candidates[: self.pairs])
 
@@ -90,9 +91,10 @@ def decide(pairs: Sequence[Pair], rule: Rule, *, added_statements: int, lane: La
     """The confirmation's verdict on `pairs`, which must be in the order in which their seeds were drawn.
 
     `added_statements` is the candidate's number of statements minus the record's. In the lanes `loss` and `speed` each
-    added statement raises the margin; removed statements do not lower it. A look uses as many of the first pairs as it
-    needs; further pairs wait for the next look. Raises LlmbenchError if the significance
-    levels of the track's looks do not fit its alpha. If all numbers are finite, it raises nothing else.
+    added statement raises the margin that the gain must exceed; removed statements do not lower it. A look (a test
+    after a fixed number of pairs) uses that many of the first pairs; the next look uses more pairs. Raises
+    LlmbenchError if the significance levels of the looks do not give the rule's false-accept rate alpha. If all numbers
+    are finite, it raises nothing else.
     """
     check_levels(rule)
     arms = [pair.record for pair in pairs], [pair.candidate for pair in pairs]
@@ -116,7 +118,7 @@ def _decide(
 
 
 def losses_of(runs: Sequence[FinishedRun]) -> list[float]:
-    """Val losses, nats per token."""
+    """The val loss of each run, in nats per token."""
     return [run.evaluation.val_loss for run in runs]
 
 
@@ -127,10 +129,11 @@ def weigh(
     records: Sequence[float],
     candidates: Sequence[float],
 ) -> Verdict:
-    """A verdict with the decision, reasons and numbers of the last look that has enough values.
+    """The verdict of the look (test) that decided or, if no look decided, of the last look with enough runs.
 
-    The first criterion is the claimed gain, the others are limits. The verdict states the correlation between
-    `records` and `candidates`. There must be enough pairs for the first look.
+    The first criterion is the claimed gain; the other criteria are limits on losses and times. `verdict` is a function
+    that makes a Verdict. `records` and `candidates` are losses, for the correlation that the verdict states. There must
+    be enough pairs for the first look.
     """
     blank = verdict(decision="undecided", reasons=("too_few_pairs",))
     lane, added, stored = blank.lane, blank.added_statements, rule.design == "stored"
@@ -166,7 +169,7 @@ def weigh(
 
 
 def _over_all_looks(rule: Looks, look: int, p: float) -> float:
-    """The p-value over all looks, given the p-value `p` of the last look reached."""
+    """The p-value over all looks, given `p`, the p-value at look number `look` alone."""
     if rule.design == "stored":  # a union bound over the looks
         return min(1.0, sum(rule.levels[: look - 1]) + p)
     return stage_wise_p(rule.looks, rule.levels, look, p)
@@ -187,8 +190,8 @@ def changes_nothing(records: Sequence[FinishedRun], candidates: Sequence[Finishe
 def screen(pairs: Sequence[Pair], rule: Rule, *, added_statements: int) -> Verdict:
     """The screen's verdict on the candidate's first runs, paired with the record's runs of the same seeds.
 
-    The verdict rejects, or says that more runs or a confirmation are needed. It never accepts. Only the lane `loss` has
-    a screen. Raises LlmbenchError if the track declares no screen.
+    The verdict rejects, or says that more runs or a confirmation are needed. It never accepts. Only candidates that
+    claim a lower loss have a screen. Raises LlmbenchError if the track's rule has no screen.
     """
     verdict = _verdict_for(rule, "loss", "screen", added_statements)
     if not rule.screen_looks or rule.noise_nats is None:
@@ -221,13 +224,13 @@ def screen(pairs: Sequence[Pair], rule: Rule, *, added_statements: int) -> Verdi
 def failed_verdict(
     code: FailureCode, reason: str, rule: Rule, *, added_statements: int, lane: Lane = "loss", stage: Stage
 ) -> Verdict:
-    """The verdict if a run failed. It has no numbers. A failed run of the candidate rejects the candidate."""
+    """The verdict, without a gain, if a run failed. Only a failed run of the candidate leads to a rejection."""
     decision: Decision = "rejected" if code in ("candidate_failed", "hopeless_start") else "undecided"
     return _verdict_for(rule, lane, stage, added_statements)(decision=decision, reasons=(code,), details=(reason,))
 
 
 def _verdict_for(rule: Rule, lane: Lane, stage: Stage, added_statements: int) -> Callable[..., Verdict]:
-    """A function that makes a verdict of decision, reasons and numbers. Its defaults are the values before any look."""
+    """A function that makes a Verdict. Numbers that it is not given have their values before the first look (test)."""
     return partial(
         Verdict,
         lane=lane,
@@ -245,7 +248,7 @@ def _verdict_for(rule: Rule, lane: Lane, stage: Stage, added_statements: int) ->
 def _deciding(
     lane: Lane, decision: Decision, criteria: Sequence[Criterion], findings: Sequence[Finding], *, is_last: bool
 ) -> tuple[str, ...]:
-    """The reason codes that decided or, for an undecided contest, say what is missing."""
+    """The reason codes of the decision or, if it is `undecided`, codes that say what is missing."""
     if decision == "accepted":
         return ("simpler_and_no_worse",) if lane == "simplicity" else ("gain_shown",)
     both = list(zip(criteria, findings, strict=True))
@@ -261,7 +264,7 @@ def _deciding(
 
 
 class Decided(NamedTuple):
-    """The verdict on the runs of two arms, and the runs that count."""
+    """The verdict on the runs of record and candidate, and the runs that it could use."""
 
     records: tuple[FinishedRun, ...]
     candidates: tuple[FinishedRun, ...]
@@ -280,10 +283,10 @@ def decide_arms(
     lane: Lane,
     stage: Stage,
 ) -> Decided:
-    """The verdict on the pairs before the first seed whose two runs did not both finish.
+    """The verdict on the pairs before the first seed for which a run is missing or did not finish.
 
-    If these pairs do not decide, a failed run does. Runs with the same seed are a pair. Seeds count in
-    the order of the runs.
+    If these pairs do not decide and a run failed, the failed run decides. Runs with the same seed are a pair. The pairs
+    are in the order of `records`.
     """
     if stage == "confirmation" and rule.design == "stored":
         check_levels(rule)
@@ -315,7 +318,7 @@ def decide_arms(
 
 
 def _pairs(records: Sequence[FinishedRun | FailedRun], candidates: Sequence[FinishedRun | FailedRun]) -> list[Pair]:
-    """The pairs before the first seed whose two runs did not both finish."""
+    """The pairs before the first seed for which a run is missing or did not finish."""
     arms, pairs = [{run.seed: run for run in runs} for runs in (records, candidates)], []
     for seed in dict.fromkeys(run.seed for run in (*records, *candidates)):
         record, candidate = (arm.get(seed) for arm in arms)

@@ -62,7 +62,7 @@ class LiveComparison:
         self._heartbeat.put(line)
 
     def __call__(self, event: Step | Verdict) -> None:
-        """Show one event. Called from several threads."""
+        """Show one event. Several threads may call this."""
         with self._guard:
             if isinstance(event, Verdict):
                 self._verdict = event
@@ -101,7 +101,7 @@ class LiveComparison:
         return found
 
     def _left(self) -> str:
-        """The usual time of a run, as `; a run takes about 40 s`; empty until a run has ended."""
+        """The usual time of a run as text, such as `; a run takes about 40 s`; empty text until a run has ended."""
         return f"; a run takes about {duration(statistics.median(self._seconds))}" if self._seconds else ""
 
     def _render(self) -> Table:
@@ -119,7 +119,7 @@ class LiveComparison:
 
 
 def _cells(settings: Settings, record: FinishedTrial | None, candidate: FinishedTrial | None) -> list[str]:
-    """Cells of a row: both numbers and the gain. The cell of a missing value is empty."""
+    """Cells of a row: the record's number, the candidate's and the gain. The cell of a missing value is empty."""
     cells = ["" if run is None else f"{run.value:.6g}" for run in (record, candidate)]
     if record is None or candidate is None:
         return [*cells, ""]
@@ -128,7 +128,7 @@ def _cells(settings: Settings, record: FinishedTrial | None, candidate: Finished
 
 
 def _rows(found: Comparison) -> list[list[str]]:
-    """One row for each seed: the numbers of both sides, the gain, the time ratio and further numbers."""
+    """One row for each seed: the numbers of record and candidate, the gain, the time ratio, the numbers of `--also`."""
     arms = {name: {run.seed: run for run in found.arm(name)} for name in found.seeds}
     seeds = dict.fromkeys(seed for name in found.seeds for seed in found.seeds[name] if seed in arms[name])
     rows = []
@@ -160,7 +160,7 @@ def comparison_runs(found: Comparison) -> Table:
 
 
 def comparison_facts(found: Comparison) -> list[tuple[str, str]]:
-    """(name, value) for both sides, the command if they share one, and each number behind the verdict."""
+    """(name, value) for the record, the candidate, the command if both have the same, and the verdict's numbers."""
     facts = [("record", arm_text(found.record)), ("candidate", arm_text(found.candidate))]
     if found.settings.run is not None:
         facts.append(("command", found.settings.run))
@@ -201,7 +201,7 @@ def comparison_markdown(found: Comparison) -> str:
 
 
 def compared_lines(found: Sequence[Compared]) -> list[str]:
-    """Lines about kept comparisons: for each its verdict, what was compared, and its file."""
+    """Lines about saved comparisons. For each comparison: its verdict, what was compared, and its file."""
     lines = []
     for one in found:
         gain = "" if one.gain is None else f", gain {one.gain:+.4g} over {plural(one.pairs, 'pair')}"
@@ -216,7 +216,10 @@ def compared_lines(found: Sequence[Compared]) -> list[str]:
 
 
 def draw_comparison(found: Comparison) -> Figure:
-    """A picture of each pair's two numbers, joined by a line. If runs have curves, each side's mean curve is below."""
+    """A picture of each pair's two numbers, joined by a line.
+
+    If the runs have learning curves, a panel below shows the mean curve of the record and that of the candidate.
+    """
     curves = {name: [run.curve for run in found.arm(name) if run.curve] for name in found.seeds}
     panels = 2 if all(curves.values()) else 1
     figure = new_figure(2.9 * panels)
@@ -247,7 +250,7 @@ def draw_comparison(found: Comparison) -> Figure:
 
 
 def _mean_curve(curves: Sequence[Sequence[tuple[float, float]]]) -> tuple[list[float], list[float]]:
-    """Steps that all curves have, and the mean of the curves at each of them."""
+    """Steps that all curves have, and the mean of the curves at each of these steps."""
     tables = [dict(curve) for curve in curves]
     steps = sorted(set.intersection(*map(set, tables)))
     return steps, [statistics.fmean(table[step] for table in tables) for step in steps]

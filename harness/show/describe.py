@@ -1,4 +1,4 @@
-"""Tables and sentences on tracks, variants, verdicts, the machine, and the routers of a mixture of experts."""
+"""Tables and sentences about tracks, variants, verdicts, the machine, and the routers of a mixture of experts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def variants_table(
     found: Mapping[str, Sequence[Standing]],
     unfiled: Mapping[tuple[str, str], Sequence[Judged]],
 ) -> Table:
-    """A table with one line for each variant: its newest submissions, and its newest verdict here that is not filed."""
+    """A table with one line for each variant: newest submissions, and newest verdict that is not submitted."""
     heads = ("variant", "stmts", "change and source", "standing")
     table = new_table(None, heads, left=(heads[0], *heads[2:]), whole=heads[:1])
     table.columns[2].overflow = table.columns[3].overflow = "fold"
@@ -59,7 +59,10 @@ def variant_facts(
     tracks: Sequence[Track],
     built: BuiltVariant | None,
 ) -> list[tuple[str, str]]:
-    """(name, value) for each fact about a variant: cost, what it can know of val, verdicts, command to judge it."""
+    """(name, value) for each fact about a variant: cost, verdicts, and the command that compares it with the record.
+
+    The fact `knowledge of val` is a bound on how far the variant could lower the val loss by storing the val text.
+    """
     place = f"models/variants/{source.path.name}"
     facts = [("cost", f"{source.cost} statements"), ("file", place), ("digest", source.digest)]
     facts += [("builds", f"on {built.track}, {built.num_params:,} parameters")] if built is not None else []
@@ -76,7 +79,7 @@ def variant_facts(
 
 
 def _short_standing(one: Standing) -> str:
-    """A variant's result as text: `holds pocket, provisional`, `negative on pocket`, `record on pocket, retracted`."""
+    """A variant's result as text, such as `negative on pocket` or `record on pocket, retracted`."""
     state, is_record = f", {one.state}" if one.state else "", one.kind == "record"
     if one.removed:
         return f"{'taken out of' if is_record else 'stays in'} the record of {one.track}{state}"
@@ -84,14 +87,14 @@ def _short_standing(one: Standing) -> str:
 
 
 def _unfiled_standing(one: Judged) -> str:
-    """An unfiled verdict as text: `rejected on pocket, on this machine, not filed`."""
+    """A verdict of this machine that is not submitted, as text: the decision and the track."""
     return f"{one.decision} on {one.track}, on this machine, not filed"
 
 
 def judged_sentence(one: Judged) -> str:
-    """A verdict as one line of text, for example:
+    """A verdict as one line of text:
 
-    `base+x against base, 2026-11-28, not filed: rejected by the screen (screened_out), gain -0.0012 over 4 pairs`
+    `base+x against base, 2026-11-28, submission 0044: rejected by the screen (screened_out), gain -0.0012 over 4 pairs`
     """
     filed = "not filed" if one.number is None else f"submission {one.number:04d}"
     lane = f" in the lane {one.lane}" if one.lane not in (None, "loss") else ""
@@ -131,7 +134,10 @@ def history_table(verdicts: Sequence[Judged]) -> Table:
 
 
 def _changed(one: Judged) -> str:
-    """The variants that the candidate adds to the record (`+x`) or removes (`-x`); its recipe without a record."""
+    """The variants that the candidate adds to the record (`+x`) or removes (`-x`).
+
+    Without a record, the candidate's recipe.
+    """
     if one.record is None:
         return one.candidate
     record, candidate = parse_recipe(one.record), parse_recipe(one.candidate)
@@ -158,7 +164,7 @@ def doctor_lines(found: Diagnosis) -> list[str]:
 
 
 def outlook_lines(outlooks: Sequence[TrackOutlook]) -> list[str]:
-    """One line for each reason why tracks cannot train here, and for each remark, with the names of the tracks."""
+    """One line for each reason why tracks cannot train here, and for each remark, with the names of these tracks."""
     found: dict[str, list[str]] = {}
     for outlook in outlooks:
         for reason in (*outlook.hindrances, *outlook.remarks):
@@ -167,7 +173,7 @@ def outlook_lines(outlooks: Sequence[TrackOutlook]) -> list[str]:
 
 
 def outlook_table(outlooks: Sequence[TrackOutlook]) -> Table:
-    """A table with the time that each track takes here: a run, and the shortest and longest screen and confirmation."""
+    """A table of times on this machine, for each track: a run, and the shortest and longest screen and confirmation."""
     heads = ("track", "trains\nhere", "a run", "runs at\na time", "screen", "confirmation", "estimated\nfrom")
     table = new_table(None, heads, left=(heads[0], heads[1], heads[-1]), whole=heads[:2])
     for one in outlooks:
@@ -227,7 +233,7 @@ def reported_table(track: Track) -> Table:
 
 
 def experts_table(recipe: str, runs: Sequence[FinishedRun]) -> Table | None:
-    """A table of the share of dev's tokens that each layer's router gives to each expert; None without experts.
+    """A table of the share of dev tokens that each layer's router gives to each expert; None if there are no experts.
 
     All numbers are means over the runs.
     """

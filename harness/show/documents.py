@@ -1,4 +1,6 @@
-"""The documents that `--json` prints: one pydantic model for each command. `llmbench schema` prints their schemas.
+"""The documents that `--json` prints: one pydantic model for each command.
+
+`llmbench schema` prints the JSON Schema of each document.
 
 Version 1 (2026-11) is the first `schema_version`. A new field does not change the version. Removing a field, or
 changing its meaning, makes a new version.
@@ -43,7 +45,7 @@ class Document(Strict, defer_build=True):
 
 
 class RunBaselineDocument(Document):
-    """`run baseline`: the runs of the record's recipe. Exit code 0, or 2 if a run failed."""
+    """`run baseline`: the runs of the record's recipe. Exit code: 0, or 2 if a run failed."""
 
     track: str
     exploratory: bool
@@ -53,7 +55,7 @@ class RunBaselineDocument(Document):
 
 
 class RunCandidateDocument(Document, Verdict):
-    """`run candidate`: the verdict and both recipes. Exit code 0 accepted, 3 rejected, 4 undecided."""
+    """`run candidate`: the verdict and both recipes. Exit codes: 0 accepted, 3 rejected, 4 undecided."""
 
     track: str
     exploratory: bool
@@ -70,7 +72,10 @@ class RunCandidateDocument(Document, Verdict):
 
 
 class CampaignDocument(Document):
-    """`campaign`: the outcomes of many candidates. Exit code 0 all judged, 4 some undecided or not started."""
+    """`campaign`: the outcomes of many candidates.
+
+    Exit codes: 0 if all candidates have a verdict, 4 if some are undecided or were not started.
+    """
 
     track: str
     record: str
@@ -84,13 +89,13 @@ class CampaignDocument(Document):
 
 
 class LadderDocument(Document, Ladder):
-    """`ladder`: ideas on several sizes of a track."""
+    """`ladder`: the gains of ideas on several sizes of a track."""
 
     track: str
 
 
 class SubmitDocument(Document):
-    """`submit`: the filed submission, and the text of the pull request."""
+    """`submit`: the new submission, and the text of the pull request."""
 
     folder: str
     submission: Submission
@@ -104,7 +109,7 @@ class SubmitDocument(Document):
 
 
 class RerunFindings(Repeat, title="Rerun"):
-    """The result of training a submission again. Exit code 0 confirmed, 3 refuted, 4 open."""
+    """The result of training a submission again. Exit codes: 0 confirmed, 3 refuted, 4 open (neither)."""
 
     claim: Verdict | None
     """The filed verdict; None if the submission files a track's base, and so has no verdict."""
@@ -118,7 +123,7 @@ class RerunFindings(Repeat, title="Rerun"):
 
 
 class ChallengeDocument(Document, RerunFindings):
-    """`challenge`: the result of a record's re-run, and the folder of the submission that holds it."""
+    """`challenge`: the result of training a record again, and the folder of the submission with these runs."""
 
     folder: str
     state: State
@@ -127,7 +132,10 @@ class ChallengeDocument(Document, RerunFindings):
 
 
 class VerifyDocument(Document):
-    """`verify`: problems and flags. Exit code 0 no problem, 3 problems, 4 problems only because the board changed."""
+    """`verify`: problems, and flags (notes for a reviewer about unusual things).
+
+    Exit codes: 0 no problem, 3 problems, 4 problems only because other submissions were merged in the meantime.
+    """
 
     ok: bool
     problems: Mapping[str, Sequence[str]]
@@ -148,15 +156,15 @@ class VerifyDocument(Document):
 
 
 class JudgeDocument(Document, Judgement):
-    """`judge`: the rule, applied to anyone's numbers. Exit code 0 accepted, 3 rejected, 4 undecided."""
+    """`judge`: the test's verdict on numbers from a file. Exit codes: 0 accepted, 3 rejected, 4 undecided."""
 
 
 class CompareDocument(Document, Comparison):
-    """`compare`: two versions of a trainer. Exit code 0 accepted, 3 rejected, 4 undecided."""
+    """`compare`: the verdict on two versions of a trainer. Exit codes: 0 accepted, 3 rejected, 4 undecided."""
 
 
 class InitDocument(Document):
-    """`init`: the files that it wrote."""
+    """`init`: the files that the command wrote."""
 
     files: tuple[str, ...]
 
@@ -174,13 +182,13 @@ class NoiseDocument(Document, NoiseReport):
 
 
 class AblateDocument(Document, Ablation):
-    """`ablate`: the contribution of each variant of a recipe, its price, and whether the contribution exceeds it."""
+    """`ablate`: how much each variant of a recipe lowers the loss, and whether that exceeds the price of its code."""
 
     track: str
 
 
 class PlanDocument(Document, ContestPlan):
-    """`plan`: how likely a gain is accepted, and what screen and confirmation cost."""
+    """`plan`: how likely a gain is accepted, and how many runs and how much time screen and confirmation take."""
 
     track: str
     gain: float
@@ -194,7 +202,7 @@ class LeaderboardDocument(Document):
 
 
 class HistoryDocument(Document):
-    """`history`: all verdicts of this machine and of the board, filed or not."""
+    """`history`: all verdicts that were made on this machine, submitted or not, and the verdicts of all submissions."""
 
     verdicts: tuple[Judged, ...]
     """The verdicts, newest first."""
@@ -217,14 +225,14 @@ class VariantEntry(Strict):
 
 
 class BuiltVariant(Strict):
-    """The model that a player built from the base and one variant."""
+    """The model that a player (the process that runs a variant's code) built from the base and one variant."""
 
     track: str
     num_params: Positive
 
 
 class VariantsDocument(Document):
-    """`variants`: all variants with their costs and results, and the reasons why files are refused."""
+    """`variants`: all variants with their costs and results, and the reason for each file that is refused."""
 
     built: BuiltVariant | None = None
     """If one variant is named: its model on the first CPU track on which it starts."""
@@ -255,7 +263,7 @@ class TracksDocument(Document):
 
 
 class DataInfoDocument(Document):
-    """`data info`: a track's source and splits."""
+    """`data info`: the source of a track's text, and its splits (train, dev, val)."""
 
     track: str
     source: dict[str, Any]
@@ -271,7 +279,7 @@ class DataInfoDocument(Document):
 
 
 class DataPrepareDocument(Document):
-    """`data prepare`: the folder that holds the tokens."""
+    """`data prepare`: the folder with the track's tokens."""
 
     track: str
     cache: str
@@ -303,7 +311,7 @@ DOCUMENTS = {
 
 
 def json_schema(command: str) -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of what `command --json` prints. Raises LlmbenchError for an unknown command."""
+    """JSON Schema (draft 2020-12) of the output of `command --json`. Raises LlmbenchError for an unknown command."""
     if command not in DOCUMENTS:
         raise LlmbenchError(
             f"there is no command '{command}' with --json{did_you_mean(command, DOCUMENTS)}; "

@@ -1,4 +1,4 @@
-"""Makes docs/ideas.md: each change that was judged on a track, what its source claims, and the result here."""
+"""Makes docs/ideas.md: for each idea with a verdict on a track, what its source claims and its result on the track."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ attempt on this track. It does not show what the idea does at another scale or w
 
 @dataclass(frozen=True)
 class Idea:
-    """One change of a record that was judged."""
+    """One change of a record, and the verdict on it."""
 
     row: Row
     notes: Notes
@@ -74,7 +74,7 @@ class Idea:
 
     @cached_property
     def cells(self) -> tuple[str, ...]:
-        """The cells of the columns HEADS as plain text, without the source."""
+        """The idea's cells in the table, as plain text, one for each column of HEADS."""
         row, is_time = self.row, self.price is None
         low, high = row.ci_low, row.ci_high
         interval = "" if self.chance is None else f"±{self.chance:.4f}"
@@ -138,7 +138,7 @@ def _read_idea(project: Project, board: Board, claim: Claim, row: Row) -> Idea:
 
 
 def _notes(project: Project, claim: Claim, name: str) -> Notes:
-    """Notes from the docstring of a variant's present file or, if that file changed or is gone, of its filed source."""
+    """Notes from the docstring of a variant's file or, if the file changed or is gone, of its submitted source."""
     path = claim.folder / "sources" / f"{name}.py"
     frozen = VariantSource(name, path, claim.sources[name])
     try:
@@ -155,8 +155,11 @@ def _join(notes: Iterable[Notes]) -> Notes:
 
 
 def draw_ideas(ideas: Sequence[Idea]) -> Figure:
-    """The picture of a track's best ideas. A bar shows the interval of a gain or, after a screen, one standard
-    deviation of chance to each side."""
+    """The picture of a track's best ideas.
+
+    A bar shows the confidence interval of a gain. A screen, the cheap first test, gives no interval; then the bar shows
+    one standard deviation of noise to each side.
+    """
     gains = []
     for idea in ideas:
         row = idea.row
@@ -171,7 +174,7 @@ def draw_ideas(ideas: Sequence[Idea]) -> Figure:
 
 
 def ideas_files(project: Project, board: Board) -> dict[str, str]:
-    """Path -> text of each file: docs/ideas.md, its pictures, and a picture of each track's history."""
+    """Path -> text of each file: docs/ideas.md, its pictures, and a picture of each track's records over time."""
     claims = [Claim(project.submissions / one.folder_name, one) for one in board.submissions]
     judged = [(claim, make_row(board, claim)) for claim in claims]
     ideas = read_ideas(project, board, judged)

@@ -43,9 +43,12 @@ characters."""
 
 
 def sparkline(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
-    """The values as a line of at most `width` block characters. Each is the mean of an equal share of the values.
+    """The values as a line of at most `width` block characters.
 
-    Heights are square roots, because on a linear scale a loss would look flat after its first fall.
+    Each character shows the mean of some neighbouring values.
+
+    The height of a character is the square root of the mean's position between the smallest mean (0) and the largest
+    (1). On a linear scale, a loss would look flat after its first steep fall.
     """
     if not values:
         return ""
@@ -70,10 +73,11 @@ class _Watched:
 
 
 class LiveRuns:
-    """Shows the progress of a RunStore's runs. Use it as the store's observer, and as a context manager around it.
+    """Shows the progress of a RunStore's runs. Give it to the store as observer, and use it as a context manager.
 
-    With `arms` (the two recipes of a contest) and `stages`, it also shows the progress of each stage, and the gain so
-    far. With a `stack` (a recipe, as in an ablation), other recipes are named by the variants that they leave out.
+    With `arms` (the recipes of record and candidate), it also shows the progress of each of the `stages` (screen,
+    confirmation), and the gain so far. With `stack`, a recipe of several variants, other recipes are named by the
+    variants of `stack` that they leave out.
     """
 
     def __init__(
@@ -108,11 +112,11 @@ class LiveRuns:
         self._live.stop()
 
     def expect(self, run_s: float | None, jobs: int) -> None:
-        """Set how long a run usually takes, in seconds, and how many train at a time, to estimate the time left."""
+        """Set how many seconds a run usually takes, and how many runs train at a time, to estimate the time left."""
         self._usual_time, self._jobs = UsualTime(run_s), jobs
 
     def __call__(self, run: RunIdentity, event: RunEvent) -> None:
-        """Show one event. Called from several threads."""
+        """Show one event. Several threads may call this."""
         with self._guard:
             self._usual_time.observe(event)
             key = (run.recipe, run.seed)
@@ -157,7 +161,7 @@ class LiveRuns:
         return "screen" if seed in self.track.seeds else "confirmation"
 
     def _gains(self, arms: Arms, stage: Stage) -> dict[int, float]:
-        """Seed -> the record's loss minus the candidate's, for the complete pairs of a stage, in their order."""
+        """Seed -> the record's loss minus the candidate's, for a stage's complete pairs, in the order of the pairs."""
         record, candidate = self._losses[arms.record], self._losses[arms.candidate]
         both = [seed for seed in self._places if seed in record and seed in candidate and self._stage(seed) == stage]
         return {seed: record[seed] - candidate[seed] for seed in both}
@@ -199,7 +203,7 @@ class LiveRuns:
         return f"{100 * share:.0f} %, loss {watched.losses[-1]:.3f}, {left} left"
 
     def _stage_lines(self) -> list[str]:
-        """One line for each stage of the contest: its progress, or what it waits for."""
+        """One line for each stage (screen, confirmation): its progress, or what it waits for."""
         if self.arms is None:
             return []
         begun = {self._stage(seed) for _, seed in (*self._running, *self._ended)}
@@ -214,7 +218,7 @@ class LiveRuns:
         return [self._stage_line(self.arms, "screen"), *[later] * ("confirmation" in self.stages)]
 
     def _stage_line(self, arms: Arms, stage: Stage) -> str:
-        """A line: complete pairs of the stage, pairs that its next decision needs, time left, and the gain so far."""
+        """A line about a stage: complete pairs, pairs needed for the next decision, time left, and gain so far."""
         rule, gains = self.track.rule, self._gains(arms, stage)
         looks = rule.screen_looks if stage == "screen" else rule.looks
         seeds = {seed for _, seed in (*self._running, *self._ended) if self._stage(seed) == stage}
@@ -228,7 +232,7 @@ class LiveRuns:
         return f"{stage}: {len(gains)} of {goal} pairs{left}{gain}"
 
     def _stage_seconds(self, runs: int) -> float | None:
-        """Seconds until `runs` runs have a score, including the unfinished ones; None if it cannot be estimated."""
+        """Seconds until `runs` more runs end, including runs that train now; None if no estimate is possible."""
         budget, run_s = self.track.budget.tokens, self._usual_time.run_s
         started = sum(watched.tokens for watched in self._running.values())
         if run_s is not None:
@@ -252,7 +256,8 @@ class LiveRuns:
     def _names(self, room: int) -> list[str]:
         """Names of the unfinished runs, in at most `room` characters each.
 
-        If they are too long, seeds are left out, and then the first variants.
+        If a name is too long, the seeds are left out of all names. If it is still too long, its first variants are left
+        out too.
         """
         runs = [*self._running]
         names = [self._name(recipe, seed) for recipe, seed in runs]
@@ -267,9 +272,9 @@ class LiveRuns:
 
 @contextmanager
 def live_preparation(console: Console, name: str) -> Iterator[Callable[[PreparationStep], None]]:
-    """Show progress while the track `name` is prepared: a bar on a terminal, or a log line every QUIET_S seconds.
+    """Show progress while the data of track `name` is prepared: a bar, or a log line every QUIET_S seconds.
 
-    Yields the function that takes each step of the preparation.
+    The bar needs a terminal. Yields a function, which must be called with each step of the preparation.
     """
     text = f"{name}: starting"
     bar = (
@@ -294,7 +299,7 @@ def live_preparation(console: Console, name: str) -> Iterator[Callable[[Preparat
 
 
 def _result_text(result: FinishedRun | FailedRun, *, reused: bool) -> str:
-    """A run's score and rate as text, or why it has no score."""
+    """A run's val loss, time and speed as text, or why the run has no val loss."""
     if isinstance(result, FinishedRun):
         rate = result.training.tokens / max(result.training.train_s, 1e-9)
         how = "trained before" if reused else f"{result.training.train_s:.1f} s, {rate:,.0f} tok/s"

@@ -32,8 +32,9 @@ Line = tuple[float, float, float, float]
 def draw_history(rows: Sequence[Row]) -> Figure:
     """A picture of one track's history: the record's val loss as labelled steps, other submissions as hollow points.
 
-    If there is a record of the lane `speed`, a second panel shows the record's training time divided by that of the
-    track's base. It is the product of the measured ratios, because times of different machines cannot be compared.
+    If a record was accepted because it is faster (lane `speed`), a second panel shows the record's training time
+    divided by that of the track's base. This number is the product of the measured time ratios between successive
+    records, because times on different machines cannot be compared.
     """
     rows = sorted((row for row in rows if row.kind != "challenge"), key=lambda row: row.number)
     times = _relative_times(rows)
@@ -89,8 +90,9 @@ def _stands(row: Row) -> bool:
 def draw_cost(rows: Sequence[Row], added: Mapping[int, int], loss_per_statement: float) -> Figure:
     """A picture of gains, in nats per token, against added statements, with intervals.
 
-    The line is the price that a gain must exceed. `added` maps a row's number to the statements that its candidate
-    adds to the record. The lane `speed` is left out, because its gains are times.
+    The dashed line is the price of the added code, which a gain must exceed. `added` maps the number of a submission to
+    the number of statements that its candidate adds to the record. Submissions that claim a shorter time (lane `speed`)
+    are left out, because their gains are not in nats.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -124,7 +126,7 @@ def draw_cost(rows: Sequence[Row], added: Mapping[int, int], loss_per_statement:
 
 
 class Gain(NamedTuple):
-    """One line of `draw_gains`, in nats per token."""
+    """One line in the picture of `draw_gains`. All numbers are in nats per token."""
 
     name: str
     gain: float
@@ -146,8 +148,9 @@ def draw_gains(
     """A picture of ideas, the best first: each gain with its interval, and a tick at the price that it must exceed.
 
     Points of accepted ideas are filled, all others are hollow. Ideas that only had a screen (a cheap test on few seeds)
-    have faint points. A point far below zero is drawn at the edge, with its gain as a number. `words` are the legend's
-    names for accepted ideas, for ideas that a confirmation did not accept, and for those that only had a screen.
+    have faint points. A point far below zero is drawn at the left edge, with its gain as a number. `words` are the
+    legend's texts for accepted ideas, for ideas that a confirmation did not accept, and for ideas that only had a
+    screen.
     """
     gains = sorted(gains, key=lambda one: -one.gain)
     figure = new_figure(1.2 + 0.165 * max(4, len(gains)))
@@ -181,7 +184,7 @@ def draw_gains(
 
 
 def to_svg(draw: Callable[[], Figure], label: str | None = None) -> str:
-    """A picture as SVG: a file or, with `label`, a part of a page. It follows the reader's theme, light by default."""
+    """A picture as SVG: a file or, with `label`, a part of a page. Its colours follow a light or dark theme."""
     from harness.show.svg import render
 
     with style():
@@ -189,9 +192,9 @@ def to_svg(draw: Callable[[], Figure], label: str | None = None) -> str:
 
 
 def _places(rows: Sequence[Row]) -> dict[int, float]:
-    """Number of a submission -> its place on the axis, in days since year 1.
+    """Number of a submission -> its place on the time axis, in days since year 1.
 
-    The submissions of one day are spread over that day in their order.
+    The submissions of one day are spread over that day, in the order of their numbers.
     """
     found = {}
     for row in rows:
@@ -207,7 +210,7 @@ def _places(rows: Sequence[Row]) -> dict[int, float]:
 
 
 def _relative_times(rows: Sequence[Row]) -> dict[int, float]:
-    """Number of a submission -> training time of its recipe divided by the base's in the track's first submission."""
+    """Number of a submission -> training time of its recipe, divided by the time of the track's base."""
     by_recipe: dict[str, float] = {}
     found = {}
     for row in rows:
@@ -221,7 +224,7 @@ def _relative_times(rows: Sequence[Row]) -> dict[int, float]:
 def _place_labels(axes: Axes, points: Sequence[tuple[float, float, Row]], lines: Sequence[Line]) -> None:
     """Write a label such as `2 +idea` beside each point, where the label covers no point, other label or line.
 
-    If there is no room, only the number is written, or nothing. The first points get their labels first.
+    If there is no room, only the number is written, or nothing. Labels are placed in the order of `points`.
     """
     from matplotlib.transforms import Bbox
 

@@ -32,7 +32,7 @@ TOO_SLOW = ("too_slow", "slow_evaluation")
 
 
 def look_line(contest: Contest, look: int, rule: Rule, jobs: int, run_s: float | None) -> str:
-    """A line: how many runs the next decision needs and, if a run takes `run_s` seconds, about how long they take."""
+    """A line: how many runs the next decision needs and, if the time of a run is known, about how long they take."""
     stage, known = contest.verdict.stage, [*contest.records, *contest.candidates]
     arms = trained_arms(rule, stage)
     runs = f"run{'' if look == 1 else 's'} of the candidate" if arms == 1 else "pairs on new seeds"
@@ -46,7 +46,7 @@ def look_line(contest: Contest, look: int, rule: Rule, jobs: int, run_s: float |
 
 
 def look_verdict_line(verdict: Verdict) -> str:
-    """A line with the numbers of a contest that is not decided yet, and the reason codes."""
+    """A line with the numbers and the reason codes of a verdict that is not final yet."""
     facts = dict(evidence(verdict))
     shown = [f"{name} {facts[name]}" for name in ("gain", "gain beyond its margin", "margin", "p") if name in facts]
     return f"{verdict.stage}, {plural(verdict.pairs, 'pair')}: {', '.join(shown)}: {', '.join(verdict.reasons)}"
@@ -70,7 +70,7 @@ def outcome_sentence(outcome: Outcome, again: Verdict) -> str:
 
 
 def repeat_lines(repeat: Repeat) -> list[str]:
-    """Lines about the result of training a track's base again, on the seeds of the submission that filed it."""
+    """Lines about the result of training a track's base again, on the same seeds as in its submission."""
     if not repeat.differs:
         equal = "the same numbers to the bit" if repeat.outcome == "confirmed" else "other numbers"
         return [f"{repeat.outcome.upper()}: the same code on the same machine and packages gave {equal}."]
@@ -89,7 +89,10 @@ def repeat_lines(repeat: Repeat) -> list[str]:
 
 
 def judgement_facts(judgement: Judgement) -> list[tuple[str, str]]:
-    """(name, value) for each number of a judgement, with four significant digits. `--json` has all digits."""
+    """(name, value) for each number that `llmbench judge` computed, with four significant digits.
+
+    `--json` has all digits.
+    """
     facts: list[tuple[str, str]] = [("test", judgement.test)]
     over = " over all looks" if judgement.looks else ""
     if judgement.looks and judgement.decision == "undecided":  # p may be below alpha, as one look has a lower level
@@ -112,7 +115,10 @@ def judgement_facts(judgement: Judgement) -> list[tuple[str, str]]:
 
 
 def _look_of(judgement: Judgement) -> str:
-    """The look that was reached, as text: `2 of 3, after 5 (declared: 3, 5, 8); the next one needs 8`."""
+    """The last look (test) that was made, as text: `2 of 3, after 5 (declared: 3, 5, 8); the next one needs 8`.
+
+    This means: the second of three looks was made, after 5 values.
+    """
     declared = ", ".join(map(str, judgement.looks))
     reached = f", after {judgement.looks[judgement.look - 1]}" if judgement.look else ""
     line = f"{judgement.look} of {len(judgement.looks)}{reached} (declared: {declared})"
@@ -150,10 +156,10 @@ def duration(seconds: float) -> str:
 def check_lines(
     found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]], knowledge: Mapping[str, float]
 ) -> list[str]:
-    """Lines about what `verify` found: the problems and flags of each submission or file, and the counts at the end.
+    """Lines about what `verify` found: problems and flags (notes for a reviewer), and the counts at the end.
 
-    Submissions with problems come last, so that they stay visible in a terminal. `knowledge` maps a submission to the
-    most that its sources can know of val, in nats per token.
+    Submissions with problems come last, so that they stay visible in a terminal. `knowledge` maps a submission to a
+    bound, in nats per token, on how far its sources could lower the val loss by storing the val text.
     """
     lines = []
     for name, problems in sorted(found.items(), key=lambda item: bool(item[1])):
@@ -189,7 +195,7 @@ def check_markdown(
 
 
 def _check_counts(found: Mapping[str, Sequence[str]], flags: Mapping[str, Sequence[Flag]]) -> str:
-    """The counts of a check as text: `5 checked, 0 failed, 1 flag for review`."""
+    """The counts of what `verify` found, as text: `5 checked, 0 failed, 1 flag for review`."""
     failed, count = sum(map(bool, found.values())), sum(map(len, flags.values()))
     return f"{len(found)} checked, {failed} failed, {count} flag{'' if count == 1 else 's'} for review"
 
@@ -199,7 +205,7 @@ def _flag_sentence(flag: Flag) -> str:
 
 
 def noise_lines(report: NoiseReport, track: Track) -> list[str]:
-    """Lines with the results of a noise study, to be shown below its table."""
+    """Lines with the results of a noise study (how much gains vary by chance), to be shown below its table."""
     num, unit = len(report.variants), f"{report.noise_nats:.2g}"
     if report.declared_nats is None:
         advice = f"the track has no noise_nats, so it has no screen; write noise_nats = {unit} into its file"
@@ -236,7 +242,7 @@ def noise_lines(report: NoiseReport, track: Track) -> list[str]:
 
 
 def _stored_design_line(found: StoredDesign, rule: Rule) -> str:
-    """A line that says whether the study supports stored runs of the record instead of pairs, and what is missing."""
+    """A line that says whether stored runs of the record may replace pairs, by this noise study, or what is missing."""
     declared = "the track compares pairs" if rule.stored_runs is None else "the track compares with them"
     numbers = (
         f"the variants' runs spread {found.spread_ratio:.2f} times as much as the base's, {found.df} degrees of freedom"
@@ -252,7 +258,7 @@ def _stored_design_line(found: StoredDesign, rule: Rule) -> str:
 
 
 def plan_lines(plan: ContestPlan, track: Track, statements: int) -> list[str]:
-    """Lines with the assumptions of a plan, to be shown below its table."""
+    """Lines with the assumptions behind the table of `llmbench plan`, to be shown below it."""
     lines = [
         f"means over simulated contests; the difference of a pair has normal noise with a standard deviation of "
         f"{plan.noise_nats:g} nats"

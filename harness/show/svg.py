@@ -1,7 +1,8 @@
-"""Writes figures as small SVG files: a matplotlib renderer that joins all shapes of one style, and writes no ids.
+"""Writes figures as small SVG files: a matplotlib renderer that joins all shapes of one style into one path.
 
-Lengths are in whole pixels; a picture is 1,008 pixels wide, the same as its PNG. Text stays text, and is drawn above
-all shapes. Colours of the palette in `harness.board.curves` follow the reader's light or dark theme; others are fixed.
+Lengths are in whole pixels; a picture is 1,008 pixels wide, the same as its PNG. Text is written as text, not as
+outlines, above all shapes. Colours of the palette in `harness.board.curves` follow the reader's light or dark theme;
+other colours are fixed.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ SHEET = (
 
 
 def render(figure: Figure, label: str | None = None) -> str:
-    """A figure as an SVG file or, with `label`, as an element of a page that includes SHEET.
+    """A figure as an SVG file or, with `label`, as an element of a page with the style sheet SHEET.
 
     Screen readers read `label` aloud.
     """
@@ -142,7 +143,7 @@ class _Renderer(RendererBase):
         self._texts[" ".join(attributes)].append(f"<text {place}>{escape(s)}</text>")
 
     def _add(self, data: str, gc: GraphicsContextBase, face: Any, width: float) -> None:
-        """Add path data to the path of its style."""
+        """Add path data to the path that has all shapes of this style."""
         stroke = gc.get_rgb() if width else None
         attributes = _paint(stroke, face)
         if _visible(stroke) and width != self.points_to_pixels(LINE_WIDTH):
@@ -156,7 +157,7 @@ class _Renderer(RendererBase):
 
 
 def _paint(stroke: Any = None, fill: Any = None) -> list[str]:
-    """SVG attributes for the colours of a stroke and a filling. Colours of the palette become classes."""
+    """SVG attributes for the colours of a stroke and a filling. Colours in NAMES become CSS classes."""
     classes, attributes = list[str](), list[str]()
     for what, color, mark in (("stroke", stroke, ""), ("fill", fill, "f")):
         if not _visible(color):

@@ -58,7 +58,7 @@ def new_table(
 def columns_that_fit(
     columns: Iterable[Sequence[str]], width: int, give_way: Sequence[str]
 ) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Heads and rows of a table of at most `width` characters. Each of `columns` is a head and its cells.
+    """Heads and rows of a table of at most `width` characters. Each column is its head, followed by its cells.
 
     If the table is too wide, the columns named in `give_way` are left out one after the other, until it fits.
     """
@@ -88,8 +88,8 @@ GIVE_WAY = ("date", "params", "stmts", "time", "pairs")  # columns left out on a
 def board_tables(rows: Sequence[Row], width: int, newest: int | None = None) -> list[Table]:
     """The tables of the leaderboard, for a terminal of `width` characters.
 
-    Each table has at most the `newest` rows. Rows of earlier versions of a track are dimmed. All tables have the same
-    columns. Only the column `change` wraps; if a table is still too wide, columns are left out.
+    Each table has at most `newest` rows, the newest ones. Rows of earlier versions of a track are dimmed. All tables
+    have the same columns. Only the column `change` wraps; if a table is still too wide, columns are left out.
     """
     parts = sections(rows)
     shown = [row for *_, found in parts for row in found[:newest]]
@@ -150,7 +150,7 @@ def _pieces(recipe: str) -> list[str]:
 
 
 def comparison_table(record: str, candidate: str, rows: Sequence[Comparison], width: int) -> Table:
-    """The table of a metric without and with the change, for a terminal of `width` characters.
+    """A table with a line for each metric, without and with the change, for a terminal of `width` characters.
 
     A star marks the better value of each line.
     """
@@ -168,7 +168,10 @@ def comparison_table(record: str, candidate: str, rows: Sequence[Comparison], wi
 
 
 def noise_table(report: NoiseReport, track: str) -> Table:
-    """A table of a noise study, with one line for each variant. Standard deviations are in nats per token."""
+    """A table of a noise study (how much gains vary by chance), with one line for each variant.
+
+    Standard deviations are in nats per token.
+    """
     heads = ("variant", "pairs", "mean gain", "deviation:\nbase", "variant", "paired", "correlation")
     table = new_table(f"noise of {track}, nats per token", heads, left=heads[:1], whole=heads[:1])
     for one in report.variants:
@@ -181,7 +184,10 @@ def noise_table(report: NoiseReport, track: str) -> Table:
 
 
 def plan_table(plan: ContestPlan, track: str) -> Table:
-    """A table with one line for each true gain that is assumed. Costs are means over all simulated contests."""
+    """A table with one line for each true gain that is assumed.
+
+    Numbers of runs and times are means over all simulated comparisons.
+    """
     stages = ("screen", "confirmation", "both")
     heads = ("gain", "passes\nthe screen", "accepted", *(f"{stage}\nruns, time" for stage in stages))
     table = new_table(f"what to expect on {track}", heads, whole=heads)

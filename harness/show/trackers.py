@@ -1,7 +1,7 @@
-"""Sends curves and scores of runs to experiment trackers, from this process.
+"""Sends curves and scores of runs to experiment trackers such as TensorBoard.
 
-Each tracker gets the store's events in a thread of its own. So a tracker that fails or hangs loses its own log, but
-never a run. To add a tracker, write a function that opens a page, and an entry in TRACKERS.
+Each tracker runs in a separate thread. Therefore, if a tracker fails or hangs, its log is incomplete, but no run is
+lost. To add a tracker, write a function that opens the page of a run, and add the function to TRACKERS.
 """
 
 from __future__ import annotations
@@ -46,8 +46,10 @@ Tracker = Callable[[str, str, Config], Page]
 
 
 def open_tensorboard(folder: Path, name: str, key: str, config: Config) -> Page:
-    """A page of TensorBoard: a folder with event files, under `folder`. `tensorboard --logdir FOLDER` shows them
-    (tensorflow.org/tensorboard)."""
+    """A page of TensorBoard: a folder with event files, under `folder`.
+
+    `tensorboard --logdir FOLDER` shows the page (tensorflow.org/tensorboard).
+    """
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -64,7 +66,7 @@ def open_tensorboard(folder: Path, name: str, key: str, config: Config) -> Page:
 
 
 def open_wandb(folder: Path, name: str, key: str, config: Config) -> Page:
-    """A page of Weights & Biases, configured by its own environment variables (docs.wandb.ai).
+    """A page of Weights & Biases. The environment variables in docs.wandb.ai configure it.
 
     With WANDB_MODE=offline nothing is sent.
     """
@@ -86,7 +88,10 @@ def open_wandb(folder: Path, name: str, key: str, config: Config) -> Page:
 
 
 def open_trackio(folder: Path, name: str, key: str, config: Config) -> Page:
-    """A page of Trackio, local unless its own environment variables say otherwise (huggingface.co/docs/trackio)."""
+    """A page of Trackio, which is local unless Trackio's environment variables name another place.
+
+    The variables are in huggingface.co/docs/trackio.
+    """
     import trackio
 
     options: dict[str, Any] = {"resume": "allow", "embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
@@ -133,7 +138,7 @@ class Logbook:
                 writer.close()
 
     def __call__(self, run: RunIdentity, event: RunEvent) -> None:
-        """Send one event. Called from several threads; never waits for a tracker and never raises."""
+        """Send one event. Several threads may call this. It never waits for a tracker and never raises an exception."""
         name = f"{run.track} {run.recipe} seed-{run.seed}"
         match event:
             case Step():
@@ -148,7 +153,7 @@ class Logbook:
                 self._send(name, run, None, {})
 
     def log_verdict(self, run: RunIdentity, verdict: Verdict) -> None:
-        """Send the verdict's numbers as a separate page. `run` is a run of the candidate."""
+        """Send the verdict's numbers as a separate page. `run`, a run of the candidate, gives the page its name."""
         numbers = {"gain", "margin", "ci_low", "ci_high", "p_value", "time_ratio", "correlation"}
         values = verdict.model_dump(include=numbers, exclude_none=True)
         name = f"{run.track} {run.recipe} verdict"
@@ -161,7 +166,7 @@ class Logbook:
 
 
 class _Writer:
-    """Feeds one tracker from a thread of its own."""
+    """Sends numbers to one tracker, in a separate thread."""
 
     def __init__(self, name: str, tracker: Tracker, warn: Callable[[str], None]) -> None:
         self.name, self.tracker, self.warn = name, tracker, warn
@@ -212,8 +217,8 @@ def _config(run: RunIdentity) -> dict[str, Any]:
 
 
 def open_logbook(names: Sequence[str], project: Project, track: Track, warn: Callable[[str], None]) -> Logbook:
-    """A logbook for the trackers that the user named. Without names it does nothing.
+    """A logbook for the trackers that the user named. If `names` is empty, the logbook does nothing.
 
-    Raises LlmbenchError for an unknown or missing tracker, before anything is trained.
+    Raises LlmbenchError if a name is unknown or a tracker's package is missing, before anything is trained.
     """
     return Logbook({name: make_tracker(name, project) for name in dict.fromkeys(names)}, track, warn)

@@ -56,7 +56,7 @@ def canonical_text(text: str) -> str:
 
 @lru_cache(maxsize=256)
 def tree_digest(text: str) -> str:
-    """SHA-256 of the syntax tree as text, in a format of our own, because `ast.dump` depends on Python's version.
+    """SHA-256 of the syntax tree, written by `_written`, because the output of `ast.dump` depends on Python's version.
 
     Raises LlmbenchError if the text is not Python.
     """
@@ -67,7 +67,10 @@ def tree_digest(text: str) -> str:
 
 
 def _written(value: object) -> str:
-    """A tree as text: a node is `(Kind field=value ...)`. Empty fields, which Python versions add, are left out."""
+    """A tree as text: a node is `(Kind field=value ...)`.
+
+    Empty fields are left out, because newer Python versions add some.
+    """
     if isinstance(value, ast.AST):
         given = ((name, getattr(value, name, None)) for name in value._fields if name not in SILENT)
         # A constant is written even if it is None, because that is its value.

@@ -1,8 +1,8 @@
 """Checks a variant's source before any of it runs, so that a reviewer can trust what the file shows.
 
-The text must contain no invisible or look-alike characters, name where its idea comes from, import only listed modules,
-and be too small to hold much of the training text. A run does not depend on this check to be safe, because the process
-that runs a variant is confined and holds no data that the variant must not see (docs/threat-model.md).
+The text must not contain invisible or look-alike characters. It must say where its idea comes from, import only the
+modules in MODULES, and be too small to contain much of the training text. A run is safe without this check, because the
+process that runs a variant is confined and has no data that the variant must not see (docs/threat-model.md).
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 
 def check_source(text: str, path: Path) -> None:
-    """Check a variant's source. Raises LlmbenchError, which names the line and the fix, for the first problem."""
+    """Check a variant's source.
+
+    Raises LlmbenchError for the first problem; the message names the line and says what to do.
+    """
     size = len(text.encode(errors="replace"))
     if size > MAX_FILE_BYTES:
         raise LlmbenchError(f"{path}: {size:,} bytes, but a variant may have at most {MAX_FILE_BYTES:,}; shorten it")
@@ -76,7 +79,7 @@ def check_source(text: str, path: Path) -> None:
 def _check_letters(text: str, path: Path) -> None:
     """Refuse invisible characters (CVE-2021-42574) and, outside comments, letters that are not ASCII.
 
-    With such characters a reviewer could see other code than Python reads.
+    With such characters, the code that a reviewer sees could differ from the code that Python runs.
     """
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         for letter in line:
@@ -123,7 +126,7 @@ def _parse(text: str, path: Path) -> ast.Module:
 
 
 def _problems(node: ast.AST) -> Iterator[str]:
-    """Yields the problems of one node, each as the part of an error's sentence that follows file and line."""
+    """Yields a text for each problem of one node. An error message is file, line and this text."""
     match node:
         case ast.Import():
             yield from (_not_listed(alias.name) for alias in node.names if not _listed(alias.name))
@@ -190,7 +193,7 @@ def _names(node: ast.AST) -> Iterator[str]:
 
 
 def _check_totals(tree: ast.Module, path: Path) -> None:
-    """Raises LlmbenchError if the file is large enough to hold weights or parts of a text."""
+    """Raises LlmbenchError if the file has so many numbers, strings or names that they could be weights or a text."""
     dropped = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings among them
     constants = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and node not in dropped]
     strings = [value for value in constants if isinstance(value, str | bytes)]
@@ -212,9 +215,9 @@ def _check_totals(tree: ast.Module, path: Path) -> None:
 def knowledge_nats(text: str) -> float:
     """Upper bound, in nats, on how far a variant could lower the total loss on val by storing val in its source.
 
-    `text` is the source. A file of n bytes can distinguish at most 256 ** n texts, so it gains at most n log 256 nats.
-    Here n is the smaller of the code's raw and compressed size, without comments, docstring and layout. Assumption: the
-    code does not read its own file.
+    `text` is the source. A file of n bytes can distinguish at most 256 ** n texts, so it can lower the total loss by at
+    most n log 256 nats. Here n is the code's size, raw or compressed, whichever is smaller, without comments, docstring
+    and layout. Assumption: the code does not read its own file.
     """
     try:
         body = ast.parse(text).body

@@ -1,8 +1,9 @@
 """Finds conflicts: two variants of a recipe that replace the same part of the model, optimizer or schedule.
 
-A variant sets a factory, a function that makes a part. It replaces the earlier factory unless it calls that factory. An
-optimizer can be replaced although its factory is called, because a variant may build another optimizer from its
-parameter groups. A field of a config is replaced if its new value does not depend on the old one.
+A variant can set a factory, a function that makes a part. The new factory replaces the factory of an earlier variant
+unless it calls that factory. A new factory of optimizers may call the earlier factory but build other optimizers from
+the same parameter groups; that is a conflict too. A field of ModelConfig or OptimConfig is replaced if its new value
+does not depend on its old value.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ NOT_OVERRIDDEN = frozenset({"__module__", "__doc__", "__qualname__", "__firstlin
 
 
 class Traced:
-    """Wraps a factory that a variant set. Records whether it was called and the optimizers that it returned."""
+    """Wraps a factory that a variant set. Records whether it was called, and which optimizers the factory returned."""
 
     def __init__(self, factory: Callable[..., Any], variant: str, component: str) -> None:
         self.factory, self.variant, self.component, self.used = factory, variant, component, False
@@ -49,15 +50,15 @@ class Traced:
 
     @property
     def made(self) -> list[Any]:
-        """The optimizers that this factory made itself, without those that the earlier factory returned."""
+        """The optimizers that this factory made, without optimizers that the factory before it returned."""
         given = [] if self.earlier is None else self.earlier.returned
         return [one for one in self.returned if not any(one is other for other in given)]
 
 
 def check_used(traces: Sequence[Traced], component: str, advice: str) -> None:
-    """Raises LlmbenchError if a variant's factory of `component` is called, but that of the variant before is not.
+    """Raises LlmbenchError if a factory of `component` is called, but the factory of the variant before it is not.
 
-    `advice` is the end of the message, which says how the later variant can keep the earlier one.
+    `advice` is the end of the message, which says how the later variant can keep what the earlier variant made.
     """
     own = [trace for trace in traces if trace.component == component]
     for trace, later in itertools.pairwise(own):
@@ -66,7 +67,7 @@ def check_used(traces: Sequence[Traced], component: str, advice: str) -> None:
 
 
 def conflict(first: str, second: str, what: str, advice: str) -> LlmbenchError:
-    """The error that variant `second` replaces `what` of variant `first`."""
+    """The error which says that variant `second` replaces the part `what`, which variant `first` set."""
     return LlmbenchError(
         f"variants '{first}' and '{second}' conflict: both replace {what}; leave one out, or let '{second}' {advice}"
     )
@@ -104,7 +105,7 @@ def checked_optimizer(last: Traced) -> Callable[..., Any]:
 
 
 def _misfit(chain: Sequence[Traced], error: Exception) -> LlmbenchError | None:
-    """The error to raise if a factory failed on another variant's optimizers; None if it failed for another reason."""
+    """The error to raise if another variant's optimizers made a factory fail; None if there is another cause."""
     failed = next((place for place, trace in enumerate(chain) if trace.used and not trace.returned), 0)
     givers = [trace.variant for trace in chain[:failed] if trace.made]
     if not givers or isinstance(error, LlmbenchError):
@@ -142,10 +143,10 @@ def check_schedules(parts: Parts, traces: Sequence[Traced]) -> None:
 
 
 def check_muon(variant: str, before: type, after: type, setters: dict[str, str]) -> None:
-    """Record in `setters` that `variant` overrides parts of Muon: name of the part -> variant.
+    """Add to `setters` the attributes of Muon that `variant` overrides: name of the attribute -> variant.
 
-    Raises LlmbenchError if it replaces a part that an earlier variant overrides. A method that calls `super()` extends
-    the earlier method; any other method replaces it.
+    Raises LlmbenchError if `variant` replaces an attribute that an earlier variant overrides. A method that calls
+    `super()` extends the earlier method; any other method replaces it.
     """
     added = [cls for cls in after.__mro__ if cls not in before.__mro__]
     own = {name: value for cls in reversed(added) for name, value in vars(cls).items() if name not in NOT_OVERRIDDEN}
@@ -165,7 +166,10 @@ def _names_in(value: Any) -> tuple[str, ...]:
 
 
 def check_rates(traces: Sequence[Traced], muon: type, optimizers: Sequence[Any]) -> None:
-    """Raises LlmbenchError if a variant's `lr_scale` or `muon` is replaced, or if no optimizer uses it."""
+    """Raises LlmbenchError if the optimizers do not use each variant's `lr_scale` and `muon`.
+
+    The cause may be a later variant, which replaces the `lr_scale` of an earlier one without calling it.
+    """
     check_used(traces, "lr_scale", "multiply by `parts.lr_scale(name, parameter)`")
     for trace in traces:
         unused = trace.component == "lr_scale" and not trace.used
@@ -177,7 +181,7 @@ def check_rates(traces: Sequence[Traced], muon: type, optimizers: Sequence[Any])
 
 
 def changed_fields(before: Parts, after: Parts) -> Iterator[tuple[str, Any]]:
-    """Yields name and new value of each config field that differs, such as (`optim.muon_lr`, 0.1)."""
+    """Yields name and new value of each config field that `after` changes, such as (`optim.muon_lr`, 0.1)."""
     for config in CONFIGS:
         old, new = getattr(before, config), getattr(after, config)
         for field in fields(old):
@@ -188,10 +192,10 @@ def changed_fields(before: Parts, after: Parts) -> Iterator[tuple[str, Any]]:
 def check_configs(
     variant: str, before: Parts, after: Parts, setters: dict[str, str], on_base: Callable[[], tuple[Parts, Parts]]
 ) -> None:
-    """Record in `setters` the config fields that `variant` sets: name of the field -> variant.
+    """Add to `setters` the config fields that `variant` sets: name of the field -> variant.
 
-    Raises LlmbenchError if it ignores a value that an earlier variant set, that is, if it sets the same value without
-    the earlier variants. `on_base` returns the base, and the base with `variant` alone.
+    Raises LlmbenchError if `variant` ignores a value that an earlier variant set, that is, if it sets the same value
+    when it is applied alone. `on_base` returns the base, and the base with `variant` alone.
     """
     changed = dict(changed_fields(before, after))
     if setters.keys() & changed.keys():

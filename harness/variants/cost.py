@@ -1,9 +1,12 @@
-"""A variant's cost in statements. Expressions that replace statements count too, so packing code makes it no cheaper.
+"""A variant's cost in statements.
 
-A call or an operator is one unit of work, an index half a unit. The cost is the larger of two numbers. The first is the
-sum of the statements, of the statements that expressions replace (`_stand_ins`), and of the work in a statement beyond
-that of a usual line of research code. The second is half the work of the whole file. It is larger than the first only
-if the code is denser than in any file of this repository.
+Expressions that do the work of statements cost as much as the statements, so that packing code into few lines makes it
+no cheaper.
+
+A call or an operator is one unit of work; an index, such as in `x[i]`, is half a unit. The cost is the larger of two
+numbers. The first is the number of statements, plus the statements that expressions replace (`_stand_ins`), plus the
+work beyond WORK_OF_A_STATEMENT units for each of these statements. The second is half the work of the whole file. The
+second is larger only if the code is denser than in any file of this repository.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ Sequence |= ast.UnaryOp
 
 @lru_cache(maxsize=256)
 def count_statements_of(text: str) -> int:
-    """Cost of a source text in statements, without docstrings. Raises LlmbenchError if it is not Python."""
+    """Cost of a source text in statements, without docstrings. Raises LlmbenchError if the text is not Python."""
     try:
         tree = canonical_tree(text)  # the digest is made of the same tree, so texts with equal digests cost the same
         counted = [_Statement(statement, parents) for statement, parents in _statements(tree)]
@@ -77,7 +80,10 @@ def _docstrings(tree: ast.Module) -> Iterator[ast.stmt]:
 
 
 def _code(value: object) -> ast.Module | None:
-    """The syntax tree of code in a string, so that code for `exec` costs the same; None if it is not code."""
+    """The syntax tree of a string that is code, for example for `exec`; None for other values.
+
+    Code in a string costs as much as other code.
+    """
     text = value.decode("latin-1") if isinstance(value, bytes) else value
     if not isinstance(text, str) or not any(mark in text for mark in "=(\n;"):
         return None
@@ -88,7 +94,7 @@ def _code(value: object) -> ast.Module | None:
 
 
 class _Statement:
-    """Cost of one statement: one, plus the statements that its expressions replace, plus work beyond the usual."""
+    """Cost of one statement: one, plus the statements that its expressions replace, plus work beyond the free units."""
 
     def __init__(self, statement: ast.stmt, parents: Parents) -> None:
         self.nodes: list[ast.AST] = []
@@ -140,7 +146,7 @@ def _calls(*nodes: ast.AST) -> int:
 
 
 def _stand_ins(node: ast.AST, parents: Parents) -> int:
-    """Number of statements that this node replaces, beside the statement that contains it."""
+    """Number of statements that this node replaces, in addition to the statement that contains it."""
     match node:
         case ast.NamedExpr():
             return 1
@@ -186,7 +192,7 @@ def _stand_ins(node: ast.AST, parents: Parents) -> int:
 
 
 def _further_loops(generators: list[ast.comprehension]) -> int:
-    """Number of loops after the first one. If the first runs over a single value, only to name it, it counts too."""
+    """Number of loops of a comprehension after its first. The first counts too if it only gives a name to one value."""
     first = generators[0].iter
     return len(generators) - 1 + (isinstance(first, ast.Tuple | ast.List | ast.Set) and len(first.elts) == 1)
 
@@ -209,7 +215,10 @@ def _lambda(node: ast.Lambda, parents: Parents) -> int:
 
 
 def _display(node: ast.expr, entries: list[ast.expr], parent: ast.AST) -> int:
-    """Number of statements that a collection replaces: its entries beyond FREE_ENTRIES, or its calls in a row."""
+    """Number of statements that a collection replaces: its entries beyond FREE_ENTRIES, or its entries with calls.
+
+    Of the entries with calls, one is free, or two in a `return`. The larger of the two numbers is used.
+    """
     if isinstance(getattr(node, "ctx", None), ast.Store) or (
         isinstance(parent, ast.Subscript) and parent.slice is node
     ):

@@ -36,7 +36,7 @@ UNKNOWN_ARGUMENT = re.compile(r"TypeError: (\w+)\.__init__\(\) got an unexpected
 
 
 def parse_recipe(recipe: str) -> tuple[str, ...]:
-    """`base+first+second` -> ("first", "second"). Raises LlmbenchError if it has another form."""
+    """`base+first+second` -> ("first", "second"). Raises LlmbenchError if `recipe` has another form."""
     base, *variants = recipe.split("+")
     if base != BASE or not all(variants):
         raise LlmbenchError(f"recipe '{recipe}' must have the form `{BASE}` or `{BASE}+variant+variant`")
@@ -51,7 +51,7 @@ def format_recipe(variants: tuple[str, ...]) -> str:
 
 
 def recipe_sources(project: Project, recipe: str) -> dict[str, VariantSource]:
-    """The checked sources of a recipe's variants, in order."""
+    """The checked sources of a recipe's variants, in the order of the recipe."""
     return {name: read_variant(project, name) for name in parse_recipe(recipe)}
 
 
@@ -61,7 +61,7 @@ def recipe_cost(sources: dict[str, VariantSource]) -> int:
 
 
 def _import_apply(source: VariantSource) -> Callable[[Parts], Parts]:
-    """Run exactly the text that was checked and digested, and return its function `apply`."""
+    """Run exactly the text that was checked, and return its function `apply`."""
     module = ModuleType(f"models.variants.{source.name}")
     sys.modules[module.__name__] = module  # dataclasses and typing look their module up by name
     exec(compile(source.text, str(source.path), "exec"), module.__dict__)
@@ -79,7 +79,11 @@ class Recipe:
     """Applies the recipe again. Models built from the new Recipe share no object with models built from this one."""
 
     def build(self) -> nn.Module:
-        """The model, before its initial values are drawn. Raises LlmbenchError if two variants conflict."""
+        """The model, before its initial values are drawn.
+
+        Raises LlmbenchError if one variant replaces what another variant set, or if the model does not use what a
+        variant set.
+        """
         from models.gpt import GPT
 
         model = GPT(self.parts)
@@ -111,9 +115,10 @@ MODEL_COMPONENTS = (
 def apply_recipe(
     sources: dict[str, VariantSource], model: ModelConfig, optim: OptimConfig, separator: int = 0
 ) -> Recipe:
-    """Apply a recipe's variants in order. `separator` is the id of the token that begins each document.
+    """Apply a recipe's variants to the base, in the order of the recipe.
 
-    Raises LlmbenchError if a variant's code fails or does not return Parts.
+    `separator` is the id of the token that begins each document. Raises LlmbenchError if a variant's code fails or does
+    not return Parts.
     """
     from models.gpt import base
     from models.parts import Parts
@@ -149,7 +154,7 @@ def apply_recipe(
 
 
 def _on_base(source: VariantSource, model: ModelConfig, optim: OptimConfig) -> tuple[Parts, Parts]:
-    """The base, and the base with this variant alone. If the variant fails alone, the base is returned twice."""
+    """The base, and the base with this variant alone. If the variant alone fails, returns the base twice."""
     from models.gpt import base
 
     plain = base(model, optim)
@@ -181,7 +186,7 @@ def _apply(source: VariantSource, parts: Parts) -> Parts:
 
 
 def _failure(error: BaseException, source: VariantSource) -> str:
-    """A variant's exception in a few hundred characters: its message, the line of code, and a hint for a wrong name."""
+    """A variant's exception as a short text: its message, the line of code, and a hint if a name is wrong."""
     from models.parts import ModelConfig, OptimConfig, Parts
 
     kinds = {kind.__name__: [field.name for field in fields(kind)] for kind in (Parts, ModelConfig, OptimConfig)}
@@ -208,10 +213,11 @@ def canonical_name(name: str) -> str:
 
 
 def draw_parameters(model: nn.Module, seed: int) -> None:
-    """Draw each parameter from its own random stream, keyed by (seed, name), so that none affects another's values.
+    """Draw the initial values of each parameter from a separate random stream, made from seed and parameter name.
 
-    Each module that owns parameters draws them in `reset_parameters`, PyTorch's convention. Raises LlmbenchError if a
-    module lacks this method, or if two parameters would share a stream.
+    Therefore a new parameter does not change the values of the others. As is usual in PyTorch, the method
+    `reset_parameters` of a module draws its parameters. Raises LlmbenchError if a module with parameters lacks this
+    method, or if two parameters would have the same stream, and so the same values.
     """
     import torch
 

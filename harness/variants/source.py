@@ -41,7 +41,10 @@ class VariantSource:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the syntax tree (canonical.py), so without comments, layout, docstrings and the file's name."""
+        """SHA-256 of the syntax tree (canonical.py).
+
+        It does not depend on comments, layout, docstrings and the file's name.
+        """
         return tree_digest(self.text)
 
     @property
@@ -66,7 +69,10 @@ class VariantSource:
 
     @property
     def notes(self) -> Notes:
-        """The notes at the end of the docstring. A line without a note's name continues the note before it."""
+        """The notes at the end of the docstring.
+
+        A line that does not begin with a note's name continues the note before it.
+        """
         *_, last = self.docstring.split("\n\n")
         found, name = dict[str, str](), ""
         for line in last.splitlines():
@@ -86,7 +92,7 @@ def variant_names(project: Project) -> list[str]:
 
 
 def read_variant(project: Project, name: str) -> VariantSource:
-    """Read and check one variant. Raises LlmbenchError if it is missing or fails a check."""
+    """Read and check one variant. Raises LlmbenchError if its file is missing or fails a check."""
     if name in variant_names(project) and not VARIANT_NAME.match(name):
         raise LlmbenchError(
             f"models/variants/{name}.py: a variant's name may hold only lower-case letters, digits and underscores; "

@@ -1,4 +1,4 @@
-"""The board as a static site. Its files need no network and no server; scripts only sort and filter tables."""
+"""The leaderboard as a static web site. It needs no network and no server; scripts only sort and filter tables."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FIRST_LINE = "Written by `llmbench leaderboard --html`, which may replace or rem
 
 
 def render_site(project: Project) -> dict[str, str]:
-    """Path inside the site -> text of each file. The same board gives the same bytes.
+    """Path inside the site -> text of each file. The same submissions give the same bytes.
 
     Files come before the pages that link to them, so that they can be written in this order. Raises LlmbenchError if
     a submission or a track is not valid.
@@ -46,7 +46,7 @@ def render_site(project: Project) -> dict[str, str]:
 
 
 def draw_pictures(tracks: Sequence[TrackPage]) -> dict[str, str]:
-    """Path -> SVG of each picture that gets a file of its own, because it is large or two pages show it."""
+    """Path -> SVG of each picture that is stored in a separate file, because it is large or two pages show it."""
     files = {}
     for track in tracks:
         rows = [page.row for page in track.current]
@@ -66,13 +66,16 @@ def _curves(page: SubmissionPage, label: str) -> Markup:
 
 
 def _printable(value: Any) -> Any:
-    """A text without control characters, which could reorder or hide other text. Other values stay as they are."""
+    """Removes control characters, which could reorder or hide other text, from a string.
+
+    Returns other values unchanged.
+    """
     plain = isinstance(value, str) and not isinstance(value, Markup)
     return "\n".join(map(one_line, value.replace("\t", "    ").split("\n"))) if plain else value
 
 
 def _breakable(recipe: str) -> Markup:
-    """A recipe whose lines break only before a `+`, so that no name is cut in two on a phone."""
+    """A recipe as HTML in which a line breaks only before a `+`, so that no name is cut in two on a phone."""
     return escape(_printable(recipe)).replace("+", Markup("<wbr>+"))
 
 
@@ -115,8 +118,8 @@ def write_site(project: Project, folder: Path) -> dict[str, str]:
     """Write the site into `folder`. Returns its files.
 
     All pages are rendered before anything is written. Each file is replaced as a whole, and written before the pages
-    that link to it, so that no link is broken if the call is stopped. Other files in the site's folder stay as they
-    are. Raises LlmbenchError if the folder holds files but no site, or cannot be written.
+    that link to it, so that no link is broken if the command is stopped halfway. Other files in the folder stay as they
+    are. Raises LlmbenchError if the folder contains files but no site of llmbench, or cannot be written.
     """
     old = _own_files(folder)
     files = render_site(project)
@@ -139,7 +142,10 @@ def _manifest(files: set[str]) -> str:
 
 
 def _own_files(folder: Path) -> list[str]:
-    """The files of the site in `folder`, by its manifest; none in a new or empty folder. Else raises LlmbenchError."""
+    """Paths of the site's files in `folder`, as MANIFEST lists them; no paths if the folder is new or empty.
+
+    Raises LlmbenchError if the folder contains files but no site, or cannot be read.
+    """
     manifest = folder / MANIFEST
     try:
         if manifest.is_file():

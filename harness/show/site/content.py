@@ -22,7 +22,7 @@ PLOT_WIDTH = 56  # width of a board's intervals in pixels, as in style.css
 
 @dataclass(frozen=True)
 class SubmissionPage:
-    """One submission. All numbers are recomputed from its runs; the numbers in its own text are not shown."""
+    """The page of one submission. All numbers are recomputed from its runs; numbers in its files are not shown."""
 
     board: Board
     claim: Claim
@@ -54,13 +54,13 @@ class SubmissionPage:
 
     @property
     def holds(self) -> bool:
-        """Whether the submission holds the record of its version of the track."""
+        """Whether the submission is the present record of its version of the track."""
         holder = self.board.holder(self.claim.submission)
         return holder is not None and holder.number == self.row.number
 
     @property
     def finished(self) -> dict[ArmName, list[FinishedRun]]:
-        """Arm (`record` or `candidate`) -> its runs that have a score. Arms without such runs are left out."""
+        """Arm (`record` or `candidate`) -> its runs that have a val loss. An arm without such runs is left out."""
         return {arm: scored for arm, runs in self.runs.items() if (scored := finished(runs))}
 
     @property
@@ -72,7 +72,7 @@ class SubmissionPage:
 
     @property
     def comparisons(self) -> list[Comparison]:
-        """The rows of the Without / With table, over the pairs that the verdict used."""
+        """The rows of the table Without / With: means of each metric over the pairs that the verdict used."""
         verdict, arms = self.claim.verdict, self.finished
         if verdict is None or not verdict.pairs or len(arms) < 2:
             return []
@@ -89,7 +89,7 @@ class SubmissionPage:
 
     @cached_property
     def sources(self) -> dict[str, str]:
-        """Variant -> page that shows its source: the page of the first submission with the same source."""
+        """Variant -> page that shows its source: the page of the first submission that added this source."""
         found = {}
         for name, digest in self.claim.submission.candidate.sources.items():
             brought = (
@@ -104,7 +104,7 @@ class SubmissionPage:
 
 @dataclass(frozen=True)
 class TrackPage:
-    """One track and the submissions to it, newest first."""
+    """The page of one track, with the submissions to the track, newest first."""
 
     track: Track
     submissions: tuple[SubmissionPage, ...]
@@ -129,7 +129,7 @@ class TrackPage:
 
     @property
     def cost(self) -> str | None:
-        """Path of the picture of gain against cost; None if no gain was measured in nats."""
+        """Path of the picture of gains against added statements; None if no gain was measured in nats."""
         priced = [c for c in self.current if c.row.kind != "challenge" and c.row.lane != "speed"]
         return f"tracks/{self.track.name}-cost.svg" if any(c.row.gain is not None for c in priced) else None
 
@@ -148,9 +148,10 @@ class TrackPage:
 
     @cached_property
     def intervals(self) -> dict[int, list[int]]:
-        """Number of a submission -> low end of its interval, gain, high end, and zero, in pixels from the left.
+        """Number of a submission -> pixels from the left to its interval's low end, its gain, the high end, and zero.
 
-        All submissions to the track have the same scale. The lane `speed` is left out, because its gains are times.
+        All submissions to the track have the same scale. Submissions that claim a shorter time (lane `speed`) are left
+        out, because their gains are not in nats.
         """
         found: dict[int, tuple[float, ...]] = {}
         for page in self.submissions:
@@ -163,14 +164,17 @@ class TrackPage:
 
 
 def read_submissions(project: Project) -> list[SubmissionPage]:
-    """All submissions, with numbers recomputed from their runs. Raises LlmbenchError if one is not valid."""
+    """All submissions, with numbers recomputed from their runs. Raises LlmbenchError if a submission is not valid."""
     board = read_board(project)
     claims = [Claim(project.submissions / submission.folder_name, submission) for submission in board.submissions]
     return [SubmissionPage(board, claim, make_row(board, claim)) for claim in claims]
 
 
 def read_tracks(project: Project, submissions: Sequence[SubmissionPage]) -> list[TrackPage]:
-    """All tracks, those with submissions first. A track that was removed from `tracks/` is read from a submission."""
+    """All tracks; tracks with submissions come first.
+
+    A track that was removed from `tracks/` is read from a submission.
+    """
     loaded = {name: load_track(project, name) for name in track_names(project)}
     frozen = {page.claim.track.name: page.claim.track for page in submissions}
     judged = [(page.claim, page.row) for page in submissions]

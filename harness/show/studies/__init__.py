@@ -1,1 +1,1 @@
-"""Shows the results of the long studies: campaigns, ablations, ladders. May import what show imports."""
+"""Shows the results of the long studies: campaigns, ablations, ladders. May import every package except cli."""

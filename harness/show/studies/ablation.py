@@ -1,4 +1,4 @@
-"""Shows an ablation: as a table, as sentences, as a picture, and as a page that is kept with its runs."""
+"""Shows an ablation (a recipe trained without each of its variants in turn): table, sentences, picture, saved page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ABOUT = (
 
 
 def ablation_table(found: Ablation, track: Track, width: int) -> Table:
-    """A table with one line for each variant, or two variants together, that was left out. `width` is in characters."""
+    """A table with one line for each variant, or pair of variants, that was left out. `width` is in characters."""
     columns = zip(HEADS, *map(_cells, found.contributions), strict=True)
     heads, rows = columns_that_fit(columns, width, GIVE_WAY)
     table = new_table(f"{track.name}: each variant left out in turn", heads, left=LEFT, whole=heads)
@@ -54,9 +54,9 @@ def _cells(one: Contribution) -> list[str]:
 
 
 def ablation_lines(found: Ablation, track: Track, quote: Callable[[str], str] = str) -> list[str]:
-    """Sentences: what was not measured and why, interactions, and commands that try the record without a variant.
+    """Lines: what was not measured and why, interactions of variants, and commands that try a record without a variant.
 
-    `quote` makes a variant's text safe for the place where it is shown.
+    `quote` escapes the reason why a variant was not measured, for example for Markdown.
     """
     lines = [_runs_line(found)]
     for one in found.contributions:
@@ -85,7 +85,7 @@ def _lines_of(one: Contribution, quote: Callable[[str], str]) -> list[str]:
 
 
 def _claim_lines(one: Contribution, track: Track) -> list[str]:
-    """The command that tries the record without the variants, or why no such record would be accepted."""
+    """The command that tries the record without these variants, or why it would probably not be accepted."""
     name, lines = " and ".join(one.removed), list[str]()
     if one.claim is not None:
         lines.append(f"without {name}: perhaps a record in the lane simplicity; try it with `{one.claim}`")
@@ -98,7 +98,10 @@ def _claim_lines(one: Contribution, track: Track) -> list[str]:
 
 
 def draw_ablation(found: Ablation) -> Figure:
-    """A picture of the measured contributions; there must be at least one. The points of those that pay are filled."""
+    """A picture of how much each variant lowers the loss. At least one variant must have been measured.
+
+    The point of a variant is filled if the whole interval lies above the price of its code.
+    """
     gains = [
         Gain(" + ".join(one.removed), one.contribution, one.ci_low, one.ci_high, one.price, one.worth == "pays", False)
         for one in found.contributions
@@ -109,7 +112,7 @@ def draw_ablation(found: Ablation) -> Figure:
 
 
 def ablation_page(found: Ablation, track: Track, picture: str) -> str:
-    """The README of a kept ablation, as Markdown. `picture` is the name of a file in the same folder."""
+    """The README of a saved ablation, as Markdown. `picture` is the name of a file in the same folder."""
     pairs = " --pairs 2" if any(len(one.removed) > 1 for one in found.contributions) else ""
     command = f"llmbench ablate --save --track {track.name} --recipe {found.recipe} --runs {found.runs}{pairs}"
     rows = [[cell.replace("\n", " ") for cell in _cells(one)] for one in found.contributions]

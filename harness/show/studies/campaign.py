@@ -33,7 +33,7 @@ def _name(recipe: str, seed: int) -> str:
 
 
 class LiveCampaign:
-    """Shows a campaign's progress and its messages. Use it as the store's observer, and as a context manager."""
+    """Shows a campaign's progress and messages. Give it to the store as observer, and use it as a context manager."""
 
     def __init__(self, console: Console, track: Track) -> None:
         self.console, self.track = console, track
@@ -59,7 +59,7 @@ class LiveCampaign:
         self._heartbeat.put(line)
 
     def __call__(self, run: RunIdentity, event: RunEvent) -> None:
-        """Take one event of a run. Called from several threads."""
+        """Take one event of a run. Several threads may call this."""
         key = (run.recipe, run.seed)
         with self._guard:
             match event:
@@ -87,7 +87,7 @@ class LiveCampaign:
         return "; ".join(filter(None, (f"campaign: {over} of {len(contestants)} done", runs, left)))
 
     def _render(self) -> RenderableType:
-        """The display: one line for each candidate, candidates with unfinished runs first, as many as there is room."""
+        """The display: one line for each candidate, as many as fit. Candidates with unfinished runs come first."""
         if self.campaign is None:
             return Text("")
         order = {"confirming": 0, "screening": 1, "passed": 2, "waiting": 4}
@@ -116,7 +116,7 @@ GIVE_WAY = ("why", "pairs", "runs", "stmts", "filed", "price")  # columns left o
 
 
 def campaign_table(rows: Sequence[CampaignRow], title: str, width: int) -> Table:
-    """A table with one line for each outcome, for a terminal of `width` characters."""
+    """A table with one line for each candidate, for a terminal of `width` characters."""
     heads, cells = columns_that_fit(zip(HEADS, *map(_row_cells, rows), strict=True), width, GIVE_WAY)
     table = new_table(title, heads, left=("candidate", "verdict", "why"), whole=heads)
     for row in cells:
@@ -145,14 +145,14 @@ def _row_cells(row: CampaignRow) -> tuple[str, ...]:
 
 
 def campaign_notes(rows: Sequence[CampaignRow]) -> list[str]:
-    """One line with the reason for each candidate that has no verdict or was not filed."""
+    """One line, with the reason, for each candidate that has no verdict or was not submitted."""
     return [f"{row.name}: {row.note}" for row in rows if row.note]
 
 
 def campaign_gains(rows: Sequence[CampaignRow]) -> list[Gain]:
     """The gains to draw, one for each row with a gain and a price.
 
-    After a screen, the interval is one standard deviation of noise to each side.
+    If a candidate had only a screen, its interval is one standard deviation of noise to each side.
     """
     found = []
     for row in rows:

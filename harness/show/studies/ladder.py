@@ -84,7 +84,7 @@ def _times(step: Step) -> str:
 
 
 def ladder_lines(found: Ladder) -> list[str]:
-    """Lines of text: about each size, then how each idea's gain changes with compute, then how well sizes agree."""
+    """Lines of text: each size, then how each idea's gain changes with compute, then how often two sizes agree."""
     lines = [*map(rung_line, found.rungs)]
     for idea in found.ideas:
         lines += [f"{idea.name} was not measured on {step.track}: {step.reason}" for step in idea.steps if step.reason]
@@ -100,7 +100,7 @@ def ladder_lines(found: Ladder) -> list[str]:
 
 
 def agreement_line(one: Agreement) -> str:
-    """A line of text on how often two sizes agree: which of two ideas is better, and what an idea does."""
+    """A line on how often two sizes agree: on which of two ideas is better, and on whether an idea lowers the loss."""
     return (
         f"{one.smaller} and {one.larger}: of any two of the {one.ideas} ideas, the same one has the larger gain on "
         f"both sizes in {band(one.order, '.0%')} of cases. For {band(one.verdicts, '.0%')} of the ideas, both sizes "
@@ -109,7 +109,7 @@ def agreement_line(one: Agreement) -> str:
 
 
 def coverage_line(one: Coverage) -> str:
-    """A line of text on how good the forecasts for one size were."""
+    """A line of text on how close the gains on one size came to their forecasts."""
     return (
         f"{one.track}: of {one.ideas} measured gains, {band(one.inside, '.0%')} lie in the 90 % interval of their "
         f"forecast. The median of gain minus forecast is {one.error:+.4f} nats per token"
@@ -165,9 +165,10 @@ def draw_ladder(found: Ladder) -> Figure:
 
 
 def question_lines(found: Sequence[tuple[str, Ladder]], questions: Mapping[str, str]) -> list[str]:
-    """A line for each question about an idea that was measured: what it does to the loss, and its gain on each size.
+    """A line for each question about a measured idea: whether the idea lowers the loss, and its gain on each size.
 
-    `found` holds each ladder with the name of its track. `questions` maps an idea to the question about it.
+    `found` has, for each ladder, the name of its track and the ladder. `questions` maps an idea to the question about
+    it.
     """
     lines = []
     for _, ladder in found:
@@ -234,9 +235,9 @@ def scale_page(found: Sequence[tuple[str, Ladder]], questions: Mapping[str, str]
 
 
 def scale_files(project: Project) -> dict[Path, str]:
-    """Files to write, as path -> text: docs/scale.md, its pictures, and each base's loss against compute.
+    """Path -> text of files: docs/scale.md, its pictures, and for each ladder the base's loss against compute.
 
-    They are made from all kept ladders.
+    They are made from all ladders whose runs are saved.
     """
     found, files = [], dict[Path, str]()
     for folder in sorted(ladder_folder(project, "x").parent.glob("*/")):
