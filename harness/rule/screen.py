@@ -17,7 +17,7 @@ from harness.rule.stats import Array
 def units(gains_S: Array, margin: float, rule: Rule) -> Array:
     """Mean gain minus `margin`, divided by the track's `noise_nats`. Raises ValueError if there is none."""
     if rule.noise_nats is None:
-        raise ValueError("a track without noise_nats has no screen")
+        raise ValueError("a track whose file lacks rule.noise_nats has no screen")
     found: Array = (gains_S.mean(-1) - margin) / rule.noise_nats
     return found
 

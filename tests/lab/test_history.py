@@ -160,7 +160,7 @@ def test_a_result_is_filed_once(opened: Machine) -> None:
     assert opened.sandbox.json("run", "candidate", "--variant", "slow", *SMOKE)["decision"] == "rejected"
     for _ in range(2):  # judged again from the kept runs, it is the same result
         filing = opened.sandbox("submit", "--negative", *SMOKE)
-    assert "these runs are filed already, as 0002-smoke-slow" in filing.stderr
+    assert "these runs were already submitted, as 0002-smoke-slow" in filing.stderr
     assert len(list(opened.project.submissions.glob("0*"))) == 2
 
 
@@ -210,7 +210,7 @@ def test_a_negative_result_needs_its_files_its_runs_and_a_record_that_was_one(op
         asked = entry.model_copy(update={"jobs": None})
         return find_contest(opened.project, board, opened.track, asked, negative=True)
 
-    with pytest.raises(LlmbenchError, match="base, which never held the record of this version of smoke"):
+    with pytest.raises(LlmbenchError, match="base, which was never the record of this version of smoke"):
         find(Board(()))
     opened.move_record()
     found, arms, _ = find(opened.board)

@@ -321,7 +321,7 @@ def test_a_folder_that_is_no_site_of_ours_is_not_touched(
 ) -> None:
     for text in ("mine\n../../outside\n", ""):
         (tmp_path / content).write_text(text)
-        with pytest.raises(LlmbenchError, match="not a site of llmbench; name a new or empty folder"):
+        with pytest.raises(LlmbenchError, match="do not belong to a web site of llmbench; name a new or empty folder"):
             write_site(project, tmp_path)
         assert snapshot(tmp_path) == {content: text}
 
