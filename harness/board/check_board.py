@@ -52,10 +52,8 @@ def check_board(project: Project) -> dict[str, Checked]:
         twice = numbers[gap - 1]
         what, cure = f"{gap} is missing", "restore that submission"
         if twice < gap:
-            what, cure = (
-                f"{twice} is used twice",
-                ("delete the folder of the later one, and submit its result again with `llmbench submit`"),
-            )
+            what = f"{twice} is used twice"
+            cure = "delete the folder of the later one, and submit its result again with `llmbench submit`"
         found["submissions"] = Checked([f"the submissions must have the numbers 1, 2, 3, ..., but {what}; {cure}"])
     for track in sorted({submission.track for submission in board.submissions}):
         found[f"tracks/{track}.toml"] = Checked(collect(_edition_problems(project, board, track)))

@@ -108,10 +108,10 @@ COMMANDS: Mapping[str, Commands] = {
     },
 }
 app = _group(
-    "Decide whether a pretraining idea beats the record: train both with the same budget and test the gain.\n\nFirst "
-    "steps: `llmbench run baseline`, then `llmbench run candidate --variant NAME` with a name from `llmbench "
-    "variants`, then `llmbench submit`.\n\nExit codes: 0 accepted or fine, 2 wrong input, 3 rejected, 4 undecided or "
-    "not comparable, 1 a bug of llmbench.",
+    "Decide whether a pretraining idea beats the record: train both with the same budget and test the gain.\n\n"
+    "First steps: `llmbench run baseline`, then `llmbench run candidate --variant NAME` with a name from "
+    "`llmbench variants`, then `llmbench submit`.\n\n"
+    "Exit codes: 0 accepted or fine, 2 wrong input, 3 rejected, 4 undecided or not comparable, 1 a bug of llmbench.",
     COMMANDS,
     name="llmbench",
     pretty_exceptions_enable=False,

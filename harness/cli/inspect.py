@@ -120,7 +120,7 @@ def tracks(
         return
     (track,), (row,) = loaded, holders
     record = (
-        f"{row.number:04d}, {row.recipe}, val loss {row.val_loss}" if row else ("none, no base has been submitted yet")
+        f"{row.number:04d}, {row.recipe}, val loss {row.val_loss}" if row else "none, no base has been submitted yet"
     )
     show(f"{track.name}: {track.summary}", style="bold")
     show("", facts_table([*describe.track_facts(track), ("record", record)]))

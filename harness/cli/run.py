@@ -272,7 +272,7 @@ def _entry_to_file(project: Project, track: Track, board: Board, named: Entry) -
     if not entry.added and not entry.removed:
         command = f"llmbench run candidate --track {track.name} --variant NAME"
         elsewhere = "".join(
-            (f"; to submit the last candidate of {one}: `llmbench submit --track {one}`") for one in entered(project)
+            f"; to submit the last candidate of {one}: `llmbench submit --track {one}`" for one in entered(project)
         )
         raise LlmbenchError(f"no candidate has been run on {track.name} yet; first run `{command}`{elsewhere}")
     return entry

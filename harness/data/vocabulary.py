@@ -107,7 +107,10 @@ def load_tokenizer(serialized: bytes, name: str) -> Tokenizer:
         with refusing_panics(name):
             return Tokenizer.from_buffer(serialized)
     except ValueError as error:
-        raise LlmbenchError(f"{name} is not a tokenizer.json that `tokenizers` can read: {error}") from error
+        raise LlmbenchError(
+            f"{name} is not a tokenizer.json that `tokenizers` can read: {error}; correct data.tokenizer in the "
+            f"track's file"
+        ) from error
 
 
 @contextmanager

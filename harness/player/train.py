@@ -78,7 +78,10 @@ class Training:
                 f"token exactly once"
             )
         if not cover_everything(self.optimizers, self.model):
-            raise RuleBrokenError("coverage: after a step the optimizers do not update every parameter exactly once")
+            raise RuleBrokenError(
+                "coverage: after a step the optimizers do not update every parameter exactly once; correct "
+                "`optimizer` in the variant"
+            )
         self.unread.append(loss.detach())
         done = step + 1
         if done % self.device.steps_between_waits and done not in self.read_steps:

@@ -280,7 +280,7 @@ def test_an_opening_is_compared_by_bits_where_it_can_be_and_else_by_means(
         (("challenge", "77"), "there is no submission 77"),
         (
             ("challenge", "2"),
-            "computed from the commit that added 0002-smoke-token_smear to the main branch, but this commit cannot be found",
+            "the commit that added 0002-smoke-token_smear to the main branch, but this commit cannot be found",
         ),
     ],
 )

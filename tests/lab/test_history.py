@@ -339,7 +339,7 @@ def test_a_verdict_stands_beside_a_variant_until_it_is_filed_or_the_file_is_anot
     assert find_unfiled(opened.project, opened.board, opened.track, slow) != []
     lines = opened.sandbox("variants").stdout
     assert "on this machine" in " ".join(lines.split())
-    assert "not filed" in " ".join(lines.split())
+    assert "not submitted" in " ".join(lines.split())
     opened.write("slow", SLOW.replace("0.1", "0.2"))
     (entry,) = (one for one in opened.sandbox.json("variants")["variants"] if one["name"] == "slow")
     assert entry["unfiled"] == [], "that verdict is on another source"

@@ -128,7 +128,7 @@ BAD: list[tuple[str, str | bytes, dict[str, Any], str]] = [
     ("a.csv", TABLE.replace("new,2,3.14\n", ""), {"record_arm": "base"}, "seed 2 is missing from arm 'new'; add"),
     ("a.csv", TABLE.replace(",", "|"), {}, "line 1: the first line must be 'arm,seed,value'; these three names"),
     ("a.csv", TABLE.replace("arm,", "who,"), {}, "no column is named 'arm' (found 'who', 'seed', 'value')"),
-    ("a.csv", WIDE.replace("x", "9"), {}, "'step', 'val loss' contain numbers; choose one of these with --value-column"),
+    ("a.csv", WIDE.replace("x", "9"), {}, "'step', 'val loss' contain numbers; choose one of these with --value"),
     ("a.csv", TABLE, {"value_column": "valu"}, "--value-column valu: there is no such column (did you mean 'value'?)"),
     ("a.csv", TABLE.replace("seed", "value"), {}, "two columns are named 'value'"),
     ("a.csv", TABLE.replace("3.25", "3.2.5"), {}, "line 4: '3.2.5' is not a number"),
