@@ -63,10 +63,7 @@ def in_order(tensors: Sequence[TensorSpec], weights: dict[str, bytes]) -> bytes:
     if len(parts) != len(weights) or list(map(len, parts)) != sizes:
         raise RunFailedError(
             "invalid",
-            (
-                "weights: the model has other tensors in evaluation than in training; keep its parameters and buffers the "
-                "same"
-            ),
+            "weights: training and evaluation have different tensors; keep parameters and buffers the same",
         )
     return b"".join(parts)
 
