@@ -334,7 +334,7 @@ def test_a_manifest_cannot_name_files_outside_its_folder(
     manifest, outside = folder / MANIFEST, tmp_path / "precious"
     manifest.write_text(manifest.read_text() + "../precious\n")
     outside.write_text("kept")
-    with pytest.raises(LlmbenchError, match="not a site of llmbench"):
+    with pytest.raises(LlmbenchError, match="do not belong to a web site of llmbench"):
         write_site(project, folder)
     assert outside.read_text() == "kept"
 
