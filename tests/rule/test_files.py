@@ -226,7 +226,7 @@ def test_event_files_are_read_by_their_tag_and_a_folder_without_any_is_named(
     with pytest.raises(LlmbenchError, match=r"there is no tag 'val_loss' \(did you mean 'val/loss'"):
         judge_file(runs, {}, Names(record_arm="base", tag="val_loss"))
     write(events.parent / "again", events.read_bytes(), events.name)
-    with pytest.raises(LlmbenchError, match=r"'again', '\.' all hold 'val/loss'; keep one of them"):
+    with pytest.raises(LlmbenchError, match=r"'again', '\.' all contain 'val/loss'; keep one of them"):
         judge_file(runs, {}, Names(record_arm="base", tag="val/loss"))
     shutil.rmtree(events.parent / "again")
     for content in (b"", bytes(range(256)) * 9):
@@ -234,7 +234,7 @@ def test_event_files_are_read_by_their_tag_and_a_folder_without_any_is_named(
         with pytest.raises(LlmbenchError, match="base/seed1: its event files contain no scalars"):
             judge_file(runs, {}, Names(record_arm="base", tag="val/loss"))
     events.unlink()
-    with pytest.raises(LlmbenchError, match="base/seed1 holds neither"):
+    with pytest.raises(LlmbenchError, match="base/seed1 contains neither"):
         judge_file(runs)
     with pytest.raises(LlmbenchError, match="contains no runs; it must contain one folder for the record's runs"):
         judge_file(events.parent)

@@ -92,7 +92,7 @@ def test_without_a_falling_curve_of_the_base_there_is_no_multiple(base: list[tup
 def test_too_few_rungs_or_pairs_are_refused() -> None:
     with pytest.raises(LlmbenchError, match="two sizes must differ in compute"):
         slope([Rung(1e12, [0.1, 0.2]), Rung(1e12, [0.1, 0.2])])
-    with pytest.raises(LlmbenchError, match="2 pairs or more"):
+    with pytest.raises(LlmbenchError, match="2 pairs of runs or more"):
         gain_at(Rung(1e12, [0.1]))
 
 
