@@ -155,7 +155,7 @@ def test_looks_and_level_are_as_declared(folder: Folder) -> None:
     ("breaks", "options", "words"),
     [
         ("crash", (), "it ended with code 1: cannot go on: the widget is loose"),
-        ("silent", (), "no number: 'val loss ([0-9.]+)' is not in its output"),
+        ("silent", (), "no number: 'val loss ([0-9.]+)' is not in the output of the command"),
         ("nan", (), "no number: the last value of 'val loss ([0-9.]+)' is nan"),
         ("nan", ("--metric", "final_loss"), "no number: the last value of 'final_loss' is nan"),
         ("hang", ("--timeout", "1s"), "it took longer than the timeout, 1s"),

@@ -92,7 +92,7 @@ def test_an_impossible_shape_is_named(shape: Any, words: str) -> None:
     [
         ({"steps": 2 * BUDGET.num_steps}, "more than the track's budget"),
         ({"steps": BUDGET.num_steps - 1}, "fewer than the track's budget"),
-        ({"length": BUDGET.seq_len - 1}, "must divide"),
+        ({"length": BUDGET.seq_len - 1}, "must be a multiple of it"),
         ({"sequences": 1, "length": 1, "steps": BUDGET.tokens - 1}, "fewer than the track's budget"),
     ],
 )

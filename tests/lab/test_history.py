@@ -217,7 +217,7 @@ def test_a_negative_result_needs_its_files_its_runs_and_a_record_that_was_one(op
     assert found == entry, "its runs lie where those of one job lie"
     assert arms == Arms("base", "base+slow")
     refusal = opened.sandbox.refuses("submit", "--variant", "slow", "--negative", *SMOKE, code=4)
-    assert "the runs of base+slow against base are gone" in refusal
+    assert "the runs of base+slow against base are missing" in refusal
     opened.write("slow", SLOW.replace("0.1", "0.2"))
     with pytest.raises(LlmbenchError, match=r"slow\.py is not the file with which base\+slow was judged against base"):
         find(opened.board)
