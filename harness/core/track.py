@@ -117,7 +117,7 @@ class Rule(Strict):
     @model_validator(mode="after")
     def _fits_together(self) -> Rule:
         if not self.looks or list(self.looks) != sorted(set(self.looks)) or self.looks[0] < 2:
-            raise ValueError(f"looks ({list(self.looks)}) must be increasing numbers of pairs, all 2 or more")
+            raise ValueError(f"looks ({list(self.looks)}) must increase, and the first must be 2 pairs or more")
         if len(self.levels) != len(self.looks):
             raise ValueError(
                 f"levels has {len(self.levels)} entries, but looks has {len(self.looks)}; give one level for each look"
