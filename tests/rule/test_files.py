@@ -125,7 +125,7 @@ BAD: list[tuple[str, str | bytes, dict[str, Any], str]] = [
     ("a.csv", TABLE + "x,1,1\n", {}, "there are 3 arms, 'base', 'new', 'x'; choose two"),
     ("a.csv", TABLE, {"record_arm": "bas"}, "--record-arm bas: there is no such arm (did you mean 'base'?)"),
     ("a.csv", TABLE, {"record_arm": "new", "candidate_arm": "new"}, "are both 'new'; name two arms"),
-    ("a.csv", TABLE.replace("new,2,3.14\n", ""), {"record_arm": "base"}, "seed 2 is missing from arm 'new'; add"),
+    ("a.csv", TABLE.replace("new,2,3.14\n", ""), {"record_arm": "base"}, "seed 2 is missing from arm 'new', but"),
     ("a.csv", TABLE.replace(",", "|"), {}, "line 1: the first line must be 'arm,seed,value'; these three names"),
     ("a.csv", TABLE.replace("arm,", "who,"), {}, "no column is named 'arm' (found 'who', 'seed', 'value')"),
     ("a.csv", WIDE.replace("x", "9"), {}, "'step', 'val loss' contain numbers; choose one of these with --value"),
