@@ -24,7 +24,7 @@ def test_a_loss_that_the_base_has_at_ten_times_the_compute_is_worth_ten(project:
     path.write_text(json.dumps({"compute": 1e12, "points": points}))
     found = compute_multiples(empty, rows)
     assert found == {"pocket": pytest.approx(10)}
-    assert "the base needs about 10.0 times as much training compute" in board_markdown(rows, found)
+    assert "the base needs about 10.0 times the compute" in board_markdown(rows, found)
     path.write_text(json.dumps({"compute": 1e12, "points": points[:2]}))
     assert compute_multiples(empty, rows) == {}  # the base is nowhere as good: nothing is extrapolated
     path.write_text(json.dumps({"compute": 2e12, "points": points}))
