@@ -39,13 +39,13 @@ def merged_commit(project: Project, record: Submission) -> str:
         commit = _merged(project, record)
     except LlmbenchError as error:
         raise LlmbenchError(
-            f"the seeds of a challenge are computed from the commit that merged {name}, but this commit cannot be "
-            f"found: {error}"
+            f"the seeds of a challenge are computed from the commit that added {name} to the main branch, but this "
+            f"commit cannot be found: {error}"
         ) from error
     if commit is None:
         raise LlmbenchError(
             f"{name} is not committed; commit it to the main branch first, because the seeds of a challenge are "
-            f"computed from this commit"
+            f"computed from that commit's id"
         )
     return commit
 
@@ -86,8 +86,8 @@ def challenge_problems(project: Project, claim: Claim, earlier: Board) -> Iterat
     name = submission.folder_name
     if (submission.kind == "challenge") != (submission.challenge is not None):
         yield (
-            f"{name}/submission.json: a submission of the kind challenge must have the field challenge, "
-            f"and no other may have it"
+            f"{name}/submission.json: if its kind is challenge, it must have the field challenge; if its kind is "
+            f"another one, it must not"
         )
     elif submission.challenge is None:
         yield from _retracted_seeds(submission, earlier) if submission.kind == "record" else ()
@@ -98,7 +98,10 @@ def challenge_problems(project: Project, claim: Claim, earlier: Board) -> Iterat
             yield f"{name}: {error}"
         else:
             if _compared(submission) != _compared(target):
-                yield f"{name} must repeat the comparison of {target.folder_name}, but its track, lane or arms differ"
+                yield (
+                    f"{name} must repeat the comparison of {target.folder_name}, but its track, lane, record or "
+                    f"candidate differs"
+                )
             yield from _own_seeds(claim, submission.challenge, target, earlier)
             yield from _outcome(claim, Claim(project.submissions / target.folder_name, target))
             with suppress(LlmbenchError):  # if git's history is missing, flags.py raises a flag instead
@@ -117,7 +120,7 @@ def _retracted_seeds(submission: Submission, earlier: Board) -> Iterator[str]:
         ):
             yield (
                 f"{submission.folder_name} uses runs of {old.folder_name}, which was retracted because re-runs on "
-                f"other seeds refuted it; the same runs cannot be filed again"
+                f"other seeds refuted it; the same runs cannot be submitted again"
             )
 
 
@@ -139,23 +142,29 @@ def _own_seeds(claim: Claim, challenge: Challenge, target: Submission, earlier: 
         )
     seeds, records = submission.candidate.seeds, submission.record.seeds if submission.record else []
     if seeds != challenge_seeds(target, index, challenge.merged, len(seeds)):
-        yield f"{name}: seeds {seeds} are not those of challenge {index} of {target.folder_name}; run that challenge"
+        yield (
+            f"{name}: its seeds {seeds} are not the seeds that challenge {index} of {target.folder_name} must have; "
+            f"run the challenge again"
+        )
     failed = [run for run in runs if isinstance(run, FailedRun)]
     if any(run.status not in OWN_FAILURES for run in failed) or failed not in ([], runs[-1:]):
         yield f"{name}: only the candidate's last run may have failed, with the status {' or '.join(OWN_FAILURES)}"
     if records != seeds and not (failed and records == seeds[:-1]):
-        yield f"{name}: both arms must have the same seeds, but the record has {records} and the candidate {seeds}"
+        yield (
+            f"{name}: the runs of record and candidate must have the same seeds, but the record has the seeds "
+            f"{records} and the candidate has {seeds}"
+        )
 
 
 def _outcome(claim: Claim, target: Claim) -> Iterator[str]:
     """Checks that the stated outcome follows from the runs of the record's submission and of the challenge."""
     submission, first, again = claim.submission, target.verdict, claim.verdict
     if first is None or again is None or again.decision == "undecided":
-        yield f"{submission.folder_name}: an undecided re-run cannot be filed; train more pairs first"
+        yield f"{submission.folder_name}: a re-run that is undecided cannot be submitted; train more pairs first"
         return
     outcome = outcome_of_record(first, again)
     if submission.challenge is not None and submission.challenge.outcome != outcome:
         yield (
-            f"{submission.folder_name}/submission.json: challenge.outcome is {submission.challenge.outcome!r}, "
-            f"but the runs of both submissions give {outcome!r}"
+            f"{submission.folder_name}/submission.json: challenge.outcome is {submission.challenge.outcome!r}, but "
+            f"the runs of the challenge and of the record give {outcome!r}"
         )

@@ -52,7 +52,8 @@ def check_board(project: Project) -> dict[str, Checked]:
         twice = numbers[gap - 1]
         what, cure = f"{gap} is missing", "restore that submission"
         if twice < gap:
-            what, cure = f"{twice} is used twice", "file the later of the two submissions again"
+            what = f"{twice} is used twice"
+            cure = "delete the folder of the later one, and submit its result again with `llmbench submit`"
         found["submissions"] = Checked([f"the submissions must have the numbers 1, 2, 3, ..., but {what}; {cure}"])
     for track in sorted({submission.track for submission in board.submissions}):
         found[f"tracks/{track}.toml"] = Checked(collect(_edition_problems(project, board, track)))
@@ -124,8 +125,9 @@ def _edition_problems(project: Project, board: Board, track: str) -> Iterator[st
     current = load_track(project, track)
     if board.edition(track) != current.digest:
         yield (
-            f"tracks/{track}.toml has changed since its board was opened; restore the file, or open a new board with "
-            f"`llmbench run baseline --track {track}` and `llmbench submit --baseline --track {track}`"
+            f"tracks/{track}.toml has changed since its baseline was submitted; restore the file, or start a new "
+            f"board for the changed track with `llmbench run baseline --track {track}` and `llmbench submit "
+            f"--baseline --track {track}`"
         )
     check_record_sources(project, board.holder(current))
 
@@ -168,31 +170,35 @@ def _standing_problems(claim: Claim, earlier: Board) -> Iterator[str]:
     present = earlier.holder(submission)
     if submission.lane == "simplicity" and present and submission.candidate.statements >= present.candidate.statements:
         yield (
-            f"{name}: not_simpler: it has {submission.candidate.statements} statements, and the record, "
-            f"{present.folder_name}, has {present.candidate.statements}; in the lane simplicity it must have fewer"
+            f"{name}: not_simpler: in the lane simplicity a candidate must have fewer statements than the record, but "
+            f"it has {submission.candidate.statements}, and the record {present.folder_name} has "
+            f"{present.candidate.statements}"
         )
     if submission.record is None or submission.verdict is None:
-        yield f"{name}: a submission of the kind {submission.kind} needs runs of the record and a verdict"
+        yield (
+            f"{name}: a submission of the kind {submission.kind} must have runs of the record and a verdict; submit "
+            f"the result again with `llmbench submit`"
+        )
         return
     if stale := stale_problem(submission, earlier):
         yield stale
     others = earlier.attempts(submission) - {candidate_key(submission.candidate.sources)}
     if submission.attempt <= len(others):
         yield (
-            f"{name} states attempt {submission.attempt}, but the board shows {len(others)} other candidates since the "
-            f"last record, so the attempt must be {len(others) + 1} or more"
+            f"{name}: attempt is {submission.attempt}, but {len(others)} other candidates were submitted since the "
+            f"last record, so attempt must be {len(others) + 1} or more"
         )
     found = f"shown to lose on {submission.lost_on[0]}" if submission.lost_on else submission.verdict.decision
     if (submission.kind == "record") != (found == "accepted") or found == "undecided":
         said = f"it is {found}" if submission.lost_on else f"its verdict is {found}"
-        yield f"{name} is filed as {submission.kind}, but {said}; file it again with `llmbench submit`"
+        yield f"{name}: its kind is {submission.kind}, but {said}; submit the result again with `llmbench submit`"
 
 
 def _opening_problems(claim: Claim, earlier: Board) -> Iterator[str]:
     opening = claim.submission
     name, track = opening.folder_name, opening.track
     if opening.track_digest in earlier.editions(track):
-        yield f"{name}: this version of {track} already has a board; remove the submission"
+        yield f"{name}: this version of {track} already has a first submission; remove this one"
     stated = opening.record, opening.verdict, opening.attempt, opening.lane, opening.candidate.recipe
     if stated != (None, None, 1, "loss", BASE):
         yield (
@@ -200,7 +206,7 @@ def _opening_problems(claim: Claim, earlier: Board) -> Iterator[str]:
             f"and neither a record nor a verdict"
         )
     if len(opening.candidate.runs) < (fewest := claim.track.rule.record_runs):
-        yield f"{name} needs {fewest} seeds or more, because a later contest may use that many runs of this record"
+        yield f"{name} needs {fewest} seeds or more, because a later comparison may use that many runs of this record"
 
 
 def stale_problem(submission: Submission, board: Board) -> str | None:
@@ -209,7 +215,10 @@ def stale_problem(submission: Submission, board: Board) -> str | None:
     if arm is None or submission.kind not in ("record", "negative"):
         return None
     if board.edition(track) != submission.track_digest:
-        return f"{name} was measured on another version of {track} than the present board; run the candidate again"
+        return (
+            f"{name} was measured on another version of {track} than the submissions on the present board; run the "
+            f"candidate again"
+        )
     if submission.kind == "negative" and board.has_held(submission, arm.sources):
         return None  # a negative result stays valid if the record changes
     holder = board.standing(submission, submission.lane)

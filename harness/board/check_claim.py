@@ -48,7 +48,7 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
     """Yields all problems of a submission's files and numbers, except those of README.md (`markdown_problems`)."""
     folder, submission = claim.folder, claim.submission
     if folder.name != submission.folder_name:
-        yield f"{folder.name}/submission.json says that its folder is {submission.folder_name}; rename the folder"
+        yield f"{folder.name}/submission.json belongs to a folder named {submission.folder_name}; rename the folder"
     if read_bytes(folder / "submission.json") != dump_json(submission).encode():
         yield (
             f"{folder.name}/submission.json is not formatted as llmbench writes it, so it was edited by "
@@ -56,7 +56,10 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
         )
     yield from _file_problems(folder, submission)
     if list(submission.files) != ["curves.png", "track.toml"]:
-        yield f"{folder.name}/submission.json: files must hold the digests of curves.png and track.toml, nothing else"
+        yield (
+            f"{folder.name}/submission.json: `files` must contain the digests of curves.png and track.toml, and "
+            f"nothing else"
+        )
     if claim.track.digest != submission.track_digest:
         yield f"{folder.name}/track.toml does not have the track_digest that submission.json states; restore it"
     for variant, text in claim.sources.items():
@@ -68,22 +71,22 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
         yield from _arm_problems(claim, name, arm)
     if submission.verdict is not None and submission.verdict.lane != submission.lane:
         yield (
-            f"{folder.name}/submission.json: lane is {submission.lane}, but verdict.lane is {submission.verdict.lane}; "
-            f"both must be equal"
+            f"{folder.name}/submission.json: lane is {submission.lane}, but verdict.lane is "
+            f"{submission.verdict.lane}; the two must be equal"
         )
     if (stated := submission.knowledge_nats) is not None:
         known = claim.knowledge_nats
         # two versions of zlib differ by less than this tolerance
         if stated != round(stated, KNOWLEDGE_DIGITS) or not math.isclose(stated, known or 0.0, rel_tol=0.05):
-            yield f"{folder.name}/submission.json: knowledge_nats is {stated}, but the sources give {known}"
+            yield f"{folder.name}/submission.json: knowledge_nats is {stated}, but the files in sources/ give {known}"
     yield from _seed_problems(claim)
     yield from _audit_problems(claim)
     yield from _size_problems(claim)
     recomputed, stored = claim.verdict, submission.verdict
     if (recomputed is None) != (stored is None):
         yield (
-            f"{folder.name}/submission.json: a verdict is "
-            f"{'missing' if stored is None else 'given, but there are no runs of a record to compare with'}"
+            f"{folder.name}/submission.json: "
+            f"{'the verdict is missing' if stored is None else 'there is a verdict, but no record to compare with'}"
         )
     elif recomputed is not None and stored is not None:
         for path in _differences(stored.model_dump(), recomputed.model_dump(), "verdict"):
@@ -135,7 +138,7 @@ def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
                 f"states; restore it"
             )
     if (cost := claim.cost(arm)) != arm.statements:
-        yield f"{where}.statements is {arm.statements}, but the sources have {cost}"
+        yield f"{where}.statements is {arm.statements}, but the files in sources/ have {cost} statements"
     files = {run_file(name, int(seed)): digest for seed, digest in arm.runs.items()}
     yield from _runs_problems(claim, name, claim.track, files, claim.runs[name])
 
@@ -157,17 +160,21 @@ def _runs_problems(
             if getattr(run, key) != value:
                 yield f"{where}: {key} is {getattr(run, key)!r}, but the submission states {value!r}"
         if run.training_digest != training_digest:
-            yield f"{where} was trained on another track than the one in the submission's track.toml"
+            yield (
+                f"{where} was trained on another track, or another version of it, than the submission's track.toml "
+                f"describes"
+            )
         if isinstance(run, FinishedRun):
             yield from _run_problems(where, run, track)
     whole = finished(runs)
     if len({run.training.weights_sha256 for run in whole}) != len(whole):
         yield (
-            f"{folder.name}: two seeds of the {name} arm have the same final weights, so one run is a copy of the other"
+            f"{folder.name}: two runs of the {name}, with different seeds, have the same final weights, so one run is "
+            f"a copy of the other"
         )
     ended = max((run.training.ended for run in whole), default="")
     if ended > f"{claim.submission.date}T24":  # ISO times sort as text
-        yield f"{folder.name}: date is {claim.submission.date}, but a run of the {name} arm ended later, at {ended}"
+        yield f"{folder.name}: date is {claim.submission.date}, but a run of the {name} ended later, at {ended}"
 
 
 def _size_problems(claim: Claim) -> Iterator[str]:
@@ -178,14 +185,17 @@ def _size_problems(claim: Claim) -> Iterator[str]:
     if submission.kind == "challenge":
         asked = {}
     if {*asked} != {*stated}:
-        yield f"{where} names {', '.join(stated) or 'none'}, but the track's rule asks for {', '.join(asked) or 'none'}"
+        yield (
+            f"{where} has results on {', '.join(stated) or 'no other track'}, but the track's rule requires results "
+            f"on {', '.join(asked) or 'no other track'}"
+        )
         return
     for name, size in stated.items():
         track, seeds = claim.size_tracks[name], [str(seed) for seed in claim.size_tracks[name].seeds[:SIZE_PAIRS]]
         if track.digest != asked[name]:
             yield f"{claim.folder.name}/sizes/{name}/track.toml is not the version that `holds_on` in track.toml names"
         if {arm: list(runs) for arm, runs in size.runs.items()} != dict.fromkeys(submission.arms, seeds):
-            yield f"{where}.{name}: both arms must have the seeds {', '.join(seeds)}"
+            yield f"{where}.{name}: the runs of record and candidate must have the seeds {', '.join(seeds)}"
             continue
         for arm, runs in size.runs.items():
             files = {size_file(name, arm, int(seed)): digest for seed, digest in runs.items()}
@@ -228,7 +238,7 @@ def _run_problems(where: str, run: FinishedRun, track: Track) -> Iterator[str]:
         ("provenance.processes", run.provenance.processes, track.processes),
     ):
         if found != wanted:
-            yield f"{where}: {key} is {found}, but the track asks for {wanted}"
+            yield f"{where}: {key} is {found}, but the track requires {wanted}"
 
 
 def _seed_problems(claim: Claim) -> Iterator[str]:
@@ -261,12 +271,12 @@ def _audit_problems(claim: Claim) -> Iterator[str]:
     if audit is None:
         return
     if audit.weights_sha256 not in {run.training.weights_sha256 for run in claim.finished["candidate"]}:
-        yield f"{where}.weights_sha256 is not the digest of the weights of any run of the candidate"
+        yield f"{where}.weights_sha256 must be the digest of the final weights of one of the candidate's runs"
     positions = claim.track.data.pin("val").tokens - 1
     if audit.positions != positions:
-        yield f"{where}.positions is {audit.positions}, but the track's val has {positions}"
+        yield f"{where}.positions is {audit.positions}, but the track's val text has {positions} positions to predict"
     if audit.tested > audit.positions:
-        yield f"{where}.tested is {audit.tested}, but val has only {audit.positions} positions"
+        yield f"{where}.tested is {audit.tested}, but the val text has only {audit.positions} positions"
     if audit.seed != "weights":
         yield f"{where}.seed is {audit.seed!r}; in a submission it must be 'weights'"
 

@@ -112,7 +112,9 @@ class Board:
             if self.state(old.number) == "retracted" or _edition(old) != _edition(new):
                 continue
             if (old.kind, old.lane, old.record, old.candidate) == (new.kind, new.lane, new.record, new.candidate):
-                raise LlmbenchError(f"these runs are filed already, as {old.folder_name}; there is nothing to submit")
+                raise LlmbenchError(
+                    f"these runs were already submitted, as {old.folder_name}, so there is nothing new to submit"
+                )
 
     def before(self, number: int) -> Board:
         """The board that holds only the submissions before `number`."""
@@ -135,8 +137,8 @@ def make_board(submissions: Iterable[Submission]) -> Board:
     for one, other in itertools.pairwise(board.submissions):
         if one.number == other.number:
             raise LlmbenchError(
-                f"two submissions have the number {one.number}; delete the later one's folder, and file it again with "
-                f"`llmbench submit`"
+                f"two submissions have the number {one.number}; delete the folder of the later one, and submit its "
+                f"result again with `llmbench submit`"
             )
     return board
 
@@ -213,7 +215,7 @@ def compute_multiples(project: Project, rows: Sequence[Row]) -> dict[str, float]
             raise LlmbenchError(f"{path} is not valid ({explain_validation(error)}); restore it") from error
         start = dict(curve.points).get(curve.compute)
         if start is None:
-            raise LlmbenchError(f"{path} has no loss of the base on {track} itself; restore the file")
+            raise LlmbenchError(f"{path} does not contain the base's loss on {track}; restore the file")
         if holder.val_loss < min(loss for _, loss in curve.points):
             continue
         gain = start - holder.val_loss
@@ -282,7 +284,7 @@ def check_record_sources(project: Project, standing: Submission | None) -> None:
     for name, source in recipe_sources(project, standing.candidate.recipe).items():
         if source.digest != standing.candidate.sources[name]:
             raise LlmbenchError(
-                f"models/variants/{name}.py has changed since {standing.folder_name} set the record with it; "
+                f"models/variants/{name}.py has changed since the record {standing.folder_name} was trained with it; "
                 f"restore the file, and put your change into a new variant"
             )
 

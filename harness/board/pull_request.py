@@ -161,7 +161,7 @@ def review_changes(project: Project, revision: str) -> Review:
         texts = read_all_at(project.root, commit, "submissions", "submission.json")
         board = make_board(load_submission(Path(p).parent, t.decode(errors="replace")) for p, t in texts.items())
     except LlmbenchError as error:
-        raise LlmbenchError(f"the submissions of {revision} cannot be read: {error}") from error
+        raise LlmbenchError(f"the submissions in the revision {revision} cannot be read: {error}") from error
     changes = changed_files(project.root, commit)
     filed = {path.split("/")[1] for path in files_at(project.root, commit, "submissions")}
     added = [path.split("/") for path, change in changes.items() if change.kind == "added"]
@@ -196,7 +196,7 @@ def _review_new(project: Project, claim: Claim, board: Board) -> tuple[list[str]
     renumber = f"the next free number is {board.next_number}; delete the folder and run `llmbench submit` again"
     moved_on, own = [], []
     if taken := board.find(submission.number):
-        moved_on.append(f"{name}: its number is now taken by {taken.folder_name}; {renumber}")
+        moved_on.append(f"{name}: its number already belongs to another submission, {taken.folder_name}; {renumber}")
     if stale := stale_problem(submission, board):
         moved_on.append(stale)
     if submission.number > board.next_number:
@@ -224,15 +224,15 @@ def change_problems(changes: Mapping[str, ChangeKind], new: Sequence[str], used:
     """
     if len(new) > 1:
         yield (
-            f"{' and '.join(new)} are {len(new)} new submissions, but a pull request may have only one; move "
-            f"the others to pull requests of their own"
+            f"{' and '.join(new)} are {len(new)} new submissions, but a pull request may have only one; move each of "
+            f"the others to a separate pull request"
         )
     for path, kind in changes.items():
         match path.split("/"):
             case ["submissions", folder, _, *_] if folder in new:
                 pass
             case ["submissions", *_]:
-                yield f"{path} was {kind}: a filed submission must not change; undo this change"
+                yield f"{path} was {kind}: a submission must not change after it was merged; undo this change"
             case ["models", "variants", file] if file.endswith(".py"):
                 if kind != "added":
                     yield (
@@ -240,7 +240,10 @@ def change_problems(changes: Mapping[str, ChangeKind], new: Sequence[str], used:
                         f"restore the file, and put your change into a new variant"
                     )
                 elif file.removesuffix(".py") not in used:
-                    yield f"{path} is new, but no new submission uses it; file a result of this variant, or remove it"
+                    yield (
+                        f"{path} is new, but no new submission uses it; submit a result of this variant, or remove "
+                        f"the file"
+                    )
             case ["leaderboard.csv"] | ["README.md"]:
                 pass  # another check compares the board with the submissions, byte for byte
             case _ if new:
@@ -248,7 +251,10 @@ def change_problems(changes: Mapping[str, ChangeKind], new: Sequence[str], used:
 
 
 def _stray(path: str, kind: str) -> str:
-    return f"{path} was {kind}: a submission may change only its own files; move this to another pull request"
+    return (
+        f"{path} was {kind}: a pull request with a new submission may change only the files of that submission; move "
+        f"this change to another pull request"
+    )
 
 
 def _outside_the_board(project: Project, commit: str) -> bool:
@@ -273,18 +279,18 @@ def _source_problems(project: Project, claim: Claim) -> Iterator[str]:
     if other := [run for run in runs if run.code_digest != present]:
         yield (
             f"{name}: {len(other)} of {len(runs)} runs were trained by another version of llmbench's base model, "
-            f"training loop or evaluator, as their code digest shows; train them again"
+            f"training loop or evaluator, as their code digest shows; train these runs again"
         )
     measured = [(run.evaluation.eval_cpu_s, run.training.weights_bytes) for run in finished(runs)]
     if unmeasured := [each for each in measured if None in each]:
         yield (
-            f"{name}: {len(unmeasured)} of {len(runs)} runs lack eval_cpu_s or weights_bytes, so an "
-            f"older llmbench made them; train them again"
+            f"{name}: {len(unmeasured)} of {len(runs)} runs lack eval_cpu_s or weights_bytes, because an older "
+            f"version of llmbench trained them; train these runs again"
         )
     if claim.submission.kind == "record" and claim.submission.audit is None:
         yield (
-            f"{name}: the trained model was not tested for leaks of val (there is no audit); delete the folder and run "
-            f"`llmbench submit` again"
+            f"{name}: there is no audit, the test that the trained model sees no later tokens; delete the folder and "
+            f"run `llmbench submit` again"
         )
 
 

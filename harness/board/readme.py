@@ -98,7 +98,7 @@ def submission_title(submission: Submission) -> str:
     if verdict is None:
         return f"{submission.track}: {recipe} is the first record of the track"
     gain = "" if verdict.gain is None else f", gain {verdict.gain:+.4f}"
-    what = "breaks the record" if submission.kind == "record" else "does not break the record"
+    what = "beats the record" if submission.kind == "record" else "does not beat the record"
     return f"{submission.track}: {recipe} {what}{gain}"
 
 

@@ -223,7 +223,10 @@ def load_finished(path: Path) -> FinishedRun:
     """Read a run that has a score. Raises LlmbenchError for a run that failed, and so has no score."""
     run = load_run(path)
     if isinstance(run, FailedRun):
-        raise LlmbenchError(f"{path} is a run without a score ({run.status}); only runs with a score can be submitted")
+        raise LlmbenchError(
+            f"{path} is a run that failed ({run.status}), so it has no val loss; only runs with a val loss can be "
+            f"submitted"
+        )
     return run
 
 

@@ -92,7 +92,7 @@ COMMANDS: Mapping[str, Commands] = {
     },
     "Check": {
         "verify": ("board.verify", "Recompute a submission's numbers, or train it again."),
-        "challenge": ("challenge.challenge", "Train a record again on new seeds and file the result."),
+        "challenge": ("challenge.challenge", "Train a record again on new seeds and submit the result."),
     },
     "Set up": {
         "doctor": ("inspect.doctor", "Show what this machine can run, and how fast."),
@@ -109,7 +109,7 @@ COMMANDS: Mapping[str, Commands] = {
     },
 }
 app = _group(
-    "Decide whether a pretraining idea breaks the record: train both with the same budget and test the gain.\n\n"
+    "Decide whether a pretraining idea beats the record: train both with the same budget and test the gain.\n\n"
     "First steps: `llmbench run baseline`, then `llmbench run candidate --variant NAME` with a name from "
     "`llmbench variants`, then `llmbench submit`.\n\n"
     "Exit codes: 0 accepted or fine, 2 wrong input, 3 rejected, 4 undecided or not comparable, 1 a bug of llmbench.",

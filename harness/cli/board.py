@@ -58,7 +58,10 @@ def verify(
         verify_comparison(path, as_json=as_json, as_markdown=as_markdown)
     project = Project.find()
     if path is not None and (all_ or base):
-        raise LlmbenchError("--all and --base check all submissions; leave the folder out")
+        raise LlmbenchError(
+            "--all and --base check all submissions, so they cannot be combined with the folder of one; leave the "
+            "folder out"
+        )
     if again and path is None:
         raise LlmbenchError(
             "--rerun trains one submission again; name its folder: `llmbench verify submissions/NNNN-name --rerun`"
@@ -112,7 +115,8 @@ def _check_one(project: Project, path: Path) -> dict[str, Checked]:
     if folder.parent != project.submissions or not folder.is_dir():
         meant = did_you_mean(folder.name, (own.name for own in project.submissions.glob("[0-9]*")))
         raise LlmbenchError(
-            f"{path} is not a folder under submissions/{meant}; name such a folder, or none to check all submissions"
+            f"{path} is not a folder under submissions/{meant}; name such a folder, or name no folder to check all "
+            f"submissions"
         )
     return {folder.name: check_folder(project, folder, readable_board(project, until=folder))}
 

@@ -145,7 +145,9 @@ def _repeat(
         runs = store.make(asked)
     for run in runs:
         if isinstance(run, FailedRun):
-            raise UndecidedError(f"{recipe} with seed {run.seed} has no score to compare ({run.status}): {run.reason}")
+            raise UndecidedError(
+                f"{recipe} with seed {run.seed} has no val loss to compare ({run.status}): {run.reason}"
+            )
     stored = Claim(folder, opening).finished["candidate"][: len(seeds)]
     repeat = compare_repeat(stored, finished(runs), track.rule)
     if as_json:

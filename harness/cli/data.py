@@ -58,7 +58,8 @@ def data_info(
     folder, manifest, found = cache_folder(contest_track), read_manifest(contest_track), with_found_pins(contest_track)
     if check and manifest is None:
         raise LlmbenchError(
-            f"no tokens of {track} are cached, so none can be checked; run `llmbench data prepare --track {track}`"
+            f"no tokens of {track} are cached, so there is nothing to check; run `llmbench data prepare --track "
+            f"{track}`"
         )
     for split in SPLITS if check else ():
         open_split(found, split, check=True)

@@ -119,7 +119,9 @@ def tracks(
         show(describe.tracks_table(loaded, holders))
         return
     (track,), (row,) = loaded, holders
-    record = f"{row.number:04d}, {row.recipe}, val loss {row.val_loss}" if row else "none, no base is filed yet"
+    record = (
+        f"{row.number:04d}, {row.recipe}, val loss {row.val_loss}" if row else "none, no base has been submitted yet"
+    )
     show(f"{track.name}: {track.summary}", style="bold")
     show("", facts_table([*describe.track_facts(track), ("record", record)]))
     if track.reported:

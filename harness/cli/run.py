@@ -64,7 +64,10 @@ def run_baseline(
     recipe, count = record_recipe(board, plain_track), pairs or contest_track.rule.record_runs
     if count > len(contest_track.seeds):
         most = len(contest_track.seeds)
-        raise LlmbenchError(f"the track {track} has {most} public seeds; give --pairs {most} or less")
+        raise LlmbenchError(
+            f"each pair needs its own public seed, and the track {track} has {most} of them; give --pairs {most} or "
+            f"less"
+        )
     seeds = contest_track.seeds[:count]
     logbook = open_logbook(log_to or (), project, contest_track, log)
     with logbook, training.watched_store(project, contest_track, jobs, also=logbook, executor=executor) as store:
@@ -188,16 +191,16 @@ def _next_line(contest: Contest, board: Board, track: Track, entry: Entry) -> st
     there = "" if track.name == DEFAULT_TRACK else f" --track {track.name}"
     if board.holder(track) is None and track.name != DEFAULT_TRACK:
         return (
-            f"No base of the track {track.name} is filed yet, so this result cannot be filed. "
-            f"Next, on {DEFAULT_TRACK}: `{run_command(None, entry)}`; "
-            f"to file the base of {track.name}: `llmbench submit --baseline{there}`"
+            f"No base of the track {track.name} has been submitted yet, so this result cannot be submitted. Next, on "
+            f"{DEFAULT_TRACK}: `{run_command(None, entry)}`; to submit the base of {track.name}: `llmbench submit "
+            f"--baseline{there}`"
         )
     if contest.verdict.decision == "accepted":
         sizes = " and ".join(sizes_asked(track, entry.lane, contest.verdict))
         first = f". It first trains {SIZE_PAIRS} pairs on {sizes}, where a record must not be shown to be worse"
         return f"Next: `llmbench submit{there}`{first if sizes else ''}"
     if contest.verdict.decision == "rejected" and not contest.failed:
-        return f"To file the negative result: `llmbench submit --negative{there}`"
+        return f"To submit the negative result: `llmbench submit --negative{there}`"
     return ""
 
 
@@ -260,8 +263,8 @@ def _entry_to_file(project: Project, track: Track, board: Board, named: Entry) -
         entry = named
     elif named.lane != "loss":
         raise LlmbenchError(
-            "--lane needs --variant or --without, because the last candidate is filed in the lane in which it was run; "
-            "add one of them, or leave --lane out"
+            "without --variant and --without, the last candidate is submitted in the lane in which it was run, so "
+            "--lane cannot change it; name a candidate with --variant or --without, or leave --lane out"
         )
     else:
         entry = recall_entry(project, track)
@@ -270,8 +273,10 @@ def _entry_to_file(project: Project, track: Track, board: Board, named: Entry) -
     filing.require_holder(board, track)
     if not entry.added and not entry.removed:
         command = f"llmbench run candidate --track {track.name} --variant NAME"
-        elsewhere = "".join(f"; to file a run on {one}: `llmbench submit --track {one}`" for one in entered(project))
-        raise LlmbenchError(f"no candidate was run on {track.name}; first run `{command}`{elsewhere}")
+        elsewhere = "".join(
+            f"; to submit the last candidate of {one}: `llmbench submit --track {one}`" for one in entered(project)
+        )
+        raise LlmbenchError(f"no candidate has been run on {track.name} yet; first run `{command}`{elsewhere}")
     return entry
 
 

@@ -90,8 +90,8 @@ def open_store(
     local = _known("executor", executor, EXECUTORS) == "local"
     if timed and not local:
         raise LlmbenchError(
-            f"with --lane {timed.lane} training times are compared, so all runs need one machine; "
-            f"leave --executor {executor} out"
+            f"with --lane {timed.lane} training times are compared, so all runs must be on the same machine; leave "
+            f"--executor {executor} out"
         )
     if timed and jobs not in (None, 1):
         raise LlmbenchError(
@@ -207,7 +207,7 @@ def show_pairs(contest: Contest) -> None:
         show(comparison_table(arms.record, arms.candidate, rows, Console().width), "", facts_table(evidence(verdict)))
         if table := experts_table(arms.candidate, candidates):
             show(table)
-    failed = [f"{run.recipe} seed {run.seed} has no score ({run.status}): {run.reason}" for run in contest.failed]
+    failed = [f"{run.recipe} seed {run.seed} has no val loss ({run.status}): {run.reason}" for run in contest.failed]
     show(*failed or [f"these runs cannot be compared: {detail}" for detail in verdict.details])
 
 

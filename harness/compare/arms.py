@@ -107,7 +107,7 @@ def arms_of_revisions(
     commits = [_commit_of(top, revision) for revision in revisions]
     trees = [_line(git(top, "rev-parse", f"{commit}^{{tree}}")) for commit in commits]
     if trees[0] == trees[1]:
-        raise LlmbenchError(f"'{revisions[0]}' and '{revisions[1]}' hold the same files; name revisions that differ")
+        raise LlmbenchError(f"'{revisions[0]}' and '{revisions[1]}' contain the same files; name revisions that differ")
     home = (home or Path(platformdirs.user_cache_dir("llmbench", appauthor=False)) / "worktrees") / (
         sha256(str(top).encode())[:12]
     )
@@ -126,7 +126,7 @@ def arms_of_revisions(
         )
         folders.append(_worktree(settings, top, commit, tree, home, tell) / arms[-1].folder)
         if not folders[-1].is_dir():
-            raise LlmbenchError(f"'{revision}' has no folder {arms[-1].folder}; go to one that both revisions have")
+            raise LlmbenchError(f"'{revision}' has no folder {arms[-1].folder}; cd to a folder of both revisions")
     added = added_statements(top, *commits)
     return Arms(arms[0], arms[1], {"record": folders[0], "candidate": folders[1]}, added)
 
@@ -191,7 +191,7 @@ def _refuse_what_git_should_not_copy(top: Path, untracked: bytes) -> None:
         largest = max(sizes, key=lambda path: sizes[path])
         raise LlmbenchError(
             f"'{HERE}' has {sum(sizes.values()) >> 20} MiB of untracked files (the largest: {largest}); the limit is "
-            f"{MOST_UNTRACKED >> 20} MiB; add data to .gitignore, and give --link FOLDER for what the trainer needs"
+            f"{MOST_UNTRACKED >> 20} MiB; add data to .gitignore, and give --link FOLDER if the trainer needs a folder"
         )
 
 
@@ -209,8 +209,8 @@ def digest_of_folder(folder: Path) -> tuple[str, bool]:
         found += [Path(place, name) for name in sorted(files) if name.endswith(".py") and not name.startswith(".")]
         if len(found) > MOST_SOURCES:
             raise LlmbenchError(
-                f"{folder} holds more than {MOST_SOURCES} Python files and is in no git repository; run this in the "
-                f"trainer's own folder, or make the folder a repository with `git init`"
+                f"{folder} contains more than {MOST_SOURCES} Python files and is in no git repository; run this in "
+                f"the trainer's own folder, or make the folder a repository with `git init`"
             )
     texts = [f"{path.relative_to(folder)} {sha256(path.read_bytes())}" for path in found if path.is_file()]
     return sha256("\n".join(texts).encode()), True
@@ -240,8 +240,8 @@ def _worktree(settings: Settings, top: Path, commit: str, tree: str, home: Path,
         if ready.exists() and folder.is_dir():
             if _state(folder) != read_text(ready):
                 raise LlmbenchError(
-                    f"Python files or the commit of {folder} changed after its setup; remove it, and the next run of "
-                    f"this command makes it again"
+                    f"Python files or the commit of {folder} changed after llmbench had set it up; remove this folder "
+                    f"and run the same command again, which makes it new"
                 )
             return folder
         if folder.exists():  # an earlier setup was interrupted
@@ -279,9 +279,9 @@ def _link(top: Path, folder: Path, path: str) -> None:
     entries that it lacks."""
     source, target = top / path, folder / path
     if Path(path).is_absolute() or ".." in Path(path).parts:
-        raise LlmbenchError(f"link '{path}' is not a path within the repository; name one that is")
+        raise LlmbenchError(f"link '{path}' must be a path inside the repository, written relative to its root")
     if not source.exists():
-        raise LlmbenchError(f"link '{path}': there is no {source}; make it, or leave the link out")
+        raise LlmbenchError(f"link '{path}': there is no {source}; create it, or leave this link out")
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(source, target_is_directory=source.is_dir())

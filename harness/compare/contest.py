@@ -72,8 +72,8 @@ class Contest:
         if self.interrupted:
             count = sum(isinstance(trial, FinishedTrial) for trial in self.trials.values())
             raise InterruptedRunError(
-                f"interrupted; {count} finished run{'' if count == 1 else 's'} kept, unfinished runs are lost; run the "
-                f"same command again to continue"
+                f"interrupted; {count} finished run{' is' if count == 1 else 's are'} kept, unfinished runs are lost; "
+                f"run the same command again to continue"
             )
         return self._keep()
 

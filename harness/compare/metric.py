@@ -87,7 +87,7 @@ def read_run(
     else:
         found = [*_matches(rf"^METRIC[ \t]+{re.escape(metric)}[ \t]*=[ \t]*(\S+)", text, metric)]
     if not found:
-        raise NoNumberError(f"no number: '{metric}' is not in {file or 'its output'}")
+        raise NoNumberError(f"no number: '{metric}' is not in {file or 'the output of the command'}")
     value = found[-1]
     if not _is_usable(value):
         beyond = f", which is beyond {LARGEST:g}" if math.isfinite(value) else ""
@@ -191,7 +191,9 @@ def _numbers_in(file: Path, key: str, since: float) -> Iterator[float]:
     except (OSError, UnicodeDecodeError) as error:
         raise NoNumberError(f"no number: {file} cannot be read ({error})") from error
     if written < since - 2:  # some file systems store times in whole seconds
-        raise NoNumberError(f"no number: the trainer did not write {file}; this file is older than the run")
+        raise NoNumberError(
+            f"no number: the trainer did not write {file}; the file with this name is older than the run"
+        )
     for content in _documents(file, text):
         for part in key.split("."):
             content = content.get(part) if isinstance(content, dict) else None

@@ -108,9 +108,11 @@ class Settings(Strict):
                     f"trainer takes its seed, or set seed_variable to an environment variable that the trainer reads"
                 )
         if list(self.looks) != sorted(set(self.looks)) or self.looks[:1] < (2,):
-            raise ValueError(f"looks ({list(self.looks)}) must be increasing numbers of pairs, the first 2 or more")
+            raise ValueError(
+                f"looks ({list(self.looks)}) must be increasing numbers of pairs, and the first must be 2 or more"
+            )
         if self.looks[-1] > MOST_PAIRS:
-            raise ValueError(f"looks ({list(self.looks)}) must end with {MOST_PAIRS} pairs or fewer")
+            raise ValueError(f"looks ({list(self.looks)}) are numbers of pairs; the last must be {MOST_PAIRS} or less")
         if self.seeds is not None and (len(self.seeds) < self.seeds_needed or len(set(self.seeds)) != len(self.seeds)):
             found = f"{len(self.seeds)} given, {len(set(self.seeds))} of them different"
             raise ValueError(f"seeds must be {self.seeds_needed} or more numbers, all different ({found})")

@@ -142,8 +142,9 @@ class TrialStore:
         tail = tail_of(read_log(log, 1 << 16))
         if settings.run is None and digest_of_folder(cwd)[0] != self.arms.record.sources:
             raise LlmbenchError(
-                f"tracked or Python files of {cwd} changed during a run, so it is not known which version ran; let the "
-                f"trainer write only into {OUT}, and compare two revisions if you want to edit files meanwhile"
+                f"tracked files or Python files in {cwd} changed during a run, so it is not known which version of "
+                f"the code ran; let the trainer write only into {OUT}; if you want to edit files while llmbench runs, "
+                f"compare two git revisions"
             )
         self._refuse_what_is_no_result(command, ended, tail, folder)
         facts: dict[str, Any] = {
@@ -191,7 +192,7 @@ class TrialStore:
             return
         end = tail[-1] if tail else "it printed nothing"
         if ended.code in NOT_FOUND and len(tail) <= 1:
-            raise LlmbenchError(f"`{command}` cannot be started: {end}; check the command in a shell")
+            raise LlmbenchError(f"`{command}` cannot be started: {end}; try the command in a shell")
         if FULL in "\n".join(tail) or shutil.disk_usage(folder).free < ENOUGH_DISK:
             raise LlmbenchError(
                 f"the disk is full, so `{command}` failed; free space and run the same command again (finished runs "

@@ -103,8 +103,8 @@ class Splits(Strict):
         pin: SplitPin | None = getattr(self, split)
         if pin is None:
             raise LlmbenchError(
-                f"the track's file lacks data.{split}, the digest of that split's tokens; "
-                f"run `llmbench data pin --track NAME`, which writes it"
+                f"the track's file lacks data.{split}, the digest (SHA-256 hash) of the tokens of {split}; run "
+                f"`llmbench data pin --track NAME`, which adds it"
             )
         return pin
 
@@ -113,14 +113,14 @@ class Splits(Strict):
         absent = [key for key in PINS if getattr(self, key) is None]
         if absent and len(absent) < len(PINS):
             raise ValueError(
-                f"the digests {', '.join(absent)} are missing; "
-                f"run `llmbench data pin --track NAME`, which writes all four ({', '.join(PINS)})"
+                f"the digests {', '.join(absent)} are missing; run `llmbench data pin --track NAME`, which writes all "
+                f"four digests ({', '.join(PINS)})"
             )
         for key, revision in self.revisions.items() if self.pinned else ():
             if not is_commit(revision.name):
                 raise ValueError(
-                    f"{key} '{revision.name}' is not the id of a commit, so it can change; "
-                    f"a track that states digests needs a commit's id here, 40 hexadecimal digits"
+                    f"{key} '{revision.name}' is not the id of a commit, so its content can change; a track whose "
+                    f"file states digests needs the id of a commit here, 40 hexadecimal digits"
                 )
         return self
 
@@ -191,7 +191,10 @@ class HubData(StreamedData):
     @model_validator(mode="after")
     def _one_column(self) -> HubData:
         if (self.text is None) == (self.ids is None):
-            raise ValueError("give one column, either `text` if it holds text or `ids` if it holds token ids")
+            raise ValueError(
+                "name exactly one column of the data set: as `text` if it contains text, or as `ids` if it contains "
+                "token ids"
+            )
         if self.ids is not None and not isinstance(self.tokenizer, HubTokenizer):
             raise ValueError(
                 "`ids` needs the tokenizer that made the token ids; "

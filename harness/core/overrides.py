@@ -41,7 +41,10 @@ def apply_setting(content: dict[str, Any], setting: str) -> None:
     for name in parents:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
-            raise LlmbenchError(f"--set {key[:80]}: '{name}' is a value, not a table; leave out what follows it")
+            raise LlmbenchError(
+                f"--set {key[:80]}: '{name}' is a value, not a table; write nothing between '{name}' and the equals "
+                f"sign"
+            )
     table[last] = _read(text)
     if first == "data" or key == "model.vocab_size":
         for pin in PINS:

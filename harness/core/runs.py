@@ -259,7 +259,7 @@ def require_finished(runs: Sequence[FinishedRun | FailedRun]) -> list[FinishedRu
     """Returns `runs` if each has a score. Otherwise raises LlmbenchError with the reason of the first failed run."""
     for run in runs:
         if isinstance(run, FailedRun):
-            raise LlmbenchError(f"{run.recipe} with seed {run.seed} has no score ({run.status}): {run.reason}")
+            raise LlmbenchError(f"{run.recipe} with seed {run.seed} has no val loss ({run.status}): {run.reason}")
     return finished(runs)
 
 

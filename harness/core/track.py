@@ -117,7 +117,7 @@ class Rule(Strict):
     @model_validator(mode="after")
     def _fits_together(self) -> Rule:
         if not self.looks or list(self.looks) != sorted(set(self.looks)) or self.looks[0] < 2:
-            raise ValueError(f"looks ({list(self.looks)}) must increase and start at 2 or more")
+            raise ValueError(f"looks ({list(self.looks)}) must increase, and the first must be 2 pairs or more")
         if len(self.levels) != len(self.looks):
             raise ValueError(
                 f"levels has {len(self.levels)} entries, but looks has {len(self.looks)}; give one level for each look"
@@ -137,7 +137,7 @@ class Rule(Strict):
         above = all(drop <= passed for drop, passed in zip(self.screen_drop, self.screen_pass, strict=True))
         if self.screen_looks and (not above or self.screen_drop[-1] != self.screen_pass[-1]):
             raise ValueError(
-                "no entry of screen_drop may exceed the same entry of screen_pass, and the last two must be equal"
+                "screen_drop must not exceed screen_pass at any place, and their last numbers must be equal"
             )
         return self
 
@@ -191,7 +191,7 @@ class Track(Strict):
         fewest = self.rule.record_runs
         if len(set(self.seeds)) != len(self.seeds) or len(self.seeds) < fewest:
             raise ValueError(
-                f"seeds must hold {fewest} or more different numbers, because the rule needs that many record runs"
+                f"seeds must be {fewest} or more different numbers, because the rule needs that many runs of the record"
             )
         if self.compile and self.num_processes > 1:
             raise ValueError("compile and processes cannot be combined yet; leave one of them out")
@@ -270,7 +270,7 @@ def parse_track(path: Path, name: str | None = None, settings: Sequence[str] = (
     text = read_text(path) if text is None else text
     if len(text) > LONGEST_FILE or max(map(len, text.splitlines()), default=0) > LONGEST_LINE:
         raise LlmbenchError(
-            f"{path} is too long: at most {LONGEST_FILE} characters, and {LONGEST_LINE} in a line; shorten it"
+            f"{path} is too long; it may have at most {LONGEST_FILE} characters, and {LONGEST_LINE} in each line"
         )
     kind, name, where = ExploratoryTrack if settings else Track, name or path.stem, str(path)
     try:

@@ -29,8 +29,8 @@ class Batches:
         self.num_windows = (len(tokens_N) - 1) // seq_len
         if self.num_windows < 1:
             raise LlmbenchError(
-                f"the train split has {len(tokens_N)} tokens, too few for one sequence of {seq_len}; "
-                f"give the track more text"
+                f"the train split has {len(tokens_N)} tokens, too few for one sequence of {seq_len} tokens; give the "
+                f"track more text"
             )
 
     def batch(self, step: int) -> NDArray[np.int64]:

@@ -67,8 +67,8 @@ class StreamedCorpus:
         self.is_text, self.column = ids is None, ids or spec.text or "text"
         if self.column not in columns:
             raise LlmbenchError(
-                f"{spec.title} has no column '{self.column}', only {', '.join(columns) or 'none'}; "
-                f"correct data.{'ids' if ids else 'text'} in the track's file"
+                f"{spec.title} has no column '{self.column}' (its columns: {', '.join(columns) or 'none'}); correct "
+                f"data.{'ids' if ids else 'text'} in the track's file"
             )
         self.rows = rows.select_columns([self.column])
 
@@ -92,8 +92,8 @@ class StreamedCorpus:
             return content.encode() if isinstance(content, str) else repr(content).encode()
         kind = "text" if self.is_text else "lists of tokens"
         raise LlmbenchError(
-            f"column '{self.column}' of {self.spec.title} must hold {kind}, found {str(content)[:60]}; "
-            f"name another column in the track's file"
+            f"column '{self.column}' of {self.spec.title} must contain {kind}, found {str(content)[:60]}; name "
+            f"another column in the track's file"
         )
 
 
@@ -196,8 +196,8 @@ def load_package(spec: PackageData) -> dict[str, str]:
         name = " ".join(map(str, key))
         if name in documents:
             raise LlmbenchError(
-                f"{path}: two documents have the same values, {name}, in the columns of data.document; "
-                f"choose columns that differ between documents"
+                f"{path}: two documents have the same values, {name}, in the columns of data.document; choose columns "
+                f"whose values together are different for each document"
             )
         documents[name] = "\n".join(row[spec.text] for row in group)
     return documents
@@ -218,7 +218,9 @@ def _package_file(spec: PackageData) -> Path:
         )
     path = Path(str(package.locate_file(spec.file)))
     if not path.is_file():
-        raise LlmbenchError(f"{spec.package} {spec.version} holds no file {spec.file}; reinstall it")
+        raise LlmbenchError(
+            f"{spec.package} {spec.version} does not contain the file {spec.file}; reinstall the package"
+        )
     return path
 
 

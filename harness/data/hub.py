@@ -61,8 +61,8 @@ def resolve_commit(state: Revision) -> str:
         found = HfApi().repo_info(state.repository, revision=state.name, repo_type=state.kind, timeout=TIMEOUT_S)
     if found.sha is None:
         raise LlmbenchError(
-            f"the hub gives no commit for the revision {state.name} of {state.repository}; "
-            f"write the id of a commit as the revision"
+            f"the Hugging Face hub does not say which commit the revision {state.name} of {state.repository} is; "
+            f"write the id of a commit as the revision in the track's file"
         )
     return found.sha
 

@@ -50,7 +50,7 @@ class Plan:
             if step < shape.steps:
                 return start + step * shape.batch_tokens, shape.sequences, shape.length
             start, step = start + shape.tokens, step - shape.steps
-        raise IndexError("the run has fewer steps")
+        raise IndexError("the run has no such step")
 
     def dev_steps(self, evaluations: int) -> set[int]:
         """Steps, counted from 1, after which the loss on dev is measured: about the same number of tokens apart.
@@ -81,14 +81,14 @@ def plan_of(track: Track, shapes: Iterable[BatchShape] | None) -> Plan:
         check_shape(track, shape.sequences, shape.length, is_last=place == len(plan.shapes))
     if not plan.shapes or plan.tokens > budget.tokens:
         raise LlmbenchError(
-            f"the batches of `batch_shape` hold {plan.tokens:,} tokens, more than the budget's {budget.tokens:,}; "
-            "use fewer or smaller batches"
+            f"the batches of `batch_shape` contain {plan.tokens:,} tokens in total, more than the track's budget of "
+            f"{budget.tokens:,}; use fewer or smaller batches"
         )
     last = plan.shapes[-1]
     if budget.tokens - plan.tokens >= last.length * track.num_processes:
         raise LlmbenchError(
-            f"the batches of `batch_shape` hold {plan.tokens:,} tokens, fewer than the budget's {budget.tokens:,}; "
-            "use all of them"
+            f"the batches of `batch_shape` contain {plan.tokens:,} tokens in total, fewer than the track's budget of "
+            f"{budget.tokens:,}; use the whole budget"
         )
     return plan
 
@@ -105,17 +105,18 @@ def check_shape(track: Track, sequences: object, length: object, *, is_last: boo
         )
     if budget.seq_len % length:
         raise LlmbenchError(
-            f"batch_shape gave sequences of length {length}; the length must divide the track's, {budget.seq_len}"
+            f"batch_shape gave sequences of length {length}; the track's sequence length, {budget.seq_len}, must be a "
+            f"multiple of it"
         )
     if sequences % size:
         raise LlmbenchError(
-            f"batch_shape gave {sequences} sequences; the number must be a multiple of {size}, the number of processes"
+            f"batch_shape gave {sequences} sequences; this number must be a multiple of {size}, the number of processes"
         )
     tokens, own = sequences * length, budget.batch_tokens
     if tokens > MOST_BATCH * own or (tokens * MOST_BATCH < own and not is_last):
         raise LlmbenchError(
-            f"batch_shape gave a batch of {tokens:,} tokens; it must hold between 1/{MOST_BATCH} and {MOST_BATCH} "
-            f"times the track's {own:,}"
+            f"batch_shape gave a batch of {tokens:,} tokens; the number must lie between 1/{MOST_BATCH} and "
+            f"{MOST_BATCH} times the {own:,} tokens in a batch of the track"
         )
 
 
@@ -142,6 +143,9 @@ def make_plan(track: Track, batch_shape: object) -> tuple[BatchShape, ...] | Non
             found.append(BatchShape(steps=1, sequences=sequences, length=length))
         done += sequences * length
         if len(found) > MOST_SHAPES:
-            raise LlmbenchError(f"batch_shape changes the shape more than {MOST_SHAPES:,} times; change it less often")
+            raise LlmbenchError(
+                f"batch_shape changes the shape of the batches more than {MOST_SHAPES:,} times in a run; change it "
+                f"less often"
+            )
     own = (budget.batch_sequences, budget.seq_len)
     return None if [(shape.sequences, shape.length) for shape in found] == [own] else tuple(found)

@@ -49,7 +49,7 @@ def prepare(track: Track, *, force: bool = False, observe: OnStep = lambda step:
             _renew_stamps(track)
     except KeyboardInterrupt as error:
         raise InterruptedRunError(
-            "interrupted; the tokens made so far are kept, run the same command again to continue"
+            "interrupted; the tokens made so far are kept; run the same command again to continue"
         ) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -72,9 +72,9 @@ def check_pins(track: Track, made: Mapping[str, SplitPin | str]) -> None:
         pinned = getattr(track.data, key)
         if pinned is not None and pinned != found:
             raise LlmbenchError(
-                f"tracks/{track.name}.toml states data.{key} as {pinned}, but the tokens made here have {found}; "
-                f"check the versions of the tokenizers {what}, then run "
-                f"`llmbench data prepare --force --track {track.name}`"
+                f"tracks/{track.name}.toml states that data.{key} is {pinned}, but for the tokens made on this "
+                f"machine it is {found}; check the versions of the tokenizers {what}, then run `llmbench data prepare "
+                f"--force --track {track.name}`"
             )
 
 

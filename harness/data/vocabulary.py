@@ -43,7 +43,7 @@ class Vocabulary:
         separator_id = self.tokenizer.token_to_id(self.separator)
         if separator_id is None or self.table[separator_id]:
             raise LlmbenchError(
-                f"{self.name} has no special token '{self.separator}' to put before documents; set "
+                f"{self.name} has no special token '{self.separator}' to put before each document; set "
                 f"data.tokenizer.separator to a special token that it has"
             )
         encoded = []
@@ -53,8 +53,8 @@ class Vocabulary:
             ids: list[int] = encoding.ids
             if b"".join([self.table[token] for token in ids]) != text.encode():
                 raise LlmbenchError(
-                    f"{self.name} changes texts: its tokens do not spell the text that begins with {text[:40]!r}; "
-                    f"choose another data.tokenizer"
+                    f"{self.name} does not encode text exactly: decoded, its tokens differ from the text that begins "
+                    f"with {text[:40]!r}; choose another data.tokenizer"
                 )
             encoded.append(np.array([separator_id, *ids], dtype=np.int64))
         return encoded
@@ -66,10 +66,12 @@ class Vocabulary:
         """
         tokens_N: NDArray[Any] = np.asarray(ids)
         if tokens_N.ndim != 1 or tokens_N.dtype.kind not in "iu":
-            raise LlmbenchError(f"a row of tokens must be a list of whole numbers, found {str(ids)[:60]}")
+            raise LlmbenchError(
+                f"each row of the column data.ids must be a list of token ids (whole numbers), found {str(ids)[:60]}"
+            )
         if outside := [token for token in (tokens_N.min(), tokens_N.max()) if not 0 <= token < len(self.table)]:
             raise LlmbenchError(
-                f"the corpus holds the token {outside[0]}, but {self.name} has only tokens from 0 to "
+                f"the corpus contains the token id {outside[0]}, but {self.name} has only ids from 0 to "
                 f"{len(self.table) - 1}; set data.tokenizer to the tokenizer that made the corpus"
             )
         return tokens_N.astype(np.int64)
@@ -108,7 +110,10 @@ def load_tokenizer(serialized: bytes, name: str) -> Tokenizer:
         with refusing_panics(name):
             return Tokenizer.from_buffer(serialized)
     except ValueError as error:
-        raise LlmbenchError(f"{name} is not a tokenizer.json that `tokenizers` can read: {error}") from error
+        raise LlmbenchError(
+            f"{name} is not a tokenizer.json that `tokenizers` can read: {error}; correct data.tokenizer in the "
+            f"track's file"
+        ) from error
 
 
 @contextmanager

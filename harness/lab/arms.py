@@ -63,16 +63,18 @@ def choose_arms(board: Board, track: Track, entry: Entry) -> Arms:
     held = parse_recipe(record)
     if entry.lane != "loss" and track.rule.design == "stored":
         raise LlmbenchError(
-            f"{track.name} compares candidates with stored runs of the record, whose times cannot be compared with "
-            f"those of new runs; leave out --lane {entry.lane}"
+            f"{track.name} compares candidates with stored runs of the record, whose training times cannot be "
+            f"compared with the times of new runs; leave out --lane {entry.lane}"
         )
     names = (*entry.added, *entry.removed)
     if not names or len(set(names)) != len(names):
         raise LlmbenchError(
-            "name at least one variant (`--variant NAME`), and none twice; `llmbench variants` lists all variants"
+            "name at least one variant (`--variant NAME`), and no variant twice; `llmbench variants` lists all variants"
         )
     if (entry.lane == "simplicity") != bool(entry.removed) or (entry.removed and entry.added):
-        raise LlmbenchError("the lane simplicity takes only `--without NAME`, the other lanes only `--variant NAME`")
+        raise LlmbenchError(
+            "with `--lane simplicity` give only `--without NAME`; with another lane give only `--variant NAME`"
+        )
     again = [name for name in entry.added if name in held]
     if again and len(again) == len(entry.added):
         without = format_recipe(tuple(name for name in held if name not in again))
@@ -121,7 +123,10 @@ def recall_entry(project: Project, track: Track) -> Entry:
     try:
         return Entry.model_validate_json(read_text(path))
     except ValueError as error:
-        raise LlmbenchError(f"{path} cannot be read; delete it and name the candidate with --variant") from error
+        raise LlmbenchError(
+            f"{path}, which names the last candidate, cannot be read; delete this file and name the candidate with "
+            f"--variant"
+        ) from error
 
 
 def entered(project: Project) -> list[str]:

@@ -318,5 +318,5 @@ def _remarks(track: Track) -> list[str]:
     return (
         remarks
         if track.data.pinned
-        else [*remarks, "tokens not pinned (run `llmbench data pin`), so nothing can be filed"]
+        else [*remarks, "tokens not pinned (run `llmbench data pin`), so nothing can be submitted"]
     )

@@ -202,9 +202,9 @@ def attempt_number(project: Project, board: Board, track: Track, sources: Mappin
 
 
 def attempt_sentence(number: int, arms: Arms, board: Board, track: Track) -> str:
-    """The number of an attempt as text: `base+x: attempt 7 on pocket since submission 3, which holds the record`."""
+    """The number of an attempt as text: `base+x: attempt 7 on pocket since submission 3, the present record`."""
     holder = board.holder(track)
-    since = f"since submission {holder.number}, which holds the record" if holder else "before its first record"
+    since = f"since submission {holder.number}, the present record" if holder else "before its first record"
     return f"{arms.candidate}: attempt {number} on {track.name} {since}"
 
 

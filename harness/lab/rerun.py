@@ -54,8 +54,8 @@ def claim_track(project: Project, submission: Submission) -> Track:
     track = load_track(project, submission.track)
     if track.digest != submission.track_digest:
         raise LlmbenchError(
-            f"tracks/{track.name}.toml is not the version that {submission.folder_name} was measured on; "
-            f"check out a revision whose file equals submissions/{submission.folder_name}/track.toml"
+            f"tracks/{track.name}.toml is not the version that {submission.folder_name} was measured on; check out a "
+            f"git revision in which this file equals submissions/{submission.folder_name}/track.toml"
         )
     for arm in submission.arms.values():
         for name, digest in arm.sources.items():
@@ -102,7 +102,10 @@ def outcome_of(claim: Submission, board: Board, contest: Contest) -> Outcome:
             f"{claim.folder_name} challenges submission {number}, which is missing; restore its folder in submissions/"
         )
     if record.verdict is None:
-        raise LlmbenchError(f"{record.folder_name} has no verdict, so a re-run has nothing to confirm; name a record")
+        raise LlmbenchError(
+            f"{record.folder_name} has no verdict that a re-run could confirm, because it was compared with no "
+            f"earlier record; name another record"
+        )
     outcome = outcome_of_record(record.verdict, contest.verdict)
     return outcome_of_challenge(claim.challenge.outcome, outcome) if claim.challenge else outcome
 
@@ -124,7 +127,10 @@ def audit_model(store: RunStore, run: FinishedRun, drawn: int | None = None) -> 
         try:
             return run_audit(track, val_N, dev_N, run, read_bytes(casting.job.weights), own, drawn)
         except (ProbeFailedError, RunFailedError) as error:
-            raise RejectedError(f"the model of {run.recipe} with seed {run.seed} fails its audit: {error}") from error
+            raise RejectedError(
+                f"the model of {run.recipe} with seed {run.seed} fails its audit, the test that it sees no later "
+                f"tokens: {error}"
+            ) from error
 
 
 def compare_repeat(stored: Sequence[FinishedRun], again: Sequence[FinishedRun], rule: Rule) -> Repeat:

@@ -73,8 +73,9 @@ def measure_sizes(
         found.results[name] = OtherSize(runs=digests, gain=gain.value, low=gain.low, high=gain.high)
     if found.lost and not negative:
         raise RejectedError(
-            f"{arms.candidate} breaks the record of {store.track.name}, but is shown to lose on "
-            f"{' and '.join(found.lost)}; to file it as a negative result, add --negative"
+            f"{arms.candidate} beats the record on {store.track.name}, but is shown to have a higher val loss than "
+            f"the record on {' and '.join(found.lost)}, so it cannot become the record; to submit it as a negative "
+            f"result, add --negative"
         )
     return found
 
@@ -90,6 +91,6 @@ def _pairs(store: RunStore, arms: Arms) -> dict[ArmName, list[FinishedRun]]:
         if not isinstance(run, FinishedRun):
             own = run.recipe == arms.candidate and run.status in OWN_FAILURES
             kind = RejectedError if own else LlmbenchError
-            raise kind(f"{run.recipe} has no score on {run.track} with seed {run.seed}: {run.reason}")
+            raise kind(f"{run.recipe} has no val loss on {run.track} with seed {run.seed}: {run.reason}")
         runs["candidate" if run.recipe == arms.candidate else "record"].append(run)
     return runs

@@ -142,7 +142,10 @@ class RunStore:
         found = load_run(path)
         same = (found.training_digest, found.sources, found.code_digest, found.recipe, found.seed)
         if same != (run.training_digest, run.sources, run.code_digest, run.recipe, run.seed):
-            raise LlmbenchError(f"{path} holds another run than expected; delete it, and the expected one is trained")
+            raise LlmbenchError(
+                f"{path} contains a run of another recipe, code, track or seed than expected; delete this file, and "
+                f"the expected run is trained"
+            )
         return found
 
     def make(

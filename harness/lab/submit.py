@@ -63,7 +63,7 @@ def refuse_exploration(track: Track, settings: Sequence[str]) -> None:
     if settings or isinstance(track, ExploratoryTrack):
         given = " ".join(f"--set {setting}" for setting in settings or settings_of(track))
         raise LlmbenchError(
-            f"runs with {given} are exploratory and cannot be filed; train them again without --set first"
+            f"runs with {given} cannot be submitted, because --set changes the track; train them again without it"
         )
 
 
@@ -75,15 +75,15 @@ def file_opening(store: RunStore, board: Board) -> Filing:
     track, holder = store.track, board.holder(store.track)
     if holder is not None:
         raise LlmbenchError(
-            f"the baseline of {track.name} is filed already, and {holder.folder_name} holds the record; submit a "
-            f"candidate instead"
+            f"the baseline of {track.name} has already been submitted, and {holder.folder_name} is the record; submit "
+            f"a candidate instead"
         )
     found = [store.find(store.identify(BASE, seed)) for seed in track.seeds[: track.rule.record_runs]]
     runs = [run for run in found if isinstance(run, FinishedRun)]
     if len(runs) < (fewest := track.rule.record_runs):
         raise LlmbenchError(
-            f"the baseline must be trained on {fewest} seeds before it is filed, and only {len(runs)} are trained; "
-            f"run `llmbench run baseline --track {track.name}`"
+            f"the baseline must be trained with {fewest} seeds before you submit it, and only {len(runs)} of them are "
+            f"done; run `llmbench run baseline --track {track.name}`"
         )
     return Filing("opening", f"{track.name}-baseline", Arms("", BASE), {"record": (), "candidate": runs})
 
@@ -93,7 +93,7 @@ def require_holder(board: Board, track: Track) -> Submission:
     holder = board.holder(track)
     if holder is None:
         raise LlmbenchError(
-            f"the track {track.name} has no record yet, because nobody has filed its baseline; file it with "
+            f"the track {track.name} has no record yet, because nobody has submitted its baseline; submit it with "
             f"`llmbench submit --baseline --track {track.name}`"
         )
     return holder
@@ -103,8 +103,8 @@ def require_pinned(track: Track) -> None:
     """Raises LlmbenchError if the track's file does not contain the digests (SHA-256) of its tokens."""
     if not track.data.pinned:
         raise LlmbenchError(
-            f"tracks/{track.name}.toml does not contain the digests of its tokens, so others could not check that they "
-            f"train on the same ones; run `llmbench data pin --track {track.name}` and commit the file first"
+            f"tracks/{track.name}.toml does not contain the digests of its tokens, so others could not check that "
+            f"they train on the same tokens; run `llmbench data pin --track {track.name}` and commit the file first"
         )
 
 
@@ -130,11 +130,11 @@ def find_contest(
         if name not in variant_names(project) or read_variant(project, name).digest != digest:
             raise LlmbenchError(
                 f"models/variants/{name}.py is not the file with which {judged.candidate} was judged against "
-                f"{judged.record} on {judged.date[:10]}; restore that file, or judge the present one with `{command}`"
+                f"{judged.record} on {judged.date[:10]}; restore that file, or judge the present file with `{command}`"
             )
     if not board.has_held(track, record_sources):
         raise LlmbenchError(
-            f"{judged.candidate} was judged against {judged.record}, which never held the record of this version of "
+            f"{judged.candidate} was judged against {judged.record}, which was never the record of this version of "
             f"{track.name}; run `{command}`, which judges the candidate against the present record"
         )
     return entry, Arms(judged.record, judged.candidate, entry.lane), judged
@@ -159,14 +159,14 @@ def file_candidate(
     track, holder = store.track, require_holder(board, store.track)
     standing = board.standing(track, entry.lane) or holder
     if arms.candidate == standing.candidate.recipe:
-        raise RejectedError(f"{arms.candidate} already holds the record ({holder.folder_name}); name another variant")
+        raise RejectedError(f"{arms.candidate} is already the record ({holder.folder_name}); name another variant")
     if arms.record == standing.candidate.recipe:
         check_record_sources(store.project, standing)
     contest = decide_trained(store, arms)
     (records, candidates), verdict = contest.used, contest.verdict
     if contest.failed and not candidates:
         raise RejectedError(
-            f"{contest.failed[0].recipe} has no score, so there is nothing to file: {contest.failed[0].reason}"
+            f"{contest.failed[0].recipe} has no val loss, so there is nothing to submit: {contest.failed[0].reason}"
         )
     command = run_command(track, entry)
     if not contest.candidates:
@@ -178,16 +178,16 @@ def file_candidate(
         raise UndecidedError(f"{arms.candidate}: {verdict_sentence(verdict)} Run `{on}` to train more pairs")
     sizes = measure_sizes(store, arms, sizes_asked(track, entry.lane, verdict), tell, negative=negative)
     if negative and verdict.decision == "accepted" and not sizes.lost:
-        raise LlmbenchError(f"{arms.candidate} breaks the record; file it without --negative")
+        raise LlmbenchError(f"{arms.candidate} beats the record; submit it without --negative")
     if not negative and verdict.decision == "rejected":
         raise RejectedError(
-            f"{arms.candidate}: {verdict_sentence(verdict)} To file it as a negative result, add --negative"
+            f"{arms.candidate}: {verdict_sentence(verdict)} To submit it as a negative result, add --negative"
         )
     cost = recipe_cost(recipe_sources(store.project, arms.candidate))
     if entry.lane == "simplicity" and cost >= holder.candidate.statements:
         raise RejectedError(
             f"{arms.candidate} has {cost} statements, but in the lane simplicity it must have fewer than the record "
-            f"{holder.candidate.recipe}, which has {holder.candidate.statements}; take out more code"
+            f"{holder.candidate.recipe}, which has {holder.candidate.statements}; remove more code"
         )
     audit, first = None, candidates[0]
     if not negative:
@@ -214,8 +214,8 @@ def _refuse_moved(judged: Judged | None, arms: Arms, standing: Submission, comma
     record, on = standing.candidate.recipe, judged.date[:10]
     if arms.record != record:
         raise UndecidedError(
-            f"the runs of {arms.candidate} against {arms.record} are gone or come from another version of llmbench; "
-            f"run `{command}`, which judges the candidate against the present record {record}"
+            f"the runs of {arms.candidate} against {arms.record} are missing or were made by another version of "
+            f"llmbench; run `{command}`, which judges the candidate against the present record {record}"
         )
     if judged.record == record:
         return
@@ -225,7 +225,9 @@ def _refuse_moved(judged: Judged | None, arms: Arms, standing: Submission, comma
             f"{was} ({standing.folder_name}); run `{command}`, which judges the candidate against that record"
         )
     if judged.decision == "rejected":
-        raise RejectedError(f"{was}; file that verdict with --negative, or judge the candidate again: `{command}`")
+        raise RejectedError(
+            f"{was}; submit that verdict with --negative, or judge the candidate again with `{command}`"
+        )
 
 
 def file_challenge(store: RunStore, target: Submission, answer: Challenge, attempt: int, contest: Contest) -> Filing:
@@ -239,8 +241,8 @@ def file_challenge(store: RunStore, target: Submission, answer: Challenge, attem
     failed, verdict = contest.failed[:1], contest.verdict
     if verdict.decision == "undecided" or any(run.status not in OWN_FAILURES for run in failed):
         raise UndecidedError(
-            f"{target.folder_name}: {verdict_sentence(verdict)} Nothing is filed; the trained runs are kept. Run the "
-            f"challenge again, with more pairs (--max-pairs) or on a machine where no run fails"
+            f"{target.folder_name}: {verdict_sentence(verdict)} Nothing is submitted; the trained runs are kept. Run "
+            f"the challenge again, with more pairs (--max-pairs) or on a machine where no run fails"
         )
     beside = [store.find(store.identify(contest.arms.record, run.seed)) for run in failed]
     records = [*contest.records, *(run for run in beside if isinstance(run, FinishedRun))]

@@ -37,8 +37,8 @@ def compile_forward(model: nn.Module, folder: Path, *, compiles: bool) -> None:
     wanted = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch chooses
     if compiles and next(model.parameters()).device.type == "cpu" and shutil.which(wanted) is None:
         raise LlmbenchError(
-            f"the track's compile = true needs a C++ compiler on a CPU, but there is no {wanted}; install it, or run "
-            f"without compiling: `--set compile=false`"
+            f"the track has compile = true, which on a CPU needs a C++ compiler, but {wanted} is not installed; "
+            f"install it, or run without compiling: `--set compile=false`"
         )
     _answer_for_programs(folder, compiles)
     tempfile.tempdir = str(folder)
@@ -85,7 +85,9 @@ def _answer_for_programs(folder: Path, compiles: bool) -> None:
             said = done.stdout or ""
             _said[key] = done.returncode, said if isinstance(said, str) else said.decode(errors="replace")
         elif key not in _said:
-            raise PermissionError(f"{command} was not run when this model was compiled, and may not be run now")
+            raise PermissionError(
+                f"torch may not run the program {command} now, because it did not run it when this model was compiled"
+            )
         else:
             code, said = _said[key]
             is_text = options.get("text") or options.get("encoding")

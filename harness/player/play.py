@@ -97,7 +97,7 @@ class Program:
     @property
     def _training(self) -> Training:
         if self.training is None:
-            raise LlmbenchError("this player was not built to train")
+            raise LlmbenchError("this process was started to evaluate a model, not to train one")
         return self.training
 
     def _build(self, body: bytes) -> bytes:
@@ -197,7 +197,9 @@ class Program:
         state = self.model.state_dict()
         found = [(name, _dtype(tensor), tuple(tensor.shape)) for name, tensor in state.items()]
         if found != [(spec.name, spec.dtype, spec.shape) for spec in self.tensors]:
-            raise RuleBrokenError("weights: names, shapes or types of the weights changed during training; keep them")
+            raise RuleBrokenError(
+                "weights: names, shapes or types of the weights changed during training; do not change them"
+            )
         # The bytes of each tensor; tied ones come twice.
         rows = [tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy() for tensor in state.values()]
         return b"".join(row.tobytes() for row in rows)

@@ -204,7 +204,7 @@ class Player(AbstractContextManager["Player"]):
             (length,) = _LONG.unpack(self._receive_exactly(bytearray(_LONG.size)))
         if not 0 <= length <= num_bytes:
             self._answers.close()
-            raise OSError("the message is longer than it may be")
+            raise OSError("the message of the run's process is longer than allowed")
         if len(self._memory) < length:
             self._memory = bytearray(length)
         return self._receive_exactly(memoryview(self._memory)[:length])

@@ -74,10 +74,14 @@ class Training:
         parts.context.step = self.num_steps  # an evaluation has progress 1
         if self.passed != (handed := tokens_BT1[:, :-1].numel()):
             raise RuleBrokenError(
-                f"budget: in a step the model processed {self.passed} tokens, but the batch has {handed}; use each once"
+                f"budget: in a step the model processed {self.passed} tokens, but the batch has {handed}; use each "
+                f"token exactly once"
             )
         if not cover_everything(self.optimizers, self.model):
-            raise RuleBrokenError("coverage: after a step the optimizers do not update every parameter exactly once")
+            raise RuleBrokenError(
+                "coverage: after a step the optimizers do not update every parameter exactly once; correct "
+                "`optimizer` in the variant"
+            )
         self.unread.append(loss.detach())
         done = step + 1
         if done % self.device.steps_between_waits and done not in self.read_steps:
@@ -106,7 +110,8 @@ class Training:
                 optimizer.load_state_dict(state)
         except (RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
             raise LlmbenchError(
-                f"the checkpoint does not fit the model: {error}; build it alike each time, or delete the run's folder"
+                f"the checkpoint does not fit the model: {error}; build the same model each time, or delete the run's "
+                f"folder"
             ) from error
 
 

@@ -72,7 +72,7 @@ def evaluate(
         if abs(dev_loss - final_dev_loss) > MAX_DEV_SHIFT:
             raise ProbeFailedError(
                 f"weights: the dev loss is {dev_loss:.4f} with the saved weights, but was {final_dev_loss:.4f} at the "
-                f"end of training; keep all that the model learns in parameters and persistent buffers"
+                f"end of training; store all that the model learns in parameters or persistent buffers"
             )
     probe_rows(next(sessions), scores, val, random_for(seed, "probe"))
     return Evaluation(

@@ -212,7 +212,7 @@ class _Run:
         if num_told not in ({self.unread} if must else {0, self.unread}) or any(
             len(losses) != num_told or min(losses, default=0.0) < 0 for losses in losses_R
         ):
-            raise RunFailedError("error", "the run's process reported too many or too few losses, or a negative one")
+            raise RunFailedError("error", "the run's process reported too many or too few losses, or a negative loss")
         self.unread -= num_told
         for told in zip(*losses_R, strict=True):
             self.loss_sum += sum(told) / len(told)
@@ -240,8 +240,8 @@ class _Run:
         if not abs(own - again) <= MAX_COPY_SHIFT:
             raise RunFailedError(
                 "invalid",
-                "weights: the model in training and a copy with its saved weights give different losses; keep all "
-                "that the model learns in parameters and persistent buffers",
+                "weights: the model in training and a copy with its saved weights give different losses; store all "
+                "that the model learns in parameters or persistent buffers",
             )
         point = CurvePoint(
             step=self.step, train_s=train_s, train_loss_nats=self.loss_sum / self.loss_steps, dev_loss_nats=loss

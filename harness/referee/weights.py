@@ -67,7 +67,10 @@ def in_order(tensors: Sequence[TensorSpec], weights: dict[str, bytes]) -> bytes:
     parts = [weights.get(spec.name, b"") for spec in tensors]
     sizes = [spec.num_bytes for spec in tensors]
     if len(parts) != len(weights) or list(map(len, parts)) != sizes:
-        raise RunFailedError("invalid", "weights: the model has other tensors in evaluation than it had in training")
+        raise RunFailedError(
+            "invalid",
+            "weights: training and evaluation have different tensors; keep parameters and buffers the same",
+        )
     return b"".join(parts)
 
 

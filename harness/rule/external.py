@@ -62,7 +62,8 @@ class Numbers(Strict):
             raise ValueError("'paired' needs 'record', because a target has no pairs; leave 'paired' out")
         if self.paired and self.sigma is not None:
             raise ValueError(
-                "'sigma' is the standard deviation of a single value and does not fit 'paired'; leave one of them out"
+                "'sigma' is the standard deviation of a single value, not of a difference, so it cannot be combined "
+                "with 'paired'; leave one of them out"
             )
         for name in ARMS:
             seeds = getattr(self, f"{name}_seeds")
@@ -76,7 +77,9 @@ class Numbers(Strict):
         if list(self.looks) != sorted(set(self.looks)) or self.looks[0] < 2 or self.looks[-1] > LAST_LOOK:
             raise ValueError(f"the numbers in 'looks' must increase and lie between 2 and {LAST_LOOK}")
         if self.sigma is not None:
-            raise ValueError("'looks' and 'sigma' (a known standard deviation) do not fit together; leave one out")
+            raise ValueError(
+                "'looks' and 'sigma' (a known standard deviation) cannot be combined; leave one of them out"
+            )
         if self.record is not None and not self.paired:
             raise ValueError("'looks' need paired values; pair the values or leave out 'looks'")
         if self.alpha < SMALLEST_LOOKS_ALPHA:
@@ -211,7 +214,7 @@ def _sequential(
     if found.next_look is not None and num > found.pairs:
         raise UndecidedError(
             f"no decision: you declared looks (tests) at {found.pairs} and {found.next_look} {unit}, and there are "
-            f"{num}; add {found.next_look - num} {unit} for the next look"
+            f"{num} {unit}; add {found.next_look - num} for the next look"
         )
     known = ("decision", "reasons", "p_value", "gain", "ci_low", "ci_high", "look", "next_look")
     return blank(**{key: getattr(found, key) for key in known})

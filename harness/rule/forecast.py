@@ -167,8 +167,8 @@ def make_plan(
     rule, name, sd = track.rule, track.name, track.rule.noise_nats
     if sd is None:
         raise LlmbenchError(
-            f"tracks/{name}.toml has no rule.noise_nats, from which a plan is made; measure it with "
-            f"`llmbench noise --save --track {name}` and write it into that file"
+            f"tracks/{name}.toml lacks rule.noise_nats, the noise of the track, without which a plan cannot be "
+            f"computed; measure it with `llmbench noise --save --track {name}` and write it into that file"
         )
     margin = statements * rule.loss_per_statement
     screen, confirmation = (look_costs(rule, stage, jobs) for stage in ("screen", "confirmation"))

@@ -80,7 +80,10 @@ def compute_multiple(base: Sequence[tuple[float, float]], compute: float, gain: 
     x, loss = (np.array(values, dtype=float) for values in zip(*points, strict=True))
     x = np.log10(x)
     if len(points) < 2 or not (np.diff(loss) < 0).all() or compute not in dict(points):
-        raise LlmbenchError("a multiple of compute needs sizes on which the base's loss falls; name other tracks")
+        raise LlmbenchError(
+            "a multiple of compute can be estimated only if the base's loss falls from each size of the track to the "
+            "next larger one; name other tracks"
+        )
     start = dict(points)[compute]
 
     def needed(gain: float) -> float:
@@ -100,7 +103,9 @@ def order_kept(first: Sequence[float], second: Sequence[float], level: float = 0
     LlmbenchError for fewer than two ideas.
     """
     if len(first) < FEWEST_IDEAS:
-        raise LlmbenchError("an order needs two ideas that were measured on both sizes; measure more ideas")
+        raise LlmbenchError(
+            "to compare the order of ideas on two sizes, two ideas must be measured on both sizes; measure more ideas"
+        )
     one, two = (np.sign(np.subtract.outer(gains, gains)) for gains in (np.array(first), np.array(second)))
     kept = (1 + one * two) / 2
     others = ~np.eye(len(first), dtype=bool)
@@ -141,7 +146,9 @@ def typical_deviation(gains: Sequence[Sequence[float]]) -> float | None:
 def _log_compute(rungs: Sequence[Rung]) -> Array:
     x = np.log10([rung.compute for rung in rungs])
     if len(set(x.tolist())) < 2:
-        raise LlmbenchError("a slope needs two sizes that differ in compute; name more tracks")
+        raise LlmbenchError(
+            "to estimate how a gain changes with compute, two sizes must differ in compute; name more tracks"
+        )
     return x
 
 
@@ -153,7 +160,7 @@ def _weighted(rungs: Sequence[Rung], weights: Array, level: float, more: float =
     from scipy.special import stdtrit
 
     if any(len(rung.gains) < FEWEST_PAIRS for rung in rungs):
-        raise LlmbenchError(f"each size needs {FEWEST_PAIRS} pairs or more; train more pairs")
+        raise LlmbenchError(f"each size of the track needs {FEWEST_PAIRS} pairs of runs or more; train more pairs")
     means = np.array([np.mean(rung.gains) for rung in rungs])
     variances = weights**2 * [np.var(rung.gains, ddof=1) / len(rung.gains) for rung in rungs]
     value, total = float(weights @ means), float(variances.sum())

@@ -20,7 +20,7 @@ def units(gains_S: Array, margin: float, rule: Rule) -> Array:
     Raises ValueError if the track has no `noise_nats`.
     """
     if rule.noise_nats is None:
-        raise ValueError("a track without noise_nats has no screen")
+        raise ValueError("a track whose file lacks rule.noise_nats has no screen")
     found: Array = (gains_S.mean(-1) - margin) / rule.noise_nats
     return found
 

@@ -289,6 +289,6 @@ def check_levels(rule: Looks) -> None:
         size, exact = false_accept_rate(rule.looks, rule.levels), True
     if size > rule.alpha * (1 + SIZE_TOLERANCE) or (exact and size < rule.alpha * (1 - SIZE_TOLERANCE)):
         raise LlmbenchError(
-            f"rule.levels accept a candidate without any gain with a probability of {size:.5f}, but the track's "
-            f"rule.alpha is {rule.alpha}; multiply each of rule.levels by about {rule.alpha / size:.4f}"
+            f"with rule.levels, a candidate without any gain is accepted with a probability of {size:.5f}, but the "
+            f"track's rule.alpha is {rule.alpha}; multiply each of rule.levels by about {rule.alpha / size:.4f}"
         )

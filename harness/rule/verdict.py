@@ -195,7 +195,7 @@ def screen(pairs: Sequence[Pair], rule: Rule, *, added_statements: int) -> Verdi
     """
     verdict = _verdict_for(rule, "loss", "screen", added_statements)
     if not rule.screen_looks or rule.noise_nats is None:
-        raise LlmbenchError("this track has no screen (no cheap first test); judge and file a confirmation")
+        raise LlmbenchError("this track has no screen (no cheap first test); judge pairs of a confirmation instead")
     records, candidates = [pair.record for pair in pairs], [pair.candidate for pair in pairs]
     if problems := comparability_problems(records, candidates, timed=False, loads=False):
         return verdict(decision="undecided", reasons=tuple(problems), details=tuple(problems.values()))

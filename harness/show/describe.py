@@ -87,16 +87,16 @@ def _short_standing(one: Standing) -> str:
 
 
 def _unfiled_standing(one: Judged) -> str:
-    """A verdict of this machine that is not submitted, as text: the decision and the track."""
-    return f"{one.decision} on {one.track}, on this machine, not filed"
+    """An unfiled verdict as text: `rejected on pocket, on this machine, not submitted`."""
+    return f"{one.decision} on {one.track}, on this machine, not submitted"
 
 
 def judged_sentence(one: Judged) -> str:
     """A verdict as one line of text:
 
-    `base+x against base, 2026-11-28, submission 0044: rejected by the screen (screened_out), gain -0.0012 over 4 pairs`
+    `base+x against base, 2026-11-28, not submitted: rejected by the screen (screened_out), gain -0.0012 over 4 pairs`
     """
-    filed = "not filed" if one.number is None else f"submission {one.number:04d}"
+    filed = "not submitted" if one.number is None else f"submission {one.number:04d}"
     lane = f" in the lane {one.lane}" if one.lane not in (None, "loss") else ""
     gain = "" if one.gain is None else f", gain {one.gain:+.4f} over {one.pairs} pair{'' if one.pairs == 1 else 's'}"
     by = f" by the {one.stage}" if one.stage else ""
@@ -188,7 +188,7 @@ def outlook_table(outlooks: Sequence[TrackOutlook]) -> Table:
 
 
 PINNED = "pinned: the digests of its tokens are in the track's file"
-NOT_PINNED = "not pinned: the digests of its tokens are not in the track's file, so nothing can be filed"
+NOT_PINNED = "not pinned: the digests of its tokens are not in the track's file, so nothing can be submitted"
 
 
 def track_facts(track: Track) -> list[tuple[str, str]]:

@@ -77,7 +77,7 @@ def repeat_lines(repeat: Repeat) -> list[str]:
     lines = [f"differs: {code}: {detail}" for code, detail in repeat.differs.items()]
     if repeat.gain is not None and repeat.ci_low is not None and repeat.ci_high is not None:
         lines.append(
-            f"filed mean val loss minus the new one: {repeat.gain:+.4f}, interval [{repeat.ci_low:+.4f}, "
+            f"submitted mean val loss minus the new one: {repeat.gain:+.4f}, interval [{repeat.ci_low:+.4f}, "
             f"{repeat.ci_high:+.4f}]"
         )
     means = "is within" if repeat.outcome == "confirmed" else "is not shown to be within"

@@ -51,7 +51,7 @@ def canonical_text(text: str) -> str:
     try:
         return ast.unparse(canonical_tree(text)) + "\n"
     except PARSE_ERRORS as error:
-        raise LlmbenchError(f"this source cannot be parsed as Python ({error}); correct it") from error
+        raise LlmbenchError(f"a variant cannot be parsed as Python ({error}); correct its file") from error
 
 
 @lru_cache(maxsize=256)
@@ -63,7 +63,7 @@ def tree_digest(text: str) -> str:
     try:
         return sha256(_written(canonical_tree(text)).encode())
     except PARSE_ERRORS as error:
-        raise LlmbenchError(f"this source cannot be parsed as Python ({error}); correct it") from error
+        raise LlmbenchError(f"a variant cannot be parsed as Python ({error}); correct its file") from error
 
 
 def _written(value: object) -> str:

@@ -121,7 +121,10 @@ def _parse(text: str, path: Path) -> ast.Module:
     for _ in range(MAX_DEPTH):
         nodes = [child for node in nodes for child in ast.iter_child_nodes(node)]
     if nodes:
-        raise LlmbenchError(f"{path}: nested more than {MAX_DEPTH} levels deep; write it in several statements")
+        raise LlmbenchError(
+            f"{path}: an expression or block is nested more than {MAX_DEPTH} levels deep; split it into several "
+            f"statements"
+        )
     return tree
 
 
@@ -208,7 +211,7 @@ def _check_totals(tree: ast.Module, path: Path) -> None:
     ):
         if size > limit:
             raise LlmbenchError(
-                f"{path}: {size:,} {what}, but a variant may have at most {limit:,}; compute some in code"
+                f"{path}: {size:,} {what}, but a variant may have at most {limit:,}; compute some of them in the code"
             )
 
 
@@ -224,7 +227,7 @@ def knowledge_nats(text: str) -> float:
         tokens = [*tokenize.generate_tokens(io.StringIO(text).readline)]
     except (*PARSE_ERRORS, tokenize.TokenError) as error:
         raise LlmbenchError(
-            f"the size of this source's code cannot be measured ({error}); correct the source"
+            f"the length of a variant's code cannot be measured ({error}); correct the variant's file"
         ) from error
     docstring = [(one.lineno, one.col_offset) for one in body[:1] if isinstance(one, ast.Expr)]
     words = [token.string for token in tokens if token.type not in UNHEARD and token.start not in docstring]

@@ -52,7 +52,9 @@ def count_statements_of(text: str) -> int:
         tree = canonical_tree(text)  # the digest is made of the same tree, so texts with equal digests cost the same
         counted = [_Statement(statement, parents) for statement, parents in _statements(tree)]
     except PARSE_ERRORS as error:
-        raise LlmbenchError(f"the statements of this source cannot be counted ({error}); correct the source") from error
+        raise LlmbenchError(
+            f"the statements of a variant cannot be counted ({error}); correct the variant's file"
+        ) from error
     free = min(FREE_STYLE, sum(one.style for one in counted))
     return max(sum(one.cost for one in counted) - free, math.ceil(sum(one.work for one in counted) / WORK_OF_A_FILE))
 

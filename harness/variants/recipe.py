@@ -179,8 +179,8 @@ def _apply(source: VariantSource, parts: Parts) -> Parts:
     ):
         if not isinstance(value, kind):
             raise LlmbenchError(
-                f"variant '{source.name}': {name} {type(value).__name__}, not {kind.__name__}; "
-                f"end apply with `return replace(parts, ...)`"
+                f"variant '{source.name}': {name} an object of type {type(value).__name__} instead of "
+                f"{kind.__name__}; end apply with `return replace(parts, ...)`"
             )
     return changed
 
@@ -228,14 +228,17 @@ def draw_parameters(model: nn.Module, seed: int) -> None:
         done |= set(own.values())
         if own and not callable(getattr(module, "reset_parameters", None)):
             raise LlmbenchError(
-                f"{type(module).__name__} owns {', '.join(own)} but has no reset_parameters(); define it, "
-                f"so that the harness can draw the initial values"
+                f"{type(module).__name__} contains the parameters {', '.join(own)} but has no reset_parameters(); "
+                f"define it, because llmbench calls it to draw their initial values"
             )
         drawn = {}
         for name, parameter in own.items():
             key = canonical_name(name)
             if key in owners:
-                raise LlmbenchError(f"parameters {owners[key]} and {name} share the random stream {key}; rename one")
+                raise LlmbenchError(
+                    f"the parameters {owners[key]} and {name} would get the same initial values, because both would "
+                    f"be drawn with the key {key}; rename one of them"
+                )
             owners[key] = name
             torch.manual_seed(derive_seed("weights", seed, key))
             module.reset_parameters()

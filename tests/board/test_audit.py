@@ -51,9 +51,9 @@ def test_the_readme_says_what_the_audit_would_have_found(audited: tuple[Project,
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("weights_sha256", "0" * 64, "is not the digest of the weights of any run of the candidate"),
-        ("positions", 64_444, "the track's val has 64443"),
-        ("tested", 64_444, "but val has only 64443 positions"),
+        ("weights_sha256", "0" * 64, "must be the digest of the final weights of one of the candidate's runs"),
+        ("positions", 64_444, "the track's val text has 64443 positions"),
+        ("tested", 64_444, "but the val text has only 64443 positions"),
         ("seed", "drawn", "in a submission it must be 'weights'"),
     ],
 )

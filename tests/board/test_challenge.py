@@ -147,12 +147,14 @@ def test_other_seeds_arms_or_outcomes_are_named(disputed: Disputed, tmp_path: Pa
         path.write_text(text.replace(old, new, 1))
         return " ".join(check_folder(project, folder, readable_board(project)).problems)
 
-    assert "but the runs of both submissions give 'refuted'" in found('"outcome": "refuted"', '"outcome": "confirmed"')
+    assert "but the runs of the challenge and of the record give 'refuted'" in found(
+        '"outcome": "refuted"', '"outcome": "confirmed"'
+    )
     assert "it is challenge 1" in found('"attempt": 1', '"attempt": 2')
     assert "0001-smoke-baseline is not a record" in found('"number": 2', '"number": 1')
     assert "there is no submission 9" in found('"number": 2', '"number": 9')
     assert "must repeat the comparison of" in found('"lane": "loss"', '"lane": "simplicity"')
-    assert "a submission of the kind challenge must have the field challenge" in found(
+    assert "if its kind is challenge, it must have the field challenge" in found(
         '"kind": "challenge"', '"kind": "negative"'
     )
     assert "was edited by hand" in found('"challenge": {', '"challenge":{')
@@ -167,7 +169,7 @@ def test_a_challenge_on_seeds_of_another_is_refused(disputed: Disputed, tmp_path
     path.write_text(path.read_text().replace('"number": 4', '"number": 3').replace('"attempt": 2', '"attempt": 1'))
     found = check_folder(project, folder, readable_board(project)).problems
     assert len(found) == 1
-    assert "are not those of challenge 1 of 0002-smoke-lucky" in found[0]
+    assert "are not the seeds that challenge 1 of 0002-smoke-lucky must have" in found[0]
 
 
 def test_a_candidate_that_fails_on_fresh_seeds_is_refuted_and_filed_with_the_failure(
@@ -194,7 +196,7 @@ def test_a_candidate_that_fails_on_fresh_seeds_is_refuted_and_filed_with_the_fai
         return Contest(arms, (), (), (failed,), verdict)
 
     assert outcome_of(target, board, contest("error")) == "open"
-    with pytest.raises(UndecidedError, match="Nothing is filed"):
+    with pytest.raises(UndecidedError, match="Nothing is submitted"):
         file_challenge(store, target, answer, 2, contest("error"))
     assert outcome_of(target, board, contest("diverged")) == "refuted"
     filing = file_challenge(store, target, answer, 2, contest("diverged"))
@@ -278,7 +280,7 @@ def test_an_opening_is_compared_by_bits_where_it_can_be_and_else_by_means(
         (("challenge", "77"), "there is no submission 77"),
         (
             ("challenge", "2"),
-            "computed from the commit that merged 0002-smoke-token_smear, but this commit cannot be found",
+            "the commit that added 0002-smoke-token_smear to the main branch, but this commit cannot be found",
         ),
     ],
 )

@@ -88,7 +88,7 @@ def test_a_variant_of_the_record_is_measured_again_and_cannot_be_filed_again(fil
     assert (again["record"], again["candidate"]) == ("base", "base+token_smear")
     assert again["gain"] == filed.candidate["gain"]
     refusal = filed.sandbox.refuses("submit", "--variant", "token_smear", "--track", "smoke", code=3)
-    assert "already holds the record" in refusal
+    assert "is already the record" in refusal
 
 
 def test_a_confirmation_cannot_be_asked_twice_for_another_answer(filed: FiledContest, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ CAUGHT: dict[str, tuple[Edit, str]] = {
     "more bytes": (setting("evaluation.bytes", lambda n: 2 * n), "evaluation.bytes is"),
     "more threads": (setting("provenance.threads", 4), "provenance.threads is"),
     "more processes": (setting("provenance.processes", 2), "provenance.processes is"),
-    "another track": (setting("training_digest", "0" * 64), "was trained on another track than"),
+    "another track": (setting("training_digest", "0" * 64), "was trained on another track"),
     "a skipped probe": (setting("evaluation.probes", ["shape"]), "the evaluation lacks the probes"),
     "impossible accuracy": (setting("evaluation.correct", lambda n: 10**9), "evaluation.correct must not exceed"),
     "half a curve": (setting("training.curve", lambda points: points[:2]), "must increase and end at the last step"),
@@ -92,7 +92,7 @@ CAUGHT: dict[str, tuple[Edit, str]] = {
     "another load": (setting("provenance.jobs", 9, only=1, arms=CANDIDATE), "its verdict is undecided"),
     "a run from the future": (
         setting("training.ended", "2099-01-01T00:00:00Z"),
-        "but a run of the candidate arm ended later",
+        "but a run of the candidate ended later",
     ),
     "a slower candidate": (setting("training.cpu_s", lambda s: 9 * s, arms=CANDIDATE), "its verdict is"),
     "a loss that does not win": (setting("evaluation.nats", lambda n: 1.1 * n, arms=CANDIDATE), "its verdict is"),
@@ -145,7 +145,7 @@ def test_a_challenge_that_calls_itself_a_screen_refutes_nothing(tmp_path: Path) 
 
 def test_what_must_not_be_compared_cannot_be_filed_as_a_negative_result(tmp_path: Path) -> None:
     found = forge(copy_board(tmp_path), setting("code_digest", "0" * 64, arms=CANDIDATE), kind="negative")
-    assert any("is filed as negative, but its verdict is undecided" in problem for problem in found), found
+    assert any("its kind is negative, but its verdict is undecided" in problem for problem in found), found
 
 
 UNSEEN: dict[str, Edit] = {

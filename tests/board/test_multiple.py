@@ -28,7 +28,7 @@ def test_a_loss_that_the_base_has_at_ten_times_the_compute_is_worth_ten(project:
     path.write_text(json.dumps({"compute": 1e12, "points": points[:2]}))
     assert compute_multiples(empty, rows) == {}  # the base is nowhere as good: nothing is extrapolated
     path.write_text(json.dumps({"compute": 2e12, "points": points}))
-    with pytest.raises(LlmbenchError, match="has no loss of the base on pocket itself; restore the file"):
+    with pytest.raises(LlmbenchError, match="does not contain the base's loss on pocket; restore the file"):
         compute_multiples(empty, rows)
     path.write_text("{")
     with pytest.raises(LlmbenchError, match=r"curve\.json is not valid"):

@@ -84,7 +84,7 @@ def test_open_pushes_a_branch_that_verifies_and_asks_for_a_pull_request(clone: C
     words = json.loads(asked.read_text())
     options = dict(zip(words[2::2], words[3::2], strict=True))
     assert words[:2] == ["pr", "create"]
-    assert re.fullmatch(r"smoke: base\+token_smear breaks the record, gain \+\d\.\d{4}", options["--title"])
+    assert re.fullmatch(r"smoke: base\+token_smear beats the record, gain \+\d\.\d{4}", options["--title"])
     assert options["--head"] == branch
     body = (clone.sandbox.root / options["--body-file"]).read_text()
     assert document["markdown"].endswith(body)

@@ -205,5 +205,5 @@ def test_a_challenge_is_filed_with_the_runs_that_its_verdict_rests_on(confirmed:
     assert filing.verdict == filed.verdict
     assert [run.seed for run in filing.runs["candidate"]] == filed.candidate.seeds
     few = decide_stored(store, arms, "confirmation", filed.candidate.seeds[:1])
-    with pytest.raises(UndecidedError, match="Nothing is filed"):
+    with pytest.raises(UndecidedError, match="Nothing is submitted"):
         file_challenge(store, record, filed.challenge, 1, few)

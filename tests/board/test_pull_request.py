@@ -187,18 +187,18 @@ def candidate_run(it: Repository) -> str:
 
 
 OTHERS = (".github/workflows/verify.yml", "harness/rule/verdict.py", "models/gpt.py", "tracks/smoke.toml")
-STRAY = "a submission may change only its own files"
+STRAY = "a pull request with a new submission may change only the files of that submission"
 SPOILED: dict[str, tuple[Spoil, str]] = {
     "others": (
         strays,
-        "\n".join(f"- `{file}` differs: {STRAY}; move this to another pull request" for file in OTHERS),
+        "\n".join(f"- `{file}` differs: {STRAY}; move this change to another pull request" for file in OTHERS),
     ),
     "judge": (lambda it: (it.root / ".ci/verify-pull-request").write_text("exit 0\n"), "`.ci/verify-pull-request`"),
     "readme": (lambda it: it.edit("README.md"), f"README.md was changed outside its board: {STRAY}"),
     "readme's board": (board_cell, "the board in README.md does not match the submissions"),
     "old submission": (
         lambda it: it.edit("submissions/0001-smoke-baseline/README.md"),
-        "submissions/0001-smoke-baseline/README.md was changed: a filed submission must not change",
+        "submissions/0001-smoke-baseline/README.md was changed: a submission must not change after it was merged",
     ),
     "new submission's run": (
         lambda it: it.edit(candidate_run(it), '"correct": ', '"correct": 9'),
@@ -232,7 +232,10 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
         f"{CLAIM}/README.md is an executable file (mode 100755)",
     ),
     "executable board": (lambda it: (it.root / "leaderboard.csv").chmod(0o755), "leaderboard.csv is an executable"),
-    "no audit": (no_audit, "0002-smoke-token_smear: the trained model was not tested for leaks of val"),
+    "no audit": (
+        no_audit,
+        "0002-smoke-token_smear: there is no audit, the test that the trained model sees no later tokens",
+    ),
     "gap": (a_gap, "its number is too high; the next free number is 2"),
 }
 BY_SCRIPT = ("others", "judge", "new submission's run")
@@ -262,7 +265,10 @@ def test_a_number_that_was_taken_by_now_names_the_next(pull_request: Repository)
     pull_request.becomes_main()
     pull_request.git("checkout", "origin/good", "--", CLAIM)
     pull_request.commit()
-    assert "its number is now taken by 0002-smoke-first; the next free number is 3" in pull_request.said(4)
+    assert (
+        "its number already belongs to another submission, 0002-smoke-first; the next free number is 3"
+        in pull_request.said(4)
+    )
 
 
 def test_runs_of_another_version_of_the_loop_are_refused(pull_request: Repository) -> None:

@@ -172,7 +172,7 @@ def test_a_file_that_does_not_belong_to_a_submission_is_named(board: Project) ->
         ("submissions/0002-pocket-token_smear/track.toml", "tokens = ", "tokens = 1", "does not have the track_digest"),
         (f"submissions/{RECORD.name}/{run_file('record', SEED)}", "{", "", "is not valid JSON"),
         ("submissions/0001-pocket-baseline/submission.json", '"runs', '"rums', "submission.json"),
-        ("tracks/pocket.toml", "alpha = 0.01", "alpha = 0.02", "has changed since its board was opened"),
+        ("tracks/pocket.toml", "alpha = 0.01", "alpha = 0.02", "has changed since its baseline was submitted"),
         ("models/variants/token_smear.py", "zeros_", "ones_", "has changed since"),
     ],
 )

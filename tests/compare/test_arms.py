@@ -120,11 +120,11 @@ def test_a_worktree_whose_sources_changed_is_not_used_again(repository: Path, tm
     (folder / "log.txt").write_text("what a trainer leaves")
     compared(repository, tmp_path / "home")
     (folder / "train.py").write_text("x = 9\n")
-    with pytest.raises(LlmbenchError, match="changed after its setup; remove it"):
+    with pytest.raises(LlmbenchError, match="changed after llmbench had set it up; remove this folder"):
         compared(repository, tmp_path / "home")
     git(folder, "checkout", "train.py")
     git(folder, "checkout", "--detach", "HEAD~1")
-    with pytest.raises(LlmbenchError, match="changed after its setup; remove it"):
+    with pytest.raises(LlmbenchError, match="changed after llmbench had set it up; remove this folder"):
         compared(repository, tmp_path / "home")
 
 

@@ -155,7 +155,7 @@ def test_looks_and_level_are_as_declared(folder: Folder) -> None:
     ("breaks", "options", "words"),
     [
         ("crash", (), "it ended with code 1: cannot go on: the widget is loose"),
-        ("silent", (), "no number: 'val loss ([0-9.]+)' is not in its output"),
+        ("silent", (), "no number: 'val loss ([0-9.]+)' is not in the output of the command"),
         ("nan", (), "no number: the last value of 'val loss ([0-9.]+)' is nan"),
         ("nan", ("--metric", "final_loss"), "no number: the last value of 'final_loss' is nan"),
         ("hang", ("--timeout", "1s"), "it took longer than the timeout, 1s"),
@@ -231,7 +231,7 @@ def test_a_file_of_an_earlier_run_is_no_result(folder: Folder) -> None:
     os.utime(old, (1, 1))
     code, out, _ = folder.commands("", "--metric", "loss", "--metric-file", "log.json", "--jobs", "1")
     assert code == 4
-    assert "did not write log.json; this file is older than the run" in out
+    assert "did not write log.json; the file with this name is older than the run" in out
 
 
 # --- what is kept ---------------------------------------------------------------------------------------------------
@@ -368,13 +368,13 @@ def test_the_settings_file_is_enough(repository: Folder) -> None:
     ("arguments", "words"),
     [
         (("main", "nowhere", "--run", RUN), "there is no revision 'nowhere' in the git repository"),
-        (("main", "--run", RUN), "name two revisions to compare"),
-        (("main", "main", "--run", RUN), "hold the same files; name revisions that differ"),
+        (("main", "--run", RUN), "name two git revisions to compare"),
+        (("main", "main", "--run", RUN), "contain the same files; name revisions that differ"),
         (("main", "better", "--run", "python train.py"), "'python train.py' has no place for the seed"),
-        (("main", "better", "--record", RUN, "--candidate", RUN), "two revisions need one command"),
+        (("main", "better", "--record", RUN, "--candidate", RUN), "to compare two revisions, give one command"),
         (("main", "better", "--run", RUN, "--setup", "echo no; exit 3"), "ended with code 3"),
         (("main", "better", "--run", RUN, "--link", "gone"), "link 'gone': there is no"),
-        (("main", "better", "--run", RUN, "--link", "../x"), "is not a path within the repository"),
+        (("main", "better", "--run", RUN, "--link", "../x"), "must be a path inside the repository"),
         (("main", "better", "--run", RUN, "--looks", "3,2"), "looks ([3, 2]) must be increasing"),
         (("main", "better", "--run", RUN, "--looks", "a"), "--looks 'a' is not a list of whole numbers"),
         (("main", "better", "--run", RUN, "--metric", "(a"), "is not a valid regular expression"),

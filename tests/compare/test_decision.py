@@ -145,7 +145,7 @@ def test_what_does_not_follow_is_found(tmp_path: Path, change: Callable[[dict[st
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"looks": [3, 1000]}, "must end with 50 pairs or fewer"),
+        ({"looks": [3, 1000]}, "the last must be 50 or less"),
         ({"alpha": 1e-300}, "alpha"),
         ({"seed_variable": "A=B"}, "seed_variable"),
         ({"seeds": [1, 2, 2]}, "seeds must be 8 or more numbers, all different"),

@@ -69,8 +69,8 @@ PINS = "".join(line + "\n" for line in SMOKE.splitlines() if "sha256" in line)
         (SMOKE, "vocab_size = 512", f"vocab_size = {2**33}", ["vocab_size", "uint32"]),
         (smoke_with(HUB), "repository", "repositry", ["'data.repositry'", "did you mean 'repository'"]),
         (smoke_with(HUB), "owner/name", "https://owner/name", ["data.repository", "pattern"]),
-        (smoke_with(HUB), 'text = "text"', "", ["give one column"]),
-        (smoke_with(HUB), 'text = "text"', 'text = "text"\nids = "ids"', ["give one column"]),
+        (smoke_with(HUB), 'text = "text"', "", ["name exactly one column"]),
+        (smoke_with(HUB), 'text = "text"', 'text = "text"\nids = "ids"', ["name exactly one column"]),
         (smoke_with(HUB), 'text = "text"', 'ids = "ids"', ["needs the tokenizer that made"]),
         (
             smoke_with(HUB),

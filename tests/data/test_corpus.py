@@ -105,7 +105,7 @@ def write_bytes(folder: Path, content: bytes, **fields: Any) -> dict[str, Any]:
             ["*", "cannot be read", "utf-8"],
         ),
         (lambda folder: {**write_parquet(folder, TEXTS), "text": "content"}, ["no column 'content'", "n, body"]),
-        (lambda folder: {**write_parquet(folder, TEXTS), "text": "n"}, ["column 'n'", "must hold text, found"]),
+        (lambda folder: {**write_parquet(folder, TEXTS), "text": "n"}, ["column 'n'", "must contain text, found"]),
         (lambda folder: {"format": "text", "document": "file"}, ["no file matches"]),
     ],
 )

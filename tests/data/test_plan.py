@@ -76,10 +76,10 @@ def test_longer_sequences_begin_where_the_next_window_does() -> None:
         ((1, 2, 3), "must return two numbers"),
         ((0, BUDGET.seq_len), "whole numbers above 0"),
         ((1.5, BUDGET.seq_len), "whole numbers above 0"),
-        ((4, BUDGET.seq_len - 1), "must divide the track's, "),
-        ((4, 2 * BUDGET.seq_len), "must divide the track's, "),
-        ((1, 1), "must hold between 1/16 and 16 times"),
-        ((17 * BUDGET.batch_sequences, BUDGET.seq_len), "must hold between 1/16 and 16 times"),
+        ((4, BUDGET.seq_len - 1), "must be a multiple of it"),
+        ((4, 2 * BUDGET.seq_len), "must be a multiple of it"),
+        ((1, 1), "must lie between 1/16 and 16 times"),
+        ((17 * BUDGET.batch_sequences, BUDGET.seq_len), "must lie between 1/16 and 16 times"),
     ],
 )
 def test_an_impossible_shape_is_named(shape: Any, words: str) -> None:
@@ -90,10 +90,10 @@ def test_an_impossible_shape_is_named(shape: Any, words: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"steps": 2 * BUDGET.num_steps}, "more than the budget's"),
-        ({"steps": BUDGET.num_steps - 1}, "fewer than the budget's"),
-        ({"length": BUDGET.seq_len - 1}, "must divide"),
-        ({"sequences": 1, "length": 1, "steps": BUDGET.tokens - 1}, "fewer than the budget's"),
+        ({"steps": 2 * BUDGET.num_steps}, "more than the track's budget"),
+        ({"steps": BUDGET.num_steps - 1}, "fewer than the track's budget"),
+        ({"length": BUDGET.seq_len - 1}, "must be a multiple of it"),
+        ({"sequences": 1, "length": 1, "steps": BUDGET.tokens - 1}, "fewer than the track's budget"),
     ],
 )
 def test_the_referee_believes_no_plan_that_breaks_the_budget(change: dict[str, int], words: str) -> None:
@@ -113,5 +113,5 @@ def test_only_the_last_batch_may_be_tiny() -> None:
     own = plan_of(SMOKE, None).shapes[0]
     tiny = BatchShape(steps=own.batch_tokens, sequences=1, length=1)
     rest = own.model_copy(update={"steps": own.steps - 1})
-    with pytest.raises(LlmbenchError, match="must hold between 1/16 and 16 times"):
+    with pytest.raises(LlmbenchError, match="must lie between 1/16 and 16 times"):
         plan_of(SMOKE, [tiny, rest])

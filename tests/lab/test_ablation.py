@@ -201,7 +201,9 @@ def test_a_recipe_that_fails_ends_alone(smoke: Track) -> None:
 
 
 def test_a_stack_that_fails_itself_is_an_error(smoke: Track) -> None:
-    with pytest.raises(LlmbenchError, match=f"{re.escape(STACK)} with seed 1 has no score \\(diverged\\): loss is NaN"):
+    with pytest.raises(
+        LlmbenchError, match=f"{re.escape(STACK)} with seed 1 has no val loss \\(diverged\\): loss is NaN"
+    ):
         make_series(rigged(smoke, {STACK: 1}), [STACK, *(without(STACK, one) for one in removals(STACK, 1))], (0, 1, 2))
 
 
@@ -272,10 +274,10 @@ def test_a_kept_ablation_is_read_as_it_was_made_and_for_its_own_edition_and_file
     with pytest.raises(LlmbenchError, match="another version of smoke"):
         kept_runs(project, smoke.model_copy(update={"budget": budget}))
     (project.variants / "requery.py").write_text((project.variants / "qk_norm.py").read_text())
-    with pytest.raises(LlmbenchError, match=r"a variant of the kept ablation in .* has changed"):
+    with pytest.raises(LlmbenchError, match=r"a variant has changed since the ablation in .* was made"):
         kept_runs(project, smoke)
     with pytest.raises(
-        LlmbenchError, match="no ablation is kept for pocket; run `llmbench ablate --save --track pocket`"
+        LlmbenchError, match=r"no ablation .* is saved for pocket; run `llmbench ablate --save --track pocket`"
     ):
         kept_runs(project, load_track(project, "pocket"))
 
@@ -354,6 +356,6 @@ def test_wrong_input_is_one_sentence(filed: FiledContest, sandbox: Sandbox) -> N
     assert "which has no variant to leave out" in sandbox.refuses("ablate", "--track", "smoke")
     own = filed.sandbox
     assert "give --runs 8 or less" in own.refuses("ablate", "--track", "smoke", "--runs", "9")
-    assert "no ablation is kept for smoke" in own.refuses("ablate", "--track", "smoke", "--stored")
+    assert "is saved for smoke" in own.refuses("ablate", "--track", "smoke", "--stored")
     assert "names a variant twice" in own.refuses("ablate", "--track", "smoke", "--recipe", "base+requery+requery")
     assert "there is no executor" in own.refuses("ablate", "--track", "smoke", "--executor", "rya")

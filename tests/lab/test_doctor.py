@@ -126,7 +126,7 @@ def test_what_does_not_fit_says_so(elsewhere: Project, project: Project, smoke: 
     assert outlook(elsewhere, smoke, memory_gib=0.0001).hindrances[0].endswith("or more, found 0")
     gpu = outlook(project, load_track(project, "moe-24gb"))
     assert (gpu.runnable, gpu.hindrances, gpu.run_s) == (False, ("needs a CUDA GPU",), None)
-    assert "tokens not pinned (run `llmbench data pin`), so nothing can be filed" in gpu.remarks
+    assert "tokens not pinned (run `llmbench data pin`), so nothing can be submitted" in gpu.remarks
 
 
 def test_kept_runs_say_more_than_a_guess(filed: FiledContest) -> None:
@@ -188,14 +188,14 @@ def test_a_plan_estimates_a_run_where_none_is_kept(project: Project, elsewhere: 
     ("track", "decision", "expected"),
     [
         ("pocket", "accepted", "Next: `llmbench submit`"),
-        ("pocket", "rejected", "To file the negative result: `llmbench submit --negative`"),
+        ("pocket", "rejected", "To submit the negative result: `llmbench submit --negative`"),
         ("pocket-moe", "accepted", "Next: `llmbench submit --track pocket-moe`"),
         ("pocket", "undecided", ""),
         (
             "smoke",
             "accepted",
-            "No base of the track smoke is filed yet, so this result cannot be filed. Next, on pocket: "
-            "`llmbench run candidate --variant a`; to file the base of smoke: "
+            "No base of the track smoke has been submitted yet, so this result cannot be submitted. Next, on pocket: "
+            "`llmbench run candidate --variant a`; to submit the base of smoke: "
             "`llmbench submit --baseline --track smoke`",
         ),
     ],

@@ -120,7 +120,7 @@ def test_an_executor_is_local_or_ray_and_times_are_compared_on_one_machine(sandb
     unknown = sandbox.refuses("run", "baseline", "--track", "smoke", "--executor", "rai")
     assert "there is no executor 'rai' (did you mean 'ray'?)" in unknown
     timed = sandbox.refuses("run", "candidate", "--variant", "token_smear", "--lane", "speed", "--executor", "ray")
-    assert "training times are compared, so all runs need one machine; leave --executor ray out" in timed
+    assert "training times are compared, so all runs must be on the same machine; leave --executor ray out" in timed
 
 
 def test_a_cluster_that_is_not_there_is_one_sentence(sandbox: Sandbox) -> None:

@@ -59,7 +59,7 @@ def test_a_wrong_setting_is_named_with_the_fix(project: Project, setting: str, w
 
 def test_what_takes_submissions_refuses_an_exploratory_track(project: Project, smoke: Track) -> None:
     refuse_exploration(smoke, ())
-    with pytest.raises(LlmbenchError, match=r"--set model\.dim=32 are exploratory and cannot be filed"):
+    with pytest.raises(LlmbenchError, match=r"--set model\.dim=32 cannot be submitted"):
         refuse_exploration(load_track(project, "smoke", ["model.dim=32"]), ())
 
 
@@ -76,7 +76,7 @@ def test_an_exploratory_contest_says_so_counts_nothing_and_cannot_be_filed(filed
     assert ledger.read_text() == before
     assert not list(sandbox.root.glob("runs/smoke/*qk_norm*"))
     assert len(list(sandbox.root.glob("runs/exploratory-smoke/*/*/seed-*/run.json"))) >= 2
-    assert "are exploratory and cannot be filed" in sandbox.refuses("submit", "--track", "smoke")
+    assert "cannot be submitted" in sandbox.refuses("submit", "--track", "smoke")
 
 
 def test_a_gpu_track_without_a_gpu_says_what_to_do(sandbox: Sandbox) -> None:

@@ -160,7 +160,7 @@ def test_a_result_is_filed_once(opened: Machine) -> None:
     assert opened.sandbox.json("run", "candidate", "--variant", "slow", *SMOKE)["decision"] == "rejected"
     for _ in range(2):  # judged again from the kept runs, it is the same result
         filing = opened.sandbox("submit", "--negative", *SMOKE)
-    assert "these runs are filed already, as 0002-smoke-slow" in filing.stderr
+    assert "these runs were already submitted, as 0002-smoke-slow" in filing.stderr
     assert len(list(opened.project.submissions.glob("0*"))) == 2
 
 
@@ -210,14 +210,14 @@ def test_a_negative_result_needs_its_files_its_runs_and_a_record_that_was_one(op
         asked = entry.model_copy(update={"jobs": None})
         return find_contest(opened.project, board, opened.track, asked, negative=True)
 
-    with pytest.raises(LlmbenchError, match="base, which never held the record of this version of smoke"):
+    with pytest.raises(LlmbenchError, match="base, which was never the record of this version of smoke"):
         find(Board(()))
     opened.move_record()
     found, arms, _ = find(opened.board)
     assert found == entry, "its runs lie where those of one job lie"
     assert arms == Arms("base", "base+slow")
     refusal = opened.sandbox.refuses("submit", "--variant", "slow", "--negative", *SMOKE, code=4)
-    assert "the runs of base+slow against base are gone" in refusal
+    assert "the runs of base+slow against base are missing" in refusal
     opened.write("slow", SLOW.replace("0.1", "0.2"))
     with pytest.raises(LlmbenchError, match=r"slow\.py is not the file with which base\+slow was judged against base"):
         find(opened.board)
@@ -339,7 +339,7 @@ def test_a_verdict_stands_beside_a_variant_until_it_is_filed_or_the_file_is_anot
     assert find_unfiled(opened.project, opened.board, opened.track, slow) != []
     lines = opened.sandbox("variants").stdout
     assert "on this machine" in " ".join(lines.split())
-    assert "not filed" in " ".join(lines.split())
+    assert "not submitted" in " ".join(lines.split())
     opened.write("slow", SLOW.replace("0.1", "0.2"))
     (entry,) = (one for one in opened.sandbox.json("variants")["variants"] if one["name"] == "slow")
     assert entry["unfiled"] == [], "that verdict is on another source"

@@ -95,14 +95,14 @@ def test_a_forecast_rests_on_the_smaller_sizes_and_is_written_once(tracks: list[
     found = make_forecast(tracks, tracks[2], "base", below, 4)
     assert found.rungs == SIZES[:2]
     save_forecast(project, "pocket", found)
-    with pytest.raises(LlmbenchError, match="a forecast is written only once, before its size is trained"):
+    with pytest.raises(LlmbenchError, match="a forecast is written only once, before the first run on the track"):
         save_forecast(project, "pocket", found)
     assert kept_forecasts(project, "pocket") == {"pocket-l": found}
     step = measure_ladder(tracks, "base", both, {"pocket-l": found}).ideas[0].steps[-1]
     assert step.predicted == found.ideas["qk_norm"]
     assert step.predicted_on == found.date
     assert step.predicted.low < 0.07 < step.predicted.high
-    with pytest.raises(LlmbenchError, match="needs runs of two smaller sizes"):
+    with pytest.raises(LlmbenchError, match="needs runs on two smaller sizes"):
         make_forecast(tracks, tracks[1], "base", below, 4)
 
 
@@ -117,7 +117,7 @@ def test_kept_runs_are_read_back_and_those_of_other_files_are_refused(tracks: li
     )
     variant = tmp_path / "models" / "variants" / "qk_norm.py"
     variant.write_text(variant.read_text() + "\nx = 1\n")
-    with pytest.raises(LlmbenchError, match="was trained with a variant that has changed since"):
+    with pytest.raises(LlmbenchError, match="is a run with a variant that has changed since"):
         kept_ladder(project, "pocket", tracks)
 
 

@@ -188,7 +188,7 @@ def test_a_study_takes_no_other_variant_its_runs_of_the_base(tmp_path: Path, smo
         ]
     }
     before = kept_study(project, smoke)
-    with pytest.raises(LlmbenchError, match=r"train these pairs again too \(--variant old\)"):
+    with pytest.raises(LlmbenchError, match=r"train the pairs of old again too \(add --variant old\)"):
         save_study(project, smoke, new)
     assert kept_study(project, smoke) == before
     again = [Pair(*(run.model_copy(update={"code_digest": "e" * 64}) for run in pair)) for pair in before["old"][:6]]

@@ -79,7 +79,10 @@ def test_verify_recomputes_the_gain_on_the_other_size(folder: Path) -> None:
     found = [*evidence_problems(restated(folder, high=0.5))]
     assert any("smoke-s.high is 0.5, but the runs give" in one for one in found)
     silent = Claim(folder, load_submission(folder).model_copy(update={"sizes": None}))
-    assert any("sizes names none, but the track's rule asks for smoke-s" in one for one in evidence_problems(silent))
+    assert any(
+        "sizes has results on no other track, but the track's rule requires results on smoke-s" in one
+        for one in evidence_problems(silent)
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,7 +117,8 @@ def test_a_candidate_that_loses_on_the_other_size_is_no_record(
     store = RunStore(project, load_track(project, "smoke"), jobs=2)
     asked, arms, told = store.track.rule.holds_on or {}, Arms("base", "base+narrow"), list[str]()
     with pytest.raises(
-        RejectedError, match=r"shown to lose on smoke-s .*; to file it as a negative result, add --negative"
+        RejectedError,
+        match=r"higher val loss than the record on smoke-s.*; to submit it as a negative result, add --negative",
     ):
         measure_sizes(store, arms, asked, told.append, negative=False)
     found = measure_sizes(store, arms, asked, told.append, negative=True)
@@ -124,7 +128,7 @@ def test_a_candidate_that_loses_on_the_other_size_is_no_record(
         claim = load_submission(folder).model_copy(update={"kind": kind, "sizes": found.results})
         (copy / "submission.json").write_text(dump_json(claim))
         problems = check_folder(project, copy, readable_board(project)).problems
-        assert any("is filed as" in one for one in problems) is refused, problems
+        assert any("its kind is" in one for one in problems) is refused, problems
 
 
 def test_another_edition_of_the_size_is_refused_before_anything_is_trained(held: tuple[Sandbox, Done]) -> None:

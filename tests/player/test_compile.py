@@ -174,7 +174,7 @@ def test_what_programs_said_is_said_again_where_none_may_be_started(
     found = answers(compiles=True)
     keep_answers(tmp_path)
     assert answers(compiles=False) == found == (3, b"you\n", "you\n")
-    with pytest.raises(PermissionError, match="was not run when this model was compiled"):
+    with pytest.raises(PermissionError, match="did not run it when this model was compiled"):
         subprocess.check_output(["/bin/echo", "others"])
 
 

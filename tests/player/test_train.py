@@ -216,7 +216,7 @@ def test_two_parameters_never_share_a_stream() -> None:
             super().__init__(2, 2)
             self.inner = nn.Linear(2, 2)
 
-    with pytest.raises(LlmbenchError, match="share the random stream weight"):
+    with pytest.raises(LlmbenchError, match="drawn with the key weight"):
         draw_parameters(Wrapper(), seed=0)
 
 

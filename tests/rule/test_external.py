@@ -146,7 +146,7 @@ def test_json_file_reads_every_key_and_options_override_it(tmp_path: Path) -> No
     ("name", "content", "sentence"),
     [
         ("a.json", '{"candidate": [1.0', "not valid JSON"),
-        ("a.json", "[1.0]", "must hold one JSON object"),
+        ("a.json", "[1.0]", "must contain either one JSON object"),
         ("a.json", '{"target": 1.0}', "key 'candidate' is missing"),
         ("a.json", '{"candidate": [1.0]}', "give either 'record'"),
         ("a.json", '{"candidate": [1.0], "record": [1.0], "target": 1.0}', "give either 'record'"),
@@ -155,7 +155,7 @@ def test_json_file_reads_every_key_and_options_override_it(tmp_path: Path) -> No
         (
             "a.json",
             '{"candidate": [1.0], "record": [1.0], "paired": true, "sigma": 1.0}',
-            "does not fit 'paired'",
+            "cannot be combined with 'paired'",
         ),
         ("a.json", '{"candidate": [1.0], "target": 1.0, "candidate_seeds": [1, 2]}', "one seed for each value"),
         ("a.json", '{"candidate": ["1.0"], "target": 1.0}', "candidate.0: "),
@@ -216,7 +216,7 @@ def unclear(count: int, **more: Any) -> Numbers:
 def test_between_looks_the_sentence_says_how_many_pairs_are_missing() -> None:
     found = judge_numbers(unclear(5))
     assert (found.decision, found.look, found.next_look) == ("undecided", 2, 8)
-    with pytest.raises(UndecidedError, match=r"looks \(tests\) at 5 and 8 pairs, and there are 6; add 2 pairs"):
+    with pytest.raises(UndecidedError, match=r"looks \(tests\) at 5 and 8 pairs, and there are 6 pairs; add 2 for"):
         judge_numbers(unclear(6))
     for count in (1, 2):
         few = judge_numbers(unclear(count))
@@ -251,7 +251,7 @@ def test_one_declared_look_is_the_test_itself() -> None:
         ((1, 3), {}, "must increase"),
         ((3, 65), {}, "between 2 and 64"),
         ((3,), {"paired": False}, "need paired values"),
-        ((3,), {"paired": False, "sigma": 0.1}, "do not fit together; leave one out"),
+        ((3,), {"paired": False, "sigma": 0.1}, "cannot be combined; leave one of them out"),
         ((3,), {"alpha": 1e-7}, "'alpha' must be 1e-06 or more"),
     ],
 )

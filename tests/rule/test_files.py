@@ -125,10 +125,10 @@ BAD: list[tuple[str, str | bytes, dict[str, Any], str]] = [
     ("a.csv", TABLE + "x,1,1\n", {}, "there are 3 arms, 'base', 'new', 'x'; choose two"),
     ("a.csv", TABLE, {"record_arm": "bas"}, "--record-arm bas: there is no such arm (did you mean 'base'?)"),
     ("a.csv", TABLE, {"record_arm": "new", "candidate_arm": "new"}, "are both 'new'; name two arms"),
-    ("a.csv", TABLE.replace("new,2,3.14\n", ""), {"record_arm": "base"}, "seed 2 is missing from arm 'new'; add"),
-    ("a.csv", TABLE.replace(",", "|"), {}, "line 1: the first line must be 'arm,seed,value', or these names"),
+    ("a.csv", TABLE.replace("new,2,3.14\n", ""), {"record_arm": "base"}, "seed 2 is missing from arm 'new', but"),
+    ("a.csv", TABLE.replace(",", "|"), {}, "line 1: the first line must be 'arm,seed,value'; these three names"),
     ("a.csv", TABLE.replace("arm,", "who,"), {}, "no column is named 'arm' (found 'who', 'seed', 'value')"),
-    ("a.csv", WIDE.replace("x", "9"), {}, "'step', 'val loss' hold numbers; choose one: --value-column"),
+    ("a.csv", WIDE.replace("x", "9"), {}, "'step', 'val loss' contain numbers; choose one of these with --value"),
     ("a.csv", TABLE, {"value_column": "valu"}, "--value-column valu: there is no such column (did you mean 'value'?)"),
     ("a.csv", TABLE.replace("seed", "value"), {}, "two columns are named 'value'"),
     ("a.csv", TABLE.replace("3.25", "3.2.5"), {}, "line 4: '3.2.5' is not a number"),
@@ -138,7 +138,7 @@ BAD: list[tuple[str, str | bytes, dict[str, Any], str]] = [
     ("a.csv", "arm,seed,value\n", {}, "no runs below the first line"),
     ("a.csv", " \n\n", {}, "a.csv is empty; the first line must be"),
     ("a.csv", TABLE, {"tag": "loss"}, "--tag does not apply to a table"),
-    ("a.csv", b"PK\x03\x04\0\0", {}, "is not UTF-8 text: it holds a zero byte; save it as CSV or JSON"),
+    ("a.csv", b"PK\x03\x04\0\0", {}, "is not UTF-8 text: it contains a zero byte; save it as CSV or JSON"),
     ("a.csv", TABLE.encode("utf-16"), {}, "is not UTF-8 text"),
     ("a.csv", b"x" * (read.LARGEST_BYTES + 1), {}, "is larger than 32 MiB; give one line for each run"),
     ("a.csv", "x" * 200_000 + ",y\n", {}, "field larger than field limit"),
@@ -149,8 +149,8 @@ BAD: list[tuple[str, str | bytes, dict[str, Any], str]] = [
     ("a.jsonl", lines().replace("3.25", "null"), {}, "line 3: there is no value"),
     ("a.json", "[" * 100_000, {}, "nested too deep"),
     ("a.json", '{"candidate": [1], "target": 2}', {"record_arm": "x"}, "--record-arm does not apply to a JSON file"),
-    ("trainer_state.json", "{}", {}, "belongs to a single run; name the folder"),
-    ("a.json", '{"log_history": []}', {}, "belongs to a single run; name the folder"),
+    ("trainer_state.json", "{}", {}, "belongs to a single run; name a folder"),
+    ("a.json", '{"log_history": []}', {}, "belongs to a single run; name a folder"),
 ]  # fmt: skip
 
 
@@ -221,22 +221,22 @@ def test_event_files_are_read_by_their_tag_and_a_folder_without_any_is_named(
     alone = judge_file(runs, {"target": 3.28}, Names(candidate_arm="squared", tag="val/loss"))
     assert alone.gain == pytest.approx(3.28 - (3.276 + 3.272 + 3.279) / 3, abs=1e-6)
     events = runs / "base" / "seed1" / "events.out.tfevents.1"
-    with pytest.raises(LlmbenchError, match=r"there are several tags.*'train/loss', 'val/loss'"):
+    with pytest.raises(LlmbenchError, match=r"its event files contain several tags.*'train/loss', 'val/loss'"):
         judge_file(runs, {}, Names(record_arm="base"))
     with pytest.raises(LlmbenchError, match=r"there is no tag 'val_loss' \(did you mean 'val/loss'"):
         judge_file(runs, {}, Names(record_arm="base", tag="val_loss"))
     write(events.parent / "again", events.read_bytes(), events.name)
-    with pytest.raises(LlmbenchError, match=r"'again', '\.' all hold 'val/loss'; keep one of them"):
+    with pytest.raises(LlmbenchError, match=r"'again', '\.' all contain 'val/loss'; keep one of them"):
         judge_file(runs, {}, Names(record_arm="base", tag="val/loss"))
     shutil.rmtree(events.parent / "again")
     for content in (b"", bytes(range(256)) * 9):
         events.write_bytes(content)
-        with pytest.raises(LlmbenchError, match="base/seed1: its event files hold no scalars"):
+        with pytest.raises(LlmbenchError, match="base/seed1: its event files contain no scalars"):
             judge_file(runs, {}, Names(record_arm="base", tag="val/loss"))
     events.unlink()
-    with pytest.raises(LlmbenchError, match="base/seed1 holds neither"):
+    with pytest.raises(LlmbenchError, match="base/seed1 contains neither"):
         judge_file(runs)
-    with pytest.raises(LlmbenchError, match="holds no runs; it must hold one folder for each arm"):
+    with pytest.raises(LlmbenchError, match="contains no runs; it must contain one folder for the record's runs"):
         judge_file(events.parent)
     monkeypatch.setattr(folders.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(LlmbenchError, match="run `pip install tensorboard`"):

@@ -87,7 +87,7 @@ def test_a_plan_without_times_still_counts_runs(planned: Track) -> None:
 
 def test_a_track_without_known_noise_cannot_be_planned(planned: Track) -> None:
     unknown = planned.model_copy(update={"rule": planned.rule.model_copy(update={"noise_nats": None})})
-    with pytest.raises(LlmbenchError, match=r"has no rule\.noise_nats.*llmbench noise --save --track smoke"):
+    with pytest.raises(LlmbenchError, match=r"lacks rule\.noise_nats.*llmbench noise --save --track smoke"):
         make_plan(unknown, SD, 0, 1, None, None)
     assert look_costs(unknown.rule, "screen", 2) == []
 

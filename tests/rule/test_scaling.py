@@ -85,14 +85,14 @@ def test_a_gain_is_worth_the_compute_that_the_base_needs_for_its_loss() -> None:
 
 @pytest.mark.parametrize("base", [[(1e12, 4.0)], [(1e12, 4.0), (1e13, 4.0)], [(2e12, 4.0), (1e13, 3.0)]])
 def test_without_a_falling_curve_of_the_base_there_is_no_multiple(base: list[tuple[float, float]]) -> None:
-    with pytest.raises(LlmbenchError, match="sizes on which the base's loss falls"):
+    with pytest.raises(LlmbenchError, match="only if the base's loss falls"):
         compute_multiple(base, 1e12, Interval(0.1, 0.1, 0.1))
 
 
 def test_too_few_rungs_or_pairs_are_refused() -> None:
-    with pytest.raises(LlmbenchError, match="two sizes that differ in compute"):
+    with pytest.raises(LlmbenchError, match="two sizes must differ in compute"):
         slope([Rung(1e12, [0.1, 0.2]), Rung(1e12, [0.1, 0.2])])
-    with pytest.raises(LlmbenchError, match="2 pairs or more"):
+    with pytest.raises(LlmbenchError, match="2 pairs of runs or more"):
         gain_at(Rung(1e12, [0.1]))
 
 

@@ -321,7 +321,7 @@ def test_a_folder_that_is_no_site_of_ours_is_not_touched(
 ) -> None:
     for text in ("mine\n../../outside\n", ""):
         (tmp_path / content).write_text(text)
-        with pytest.raises(LlmbenchError, match="not a site of llmbench; name a new or empty folder"):
+        with pytest.raises(LlmbenchError, match="do not belong to a web site of llmbench; name a new or empty folder"):
             write_site(project, tmp_path)
         assert snapshot(tmp_path) == {content: text}
 
@@ -334,7 +334,7 @@ def test_a_manifest_cannot_name_files_outside_its_folder(
     manifest, outside = folder / MANIFEST, tmp_path / "precious"
     manifest.write_text(manifest.read_text() + "../precious\n")
     outside.write_text("kept")
-    with pytest.raises(LlmbenchError, match="not a site of llmbench"):
+    with pytest.raises(LlmbenchError, match="do not belong to a web site of llmbench"):
         write_site(project, folder)
     assert outside.read_text() == "kept"
 

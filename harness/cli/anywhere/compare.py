@@ -219,19 +219,20 @@ def _arms(
     if settings.run is None:
         if revisions:
             raise LlmbenchError(
-                "two revisions need one command for both, --run; without revisions give two commands, --record and "
-                "--candidate"
+                "to compare two revisions, give one command for both of them with --run; to compare two commands, "
+                "give --record and --candidate"
             )
         return arms_of_commands(settings, here)
     if len(revisions) != 2:
         raise LlmbenchError(
-            f"name two revisions to compare, such as `llmbench compare main {HERE}`, but you named {len(revisions)}; "
-            f"or give two commands, --record and --candidate"
+            f"name two git revisions to compare, such as `llmbench compare main {HERE}`, but you named "
+            f"{len(revisions)}; or give two commands, --record and --candidate"
         )
     top = top_of(here)
     if top is None:
         raise LlmbenchError(
-            f"{here} is in no git repository, so it has no revisions; compare two commands, --record and --candidate"
+            f"{here} is in no git repository, so it has no revisions to compare; give two commands instead, with "
+            f"--record and --candidate"
         )
     return arms_of_revisions(settings, top, here, (revisions[0], revisions[1]), say, worktrees)
 

@@ -84,7 +84,10 @@ def ablate(
         stack = stack_to_ablate(project, board, contest_track, recipe)
         seeds, left_out = contest_track.seeds[: runs or DEFAULT_RUNS], removals(stack, pairs)
         if (runs or 0) > len(seeds):
-            raise LlmbenchError(f"the track {track} has {len(seeds)} public seeds; give --runs {len(seeds)} or less")
+            raise LlmbenchError(
+                f"each run of a recipe needs its own public seed, and the track {track} has {len(seeds)} of them; "
+                f"give --runs {len(seeds)} or less"
+            )
         follow = _Follower(stack, left_out, len(seeds))
         live = LiveRuns(stderr_console(), contest_track, stack=stack)
         with watched_store(project, contest_track, jobs, also=follow, executor=executor, live=live) as store:

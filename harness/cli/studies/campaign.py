@@ -74,7 +74,10 @@ def campaign(
     """
     project, contest_track = open_track(track)
     if picture is not None and picture.suffix != ".svg":
-        raise LlmbenchError(f"the picture is an SVG; name the file {picture.with_suffix('.svg')}")
+        raise LlmbenchError(
+            f"the picture has the format SVG, so its file name must end with .svg; name it "
+            f"{picture.with_suffix('.svg')}"
+        )
     budget_s = None if budget is None else parse_duration(budget)
     chosen = campaign_names(project, names or (), topic)
     entry = training.make_entry(None, None, "loss", jobs, executor=executor)
@@ -125,7 +128,7 @@ def _run(own: Campaign, command: str) -> None:
         judged = sum(one.state in ("accepted", "rejected") for one in own.contestants)
         raise InterruptedRunError(
             f"interrupted; {judged} of {len(own.contestants)} candidates were judged; their verdicts, all finished "
-            f"runs and checkpoints of started runs are saved; go on with `{command}`"
+            f"runs and checkpoints of started runs are saved; to continue, run `{command}`"
         ) from error
 
 

@@ -103,7 +103,10 @@ def ladder(
 def _chosen(tracks: list[Track], names: list[str] | None) -> list[Track]:
     known = [one.name for one in tracks]
     if unknown := [name for name in names or () if name not in known]:
-        raise LlmbenchError(f"{unknown[0]} is not a size of this track; the sizes are {', '.join(known)}")
+        raise LlmbenchError(
+            f"{unknown[0]} is not a size of this track (the same task with a smaller or larger model); the sizes are "
+            f"{', '.join(known)}"
+        )
     return [one for one in tracks if not names or one.name in names]
 
 
@@ -115,12 +118,15 @@ def _train(
     if not names:
         raise LlmbenchError("name the variants to measure: `llmbench ladder NAME...`; `llmbench variants` lists them")
     if inside := [name for name in names if name in parse_recipe(beside)]:
-        raise LlmbenchError(f"{inside[0]} is already part of {beside}; leave it out")
+        raise LlmbenchError(
+            f"{inside[0]} is already part of {beside}, to which the variants are added; leave {inside[0]} out"
+        )
     recipes, made = [beside, *(recipe_with(beside, name) for name in dict.fromkeys(names))], {}
     for track in tracks:
         if pairs > len(track.seeds):
             raise LlmbenchError(
-                f"{track.name} has {len(track.seeds)} public seeds; give --pairs {len(track.seeds)} or less"
+                f"each pair needs its own public seed, and {track.name} has {len(track.seeds)} of them; give --pairs "
+                f"{len(track.seeds)} or less"
             )
         with watched_store(project, track, jobs, executor=executor) as store:
             about = about_time(store, [store.identify(one, seed) for one in recipes for seed in track.seeds[:pairs]])
@@ -135,8 +141,8 @@ def _predict(project: Project, name: str, tracks: list[Track], target: str, besi
     made = kept_ladder(project, name, tracks)
     if target in made:
         raise LlmbenchError(
-            f"{target} already has runs in {ladder_folder(project, name)}, but a forecast must be written "
-            f"before its size is trained; leave --predict out"
+            f"{target} already has runs in {ladder_folder(project, name)}, but a forecast must be written before the "
+            f"first run on the track that it predicts; leave --predict out"
         )
     found = make_forecast(tracks, wanted, beside, made, pairs)
     path = save_forecast(project, name, found)

@@ -60,11 +60,15 @@ def noise(
     if stored:
         measured = kept_study(project, contest_track)
         if absent := [name for name in names if name not in measured]:
-            raise LlmbenchError(f"no pairs of {absent[0]} are saved for {track}; train them: {_make(track, absent[0])}")
+            raise LlmbenchError(
+                f"no runs with and without {absent[0]} are saved for {track}; to train them, run "
+                f"{_make(track, absent[0])}"
+            )
         measured = {name: found for name, found in measured.items() if name in (names or measured)}
         if not measured:
             raise LlmbenchError(
-                f"no noise study is saved for tracks/{track}.toml as it is now; to make one: {_make(track)}"
+                f"no noise study is saved for the present version of tracks/{track}.toml; to make one, run "
+                f"{_make(track)}"
             )
     else:
         measured = _train(project, contest_track, names or (contest_track.rule.noise_variant,), pairs, jobs)

@@ -124,7 +124,8 @@ class RayExecutor(Executor):
                     digest = sha256(files.get(job.weights.name, b""))
                     if isinstance(made, FinishedRun) and digest != made.training.weights_sha256:
                         raise LlmbenchError(
-                            f"the weights of {job.recipe} seed {job.seed} arrived damaged; run the command again"
+                            f"the weights of {job.recipe} seed {job.seed} were damaged on the way from the cluster; "
+                            f"run the command again"
                         )
                     return made
                 case Refused():

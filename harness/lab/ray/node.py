@@ -102,7 +102,9 @@ def unpack(archive: bytes, digest: str) -> Path:
     home = Path(tempfile.gettempdir()) / f"llmbench-{os.getuid()}"
     home.mkdir(mode=0o700, exist_ok=True)
     if home.stat().st_uid != os.getuid():
-        raise PermissionError(f"{home} belongs to another user")
+        raise PermissionError(
+            f"on a machine of the cluster, the folder {home} belongs to another user; ask an administrator to remove it"
+        )
     root = home / digest[:16]
     if not root.exists():
         fresh = Path(tempfile.mkdtemp(dir=home))

@@ -259,12 +259,14 @@ def kept_runs(project: Project, track: Track) -> tuple[str, Mapping[str, Runs]]:
     for path in sorted(folder.glob("*-seed-*.json"), key=lambda path: (len(path.name), path.name)):
         run = load_run(path)
         if run.training_digest != track.training_digest:
-            raise LlmbenchError(f"the ablation in {folder} is of another version of {track.name}; {again}")
+            raise LlmbenchError(f"the ablation in {folder} was made on another version of {track.name}; {again}")
         stack = run.recipe if path.name.startswith(RECORD) else stack
         found[run.recipe].append(run)
     if not stack:
-        raise LlmbenchError(f"no ablation is kept for {track.name}; {again}")
+        raise LlmbenchError(
+            f"no ablation (runs of a recipe without each of its variants) is saved for {track.name}; {again}"
+        )
     digests = source_digests(project, stack)
     if any(run.sources != {name: digests.get(name) for name in run.sources} for runs in found.values() for run in runs):
-        raise LlmbenchError(f"a variant of the kept ablation in {folder} has changed since; {again}")
+        raise LlmbenchError(f"a variant has changed since the ablation in {folder} was made with it; {again}")
     return stack, found

@@ -238,7 +238,10 @@ class Campaign:
         lock, rejected = self.project.runs / self.track.name / ".filing.lock", one.state == "rejected"
         with (
             one.alone(one.state),
-            only_one(lock, lambda: self.tell("another llmbench is filing an outcome; waiting until it is done")),
+            only_one(
+                lock,
+                lambda: self.tell("another llmbench process is submitting a result; waiting until it has finished"),
+            ),
         ):
             if self._has_moved() and not rejected:
                 one.state = "waiting"
@@ -252,11 +255,11 @@ class Campaign:
             try:
                 filed = filing.file_candidate(self.store, self.board, entry, arms, judged, self.tell, negative=rejected)
             except RejectedError as error:  # a candidate without a score
-                one.note = f"not filed: {error}"
+                one.note = f"not submitted: {error}"
                 return
             submission, _ = filing.write_submission(self.project, self.track, filed, None)
             one.submission, one.note = submission.folder_name, BEFORE if one.note == BEFORE else ""
-            self.tell(f"{one.name}: filed as submissions/{one.submission}")
+            self.tell(f"{one.name}: submitted as submissions/{one.submission}")
 
     def _filed(self, one: Contestant) -> str:
         """Folder name of the submission with this result; empty if there is no such submission."""

@@ -189,7 +189,9 @@ def make_forecast(tracks: Sequence[Track], target: Track, beside: str, made: Mad
     place = [track.name for track in tracks].index(target.name)
     below = [track for track in tracks[:place] if track.name in made]
     if len(below) < 2:
-        raise LlmbenchError(f"a forecast for {target.name} needs runs of two smaller sizes; train these sizes first")
+        raise LlmbenchError(
+            f"a forecast for {target.name} needs runs on two smaller sizes of the track; train them first"
+        )
     facts = [_facts(track, beside, made[track.name]) for track in below]
     ideas = dict[str, Band]()
     names = dict.fromkeys(parse_recipe(recipe)[-1] for recipe in made[below[-1].name] if recipe != beside)

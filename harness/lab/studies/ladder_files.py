@@ -55,17 +55,19 @@ def kept_ladder(project: Project, name: str, tracks: Sequence[Track]) -> Made:
             run = load_run(path)
             if run.training_digest != track.training_digest:
                 raise LlmbenchError(
-                    f"{path} was trained on another version of {track.name}; train the ladder again with --save"
+                    f"{path} is a run on another version of {track.name}; run `llmbench ladder` with --save again"
                 )
             if run.sources != {name: source_digests(project, run.recipe).get(name) for name in run.sources}:
                 raise LlmbenchError(
-                    f"{path} was trained with a variant that has changed since; train the ladder again with --save"
+                    f"{path} is a run with a variant that has changed since; run `llmbench ladder` with --save again"
                 )
             found[run.recipe].append(run)
         if found:
             made[track.name] = {recipe: sorted(runs, key=lambda run: run.seed) for recipe, runs in found.items()}
     if not made:
-        raise LlmbenchError(f"{folder} holds no runs; make some: `llmbench ladder NAME... --save --track {name}`")
+        raise LlmbenchError(
+            f"{folder} contains no runs; to train them, run `llmbench ladder NAME... --save --track {name}`"
+        )
     return made
 
 
@@ -77,7 +79,8 @@ def save_forecast(project: Project, name: str, found: Forecast) -> Path:
     path = ladder_folder(project, name) / "forecasts" / f"{found.track}.json"
     if path.exists():
         raise LlmbenchError(
-            f"{path} exists already; a forecast is written only once, before its size is trained, so keep this file"
+            f"{path} exists already; a forecast is written only once, before the first run on the track that it "
+            f"predicts, so keep this file"
         )
     write_atomic(path, found.model_dump_json(indent=1) + "\n")
     return path

@@ -17,7 +17,7 @@ def campaign_names(project: Project, names: Sequence[str], topic: str | None) ->
     Raises LlmbenchError for an unknown name or topic, and if there is no variant.
     """
     if names and topic is not None:
-        raise LlmbenchError("give either names of variants or --topic, not both")
+        raise LlmbenchError("give either names of variants or --topic, not names and --topic together")
     if names:
         for unknown in sorted({*names} - {*variant_names(project)}):
             read_variant(project, unknown)  # raises an error that suggests the most similar name

@@ -96,7 +96,7 @@ def study(pairs: Mapping[str, Sequence[Pair]], rule: Rule) -> NoiseReport:
     """
     if not pairs:
         raise LlmbenchError(
-            "a noise study needs pairs of at least one variant, and there are none; name one with --variant"
+            "a noise study needs pairs of runs, with and without at least one variant; name a variant with --variant"
         )
     found = [_variant_noise(variant, some) for variant, some in pairs.items()]
     noise_nats, declared = statistics.median(one.paired_sd for one in found), rule.noise_nats
@@ -120,8 +120,8 @@ def _losses(pairs: Sequence[Pair]) -> tuple[list[float], list[float]]:
 def _variant_noise(variant: str, pairs: Sequence[Pair]) -> VariantNoise:
     if len(pairs) < FEWEST_PAIRS:
         raise LlmbenchError(
-            f"there are {len(pairs)} pairs of {variant}, but a noise study needs {FEWEST_PAIRS} or more; train more "
-            f"with --pairs"
+            f"there are {len(pairs)} pairs of runs with and without {variant}, but a noise study needs {FEWEST_PAIRS} "
+            f"or more; train more pairs with --pairs"
         )
     base, other = _losses(pairs)
     gains = [one - two for one, two in zip(base, other, strict=True)]
@@ -129,8 +129,8 @@ def _variant_noise(variant: str, pairs: Sequence[Pair]) -> VariantNoise:
     deviations = {name: statistics.stdev(values) for name, values in spreads.items()}
     if not all(deviations.values()):
         raise LlmbenchError(
-            f"the losses of {variant}, of the base or their differences are all equal, so they show no noise; "
-            f"leave out {variant} if it changes nothing"
+            f"all losses with {variant}, all losses of the base or all their differences are equal, so they show no "
+            f"noise; leave out {variant} if it changes nothing"
         )
     return VariantNoise(
         variant=variant,
@@ -227,7 +227,10 @@ def study_recipe(variant: str) -> str:
     Raises LlmbenchError if the variant is called `record`, because the files of the base's runs have that name.
     """
     if variant == RECORD:
-        raise LlmbenchError(f"a noise study keeps the base's runs under the name '{RECORD}'; rename the variant")
+        raise LlmbenchError(
+            f"a variant of a noise study cannot be named '{RECORD}', because the base's runs are saved under this "
+            f"name; rename the variant"
+        )
     return format_recipe((variant,))
 
 
@@ -271,9 +274,9 @@ def save_study(project: Project, track: Track, pairs: Mapping[str, Sequence[Pair
         again = [(new[pair.record.seed], pair) for pair in before[variant] if pair.record.seed in new]
         if any(comparability_problems([run], [pair.candidate], timed=False) for run, pair in again):
             raise LlmbenchError(
-                f"the new runs of the base would replace the base's runs in the kept pairs of {variant}, which come "
-                f"from other code or another machine; train these pairs again too (--variant {variant}), or delete "
-                f"{folder}"
+                f"the new runs of the base would replace those in the saved pairs of {variant}, which were trained "
+                f"with other code or on another machine; train the pairs of {variant} again too (add --variant "
+                f"{variant}), or delete {folder}"
             )
     for variant, some in pairs.items():
         for pair in some:

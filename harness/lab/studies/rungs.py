@@ -131,7 +131,10 @@ def rungs_of(project: Project, name: str) -> list[Track]:
     there = set(track_names(project))
     found = [load_track(project, f"{base}{end}") for end in SUFFIXES if f"{base}{end}" in there]
     if len(found) < 2:
-        raise LlmbenchError(f"{name} has no other size; a ladder needs a track {base}-s or {base}-l")
+        raise LlmbenchError(
+            f"{name} has no other size (a track with a smaller or larger model), which a ladder needs; add a track "
+            f"{base}-s or {base}-l"
+        )
     return found
 
 

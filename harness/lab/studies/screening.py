@@ -202,7 +202,8 @@ class Screening:
         made = result.result()
         if isinstance(made, FailedRun):
             raise UndecidedError(
-                f"the record has no score on seed {made.seed}, so nothing can be screened: {made.status}: {made.reason}"
+                f"the record's run with seed {made.seed} has no val loss, so no candidate can be compared with it: "
+                f"{made.status}: {made.reason}"
             )
         begins = not self._open and made.seed == self.seeds[0]
         self._open = self._open or begins

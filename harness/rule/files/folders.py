@@ -20,7 +20,10 @@ from harness.rule.files.rows import Row, as_float, listed, quote
 STATE = "trainer_state.json"
 STATE_TAG = "eval_loss"
 EVENTS = "tfevents"
-LAYOUT = "it must hold one folder for each arm (record, candidate), with one folder for each run, such as base/seed1"
+LAYOUT = (
+    "it must contain one folder for the record's runs and one for the candidate's, each with one folder for each run, "
+    "such as base/seed1"
+)
 
 
 class Last(NamedTuple):
@@ -37,7 +40,7 @@ def read_folder(folder: Path, tag: str | None) -> tuple[list[Row], list[str]]:
     """
     runs = [(arm, run) for arm in _folders(folder) for run in _folders(arm)]
     if not runs:
-        raise LlmbenchError(f"{folder} holds no runs; {LAYOUT}")
+        raise LlmbenchError(f"{folder} contains no runs; {LAYOUT}")
     rows, steps, tags = [], {}, {}
     for arm, run in runs:
         place = f"{arm.name}/{run.name}"
@@ -73,7 +76,9 @@ def _last_of(run: Path, tag: str | None) -> tuple[str, Last]:
         return _last_state(run, found, tag or STATE_TAG)
     if files := sorted(path for path in run.rglob(f"*{EVENTS}*") if path.is_file()):
         return _last_event(run, files, tag)
-    raise LlmbenchError(f"{run} holds neither TensorBoard event files nor a {STATE}; remove it or name another folder")
+    raise LlmbenchError(
+        f"{run} contains neither TensorBoard event files nor a {STATE}; remove this folder, or name another one"
+    )
 
 
 def _state(path: Path) -> dict[str, Any]:
@@ -96,7 +101,7 @@ def _last_state(run: Path, state: dict[str, Any], tag: str) -> tuple[str, Last]:
     value, step = entries[-1][tag], entries[-1].get("step")
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise LlmbenchError(
-            f"{run}: the last '{tag}' is {quote(str(value))}, which is not a number; choose another --tag"
+            f"{run}: the last value of '{tag}' is {quote(str(value))}, which is not a number; choose another --tag"
         )
     return tag, Last(as_float(value), step if isinstance(step, int) else None)
 
@@ -104,7 +109,8 @@ def _last_state(run: Path, state: dict[str, Any], tag: str) -> tuple[str, Last]:
 def _last_event(run: Path, files: Sequence[Path], tag: str | None) -> tuple[str, Last]:
     if importlib.util.find_spec("tensorboard") is None:
         raise LlmbenchError(
-            f"{run} holds TensorBoard event files, which need the package tensorboard; run `pip install tensorboard`"
+            f"{run} contains TensorBoard event files, and to read them llmbench needs the package tensorboard; run "
+            f"`pip install tensorboard`"
         )
     last: dict[str, dict[Path, tuple[float, int, float]]] = {}
     for path in files:
@@ -113,16 +119,16 @@ def _last_event(run: Path, files: Sequence[Path], tag: str | None) -> tuple[str,
             of_folder[path.parent] = max(found, of_folder.get(path.parent, found), key=lambda one: one[:2])
     if not last:
         raise LlmbenchError(
-            f"{run}: its event files hold no scalars; log the loss with `add_scalar`, or remove the folder"
+            f"{run}: its event files contain no scalars; log the loss with `add_scalar`, or remove the folder"
         )
     if tag is None and len(last) > 1:
-        raise LlmbenchError(f"{run}: there are several tags; choose one with --tag: {listed([*last])}")
+        raise LlmbenchError(f"{run}: its event files contain several tags; choose one with --tag: {listed([*last])}")
     tag = next(iter(last)) if tag is None else tag
     if tag not in last:
         raise LlmbenchError(_no_tag(run, tag, [*last]))
     if len(last[tag]) > 1:
         places = listed([str(place.relative_to(run)) for place in last[tag]])
-        raise LlmbenchError(f"{run}: the folders {places} all hold '{tag}'; keep one of them")
+        raise LlmbenchError(f"{run}: the folders {places} all contain '{tag}'; keep one of them")
     ((_, step, value),) = last[tag].values()
     return tag, Last(value, step)
 

@@ -23,7 +23,9 @@ STDIN = Path("-")
 LARGEST_BYTES = 32 * 2**20
 TABLES = (".csv", ".tsv")
 NO_NAMES = Names()
-WHOLE = "name the folder with one folder for each arm (record, candidate), which holds one folder for each run"
+WHOLE = (
+    "name a folder with one folder for the record's runs and one for the candidate's, each with one folder for each run"
+)
 
 
 class Found(NamedTuple):
@@ -108,7 +110,7 @@ def _text(path: Path, name: str) -> str:
     except UnicodeDecodeError as error:
         raise LlmbenchError(f"{name} is not UTF-8 text: {error}; save it as CSV or JSON, in UTF-8") from error
     if "\0" in text:
-        raise LlmbenchError(f"{name} is not UTF-8 text: it holds a zero byte; save it as CSV or JSON, in UTF-8")
+        raise LlmbenchError(f"{name} is not UTF-8 text: it contains a zero byte; save it as CSV or JSON, in UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -123,8 +125,8 @@ def _whole_json(name: str, text: str, suffix: str, names: Names) -> dict[str, An
         return None
     if not isinstance(content, dict):
         raise LlmbenchError(
-            f"{name} must hold one JSON object with 'candidate' and either 'record' or 'target', or in each line an "
-            "object with 'arm', 'seed' and 'value'"
+            f"{name} must contain either one JSON object with 'candidate' and one of 'record' and 'target', or in "
+            f"each line an object with 'arm', 'seed' and 'value'"
         )
     if "log_history" in content:
         raise LlmbenchError(f"{name} belongs to a single run; {WHOLE}")

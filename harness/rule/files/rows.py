@@ -124,8 +124,8 @@ def _one_role(arms: Sequence[str], names: Names) -> tuple[None, str]:
         raise LlmbenchError("--record-arm and a target cannot be combined; leave one of them out")
     if names.candidate_arm is None and len(arms) > 1:
         raise LlmbenchError(
-            f"only one arm can be judged against a target, and the file has {listed(arms)}; choose one, such as "
-            f"--candidate-arm {arms[-1]}"
+            f"only one arm (version) can be compared with a target, and the file has {listed(arms)}; choose one, such "
+            f"as --candidate-arm {arms[-1]}"
         )
     return None, names.candidate_arm or arms[0]
 
@@ -138,8 +138,8 @@ def _two_roles(arms: Sequence[str], names: Names, place: str) -> tuple[str | Non
     if len(arms) == 1:
         if arms[0] not in ("record", "candidate"):
             raise LlmbenchError(
-                f"{place}: {quote(arms[0])} is the only arm, so there is nothing to compare; add the runs of a second "
-                "arm, or give --target"
+                f"{place}: {quote(arms[0])} is the only arm (version), so there is nothing to compare; add the runs "
+                f"of a second arm, or give --target"
             )
         return ("record", None) if arms[0] == "record" else (None, "candidate")
     rest = [arm for arm in arms if arm not in (record, candidate)]
@@ -199,6 +199,7 @@ def _pairing(arms: Mapping[str, Sequence[Row]], options: Mapping[str, Any], *, r
             )
             more = f" (and {len(missing) - MOST_NAMED} more)" if len(missing) > MOST_NAMED else ""
             raise LlmbenchError(
-                f"{which}{more} missing from arm {quote(arms[arm][0].arm)}; add the run, or use --unpaired"
+                f"{which}{more} missing from arm {quote(arms[arm][0].arm)}, but a pair needs a run of each arm; add "
+                f"what is missing, or use --unpaired"
             )
     return True, f"paired by seed: {len(common)} seed{'' if len(common) == 1 else 's'} in both arms"

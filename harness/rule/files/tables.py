@@ -31,13 +31,13 @@ def read_table(name: str, text: str, names: Names) -> tuple[list[Row], list[str]
         raise LlmbenchError(f"{name}, line {reader.line_num}: not a valid CSV line ({error}); correct it") from error
     lines = [(number, cells) for number, cells in every if any(cells)]  # a spreadsheet may have empty rows at its end
     if not lines:
-        raise LlmbenchError(f"{name} is empty; {EXPECTED}, and each line below it one run")
+        raise LlmbenchError(f"{name} is empty; {EXPECTED}, and each line below it must be one run")
     (number, header), *rest = lines
     where = f"{name}, line {number}"
     if len(header) == 1:
         raise LlmbenchError(
-            f"{where}: {EXPECTED}, or these names in another order, with commas, semicolons or tabs; found "
-            f"{quote(header[0])}"
+            f"{where}: {EXPECTED}; these three names may be in another order, and separated by commas, semicolons or "
+            f"tabs; found {quote(header[0])}"
         )
     if twice := [column for column in header if column and header.count(column) > 1]:
         raise LlmbenchError(f"{where}: two columns are named {quote(twice[0])}; rename one")
@@ -65,7 +65,7 @@ def read_lines(name: str, text: str, names: Names) -> tuple[list[Row], list[str]
             found = parse_json(line)
         except ValueError as error:
             raise LlmbenchError(
-                f"{name}, line {number}: not valid JSON ({error}); write one object in each line"
+                f"{name}, line {number}: not valid JSON ({error}); write one JSON object in each line"
             ) from error
         if not isinstance(found, dict):
             raise LlmbenchError(f"{name}, line {number}: must be one JSON object, with arm, seed and value")
@@ -89,7 +89,8 @@ def _rows(
             value, notes = numeric[0], [f"values from the column {quote(numeric[0])}"]
         elif numeric:
             raise LlmbenchError(
-                f"{head}: no column is named 'value', and {listed(numeric)} hold numbers; choose one: --value-column"
+                f"{head}: no column is named 'value', and {listed(numeric)} contain numbers; choose one of these with "
+                f"--value-column"
             )
     value = _column(head, columns, "value", value)
     found = []

@@ -157,4 +157,6 @@ def _own_files(folder: Path) -> list[str]:
             return []  # hidden files are allowed: a checkout of a branch for pages has .git
     except OSError as error:
         raise LlmbenchError(f"{folder} cannot be read: {error.strerror}; name a new or empty folder") from error
-    raise LlmbenchError(f"{folder} holds files that are not a site of llmbench; name a new or empty folder")
+    raise LlmbenchError(
+        f"{folder} contains files that do not belong to a web site of llmbench; name a new or empty folder"
+    )
