@@ -62,7 +62,7 @@ def challenge(
 
     lock_file = (
         project.runs / f".challenge-{number}.lock"
-    )  # the seeds of a second challenge depend on whether the first was filed
+    )  # the seeds of a second challenge depend on whether the first was submitted
     with ExitStack() as until_free, only_one(lock_file, wait):
         until_free.close()
         board = read_board(project)

@@ -207,9 +207,9 @@ def _next_line(contest: Contest, board: Board, track: Track, entry: Entry) -> st
 def submit(
     variant: options.Variants = None,
     track: options.TrackName = DEFAULT_TRACK,
-    baseline: Annotated[bool, flag("--baseline", "File the track's base model as its first record.")] = False,
+    baseline: Annotated[bool, flag("--baseline", "Submit the track's base model as its first record.")] = False,
     negative: Annotated[
-        bool, flag("--negative", "File a candidate that did not break the record (a negative result).")
+        bool, flag("--negative", "Submit a candidate that did not beat the record (a negative result).")
     ] = False,
     lane: options.Lane = "loss",
     without: options.Without = None,
@@ -227,7 +227,7 @@ def submit(
     project, contest_track = open_track(track)
     filing.require_pinned(contest_track)
     if open_:
-        find_remote(project)  # first, so that nothing is filed if there is no remote
+        find_remote(project)  # first, so that nothing is submitted if there is no remote
     board, named = read_board(project), training.make_entry(variant, without, lane, jobs, executor=executor)
     if baseline:
         filed = filing.file_opening(_finding_store(project, contest_track, named), board)

@@ -49,7 +49,7 @@ class RunBaselineDocument(Document):
 
     track: str
     exploratory: bool
-    """Whether --set changed the track; such runs cannot be filed."""
+    """Whether --set changed the track; such runs cannot be submitted."""
     recipe: str
     runs: tuple[Run, ...]
 
@@ -81,7 +81,7 @@ class CampaignDocument(Document):
     record: str
     """Recipe of the track's record at the end of the campaign."""
     filed: bool
-    """Whether outcomes were filed."""
+    """Whether results were submitted."""
     rows: tuple[CampaignRow, ...]
     """One row for each candidate, the largest gain first."""
     picture: str | None
@@ -112,7 +112,7 @@ class RerunFindings(Repeat, title="Rerun"):
     """The result of training a submission again. Exit codes: 0 confirmed, 3 refuted, 4 open (neither)."""
 
     claim: Verdict | None
-    """The filed verdict; None if the submission files a track's base, and so has no verdict."""
+    """The verdict in the submission; None if it is the first submission of a track, the base."""
     again: Verdict | None
     """The verdict of the re-run; None if the submission files a track's base: its own seeds are trained again."""
     seeds: tuple[int, ...]
@@ -221,7 +221,7 @@ class VariantEntry(Strict):
     standings: tuple[Standing, ...]
     """The submissions that add or remove the variant, with their states, newest first."""
     unfiled: tuple[Judged, ...]
-    """This machine's verdicts on the variant's present code that are not filed, newest first."""
+    """This machine's verdicts on the variant's present code that are not submitted, newest first."""
 
 
 class BuiltVariant(Strict):

@@ -27,7 +27,7 @@ COMMAND = "llmbench leaderboard --ideas"
 MOST_SHOWN = 60
 """Most lines of a picture. With this many lines, it is about two screens high."""
 ADDRESS = re.compile(r"https://[\w./~%#?=&+-]*[\w/]|arXiv:\d{4}\.\d{4,5}")
-ABOUT = """Each line is one idea: a change of the record that was judged and filed here, whether it won or lost. The
+ABOUT = """Each line is one idea: a change of the record that was judged and submitted here, whether it won or lost. The
 largest gain comes first.
 
 - *Idea*, *source* and *claimed there* are from the variant's file. A claim is in the source's own unit, for its own

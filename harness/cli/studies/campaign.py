@@ -49,7 +49,10 @@ def campaign(
     ] = None,
     file: Annotated[
         bool,
-        flag("--file", "File each result under submissions/. After a new record, judge the rest against that record."),
+        flag(
+            "--file",
+            "Submit each result: write it under submissions/. After a new record, judge the rest against that record.",
+        ),
     ] = False,
     jobs: options.Jobs = None,
     executor: options.ExecutorName = "local",
@@ -139,7 +142,7 @@ def _last_lines(rows: Sequence[CampaignRow], command: str, *, files: bool, out_o
         lines.append(f"The time of --budget is used up. To continue: `{command}{' --file' * files}`")
     unfiled = [row for row in rows if row.submission is None and row.outcome in ("accepted", "rejected")]
     if unfiled and not files:
-        lines.append(f"To file {plural(len(unfiled), 'result')} under submissions/: `{command} --file`")
+        lines.append(f"To submit {plural(len(unfiled), 'result')} under submissions/: `{command} --file`")
     return lines
 
 

@@ -111,8 +111,15 @@ class LiveCampaign:
         return one.name, stage, str(len(gains) or ""), f"{fmean(gains):+.4f}" if gains else "", state
 
 
-HEADS = ("candidate", "gain", "interval", "price", "stmts", "runs", "verdict", "filed", "pairs", "why")
-GIVE_WAY = ("why", "pairs", "runs", "stmts", "filed", "price")  # columns left out on a narrow terminal, in this order
+HEADS = ("candidate", "gain", "interval", "price", "stmts", "runs", "verdict", "submission", "pairs", "why")
+GIVE_WAY = (
+    "why",
+    "pairs",
+    "runs",
+    "stmts",
+    "submission",
+    "price",
+)  # columns left out on a narrow terminal, in this order
 
 
 def campaign_table(rows: Sequence[CampaignRow], title: str, width: int) -> Table:
