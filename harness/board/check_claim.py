@@ -52,7 +52,7 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
     if read_bytes(folder / "submission.json") != dump_json(submission).encode():
         yield (
             f"{folder.name}/submission.json is not formatted as llmbench writes it, so it was edited by "
-            f"hand; restore it"
+            f"hand; restore it from git"
         )
     yield from _file_problems(folder, submission)
     if list(submission.files) != ["curves.png", "track.toml"]:
@@ -61,7 +61,7 @@ def evidence_problems(claim: Claim) -> Iterator[str]:
             f"nothing else"
         )
     if claim.track.digest != submission.track_digest:
-        yield f"{folder.name}/track.toml does not have the track_digest that submission.json states; restore it"
+        yield f"{folder.name}/track.toml does not have the track_digest in submission.json; restore it from git"
     for variant, text in claim.sources.items():
         try:
             _check_source(text, Path(f"sources/{variant}.py"))
@@ -108,7 +108,7 @@ def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
         if os.path.islink(path) or not os.path.isdir(path)  # pathlib's functions may raise, these never do
     }
     for missing in sorted(expected - present):
-        yield f"{folder.name}/{missing} is missing; restore it"
+        yield f"{folder.name}/{missing} is missing; restore it from git"
     for file in sorted(present):
         if (size := os.lstat(folder / file).st_size) > LARGEST_FILE:  # check_board.py refuses links
             yield f"{folder.name}/{file} has {size:,} bytes; a file of a submission may have at most {LARGEST_FILE:,}"
@@ -117,7 +117,7 @@ def _file_problems(folder: Path, submission: Submission) -> Iterator[str]:
         if data is not None and sha256(data) != digest:
             yield (
                 f"{folder.name}/{file} does not have the digest that the submission states, so it was "
-                f"changed; restore it"
+                f"changed; restore it from git"
             )
         elif data is not None and file == "curves.png" and (problem := png_problem(data)):
             yield f"{folder.name}/{file} {problem}"
@@ -135,7 +135,7 @@ def _arm_problems(claim: Claim, name: ArmName, arm: Arm) -> Iterator[str]:
         if tree_digest(claim.sources[variant]) != digest:
             yield (
                 f"{folder.name}/sources/{variant}.py does not have the digest that {name}.sources in submission.json "
-                f"states; restore it"
+                f"states; restore it from git"
             )
     if (cost := claim.cost(arm)) != arm.statements:
         yield f"{where}.statements is {arm.statements}, but the files in sources/ have {cost} statements"
@@ -152,9 +152,9 @@ def _runs_problems(
     for (file, digest), run in zip(files.items(), runs, strict=True):
         where, data, seed = f"{folder.name}/{file}", read_bytes(folder / file), int(Path(file).stem.split("-")[-1])
         if sha256(data) != digest:
-            yield f"{where} does not have the digest that the submission states, so it was changed; restore it"
+            yield f"{where} does not have the digest that the submission states, so it was changed; restore it from git"
         if data != dump_json(run).encode():
-            yield f"{where} is not formatted as llmbench writes it, so it was edited by hand; restore it"
+            yield f"{where} is not formatted as llmbench writes it, so it was edited by hand; restore it from git"
         stated = {"track": track.name, "recipe": arm.recipe, "sources": arm.sources, "seed": seed}
         for key, value in stated.items():
             if getattr(run, key) != value:

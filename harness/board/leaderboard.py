@@ -212,7 +212,7 @@ def compute_multiples(project: Project, rows: Sequence[Row]) -> dict[str, float]
         try:
             curve = Curve.model_validate_json(read_text(path))
         except ValidationError as error:
-            raise LlmbenchError(f"{path} is not valid ({explain_validation(error)}); restore it") from error
+            raise LlmbenchError(f"{path} is not valid ({explain_validation(error)}); restore it from git") from error
         start = dict(curve.points).get(curve.compute)
         if start is None:
             raise LlmbenchError(f"{path} does not contain the base's loss on {track}; restore the file")

@@ -191,7 +191,7 @@ def _refuse_what_git_should_not_copy(top: Path, untracked: bytes) -> None:
         largest = max(sizes, key=lambda path: sizes[path])
         raise LlmbenchError(
             f"'{HERE}' has {sum(sizes.values()) >> 20} MiB of untracked files (the largest: {largest}); the limit is "
-            f"{MOST_UNTRACKED >> 20} MiB; add data to .gitignore, and give --link FOLDER if the trainer needs a folder"
+            f"{MOST_UNTRACKED >> 20} MiB; add data folders to .gitignore; name those that the trainer reads with --link"
         )
 
 

@@ -212,7 +212,7 @@ def _documents(file: Path, text: str) -> Iterator[object]:
         yield json.loads(text)
         return
     except RecursionError as error:
-        raise NoNumberError(f"no number: {file} is nested too deeply") from error
+        raise NoNumberError(f"no number: the JSON in {file} has too many levels") from error
     except ValueError as error:
         whole = error
     for line in filter(str.strip, text.splitlines()):

@@ -108,9 +108,13 @@ def read_bytes(path: Path) -> bytes:
             raise LlmbenchError(f"{path} is not a file but should be one; move it away")
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise LlmbenchError(f"the file {path} is missing; restore it or check the path") from error
+        raise LlmbenchError(
+            f"the file {path} is missing; check the path, or restore the file from git or a backup"
+        ) from error
     except OSError as error:
-        raise LlmbenchError(f"{path} cannot be read: {error.strerror}; restore it or fix its permissions") from error
+        raise LlmbenchError(
+            f"{path} cannot be read: {error.strerror}; fix its permissions, or restore it from git or a backup"
+        ) from error
 
 
 def read_text(path: Path) -> str:
@@ -118,7 +122,7 @@ def read_text(path: Path) -> str:
     try:
         return read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise LlmbenchError(f"{path} is not UTF-8 text: {error}; restore it") from error
+        raise LlmbenchError(f"{path} is not UTF-8 text: {error}; restore it from git or a backup") from error
 
 
 def submission_folders(project: Project) -> list[Path]:

@@ -83,7 +83,10 @@ def choose_arms(board: Board, track: Track, entry: Entry) -> Arms:
         )
         return Arms(without, record, entry.lane, remark)
     if again:
-        raise LlmbenchError(f"'{again[0]}' is already part of the record {record}; name only new variants")
+        raise LlmbenchError(
+            f"'{again[0]}' is already part of the record {record}, but another named variant is not; name new variants "
+            "only, to add them, or such variants only, to compare the record without them"
+        )
     strange = [name for name in entry.removed if name not in held]
     if strange:
         raise LlmbenchError(

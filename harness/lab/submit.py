@@ -68,15 +68,11 @@ def refuse_exploration(track: Track, settings: Sequence[str]) -> None:
 
 
 def file_opening(store: RunStore, board: Board) -> Filing:
-    """The content of a track's first submission, the runs of its base.
-
-    Raises LlmbenchError if the track has a submission already, or if the base was trained on too few seeds.
-    """
+    """The runs of a track's base, its first submission. Raises LlmbenchError if it has one, or if seeds are missing."""
     track, holder = store.track, board.holder(store.track)
     if holder is not None:
         raise LlmbenchError(
-            f"the baseline of {track.name} has already been submitted, and {holder.folder_name} is the record; submit "
-            f"a candidate instead"
+            f"{track.name} has its baseline already, and {holder.folder_name} is the record; submit a candidate instead"
         )
     found = [store.find(store.identify(BASE, seed)) for seed in track.seeds[: track.rule.record_runs]]
     runs = [run for run in found if isinstance(run, FinishedRun)]
@@ -103,8 +99,8 @@ def require_pinned(track: Track) -> None:
     """Raises LlmbenchError if the track's file does not contain the digests (SHA-256) of its tokens."""
     if not track.data.pinned:
         raise LlmbenchError(
-            f"tracks/{track.name}.toml does not contain the digests of its tokens, so others could not check that "
-            f"they train on the same tokens; run `llmbench data pin --track {track.name}` and commit the file first"
+            f"tracks/{track.name}.toml has no digests of its tokens, so others could not check that they train on "
+            f"the same tokens; run `llmbench data pin --track {track.name}` and commit the file first"
         )
 
 

@@ -27,7 +27,7 @@ RESAMPLES = 2000
 
 
 class Rung(NamedTuple):
-    """One size: the compute of one run, and each pair's gain in nats per token."""
+    """One model size of a ladder: the compute of a run of the base, and the gain of each pair in nats per token."""
 
     compute: float
     gains: Sequence[float]

@@ -111,7 +111,7 @@ RECIPE_WIDTH = 24  # characters, so that the table of verdicts fits 80
 
 def history_table(verdicts: Sequence[Judged]) -> Table:
     """A table with two lines for each verdict: what was compared, decision, reason, gain, and submission."""
-    heads = ("date\ntrack", "change\nagainst", "verdict\nwhy", "gain\npairs", "submission")
+    heads = ("date\ntrack", "change\nagainst", "verdict\nwhy", "gain\npairs", "board")
     table = new_table(None, heads, left=(*heads[:3], heads[4]), whole=(heads[0], *heads[3:]))
     table.columns[1].overflow = table.columns[2].overflow = "fold"
     for one in verdicts:

@@ -1,7 +1,7 @@
 """Sends curves and scores of runs to experiment trackers such as TensorBoard.
 
 Each tracker runs in a separate thread. Therefore, if a tracker fails or hangs, its log is incomplete, but no run is
-lost. To add a tracker, write a function that opens the page of a run, and add the function to TRACKERS.
+lost. To add a tracker, write a function that starts the log of one run in that tracker, and add it to TRACKERS.
 """
 
 from __future__ import annotations

@@ -368,7 +368,7 @@ def test_the_settings_file_is_enough(repository: Folder) -> None:
     ("arguments", "words"),
     [
         (("main", "nowhere", "--run", RUN), "there is no revision 'nowhere' in the git repository"),
-        (("main", "--run", RUN), "name two git revisions to compare"),
+        (("main", "--run", RUN), "you named 1 git revision, but two are compared"),
         (("main", "main", "--run", RUN), "contain the same files; name revisions that differ"),
         (("main", "better", "--run", "python train.py"), "'python train.py' has no place for the seed"),
         (("main", "better", "--record", RUN, "--candidate", RUN), "to compare two revisions, give one command"),
@@ -432,7 +432,7 @@ def test_stopped_in_the_middle_it_goes_on_and_no_trainer_is_left(folder: Folder,
     _, err = process.communicate()
     if how == signal.SIGINT:
         assert process.returncode == 130
-        assert "finished runs kept, unfinished runs are lost; run the same command again" in err
+        assert "finished runs are kept, unfinished runs are lost; run the same command again" in err
     _, alive = psutil.wait_procs(family, timeout=20)
     assert not alive
     before, kept = len(folder.started), len(finished(folder))

@@ -67,7 +67,7 @@ def test_a_key_of_a_file_is_the_number(tmp_path: Path, content: str, expected: f
         ('{"eval": {"loss": "2.5"}}', "is '2.5'"),
         ('{"eval": {"loss": true}}', "is True"),
         ('{"eval": {"loss": ' + "9" * 400 + "}}", "is inf"),
-        ("[" * 100_000, "nested too deeply"),
+        ("[" * 100_000, "has too many levels"),
         ('{"eval": {"other": 1}}', "is not in"),
         ("[1, 2", "neither JSON nor JSON lines"),
         ("\n", "is not in"),

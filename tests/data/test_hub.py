@@ -133,7 +133,7 @@ FAILURES: dict[str, tuple[str, list[str]]] = {
     "revision": (data(revision=f'"{"0" * 40}"'), [f"{TEXT} has no revision 0000", "commits/main"]),
     "repository": (data("owner/nothing", text='"text"'), ["no dataset owner/nothing", "check the name"]),
     "gated": (data("owner/gated", text='"text"'), ["owner/gated is gated", "hf auth login"]),
-    "column": (data(text='"body"'), ["no column 'body'", "only text, number"]),
+    "column": (data(text='"body"'), ["no column 'body'", "(its columns: text, number)"]),
     "type": (data(text='"number"'), ["column 'number'", "must contain text, found"]),
     "rows": (data(text=None, ids='"text"'), ["column 'text'", "must contain lists of tokens, found"]),
     "config": (data(config='"coarse"'), ["coarse", "fine"]),

@@ -103,7 +103,7 @@ def test_other_pins_are_replaced_only_when_asked_to(own_project: Project, smoke:
     path = own_project.tracks / "smoke.toml"
     path.write_text(SMOKE.replace("documents = 24", "documents = 25"))
     wrong = load_track(own_project, "smoke")
-    with pytest.raises(LlmbenchError, match=r"states data\.val"):
+    with pytest.raises(LlmbenchError, match=r"states that data\.val"):
         pin_track(own_project, wrong)
     assert "documents = 25" in path.read_text()
     pin_track(own_project, wrong, force=True)

@@ -196,7 +196,7 @@ def test_changed_files_of_an_unpinned_track_are_read_again_and_of_a_pinned_one_n
     assert with_found_pins(track) == before
     prepare(track)
     assert with_found_pins(track).training_digest != before.training_digest
-    with pytest.raises(LlmbenchError, match=r"states data\.\w+ as"):
+    with pytest.raises(LlmbenchError, match=r"states that data\.\w+ is"):
         prepare(before)
 
 
@@ -217,7 +217,7 @@ def test_a_wrong_pin_stops_and_leaves_no_cache(files_track: MakeTrack) -> None:
     shutil.rmtree(cache_folder(track))
     val = pinned.data.pin("val")
     wrong = pinned.data.model_copy(update={"val": val.model_copy(update={"bytes": val.bytes - 1})})
-    with pytest.raises(LlmbenchError, match=r"states data\.val"):
+    with pytest.raises(LlmbenchError, match=r"states that data\.val"):
         prepare(pinned.model_copy(update={"data": wrong}))
     assert [path.name for path in cache_folder(track).parent.iterdir() if path.is_dir()] == []
 

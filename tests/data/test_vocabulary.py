@@ -88,7 +88,7 @@ def test_a_separator_is_a_special_token(separator: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "words"), [([5, 300], "token 300"), ([-1, 5], "token -1"), ([0.5], "whole numbers"), (["a"], "whole")]
+    ("row", "words"), [([5, 300], "token id 300"), ([-1, 5], "token id -1"), ([0.5], "whole numbers"), (["a"], "whole")]
 )
 def test_a_row_of_foreign_tokens_is_refused(vocabulary: Vocabulary, row: list[int], words: str) -> None:
     with pytest.raises(LlmbenchError, match=words):

@@ -301,7 +301,7 @@ def test_names_topics_and_all_but_placebos(checkout: Project) -> None:
     assert campaign_names(checkout, ("good", "best", "good"), None) == ["good", "best"]
     with pytest.raises(LlmbenchError, match="did you mean 'optimizer'"):
         campaign_names(checkout, (), "optimiser")
-    with pytest.raises(LlmbenchError, match="not both"):
+    with pytest.raises(LlmbenchError, match="either names of variants or --topic"):
         campaign_names(checkout, ("best",), "optimizer")
     with pytest.raises(LlmbenchError, match=r"there is no variant 'bset'.*best"):
         campaign_names(checkout, ("good", "bset"), None)
@@ -413,7 +413,7 @@ def test_interrupted_and_killed_it_files_each_outcome_once(filed: FiledContest, 
         first.send_signal(signal.SIGINT)
         out, err = first.communicate(timeout=100)
     assert (first.returncode, out) == (130, ""), [*said, err]
-    assert f"go on with `llmbench campaign {' '.join(names)} --track smoke --file`" in err
+    assert f"to continue, run `llmbench campaign {' '.join(names)} --track smoke --file`" in err
     with start(own.root, *names, "--file", "--json") as second:
         [*lines_until(second, "the record of smoke is now base+token_smear")]
         kills.kill(second, "tree", random.Random(0))

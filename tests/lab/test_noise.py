@@ -147,11 +147,13 @@ def test_stored_runs_need_several_variants_that_scatter_no_more_than_the_base(
 
 
 def test_what_measures_no_noise_is_refused() -> None:
-    with pytest.raises(LlmbenchError, match="2 pairs of placebo, but a noise study needs 3 or more"):
+    with pytest.raises(
+        LlmbenchError, match="there are 2 pairs of runs with and without placebo, but a noise study needs 3"
+    ):
         study({"placebo": pairs_of("placebo", *losses(2, 0.5))}, RULE)
     with pytest.raises(LlmbenchError, match="show no noise"):
         study({"v0": pairs_of("v0", *[losses(8, 0.5)[0]] * 2)}, RULE)
-    with pytest.raises(LlmbenchError, match="there are none"):
+    with pytest.raises(LlmbenchError, match="name a variant with --variant"):
         study({}, RULE)
     with pytest.raises(LlmbenchError, match="rename the variant"):  # its runs would replace the base's
         study_recipe("record")

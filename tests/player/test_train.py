@@ -206,7 +206,7 @@ def test_a_module_that_the_harness_cannot_draw_is_refused() -> None:
             super().__init__()
             self.scale = nn.Parameter(torch.ones(3))
 
-    with pytest.raises(LlmbenchError, match=r"Silent owns scale but has no reset_parameters"):
+    with pytest.raises(LlmbenchError, match=r"Silent contains the parameters scale but has no reset_parameters"):
         draw_parameters(Silent(), seed=0)
 
 

@@ -58,9 +58,12 @@ def test_an_unknown_variant_suggests_the_nearest(project: Project) -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("return None", "apply returned NoneType, not Parts; end apply with"),
-        ("return replace(parts, model=3)", "apply set model to int, not ModelConfig"),
-        ("return replace(parts, optim=parts.model)", "apply set optim to ModelConfig, not OptimConfig"),
+        ("return None", "apply returned an object of type NoneType instead of Parts; end apply with"),
+        ("return replace(parts, model=3)", "apply set model to an object of type int instead of ModelConfig"),
+        (
+            "return replace(parts, optim=parts.model)",
+            "apply set optim to an object of type ModelConfig instead of OptimConfig",
+        ),
         ("return replace(parts, model=replace(parts.model, vocab_size=7))", "vocab_size, which the track sets"),
         ("return replace(parts, budget=1)", "failed: Parts has no 'budget'; it has model, optim, embedding, query_key"),
         ("return parts.budget", "failed: Parts has no 'budget'; it has model, optim, embedding, query_key"),

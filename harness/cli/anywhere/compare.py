@@ -11,7 +11,7 @@ import typer
 
 from harness.cli import options
 from harness.cli.options import argument, flag, log, option, show, show_json
-from harness.compare.arms import HERE, Arms, arms_of_commands, arms_of_revisions, forget_hook, top_of
+from harness.compare.arms import Arms, arms_of_commands, arms_of_revisions, forget_hook, top_of
 from harness.compare.comparison import NAME, Comparison, check_comparison
 from harness.compare.contest import Contest
 from harness.compare.places import LocalPlaces, Places, RayPlaces
@@ -225,8 +225,8 @@ def _arms(
         return arms_of_commands(settings, here)
     if len(revisions) != 2:
         raise LlmbenchError(
-            f"name two git revisions to compare, such as `llmbench compare main {HERE}`, but you named "
-            f"{len(revisions)}; or give two commands, --record and --candidate"
+            f"you named {len(revisions)} git revision{'' if len(revisions) == 1 else 's'}, but two are compared: name "
+            f"two, such as `llmbench compare main my-branch`, or give two commands with --record and --candidate"
         )
     top = top_of(here)
     if top is None:

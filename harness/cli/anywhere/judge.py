@@ -1,4 +1,4 @@
-"""The command `llmbench judge`, which tests a gain in numbers that the user already has."""
+"""The command `llmbench judge`. It tests whether losses that the user already has show a gain."""
 
 from __future__ import annotations
 

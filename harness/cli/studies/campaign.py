@@ -63,17 +63,13 @@ def campaign(
 ) -> None:
     """Judge many variants: a cheap test of all (the screen), then a confirmation of those that pass, the best first.
 
-    The record's runs for the screen are trained once. Then each candidate gets one run, and most candidates are dropped
-    after this run. Variants that were judged before are not trained again. If a candidate cannot start, breaks a rule,
-    diverges or hangs, its line in the table says so, and the other candidates continue.
+    The record's runs for the screen are trained once. Each candidate gets one run, after which most are dropped.
+    Variants that were judged before are not trained again. If a candidate fails, its line in the table says why.
 
-    With --file, each accepted or rejected candidate is submitted: at once after its confirmation or, if the screen
-    dropped the candidate, after all candidates were screened. After a new record, the remaining candidates are screened
-    again, against the new record. Without --file all candidates are compared with the same record, and the same command
-    with --file can submit the results later without training again.
+    With --file each verdict is submitted. After a new record, the remaining candidates are screened again, against the
+    new record. Without --file all are compared with the same record; the same command with --file submits later.
 
-    After an interruption the same command continues the campaign. Exit codes: 0 every candidate has a final outcome, 4
-    a candidate is undecided, was not started, or its file cannot be read.
+    The same command continues after an interruption. Exit codes: 0 all have a final outcome, 4 some have none.
     """
     project, contest_track = open_track(track)
     if picture is not None and picture.suffix != ".svg":

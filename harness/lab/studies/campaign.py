@@ -229,10 +229,7 @@ class Campaign:
             record_attempt(self.project, self.board, self.track, one.met, one.contest)
 
     def _file(self, one: Contestant) -> None:
-        """Submit a result that is not submitted yet.
-
-        If the record has changed, an accepted candidate is screened again against the new record instead.
-        """
+        """Submit a new result. If the record has changed, an accepted candidate is screened against it instead."""
         if not self.files or one.submission or one.state not in ("accepted", "rejected"):
             return
         lock, rejected = self.project.runs / self.track.name / ".filing.lock", one.state == "rejected"

@@ -129,8 +129,8 @@ def _variant_noise(variant: str, pairs: Sequence[Pair]) -> VariantNoise:
     deviations = {name: statistics.stdev(values) for name, values in spreads.items()}
     if not all(deviations.values()):
         raise LlmbenchError(
-            f"all losses with {variant}, all losses of the base or all their differences are equal, so they show no "
-            f"noise; leave out {variant} if it changes nothing"
+            f"the runs show no noise: all runs with {variant} have the same loss, or all runs of the base have, or all "
+            f"pairs have the same difference; leave out {variant} if it changes nothing"
         )
     return VariantNoise(
         variant=variant,

@@ -111,13 +111,13 @@ class LiveCampaign:
         return one.name, stage, str(len(gains) or ""), f"{fmean(gains):+.4f}" if gains else "", state
 
 
-HEADS = ("candidate", "gain", "interval", "price", "stmts", "runs", "verdict", "submission", "pairs", "why")
+HEADS = ("candidate", "gain", "interval", "price", "stmts", "runs", "verdict", "board", "pairs", "why")
 GIVE_WAY = (
     "why",
     "pairs",
     "runs",
     "stmts",
-    "submission",
+    "board",
     "price",
 )  # columns left out on a narrow terminal, in this order
 
