@@ -115,7 +115,10 @@ def orthogonalize(matrices: Tensor, quintics: Sequence[tuple[float, float, float
 
 
 def _quadratic(gram: Tensor, b: float, c: float) -> Tensor:
-    """b gram + c gram ** 2: second and third term of the polynomial in QUINTICS, without their common factor x."""
+    """b G + c G G for G = x x^T, the Gram matrix (m, m).
+
+    One step of Muon computes a x + (b G + c G G) x. A table of a, b and c is in QUINTICS.
+    """
     return torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
 
 

@@ -84,8 +84,8 @@ def choose_arms(board: Board, track: Track, entry: Entry) -> Arms:
         return Arms(without, record, entry.lane, remark)
     if again:
         raise LlmbenchError(
-            f"'{again[0]}' is already part of the record {record}, but another named variant is not; name new variants "
-            "only, to add them, or such variants only, to compare the record without them"
+            f"you named variants that are already part of the record {record}, such as '{again[0]}', together with new "
+            f"ones; name only the new ones to add them, or only the others to compare the record without them"
         )
     strange = [name for name in entry.removed if name not in held]
     if strange:
@@ -102,7 +102,7 @@ def source_digests(project: Project, recipe: str) -> dict[str, str]:
 
 
 def contest_seeds(project: Project, track: Track, arms: Arms, stage: Stage) -> list[int]:
-    """Seeds of the candidate's runs: for a screen public seeds, for a confirmation seeds computed from the code.
+    """The seeds of the candidate's runs. A screen has public seeds. A confirmation has seeds computed from the code.
 
     The record's runs have the same seeds. Only if a track compares candidates with stored runs of the record, those
     runs have public seeds.

@@ -91,10 +91,10 @@ def decide(pairs: Sequence[Pair], rule: Rule, *, added_statements: int, lane: La
     """The confirmation's verdict on `pairs`, which must be in the order in which their seeds were drawn.
 
     `added_statements` is the candidate's number of statements minus the record's. In the lanes `loss` and `speed` each
-    added statement raises the margin that the gain must exceed; removed statements do not lower it. A look (a test
-    after a fixed number of pairs) uses that many of the first pairs; the next look uses more pairs. Raises
-    LlmbenchError if the significance levels of the looks do not give the rule's false-accept rate alpha. If all numbers
-    are finite, it raises nothing else.
+    added statement raises the margin that the gain must exceed; removed statements do not lower it. A look is a
+    test after a fixed number of pairs, n. It uses the first n of `pairs`. Raises LlmbenchError if the significance
+    levels of the looks do not give the rule's false-accept rate alpha. If all numbers are finite, it raises nothing
+    else.
     """
     check_levels(rule)
     arms = [pair.record for pair in pairs], [pair.candidate for pair in pairs]
@@ -195,7 +195,7 @@ def screen(pairs: Sequence[Pair], rule: Rule, *, added_statements: int) -> Verdi
     """
     verdict = _verdict_for(rule, "loss", "screen", added_statements)
     if not rule.screen_looks or rule.noise_nats is None:
-        raise LlmbenchError("this track has no screen (no cheap first test); judge pairs of a confirmation instead")
+        raise LlmbenchError("this track has no screen (no cheap first test); train pairs for a confirmation instead")
     records, candidates = [pair.record for pair in pairs], [pair.candidate for pair in pairs]
     if problems := comparability_problems(records, candidates, timed=False, loads=False):
         return verdict(decision="undecided", reasons=tuple(problems), details=tuple(problems.values()))
