@@ -83,9 +83,10 @@ def choose_arms(board: Board, track: Track, entry: Entry) -> Arms:
         )
         return Arms(without, record, entry.lane, remark)
     if again:
+        new = next(name for name in entry.added if name not in held)
         raise LlmbenchError(
-            f"you named variants that are already part of the record {record}, such as '{again[0]}', together with new "
-            f"ones; name only the new ones to add them, or only the others to compare the record without them"
+            f"one command cannot add and remove variants: '{new}' would be added to the record {record}, but "
+            f"'{again[0]}' is already part of it and would be removed; name the two in separate commands"
         )
     strange = [name for name in entry.removed if name not in held]
     if strange:

@@ -27,10 +27,12 @@ RESAMPLES = 2000
 
 
 class Rung(NamedTuple):
-    """One model size of a ladder: the compute of a run of the base, and the gain of each pair in nats per token."""
+    """The results of one idea at one model size."""
 
     compute: float
+    """Number of floating-point operations of a run of the base."""
     gains: Sequence[float]
+    """For each pair, the idea's gain over the base, in nats per token."""
 
 
 class Interval(NamedTuple):

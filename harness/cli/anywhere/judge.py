@@ -72,7 +72,7 @@ def judge(
     FILE has one of three forms; docs/judge.md has an example of each form.
 
     A JSON object with candidate (a list), and record (a list) or target (a number). Optional keys and their defaults:
-    paired (false), looks (none), margin (0), alpha (0.01), sigma (none), lower_is_better (true). Options override keys.
+    paired (false), looks (one test of all numbers), margin (0), alpha (0.01), sigma (unknown), lower_is_better (true).
 
     A CSV table with the columns arm, seed and value, in any order and beside other columns; or JSON lines with these
     keys. The column arm says `record` for the record's values, and another word for the candidate's.
