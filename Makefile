@@ -31,13 +31,13 @@ test: setup
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --offline --quiet .github/workflows
-	@$(MAKE) --no-print-directory --jobs 2 types suite # some tests wait, so a core is idle now and then
+	@$(MAKE) --no-print-directory --jobs 2 types suite # some tests wait, so two cores have room for more than two processes
 
 types: setup
 	$(BIN)/mypy
 
 suite: setup
-	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # What needs a browser, Ray or a tracker. An extra that cannot be installed is no failure: its tests are skipped by name.
 test-more: setup

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from harness.board.leaderboard import holder_row, read_board, standings
 from harness.cli.options import Json, argument, complete_tracks, complete_variants, log, show, show_json
+from harness.cli.training import prepare_tokens
 from harness.core.errors import InterruptedRunError, LlmbenchError, without_log
 from harness.core.project import DEFAULT_TRACK, Project
 from harness.core.runs import RunFailedError
@@ -75,6 +76,7 @@ def _build(project: Project, name: str) -> documents.BuiltVariant:
     reasons = []
     for track in (track for track in loaded if track.device == "cpu"):
         try:
+            prepare_tokens(track)  # its first token is part of what a model is built with
             num_params = RunStore(project, track, jobs=1).rehearse(f"base+{name}").num_params
             return documents.BuiltVariant(track=track.name, num_params=num_params)
         except RunFailedError as error:
