@@ -183,7 +183,7 @@ def filed(tmp_path_factory: pytest.TempPathFactory) -> FiledContest:
 
 
 SLOWEST = (
-    "challenge hub compile campaign claim compare lanes pull_request process history crashes docs ablation documents "
+    "challenge hub campaign claim compare lanes sizes pull_request process history crashes docs ablation documents "
     "tampering fuzz ranks provisional attacks explore prepare trackers"
 )
 
