@@ -65,7 +65,8 @@ def _parted_pair(runs: Sequence[FinishedRun]) -> tuple[FinishedRun, FinishedRun]
                 odd[run.seed] = run
         if len(odd) > 1 or (alone and alone.seed in odd):
             one = next(iter(odd.values()))
-            return one, next(run for run in together if run.seed != one.seed)
+            others = [run for run in together if run.seed != one.seed]  # none if a seed was used several times
+            return (one, others[0]) if others else None
         alone = next(iter(odd.values()), None)
     return None
 

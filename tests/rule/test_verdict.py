@@ -245,6 +245,8 @@ def test_runs_that_ended_in_one_second_may_be_in_either_order(seconds: str, part
     candidates = [make_run("base+idea", 5, 3.4, ended=ended[1]), make_run("base+idea", 3, 3.5, ended=ended[3])]
     found = comparability_problems(records, candidates, timed=True)
     assert ("not_interleaved" in found) is parted
+    again = [run.model_copy(update={"seed": 5}) for run in (*records, *candidates)]
+    assert "repeated_seeds" in comparability_problems(again[:2], again[2:], timed=True)
 
 
 @pytest.mark.parametrize(("code", "decision", "pairs", "how"), CASES, ids=[f"{case[0]}-{case[1]}" for case in CASES])
